@@ -1,0 +1,1 @@
+//! What githubrunner asks of GitHub.

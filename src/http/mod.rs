@@ -1,0 +1,1 @@
+//! The hyper client that both adapters use.

@@ -1,0 +1,28 @@
+//! Runs GitHub Actions runners on Nomad: one for each job that waits for one.
+//!
+//! ```text
+//! observe (github, nomad)  ->  plan (pure)  ->  apply (github, nomad)
+//! ```
+//!
+//! The layers, each importing only what stands to its left:
+//!
+//! ```text
+//! model, config <- plan, render <- github, nomad (over http) <- apply, daemon <- commands <- main
+//! ```
+//!
+//! [`plan`] and [`render`] do no IO. [`github`] and [`nomad`] do not know each other. [`sim`] is a
+//! simulated world for the demo, tests and benchmarks; it shares no code with the planner, the
+//! renderer or the adapters' wire types, so that its mistakes cannot cancel theirs.
+
+pub mod apply;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod daemon;
+pub mod github;
+pub mod http;
+pub mod model;
+pub mod nomad;
+pub mod plan;
+pub mod render;
+pub mod sim;

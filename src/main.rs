@@ -1,0 +1,2 @@
+//! The `githubrunner` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The world both simulators serve.
