@@ -25,4 +25,5 @@ pub mod model;
 pub mod nomad;
 pub mod plan;
 pub mod render;
+pub mod secret;
 pub mod sim;

@@ -1,0 +1,511 @@
+//! What is to be done, what is deliberately not done, and why.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use super::{GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
+
+/// The outcome of planning: it leaves nothing to decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What to do. Their order is the order of importance; all are independent of one another.
+    pub actions: Vec<Action>,
+    /// What is deliberately not done.
+    pub holds: Vec<Hold>,
+    /// The surplus of each repository whose listing was complete, for [`super::Memory::surplus`].
+    pub surplus: BTreeMap<RepositoryId, BTreeSet<String>>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Register a Nomad job for a runner.
+    Start(Start),
+    /// Give a waiting runner its secret.
+    Mint(Mint),
+    /// Let a runner go.
+    Stop(Stop),
+    /// Ask GitHub whether a runner is still registered.
+    LookUp(LookUp),
+    /// Remove what a dead runner left: its registration, then its variable.
+    CleanUp(CleanUp),
+    /// Remove a dead runner's job.
+    Purge(Purge),
+}
+
+/// Start a runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// For this repository.
+    pub repository: Repository,
+    /// With these labels.
+    pub labels: Labels,
+    /// For this GitHub job.
+    pub cause: u64,
+    /// 1, 2, … for the cause.
+    pub attempt: u32,
+    /// The Nomad job's ID and the runner's name.
+    pub name: String,
+    /// A line on the scheduler's state, for templates (`RUN.INFO`).
+    pub info: String,
+    /// Why.
+    pub reason: StartReason,
+}
+
+/// Why a runner is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartReason {
+    /// The group has fewer runners than queued jobs.
+    Missing {
+        /// Queued jobs of the group.
+        demand: usize,
+        /// Runners that can take them.
+        supply: usize,
+    },
+}
+
+/// Give a runner that has an allocation, no task started and no variable its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mint {
+    /// The runner.
+    pub name: String,
+    /// Its repository.
+    pub repository: Repository,
+    /// The full set: GitHub adds none (contract github.md §2).
+    pub labels: Labels,
+    /// What kind of secret.
+    pub registration: Registration,
+}
+
+/// Let a runner go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The runner.
+    pub name: String,
+    /// Its repository.
+    pub repository: Repository,
+    /// Whose consent it takes.
+    pub consent: Consent,
+    /// How it registers.
+    pub registration: Registration,
+    /// Why.
+    pub reason: StopReason,
+}
+
+/// Whose consent a Stop takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Consent {
+    /// Its task never started: the registration is deleted, the allocation read once more.
+    NeverStarted,
+    /// It started: only after GitHub's 204 to the deletion of its registration.
+    GitHub,
+    /// It started, and is known to be unregistered: nobody can give it a job.
+    Unregistered,
+}
+
+/// Why a runner is let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// More runners than jobs in two successive complete listings.
+    Surplus {
+        /// Queued jobs of the group.
+        demand: usize,
+        /// Runners that can take them.
+        supply: usize,
+    },
+    /// Not registered at GitHub, and no job names it.
+    Unregistered {
+        /// For how long it has been absent.
+        absent: Duration,
+    },
+    /// Idle and needed by no job, while something else waits for room.
+    MakeRoom {
+        /// The runner or the job that waits.
+        waits: String,
+    },
+    /// Unplaced for long at a cap, while another repository's job waits.
+    Yield {
+        /// The job that waits.
+        waits: String,
+    },
+    /// Its node went down: Nomad's replacement has a used configuration.
+    Lost,
+    /// Its repository is gone and it never started.
+    RepositoryGone,
+}
+
+/// Ask GitHub for a runner by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookUp {
+    /// The runner.
+    pub name: String,
+    /// Its repository.
+    pub repository: Repository,
+}
+
+/// Remove a dead runner's registration, if it is still listed, then its variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CleanUp {
+    /// The runner.
+    pub name: String,
+    /// Where it was registered; `None` when the repository is not known any more.
+    pub repository: Option<Repository>,
+}
+
+/// Remove a dead runner's job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// The runner.
+    pub name: String,
+    /// Where a registration may be left: only where no variable told of it (access_token).
+    pub repository: Option<Repository>,
+    /// Why now.
+    pub reason: PurgeReason,
+}
+
+/// Why a job is purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurgeReason {
+    /// Dead for longer than its timeout.
+    Expired {
+        /// How it ended, for people.
+        finish: String,
+        /// For how long it has been dead.
+        dead: Duration,
+    },
+}
+
+/// A failure that is not to be repeated at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// How often in a row.
+    pub failures: u32,
+    /// Not before this.
+    pub until: Moment,
+    /// What happened.
+    pub error: String,
+}
+
+/// Something that is deliberately not done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hold {
+    /// What it is about.
+    pub subject: Subject,
+    /// Why.
+    pub reason: HoldReason,
+}
+
+/// What a Hold is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// All of it.
+    Nomad,
+    /// A repository.
+    Repository {
+        /// `owner/name`.
+        name: String,
+    },
+    /// A GitHub job.
+    Job {
+        /// `owner/name`.
+        repository: String,
+        /// GitHub's ID.
+        id: u64,
+        /// Its labels, made harmless for a terminal.
+        labels: String,
+    },
+    /// A runner.
+    Runner {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Why something is not done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HoldReason {
+    /// Nomad, its namespace or the instance could not be read.
+    NomadUnseen,
+    /// The repository could not be listed in this pass.
+    NotListed {
+        /// Why.
+        why: String,
+    },
+    /// GitHub says the repository is not there.
+    RepositoryGone {
+        /// For how long.
+        since: Duration,
+    },
+    /// The repository takes no jobs.
+    Archived,
+    /// The configuration does not name the repository any more.
+    NotConfigured,
+    /// The listing is incomplete: no Stop.
+    Incomplete,
+    /// The job wants no runner now: waiting, pending or requested.
+    NotQueued {
+        /// GitHub's word.
+        status: &'static str,
+    },
+    /// The labels may not be rendered.
+    BadLabels {
+        /// Which and why.
+        why: String,
+    },
+    /// Queued for more than 24 hours: GitHub has given it up.
+    GivenUp,
+    /// The previous attempt died a short while ago.
+    Attempts {
+        /// The next one's number.
+        attempt: u32,
+        /// How long it still waits.
+        wait: Duration,
+    },
+    /// The group's last Start failed.
+    StartFailed {
+        /// What happened.
+        error: String,
+        /// How long it still waits.
+        wait: Duration,
+    },
+    /// A cap is reached.
+    Cap {
+        /// Which.
+        cap: Cap,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The group lets a runner go in this very plan.
+    GroupStops,
+    /// Nomad does not place it.
+    Unplaced {
+        /// Why.
+        why: String,
+    },
+    /// Its node is not heard of.
+    Disconnected,
+    /// Surplus, but seen so in one listing only.
+    SurplusOnce,
+    /// Surplus, but not idle for long enough.
+    Idle {
+        /// For how long it is idle.
+        idle: Duration,
+        /// When it may go; `None`: never, the timeout is off.
+        timeout: Option<Duration>,
+    },
+    /// An action on it failed.
+    ActionFailed {
+        /// What happened.
+        error: String,
+        /// How long it still waits.
+        wait: Duration,
+    },
+    /// GitHub does not list it: it counts as no supply.
+    Unregistered {
+        /// For how long.
+        absent: Duration,
+    },
+    /// Dead, but it is the newest attempt for a job that is still queued.
+    CountsAttempts,
+    /// Dead, but its repository has not been seen since: its job may still be queued.
+    CauseUnknown,
+    /// Its variable goes first.
+    VariableFirst,
+}
+
+/// The caps, all counting runners that are not dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cap {
+    /// `scheduler.max_runners`
+    All,
+    /// `scheduler.max_runners_per_repository`
+    Repository,
+    /// `scheduler.max_runners_per_group`
+    Group,
+}
+
+impl Action {
+    /// The runner it is about.
+    pub fn runner(&self) -> &str {
+        match self {
+            Action::Start(action) => &action.name,
+            Action::Mint(action) => &action.name,
+            Action::Stop(action) => &action.name,
+            Action::LookUp(action) => &action.name,
+            Action::CleanUp(action) => &action.name,
+            Action::Purge(action) => &action.name,
+        }
+    }
+}
+
+impl Start {
+    /// The group it belongs to.
+    pub fn group(&self) -> GroupKey {
+        GroupKey { repository: self.repository.id, labels: self.labels.clone() }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for action in &self.actions {
+            writeln!(f, "{action}")?;
+        }
+        for hold in &self.holds {
+            writeln!(f, "{hold}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Start(Start { repository, labels, cause, attempt, name, reason, .. }) => write!(
+                f,
+                "start    {name}  {} [{labels}] for job {cause}, attempt {attempt}: {reason}",
+                repository.full_name()
+            ),
+            Action::Mint(Mint { name, registration, .. }) => {
+                write!(f, "mint     {name}  placed and waiting for its secret ({registration})")
+            }
+            Action::Stop(Stop { name, consent, reason, .. }) => {
+                write!(f, "stop     {name}  {reason}; {consent}")
+            }
+            Action::LookUp(LookUp { name, .. }) => {
+                write!(f, "look up  {name}  idle while a job waits: is it still registered?")
+            }
+            Action::CleanUp(CleanUp { name, .. }) => {
+                write!(f, "clean up {name}  dead: its registration and its variable go")
+            }
+            Action::Purge(Purge { name, reason, .. }) => write!(f, "purge    {name}  {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for StartReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartReason::Missing { demand, supply } => write!(f, "{demand} queued, {supply} at hand"),
+        }
+    }
+}
+
+impl fmt::Display for Consent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Consent::NeverStarted => "its task never started",
+            Consent::GitHub => "once GitHub has removed its registration",
+            Consent::Unregistered => "GitHub does not know it",
+        })
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Surplus { demand, supply } => write!(f, "surplus: {demand} queued, {supply} at hand"),
+            StopReason::Unregistered { absent } => write!(f, "unregistered for {}", span(*absent)),
+            StopReason::MakeRoom { waits } => write!(f, "idle and not needed, makes room for {waits}"),
+            StopReason::Yield { waits } => write!(f, "not placed for long, yields to {waits}"),
+            StopReason::Lost => f.write_str("its node went down and a configuration works once only"),
+            StopReason::RepositoryGone => f.write_str("its repository is gone and it never started"),
+        }
+    }
+}
+
+impl fmt::Display for PurgeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PurgeReason::Expired { finish, dead } => write!(f, "{finish}, dead for {}", span(*dead)),
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hold     {}  {}", self.subject, self.reason)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Nomad => f.write_str("everything"),
+            Subject::Repository { name } => f.write_str(name),
+            Subject::Job { repository, id, labels } => write!(f, "{repository} job {id} [{labels}]"),
+            Subject::Runner { name } => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HoldReason::NomadUnseen => f.write_str("Nomad could not be seen: nothing is done"),
+            HoldReason::NotListed { why } => write!(f, "not listed, so nothing starts or stops: {why}"),
+            HoldReason::RepositoryGone { since } => {
+                write!(f, "GitHub answers 404 for {}: deleted, or the token may not see it", span(*since))
+            }
+            HoldReason::Archived => f.write_str("archived or disabled: it gets no runners"),
+            HoldReason::NotConfigured => f.write_str("not configured any more: it gets no runners"),
+            HoldReason::Incomplete => f.write_str("the listing is incomplete: nothing stops"),
+            HoldReason::NotQueued { status } => write!(f, "{status}: it wants no runner now"),
+            HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
+            HoldReason::GivenUp => f.write_str("queued for more than 24 h: GitHub has given it up"),
+            HoldReason::Attempts { attempt, wait } => {
+                write!(f, "attempt {attempt} waits {} after the last one died", span(*wait))
+            }
+            HoldReason::StartFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
+            HoldReason::Cap { cap, limit } => write!(f, "waits for a place: {cap} is {limit}"),
+            HoldReason::GroupStops => {
+                f.write_str("its group lets a runner go in this pass: the next one starts")
+            }
+            HoldReason::Unplaced { why } => write!(f, "Nomad does not place it: {why}"),
+            HoldReason::Disconnected => f.write_str("its node is not heard of"),
+            HoldReason::SurplusOnce => f.write_str("surplus; goes if the next listing says so too"),
+            HoldReason::Idle { idle, timeout: Some(timeout) } => {
+                write!(f, "surplus, idle for {} of {}", span(*idle), span(*timeout))
+            }
+            HoldReason::Idle { idle, timeout: None } => {
+                write!(f, "surplus, idle for {}; runner_inactivity_timeout is off", span(*idle))
+            }
+            HoldReason::ActionFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
+            HoldReason::Unregistered { absent } => {
+                write!(f, "GitHub has not listed it for {}: it does not count", span(*absent))
+            }
+            HoldReason::CountsAttempts => {
+                f.write_str("dead, kept: the newest attempt for a job still queued")
+            }
+            HoldReason::CauseUnknown => f.write_str("dead, kept: its job may still be queued"),
+            HoldReason::VariableFirst => f.write_str("dead, kept until its variable is gone"),
+        }
+    }
+}
+
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cap::All => "scheduler.max_runners",
+            Cap::Repository => "scheduler.max_runners_per_repository",
+            Cap::Group => "scheduler.max_runners_per_group",
+        })
+    }
+}
+
+/// A duration for people: `1d2h`, `3m5s`, `0s`; at most two units.
+pub fn span(duration: Duration) -> String {
+    let mut seconds = duration.as_secs();
+    let mut text = String::new();
+    let mut units = 0;
+    for (unit, size) in [("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)] {
+        if seconds >= size && units < 2 {
+            text.push_str(&format!("{}{unit}", seconds / size));
+            units += 1;
+        }
+        seconds %= size;
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}

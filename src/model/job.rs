@@ -1,0 +1,99 @@
+//! Repositories and the jobs of their workflow runs.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// GitHub's numeric ID of a repository; a rename keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RepositoryId(pub u64);
+
+impl fmt::Display for RepositoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A repository, as GitHub spells it (contract github.md §1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repository {
+    /// The key.
+    pub id: RepositoryId,
+    /// The owner's login.
+    pub owner: String,
+    /// The name without the owner.
+    pub name: String,
+    /// The page of the repository, for example `https://github.com/owner/name`.
+    pub html_url: String,
+    /// Archived: it takes no new jobs.
+    pub archived: bool,
+    /// Disabled by GitHub: it takes no new jobs.
+    pub disabled: bool,
+}
+
+impl Repository {
+    /// `owner/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+}
+
+/// A job's own status; a run's status says nothing of its jobs' (contract github.md §1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// Wants a runner.
+    Queued,
+    /// Runs on a runner.
+    InProgress,
+    /// Over.
+    Completed,
+    /// Waits for a deployment's protection rules: wants no runner.
+    Waiting,
+    /// Waits for a concurrency group: wants no runner.
+    Pending,
+    /// Not yet queued: wants no runner.
+    Requested,
+    /// A status this program does not know: wants no runner.
+    #[serde(other)]
+    Unknown,
+}
+
+impl JobStatus {
+    /// GitHub's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobStatus::Queued => "queued",
+            JobStatus::InProgress => "in_progress",
+            JobStatus::Completed => "completed",
+            JobStatus::Waiting => "waiting",
+            JobStatus::Pending => "pending",
+            JobStatus::Requested => "requested",
+            JobStatus::Unknown => "unknown",
+        }
+    }
+}
+
+/// A job of a workflow run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowJob {
+    /// GitHub's ID of the job; a re-run has another one.
+    pub id: u64,
+    /// The run it belongs to.
+    pub run_id: u64,
+    /// Its repository.
+    pub repository: RepositoryId,
+    /// Free text.
+    pub name: String,
+    /// Its own status.
+    pub status: JobStatus,
+    /// `runs-on` as GitHub gives it: hostile text, in any order and case.
+    pub labels: Vec<String>,
+    /// The runner that has it, when it is in progress.
+    pub runner_name: Option<String>,
+    /// When it was made; GitHub's own examples leave it out.
+    pub created_at: Option<Timestamp>,
+    /// Its page.
+    pub html_url: Option<String>,
+}

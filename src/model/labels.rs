@@ -1,0 +1,121 @@
+//! The set of labels in a job's `runs-on`.
+
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    fmt,
+    hash::{Hash, Hasher},
+};
+
+/// A set of labels. Two sets are equal when they differ only in order, duplicates and case (contract
+/// github.md §6); the spelling is kept for rendering.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    /// Lower-cased label to its spelling, the smallest in byte order where there are several.
+    spelling: BTreeMap<String, String>,
+}
+
+impl Labels {
+    /// The set of these labels.
+    pub fn new<I>(labels: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let mut set = Labels::default();
+        for label in labels {
+            set.insert(label.into());
+        }
+        set
+    }
+
+    /// The set that [`Labels::joined`] wrote; nomadtools' `labelsstr` has the same form.
+    pub fn from_joined(text: &str) -> Self {
+        Labels::new(text.split(',').filter(|label| !label.is_empty()))
+    }
+
+    fn insert(&mut self, label: String) {
+        use std::collections::btree_map::Entry;
+        match self.spelling.entry(label.to_lowercase()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(label);
+            }
+            Entry::Occupied(mut occupied) => {
+                if label < *occupied.get() {
+                    occupied.insert(label);
+                }
+            }
+        }
+    }
+
+    /// Takes over the spellings of an equal set where they are smaller, so that the order in which jobs
+    /// are seen does not show.
+    pub fn merge_spelling(&mut self, other: &Labels) {
+        for label in other.shown() {
+            if self.spelling.contains_key(&label.to_lowercase()) {
+                self.insert(label.to_owned());
+            }
+        }
+    }
+
+    /// The labels lower-cased, sorted, without duplicates.
+    pub fn key(&self) -> impl Iterator<Item = &str> {
+        self.spelling.keys().map(String::as_str)
+    }
+
+    /// The labels as they were written, in the order of [`Labels::key`].
+    pub fn shown(&self) -> impl Iterator<Item = &str> {
+        self.spelling.values().map(String::as_str)
+    }
+
+    /// The labels as they were written, sorted, with commas between.
+    pub fn joined(&self) -> String {
+        let mut labels: Vec<&str> = self.shown().collect();
+        labels.sort_unstable();
+        labels.join(",")
+    }
+
+    /// Whether there is no label.
+    pub fn is_empty(&self) -> bool {
+        self.spelling.is_empty()
+    }
+
+    /// How many labels there are.
+    pub fn len(&self) -> usize {
+        self.spelling.len()
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.key().eq(other.key())
+    }
+}
+
+impl Eq for Labels {}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for label in self.key() {
+            label.hash(state);
+        }
+    }
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.joined())
+    }
+}

@@ -1,0 +1,35 @@
+//! The words that all layers share: what GitHub asks for, what Nomad runs, what is to be done.
+//!
+//! Ages are computed between a server's timestamp and that same server's `Date` header; our own
+//! wall clock is never compared with theirs. What we remember ourselves is timed by a monotonic
+//! [`Moment`].
+
+mod action;
+mod job;
+mod labels;
+mod naming;
+mod observation;
+mod runner;
+
+use std::time::Duration;
+
+pub use action::{
+    Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, LookUp, Mint, Plan, Purge, PurgeReason, Start,
+    StartReason, Stop, StopReason, Subject, span,
+};
+pub use jiff::Timestamp;
+pub use job::{JobStatus, Repository, RepositoryId, WorkflowJob};
+pub use labels::Labels;
+pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
+pub use observation::{Listing, Memory, NomadView, Observation, Presence, RepositoryView};
+pub use runner::{
+    Allocation, Blocked, Finish, GroupKey, Ownership, Registration, Runner, RunnerMeta, RunnerState,
+};
+
+/// A monotonic time: how long after the start of this process.
+pub type Moment = Duration;
+
+/// How much later `now` is than `then`; zero where it is earlier.
+pub fn age(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,50 @@
+//! Names of runners: valid at GitHub and in Nomad, unique, and the same at every computation.
+
+use ring::digest::{SHA256, digest};
+
+use super::Repository;
+
+/// GitHub's limit for a runner's name, in characters (contract github.md §2).
+pub const RUNNER_NAME_MAX: usize = 64;
+
+/// Length of the name's last part, fixed so that no job's ID is the beginning of another's: before
+/// Nomad 1.11.3 a job's status also counts such jobs' evaluations (contract nomad.md §2).
+pub const SUFFIX_LENGTH: usize = INSTANCE_LENGTH + CAUSE_LENGTH;
+
+/// 25 bits that tell instances apart in a list of registrations.
+const INSTANCE_LENGTH: usize = 5;
+
+/// 50 bits that tell the causes and attempts of one instance apart.
+const CAUSE_LENGTH: usize = 10;
+
+/// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of
+/// the instance followed by a hash of instance, GitHub job and attempt.
+pub fn runner_name(prefix: &str, instance: &str, repository: &Repository, job: u64, attempt: u32) -> String {
+    let cause = hash(&format!("{instance}\n{job}\n{attempt}"), CAUSE_LENGTH);
+    let suffix = format!("{}{cause}", hash(instance, INSTANCE_LENGTH));
+    let readable: String = format!("{}-{}", repository.owner, repository.name)
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
+        .collect();
+    let room = RUNNER_NAME_MAX.saturating_sub(prefix.len() + SUFFIX_LENGTH + 2);
+    let readable = &readable[..readable.len().min(room)];
+    format!("{prefix}-{readable}-{suffix}")
+}
+
+/// Whether a registration at GitHub bears a name that this instance gave: prefix and the instance's hash.
+pub fn is_ours_by_name(prefix: &str, instance: &str, name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    let Some((_, suffix)) = rest.rsplit_once('-') else { return false };
+    suffix.len() == SUFFIX_LENGTH && suffix.starts_with(&hash(instance, INSTANCE_LENGTH))
+}
+
+/// The first `length` characters of the text's SHA-256 in base 32.
+fn hash(text: &str, length: usize) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    digest(&SHA256, text.as_bytes())
+        .as_ref()
+        .iter()
+        .take(length)
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
+        .collect()
+}

@@ -1,0 +1,110 @@
+//! What a pass knows before it plans.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{Backoff, GroupKey, Moment, Repository, RepositoryId, Runner, WorkflowJob};
+
+/// Everything the planner looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// Nomad's side; `None` when it could not be seen: then nothing is done at all.
+    pub nomad: Option<NomadView>,
+    /// GitHub's side: each repository that is configured, or that a runner of ours belongs to.
+    pub repositories: BTreeMap<RepositoryId, RepositoryView>,
+    /// What earlier passes left.
+    pub memory: Memory,
+}
+
+/// Our jobs in Nomad, at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NomadView {
+    /// The `Date` of the list of allocations.
+    pub now: Timestamp,
+    /// The instance's ID, from the variable `githubrunner/PREFIX/instance`.
+    pub instance: String,
+    /// Our runners and nomadtools', alive and dead; foreign jobs are not in it.
+    pub runners: Vec<Runner>,
+    /// The job IDs that a variable `nomad/jobs/ID` with our prefix exists for, jobs or no jobs.
+    pub variables: BTreeSet<String>,
+}
+
+/// A repository and what is known of its jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryView {
+    /// The repository.
+    pub repository: Repository,
+    /// Whether the configuration (still) names it.
+    pub configured: bool,
+    /// Its jobs.
+    pub listing: Listing,
+}
+
+/// What is known of a repository's jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// A listing that began after this pass's listing of Nomad: it permits Start and, if complete, Stop.
+    Fresh {
+        /// The `Date` of its last page.
+        now: Timestamp,
+        /// The jobs of all active runs.
+        jobs: Vec<WorkflowJob>,
+        /// As many distinct IDs as `total_count` everywhere, and less than 1,000.
+        complete: bool,
+    },
+    /// An earlier listing: good enough to know who is busy and which causes wait, for nothing else.
+    Stale {
+        /// Its jobs.
+        jobs: Vec<WorkflowJob>,
+        /// Whether it was complete.
+        complete: bool,
+        /// Why there is no fresh one.
+        reason: String,
+    },
+    /// Never listed so far.
+    Unseen {
+        /// Why not.
+        reason: String,
+    },
+    /// GitHub answers 404.
+    Gone {
+        /// Since when.
+        since: Moment,
+    },
+}
+
+impl Listing {
+    /// The jobs, fresh or stale.
+    pub fn jobs(&self) -> &[WorkflowJob] {
+        match self {
+            Listing::Fresh { jobs, .. } | Listing::Stale { jobs, .. } => jobs,
+            Listing::Unseen { .. } | Listing::Gone { .. } => &[],
+        }
+    }
+}
+
+/// What one pass leaves for the next. Nothing here is needed to be right: lost at a restart, it only
+/// makes the planner more patient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Each repository's surplus runners, by name, in its last complete listing.
+    pub surplus: BTreeMap<RepositoryId, BTreeSet<String>>,
+    /// What a look-up at GitHub said of a runner, by name.
+    pub presence: BTreeMap<String, Presence>,
+    /// When a runner was last seen busy, by name; only runners that take several jobs need it.
+    pub last_busy: BTreeMap<String, Moment>,
+    /// Groups whose last Start failed in a way that will not mend by itself.
+    pub start_backoff: BTreeMap<GroupKey, Backoff>,
+    /// Runners for which an action failed (Mint, Stop, clean-up), by name.
+    pub runner_backoff: BTreeMap<String, Backoff>,
+}
+
+/// The answer to a look-up of a runner by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// When GitHub was last asked.
+    pub checked_at: Moment,
+    /// Since when it is absent; `None` when it was there.
+    pub absent_since: Option<Moment>,
+}

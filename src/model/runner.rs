@@ -1,0 +1,251 @@
+//! Runners: Nomad jobs that are ours.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Labels, RepositoryId};
+
+/// A repository and a set of labels: demand and supply are counted per group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The labels, compared without case.
+    pub labels: Labels,
+}
+
+/// How a runner gets to register itself at GitHub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// A just-in-time configuration, single use, in the job's Nomad variable.
+    Jit,
+    /// A registration token, in the job's Nomad variable.
+    Token,
+    /// nomadtools' way: a long-lived token in the rendered job.
+    AccessToken,
+}
+
+impl Registration {
+    /// Whether the runner's secret comes in its job's Nomad variable, written once it has an allocation.
+    pub fn needs_variable(self) -> bool {
+        !matches!(self, Registration::AccessToken)
+    }
+}
+
+impl fmt::Display for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Registration::Jit => "jit",
+            Registration::Token => "token",
+            Registration::AccessToken => "access_token",
+        })
+    }
+}
+
+/// The JSON in a job's `Meta[nomad.meta]`. The first three are what nomadtools writes; a job without
+/// `instance` is nomadtools' own. Anyone with read-job sees it: no secret belongs here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerMeta {
+    /// Labels, sorted, with commas between.
+    pub labelsstr: String,
+    /// The repository's page.
+    pub repo_url: String,
+    /// The version of the program that wrote this.
+    #[serde(default)]
+    pub version: String,
+    /// Which githubrunner this runner belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// GitHub's ID of the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_id: Option<RepositoryId>,
+    /// The cause: the GitHub job the runner was started for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<u64>,
+    /// 1, 2, … for one cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// How it registers: a configuration that changes later does not change it for jobs that exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
+}
+
+/// Whose a runner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ownership {
+    /// Started by this instance.
+    Ours,
+    /// Started by nomadtools with the same prefix and Meta key: supply, purged when dead, never stopped.
+    Nomadtools,
+}
+
+/// Where a runner stands, from its allocations (contract nomad.md §10), never from the job's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunnerState {
+    /// No allocation.
+    Pending,
+    /// An allocation, no task started, and no secret yet.
+    Waiting,
+    /// An allocation and all it needs, no task started.
+    Starting,
+    /// A task has started: idle or busy.
+    Running,
+    /// Told to stop, a task is still alive.
+    Stopping,
+    /// The client that has it is not heard of (ClientStatus `unknown`).
+    Disconnected,
+    /// Every allocation is terminal.
+    Dead,
+}
+
+impl RunnerState {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunnerState::Pending => "pending",
+            RunnerState::Waiting => "waiting",
+            RunnerState::Starting => "starting",
+            RunnerState::Running => "running",
+            RunnerState::Stopping => "stopping",
+            RunnerState::Disconnected => "disconnected",
+            RunnerState::Dead => "dead",
+        }
+    }
+}
+
+impl fmt::Display for RunnerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How a dead runner ended: a detail for people, and which of the two purge timeouts applies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// Exit code 0 without a `Killing` event, whatever the desired status says.
+    Success,
+    /// Told to stop.
+    Stopped,
+    /// Another exit code, or a signal nobody of us sent.
+    Failure {
+        /// The exit code, where one is known.
+        exit_code: Option<i64>,
+    },
+    /// Killed for memory.
+    OutOfMemory,
+    /// Its node went down.
+    Lost,
+    /// Its node was drained.
+    Drained,
+    /// It exceeded `max_run_duration`.
+    TimedOut,
+    /// No task ever started: driver, setup, artifact or hook failed.
+    NeverRan {
+        /// What the task's last event says.
+        reason: String,
+    },
+}
+
+impl Finish {
+    /// Whether `purge_successfull_timeout` applies, rather than `purge_failure_timeout`.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Finish::Success | Finish::Stopped)
+    }
+}
+
+impl fmt::Display for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finish::Success => f.write_str("success"),
+            Finish::Stopped => f.write_str("stopped"),
+            Finish::Failure { exit_code: Some(code) } => write!(f, "failure, exit code {code}"),
+            Finish::Failure { exit_code: None } => f.write_str("failure"),
+            Finish::OutOfMemory => f.write_str("out of memory"),
+            Finish::Lost => f.write_str("node lost"),
+            Finish::Drained => f.write_str("node drained"),
+            Finish::TimedOut => f.write_str("exceeded max_run_duration"),
+            Finish::NeverRan { reason } => write!(f, "never ran: {reason}"),
+        }
+    }
+}
+
+/// Why Nomad does not place a job: from its blocked evaluation (contract nomad.md §12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// Nodes that would fit are full: room may be made. Otherwise none fits at all.
+    pub exhausted: bool,
+    /// For people: `memory exhausted on 2 nodes`, `missing drivers filtered 2 nodes`, …
+    pub reason: String,
+}
+
+/// The allocation that a runner's state comes from: the one that is alive, else the newest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// Its ID.
+    pub id: String,
+    /// The node's name.
+    pub node: String,
+    /// When it was made, by the servers' clock.
+    pub created_at: Timestamp,
+}
+
+/// One runner: a Nomad job of ours (or of nomadtools) with what its allocations say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runner {
+    /// The Nomad job's ID, which is the runner's name at GitHub too.
+    pub name: String,
+    /// Whose it is.
+    pub ownership: Ownership,
+    /// Its Meta JSON.
+    pub meta: RunnerMeta,
+    /// Where it stands.
+    pub state: RunnerState,
+    /// How it ended; only when dead.
+    pub finish: Option<Finish>,
+    /// Whether a task of any of its allocations has ever started.
+    pub started: bool,
+    /// A lost allocation: it is never minted again and is stopped with its replacement.
+    pub lost: bool,
+    /// Whether the variable `nomad/jobs/NAME` exists.
+    pub has_variable: bool,
+    /// When it was registered, by the servers' clock.
+    pub submitted_at: Timestamp,
+    /// The allocation its state comes from.
+    pub allocation: Option<Allocation>,
+    /// When its task started, by the client's clock.
+    pub started_at: Option<Timestamp>,
+    /// When its last task ended, by the client's clock; only when dead.
+    pub ended_at: Option<Timestamp>,
+    /// Why it is not placed, when it is pending.
+    pub blocked: Option<Blocked>,
+}
+
+impl Runner {
+    /// Its labels, from its Meta.
+    pub fn labels(&self) -> Labels {
+        Labels::from_joined(&self.meta.labelsstr)
+    }
+
+    /// Whether it is not dead: it counts against the caps.
+    pub fn is_live(&self) -> bool {
+        self.state != RunnerState::Dead
+    }
+
+    /// How it registers. A job of nomadtools has its token in the job.
+    pub fn registration(&self) -> Registration {
+        match self.ownership {
+            Ownership::Ours => self.meta.registration.unwrap_or(Registration::Jit),
+            Ownership::Nomadtools => Registration::AccessToken,
+        }
+    }
+
+    /// When it died: the end of its last task, else when it was registered.
+    pub fn died_at(&self) -> Timestamp {
+        self.ended_at.unwrap_or(self.submitted_at)
+    }
+}
