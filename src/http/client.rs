@@ -1,0 +1,349 @@
+//! The client: exchanges with one host, within limits.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::connect::{ConnectFailure, Connector, Endpoint, Proxy};
+use super::error::{Error, Exchange, shown_path};
+use super::lines::Lines;
+use super::message::{Request, Response};
+use super::retry::RetryPolicy;
+use super::secret::Secret;
+use super::tls::TlsOptions;
+
+/// How a client behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The User-Agent header.
+    pub user_agent: String,
+    /// How many exchanges, and so connections, there are at once. Nomad refuses the 101st connection of an address
+    /// (contract §9), GitHub more than 100 requests at once (contract §4); a handful is plenty.
+    pub max_connections: usize,
+    /// The time for one exchange, for requests that set none.
+    pub deadline: Duration,
+    /// The longest body in bytes, for requests that set none.
+    pub max_body: usize,
+    /// An idle connection is closed after this, before the server closes it while we send on it.
+    pub idle_timeout: Duration,
+    /// For `https` endpoints.
+    pub tls: TlsOptions,
+    /// For `https` endpoints.
+    pub proxy: Proxy,
+    /// The seed of the retries' jitter.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("githubrunner/", env!("CARGO_PKG_VERSION")).to_owned(),
+            max_connections: 8,
+            deadline: Duration::from_secs(30),
+            max_body: 32 * 1024 * 1024,
+            idle_timeout: Duration::from_secs(20),
+            tls: TlsOptions::default(),
+            proxy: Proxy::None,
+            seed: 0,
+        }
+    }
+}
+
+/// A client for one host. Clones share its connections and limits.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    hyper: legacy::Client<Connector, Full<Bytes>>,
+    endpoint: Endpoint,
+    base: String,
+    shown: String,
+    user_agent: HeaderValue,
+    basic_auth: Option<HeaderValue>,
+    permits: Semaphore,
+    deadline: Duration,
+    max_body: usize,
+    random: Mutex<StdRng>,
+}
+
+impl Client {
+    /// A client for `endpoint`. Connects nowhere yet; reads certificates when the endpoint is `https`.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when a certificate, the proxy or the address is of no use.
+    pub fn new(endpoint: Endpoint, options: Options) -> Result<Self, Error> {
+        let connector = Connector::new(endpoint.clone(), &options.tls, &options.proxy)?;
+        let hyper = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(options.idle_timeout)
+            .pool_max_idle_per_host(options.max_connections)
+            // Safe for every method: hyper-util sends again only what it got back whole from a pooled connection
+            // that had closed before it took the request. Anything of which a byte may have left is an error.
+            .retry_canceled_requests(true)
+            .build(connector);
+        let user_agent = HeaderValue::from_str(&options.user_agent)
+            .map_err(|_| Error::Setup("the user agent has a character that is not allowed".into()))?;
+        Ok(Self(Arc::new(Inner {
+            hyper,
+            base: endpoint.base(),
+            shown: endpoint.shown(),
+            basic_auth: basic_auth(&endpoint)?,
+            endpoint,
+            user_agent,
+            permits: Semaphore::new(options.max_connections.max(1)),
+            deadline: options.deadline,
+            max_body: options.max_body,
+            random: Mutex::new(StdRng::seed_from_u64(options.seed)),
+        })))
+    }
+
+    /// The host this client talks to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    /// Sends a request once and reads the whole answer. Any status is `Ok`.
+    ///
+    /// # Errors
+    /// Every [`Error`] but `Status` and `Json`.
+    pub async fn send(&self, request: Request) -> Result<Response, Error> {
+        let within = request.deadline.unwrap_or(self.0.deadline);
+        self.exchange(&request, within).await
+    }
+
+    /// Sends a request until it succeeds or the policy's bounds are reached, then returns the last answer or error.
+    /// For reads, and for writes whose repetition is harmless.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_with_retries(&self, request: Request, policy: &RetryPolicy) -> Result<Response, Error> {
+        let end = Instant::now() + policy.total;
+        let each = request.deadline.unwrap_or(self.0.deadline);
+        let mut attempt = 1;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let result = self.exchange(&request, each.min(left)).await;
+            let asked = match &result {
+                Ok(response) if (policy.again)(response) => RetryPolicy::asked(response),
+                Err(error) if error.is_transient() => None,
+                _ => return result,
+            };
+            attempt += 1;
+            let random = self.0.random.lock().unwrap_or_else(PoisonError::into_inner).random::<f64>();
+            let Some(wait) = policy.wait(attempt, asked, random) else { return result };
+            if attempt > policy.attempts || Instant::now() + wait >= end {
+                return result;
+            }
+            tracing::debug!(attempt, wait_ms = wait.as_millis() as u64, ?result, "sending again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Sends a request and returns the answer's lines as they come. The deadline is for the answer's headers; each
+    /// wait for a line has its own. Such a stream holds a connection beyond `max_connections`: open few.
+    ///
+    /// # Errors
+    /// As [`Client::send`], and [`Error::Status`] when the status is not 2xx.
+    pub async fn lines(&self, request: Request) -> Result<Lines, Error> {
+        let within = request.deadline.unwrap_or(self.0.deadline);
+        let exchange = self.describe(&request);
+        let (message, connection) = self.message(&request, &exchange)?;
+        let max_line = request.max_body.unwrap_or(self.0.max_body);
+        let open = async {
+            let permit = self.0.permits.acquire().await;
+            let (parts, body) = self.head(message, &exchange).await?.into_parts();
+            if parts.status.is_success() {
+                return Ok((parts.status, body));
+            }
+            let body = read_body(body, parts.status, self.0.max_body, &exchange).await?;
+            drop(permit);
+            Err(Response { status: parts.status, headers: parts.headers, body, exchange: exchange.clone() }
+                .error())
+        };
+        let (status, body) = match tokio::time::timeout(within, open).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(timed_out(&exchange, within, &connection)),
+        };
+        Ok(Lines { exchange, status, body, buffer: BytesMut::new(), searched: 0, max_line })
+    }
+
+    /// One exchange under one deadline.
+    async fn exchange(&self, request: &Request, within: Duration) -> Result<Response, Error> {
+        let exchange = self.describe(request);
+        let (message, connection) = self.message(request, &exchange)?;
+        let max_body = request.max_body.unwrap_or(self.0.max_body);
+        let started = Instant::now();
+        let whole = async {
+            // The semaphore is never closed; a permit is held until the body is read.
+            let _permit = self.0.permits.acquire().await;
+            let (parts, body) = self.head(message, &exchange).await?.into_parts();
+            let body = read_body(body, parts.status, max_body, &exchange).await?;
+            Ok((parts.status, parts.headers, body))
+        };
+        let outcome = match tokio::time::timeout(within, whole).await {
+            Ok(Ok((status, headers, body))) => {
+                Ok(Response { status, headers, body, exchange: exchange.clone() })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(timed_out(&exchange, within, &connection)),
+        };
+        let took_ms = started.elapsed().as_millis() as u64;
+        match &outcome {
+            Ok(response) => {
+                tracing::debug!(%exchange, status = response.status.as_u16(), bytes = response.body.len(), took_ms);
+            }
+            Err(error) => tracing::debug!(took_ms, "{error}"),
+        }
+        outcome
+    }
+
+    fn describe(&self, request: &Request) -> Exchange {
+        let prefix = if request.from_root { "" } else { self.0.endpoint.prefix() };
+        Exchange {
+            method: request.method.clone(),
+            url: format!("{}{prefix}{}", self.0.shown, shown_path(&request.path)),
+            secret_answer: request.secret_answer,
+        }
+    }
+
+    /// The request as hyper takes it, and a view of whether it was given a connection.
+    fn message(
+        &self,
+        request: &Request,
+        exchange: &Exchange,
+    ) -> Result<(hyper::Request<Full<Bytes>>, CaptureConnection), Error> {
+        let invalid = |detail: String| Error::Invalid { exchange: Box::new(exchange.clone()), detail };
+        if let Some(detail) = &request.invalid {
+            return Err(invalid(detail.clone()));
+        }
+        if !request.path.starts_with('/') {
+            return Err(invalid("its path does not begin with a slash".into()));
+        }
+        let prefix = if request.from_root { "" } else { self.0.endpoint.prefix() };
+        let uri = format!("{}{prefix}{}", self.0.base, request.path);
+        let uri: Uri = uri.parse().map_err(|error| invalid(format!("not a URL: {error}")))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, self.0.user_agent.clone());
+        if let Some(auth) = &self.0.basic_auth {
+            headers.insert(header::AUTHORIZATION, auth.clone());
+        }
+        if request.body.is_none() && matches!(request.method, Method::POST | Method::PUT | Method::PATCH) {
+            // hyper leaves it out, and some servers answer 411 then.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        headers.extend(request.headers.clone());
+        let mut message = hyper::Request::new(Full::new(request.body.clone().unwrap_or_default()));
+        *message.method_mut() = request.method.clone();
+        *message.uri_mut() = uri;
+        *message.headers_mut() = headers;
+        let connection = capture_connection(&mut message);
+        Ok((message, connection))
+    }
+
+    async fn head(
+        &self,
+        message: hyper::Request<Full<Bytes>>,
+        exchange: &Exchange,
+    ) -> Result<hyper::Response<Incoming>, Error> {
+        self.0.hyper.request(message).await.map_err(|error| {
+            let exchange = Box::new(exchange.clone());
+            match (failure_of(&error), error.is_connect()) {
+                (Some(ConnectFailure::Tls(detail)), _) => Error::Tls { exchange, detail: detail.clone() },
+                (Some(ConnectFailure::Connect(detail)), _) => {
+                    Error::Connect { exchange, detail: detail.clone() }
+                }
+                (None, true) => Error::Connect { exchange, detail: innermost(&error) },
+                (None, false) => Error::Closed { exchange, detail: innermost(&error) },
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.0.endpoint)
+    }
+}
+
+/// Basic authentication from an address's user information.
+fn basic_auth(endpoint: &Endpoint) -> Result<Option<HeaderValue>, Error> {
+    let Endpoint::Url(url) = endpoint else { return Ok(None) };
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let pair = format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let encoded = Secret::new(base64::engine::general_purpose::STANDARD.encode(pair));
+    encoded
+        .header("Basic ")
+        .map(Some)
+        .map_err(|_| Error::Setup("the address's user information is of no use".into()))
+}
+
+/// The whole body, or an error as soon as it is longer than `limit`.
+async fn read_body(
+    mut body: Incoming,
+    status: StatusCode,
+    limit: usize,
+    exchange: &Exchange,
+) -> Result<Bytes, Error> {
+    let too_large = || Error::BodyTooLarge { exchange: Box::new(exchange.clone()), status, limit };
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::with_capacity(announced as usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::Closed {
+            exchange: Box::new(exchange.clone()),
+            detail: innermost(&error),
+        })?;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > limit {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// A request that was given a connection may have been sent, one that was not certainly has not.
+fn timed_out(exchange: &Exchange, after: Duration, connection: &CaptureConnection) -> Error {
+    let sent = connection.connection_metadata().is_some();
+    Error::Timeout { exchange: Box::new(exchange.clone()), after, sent }
+}
+
+fn failure_of(error: &legacy::Error) -> Option<&ConnectFailure> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(failure) = inner.downcast_ref() {
+            return Some(failure);
+        }
+        source = inner.source();
+    }
+    None
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}

@@ -1,0 +1,272 @@
+//! Where a client connects to, and the connector that does it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::Uri;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::UnixStream;
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+use url::Url;
+
+use super::error::Error;
+use super::tls::{self, TlsOptions};
+
+/// Makes one in-memory connection; an error is a connection refused.
+pub type MemoryConnect = Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>;
+
+/// The one host that a client talks to.
+#[derive(Clone)]
+pub enum Endpoint {
+    /// `http://…` or `https://…`, with a port and a path below which all requests are, if any. User information
+    /// in it becomes basic authentication.
+    Url(Url),
+    /// A unix socket, plain HTTP.
+    Unix(PathBuf),
+    /// In-memory connections, plain HTTP, for simulations.
+    Memory {
+        /// The host's name, for the Host header and for errors.
+        name: String,
+        /// Makes a connection.
+        connect: MemoryConnect,
+    },
+}
+
+impl Endpoint {
+    /// An endpoint from an address: `http://…`, `https://…` or `unix:///path`.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when it is none of these.
+    pub fn parse(address: &str) -> Result<Self, Error> {
+        if let Some(path) = address.strip_prefix("unix://") {
+            if !path.starts_with('/') {
+                return Err(Error::Setup(format!(
+                    "{address:?} is no address: a unix socket is written unix:///path"
+                )));
+            }
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        // The address itself is not quoted: it may carry a password.
+        let url = Url::parse(address)
+            .map_err(|error| Error::Setup(format!("not an address: {error}; write http://HOST:PORT")))?;
+        Self::from_url(url)
+    }
+
+    /// An endpoint from a URL.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when it is neither `http` nor `https`, or has no host.
+    pub fn from_url(url: Url) -> Result<Self, Error> {
+        match url.scheme() {
+            "http" | "https" if url.host_str().is_some() => Ok(Self::Url(url)),
+            other => Err(Error::Setup(format!("not an address: {other}: is neither http nor https"))),
+        }
+    }
+
+    /// Scheme, host and port for showing; a unix socket's path.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Url(url) => format!("{}://{}", url.scheme(), authority(url)),
+            Self::Unix(path) => format!("unix://{}:", path.display()),
+            Self::Memory { name, .. } => format!("http://{name}"),
+        }
+    }
+
+    /// Scheme and authority of the URIs given to hyper.
+    pub(super) fn base(&self) -> String {
+        match self {
+            Self::Url(url) => format!("{}://{}", url.scheme(), authority(url)),
+            Self::Unix(_) => "http://localhost".to_owned(),
+            Self::Memory { name, .. } => format!("http://{name}"),
+        }
+    }
+
+    /// The endpoint's own path, without a slash at its end.
+    pub(super) fn prefix(&self) -> &str {
+        match self {
+            Self::Url(url) => url.path().trim_end_matches('/'),
+            Self::Unix(_) | Self::Memory { .. } => "",
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({}{})", self.shown(), self.prefix())
+    }
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Whether and through which proxy an `https` endpoint is reached (by CONNECT). Plain `http`, sockets and
+/// loopback addresses never go through one.
+#[derive(Debug, Clone, Default)]
+pub enum Proxy {
+    /// Straight to the host.
+    #[default]
+    None,
+    /// As HTTPS_PROXY (or ALL_PROXY) and NO_PROXY say, in either case.
+    Environment,
+    /// As these texts say.
+    Given {
+        /// The proxy's URL, as in HTTPS_PROXY.
+        https: String,
+        /// Hosts, domains and networks to reach straight, as in NO_PROXY.
+        no: String,
+    },
+}
+
+impl Proxy {
+    fn intercept(&self, url: &Url) -> Result<Option<Intercept>, Error> {
+        let matcher = match self {
+            Self::None => return Ok(None),
+            Self::Environment => Matcher::from_env(),
+            Self::Given { https, no } => Matcher::builder().https(https.clone()).no(no.clone()).build(),
+        };
+        let loopback = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        if url.scheme() != "https" || loopback {
+            return Ok(None);
+        }
+        let uri: Uri = format!("https://{}", authority(url))
+            .parse()
+            .map_err(|error| Error::Setup(format!("not an address: {error}")))?;
+        let Some(intercept) = matcher.intercept(&uri) else { return Ok(None) };
+        if intercept.uri().scheme_str() != Some("http") || intercept.raw_auth().is_some() {
+            return Err(Error::Setup(
+                "HTTPS_PROXY: only a proxy spoken to by plain http is supported: http://HOST:PORT".into(),
+            ));
+        }
+        Ok(Some(intercept))
+    }
+}
+
+/// Any byte stream.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Connection for Box<dyn Io> {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectFailure {
+    #[error("{0}")]
+    Connect(String),
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// Connects to the endpoint, whatever URI hyper names.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Target>);
+
+struct Target {
+    endpoint: Endpoint,
+    proxy: Option<Intercept>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl Connector {
+    /// A connector for an endpoint. Files are read here, and only when the endpoint is `https`.
+    pub(super) fn new(endpoint: Endpoint, options: &TlsOptions, proxy: &Proxy) -> Result<Self, Error> {
+        let (proxy, tls) = match &endpoint {
+            Endpoint::Url(url) if url.scheme() == "https" => {
+                let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+                let name = options.server_name.as_deref().unwrap_or(host).to_owned();
+                let name = ServerName::try_from(name)
+                    .map_err(|error| Error::Setup(format!("TLS: not a server's name: {error}")))?;
+                (proxy.intercept(url)?, Some((tls::client_config(options)?, name)))
+            }
+            _ => (None, None),
+        };
+        Ok(Self(Arc::new(Target { endpoint, proxy, tls })))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Box<dyn Io>>;
+    type Error = ConnectFailure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let target = self.0.clone();
+        Box::pin(async move { target.connect(uri).await.map(TokioIo::new) })
+    }
+}
+
+impl Target {
+    async fn connect(&self, uri: Uri) -> Result<Box<dyn Io>, ConnectFailure> {
+        match &self.endpoint {
+            Endpoint::Unix(path) => match UnixStream::connect(path).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(ConnectFailure::Connect(error.to_string())),
+            },
+            Endpoint::Memory { connect, .. } => match connect() {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(ConnectFailure::Connect(error.to_string())),
+            },
+            Endpoint::Url(_) => {
+                let mut tcp = HttpConnector::new();
+                tcp.enforce_http(false);
+                tcp.set_nodelay(true);
+                let stream = match &self.proxy {
+                    None => tcp.call(uri).await.map_err(|error| refused("", &error))?,
+                    Some(proxy) => {
+                        let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
+                        if let Some(auth) = proxy.basic_auth() {
+                            tunnel = tunnel.with_auth(auth.clone());
+                        }
+                        tunnel.call(uri).await.map_err(|error| refused("through the proxy: ", &error))?
+                    }
+                };
+                self.secure(stream.into_inner()).await
+            }
+        }
+    }
+
+    async fn secure(&self, stream: impl Io + 'static) -> Result<Box<dyn Io>, ConnectFailure> {
+        let Some((config, name)) = &self.tls else { return Ok(Box::new(stream)) };
+        match TlsConnector::from(config.clone()).connect(name.clone(), stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                Err(ConnectFailure::Tls(error.to_string()))
+            }
+            Err(error) => Err(ConnectFailure::Connect(format!("during the TLS handshake: {error}"))),
+        }
+    }
+}
+
+/// The innermost cause says it best: "Connection refused (os error 111)".
+fn refused(how: &str, error: &dyn std::error::Error) -> ConnectFailure {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    ConnectFailure::Connect(format!("{how}{inner}"))
+}

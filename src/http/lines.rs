@@ -1,0 +1,81 @@
+//! A long answer, line by line: Nomad's event stream.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+
+use super::error::{Error, Exchange};
+
+/// The lines of an answer that goes on. Made by [`super::Client::lines`].
+#[derive(Debug)]
+pub struct Lines {
+    pub(super) exchange: Exchange,
+    pub(super) status: StatusCode,
+    pub(super) body: Incoming,
+    pub(super) buffer: BytesMut,
+    /// How much of the buffer is known to hold no line end.
+    pub(super) searched: usize,
+    pub(super) max_line: usize,
+}
+
+impl Lines {
+    /// The next line without its end, or `None` when the server ended the answer. What stands after the last
+    /// line end is not a line and is dropped: it may be half of one. Safe to drop while it waits: nothing is lost.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when no whole line came within `wait`, [`Error::Closed`] when the connection broke,
+    /// [`Error::BodyTooLarge`] for a line longer than the request's limit.
+    pub async fn next(&mut self, wait: Duration) -> Result<Option<Bytes>, Error> {
+        let exchange = self.exchange.clone();
+        match tokio::time::timeout(wait, self.read_line()).await {
+            Ok(line) => line,
+            Err(_) => Err(Error::Timeout { exchange: Box::new(exchange), after: wait, sent: true }),
+        }
+    }
+
+    async fn read_line(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let mut line = self.buffer.split_to(self.searched + end + 1);
+                self.searched = 0;
+                line.truncate(line.len() - 1);
+                if line.last() == Some(&b'\r') {
+                    line.truncate(line.len() - 1);
+                }
+                if line.len() > self.max_line {
+                    return Err(self.too_long());
+                }
+                return Ok(Some(line.freeze()));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > self.max_line {
+                return Err(self.too_long());
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    return Err(Error::Closed {
+                        exchange: Box::new(self.exchange.clone()),
+                        detail: error.to_string(),
+                    });
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+
+    fn too_long(&self) -> Error {
+        Error::BodyTooLarge {
+            exchange: Box::new(self.exchange.clone()),
+            status: self.status,
+            limit: self.max_line,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Requests and answers.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::{Error, Exchange, start_of};
+use super::secret::Secret;
+
+/// What a path segment or a query value keeps as it is (RFC 3986's unreserved characters).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A text as one segment of a path, percent-encoded.
+pub fn escape_segment(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// A request, made with builder-style methods. A part that cannot be sent (a header with a newline)
+/// is reported by the sending, as [`Error::Invalid`].
+#[derive(Clone)]
+pub struct Request {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) from_root: bool,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) max_body: Option<usize>,
+    pub(super) secret_answer: bool,
+    pub(super) invalid: Option<String>,
+}
+
+impl Request {
+    /// A request for `path` (with its query, if any) below the endpoint's own path. It begins with a slash
+    /// and is percent-encoded already; see [`escape_segment`] and [`Request::query`].
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            from_root: false,
+            headers: HeaderMap::new(),
+            body: None,
+            deadline: None,
+            max_body: None,
+            secret_answer: false,
+            invalid: None,
+        }
+    }
+
+    /// A GET.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// A PUT.
+    pub fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
+    /// A POST.
+    pub fn post(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path)
+    }
+
+    /// A DELETE.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
+    /// Takes the path as it stands, without the endpoint's own path before it: for links that a server gave.
+    #[must_use]
+    pub fn from_root(mut self) -> Self {
+        self.from_root = true;
+        self
+    }
+
+    /// Adds a query parameter, percent-encoded.
+    #[must_use]
+    pub fn query(mut self, key: &str, value: &str) -> Self {
+        self.path.push(if self.path.contains('?') { '&' } else { '?' });
+        self.path.push_str(&escape_segment(key));
+        self.path.push('=');
+        self.path.push_str(&escape_segment(value));
+        self
+    }
+
+    /// Sets a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Sets a header from a text.
+    #[must_use]
+    pub fn header_text(mut self, name: HeaderName, value: &str) -> Self {
+        match HeaderValue::from_str(value) {
+            Ok(value) => self.header(name, value),
+            Err(_) => {
+                self.invalid =
+                    Some(format!("the value of the header {name} has a character that is not allowed"));
+                self
+            }
+        }
+    }
+
+    /// Sets a header to `prefix` and a secret; it is marked sensitive.
+    #[must_use]
+    pub fn header_secret(mut self, name: HeaderName, prefix: &str, secret: &Secret) -> Self {
+        match secret.header(prefix) {
+            Ok(value) => self.header(name, value),
+            Err(_) => {
+                self.invalid = Some(format!(
+                    "the secret for the header {name} has a character that is not allowed (a newline at its end?)"
+                ));
+                self
+            }
+        }
+    }
+
+    /// Sets `Authorization: Bearer …`.
+    #[must_use]
+    pub fn bearer(self, token: &Secret) -> Self {
+        self.header_secret(header::AUTHORIZATION, "Bearer ", token)
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
+    /// Sets the body to JSON, with its content type.
+    #[must_use]
+    pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => {
+                self.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body)
+            }
+            Err(error) => {
+                self.invalid = Some(format!("its body cannot be written as JSON: {error}"));
+                self
+            }
+        }
+    }
+
+    /// The time for the whole exchange, instead of the client's default.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The longest body (or, for [`super::Client::lines`], line) in bytes, instead of the client's default.
+    #[must_use]
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = Some(bytes);
+        self
+    }
+
+    /// The answer carries a secret: errors never quote the body of a successful one.
+    #[must_use]
+    pub fn secret_answer(mut self) -> Self {
+        self.secret_answer = true;
+        self
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path with its query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither headers nor the body: either may hold a secret.
+        write!(f, "Request({} {})", self.method, super::error::shown_path(&self.path))
+    }
+}
+
+/// An answer with any status, its body read to the end.
+#[derive(Clone)]
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// The exchange it ended; its `url` is for showing and for keys, without secrets.
+    pub exchange: Exchange,
+}
+
+impl Response {
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// Itself when the status is 2xx, else [`Error::Status`].
+    ///
+    /// # Errors
+    /// [`Error::Status`].
+    pub fn success(self) -> Result<Self, Error> {
+        if self.is_success() { Ok(self) } else { Err(self.error()) }
+    }
+
+    /// The body as JSON, whatever the status.
+    ///
+    /// # Errors
+    /// [`Error::Json`] when it is not what `T` expects.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|error| Error::Json {
+            exchange: Box::new(self.exchange.clone()),
+            status: self.status,
+            // The parser quotes values of a wrong type, and the value may be the secret.
+            detail: if self.hides_body() {
+                format!("not as expected at line {} column {}", error.line(), error.column())
+            } else {
+                start_of(error.to_string().as_bytes())
+            },
+            body: self.shown_body(),
+        })
+    }
+
+    /// The error that says this answer's status was not acceptable.
+    pub fn error(&self) -> Error {
+        Error::Status {
+            exchange: Box::new(self.exchange.clone()),
+            status: self.status,
+            body: self.shown_body(),
+            retry_after: self.retry_after(),
+        }
+    }
+
+    /// A header's text, if it is there and plain.
+    pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The server's clock when it answered: its `Date` header, in whole seconds.
+    pub fn date(&self) -> Option<jiff::Timestamp> {
+        http_date(self.header(header::DATE)?)
+    }
+
+    /// How long the server asks to wait: `retry-after` in seconds or as a date (against its own `Date`).
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.header(header::RETRY_AFTER)?.trim();
+        if let Ok(seconds) = text.parse::<u64>() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let wait = http_date(text)?.duration_since(self.date()?);
+        Some(Duration::try_from(wait).unwrap_or_default())
+    }
+
+    /// The start of the body for showing: one line, bounded, no control characters; empty for a secret.
+    pub fn shown_body(&self) -> String {
+        if self.hides_body() { String::new() } else { start_of(&self.body) }
+    }
+
+    fn hides_body(&self) -> bool {
+        self.exchange.secret_answer && self.status.is_success()
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Response({}: {}, {} bytes)", self.exchange, self.status, self.body.len())
+    }
+}
+
+/// An HTTP date as a timestamp.
+fn http_date(text: &str) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
+}

@@ -1,0 +1,76 @@
+//! When and how often a request is sent again.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use super::message::Response;
+
+/// Bounds of [`super::Client::send_with_retries`]. For reads, and for writes whose repetition is harmless.
+#[derive(Debug, Clone)]
+pub struct RetryPolicy {
+    /// How often the request is sent at most, the first time included.
+    pub attempts: u32,
+    /// The time for all of it: attempts and waits.
+    pub total: Duration,
+    /// The wait before the second attempt; doubled each time, between half and all of it is waited.
+    pub first_wait: Duration,
+    /// The longest single wait, also when the server asks for a longer one: then its answer is returned.
+    pub longest_wait: Duration,
+    /// Which answers are worth another attempt.
+    pub again: fn(&Response) -> bool,
+}
+
+impl Default for RetryPolicy {
+    /// Three attempts within 30 s: a pass has other things to do, and the next pass tries again anyway.
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            total: Duration::from_secs(30),
+            first_wait: Duration::from_millis(250),
+            longest_wait: Duration::from_secs(5),
+            again: transient_status,
+        }
+    }
+}
+
+/// 408, 429 and the 5xx, apart from those that say "never" (501, 505).
+fn transient_status(response: &Response) -> bool {
+    matches!(
+        response.status,
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+impl RetryPolicy {
+    /// The wait before attempt `next` (2, 3, …). `random` is in 0..1. `None`: the server asks for more than
+    /// the longest wait.
+    pub(super) fn wait(&self, next: u32, asked: Option<Duration>, random: f64) -> Option<Duration> {
+        let doubled =
+            self.first_wait.saturating_mul(1u32.checked_shl(next.saturating_sub(2)).unwrap_or(u32::MAX));
+        let backoff = doubled.min(self.longest_wait).mul_f64(0.5 + random / 2.0);
+        match asked {
+            Some(asked) if asked > self.longest_wait => None,
+            Some(asked) => Some(asked.max(backoff)),
+            None => Some(backoff),
+        }
+    }
+
+    /// The wait that an answer asks for: `retry-after`, else until `x-ratelimit-reset` when nothing remains
+    /// (GitHub's order, contract §4), by the server's own clock.
+    pub(super) fn asked(response: &Response) -> Option<Duration> {
+        response.retry_after().or_else(|| {
+            if response.header("x-ratelimit-remaining")?.trim() != "0" {
+                return None;
+            }
+            let reset: i64 = response.header("x-ratelimit-reset")?.trim().parse().ok()?;
+            let wait = jiff::Timestamp::from_second(reset).ok()?.duration_since(response.date()?);
+            Some(Duration::try_from(wait).unwrap_or_default())
+        })
+    }
+}
