@@ -19,7 +19,7 @@ mod secret;
 mod tls;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use client::{Client, Options};
 pub use connect::{Endpoint, MemoryConnect, Proxy};
