@@ -1,0 +1,304 @@
+//! What the servers and clients know: plain data, with no behaviour but looking at it.
+//!
+//! Times are nanoseconds since the epoch, indexes Raft's, as in Nomad's own API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::spec::Group;
+
+/// Nanoseconds since the epoch, or a duration in nanoseconds.
+pub type Nanos = i64;
+
+/// A job as the servers know it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its ID.
+    pub id: String,
+    /// Its type: `batch`, `service`, …
+    pub kind: String,
+    /// Its priority.
+    pub priority: i64,
+    /// Its metadata.
+    pub meta: BTreeMap<String, String>,
+    /// `pending`, `running` or `dead`.
+    pub status: &'static str,
+    /// Whether it has been stopped.
+    pub stop: bool,
+    /// How often its specification has changed.
+    pub version: u64,
+    /// When it was last registered.
+    pub submit_time: Nanos,
+    /// The index it was made at.
+    pub create_index: u64,
+    /// The index of its last change, of status too.
+    pub modify_index: u64,
+    /// The index of the last change of its specification.
+    pub job_modify_index: u64,
+    /// The specification in the servers' form, all fields filled in.
+    pub spec: Arc<Value>,
+    /// The submission that came with it, if any.
+    pub submission: Option<Value>,
+    pub(super) groups: Vec<Arc<Group>>,
+    pub(super) summary_index: u64,
+}
+
+/// An evaluation.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// Its ID.
+    pub id: String,
+    /// The job's namespace.
+    pub namespace: String,
+    /// The job's ID.
+    pub job_id: String,
+    /// The job's type.
+    pub kind: String,
+    /// Its priority.
+    pub priority: i64,
+    /// `pending`, `complete`, `blocked` or `canceled`.
+    pub status: &'static str,
+    /// Why, where the status alone does not tell.
+    pub status_description: String,
+    /// What caused it.
+    pub triggered_by: &'static str,
+    /// The index it was made at.
+    pub create_index: u64,
+    /// The index of its last change.
+    pub modify_index: u64,
+    /// When it was made.
+    pub create_time: Nanos,
+    /// When it last changed.
+    pub modify_time: Nanos,
+    /// By group: why it could not place all allocations.
+    pub failed: BTreeMap<String, Value>,
+    pub(super) job_modify_index: u64,
+    pub(super) snapshot_index: u64,
+    pub(super) previous: String,
+    pub(super) blocked: String,
+    pub(super) wait_until: Nanos,
+    pub(super) queued: Option<BTreeMap<String, u64>>,
+    pub(super) placed: Option<BTreeMap<String, (u64, u64)>>,
+}
+
+/// An allocation as the servers know it, and beside it what its client knows already.
+#[derive(Debug, Clone)]
+pub struct Allocation {
+    /// Its ID.
+    pub id: String,
+    /// `JOB.GROUP[N]`.
+    pub name: String,
+    /// The job's namespace.
+    pub namespace: String,
+    /// The job's ID.
+    pub job_id: String,
+    /// The job's version it belongs to.
+    pub job_version: u64,
+    /// The group's name.
+    pub group: String,
+    /// The node's name.
+    pub node: String,
+    /// The node's ID.
+    pub node_id: String,
+    /// The evaluation that made or last changed it.
+    pub eval_id: String,
+    /// `run`, `stop` or `evict`.
+    pub desired_status: &'static str,
+    /// Why.
+    pub desired_description: &'static str,
+    /// `pending`, `running`, `complete`, `failed`, `lost` or `unknown`.
+    pub client_status: &'static str,
+    /// Why.
+    pub client_description: &'static str,
+    /// The tasks' states.
+    pub tasks: Vec<Task>,
+    /// The index it was made at.
+    pub create_index: u64,
+    /// The index of its last change.
+    pub modify_index: u64,
+    /// When it was made.
+    pub create_time: Nanos,
+    /// When it last changed.
+    pub modify_time: Nanos,
+    /// The allocation that replaces it, or empty.
+    pub next: String,
+    /// The allocation that it replaces, or empty.
+    pub previous: String,
+    pub(super) alloc_modify_index: u64,
+    pub(super) kind: String,
+    pub(super) index: u64,
+    pub(super) followup: String,
+    pub(super) reschedules: Vec<Reschedule>,
+    pub(super) migrate: bool,
+    pub(super) spec: Arc<Group>,
+    pub(super) job_name: String,
+    pub(super) job_meta: BTreeMap<String, String>,
+    /// What the client knows.
+    pub(super) client: Client,
+    /// Its job was purged: the servers no longer know it, its process may still be there.
+    pub(super) purged: bool,
+}
+
+/// One attempt to place a failed allocation anew.
+#[derive(Debug, Clone)]
+pub struct Reschedule {
+    pub(super) at: Nanos,
+    pub(super) delay: Nanos,
+    pub(super) previous: String,
+}
+
+/// The client's side of an allocation.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    pub(super) tasks: Vec<Task>,
+    /// Told to stop by the servers, or by itself.
+    pub(super) stopping: bool,
+    /// Stopped because `max_run_duration` was over.
+    pub(super) exceeded: bool,
+    /// A report to the servers is on its way.
+    pub(super) report_due: bool,
+}
+
+/// Where a task is in its life, as its client knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaskPhase {
+    /// Its turn has not come: nothing has been set up.
+    New,
+    /// A template waits for a variable.
+    Waiting,
+    /// The process is being started.
+    Starting,
+    /// The process runs.
+    Running,
+    /// The process was told to end.
+    Killing,
+    /// It waits for its next start.
+    Restarting,
+    /// It is over.
+    Dead,
+}
+
+/// A task's state.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub phase: TaskPhase,
+    /// Whether it failed.
+    pub failed: bool,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// When its process last started.
+    pub started_at: Option<Nanos>,
+    /// When it was over.
+    pub finished_at: Option<Nanos>,
+    /// When it was last restarted.
+    pub last_restart: Option<Nanos>,
+    /// The last ten events, as the API shows them.
+    pub events: Vec<Arc<Value>>,
+    /// The restarts counted against the policy.
+    pub(super) recent_restarts: Vec<Nanos>,
+    /// The environment of the process.
+    pub(super) env: BTreeMap<String, String>,
+    /// Counts starts, so that what was meant for an earlier one is told apart.
+    pub(super) round: u64,
+}
+
+impl Task {
+    /// `pending`, `running` or `dead`.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            TaskPhase::Running | TaskPhase::Killing => "running",
+            TaskPhase::Dead => "dead",
+            _ => "pending",
+        }
+    }
+
+    /// Whether its process exists.
+    pub fn alive(&self) -> bool {
+        matches!(self.phase, TaskPhase::Running | TaskPhase::Killing)
+    }
+}
+
+impl Allocation {
+    /// Whether the servers count it as over: stopped, or ended on its client.
+    pub fn terminal(&self) -> bool {
+        self.desired_status != "run" || self.client_terminal()
+    }
+
+    /// Whether its client has said that it is over.
+    pub fn client_terminal(&self) -> bool {
+        matches!(self.client_status, "complete" | "failed" | "lost")
+    }
+
+    /// Whether it has a process now.
+    pub fn alive(&self) -> bool {
+        self.client.tasks.iter().any(Task::alive)
+    }
+
+    /// The tasks as the client knows them now, ahead of what it has reported.
+    pub fn client_tasks(&self) -> &[Task] {
+        &self.client.tasks
+    }
+}
+
+/// A variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its path.
+    pub path: String,
+    /// Its items.
+    pub items: BTreeMap<String, String>,
+    /// The index it was made at.
+    pub create_index: u64,
+    /// The index of its last change.
+    pub modify_index: u64,
+    /// When it was made.
+    pub create_time: Nanos,
+    /// When it last changed.
+    pub modify_time: Nanos,
+    /// The lock on it.
+    pub lock: Option<Lock>,
+}
+
+/// A lock on a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// Its ID.
+    pub id: String,
+    /// Its time to live in nanoseconds.
+    pub ttl: Nanos,
+    /// How long nobody gets it after it expired, in nanoseconds.
+    pub delay: Nanos,
+    /// When the servers take it away unless it is renewed.
+    pub expires: Nanos,
+}
+
+/// A namespace.
+#[derive(Debug, Clone)]
+pub struct Namespace {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) create_index: u64,
+    pub(super) modify_index: u64,
+}
+
+/// A client node.
+#[derive(Debug, Clone)]
+pub struct NodeState {
+    pub(super) id: String,
+    pub(super) node: super::Node,
+    pub(super) up: bool,
+    pub(super) draining: bool,
+    pub(super) drain_deadline: Nanos,
+    pub(super) modify_index: u64,
+    /// Allocations that ended on it, oldest first: their logs go first.
+    pub(super) ended: BTreeSet<(Nanos, String)>,
+}
