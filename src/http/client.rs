@@ -23,8 +23,9 @@ use super::error::{Error, Exchange, shown_path};
 use super::lines::Lines;
 use super::message::{Request, Response};
 use super::retry::RetryPolicy;
-use super::secret::Secret;
+use super::secret;
 use super::tls::TlsOptions;
+use crate::secret::Secret;
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -289,8 +290,7 @@ fn basic_auth(endpoint: &Endpoint) -> Result<Option<HeaderValue>, Error> {
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let pair = format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default()));
     let encoded = Secret::new(base64::engine::general_purpose::STANDARD.encode(pair));
-    encoded
-        .header("Basic ")
+    secret::header("Basic ", &encoded)
         .map(Some)
         .map_err(|_| Error::Setup("the address's user information is of no use".into()))
 }

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{Error, Exchange, start_of};
-use super::secret::Secret;
+use super::secret;
+use crate::secret::Secret;
 
 /// What a path segment or a query value keeps as it is (RFC 3986's unreserved characters).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -113,7 +114,7 @@ impl Request {
     /// Sets a header to `prefix` and a secret; it is marked sensitive.
     #[must_use]
     pub fn header_secret(mut self, name: HeaderName, prefix: &str, secret: &Secret) -> Self {
-        match secret.header(prefix) {
+        match secret::header(prefix, secret) {
             Ok(value) => self.header(name, value),
             Err(_) => {
                 self.invalid = Some(format!(

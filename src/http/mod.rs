@@ -21,6 +21,7 @@ mod tls;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use crate::secret::Secret;
 pub use client::{Client, Options};
 pub use connect::{Endpoint, MemoryConnect, Proxy};
 pub use error::{Error, Exchange};
@@ -29,5 +30,4 @@ pub use hyper::{HeaderMap, Method, StatusCode};
 pub use lines::Lines;
 pub use message::{Request, Response, escape_segment};
 pub use retry::RetryPolicy;
-pub use secret::Secret;
 pub use tls::TlsOptions;

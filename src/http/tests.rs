@@ -116,7 +116,7 @@ async fn an_exchange_carries_method_path_headers_and_body_both_ways() {
         answer(201, &[("date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("x-more", "yes")], r#"{"b":2}"#)
     });
     let request = Request::put("/v1/jobs").query("name space", "a/b&c").json(&serde_json::json!({"a": 1}));
-    let response = client(endpoint).send(request.bearer(&"tok".into())).await.unwrap();
+    let response = client(endpoint).send(request.bearer(&Secret::new("tok"))).await.unwrap();
     assert_eq!(response.status, StatusCode::CREATED);
     assert_eq!(response.header("x-more"), Some("yes"));
     assert_eq!(response.json::<serde_json::Value>().unwrap(), serde_json::json!({"b": 2}));
@@ -362,7 +362,7 @@ async fn all_attempts_share_one_total_time() {
 #[tokio::test(start_paused = true)]
 async fn secrets_show_nowhere() {
     let (endpoint, _) = server(|_| answer(200, &[], r#"{"token": "MARKED"}"#));
-    let token = Secret::from("MARKED");
+    let token = Secret::new("MARKED");
     let client = client(endpoint);
     let request =
         Request::post("/x?access_token=MARKED&next_token=job").bearer(&token).body("MARKED").secret_answer();
@@ -380,7 +380,7 @@ async fn secrets_show_nowhere() {
     assert!(shown.contains("access_token=***&next_token=job"), "{shown}");
     let with_password = Endpoint::parse("http://user:MARKED@127.0.0.1:1/base/").unwrap();
     assert_eq!(format!("{with_password:?}"), "Endpoint(http://127.0.0.1:1/base)");
-    let bad = client.send(Request::get("/x").bearer(&"MARKED\n".into())).await.unwrap_err();
+    let bad = client.send(Request::get("/x").bearer(&Secret::new("MARKED\n"))).await.unwrap_err();
     assert!(matches!(bad, Error::Invalid { .. }));
     assert!(!bad.to_string().contains("MARKED") && bad.to_string().contains("newline"), "{bad}");
 }
