@@ -21,6 +21,7 @@ pub mod config;
 pub mod daemon;
 pub mod github;
 pub mod http;
+pub mod labels;
 pub mod model;
 pub mod nomad;
 pub mod plan;

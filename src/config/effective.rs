@@ -1,0 +1,142 @@
+//! The configuration as it takes effect: for `dumpconfig`, and for templates as `CONFIG`.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Config, PrivateKey, duration, template::INLINE};
+use crate::secret::Secret;
+
+/// How `dumpconfig` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// YAML, which can be read back (but for the secrets).
+    Yaml,
+    /// JSON.
+    Json,
+}
+
+/// What becomes of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// Shown as `***`.
+    Hidden,
+    /// Left out altogether, `github.app` as well.
+    Absent,
+    /// As they are, for a template that puts a token into the job; not the App's key.
+    Plain,
+}
+
+/// What a secret looks like.
+const HIDDEN: &str = "***";
+
+pub(super) fn print(config: &Config, format: Format) -> String {
+    let tree = config.tree(Tokens::Hidden);
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(&tree).map_err(|error| error.to_string()),
+        Format::Yaml => serde_yaml::to_string(&tree).map_err(|error| error.to_string()),
+    };
+    match text {
+        Ok(text) => text.trim_end().to_owned() + "\n",
+        // A tree of plain JSON can always be written.
+        Err(error) => format!("the configuration cannot be printed: {error}\n"),
+    }
+}
+
+impl Config {
+    /// The configuration in the form of its file, all defaults filled in.
+    pub fn tree(&self, tokens: Tokens) -> Value {
+        let Config { nomad, github, scheduler, labels, .. } = self;
+        let settings = settings(&self.settings, tokens);
+        let template = if self.template.name == INLINE { &self.template.text } else { &self.template.name };
+        let mut github_tree = json!({
+            "url": github.url,
+            "token": token(github.token.as_ref(), tokens),
+            "token_file": github.token_file,
+            "access_token": token(github.access_token.as_ref(), tokens),
+            "cachefile": github.cachefile,
+            "registration": github.registration.as_str(),
+            "scope": github.scope.as_str(),
+            "runner_group": github.runner_group,
+            "ca_file": github.ca_file,
+        });
+        if let (Some(app), true) = (&github.app, tokens == Tokens::Hidden) {
+            github_tree["app"] = match &app.private_key {
+                PrivateKey::Inline(_) => json!({ "client_id": app.issuer, "private_key": HIDDEN }),
+                PrivateKey::File(path) => json!({ "client_id": app.issuer, "private_key_file": path }),
+            };
+        }
+        if let Value::Object(entries) = &mut github_tree {
+            entries.retain(|_, value| !value.is_null());
+        }
+        json!({
+            "nomad": { "namespace": nomad.namespace, "jobprefix": nomad.jobprefix, "meta": nomad.meta },
+            "github": github_tree,
+            "repos": self.repos.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "runson_match": labels.to_string(),
+            "runson_allowed": labels.allowed(),
+            "runson_max_length": labels.max_length(),
+            "runson_limits": labels.limits(),
+            "loop": seconds(self.loop_interval),
+            "parallel": self.parallel,
+            "template": template,
+            "template_settings": settings,
+            "scheduler": {
+                "runner_inactivity_timeout": duration::format(scheduler.runner_inactivity_timeout),
+                "purge_successfull_timeout": duration::format(scheduler.purge_successfull_timeout),
+                "purge_failure_timeout": duration::format(scheduler.purge_failure_timeout),
+                "max_runners": scheduler.max_runners.unwrap_or(0),
+                "max_runners_per_repository": scheduler.max_runners_per_repository.unwrap_or(0),
+                "max_runners_per_group": scheduler.max_runners_per_group.unwrap_or(0),
+                "pending_to_kill_listening": duration::format(scheduler.pending_to_kill_listening),
+                "strict": scheduler.strict,
+            },
+        })
+    }
+}
+
+fn token(secret: Option<&Secret>, tokens: Tokens) -> Value {
+    match secret {
+        None => Value::Null,
+        Some(secret) => shown(secret.expose(), tokens),
+    }
+}
+
+fn shown(text: &str, tokens: Tokens) -> Value {
+    match tokens {
+        Tokens::Absent => Value::Null,
+        Tokens::Plain => Value::from(text),
+        // An expression that becomes a token later is none.
+        Tokens::Hidden if text.contains("{{") => Value::from(text),
+        Tokens::Hidden => Value::from(HIDDEN),
+    }
+}
+
+/// The settings; those whose names say that they are secret are treated so.
+pub(crate) fn settings(settings: &Map<String, Value>, tokens: Tokens) -> Map<String, Value> {
+    let secret = |key: &str| {
+        let key = key.to_lowercase();
+        ["token", "secret", "password"].iter().any(|word| key.contains(word))
+    };
+    let mut result = Map::new();
+    for (key, value) in settings {
+        let value = match value {
+            Value::String(text) if !text.is_empty() && secret(key) && tokens == Tokens::Hidden => {
+                shown(text, tokens)
+            }
+            _ if key == "access_token" && tokens == Tokens::Absent => continue,
+            _ => value.clone(),
+        };
+        result.insert(key.clone(), value);
+    }
+    result
+}
+
+/// A whole number of seconds as such.
+fn seconds(duration: Duration) -> Value {
+    if duration.subsec_nanos() == 0 {
+        Value::from(duration.as_secs())
+    } else {
+        Value::from(duration.as_secs_f64())
+    }
+}

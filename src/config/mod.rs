@@ -1,0 +1,227 @@
+//! The configuration: YAML in nomadtools' form, read once into types that cannot be wrong.
+//!
+//! [`Config::load`] finds every problem of a file in one run; each names its key, line and column.
+
+mod duration;
+mod effective;
+mod error;
+mod parse;
+mod reader;
+mod template;
+mod yaml;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use effective::{Format, Tokens};
+pub use error::{ConfigError, ConfigErrors};
+pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
+
+use crate::{labels::LabelRules, model::Registration, secret::Secret};
+
+/// The largest `nomad.jobprefix`: with it, a runner's name still shows the repository within GitHub's 64
+/// characters.
+pub const JOBPREFIX_MAX: usize = 32;
+
+/// Everything that can be configured. Made by [`Config::load`] alone.
+#[derive(Clone)]
+pub struct Config {
+    /// `nomad`
+    pub nomad: NomadConfig,
+    /// `github`
+    pub github: GitHubConfig,
+    /// `repos`; never empty.
+    pub repos: Vec<RepoEntry>,
+    /// `runson_match`, `runson_allowed`, `runson_max_length`, `runson_limits`
+    pub labels: LabelRules,
+    /// `loop`: the longest wait between two passes.
+    pub loop_interval: Duration,
+    /// `template`
+    pub template: Template,
+    /// The built-in defaults, overlaid by `template_default_settings`, overlaid by `template_settings`.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// `scheduler`
+    pub scheduler: Scheduler,
+    /// `parallel`, or `-P`: how many requests and actions are under way at once.
+    pub parallel: usize,
+    registration: Registration,
+    warnings: Vec<String>,
+}
+
+/// `nomad`: where the runners' jobs live and how ours are told from others'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NomadConfig {
+    /// `namespace` of the runners' jobs; `NOMAD_NAMESPACE` does not change it.
+    pub namespace: String,
+    /// `jobprefix`: first part of job and runner names, `[a-zA-Z0-9_-]{1,32}`.
+    pub jobprefix: String,
+    /// `meta`: the Meta key that holds our JSON, `[a-zA-Z0-9_.-]{1,128}`.
+    pub meta: String,
+}
+
+/// `github`: whom to ask for jobs, and how runners register.
+#[derive(Clone, Debug)]
+pub struct GitHubConfig {
+    /// `url` of the API, as it was written, with a scheme and without a slash at the end.
+    pub url: String,
+    /// `token`, else `GH_TOKEN`, else `GITHUB_TOKEN`; `None` also when `token_file` or `app` are given.
+    pub token: Option<Secret>,
+    /// `token_file`: a file with the token, read again when it changes.
+    pub token_file: Option<PathBuf>,
+    /// `app`: a GitHub App instead of a token.
+    pub app: Option<AppConfig>,
+    /// `access_token`: what a job gets where `registration` is `access_token`: a token, or an expression
+    /// that becomes one.
+    pub access_token: Option<Secret>,
+    /// `cachefile`: the ETags and the answers that go with them.
+    pub cachefile: PathBuf,
+    /// `registration`, as it was written; [`Config::registration`] tells what `auto` comes to.
+    pub registration: RegistrationSetting,
+    /// `scope`: whom runners belong to.
+    pub scope: Scope,
+    /// `runner_group` of an organization's runners, by name; `None`: the default group.
+    pub runner_group: Option<String>,
+    /// `ca_file`: certificates (PEM) that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `github.app`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppConfig {
+    /// `client_id` or `app_id`: the issuer of the App's JWT (contract github.md §3).
+    pub issuer: String,
+    /// `private_key` or `private_key_file`
+    pub private_key: PrivateKey,
+}
+
+/// An App's key: PEM, PKCS#1 or PKCS#8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrivateKey {
+    /// The text itself.
+    Inline(Secret),
+    /// A file, read again when it changes.
+    File(PathBuf),
+}
+
+/// `github.registration`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistrationSetting {
+    /// What the template asks for.
+    Auto,
+    /// A single-use JIT configuration.
+    Jit,
+    /// A registration token.
+    Token,
+    /// A long-lived token in the job, as nomadtools does it.
+    AccessToken,
+}
+
+/// `github.scope`: whom runners belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The repository whose job they were started for.
+    Repository,
+    /// The repository's owner, an organization.
+    Organization,
+}
+
+/// One entry of `repos`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RepoEntry {
+    /// `owner/name`
+    Repository {
+        /// The owner's login.
+        owner: String,
+        /// The repository's name.
+        name: String,
+    },
+    /// A user or an organization: all its repositories.
+    Owner(String),
+    /// `*`: all that the token or the App may see.
+    All,
+}
+
+/// `scheduler`: how many, and for how long. Empty times and zeroes are `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduler {
+    /// Idle runners that no job needs go after this; `None`: never.
+    pub runner_inactivity_timeout: Option<Duration>,
+    /// Jobs of runners that ended well, or were stopped, are purged after this; `None`: never.
+    pub purge_successfull_timeout: Option<Duration>,
+    /// Jobs of the other dead runners are purged after this; `None`: never.
+    pub purge_failure_timeout: Option<Duration>,
+    /// At most so many runners; `None`: no limit.
+    pub max_runners: Option<usize>,
+    /// At most so many runners for one repository; `None`: no limit.
+    pub max_runners_per_repository: Option<usize>,
+    /// At most so many runners for one repository and set of labels; `None`: no limit.
+    pub max_runners_per_group: Option<usize>,
+    /// When something has waited for room for so long, an idle runner goes; `None`: never.
+    pub pending_to_kill_listening: Option<Duration>,
+    /// Idle runners go as soon as no job needs them.
+    pub strict: bool,
+}
+
+impl Config {
+    /// Reads a configuration: a file's path, or the YAML itself if it contains a newline. `env` gives
+    /// environment variables: the tokens, and the directories that paths may begin with.
+    ///
+    /// # Errors
+    /// All problems found, each with its place and what to do.
+    pub fn load(source: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
+        parse::load(source, env)
+    }
+
+    /// How runners register: `github.registration`, with `auto` resolved to what the template asks for.
+    pub fn registration(&self) -> Registration {
+        self.registration
+    }
+
+    /// What is allowed but not as it should be, each with what to change.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    /// The configuration as it takes effect, secrets replaced by `***`.
+    pub fn effective(&self, format: Format) -> String {
+        effective::print(self, format)
+    }
+}
+
+/// The effective configuration; no secret is in it.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.effective(Format::Json))
+    }
+}
+
+impl fmt::Display for RepoEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RepoEntry::Repository { owner, name } => write!(f, "{owner}/{name}"),
+            RepoEntry::Owner(owner) => f.write_str(owner),
+            RepoEntry::All => f.write_str("*"),
+        }
+    }
+}
+
+impl RegistrationSetting {
+    /// The word for it in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RegistrationSetting::Auto => "auto",
+            RegistrationSetting::Jit => "jit",
+            RegistrationSetting::Token => "token",
+            RegistrationSetting::AccessToken => "access_token",
+        }
+    }
+}
+
+impl Scope {
+    /// The word for it in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Repository => "repository",
+            Scope::Organization => "organization",
+        }
+    }
+}

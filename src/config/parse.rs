@@ -1,0 +1,508 @@
+//! From the YAML tree to a [`Config`].
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    AppConfig, Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, GitHubConfig, JOBPREFIX_MAX, NomadConfig,
+    PrivateKey, RegistrationSetting, RepoEntry, Scheduler, Scope, Template,
+    reader::{Problems, Section},
+    template,
+    yaml::{self, Data, Node},
+};
+use crate::{
+    labels::{DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, harmless},
+    model::Registration,
+    secret::Secret,
+};
+
+/// Environment variables.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// nomadtools' `runson_match`.
+const DEFAULT_MATCH: &str = "nomadtools *(.*)";
+
+/// How many requests and actions are under way at once: Nomad answers four times faster than one by one
+/// (contract nomad.md §11) and is far from its limit of 100 connections.
+const DEFAULT_PARALLEL: usize = 8;
+
+/// More would come near to the limits of Nomad (100 connections) and GitHub (100 requests at once).
+const PARALLEL_MAX: usize = 64;
+
+/// A shorter `loop` only burns CPU.
+const LOOP_MIN: f64 = 0.1;
+
+/// A longer `loop` is a slip of the pen: a day.
+const LOOP_MAX: f64 = 86_400.0;
+
+/// A file larger than what the parser takes.
+const BYTES_MAX: u64 = 8 << 20;
+
+pub(super) fn load(source: &str, env: Environment) -> Result<Config, ConfigErrors> {
+    let (name, text, directory) = if source.contains('\n') {
+        ("configuration".to_owned(), source.to_owned(), None)
+    } else {
+        let text = read(source)?;
+        (source.to_owned(), text, Path::new(source).parent().map(Path::to_owned))
+    };
+    let fail = |errors| Err(ConfigErrors { source: name.clone(), errors });
+    let (root, errors) = yaml::parse(&text);
+    let Some(root) = root else { return fail(errors) };
+    let problems = Problems::new(errors);
+    let config = build(&root, &problems, env, directory.as_deref());
+    match (problems.into_sorted(), config) {
+        (errors, Some(config)) if errors.is_empty() => Ok(config),
+        (errors, _) => fail(errors),
+    }
+}
+
+fn read(path: &str) -> Result<String, ConfigErrors> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => Err(ConfigErrors {
+            source: harmless(path),
+            errors: vec![ConfigError {
+                key: String::new(),
+                place: None,
+                message: format!("cannot be read: {error}"),
+                help: "-c takes the path of a YAML file, or the YAML itself if it contains a newline"
+                    .to_owned(),
+            }],
+        }),
+    }
+}
+
+/// Everything, or `None` where a part is missing; then there is a problem that says so.
+fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&Path>) -> Option<Config> {
+    let top = Section::new(problems, "", Some(root), (1, 1));
+    let nomad = nomad(&top);
+    let github = github(&top, env);
+    let repos = repos(&top, problems);
+    let labels = labels(&top, problems);
+    let loop_interval = loop_interval(&top);
+    let parallel = match top.count("parallel") {
+        Some(0) => {
+            top.problem("parallel", "nothing could be done", "write 1 or more");
+            DEFAULT_PARALLEL
+        }
+        Some(number) => number.min(PARALLEL_MAX),
+        None => DEFAULT_PARALLEL,
+    };
+    let template = match Template::find(top.text("template").unwrap_or(DEFAULT_TEMPLATE), directory) {
+        Ok(template) => Some(template),
+        Err((message, help)) => {
+            top.problem("template", message, help);
+            None
+        }
+    };
+    let settings = settings(&top);
+    let scheduler = scheduler(&top);
+    top.finish();
+    let (github, labels, template) = (github?, labels?, template?);
+
+    let setting = github.registration;
+    let in_settings =
+        settings.get("access_token").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let has_access_token = github.access_token.is_some() || in_settings;
+    let registration = match template::registration(setting, &template, has_access_token) {
+        Ok(registration) => registration,
+        Err((message, help)) => {
+            let place = root.key_place(&["github", "registration"]);
+            problems.add("github.registration", place, message, help);
+            return None;
+        }
+    };
+    let warnings = warnings(&github, registration, &template, has_access_token);
+    Some(Config {
+        nomad,
+        github,
+        repos,
+        labels,
+        loop_interval,
+        template,
+        settings,
+        scheduler,
+        parallel,
+        registration,
+        warnings,
+    })
+}
+
+fn nomad(top: &Section) -> NomadConfig {
+    let section = top.section("nomad");
+    // Each with what it may consist of: Nomad's namespaces, GitHub's names of runners, and a Meta key that
+    // stands in filter expressions.
+    let word = |key, default: &str, more: &str, max: usize| {
+        let value = section.text(key).unwrap_or(default);
+        let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+        if value.len() > max || !value.chars().all(fits) {
+            let help = if key == "namespace" && value == "*" {
+                "jobs are registered in one namespace: write its name".to_owned()
+            } else {
+                format!(
+                    "write 1 to {max} of a-z, A-Z, 0-9 and {}",
+                    more.chars().map(String::from).collect::<Vec<_>>().join(" ")
+                )
+            };
+            section.problem(key, format!("\"{}\" cannot be used", harmless(value)), help);
+        }
+        value.to_owned()
+    };
+    let nomad = NomadConfig {
+        namespace: word("namespace", "github", "-", 128),
+        jobprefix: word("jobprefix", "NTGithubRunner", "_-", JOBPREFIX_MAX),
+        meta: word("meta", "NOMADTOOLS", "_.-", 128),
+    };
+    section.finish();
+    nomad
+}
+
+fn github(top: &Section, env: Environment) -> Option<GitHubConfig> {
+    let section = top.section("github");
+    let path = |key| section.text(key).map(|text| expand(text, env));
+    let url = url(&section);
+    let token = section.text("token");
+    let token_file = path("token_file");
+    let app = app(&section, env);
+    for (key, other, both) in [
+        ("token_file", "token", token.is_some() && token_file.is_some()),
+        ("app", "token", token.is_some() && section.get("app").is_some()),
+        ("app", "token_file", token_file.is_some() && section.get("app").is_some()),
+    ] {
+        if both {
+            section.problem(key, format!("is there beside github.{other}"), "remove one of them");
+        }
+    }
+    let from_env =
+        || ["GH_TOKEN", "GITHUB_TOKEN"].iter().find_map(|name| env(name).filter(|text| !text.is_empty()));
+    let token = match token {
+        Some(token) => Some(token.to_owned()),
+        None if token_file.is_none() && section.get("app").is_none() => from_env(),
+        None => None,
+    };
+    let scope = section.choice(
+        "scope",
+        &[("repository", Scope::Repository), ("organization", Scope::Organization)],
+        Scope::Repository,
+    );
+    let runner_group = section.text("runner_group").map(str::to_owned);
+    if runner_group.is_some() && scope == Scope::Repository {
+        section.problem(
+            "runner_group",
+            "only runners of an organization have groups",
+            "write scope: organization, or remove it",
+        );
+    }
+    let github = GitHubConfig {
+        token: token.map(|token| Secret::new(token.trim())),
+        token_file,
+        app,
+        access_token: section.text("access_token").map(Secret::new),
+        cachefile: path("cachefile").unwrap_or_else(|| default_cachefile(env)),
+        registration: section.choice(
+            "registration",
+            &[
+                ("auto", RegistrationSetting::Auto),
+                ("jit", RegistrationSetting::Jit),
+                ("token", RegistrationSetting::Token),
+                ("access_token", RegistrationSetting::AccessToken),
+            ],
+            RegistrationSetting::Auto,
+        ),
+        scope,
+        runner_group,
+        ca_file: path("ca_file"),
+        url: url.clone().unwrap_or_default(),
+    };
+    section.finish();
+    url.map(|_| github)
+}
+
+fn url(section: &Section) -> Option<String> {
+    let text = section.text("url").unwrap_or("https://api.github.com").trim_end_matches('/');
+    let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let help = "write https://api.github.com, or https://HOST/api/v3 for an Enterprise Server";
+    let message = match url::Url::parse(&text) {
+        Err(error) => format!("not a URL: {error}"),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => "neither http nor https".to_owned(),
+        Ok(url) if url.host_str().is_none() => "without a host".to_owned(),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "with a user or a password".to_owned()
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            "with a query or a fragment".to_owned()
+        }
+        Ok(_) => return Some(text),
+    };
+    section.problem("url", message, help);
+    None
+}
+
+fn app(section: &Section, env: Environment) -> Option<AppConfig> {
+    section.get("app")?;
+    let app = section.section("app");
+    let id = match app.get("app_id").map(|node| &node.data) {
+        Some(Data::Int(number)) if *number > 0 => Some(number.to_string()),
+        _ => app.text("app_id").map(str::to_owned),
+    };
+    let issuer = match (app.text("client_id"), id) {
+        (Some(client), None) => Some(client.to_owned()),
+        (None, Some(id)) => Some(id),
+        _ => {
+            section.problem(
+                "app",
+                "needs client_id or app_id, one of them",
+                "the App's settings page shows both",
+            );
+            None
+        }
+    };
+    let private_key = match (app.text("private_key"), app.text("private_key_file")) {
+        (Some(key), None) => Some(PrivateKey::Inline(Secret::new(key))),
+        (None, Some(path)) => Some(PrivateKey::File(expand(path, env))),
+        _ => {
+            section.problem(
+                "app",
+                "needs private_key or private_key_file, one of them",
+                "the App's settings page makes keys",
+            );
+            None
+        }
+    };
+    app.finish();
+    Some(AppConfig { issuer: issuer?, private_key: private_key? })
+}
+
+fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
+    let mut repos = Vec::new();
+    let help = "list them: `repos: [owner/name, organization]`, or \"*\" for all that the token may see";
+    let one;
+    let items: &[_] = match top.get("repos").map(|node| (&node.data, node)) {
+        Some((Data::List(items), _)) => items,
+        Some((Data::Text(text), node)) => {
+            one = [std::rc::Rc::new(Node::text(text, node.place))];
+            &one
+        }
+        Some((_, node)) => {
+            top.problem("repos", format!("expected a list, found {}", node.kind()), help);
+            return repos;
+        }
+        None => &[],
+    };
+    if items.is_empty() {
+        top.problem("repos", "there is no repository to look at", help);
+    }
+    for item in items {
+        let entry = match &item.data {
+            Data::Text(text) => repo_entry(text),
+            _ => None,
+        };
+        match entry {
+            Some(entry) if !repos.contains(&entry) => repos.push(entry),
+            Some(_) => {}
+            None => {
+                let shown = match &item.data {
+                    Data::Text(text) => format!("\"{}\" is no repository", harmless(text)),
+                    _ => format!("expected text, found {}", item.kind()),
+                };
+                problems.add(
+                    "repos",
+                    item.place,
+                    shown,
+                    "write owner/name, a user or an organization, or \"*\"",
+                );
+            }
+        }
+    }
+    repos
+}
+
+fn repo_entry(text: &str) -> Option<RepoEntry> {
+    let word = |text: &str, more: &str| {
+        !text.is_empty()
+            && text.len() <= 100
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+            && text.chars().any(|c| c != '.')
+    };
+    if text == "*" {
+        return Some(RepoEntry::All);
+    }
+    match text.split_once('/') {
+        None => word(text, "-_").then(|| RepoEntry::Owner(text.to_owned())),
+        Some((owner, name)) => (word(owner, "-_") && word(name, "-_."))
+            .then(|| RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() }),
+    }
+}
+
+fn labels(top: &Section, problems: &Problems) -> Option<LabelRules> {
+    let rules = match LabelRules::new(top.text("runson_match").unwrap_or(DEFAULT_MATCH)) {
+        Ok(rules) => Some(rules),
+        Err(error) => {
+            top.problem(
+                "runson_match",
+                format!("not a regular expression: {error}"),
+                "Python's syntax, matched at a label's start",
+            );
+            None
+        }
+    };
+    let allowed = top.text("runson_allowed").unwrap_or(DEFAULT_ALLOWED);
+    let max_length = top.count("runson_max_length").unwrap_or(LABEL_LENGTH_MAX);
+    if max_length == 0 || max_length > LABEL_LENGTH_MAX {
+        top.problem(
+            "runson_max_length",
+            format!("{max_length} characters"),
+            format!("write 1 to {LABEL_LENGTH_MAX}, GitHub's own limit"),
+        );
+    }
+    let section = top.section("runson_limits");
+    let mut limits = BTreeMap::new();
+    for (key, node) in section.entries() {
+        match node.data {
+            Data::Int(limit) if limit >= 0 => drop(limits.insert(key.text.clone(), limit.unsigned_abs())),
+            _ => {
+                let message = format!("expected a whole number, found {}", node.kind());
+                problems.add(
+                    &section.key(&key.text),
+                    node.place,
+                    message,
+                    "write `cpu: 4000` in MHz, `mem: 16000` in MB",
+                );
+            }
+        }
+    }
+    match rules?.with_limits(limits).with_max_length(max_length).with_allowed(allowed) {
+        Ok(rules) => Some(rules),
+        Err(error) => {
+            top.problem(
+                "runson_allowed",
+                error,
+                format!("write characters and ranges, like {DEFAULT_ALLOWED}"),
+            );
+            None
+        }
+    }
+}
+
+fn loop_interval(top: &Section) -> Duration {
+    const DEFAULT: Duration = Duration::from_secs(60);
+    let seconds = match top.get("loop").map(|node| &node.data) {
+        Some(Data::Int(seconds)) => *seconds as f64,
+        Some(Data::Float(seconds)) => *seconds,
+        _ => match top.time("loop", Some(DEFAULT)) {
+            Some(time) => time.as_secs_f64(),
+            None => return DEFAULT,
+        },
+    };
+    if !(LOOP_MIN..=LOOP_MAX).contains(&seconds) {
+        top.problem(
+            "loop",
+            format!("{seconds} seconds"),
+            format!("write the longest wait between two passes: {LOOP_MIN} to {LOOP_MAX} seconds"),
+        );
+        return DEFAULT;
+    }
+    Duration::from_secs_f64(seconds)
+}
+
+/// nomadtools' defaults, the configuration's, its settings.
+fn settings(top: &Section) -> Map<String, Value> {
+    let mut settings = Map::new();
+    let built_in = json!({
+        "extra_config": "",
+        "extra_group": "",
+        "extra_task": "",
+        "extra_job": "",
+        "docker": "none",
+        "ephemeral": true,
+        "run_as_root": false,
+        "cache": "",
+        "entrypoint": "",
+    });
+    if let Value::Object(built_in) = built_in {
+        settings.extend(built_in);
+    }
+    for key in ["template_default_settings", "template_settings"] {
+        for (key, node) in top.section(key).entries() {
+            settings.insert(key.text.clone(), node.to_json());
+        }
+    }
+    settings
+}
+
+fn scheduler(top: &Section) -> Scheduler {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+    let section = top.section("scheduler");
+    let cap = |key| section.count(key).filter(|count| *count > 0);
+    let scheduler = Scheduler {
+        runner_inactivity_timeout: section.time("runner_inactivity_timeout", None),
+        purge_successfull_timeout: section.time("purge_successfull_timeout", Some(10 * MINUTE)),
+        purge_failure_timeout: section.time("purge_failure_timeout", Some(WEEK)),
+        max_runners: cap("max_runners"),
+        max_runners_per_repository: cap("max_runners_per_repository"),
+        max_runners_per_group: cap("max_runners_per_group"),
+        pending_to_kill_listening: section.time("pending_to_kill_listening", Some(MINUTE)),
+        strict: section.boolean("strict", false),
+    };
+    section.finish();
+    scheduler
+}
+
+fn warnings(
+    github: &GitHubConfig,
+    registration: Registration,
+    template: &Template,
+    has_access_token: bool,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if registration == Registration::AccessToken {
+        warnings.push(format!(
+            "the template ({}) puts a long-lived token into the runners' jobs, where everyone who may read jobs sees it \
+             and the workflows' code too: put {{{{ RUN.CREDENTIALS }}}} into its task instead and remove every \
+             access_token and github.token from it, or take one of the templates that come with githubrunner",
+            template.name
+        ));
+        if !has_access_token && github.token.is_none() {
+            warnings.push(
+                "runners are to register with an access token, but there is none: set github.access_token, or \
+                 github.token, or another github.registration"
+                    .to_owned(),
+            );
+        }
+    } else if has_access_token {
+        warnings.push(format!(
+            "an access_token is configured but not used: runners register by {registration} (github.registration)"
+        ));
+    }
+    warnings
+}
+
+/// `~/` is the home directory.
+fn expand(text: &str, env: Environment) -> PathBuf {
+    match (text.strip_prefix("~/"), env("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(text),
+    }
+}
+
+/// Where users' caches live, else in the Nomad task's own directory, else here.
+fn default_cachefile(env: Environment) -> PathBuf {
+    let directory = |name: &str, below: &str| {
+        env(name).filter(|text| text.starts_with('/')).map(|text| Path::new(&text).join(below))
+    };
+    directory("XDG_CACHE_HOME", "githubrunner")
+        .or_else(|| directory("HOME", ".cache/githubrunner"))
+        .or_else(|| directory("NOMAD_TASK_DIR", "githubrunner"))
+        .unwrap_or_else(|| PathBuf::from(".githubrunner"))
+        .join("github.json")
+}

@@ -1,0 +1,226 @@
+//! Reads values of one type or another out of the YAML tree, and collects what is wrong with them.
+
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
+
+use super::{
+    duration,
+    error::ConfigError,
+    yaml::{Data, Key, Node, Place},
+};
+
+/// Where the problems gather.
+#[derive(Default)]
+pub struct Problems(RefCell<Vec<ConfigError>>);
+
+impl Problems {
+    /// Those that the parser has found already.
+    pub fn new(errors: Vec<ConfigError>) -> Self {
+        Problems(RefCell::new(errors))
+    }
+
+    /// Adds one.
+    pub fn add(&self, key: &str, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.0.borrow_mut().push(ConfigError {
+            key: key.to_owned(),
+            place: Some(place),
+            message: message.into(),
+            help: help.into(),
+        });
+    }
+
+    /// All of them, in the order of the text.
+    pub fn into_sorted(self) -> Vec<ConfigError> {
+        let mut errors = self.0.into_inner();
+        errors.sort_by_key(|error| error.place);
+        errors
+    }
+}
+
+/// A mapping and the path that leads to it. Every key that is asked for is a known one.
+pub struct Section<'a> {
+    problems: &'a Problems,
+    path: String,
+    entries: &'a [(Key, Rc<Node>)],
+    place: Place,
+    known: RefCell<BTreeSet<&'static str>>,
+}
+
+impl<'a> Section<'a> {
+    /// The mapping that a node is; a missing one, or `key:` with nothing, is an empty mapping.
+    pub fn new(problems: &'a Problems, path: &str, node: Option<&'a Node>, place: Place) -> Self {
+        let entries: &[(Key, Rc<Node>)] = match node.map(|node| &node.data) {
+            Some(Data::Map(entries)) => entries,
+            None | Some(Data::Null) => &[],
+            Some(_) => {
+                let kind = node.map(Node::kind).unwrap_or_default();
+                let place = node.map_or(place, |node| node.place);
+                problems.add(
+                    path,
+                    place,
+                    format!("expected a mapping, found {kind}"),
+                    "write `key: value` lines, indented",
+                );
+                &[]
+            }
+        };
+        let place = node.map_or(place, |node| node.place);
+        Section { problems, path: path.to_owned(), entries, place, known: RefCell::default() }
+    }
+
+    /// The path of a key in this section.
+    pub fn key(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The node of a key, unless it is missing or nothing.
+    pub fn get(&self, key: &'static str) -> Option<&'a Node> {
+        self.entry(key).filter(|node| !matches!(node.data, Data::Null))
+    }
+
+    fn entry(&self, key: &'static str) -> Option<&'a Node> {
+        self.known.borrow_mut().insert(key);
+        self.entries.iter().find(|(other, _)| other.text == key).map(|(_, node)| node.as_ref())
+    }
+
+    /// Where a key's value stands, else the section itself.
+    pub fn place(&self, key: &'static str) -> Place {
+        self.entry(key).map_or(self.place, |node| node.place)
+    }
+
+    /// Adds a problem with a key's value.
+    pub fn problem(&self, key: &'static str, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.add(&self.key(key), self.place(key), message, help);
+    }
+
+    fn wrong_type(&self, key: &'static str, expected: &str, node: &Node, help: &str) {
+        self.problem(key, format!("expected {expected}, found {}", node.kind()), help);
+    }
+
+    /// A mapping inside of this one.
+    pub fn section(&self, key: &'static str) -> Section<'a> {
+        Section::new(self.problems, &self.key(key), self.get(key), self.place(key))
+    }
+
+    /// Text; `None` when it is missing or empty.
+    pub fn text(&self, key: &'static str) -> Option<&'a str> {
+        let node = self.get(key)?;
+        match &node.data {
+            Data::Text(text) => Some(text.as_str()).filter(|text| !text.is_empty()),
+            _ => {
+                self.wrong_type(key, "text", node, "put it in quotes");
+                None
+            }
+        }
+    }
+
+    /// A truth value.
+    pub fn boolean(&self, key: &'static str, default: bool) -> bool {
+        let Some(node) = self.get(key) else { return default };
+        match node.data {
+            Data::Bool(value) => value,
+            _ => {
+                self.wrong_type(key, "true or false", node, "write it without quotes");
+                default
+            }
+        }
+    }
+
+    /// A number that is not negative; `None` when it is missing.
+    pub fn count(&self, key: &'static str) -> Option<usize> {
+        let node = self.get(key)?;
+        match node.data {
+            Data::Int(value) if value >= 0 => usize::try_from(value).ok(),
+            Data::Int(value) => {
+                self.problem(key, format!("{value} is negative"), "write 0 or more");
+                None
+            }
+            _ => {
+                self.wrong_type(key, "a whole number", node, "write it without quotes");
+                None
+            }
+        }
+    }
+
+    /// A time: nomadtools' text, or seconds. Written with nothing, it is off.
+    pub fn time(&self, key: &'static str, default: Option<Duration>) -> Option<Duration> {
+        let node = self.entry(key);
+        match node.map(|node| &node.data) {
+            None => default,
+            Some(Data::Null) => None,
+            Some(Data::Text(text)) => match duration::parse(text) {
+                Ok(time) => time,
+                Err(why) => {
+                    self.problem(key, format!("\"{}\" is {why}", crate::labels::harmless(text)), "");
+                    default
+                }
+            },
+            Some(Data::Int(seconds)) => match u64::try_from(*seconds) {
+                Ok(seconds) => Some(Duration::from_secs(seconds)),
+                Err(_) => {
+                    self.problem(
+                        key,
+                        format!("{seconds} is negative"),
+                        "write 10m, or seconds, or \"\" for off",
+                    );
+                    default
+                }
+            },
+            Some(_) => {
+                if let Some(node) = node {
+                    self.wrong_type(key, "a time", node, "write it like 10m or 1w2d3h");
+                }
+                default
+            }
+        }
+    }
+
+    /// One of some words.
+    pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)], default: T) -> T {
+        let Some(text) = self.text(key) else { return default };
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => *value,
+            None => {
+                let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                let help = match suggestion(text, all.iter().copied()) {
+                    Some(word) => format!("did you mean \"{word}\"?"),
+                    None => format!("write one of {}", all.join(", ")),
+                };
+                self.problem(key, format!("\"{}\" is not known", crate::labels::harmless(text)), help);
+                default
+            }
+        }
+    }
+
+    /// All entries, for a mapping whose keys are free.
+    pub fn entries(&self) -> &'a [(Key, Rc<Node>)] {
+        self.entries
+    }
+
+    /// After everything was asked for: what is left is unknown.
+    pub fn finish(self) {
+        let known = self.known.into_inner();
+        for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(key.text.as_str())) {
+            let path =
+                if self.path.is_empty() { key.text.clone() } else { format!("{}.{}", self.path, key.text) };
+            let help = match suggestion(&key.text, known.iter().copied()) {
+                Some(word) => format!("did you mean \"{word}\"?"),
+                None => format!("known here: {}", known.iter().copied().collect::<Vec<_>>().join(", ")),
+            };
+            self.problems.add(&path, key.place, "unknown key", help);
+        }
+    }
+}
+
+/// The word that was meant, perhaps.
+fn suggestion<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    const NEAR: f64 = 0.8;
+    // The comparison takes the product of both lengths.
+    if text.len() > 100 {
+        return None;
+    }
+    words
+        .map(|word| (strsim::jaro_winkler(text, word), word))
+        .filter(|(score, _)| *score >= NEAR)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, word)| word)
+}

@@ -1,0 +1,202 @@
+//! Where the template comes from, and how its runners register.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+};
+
+use fancy_regex::Regex;
+
+use super::RegistrationSetting;
+use crate::{labels::harmless, model::Registration};
+
+/// The template of a configuration that names none.
+pub const DEFAULT_TEMPLATE: &str = "builtin:myoung34";
+
+/// What `template` is if the configuration holds the text itself.
+pub const INLINE: &str = "template";
+
+const BUILTIN: &str = "builtin:";
+
+/// Nomad drops the source of a job above 1 MB (contract nomad.md §2).
+const BYTES_MAX: u64 = 1_000_000;
+
+/// A template that comes with the program.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltinTemplate {
+    /// `builtin:NAME`
+    pub name: &'static str,
+    /// The text.
+    pub text: &'static str,
+    /// The ways to register that it knows; the first is its own.
+    pub registrations: &'static [Registration],
+}
+
+/// All of them.
+pub const BUILTIN_TEMPLATES: [BuiltinTemplate; 3] = [
+    BuiltinTemplate {
+        name: "builtin:myoung34",
+        text: include_str!("../../templates/myoung34.hcl.j2"),
+        registrations: &[Registration::Token, Registration::AccessToken],
+    },
+    BuiltinTemplate {
+        name: "builtin:docker",
+        text: include_str!("../../templates/docker.hcl.j2"),
+        registrations: &[Registration::Jit],
+    },
+    BuiltinTemplate {
+        name: "builtin:raw_exec",
+        text: include_str!("../../templates/raw_exec.hcl.j2"),
+        registrations: &[Registration::Jit],
+    },
+];
+
+/// What jobs are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// `builtin:NAME`, a file's path, or `template` if the configuration holds the text.
+    pub name: String,
+    /// The text, Jinja2.
+    pub text: String,
+}
+
+/// A problem and what to do about it.
+pub type Problem = (String, String);
+
+impl Template {
+    /// Finds what a configuration's `template` means. Paths are relative to the working directory, else to
+    /// `directory`, the configuration's own.
+    ///
+    /// # Errors
+    /// No such template, or a file that cannot be read.
+    pub fn find(value: &str, directory: Option<&Path>) -> Result<Template, Problem> {
+        if value.starts_with(BUILTIN) {
+            return Template::builtin(value);
+        }
+        let inline = || Template { name: INLINE.to_owned(), text: value.to_owned() };
+        if value.contains('\n') {
+            return Ok(inline());
+        }
+        let other = directory.map(|directory| directory.join(value));
+        for path in std::iter::once(Path::new(value)).chain(other.as_deref()) {
+            match read(path) {
+                Ok(text) => return Ok(Template { name: path.display().to_string(), text }),
+                Err(error) if absent(error.kind()) => {}
+                Err(error) => {
+                    return Err((
+                        format!("the file {} cannot be read: {error}", path.display()),
+                        "look at its permissions and its encoding, UTF-8".to_owned(),
+                    ));
+                }
+            }
+        }
+        if value.contains('{') || value.trim_start().starts_with("job ") {
+            return Ok(inline());
+        }
+        Err((
+            format!("there is no file \"{}\"", harmless(value)),
+            format!(
+                "write a path relative to the working directory or to this file, the text itself, or one of {}",
+                names()
+            ),
+        ))
+    }
+
+    fn builtin(name: &str) -> Result<Template, Problem> {
+        match BUILTIN_TEMPLATES.iter().find(|builtin| builtin.name == name) {
+            Some(builtin) => Ok(Template { name: name.to_owned(), text: builtin.text.to_owned() }),
+            None => Err((
+                format!("there is no template \"{}\"", harmless(name)),
+                format!("take one of {}", names()),
+            )),
+        }
+    }
+
+    fn as_builtin(&self) -> Option<&'static BuiltinTemplate> {
+        BUILTIN_TEMPLATES.iter().find(|builtin| builtin.name == self.name)
+    }
+
+    /// The names that the template reads, like `RUN.CREDENTIALS`; none if it cannot be parsed.
+    /// `RUN["CREDENTIALS"]` and `RUN.get("CREDENTIALS")` count as well.
+    pub fn reads(&self) -> BTreeSet<String> {
+        let mut text = Cow::Borrowed(self.text.as_str());
+        for pattern in [r#"\[\s*['"](\w+)['"]\s*\]"#, r#"\.get\(\s*['"](\w+)['"]\s*(?:,[^()]*)?\)"#] {
+            if let Ok(regex) = Regex::new(pattern) {
+                text = Cow::Owned(regex.replace_all(text.as_ref(), ".$1").into_owned());
+            }
+        }
+        let environment = minijinja::Environment::new();
+        match environment.template_from_str(&text) {
+            Ok(template) => template.undeclared_variables(true).into_iter().collect(),
+            Err(_) => BTreeSet::new(),
+        }
+    }
+}
+
+/// How runners register, given the setting, the template and whether an access token for jobs is configured.
+///
+/// # Errors
+/// A bundled template that cannot do what the setting says.
+pub fn registration(
+    setting: RegistrationSetting,
+    template: &Template,
+    has_access_token: bool,
+) -> Result<Registration, Problem> {
+    let wanted = match setting {
+        RegistrationSetting::Auto => None,
+        RegistrationSetting::Jit => Some(Registration::Jit),
+        RegistrationSetting::Token => Some(Registration::Token),
+        RegistrationSetting::AccessToken => Some(Registration::AccessToken),
+    };
+    let Some(builtin) = template.as_builtin() else {
+        return Ok(wanted.unwrap_or_else(|| {
+            let reads = template.reads();
+            let tokens = ["CONFIG.github.token", "CONFIG.github.access_token", "SETTINGS.access_token"];
+            if tokens.iter().any(|token| reads.contains(*token)) {
+                Registration::AccessToken
+            } else {
+                Registration::Jit
+            }
+        }));
+    };
+    let knows = |registration| builtin.registrations.contains(&registration);
+    match wanted {
+        Some(wanted) if knows(wanted) => Ok(wanted),
+        Some(wanted) => {
+            let known: Vec<String> = builtin.registrations.iter().map(ToString::to_string).collect();
+            Err((
+                format!("{} cannot register runners by {wanted}", template.name),
+                format!("write auto or {}, or take another template", known.join(" or ")),
+            ))
+        }
+        None if has_access_token && knows(Registration::AccessToken) => Ok(Registration::AccessToken),
+        None => Ok(builtin.registrations.first().copied().unwrap_or(Registration::Jit)),
+    }
+}
+
+fn names() -> String {
+    BUILTIN_TEMPLATES.map(|builtin| builtin.name).join(", ")
+}
+
+fn absent(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename | ErrorKind::InvalidInput
+    )
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(std::io::Error::other("it is a directory"));
+    }
+    file.take(BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(std::io::Error::other("it is larger than 1 MB"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,343 @@
+//! The rules for labels. Anyone who can open a pull request writes `runs-on`, and a label inside HCL is
+//! code: the raw text is checked before anything is made of it.
+
+use std::{collections::BTreeMap, fmt};
+
+use fancy_regex::Regex;
+
+use crate::model::Labels;
+
+/// What the labels say, for templates: `nomadtools mem=1000` is `{"mem": "1000", "nomadtools": ""}`.
+pub type RunsOn = BTreeMap<String, String>;
+
+/// GitHub's limit for the labels of one runner (contract github.md §2).
+pub const LABELS_MAX: usize = 100;
+
+/// GitHub's limit for one label, in characters (contract github.md §2).
+pub const LABEL_LENGTH_MAX: usize = 256;
+
+/// How much of a label the regular expression gets to see: it must not take long, whatever is sent.
+const MATCHED_LENGTH: usize = 1024;
+
+/// How much of a hostile label an error message shows, in characters.
+const SHOWN_LENGTH: usize = 64;
+
+/// The labels that say how big a runner is.
+const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
+
+/// Larger numbers overflow Nomad's scheduler (DESIGN: labels are hostile input).
+const SIZE_DIGITS: usize = 7;
+
+/// The characters that a label may have besides single spaces, unless the configuration says otherwise.
+pub const DEFAULT_ALLOWED: &str = "[A-Za-z0-9._/:@+=-]";
+
+/// Which labels ask for a runner of ours, and which of those may be rendered.
+#[derive(Clone, Debug)]
+pub struct LabelRules {
+    matcher: Regex,
+    allowed: AllowedCharacters,
+    max_length: usize,
+    limits: BTreeMap<String, u64>,
+}
+
+impl LabelRules {
+    /// Rules with this `runson_match`, a Python regular expression, and defaults for the rest.
+    ///
+    /// # Errors
+    /// The expression cannot be compiled; the text says why.
+    pub fn new(runson_match: &str) -> Result<Self, String> {
+        let matcher = Regex::new(&python_to_rust(runson_match)).map_err(|error| error.to_string())?;
+        let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED)?;
+        Ok(LabelRules { matcher, allowed, max_length: LABEL_LENGTH_MAX, limits: BTreeMap::new() })
+    }
+
+    /// The same with other characters allowed, in the form of [`DEFAULT_ALLOWED`].
+    ///
+    /// # Errors
+    /// A character that would break HCL or the splitting of labels, or a range that is empty.
+    pub fn with_allowed(mut self, class: &str) -> Result<Self, String> {
+        self.allowed = AllowedCharacters::parse(class)?;
+        Ok(self)
+    }
+
+    /// The same with another limit for a label's length; above [`LABEL_LENGTH_MAX`] means just that.
+    pub fn with_max_length(mut self, characters: usize) -> Self {
+        self.max_length = characters.min(LABEL_LENGTH_MAX);
+        self
+    }
+
+    /// The same with limits for the numbers of some labels. One for `mem` holds for `maxmem` too, unless
+    /// that has its own.
+    pub fn with_limits(mut self, limits: BTreeMap<String, u64>) -> Self {
+        self.limits = limits.into_iter().map(|(key, limit)| (key.to_lowercase(), limit)).collect();
+        self
+    }
+
+    /// `runson_allowed`.
+    pub fn allowed(&self) -> &str {
+        &self.allowed.text
+    }
+
+    /// `runson_max_length`, in characters.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// `runson_limits`.
+    pub fn limits(&self) -> &BTreeMap<String, u64> {
+        &self.limits
+    }
+
+    /// Whether one of the labels matches `runson_match` at its start.
+    pub fn matches<S: AsRef<str>>(&self, labels: &[S]) -> bool {
+        labels.iter().any(|label| self.matches_label(label.as_ref()))
+    }
+
+    fn matches_label(&self, label: &str) -> bool {
+        let seen = label.char_indices().nth(MATCHED_LENGTH).map_or(label, |(end, _)| &label[..end]);
+        // If there is a match at the start at all, then it is the leftmost one. An expression that gives
+        // up for too much backtracking does not match.
+        matches!(self.matcher.find(seen), Ok(Some(found)) if found.start() == 0)
+    }
+
+    /// What the labels say, if all of them may be rendered.
+    ///
+    /// # Errors
+    /// The first label, in sorted order, that may not, and why.
+    pub fn check<S: AsRef<str>>(&self, labels: &[S]) -> Result<RunsOn, LabelProblem> {
+        if labels.is_empty() {
+            return Err(LabelProblem::Empty);
+        }
+        if labels.len() > LABELS_MAX {
+            return Err(LabelProblem::TooMany { count: labels.len() });
+        }
+        let mut sorted: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
+        sorted.sort_unstable();
+        for label in sorted {
+            self.check_raw(label)?;
+        }
+        let mut runs_on = RunsOn::new();
+        for label in Labels::new(labels.iter().map(AsRef::as_ref)).shown() {
+            let words = shlex::split(label)
+                .ok_or_else(|| LabelProblem::Label { label: harmless(label), why: Why::Quotes })?;
+            for word in words {
+                let (key, value) = word.split_once('=').unwrap_or((&word, ""));
+                let key = key.to_lowercase();
+                self.check_value(&key, value)
+                    .map_err(|why| LabelProblem::Label { label: harmless(label), why })?;
+                runs_on.insert(key, value.to_owned());
+            }
+        }
+        Ok(runs_on)
+    }
+
+    /// Before shlex, which drops what follows a `#`.
+    fn check_raw(&self, label: &str) -> Result<(), LabelProblem> {
+        let problem = |why| Err(LabelProblem::Label { label: harmless(label), why });
+        if label.is_empty() {
+            return problem(Why::Blank);
+        }
+        // Bytes first: counting the characters of megabytes would be work for nothing.
+        if label.len() > self.max_length * 4 || label.chars().count() > self.max_length {
+            return problem(Why::TooLong { limit: self.max_length });
+        }
+        if label.contains(',') {
+            return problem(Why::Comma);
+        }
+        if label.starts_with(' ') || label.ends_with(' ') || label.contains("  ") {
+            return problem(Why::Spaces);
+        }
+        match label.chars().find(|&c| c != ' ' && !self.allowed.contains(c)) {
+            Some(character) => problem(Why::Character { character }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_value(&self, key: &str, value: &str) -> Result<(), Why> {
+        let name = || key.to_owned();
+        if !value.is_empty() && !value.starts_with(|c: char| c.is_alphanumeric() || c == '_') {
+            return Err(Why::ValueStart { key: name() });
+        }
+        if value.contains("..") {
+            return Err(Why::Dots { key: name() });
+        }
+        let limit = self.limit(key);
+        // `mem` alone, without a value, says nothing of the size.
+        if value.is_empty() || (limit.is_none() && !SIZES.contains(&key)) {
+            return Ok(());
+        }
+        let digits = value.len() <= SIZE_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit());
+        let number: u64 = value.parse().ok().filter(|_| digits).ok_or_else(|| Why::Number { key: name() })?;
+        match limit {
+            Some(limit) if number > limit => Err(Why::Limit { key: name(), limit }),
+            _ => Ok(()),
+        }
+    }
+
+    fn limit(&self, key: &str) -> Option<u64> {
+        let other = if key == "maxmem" { "mem" } else { key };
+        self.limits.get(key).or_else(|| self.limits.get(other)).copied()
+    }
+}
+
+impl fmt::Display for LabelRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.matcher.as_str())
+    }
+}
+
+/// Python's `\Z` is the very end, Rust's `\z`.
+fn python_to_rust(pattern: &str) -> String {
+    let mut text = String::with_capacity(pattern.len());
+    let mut escaped = false;
+    for c in pattern.chars() {
+        text.push(if escaped && c == 'Z' { 'z' } else { c });
+        escaped = c == '\\' && !escaped;
+    }
+    text
+}
+
+/// Why labels are not rendered. Its text shows labels made harmless for a terminal, and bounded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabelProblem {
+    /// `runs-on` names a group of runners only, or nothing.
+    #[error("there is no label at all")]
+    Empty,
+    /// More than GitHub takes for one runner.
+    #[error("{count} labels: GitHub takes at most {LABELS_MAX} for one runner")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// One label is at fault.
+    #[error("label \"{label}\" {why}")]
+    Label {
+        /// The label, made harmless.
+        label: String,
+        /// What is wrong with it.
+        why: Why,
+    },
+}
+
+/// What is wrong with one label.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// No text.
+    #[error("is empty")]
+    Blank,
+    /// Too many characters.
+    #[error("is longer than {limit} characters")]
+    TooLong {
+        /// `runson_max_length`.
+        limit: usize,
+    },
+    /// Runners cannot have such a label (contract github.md §6).
+    #[error("has a comma, which separates labels")]
+    Comma,
+    /// Spaces that are not single, or at an end.
+    #[error("has more than single spaces between words")]
+    Spaces,
+    /// Not in `runson_allowed`.
+    #[error("has the character '{}', which runson_allowed does not list", character.escape_default())]
+    Character {
+        /// The first one.
+        character: char,
+    },
+    /// A quotation that does not end.
+    #[error("has quotes that do not match")]
+    Quotes,
+    /// An option or a path, perhaps.
+    #[error("gives {key} a value that does not begin with a letter, a digit or _")]
+    ValueStart {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// A path upwards, perhaps.
+    #[error("gives {key} a value with ..")]
+    Dots {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// Not a number of 1 to 7 digits.
+    #[error("gives {key} a value that is not a number of 1 to {SIZE_DIGITS} digits")]
+    Number {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// Above `runson_limits`.
+    #[error("gives {key} more than {limit}, the limit in runson_limits")]
+    Limit {
+        /// The part before the `=`.
+        key: String,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+/// A hostile text for people: escaped, so that it cannot move a terminal's cursor or begin a new line, and
+/// cut off.
+pub fn harmless(text: &str) -> String {
+    let mut shown = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == SHOWN_LENGTH {
+            shown.push('…');
+            break;
+        }
+        // Everything outside printable ASCII and plain letters: bidirectional marks turn text around too.
+        match c {
+            '"' | '\\' => shown.extend(['\\', c]),
+            ' '..='~' => shown.push(c),
+            _ if c.is_alphanumeric() => shown.push(c),
+            _ => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
+}
+
+/// `[A-Za-z0-9._/:@+=-]`: single characters and ranges.
+#[derive(Clone, Debug)]
+struct AllowedCharacters {
+    text: String,
+    ranges: Vec<(char, char)>,
+}
+
+impl AllowedCharacters {
+    fn parse(class: &str) -> Result<Self, String> {
+        let inner = class.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(class);
+        let characters: Vec<char> = inner.chars().collect();
+        if characters.is_empty() {
+            return Err("no character is allowed at all".to_owned());
+        }
+        let mut ranges = Vec::new();
+        let mut rest = characters.as_slice();
+        while let [first, tail @ ..] = rest {
+            let last = match tail {
+                ['-', last, after @ ..] => {
+                    rest = after;
+                    *last
+                }
+                _ => {
+                    rest = tail;
+                    *first
+                }
+            };
+            if last < *first {
+                return Err(format!("the range {first}-{last} is empty"));
+            }
+            ranges.push((*first, last));
+        }
+        let allowed = AllowedCharacters { text: class.to_owned(), ranges };
+        let breaks = |c: &char| c.is_control() || c.is_whitespace() || "\"'`\\{}#,".contains(*c);
+        match (0..=0x2_ffff_u32).filter_map(char::from_u32).find(|c| allowed.contains(*c) && breaks(c)) {
+            Some(c) => Err(format!(
+                "'{}' cannot be allowed: it has a meaning in HCL or separates labels",
+                c.escape_default()
+            )),
+            None => Ok(allowed),
+        }
+    }
+
+    fn contains(&self, c: char) -> bool {
+        self.ranges.iter().any(|&(first, last)| (first..=last).contains(&c))
+    }
+}
