@@ -1,1 +1,526 @@
-//! The world both simulators serve.
+//! The world: a simulated GitHub, a simulated Nomad, and the runner processes between them.
+//!
+//! When a Nomad task starts, its environment tells which runner it is. After a start-up time the process
+//! connects to GitHub, takes jobs, and ends: by itself after an ephemeral runner's job or a refusal (with exit
+//! code 0, as `run.sh` does; contract §7), or because Nomad kills it. The world knows the truth about all
+//! of it, which tests compare with what a daemon believes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Request, Response};
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
+
+use super::clock::{Clock, shift};
+use super::fault::{Fault, NoFault, Side};
+use super::github::{Event, GitHub, JobSpec, Leave, Removal};
+use super::nomad::{Exit, Nomad, TaskEvent};
+pub use super::process::Phase;
+use super::process::{Credentials, Process};
+use super::serve::Requests;
+
+/// The timeline keeps so many lines, the latest ones.
+const LONGEST_TIMELINE: usize = 20_000;
+/// More steps than this at one instant mean a mistake in a side's `next_event`: the instant is left.
+const MOST_STEPS: usize = 100_000;
+
+/// How the processes behave. The ranges are shortest and longest; the seed decides between them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides the times below.
+    pub seed: u64,
+    /// From a task's start to its connection.
+    pub start_up: (Duration, Duration),
+    /// From a refused connection to the end of the task.
+    pub give_up: (Duration, Duration),
+    /// From the end of an ephemeral runner's job to the end of the task.
+    pub wind_down: (Duration, Duration),
+    /// From the kill signal to the end of the task.
+    pub stop: (Duration, Duration),
+    /// How far GitHub's clock is ahead of the true one.
+    pub github_skew: SignedDuration,
+    /// How far Nomad's clock is ahead of the true one.
+    pub nomad_skew: SignedDuration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let seconds = |from: u64, to: u64| (Duration::from_secs(from), Duration::from_secs(to));
+        Options {
+            seed: 1,
+            start_up: seconds(1, 3),
+            give_up: seconds(2, 5),
+            wind_down: (Duration::from_millis(200), Duration::from_secs(1)),
+            stop: (Duration::from_millis(100), Duration::from_millis(500)),
+            github_skew: SignedDuration::ZERO,
+            nomad_skew: SignedDuration::ZERO,
+        }
+    }
+}
+
+/// Something that must never happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// When.
+    pub time: Timestamp,
+    /// The Nomad job.
+    pub nomad_job: String,
+    /// The runner's name.
+    pub runner: String,
+    /// The GitHub job that failed for it.
+    pub job: u64,
+    /// What ended the runner.
+    pub reason: String,
+}
+
+/// A runner process that is alive, as it truly is.
+#[derive(Clone, Debug)]
+pub struct LiveRunner {
+    /// The allocation it belongs to.
+    pub allocation: String,
+    /// The Nomad job's namespace.
+    pub namespace: String,
+    /// The Nomad job's ID.
+    pub nomad_job: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Its ID at GitHub, once connected.
+    pub runner: Option<u64>,
+    /// The GitHub job it works on.
+    pub job: Option<u64>,
+    /// The GitHub job it was started for: `job_id` in a Meta value that is JSON.
+    pub cause: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Connect,
+    Exit(i64),
+    Stop,
+}
+
+/// The whole world. All its methods are synchronous; its locks are never held across an await.
+pub struct World {
+    /// The simulated GitHub. After changing it directly call [`World::touch`].
+    pub github: GitHub,
+    /// The simulated Nomad. After changing it directly call [`World::touch`].
+    pub nomad: Nomad,
+    /// True time.
+    pub clock: Clock,
+    /// What goes wrong.
+    pub fault: Box<dyn Fault>,
+    options: Options,
+    rng: StdRng,
+    processes: BTreeMap<String, Process>,
+    timers: BTreeSet<(Timestamp, String, u64, Step)>,
+    rounds: u64,
+    timeline: VecDeque<(Timestamp, String)>,
+    violations: Vec<Violation>,
+    webhooks: VecDeque<(u64, &'static str)>,
+    requests: Requests,
+    changed: Arc<Notify>,
+}
+
+/// A world that servers, the driver and tests share.
+pub type Shared = Arc<Mutex<World>>;
+
+/// Locks the world. A panic elsewhere does not make it unusable: tests want to see it then.
+pub fn lock(shared: &Shared) -> MutexGuard<'_, World> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets time pass in the world until `shutdown`: sleeps until the next event and advances to it.
+pub async fn drive(shared: Shared, shutdown: impl Future<Output = ()>) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let changed = Arc::clone(&lock(&shared).changed);
+    loop {
+        let wake = {
+            let mut world = lock(&shared);
+            let now = world.clock.now();
+            world.advance(now);
+            world.next_event().map(|time| world.clock.instant(time))
+        };
+        let sleep = async {
+            match wake {
+                Some(wake) => tokio::time::sleep_until(wake).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return,
+            () = changed.notified() => {}
+            () = sleep => {}
+        }
+    }
+}
+
+impl World {
+    /// A world of these two sides.
+    pub fn new(github: GitHub, nomad: Nomad, clock: Clock, options: Options) -> World {
+        World {
+            github,
+            nomad,
+            clock,
+            fault: Box::new(NoFault),
+            rng: StdRng::seed_from_u64(options.seed ^ 0x776f_726c_64),
+            options,
+            processes: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            rounds: 0,
+            timeline: VecDeque::new(),
+            violations: Vec::new(),
+            webhooks: VecDeque::new(),
+            requests: Requests::default(),
+            changed: Arc::new(Notify::new()),
+        }
+    }
+
+    /// The same, ready to be shared.
+    pub fn shared(self) -> Shared {
+        Arc::new(Mutex::new(self))
+    }
+
+    /// What GitHub's clock shows at a true time.
+    pub fn github_time(&self, now: Timestamp) -> Timestamp {
+        shift(now, self.options.github_skew)
+    }
+
+    /// What Nomad's clock shows at a true time.
+    pub fn nomad_time(&self, now: Timestamp) -> Timestamp {
+        shift(now, self.options.nomad_skew)
+    }
+
+    /// How the processes behave, to change it.
+    pub fn options_mut(&mut self) -> &mut Options {
+        &mut self.options
+    }
+
+    /// One HTTP exchange with a side at this true time, with all its consequences.
+    pub fn handle(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Response<Bytes> {
+        self.advance(now);
+        let response = match side {
+            Side::GitHub => self.github.handle(request, shift(now, self.options.github_skew)),
+            Side::Nomad => self.nomad.handle(request, shift(now, self.options.nomad_skew)),
+        };
+        self.absorb(now);
+        self.changed.notify_one();
+        response
+    }
+
+    /// Starts a workflow run now. None if the repository is not there.
+    pub fn queue_run(&mut self, repository: u64, jobs: Vec<JobSpec>) -> Option<u64> {
+        let now = self.clock.now();
+        self.advance(now);
+        let run = self.github.queue_run(repository, jobs, self.github_time(now));
+        self.touch();
+        run
+    }
+
+    /// To be called after a change made from outside: takes in its consequences and wakes the driver.
+    pub fn touch(&mut self) {
+        let now = self.clock.now();
+        self.absorb(now);
+        self.changed.notify_one();
+    }
+
+    /// Lets everything happen that happens by itself up to a true time, in order.
+    pub fn advance(&mut self, now: Timestamp) {
+        for _ in 0..MOST_STEPS {
+            let Some(next) = self.next_event().filter(|next| *next <= now) else { break };
+            self.step(next);
+        }
+        self.step(now);
+    }
+
+    fn step(&mut self, now: Timestamp) {
+        self.github.advance(self.github_time(now));
+        self.nomad.advance(self.nomad_time(now));
+        self.absorb(now);
+        while let Some(timer) = self.timers.first().filter(|timer| timer.0 <= now).cloned() {
+            self.timers.remove(&timer);
+            let (_, allocation, round, step) = timer;
+            if self.processes.get(&allocation).is_some_and(|process| process.round == round) {
+                self.take_step(&allocation, step, now);
+                self.absorb(now);
+            }
+        }
+    }
+
+    /// When something will happen by itself, in true time.
+    pub fn next_event(&self) -> Option<Timestamp> {
+        let github = self.github.next_event().map(|time| shift(time, -self.options.github_skew));
+        let nomad = self.nomad.next_event().map(|time| shift(time, -self.options.nomad_skew));
+        let own = self.timers.first().map(|timer| timer.0);
+        [github, nomad, own].into_iter().flatten().min()
+    }
+
+    /// Takes in what happened on both sides until nothing more follows from it.
+    fn absorb(&mut self, now: Timestamp) {
+        for _ in 0..MOST_STEPS {
+            let github = self.github.take_events();
+            let nomad = self.nomad.take_events();
+            if github.is_empty() && nomad.is_empty() {
+                return;
+            }
+            for event in github {
+                self.github_event(event, now);
+            }
+            for event in nomad {
+                self.task_event(event, now);
+            }
+        }
+    }
+
+    fn github_event(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::JobQueued { job } => self.job_event(job, "queued", now),
+            Event::JobHeld { job } => self.job_event(job, "waiting", now),
+            Event::JobStarted { job, .. } => self.job_event(job, "in_progress", now),
+            Event::JobCompleted { job, .. } => self.job_event(job, "completed", now),
+            Event::RunnerOnline { .. } | Event::RunnerOffline { .. } => {}
+            Event::RunnerRemoved { runner, name, by } => {
+                if by != Removal::JobDone {
+                    self.note(now, format!("GitHub removed runner {name} ({by:?})"));
+                }
+                let own = |process: &&Process| process.runner == Some(runner);
+                let Some(allocation) =
+                    self.processes.values().find(own).map(|process| process.allocation.clone())
+                else {
+                    return;
+                };
+                // With its job done, or told that its registration is gone, the process ends by itself.
+                let wait = if by == Removal::JobDone { self.options.wind_down } else { self.options.give_up };
+                if let Some(process) = self.processes.get_mut(&allocation) {
+                    process.phase = Phase::Ending;
+                    process.runner = None;
+                }
+                self.later(&allocation, wait, Step::Exit(0), now);
+            }
+        }
+    }
+
+    fn job_event(&mut self, id: u64, action: &'static str, now: Timestamp) {
+        if self.webhooks.len() >= LONGEST_TIMELINE {
+            self.webhooks.pop_front();
+        }
+        self.webhooks.push_back((id, action));
+        let Some(job) = self.github.job(id) else { return };
+        let repository = self.github.full_name(job.repository).unwrap_or_default();
+        let mut line = format!("job {id} of {repository} [{}] {action}", job.labels.join(", "));
+        if let Some(runner) = &job.runner {
+            line.push_str(&format!(" on {}", runner.name));
+        }
+        if let Some(conclusion) = job.conclusion {
+            line.push_str(&format!(": {}", conclusion.as_str()));
+        }
+        if let Some(reason) = job.reason {
+            line.push_str(&format!(" ({reason})"));
+        }
+        self.note(now, line);
+    }
+
+    /// What became of a Nomad task. The simulated Nomad's own events come here by themselves; tests may add others.
+    pub fn task_event(&mut self, event: TaskEvent, now: Timestamp) {
+        match event {
+            TaskEvent::Started { allocation, namespace, job_id, env, .. } => {
+                self.note(now, format!("task of {job_id} started"));
+                let Some(credentials) = Credentials::from_environment(&env) else { return };
+                self.rounds += 1;
+                let cause = self.cause(&namespace, &job_id);
+                let process = Process {
+                    allocation: allocation.clone(),
+                    namespace,
+                    nomad_job: job_id,
+                    credentials,
+                    phase: Phase::Starting,
+                    runner: None,
+                    cause,
+                    round: self.rounds,
+                };
+                self.processes.insert(allocation.clone(), process);
+                self.later(&allocation, self.options.start_up, Step::Connect, now);
+            }
+            TaskEvent::KillRequested { allocation, job_id, .. } => {
+                self.note(now, format!("task of {job_id} told to stop"));
+                if let Some(process) = self.processes.get_mut(&allocation) {
+                    process.phase = Phase::Ending;
+                    self.check_busy(&allocation, "told to stop", now);
+                    self.later(&allocation, self.options.stop, Step::Stop, now);
+                }
+            }
+            TaskEvent::Ended { allocation, job_id, exit, .. } => {
+                self.note(now, format!("task of {job_id} ended ({})", exit.code));
+                self.check_busy(&allocation, "its task ended", now);
+                if let Some(runner) = self.processes.remove(&allocation).and_then(|process| process.runner) {
+                    self.github.disconnect(runner, Leave::Vanished, self.github_time(now));
+                }
+            }
+        }
+    }
+
+    fn take_step(&mut self, allocation: &str, step: Step, now: Timestamp) {
+        match step {
+            Step::Connect => {
+                let Some(process) = self.processes.get_mut(allocation) else { return };
+                if process.phase != Phase::Starting {
+                    return;
+                }
+                let github_now = shift(now, self.options.github_skew);
+                let connected = process.credentials.connect(&mut self.github, github_now);
+                let job = process.nomad_job.clone();
+                match connected {
+                    Ok(runner) => {
+                        process.runner = Some(runner);
+                        process.phase = Phase::Listening;
+                        self.note(now, format!("runner of {job} connected"));
+                    }
+                    Err(refused) => {
+                        process.phase = Phase::Ending;
+                        self.note(now, format!("runner of {job} refused: {refused}"));
+                        self.later(allocation, self.options.give_up, Step::Exit(0), now);
+                    }
+                }
+            }
+            Step::Stop => {
+                self.check_busy(allocation, "told to stop", now);
+                if let Some(runner) = self.processes.get(allocation).and_then(|process| process.runner) {
+                    self.github.disconnect(runner, Leave::Graceful, self.github_time(now));
+                }
+                self.end(allocation, 0, now);
+            }
+            Step::Exit(code) => self.end(allocation, code, now),
+        }
+    }
+
+    fn end(&mut self, allocation: &str, code: i64, now: Timestamp) {
+        if self.processes.remove(allocation).is_some() {
+            self.nomad.exit_task(allocation, Exit::code(code), self.nomad_time(now));
+        }
+    }
+
+    /// Ends a runner's process from outside, as a crash or the kernel's OOM killer would.
+    pub fn crash(&mut self, allocation: &str, exit: Exit) {
+        let now = self.clock.now();
+        self.advance(now);
+        if let Some(process) = self.processes.remove(allocation) {
+            if let Some(runner) = process.runner {
+                self.github.disconnect(runner, Leave::Vanished, self.github_time(now));
+            }
+            self.nomad.exit_task(allocation, exit, self.nomad_time(now));
+        }
+        self.touch();
+    }
+
+    /// Records it if a runner that is about to end works on a job.
+    fn check_busy(&mut self, allocation: &str, reason: &str, now: Timestamp) {
+        let Some(process) = self.processes.get(allocation) else { return };
+        let Some(runner) = process.runner else { return };
+        let Some(job) = self.github.running_job(runner).map(|job| job.id) else { return };
+        if self.violations.iter().any(|known| known.job == job) {
+            return;
+        }
+        let name = self.github.runner(runner).map(|runner| runner.name.clone()).unwrap_or_default();
+        let nomad_job = process.nomad_job.clone();
+        self.note(now, format!("busy runner killed: {name} with job {job}: {reason}"));
+        self.violations.push(Violation {
+            time: now,
+            nomad_job,
+            runner: name,
+            job,
+            reason: reason.to_string(),
+        });
+    }
+
+    fn later(
+        &mut self,
+        allocation: &str,
+        (shortest, longest): (Duration, Duration),
+        step: Step,
+        now: Timestamp,
+    ) {
+        let Some(round) = self.processes.get(allocation).map(|process| process.round) else { return };
+        let wait = self.rng.random_range(shortest.as_millis()..=longest.max(shortest).as_millis());
+        let wait = SignedDuration::from_millis(i64::try_from(wait).unwrap_or(i64::MAX));
+        self.timers.insert((shift(now, wait), allocation.to_string(), round, step));
+    }
+
+    fn cause(&self, namespace: &str, nomad_job: &str) -> Option<u64> {
+        let job = self.nomad.jobs().find(|job| job.namespace == namespace && job.id == nomad_job)?;
+        job.meta
+            .values()
+            .find_map(|text| serde_json::from_str::<serde_json::Value>(text).ok()?.get("job_id")?.as_u64())
+    }
+
+    fn note(&mut self, time: Timestamp, line: String) {
+        if self.timeline.len() >= LONGEST_TIMELINE {
+            self.timeline.pop_front();
+        }
+        self.timeline.push_back((time, line));
+    }
+
+    /// What happened, oldest first, in true time; the latest twenty thousand lines.
+    pub fn timeline(&self) -> impl Iterator<Item = &(Timestamp, String)> {
+        self.timeline.iter()
+    }
+
+    /// Busy runners that were killed; a right daemon never causes one (a lost node or a crash asked for does).
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// The webhooks that GitHub would have sent since the last call: a job's ID and the action.
+    pub fn take_webhooks(&mut self) -> Vec<(u64, &'static str)> {
+        self.webhooks.drain(..).collect()
+    }
+
+    /// The runner processes that are alive.
+    pub fn live_runners(&self) -> Vec<LiveRunner> {
+        let live = |process: &Process| {
+            let job = process.runner.and_then(|runner| self.github.running_job(runner));
+            LiveRunner {
+                allocation: process.allocation.clone(),
+                namespace: process.namespace.clone(),
+                nomad_job: process.nomad_job.clone(),
+                phase: if job.is_some() && process.phase == Phase::Listening {
+                    Phase::Working
+                } else {
+                    process.phase
+                },
+                runner: process.runner,
+                job: job.map(|job| job.id),
+                cause: process.cause,
+            }
+        };
+        self.processes.values().map(live).collect()
+    }
+
+    /// How many live runner processes there are for each cause.
+    pub fn live_by_cause(&self) -> BTreeMap<u64, usize> {
+        let mut counts = BTreeMap::new();
+        for cause in self.processes.values().filter_map(|process| process.cause) {
+            *counts.entry(cause).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// How often which route was asked for.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    pub(super) fn count(&mut self, side: Side, request: &Request<Bytes>) {
+        self.requests.count(side, request);
+    }
+
+    /// Counts requests from zero again.
+    pub fn reset_requests(&mut self) {
+        self.requests = Requests::default();
+    }
+}

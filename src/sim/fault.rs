@@ -1,0 +1,81 @@
+//! What can go wrong between a client and a simulated server.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Request, Response};
+use jiff::Timestamp;
+
+/// Which of the two servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The simulated GitHub.
+    GitHub,
+    /// The simulated Nomad.
+    Nomad,
+}
+
+impl Side {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::GitHub => "GitHub",
+            Side::Nomad => "Nomad",
+        }
+    }
+}
+
+/// What becomes of an exchange.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing goes wrong.
+    Pass,
+    /// Another answer. Given before, the request has no effect; given after, it had.
+    Answer(Response<Bytes>),
+    /// No answer comes, for as long as the client waits (an hour at most).
+    Stall,
+    /// The connection closes without an answer.
+    Reset,
+    /// The answer ends after so many bytes of its body, though its length said more.
+    Truncate(usize),
+    /// All is well, later.
+    Delay(Duration),
+}
+
+impl Verdict {
+    /// An answer with this status and a text.
+    pub fn status(status: u16, text: &str) -> Verdict {
+        let mut response = Response::new(Bytes::from(text.to_string()));
+        if let Ok(status) = hyper::StatusCode::from_u16(status) {
+            *response.status_mut() = status;
+        }
+        Verdict::Answer(response)
+    }
+}
+
+/// Decides about each exchange. It sees them in order and has no clock of its own.
+pub trait Fault: Send {
+    /// Before the server sees a request: anything but `Pass`, `Delay` and `Truncate` keeps it from having an effect.
+    fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
+        let _ = (side, request, now);
+        Verdict::Pass
+    }
+
+    /// After it took effect. The answer may be changed in place: a listing that lies, a page that repeats.
+    fn after(
+        &mut self,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &mut Response<Bytes>,
+        now: Timestamp,
+    ) -> Verdict {
+        let _ = (side, request, response, now);
+        Verdict::Pass
+    }
+}
+
+/// Nothing ever goes wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFault;
+
+impl Fault for NoFault {}

@@ -1,0 +1,248 @@
+//! Who asks, what they may see and what they may do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::data::*;
+use super::http::Reply;
+use super::{GitHub, apps};
+
+/// How far a permission goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Reading.
+    Read,
+    /// Reading and changing.
+    Write,
+}
+
+/// Permissions by GitHub's names: `actions`, `administration`, `organization_self_hosted_runners`, `metadata` …
+pub type Permissions = BTreeMap<String, Level>;
+
+/// Permissions from pairs.
+pub fn permissions(pairs: &[(&str, Level)]) -> Permissions {
+    pairs.iter().map(|(name, level)| (name.to_string(), *level)).collect()
+}
+
+/// Which repositories a token reaches, of those that its owner can see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All of them.
+    All,
+    /// Those with these IDs.
+    Only(BTreeSet<u64>),
+}
+
+impl Reach {
+    pub(super) fn contains(&self, repository: u64) -> bool {
+        match self {
+            Reach::All => true,
+            Reach::Only(ids) => ids.contains(&repository),
+        }
+    }
+
+    /// As an installation's answer names it.
+    pub(super) fn selection(&self) -> &'static str {
+        match self {
+            Reach::All => "all",
+            Reach::Only(_) => "selected",
+        }
+    }
+}
+
+/// What a token is good for. Its text is the key it is stored under.
+#[derive(Clone)]
+pub struct Token {
+    pub(super) kind: Kind,
+    pub(super) permissions: Permissions,
+    pub(super) reach: Reach,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+#[derive(Clone)]
+pub(super) enum Kind {
+    Classic { login: String, scopes: Vec<String> },
+    FineGrained { login: String },
+    Installation { id: u64 },
+}
+
+impl Token {
+    /// A classic personal access token with scopes such as `repo` and `admin:org`.
+    pub fn classic(login: &str, scopes: &[&str]) -> Token {
+        let mut all = vec![("metadata", Level::Read), ("actions", Level::Read)];
+        if scopes.contains(&"repo") || scopes.contains(&"public_repo") {
+            all.extend([("actions", Level::Write), ("administration", Level::Write)]);
+        }
+        if scopes.contains(&"admin:org") {
+            all.push(("organization_self_hosted_runners", Level::Write));
+        }
+        Token {
+            kind: Kind::Classic {
+                login: login.to_string(),
+                scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
+            },
+            permissions: permissions(&all),
+            reach: Reach::All,
+            expires_at: None,
+        }
+    }
+
+    /// A fine-grained personal access token.
+    pub fn fine_grained(login: &str, permissions: Permissions, reach: Reach) -> Token {
+        Token { kind: Kind::FineGrained { login: login.to_string() }, permissions, reach, expires_at: None }
+    }
+
+    /// The same token with an end.
+    pub fn expiring(mut self, at: Timestamp) -> Token {
+        self.expires_at = Some(at);
+        self
+    }
+}
+
+/// Who a request comes from.
+#[derive(Clone)]
+pub(super) enum Who {
+    Anonymous,
+    App(u64),
+    Token { secret: String, token: Token },
+}
+
+impl GitHub {
+    /// Reads the Authorization header. A wrong one is 401, whatever is asked for.
+    pub(super) fn authenticate(&self, header: Option<&str>) -> Result<Who, Reply> {
+        let Some(header) = header else { return Ok(Who::Anonymous) };
+        let (scheme, secret) = header.split_once(' ').unwrap_or(("", header));
+        if !scheme.eq_ignore_ascii_case("bearer") && !scheme.eq_ignore_ascii_case("token") {
+            return Err(Reply::error(401, "Bad credentials"));
+        }
+        let secret = secret.trim();
+        if let Some(token) = self.tokens.get(secret) {
+            if token.expires_at.is_some_and(|end| end <= self.now) {
+                return Err(Reply::error(401, "Bad credentials"));
+            }
+            if let Kind::Installation { id } = token.kind {
+                match self.installations.get(&id) {
+                    None => return Err(Reply::error(401, "Bad credentials")),
+                    Some(known) if known.suspended_at.is_some() => {
+                        return Err(Reply::error(403, "This installation has been suspended"));
+                    }
+                    Some(_) => {}
+                }
+            }
+            return Ok(Who::Token { secret: secret.to_string(), token: token.clone() });
+        }
+        if secret.split('.').count() == 3 {
+            return apps::verify_jwt(&self.apps, secret, self.now).map(Who::App);
+        }
+        Err(Reply::error(401, "Bad credentials"))
+    }
+
+    /// The login behind a personal token.
+    pub(super) fn login_of<'a>(&self, who: &'a Who) -> Option<&'a str> {
+        match who {
+            Who::Token { token: Token { kind: Kind::Classic { login, .. }, .. }, .. }
+            | Who::Token { token: Token { kind: Kind::FineGrained { login }, .. }, .. } => Some(login),
+            _ => None,
+        }
+    }
+
+    /// Whether the owner of a token, or its installation, belongs to the repository's owner.
+    fn belongs(&self, token: &Token, repository: &Repository) -> bool {
+        let Some(owner) = self.owners.get(&repository.owner) else { return false };
+        match &token.kind {
+            Kind::Classic { login, .. } | Kind::FineGrained { login } => is_member(owner, login),
+            Kind::Installation { id } => self.installations.get(id).is_some_and(|installation| {
+                installation.account == owner.id && installation.repositories.contains(repository.id)
+            }),
+        }
+    }
+
+    /// Whether somebody may know that a repository exists.
+    pub(super) fn sees(&self, who: &Who, repository: &Repository) -> bool {
+        if repository.deleted {
+            return false;
+        }
+        if !repository.private {
+            return true;
+        }
+        let Who::Token { token, .. } = who else { return false };
+        let scoped = match &token.kind {
+            Kind::Classic { scopes, .. } => scopes.iter().any(|scope| scope == "repo"),
+            _ => true,
+        };
+        scoped && token.reach.contains(repository.id) && self.belongs(token, repository)
+    }
+
+    /// Whether an installation's or a person's token counts a repository among its own.
+    pub(super) fn reaches(&self, token: &Token, repository: &Repository) -> bool {
+        !repository.deleted && token.reach.contains(repository.id) && self.belongs(token, repository)
+    }
+
+    /// Whether somebody may do something with a repository that they see. Reading the runs of a public one is free.
+    pub(super) fn may(
+        &self,
+        who: &Who,
+        repository: &Repository,
+        name: &str,
+        level: Level,
+    ) -> Result<(), Reply> {
+        let open = !repository.private && level == Level::Read && name != "administration";
+        let allowed = match who {
+            Who::Token { token, .. } => {
+                token.permissions.get(name).is_some_and(|own| *own >= level)
+                    && self.reaches(token, repository)
+            }
+            _ => false,
+        };
+        if open || allowed { Ok(()) } else { Err(denied(who)) }
+    }
+
+    /// Whether somebody may do something with an organization's runners.
+    pub(super) fn may_in_organization(&self, who: &Who, owner: &Owner, level: Level) -> Result<(), Reply> {
+        let Who::Token { token, .. } = who else { return Err(denied(who)) };
+        let allowed =
+            token.permissions.get("organization_self_hosted_runners").is_some_and(|own| *own >= level);
+        let belongs = match &token.kind {
+            Kind::Classic { login, .. } | Kind::FineGrained { login } => is_member(owner, login),
+            Kind::Installation { id } => {
+                self.installations.get(id).is_some_and(|known| known.account == owner.id)
+            }
+        };
+        if allowed && belongs { Ok(()) } else { Err(denied(who)) }
+    }
+
+    /// Whether an access token given to a runner may make a registration token.
+    pub(super) fn may_register(&self, secret: &str, scope: Scope) -> bool {
+        let Ok(who) = self.authenticate(Some(&format!("Bearer {secret}"))) else { return false };
+        match scope {
+            Scope::Repository(id) => self.repositories.get(&id).is_some_and(|repository| {
+                self.sees(&who, repository)
+                    && self.may(&who, repository, "administration", Level::Write).is_ok()
+            }),
+            Scope::Organization(id) => self
+                .owners
+                .get(&id)
+                .is_some_and(|owner| self.may_in_organization(&who, owner, Level::Write).is_ok()),
+        }
+    }
+}
+
+pub(super) fn is_member(owner: &Owner, login: &str) -> bool {
+    owner.login.eq_ignore_ascii_case(login) || owner.members.contains(&login.to_lowercase())
+}
+
+fn denied(who: &Who) -> Reply {
+    match who {
+        Who::Anonymous => Reply::error(401, "Requires authentication"),
+        Who::App(_) => Reply::error(403, "Resource not accessible by integration"),
+        Who::Token { token, .. } => Reply::error(
+            403,
+            match token.kind {
+                Kind::Classic { .. } => "Must have admin rights to Repository.",
+                Kind::FineGrained { .. } => "Resource not accessible by personal access token",
+                Kind::Installation { .. } => "Resource not accessible by integration",
+            },
+        ),
+    }
+}

@@ -1,0 +1,164 @@
+//! Primary and secondary rate limits (contract §4).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::auth::{Kind, Token, Who};
+use super::http::Reply;
+use super::{GitHub, Options, after};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A limit that a test imposes on everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// The hour's requests are used up.
+    Primary,
+    /// The secondary limit, which says how long to wait …
+    Secondary,
+    /// … or does not.
+    SecondarySilent,
+}
+
+#[derive(Clone, Default)]
+struct Bucket {
+    used: u64,
+    reset: Timestamp,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Limits {
+    buckets: BTreeMap<(String, &'static str), Bucket>,
+    points: BTreeMap<String, (Timestamp, u64)>,
+    imposed: Option<(Limited, Timestamp)>,
+}
+
+/// Where somebody stands in a bucket.
+#[derive(Clone, Copy)]
+pub(super) struct Standing {
+    limit: u64,
+    used: u64,
+    reset: Timestamp,
+}
+
+impl Standing {
+    fn remaining(&self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+
+    pub fn headers(&self, resource: &'static str) -> Vec<(&'static str, String)> {
+        vec![
+            ("x-ratelimit-limit", self.limit.to_string()),
+            ("x-ratelimit-remaining", self.remaining().to_string()),
+            ("x-ratelimit-used", self.used.to_string()),
+            ("x-ratelimit-reset", self.reset.as_second().to_string()),
+            ("x-ratelimit-resource", resource.to_string()),
+        ]
+    }
+}
+
+impl GitHub {
+    /// Refuses every request as beyond this limit until then.
+    pub fn impose_limit(&mut self, limit: Limited, until: Timestamp) {
+        self.limits.imposed = Some((limit, until));
+    }
+
+    /// Whose requests are counted together.
+    pub(super) fn limit_key(&self, who: &Who) -> String {
+        match who {
+            Who::Anonymous => "anonymous".to_string(),
+            Who::App(id) => format!("app {id}"),
+            Who::Token { token: Token { kind, .. }, .. } => match kind {
+                Kind::Classic { login, .. } | Kind::FineGrained { login } => format!("user {login}"),
+                Kind::Installation { id } => format!("installation {id}"),
+            },
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses a request that is beyond a limit. Counts its points towards the secondary one.
+    pub fn admit(
+        &mut self,
+        key: &str,
+        resource: &'static str,
+        limit: u64,
+        points: u64,
+        options: &Options,
+        now: Timestamp,
+    ) -> Option<Reply> {
+        if self.imposed.is_some_and(|(_, until)| until <= now) {
+            self.imposed = None;
+        }
+        if let Some((imposed, until)) = self.imposed {
+            let left = until.as_second().saturating_sub(now.as_second()).max(1);
+            return Some(match imposed {
+                Limited::Primary => {
+                    let used = limit.max(self.standing(key, resource, limit, now).used);
+                    self.buckets.insert((key.to_string(), resource), Bucket { used, reset: until });
+                    primary(options)
+                }
+                Limited::Secondary => secondary(options).with("retry-after", left.to_string()),
+                Limited::SecondarySilent => secondary(options),
+            });
+        }
+        let window = self.points.entry(key.to_string()).or_insert((now, 0));
+        if after(window.0, MINUTE) <= now {
+            *window = (now, 0);
+        }
+        window.1 += points;
+        if window.1 > options.points_a_minute {
+            return Some(secondary(options).with("retry-after", "60".to_string()));
+        }
+        if self.standing(key, resource, limit, now).remaining() == 0 {
+            return Some(primary(options));
+        }
+        None
+    }
+
+    pub fn standing(&self, key: &str, resource: &'static str, limit: u64, now: Timestamp) -> Standing {
+        match self.buckets.get(&(key.to_string(), resource)) {
+            Some(bucket) if bucket.reset > now => Standing { limit, used: bucket.used, reset: bucket.reset },
+            _ => Standing { limit, used: 0, reset: after(now, HOUR) },
+        }
+    }
+
+    pub fn count(&mut self, key: &str, resource: &'static str, now: Timestamp) {
+        let bucket = self.buckets.entry((key.to_string(), resource)).or_default();
+        if bucket.reset <= now {
+            *bucket = Bucket { used: 0, reset: after(now, HOUR) };
+        }
+        bucket.used += 1;
+    }
+}
+
+fn primary(options: &Options) -> Reply {
+    Reply::error(options.limit_status, "API rate limit exceeded for user ID 1.")
+}
+
+fn secondary(options: &Options) -> Reply {
+    let message = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
+    Reply::error(options.limit_status, message)
+}
+
+/// GET /rate_limit.
+pub(super) fn overview(core: Standing, now: Timestamp) -> Value {
+    let one = |standing: Standing| {
+        json!({
+            "limit": standing.limit, "used": standing.used, "remaining": standing.remaining(),
+            "reset": standing.reset.as_second(),
+        })
+    };
+    let unused = |limit, wait| one(Standing { limit, used: 0, reset: after(now, wait) });
+    json!({
+        "resources": {
+            "core": one(core), "search": unused(30, MINUTE), "graphql": unused(5000, HOUR),
+            "actions_runner_registration": unused(10_000, HOUR),
+        },
+        "rate": one(core),
+    })
+}

@@ -1,0 +1,234 @@
+//! Puts either side of the [`World`](super::world::World) on a listener or on an in-memory stream.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::fault::{Side, Verdict};
+use super::world::{Shared, lock};
+
+/// Longer request bodies get 413: more than any job or Submission (Nomad drops one over 1 MB).
+const LONGEST_BODY: usize = 8 << 20;
+/// Connections served at the same time; later ones wait.
+const MOST_CONNECTIONS: usize = 256;
+/// A stalled answer lasts longer than any client's deadline, but not for ever.
+const STALL: Duration = Duration::from_secs(3600);
+
+/// Serves one side on a listener until `shutdown`; connections still open then are dropped.
+pub async fn serve_tcp(
+    listener: TcpListener,
+    side: Side,
+    shared: Shared,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut connections = JoinSet::new();
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => return,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = async {
+                let permit = Arc::clone(&room).acquire_owned().await;
+                (listener.accept().await, permit)
+            } => accepted,
+        };
+        // A connection that failed while it was accepted concerns only its client.
+        let (Ok((stream, _)), Ok(permit)) = accepted else { continue };
+        // Answers are small and complete: waiting to fill a packet would only delay them.
+        let _ = stream.set_nodelay(true);
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let _permit = permit;
+            serve_connection(stream, side, shared).await;
+        });
+    }
+}
+
+/// Serves one side on one connection until it closes.
+pub async fn serve_connection(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    side: Side,
+    shared: Shared,
+) {
+    let service = hyper::service::service_fn(move |request| exchange(side, Arc::clone(&shared), request));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    // Idle connections stay: the client decides when to drop them.
+    http.header_read_timeout(None);
+    // An error here is a client that went away, or a fault that was asked for.
+    let _ = http.serve_connection(TokioIo::new(io), service).await;
+}
+
+/// The connection is to close without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was reset on purpose")]
+struct Reset;
+
+async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Result<Response<Served>, Reset> {
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, LONGEST_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => {
+            let mut response =
+                Response::new(Served::whole(Bytes::from_static(b"http: request body too large")));
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            return Ok(response);
+        }
+    };
+    let request = Request::from_parts(head, body);
+    let before = {
+        let mut world = lock(&shared);
+        world.count(side, &request);
+        let now = world.clock.now();
+        world.fault.before(side, &request, now)
+    };
+    let mut cut = None;
+    match before {
+        Verdict::Pass => {}
+        Verdict::Answer(answer) => return Ok(answer.map(Served::whole)),
+        Verdict::Stall => {
+            tokio::time::sleep(STALL).await;
+            return Err(Reset);
+        }
+        Verdict::Reset => return Err(Reset),
+        Verdict::Truncate(bytes) => cut = Some(bytes),
+        Verdict::Delay(wait) => tokio::time::sleep(wait).await,
+    }
+    let (mut response, after) = {
+        let mut world = lock(&shared);
+        let now = world.clock.now();
+        let mut response = world.handle(side, &request, now);
+        let after = world.fault.after(side, &request, &mut response, now);
+        (response, after)
+    };
+    match after {
+        Verdict::Pass => {}
+        Verdict::Answer(answer) => response = answer,
+        Verdict::Stall => {
+            tokio::time::sleep(STALL).await;
+            return Err(Reset);
+        }
+        Verdict::Reset => return Err(Reset),
+        Verdict::Truncate(bytes) => cut = Some(bytes),
+        Verdict::Delay(wait) => tokio::time::sleep(wait).await,
+    }
+    Ok(response.map(|body| match cut {
+        Some(bytes) => Served::cut(body, bytes),
+        None => Served::whole(body),
+    }))
+}
+
+/// A body that may end before the length it promised.
+struct Served {
+    data: Option<Bytes>,
+    length: u64,
+    broken: bool,
+}
+
+impl Served {
+    fn whole(data: Bytes) -> Served {
+        Served { length: data.len() as u64, data: Some(data), broken: false }
+    }
+
+    fn cut(data: Bytes, bytes: usize) -> Served {
+        let broken = bytes < data.len();
+        Served { length: data.len() as u64, data: Some(data.slice(..bytes.min(data.len()))), broken }
+    }
+}
+
+impl Body for Served {
+    type Data = Bytes;
+    type Error = Reset;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reset>>> {
+        match self.data.take() {
+            Some(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
+            _ if self.broken => Poll::Ready(Some(Err(Reset))),
+            _ => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.broken && self.data.as_ref().is_none_or(Bytes::is_empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+}
+
+/// How often each route of each side was asked for, for tests and the benchmark.
+#[derive(Clone, Debug, Default)]
+pub struct Requests(BTreeMap<(Side, String), u64>);
+
+impl Requests {
+    pub(super) fn count(&mut self, side: Side, request: &Request<Bytes>) {
+        *self.0.entry((side, route(request))).or_insert(0) += 1;
+    }
+
+    /// All requests to one side.
+    pub fn total(&self, side: Side) -> u64 {
+        self.0.iter().filter(|((of, _), _)| *of == side).map(|(_, count)| count).sum()
+    }
+
+    /// Requests to one route, written as `GET /repos/{owner}/{repo}/actions/runs`.
+    pub fn of(&self, side: Side, route: &str) -> u64 {
+        self.0.get(&(side, route.to_string())).copied().unwrap_or(0)
+    }
+
+    /// All routes that were asked for.
+    pub fn routes(&self) -> impl Iterator<Item = (Side, &str, u64)> {
+        self.0.iter().map(|((side, route), count)| (*side, route.as_str(), *count))
+    }
+}
+
+/// A request's method and path with names and numbers replaced, which bounds how many there are.
+fn route(request: &Request<Bytes>) -> String {
+    let mut parts: Vec<&str> = request.uri().path().split('/').skip(1).collect();
+    let mut index = 0;
+    while index < parts.len() {
+        match parts[index] {
+            "repos" if index + 2 < parts.len() => {
+                parts[index + 1] = "{owner}";
+                parts[index + 2] = "{repo}";
+                index += 2;
+            }
+            "orgs" | "users" | "job" | "allocation" | "sessions" if index + 1 < parts.len() => {
+                parts[index + 1] = "{name}";
+                index += 1;
+            }
+            "var" => {
+                parts.truncate(index + 1);
+                parts.push("{path}");
+                break;
+            }
+            "logs" if index + 1 < parts.len() => {
+                parts[index + 1] = "{name}";
+                index += 1;
+            }
+            part if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) => {
+                parts[index] = "{id}"
+            }
+            _ => {}
+        }
+        index += 1;
+    }
+    format!("{} /{}", request.method(), parts.join("/"))
+}
