@@ -1,1 +1,24 @@
-//! What githubrunner asks of Nomad.
+//! What githubrunner asks of Nomad: our jobs, their allocations and variables, and what changes them.
+//!
+//! Data first: [`wire`](self) types are what Nomad answers, [`classify`] turns them into the model's
+//! [`Runner`](crate::model::Runner) without any IO, [`prepare`] makes a parsed job into a runner's. [`Nomad`] is the
+//! client. The contract it relies on is cited by section ("contract §3").
+
+mod allocations;
+mod api;
+mod error;
+mod jobs;
+mod observe;
+mod options;
+mod prepare;
+mod variables;
+mod wire;
+
+pub use allocations::{blocked, classify};
+pub use api::Nomad;
+pub use error::Error;
+pub use jobs::{PlanAnswer, Registered, Validation};
+pub use options::{Options, instance_id};
+pub use prepare::{PreparedJob, RESOURCE_MAX, job_from_json, prepare};
+pub use variables::{CredentialItems, Written};
+pub use wire::{AllocationMetric, AllocationStub, Evaluation, JobStub, TaskEvent, TaskState};

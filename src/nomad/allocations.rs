@@ -1,0 +1,271 @@
+//! What a job and its allocations say of a runner. Pure; the order of the questions is contract §10's and §12's.
+
+use crate::model::{Allocation, Blocked, Finish, Ownership, Runner, RunnerMeta, RunnerState, Timestamp};
+
+use super::wire::{AllocationStub, Evaluation, JobStub, TaskEvent, TaskState, nanoseconds};
+
+/// The DesiredDescription of an allocation whose node went down; it stays when the node comes back (contract §12).
+const LOST: &str = "alloc is lost since its node is down";
+
+/// The DesiredDescription of an allocation on a node being drained (contract §12).
+const MIGRATED: &str = "alloc is being migrated";
+
+/// The ClientDescription of an allocation that ran too long (contract §10).
+const TIMED_OUT: &str = "exceeded max_run_duration";
+
+/// How the `Template` event begins of a task that waits for its variable (contract §8).
+const MISSING_VARIABLE: &str = "Missing: nomad.var";
+
+/// Events that say why a task never started (contract §10, §12).
+const NEVER_RAN: &[&str] =
+    &["Driver Failure", "Setup Failure", "Failed Artifact Download", "Task hook failed", "Failed Validation"];
+
+/// A job's stub and all its allocations as a runner.
+pub fn classify(
+    job: &JobStub,
+    ownership: Ownership,
+    meta: RunnerMeta,
+    allocations: &[&AllocationStub],
+    has_variable: bool,
+    blocked: Option<Blocked>,
+) -> Runner {
+    let mut runner = Runner {
+        name: job.id.clone(),
+        ownership,
+        meta,
+        state: RunnerState::Pending,
+        finish: None,
+        started: allocations.iter().any(|allocation| allocation.has_started()),
+        lost: allocations.iter().any(|allocation| allocation.is_lost()),
+        has_variable,
+        submitted_at: nanoseconds(job.submit_time),
+        allocation: None,
+        started_at: None,
+        ended_at: None,
+        blocked: None,
+    };
+    let newest = allocations.iter().max_by_key(|allocation| allocation.create_index);
+    let live = allocations.iter().filter(|allocation| !allocation.is_terminal()).max_by_key(|allocation| {
+        (!allocation.is_told_to_stop(), allocation.client_status == "running", allocation.create_index)
+    });
+    if let Some(allocation) = live.or(newest) {
+        runner.started_at = allocation.tasks().filter_map(|task| task.started_at).max();
+        runner.allocation = Some(Allocation {
+            id: allocation.id.clone(),
+            node: allocation.node_name.clone(),
+            created_at: nanoseconds(allocation.create_time),
+        });
+    }
+    let needs_variable = runner.registration().needs_variable();
+    match (live, newest) {
+        (Some(allocation), _) => runner.state = allocation.state(job.stop, needs_variable && !has_variable),
+        (None, Some(newest)) if !is_queued(job, newest) => {
+            runner.state = RunnerState::Dead;
+            runner.finish = Some(newest.finish());
+            runner.ended_at = allocations.iter().map(|allocation| allocation.ended_at()).max();
+        }
+        (None, None) if job.stop || job.status == "dead" => {
+            runner.state = RunnerState::Dead;
+            runner.finish = Some(finish_of_summary(job));
+        }
+        (None, _) => runner.blocked = blocked,
+    }
+    runner
+}
+
+/// Whether a job with only terminal allocations will get another one: queued, or waiting to be rescheduled.
+fn is_queued(job: &JobStub, newest: &AllocationStub) -> bool {
+    let queued = job.job_summary.summary.values().any(|group| group.queued > 0);
+    !job.stop && job.status != "dead" && (queued || !newest.followup_evaluation.is_empty())
+}
+
+/// How a job without any allocation ended: it was stopped before it got one, or they are collected.
+fn finish_of_summary(job: &JobStub) -> Finish {
+    let groups = || job.job_summary.summary.values();
+    if groups().any(|group| group.lost > 0) {
+        Finish::Lost
+    } else if groups().any(|group| group.failed > 0) {
+        Finish::Failure { exit_code: None }
+    } else if job.stop {
+        Finish::Stopped
+    } else if groups().any(|group| group.complete > 0) {
+        Finish::Success
+    } else {
+        Finish::NeverRan { reason: "it never got an allocation".to_owned() }
+    }
+}
+
+impl AllocationStub {
+    fn tasks(&self) -> impl Iterator<Item = &TaskState> {
+        self.task_states.values()
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self.client_status.as_str(), "complete" | "failed" | "lost")
+    }
+
+    fn is_told_to_stop(&self) -> bool {
+        matches!(self.desired_status.as_str(), "stop" | "evict")
+    }
+
+    fn is_lost(&self) -> bool {
+        self.client_status == "lost" || self.desired_description.contains(LOST)
+    }
+
+    /// Whether the runner's own task may have started. A task that waits for its variable is the runner's, and then
+    /// what has started is a prestart or sidecar task: the stub does not tell tasks' lifecycles.
+    fn has_started(&self) -> bool {
+        self.tasks().any(TaskState::has_started) && !self.tasks().any(TaskState::waits_for_variable)
+    }
+
+    /// The state of an allocation that is not terminal.
+    fn state(&self, job_stopped: bool, lacks_variable: bool) -> RunnerState {
+        if job_stopped || self.is_told_to_stop() {
+            RunnerState::Stopping
+        } else if self.client_status == "unknown" {
+            RunnerState::Disconnected
+        } else if self.has_started() {
+            RunnerState::Running
+        } else if lacks_variable {
+            RunnerState::Waiting
+        } else {
+            RunnerState::Starting
+        }
+    }
+
+    /// When a terminal allocation ended: its last task's end, else when the servers heard of it.
+    fn ended_at(&self) -> Timestamp {
+        self.tasks()
+            .filter_map(|task| task.finished_at)
+            .max()
+            .unwrap_or_else(|| nanoseconds(self.modify_time))
+    }
+
+    /// How a terminal allocation ended.
+    fn finish(&self) -> Finish {
+        let exit_code =
+            self.principal_tasks().filter_map(TaskState::exit_code).find(|code| *code != 0).or_else(|| {
+                // All zero, or none known.
+                self.principal_tasks().find_map(TaskState::exit_code)
+            });
+        if self.client_status == "complete" && self.has_succeeded() {
+            Finish::Success
+        } else if self.is_lost() {
+            Finish::Lost
+        } else if self.tasks().any(TaskState::is_out_of_memory) {
+            Finish::OutOfMemory
+        } else if self.client_status == "failed" {
+            if self.tasks().any(TaskState::has_started) {
+                Finish::Failure { exit_code }
+            } else {
+                Finish::NeverRan { reason: self.why_never_ran() }
+            }
+        } else if self.client_description.contains(TIMED_OUT) {
+            Finish::TimedOut
+        } else if self.desired_description.contains(MIGRATED) {
+            Finish::Drained
+        } else if self.is_told_to_stop() || self.tasks().any(|task| task.event("Killing").is_some()) {
+            Finish::Stopped
+        } else if exit_code.is_some_and(|code| code != 0) {
+            Finish::Failure { exit_code }
+        } else {
+            Finish::Success
+        }
+    }
+
+    /// Exit code 0 that nobody forced. A sidecar is killed when the main task is done and a prestart task is done
+    /// before it begins: one principal task that ended well, and none that ended badly by itself, is success.
+    fn has_succeeded(&self) -> bool {
+        let by_itself = || self.principal_tasks().filter(|task| task.event("Killing").is_none());
+        by_itself().any(|task| task.exit_code() == Some(0))
+            && by_itself().all(|task| task.exit_code().unwrap_or(0) == 0)
+    }
+
+    /// The tasks that were not over when another one started.
+    fn principal_tasks(&self) -> impl Iterator<Item = &TaskState> {
+        let last_start = self.tasks().filter_map(|task| task.started_at).max();
+        self.tasks().filter(move |task| match (task.finished_at, last_start) {
+            (Some(finished), Some(start)) => finished >= start,
+            _ => true,
+        })
+    }
+
+    fn why_never_ran(&self) -> String {
+        let events = || self.tasks().flat_map(|task| task.events.iter().rev());
+        let event =
+            events().find(|event| NEVER_RAN.contains(&event.kind.as_str())).or_else(|| events().next());
+        match event {
+            Some(event) if !event.display_message.is_empty() => {
+                format!("{}: {}", event.kind, event.display_message)
+            }
+            Some(event) => event.kind.clone(),
+            None => self.client_description.clone(),
+        }
+    }
+}
+
+impl TaskState {
+    fn has_started(&self) -> bool {
+        self.started_at.is_some()
+    }
+
+    fn waits_for_variable(&self) -> bool {
+        let template = self.event("Template");
+        self.state == "pending"
+            && !self.has_started()
+            && template.is_some_and(|event| event.display_message.starts_with(MISSING_VARIABLE))
+    }
+
+    /// The last event of a kind.
+    fn event(&self, kind: &str) -> Option<&TaskEvent> {
+        self.events.iter().rev().find(|event| event.kind == kind)
+    }
+
+    fn exit_code(&self) -> Option<i64> {
+        self.event("Terminated")?.details.get("exit_code")?.parse().ok()
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        self.events.iter().any(|event| event.details.get("oom_killed").is_some_and(|killed| killed == "true"))
+    }
+}
+
+/// Why Nomad does not place a job, from its blocked evaluation (contract §12); `None` if it says nothing.
+pub fn blocked(evaluation: &Evaluation) -> Option<Blocked> {
+    let mut reasons: Vec<String> = Vec::new();
+    let mut exhausted = false;
+    for metric in evaluation.failed_groups.values() {
+        exhausted |= metric.nodes_exhausted > 0 || !metric.quota_exhausted.is_empty();
+        reasons.extend(metric.quota_exhausted.iter().map(|limit| format!("quota reached: {limit}")));
+        reasons.extend(
+            metric
+                .dimension_exhausted
+                .iter()
+                .map(|(what, count)| format!("{what} exhausted on {}", nodes(*count))),
+        );
+        if metric.dimension_exhausted.is_empty() && metric.nodes_exhausted > 0 {
+            reasons.push(format!("{} full", nodes(metric.nodes_exhausted)));
+        }
+        for (what, count) in metric.constraint_filtered.iter().chain(&metric.class_filtered) {
+            reasons.push(format!("{what} excluded {}", nodes(*count)));
+        }
+        if metric.constraint_filtered.is_empty()
+            && metric.class_filtered.is_empty()
+            && metric.nodes_filtered > 0
+        {
+            reasons.push(format!("{} excluded", nodes(metric.nodes_filtered)));
+        }
+        if metric.nodes_evaluated == 0 && metric.quota_exhausted.is_empty() {
+            reasons.push("no node is up in the job's datacenters and node pool".to_owned());
+        }
+    }
+    (!evaluation.failed_groups.is_empty()).then(|| Blocked { exhausted, reason: reasons.join(", ") })
+}
+
+fn nodes(count: i64) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
+#[cfg(test)]
+#[path = "allocations_tests.rs"]
+mod tests;

@@ -1,0 +1,215 @@
+//! The client: who we are in each request, and what an answer means.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::http::header::{AUTHORIZATION, HeaderName};
+use crate::http::{self, Client, Request, Response, RetryPolicy};
+use crate::secret::Secret;
+
+use super::error::{Error, Right, worth_again};
+use super::options::Options;
+
+/// The time for one exchange. A server without a leader takes up to 5 s to say so (contract §9).
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB.
+const MAX_BODY: usize = 32 * 1024 * 1024;
+
+/// How many entries a list's page has: 600 jobs with Meta are 0.38 MB (contract §11), so that what most clusters
+/// have is one request, and more is read in pieces that fit in memory.
+pub(super) const PAGE: usize = 1000;
+
+/// More pages than this are no honest list.
+const MAX_PAGES: usize = 200;
+
+/// How many exchanges there are at once. Nomad counts connections, idle ones too, and refuses the 101st of an
+/// address (contract §9).
+const MAX_CONNECTIONS: usize = 8;
+
+/// The header with the token.
+const TOKEN: HeaderName = HeaderName::from_static("x-nomad-token");
+
+/// What githubrunner asks of Nomad. Clones share connections, token and the instance that was read.
+#[derive(Clone)]
+pub struct Nomad(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) client: Client,
+    pub(super) options: Options,
+    pub(super) new_instance: String,
+    pub(super) instance: Mutex<Option<KnownInstance>>,
+    token: Mutex<Option<http::Secret>>,
+    http_auth: Option<http::Secret>,
+}
+
+/// The instance's ID as the variable last said.
+#[derive(Clone)]
+pub(super) struct KnownInstance {
+    pub(super) id: String,
+    pub(super) confirmed_at: Instant,
+}
+
+/// Whether a request may be sent again by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// A read, or a write whose repetition is harmless.
+    Yes,
+    /// Once, whatever happens.
+    No,
+}
+
+impl Nomad {
+    /// A client; it connects nowhere yet. `new_instance` is the random ID (see [`super::instance_id`]) that is
+    /// written when there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when the address or a certificate is of no use.
+    pub fn new(options: Options, new_instance: impl Into<String>) -> Result<Self, Error> {
+        let client = Client::new(
+            options.address.clone(),
+            http::Options {
+                max_connections: MAX_CONNECTIONS,
+                deadline: DEADLINE,
+                max_body: MAX_BODY,
+                tls: options.tls.clone(),
+                seed: options.seed,
+                ..http::Options::default()
+            },
+        )?;
+        let http_auth = options.http_auth.as_ref().map(|pair| {
+            http::Secret::new(base64::engine::general_purpose::STANDARD.encode(pair.expose().as_bytes()))
+        });
+        Ok(Nomad(Arc::new(Inner {
+            client,
+            new_instance: new_instance.into(),
+            instance: Mutex::new(None),
+            token: Mutex::new(options.first_token().map(for_http)),
+            http_auth,
+            options,
+        })))
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// Sends a request in our namespace and region, and returns an answer whatever its status, unless it says that
+    /// the token was refused: then the token's file is read again, and with another token the request is sent again.
+    pub(super) async fn answer(&self, request: Request, retry: Retry) -> Result<Response, Error> {
+        let mut request = request.query("namespace", &self.0.options.namespace);
+        if let Some(region) = &self.0.options.region {
+            request = request.query("region", region);
+        }
+        let token = self.token();
+        let response = self.send(request.clone(), token.as_ref(), retry).await?;
+        if !is_refused_token(&response) {
+            return Ok(response);
+        }
+        match self.0.options.read_token_file().map(for_http) {
+            Some(renewed) if token.as_ref() != Some(&renewed) => {
+                tracing::debug!("Nomad refused the token; its file holds another one");
+                *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed.clone());
+                self.send(request, Some(&renewed), retry).await
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// As [`Nomad::answer`]; an answer that is not 2xx is an error.
+    pub(super) async fn call(&self, request: Request, retry: Retry, right: Right) -> Result<Response, Error> {
+        let response = self.answer(request, retry).await?;
+        if response.is_success() { Ok(response) } else { Err(self.error(&response, right)) }
+    }
+
+    /// What an answer that is not 2xx means.
+    pub(super) fn error(&self, response: &Response, right: Right) -> Error {
+        Error::from_answer(response, right, &self.0.options.namespace, self.token().is_some())
+    }
+
+    /// A whole list, page by page: one request for what most clusters have. Also the servers' clock.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        request: Request,
+        right: Right,
+    ) -> Result<(Vec<T>, Option<jiff::Timestamp>), Error> {
+        let request = request.query("per_page", &PAGE.to_string());
+        let mut entries: Vec<T> = Vec::new();
+        let mut page = request.clone();
+        let mut last_token = String::new();
+        for _ in 0..MAX_PAGES {
+            let response = self.call(page, Retry::Yes, right).await?;
+            entries.append(&mut response.json()?);
+            match response.header("x-nomad-nexttoken") {
+                Some(token) if !token.is_empty() && token != last_token => {
+                    last_token = token.to_owned();
+                    page = request.clone().query("next_token", token);
+                }
+                _ => return Ok((entries, response.date())),
+            }
+        }
+        Err(Error::Setup(format!("{request:?}: the list does not end after {MAX_PAGES} pages")))
+    }
+
+    pub(super) async fn send(
+        &self,
+        request: Request,
+        token: Option<&http::Secret>,
+        retry: Retry,
+    ) -> Result<Response, Error> {
+        let request = self.signed(request, token);
+        let response = match retry {
+            Retry::No => self.0.client.send(request).await?,
+            Retry::Yes => {
+                let policy = RetryPolicy { again: worth_again, ..RetryPolicy::default() };
+                self.0.client.send_with_retries(request, &policy).await?
+            }
+        };
+        Ok(response)
+    }
+
+    /// The request with who we are.
+    pub(super) fn signed(&self, mut request: Request, token: Option<&http::Secret>) -> Request {
+        if let Some(token) = token {
+            request = request.header_secret(TOKEN, "", token);
+        }
+        if let Some(auth) = &self.0.http_auth {
+            request = request.header_secret(AUTHORIZATION, "Basic ", auth);
+        }
+        request
+    }
+
+    pub(super) fn token(&self) -> Option<http::Secret> {
+        self.0.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for Nomad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Nomad({:?}, namespace {:?})", self.0.client, self.0.options.namespace)
+    }
+}
+
+/// Whether the token itself may be the matter; a missing right looks the same (contract §7).
+fn is_refused_token(response: &Response) -> bool {
+    match response.status.as_u16() {
+        401 | 403 => true,
+        500 => {
+            let body = String::from_utf8_lossy(&response.body);
+            ["Server error authenticating request", "Permission denied", "ACL token not found"]
+                .iter()
+                .any(|text| body.contains(text))
+        }
+        _ => false,
+    }
+}
+
+fn for_http(secret: Secret) -> http::Secret {
+    http::Secret::new(secret.expose())
+}

@@ -1,0 +1,190 @@
+//! What can go wrong with Nomad, and what the reader can do about it.
+
+use std::fmt;
+
+use crate::http::{self, Response, StatusCode};
+
+/// A failed request to Nomad, or a job that is not fit for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option that is of no use.
+    #[error("{0}")]
+    Setup(String),
+    /// No whole answer.
+    #[error("{error}{}", hint_of(.error))]
+    Exchange {
+        /// What happened.
+        error: http::Error,
+    },
+    /// The servers cannot answer now: no leader, no connection between them, too many requests.
+    #[error("{0}; Nomad's servers are not ready (nomad server members)")]
+    Unavailable(http::Error),
+    /// The token may not do this, or there is none.
+    #[error("{error}; {}", .right.advice(*.with_token, .namespace))]
+    Denied {
+        /// The exchange.
+        error: http::Error,
+        /// What it takes.
+        right: Right,
+        /// In this namespace.
+        namespace: String,
+        /// Whether a token was sent.
+        with_token: bool,
+    },
+    /// The namespace does not exist; a list in it answers `200 []`.
+    #[error(
+        "the Nomad namespace {namespace:?} does not exist; create it with: nomad namespace apply {namespace}"
+    )]
+    NamespaceMissing {
+        /// Its name.
+        namespace: String,
+    },
+    /// Nomad refuses the request as such.
+    #[error("{0}")]
+    Refused(http::Error),
+    /// Nomad cannot parse the rendered template.
+    #[error("{message}{}", line.as_ref().map(|line| format!("; that line: {line}")).unwrap_or_default())]
+    Hcl {
+        /// Nomad's words, with line and column.
+        message: String,
+        /// The line, where it may be shown.
+        line: Option<String>,
+    },
+    /// The rendered job cannot be a runner.
+    #[error("the rendered job is not fit for a runner: {0}")]
+    Job(String),
+    /// A job with this ID exists and is not the one that was to be registered.
+    #[error(
+        "a Nomad job {name:?} that is another runner's or somebody else's exists already; see nomad job status {name}"
+    )]
+    Taken {
+        /// The job's ID.
+        name: String,
+    },
+}
+
+/// What a request takes, in the words of an ACL policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// A capability in the namespace.
+    Capability(&'static str),
+    /// A capability for the variables under a path.
+    Variables {
+        /// The path's pattern; PREFIX stands for the configured one.
+        path: &'static str,
+        /// `list`, `read`, `write` or `destroy`.
+        capability: &'static str,
+    },
+}
+
+impl Right {
+    fn advice(self, with_token: bool, namespace: &str) -> String {
+        if with_token {
+            format!("the Nomad token needs {self} in namespace {namespace:?} (nomad acl policy apply)")
+        } else {
+            format!("no token was sent: set NOMAD_TOKEN to one with {self} in namespace {namespace:?}")
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Right::Capability(name) => write!(f, "the capability {name}"),
+            Right::Variables { path, capability } => {
+                write!(f, "the capability {capability} for variables {path}")
+            }
+        }
+    }
+}
+
+impl Error {
+    /// What an answer that is not 2xx means. Errors are plain text, 500 says little, and followers put words
+    /// before it: the text is searched (contract §0, §9).
+    pub(super) fn from_answer(response: &Response, right: Right, namespace: &str, with_token: bool) -> Error {
+        let error = response.error();
+        match Verdict::of(response) {
+            Verdict::Denied => Error::Denied { error, right, namespace: namespace.to_owned(), with_token },
+            Verdict::NamespaceMissing => Error::NamespaceMissing { namespace: namespace.to_owned() },
+            Verdict::Refused => Error::Refused(error),
+            Verdict::Unavailable => Error::Unavailable(error),
+        }
+    }
+
+    /// Whether the same request may well succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Exchange { error } => error.is_transient(),
+            Error::Unavailable(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the request may have taken effect all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        match self {
+            Error::Exchange { error } => error.is_ambiguous(),
+            Error::Unavailable(error) => error.is_ambiguous(),
+            _ => false,
+        }
+    }
+}
+
+impl From<http::Error> for Error {
+    fn from(error: http::Error) -> Self {
+        match error {
+            http::Error::Setup(text) => Error::Setup(text),
+            error => Error::Exchange { error },
+        }
+    }
+}
+
+/// What an answer that is not 2xx says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Denied,
+    NamespaceMissing,
+    Refused,
+    Unavailable,
+}
+
+impl Verdict {
+    fn of(response: &Response) -> Verdict {
+        let body = String::from_utf8_lossy(&response.body);
+        let says = |texts: &[&str]| texts.iter().any(|text| body.contains(text));
+        if matches!(response.status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED)
+            || says(&["Permission denied", "ACL token not found", "Server error authenticating request"])
+        {
+            Verdict::Denied
+        } else if says(&["nonexistent namespace"]) {
+            Verdict::NamespaceMissing
+        } else if response.status == StatusCode::TOO_MANY_REQUESTS
+            || response.status == StatusCode::REQUEST_TIMEOUT
+        {
+            Verdict::Unavailable
+        } else if !response.status.is_server_error()
+            || says(&["error occurred:", "errors occurred:", "nonexistent", "Enforcing job modify index"])
+        {
+            Verdict::Refused
+        } else {
+            Verdict::Unavailable
+        }
+    }
+}
+
+/// Whether an answer is worth another attempt at once.
+pub(super) fn worth_again(response: &Response) -> bool {
+    // "No path to region" mends slowly if at all (contract §9): the next pass asks again.
+    !response.is_success()
+        && Verdict::of(response) == Verdict::Unavailable
+        && !String::from_utf8_lossy(&response.body).contains("No path to region")
+}
+
+fn hint_of(error: &http::Error) -> &'static str {
+    match error {
+        http::Error::Connect { .. } => " (NOMAD_ADDR says where Nomad is)",
+        http::Error::Tls { .. } => " (NOMAD_CACERT, NOMAD_TLS_SERVER_NAME)",
+        _ => "",
+    }
+}

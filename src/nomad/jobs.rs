@@ -1,0 +1,230 @@
+//! Parsing, registering, stopping and purging jobs.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::http::{Request, StatusCode, escape_segment};
+use crate::model::{Registration, RunnerMeta};
+
+use super::allocations::blocked;
+use super::api::{Nomad, Retry};
+use super::error::{Error, Right};
+use super::prepare::PreparedJob;
+use super::wire::{AllocationMetric, Evaluation, nullable};
+
+/// The longest line of a template that an error shows, in characters.
+const SHOWN_LINE: usize = 200;
+
+/// A larger Submission is dropped with a warning (contract §2).
+const SUBMISSION_MAX: usize = 1_000_000;
+
+/// What a registration came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// The job is new. Nomad's warnings on it, usually none.
+    Created {
+        /// For people.
+        warnings: String,
+    },
+    /// This very runner was registered before: by an attempt whose answer got lost, or by another replica.
+    Already,
+}
+
+/// The answer of `PUT /v1/validate/job`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Validation {
+    /// What is wrong with the job; empty if nothing is.
+    #[serde(default, deserialize_with = "nullable")]
+    pub validation_errors: Vec<String>,
+    /// What may be.
+    #[serde(default, deserialize_with = "nullable")]
+    pub warnings: String,
+}
+
+/// The answer of `PUT /v1/job/ID/plan`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PlanAnswer {
+    /// The task groups that could not be placed now, with the reasons.
+    #[serde(rename = "FailedTGAllocs", default, deserialize_with = "nullable")]
+    pub failed_groups: BTreeMap<String, AllocationMetric>,
+    /// For people.
+    #[serde(default, deserialize_with = "nullable")]
+    pub warnings: String,
+}
+
+impl PlanAnswer {
+    /// Why the job could not be placed now, for people; `None` if it could.
+    pub fn blocked(&self) -> Option<crate::model::Blocked> {
+        blocked(&Evaluation { failed_groups: self.failed_groups.clone(), ..Evaluation::default() })
+    }
+}
+
+impl Nomad {
+    /// Has Nomad parse HCL: a job in the API's JSON. `registration` says whether the text may hold a secret, which
+    /// no error may quote.
+    ///
+    /// # Errors
+    /// [`Error::Hcl`] with Nomad's words and the line they are about.
+    pub async fn parse(&self, hcl: &str, registration: Registration) -> Result<Value, Error> {
+        let body = json!({ "JobHCL": hcl, "Canonicalize": false });
+        let request = Request::post("/v1/jobs/parse").json(&body).secret_answer();
+        let response = self.answer(request, Retry::Yes).await?;
+        if response.status == StatusCode::BAD_REQUEST {
+            let message = response.shown_body();
+            let line = line_of(&message).filter(|_| registration.needs_variable()).and_then(|number| {
+                let line = hcl.lines().nth(number.checked_sub(1)?)?.trim();
+                Some(line.chars().filter(|c| !c.is_control()).take(SHOWN_LINE).collect())
+            });
+            return Err(Error::Hcl { message, line });
+        }
+        if !response.is_success() {
+            return Err(self.error(&response, Right::Capability("parse-job")));
+        }
+        Ok(response.json()?)
+    }
+
+    /// Registers a job that must not exist yet (contract §2). Sending it again is harmless: neither a lost answer
+    /// nor a second replica starts it twice. `source` is the rendered HCL, for the Submission that people see; it is
+    /// left out where it holds a secret.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] when another job has the ID; [`Error`]. If [`Error::is_ambiguous`], it may be registered.
+    pub async fn register(&self, job: &PreparedJob, source: Option<&str>) -> Result<Registered, Error> {
+        let mut body = json!({ "Job": job.job, "EnforceIndex": true, "JobModifyIndex": 0 });
+        let shown = source.filter(|hcl| job.registration.needs_variable() && hcl.len() <= SUBMISSION_MAX);
+        if let Some(hcl) = shown {
+            body["Submission"] = json!({ "Source": hcl, "Format": "hcl2" });
+        }
+        let response = self.answer(Request::put("/v1/jobs").json(&body), Retry::Yes).await?;
+        if response.is_success() {
+            #[derive(Deserialize)]
+            struct Answer {
+                #[serde(rename = "Warnings", default, deserialize_with = "nullable")]
+                warnings: String,
+            }
+            let Answer { warnings } = response.json()?;
+            return Ok(Registered::Created { warnings });
+        }
+        if !says(&response.body, "job already exists") {
+            return Err(self.error(&response, Right::Capability("submit-job")));
+        }
+        match self.read_meta(&job.name).await? {
+            Some(existing) if is_same_runner(&existing, &job.meta) => Ok(Registered::Already),
+            _ => Err(Error::Taken { name: job.name.clone() }),
+        }
+    }
+
+    /// Tells a job to stop; it stays, dead. One that is not there has stopped.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn stop(&self, name: &str) -> Result<(), Error> {
+        self.deregister(name, false).await
+    }
+
+    /// Removes a job at once; a task of it that is alive runs on until it is killed, so only the dead are purged
+    /// (contract §4). One that is not there is purged.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn purge(&self, name: &str) -> Result<(), Error> {
+        self.deregister(name, true).await
+    }
+
+    async fn deregister(&self, name: &str, purge: bool) -> Result<(), Error> {
+        let request = Request::delete(format!("/v1/job/{}", escape_segment(name)))
+            .query("purge", if purge { "true" } else { "false" });
+        let response = self.answer(request, Retry::Yes).await?;
+        // Two that purge at once: one of them hears that it is gone.
+        if response.is_success() || says(&response.body, "job not found") {
+            return Ok(());
+        }
+        Err(self.error(&response, Right::Capability("submit-job")))
+    }
+
+    /// What Nomad thinks of a job, without registering it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn validate(&self, job: &PreparedJob) -> Result<Validation, Error> {
+        let request = Request::put("/v1/validate/job").json(&json!({ "Job": job.job }));
+        Ok(self.call(request, Retry::Yes, Right::Capability("read-job")).await?.json()?)
+    }
+
+    /// Where Nomad would place a job now; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn plan_job(&self, job: &PreparedJob) -> Result<PlanAnswer, Error> {
+        let path = format!("/v1/job/{}/plan", escape_segment(&job.name));
+        let request = Request::put(path).json(&json!({ "Job": job.job, "Diff": false }));
+        Ok(self.call(request, Retry::Yes, Right::Capability("submit-job")).await?.json()?)
+    }
+
+    /// The Meta JSON of a job; `None` when there is no such job, or it has none of our form.
+    async fn read_meta(&self, name: &str) -> Result<Option<RunnerMeta>, Error> {
+        #[derive(Deserialize)]
+        struct Job {
+            #[serde(rename = "Meta", default, deserialize_with = "nullable")]
+            meta: BTreeMap<String, String>,
+        }
+        let request = Request::get(format!("/v1/job/{}", escape_segment(name))).secret_answer();
+        let response = self.answer(request, Retry::Yes).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !response.is_success() {
+            return Err(self.error(&response, Right::Capability("read-job")));
+        }
+        let job: Job = response.json()?;
+        Ok(job.meta.get(&self.options().meta_key).and_then(|text| serde_json::from_str(text).ok()))
+    }
+}
+
+/// Whether two Metas are of one runner: same instance, cause and attempt; versions and spellings may differ.
+fn is_same_runner(a: &RunnerMeta, b: &RunnerMeta) -> bool {
+    a.instance.is_some()
+        && a.instance == b.instance
+        && a.repo_id == b.repo_id
+        && a.job_id == b.job_id
+        && a.attempt == b.attempt
+}
+
+/// The line that a parser's message is about: `… input.hcl:LINE,…`.
+fn line_of(message: &str) -> Option<usize> {
+    let (_, rest) = message.split_once("input.hcl:")?;
+    rest.split_once(',')?.0.parse().ok()
+}
+
+fn says(body: &[u8], text: &str) -> bool {
+    String::from_utf8_lossy(body).contains(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parsers_message_names_its_line() {
+        assert_eq!(line_of("Failed to parse job: input.hcl:2,10-3,1: Invalid expression"), Some(2));
+        assert_eq!(line_of("Failed to parse job: <nil>: Unset variable \"v\""), None);
+        assert_eq!(line_of("Job spec is empty"), None);
+    }
+
+    #[test]
+    fn one_runner_has_one_cause_and_attempt() {
+        let meta = RunnerMeta {
+            instance: Some("i".into()),
+            job_id: Some(1),
+            attempt: Some(1),
+            ..Default::default()
+        };
+        assert!(is_same_runner(&meta, &RunnerMeta { version: "other".into(), ..meta.clone() }));
+        assert!(!is_same_runner(&meta, &RunnerMeta { attempt: Some(2), ..meta.clone() }));
+        assert!(!is_same_runner(&RunnerMeta::default(), &RunnerMeta::default()));
+    }
+}

@@ -1,0 +1,183 @@
+//! What Nomad says of our runners, in three requests whatever their number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::http::Request;
+use crate::model::{Blocked, NomadView, Ownership, Runner, RunnerMeta, Timestamp};
+
+use super::allocations::{blocked, classify};
+use super::api::Nomad;
+use super::error::{Error, Right};
+use super::wire::{AllocationStub, Evaluation, JobStub};
+
+impl Nomad {
+    /// Our runners and variables. Three requests: jobs, allocations, variables. Without a job of ours the instance
+    /// takes the allocations' place, which tells an empty namespace from one that does not exist. The blocked
+    /// evaluations come only while a job of ours has no allocation; the instance now and then besides.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is then known of any runner.
+    pub async fn observe(&self) -> Result<NomadView, Error> {
+        let prefix = format!("{}-", self.options().prefix);
+        let (jobs, mut now) = self.jobs(&prefix).await?;
+        let instance = match self.known_instance() {
+            Some(instance) if jobs.iter().any(|job| job.is_of(&instance)) => instance,
+            _ => self.confirm_instance().await?,
+        };
+        let jobs: Vec<OurJob> = jobs.into_iter().filter_map(|job| job.owned_by(&instance)).collect();
+        let mut allocations = Vec::new();
+        if !jobs.is_empty() {
+            (allocations, now) = self.allocations(&prefix).await?;
+        }
+        let variables = self.variables(&prefix).await?;
+        let by_job = group(&allocations);
+        let unplaced =
+            jobs.iter().any(|job| !by_job.contains_key(job.stub.id.as_str()) && !job.stub.is_over());
+        let mut reasons = if unplaced { self.blocked(&prefix).await? } else { BTreeMap::new() };
+        let runners = jobs.into_iter().map(|job| {
+            let allocations = by_job.get(job.stub.id.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let has_variable = variables.contains(&job.stub.id);
+            let reason = reasons.remove(&job.stub.id);
+            classify(&job.stub, job.ownership, job.meta, allocations, has_variable, reason)
+        });
+        Ok(NomadView { now: now.ok_or_else(no_date)?, instance, runners: runners.collect(), variables })
+    }
+
+    /// One runner as it is now, with the servers' clock; `None` when there is no such job of ours. For what is done
+    /// only if nothing has changed since the pass looked.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn read_runner(&self, name: &str) -> Result<Option<Runner>, Error> {
+        let instance = self.instance().await?;
+        let (jobs, _) = self.jobs(name).await?;
+        let job = jobs.into_iter().find(|job| job.id == name).and_then(|job| job.owned_by(&instance));
+        let Some(job) = job else { return Ok(None) };
+        let (allocations, _) = self.allocations(name).await?;
+        let has_variable = self.variables(name).await?.contains(name);
+        let allocations = group(&allocations).remove(name).unwrap_or_default();
+        Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, has_variable, None)))
+    }
+
+    /// The jobs whose ID begins so, with the keys of ours in their Meta.
+    async fn jobs(&self, prefix: &str) -> Result<(Vec<ReadJob>, Option<Timestamp>), Error> {
+        let request = Request::get("/v1/jobs").query("prefix", prefix).query("meta", "true");
+        let (stubs, now) = self.list::<JobStub>(request, Right::Capability("list-jobs")).await?;
+        let key = &self.options().meta_key;
+        let read = |mut stub: JobStub| {
+            let text = stub.meta.remove(key)?;
+            stub.meta.clear();
+            let meta = serde_json::from_str(&text).ok()?;
+            // Children of a job that launches others have its Meta: they are no runners of ours.
+            let is_plain = stub.parent_id.is_empty() && !stub.periodic && !stub.parameterized_job;
+            // The contract's prefix is a search; the rule that everything else is foreign is ours.
+            (is_plain && stub.id.starts_with(prefix)).then_some(ReadJob { id: stub.id.clone(), stub, meta })
+        };
+        Ok((stubs.into_iter().filter_map(read).collect(), now))
+    }
+
+    async fn allocations(&self, prefix: &str) -> Result<(Vec<AllocationStub>, Option<Timestamp>), Error> {
+        let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
+        let request = Request::get("/v1/allocations").query("filter", &filter);
+        self.list(request, Right::Capability("read-job")).await
+    }
+
+    /// Why our jobs that wait are not placed, by job.
+    async fn blocked(&self, prefix: &str) -> Result<BTreeMap<String, Blocked>, Error> {
+        let pattern = escape_pattern(prefix);
+        let filter = format!("Status == \"blocked\" and JobID matches \"^{pattern}\"");
+        let request = Request::get("/v1/evaluations").query("filter", &filter);
+        let (mut evaluations, _) = self.list::<Evaluation>(request, Right::Capability("read-job")).await?;
+        evaluations.sort_by_key(|evaluation| evaluation.modify_index);
+        let reasons = evaluations.into_iter().filter_map(|evaluation| {
+            let reason = blocked(&evaluation)?;
+            Some((evaluation.job_id, reason))
+        });
+        Ok(reasons.collect())
+    }
+
+    /// The job IDs that a variable `nomad/jobs/ID` exists for and that begin so. A token without the right to list
+    /// them is answered with an empty list (contract §7).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn variables(&self, prefix: &str) -> Result<BTreeSet<String>, Error> {
+        let request = Request::get("/v1/vars").query("prefix", &format!("nomad/jobs/{prefix}"));
+        let right = Right::Variables { path: "nomad/jobs/PREFIX-*", capability: "list" };
+        let (stubs, _) = self.list::<super::wire::VariableStub>(request, right).await?;
+        let names = stubs.into_iter().filter_map(|stub| {
+            // A path that goes on names a group or a task, and is somebody else's.
+            let name = stub.path.strip_prefix("nomad/jobs/")?;
+            (!name.contains('/')).then(|| name.to_owned())
+        });
+        Ok(names.collect())
+    }
+}
+
+/// A job with our prefix whose Meta holds JSON of our form.
+struct ReadJob {
+    id: String,
+    stub: JobStub,
+    meta: RunnerMeta,
+}
+
+/// A runner's job: of this instance, or of nomadtools.
+struct OurJob {
+    stub: JobStub,
+    meta: RunnerMeta,
+    ownership: Ownership,
+}
+
+impl ReadJob {
+    fn is_of(&self, instance: &str) -> bool {
+        self.meta.instance.as_deref() == Some(instance)
+    }
+
+    /// `None` for another instance's.
+    fn owned_by(self, instance: &str) -> Option<OurJob> {
+        let ownership = match &self.meta.instance {
+            None => Ownership::Nomadtools,
+            Some(_) if self.is_of(instance) => Ownership::Ours,
+            Some(_) => return None,
+        };
+        Some(OurJob { stub: self.stub, meta: self.meta, ownership })
+    }
+}
+
+impl JobStub {
+    /// Whether it waits for no allocation any more.
+    fn is_over(&self) -> bool {
+        self.stop || self.status == "dead"
+    }
+}
+
+/// Allocations by job.
+fn group(allocations: &[AllocationStub]) -> BTreeMap<&str, Vec<&AllocationStub>> {
+    let mut by_job: BTreeMap<&str, Vec<&AllocationStub>> = BTreeMap::new();
+    for allocation in allocations {
+        by_job.entry(allocation.job_id.as_str()).or_default().push(allocation);
+    }
+    by_job
+}
+
+/// A text as a regular expression inside a filter's quoted string: what is not plain is matched as a class of one.
+fn escape_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+            pattern.push(c);
+        } else {
+            // Neither a quote nor a backslash may stand in the filter's string.
+            pattern.push_str("[^a-zA-Z0-9_-]");
+        }
+    }
+    pattern
+}
+
+fn no_date() -> Error {
+    Error::Setup("Nomad's answers have no Date header: ages cannot be told".to_owned())
+}
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

@@ -1,0 +1,223 @@
+//! Where Nomad is and who we are to it (contract §7).
+
+use std::path::PathBuf;
+
+use rand::{Rng, RngExt};
+
+use crate::http::{self, Endpoint, TlsOptions};
+use crate::secret::Secret;
+
+use super::error::Error;
+
+/// The nomad CLI's default.
+const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";
+
+/// Where Nomad is, who we are, and which jobs are ours.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// NOMAD_ADDR, or the task API's socket.
+    pub address: Endpoint,
+    /// NOMAD_TOKEN.
+    pub token: Option<Secret>,
+    /// Holds the token of a workload identity, which Nomad may renew: used when there is no `token`, and read again
+    /// when Nomad refuses the token.
+    pub token_file: Option<PathBuf>,
+    /// The namespace of our jobs.
+    pub namespace: String,
+    /// NOMAD_REGION; the agent's own when there is none.
+    pub region: Option<String>,
+    /// NOMAD_HTTP_AUTH, `user:password` for a proxy before Nomad.
+    pub http_auth: Option<Secret>,
+    /// The certificates.
+    pub tls: TlsOptions,
+    /// The first part of our jobs' IDs; a dash follows it.
+    pub prefix: String,
+    /// The Meta key that holds our JSON.
+    pub meta_key: String,
+    /// The seed of the retries' jitter.
+    pub seed: u64,
+}
+
+impl Options {
+    /// Options for an address, without a token.
+    pub fn new(
+        address: Endpoint,
+        namespace: impl Into<String>,
+        prefix: impl Into<String>,
+        meta_key: impl Into<String>,
+    ) -> Self {
+        Options {
+            address,
+            token: None,
+            token_file: None,
+            namespace: namespace.into(),
+            region: None,
+            http_auth: None,
+            tls: TlsOptions::default(),
+            prefix: prefix.into(),
+            meta_key: meta_key.into(),
+            seed: 0,
+        }
+    }
+
+    /// What the environment says, as the nomad CLI reads it; inside a Nomad task and without NOMAD_ADDR it is the
+    /// task API with the task's workload identity. Namespace, prefix and Meta key are the configuration's.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when a variable has a value that is of no use.
+    pub fn from_env(
+        lookup: impl Fn(&str) -> Option<String>,
+        namespace: impl Into<String>,
+        prefix: impl Into<String>,
+        meta_key: impl Into<String>,
+    ) -> Result<Self, Error> {
+        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let secrets_dir = lookup("NOMAD_SECRETS_DIR").map(PathBuf::from);
+        let socket = || {
+            let given = lookup("NOMAD_UNIX_ADDR").map(|address| match address.strip_prefix("unix://") {
+                Some(path) => PathBuf::from(path),
+                None => PathBuf::from(&address),
+            });
+            given.or_else(|| secrets_dir.as_ref().map(|dir| dir.join("api.sock")))
+        };
+        let (address, task_api) = match (lookup("NOMAD_ADDR"), socket()) {
+            (Some(address), _) => (named("NOMAD_ADDR", Endpoint::parse(&address))?, false),
+            (None, Some(path)) => (Endpoint::Unix(path), true),
+            (None, None) => (named("NOMAD_ADDR", Endpoint::parse(DEFAULT_ADDRESS))?, false),
+        };
+        let token = lookup("NOMAD_TOKEN").map(Secret::new);
+        let token_file =
+            secrets_dir.map(|dir| dir.join("nomad_token")).filter(|_| task_api || token.is_none());
+        let http_auth = lookup("NOMAD_HTTP_AUTH").map(Secret::new);
+        if http_auth.as_ref().is_some_and(|auth| !auth.expose().contains(':')) {
+            return Err(Error::Setup("NOMAD_HTTP_AUTH: write user:password".to_owned()));
+        }
+        let ca_files: Vec<PathBuf> = lookup("NOMAD_CACERT").map(PathBuf::from).into_iter().collect();
+        let ca_dirs: Vec<PathBuf> = lookup("NOMAD_CAPATH").map(PathBuf::from).into_iter().collect();
+        let tls = TlsOptions {
+            only_given_authorities: !(ca_files.is_empty() && ca_dirs.is_empty()),
+            ca_files,
+            ca_dirs,
+            client_certificate: lookup("NOMAD_CLIENT_CERT").map(PathBuf::from),
+            client_key: lookup("NOMAD_CLIENT_KEY").map(PathBuf::from),
+            server_name: lookup("NOMAD_TLS_SERVER_NAME"),
+            skip_verify: match lookup("NOMAD_SKIP_VERIFY") {
+                None => false,
+                Some(text) => boolean(&text).ok_or_else(|| {
+                    Error::Setup(format!("NOMAD_SKIP_VERIFY: {text:?} is neither true nor false"))
+                })?,
+            },
+        };
+        Ok(Options {
+            token,
+            token_file,
+            region: lookup("NOMAD_REGION"),
+            http_auth,
+            tls,
+            ..Options::new(address, namespace, prefix, meta_key)
+        })
+    }
+
+    /// The token to begin with: the given one, else the file's.
+    pub(super) fn first_token(&self) -> Option<Secret> {
+        self.token.clone().or_else(|| self.read_token_file())
+    }
+
+    /// The token file's content. It is small and local: reading it blocks no longer than a line of log does.
+    pub(super) fn read_token_file(&self) -> Option<Secret> {
+        let text = std::fs::read_to_string(self.token_file.as_ref()?).ok()?;
+        let text = text.trim();
+        (!text.is_empty()).then(|| Secret::new(text))
+    }
+}
+
+/// A random ID for an instance: 26 letters and digits, 130 bits.
+pub fn instance_id(random: &mut impl Rng) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    (0..26).map(|_| char::from(ALPHABET[usize::from(random.random::<u8>() % 32)])).collect()
+}
+
+fn named<T>(variable: &str, result: Result<T, http::Error>) -> Result<T, Error> {
+    result.map_err(|error| Error::Setup(format!("{variable}: {error}")))
+}
+
+/// Go's spellings of a boolean, which the nomad CLI takes.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(pairs: &[(&str, &str)]) -> Result<Options, Error> {
+        let lookup =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Options::from_env(lookup, "ns", "ghr", "runner")
+    }
+
+    #[test]
+    fn without_anything_the_local_agent_is_asked() {
+        let options = from(&[]).unwrap();
+        assert_eq!(format!("{:?}", options.address), "Endpoint(http://127.0.0.1:4646)");
+        assert!(options.token.is_none() && options.token_file.is_none());
+        assert!(!options.tls.only_given_authorities);
+    }
+
+    #[test]
+    fn inside_a_task_the_task_api_is_asked_with_the_workload_identity() {
+        let options = from(&[("NOMAD_SECRETS_DIR", "/secrets"), ("NOMAD_TOKEN", "identity")]).unwrap();
+        assert!(
+            matches!(&options.address, Endpoint::Unix(path) if path == std::path::Path::new("/secrets/api.sock"))
+        );
+        assert_eq!(options.token_file, Some(PathBuf::from("/secrets/nomad_token")));
+        assert_eq!(options.token.unwrap().expose(), "identity");
+    }
+
+    #[test]
+    fn a_given_unix_address_goes_before_the_secrets_directory_in_both_spellings() {
+        for address in ["unix:///other/api.sock", "/other/api.sock"] {
+            let options = from(&[("NOMAD_SECRETS_DIR", "/secrets"), ("NOMAD_UNIX_ADDR", address)]).unwrap();
+            assert!(
+                matches!(&options.address, Endpoint::Unix(path) if path == std::path::Path::new("/other/api.sock"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_given_address_and_token_go_before_the_tasks_own() {
+        let options = from(&[
+            ("NOMAD_SECRETS_DIR", "/secrets"),
+            ("NOMAD_ADDR", "https://nomad:4646"),
+            ("NOMAD_TOKEN", "mine"),
+            ("NOMAD_CACERT", "/ca.pem"),
+            ("NOMAD_SKIP_VERIFY", "1"),
+            ("NOMAD_REGION", "eu"),
+        ])
+        .unwrap();
+        assert_eq!(format!("{:?}", options.address), "Endpoint(https://nomad:4646)");
+        assert_eq!(options.token_file, None);
+        assert!(options.tls.skip_verify && options.tls.only_given_authorities);
+        assert_eq!(options.region.as_deref(), Some("eu"));
+    }
+
+    #[test]
+    fn useless_values_are_named() {
+        for (variable, value) in
+            [("NOMAD_ADDR", "nomad:4646"), ("NOMAD_SKIP_VERIFY", "maybe"), ("NOMAD_HTTP_AUTH", "user")]
+        {
+            let error = from(&[(variable, value)]).unwrap_err().to_string();
+            assert!(error.contains(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let options = from(&[("NOMAD_TOKEN", "hidden"), ("NOMAD_HTTP_AUTH", "hidden:hidden")]).unwrap();
+        assert!(!format!("{options:?}").contains("hidden"));
+    }
+}

@@ -1,0 +1,216 @@
+//! A parsed job becomes a runner's job. Pure; nothing in it is trusted, whatever the template and labels made of it.
+
+use serde_json::{Map, Value, json};
+
+use crate::model::{Registration, RunnerMeta};
+
+use super::error::Error;
+use super::options::Options;
+
+/// The most of CPU (MHz), cores, memory and disk (MB) that a job may ask for. Far more than any machine has, far less
+/// than what overflows Nomad's scheduler, which places such jobs anywhere.
+pub const RESOURCE_MAX: i64 = 10_000_000;
+
+/// The longest job ID: with `nomad/jobs/` before it, it is a variable's path of at most 128 (contract §8).
+const NAME_MAX: usize = 117;
+
+/// How long a runner's disconnected node may be away before Nomad replaces the runner: 24 h in nanoseconds. A job
+/// on GitHub's side is given up long before; without it Nomad kills the runner when its node comes back.
+const LOST_AFTER: i64 = 24 * 60 * 60 * 1_000_000_000;
+
+/// A job that is ready to be registered. No `Debug`: in `access_token` mode it holds the token.
+#[derive(Clone)]
+pub struct PreparedJob {
+    pub(super) name: String,
+    pub(super) meta: RunnerMeta,
+    pub(super) registration: Registration,
+    pub(super) job: Value,
+}
+
+impl PreparedJob {
+    /// The job's ID.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The job as Nomad's API takes it.
+    pub fn job(&self) -> &Value {
+        &self.job
+    }
+}
+
+/// A template's text that is a job in the API's JSON (`{"Job": …}` or the bare job), which needs no parsing. `None`
+/// for HCL, also for HCL in its JSON form (`{"job": …}`).
+///
+/// # Errors
+/// [`Error::Job`] when it begins like JSON and is not.
+pub fn job_from_json(text: &str) -> Result<Option<Value>, Error> {
+    if !text.trim_start().starts_with('{') {
+        return Ok(None);
+    }
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        // The error's own text may quote the rendered job.
+        Error::Job(format!(
+            "it begins like JSON and is not JSON, at line {} column {}",
+            error.line(),
+            error.column()
+        ))
+    })?;
+    let Value::Object(mut object) = value else { return Ok(None) };
+    if let Some(job @ Value::Object(_)) = object.remove("Job") {
+        return Ok(Some(job));
+    }
+    let is_job = ["ID", "Name", "TaskGroups"].iter().any(|key| object.contains_key(*key));
+    Ok(is_job.then_some(Value::Object(object)))
+}
+
+/// Makes a parsed job the job of one runner: its ID, Name, Namespace, Region and Meta; type batch, count 1; for
+/// registrations that work once only, no restart, no rescheduling, and no replacement for 24 h when the node is not
+/// heard of.
+///
+/// # Errors
+/// [`Error::Job`] when it cannot be a runner: another type, periodic, a resource out of bounds.
+pub fn prepare(
+    job: Value,
+    options: &Options,
+    meta: RunnerMeta,
+    name: &str,
+    registration: Registration,
+) -> Result<PreparedJob, Error> {
+    let Value::Object(mut job) = job else { return Err(unfit("it is not a JSON object")) };
+    check_name(name, &options.prefix)?;
+    for key in ["Periodic", "ParameterizedJob", "Multiregion"] {
+        if job.get(key).is_some_and(|value| !value.is_null()) {
+            return Err(unfit(&format!("{key} has no place in it: a runner runs once, here and now")));
+        }
+    }
+    match job.get("Type").and_then(Value::as_str).unwrap_or_default() {
+        "" | "batch" => {}
+        other => {
+            return Err(unfit(&format!("its type is {other:?}; write type = \"batch\": a runner ends")));
+        }
+    }
+    let text = serde_json::to_string(&meta).map_err(|error| unfit(&format!("its Meta: {error}")))?;
+    object(&mut job, "Meta")?.insert(options.meta_key.clone(), Value::String(text));
+    job.insert("ID".to_owned(), json!(name));
+    job.insert("Name".to_owned(), json!(name));
+    job.insert("Namespace".to_owned(), json!(options.namespace));
+    job.insert("Type".to_owned(), json!("batch"));
+    if let Some(region) = &options.region {
+        job.insert("Region".to_owned(), json!(region));
+    }
+    let groups = match job.get_mut("TaskGroups") {
+        Some(Value::Array(groups)) if !groups.is_empty() => groups,
+        _ => return Err(unfit("it has no group")),
+    };
+    if registration.needs_variable() && groups.len() > 1 {
+        return Err(unfit("it has several groups; one runner is one group"));
+    }
+    for group in groups {
+        let Value::Object(group) = group else { return Err(unfit("a group is not a JSON object")) };
+        check_resources(group)?;
+        group.insert("Count".to_owned(), json!(1));
+        if registration.needs_variable() {
+            run_once(group)?;
+        }
+    }
+    Ok(PreparedJob { name: name.to_owned(), meta, registration, job: Value::Object(job) })
+}
+
+/// A used registration cannot be used again: no restart, no rescheduling, no replacement.
+fn run_once(group: &mut Map<String, Value>) -> Result<(), Error> {
+    no_restarts(group)?;
+    let reschedule = object(group, "ReschedulePolicy")?;
+    reschedule.insert("Attempts".to_owned(), json!(0));
+    reschedule.insert("Unlimited".to_owned(), json!(false));
+    // These three are what `disconnect` replaces; Nomad takes no job with both.
+    for key in ["MaxClientDisconnect", "StopAfterClientDisconnect", "PreventRescheduleOnLost"] {
+        group.remove(key);
+    }
+    let disconnect = object(group, "Disconnect")?;
+    disconnect.remove("StopOnClientAfter");
+    disconnect.insert("LostAfter".to_owned(), json!(LOST_AFTER));
+    disconnect.insert("Replace".to_owned(), json!(false));
+    for task in tasks(group)? {
+        // A task without a policy of its own has its group's.
+        if task.get("RestartPolicy").is_some_and(|policy| !policy.is_null()) {
+            no_restarts(task)?;
+        }
+    }
+    Ok(())
+}
+
+fn no_restarts(owner: &mut Map<String, Value>) -> Result<(), Error> {
+    let restart = object(owner, "RestartPolicy")?;
+    restart.insert("Attempts".to_owned(), json!(0));
+    restart.insert("Mode".to_owned(), json!("fail"));
+    Ok(())
+}
+
+fn check_resources(group: &mut Map<String, Value>) -> Result<(), Error> {
+    if let Some(disk) = group.get("EphemeralDisk") {
+        check_amount("group's ephemeral_disk size", disk.get("SizeMB"))?;
+    }
+    for task in tasks(group)? {
+        let name = task.get("Name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let Some(resources) = task.get("Resources") else { continue };
+        for (key, what) in [
+            ("CPU", "cpu"),
+            ("Cores", "cores"),
+            ("MemoryMB", "memory"),
+            ("MemoryMaxMB", "memory_max"),
+            ("DiskMB", "disk"),
+        ] {
+            check_amount(&format!("task {name:?}'s {what}"), resources.get(key))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_amount(what: &str, amount: Option<&Value>) -> Result<(), Error> {
+    match amount {
+        None | Some(Value::Null) => Ok(()),
+        Some(amount) if amount.as_i64().is_some_and(|amount| (0..=RESOURCE_MAX).contains(&amount)) => Ok(()),
+        Some(amount) => Err(unfit(&format!("the {what} is {amount}, not a number from 0 to {RESOURCE_MAX}"))),
+    }
+}
+
+fn check_name(name: &str, prefix: &str) -> Result<(), Error> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let ours = name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'));
+    if ours && name.len() <= NAME_MAX && name.chars().all(valid) {
+        Ok(())
+    } else {
+        Err(unfit(&format!(
+            "{name:?} is no name for it: PREFIX-…, at most {NAME_MAX} letters, digits, dashes and underscores"
+        )))
+    }
+}
+
+fn tasks(group: &mut Map<String, Value>) -> Result<Vec<&mut Map<String, Value>>, Error> {
+    match group.get_mut("Tasks") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(tasks)) => tasks
+            .iter_mut()
+            .map(|task| task.as_object_mut().ok_or_else(|| unfit("a task is not a JSON object")))
+            .collect(),
+        Some(_) => Err(unfit("its Tasks are not a list")),
+    }
+}
+
+/// The object under a key, made where there is none.
+fn object<'a>(owner: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Map<String, Value>, Error> {
+    let value = owner.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut().ok_or_else(|| unfit(&format!("its {key} is not a JSON object")))
+}
+
+fn unfit(why: &str) -> Error {
+    Error::Job(why.to_owned())
+}
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

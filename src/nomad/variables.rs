@@ -1,0 +1,155 @@
+//! Nomad's variables: a runner's secret, and the instance's ID (contract §8).
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::http::{Request, StatusCode, escape_segment};
+use crate::secret::Secret;
+
+use super::api::{KnownInstance, Nomad, Retry};
+use super::error::{Error, Right};
+use super::wire::Variable;
+
+/// What a runner's variable holds, by key.
+pub type CredentialItems = BTreeMap<String, Secret>;
+
+/// How often the instance's variable is looked at although jobs bear its ID: somebody may have deleted it, and a
+/// restart would then take another ID and never touch these jobs again.
+const CONFIRM_EVERY: Duration = Duration::from_secs(300);
+
+/// What a write with cas 0 came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The variable holds what was to be written.
+    Written,
+    /// It existed, with other content.
+    Exists,
+}
+
+impl Nomad {
+    /// Writes the variable `nomad/jobs/NAME` if there is none, which releases the task that waits for it. Sending
+    /// again after a lost answer is harmless: the same content is [`Written::Written`].
+    ///
+    /// # Errors
+    /// [`Error`]; if [`Error::is_ambiguous`], the variable may have been written.
+    pub async fn put_variable(&self, name: &str, items: &CredentialItems) -> Result<Written, Error> {
+        let plain: BTreeMap<&str, &str> =
+            items.iter().map(|(key, secret)| (key.as_str(), secret.expose())).collect();
+        let right = Right::Variables { path: "nomad/jobs/PREFIX-*", capability: "write" };
+        self.create_variable(&job_path(name), &plain, right).await
+    }
+
+    /// Deletes the variable `nomad/jobs/NAME`; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete_variable(&self, name: &str) -> Result<(), Error> {
+        let right = Right::Variables { path: "nomad/jobs/PREFIX-*", capability: "destroy" };
+        let request = Request::delete(job_path(name));
+        let response = self.answer(request, Retry::Yes).await?;
+        if response.is_success() || response.status == StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        Err(self.error(&response, right))
+    }
+
+    /// The instance's ID, as it was read last; reads or creates the variable where it was not read yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn instance(&self) -> Result<String, Error> {
+        match self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(known) => Ok(known.id),
+            None => self.confirm_instance().await,
+        }
+    }
+
+    /// The instance's ID if it was read a short while ago.
+    pub(super) fn known_instance(&self) -> Option<String> {
+        let known = self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        (known.confirmed_at.elapsed() < CONFIRM_EVERY).then_some(known.id)
+    }
+
+    /// Reads the variable `githubrunner/PREFIX/instance`. Where there is none it is created: with the ID known
+    /// before (a development agent that restarted empty, a variable deleted by hand), else with the new one. Says
+    /// whether the namespace exists, which no list does.
+    pub(super) async fn confirm_instance(&self) -> Result<String, Error> {
+        let path = format!("/v1/var/githubrunner/{}/instance", escape_segment(&self.options().prefix));
+        let right = |capability| Right::Variables { path: "githubrunner/*", capability };
+        let known = self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let candidate = known.map_or_else(|| self.0.new_instance.clone(), |known| known.id);
+        // The second round is for a lost race; nobody deletes what was just created.
+        for _ in 0..2 {
+            let response = self.answer(Request::get(path.clone()), Retry::Yes).await?;
+            let id = if response.is_success() {
+                let variable: Variable = response.json()?;
+                variable.items.get("id").cloned().ok_or_else(|| no_id(&path))?
+            } else if response.status == StatusCode::NOT_FOUND {
+                self.check_namespace().await?;
+                let items = BTreeMap::from([("id", candidate.as_str())]);
+                match self.create_variable(&path, &items, right("write")).await? {
+                    Written::Written => candidate.clone(),
+                    Written::Exists => continue,
+                }
+            } else {
+                return Err(self.error(&response, right("read")));
+            };
+            let confirmed = KnownInstance { id: id.clone(), confirmed_at: Instant::now() };
+            *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
+            return Ok(id);
+        }
+        Err(Error::Setup(format!("{path} comes and goes: another program writes it")))
+    }
+
+    /// Whether our namespace exists.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceMissing`] when it does not.
+    pub async fn check_namespace(&self) -> Result<(), Error> {
+        let namespace = &self.options().namespace;
+        let request = Request::get(format!("/v1/namespace/{}", escape_segment(namespace)));
+        let response = self.answer(request, Retry::Yes).await?;
+        match response.status {
+            StatusCode::NOT_FOUND => Err(Error::NamespaceMissing { namespace: namespace.clone() }),
+            status if status.is_success() => Ok(()),
+            // Any capability in the namespace is enough to read it.
+            _ => Err(self.error(&response, Right::Capability("list-jobs"))),
+        }
+    }
+
+    async fn create_variable(
+        &self,
+        path: &str,
+        items: &BTreeMap<&str, &str>,
+        right: Right,
+    ) -> Result<Written, Error> {
+        let request = Request::put(path).query("cas", "0").json(&json!({ "Items": items })).secret_answer();
+        let response = self.answer(request, Retry::Yes).await?;
+        if response.is_success() {
+            return Ok(Written::Written);
+        }
+        if response.status != StatusCode::CONFLICT {
+            return Err(self.error(&response, right));
+        }
+        // A conflict's body is the variable that is there, for those who may read it: it is never quoted. With our
+        // own content it is the answer to an attempt whose first answer got lost.
+        let existing: Variable = serde_json::from_slice(&response.body).unwrap_or_default();
+        let existing: BTreeMap<&str, &str> =
+            existing.items.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Ok(if existing == *items { Written::Written } else { Written::Exists })
+    }
+}
+
+fn job_path(name: &str) -> String {
+    format!("/v1/var/nomad/jobs/{}", escape_segment(name))
+}
+
+fn no_id(path: &str) -> Error {
+    Error::Setup(format!(
+        "{path} has no item \"id\": another program wrote it; delete it with nomad var purge"
+    ))
+}
