@@ -1,1 +1,71 @@
-//! To come.
+//! The planner: from what is seen to what is to be done. Synchronous, without IO, clock or randomness.
+//!
+//! The rules, each in its file:
+//!
+//! - `survey`: demand and supply of each group, who is busy, who is idle.
+//! - `stop`: surplus, unregistered and lost runners, and making room.
+//! - `start`: what is missing, whose turn it is, caps, attempts.
+//! - `tidy`: secrets for the waiting, look-ups, and what the dead leave behind.
+//!
+//! Unseen is not zero: what could not be listed in this pass neither starts nor stops.
+
+mod policy;
+mod start;
+mod stop;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod tidy;
+
+use std::collections::BTreeSet;
+
+pub use policy::Policy;
+
+use crate::model::{Action, Hold, HoldReason, Moment, Observation, Plan, Subject};
+use survey::Survey;
+
+/// What to do about `observation`, and what deliberately not to do. `now` is only compared with what the
+/// observation's memory holds.
+pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
+    let Some(nomad) = &observation.nomad else {
+        let hold = Hold { subject: Subject::Nomad, reason: HoldReason::NomadUnseen };
+        return Plan { holds: vec![hold], ..Plan::default() };
+    };
+    let survey = Survey::new(observation, nomad, policy, now);
+    let mut draft = Draft { holds: survey.holds.clone(), ..Draft::default() };
+
+    let surplus = stop::surplus(&survey, &mut draft);
+    stop::lost(&survey, &mut draft);
+    stop::unregistered(&survey, &mut draft);
+    stop::gone(&survey, &mut draft);
+    let held = start::starts(&survey, &mut draft);
+    stop::make_room(&survey, &surplus, &held, &mut draft);
+    tidy::mints(&survey, &mut draft);
+    tidy::look_ups(&survey, &mut draft);
+    tidy::clean_ups(&survey, &mut draft);
+    tidy::purges(&survey, &mut draft);
+    tidy::explain(&survey, &mut draft);
+
+    // What is stopped needs no word on why it would stay.
+    draft
+        .holds
+        .retain(|hold| !matches!(&hold.subject, Subject::Runner { name } if draft.stopping.contains(name)));
+    draft.holds.sort();
+    draft.holds.dedup();
+    Plan { actions: draft.actions, holds: draft.holds, surplus }
+}
+
+/// The plan while it is made.
+#[derive(Default)]
+struct Draft {
+    actions: Vec<Action>,
+    holds: Vec<Hold>,
+    /// The runners it stops.
+    stopping: BTreeSet<String>,
+}
+
+impl Draft {
+    fn hold_runner(&mut self, name: &str, reason: HoldReason) {
+        self.holds.push(Hold { subject: Subject::Runner { name: name.to_owned() }, reason });
+    }
+}

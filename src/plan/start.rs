@@ -1,0 +1,189 @@
+//! What is missing, whose turn it is, and what the caps allow.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Draft,
+    survey::{Group, Survey, oldest_first},
+};
+use crate::model::{
+    Action, Cap, GroupKey, Hold, HoldReason, Labels, Listing, RepositoryId, RepositoryView, Runner,
+    RunnerState, Start, StartReason, Subject, WorkflowJob, age, runner_name,
+};
+
+/// Attempt 2 waits so long after the death of attempt 1, and each next one twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+
+/// No attempt waits longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// A start that a cap holds back.
+pub(super) struct Held {
+    pub repository: RepositoryId,
+    /// The GitHub job, for people.
+    pub job: String,
+    /// How long the job has been queued.
+    pub age: Duration,
+    pub cap: Cap,
+}
+
+/// A job that wants a runner of its own.
+struct Candidate<'a> {
+    job: &'a WorkflowJob,
+    key: &'a GroupKey,
+    group: &'a Group<'a>,
+}
+
+/// A repository's place in the queue for places.
+struct Turn<'a> {
+    view: &'a RepositoryView,
+    github_now: Timestamp,
+    live: usize,
+    last_start: Option<Timestamp>,
+    candidates: VecDeque<Candidate<'a>>,
+}
+
+/// Starts for what is missing. Gives what a cap holds back.
+pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
+    let mut turns = turns(survey, draft);
+    let mut live_all = survey.runners.values().filter(|runner| runner.is_live()).count();
+    let mut started: BTreeMap<&GroupKey, usize> = BTreeMap::new();
+    let mut held = Vec::new();
+    while let Some(turn) = turns
+        .values_mut()
+        .filter(|turn| !turn.candidates.is_empty())
+        // Just started counts as the latest of all.
+        .min_by_key(|turn| (turn.live, turn.last_start, turn.candidates.front().map(|c| oldest_first(c.job))))
+    {
+        let Some(Candidate { job, key, group }) = turn.candidates.pop_front() else { break };
+        let started_here = started.entry(key).or_default();
+        let caps = [
+            (Cap::All, survey.policy.max_runners, live_all),
+            (Cap::Repository, survey.policy.max_runners_per_repository, turn.live),
+            (Cap::Group, survey.policy.max_runners_per_group, group.live + *started_here),
+        ];
+        let reached =
+            caps.into_iter().find_map(|(cap, limit, live)| Some((cap, limit.filter(|l| live >= *l)?)));
+        if let Some((cap, limit)) = reached {
+            draft
+                .holds
+                .push(Hold { subject: subject(turn.view, job), reason: HoldReason::Cap { cap, limit } });
+            held.push(Held {
+                repository: key.repository,
+                job: format!("{} job {}", turn.view.repository.full_name(), job.id),
+                age: job.created_at.map_or(Duration::ZERO, |at| age(turn.github_now, at)),
+                cap,
+            });
+            continue;
+        }
+        draft.actions.push(Action::Start(start(survey, turn.view, job, &group.labels, group, live_all)));
+        *started_here += 1;
+        live_all += 1;
+        turn.live += 1;
+        turn.last_start = Some(Timestamp::MAX);
+    }
+    held
+}
+
+fn start(
+    survey: &Survey,
+    view: &RepositoryView,
+    job: &WorkflowJob,
+    labels: &Labels,
+    group: &Group,
+    live: usize,
+) -> Start {
+    let attempt = 1 + survey.newest.get(&job.id).and_then(|runner| runner.meta.attempt).unwrap_or(0);
+    let (demand, supply) = (group.demand.len(), group.supply.len());
+    Start {
+        repository: view.repository.clone(),
+        labels: labels.clone(),
+        cause: job.id,
+        attempt,
+        name: runner_name(&survey.policy.prefix, &survey.nomad.instance, &view.repository, job.id, attempt),
+        info: format!("queued={demand} at_hand={supply} live={live} attempt={attempt}"),
+        reason: StartReason::Missing { demand, supply },
+    }
+}
+
+/// The candidates of each freshly listed repository, oldest first, as many as are missing in their groups.
+fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId, Turn<'a>> {
+    let stopping: BTreeSet<GroupKey> = draft
+        .stopping
+        .iter()
+        .filter_map(|name| survey.group_of(survey.runners.get(name.as_str())?))
+        .collect();
+    let mut turns = BTreeMap::new();
+    for (id, view) in survey.repositories {
+        if let Listing::Fresh { now, .. } = view.listing {
+            let candidates = VecDeque::new();
+            turns.insert(*id, Turn { view, github_now: now, live: 0, last_start: None, candidates });
+        }
+    }
+    for runner in survey.runners.values() {
+        if let Some(turn) = survey.repository_id(runner).and_then(|id| turns.get_mut(&id)) {
+            turn.live += usize::from(runner.is_live());
+            turn.last_start = turn.last_start.max(Some(runner.submitted_at));
+        }
+    }
+    for (key, group) in &survey.groups {
+        let Some(turn) = turns.get_mut(&key.repository) else { continue };
+        let missing = group.demand.len().saturating_sub(group.supply.len());
+        let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
+        let group_hold = group_hold(survey, key, &stopping);
+        let mut taken = 0;
+        for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
+            if taken == missing {
+                break;
+            }
+            match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
+                Some(reason) => draft.holds.push(Hold { subject: subject(turn.view, job), reason }),
+                None => {
+                    taken += 1;
+                    turn.candidates.push_back(Candidate { job, key, group });
+                }
+            }
+        }
+    }
+    for turn in turns.values_mut() {
+        turn.candidates.make_contiguous().sort_by_key(|candidate| oldest_first(candidate.job));
+    }
+    turns
+}
+
+/// Why nothing of this group starts now.
+fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) -> Option<HoldReason> {
+    if stopping.contains(key) {
+        return Some(HoldReason::GroupStops);
+    }
+    let backoff = survey.memory.start_backoff.get(key)?;
+    let wait = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())?;
+    Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
+}
+
+/// Why this cause gets no further attempt now: the last one died a short while ago, whatever its exit code.
+fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
+    let newest: &Runner = survey.newest.get(&job.id)?;
+    if newest.state != RunnerState::Dead {
+        return None;
+    }
+    let attempt = newest.meta.attempt.unwrap_or(1);
+    let wait = wait_after(attempt).checked_sub(survey.dead_for(newest)).filter(|wait| !wait.is_zero())?;
+    Some(HoldReason::Attempts { attempt: attempt + 1, wait })
+}
+
+/// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).
+fn wait_after(attempt: u32) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(16);
+    FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT)
+}
+
+fn subject(view: &RepositoryView, job: &WorkflowJob) -> Subject {
+    let labels = Labels::new(job.labels.iter().map(String::as_str)).joined();
+    Subject::Job { repository: view.repository.full_name(), id: job.id, labels }
+}

@@ -1,0 +1,201 @@
+//! Who is let go, and with whose consent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Draft, start::Held, survey::Survey};
+use crate::model::{
+    Action, Cap, Consent, HoldReason, JobStatus, Listing, Ownership, Repository, RepositoryId, Runner,
+    RunnerState, Stop, StopReason, age,
+};
+
+/// A runner that GitHub has not listed for so long is not coming back.
+const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
+
+/// A 404 can be a token's loss of rights for a while: so long is patience enough.
+const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
+
+/// The surplus of each completely listed repository, and Stops for what was surplus before, too.
+pub(super) fn surplus(survey: &Survey, draft: &mut Draft) -> BTreeMap<RepositoryId, BTreeSet<String>> {
+    let mut surplus: BTreeMap<RepositoryId, BTreeSet<String>> = survey
+        .repositories
+        .iter()
+        .filter(|(_, view)| matches!(view.listing, Listing::Fresh { complete: true, .. }))
+        .map(|(id, _)| (*id, BTreeSet::new()))
+        .collect();
+    for (key, group) in &survey.groups {
+        let Some(names) = surplus.get_mut(&key.repository) else { continue };
+        let (demand, supply) = (group.demand.len(), group.supply.len());
+        let mut candidates: Vec<&Runner> =
+            group.supply.iter().copied().filter(|runner| runner.ownership == Ownership::Ours).collect();
+        candidates.sort_by_key(|runner| order_of_leaving(survey, runner));
+        for runner in candidates.into_iter().take(supply.saturating_sub(demand)) {
+            names.insert(runner.name.clone());
+            let reason = StopReason::Surplus { demand, supply };
+            if !was_surplus(survey, key.repository, runner) {
+                draft.hold_runner(&runner.name, HoldReason::SurplusOnce);
+                continue;
+            }
+            match survey.idle(runner) {
+                Some(idle) if !survey.policy.strict => match survey.policy.runner_inactivity_timeout {
+                    Some(timeout) if idle >= timeout => stop(survey, draft, runner, reason),
+                    timeout => draft.hold_runner(&runner.name, HoldReason::Idle { idle, timeout }),
+                },
+                _ => stop(survey, draft, runner, reason),
+            }
+        }
+    }
+    surplus
+}
+
+/// Runners that never started go first, those whose own job is not queued before others, then the
+/// longest idle.
+fn order_of_leaving<'a>(
+    survey: &Survey,
+    runner: &'a Runner,
+) -> (RunnerState, bool, std::cmp::Reverse<Option<Duration>>, &'a str) {
+    let waited_for =
+        runner.meta.job_id.is_some_and(|cause| survey.statuses.get(&cause) == Some(&JobStatus::Queued));
+    (
+        runner.state,
+        waited_for && runner.state != RunnerState::Running,
+        std::cmp::Reverse(survey.idle(runner)),
+        &runner.name,
+    )
+}
+
+fn was_surplus(survey: &Survey, repository: RepositoryId, runner: &Runner) -> bool {
+    survey.memory.surplus.get(&repository).is_some_and(|names| names.contains(&runner.name))
+}
+
+/// A replacement for a lost allocation has a used configuration: it goes with its job.
+pub(super) fn lost(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values() {
+        let alive =
+            !matches!(runner.state, RunnerState::Dead | RunnerState::Stopping | RunnerState::Disconnected);
+        if alive
+            && survey.is_spent(runner)
+            && !survey.is_busy(runner)
+            && survey.listed(runner, false).is_some()
+        {
+            stop(survey, draft, runner, StopReason::Lost);
+        }
+    }
+}
+
+/// Runners that GitHub does not know and no job names.
+pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values() {
+        let (Some(absent), Some(_)) = (survey.absent(runner), survey.idle(runner)) else { continue };
+        if absent >= ABSENT_AT_LEAST && survey.listed(runner, true).is_some() {
+            stop(survey, draft, runner, StopReason::Unregistered { absent });
+        } else {
+            draft.hold_runner(&runner.name, HoldReason::Unregistered { absent });
+        }
+    }
+}
+
+/// Runners of a repository that is gone, if they never started: nothing else can be known of the others.
+pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values() {
+        let Some(view) = survey.view_of(runner) else { continue };
+        let Listing::Gone { since } = view.listing else { continue };
+        let unstarted =
+            matches!(runner.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting);
+        if unstarted && !runner.started && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
+            stop(survey, draft, runner, StopReason::RepositoryGone);
+        }
+    }
+}
+
+/// While something has waited long enough for room, the longest-idle runners that no job needs go, one for
+/// each waiting thing; at a cap, a runner unplaced for as long yields to another repository's start.
+pub(super) fn make_room(
+    survey: &Survey,
+    surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
+    held: &[Held],
+    draft: &mut Draft,
+) {
+    let Some(patience) = survey.policy.pending_to_kill_listening else { return };
+    let patient = |runner: &Runner| age(survey.nomad.now, runner.submitted_at) >= patience;
+    let stopping = draft.stopping.clone();
+    let is_surplus = |runner: &Runner| {
+        surplus.values().any(|names| names.contains(&runner.name)) || stopping.contains(&runner.name)
+    };
+    let unplaced: Vec<&Runner> = survey
+        .runners
+        .values()
+        .copied()
+        .filter(|runner| runner.state == RunnerState::Pending && patient(runner))
+        .collect();
+    // What waits, and whose place would help it: `None` where any would.
+    let mut waiting: Vec<(String, Option<RepositoryId>, Option<RepositoryId>)> = unplaced
+        .iter()
+        .filter(|runner| {
+            runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted) && !is_surplus(runner)
+        })
+        .map(|runner| (runner.name.clone(), None, None))
+        .collect();
+    waiting.extend(held.iter().filter(|held| held.age >= patience).filter_map(|held| match held.cap {
+        Cap::All => Some((held.job.clone(), None, Some(held.repository))),
+        Cap::Repository => Some((held.job.clone(), Some(held.repository), None)),
+        // A group that misses runners has none to spare.
+        Cap::Group => None,
+    }));
+    // Room that is being made already.
+    let leaving = survey.runners.values().filter(|runner| runner.state == RunnerState::Stopping).count()
+        + stopping.len();
+
+    let mut idle: Vec<(&Runner, RepositoryId)> = surplus
+        .iter()
+        .flat_map(|(id, names)| names.iter().map(|name| (survey.runners[name.as_str()], *id)))
+        .filter(|(runner, id)| survey.idle(runner).is_some() && was_surplus(survey, *id, runner))
+        .filter(|(runner, _)| !stopping.contains(&runner.name))
+        .collect();
+    idle.sort_by_key(|(runner, _)| (std::cmp::Reverse(survey.idle(runner)), runner.name.as_str()));
+    let mut yielding: Vec<&Runner> =
+        unplaced.into_iter().filter(|runner| !stopping.contains(&runner.name)).collect();
+    yielding.sort_by_key(|runner| (runner.submitted_at, runner.name.as_str()));
+
+    for (waits, within, start_of) in waiting.into_iter().skip(leaving) {
+        if let Some(at) = idle.iter().position(|(_, id)| within.is_none_or(|within| within == *id)) {
+            let (runner, _) = idle.remove(at);
+            stop(survey, draft, runner, StopReason::MakeRoom { waits });
+        } else if let Some(repository) = start_of {
+            let other = |runner: &&Runner| survey.repository_id(runner) != Some(repository);
+            let may = |runner: &&Runner| other(runner) && survey.listed(runner, false).is_some();
+            if let Some(at) = yielding.iter().position(|runner| may(&runner)) {
+                let runner = yielding.remove(at);
+                stop(survey, draft, runner, StopReason::Yield { waits });
+            }
+        }
+    }
+}
+
+/// Adds the Stop, unless the runner is nomadtools' own, is being stopped already, or a failure is recent.
+fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason) {
+    let Some(view) = survey.view_of(runner) else { return };
+    if runner.ownership != Ownership::Ours || draft.stopping.contains(&runner.name) {
+        return;
+    }
+    if let Some(reason) = survey.backoff(runner) {
+        draft.hold_runner(&runner.name, reason);
+        return;
+    }
+    let repository: Repository = view.repository.clone();
+    let consent = match reason {
+        StopReason::Unregistered { .. } => Consent::Unregistered,
+        _ if runner.started => Consent::GitHub,
+        _ => Consent::NeverStarted,
+    };
+    draft.stopping.insert(runner.name.clone());
+    draft.actions.push(Action::Stop(Stop {
+        name: runner.name.clone(),
+        repository,
+        consent,
+        registration: runner.registration(),
+        reason,
+    }));
+}

@@ -1,0 +1,258 @@
+//! Demand and supply of each group, who is busy and who is idle.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::Policy;
+use crate::model::{
+    GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
+    Ownership, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject, WorkflowJob, age,
+};
+
+/// A job fails after a day in the queue (contract github.md §6): what GitHub lists for longer is a ghost.
+const QUEUED_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// Hostile labels are cut to this length where people read them, in characters.
+const SHOWN_LABELS: usize = 100;
+
+/// One group's jobs and runners.
+#[derive(Default)]
+pub(super) struct Group<'a> {
+    /// Queued jobs that may be served, oldest first.
+    pub demand: Vec<&'a WorkflowJob>,
+    /// Runners that can take them, by name.
+    pub supply: Vec<&'a Runner>,
+    /// Runners that are not dead.
+    pub live: usize,
+    /// The labels with the smallest spelling.
+    pub labels: Labels,
+}
+
+/// What the rules look at: the observation in order, counted once.
+pub(super) struct Survey<'a> {
+    pub nomad: &'a NomadView,
+    pub policy: &'a Policy,
+    pub now: Moment,
+    pub memory: &'a Memory,
+    pub repositories: &'a BTreeMap<RepositoryId, RepositoryView>,
+    /// Runners by name.
+    pub runners: BTreeMap<&'a str, &'a Runner>,
+    pub groups: BTreeMap<GroupKey, Group<'a>>,
+    /// The status of each listed job.
+    pub statuses: BTreeMap<u64, JobStatus>,
+    /// The highest attempt of each cause, dead or alive.
+    pub newest: BTreeMap<u64, &'a Runner>,
+    /// Holds that the counting found.
+    pub holds: Vec<Hold>,
+    busy: BTreeSet<&'a str>,
+    by_url: BTreeMap<String, RepositoryId>,
+}
+
+impl<'a> Survey<'a> {
+    pub fn new(observation: &'a Observation, nomad: &'a NomadView, policy: &'a Policy, now: Moment) -> Self {
+        let mut survey = Survey {
+            nomad,
+            policy,
+            now,
+            memory: &observation.memory,
+            repositories: &observation.repositories,
+            runners: nomad.runners.iter().map(|runner| (runner.name.as_str(), runner)).collect(),
+            groups: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            holds: Vec::new(),
+            busy: BTreeSet::new(),
+            by_url: BTreeMap::new(),
+        };
+        for view in survey.repositories.values() {
+            survey.by_url.insert(view.repository.html_url.to_lowercase(), view.repository.id);
+            survey.count_jobs(view);
+        }
+        survey.count_runners();
+        survey
+    }
+
+    fn count_jobs(&mut self, view: &'a RepositoryView) {
+        let name = view.repository.full_name();
+        let mut hold = |subject, reason| self.holds.push(Hold { subject, reason });
+        let repository = || Subject::Repository { name: name.clone() };
+        let github_now = match &view.listing {
+            Listing::Fresh { now, complete, .. } => {
+                if !complete {
+                    hold(repository(), HoldReason::Incomplete);
+                }
+                Some(*now)
+            }
+            Listing::Stale { reason, .. } | Listing::Unseen { reason } => {
+                hold(repository(), HoldReason::NotListed { why: reason.clone() });
+                None
+            }
+            Listing::Gone { since } => {
+                hold(repository(), HoldReason::RepositoryGone { since: self.now.saturating_sub(*since) });
+                None
+            }
+        };
+        let wanted = match (view.configured, view.repository.archived || view.repository.disabled) {
+            (false, _) => Err(HoldReason::NotConfigured),
+            (true, true) => Err(HoldReason::Archived),
+            (true, false) => Ok(()),
+        };
+        for job in view.listing.jobs() {
+            if job.status == JobStatus::InProgress {
+                self.busy.extend(job.runner_name.as_deref());
+            }
+            if self.statuses.insert(job.id, job.status).is_some() {
+                continue;
+            }
+            let subject =
+                || Subject::Job { repository: name.clone(), id: job.id, labels: shown(&job.labels) };
+            let is_old = |now| job.created_at.is_some_and(|at| age(now, at) > QUEUED_AT_MOST);
+            let reason = match job.status {
+                JobStatus::Queued if job.labels.is_empty() => {
+                    HoldReason::BadLabels { why: "there is none: `runs-on` names only a group".to_owned() }
+                }
+                _ if !self.policy.labels.matches(&job.labels) => continue,
+                JobStatus::Queued => match (&wanted, self.policy.labels.check(&job.labels)) {
+                    (Err(reason), _) => {
+                        hold(repository(), reason.clone());
+                        continue;
+                    }
+                    (Ok(()), Err(problem)) => HoldReason::BadLabels { why: problem.to_string() },
+                    (Ok(()), Ok(_)) if github_now.is_some_and(is_old) => HoldReason::GivenUp,
+                    (Ok(()), Ok(_)) => {
+                        let labels = Labels::new(job.labels.iter().map(String::as_str));
+                        let key = GroupKey { repository: job.repository, labels: labels.clone() };
+                        let group = self.groups.entry(key).or_default();
+                        if group.demand.is_empty() {
+                            group.labels = labels;
+                        } else {
+                            group.labels.merge_spelling(&labels);
+                        }
+                        group.demand.push(job);
+                        continue;
+                    }
+                },
+                JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => {
+                    HoldReason::NotQueued { status: job.status.as_str() }
+                }
+                JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown => continue,
+            };
+            hold(subject(), reason);
+        }
+        for group in self.groups.values_mut() {
+            group.demand.sort_by_key(|job| oldest_first(job));
+        }
+    }
+
+    fn count_runners(&mut self) {
+        let runners: Vec<&'a Runner> = self.runners.values().copied().collect();
+        for runner in runners {
+            if let Some(cause) = runner.meta.job_id {
+                let newest = self.newest.entry(cause).or_insert(runner);
+                if newest.meta.attempt < runner.meta.attempt {
+                    *newest = runner;
+                }
+            }
+            let Some(key) = self.group_of(runner) else { continue };
+            let supplies = self.supplies(runner);
+            let group = self.groups.entry(key).or_default();
+            group.live += usize::from(runner.is_live());
+            if supplies {
+                group.supply.push(runner);
+            }
+        }
+    }
+
+    /// The group of a runner; `None` when its repository is not known.
+    pub fn group_of(&self, runner: &Runner) -> Option<GroupKey> {
+        Some(GroupKey { repository: self.repository_id(runner)?, labels: runner.labels() })
+    }
+
+    /// The repository of a runner: by its ID, else by the address that nomadtools wrote.
+    pub fn repository_id(&self, runner: &Runner) -> Option<RepositoryId> {
+        runner.meta.repo_id.or_else(|| self.by_url.get(&runner.meta.repo_url.to_lowercase()).copied())
+    }
+
+    /// What is known of a runner's repository.
+    pub fn view_of(&self, runner: &Runner) -> Option<&'a RepositoryView> {
+        self.repositories.get(&self.repository_id(runner)?)
+    }
+
+    /// The repository of a runner, if a fresh listing permits a Stop there; complete where absence counts.
+    pub fn listed(&self, runner: &Runner, complete_only: bool) -> Option<&'a Repository> {
+        let view = self.view_of(runner)?;
+        match view.listing {
+            Listing::Fresh { complete, .. } if complete || !complete_only => Some(&view.repository),
+            _ => None,
+        }
+    }
+
+    /// Whether a job in progress names it, whichever group that job belongs to.
+    pub fn is_busy(&self, runner: &Runner) -> bool {
+        self.busy.contains(runner.name.as_str())
+    }
+
+    /// For how long GitHub has not listed it; `None` when it is, or nobody asked.
+    pub fn absent(&self, runner: &Runner) -> Option<Duration> {
+        let since = self.memory.presence.get(&runner.name)?.absent_since?;
+        Some(self.now.saturating_sub(since))
+    }
+
+    /// Whether it can take a job of its group, now or soon.
+    pub fn supplies(&self, runner: &Runner) -> bool {
+        use RunnerState::{Pending, Running, Starting, Waiting};
+        matches!(runner.state, Pending | Waiting | Starting | Running)
+            && !self.is_busy(runner)
+            && self.absent(runner).is_none()
+            && !self.is_spent(runner)
+    }
+
+    /// Whether its configuration went down with a node: nothing can use it again.
+    pub fn is_spent(&self, runner: &Runner) -> bool {
+        runner.lost && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
+    }
+
+    /// For how long a running runner has been idle; `None` when it is not.
+    pub fn idle(&self, runner: &Runner) -> Option<Duration> {
+        if runner.state != RunnerState::Running || self.is_busy(runner) {
+            return None;
+        }
+        // A client's clock may be off: its times are held between the servers' own.
+        let placed = runner.allocation.as_ref().map_or(runner.submitted_at, |a| a.created_at);
+        let started =
+            runner.started_at.filter(|at| *at <= self.nomad.now).map_or(placed, |at| at.max(placed));
+        let idle = age(self.nomad.now, started);
+        let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.saturating_sub(*at));
+        Some(busy.map_or(idle, |busy| busy.min(idle)))
+    }
+
+    /// For how long a dead runner has been dead, by the servers' clock.
+    pub fn dead_for(&self, runner: &Runner) -> Duration {
+        let died = runner.died_at();
+        if died > self.nomad.now {
+            Duration::ZERO
+        } else {
+            age(self.nomad.now, died.max(runner.submitted_at))
+        }
+    }
+
+    /// How long actions on this runner still wait after a failure, and what it was.
+    pub fn backoff(&self, runner: &Runner) -> Option<HoldReason> {
+        let backoff = self.memory.runner_backoff.get(&runner.name)?;
+        let wait = backoff.until.checked_sub(self.now).filter(|wait| !wait.is_zero())?;
+        Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
+    }
+}
+
+/// The order in which jobs are served within a group.
+pub(super) fn oldest_first(job: &WorkflowJob) -> (Option<jiff::Timestamp>, u64) {
+    (job.created_at, job.id)
+}
+
+/// Labels for people: control characters escaped, cut to a bearable length.
+fn shown(labels: &[String]) -> String {
+    let text: String = labels.join(",").chars().take(SHOWN_LABELS).collect();
+    text.escape_debug().to_string()
+}

@@ -1,0 +1,314 @@
+//! The rules as scenarios. The invariants stand in `proptests/`.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Policy, plan};
+use crate::{labels::LabelRules, model::*};
+
+const REPOSITORY: RepositoryId = RepositoryId(7);
+const INSTANCE: &str = "instance";
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000) - SignedDuration::from_secs(seconds)
+}
+
+fn policy() -> Policy {
+    Policy {
+        prefix: "ghr".to_owned(),
+        labels: LabelRules::new("nomadtools *(.*)").unwrap(),
+        max_runners: None,
+        max_runners_per_repository: None,
+        max_runners_per_group: None,
+        runner_inactivity_timeout: None,
+        strict: false,
+        purge_successfull_timeout: Some(seconds(600)),
+        purge_failure_timeout: Some(seconds(3600)),
+        pending_to_kill_listening: Some(seconds(60)),
+    }
+}
+
+fn repository(id: RepositoryId) -> Repository {
+    Repository {
+        id,
+        owner: "o".to_owned(),
+        name: format!("r{id}"),
+        html_url: format!("https://github.com/o/r{id}"),
+        archived: false,
+        disabled: false,
+    }
+}
+
+fn job(id: u64, status: JobStatus) -> WorkflowJob {
+    WorkflowJob {
+        id,
+        run_id: id,
+        repository: REPOSITORY,
+        name: "build".to_owned(),
+        status,
+        labels: vec!["nomadtools".to_owned()],
+        runner_name: None,
+        created_at: Some(ago(100 - id as i64)),
+        html_url: None,
+    }
+}
+
+fn queued(id: u64) -> WorkflowJob {
+    job(id, JobStatus::Queued)
+}
+
+fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
+    let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
+    Runner {
+        name: runner_name("ghr", INSTANCE, &repository(REPOSITORY), cause, attempt),
+        ownership: Ownership::Ours,
+        meta: RunnerMeta {
+            labelsstr: "nomadtools".to_owned(),
+            repo_url: repository(REPOSITORY).html_url,
+            version: "0".to_owned(),
+            instance: Some(INSTANCE.to_owned()),
+            repo_id: Some(REPOSITORY),
+            job_id: Some(cause),
+            attempt: Some(attempt),
+            registration: Some(Registration::Jit),
+        },
+        state,
+        finish: (state == RunnerState::Dead).then_some(Finish::Success),
+        started,
+        lost: false,
+        has_variable: started && state != RunnerState::Dead,
+        submitted_at: ago(100_000),
+        allocation: (state != RunnerState::Pending).then(|| Allocation {
+            id: "a".to_owned(),
+            node: "n".to_owned(),
+            created_at: ago(1000),
+        }),
+        started_at: started.then(|| ago(900)),
+        ended_at: (state == RunnerState::Dead).then(|| ago(10)),
+        blocked: None,
+    }
+}
+
+struct World(Observation);
+
+fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
+    let listing = Listing::Fresh { now: ago(0), jobs, complete: true };
+    let view = RepositoryView { repository: repository(REPOSITORY), configured: true, listing };
+    World(Observation {
+        nomad: Some(NomadView {
+            now: ago(0),
+            instance: INSTANCE.to_owned(),
+            runners,
+            variables: Default::default(),
+        }),
+        repositories: [(REPOSITORY, view)].into(),
+        memory: Memory::default(),
+    })
+}
+
+impl World {
+    fn listing(mut self, change: impl FnOnce(Vec<WorkflowJob>) -> Listing) -> Self {
+        let view = self.0.repositories.get_mut(&REPOSITORY).unwrap();
+        view.listing = change(view.listing.jobs().to_vec());
+        self
+    }
+
+    /// As if the listing before had found the same surplus.
+    fn seen_twice(mut self) -> Self {
+        self.0.memory.surplus = plan(&self.0, &policy(), seconds(1000)).surplus;
+        self
+    }
+
+    fn plan(&self) -> String {
+        self.plan_with(&policy())
+    }
+
+    fn plan_with(&self, policy: &Policy) -> String {
+        let plan = plan(&self.0, policy, seconds(1000));
+        let mut text = plan.to_string();
+        for (name, cause) in
+            self.0.nomad.iter().flat_map(|nomad| &nomad.runners).map(|r| (&r.name, r.meta.job_id))
+        {
+            text = text.replace(name.as_str(), &format!("runner{}", cause.unwrap()));
+        }
+        // Real names sort otherwise than these.
+        let (mut holds, actions): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with("hold"));
+        holds.sort_unstable();
+        [actions, holds].concat().join("\n")
+    }
+}
+
+#[track_caller]
+fn assert_plan(actual: String, expected: &[&str]) {
+    let actual: Vec<&str> = actual.lines().collect();
+    assert_eq!(actual.len(), expected.len(), "{actual:#?}");
+    for (line, expected) in actual.iter().zip(expected) {
+        for part in expected.split(" … ") {
+            assert!(line.contains(part), "{line:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_queued_job_gets_a_runner_and_a_runner_without_a_secret_gets_one() {
+    assert_plan(
+        world(vec![queued(1)], vec![]).plan(),
+        &["start … for job 1, attempt 1: 1 queued, 0 at hand"],
+    );
+    let waiting = world(vec![queued(1)], vec![runner(1, 1, RunnerState::Waiting)]);
+    assert_plan(waiting.plan(), &["mint     runner1"]);
+}
+
+#[test]
+fn jobs_that_want_no_runner_get_none_and_the_reason_is_said() {
+    let mut comma = queued(2);
+    comma.labels = vec!["nomadtools a,b".to_owned()];
+    let mut no_labels = queued(3);
+    no_labels.labels.clear();
+    let mut foreign = queued(4);
+    foreign.labels = vec!["ubuntu-latest".to_owned()];
+    let mut ghost = queued(5);
+    ghost.created_at = Some(ago(24 * 3600 + 1));
+    assert_plan(
+        world(vec![job(1, JobStatus::Waiting), comma, no_labels, foreign, ghost], vec![]).plan(),
+        &["job 1 … waiting", "job 2 … labels", "job 3 … there is none", "job 5 … 24 h"],
+    );
+}
+
+#[test]
+fn a_busy_runner_is_no_supply_whichever_group_its_job_is_in() {
+    let mut other = job(9, JobStatus::InProgress);
+    other.labels = vec!["else".to_owned()];
+    let busy = runner(1, 1, RunnerState::Running);
+    other.runner_name = Some(busy.name.clone());
+    assert_plan(world(vec![queued(1), other], vec![busy]).plan(), &["start … for job 1, attempt 2"]);
+}
+
+#[test]
+fn the_next_attempt_waits_after_the_last_ones_death() {
+    let mut dead = runner(1, 2, RunnerState::Dead);
+    dead.ended_at = Some(ago(59));
+    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["attempt 3 waits 1s"]);
+    dead.ended_at = Some(ago(60));
+    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["start … attempt 3"]);
+    dead.ended_at = Some(ago(3600));
+    assert_plan(
+        world(vec![queued(1)], vec![dead.clone()]).plan(),
+        &["start … attempt 3", "dead, kept: the newest attempt"],
+    );
+    assert_plan(world(vec![], vec![dead]).plan(), &["purge    runner1 … success, dead for 1h"]);
+}
+
+#[test]
+fn surplus_goes_when_seen_twice_and_idle_runners_only_after_their_timeout() {
+    let starting = world(vec![], vec![runner(1, 1, RunnerState::Starting)]);
+    assert_plan(starting.plan(), &["runner1  surplus; goes if the next listing says so too"]);
+    assert_plan(starting.seen_twice().plan(), &["stop     runner1 … its task never started"]);
+    let idle = world(vec![], vec![runner(1, 1, RunnerState::Running)]).seen_twice();
+    assert_plan(idle.plan(), &["surplus, idle for 15m; runner_inactivity_timeout is off"]);
+    let strict = Policy { strict: true, ..policy() };
+    assert_plan(idle.plan_with(&strict), &["stop     runner1 … once GitHub has removed its registration"]);
+    let patient = Policy { runner_inactivity_timeout: Some(seconds(901)), ..policy() };
+    assert_plan(idle.plan_with(&patient), &["surplus, idle for 15m of 15m1s"]);
+    let due = Policy { runner_inactivity_timeout: Some(seconds(900)), ..policy() };
+    assert_plan(idle.plan_with(&due), &["stop     runner1"]);
+}
+
+#[test]
+fn unseen_is_not_zero() {
+    let runners = vec![runner(1, 1, RunnerState::Starting), runner(2, 1, RunnerState::Waiting)];
+    let stale = world(vec![queued(3)], runners).seen_twice().listing(|jobs| Listing::Stale {
+        jobs,
+        complete: true,
+        reason: "503".to_owned(),
+    });
+    assert_plan(stale.plan(), &["mint     runner2", "o/r7  not listed, so nothing starts or stops: 503"]);
+    let incomplete = world(vec![], vec![runner(1, 1, RunnerState::Starting)])
+        .seen_twice()
+        .listing(|jobs| Listing::Fresh { now: ago(0), jobs, complete: false });
+    assert_plan(incomplete.plan(), &["o/r7  the listing is incomplete: nothing stops"]);
+    let blind = Observation { nomad: None, ..stale.0 };
+    assert_plan(plan(&blind, &policy(), seconds(0)).to_string(), &["everything  Nomad could not be seen"]);
+}
+
+#[test]
+fn caps_count_the_living_and_hold_the_rest() {
+    let capped = Policy { max_runners: Some(2), ..policy() };
+    let dead = runner(9, 1, RunnerState::Dead);
+    let stopping = runner(8, 1, RunnerState::Stopping);
+    assert_plan(
+        world(vec![queued(1), queued(2)], vec![dead, stopping]).plan_with(&capped),
+        &["start … for job 1", "job 2 … scheduler.max_runners is 2"],
+    );
+}
+
+#[test]
+fn an_idle_runner_that_no_job_needs_makes_room() {
+    let mut pending = runner(2, 1, RunnerState::Pending);
+    pending.blocked = Some(Blocked { exhausted: true, reason: "memory".to_owned() });
+    pending.meta.labelsstr = "nomadtools big".to_owned();
+    let mut wanted = queued(2);
+    wanted.labels = vec!["nomadtools big".to_owned()];
+    let idle = runner(1, 1, RunnerState::Running);
+    let full = world(vec![wanted.clone()], vec![pending.clone(), idle.clone()]).seen_twice();
+    let unplaced = "runner2  Nomad does not place it: memory";
+    assert_plan(full.plan(), &["stop     runner1 … makes room for runner2", unplaced]);
+    pending.blocked = Some(Blocked { exhausted: false, reason: "memory".to_owned() });
+    let never_fits = world(vec![wanted], vec![pending, idle]).seen_twice();
+    assert_plan(never_fits.plan(), &["runner1  surplus, idle", unplaced]);
+}
+
+#[test]
+fn an_unregistered_runner_is_looked_up_then_replaced_then_stopped() {
+    let idle = runner(1, 1, RunnerState::Running);
+    let mut world = world(vec![queued(1)], vec![idle.clone()]);
+    assert_plan(world.plan(), &["look up  runner1"]);
+    let absent =
+        |since, checked| Presence { checked_at: seconds(checked), absent_since: Some(seconds(since)) };
+    world.0.memory.presence.insert(idle.name.clone(), absent(900, 990));
+    assert_plan(world.plan(), &["start … attempt 2", "runner1  GitHub has not listed it for 1m40s"]);
+    world.0.memory.presence.insert(idle.name, absent(400, 990));
+    assert_plan(
+        world.plan(),
+        &["stop     runner1 … GitHub does not know it", "lets a runner go in this pass"],
+    );
+}
+
+#[test]
+fn the_dead_leave_nothing_behind() {
+    let mut dead = runner(1, 1, RunnerState::Dead);
+    dead.has_variable = true;
+    assert_plan(world(vec![], vec![dead.clone()]).plan(), &["clean up runner1"]);
+    dead.ended_at = Some(ago(700));
+    assert_plan(world(vec![], vec![dead]).plan(), &["clean up runner1", "kept until its variable is gone"]);
+}
+
+#[test]
+fn a_replacement_for_a_lost_allocation_goes() {
+    let mut lost = runner(1, 1, RunnerState::Waiting);
+    lost.lost = true;
+    lost.started = true;
+    assert_plan(
+        world(vec![queued(1)], vec![lost]).plan(),
+        &["stop     runner1 … node went down … once GitHub", "job 1 … lets a runner go in this pass"],
+    );
+}
+
+#[test]
+fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
+    let mut theirs = runner(1, 1, RunnerState::Running);
+    theirs.ownership = Ownership::Nomadtools;
+    let strict = Policy { strict: true, ..policy() };
+    assert_plan(world(vec![queued(1)], vec![theirs.clone()]).plan(), &[]);
+    assert_plan(world(vec![], vec![theirs.clone()]).seen_twice().plan_with(&strict), &[]);
+    theirs.state = RunnerState::Dead;
+    theirs.has_variable = false;
+    theirs.ended_at = Some(ago(3600));
+    assert_plan(world(vec![], vec![theirs]).plan(), &["purge"]);
+}

@@ -1,0 +1,152 @@
+//! Secrets for the waiting, look-ups of the idle, and what the dead leave behind.
+
+use std::time::Duration;
+
+use super::{Draft, survey::Survey};
+use crate::model::{
+    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason,
+    Registration, Runner, RunnerState,
+};
+
+/// So long a runner may take to come online before anyone asks.
+const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
+
+/// How often GitHub is asked for one runner at most.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
+
+/// A secret for each runner that is placed and has none.
+pub(super) fn mints(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values() {
+        let waits = runner.state == RunnerState::Waiting
+            && runner.ownership == Ownership::Ours
+            && runner.registration().needs_variable()
+            && !runner.lost;
+        if !waits || draft.stopping.contains(&runner.name) {
+            continue;
+        }
+        let hold = match survey.view_of(runner) {
+            None => Some(HoldReason::NotListed { why: "its repository is not known".to_owned() }),
+            Some(view) => match view.listing {
+                Listing::Gone { since } => {
+                    Some(HoldReason::RepositoryGone { since: survey.now.saturating_sub(since) })
+                }
+                _ if !view.configured => Some(HoldReason::NotConfigured),
+                _ if view.repository.archived || view.repository.disabled => Some(HoldReason::Archived),
+                _ => survey.backoff(runner),
+            },
+        };
+        match (hold, survey.view_of(runner)) {
+            (None, Some(view)) => draft.actions.push(Action::Mint(Mint {
+                name: runner.name.clone(),
+                repository: view.repository.clone(),
+                labels: runner.labels(),
+                registration: runner.registration(),
+            })),
+            (Some(reason), _) => draft.hold_runner(&runner.name, reason),
+            (None, None) => {}
+        }
+    }
+}
+
+/// A look-up for each JIT runner that sits idle although its group has demand, and for each that was absent.
+pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values() {
+        let (Some(idle), Some(key)) = (survey.idle(runner), survey.group_of(runner)) else { continue };
+        let Some(repository) = survey.listed(runner, false) else { continue };
+        let suspicious = runner.registration() == Registration::Jit
+            && idle > IDLE_BEFORE_LOOK_UP
+            && survey.groups.get(&key).is_some_and(|group| !group.demand.is_empty());
+        let due = survey
+            .memory
+            .presence
+            .get(&runner.name)
+            .is_none_or(|presence| survey.now.saturating_sub(presence.checked_at) >= LOOK_UP_INTERVAL);
+        let ours = runner.ownership == Ownership::Ours && !draft.stopping.contains(&runner.name);
+        if ours && due && (suspicious || survey.absent(runner).is_some()) {
+            draft
+                .actions
+                .push(Action::LookUp(LookUp { name: runner.name.clone(), repository: repository.clone() }));
+        }
+    }
+}
+
+/// The variable of each dead runner goes at once, after its registration.
+pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
+    for runner in dead(survey).filter(|runner| runner.ownership == Ownership::Ours && runner.has_variable) {
+        match survey.backoff(runner) {
+            Some(reason) => draft.hold_runner(&runner.name, reason),
+            None => draft.actions.push(Action::CleanUp(CleanUp {
+                name: runner.name.clone(),
+                repository: survey.view_of(runner).map(|view| view.repository.clone()),
+            })),
+        }
+    }
+}
+
+/// The job of each dead runner goes after its timeout, unless it counts the attempts of a queued job.
+pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
+    for runner in dead(survey) {
+        let success = runner.finish.as_ref().is_none_or(|finish| finish.is_success());
+        let policy = survey.policy;
+        let timeout = if success { policy.purge_successfull_timeout } else { policy.purge_failure_timeout };
+        let dead = survey.dead_for(runner);
+        if timeout.is_none_or(|timeout| dead < timeout) {
+            continue;
+        }
+        let hold = if runner.has_variable {
+            Some(HoldReason::VariableFirst)
+        } else {
+            counts_attempts(survey, runner).or_else(|| survey.backoff(runner))
+        };
+        if let Some(reason) = hold {
+            draft.hold_runner(&runner.name, reason);
+            continue;
+        }
+        // Where the secret came in a variable, the clean-up has already removed the registration.
+        let may_be_registered =
+            runner.ownership == Ownership::Ours && !runner.registration().needs_variable() && runner.started;
+        let view = survey.view_of(runner).filter(|view| !matches!(view.listing, Listing::Gone { .. }));
+        let finish = runner.finish.as_ref().map_or("ended".to_owned(), ToString::to_string);
+        draft.actions.push(Action::Purge(Purge {
+            name: runner.name.clone(),
+            repository: view.filter(|_| may_be_registered).map(|view| view.repository.clone()),
+            reason: PurgeReason::Expired { finish, dead },
+        }));
+    }
+}
+
+/// Why a dead runner's job must stay although it is old: the next attempt's number comes from it.
+fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
+    let cause = runner.meta.job_id?;
+    if survey.newest.get(&cause).is_some_and(|newest| newest.name != runner.name) {
+        return None;
+    }
+    let Some(view) = survey.view_of(runner) else { return Some(HoldReason::CauseUnknown) };
+    let complete = match view.listing {
+        Listing::Fresh { complete, .. } | Listing::Stale { complete, .. } => complete,
+        Listing::Unseen { .. } => return Some(HoldReason::CauseUnknown),
+        Listing::Gone { .. } => return None,
+    };
+    match survey.statuses.get(&cause) {
+        Some(JobStatus::Queued) => Some(HoldReason::CountsAttempts),
+        None if !complete => Some(HoldReason::CauseUnknown),
+        _ => None,
+    }
+}
+
+/// Holds that only explain what is seen.
+pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values() {
+        match (&runner.state, &runner.blocked) {
+            (RunnerState::Disconnected, _) => draft.hold_runner(&runner.name, HoldReason::Disconnected),
+            (RunnerState::Pending, Some(blocked)) => {
+                draft.hold_runner(&runner.name, HoldReason::Unplaced { why: blocked.reason.clone() });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn dead<'a>(survey: &'a Survey<'a>) -> impl Iterator<Item = &'a Runner> {
+    survey.runners.values().copied().filter(|runner| runner.state == RunnerState::Dead)
+}
