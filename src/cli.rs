@@ -1,1 +1,310 @@
-//! To come.
+//! The command line: clap's types, nothing else.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Runs GitHub Actions runners on Nomad: one for each job that waits for one.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "githubrunner",
+    version,
+    about,
+    max_term_width = 100,
+    propagate_version = false,
+    infer_long_args = false,
+    disable_help_subcommand = true,
+    after_help = "\
+Environment:
+  GH_TOKEN, GITHUB_TOKEN    the token for GitHub, where the configuration has none
+  NOMAD_ADDR, NOMAD_TOKEN,  Nomad's address (default http://127.0.0.1:4646; unix:///path too),
+  NOMAD_REGION, …           token and region, as the nomad command has them
+  NO_COLOR                  no colours
+
+Exit codes: 0 well, 1 something failed, 2 usage or configuration.
+
+A first look, with nothing installed:  githubrunner demo"
+)]
+pub struct Cli {
+    /// Options that all commands know, before or after the command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that all commands know.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The configuration: a file, or the YAML itself if it contains a newline
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE|YAML",
+        env = "GITHUBRUNNER_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<String>,
+    /// Change nothing: show what would be done
+    #[arg(short = 'n', long = "dry-run", visible_alias = "dryrun", global = true)]
+    pub dry_run: bool,
+    /// How many requests and actions are under way at once [default: 8, or the configuration's]
+    #[arg(short = 'P', long, global = true, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub parallel: Option<u8>,
+    /// Say more; twice: everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// How the log is written, to standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Watch the repositories and keep them supplied with runners, until SIGTERM or SIGINT
+    Run,
+    /// Make one pass, and wait until its runners have their secrets
+    Once,
+    /// Show what a pass would do now and why; changes nothing
+    Plan,
+    /// Check configuration, template, rights and connections before the first run
+    Check(Check),
+    /// Show GitHub-shaped jobs being served, on simulators that are built in
+    Demo(Demo),
+    /// Print the Nomad job for these labels
+    #[command(alias = "rendertemplate")]
+    Render(Render),
+    /// List the runners
+    #[command(aliases = ["listrunners", "ls"])]
+    List(List),
+    /// Let runners go, with GitHub's consent
+    Stop(Stop),
+    /// Remove the jobs of dead runners
+    Purge(Purge),
+    /// Print the configuration as it takes effect, without its secrets
+    Dumpconfig(Dumpconfig),
+    /// Show the cache of GitHub's answers
+    #[command(alias = "showgithubcache")]
+    Cache(Cache),
+    /// nomadtools' name for `stop --all`
+    #[command(hide = true)]
+    Stopallrunners(Yes),
+    /// nomadtools' name for `purge --all`
+    #[command(hide = true)]
+    Purgeallrunners(Yes),
+    /// nomadtools' name for `purge --dead`
+    #[command(hide = true)]
+    Purgedeadrunners(Yes),
+    /// Pretend to be a runner, for `demo --nomad`
+    #[command(hide = true)]
+    StandIn(StandIn),
+}
+
+/// `check`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Check {
+    /// Warnings count as failures
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `demo`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Demo {
+    /// Use the real Nomad agent at NOMAD_ADDR; only GitHub is simulated
+    #[arg(long)]
+    pub nomad: bool,
+}
+
+/// `render`
+#[derive(Args, Clone, Debug)]
+pub struct Render {
+    /// The labels, as in runs-on; write one that has spaces in quotes
+    #[arg(required = true, value_name = "LABEL")]
+    pub labels: Vec<String>,
+    /// The repository that the runner is for
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub repo: Option<String>,
+    /// Have Nomad parse it, and print its JSON
+    #[arg(long)]
+    pub parse: bool,
+}
+
+/// `list`
+#[derive(Args, Clone, Debug, Default)]
+pub struct List {
+    /// For programs
+    #[arg(short, long)]
+    pub json: bool,
+}
+
+/// `stop`
+#[derive(Args, Clone, Debug)]
+pub struct Stop {
+    /// The runners' IDs, as `list` shows them
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<String>,
+    /// All runners
+    #[arg(short, long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `purge`
+#[derive(Args, Clone, Debug)]
+pub struct Purge {
+    /// The runners' IDs, as `list` shows them
+    #[arg(value_name = "ID", required_unless_present_any = ["dead", "all"], conflicts_with_all = ["dead", "all"])]
+    pub ids: Vec<String>,
+    /// All dead runners
+    #[arg(long, conflicts_with = "all")]
+    pub dead: bool,
+    /// All runners; those alive are stopped first
+    #[arg(short, long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `dumpconfig`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Dumpconfig {
+    /// JSON instead of YAML
+    #[arg(short, long)]
+    pub json: bool,
+}
+
+/// `cache`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Cache {
+    /// Only the answers for this URL
+    #[arg(value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// nomadtools' names for commands on all runners.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Yes {
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `stand-in`: everything it needs comes by its environment, as with the real runner.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StandIn {
+    /// Where to keep files
+    #[arg(long, value_name = "DIRECTORY")]
+    pub directory: Option<PathBuf>,
+}
+
+impl Command {
+    /// The same under its own name, where it is one of nomadtools'.
+    pub fn canonical(self) -> Command {
+        match self {
+            Command::Stopallrunners(Yes { yes }) => Command::Stop(Stop { ids: Vec::new(), all: true, yes }),
+            Command::Purgeallrunners(Yes { yes }) => {
+                Command::Purge(Purge { ids: Vec::new(), dead: false, all: true, yes })
+            }
+            Command::Purgedeadrunners(Yes { yes }) => {
+                Command::Purge(Purge { ids: Vec::new(), dead: true, all: false, yes })
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("githubrunner").chain(line.split(' ')))
+    }
+
+    #[test]
+    fn clap_is_content() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_reads_well() {
+        insta::assert_snapshot!(Cli::command().render_long_help());
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in ["-c file -n -P 4 -vv run", "run -c file -n -P 4 -vv", "-c file run -nvv --parallel 4"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.config.as_deref(), Some("file"), "{line}");
+            assert!(cli.global.dry_run, "{line}");
+            assert_eq!((cli.global.parallel, cli.global.verbose), (Some(4), 2), "{line}");
+            assert!(matches!(cli.command, Command::Run));
+        }
+    }
+
+    #[test]
+    fn nomadtools_names() {
+        assert!(
+            matches!(parse("rendertemplate a b").unwrap().command, Command::Render(Render { labels, .. }) if labels == ["a", "b"])
+        );
+        assert!(matches!(parse("listrunners").unwrap().command, Command::List(_)));
+        assert!(matches!(
+            parse("showgithubcache http://x").unwrap().command,
+            Command::Cache(Cache { url: Some(_) })
+        ));
+        assert!(matches!(
+            parse("dumpconfig -j").unwrap().command,
+            Command::Dumpconfig(Dumpconfig { json: true })
+        ));
+        let canonical = |line| parse(line).unwrap().command.canonical();
+        assert!(matches!(canonical("stopallrunners"), Command::Stop(Stop { all: true, yes: false, .. })));
+        assert!(matches!(
+            canonical("purgeallrunners -y"),
+            Command::Purge(Purge { all: true, dead: false, yes: true, .. })
+        ));
+        assert!(matches!(
+            canonical("purgedeadrunners"),
+            Command::Purge(Purge { all: false, dead: true, .. })
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            "stop",
+            "purge",
+            "stop --all x",
+            "purge --dead --all",
+            "purge --dead x",
+            "render",
+            "-P 0 run",
+            "-q -v run",
+            "nonsense",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,1 +1,4 @@
 //! One file a subcommand.
+
+pub mod dumpconfig;
+pub mod render;

@@ -12,6 +12,7 @@ mod yaml;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+pub(crate) use effective::settings;
 pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};

@@ -1,0 +1,233 @@
+//! From labels and a template to the text of a Nomad job. Pure: no IO, the same text at every time.
+
+mod credentials;
+mod filters;
+
+use std::{collections::BTreeSet, fmt};
+
+use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig, value::Serde};
+
+pub use credentials::{credential_items, variable_path};
+
+use crate::{
+    config::{Config, Tokens, settings},
+    labels::{LABELS_MAX, RunsOn},
+    model::{Labels, Registration, Repository},
+};
+
+/// What a template may do, about 500,000 steps or 32 MB: far more than any job needs, and some tens of
+/// milliseconds.
+const FUEL: u64 = 500_000;
+
+/// Nomad drops the source of a job above 1 MB (contract nomad.md §2).
+const RENDERED_MAX: usize = 1_000_000;
+
+/// How deep macros may call each other.
+const RECURSION_MAX: usize = 100;
+
+/// The compiled template, with all of its context that does not change from one runner to the next.
+pub struct Renderer {
+    environment: Environment<'static>,
+    name: String,
+    registration: Registration,
+    config: Value,
+    settings: Value,
+    /// What `RUN.CREDENTIALS` gives runners that register by access token.
+    access_token: String,
+}
+
+/// What a job is rendered for.
+#[derive(Clone, Debug)]
+pub struct RunContext<'a> {
+    /// The Nomad job's ID and the runner's name.
+    pub name: &'a str,
+    /// The runner's repository.
+    pub repository: &'a Repository,
+    /// The job's labels, checked.
+    pub labels: &'a Labels,
+    /// What they say: [`crate::labels::LabelRules::check`].
+    pub runs_on: &'a RunsOn,
+    /// A line on the scheduler's state.
+    pub info: &'a str,
+    /// GitHub's ID of the job it is started for.
+    pub job: u64,
+    /// 1, 2, … for that job.
+    pub attempt: u32,
+}
+
+/// Why a template cannot be used, or not for these labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateError {
+    /// The template's name: a file's path, `builtin:NAME`, or `template`.
+    pub name: String,
+    /// The line, from 1, where one is known.
+    pub line: Option<usize>,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl std::error::Error for TemplateError {}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "template {}", self.name)?;
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl Renderer {
+    /// Compiles the configuration's template.
+    ///
+    /// # Errors
+    /// A syntax error; or runners are to get their secret from a variable and the template never reads
+    /// `RUN.CREDENTIALS`.
+    pub fn new(config: &Config) -> Result<Renderer, TemplateError> {
+        let name = config.template.name.clone();
+        let error = |message| TemplateError { name: name.clone(), line: None, message };
+        let mut environment = environment().map_err(|failed| template_error(&name, &failed))?;
+        environment
+            .add_template_owned(name.clone(), config.template.text.clone())
+            .map_err(|failed| template_error(&name, &failed))?;
+
+        let registration = config.registration();
+        if registration.needs_variable()
+            && !reads_credentials(&config.template.reads(), &config.template.text)
+        {
+            return Err(error(format!(
+                "it never reads RUN.CREDENTIALS, so its runners could not register ({registration}); put \
+                 {{{{ RUN.CREDENTIALS }}}} on a line of its own into the task, or set github.registration to \
+                 access_token if it gets a token in another way"
+            )));
+        }
+        let tokens = if registration.needs_variable() { Tokens::Absent } else { Tokens::Plain };
+        let settings = settings(&config.settings, tokens);
+        let mut tree = config.tree(tokens);
+        tree["template_default_settings"] = tree["template_settings"].clone();
+        let access_token = settings
+            .get("access_token")
+            .and_then(serde_json::Value::as_str)
+            .filter(|text| !text.is_empty())
+            .or_else(|| config.github.access_token.as_ref().map(|secret| secret.expose()))
+            .or_else(|| config.github.token.as_ref().map(|secret| secret.expose()))
+            .unwrap_or_default()
+            .to_owned();
+        Ok(Renderer {
+            environment,
+            name: name.clone(),
+            registration,
+            config: Value::from(Serde(&tree)),
+            settings: Value::from(Serde(&settings)),
+            access_token: if registration.needs_variable() { String::new() } else { access_token },
+        })
+    }
+
+    /// The job's text, HCL or JSON, for Nomad's own parser.
+    ///
+    /// # Errors
+    /// The template fails for these labels, or leaves the credentials out for them.
+    pub fn render(&self, run: &RunContext) -> Result<String, TemplateError> {
+        let failed = |error: minijinja::Error| template_error(&self.name, &error);
+        let error = |message| Err(TemplateError { name: self.name.clone(), line: None, message });
+        if run.labels.len() > LABELS_MAX {
+            return error(format!("{} labels, at most {LABELS_MAX} are possible", run.labels.len()));
+        }
+        let template = self.environment.get_template(&self.name).map_err(failed)?;
+        let data = credentials::data(self.registration, run.name, &self.access_token);
+        let variables = context! {
+            CONFIG => self.config.clone(),
+            SETTINGS => self.settings.clone(),
+            RUNSON => Value::from(Serde(run.runs_on)),
+            RUN => context! {
+                RUNNER_NAME => run.name,
+                REPO_URL => &run.repository.html_url,
+                REPO => run.repository.full_name(),
+                REPO_OWNER => &run.repository.owner,
+                REPO_NAME => &run.repository.name,
+                LABELS => run.labels.joined().replace('"', "\\\""),
+                INFO => run.info,
+                JOB_ID => run.job,
+                ATTEMPT => run.attempt,
+                CREDENTIALS => credentials::block(&data),
+                CREDENTIALS_JSON => credentials::json(&data),
+            },
+        };
+        let text = template.render(variables).map_err(failed)?;
+        if text.len() > RENDERED_MAX {
+            return error(format!(
+                "the job is {} bytes long, at most {RENDERED_MAX} are possible",
+                text.len()
+            ));
+        }
+        if self.registration.needs_variable() && !text.contains(&variable_path(run.name)) {
+            return error(format!(
+                "no RUN.CREDENTIALS in the job for the labels {}: the runner could not register",
+                run.labels
+            ));
+        }
+        Ok(text)
+    }
+
+    /// How its runners register.
+    pub fn registration(&self) -> Registration {
+        self.registration
+    }
+}
+
+/// Nothing of it: the context may hold a token.
+impl fmt::Debug for Renderer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renderer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn environment() -> Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    environment.set_syntax(syntax);
+    // As Jinja2 has it: an undefined name is empty, an attribute of it an error (contract nomadtools.md).
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    // Its long form of errors prints variables, a token perhaps.
+    environment.set_debug(false);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_MAX);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    minijinja_contrib::add_to_environment(&mut environment);
+    filters::add_to(&mut environment);
+    Ok(environment)
+}
+
+/// Whether there is a way for the credentials into the job. A template that passes `RUN` on as a whole
+/// has its way if it names them somewhere.
+fn reads_credentials(reads: &BTreeSet<String>, text: &str) -> bool {
+    let named = ["RUN.CREDENTIALS", "RUN.CREDENTIALS_JSON"].iter().any(|name| reads.contains(*name));
+    named || (reads.contains("RUN") && text.contains("CREDENTIALS"))
+}
+
+/// The reasons without the values.
+fn template_error(name: &str, error: &minijinja::Error) -> TemplateError {
+    let mut message = String::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    let mut line = None;
+    while let Some(current) = next {
+        if !message.is_empty() {
+            message.push_str(": ");
+        }
+        match current.downcast_ref::<minijinja::Error>() {
+            Some(inner) => {
+                line = inner.line().or(line);
+                message.push_str(&inner.kind().to_string());
+                if let Some(detail) = inner.detail() {
+                    message.push_str(": ");
+                    message.push_str(detail);
+                }
+            }
+            None => message.push_str(&current.to_string()),
+        }
+        next = current.source();
+    }
+    TemplateError { name: name.to_owned(), line, message }
+}
