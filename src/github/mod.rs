@@ -1,1 +1,32 @@
-//! What githubrunner asks of GitHub.
+//! What GitHub says and does for us: repositories, jobs and runners, over its REST API.
+//!
+//! [`GitHub`] is the whole adapter. A pass asks [`GitHub::repositories`] and [`GitHub::list_all`], acts with
+//! [`GitHub::jit_config`] and the like, and ends with [`GitHub::end_pass`]. Facts about the API cite the sections of the
+//! contract (contracts/github.md).
+
+mod address;
+mod api;
+mod app;
+mod auth;
+mod cache;
+mod error;
+mod jobs;
+mod jwt;
+mod limits;
+pub mod pagination;
+mod repositories;
+mod runners;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::api_url;
+pub use api::{Clock, GitHub, Options};
+pub use auth::{Auth, Key};
+pub use cache::{CacheEntry, read_cache};
+pub use error::Error;
+pub use jobs::JobListing;
+pub use limits::Rate;
+pub use repositories::{Entry, Resolution};
+pub use runners::{Deleted, JitConfig, RegisteredRunner, RegistrationToken, Scope};

@@ -81,6 +81,13 @@ impl Request {
         self
     }
 
+    /// The same request for another path.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
     /// Adds a query parameter, percent-encoded.
     #[must_use]
     pub fn query(mut self, key: &str, value: &str) -> Self {

@@ -1,0 +1,219 @@
+//! A GitHub App: its own token, its installations and theirs (contract §3).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::Method;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::api::GitHub;
+use super::auth::{Auth, Credentials, Principal, hash};
+use super::error::Error;
+use super::jwt;
+use super::wire::{Installation, InstallationsPage};
+use crate::http::{Response, escape_segment};
+use crate::secret::Secret;
+
+/// The App's own token is used for so long, of the 9 minutes it is good for.
+const JWT_USED: Duration = Duration::from_secs(8 * 60);
+
+/// An installation's token is renewed so long before it ends.
+const RENEWED_EARLY: Duration = Duration::from_secs(5 * 60);
+
+/// A missing or suspended installation is asked for again after this.
+const ASKED_AGAIN: Duration = Duration::from_secs(5 * 60);
+
+/// What is remembered of the App.
+#[derive(Default)]
+pub struct AppState {
+    jwt: Mutex<Option<(Secret, Instant)>>,
+    /// By the owner's login in lower case. The inner mutex is tokio's, made to be held while one task asks GitHub and
+    /// the others wait for its answer.
+    owners: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<OwnerState>>>>,
+}
+
+#[derive(Default)]
+struct OwnerState {
+    installation: Option<u64>,
+    token: Option<(Credentials, Instant)>,
+    failed: Option<(Error, Instant)>,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: String,
+    expires_at: Option<String>,
+}
+
+impl AppState {
+    fn owner(&self, login: &str) -> Arc<tokio::sync::Mutex<OwnerState>> {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.entry(login.to_ascii_lowercase()).or_default().clone()
+    }
+
+    fn forget_jwt(&self) {
+        self.jwt.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl GitHub {
+    /// What to sign a request with.
+    pub(super) async fn credentials(&self, principal: &Principal) -> Result<Credentials, Error> {
+        let authenticator = self.authenticator();
+        match (&authenticator.auth, principal) {
+            (Auth::App { .. }, Principal::App) => self.app_credentials().await,
+            (Auth::App { .. }, Principal::Owner(owner)) => self.installation_credentials(owner).await,
+            _ => authenticator.token().await,
+        }
+    }
+
+    /// After a 401 for these credentials: whether others are to be had.
+    pub(super) async fn renew(&self, principal: &Principal, refused: &Credentials) -> bool {
+        let authenticator = self.authenticator();
+        match (&authenticator.auth, principal) {
+            (Auth::App { .. }, Principal::App) => {
+                // The key may have changed, or our clock been corrected by the refusal's Date.
+                authenticator.app.forget_jwt();
+                true
+            }
+            (Auth::App { .. }, Principal::Owner(owner)) => {
+                let owner = authenticator.app.owner(owner);
+                let mut state = owner.lock().await;
+                if state.token.as_ref().is_some_and(|(known, _)| known.token == refused.token) {
+                    state.token = None;
+                }
+                true
+            }
+            _ => authenticator.renew_token(refused).await,
+        }
+    }
+
+    /// Whether we are an App.
+    pub fn is_app(&self) -> bool {
+        matches!(self.authenticator().auth, Auth::App { .. })
+    }
+
+    /// The App's installations that are not suspended.
+    pub(super) async fn installations(&self) -> Result<Vec<Installation>, Error> {
+        let first = self.path("/app/installations?per_page=100");
+        let pages = self.all_pages::<InstallationsPage>(&Principal::App, first, false).await?;
+        Ok(pages.items.into_iter().filter(|installation| installation.suspended_at.is_none()).collect())
+    }
+
+    async fn app_credentials(&self) -> Result<Credentials, Error> {
+        let Auth::App { issuer, key } = &self.authenticator().auth else {
+            return Err(Error::Unexpected("no App is configured".into()));
+        };
+        let known = self.authenticator().app.jwt.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let token = match known {
+            Some((token, made)) if made.elapsed() < JWT_USED => token,
+            _ => {
+                let pem = key.read().await?;
+                let token = jwt::sign(issuer, &pem, self.now()).map_err(Error::Credentials)?;
+                let mut known = self.authenticator().app.jwt.lock().unwrap_or_else(PoisonError::into_inner);
+                *known = Some((token.clone(), Instant::now()));
+                token
+            }
+        };
+        Ok(Credentials { token, who: format!("app-{}", hash(issuer)).into() })
+    }
+
+    async fn installation_credentials(&self, owner: &str) -> Result<Credentials, Error> {
+        let slot = self.authenticator().app.owner(owner);
+        let mut state = slot.lock().await;
+        if let Some((credentials, until)) = &state.token
+            && Instant::now() < *until
+        {
+            return Ok(credentials.clone());
+        }
+        if let Some((error, at)) = &state.failed
+            && at.elapsed() < ASKED_AGAIN
+        {
+            return Err(error.clone());
+        }
+        match self.installation_token(owner, &mut state.installation).await {
+            Ok((credentials, until)) => {
+                state.failed = None;
+                state.token = Some((credentials.clone(), until));
+                Ok(credentials)
+            }
+            Err(error) => {
+                if matches!(error, Error::Installation { .. }) {
+                    state.installation = None;
+                    state.failed = Some((error.clone(), Instant::now()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A new token of the owner's installation, which is looked up if it is not known, and until when to use it.
+    async fn installation_token(
+        &self,
+        owner: &str,
+        known: &mut Option<u64>,
+    ) -> Result<(Credentials, Instant), Error> {
+        let fail = |detail: String| Error::Installation { owner: owner.to_owned(), detail };
+        let id = match known {
+            Some(id) => *id,
+            None => *known.insert(self.installation_of(owner).await?),
+        };
+        let path = self.path(&format!("/app/installations/{id}/access_tokens"));
+        // Safe to repeat: another token takes nothing away.
+        let response = self
+            .authorized(&Principal::App, "app", true, |_| {
+                self.request(Method::POST, path.clone()).secret_answer()
+            })
+            .await?
+            .0;
+        match response.status.as_u16() {
+            200 | 201 => {}
+            403 if !mentions_suspended(&response) => {
+                return Err(fail(format!("no token: {}", response.error())));
+            }
+            403 => return Err(fail("it is suspended; its owner can lift that in the settings".into())),
+            404 => return Err(fail("it is gone; install the App again".into())),
+            _ => return Err(Error::from_answer(&response)),
+        }
+        let answer: TokenAnswer = response.json()?;
+        let lifetime = answer
+            .expires_at
+            .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+            .zip(response.date())
+            .and_then(|(end, now)| Duration::try_from(end.duration_since(now)).ok())
+            .unwrap_or(Duration::from_secs(60 * 60));
+        let used = lifetime.saturating_sub(RENEWED_EARLY).max(lifetime / 2);
+        let credentials =
+            Credentials { token: Secret::new(answer.token), who: format!("installation-{id}").into() };
+        Ok((credentials, Instant::now() + used))
+    }
+
+    async fn installation_of(&self, owner: &str) -> Result<u64, Error> {
+        let fail = |detail: &str| Error::Installation { owner: owner.to_owned(), detail: detail.to_owned() };
+        for kind in ["orgs", "users"] {
+            let path = self.path(&format!("/{kind}/{}/installation", escape_segment(owner)));
+            let response = self
+                .authorized(&Principal::App, "app", true, |_| self.request(Method::GET, path.clone()))
+                .await?
+                .0;
+            match response.status.as_u16() {
+                200 => {
+                    let installation: Installation = response.json()?;
+                    return match installation.suspended_at {
+                        None => Ok(installation.id),
+                        Some(_) => Err(fail("it is suspended; its owner can lift that in the settings")),
+                    };
+                }
+                404 => {}
+                _ => return Err(Error::from_answer(&response)),
+            }
+        }
+        Err(fail("there is none; install the App for this owner"))
+    }
+}
+
+fn mentions_suspended(response: &Response) -> bool {
+    String::from_utf8_lossy(&response.body).to_ascii_lowercase().contains("suspended")
+}

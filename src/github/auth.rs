@@ -1,0 +1,151 @@
+//! Who we are to GitHub: a token, a token in a file, or a GitHub App.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
+use tokio::time::Instant;
+
+use super::app::AppState;
+use super::error::Error;
+use crate::secret::Secret;
+
+/// A token file is read again when it was read so long ago: rotation is noticed at once, a pass reads it once.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest file with a token or key, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// How to authenticate.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// A personal access token, or any other that GitHub takes as a bearer.
+    Token(Secret),
+    /// A file with such a token, read again when it changes and after a 401.
+    TokenFile(PathBuf),
+    /// A GitHub App.
+    App {
+        /// Its client ID, or its App ID.
+        issuer: String,
+        /// Its private key.
+        key: Key,
+    },
+}
+
+/// An App's private key in PEM form, PKCS#1 or PKCS#8.
+#[derive(Debug, Clone)]
+pub enum Key {
+    /// The text itself.
+    Pem(Secret),
+    /// A file, read whenever a new token is signed.
+    File(PathBuf),
+}
+
+impl Key {
+    pub(super) async fn read(&self) -> Result<Secret, Error> {
+        match self {
+            Key::Pem(pem) => Ok(pem.clone()),
+            Key::File(path) => read_file("the App's private key", path).await,
+        }
+    }
+}
+
+/// For whom a request is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// For whoever the token belongs to; an App has no such thing.
+    Token,
+    /// For what belongs to an owner: with an App, by its installation there.
+    Owner(String),
+    /// For the App itself.
+    App,
+}
+
+/// What a request is signed with.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The bearer token.
+    pub token: Secret,
+    /// Stands for these credentials in cache and limits: no secret, no spaces.
+    pub who: Arc<str>,
+}
+
+/// The credentials at hand.
+pub struct Authenticator {
+    pub(super) auth: Auth,
+    file: Mutex<Option<(Credentials, Instant)>>,
+    pub(super) app: AppState,
+}
+
+impl Authenticator {
+    pub fn new(auth: Auth) -> Self {
+        Self { auth, file: Mutex::new(None), app: AppState::default() }
+    }
+
+    /// The token, for [`Auth::Token`] and [`Auth::TokenFile`].
+    pub async fn token(&self) -> Result<Credentials, Error> {
+        match &self.auth {
+            Auth::Token(token) if token.is_empty() => Err(Error::Credentials(
+                "there is no GitHub token: set github.token, github.token_file or GH_TOKEN".into(),
+            )),
+            Auth::Token(token) => Ok(credentials(token.clone())),
+            Auth::TokenFile(path) => {
+                let known = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Some((known, at)) = known
+                    && at.elapsed() < READ_AGAIN
+                {
+                    return Ok(known);
+                }
+                let read = credentials(read_file("the GitHub token", path).await?);
+                let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+                *file = Some((read.clone(), Instant::now()));
+                Ok(read)
+            }
+            Auth::App { .. } => Err(Error::Unexpected(
+                "an App was asked for a token of its own, which it does not have".into(),
+            )),
+        }
+    }
+
+    /// After a 401: forgets the file's token, and tells whether another try makes sense.
+    pub async fn renew_token(&self, refused: &Credentials) -> bool {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match &self.auth {
+            Auth::TokenFile(_) => self.token().await.is_ok_and(|token| token.token != refused.token),
+            Auth::Token(_) | Auth::App { .. } => false,
+        }
+    }
+}
+
+fn credentials(token: Secret) -> Credentials {
+    let who = format!("token-{}", hash(token.expose()));
+    Credentials { token, who: who.into() }
+}
+
+/// A short hash to tell credentials apart: 64 bits of SHA-256.
+pub(super) fn hash(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A secret from a file, without white space at its end.
+async fn read_file(what: &str, path: &Path) -> Result<Secret, Error> {
+    let fail =
+        |error: String| Error::Credentials(format!("cannot read {what} from {}: {error}", path.display()));
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        std::fs::File::open(owned)?.take(MAX_FILE).read_to_string(&mut text).map(|_| text)
+    });
+    let text = match read.await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => return Err(fail(error.to_string())),
+        Err(error) => return Err(fail(error.to_string())),
+    };
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(fail("it is empty".into()));
+    }
+    Ok(Secret::new(text))
+}

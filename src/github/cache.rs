@@ -1,0 +1,304 @@
+//! ETags and what they stand for, in memory and in a file.
+//!
+//! A 304 to a conditional request is free of the rate limit (contract §4), and costs us no parsing: the value that was
+//! read before is kept, reduced to what we use. The file only spares the first pass after a restart; losing it
+//! loses nothing. It holds no secret: the credentials an ETag belongs to are named by a hash.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::wire::Page;
+
+/// The form of the file; another one is ignored.
+const VERSION: u32 = 1;
+
+/// The longest file that is read, in bytes.
+const MAX_FILE: u64 = 64 * 1024 * 1024;
+
+/// How many entries are kept; those unused for longest go first. At about a kilobyte each that is 20 MB.
+const MAX_ENTRIES: usize = 20_000;
+
+/// An entry goes when it was not used for this long and for [`UNUSED_PASSES`] passes: the waiting runs
+/// are asked for every 5 minutes, repositories every 10.
+const UNUSED: Duration = Duration::from_secs(30 * 60);
+
+/// See [`UNUSED`].
+const UNUSED_PASSES: u64 = 3;
+
+/// What the cache knows of one URL.
+#[derive(Clone)]
+struct Entry {
+    etag: String,
+    next: Option<String>,
+    /// The value as JSON; none when there is no file to write it to.
+    text: Option<Arc<RawValue>>,
+    /// The value; none until it is used after it came from the file.
+    value: Option<Arc<dyn Any + Send + Sync>>,
+    used_at: Instant,
+    used_in: u64,
+}
+
+/// A page known from before.
+#[derive(Debug)]
+pub struct Known<T> {
+    /// To be sent as `if-none-match`.
+    pub etag: String,
+    /// The target of its `next` link.
+    pub next: Option<String>,
+    /// What it held.
+    pub value: Arc<T>,
+}
+
+/// The cache.
+pub struct Cache {
+    path: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<String, Entry>,
+    pass: u64,
+    changed: bool,
+    /// The last failure to write, so that it is said once.
+    failure: Option<String>,
+}
+
+/// One line of what the cache holds, for people.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CacheEntry {
+    /// The full URL.
+    pub url: String,
+    /// A hash that stands for the credentials the ETag belongs to.
+    pub who: String,
+    /// The ETag.
+    pub etag: String,
+    /// The next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The answer, reduced to what is used of it.
+    pub value: Box<RawValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    entries: Vec<CacheEntry>,
+}
+
+impl Cache {
+    /// A cache, with what its file holds. A file that is not there is an empty one; one that is of no use is
+    /// ignored with a warning.
+    pub fn open(path: Option<PathBuf>) -> Self {
+        let mut state = State::default();
+        if let Some(path) = &path {
+            match read_cache(path) {
+                Ok(entries) => {
+                    let now = Instant::now();
+                    for entry in entries.into_iter().take(MAX_ENTRIES) {
+                        let key = key(&entry.who, &entry.url);
+                        let text = Some(Arc::from(entry.value));
+                        state.entries.insert(
+                            key,
+                            Entry {
+                                etag: entry.etag,
+                                next: entry.next,
+                                text,
+                                value: None,
+                                used_at: now,
+                                used_in: 0,
+                            },
+                        );
+                    }
+                }
+                Err(error) => tracing::warn!("the cache file is ignored: {error}"),
+            }
+        }
+        Self { path, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a URL for these credentials.
+    pub fn get<T: Page>(&self, who: &str, url: &str) -> Option<Known<T>> {
+        let key = key(who, url);
+        let mut state = self.state();
+        let pass = state.pass;
+        let entry = state.entries.get_mut(&key)?;
+        if entry.value.is_none() {
+            match entry.text.as_ref().and_then(|text| serde_json::from_str::<T>(text.get()).ok()) {
+                Some(value) => entry.value = Some(Arc::new(value)),
+                None => {
+                    state.entries.remove(&key);
+                    return None;
+                }
+            }
+        }
+        entry.used_at = Instant::now();
+        entry.used_in = pass;
+        let value = entry.value.clone()?.downcast::<T>().ok()?;
+        Some(Known { etag: entry.etag.clone(), next: entry.next.clone(), value })
+    }
+
+    /// Remembers an answer.
+    pub fn put<T: Page>(&self, who: &str, url: &str, etag: &str, next: Option<&str>, value: &Arc<T>) {
+        let text = match &self.path {
+            Some(_) => match serde_json::value::to_raw_value(value.as_ref()) {
+                Ok(text) => Some(Arc::from(text)),
+                Err(_) => return,
+            },
+            None => None,
+        };
+        let mut state = self.state();
+        let entry = Entry {
+            etag: etag.to_owned(),
+            next: next.map(str::to_owned),
+            text,
+            value: Some(value.clone()),
+            used_at: Instant::now(),
+            used_in: state.pass,
+        };
+        state.entries.insert(key(who, url), entry);
+        state.changed = true;
+    }
+
+    /// Forgets the URLs that begin so.
+    pub fn forget(&self, beginning: &str) {
+        let mut state = self.state();
+        let keys: Vec<String> = state
+            .entries
+            .range(beginning.to_owned()..)
+            .map(|(key, _)| key.clone())
+            .take_while(|key| key.starts_with(beginning))
+            .collect();
+        state.changed |= !keys.is_empty();
+        for key in keys {
+            state.entries.remove(&key);
+        }
+    }
+
+    /// Ends a pass: lets go what is unused, and writes the file if anything changed. A file that cannot be written is
+    /// a warning, said once.
+    pub async fn end_pass(&self) {
+        let entries = {
+            let mut state = self.state();
+            state.evict();
+            state.pass += 1;
+            match &self.path {
+                Some(_) if state.changed => state.listed(),
+                _ => return,
+            }
+        };
+        let Some(path) = self.path.clone() else { return };
+        let written = tokio::task::spawn_blocking(move || write_cache(&path, entries)).await;
+        let failure = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(error) => Some(error.to_string()),
+        };
+        let mut state = self.state();
+        if let Some(error) = &failure
+            && state.failure.as_ref() != Some(error)
+        {
+            tracing::warn!("the cache file cannot be written, which costs only time: {error}");
+        }
+        state.changed = failure.is_some();
+        state.failure = failure;
+    }
+}
+
+impl State {
+    fn evict(&mut self) {
+        let pass = self.pass;
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| {
+            entry.used_at.elapsed() < UNUSED || pass.saturating_sub(entry.used_in) <= UNUSED_PASSES
+        });
+        if self.entries.len() > MAX_ENTRIES {
+            let mut used: Vec<Instant> = self.entries.values().map(|entry| entry.used_at).collect();
+            used.sort_unstable();
+            let oldest_kept = used[used.len() - MAX_ENTRIES];
+            self.entries.retain(|_, entry| entry.used_at >= oldest_kept);
+        }
+        self.changed |= self.entries.len() != before;
+    }
+
+    fn listed(&self) -> Vec<CacheEntry> {
+        let listed = self.entries.iter().filter_map(|(key, entry)| {
+            let (url, who) = key.rsplit_once(' ')?;
+            Some(CacheEntry {
+                url: url.to_owned(),
+                who: who.to_owned(),
+                etag: entry.etag.clone(),
+                next: entry.next.clone(),
+                value: RawValue::to_owned(entry.text.as_ref()?),
+            })
+        });
+        listed.collect()
+    }
+}
+
+fn key(who: &str, url: &str) -> String {
+    format!("{url} {who}")
+}
+
+/// The entries of a cache file; none when there is no file.
+///
+/// # Errors
+/// A text for people, when it cannot be read or is not a cache file of this version.
+pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
+    let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(fail(&error)),
+    };
+    let mut text = String::new();
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| fail(&error))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(fail(&"larger than this program ever writes"));
+    }
+    let file: File = serde_json::from_str(&text).map_err(|error| fail(&error))?;
+    if file.version != VERSION {
+        return Err(fail(&format!("version {} and not {VERSION}", file.version)));
+    }
+    Ok(file.entries)
+}
+
+/// Writes the file whole or not at all: a temporary one beside it, synced, then renamed.
+fn write_cache(path: &Path, entries: Vec<CacheEntry>) -> Result<(), String> {
+    let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory).map_err(|error| fail(&error))?;
+    let text = serde_json::to_vec(&File { version: VERSION, entries }).map_err(|error| fail(&error))?;
+    let name = path.file_name().ok_or_else(|| fail(&"has no file name"))?.to_string_lossy();
+    let temporary = directory.join(format!(".{name}.new"));
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        // It may be left from a crash, or be somebody's.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        std::fs::remove_file(&temporary).ok();
+        fail(&error)
+    })
+}

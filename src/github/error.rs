@@ -1,0 +1,92 @@
+//! What can go wrong with GitHub.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::http;
+
+/// A failure, told by what it means for the caller.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// 404 (or 410, 451): it does not exist, or the token may not see it.
+    #[error("{what} is not there, or the token may not see it")]
+    NotFound {
+        /// What was asked for, with method and URL.
+        what: String,
+    },
+    /// A rate limit, primary or secondary: nothing is asked until then (contract §4).
+    #[error("GitHub's rate limit ({resource}) is reached: nothing is asked for another {} s", .wait.as_secs())]
+    RateLimited {
+        /// When asking makes sense again.
+        until: Instant,
+        /// How long that was away when this error was made.
+        wait: Duration,
+        /// The bucket, or `secondary`.
+        resource: String,
+    },
+    /// 401, also with the credentials read again.
+    #[error("GitHub refuses the credentials: {0}; check the token or the App's key")]
+    Unauthorized(String),
+    /// 403 that is no rate limit: the token lacks a permission.
+    #[error("the token may not do this: {0}")]
+    Forbidden(String),
+    /// The App is not installed for this owner, or its installation is suspended.
+    #[error("the App's installation for {owner}: {detail}")]
+    Installation {
+        /// The owner's login.
+        owner: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The credentials cannot be read or used at all.
+    #[error("{0}")]
+    Credentials(String),
+    /// 409: a runner of that name is registered already.
+    #[error("a runner named {name} is registered already")]
+    AlreadyExists {
+        /// The name.
+        name: String,
+    },
+    /// The time for a whole pass is over.
+    #[error("not asked: the time for this pass was over")]
+    OutOfTime,
+    /// An answer that makes no sense.
+    #[error("{0}")]
+    Unexpected(String),
+    /// The exchange failed, or was answered with a status that is not expected.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+}
+
+impl Error {
+    /// Whether the request may have taken effect all the same; see [`http::Error::is_ambiguous`].
+    pub fn is_ambiguous(&self) -> bool {
+        match self {
+            Error::Http(error) => error.is_ambiguous(),
+            Error::Unexpected(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether GitHub, or the way to it, is in trouble: nothing that the configuration could mend.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Http(error) => error.is_transient(),
+            Error::RateLimited { .. } | Error::OutOfTime | Error::Unexpected(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The error for an answer that no caller expects.
+    pub(super) fn from_answer(response: &http::Response) -> Self {
+        let error = response.error();
+        match response.status.as_u16() {
+            401 => Error::Unauthorized(error.to_string()),
+            403 => Error::Forbidden(error.to_string()),
+            404 | 410 | 451 => Error::NotFound { what: response.exchange.to_string() },
+            _ => Error::Http(error),
+        }
+    }
+}

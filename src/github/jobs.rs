@@ -1,0 +1,199 @@
+//! The jobs of a repository: what its active workflow runs hold (DESIGN: a pass).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::api::{GitHub, Pages, older_than};
+use super::auth::Principal;
+use super::error::Error;
+use super::wire::{Job, JobsPage, RunsPage};
+use crate::http::escape_segment;
+use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
+
+/// How many runs of a repository are followed by their ID; more make the listing incomplete.
+const MAX_FOLLOWED: usize = 1000;
+
+/// The jobs of a repository's active runs, apart from those that are completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobListing {
+    /// GitHub's time when it was read: the `Date` of its last page.
+    pub now: Timestamp,
+    /// The jobs, each once, by ID.
+    pub jobs: Vec<WorkflowJob>,
+    /// Every list involved had as many distinct IDs as its `total_count` and fewer than 1,000.
+    pub complete: bool,
+}
+
+/// What earlier listings leave for the next one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Followed {
+    /// Runs seen active whose own jobs have not said that they are over.
+    runs: BTreeSet<u64>,
+    /// When the waiting, pending and requested runs were last listed.
+    full_at: Option<Instant>,
+}
+
+impl GitHub {
+    /// The jobs of many repositories, side by side. Those not answered when `within` is over are
+    /// [`Error::OutOfTime`]; a repository that fails harms no other.
+    pub async fn list_all(
+        &self,
+        repositories: &[Repository],
+        full: bool,
+        within: Duration,
+    ) -> BTreeMap<RepositoryId, Result<JobListing, Error>> {
+        let mut listings: BTreeMap<_, _> =
+            repositories.iter().map(|repository| (repository.id, Err(Error::OutOfTime))).collect();
+        let mut tasks = JoinSet::new();
+        for repository in repositories {
+            let (github, repository) = (self.clone(), repository.clone());
+            tasks.spawn(async move {
+                let listing = github.list_jobs(&repository, full).await;
+                (repository.id, listing)
+            });
+        }
+        let end = Instant::now() + within;
+        // What is still under way at the end is dropped with the set.
+        while let Ok(Some(joined)) = tokio::time::timeout_at(end, tasks.join_next()).await {
+            match joined {
+                Ok((id, listing)) => {
+                    listings.insert(id, listing);
+                }
+                Err(error) => tracing::error!("a listing ended by itself: {error}"),
+            }
+        }
+        listings
+    }
+
+    /// The jobs of one repository. With `full`, and every few minutes by itself, runs that wait are listed too.
+    ///
+    /// # Errors
+    /// As told by [`Error`]: then nothing at all is known of the repository's jobs.
+    pub async fn list_jobs(&self, repository: &Repository, full: bool) -> Result<JobListing, Error> {
+        let mut followed = {
+            let all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(&repository.id).cloned().unwrap_or_default()
+        };
+        let full = full || followed.full_at.is_none_or(|at| older_than(at, self.0.full_every));
+        let listing = self.list(repository, full, &mut followed).await;
+        let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &listing {
+            // Gone: nothing to follow.
+            Err(Error::NotFound { .. }) => {
+                all.remove(&repository.id);
+            }
+            // Half a listing has still seen some runs, but none of them to its end.
+            Err(_) => all.entry(repository.id).or_default().runs.append(&mut followed.runs),
+            Ok(_) => {
+                if full {
+                    followed.full_at = Some(Instant::now());
+                }
+                all.insert(repository.id, followed);
+            }
+        }
+        listing
+    }
+
+    async fn list(
+        &self,
+        repository: &Repository,
+        full: bool,
+        followed: &mut Followed,
+    ) -> Result<JobListing, Error> {
+        // In the order in which runs go through them, so that one that moves on meanwhile is seen at least once.
+        let statuses: &[&str] = if full {
+            &["waiting", "pending", "requested", "queued", "in_progress"]
+        } else {
+            &["queued", "in_progress"]
+        };
+        let principal = Principal::Owner(repository.owner.clone());
+        let runs_path = self.path(&format!(
+            "/repos/{}/{}/actions/runs",
+            escape_segment(&repository.owner),
+            escape_segment(&repository.name)
+        ));
+        let mut complete = true;
+        let mut date = None;
+        let mut listed = BTreeSet::new();
+        for status in statuses {
+            let first = format!("{runs_path}?status={status}&per_page=100&exclude_pull_requests=true");
+            let pages = self.all_pages::<RunsPage>(&principal, first, true).await?;
+            complete &= pages.complete;
+            date = pages.date.or(date);
+            for run in pages.items {
+                if run.repository.is_some_and(|owner| owner.id != repository.id.0) {
+                    return Err(Error::NotFound {
+                        what: format!("{} (another repository has its name now)", repository.full_name()),
+                    });
+                }
+                listed.insert(run.id);
+            }
+        }
+        followed.runs.extend(&listed);
+        while followed.runs.len() > MAX_FOLLOWED {
+            complete = false;
+            followed.runs.pop_first();
+        }
+        let mut jobs = BTreeMap::new();
+        for (run, result) in self.jobs_of(&principal, &runs_path, followed.runs.iter().copied()).await {
+            let pages = match result {
+                Ok(pages) => pages,
+                // Deleted since. Whoever reads this listing is told that something was not seen.
+                Err(Error::NotFound { .. }) => {
+                    followed.runs.remove(&run);
+                    complete = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            complete &= pages.complete;
+            date = pages.date.max(date);
+            let over = match pages.items.as_slice() {
+                // It can have no jobs yet; if no list has it either, it is over.
+                [] => full,
+                some => some.iter().all(|job| job.status == JobStatus::Completed),
+            };
+            if over && !listed.contains(&run) {
+                followed.runs.remove(&run);
+                self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
+            }
+            let wanted = pages.items.iter().filter(|job| job.status != JobStatus::Completed);
+            jobs.extend(wanted.map(|job| (job.id, job.to_model(repository.id, run))));
+        }
+        let now = date.ok_or_else(|| Error::Unexpected("GitHub's answers have no Date header".into()))?;
+        Ok(JobListing { now, jobs: jobs.into_values().collect(), complete })
+    }
+
+    /// The jobs of runs, side by side where there are several. A listed run is asked for even when all its jobs were
+    /// completed the last time: jobs that need others appear when those are done. The ETag makes that free.
+    async fn jobs_of(
+        &self,
+        principal: &Principal,
+        runs_path: &str,
+        runs: impl ExactSizeIterator<Item = u64>,
+    ) -> BTreeMap<u64, Result<Pages<Arc<Job>>, Error>> {
+        let mut results = BTreeMap::new();
+        let alone = runs.len() == 1;
+        let mut tasks = JoinSet::new();
+        for run in runs {
+            let first = format!("{runs_path}/{run}/jobs?filter=latest&per_page=100");
+            if alone {
+                results.insert(run, self.all_pages::<JobsPage>(principal, first, true).await);
+                break;
+            }
+            results.insert(run, Err(Error::Unexpected("the task that asked ended".into())));
+            let (github, principal) = (self.clone(), principal.clone());
+            tasks.spawn(async move { (run, github.all_pages::<JobsPage>(&principal, first, true).await) });
+        }
+        while let Some(joined) = tasks.join_next().await {
+            if let Ok((run, result)) = joined {
+                results.insert(run, result);
+            }
+        }
+        results
+    }
+}

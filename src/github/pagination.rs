@@ -1,0 +1,273 @@
+//! Walking through the pages of a list: pure, so that hostile servers can be tried by properties.
+//!
+//! The next page is where the Link header says (contract §1): followed verbatim, but only on the API's
+//! own host, never twice, and not for ever. Pages can shift or repeat while they are read: each item
+//! comes out once, and the walk tells whether it has seen as many as the server counts.
+
+use std::collections::BTreeSet;
+
+use url::{Position, Url};
+
+/// How many pages of one list are read at most: 10,000 items at 100 a page.
+pub const MAX_PAGES: usize = 100;
+
+/// GitHub shows at most this many items of a filtered list: one that is so long may be cut (contract §1).
+pub const MAX_ITEMS: u64 = 1000;
+
+/// The target of the first link with the relation `next` in a Link header (RFC 8288).
+pub fn next_link(header: &str) -> Option<&str> {
+    let mut rest = header;
+    loop {
+        let (_, after) = rest.split_once('<')?;
+        let (target, after) = after.split_once('>')?;
+        let (parameters, after) = split_parameters(after);
+        if relation(parameters).is_some_and(|relation| {
+            relation.split_ascii_whitespace().any(|word| word.eq_ignore_ascii_case("next"))
+        }) {
+            return Some(target);
+        }
+        rest = after;
+    }
+}
+
+/// Splits at the comma that ends a link's parameters; commas inside quotes do not.
+fn split_parameters(text: &str) -> (&str, &str) {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, character) in text.char_indices() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ',' if !quoted => return (&text[..at], &text[at + 1..]),
+            _ => {}
+        }
+    }
+    (text, "")
+}
+
+/// The value of the first `rel` parameter; later ones do not count.
+fn relation(parameters: &str) -> Option<&str> {
+    let mut rest = parameters;
+    loop {
+        rest = rest.trim_start_matches([';', ' ', '\t']);
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.find(['=', ';']).unwrap_or(rest.len());
+        let name = rest[..end].trim();
+        let mut value = "";
+        rest = &rest[end..];
+        if let Some(after) = rest.strip_prefix('=') {
+            let after = after.trim_start();
+            if let Some(inner) = after.strip_prefix('"') {
+                let close = inner.find('"').unwrap_or(inner.len());
+                value = &inner[..close];
+                rest = inner.get(close + 1..).unwrap_or("");
+            } else {
+                let close = after.find(';').unwrap_or(after.len());
+                value = after[..close].trim();
+                rest = &after[close..];
+            }
+        }
+        if name.eq_ignore_ascii_case("rel") {
+            return Some(value);
+        }
+        // What stands between a quoted value and the next semicolon belongs to nothing.
+        rest = &rest[rest.find(';').unwrap_or(rest.len())..];
+    }
+}
+
+/// The path and query of a link (or redirect) seen on `base`, if it stays on `api`'s scheme, host and port.
+pub fn on_same_host(api: &Url, base: &str, link: &str) -> Option<String> {
+    let target = api.join(base).ok()?.join(link).ok()?;
+    let same = target.scheme() == api.scheme()
+        && target.host_str() == api.host_str()
+        && target.port_or_known_default() == api.port_or_known_default()
+        && target.username().is_empty()
+        && target.password().is_none();
+    same.then(|| target[Position::BeforePath..Position::AfterQuery].to_owned())
+}
+
+/// One walk through the pages of a list.
+#[derive(Debug)]
+pub struct Walk<T> {
+    api: Url,
+    next: Option<String>,
+    seen: BTreeSet<String>,
+    ids: BTreeSet<u64>,
+    items: Vec<T>,
+    totals: BTreeSet<u64>,
+    cut: Option<String>,
+}
+
+/// What a walk has collected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected<T> {
+    /// Each item once, in the order of its first appearance.
+    pub items: Vec<T>,
+    /// As many distinct items as every page's total said, less than [`MAX_ITEMS`], and all pages read. A list
+    /// without totals is complete when all its pages were read.
+    pub complete: bool,
+    /// Why pages were left unread, if some were.
+    pub cut: Option<String>,
+}
+
+impl<T> Walk<T> {
+    /// A walk on the API's host that begins at `first`, a path with a query.
+    pub fn new(api: &Url, first: impl Into<String>) -> Self {
+        Self {
+            api: api.clone(),
+            next: Some(first.into()),
+            seen: BTreeSet::new(),
+            ids: BTreeSet::new(),
+            items: Vec::new(),
+            totals: BTreeSet::new(),
+            cut: None,
+        }
+    }
+
+    /// The path and query of the page to read now, or `None` when the walk is over.
+    pub fn next_page(&mut self) -> Option<String> {
+        let page = self.next.take()?;
+        if !self.seen.insert(page.clone()) {
+            self.cut = Some("its pages go in a circle".into());
+            return None;
+        }
+        if self.seen.len() > MAX_PAGES {
+            self.cut = Some(format!("it has more than {MAX_PAGES} pages"));
+            return None;
+        }
+        Some(page)
+    }
+
+    /// Takes what `page` held: its items with their IDs, the list's total if the page tells it, and the target of
+    /// its `next` link.
+    pub fn take(
+        &mut self,
+        page: &str,
+        items: impl IntoIterator<Item = (u64, T)>,
+        total: Option<u64>,
+        next: Option<&str>,
+    ) {
+        for (id, item) in items {
+            if self.ids.insert(id) {
+                self.items.push(item);
+            }
+        }
+        self.totals.extend(total);
+        if let Some(link) = next {
+            self.next = on_same_host(&self.api, page, link);
+            if self.next.is_none() {
+                self.cut = Some("its next page is on another host".into());
+            }
+        }
+    }
+
+    /// What was collected.
+    pub fn finish(self) -> Collected<T> {
+        let distinct = self.ids.len() as u64;
+        let counted = self.totals.iter().all(|total| *total == distinct && *total < MAX_ITEMS);
+        Collected { items: self.items, complete: counted && self.cut.is_none(), cut: self.cut }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_link_is_found_in_every_form() {
+        let cases = [
+            (r#"<https://h/2>; rel="next", <https://h/9>; rel="last""#, Some("https://h/2")),
+            (r#"<https://h/1>; rel="prev", <https://h/3>; rel="next""#, Some("https://h/3")),
+            (r#"<https://h/2>;rel=next"#, Some("https://h/2")),
+            (
+                r#"<https://h/2>; title="a, <b>; rel=\"next\"", <https://h/3>; REL="Next""#,
+                Some("https://h/3"),
+            ),
+            (r#"<https://h/2>; rel="last next""#, Some("https://h/2")),
+            (r#"<https://h/2>; rel=prev; rel=next"#, None),
+            (r#"<https://h/2?a=1,2&b=<>; rel="next""#, Some("https://h/2?a=1,2&b=<")),
+            (r#"<https://h/2>; rel="nextish""#, None),
+            (r#"<https://h/2>; type="x" junk; rel="next""#, Some("https://h/2")),
+            (r#"<https://h/2"#, None),
+            (r#"<https://h/2>; rel="next"#, Some("https://h/2")),
+            ("", None),
+            ("nonsense", None),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(next_link(header), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn links_stay_on_the_api_host() {
+        let api = Url::parse("https://ghe.example/api/v3/").unwrap();
+        let base = "/api/v3/repos/o/r/actions/runs?page=1";
+        let cases = [
+            ("https://ghe.example/repositories/1/x?page=2", Some("/repositories/1/x?page=2")),
+            ("https://ghe.example:443/x", Some("/x")),
+            ("https://GHE.example/x%20y?q=%2F", Some("/x%20y?q=%2F")),
+            ("/elsewhere?page=2", Some("/elsewhere?page=2")),
+            ("?page=2", Some("/api/v3/repos/o/r/actions/runs?page=2")),
+            ("http://ghe.example/x", None),
+            ("https://ghe.example:444/x", None),
+            ("https://evil.example/x", None),
+            ("//evil.example/x", None),
+            ("https://ghe.example@evil.example/x", None),
+            ("https://user@ghe.example/x", None),
+            ("https://ghe.example.evil.example/x", None),
+            ("\\\\evil.example/x", None),
+            ("file:///etc/passwd", None),
+        ];
+        for (link, expected) in cases {
+            assert_eq!(on_same_host(&api, base, link).as_deref(), expected, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_complete_only_if_every_page_counts_as_many_as_were_seen() {
+        let api = Url::parse("https://h").unwrap();
+        let walk = |pages: &[(&[u64], u64)]| {
+            let mut walk = Walk::new(&api, "/p/0");
+            for (at, (ids, total)) in pages.iter().enumerate() {
+                let page = walk.next_page().unwrap();
+                let link = format!("/p/{}", at + 1);
+                let next = (at + 1 < pages.len()).then_some(link.as_str());
+                walk.take(&page, ids.iter().map(|id| (*id, *id)), Some(*total), next);
+            }
+            assert_eq!(walk.next_page(), None);
+            walk.finish()
+        };
+        let whole = walk(&[(&[1, 2], 3), (&[3], 3)]);
+        assert_eq!((whole.items.as_slice(), whole.complete), ([1, 2, 3].as_slice(), true));
+        let repeated = walk(&[(&[1, 2], 4), (&[2, 3], 4)]);
+        assert_eq!((repeated.items.as_slice(), repeated.complete), ([1, 2, 3].as_slice(), false));
+        // One vanished while the second page was read, and the third moved to the first page unseen.
+        assert!(!walk(&[(&[1, 2], 4), (&[4], 3)]).complete);
+        assert!(walk(&[(&[], 0)]).complete);
+        assert!(!walk(&[(&(1..=1000).collect::<Vec<_>>(), 1000)]).complete);
+    }
+
+    #[test]
+    fn a_walk_ends_on_circles_and_after_so_many_pages() {
+        let api = Url::parse("https://h").unwrap();
+        let mut circle = Walk::new(&api, "/a");
+        for next in ["/b", "/a"] {
+            let page = circle.next_page().unwrap();
+            circle.take(&page, [(1, ())], None, Some(next));
+        }
+        assert_eq!(circle.next_page(), None);
+        assert!(!circle.finish().complete);
+
+        let mut endless = Walk::<()>::new(&api, "/0");
+        let mut pages = 0;
+        while let Some(page) = endless.next_page() {
+            pages += 1;
+            endless.take(&page, [], None, Some(&format!("/{pages}")));
+        }
+        assert_eq!(pages, MAX_PAGES);
+        assert!(endless.finish().cut.unwrap().contains("more than 100 pages"));
+    }
+}

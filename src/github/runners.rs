@@ -1,0 +1,232 @@
+//! Runners at GitHub: their registrations (contract §2).
+
+use hyper::Method;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::api::GitHub;
+use super::auth::Principal;
+use super::error::Error;
+use super::wire::{GroupRow, GroupsPage, RunnerRow, RunnersPage};
+use crate::http::{Response, escape_segment};
+use crate::model::Repository;
+use crate::secret::Secret;
+
+/// The kind of requests that GitHub counts as runner registrations: 1,500 in 5 minutes.
+const REGISTRATION: &str = "registration";
+
+/// Where runners are registered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// At a repository.
+    Repository {
+        /// The owner's login.
+        owner: String,
+        /// The name.
+        name: String,
+    },
+    /// At an organization.
+    Organization(String),
+}
+
+impl From<&Repository> for Scope {
+    fn from(repository: &Repository) -> Self {
+        Self::Repository { owner: repository.owner.clone(), name: repository.name.clone() }
+    }
+}
+
+impl Scope {
+    fn owner(&self) -> &str {
+        match self {
+            Self::Repository { owner, .. } | Self::Organization(owner) => owner,
+        }
+    }
+}
+
+/// A just-in-time configuration: one runner, one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JitConfig {
+    /// The registration's ID.
+    pub runner_id: u64,
+    /// What the runner is started with, about 4 kB.
+    pub encoded: Secret,
+}
+
+/// A registration token, good for an hour and many runners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrationToken {
+    /// The token.
+    pub token: Secret,
+    /// Its end, by GitHub's clock.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A runner as GitHub lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredRunner {
+    /// The registration's ID.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Whether it is connected.
+    pub online: bool,
+    /// Whether it runs a job.
+    pub busy: bool,
+}
+
+/// What became of a deletion. GitHub is the arbiter of whether a runner may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// 204: it is gone, and gets no job any more.
+    Deleted,
+    /// 422: it runs a job, and stays.
+    Busy,
+    /// 404: it was not there.
+    NotThere,
+}
+
+#[derive(Deserialize)]
+struct JitAnswer {
+    runner: RunnerRow,
+    encoded_jit_config: String,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: String,
+    #[serde(default)]
+    expires_at: Option<String>,
+}
+
+impl GitHub {
+    /// Registers a runner just in time. `labels` is the full set, 1 to 100: GitHub adds none. `group` is a runner group's
+    /// ID; a repository's is 1. Sent once: whether a failure has registered it all the same is told by
+    /// [`Error::is_ambiguous`], and [`GitHub::find_runner`] settles it.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] for a 409.
+    pub async fn jit_config(
+        &self,
+        scope: &Scope,
+        name: &str,
+        labels: &[String],
+        group: u64,
+    ) -> Result<JitConfig, Error> {
+        let body =
+            json!({ "name": name, "runner_group_id": group, "labels": labels, "work_folder": "_work" });
+        let response = self.register(scope, "generate-jitconfig", Some(&body)).await?;
+        match response.status.as_u16() {
+            200 | 201 => {
+                let answer: JitAnswer = response.json()?;
+                Ok(JitConfig { runner_id: answer.runner.id, encoded: Secret::new(answer.encoded_jit_config) })
+            }
+            409 => Err(Error::AlreadyExists { name: name.to_owned() }),
+            _ => Err(Error::from_answer(&response)),
+        }
+    }
+
+    /// A registration token, for images that register by themselves.
+    ///
+    /// # Errors
+    /// As told by [`Error`].
+    pub async fn registration_token(&self, scope: &Scope) -> Result<RegistrationToken, Error> {
+        let response = self.register(scope, "registration-token", None).await?;
+        if !response.is_success() {
+            return Err(Error::from_answer(&response));
+        }
+        let answer: TokenAnswer = response.json()?;
+        Ok(RegistrationToken {
+            token: Secret::new(answer.token),
+            expires_at: answer.expires_at.and_then(|text| text.parse().ok()),
+        })
+    }
+
+    /// The runner with exactly this name, if it is registered.
+    ///
+    /// # Errors
+    /// As told by [`Error`]: then it is not known.
+    pub async fn find_runner(&self, scope: &Scope, name: &str) -> Result<Option<RegisteredRunner>, Error> {
+        // Older servers do not know the parameter and list all of them.
+        let runners = self.runners(scope, &format!("?name={}&per_page=100", escape_segment(name))).await?;
+        Ok(runners.into_iter().find(|runner| runner.name == name))
+    }
+
+    /// All runners registered there.
+    ///
+    /// # Errors
+    /// As told by [`Error`].
+    pub async fn list_runners(&self, scope: &Scope) -> Result<Vec<RegisteredRunner>, Error> {
+        self.runners(scope, "?per_page=100").await
+    }
+
+    /// Deletes a registration. Sent once: after an ambiguous failure, ask again in the next pass.
+    ///
+    /// # Errors
+    /// Anything but a clear yes, a busy runner or an absent one: then it must be taken to be there.
+    pub async fn delete_runner(&self, scope: &Scope, id: u64) -> Result<Deleted, Error> {
+        let path = self.runners_path(scope, &format!("/{id}"));
+        let principal = Principal::Owner(scope.owner().to_owned());
+        let build = |_: &_| self.request(Method::DELETE, path.clone());
+        let (response, _) = self.authorized(&principal, "write", false, build).await?;
+        match response.status.as_u16() {
+            204 => Ok(Deleted::Deleted),
+            404 => Ok(Deleted::NotThere),
+            422 => Ok(Deleted::Busy),
+            _ => Err(Error::from_answer(&response)),
+        }
+    }
+
+    /// The ID of an organization's runner group, by its name.
+    ///
+    /// # Errors
+    /// As told by [`Error`].
+    pub async fn runner_group(&self, organization: &str, name: &str) -> Result<Option<u64>, Error> {
+        let first =
+            self.path(&format!("/orgs/{}/actions/runner-groups?per_page=100", escape_segment(organization)));
+        let principal = Principal::Owner(organization.to_owned());
+        let groups: Vec<GroupRow> = self.all_pages::<GroupsPage>(&principal, first, false).await?.items;
+        Ok(groups.into_iter().find(|group| group.name == name).map(|group| group.id))
+    }
+
+    async fn runners(&self, scope: &Scope, query: &str) -> Result<Vec<RegisteredRunner>, Error> {
+        let principal = Principal::Owner(scope.owner().to_owned());
+        // Not cached: the answer decides whether something is deleted, and names differ each time.
+        let pages = self.all_pages::<RunnersPage>(&principal, self.runners_path(scope, query), false).await?;
+        let runner = |row: RunnerRow| RegisteredRunner {
+            id: row.id,
+            online: row.status == "online",
+            busy: row.busy,
+            name: row.name,
+        };
+        Ok(pages.items.into_iter().map(runner).collect())
+    }
+
+    async fn register(
+        &self,
+        scope: &Scope,
+        what: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Response, Error> {
+        let path = self.runners_path(scope, &format!("/{what}"));
+        let principal = Principal::Owner(scope.owner().to_owned());
+        let build = |_: &_| {
+            let request = self.request(Method::POST, path.clone()).secret_answer();
+            match body {
+                Some(body) => request.json(body),
+                None => request,
+            }
+        };
+        Ok(self.authorized(&principal, REGISTRATION, false, build).await?.0)
+    }
+
+    fn runners_path(&self, scope: &Scope, rest: &str) -> String {
+        let base = match scope {
+            Scope::Repository { owner, name } => {
+                format!("/repos/{}/{}", escape_segment(owner), escape_segment(name))
+            }
+            Scope::Organization(name) => format!("/orgs/{}", escape_segment(name)),
+        };
+        self.path(&format!("{base}/actions/runners{rest}"))
+    }
+}

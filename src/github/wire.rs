@@ -1,0 +1,309 @@
+//! What we read of GitHub's answers, and no more of it: these are also what the cache keeps.
+//!
+//! GitHub's own examples leave out fields and its clients meet nulls where its description has none, so everything
+//! that can be missing may be.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
+
+/// The longest job name kept, in characters: it is free text and only shown.
+const MAX_NAME: usize = 200;
+
+/// A page of a list: its items have IDs, and some lists count themselves.
+pub trait Page: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static {
+    /// What the list is of.
+    type Item: Clone + Send;
+    /// The items with their IDs.
+    fn items(&self) -> impl Iterator<Item = (u64, Self::Item)>;
+    /// How many the server says there are, on all pages.
+    fn total(&self) -> Option<u64>;
+}
+
+/// A page of `/actions/runs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunsPage {
+    total_count: u64,
+    workflow_runs: Vec<Run>,
+}
+
+/// A workflow run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its ID.
+    pub id: u64,
+    /// 1, 2, … as it is run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_attempt: Option<u32>,
+    /// The repository, where the answer tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Reference>,
+}
+
+/// Something with a numeric ID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The ID.
+    pub id: u64,
+}
+
+impl Page for RunsPage {
+    type Item = Run;
+    fn items(&self) -> impl Iterator<Item = (u64, Run)> {
+        self.workflow_runs.iter().map(|run| (run.id, run.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        Some(self.total_count)
+    }
+}
+
+/// A page of a run's jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsPage {
+    total_count: u64,
+    jobs: Vec<Arc<Job>>,
+}
+
+/// A job of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its ID.
+    pub id: u64,
+    /// Its own status.
+    pub status: JobStatus,
+    #[serde(default, deserialize_with = "or_default")]
+    name: String,
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runner_name: Option<String>,
+    #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+    created_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    html_url: Option<String>,
+}
+
+impl Job {
+    /// The job in the words of the model.
+    pub fn to_model(&self, repository: RepositoryId, run_id: u64) -> WorkflowJob {
+        WorkflowJob {
+            id: self.id,
+            run_id,
+            repository,
+            name: self.name.chars().take(MAX_NAME).collect(),
+            status: self.status,
+            labels: self.labels.clone(),
+            // An empty name is what GitHub sends for a job that no runner has.
+            runner_name: self.runner_name.clone().filter(|name| !name.is_empty()),
+            created_at: self.created_at,
+            html_url: self.html_url.clone(),
+        }
+    }
+}
+
+impl Page for JobsPage {
+    type Item = Arc<Job>;
+    fn items(&self) -> impl Iterator<Item = (u64, Arc<Job>)> {
+        self.jobs.iter().map(|job| (job.id, job.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        Some(self.total_count)
+    }
+}
+
+/// A repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryRow {
+    id: u64,
+    name: String,
+    owner: Owner,
+    html_url: String,
+    #[serde(default, deserialize_with = "or_default")]
+    archived: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    disabled: bool,
+}
+
+/// A user or an organization.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The login.
+    pub login: String,
+    /// `User` or `Organization`.
+    #[serde(default, rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+}
+
+impl RepositoryRow {
+    /// The repository in the words of the model.
+    pub fn to_model(&self) -> Repository {
+        Repository {
+            id: RepositoryId(self.id),
+            owner: self.owner.login.clone(),
+            name: self.name.clone(),
+            html_url: self.html_url.clone(),
+            archived: self.archived,
+            disabled: self.disabled,
+        }
+    }
+}
+
+/// A page of a user's or an organization's repositories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RepositoriesPage(Vec<RepositoryRow>);
+
+impl Page for RepositoriesPage {
+    type Item = Repository;
+    fn items(&self) -> impl Iterator<Item = (u64, Repository)> {
+        self.0.iter().map(|row| (row.id, row.to_model()))
+    }
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A page of an installation's repositories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallationRepositoriesPage {
+    total_count: u64,
+    repositories: Vec<RepositoryRow>,
+}
+
+impl Page for InstallationRepositoriesPage {
+    type Item = Repository;
+    fn items(&self) -> impl Iterator<Item = (u64, Repository)> {
+        self.repositories.iter().map(|row| (row.id, row.to_model()))
+    }
+    fn total(&self) -> Option<u64> {
+        Some(self.total_count)
+    }
+}
+
+/// A page of runners.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunnersPage {
+    total_count: u64,
+    runners: Vec<RunnerRow>,
+}
+
+/// A registered runner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunnerRow {
+    /// Its ID.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// `online` or `offline`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: String,
+    /// Whether it runs a job.
+    #[serde(default, deserialize_with = "or_default")]
+    pub busy: bool,
+}
+
+impl Page for RunnersPage {
+    type Item = RunnerRow;
+    fn items(&self) -> impl Iterator<Item = (u64, RunnerRow)> {
+        self.runners.iter().map(|row| (row.id, row.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        Some(self.total_count)
+    }
+}
+
+/// A page of an organization's runner groups.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupsPage {
+    total_count: u64,
+    runner_groups: Vec<GroupRow>,
+}
+
+/// A runner group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// Its ID.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+}
+
+impl Page for GroupsPage {
+    type Item = GroupRow;
+    fn items(&self) -> impl Iterator<Item = (u64, GroupRow)> {
+        self.runner_groups.iter().map(|row| (row.id, row.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        Some(self.total_count)
+    }
+}
+
+/// A page of an App's installations.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InstallationsPage(Vec<Installation>);
+
+/// An App's installation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Installation {
+    /// Its ID.
+    pub id: u64,
+    /// Whose it is; nobody's for an enterprise.
+    pub account: Option<Account>,
+    /// Since when it is suspended.
+    #[serde(default)]
+    pub suspended_at: Option<String>,
+}
+
+/// The account of an installation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Account {
+    /// The login; an enterprise has none.
+    #[serde(default, deserialize_with = "or_default")]
+    pub login: String,
+}
+
+impl Page for InstallationsPage {
+    type Item = Installation;
+    fn items(&self) -> impl Iterator<Item = (u64, Installation)> {
+        self.0.iter().map(|installation| (installation.id, installation.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl Page for RepositoryRow {
+    type Item = Repository;
+    fn items(&self) -> impl Iterator<Item = (u64, Repository)> {
+        std::iter::once((self.id, self.to_model()))
+    }
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl Page for Owner {
+    type Item = Owner;
+    fn items(&self) -> impl Iterator<Item = (u64, Owner)> {
+        std::iter::once((0, self.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// `null` as the default.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A time; anything else is none: it is only used to give up on old jobs.
+fn time_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
