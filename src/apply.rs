@@ -1,1 +1,373 @@
-//! To come.
+//! From actions to calls. Loses every race gracefully, reports each outcome; the only dry-run switch.
+//!
+//! Each action can be cut off at any await and done again: names are unique and registered with
+//! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by [`Apply::mint`],
+//! and everything else removes what is already gone.
+
+use std::fmt;
+
+use futures_util::{StreamExt, stream};
+
+use crate::{
+    github::{self, Deleted, GitHub, Scope},
+    labels::LabelRules,
+    model::{
+        Action, CleanUp, Consent, LookUp, Mint, Plan, Purge, Registration, Repository, RunnerMeta,
+        RunnerState, Start, Stop,
+    },
+    nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, prepare},
+    render::{Renderer, RunContext, credential_items},
+    secret::Secret,
+};
+
+/// What it takes to perform a plan.
+pub struct Apply<'a> {
+    /// GitHub's side.
+    pub github: &'a GitHub,
+    /// Nomad's side.
+    pub nomad: &'a Nomad,
+    /// The template.
+    pub renderer: &'a Renderer,
+    /// Which labels may be rendered, and how they split.
+    pub labels: &'a LabelRules,
+    /// How new runners register.
+    pub registration: Registration,
+    /// Runners register at their repository's organization, not at the repository.
+    pub organization: bool,
+    /// The runner group's name, at an organization; the default one if there is none.
+    pub runner_group: Option<&'a str>,
+    /// The instance that new runners belong to.
+    pub instance: &'a str,
+    /// How many actions are performed at once.
+    pub parallel: usize,
+    /// Perform nothing.
+    pub dry_run: bool,
+}
+
+/// What became of an action.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The action.
+    pub action: Action,
+    /// Its outcome.
+    pub outcome: Outcome,
+}
+
+/// What became of an action.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// There was nothing to do any more: somebody else, or an earlier attempt of ours, was faster.
+    AlreadyDone,
+    /// The runner is registered at GitHub.
+    Present,
+    /// The runner is not registered at GitHub.
+    Absent,
+    /// Not done, with a reason that may pass: busy, online, no right.
+    Held(String),
+    /// Failed in a way that trying again may mend.
+    Failed(String),
+    /// Failed for a reason that lies in the template, the labels or the configuration.
+    Rejected(String),
+    /// Dry run: nothing was performed.
+    DryRun,
+}
+
+impl Outcome {
+    /// Whether `once` must say that something failed.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Outcome::Failed(_) | Outcome::Rejected(_))
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Done => f.write_str("done"),
+            Outcome::AlreadyDone => f.write_str("was done already"),
+            Outcome::Present => f.write_str("registered"),
+            Outcome::Absent => f.write_str("not registered at GitHub"),
+            Outcome::Held(why) => write!(f, "not now: {why}"),
+            Outcome::Failed(error) => write!(f, "failed: {error}"),
+            Outcome::Rejected(error) => write!(f, "rejected: {error}"),
+            Outcome::DryRun => f.write_str("dry run"),
+        }
+    }
+}
+
+/// How an action ended early.
+type Result<T, E = Outcome> = std::result::Result<T, E>;
+
+impl Apply<'_> {
+    /// Performs a plan, several actions at once, and reports each one's outcome.
+    pub async fn apply(&self, plan: &Plan) -> Vec<Report> {
+        stream::iter(plan.actions.iter().cloned())
+            .map(|action| async move {
+                let outcome = if self.dry_run { Outcome::DryRun } else { self.perform(&action).await };
+                Report { action, outcome }
+            })
+            .buffered(self.parallel.max(1))
+            .collect()
+            .await
+    }
+
+    async fn perform(&self, action: &Action) -> Outcome {
+        let result = match action {
+            Action::Start(start) => self.start(start).await,
+            Action::Mint(mint) => self.mint(mint).await,
+            Action::Stop(stop) => self.stop(stop).await,
+            Action::LookUp(look_up) => self.look_up(look_up).await,
+            Action::CleanUp(clean_up) => self.clean_up(clean_up).await,
+            Action::Purge(purge) => self.purge(purge).await,
+        };
+        result.unwrap_or_else(|outcome| outcome)
+    }
+
+    /// Renders, has Nomad parse, registers with EnforceIndex 0.
+    async fn start(&self, start: &Start) -> Result<Outcome> {
+        let labels: Vec<String> = start.labels.shown().map(str::to_owned).collect();
+        let runs_on = self.labels.check(&labels).map_err(rejected)?;
+        let context = RunContext {
+            name: &start.name,
+            repository: &start.repository,
+            labels: &start.labels,
+            runs_on: &runs_on,
+            info: &start.info,
+            job: start.cause,
+            attempt: start.attempt,
+        };
+        let hcl = self.renderer.render(&context).map_err(rejected)?;
+        let parsed = match job_from_json(&hcl).map_err(nomad_outcome)? {
+            Some(job) => job,
+            None => self.nomad.parse(&hcl, self.registration).await.map_err(nomad_outcome)?,
+        };
+        let meta = RunnerMeta {
+            labelsstr: start.labels.joined(),
+            repo_url: start.repository.html_url.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: Some(self.instance.to_owned()),
+            repo_id: Some(start.repository.id),
+            job_id: Some(start.cause),
+            attempt: Some(start.attempt),
+            registration: Some(self.registration),
+        };
+        let options = self.nomad.options();
+        let job = prepare(parsed, options, meta, &start.name, self.registration).map_err(nomad_outcome)?;
+        match self.nomad.register(&job, Some(&hcl)).await.map_err(nomad_outcome)? {
+            Registered::Created { warnings } => {
+                if !warnings.is_empty() {
+                    tracing::debug!(runner = start.name, warnings, "Nomad warns");
+                }
+                Ok(Outcome::Done)
+            }
+            Registered::Already => Ok(Outcome::AlreadyDone),
+        }
+    }
+
+    /// Registration at GitHub, then the variable, which releases the waiting task. Repairs what a crash
+    /// between the two left: GitHub answers 409 then.
+    async fn mint(&self, mint: &Mint) -> Result<Outcome> {
+        let scope = self.scope(&mint.repository);
+        match mint.registration {
+            Registration::AccessToken => Ok(Outcome::AlreadyDone),
+            Registration::Token => {
+                let answer = self.github.registration_token(&scope).await.map_err(github_outcome)?;
+                let items = credentials(mint.registration, &answer.token);
+                match self.nomad.put_variable(&mint.name, &items).await.map_err(nomad_outcome)? {
+                    Written::Written => Ok(Outcome::Done),
+                    Written::Exists => Ok(Outcome::AlreadyDone),
+                }
+            }
+            Registration::Jit => self.mint_jit(mint, &scope).await,
+        }
+    }
+
+    async fn mint_jit(&self, mint: &Mint, scope: &Scope) -> Result<Outcome> {
+        let labels: Vec<String> = mint.labels.shown().map(str::to_owned).collect();
+        let group = self.runner_group(scope).await?;
+        let config = match self.github.jit_config(scope, &mint.name, &labels, group).await {
+            Err(github::Error::AlreadyExists { .. }) => {
+                if let Some(outcome) = self.clear_registration(mint, scope).await? {
+                    return Ok(outcome);
+                }
+                self.github.jit_config(scope, &mint.name, &labels, group).await
+            }
+            result => result,
+        }
+        .map_err(github_outcome)?;
+        let items = credentials(mint.registration, &config.encoded);
+        let written = self.nomad.put_variable(&mint.name, &items).await;
+        if let Ok(Written::Written) = written {
+            return Ok(Outcome::Done);
+        }
+        // Only the registration that this call made goes; after an ambiguous failure the variable may
+        // carry it, and then it stays: the next pass sees whether the variable is there.
+        let keep = matches!(&written, Err(error) if error.is_ambiguous());
+        if !keep && let Err(error) = self.github.delete_runner(scope, config.runner_id).await {
+            return Err(github_outcome(error));
+        }
+        match written {
+            Ok(_) => Ok(Outcome::AlreadyDone),
+            Err(error) => Err(nomad_outcome(error)),
+        }
+    }
+
+    /// A registration of that name exists: an earlier call of ours made it and its configuration is lost.
+    /// `None` when the way is free.
+    async fn clear_registration(&self, mint: &Mint, scope: &Scope) -> Result<Option<Outcome>> {
+        if self.nomad.variables(&mint.name).await.map_err(nomad_outcome)?.contains(&mint.name) {
+            return Ok(Some(Outcome::AlreadyDone));
+        }
+        match self.github.find_runner(scope, &mint.name).await.map_err(github_outcome)? {
+            Some(runner) if runner.online => {
+                Err(Outcome::Held("a runner of this name is online at GitHub already".to_owned()))
+            }
+            Some(runner) => {
+                self.delete_registration(scope, runner.id).await?;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Stops a runner with the consent that the plan asks for. Anything unclear leaves it running.
+    async fn stop(&self, stop: &Stop) -> Result<Outcome> {
+        let scope = self.scope(&stop.repository);
+        match stop.consent {
+            Consent::NeverStarted => {
+                let removed = self.remove_registration(&scope, &stop.name).await;
+                let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
+                    return Ok(Outcome::AlreadyDone);
+                };
+                if runner.state == RunnerState::Dead {
+                    return Ok(Outcome::AlreadyDone);
+                }
+                if runner.started {
+                    return Err(Outcome::Held("its task has started meanwhile".to_owned()));
+                }
+                // Without a secret it cannot take a job; with one, only without its registration.
+                match removed {
+                    Ok(_) => {}
+                    Err(outcome) if runner.has_variable => return Err(outcome),
+                    Err(outcome) => tracing::debug!(runner = stop.name, %outcome, "registration not removed"),
+                }
+            }
+            Consent::GitHub => match self.remove_registration(&scope, &stop.name).await? {
+                Removed::Yes => {}
+                Removed::WasAbsent => return Ok(Outcome::Absent),
+            },
+            Consent::Unregistered => {
+                if self.github.find_runner(&scope, &stop.name).await.map_err(github_outcome)?.is_some() {
+                    return Ok(Outcome::Present);
+                }
+            }
+        }
+        self.nomad.stop(&stop.name).await.map_err(nomad_outcome)?;
+        Ok(Outcome::Done)
+    }
+
+    async fn look_up(&self, look_up: &LookUp) -> Result<Outcome> {
+        let scope = self.scope(&look_up.repository);
+        match self.github.find_runner(&scope, &look_up.name).await.map_err(github_outcome)? {
+            Some(_) => Ok(Outcome::Present),
+            None => Ok(Outcome::Absent),
+        }
+    }
+
+    async fn clean_up(&self, clean_up: &CleanUp) -> Result<Outcome> {
+        if let Some(repository) = &clean_up.repository {
+            self.remove_registration_if_any(repository, &clean_up.name).await?;
+        }
+        self.nomad.delete_variable(&clean_up.name).await.map_err(nomad_outcome)?;
+        Ok(Outcome::Done)
+    }
+
+    async fn purge(&self, purge: &Purge) -> Result<Outcome> {
+        if let Some(repository) = &purge.repository {
+            self.remove_registration_if_any(repository, &purge.name).await?;
+        }
+        self.nomad.purge(&purge.name).await.map_err(nomad_outcome)?;
+        Ok(Outcome::Done)
+    }
+
+    /// What a dead runner left at GitHub goes; with its repository, everything is gone.
+    async fn remove_registration_if_any(&self, repository: &Repository, name: &str) -> Result<()> {
+        match self.github.find_runner(&self.scope(repository), name).await {
+            Ok(Some(runner)) => {
+                self.delete_registration(&self.scope(repository), runner.id).await.map(|_| ())
+            }
+            Ok(None) => Ok(()),
+            Err(github::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(github_outcome(error)),
+        }
+    }
+
+    /// Removes a registration by the runner's name, if there is one and it is not busy.
+    async fn remove_registration(&self, scope: &Scope, name: &str) -> Result<Removed> {
+        match self.github.find_runner(scope, name).await.map_err(github_outcome)? {
+            Some(runner) => self.delete_registration(scope, runner.id).await,
+            None => Ok(Removed::WasAbsent),
+        }
+    }
+
+    /// Where a repository's runners register.
+    fn scope(&self, repository: &Repository) -> Scope {
+        if self.organization { Scope::Organization(repository.owner.clone()) } else { repository.into() }
+    }
+
+    /// The ID of the group that runners join. A repository has only the first one (contract github.md §2).
+    async fn runner_group(&self, scope: &Scope) -> Result<u64> {
+        let (Scope::Organization(organization), Some(name)) = (scope, self.runner_group) else {
+            return Ok(1);
+        };
+        match self.github.runner_group(organization, name).await.map_err(github_outcome)? {
+            Some(id) => Ok(id),
+            None => Err(Outcome::Rejected(format!("{organization} has no runner group named {name:?}"))),
+        }
+    }
+
+    /// Deletes a registration. After a lost answer it asks once more: gone then means that we did it.
+    async fn delete_registration(&self, scope: &Scope, id: u64) -> Result<Removed> {
+        let (deleted, repeated) = match self.github.delete_runner(scope, id).await {
+            Err(error) if error.is_ambiguous() => (self.github.delete_runner(scope, id).await, true),
+            result => (result, false),
+        };
+        match deleted.map_err(github_outcome)? {
+            Deleted::Deleted => Ok(Removed::Yes),
+            Deleted::NotThere if repeated => Ok(Removed::Yes),
+            Deleted::NotThere => Ok(Removed::WasAbsent),
+            Deleted::Busy => Err(Outcome::Held("GitHub says it is running a job".to_owned())),
+        }
+    }
+}
+
+/// Whether a registration was there to be removed.
+enum Removed {
+    Yes,
+    WasAbsent,
+}
+
+fn credentials(registration: Registration, secret: &Secret) -> CredentialItems {
+    credential_items(registration, secret).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn rejected(error: impl fmt::Display) -> Outcome {
+    Outcome::Rejected(error.to_string())
+}
+
+fn github_outcome(error: github::Error) -> Outcome {
+    use github::Error::{Forbidden, RateLimited};
+    match error {
+        Forbidden(_) | RateLimited { .. } => Outcome::Held(error.to_string()),
+        _ => Outcome::Failed(error.to_string()),
+    }
+}
+
+fn nomad_outcome(error: nomad::Error) -> Outcome {
+    use nomad::Error::{Hcl, Job, Refused, Taken};
+    match error {
+        Hcl { .. } | Job(_) | Refused(_) | Taken { .. } => Outcome::Rejected(error.to_string()),
+        _ => Outcome::Failed(error.to_string()),
+    }
+}

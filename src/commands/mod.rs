@@ -1,4 +1,13 @@
 //! One file a subcommand.
 
+pub mod cache;
 pub mod dumpconfig;
+pub mod list;
+pub mod plan;
 pub mod render;
+pub mod run;
+pub mod setup;
+pub mod stop;
+mod table;
+
+pub use setup::Setup;

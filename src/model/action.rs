@@ -135,6 +135,8 @@ pub enum StopReason {
     Lost,
     /// Its repository is gone and it never started.
     RepositoryGone,
+    /// Somebody asked for it on the command line.
+    Asked,
 }
 
 /// Ask GitHub for a runner by name.
@@ -176,6 +178,8 @@ pub enum PurgeReason {
         /// For how long it has been dead.
         dead: Duration,
     },
+    /// Somebody asked for it on the command line.
+    Asked,
 }
 
 /// A failure that is not to be repeated at once.
@@ -412,6 +416,7 @@ impl fmt::Display for StopReason {
             StopReason::Yield { waits } => write!(f, "not placed for long, yields to {waits}"),
             StopReason::Lost => f.write_str("its node went down and a configuration works once only"),
             StopReason::RepositoryGone => f.write_str("its repository is gone and it never started"),
+            StopReason::Asked => f.write_str("asked for"),
         }
     }
 }
@@ -420,6 +425,7 @@ impl fmt::Display for PurgeReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PurgeReason::Expired { finish, dead } => write!(f, "{finish}, dead for {}", span(*dead)),
+            PurgeReason::Asked => f.write_str("asked for"),
         }
     }
 }

@@ -1,0 +1,88 @@
+//! `list`: the runners in Nomad, as a table or as JSON.
+
+use std::io::Write;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::table::Table;
+use crate::{
+    model::{NomadView, Ownership, Runner, RunnerState, age, span},
+    nomad::Nomad,
+};
+
+/// A runner as `list --json` shows it. Times are RFC 3339.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    repository: &'a str,
+    labels: Vec<String>,
+    state: RunnerState,
+    finish: Option<String>,
+    reason: Option<&'a str>,
+    age_seconds: u64,
+    submitted_at: String,
+    node: Option<&'a str>,
+    allocation: Option<&'a str>,
+    github_job: Option<u64>,
+    attempt: Option<u32>,
+    registration: String,
+    owner: &'static str,
+}
+
+/// Lists the runners of this instance, and nomadtools' own.
+///
+/// # Errors
+/// Nomad cannot be read, or `out` cannot be written.
+pub async fn run(nomad: &Nomad, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let view = nomad.observe().await.context("listing the runners")?;
+    let mut runners: Vec<&Runner> = view.runners.iter().collect();
+    runners.sort_by_key(|runner| (runner.state, runner.submitted_at, runner.name.as_str()));
+    if json {
+        let rows: Vec<Row> = runners.iter().map(|runner| row(&view, runner)).collect();
+        serde_json::to_writer_pretty(&mut *out, &rows)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    let mut table = Table::new(["ID", "REPOSITORY", "LABELS", "STATE", "AGE", "NODE", "GITHUB JOB"]);
+    for runner in runners {
+        let row = row(&view, runner);
+        let detail = row.finish.as_deref().or(row.reason);
+        let state = detail.map_or(row.state.to_string(), |detail| format!("{} ({detail})", row.state));
+        let age = span(std::time::Duration::from_secs(row.age_seconds));
+        let job = row.github_job.map(|job| job.to_string()).unwrap_or_default();
+        let node = row.node.unwrap_or_default();
+        table.row([row.id, row.repository, &row.labels.join(","), &state, &age, node, &job]);
+    }
+    table.write(out)?;
+    Ok(())
+}
+
+fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
+    Row {
+        id: &runner.name,
+        repository: repository_of(runner),
+        labels: runner.labels().shown().map(str::to_owned).collect(),
+        state: runner.state,
+        finish: runner.finish.as_ref().map(ToString::to_string),
+        reason: runner.blocked.as_ref().map(|blocked| blocked.reason.as_str()),
+        age_seconds: age(view.now, runner.submitted_at).as_secs(),
+        submitted_at: runner.submitted_at.to_string(),
+        node: runner.allocation.as_ref().map(|allocation| allocation.node.as_str()),
+        allocation: runner.allocation.as_ref().map(|allocation| allocation.id.as_str()),
+        github_job: runner.meta.job_id,
+        attempt: runner.meta.attempt,
+        registration: runner.registration().to_string(),
+        owner: match runner.ownership {
+            Ownership::Ours => "githubrunner",
+            Ownership::Nomadtools => "nomadtools",
+        },
+    }
+}
+
+/// `owner/name`, from the address that the Meta holds.
+fn repository_of(runner: &Runner) -> &str {
+    let url = runner.meta.repo_url.trim_end_matches('/');
+    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
+    path.split_once('/').map_or(path, |(_, path)| path)
+}

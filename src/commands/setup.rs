@@ -1,0 +1,125 @@
+//! From a configuration and an environment to what the commands work with.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use rand::{SeedableRng, rngs::StdRng};
+
+use crate::{
+    apply::Apply,
+    config::{Config, PrivateKey, Scope},
+    daemon::Daemon,
+    github::{self, Auth, GitHub, Key, api_url},
+    http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
+    model::NomadView,
+    nomad::{self, Nomad, instance_id},
+    render::Renderer,
+    secret::Secret,
+};
+
+/// The time for one exchange with GitHub; it answers within 10 s or not at all.
+const GITHUB_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest answer: a page of 100 runs takes about 2 MB.
+const GITHUB_MAX_BODY: usize = 32 * 1024 * 1024;
+
+/// What a command works with.
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// GitHub's side; connects nowhere by itself.
+    pub github: GitHub,
+    /// Nomad's side; connects nowhere by itself.
+    pub nomad: Nomad,
+    /// The template, compiled.
+    pub renderer: Renderer,
+    /// Perform nothing.
+    pub dry_run: bool,
+}
+
+/// Looks an environment variable up.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Setup {
+    /// Prepares everything; nothing is sent yet.
+    ///
+    /// # Errors
+    /// An address, certificate, key or template that is of no use.
+    pub fn new(config: Config, env: Environment, dry_run: bool) -> anyhow::Result<Self> {
+        Ok(Setup {
+            renderer: Renderer::new(&config)?,
+            github: github(&config)?,
+            nomad: nomad(&config, env)?,
+            config,
+            dry_run,
+        })
+    }
+
+    /// The daemon.
+    pub fn into_daemon(self) -> Daemon {
+        Daemon::new(self.config, self.github, self.nomad, self.renderer, self.dry_run)
+    }
+
+    /// What performs plans.
+    pub fn apply<'a>(&'a self, view: &'a NomadView) -> Apply<'a> {
+        Apply {
+            github: &self.github,
+            nomad: &self.nomad,
+            renderer: &self.renderer,
+            labels: &self.config.labels,
+            registration: self.config.registration(),
+            organization: self.config.github.scope == Scope::Organization,
+            runner_group: self.config.github.runner_group.as_deref(),
+            instance: &view.instance,
+            parallel: self.config.parallel,
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+/// GitHub as the configuration has it.
+fn github(config: &Config) -> anyhow::Result<GitHub> {
+    let settings = &config.github;
+    let api = api_url(&settings.url).map_err(|error| anyhow!("github.url: {error}"))?;
+    let ca_files = settings.ca_file.iter().cloned().collect();
+    let client = Client::new(
+        Endpoint::from_url(api.clone())?,
+        HttpOptions {
+            deadline: GITHUB_DEADLINE,
+            max_body: GITHUB_MAX_BODY,
+            tls: TlsOptions { ca_files, ..TlsOptions::default() },
+            proxy: Proxy::Environment,
+            seed: seed()?,
+            ..HttpOptions::default()
+        },
+    )
+    .context("github.url")?;
+    let auth = match (&settings.app, &settings.token, &settings.token_file) {
+        (Some(app), ..) => {
+            let key = match &app.private_key {
+                PrivateKey::Inline(pem) => Key::Pem(pem.clone()),
+                PrivateKey::File(path) => Key::File(path.clone()),
+            };
+            Auth::App { issuer: app.issuer.clone(), key }
+        }
+        (None, Some(token), _) => Auth::Token(token.clone()),
+        (None, None, Some(path)) => Auth::TokenFile(path.clone()),
+        (None, None, None) => Auth::Token(Secret::new("")),
+    };
+    let options =
+        github::Options { cache_file: Some(settings.cachefile.clone()), ..github::Options::new(api) };
+    Ok(GitHub::new(client, auth, options))
+}
+
+/// Nomad as the environment has it, with the configuration's namespace, prefix and Meta key.
+fn nomad(config: &Config, env: Environment) -> anyhow::Result<Nomad> {
+    let settings = &config.nomad;
+    let options = nomad::Options::from_env(env, &settings.namespace, &settings.jobprefix, &settings.meta)?;
+    let seed = seed()?;
+    let new_instance = instance_id(&mut StdRng::seed_from_u64(seed));
+    Ok(Nomad::new(nomad::Options { seed, ..options }, new_instance)?)
+}
+
+fn seed() -> anyhow::Result<u64> {
+    getrandom::u64().map_err(|error| anyhow!("the system gives no random numbers: {error}"))
+}

@@ -1,0 +1,200 @@
+//! `stop` and `purge`: what the daemon does by itself, on demand, with the same consent.
+
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::time::Instant;
+
+use super::Setup;
+use crate::{
+    apply::{Outcome, Report},
+    model::{
+        Action, CleanUp, Consent, NomadView, Plan, Purge, PurgeReason, Registration, Repository,
+        RepositoryId, Runner, RunnerState, Stop, StopReason,
+    },
+};
+
+/// So long `purge` waits for what it stopped to die: Nomad's default kill_timeout is 5 s, the client's
+/// longest 30 s (contract nomad.md §12).
+const DYING_AT_MOST: Duration = Duration::from_secs(40);
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Which runners are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// These.
+    Ids(Vec<String>),
+    /// All that are dead.
+    Dead,
+    /// All.
+    All,
+}
+
+impl Selection {
+    fn of<'a>(&self, view: &'a NomadView) -> anyhow::Result<Vec<&'a Runner>> {
+        match self {
+            Selection::All => Ok(view.runners.iter().collect()),
+            Selection::Dead => {
+                Ok(view.runners.iter().filter(|runner| runner.state == RunnerState::Dead).collect())
+            }
+            Selection::Ids(ids) => ids
+                .iter()
+                .map(|id| {
+                    let runner = view.runners.iter().find(|runner| runner.name == *id);
+                    runner
+                        .with_context(|| format!("{id} is no runner of ours; `githubrunner list` shows them"))
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Stops the selected runners that are alive. Whether all of them stopped.
+///
+/// # Errors
+/// Nomad cannot be read, an ID is not ours, the person says no.
+pub async fn stop(
+    setup: &Setup,
+    selection: Selection,
+    yes: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
+    let view = setup.nomad.observe().await.context("listing the runners")?;
+    let alive = alive(selection.of(&view)?);
+    confirm("stop", alive.len(), yes)?;
+    stop_all(setup, &view, &alive, out).await
+}
+
+/// Purges the selected runners; those alive are stopped first. Whether all of them are gone.
+///
+/// # Errors
+/// As for [`stop`].
+pub async fn purge(
+    setup: &Setup,
+    selection: Selection,
+    yes: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
+    let mut view = setup.nomad.observe().await.context("listing the runners")?;
+    let selected = selection.of(&view)?;
+    confirm("purge", selected.len(), yes)?;
+    let names: Vec<String> = selected.iter().map(|runner| runner.name.clone()).collect();
+    let stopped = stop_all(setup, &view, &alive(selected), out).await?;
+    if setup.dry_run {
+        return Ok(stopped);
+    }
+
+    let deadline = Instant::now() + DYING_AT_MOST;
+    let is_dying = |runner: &Runner| names.contains(&runner.name) && runner.state == RunnerState::Stopping;
+    view = setup.nomad.observe().await?;
+    while view.runners.iter().any(is_dying) && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+        view = setup.nomad.observe().await?;
+    }
+    let dead: Vec<&Runner> = view
+        .runners
+        .iter()
+        .filter(|runner| names.contains(&runner.name) && runner.state == RunnerState::Dead)
+        .collect();
+    let clean_ups = dead.iter().filter(|runner| runner.has_variable).map(|runner| {
+        Action::CleanUp(CleanUp { name: runner.name.clone(), repository: Some(repository_of(runner)) })
+    });
+    let cleaned = perform(setup, &view, clean_ups.collect(), out).await?;
+    let purges = dead.iter().filter(|runner| !runner.has_variable || cleaned).map(|runner| {
+        let in_job = runner.registration() == Registration::AccessToken && runner.started;
+        let repository = in_job.then(|| repository_of(runner));
+        Action::Purge(Purge { name: runner.name.clone(), repository, reason: PurgeReason::Asked })
+    });
+    let purged = perform(setup, &view, purges.collect(), out).await?;
+    let left = view.runners.iter().filter(|runner| names.contains(&runner.name)).count() - dead.len();
+    if left > 0 {
+        writeln!(out, "{left} still alive; `githubrunner list` shows them")?;
+    }
+    Ok(stopped && cleaned && purged && left == 0)
+}
+
+fn alive(runners: Vec<&Runner>) -> Vec<&Runner> {
+    let stops = |runner: &&Runner| !matches!(runner.state, RunnerState::Dead | RunnerState::Stopping);
+    runners.into_iter().filter(stops).collect()
+}
+
+async fn stop_all(
+    setup: &Setup,
+    view: &NomadView,
+    runners: &[&Runner],
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
+    let action = |runner: &&Runner, consent| {
+        Action::Stop(Stop {
+            name: runner.name.clone(),
+            repository: repository_of(runner),
+            consent,
+            registration: runner.registration(),
+            reason: StopReason::Asked,
+        })
+    };
+    let consent = |runner: &Runner| if runner.started { Consent::GitHub } else { Consent::NeverStarted };
+    let actions = runners.iter().map(|runner| action(runner, consent(runner))).collect();
+    let reports = setup.apply(view).apply(&Plan { actions, ..Plan::default() }).await;
+
+    // A JIT runner that GitHub does not list can get no job. The others may bear another name there.
+    let (absent, reports): (Vec<Report>, Vec<Report>) =
+        reports.into_iter().partition(|report| matches!(report.outcome, Outcome::Absent));
+    let is_absent = |runner: &&&Runner| absent.iter().any(|report| report.action.runner() == runner.name);
+    let (jit, other): (Vec<&&Runner>, Vec<&&Runner>) =
+        runners.iter().filter(is_absent).partition(|runner| runner.registration() == Registration::Jit);
+    for runner in &other {
+        let name = &runner.name;
+        writeln!(out, "{name}: GitHub lists no runner of this name; if it is idle: nomad job stop {name}")?;
+    }
+    let unregistered = jit.into_iter().map(|runner| action(runner, Consent::Unregistered)).collect();
+    let stopped = print(&reports, out)?;
+    Ok(perform(setup, view, unregistered, out).await? && stopped && other.is_empty())
+}
+
+async fn perform(
+    setup: &Setup,
+    view: &NomadView,
+    actions: Vec<Action>,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
+    let reports = setup.apply(view).apply(&Plan { actions, ..Plan::default() }).await;
+    print(&reports, out)
+}
+
+/// One line a report. Whether all succeeded.
+fn print(reports: &[Report], out: &mut dyn Write) -> anyhow::Result<bool> {
+    for Report { action, outcome } in reports {
+        writeln!(out, "{action}: {outcome}")?;
+    }
+    let well =
+        |report: &Report| matches!(report.outcome, Outcome::Done | Outcome::AlreadyDone | Outcome::DryRun);
+    Ok(reports.iter().all(well))
+}
+
+fn repository_of(runner: &Runner) -> Repository {
+    let url = &runner.meta.repo_url;
+    let mut path = url.trim_end_matches('/').rsplit('/').map(str::to_owned);
+    let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
+    let id = runner.meta.repo_id.unwrap_or(RepositoryId(0));
+    Repository { id, owner, name, html_url: url.clone(), archived: false, disabled: false }
+}
+
+/// Asks on a terminal.
+fn confirm(verb: &str, count: usize, yes: bool) -> anyhow::Result<()> {
+    if yes || count == 0 || !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    eprint!("{verb} {count} runner{}? [y/N] ", if count == 1 { "" } else { "s" });
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
+    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        bail!("nothing done");
+    }
+    Ok(())
+}

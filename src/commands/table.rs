@@ -1,0 +1,38 @@
+//! A plain table: columns as wide as their widest cell, two spaces between.
+
+use std::io::{self, Write};
+
+/// Rows of text under a head.
+pub(super) struct Table<const N: usize> {
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    pub fn new(head: [&str; N]) -> Self {
+        Table { rows: vec![head.map(str::to_owned)] }
+    }
+
+    /// Adds a row; what a terminal would take for a command is escaped.
+    pub fn row(&mut self, cells: [&str; N]) {
+        self.rows.push(cells.map(|cell| {
+            if cell.chars().any(char::is_control) { cell.escape_debug().to_string() } else { cell.to_owned() }
+        }));
+    }
+
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut widths = [0; N];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                line.push_str(&format!("{cell:width$}  "));
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}

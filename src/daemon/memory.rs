@@ -1,0 +1,91 @@
+//! What one pass leaves for the next.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    apply::{Outcome, Report},
+    model::{Action, Backoff, JobStatus, Listing, Memory, Moment, Observation, Plan, Presence},
+};
+
+/// After a first failure an action waits so long, and each further time twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// A rejected template or specification does not mend by itself: it starts slower.
+const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
+
+/// No action waits longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// Takes what the pass has taught into the memory. `now` is the end of the pass.
+pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, reports: &[Report], now: Moment) {
+    for (repository, names) in &plan.surplus {
+        memory.surplus.insert(*repository, names.clone());
+    }
+    for view in observation.repositories.values() {
+        if !matches!(view.listing, Listing::Fresh { .. }) {
+            continue;
+        }
+        for job in view.listing.jobs().iter().filter(|job| job.status == JobStatus::InProgress) {
+            if let Some(runner) = &job.runner_name {
+                memory.last_busy.insert(runner.clone(), now);
+                memory.presence.remove(runner);
+            }
+        }
+    }
+    for report in reports {
+        learn_outcome(memory, report, now);
+    }
+    if let Some(nomad) = &observation.nomad {
+        forget(memory, observation, nomad.runners.iter().map(|runner| runner.name.as_str()).collect());
+    }
+}
+
+fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: Moment) {
+    let name = action.runner();
+    match outcome {
+        Outcome::Present => {
+            memory.presence.insert(name.to_owned(), Presence { checked_at: now, absent_since: None });
+        }
+        Outcome::Absent => {
+            let presence = memory.presence.entry(name.to_owned());
+            let presence = presence.or_insert(Presence { checked_at: now, absent_since: None });
+            presence.checked_at = now;
+            presence.absent_since.get_or_insert(now);
+        }
+        _ => {}
+    }
+    match (action, outcome) {
+        (_, Outcome::DryRun) => {}
+        (Action::Start(start), Outcome::Rejected(error)) => {
+            let previous = memory.start_backoff.get(&start.group());
+            let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
+            memory.start_backoff.insert(start.group(), backoff);
+        }
+        (Action::Start(start), Outcome::Done | Outcome::AlreadyDone) => {
+            memory.start_backoff.remove(&start.group());
+        }
+        (Action::Start(_), _) => {}
+        (_, Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
+            let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, error, now);
+            memory.runner_backoff.insert(name.to_owned(), backoff);
+        }
+        _ => {
+            memory.runner_backoff.remove(name);
+        }
+    }
+}
+
+fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment) -> Backoff {
+    let failures = previous.map_or(0, |backoff| backoff.failures).saturating_add(1);
+    let wait = first.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_WAIT);
+    Backoff { failures, until: now + wait, error: error.to_owned() }
+}
+
+/// Drops what is about runners and repositories that are no more, so that memory does not grow.
+fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>) {
+    memory.presence.retain(|name, _| runners.contains(name.as_str()));
+    memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
+    memory.runner_backoff.retain(|name, _| runners.contains(name.as_str()));
+    memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
+    memory.start_backoff.retain(|group, _| observation.repositories.contains_key(&group.repository));
+}

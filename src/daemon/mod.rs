@@ -1,0 +1,308 @@
+//! The loop: observe, plan, apply; what wakes it, what ends it.
+//!
+//! GitHub and Nomad are the only state. What this keeps between passes makes it faster or more patient,
+//! never wrong: killed at any await and started again, it converges.
+
+mod memory;
+mod observe;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    apply::{Apply, Report},
+    config::{Config, RepoEntry},
+    github::{Entry, GitHub},
+    model::{Action, Hold, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState},
+    nomad::Nomad,
+    plan::{Policy, plan},
+    render::Renderer,
+};
+pub use memory::learn;
+use observe::GitHubSide;
+
+/// After a Start, Nomad alone is looked at again so soon (an allocation is there within 30 ms, contract
+/// nomad.md §8), and ever later while something waits for a place or a secret. The last one repeats.
+const FOLLOW_UPS: [Duration; 7] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(15),
+];
+
+/// Passes that ask GitHub are never closer together, whatever wakes them.
+const SHORTEST_LOOP: Duration = Duration::from_secs(1);
+
+/// `once` waits at most so long for the runners it started to get their secrets.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What ends or wakes the loop from outside.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// True: end now, also in the middle of a pass.
+    pub shutdown: watch::Receiver<bool>,
+    /// Read the configuration again and pass at once.
+    pub hangup: Arc<Notify>,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Shutdown,
+    /// The configuration is to be read again.
+    Hangup,
+}
+
+/// The daemon.
+pub struct Daemon {
+    config: Config,
+    policy: Policy,
+    github: GitHub,
+    nomad: Nomad,
+    renderer: Renderer,
+    dry_run: bool,
+    epoch: Instant,
+    memory: Memory,
+    github_side: GitHubSide,
+    /// Holds and errors that were said already.
+    said: BTreeSet<String>,
+}
+
+/// What a pass saw and did.
+#[derive(Debug)]
+pub struct Pass {
+    /// What it saw.
+    pub observation: Observation,
+    /// What it planned.
+    pub plan: Plan,
+    /// What became of it.
+    pub reports: Vec<Report>,
+    /// What could not be observed.
+    pub errors: Vec<String>,
+}
+
+impl Pass {
+    /// Whether anything failed.
+    pub fn failed(&self) -> bool {
+        !self.errors.is_empty() || self.reports.iter().any(|report| report.outcome.is_failure())
+    }
+
+    /// Whether Nomad alone can bring news soon: something was started, or waits for a place or a secret.
+    fn is_unsettled(&self) -> bool {
+        let waits = |state| matches!(state, RunnerState::Pending | RunnerState::Waiting);
+        self.starts() > 0
+            || self
+                .observation
+                .nomad
+                .iter()
+                .flat_map(|nomad| &nomad.runners)
+                .any(|runner| waits(runner.state) && runner.ownership == Ownership::Ours)
+    }
+
+    fn starts(&self) -> usize {
+        self.reports.iter().filter(|report| matches!(report.action, Action::Start(_))).count()
+    }
+}
+
+/// Whether a pass asks GitHub too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    NomadOnly,
+}
+
+impl Daemon {
+    /// A daemon that has seen nothing yet.
+    pub fn new(config: Config, github: GitHub, nomad: Nomad, renderer: Renderer, dry_run: bool) -> Self {
+        Daemon {
+            policy: Policy::from(&config),
+            config,
+            github,
+            nomad,
+            renderer,
+            dry_run,
+            epoch: Instant::now(),
+            memory: Memory::default(),
+            github_side: GitHubSide::default(),
+            said: BTreeSet::new(),
+        }
+    }
+
+    /// The same daemon, with all it remembers, under another configuration.
+    pub fn reconfigured(self, config: Config, github: GitHub, nomad: Nomad, renderer: Renderer) -> Self {
+        Daemon { policy: Policy::from(&config), config, github, nomad, renderer, ..self }
+    }
+
+    /// Passes until it is told to end. A failing GitHub or Nomad never ends it.
+    pub async fn run(&mut self, signals: &mut Signals) -> Ended {
+        let hangup = signals.hangup.clone();
+        tokio::select! {
+            biased;
+            _ = signals.shutdown.wait_for(|shutdown| *shutdown) => Ended::Shutdown,
+            () = hangup.notified() => Ended::Hangup,
+            never = self.pass_for_ever() => never,
+        }
+    }
+
+    async fn pass_for_ever(&mut self) -> Ended {
+        loop {
+            let began = Instant::now();
+            let mut pass = self.pass(Scope::Everything).await;
+            let next = (began + self.config.loop_interval).max(Instant::now() + SHORTEST_LOOP);
+            let mut step = 0;
+            while pass.is_unsettled() && !self.dry_run {
+                let wait = FOLLOW_UPS[step.min(FOLLOW_UPS.len() - 1)];
+                if Instant::now() + wait >= next {
+                    break;
+                }
+                sleep_until(Instant::now() + wait).await;
+                pass = self.pass(Scope::NomadOnly).await;
+                step += 1;
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    /// One pass, then Nomad alone until the runners it started have their secrets. The first pass is given
+    /// back, with the later ones' failures and reports.
+    pub async fn once(&mut self) -> Pass {
+        let mut first = self.pass(Scope::Everything).await;
+        let deadline = Instant::now() + SETTLE_DEADLINE;
+        let mut unsettled = !self.dry_run && first.is_unsettled();
+        for wait in FOLLOW_UPS.iter().chain(std::iter::repeat(&Duration::from_secs(2))) {
+            if !unsettled || Instant::now() + *wait > deadline {
+                break;
+            }
+            sleep_until(Instant::now() + *wait).await;
+            let next = self.pass(Scope::NomadOnly).await;
+            unsettled = next.waits_for_secret();
+            first.reports.extend(next.reports);
+            first.errors.extend(next.errors);
+        }
+        first
+    }
+
+    /// What a pass would do now; nothing is changed, not even remembered.
+    pub async fn preview(&mut self) -> Pass {
+        self.dry_run = true;
+        self.pass(Scope::Everything).await
+    }
+
+    async fn pass(&mut self, scope: Scope) -> Pass {
+        let mut errors = Vec::new();
+        let observation = self.observe(scope, &mut errors).await;
+        let plan = plan(&observation, &self.policy, self.now());
+        let reports = match &observation.nomad {
+            Some(nomad) => self.apply(nomad).apply(&plan).await,
+            None => Vec::new(),
+        };
+        let now = self.now();
+        learn(&mut self.memory, &observation, &plan, &reports, now);
+        if scope == Scope::Everything {
+            self.github.end_pass().await;
+        }
+        let pass = Pass { observation, plan, reports, errors };
+        self.say(&pass, scope);
+        pass
+    }
+
+    async fn observe(&mut self, scope: Scope, errors: &mut Vec<String>) -> Observation {
+        let nomad = match self.nomad.observe().await {
+            Ok(nomad) => nomad,
+            Err(error) => {
+                errors.push(format!("Nomad: {error}"));
+                return Observation { memory: self.memory.clone(), ..Observation::default() };
+            }
+        };
+        // GitHub after Nomad: a stale view of GitHub would start runners for jobs that are done.
+        let now = self.now();
+        let repositories = match scope {
+            Scope::NomadOnly => self.github_side.recall(),
+            Scope::Everything => {
+                let entries: Vec<Entry> = self.config.repos.iter().map(entry).collect();
+                self.github_side.list(&self.github, &entries, &nomad, now, errors).await
+            }
+        };
+        Observation { nomad: Some(nomad), repositories, memory: self.memory.clone() }
+    }
+
+    fn apply<'a>(&'a self, nomad: &'a NomadView) -> Apply<'a> {
+        Apply {
+            github: &self.github,
+            nomad: &self.nomad,
+            renderer: &self.renderer,
+            labels: &self.config.labels,
+            registration: self.config.registration(),
+            organization: self.config.github.scope == crate::config::Scope::Organization,
+            runner_group: self.config.github.runner_group.as_deref(),
+            instance: &nomad.instance,
+            parallel: self.config.parallel,
+            dry_run: self.dry_run,
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.epoch.elapsed()
+    }
+
+    /// Says what was done, and what is new among what was not.
+    fn say(&mut self, pass: &Pass, scope: Scope) {
+        for Report { action, outcome } in &pass.reports {
+            if outcome.is_failure() {
+                tracing::error!("{action}: {outcome}");
+            } else {
+                tracing::info!("{action}: {outcome}");
+            }
+        }
+        let mut said = BTreeSet::new();
+        for error in &pass.errors {
+            if !self.said.contains(error) {
+                tracing::error!("{error}");
+            }
+            said.insert(error.clone());
+        }
+        for hold in &pass.plan.holds {
+            let key = topic(hold);
+            if !self.said.contains(&key) {
+                tracing::info!("{hold}");
+            }
+            said.insert(key);
+        }
+        // A pass without GitHub does not see all that is held.
+        match scope {
+            Scope::Everything => self.said = said,
+            Scope::NomadOnly => self.said.extend(said),
+        }
+        tracing::debug!(actions = pass.reports.len(), holds = pass.plan.holds.len(), ?scope, "pass");
+    }
+}
+
+impl Pass {
+    fn waits_for_secret(&self) -> bool {
+        self.observation.nomad.iter().flat_map(|nomad| &nomad.runners).any(|runner| {
+            let placed = runner.state == RunnerState::Pending && runner.blocked.is_none();
+            runner.ownership == Ownership::Ours && (placed || runner.state == RunnerState::Waiting)
+        })
+    }
+}
+
+fn entry(entry: &RepoEntry) -> Entry {
+    match entry.clone() {
+        RepoEntry::All => Entry::All,
+        RepoEntry::Owner(owner) => Entry::Owner(owner),
+        RepoEntry::Repository { owner, name } => Entry::Repository { owner, name },
+    }
+}
+
+/// What a Hold is about and why, without the numbers that change in every pass.
+fn topic(hold: &Hold) -> String {
+    format!("{} {:?}", hold.subject, std::mem::discriminant(&hold.reason))
+}
