@@ -79,7 +79,11 @@ impl GitHub {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         let host = header(HOST).or(request.uri().host()).unwrap_or("api.github.com");
         let base = format!("{}://{host}{}", self.options.scheme, self.options.path_prefix);
-        let Some(path) = request.uri().path().strip_prefix(&self.options.path_prefix) else {
+        let whole = request.uri().path();
+        let path = whole.strip_prefix(&self.options.path_prefix);
+        // Runners may not know the prefix.
+        let path = if whole.starts_with("/_runner/") { Some(whole) } else { path };
+        let Some(path) = path.filter(|path| path.starts_with('/')) else {
             return finish(Reply::not_found(), now, &[]);
         };
         let path =

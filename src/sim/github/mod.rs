@@ -338,7 +338,7 @@ impl GitHub {
     }
 
     /// All runs that are remembered.
-    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+    pub fn runs(&self) -> impl DoubleEndedIterator<Item = &Run> {
         self.runs.values()
     }
 
@@ -348,7 +348,7 @@ impl GitHub {
     }
 
     /// All jobs that are remembered.
-    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = &Job> {
         self.jobs.values()
     }
 

@@ -81,8 +81,7 @@ impl GitHub {
             "following_url": of("/following{/other_user}"), "gists_url": of("/gists{/gist_id}"),
             "starred_url": of("/starred{/owner}{/repo}"), "subscriptions_url": of("/subscriptions"),
             "organizations_url": of("/orgs"), "repos_url": of("/repos"), "events_url": of("/events{/privacy}"),
-            "received_events_url": of("/received_events"), "type": kind, "user_view_type": "public",
-            "site_admin": false,
+            "received_events_url": of("/received_events"), "type": kind, "site_admin": false,
         });
         if full {
             let public =
