@@ -13,4 +13,6 @@ pub mod nomad;
 mod process;
 pub mod serve;
 pub mod stand_in;
+#[cfg(test)]
+mod tests;
 pub mod world;

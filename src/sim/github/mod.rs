@@ -5,6 +5,7 @@
 //! choices that GitHub makes by itself come from one seed. Facts come from the GitHub contract; a section
 //! is cited where the behaviour is odd.
 
+mod actions;
 mod apps;
 mod auth;
 mod data;

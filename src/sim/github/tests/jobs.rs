@@ -78,7 +78,9 @@ fn the_seed_decides_between_fitting_runners() {
         let mut names = Vec::new();
         for _ in 0..2 {
             let mut site = Site::with(Options { seed, ..Options::default() });
-            (0..3).for_each(|index| drop(site.online(&format!("r{index}"), &["x"])));
+            for index in 0..3 {
+                site.online(&format!("r{index}"), &["x"]);
+            }
             let job = site.queue(site.app, &["x"]);
             site.pass(Duration::from_secs(5));
             names.push(site.github.job(job).unwrap().runner.clone().unwrap().name);
@@ -143,7 +145,9 @@ fn held_jobs_want_no_runner_until_they_are_released() {
     let run = site.github.queue_run(site.app, vec![held.clone(), held], site.now).unwrap();
     let jobs = site.github.run(run).unwrap().jobs.clone();
     assert_eq!(site.github.run(run).unwrap().status, Status::Waiting);
-    (0..2).for_each(|index| drop(site.online(&format!("r{index}"), &["x"])));
+    for index in 0..2 {
+        site.online(&format!("r{index}"), &["x"]);
+    }
     site.pass(HOUR / 2);
     assert_eq!(jobs.iter().map(|job| site.status(*job)).collect::<Vec<_>>(), [Status::Waiting; 2]);
     assert!(site.github.release_job(jobs[0], site.now));

@@ -36,7 +36,9 @@ fn pages_yield_every_run_once_newest_first() {
 #[test]
 fn link_headers_name_the_repository_by_id_on_the_own_host() {
     let mut site = Site::with(Options { path_prefix: "/api/v3".to_string(), ..Options::default() });
-    (0..5).for_each(|_| drop(site.queue(site.app, &["x"])));
+    for _ in 0..5 {
+        site.queue(site.app, &["x"]);
+    }
     let middle = site.get("/api/v3/repos/octo-org/app/actions/runs?status=queued&per_page=2&page=2");
     let page = |page: u32| {
         format!(
@@ -60,7 +62,9 @@ fn link_headers_name_the_repository_by_id_on_the_own_host() {
 #[test]
 fn a_filtered_listing_of_runs_ends_after_a_thousand() {
     let mut site = Site::with(Options { lean: true, ..Options::default() });
-    (0..1030).for_each(|_| drop(site.queue(site.app, &["x"])));
+    for _ in 0..1030 {
+        site.queue(site.app, &["x"]);
+    }
     let first = site.get("/repos/octo-org/app/actions/runs?status=queued&per_page=100");
     assert_eq!(first.body["total_count"], 1030);
     assert!(first.link("last").unwrap().ends_with("page=10"));
