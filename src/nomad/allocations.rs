@@ -268,4 +268,4 @@ fn nodes(count: i64) -> String {
 
 #[cfg(test)]
 #[path = "allocations_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -179,5 +179,12 @@ fn no_date() -> Error {
 }
 
 #[cfg(test)]
-#[path = "observe_tests.rs"]
-mod tests;
+mod tests {
+    use super::escape_pattern;
+
+    #[test]
+    fn a_prefix_cannot_break_out_of_the_filter() {
+        assert_eq!(escape_pattern("NT_Github-Runner-"), "NT_Github-Runner-");
+        assert_eq!(escape_pattern("a\"b\\c."), "a[^a-zA-Z0-9_-]b[^a-zA-Z0-9_-]c[^a-zA-Z0-9_-]");
+    }
+}
