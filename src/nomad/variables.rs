@@ -62,7 +62,7 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn instance(&self) -> Result<String, Error> {
-        match self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        match self.last_instance() {
             Some(known) => Ok(known.id),
             None => self.confirm_instance().await,
         }
@@ -70,8 +70,12 @@ impl Nomad {
 
     /// The instance's ID if it was read a short while ago.
     pub(super) fn known_instance(&self) -> Option<String> {
-        let known = self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let known = self.last_instance()?;
         (known.confirmed_at.elapsed() < CONFIRM_EVERY).then_some(known.id)
+    }
+
+    fn last_instance(&self) -> Option<KnownInstance> {
+        self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the variable `githubrunner/PREFIX/instance`. Where there is none it is created: with the ID known
@@ -80,8 +84,7 @@ impl Nomad {
     pub(super) async fn confirm_instance(&self) -> Result<String, Error> {
         let path = format!("/v1/var/githubrunner/{}/instance", escape_segment(&self.options().prefix));
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
-        let known = self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let candidate = known.map_or_else(|| self.0.new_instance.clone(), |known| known.id);
+        let candidate = self.last_instance().map_or_else(|| self.0.new_instance.clone(), |known| known.id);
         // The second round is for a lost race; nobody deletes what was just created.
         for _ in 0..2 {
             let response = self.answer(Request::get(path.clone()), Retry::Yes).await?;

@@ -1,0 +1,189 @@
+//! A real Nomad agent, started by the test that needs it, where `nomad` is on PATH.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use githubrunner::http::{self, Client, Endpoint, Request};
+use serde_json::Value;
+
+/// An agent is ready within 2 s on an idle machine; this is for a busy one.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Another program may take a port between our choice and the agent's start.
+const ATTEMPTS: usize = 3;
+
+/// The shell keeps watch over the agent: when its standard input ends, because the test dropped the agent or died in
+/// whatever way, it ends the agent, waits for it (which ends the tasks too) and removes the directory.
+const WATCH: &str = r#"
+export TMPDIR="$1"; dir="$1"; shift
+"$@" >"$dir/agent.log" 2>&1 </dev/null & agent=$!
+cat >/dev/null
+kill -TERM "$agent" 2>/dev/null
+( sleep 20; kill -KILL "$agent" 2>/dev/null ) & killer=$!
+wait "$agent"
+kill "$killer" 2>/dev/null
+umount "$dir"/*/*/*/secrets "$dir"/*/*/*/private 2>/dev/null
+rm -rf "$dir"
+"#;
+
+/// How the agent is configured.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AgentOptions {
+    /// With ACLs on, bootstrapped: see [`Agent::token`].
+    pub acl: bool,
+}
+
+/// A running agent: server and client in one, everything in memory. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Agent {
+    watch: Child,
+    /// `http://127.0.0.1:PORT`
+    pub address: String,
+    /// The management token, with ACLs on.
+    pub token: Option<String>,
+}
+
+impl Agent {
+    /// Starts an agent and waits until it has a leader and a node that takes jobs. `None`, and a line that says so,
+    /// when there is no `nomad` on PATH.
+    pub async fn start(options: AgentOptions) -> Option<Agent> {
+        if Command::new("nomad").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
+        {
+            println!("skipped: there is no nomad on PATH to start a real agent with");
+            return None;
+        }
+        for attempt in 1..=ATTEMPTS {
+            match Agent::try_start(options).await {
+                Ok(agent) => return Some(agent),
+                Err(why) if attempt == ATTEMPTS => panic!("the Nomad agent does not start: {why}"),
+                Err(why) => println!("the Nomad agent does not start, trying again: {why}"),
+            }
+        }
+        None
+    }
+
+    async fn try_start(options: AgentOptions) -> Result<Agent, String> {
+        let directory = tempfile::Builder::new().prefix("nomad-agent-").tempdir().unwrap().keep();
+        let [http, rpc, serf] = free_ports();
+        let acl = options.acl;
+        let configuration = format!(
+            r#"
+            bind_addr = "127.0.0.1"
+            ports {{
+              http = {http}
+              rpc = {rpc}
+              serf = {serf}
+            }}
+            disable_update_check = true
+            client {{
+              options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }}
+            }}
+            plugin "raw_exec" {{
+              config {{
+                enabled = true
+              }}
+            }}
+            acl {{
+              enabled = {acl}
+            }}
+            "#
+        );
+        let file = directory.join("agent.hcl");
+        std::fs::write(&file, configuration).unwrap();
+        let watch = Command::new("sh")
+            .args(["-c", WATCH, "watch"])
+            .arg(&directory)
+            .args(["nomad", "agent", "-dev", "-config"])
+            .arg(&file)
+            .args(["-log-level", "WARN"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let mut agent = Agent { watch, address: format!("http://127.0.0.1:{http}"), token: None };
+        match agent.until_ready(options).await {
+            Ok(()) => Ok(agent),
+            Err(why) => Err(format!("{why}\n{}", log_of(&directory))),
+        }
+    }
+
+    async fn until_ready(&mut self, options: AgentOptions) -> Result<(), String> {
+        let client = self.client();
+        let deadline = Instant::now() + READY_WITHIN;
+        let mut last = String::new();
+        while Instant::now() < deadline {
+            if options.acl && self.token.is_none() {
+                match client.send(Request::post("/v1/acl/bootstrap")).await {
+                    Ok(response) if response.is_success() => {
+                        let answer: Value = response.json().map_err(|error| error.to_string())?;
+                        self.token = answer["SecretID"].as_str().map(str::to_owned);
+                    }
+                    other => last = format!("{other:?}"),
+                }
+            } else {
+                match client.send(self.authorized(Request::get("/v1/nodes"))).await {
+                    Ok(response) if response.is_success() => {
+                        let nodes: Value = response.json().map_err(|error| error.to_string())?;
+                        if nodes.as_array().is_some_and(|nodes| nodes.iter().any(is_ready)) {
+                            return Ok(());
+                        }
+                    }
+                    other => last = format!("{other:?}"),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(format!("it is not ready after {READY_WITHIN:?}: {last}"))
+    }
+
+    /// A plain client for what the adapter does not do.
+    pub fn client(&self) -> Client {
+        Client::new(Endpoint::parse(&self.address).unwrap(), http::Options::default()).unwrap()
+    }
+
+    /// A request with the management token.
+    pub fn authorized(&self, request: Request) -> Request {
+        match &self.token {
+            Some(token) => request.header_text(http::header::HeaderName::from_static("x-nomad-token"), token),
+            None => request,
+        }
+    }
+
+    /// Makes a namespace.
+    pub async fn create_namespace(&self, name: &str) {
+        let request =
+            Request::put(format!("/v1/namespace/{name}")).json(&serde_json::json!({ "Name": name }));
+        self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // The end of the shell's input is its signal.
+        drop(self.watch.stdin.take());
+        let mut said = String::new();
+        if let Some(mut stderr) = self.watch.stderr.take() {
+            let _ = stderr.read_to_string(&mut said);
+        }
+        // The shell kills what does not end by itself: this wait is bounded.
+        let _ = self.watch.wait();
+    }
+}
+
+fn is_ready(node: &Value) -> bool {
+    node["Status"] == "ready" && node["SchedulingEligibility"] == "eligible"
+}
+
+fn log_of(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("agent.log")).unwrap_or_default()
+}
+
+/// Three ports that were free a moment ago.
+fn free_ports() -> [u16; 3] {
+    let listeners: [TcpListener; 3] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
