@@ -10,7 +10,9 @@ use std::time::Duration;
 use common::nomad_agent::{Agent, AgentOptions};
 use githubrunner::http::{self, Client, Endpoint, Request};
 use githubrunner::model::{Finish, Ownership, Registration, RepositoryId, Runner, RunnerMeta, RunnerState};
-use githubrunner::nomad::{Error, Nomad, Options, PreparedJob, Registered, Written, job_from_json, prepare};
+use githubrunner::nomad::{
+    Acquired, Error, Kept, Nomad, Options, PreparedJob, Registered, Written, job_from_json, prepare,
+};
 use githubrunner::secret::Secret;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -46,6 +48,8 @@ const CASES: &[(&str, fn(Place) -> Run)] = &[
     ("foreign", |place| Box::pin(leaves_out_what_is_not_ours(place))),
     ("namespace", |place| Box::pin(tells_a_missing_namespace(place))),
     ("instance", |place| Box::pin(agrees_on_one_instance(place))),
+    ("lock", |place| Box::pin(one_holds_the_lock(place))),
+    ("events", |place| Box::pin(hears_of_what_changes(place))),
     ("instance-back", |place| Box::pin(writes_its_instance_again(place))),
 ];
 
@@ -61,7 +65,14 @@ async fn run_all(endpoint: &Endpoint) {
     let mut running = Vec::new();
     for (name, case) in CASES {
         let place = Place { endpoint: endpoint.clone(), prefix: format!("ghr-{name}") };
-        running.push((name, tokio::spawn(tokio::time::timeout(WITHIN * 2, case(place)))));
+        let run = case(place);
+        let timed = async move {
+            let started = Instant::now();
+            let result = tokio::time::timeout(WITHIN * 2, run).await;
+            println!("{name}: {:.1} s", started.elapsed().as_secs_f64());
+            result
+        };
+        running.push((name, tokio::spawn(timed)));
     }
     let mut failed = Vec::new();
     for (name, case) in running {
@@ -477,4 +488,37 @@ async fn writes_its_instance_again(place: Place) {
     assert_eq!(first.observe().await.unwrap().instance, instance);
     let restarted = Nomad::new(place.options(), "another").unwrap();
     assert_eq!(restarted.instance().await.unwrap(), instance, "it was written again");
+}
+
+async fn one_holds_the_lock(place: Place) {
+    let (ttl, delay, deadline) = (Duration::from_secs(10), Duration::from_secs(1), Duration::from_secs(10));
+    let (one, two) = (place.nomad(), place.nomad());
+    assert_eq!(one.lock_holder().await.unwrap(), None);
+    let first = one.lock_acquire("one", ttl, delay, deadline).await.unwrap();
+    let Acquired::Ours(lease) = first else { panic!("{first:?}") };
+    assert_eq!(two.lock_acquire("two", ttl, delay, deadline).await.unwrap(), Acquired::Held);
+    assert_eq!(two.lock_holder().await.unwrap().as_deref(), Some("one"));
+    assert_eq!(one.lock_renew(&lease, deadline).await.unwrap(), Kept::Kept);
+    assert_eq!(one.lock_release(&lease, deadline).await.unwrap(), Kept::Kept);
+    let second = two.lock_acquire("two", ttl, delay, deadline).await.unwrap();
+    let Acquired::Ours(other) = second else { panic!("{second:?}") };
+    assert_eq!(one.lock_renew(&lease, deadline).await.unwrap(), Kept::Lost);
+    assert_eq!(one.lock_holder().await.unwrap().as_deref(), Some("two"));
+    assert_eq!(two.lock_release(&other, deadline).await.unwrap(), Kept::Kept);
+    assert_eq!(two.lock_renew(&other, deadline).await.unwrap(), Kept::Lost);
+    let bad = one.lock_acquire("one", Duration::from_secs(1), delay, deadline).await;
+    assert!(matches!(bad, Err(Error::Refused(_))), "{bad:?}");
+}
+
+async fn hears_of_what_changes(place: Place) {
+    let nomad = place.nomad();
+    let mut events = nomad.events().await.unwrap();
+    let name = place.start(&nomad, 1, "exit 0").await;
+    let mut about = Vec::new();
+    // Registered, placed, run and ended are more than two changes.
+    while about.len() < 3 {
+        let hint = tokio::time::timeout(WITHIN, events.next()).await.unwrap().unwrap();
+        about.extend(hint.unwrap().jobs);
+    }
+    assert!(about.iter().all(|job| *job == name), "{about:?}");
 }

@@ -40,6 +40,15 @@ pub enum Error {
         /// Its name.
         namespace: String,
     },
+    /// The event stream was opened and gives nothing, which is how a refusal looks from 1.11.2 on (contract §6).
+    #[error(
+        "Nomad's event stream gives nothing: the token needs the capability read-job in namespace {namespace:?}, and \
+         a workload identity needs Nomad 1.9.6"
+    )]
+    StreamRefused {
+        /// In this namespace.
+        namespace: String,
+    },
     /// Nomad refuses the request as such.
     #[error("{0}")]
     Refused(http::Error),

@@ -7,7 +7,9 @@
 mod allocations;
 mod api;
 mod error;
+mod events;
 mod jobs;
+mod locks;
 mod observe;
 mod options;
 mod prepare;
@@ -16,8 +18,10 @@ mod wire;
 
 pub use allocations::{blocked, classify};
 pub use api::Nomad;
-pub use error::Error;
+pub use error::{Error, Right};
+pub use events::{Events, Hint};
 pub use jobs::{PlanAnswer, Registered, Validation};
+pub use locks::{Acquired, Kept, Lease};
 pub use options::{Options, instance_id};
 pub use prepare::{PreparedJob, RESOURCE_MAX, job_from_json, prepare};
 pub use variables::{CredentialItems, Written};

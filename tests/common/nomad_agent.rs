@@ -22,7 +22,12 @@ export TMPDIR="$1"; dir="$1"; shift
 "$@" >"$dir/agent.log" 2>&1 </dev/null & agent=$!
 cat >/dev/null
 kill -TERM "$agent" 2>/dev/null
-( sleep 20; kill -KILL "$agent" 2>/dev/null ) & killer=$!
+(
+  trap 'kill "$sleeper"; exit' TERM
+  sleep 20 & sleeper=$!
+  wait "$sleeper"
+  kill -KILL "$agent"
+) >/dev/null 2>&1 & killer=$!
 wait "$agent"
 kill "$killer" 2>/dev/null
 umount "$dir"/*/*/*/secrets "$dir"/*/*/*/private 2>/dev/null
