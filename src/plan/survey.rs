@@ -99,13 +99,19 @@ impl<'a> Survey<'a> {
             (true, true) => Err(HoldReason::Archived),
             (true, false) => Ok(()),
         };
+        // Pages shift while they are read: a job can be in a listing twice. The further status is the later one.
+        let mut latest: BTreeMap<u64, &'a WorkflowJob> = BTreeMap::new();
         for job in view.listing.jobs() {
             if job.status == JobStatus::InProgress {
                 self.busy.extend(job.runner_name.as_deref());
             }
-            if self.statuses.insert(job.id, job.status).is_some() {
-                continue;
+            let seen = latest.entry(job.id).or_insert(job);
+            if progress(job) > progress(seen) {
+                *seen = job;
             }
+        }
+        for job in latest.into_values() {
+            self.statuses.insert(job.id, job.status);
             let subject =
                 || Subject::Job { repository: name.clone(), id: job.id, labels: shown(&job.labels) };
             let is_old = |now| job.created_at.is_some_and(|at| age(now, at) > QUEUED_AT_MOST);
@@ -123,7 +129,7 @@ impl<'a> Survey<'a> {
                     (Ok(()), Ok(_)) if github_now.is_some_and(is_old) => HoldReason::GivenUp,
                     (Ok(()), Ok(_)) => {
                         let labels = Labels::new(job.labels.iter().map(String::as_str));
-                        let key = GroupKey { repository: job.repository, labels: labels.clone() };
+                        let key = GroupKey { repository: view.repository.id, labels: labels.clone() };
                         let group = self.groups.entry(key).or_default();
                         if group.demand.is_empty() {
                             group.labels = labels;
@@ -251,8 +257,24 @@ pub(super) fn oldest_first(job: &WorkflowJob) -> (Option<jiff::Timestamp>, u64) 
     (job.created_at, job.id)
 }
 
-/// Labels for people: control characters escaped, cut to a bearable length.
+/// How far a job has come, and all else that can differ between two sightings of one job, so that their order
+/// does not show.
+fn progress(job: &WorkflowJob) -> (u8, Option<jiff::Timestamp>, &[String], Option<&str>) {
+    let rank = match job.status {
+        JobStatus::Unknown => 0,
+        JobStatus::Requested => 1,
+        JobStatus::Pending => 2,
+        JobStatus::Waiting => 3,
+        JobStatus::Queued => 4,
+        JobStatus::InProgress => 5,
+        JobStatus::Completed => 6,
+    };
+    (rank, job.created_at, &job.labels, job.runner_name.as_deref())
+}
+
+/// Labels for people: in one order, control characters escaped, cut to a bearable length.
 fn shown(labels: &[String]) -> String {
-    let text: String = labels.join(",").chars().take(SHOWN_LABELS).collect();
+    let labels = Labels::new(labels.iter().map(String::as_str)).joined();
+    let text: String = labels.chars().take(SHOWN_LABELS).collect();
     text.escape_debug().to_string()
 }
