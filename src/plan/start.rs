@@ -98,7 +98,9 @@ fn start(
     group: &Group,
     live: usize,
 ) -> Start {
-    let attempt = 1 + survey.newest.get(&job.id).and_then(|runner| runner.meta.attempt).unwrap_or(0);
+    // Meta is text from outside: any number can stand there.
+    let last = survey.newest.get(&job.id).and_then(|runner| runner.meta.attempt).unwrap_or(0);
+    let attempt = last.saturating_add(1);
     let (demand, supply) = (group.demand.len(), group.supply.len());
     Start {
         repository: view.repository.clone(),
@@ -174,7 +176,7 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
     }
     let attempt = newest.meta.attempt.unwrap_or(1);
     let wait = wait_after(attempt).checked_sub(survey.dead_for(newest)).filter(|wait| !wait.is_zero())?;
-    Some(HoldReason::Attempts { attempt: attempt + 1, wait })
+    Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait })
 }
 
 /// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).

@@ -75,11 +75,7 @@ pub(super) fn lost(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let alive =
             !matches!(runner.state, RunnerState::Dead | RunnerState::Stopping | RunnerState::Disconnected);
-        if alive
-            && survey.is_spent(runner)
-            && !survey.is_busy(runner)
-            && survey.listed(runner, false).is_some()
-        {
+        if alive && survey.is_spent(runner) && survey.listed(runner, false).is_some() {
             stop(survey, draft, runner, StopReason::Lost);
         }
     }
@@ -89,7 +85,8 @@ pub(super) fn lost(survey: &Survey, draft: &mut Draft) {
 pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(absent), Some(_)) = (survey.absent(runner), survey.idle(runner)) else { continue };
-        if absent >= ABSENT_AT_LEAST && survey.listed(runner, true).is_some() {
+        let confirmed = survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
+        if confirmed && survey.listed(runner, true).is_some() {
             stop(survey, draft, runner, StopReason::Unregistered { absent });
         } else {
             draft.hold_runner(&runner.name, HoldReason::Unregistered { absent });
@@ -174,10 +171,12 @@ pub(super) fn make_room(
     }
 }
 
-/// Adds the Stop, unless the runner is nomadtools' own, is being stopped already, or a failure is recent.
+/// Adds the Stop, unless the runner is nomadtools' own, is busy, is being stopped already, or a failure is
+/// recent.
 fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason) {
     let Some(view) = survey.view_of(runner) else { return };
-    if runner.ownership != Ownership::Ours || draft.stopping.contains(&runner.name) {
+    let foreign = runner.ownership != Ownership::Ours;
+    if foreign || survey.is_busy(runner) || draft.stopping.contains(&runner.name) {
         return;
     }
     if let Some(reason) = survey.backoff(runner) {

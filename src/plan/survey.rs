@@ -206,6 +206,13 @@ impl<'a> Survey<'a> {
         Some(self.now.saturating_sub(since))
     }
 
+    /// For how long look-ups have found it absent, from the first to the last: what nobody asked about since
+    /// proves nothing.
+    pub fn absence_confirmed(&self, runner: &Runner) -> Option<Duration> {
+        let presence = self.memory.presence.get(&runner.name)?;
+        Some(presence.checked_at.saturating_sub(presence.absent_since?))
+    }
+
     /// Whether it can take a job of its group, now or soon.
     pub fn supplies(&self, runner: &Runner) -> bool {
         use RunnerState::{Pending, Running, Starting, Waiting};

@@ -62,7 +62,8 @@ pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
             .get(&runner.name)
             .is_none_or(|presence| survey.now.saturating_sub(presence.checked_at) >= LOOK_UP_INTERVAL);
         let ours = runner.ownership == Ownership::Ours && !draft.stopping.contains(&runner.name);
-        if ours && due && (suspicious || survey.absent(runner).is_some()) {
+        let may = ours && due && survey.backoff(runner).is_none();
+        if may && (suspicious || survey.absent(runner).is_some()) {
             draft
                 .actions
                 .push(Action::LookUp(LookUp { name: runner.name.clone(), repository: repository.clone() }));
@@ -93,7 +94,8 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
         if timeout.is_none_or(|timeout| dead < timeout) {
             continue;
         }
-        let hold = if runner.has_variable {
+        // A variable of nomadtools' jobs is their owner's and stays.
+        let hold = if runner.has_variable && runner.ownership == Ownership::Ours {
             Some(HoldReason::VariableFirst)
         } else {
             counts_attempts(survey, runner).or_else(|| survey.backoff(runner))
