@@ -94,6 +94,9 @@ pub struct Memory {
     pub presence: BTreeMap<String, Presence>,
     /// When a runner was last seen busy, by name; only runners that take several jobs need it.
     pub last_busy: BTreeMap<String, Moment>,
+    /// When each repository's last runner was started, by the servers' clock: purged ones are not forgotten
+    /// when it is decided whose turn it is.
+    pub last_start: BTreeMap<RepositoryId, Timestamp>,
     /// Groups whose last Start failed in a way that will not mend by itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
     /// Runners for which an action failed (Mint, Stop, clean-up), by name.

@@ -12,8 +12,8 @@ use super::{
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
-    Action, Cap, GroupKey, Hold, HoldReason, Labels, Listing, RepositoryId, RepositoryView, Runner,
-    RunnerState, Start, StartReason, Subject, WorkflowJob, age, runner_name,
+    Action, Cap, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, RepositoryId, RepositoryView,
+    Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age, runner_name,
 };
 
 /// Attempt 2 waits so long after the death of attempt 1, and each next one twice as long.
@@ -22,14 +22,19 @@ const FIRST_WAIT: Duration = Duration::from_secs(30);
 /// No attempt waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// A start that a cap holds back.
+/// For so long after it was started, a runner that Nomad never placed lets its group wait until all others are
+/// served: as long as the longest wait between attempts.
+const UNPLACED_WAITS: Duration = LONGEST_WAIT;
+
+/// A start that a cap holds back, and that another runner's end would let happen.
 pub(super) struct Held {
     pub repository: RepositoryId,
     /// The GitHub job, for people.
     pub job: String,
     /// How long the job has been queued.
     pub age: Duration,
-    pub cap: Cap,
+    /// Only the end of a runner of the same repository would help.
+    pub within: bool,
 }
 
 /// A job that wants a runner of its own.
@@ -37,6 +42,8 @@ struct Candidate<'a> {
     job: &'a WorkflowJob,
     key: &'a GroupKey,
     group: &'a Group<'a>,
+    /// Nomad did not place the group's last runner: it waits until all others are served.
+    unplaced: bool,
 }
 
 /// A repository's place in the queue for places.
@@ -45,7 +52,18 @@ struct Turn<'a> {
     github_now: Timestamp,
     live: usize,
     last_start: Option<Timestamp>,
+    /// Starts that the cap on all runners holds back, but not the cap on this repository's.
+    held: usize,
     candidates: VecDeque<Candidate<'a>>,
+}
+
+impl Turn<'_> {
+    /// The smallest goes first: the repository with the fewest live runners, then the one whose last start is
+    /// longest ago, then the oldest job; what Nomad did not place lately goes after all others.
+    fn order(&self) -> Option<impl Ord + use<>> {
+        let next = self.candidates.front()?;
+        Some((next.unplaced, self.live, self.last_start, oldest_first(next.job)))
+    }
 }
 
 /// Starts for what is missing. Gives what a cap holds back.
@@ -54,13 +72,10 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
     let mut live_all = survey.runners.values().filter(|runner| runner.is_live()).count();
     let mut started: BTreeMap<&GroupKey, usize> = BTreeMap::new();
     let mut held = Vec::new();
-    while let Some(turn) = turns
-        .values_mut()
-        .filter(|turn| !turn.candidates.is_empty())
-        // Just started counts as the latest of all.
-        .min_by_key(|turn| (turn.live, turn.last_start, turn.candidates.front().map(|c| oldest_first(c.job))))
+    while let Some(turn) =
+        turns.values_mut().filter(|turn| !turn.candidates.is_empty()).min_by_key(|turn| turn.order())
     {
-        let Some(Candidate { job, key, group }) = turn.candidates.pop_front() else { break };
+        let Some(Candidate { job, key, group, .. }) = turn.candidates.pop_front() else { break };
         let started_here = started.entry(key).or_default();
         let caps = [
             (Cap::All, survey.policy.max_runners, live_all),
@@ -73,18 +88,26 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
             draft
                 .holds
                 .push(Hold { subject: subject(turn.view, job), reason: HoldReason::Cap { cap, limit } });
-            held.push(Held {
-                repository: key.repository,
-                job: format!("{} job {}", turn.view.repository.full_name(), job.id),
-                age: job.created_at.map_or(Duration::ZERO, |at| age(turn.github_now, at)),
-                cap,
-            });
+            let full = |limit: Option<usize>, live: usize| limit.is_some_and(|limit| live >= limit);
+            // A group that misses runners has none to spare for its own cap.
+            if !full(survey.policy.max_runners_per_group, group.live + *started_here) {
+                let within = full(survey.policy.max_runners_per_repository, turn.live + turn.held);
+                turn.held += usize::from(!within);
+                *started_here += 1;
+                held.push(Held {
+                    repository: key.repository,
+                    job: format!("{} job {}", turn.view.repository.full_name(), job.id),
+                    age: job.created_at.map_or(Duration::ZERO, |at| age(turn.github_now, at)),
+                    within,
+                });
+            }
             continue;
         }
         draft.actions.push(Action::Start(start(survey, turn.view, job, &group.labels, group, live_all)));
         *started_here += 1;
         live_all += 1;
         turn.live += 1;
+        // The latest of all.
         turn.last_start = Some(Timestamp::MAX);
     }
     held
@@ -123,8 +146,9 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId
     let mut turns = BTreeMap::new();
     for (id, view) in survey.repositories {
         if let Listing::Fresh { now, .. } = view.listing {
+            let last_start = survey.memory.last_start.get(id).copied();
             let candidates = VecDeque::new();
-            turns.insert(*id, Turn { view, github_now: now, live: 0, last_start: None, candidates });
+            turns.insert(*id, Turn { view, github_now: now, live: 0, last_start, held: 0, candidates });
         }
     }
     for runner in survey.runners.values() {
@@ -138,6 +162,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId
         let missing = group.demand.len().saturating_sub(group.supply.len());
         let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
+        let unplaced = unplaced_lately(survey, group);
         let mut taken = 0;
         for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
             if taken == missing {
@@ -147,13 +172,13 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId
                 Some(reason) => draft.holds.push(Hold { subject: subject(turn.view, job), reason }),
                 None => {
                     taken += 1;
-                    turn.candidates.push_back(Candidate { job, key, group });
+                    turn.candidates.push_back(Candidate { job, key, group, unplaced });
                 }
             }
         }
     }
     for turn in turns.values_mut() {
-        turn.candidates.make_contiguous().sort_by_key(|candidate| oldest_first(candidate.job));
+        turn.candidates.make_contiguous().sort_by_key(|c| (c.unplaced, oldest_first(c.job)));
     }
     turns
 }
@@ -166,6 +191,17 @@ fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) ->
     let backoff = survey.memory.start_backoff.get(key)?;
     let wait = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())?;
     Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
+}
+
+/// Whether the group's last runner ended without ever having been placed, and its job still waits. Without
+/// this, a label that fits nowhere would get back each place that its runner has just yielded.
+fn unplaced_lately(survey: &Survey, group: &Group) -> bool {
+    group.last.is_some_and(|runner| {
+        runner.state == RunnerState::Dead
+            && runner.allocation.is_none()
+            && age(survey.nomad.now, runner.submitted_at) < UNPLACED_WAITS
+            && runner.meta.job_id.and_then(|cause| survey.statuses.get(&cause)) == Some(&JobStatus::Queued)
+    })
 }
 
 /// Why this cause gets no further attempt now: the last one died a short while ago, whatever its exit code.

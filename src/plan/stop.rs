@@ -7,7 +7,7 @@ use std::{
 
 use super::{Draft, start::Held, survey::Survey};
 use crate::model::{
-    Action, Cap, Consent, HoldReason, JobStatus, Listing, Ownership, Repository, RepositoryId, Runner,
+    Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Repository, RepositoryId, Runner,
     RunnerState, Stop, StopReason, age,
 };
 
@@ -85,7 +85,8 @@ pub(super) fn lost(survey: &Survey, draft: &mut Draft) {
 pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(absent), Some(_)) = (survey.absent(runner), survey.idle(runner)) else { continue };
-        let confirmed = survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
+        let confirmed =
+            survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
         if confirmed && survey.listed(runner, true).is_some() {
             stop(survey, draft, runner, StopReason::Unregistered { absent });
         } else {
@@ -127,20 +128,27 @@ pub(super) fn make_room(
         .copied()
         .filter(|runner| runner.state == RunnerState::Pending && patient(runner))
         .collect();
-    // What waits, and whose place would help it: `None` where any would.
+    // What waits, whose place would help it (`None` where any would), and to whose start an unplaced runner
+    // of another repository yields.
+    let exhausted = |runner: &Runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted);
     let mut waiting: Vec<(String, Option<RepositoryId>, Option<RepositoryId>)> = unplaced
         .iter()
-        .filter(|runner| {
-            runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted) && !is_surplus(runner)
-        })
+        .filter(|runner| exhausted(runner) && !is_surplus(runner))
         .map(|runner| (runner.name.clone(), None, None))
         .collect();
-    waiting.extend(held.iter().filter(|held| held.age >= patience).filter_map(|held| match held.cap {
-        Cap::All => Some((held.job.clone(), None, Some(held.repository))),
-        Cap::Repository => Some((held.job.clone(), Some(held.repository), None)),
-        // A group that misses runners has none to spare.
-        Cap::Group => None,
+    waiting.extend(held.iter().filter(|held| held.age >= patience).map(|held| {
+        let own = Some(held.repository);
+        if held.within { (held.job.clone(), own, None) } else { (held.job.clone(), None, own) }
     }));
+    // A group never starts and stops in one plan.
+    let starting: BTreeSet<GroupKey> = draft
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Start(start) => Some(start.group()),
+            _ => None,
+        })
+        .collect();
     // Room that is being made already.
     let leaving = survey.runners.values().filter(|runner| runner.state == RunnerState::Stopping).count()
         + stopping.len();
@@ -152,13 +160,18 @@ pub(super) fn make_room(
         .filter(|(runner, _)| !stopping.contains(&runner.name))
         .collect();
     idle.sort_by_key(|(runner, _)| (std::cmp::Reverse(survey.idle(runner)), runner.name.as_str()));
-    let mut yielding: Vec<&Runner> =
-        unplaced.into_iter().filter(|runner| !stopping.contains(&runner.name)).collect();
+    let mut yielding: Vec<&Runner> = unplaced
+        .into_iter()
+        .filter(|runner| !stopping.contains(&runner.name))
+        .filter(|runner| survey.group_of(runner).is_some_and(|group| !starting.contains(&group)))
+        .collect();
     yielding.sort_by_key(|runner| (runner.submitted_at, runner.name.as_str()));
 
     for (waits, within, start_of) in waiting.into_iter().skip(leaving) {
         if let Some(at) = idle.iter().position(|(_, id)| within.is_none_or(|within| within == *id)) {
             let (runner, _) = idle.remove(at);
+            // For whom room is made, it does not yield.
+            yielding.retain(|runner| runner.name != waits);
             stop(survey, draft, runner, StopReason::MakeRoom { waits });
         } else if let Some(repository) = start_of {
             let other = |runner: &&Runner| survey.repository_id(runner) != Some(repository);

@@ -26,6 +26,8 @@ pub(super) struct Group<'a> {
     pub supply: Vec<&'a Runner>,
     /// Runners that are not dead.
     pub live: usize,
+    /// The one started last.
+    pub last: Option<&'a Runner>,
     /// The labels with the smallest spelling.
     pub labels: Labels,
 }
@@ -165,6 +167,9 @@ impl<'a> Survey<'a> {
             let supplies = self.supplies(runner);
             let group = self.groups.entry(key).or_default();
             group.live += usize::from(runner.is_live());
+            if group.last.is_none_or(|last| last.submitted_at <= runner.submitted_at) {
+                group.last = Some(runner);
+            }
             if supplies {
                 group.supply.push(runner);
             }
