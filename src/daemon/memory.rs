@@ -32,11 +32,16 @@ pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, report
             }
         }
     }
+    for runner in observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
+        let Some(repository) = runner.meta.repo_id else { continue };
+        let last = memory.last_start.entry(repository).or_insert(runner.submitted_at);
+        *last = runner.submitted_at.max(*last);
+    }
     for report in reports {
         learn_outcome(memory, report, now);
     }
     if let Some(nomad) = &observation.nomad {
-        forget(memory, observation, nomad.runners.iter().map(|runner| runner.name.as_str()).collect());
+        forget(memory, observation, nomad.runners.iter().map(|runner| runner.name.as_str()).collect(), now);
     }
 }
 
@@ -82,10 +87,15 @@ fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment)
 }
 
 /// Drops what is about runners and repositories that are no more, so that memory does not grow.
-fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>) {
+fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>, now: Moment) {
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
     memory.runner_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
-    memory.start_backoff.retain(|group, _| observation.repositories.contains_key(&group.repository));
+    memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
+    // What was not tried again for so long has no job any more; anyone who can open a pull request can think
+    // of new labels for ever.
+    memory.start_backoff.retain(|group, backoff| {
+        observation.repositories.contains_key(&group.repository) && now < backoff.until + LONGEST_WAIT
+    });
 }
