@@ -12,8 +12,8 @@ use crate::{
     github::{self, Deleted, GitHub, Scope},
     labels::LabelRules,
     model::{
-        Action, CleanUp, Consent, LookUp, Mint, Plan, Purge, Registration, Repository, RunnerMeta,
-        RunnerState, Start, Stop,
+        Action, CleanUp, Consent, LookUp, Mint, Orphan, Plan, Purge, Registration, RemoveOrphan, Repository,
+        RunnerMeta, RunnerState, Start, Stop,
     },
     nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, prepare},
     render::{Renderer, RunContext, credential_items},
@@ -120,6 +120,7 @@ impl Apply<'_> {
             Action::LookUp(look_up) => self.look_up(look_up).await,
             Action::CleanUp(clean_up) => self.clean_up(clean_up).await,
             Action::Purge(purge) => self.purge(purge).await,
+            Action::RemoveOrphan(remove) => self.remove_orphan(remove).await,
         };
         result.unwrap_or_else(|outcome| outcome)
     }
@@ -289,6 +290,29 @@ impl Apply<'_> {
         }
         self.nomad.purge(&purge.name).await.map_err(nomad_outcome)?;
         Ok(Outcome::Done)
+    }
+
+    /// Removes what belongs to no runner, after looking once more whether that is so.
+    async fn remove_orphan(&self, remove: &RemoveOrphan) -> Result<Outcome> {
+        let name = remove.orphan.name();
+        let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
+        match (&remove.orphan, &remove.repository) {
+            (Orphan::Variable { .. }, _) if runner.is_none() => {
+                self.nomad.delete_variable(name).await.map_err(nomad_outcome)?;
+                Ok(Outcome::Done)
+            }
+            (Orphan::Registration { .. }, Some(repository))
+                if runner.is_none_or(|runner| !runner.is_live()) =>
+            {
+                let scope = self.scope(repository);
+                match self.github.find_runner(&scope, name).await.map_err(github_outcome)? {
+                    Some(found) if found.online || found.busy => Ok(Outcome::Present),
+                    Some(found) => self.delete_registration(&scope, found.id).await.map(|_| Outcome::Done),
+                    None => Ok(Outcome::AlreadyDone),
+                }
+            }
+            _ => Ok(Outcome::AlreadyDone),
+        }
     }
 
     /// What a dead runner left at GitHub goes; with its repository, everything is gone.

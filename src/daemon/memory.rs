@@ -21,6 +21,12 @@ pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, report
     for (repository, names) in &plan.surplus {
         memory.surplus.insert(*repository, names.clone());
     }
+    if observation.nomad.is_some() {
+        memory.orphans.retain(|orphan, _| plan.orphans.contains(orphan));
+        for orphan in &plan.orphans {
+            memory.orphans.entry(orphan.clone()).or_insert(now);
+        }
+    }
     for view in observation.repositories.values() {
         if !matches!(view.listing, Listing::Fresh { .. }) {
             continue;
@@ -70,6 +76,10 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
             memory.start_backoff.remove(&start.group());
         }
         (Action::Start(_), _) => {}
+        // It is seen again, or not.
+        (Action::RemoveOrphan(remove), _) => {
+            memory.orphans.remove(&remove.orphan);
+        }
         (_, Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
             let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, error, now);
             memory.runner_backoff.insert(name.to_owned(), backoff);

@@ -15,9 +15,11 @@ use tokio::{
 
 use crate::{
     apply::{Apply, Report},
-    config::{Config, RepoEntry},
+    config::{self, Config, RepoEntry},
     github::{Entry, GitHub},
-    model::{Action, Hold, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState},
+    model::{
+        Action, Hold, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState, is_ours_by_name,
+    },
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
@@ -207,6 +209,11 @@ impl Daemon {
         let now = self.now();
         learn(&mut self.memory, &observation, &plan, &reports, now);
         if scope == Scope::Everything {
+            if let Some(nomad) = &observation.nomad {
+                let is_ours = |name: &str| is_ours_by_name(&self.policy.prefix, &nomad.instance, name);
+                let organization = self.config.github.scope == config::Scope::Organization;
+                self.github_side.list_registrations(&self.github, organization, is_ours, now).await;
+            }
             self.github.end_pass().await;
         }
         let pass = Pass { observation, plan, reports, errors };
@@ -231,7 +238,8 @@ impl Daemon {
                 self.github_side.list(&self.github, &entries, &nomad, now, errors).await
             }
         };
-        Observation { nomad: Some(nomad), repositories, memory: self.memory.clone() }
+        let registrations = self.github_side.registrations();
+        Observation { nomad: Some(nomad), repositories, registrations, memory: self.memory.clone() }
     }
 
     fn apply<'a>(&'a self, nomad: &'a NomadView) -> Apply<'a> {
@@ -241,7 +249,7 @@ impl Daemon {
             renderer: &self.renderer,
             labels: &self.config.labels,
             registration: self.config.registration(),
-            organization: self.config.github.scope == crate::config::Scope::Organization,
+            organization: self.config.github.scope == config::Scope::Organization,
             runner_group: self.config.github.runner_group.as_deref(),
             instance: &nomad.instance,
             parallel: self.config.parallel,

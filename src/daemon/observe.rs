@@ -2,20 +2,43 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures_util::{StreamExt, stream};
+
 use crate::{
-    github::{Entry, Error, GitHub, JobListing},
+    github::{Entry, Error, GitHub, JobListing, Scope},
     model::{
-        Listing, Moment, NomadView, Ownership, Repository, RepositoryId, RepositoryView, Runner, WorkflowJob,
+        Listing, Moment, NomadView, OwnRegistration, Ownership, Repository, RepositoryId, RepositoryView,
+        Runner, WorkflowJob,
     },
 };
 
 /// Repositories that are not listed by then are not seen in this pass: they must not hold up the others.
 const LISTING_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Registrations are listed for orphans only: not before a start's first passes are done.
+const REGISTRATIONS_AFTER: Duration = Duration::from_secs(60);
+
+/// How often one scope's registrations are listed, at most.
+const REGISTRATIONS_INTERVAL: Duration = Duration::from_secs(600);
+
+/// With many scopes more rarely, so that it takes no more than 1,800 of the 5,000 requests an hour that a
+/// token has (contract github.md §3).
+const REGISTRATION_COST: Duration = Duration::from_secs(2);
+
+/// So many scopes are listed after one pass, so that the next one is not late.
+const REGISTRATIONS_A_PASS: usize = 32;
+
 /// What is remembered of GitHub's side between passes.
 #[derive(Default)]
 pub(super) struct GitHubSide {
     known: BTreeMap<RepositoryId, Known>,
+    registered: BTreeMap<Scope, Registered>,
+}
+
+/// The registrations of ours in one scope.
+struct Registered {
+    at: Moment,
+    registrations: Vec<OwnRegistration>,
 }
 
 struct Known {
@@ -75,6 +98,66 @@ impl GitHubSide {
             }
         };
         self.known.iter().map(|(id, known)| (*id, stale(known))).collect()
+    }
+
+    /// Lists the registrations that bear our names, where that is due. What cannot be listed is tried again
+    /// after the usual time: orphans harm nobody.
+    pub async fn list_registrations(
+        &mut self,
+        github: &GitHub,
+        organization: bool,
+        is_ours: impl Fn(&str) -> bool,
+        now: Moment,
+    ) {
+        if now < REGISTRATIONS_AFTER {
+            return;
+        }
+        let scope = |repository: &Repository| match organization {
+            true => Scope::Organization(repository.owner.clone()),
+            false => Scope::from(repository),
+        };
+        let scopes: BTreeMap<Scope, RepositoryId> = self
+            .known
+            .values()
+            .filter(|known| known.gone_since.is_none())
+            .map(|known| (scope(&known.view.repository), known.view.repository.id))
+            .collect();
+        self.registered.retain(|scope, _| scopes.contains_key(scope));
+        let count = u32::try_from(scopes.len()).unwrap_or(u32::MAX);
+        let interval = REGISTRATIONS_INTERVAL.max(REGISTRATION_COST.saturating_mul(count));
+        let mut due: Vec<(Option<Moment>, Scope, RepositoryId)> = scopes
+            .into_iter()
+            .map(|(scope, id)| (self.registered.get(&scope).map(|registered| registered.at), scope, id))
+            .filter(|(at, ..)| at.is_none_or(|at| now.saturating_sub(at) >= interval))
+            .collect();
+        due.sort();
+        due.truncate(REGISTRATIONS_A_PASS);
+        let listed: Vec<_> = stream::iter(due)
+            .map(|(_, scope, id)| async move {
+                let runners = github.list_runners(&scope).await;
+                (scope, id, runners)
+            })
+            .buffered(REGISTRATIONS_A_PASS)
+            .collect()
+            .await;
+        for (scope, repository, runners) in listed {
+            let runners = runners.unwrap_or_else(|error| {
+                tracing::debug!(?scope, %error, "registrations not listed");
+                Vec::new()
+            });
+            let ours = runners.into_iter().filter(|runner| is_ours(&runner.name));
+            let registrations = ours.map(|runner| OwnRegistration {
+                name: runner.name,
+                online: runner.online || runner.busy,
+                repository,
+            });
+            self.registered.insert(scope, Registered { at: now, registrations: registrations.collect() });
+        }
+    }
+
+    /// The registrations of ours as last listed.
+    pub fn registrations(&self) -> Vec<OwnRegistration> {
+        self.registered.values().flat_map(|registered| registered.registrations.iter().cloned()).collect()
     }
 
     fn learn(

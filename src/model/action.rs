@@ -17,6 +17,8 @@ pub struct Plan {
     pub holds: Vec<Hold>,
     /// The surplus of each repository whose listing was complete, for [`super::Memory::surplus`].
     pub surplus: BTreeMap<RepositoryId, BTreeSet<String>>,
+    /// What belongs to no runner now, for [`super::Memory::orphans`].
+    pub orphans: BTreeSet<Orphan>,
 }
 
 /// One thing to do.
@@ -34,6 +36,8 @@ pub enum Action {
     CleanUp(CleanUp),
     /// Remove a dead runner's job.
     Purge(Purge),
+    /// Remove what belongs to no runner any more.
+    RemoveOrphan(RemoveOrphan),
 }
 
 /// Start a runner.
@@ -180,6 +184,42 @@ pub enum PurgeReason {
     },
     /// Somebody asked for it on the command line.
     Asked,
+}
+
+/// Remove what belongs to no runner any more: after a crash, a purge by somebody else, an agent that
+/// restarted empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoveOrphan {
+    /// What it is.
+    pub orphan: Orphan,
+    /// Where it is registered; `None` for a variable.
+    pub repository: Option<Repository>,
+    /// For how long it has been seen so.
+    pub seen: Duration,
+}
+
+/// Something of ours, by name, without the runner it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Orphan {
+    /// A variable `nomad/jobs/NAME` without a job.
+    Variable {
+        /// The name.
+        name: String,
+    },
+    /// A registration at GitHub, offline, without a live runner.
+    Registration {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Orphan {
+    /// The name of the runner it belonged to.
+    pub fn name(&self) -> &str {
+        match self {
+            Orphan::Variable { name } | Orphan::Registration { name } => name,
+        }
+    }
 }
 
 /// A failure that is not to be repeated at once.
@@ -341,6 +381,7 @@ impl Action {
             Action::LookUp(action) => &action.name,
             Action::CleanUp(action) => &action.name,
             Action::Purge(action) => &action.name,
+            Action::RemoveOrphan(action) => action.orphan.name(),
         }
     }
 }
@@ -385,6 +426,13 @@ impl fmt::Display for Action {
                 write!(f, "clean up {name}  dead: its registration and its variable go")
             }
             Action::Purge(Purge { name, reason, .. }) => write!(f, "purge    {name}  {reason}"),
+            Action::RemoveOrphan(RemoveOrphan { orphan, seen, .. }) => {
+                let (what, lacks) = match orphan {
+                    Orphan::Variable { .. } => ("variable", "a job"),
+                    Orphan::Registration { .. } => ("registration, offline,", "a live runner"),
+                };
+                write!(f, "remove   {}  {what} without {lacks} for {}", orphan.name(), span(*seen))
+            }
         }
     }
 }

@@ -14,14 +14,14 @@ mod runner;
 use std::time::Duration;
 
 pub use action::{
-    Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, LookUp, Mint, Plan, Purge, PurgeReason, Start,
-    StartReason, Stop, StopReason, Subject, span,
+    Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, LookUp, Mint, Orphan, Plan, Purge, PurgeReason,
+    RemoveOrphan, Start, StartReason, Stop, StopReason, Subject, span,
 };
 pub use jiff::Timestamp;
 pub use job::{JobStatus, Repository, RepositoryId, WorkflowJob};
 pub use labels::Labels;
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
-pub use observation::{Listing, Memory, NomadView, Observation, Presence, RepositoryView};
+pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
 pub use runner::{
     Allocation, Blocked, Finish, GroupKey, Ownership, Registration, Runner, RunnerMeta, RunnerState,
 };

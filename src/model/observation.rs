@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Backoff, GroupKey, Moment, Repository, RepositoryId, Runner, WorkflowJob};
+use super::{Backoff, GroupKey, Moment, Orphan, Repository, RepositoryId, Runner, WorkflowJob};
 
 /// Everything the planner looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Observation {
     pub nomad: Option<NomadView>,
     /// GitHub's side: each repository that is configured, or that a runner of ours belongs to.
     pub repositories: BTreeMap<RepositoryId, RepositoryView>,
+    /// The registrations at GitHub that bear our names, as last listed.
+    pub registrations: Vec<OwnRegistration>,
     /// What earlier passes left.
     pub memory: Memory,
 }
@@ -28,6 +30,17 @@ pub struct NomadView {
     pub runners: Vec<Runner>,
     /// The job IDs that a variable `nomad/jobs/ID` with our prefix exists for, jobs or no jobs.
     pub variables: BTreeSet<String>,
+}
+
+/// A registration at GitHub that bears a name of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnRegistration {
+    /// The runner's name.
+    pub name: String,
+    /// Whether it is connected or runs a job.
+    pub online: bool,
+    /// A repository in whose list it stands: its own, or one of its organization.
+    pub repository: RepositoryId,
 }
 
 /// A repository and what is known of its jobs.
@@ -97,6 +110,8 @@ pub struct Memory {
     /// When each repository's last runner was started, by the servers' clock: purged ones are not forgotten
     /// when it is decided whose turn it is.
     pub last_start: BTreeMap<RepositoryId, Timestamp>,
+    /// Since when something has been seen to belong to no runner.
+    pub orphans: BTreeMap<Orphan, Moment>,
     /// Groups whose last Start failed in a way that will not mend by itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
     /// Runners for which an action failed (Mint, Stop, clean-up), by name.

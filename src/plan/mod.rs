@@ -6,9 +6,11 @@
 //! - `stop`: surplus, unregistered and lost runners, and making room.
 //! - `start`: what is missing, whose turn it is, caps, attempts.
 //! - `tidy`: secrets for the waiting, look-ups, and what the dead leave behind.
+//! - `orphans`: what belongs to no runner any more.
 //!
 //! Unseen is not zero: what could not be listed in this pass neither starts nor stops.
 
+mod orphans;
 mod policy;
 mod start;
 mod stop;
@@ -44,6 +46,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     tidy::look_ups(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
     tidy::purges(&survey, &mut draft);
+    let orphans = orphans::remove(&survey, observation, &mut draft);
     tidy::explain(&survey, &mut draft);
 
     // What is stopped needs no word on why it would stay.
@@ -52,7 +55,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
         .retain(|hold| !matches!(&hold.subject, Subject::Runner { name } if draft.stopping.contains(name)));
     draft.holds.sort();
     draft.holds.dedup();
-    Plan { actions: draft.actions, holds: draft.holds, surplus }
+    Plan { actions: draft.actions, holds: draft.holds, surplus, orphans }
 }
 
 /// The plan while it is made.

@@ -107,6 +107,7 @@ fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
             variables: Default::default(),
         }),
         repositories: [(REPOSITORY, view)].into(),
+        registrations: Vec::new(),
         memory: Memory::default(),
     })
 }
@@ -311,4 +312,31 @@ fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
     theirs.has_variable = false;
     theirs.ended_at = Some(ago(3600));
     assert_plan(world(vec![], vec![theirs]).plan(), &["purge"]);
+}
+
+#[test]
+fn orphans_go_and_foreign_things_stay() {
+    let name = |instance, cause| runner_name("ghr", instance, &repository(REPOSITORY), cause, 1);
+    let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);
+    let variables = [name(INSTANCE, 1), name(INSTANCE, 2), name("other", 3), "ghr-by-hand".to_owned()];
+    world.0.nomad.as_mut().unwrap().variables = variables.into();
+    let registration = |name, online| OwnRegistration { name, online, repository: REPOSITORY };
+    world.0.registrations = vec![
+        registration(name(INSTANCE, 1), false),
+        registration(name(INSTANCE, 4), false),
+        registration(name(INSTANCE, 5), true),
+        registration(name("other", 6), false),
+    ];
+    let orphans = plan(&world.0, &policy(), seconds(0)).orphans;
+    let expected =
+        [Orphan::Variable { name: name(INSTANCE, 2) }, Orphan::Registration { name: name(INSTANCE, 4) }];
+    assert_eq!(orphans, expected.clone().into());
+    world.0.memory.orphans = expected.map(|orphan| (orphan, seconds(401))).into();
+    let removed = |world: &World| {
+        let actions = plan(&world.0, &policy(), seconds(1000)).actions;
+        actions.iter().map(|action| action.runner().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(removed(&world), [name(INSTANCE, 2)]);
+    world.0.memory.orphans.values_mut().for_each(|since| *since = seconds(400));
+    assert_eq!(removed(&world), [name(INSTANCE, 2), name(INSTANCE, 4)]);
 }

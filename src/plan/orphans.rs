@@ -1,0 +1,49 @@
+//! What bears our name and belongs to no runner: foreign things are never touched.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Draft, survey::Survey};
+use crate::model::{Action, Observation, Orphan, RemoveOrphan, RepositoryId, is_ours_by_name};
+
+/// Variables are listed a moment after jobs: what looks alone in one pass may not be.
+const VARIABLE_AT_LEAST: Duration = Duration::from_secs(60);
+
+/// A registration is made before its runner comes online, which can take an image's pull.
+const REGISTRATION_AT_LEAST: Duration = Duration::from_secs(600);
+
+/// Removals of what has been alone for long enough. Gives all that is alone now.
+pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Draft) -> BTreeSet<Orphan> {
+    let ours = |name: &str| is_ours_by_name(&survey.policy.prefix, &survey.nomad.instance, name);
+    let variables = survey.nomad.variables.iter().filter(|name| !survey.runners.contains_key(name.as_str()));
+    let variables = variables.map(|name| (Orphan::Variable { name: name.clone() }, None));
+    let registrations = observation.registrations.iter().filter(|registration| {
+        let live = survey.runners.get(registration.name.as_str()).is_some_and(|runner| runner.is_live());
+        !registration.online && !live
+    });
+    let registrations = registrations.map(|registration| {
+        (Orphan::Registration { name: registration.name.clone() }, Some(registration.repository))
+    });
+    let alone: BTreeMap<Orphan, Option<RepositoryId>> =
+        variables.chain(registrations).filter(|(orphan, _)| ours(orphan.name())).collect();
+    for (orphan, repository) in &alone {
+        let Some(since) = survey.memory.orphans.get(orphan) else { continue };
+        let seen = survey.now.saturating_sub(*since);
+        let at_least = match orphan {
+            Orphan::Variable { .. } => VARIABLE_AT_LEAST,
+            Orphan::Registration { .. } => REGISTRATION_AT_LEAST,
+        };
+        let repository = repository.and_then(|id| Some(survey.repositories.get(&id)?.repository.clone()));
+        let is_known = repository.is_some() || matches!(orphan, Orphan::Variable { .. });
+        if seen >= at_least && is_known {
+            draft.actions.push(Action::RemoveOrphan(RemoveOrphan {
+                orphan: orphan.clone(),
+                repository,
+                seen,
+            }));
+        }
+    }
+    alone.into_keys().collect()
+}
