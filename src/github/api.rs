@@ -41,20 +41,30 @@ pub struct Options {
     pub api_url: Url,
     /// Where ETags are kept over restarts.
     pub cache_file: Option<PathBuf>,
-    /// How many requests are under way at once. GitHub bears 100 (contract §4), its secondary limits fewer.
+    /// How many requests, and how many repositories, are under way at once. GitHub bears 100 (contract §4), its secondary limits fewer.
     pub concurrency: usize,
     /// How long the repositories of an entry are remembered.
     pub refresh: Duration,
     /// How often a repository's waiting, pending and requested runs are listed too: they can hold queued jobs.
     pub full_every: Duration,
+    /// Requests are spread so that they use no more points a minute, where one that reads costs 1 and others 5;
+    /// `None`: as fast as they come.
+    pub points_a_minute: Option<u64>,
     /// The time of day.
     pub clock: Clock,
 }
 
+/// GitHub's secondary limit is 900 points a minute (contract §4); others use the same token.
+const POINTS_A_MINUTE: u64 = 800;
+
 impl Options {
     /// The defaults for an API.
     pub fn new(api_url: Url) -> Self {
+        // An Enterprise Server sets its own limits, most set none.
+        let public =
+            api_url.host_str().is_some_and(|host| host == "api.github.com" || host.ends_with(".ghe.com"));
         Self {
+            points_a_minute: public.then_some(POINTS_A_MINUTE),
             api_url,
             cache_file: None,
             concurrency: 8,
@@ -81,6 +91,7 @@ pub(super) struct Inner {
     clock: Clock,
     /// GitHub's clock minus ours, in seconds.
     ahead: AtomicI64,
+    pub(super) concurrency: usize,
     pub(super) refresh: Duration,
     pub(super) full_every: Duration,
     pub(super) resolved: Mutex<BTreeMap<String, Remembered>>,
@@ -111,8 +122,9 @@ impl GitHub {
             origin,
             api: options.api_url,
             cache: Cache::open(options.cache_file),
-            limits: Limits::default(),
+            limits: Limits::new(options.points_a_minute),
             slots: Semaphore::new(options.concurrency.max(1)),
+            concurrency: options.concurrency.max(1),
             authenticator: Authenticator::new(auth),
             clock: options.clock,
             ahead: AtomicI64::new(0),
@@ -203,6 +215,11 @@ impl GitHub {
     ) -> Result<Response, Error> {
         let policy = RetryPolicy { again: worth_repeating, ..RetryPolicy::default() };
         for _ in 0..=MAX_REDIRECTS {
+            let points = if request.method() == Method::GET { 1 } else { 5 };
+            while let Some(wait) = self.0.limits.pace(&credentials.who, points) {
+                self.0.limits.check(&credentials.who, kind)?;
+                tokio::time::sleep(wait).await;
+            }
             let response = {
                 // Waiting for a slot is not part of the exchange's deadline. The semaphore is never closed.
                 let _slot = self.0.slots.acquire().await;

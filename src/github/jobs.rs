@@ -35,6 +35,8 @@ pub(super) struct Followed {
     runs: BTreeSet<u64>,
     /// When the waiting, pending and requested runs were last listed.
     full_at: Option<Instant>,
+    /// When it was last listed at all.
+    listed_at: Option<Instant>,
 }
 
 impl GitHub {
@@ -48,22 +50,33 @@ impl GitHub {
     ) -> BTreeMap<RepositoryId, Result<JobListing, Error>> {
         let mut listings: BTreeMap<_, _> =
             repositories.iter().map(|repository| (repository.id, Err(Error::OutOfTime))).collect();
-        let mut tasks = JoinSet::new();
-        for repository in repositories {
-            let (github, repository) = (self.clone(), repository.clone());
-            tasks.spawn(async move {
-                let listing = github.list_jobs(&repository, full).await;
-                (repository.id, listing)
-            });
+        // Those that were not listed for longest come first: when there is no time for all, everyone gets a turn.
+        let mut order: Vec<&Repository> = repositories.iter().collect();
+        {
+            let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            order.sort_by_key(|repository| followed.get(&repository.id).and_then(|known| known.listed_at));
         }
+        let mut order = order.into_iter();
+        let mut tasks = JoinSet::new();
         let end = Instant::now() + within;
-        // What is still under way at the end is dropped with the set.
-        while let Ok(Some(joined)) = tokio::time::timeout_at(end, tasks.join_next()).await {
-            match joined {
-                Ok((id, listing)) => {
+        loop {
+            // A few at a time, so that the first ones are through when the time is over, and not all of them half.
+            while tasks.len() < self.0.concurrency
+                && let Some(repository) = order.next()
+            {
+                let (github, repository) = (self.clone(), repository.clone());
+                tasks.spawn(async move {
+                    let listing = github.list_jobs(&repository, full).await;
+                    (repository.id, listing)
+                });
+            }
+            match tokio::time::timeout_at(end, tasks.join_next()).await {
+                Ok(Some(Ok((id, listing)))) => {
                     listings.insert(id, listing);
                 }
-                Err(error) => tracing::error!("a listing ended by itself: {error}"),
+                Ok(Some(Err(error))) => tracing::error!("a listing ended by itself: {error}"),
+                // What is still under way is dropped with the set.
+                Ok(None) | Err(_) => break,
             }
         }
         listings
@@ -87,10 +100,16 @@ impl GitHub {
                 all.remove(&repository.id);
             }
             // Half a listing has still seen some runs, but none of them to its end.
-            Err(_) => all.entry(repository.id).or_default().runs.append(&mut followed.runs),
+            Err(_) => {
+                let known = all.entry(repository.id).or_default();
+                known.runs.append(&mut followed.runs);
+                // It had its turn.
+                known.listed_at = Some(Instant::now());
+            }
             Ok(_) => {
+                followed.listed_at = Some(Instant::now());
                 if full {
-                    followed.full_at = Some(Instant::now());
+                    followed.full_at = followed.listed_at;
                 }
                 all.insert(repository.id, followed);
             }

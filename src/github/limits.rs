@@ -29,9 +29,14 @@ pub struct Rate {
     pub reset: i64,
 }
 
+/// The time over which secondary limits count points.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// The limits of all credentials.
-#[derive(Default)]
-pub struct Limits(Mutex<BTreeMap<String, Credential>>);
+pub struct Limits {
+    credentials: Mutex<BTreeMap<String, Credential>>,
+    points_a_minute: Option<u64>,
+}
 
 /// The limits of one token or installation.
 #[derive(Default)]
@@ -41,6 +46,8 @@ struct Credential {
     rates: BTreeMap<String, Rate>,
     /// Which bucket a kind of request was last counted in.
     resources: BTreeMap<&'static str, String>,
+    /// The points used since then.
+    points: Option<(Instant, u64)>,
 }
 
 struct Blocked {
@@ -49,8 +56,31 @@ struct Blocked {
 }
 
 impl Limits {
+    /// Limits; requests are spread so that no more points are used in a minute, if a number is given.
+    pub fn new(points_a_minute: Option<u64>) -> Self {
+        Self { credentials: Mutex::default(), points_a_minute }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Credential>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a request that costs so many points has to wait for its turn; `None`: go, it is counted.
+    pub fn pace(&self, who: &str, points: u64) -> Option<Duration> {
+        let most = self.points_a_minute?;
+        let now = Instant::now();
+        let mut credentials = self.lock();
+        let window = &mut credentials.entry(who.to_owned()).or_default().points;
+        match window {
+            Some((since, used)) if now.duration_since(*since) < MINUTE => {
+                if *used > 0 && *used + points > most {
+                    return Some(MINUTE - now.duration_since(*since));
+                }
+                *used += points;
+            }
+            _ => *window = Some((now, points)),
+        }
+        None
     }
 
     /// Whether a kind of request may be sent now.

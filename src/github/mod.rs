@@ -28,5 +28,5 @@ pub use cache::{CacheEntry, read_cache};
 pub use error::Error;
 pub use jobs::JobListing;
 pub use limits::Rate;
-pub use repositories::{Entry, Resolution};
+pub use repositories::Resolution;
 pub use runners::{Deleted, JitConfig, RegisteredRunner, RegistrationToken, Scope};

@@ -10,55 +10,9 @@ use super::api::{GitHub, older_than};
 use super::auth::Principal;
 use super::error::Error;
 use super::wire::{InstallationRepositoriesPage, Owner, RepositoriesPage, RepositoryRow};
+use crate::config::RepoEntry;
 use crate::http::escape_segment;
 use crate::model::{Repository, RepositoryId};
-
-/// One entry of `repos`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Entry {
-    /// `*`: all that the credentials see.
-    All,
-    /// A user's or an organization's.
-    Owner(String),
-    /// `owner/name`.
-    Repository {
-        /// The owner's login.
-        owner: String,
-        /// The name.
-        name: String,
-    },
-}
-
-impl Entry {
-    /// Reads an entry: `*`, `owner` or `owner/name`.
-    ///
-    /// # Errors
-    /// A text for people.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let plain = |part: &str| {
-            let letters = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-            letters && !part.is_empty() && part.len() <= 100 && part != "." && part != ".."
-        };
-        match text.split_once('/') {
-            None if text == "*" => Ok(Self::All),
-            None if plain(text) => Ok(Self::Owner(text.to_owned())),
-            Some((owner, name)) if plain(owner) && plain(name) => {
-                Ok(Self::Repository { owner: owner.to_owned(), name: name.to_owned() })
-            }
-            _ => Err(format!("{text:?} is no repository: write owner/name, a user, an organization, or *")),
-        }
-    }
-}
-
-impl std::fmt::Display for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::All => f.write_str("*"),
-            Self::Owner(owner) => f.write_str(owner),
-            Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
-        }
-    }
-}
 
 /// What the entries mean.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +20,7 @@ pub struct Resolution {
     /// The repositories, each once, sorted by ID; also those of an entry that cannot be refreshed now.
     pub repositories: Vec<Repository>,
     /// The entries that could not be resolved or refreshed, and why.
-    pub failures: Vec<(Entry, Error)>,
+    pub failures: Vec<(RepoEntry, Error)>,
 }
 
 /// What an entry meant.
@@ -79,10 +33,10 @@ pub(super) struct Remembered {
 impl GitHub {
     /// The repositories that the entries mean, remembered for a while unless `refresh`. An entry that fails harms no
     /// other; what it meant before still counts.
-    pub async fn repositories(&self, entries: &[Entry], refresh: bool) -> Resolution {
+    pub async fn repositories(&self, entries: &[RepoEntry], refresh: bool) -> Resolution {
         let mut resolution = Resolution::default();
         let mut found: BTreeMap<RepositoryId, Repository> = BTreeMap::new();
-        let mut asked: BTreeMap<Entry, Option<Result<Vec<Repository>, Error>>> = BTreeMap::new();
+        let mut asked: BTreeMap<RepoEntry, Option<Result<Vec<Repository>, Error>>> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         for entry in entries {
             let due = {
@@ -133,16 +87,16 @@ impl GitHub {
         Ok(self.one::<RepositoryRow>(&principal, &format!("/repositories/{id}")).await?.to_model())
     }
 
-    async fn resolve(&self, entry: &Entry) -> Result<Vec<Repository>, Error> {
+    async fn resolve(&self, entry: &RepoEntry) -> Result<Vec<Repository>, Error> {
         match entry {
-            Entry::Repository { owner, name } => {
+            RepoEntry::Repository { owner, name } => {
                 let path = format!("/repos/{}/{}", escape_segment(owner), escape_segment(name));
                 let principal = Principal::Owner(owner.clone());
                 Ok(vec![self.one::<RepositoryRow>(&principal, &path).await?.to_model()])
             }
-            Entry::Owner(owner) if self.is_app() => self.of_installation(owner).await,
-            Entry::Owner(owner) => self.of_owner(owner).await,
-            Entry::All if self.is_app() => {
+            RepoEntry::Owner(owner) if self.is_app() => self.of_installation(owner).await,
+            RepoEntry::Owner(owner) => self.of_owner(owner).await,
+            RepoEntry::All if self.is_app() => {
                 let mut all = Vec::new();
                 for installation in self.installations().await? {
                     let Some(account) = installation.account else { continue };
@@ -155,7 +109,7 @@ impl GitHub {
                 }
                 Ok(all)
             }
-            Entry::All => self.listed("/user/repos?per_page=100").await,
+            RepoEntry::All => self.listed("/user/repos?per_page=100").await,
         }
     }
 
@@ -190,7 +144,7 @@ impl GitHub {
     }
 }
 
-/// Logins and names differ in more than case.
-fn key(entry: &Entry) -> String {
+/// What an entry is remembered by: logins and names differ in more than case.
+fn key(entry: &RepoEntry) -> String {
     entry.to_string().to_ascii_lowercase()
 }

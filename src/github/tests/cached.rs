@@ -1,0 +1,158 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+struct Disk {
+    directory: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("deep/cache.json")
+    }
+
+    fn github(&self, world: &World) -> GitHub {
+        let options = Options { cache_file: Some(self.path()), ..world.options() };
+        world.github_with(Auth::Token(Secret::new(TOKEN)), options)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_costs_nothing_when_nothing_changed() {
+    let (world, disk) = (World::new(sim::Options::default()), Disk::new());
+    let repository = world.repository("octo/app", 120, 1);
+    let github = disk.github(&world);
+    github.repositories(&[entry("octo")], false).await;
+    let first = github.list_jobs(&repository, false).await.unwrap();
+    github.end_pass().await;
+    let text = std::fs::read_to_string(disk.path()).unwrap();
+    assert!(!text.contains("MARKED"));
+    assert_eq!(std::fs::metadata(disk.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(disk.path().parent().unwrap()).unwrap().count(), 1);
+
+    world.requests();
+    let github = disk.github(&world);
+    github.repositories(&[entry("octo")], false).await;
+    let second = github.list_jobs(&repository, false).await.unwrap();
+    assert_eq!(first.jobs, second.jobs);
+    let requests = world.requests();
+    // Cached pages keep their links: the second page of runs is asked for as well.
+    assert_eq!(requests.len(), 3 + 6 + 120, "{requests:?}");
+    assert!(requests.iter().all(|line| line.ends_with(" 304")), "{requests:?}");
+    let entries = read_cache(&disk.path()).unwrap();
+    assert!(
+        entries.iter().any(|entry| entry.url.starts_with("http://host.test/repos/octo/app/actions/runs?"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_when_nothing_changed() {
+    let (world, disk) = (World::new(sim::Options::default()), Disk::new());
+    let repository = world.repository("octo/app", 1, 1);
+    let github = disk.github(&world);
+    github.list_jobs(&repository, false).await.unwrap();
+    github.end_pass().await;
+    std::fs::remove_file(disk.path()).unwrap();
+    for _ in 0..5 {
+        github.list_jobs(&repository, false).await.unwrap();
+        github.end_pass().await;
+        sleep(60).await;
+    }
+    assert!(!disk.path().exists());
+    world.repository("octo/more", 1, 1);
+    world.sim(|sim, now| {
+        sim.queue_run(repository.id.0, vec![sim::JobSpec::new(&["a"], Duration::from_secs(1))], now)
+    });
+    github.list_jobs(&repository, false).await.unwrap();
+    github.end_pass().await;
+    assert!(disk.path().exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_token_saw_is_not_taken() {
+    let (world, disk) = (World::new(sim::Options::default()), Disk::new());
+    let repository = world.repository("octo/app", 1, 1);
+    let github = disk.github(&world);
+    github.list_jobs(&repository, false).await.unwrap();
+    github.end_pass().await;
+    world.sim(|sim, _| sim.add_token("other", sim::Token::classic("octo", &["repo"])));
+    world.requests();
+    let options = Options { cache_file: Some(disk.path()), ..world.options() };
+    let other = world.github_with(Auth::Token(Secret::new("other")), options);
+    other.list_jobs(&repository, false).await.unwrap();
+    assert!(world.requests().iter().all(|line| line.ends_with(" 200")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unused_entries_go() {
+    let (world, disk) = (World::new(sim::Options::default()), Disk::new());
+    let (kept, dropped) = (world.repository("octo/kept", 1, 1), world.repository("octo/dropped", 1, 1));
+    let github = disk.github(&world);
+    github.list_jobs(&dropped, false).await.unwrap();
+    for _ in 0..35 {
+        github.list_jobs(&kept, false).await.unwrap();
+        github.end_pass().await;
+        sleep(60).await;
+    }
+    let entries = read_cache(&disk.path()).unwrap();
+    assert_eq!(entries.len(), 6, "{entries:?}");
+    assert!(entries.iter().all(|entry| entry.url.contains("kept")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_of_no_use_is_ignored_and_replaced() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    let good = r#"{"url":"http://host.test/repos/octo/app/actions/runs?status=queued&per_page=100&exclude_pull_requests=true",
+        "who":"token-1","etag":"x","value":{"nonsense":1}}"#;
+    for text in [
+        "",
+        "nonsense",
+        "{}",
+        "[1,2]",
+        r#"{"version":99,"entries":[]}"#,
+        &format!(r#"{{"version":1,"entries":[{good}]}}"#),
+    ] {
+        let disk = Disk::new();
+        std::fs::create_dir_all(disk.path().parent().unwrap()).unwrap();
+        std::fs::write(disk.path(), text).unwrap();
+        let github = disk.github(&world);
+        assert_eq!(github.list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+        github.end_pass().await;
+        assert!(read_cache(&disk.path()).unwrap().len() >= 6);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_written_harms_nothing() {
+    let (world, disk) = (World::new(sim::Options::default()), Disk::new());
+    let repository = world.repository("octo/app", 1, 1);
+    // A file where the directory should be: also root cannot write below it.
+    std::fs::write(disk.path().parent().unwrap(), "").unwrap();
+    let github = disk.github(&world);
+    for _ in 0..2 {
+        github.list_jobs(&repository, false).await.unwrap();
+        github.end_pass().await;
+    }
+    std::fs::remove_file(disk.path().parent().unwrap()).unwrap();
+    github.end_pass().await;
+    assert!(disk.path().exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cached_value_of_another_shape_is_asked_for_again() {
+    let (world, disk) = (World::new(sim::Options::default()), Disk::new());
+    let repository = world.repository("octo/app", 1, 1);
+    let github = disk.github(&world);
+    github.list_jobs(&repository, false).await.unwrap();
+    github.end_pass().await;
+    let text = std::fs::read_to_string(disk.path()).unwrap();
+    std::fs::write(disk.path(), text.replace("\"jobs\":", "\"jibs\":")).unwrap();
+    world.requests();
+    assert_eq!(disk.github(&world).list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+    assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 200")).count(), 1);
+}

@@ -1,0 +1,73 @@
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn redirects_and_links_to_other_hosts_are_not_followed() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    for location in
+        ["http://evil.test/repos/octo/app", "https://host.test/x", "//evil.test/", "http://host.test:81/"]
+    {
+        world.fault(move |_| Some(answer(301, &[("location", location)], "")));
+        let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+        assert!(error.to_string().contains("not followed"), "{error}");
+        assert_eq!(world.requests().len(), 1);
+    }
+    world.fault(|_| {
+        let headers =
+            [("date", "Thu, 01 Jan 2026 12:00:00 GMT"), ("link", "<http://evil.test/?page=2>; rel=\"next\"")];
+        Some(answer(200, &headers, r#"{"total_count":0,"workflow_runs":[]}"#))
+    });
+    assert!(!world.github().list_jobs(&repository, false).await.unwrap().complete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn redirects_in_a_circle_end() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    world.fault(|seen| Some(answer(301, &[("location", seen.path.as_str())], "")));
+    let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+    assert!(error.to_string().contains("too many redirects"), "{error}");
+    assert_eq!(world.requests().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_304_that_nobody_asked_for_is_an_error() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    world.fault(|_| Some(answer(304, &[], "")));
+    assert!(matches!(world.github().list_jobs(&repository, false).await, Err(Error::Unexpected(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_said_to_be_one_and_not_shown() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    world.sim(|sim, _| sim.revoke_token(TOKEN));
+    let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized(_)), "{error}");
+    assert!(!format!("{error} {error:?}").contains("MARKED"));
+    let missing = world.github_with(Auth::Token(Secret::new("")), world.options());
+    let error = missing.list_jobs(&repository, false).await.unwrap_err();
+    assert!(error.to_string().contains("GH_TOKEN"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_is_read_again_when_it_changes() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    let github = world.github_with(Auth::TokenFile(path.clone()), world.options());
+    let error = github.list_jobs(&repository, false).await.unwrap_err();
+    assert!(error.to_string().contains("cannot read the GitHub token from"), "{error}");
+    std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    github.list_jobs(&repository, false).await.unwrap();
+    // Rotated: the old one is refused at once, and the file has the new one.
+    world.sim(|sim, _| {
+        sim.revoke_token(TOKEN);
+        sim.add_token("ghp_NEW", sim::Token::classic("octo", &["repo"]));
+    });
+    std::fs::write(&path, "ghp_NEW").unwrap();
+    github.list_jobs(&repository, false).await.unwrap();
+    assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 401")).count(), 1);
+}

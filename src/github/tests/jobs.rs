@@ -1,0 +1,237 @@
+use super::*;
+use crate::model::JobStatus;
+
+#[tokio::test(start_paused = true)]
+async fn all_jobs_of_all_active_runs_are_listed_over_all_pages() {
+    let world = World::new(sim::Options::default());
+    let many_runs = world.repository("Acme/runs", 230, 1);
+    let many_jobs = world.repository("Acme/jobs", 2, 250);
+    let github = world.github();
+    for (repository, count) in [(many_runs, 230), (many_jobs, 500)] {
+        let listing = github.list_jobs(&repository, false).await.unwrap();
+        assert_eq!((listing.jobs.len(), listing.complete), (count, true));
+        assert!(listing.jobs.is_sorted_by_key(|job| job.id));
+        let job = &listing.jobs[0];
+        assert_eq!((job.status, job.repository), (JobStatus::Queued, repository.id));
+        assert_eq!(
+            (job.labels.as_slice(), job.runner_name.as_deref()),
+            (["self-hosted".into()].as_slice(), None)
+        );
+        assert_eq!(job.created_at, Some(world.now()));
+        assert_eq!(listing.now, world.now());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_pass_is_free_and_says_the_same() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 3, 2);
+    let github = world.github();
+    let first = github.list_jobs(&repository, false).await.unwrap();
+    assert!(world.requests().iter().all(|line| line.ends_with(" 200")));
+    let remaining = |github: &GitHub| github.rates().values().next().unwrap().remaining;
+    let before = remaining(&github);
+    sleep(1).await;
+    let second = github.list_jobs(&repository, false).await.unwrap();
+    let requests = world.requests();
+    assert_eq!(requests.len(), 2 + 3, "{requests:?}");
+    assert!(requests.iter().all(|line| line.ends_with(" 304")), "{requests:?}");
+    assert_eq!(remaining(&github), before);
+    assert_eq!(first.jobs, second.jobs);
+    assert!(second.complete && second.now > first.now);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_wait_are_listed_every_few_minutes() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    let github = world.github();
+    let mut full = Vec::new();
+    for minute in 0..12 {
+        github.list_jobs(&repository, false).await.unwrap();
+        if world.requests().iter().any(|line| line.contains("status=waiting")) {
+            full.push(minute);
+        }
+        sleep(60).await;
+    }
+    assert_eq!(full, [0, 5, 10]);
+    github.list_jobs(&repository, true).await.unwrap();
+    for status in ["waiting", "pending", "requested", "queued", "in_progress"] {
+        assert!(world.log.lock().unwrap().iter().any(|line| line.contains(&format!("status={status}&"))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_need_others_are_seen_when_they_appear_in_a_run_whose_jobs_were_all_done() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    let run = world.sim(|sim, now| {
+        let first = sim::JobSpec::new(&["self-hosted"], Duration::from_secs(1));
+        let second = sim::JobSpec { needs: vec![0], delay: Duration::from_secs(20), ..first.clone() };
+        sim.queue_run(repository.id.0, vec![first, second], now).unwrap()
+    });
+    let github = world.github();
+    let first = github.list_jobs(&repository, false).await.unwrap();
+    assert_eq!(first.jobs.len(), 1);
+    let jit =
+        github.jit_config(&Scope::from(&repository), "runner", &["self-hosted".into()], 1).await.unwrap();
+    world.sim(|sim, now| {
+        sim.connect_jit(jit.encoded.expose(), now).unwrap();
+    });
+    sleep(10).await;
+    let between = github.list_jobs(&repository, false).await.unwrap();
+    assert_eq!(between.jobs, []);
+    sleep(20).await;
+    let second = github.list_jobs(&repository, false).await.unwrap();
+    assert_eq!(second.jobs.len(), 1);
+    assert_eq!(second.jobs[0].run_id, run);
+    assert_ne!(second.jobs[0].id, first.jobs[0].id);
+}
+
+/// A repository whose lists of runs and run 7's jobs are given; the other statuses' lists are empty.
+fn given(world: &World, in_progress: &'static str, jobs: &'static str) {
+    world.fault(move |seen| {
+        let empty = r#"{"total_count":0,"workflow_runs":[]}"#;
+        Some(match &seen.path {
+            path if path.contains("/runs/7/jobs") => dated(jobs),
+            path if path.contains("status=in_progress") => dated(in_progress),
+            _ => dated(empty),
+        })
+    });
+}
+
+const RUN: &str = r#"{"total_count":1,"workflow_runs":[{"id":7}]}"#;
+const NONE: &str = r#"{"total_count":0,"workflow_runs":[]}"#;
+const QUEUED: &str = r#"{"total_count":2,"jobs":[{"id":1,"status":"completed"},{"id":2,"status":"queued"}]}"#;
+const OVER: &str =
+    r#"{"total_count":2,"jobs":[{"id":1,"status":"completed"},{"id":2,"status":"completed"}]}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_no_list_has_any_more_is_followed_until_its_own_jobs_are_over() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    let github = world.github();
+    for (runs, jobs, expected, asked) in [
+        (RUN, QUEUED, &[2][..], true),
+        (NONE, QUEUED, &[2], true),
+        (NONE, QUEUED, &[2], true),
+        (NONE, OVER, &[], true),
+        (NONE, OVER, &[], false),
+    ] {
+        given(&world, runs, jobs);
+        let listing = github.list_jobs(&repository, false).await.unwrap();
+        assert_eq!(ids(&listing.jobs), expected);
+        assert!(listing.complete);
+        assert_eq!(world.requests().iter().any(|line| line.contains("/runs/7/jobs")), asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_run_that_was_deleted_makes_the_listing_incomplete_once() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    let github = world.github();
+    given(&world, RUN, QUEUED);
+    github.list_jobs(&repository, false).await.unwrap();
+    world.no_fault();
+    let listing = github.list_jobs(&repository, false).await.unwrap();
+    assert_eq!((ids(&listing.jobs).as_slice(), listing.complete), (&[][..], false));
+    assert!(github.list_jobs(&repository, false).await.unwrap().complete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_that_is_not_met_makes_a_listing_incomplete() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    for (runs, jobs) in [
+        (r#"{"total_count":2,"workflow_runs":[{"id":7}]}"#, QUEUED),
+        (r#"{"total_count":1000,"workflow_runs":[{"id":7}]}"#, QUEUED),
+        (RUN, r#"{"total_count":3,"jobs":[{"id":2,"status":"queued"}]}"#),
+    ] {
+        given(&world, runs, jobs);
+        let listing = world.github().list_jobs(&repository, false).await.unwrap();
+        assert_eq!((ids(&listing.jobs).as_slice(), listing.complete), (&[2][..], false));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    given(
+        &world,
+        RUN,
+        r#"{"total_count":3,"jobs":[
+            {"id":1,"status":"brand_new","labels":null,"name":null,"runner_name":null},
+            {"id":2,"status":"queued","labels":["a"],"created_at":"nonsense","runner_name":""},
+            {"id":3,"status":"in_progress","created_at":"2026-01-01T12:00:00.000+02:00","runner_name":"r","html_url":null}]}"#,
+    );
+    let jobs = world.github().list_jobs(&repository, false).await.unwrap().jobs;
+    assert_eq!(
+        jobs.iter().map(|job| job.status).collect::<Vec<_>>(),
+        [JobStatus::Unknown, JobStatus::Queued, JobStatus::InProgress]
+    );
+    assert_eq!((jobs[1].created_at, jobs[1].runner_name.as_deref()), (None, None));
+    assert_eq!(jobs[2].created_at, Some("2026-01-01T10:00:00Z".parse().unwrap()));
+    assert_eq!(jobs[2].runner_name.as_deref(), Some("r"));
+    for garbage in ["", "{}", "[]", "{\"total_count\":1,\"jobs\":[{\"id\":\"x\"}]}", "<html>"] {
+        given(&world, RUN, garbage);
+        let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+        assert!(matches!(error, Error::Http(crate::http::Error::Json { .. })), "{garbage}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failing_repository_harms_no_other() {
+    let world = World::new(sim::Options::default());
+    let good = world.repository("octo/good", 2, 1);
+    let bad = world.repository("octo/bad", 2, 1);
+    let gone = world.repository("octo/gone", 0, 0);
+    world.sim(|sim, now| sim.delete_repository(gone.id.0, now));
+    world.fault(|seen| seen.path.contains("/octo/bad/").then(|| answer(502, &[], "<html>")));
+    let all = [bad.clone(), gone.clone(), good.clone()];
+    let listings = world.github().list_all(&all, false, Duration::from_secs(60)).await;
+    assert_eq!(listings[&good.id].as_ref().unwrap().jobs.len(), 2);
+    let error = listings[&bad.id].as_ref().unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("502"), "{error}");
+    assert!(matches!(listings[&gone.id], Err(Error::NotFound { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_answered_in_time_is_unseen_and_comes_first_in_the_next_pass() {
+    let world = World::new(sim::Options::default());
+    let repositories: Vec<_> =
+        (0..6).map(|number| world.repository(&format!("octo/r{number}"), 1, 1)).collect();
+    let options = Options { points_a_minute: Some(15), concurrency: 2, ..world.options() };
+    let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
+    // A first listing takes six requests: two repositories fit into a minute's points.
+    let seen = |listings: &std::collections::BTreeMap<_, Result<JobListing, Error>>| {
+        let seen = repositories.iter().filter(|repository| listings[&repository.id].is_ok());
+        seen.map(|repository| repository.name.clone()).collect::<Vec<_>>()
+    };
+    let mut listed = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let listings = github.list_all(&repositories, false, Duration::from_secs(59)).await;
+        for result in listings.values().filter_map(|listing| listing.as_ref().err()) {
+            assert!(matches!(result, Error::OutOfTime), "{result}");
+        }
+        listed.extend(seen(&listings));
+        sleep(1).await;
+    }
+    assert_eq!(listed.len(), 6, "{listed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_repository_is_followed_and_one_that_took_its_name_is_not() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/old", 1, 1);
+    world.sim(|sim, _| sim.rename_repository(repository.id.0, "Acme/new"));
+    let github = world.github();
+    assert_eq!(github.list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+    world.requests();
+    assert_eq!(github.list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+    assert!(world.requests().iter().all(|line| line.ends_with(" 301") || line.ends_with(" 304")));
+    world.repository("octo/old", 1, 1);
+    let error = github.list_jobs(&repository, false).await.unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
