@@ -21,6 +21,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// An entry of the configuration's `repos`.
+pub use crate::config::RepoEntry as Entry;
 pub use address::api_url;
 pub use api::{Clock, GitHub, Options};
 pub use auth::{Auth, Key};
