@@ -9,6 +9,7 @@ use std::fmt;
 use futures_util::{StreamExt, stream};
 
 use crate::{
+    daemon::Leadership,
     github::{self, Deleted, GitHub, Scope},
     labels::LabelRules,
     model::{
@@ -42,6 +43,8 @@ pub struct Apply<'a> {
     pub parallel: usize,
     /// Perform nothing.
     pub dry_run: bool,
+    /// Whether this replica may act.
+    pub leadership: Leadership,
 }
 
 /// What became of an action.
@@ -113,6 +116,9 @@ impl Apply<'_> {
     }
 
     async fn perform(&self, action: &Action) -> Outcome {
+        if !self.leadership.holds() {
+            return Outcome::Held("another replica leads".to_owned());
+        }
         let result = match action {
             Action::Start(start) => self.start(start).await,
             Action::Mint(mint) => self.mint(mint).await,

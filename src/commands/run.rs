@@ -33,7 +33,8 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
         match reload() {
             Ok(setup) => {
                 tracing::info!("SIGHUP: the configuration was read again");
-                daemon = daemon.reconfigured(setup.config, setup.github, setup.nomad, setup.renderer);
+                let Setup { config, github, nomad, renderer, .. } = setup;
+                daemon = daemon.reconfigured(config, github, nomad, renderer).await;
             }
             Err(error) => tracing::error!("SIGHUP: the old configuration stays: {error:#}"),
         }

@@ -8,7 +8,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use crate::{
     apply::Apply,
     config::{Config, PrivateKey, Scope},
-    daemon::Daemon,
+    daemon::{Daemon, Leadership},
     github::{self, Auth, GitHub, Key, api_url},
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
     model::NomadView,
@@ -73,6 +73,8 @@ impl Setup {
             instance: &view.instance,
             parallel: self.config.parallel,
             dry_run: self.dry_run,
+            // Whoever asks for something by hand does so whichever replica leads.
+            leadership: Leadership::always(),
         }
     }
 }

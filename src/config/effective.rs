@@ -79,6 +79,7 @@ impl Config {
             "runson_limits": labels.limits(),
             "loop": seconds(self.loop_interval),
             "parallel": self.parallel,
+            "ha": { "enabled": self.ha },
             "template": template,
             "template_settings": settings,
             "scheduler": {

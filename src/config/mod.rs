@@ -42,6 +42,8 @@ pub struct Config {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// `scheduler`
     pub scheduler: Scheduler,
+    /// `ha.enabled`: several replicas run, and only the holder of a lock in Nomad applies.
+    pub ha: bool,
     /// `parallel`, or `-P`: how many requests and actions are under way at once.
     pub parallel: usize,
     registration: Registration,

@@ -106,6 +106,9 @@ fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&
     };
     let settings = settings(&top);
     let scheduler = scheduler(&top);
+    let ha = top.section("ha");
+    let ha_enabled = ha.boolean("enabled", false);
+    ha.finish();
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
@@ -131,6 +134,7 @@ fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&
         template,
         settings,
         scheduler,
+        ha: ha_enabled,
         parallel,
         registration,
         warnings,

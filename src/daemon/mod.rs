@@ -3,6 +3,7 @@
 //! GitHub and Nomad are the only state. What this keeps between passes makes it faster or more patient,
 //! never wrong: killed at any await and started again, it converges.
 
+mod leader;
 mod memory;
 mod observe;
 
@@ -24,6 +25,8 @@ use crate::{
     plan::{Policy, plan},
     render::Renderer,
 };
+use leader::Leader;
+pub use leader::Leadership;
 pub use memory::learn;
 use observe::GitHubSide;
 
@@ -72,6 +75,8 @@ pub struct Daemon {
     renderer: Renderer,
     dry_run: bool,
     epoch: Instant,
+    leader: Option<Leader>,
+    leadership: Leadership,
     memory: Memory,
     github_side: GitHubSide,
     /// Holds and errors that were said already.
@@ -89,6 +94,8 @@ pub struct Pass {
     pub reports: Vec<Report>,
     /// What could not be observed.
     pub errors: Vec<String>,
+    /// Whether this replica led at the end: otherwise nothing was applied, or not all.
+    pub led: bool,
 }
 
 impl Pass {
@@ -124,7 +131,11 @@ enum Scope {
 impl Daemon {
     /// A daemon that has seen nothing yet.
     pub fn new(config: Config, github: GitHub, nomad: Nomad, renderer: Renderer, dry_run: bool) -> Self {
+        let leader = (config.ha && !dry_run).then(|| Leader::new(nomad.clone(), holder()));
+        let leadership = leader.as_ref().map_or_else(Leadership::always, Leader::leadership);
         Daemon {
+            leader,
+            leadership,
             policy: Policy::from(&config),
             config,
             github,
@@ -139,19 +150,49 @@ impl Daemon {
     }
 
     /// The same daemon, with all it remembers, under another configuration.
-    pub fn reconfigured(self, config: Config, github: GitHub, nomad: Nomad, renderer: Renderer) -> Self {
-        Daemon { policy: Policy::from(&config), config, github, nomad, renderer, ..self }
+    pub async fn reconfigured(
+        mut self,
+        config: Config,
+        github: GitHub,
+        nomad: Nomad,
+        renderer: Renderer,
+    ) -> Self {
+        match (&mut self.leader, config.ha) {
+            (Some(leader), true) => leader.use_nomad(nomad.clone()),
+            (Some(leader), false) => leader.release().await,
+            (None, _) => {}
+        }
+        let fresh = Daemon::new(config, github, nomad, renderer, self.dry_run);
+        let (leader, leadership) = match self.leader {
+            Some(leader) if fresh.config.ha => (Some(leader), self.leadership),
+            _ => (fresh.leader, fresh.leadership),
+        };
+        Daemon {
+            leader,
+            leadership,
+            epoch: self.epoch,
+            memory: self.memory,
+            github_side: self.github_side,
+            ..fresh
+        }
     }
 
     /// Passes until it is told to end. A failing GitHub or Nomad never ends it.
     pub async fn run(&mut self, signals: &mut Signals) -> Ended {
         let hangup = signals.hangup.clone();
-        tokio::select! {
+        let mut leader = self.leader.take();
+        let ended = tokio::select! {
             biased;
             _ = signals.shutdown.wait_for(|shutdown| *shutdown) => Ended::Shutdown,
             () = hangup.notified() => Ended::Hangup,
+            never = stand(&mut leader) => never,
             never = self.pass_for_ever() => never,
+        };
+        if let (Ended::Shutdown, Some(leader)) = (ended, &mut leader) {
+            leader.release().await;
         }
+        self.leader = leader;
+        ended
     }
 
     async fn pass_for_ever(&mut self) -> Ended {
@@ -169,13 +210,34 @@ impl Daemon {
                 pass = self.pass(Scope::NomadOnly).await;
                 step += 1;
             }
-            sleep_until(next).await;
+            // A replica that has become the leader since does not wait for its turn.
+            tokio::select! {
+                biased;
+                () = self.leadership.held(), if !pass.led => {}
+                () = sleep_until(next) => {}
+            }
         }
     }
 
     /// One pass, then Nomad alone until the runners it started have their secrets. The first pass is given
     /// back, with the later ones' failures and reports.
     pub async fn once(&mut self) -> Pass {
+        let mut leader = self.leader.take();
+        let pass = tokio::select! {
+            biased;
+            never = stand(&mut leader) => never,
+            pass = self.once_as_leader() => pass,
+        };
+        if let Some(leader) = &mut leader {
+            leader.release().await;
+        }
+        pass
+    }
+
+    async fn once_as_leader(&mut self) -> Pass {
+        if tokio::time::timeout(SETTLE_DEADLINE, self.leadership.held()).await.is_err() {
+            tracing::warn!("another replica leads: this one only looks");
+        }
         let mut first = self.pass(Scope::Everything).await;
         let deadline = Instant::now() + SETTLE_DEADLINE;
         let mut unsettled = !self.dry_run && first.is_unsettled();
@@ -200,11 +262,17 @@ impl Daemon {
 
     async fn pass(&mut self, scope: Scope) -> Pass {
         let mut errors = Vec::new();
+        // What was seen before it led is not acted on.
+        let led = self.leadership.holds();
         let observation = self.observe(scope, &mut errors).await;
         let plan = plan(&observation, &self.policy, self.now());
         let reports = match &observation.nomad {
-            Some(nomad) => self.apply(nomad).apply(&plan).await,
-            None => Vec::new(),
+            Some(nomad) if led || self.dry_run => tokio::select! {
+                biased;
+                () = self.leadership.lost() => Vec::new(),
+                reports = async { self.apply(nomad).apply(&plan).await } => reports,
+            },
+            _ => Vec::new(),
         };
         let now = self.now();
         learn(&mut self.memory, &observation, &plan, &reports, now);
@@ -216,7 +284,7 @@ impl Daemon {
             }
             self.github.end_pass().await;
         }
-        let pass = Pass { observation, plan, reports, errors };
+        let pass = Pass { observation, plan, reports, errors, led: led && self.leadership.holds() };
         self.say(&pass, scope);
         pass
     }
@@ -254,6 +322,7 @@ impl Daemon {
             instance: &nomad.instance,
             parallel: self.config.parallel,
             dry_run: self.dry_run,
+            leadership: self.leadership.clone(),
         }
     }
 
@@ -300,6 +369,21 @@ impl Pass {
             runner.ownership == Ownership::Ours && (placed || runner.state == RunnerState::Waiting)
         })
     }
+}
+
+/// Stands for the lock, if there are replicas; never ends.
+async fn stand<T>(leader: &mut Option<Leader>) -> T {
+    if let Some(leader) = leader {
+        leader.stand().await;
+    }
+    std::future::pending().await
+}
+
+/// Who this process is, for people who look at the lock.
+fn holder() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok());
+    format!("{} pid {}", host.as_deref().map_or("unknown host", str::trim), std::process::id())
 }
 
 fn entry(entry: &RepoEntry) -> Entry {
