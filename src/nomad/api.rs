@@ -44,8 +44,8 @@ pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) new_instance: String,
     pub(super) instance: Mutex<Option<KnownInstance>>,
-    token: Mutex<Option<http::Secret>>,
-    http_auth: Option<http::Secret>,
+    token: Mutex<Option<Secret>>,
+    http_auth: Option<Secret>,
 }
 
 /// The instance's ID as the variable last said.
@@ -83,13 +83,13 @@ impl Nomad {
             },
         )?;
         let http_auth = options.http_auth.as_ref().map(|pair| {
-            http::Secret::new(base64::engine::general_purpose::STANDARD.encode(pair.expose().as_bytes()))
+            Secret::new(base64::engine::general_purpose::STANDARD.encode(pair.expose().as_bytes()))
         });
         Ok(Nomad(Arc::new(Inner {
             client,
             new_instance: new_instance.into(),
             instance: Mutex::new(None),
-            token: Mutex::new(options.first_token().map(for_http)),
+            token: Mutex::new(options.first_token()),
             http_auth,
             options,
         })))
@@ -112,7 +112,7 @@ impl Nomad {
         if !is_refused_token(&response) {
             return Ok(response);
         }
-        match self.0.options.read_token_file().map(for_http) {
+        match self.0.options.read_token_file() {
             Some(renewed) if token.as_ref() != Some(&renewed) => {
                 tracing::debug!("Nomad refused the token; its file holds another one");
                 *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed.clone());
@@ -160,7 +160,7 @@ impl Nomad {
     pub(super) async fn send(
         &self,
         request: Request,
-        token: Option<&http::Secret>,
+        token: Option<&Secret>,
         retry: Retry,
     ) -> Result<Response, Error> {
         let request = self.signed(request, token);
@@ -175,7 +175,7 @@ impl Nomad {
     }
 
     /// The request with who we are.
-    pub(super) fn signed(&self, mut request: Request, token: Option<&http::Secret>) -> Request {
+    pub(super) fn signed(&self, mut request: Request, token: Option<&Secret>) -> Request {
         if let Some(token) = token {
             request = request.header_secret(TOKEN, "", token);
         }
@@ -185,7 +185,7 @@ impl Nomad {
         request
     }
 
-    pub(super) fn token(&self) -> Option<http::Secret> {
+    pub(super) fn token(&self) -> Option<Secret> {
         self.0.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -210,6 +210,6 @@ fn is_refused_token(response: &Response) -> bool {
     }
 }
 
-fn for_http(secret: Secret) -> http::Secret {
-    http::Secret::new(secret.expose())
-}
+#[cfg(test)]
+#[path = "api_tests.rs"]
+mod tests;

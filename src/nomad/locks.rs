@@ -102,7 +102,7 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn lock_holder(&self) -> Result<Option<String>, Error> {
-        let response = self.answer(Request::get(self.lock_path()), Retry::Yes).await?;
+        let response = self.answer(Request::get(self.lock_path()).secret_answer(), Retry::Yes).await?;
         if response.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }

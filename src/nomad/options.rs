@@ -34,6 +34,8 @@ pub struct Options {
     pub prefix: String,
     /// The Meta key that holds our JSON.
     pub meta_key: String,
+    /// Whether an instance's ID that is not there yet is written: off for what only looks.
+    pub create_instance: bool,
     /// The seed of the retries' jitter.
     pub seed: u64,
 }
@@ -56,6 +58,7 @@ impl Options {
             tls: TlsOptions::default(),
             prefix: prefix.into(),
             meta_key: meta_key.into(),
+            create_instance: true,
             seed: 0,
         }
     }

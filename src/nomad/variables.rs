@@ -87,12 +87,15 @@ impl Nomad {
         let candidate = self.last_instance().map_or_else(|| self.0.new_instance.clone(), |known| known.id);
         // The second round is for a lost race; nobody deletes what was just created.
         for _ in 0..2 {
-            let response = self.answer(Request::get(path.clone()), Retry::Yes).await?;
+            let response = self.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
             let id = if response.is_success() {
                 let variable: Variable = response.json()?;
                 variable.items.get("id").cloned().ok_or_else(|| no_id(&path))?
             } else if response.status == StatusCode::NOT_FOUND {
                 self.check_namespace().await?;
+                if !self.options().create_instance {
+                    return Ok(candidate);
+                }
                 let items = BTreeMap::from([("id", candidate.as_str())]);
                 match self.create_variable(&path, &items, right("write")).await? {
                     Written::Written => candidate.clone(),

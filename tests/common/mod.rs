@@ -1,4 +1,4 @@
 //! What several tests share. Each takes what it needs.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod nomad_agent;

@@ -158,6 +158,18 @@ impl Agent {
         }
     }
 
+    /// Makes a policy and a token with it.
+    pub async fn create_token(&self, name: &str, policy: &str) -> String {
+        let body = serde_json::json!({ "Name": name, "Rules": policy });
+        let request = Request::put(format!("/v1/acl/policy/{name}")).json(&body);
+        self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
+        let body = serde_json::json!({ "Name": name, "Type": "client", "Policies": [name] });
+        let request = Request::put("/v1/acl/token").json(&body);
+        let answer = self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
+        let answer: Value = answer.json().unwrap();
+        answer["SecretID"].as_str().unwrap().to_owned()
+    }
+
     /// Makes a namespace.
     pub async fn create_namespace(&self, name: &str) {
         let request =

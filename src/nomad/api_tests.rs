@@ -1,0 +1,329 @@
+//! The client against a scripted Nomad: what it asks, how often, and what it makes of bad answers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use super::super::allocations::tests::recorded;
+use super::*;
+use crate::http::tests::{Answer, Seen, answer, server};
+use crate::http::{Endpoint, MemoryConnect};
+use crate::model::{Registration, RunnerMeta, RunnerState};
+use crate::nomad::{Registered, Written, prepare};
+
+const DATE: (&str, &str) = ("date", "Tue, 24 Nov 2026 07:08:09 GMT");
+
+fn ok(body: &Value) -> Answer {
+    answer(200, &[DATE], body.to_string())
+}
+
+fn text(status: u16, body: &str) -> Answer {
+    answer(status, &[DATE], body.to_owned())
+}
+
+fn options(endpoint: Endpoint) -> Options {
+    Options { token: Some(Secret::new("hidden-token")), ..Options::new(endpoint, "github", "ghr", "runner") }
+}
+
+/// A client of a Nomad that answers so, and what was asked.
+fn nomad<F>(handler: F) -> (Nomad, Arc<Mutex<Vec<Seen>>>)
+where
+    F: Fn(&Seen) -> Answer + Send + Sync + 'static,
+{
+    let (endpoint, seen) = server(handler);
+    (Nomad::new(options(endpoint), "new-instance").unwrap(), seen)
+}
+
+/// The requests' methods and paths without their queries.
+fn asked(seen: &Mutex<Vec<Seen>>) -> Vec<String> {
+    let seen = seen.lock().unwrap();
+    seen.iter().map(|seen| format!("{} {}", seen.method, seen.path.split('?').next().unwrap())).collect()
+}
+
+fn meta(instance: &str) -> RunnerMeta {
+    RunnerMeta { instance: Some(instance.into()), job_id: Some(7), attempt: Some(1), ..Default::default() }
+}
+
+fn stub(name: &str, status: &str) -> Value {
+    let meta = serde_json::to_string(&meta("i")).unwrap();
+    json!({ "ID": name, "Status": status, "SubmitTime": 1, "Meta": { "runner": meta } })
+}
+
+/// A Nomad with the instance "i", these jobs and allocations, and nothing else.
+fn standing(jobs: Value, allocations: Value) -> impl Fn(&Seen) -> Answer + Send + Sync + 'static {
+    move |seen| match seen.path.split('?').next().unwrap() {
+        "/v1/jobs" => ok(&jobs),
+        "/v1/allocations" => ok(&allocations),
+        "/v1/vars" | "/v1/evaluations" => ok(&json!([])),
+        "/v1/var/githubrunner/ghr/instance" => ok(&json!({ "Items": { "id": "i" } })),
+        path => text(404, path),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_pass_is_three_requests() {
+    let jobs = json!([stub("ghr-1", "running"), stub("ghr-2", "dead")]);
+    let running = json!([{ "ID": "a", "JobID": "ghr-1", "ClientStatus": "running", "DesiredStatus": "run" }]);
+    let (nomad, seen) = nomad(standing(jobs, running));
+    let view = nomad.observe().await.unwrap();
+    assert_eq!((view.instance.as_str(), view.runners.len()), ("i", 2));
+    assert_eq!(view.now.to_string(), "2026-11-24T07:08:09Z");
+    assert_eq!(seen.lock().unwrap().len(), 4, "the first one reads the instance");
+    seen.lock().unwrap().clear();
+    nomad.observe().await.unwrap();
+    assert_eq!(asked(&seen), ["GET /v1/jobs", "GET /v1/allocations", "GET /v1/vars"]);
+    for seen in seen.lock().unwrap().iter() {
+        assert_eq!(seen.header("x-nomad-token"), "hidden-token");
+        assert!(seen.path.contains("namespace=github"), "{}", seen.path);
+    }
+    seen.lock().unwrap().clear();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    nomad.observe().await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 4, "now and then it is read again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_without_jobs_is_three_requests() {
+    let (nomad, seen) = nomad(standing(json!([]), json!([])));
+    for _ in 0..2 {
+        seen.lock().unwrap().clear();
+        nomad.observe().await.unwrap();
+        let expected = ["GET /v1/jobs", "GET /v1/var/githubrunner/ghr/instance", "GET /v1/vars"];
+        assert_eq!(asked(&seen), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_job_costs_the_blocked_evaluations() {
+    let (nomad, seen) = nomad(standing(json!([stub("ghr-1", "pending")]), json!([])));
+    assert_eq!(nomad.observe().await.unwrap().runners[0].state, RunnerState::Pending);
+    assert!(asked(&seen).contains(&"GET /v1/evaluations".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_list_is_read_page_by_page() {
+    let (nomad, seen) = nomad(|seen| {
+        let (page, next) = match seen.path.split_once("next_token=") {
+            None => (0, Some("one")),
+            Some((_, rest)) if rest.starts_with("one") => (1, Some("two")),
+            Some(_) => (2, None),
+        };
+        let paths: Vec<Value> =
+            (0..2).map(|entry| json!({ "Path": format!("nomad/jobs/ghr-{page}{entry}") })).collect();
+        let mut answer = ok(&json!(paths));
+        if let Some(next) = next {
+            answer.headers_mut().insert("x-nomad-nexttoken", next.parse().unwrap());
+        }
+        answer
+    });
+    let names: Vec<String> = nomad.variables("ghr-").await.unwrap().into_iter().collect();
+    assert_eq!(names, ["ghr-00", "ghr-01", "ghr-10", "ghr-11", "ghr-20", "ghr-21"]);
+    assert_eq!(seen.lock().unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variable_of_a_group_or_task_is_none_of_ours() {
+    let list = json!([{ "Path": "nomad/jobs/ghr-1" }, { "Path": "nomad/jobs/ghr-1/g/t" }]);
+    let (nomad, _) = nomad(move |_| ok(&list));
+    assert_eq!(nomad.variables("ghr-").await.unwrap().into_iter().collect::<Vec<_>>(), ["ghr-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_without_a_leader_are_asked_again() {
+    let count = AtomicUsize::new(0);
+    let (nomad, seen) = nomad(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => text(500, "rpc error: No cluster leader"),
+        1 => text(429, ""),
+        _ => ok(&json!([])),
+    });
+    nomad.variables("ghr-").await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_500_means_stands_in_its_text() {
+    for (status, body, times, says) in [
+        (500, "rpc error: rpc error: No cluster leader", 3, "not ready"),
+        (500, "No path to region", 1, "No path to region"),
+        (500, "1 error occurred:\n\t* Missing job task groups\n\n", 1, "Missing job task groups"),
+        (403, "Permission denied", 1, "the capability list for variables nomad/jobs/PREFIX-*"),
+        (500, "rpc error: Permission denied", 1, "the capability list for variables"),
+        (500, "Server error authenticating request\n", 1, "nomad acl policy apply"),
+        (401, "Unauthorized", 1, "the capability list for variables"),
+        (500, "job \"x\" is in nonexistent namespace \"github\"", 1, "nomad namespace apply github"),
+    ] {
+        let (nomad, seen) = nomad(move |_| text(status, body));
+        let error = nomad.variables("ghr-").await.unwrap_err();
+        assert!(error.to_string().contains(says), "{body}: {error}");
+        assert_eq!(seen.lock().unwrap().len(), times, "{body}");
+        assert_eq!(error.is_transient(), times > 1 || body.contains("region"), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_there_names_the_variable_that_says_where() {
+    let refuse: MemoryConnect = Arc::new(|| Err(std::io::ErrorKind::ConnectionRefused.into()));
+    let endpoint = Endpoint::Memory { name: "nomad.test".into(), connect: refuse };
+    let error = Nomad::new(options(endpoint), "i").unwrap().observe().await.unwrap_err();
+    assert!(error.is_transient() && !error.is_ambiguous());
+    assert!(error.to_string().contains("nomad.test") && error.to_string().contains("NOMAD_ADDR"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_read_again_from_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nomad_token");
+    std::fs::write(&file, "old\n").unwrap();
+    let (endpoint, seen) = server(|seen| match seen.header("x-nomad-token") {
+        "new" => ok(&json!([])),
+        _ => text(403, "Permission denied"),
+    });
+    let options = Options { token: None, token_file: Some(file.clone()), ..options(endpoint) };
+    let nomad = Nomad::new(options, "i").unwrap();
+    nomad.variables("ghr-").await.unwrap_err();
+    assert_eq!(seen.lock().unwrap().len(), 1, "the file holds the same token");
+    std::fs::write(&file, "new\n").unwrap();
+    nomad.variables("ghr-").await.unwrap();
+    nomad.variables("ghr-").await.unwrap();
+    let tokens: Vec<String> =
+        seen.lock().unwrap().iter().map(|seen| seen.header("x-nomad-token").to_owned()).collect();
+    assert_eq!(tokens, ["old", "old", "new", "new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_token_a_refusal_says_so() {
+    let (endpoint, _) = server(|_| text(401, "Unauthorized"));
+    let nomad = Nomad::new(Options { token: None, ..options(endpoint) }, "i").unwrap();
+    let error = nomad.variables("ghr-").await.unwrap_err().to_string();
+    assert!(error.contains("no token was sent: set NOMAD_TOKEN"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn basic_authentication_and_the_region_are_sent() {
+    let (endpoint, seen) = server(|_| ok(&json!([])));
+    let options = Options {
+        http_auth: Some(Secret::new("user:password")),
+        region: Some("eu".into()),
+        ..options(endpoint)
+    };
+    Nomad::new(options, "i").unwrap().variables("ghr-").await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0].header("authorization"), "Basic dXNlcjpwYXNzd29yZA==");
+    assert!(seen[0].path.contains("region=eu"));
+}
+
+fn prepared(nomad: &Nomad, registration: Registration) -> PreparedJob {
+    prepare(recorded("parse-ok"), nomad.options(), meta("i"), "ghr-1", registration).unwrap()
+}
+
+use crate::nomad::PreparedJob;
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_whose_answer_got_lost_is_recognised_by_its_meta() {
+    let existing = |instance: &str| {
+        let meta = serde_json::to_string(&meta(instance)).unwrap();
+        json!({ "ID": "ghr-1", "Meta": { "runner": meta } })
+    };
+    for (job, ours) in [(existing("i"), true), (existing("another"), false), (json!({ "Meta": null }), false)]
+    {
+        let count = AtomicUsize::new(0);
+        let (nomad, seen) =
+            nomad(move |seen| match (seen.method.as_str(), count.fetch_add(1, Ordering::Relaxed)) {
+                ("PUT", 0) => text(500, "rpc error: EOF"),
+                ("PUT", _) => text(500, "Enforcing job modify index 0: job already exists"),
+                _ => ok(&job),
+            });
+        let result = nomad.register(&prepared(&nomad, Registration::Jit), None).await;
+        assert_eq!(result.is_ok_and(|registered| registered == Registered::Already), ours);
+        assert_eq!(asked(&seen), ["PUT /v1/jobs", "PUT /v1/jobs", "GET /v1/job/ghr-1"]);
+        let body: Value = serde_json::from_slice(&seen.lock().unwrap()[0].body).unwrap();
+        assert_eq!((&body["EnforceIndex"], &body["JobModifyIndex"]), (&json!(true), &json!(0)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rendered_text_is_shown_where_it_holds_no_secret() {
+    for (registration, shown) in
+        [(Registration::Jit, true), (Registration::Token, true), (Registration::AccessToken, false)]
+    {
+        let (nomad, seen) = nomad(|_| ok(&json!({ "Warnings": "" })));
+        nomad.register(&prepared(&nomad, registration), Some("job {}")).await.unwrap();
+        let body: Value = serde_json::from_slice(&seen.lock().unwrap()[0].body).unwrap();
+        assert_eq!(body["Submission"]["Source"] == json!("job {}"), shown, "{registration}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_purge_at_once_both_succeed() {
+    let (nomad, seen) = nomad(|_| text(500, "rpc error: job not found"));
+    nomad.purge("ghr-1").await.unwrap();
+    assert!(seen.lock().unwrap().last().unwrap().path.starts_with("/v1/job/ghr-1?purge=true&"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variable_is_ours_if_the_lost_answer_was_a_yes() {
+    for (content, written) in [("configuration", Written::Written), ("another", Written::Exists)] {
+        let count = AtomicUsize::new(0);
+        let (nomad, _) = nomad(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+            0 => text(500, "leadership lost while committing log"),
+            _ => text(409, &json!({ "Items": { "jitconfig": content } }).to_string()),
+        });
+        let items = BTreeMap::from([("jitconfig".to_owned(), Secret::new("configuration"))]);
+        assert_eq!(nomad.put_variable("ghr-1", &items).await.unwrap(), written);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_shows_a_secret() {
+    let (nomad, _) = nomad(|seen| match seen.method.as_str() {
+        // A body that is not what it should be, with a secret in it.
+        "GET" => ok(&json!({ "Items": ["hidden-item"] })),
+        _ => text(409, "hidden-item"),
+    });
+    let items = BTreeMap::from([("jitconfig".to_owned(), Secret::new("hidden-item"))]);
+    let mut shown = format!("{nomad:?} {:?}", nomad.options());
+    shown.push_str(&format!("{:?}", nomad.put_variable("ghr-1", &items).await));
+    shown.push_str(&format!("{:?}", nomad.instance().await));
+    shown.push_str(&format!("{:?}", nomad.lock_holder().await));
+    assert!(shown.contains("unexpected answer") || shown.contains("Json"), "{shown}");
+    assert!(!shown.contains("hidden"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_looks_writes_no_instance() {
+    let (endpoint, seen) = server(|seen| match seen.path.split('?').next().unwrap() {
+        "/v1/var/githubrunner/ghr/instance" => text(404, "variable not found"),
+        "/v1/namespace/github" => ok(&json!({ "Name": "github" })),
+        _ => ok(&json!([])),
+    });
+    let nomad = Nomad::new(Options { create_instance: false, ..options(endpoint) }, "new").unwrap();
+    assert_eq!(nomad.observe().await.unwrap().instance, "new");
+    assert!(seen.lock().unwrap().iter().all(|seen| seen.method.as_str() == "GET"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_event_stream_is_a_refused_one() {
+    // The recorded refusal: 200, and an end without a byte.
+    let (nomad, _) = nomad(|_| text(200, ""));
+    let error = nomad.events().await.unwrap_err();
+    assert!(matches!(error, Error::StreamRefused { .. }), "{error:?}");
+    let (nomad, _) = self::nomad(|_| text(403, "Permission denied"));
+    assert!(matches!(nomad.events().await.unwrap_err(), Error::Denied { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_stream_ends_with_its_connection() {
+    let lines = [
+        json!({}),
+        json!({ "Events": [{ "Topic": "Job", "Key": "other" }] }),
+        json!({ "Events": [{ "Topic": "Allocation", "Key": "a", "FilterKeys": ["ghr-1", ""] }] }),
+    ];
+    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let (nomad, _) = nomad(move |_| text(200, &body));
+    let mut events = nomad.events().await.unwrap();
+    let hint = events.next().await.unwrap().unwrap();
+    assert_eq!(hint.jobs.into_iter().collect::<Vec<_>>(), ["ghr-1"]);
+    assert_eq!(events.next().await.unwrap(), None);
+}

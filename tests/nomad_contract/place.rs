@@ -1,0 +1,168 @@
+//! Where the cases run, and what they have in common.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use githubrunner::http::header::HeaderName;
+use githubrunner::http::{self, Client, Endpoint, Request};
+use githubrunner::model::{Registration, RepositoryId, Runner, RunnerMeta, RunnerState};
+use githubrunner::nomad::{Nomad, Options, PreparedJob, Registered, prepare};
+use githubrunner::secret::Secret;
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// The longest that anything may take on a busy machine.
+pub const WITHIN: Duration = Duration::from_secs(60);
+
+/// The namespace that exists.
+pub const NAMESPACE: &str = "github";
+
+/// Where a case runs: some Nomad, and a prefix of its own so that cases do not meet.
+#[derive(Clone)]
+pub struct Place {
+    pub endpoint: Endpoint,
+    pub prefix: String,
+    pub token: Option<Secret>,
+}
+
+impl Place {
+    pub fn options(&self) -> Options {
+        Options {
+            seed: 1,
+            token: self.token.clone(),
+            ..Options::new(self.endpoint.clone(), NAMESPACE, &self.prefix, "runner")
+        }
+    }
+
+    pub fn nomad(&self) -> Nomad {
+        Nomad::new(self.options(), format!("instance-of-{}", self.prefix)).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.endpoint.clone(), http::Options::default()).unwrap()
+    }
+
+    /// Sends a request that the adapter has no method for.
+    pub async fn send(&self, request: Request) {
+        let request = match &self.token {
+            Some(token) => request.header_secret(HeaderName::from_static("x-nomad-token"), "", token),
+            None => request,
+        };
+        self.client().send(request).await.unwrap().success().unwrap();
+    }
+
+    pub fn name(&self, number: u64) -> String {
+        format!("{}-o-r-{number:015}", self.prefix)
+    }
+
+    /// A parsed job of one raw_exec task.
+    pub async fn parsed(&self, nomad: &Nomad, script: &str, extra: &str) -> Value {
+        let hcl = hcl(script, extra);
+        nomad.parse(&hcl, Registration::Jit).await.unwrap()
+    }
+
+    /// A runner's job, ready to register.
+    pub async fn job(
+        &self,
+        nomad: &Nomad,
+        number: u64,
+        registration: Registration,
+        script: &str,
+    ) -> PreparedJob {
+        let name = self.name(number);
+        let extra = if registration.needs_variable() { credentials(&name) } else { String::new() };
+        let parsed = self.parsed(nomad, script, &extra).await;
+        let meta = self.meta(nomad, number, registration).await;
+        prepare(parsed, nomad.options(), meta, &name, registration).unwrap()
+    }
+
+    pub async fn meta(&self, nomad: &Nomad, number: u64, registration: Registration) -> RunnerMeta {
+        RunnerMeta {
+            labelsstr: "nomadtools".into(),
+            repo_url: "https://github.com/o/r".into(),
+            version: "0".into(),
+            instance: Some(nomad.instance().await.unwrap()),
+            repo_id: Some(RepositoryId(1)),
+            job_id: Some(number),
+            attempt: Some(1),
+            registration: Some(registration),
+        }
+    }
+
+    /// Registers a runner whose task needs no variable.
+    pub async fn start(&self, nomad: &Nomad, number: u64, script: &str) -> String {
+        let job = self.job(nomad, number, Registration::AccessToken, script).await;
+        assert!(matches!(nomad.register(&job, None).await.unwrap(), Registered::Created { .. }));
+        job.name().to_owned()
+    }
+}
+
+/// A batch job that runs a shell script.
+pub fn hcl(script: &str, extra: &str) -> String {
+    format!(
+        r#"
+job "template" {{
+  type = "batch"
+  group "g" {{
+    restart {{
+      attempts = 0
+      mode     = "fail"
+    }}
+    reschedule {{
+      attempts  = 0
+      unlimited = false
+    }}
+    task "runner" {{
+      driver       = "raw_exec"
+      kill_timeout = "1s"
+      config {{
+        command = "/bin/sh"
+        args    = ["-c", {script:?}]
+      }}
+      resources {{
+        cpu    = 1
+        memory = 10
+      }}
+      {extra}
+    }}
+  }}
+}}
+"#
+    )
+}
+
+/// What makes a task wait for its variable, and put it into its environment.
+pub fn credentials(name: &str) -> String {
+    format!(
+        r#"
+      template {{
+        destination = "${{NOMAD_SECRETS_DIR}}/runner.env"
+        env         = true
+        change_mode = "noop"
+        once        = true
+        data        = "{{{{ with nomadVar \"nomad/jobs/{name}\" }}}}JIT={{{{ .jitconfig }}}}{{{{ end }}}}\n"
+      }}
+"#
+    )
+}
+
+pub fn items(text: &str) -> BTreeMap<String, Secret> {
+    BTreeMap::from([("jitconfig".to_owned(), Secret::new(text))])
+}
+
+/// Looks at a runner until it is as wanted; fails with what was seen last.
+pub async fn until(nomad: &Nomad, name: &str, what: &str, wanted: impl Fn(&Runner) -> bool) -> Runner {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let runner = nomad.read_runner(name).await.unwrap();
+        match &runner {
+            Some(runner) if wanted(runner) => return runner.clone(),
+            _ if Instant::now() > deadline => panic!("{name} is not {what} within {WITHIN:?}: {runner:#?}"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+pub async fn until_state(nomad: &Nomad, name: &str, state: RunnerState) -> Runner {
+    until(nomad, name, state.as_str(), |runner| runner.state == state).await
+}
