@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn help_reads_well() {
-        insta::assert_snapshot!(Cli::command().render_long_help());
+        insta::assert_snapshot!(Cli::command().term_width(100).render_long_help());
     }
 
     #[test]

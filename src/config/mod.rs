@@ -5,9 +5,12 @@
 mod duration;
 mod effective;
 mod error;
+mod github;
 mod parse;
 mod reader;
 mod template;
+#[cfg(test)]
+mod tests;
 mod yaml;
 
 use std::{fmt, path::PathBuf, time::Duration};

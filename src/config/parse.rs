@@ -1,30 +1,23 @@
 //! From the YAML tree to a [`Config`].
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path, time::Duration};
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    AppConfig, Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, GitHubConfig, JOBPREFIX_MAX, NomadConfig,
-    PrivateKey, RegistrationSetting, RepoEntry, Scheduler, Scope, Template,
+    Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, GitHubConfig, JOBPREFIX_MAX, NomadConfig, RepoEntry,
+    Scheduler, Template, github,
     reader::{Problems, Section},
     template,
     yaml::{self, Data, Node},
 };
 use crate::{
-    labels::{DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, harmless},
+    labels::{AllowedCharacters, DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, harmless},
     model::Registration,
-    secret::Secret,
 };
 
 /// Environment variables.
-type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// nomadtools' `runson_match`.
 const DEFAULT_MATCH: &str = "nomadtools *(.*)";
@@ -85,7 +78,7 @@ fn read(path: &str) -> Result<String, ConfigErrors> {
 fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&Path>) -> Option<Config> {
     let top = Section::new(problems, "", Some(root), (1, 1));
     let nomad = nomad(&top);
-    let github = github(&top, env);
+    let github = github::parse(&top, env);
     let repos = repos(&top, problems);
     let labels = labels(&top, problems);
     let loop_interval = loop_interval(&top);
@@ -170,122 +163,6 @@ fn nomad(top: &Section) -> NomadConfig {
     nomad
 }
 
-fn github(top: &Section, env: Environment) -> Option<GitHubConfig> {
-    let section = top.section("github");
-    let path = |key| section.text(key).map(|text| expand(text, env));
-    let url = url(&section);
-    let token = section.text("token");
-    let token_file = path("token_file");
-    let app = app(&section, env);
-    for (key, other, both) in [
-        ("token_file", "token", token.is_some() && token_file.is_some()),
-        ("app", "token", token.is_some() && section.get("app").is_some()),
-        ("app", "token_file", token_file.is_some() && section.get("app").is_some()),
-    ] {
-        if both {
-            section.problem(key, format!("is there beside github.{other}"), "remove one of them");
-        }
-    }
-    let from_env =
-        || ["GH_TOKEN", "GITHUB_TOKEN"].iter().find_map(|name| env(name).filter(|text| !text.is_empty()));
-    let token = match token {
-        Some(token) => Some(token.to_owned()),
-        None if token_file.is_none() && section.get("app").is_none() => from_env(),
-        None => None,
-    };
-    let scope = section.choice(
-        "scope",
-        &[("repository", Scope::Repository), ("organization", Scope::Organization)],
-        Scope::Repository,
-    );
-    let runner_group = section.text("runner_group").map(str::to_owned);
-    if runner_group.is_some() && scope == Scope::Repository {
-        section.problem(
-            "runner_group",
-            "only runners of an organization have groups",
-            "write scope: organization, or remove it",
-        );
-    }
-    let github = GitHubConfig {
-        token: token.map(|token| Secret::new(token.trim())),
-        token_file,
-        app,
-        access_token: section.text("access_token").map(Secret::new),
-        cachefile: path("cachefile").unwrap_or_else(|| default_cachefile(env)),
-        registration: section.choice(
-            "registration",
-            &[
-                ("auto", RegistrationSetting::Auto),
-                ("jit", RegistrationSetting::Jit),
-                ("token", RegistrationSetting::Token),
-                ("access_token", RegistrationSetting::AccessToken),
-            ],
-            RegistrationSetting::Auto,
-        ),
-        scope,
-        runner_group,
-        ca_file: path("ca_file"),
-        url: url.clone().unwrap_or_default(),
-    };
-    section.finish();
-    url.map(|_| github)
-}
-
-fn url(section: &Section) -> Option<String> {
-    let text = section.text("url").unwrap_or("https://api.github.com").trim_end_matches('/');
-    let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let help = "write https://api.github.com, or https://HOST/api/v3 for an Enterprise Server";
-    let message = match url::Url::parse(&text) {
-        Err(error) => format!("not a URL: {error}"),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => "neither http nor https".to_owned(),
-        Ok(url) if url.host_str().is_none() => "without a host".to_owned(),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            "with a user or a password".to_owned()
-        }
-        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            "with a query or a fragment".to_owned()
-        }
-        Ok(_) => return Some(text),
-    };
-    section.problem("url", message, help);
-    None
-}
-
-fn app(section: &Section, env: Environment) -> Option<AppConfig> {
-    section.get("app")?;
-    let app = section.section("app");
-    let id = match app.get("app_id").map(|node| &node.data) {
-        Some(Data::Int(number)) if *number > 0 => Some(number.to_string()),
-        _ => app.text("app_id").map(str::to_owned),
-    };
-    let issuer = match (app.text("client_id"), id) {
-        (Some(client), None) => Some(client.to_owned()),
-        (None, Some(id)) => Some(id),
-        _ => {
-            section.problem(
-                "app",
-                "needs client_id or app_id, one of them",
-                "the App's settings page shows both",
-            );
-            None
-        }
-    };
-    let private_key = match (app.text("private_key"), app.text("private_key_file")) {
-        (Some(key), None) => Some(PrivateKey::Inline(Secret::new(key))),
-        (None, Some(path)) => Some(PrivateKey::File(expand(path, env))),
-        _ => {
-            section.problem(
-                "app",
-                "needs private_key or private_key_file, one of them",
-                "the App's settings page makes keys",
-            );
-            None
-        }
-    };
-    app.finish();
-    Some(AppConfig { issuer: issuer?, private_key: private_key? })
-}
-
 fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
     let mut repos = Vec::new();
     let help = "list them: `repos: [owner/name, organization]`, or \"*\" for all that the token may see";
@@ -360,6 +237,9 @@ fn labels(top: &Section, problems: &Problems) -> Option<LabelRules> {
         }
     };
     let allowed = top.text("runson_allowed").unwrap_or(DEFAULT_ALLOWED);
+    let allowed = AllowedCharacters::parse(allowed).map_err(|error| {
+        top.problem("runson_allowed", error, format!("write characters and ranges, like {DEFAULT_ALLOWED}"));
+    });
     let max_length = top.count("runson_max_length").unwrap_or(LABEL_LENGTH_MAX);
     if max_length == 0 || max_length > LABEL_LENGTH_MAX {
         top.problem(
@@ -384,17 +264,7 @@ fn labels(top: &Section, problems: &Problems) -> Option<LabelRules> {
             }
         }
     }
-    match rules?.with_limits(limits).with_max_length(max_length).with_allowed(allowed) {
-        Ok(rules) => Some(rules),
-        Err(error) => {
-            top.problem(
-                "runson_allowed",
-                error,
-                format!("write characters and ranges, like {DEFAULT_ALLOWED}"),
-            );
-            None
-        }
-    }
+    Some(rules?.with_limits(limits).with_max_length(max_length).with_allowed(allowed.ok()?))
 }
 
 fn loop_interval(top: &Section) -> Duration {
@@ -489,24 +359,4 @@ fn warnings(
         ));
     }
     warnings
-}
-
-/// `~/` is the home directory.
-fn expand(text: &str, env: Environment) -> PathBuf {
-    match (text.strip_prefix("~/"), env("HOME")) {
-        (Some(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => PathBuf::from(text),
-    }
-}
-
-/// Where users' caches live, else in the Nomad task's own directory, else here.
-fn default_cachefile(env: Environment) -> PathBuf {
-    let directory = |name: &str, below: &str| {
-        env(name).filter(|text| text.starts_with('/')).map(|text| Path::new(&text).join(below))
-    };
-    directory("XDG_CACHE_HOME", "githubrunner")
-        .or_else(|| directory("HOME", ".cache/githubrunner"))
-        .or_else(|| directory("NOMAD_TASK_DIR", "githubrunner"))
-        .unwrap_or_else(|| PathBuf::from(".githubrunner"))
-        .join("github.json")
 }

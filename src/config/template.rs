@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{ErrorKind, Read},
     path::Path,
+    sync::LazyLock,
 };
 
 use fancy_regex::Regex;
@@ -121,18 +122,35 @@ impl Template {
 
     /// The names that the template reads, like `RUN.CREDENTIALS`; none if it cannot be parsed.
     /// `RUN["CREDENTIALS"]` and `RUN.get("CREDENTIALS")` count as well.
-    pub fn reads(&self) -> BTreeSet<String> {
+    fn names(&self) -> BTreeSet<String> {
+        static SUBSCRIPT: LazyLock<Option<Regex>> =
+            LazyLock::new(|| Regex::new(r#"\[\s*['"](\w+)['"]\s*\]"#).ok());
+        static GET: LazyLock<Option<Regex>> =
+            LazyLock::new(|| Regex::new(r#"\.get\(\s*['"](\w+)['"]\s*(?:,[^()]*)?\)"#).ok());
         let mut text = Cow::Borrowed(self.text.as_str());
-        for pattern in [r#"\[\s*['"](\w+)['"]\s*\]"#, r#"\.get\(\s*['"](\w+)['"]\s*(?:,[^()]*)?\)"#] {
-            if let Ok(regex) = Regex::new(pattern) {
-                text = Cow::Owned(regex.replace_all(text.as_ref(), ".$1").into_owned());
-            }
+        for regex in [&*SUBSCRIPT, &*GET].into_iter().flatten() {
+            text = Cow::Owned(regex.replace_all(text.as_ref(), ".$1").into_owned());
         }
         let environment = minijinja::Environment::new();
         match environment.template_from_str(&text) {
             Ok(template) => template.undeclared_variables(true).into_iter().collect(),
             Err(_) => BTreeSet::new(),
         }
+    }
+
+    /// Whether the template reads the value at a path like `RUN.CREDENTIALS`, or something of it, or
+    /// reads what holds it as a whole and mentions the last part of the path somewhere.
+    pub fn reads(&self, path: &str) -> bool {
+        let Some((parents, last)) = path.rsplit_once('.') else { return false };
+        let mentioned = self.text.contains(last);
+        // Parsing is the dear part.
+        mentioned
+            && self.names().iter().any(|name| {
+                let below =
+                    name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+                let above = parents.strip_prefix(name.as_str());
+                below || above.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
     }
 }
 
@@ -153,9 +171,8 @@ pub fn registration(
     };
     let Some(builtin) = template.as_builtin() else {
         return Ok(wanted.unwrap_or_else(|| {
-            let reads = template.reads();
             let tokens = ["CONFIG.github.token", "CONFIG.github.access_token", "SETTINGS.access_token"];
-            if tokens.iter().any(|token| reads.contains(*token)) {
+            if tokens.iter().any(|token| template.reads(token)) {
                 Registration::AccessToken
             } else {
                 Registration::Jit

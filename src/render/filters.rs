@@ -9,7 +9,8 @@ use minijinja::{
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("int", int);
     environment.add_filter("hcl", hcl);
-    let nomadlib = Value::from_iter([("escape", Value::from_function(nomadlib_escape))]);
+    environment.add_function("fail", fail);
+    let nomadlib = minijinja::context! { escape => Value::from_function(nomadlib_escape) };
     environment.add_global("nomadlib", nomadlib);
 }
 
@@ -46,6 +47,11 @@ fn nomadlib_escape(value: Value) -> String {
 
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `fail("…")`: the template's own refusal.
+fn fail(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
 /// Jinja2's `int`: the default, 0, for whatever is no number.

@@ -2,15 +2,17 @@
 
 mod credentials;
 mod filters;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig, value::Serde};
 
 pub use credentials::{credential_items, variable_path};
 
 use crate::{
-    config::{Config, Tokens, settings},
+    config::{Config, Template, Tokens, settings},
     labels::{LABELS_MAX, RunsOn},
     model::{Labels, Registration, Repository},
 };
@@ -93,9 +95,7 @@ impl Renderer {
             .map_err(|failed| template_error(&name, &failed))?;
 
         let registration = config.registration();
-        if registration.needs_variable()
-            && !reads_credentials(&config.template.reads(), &config.template.text)
-        {
+        if registration.needs_variable() && !reads_credentials(&config.template) {
             return Err(error(format!(
                 "it never reads RUN.CREDENTIALS, so its runners could not register ({registration}); put \
                  {{{{ RUN.CREDENTIALS }}}} on a line of its own into the task, or set github.registration to \
@@ -200,11 +200,9 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     Ok(environment)
 }
 
-/// Whether there is a way for the credentials into the job. A template that passes `RUN` on as a whole
-/// has its way if it names them somewhere.
-fn reads_credentials(reads: &BTreeSet<String>, text: &str) -> bool {
-    let named = ["RUN.CREDENTIALS", "RUN.CREDENTIALS_JSON"].iter().any(|name| reads.contains(*name));
-    named || (reads.contains("RUN") && text.contains("CREDENTIALS"))
+/// Whether there is a way for the credentials into the job.
+fn reads_credentials(template: &Template) -> bool {
+    template.reads("RUN.CREDENTIALS") || template.reads("RUN.CREDENTIALS_JSON")
 }
 
 /// The reasons without the values.

@@ -1,9 +1,15 @@
 //! The rules for labels. Anyone who can open a pull request writes `runs-on`, and a label inside HCL is
 //! code: the raw text is checked before anything is made of it.
 
+mod characters;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, fmt};
 
 use fancy_regex::Regex;
+
+pub use characters::{AllowedCharacters, harmless};
 
 use crate::model::Labels;
 
@@ -18,9 +24,6 @@ pub const LABEL_LENGTH_MAX: usize = 256;
 
 /// How much of a label the regular expression gets to see: it must not take long, whatever is sent.
 const MATCHED_LENGTH: usize = 1024;
-
-/// How much of a hostile label an error message shows, in characters.
-const SHOWN_LENGTH: usize = 64;
 
 /// The labels that say how big a runner is.
 const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
@@ -51,13 +54,10 @@ impl LabelRules {
         Ok(LabelRules { matcher, allowed, max_length: LABEL_LENGTH_MAX, limits: BTreeMap::new() })
     }
 
-    /// The same with other characters allowed, in the form of [`DEFAULT_ALLOWED`].
-    ///
-    /// # Errors
-    /// A character that would break HCL or the splitting of labels, or a range that is empty.
-    pub fn with_allowed(mut self, class: &str) -> Result<Self, String> {
-        self.allowed = AllowedCharacters::parse(class)?;
-        Ok(self)
+    /// The same with other characters allowed.
+    pub fn with_allowed(mut self, allowed: AllowedCharacters) -> Self {
+        self.allowed = allowed;
+        self
     }
 
     /// The same with another limit for a label's length; above [`LABEL_LENGTH_MAX`] means just that.
@@ -272,72 +272,4 @@ pub enum Why {
         /// The limit.
         limit: u64,
     },
-}
-
-/// A hostile text for people: escaped, so that it cannot move a terminal's cursor or begin a new line, and
-/// cut off.
-pub fn harmless(text: &str) -> String {
-    let mut shown = String::new();
-    for (count, c) in text.chars().enumerate() {
-        if count == SHOWN_LENGTH {
-            shown.push('…');
-            break;
-        }
-        // Everything outside printable ASCII and plain letters: bidirectional marks turn text around too.
-        match c {
-            '"' | '\\' => shown.extend(['\\', c]),
-            ' '..='~' => shown.push(c),
-            _ if c.is_alphanumeric() => shown.push(c),
-            _ => shown.extend(c.escape_unicode()),
-        }
-    }
-    shown
-}
-
-/// `[A-Za-z0-9._/:@+=-]`: single characters and ranges.
-#[derive(Clone, Debug)]
-struct AllowedCharacters {
-    text: String,
-    ranges: Vec<(char, char)>,
-}
-
-impl AllowedCharacters {
-    fn parse(class: &str) -> Result<Self, String> {
-        let inner = class.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(class);
-        let characters: Vec<char> = inner.chars().collect();
-        if characters.is_empty() {
-            return Err("no character is allowed at all".to_owned());
-        }
-        let mut ranges = Vec::new();
-        let mut rest = characters.as_slice();
-        while let [first, tail @ ..] = rest {
-            let last = match tail {
-                ['-', last, after @ ..] => {
-                    rest = after;
-                    *last
-                }
-                _ => {
-                    rest = tail;
-                    *first
-                }
-            };
-            if last < *first {
-                return Err(format!("the range {first}-{last} is empty"));
-            }
-            ranges.push((*first, last));
-        }
-        let allowed = AllowedCharacters { text: class.to_owned(), ranges };
-        let breaks = |c: &char| c.is_control() || c.is_whitespace() || "\"'`\\{}#,".contains(*c);
-        match (0..=0x2_ffff_u32).filter_map(char::from_u32).find(|c| allowed.contains(*c) && breaks(c)) {
-            Some(c) => Err(format!(
-                "'{}' cannot be allowed: it has a meaning in HCL or separates labels",
-                c.escape_default()
-            )),
-            None => Ok(allowed),
-        }
-    }
-
-    fn contains(&self, c: char) -> bool {
-        self.ranges.iter().any(|&(first, last)| (first..=last).contains(&c))
-    }
 }

@@ -1,0 +1,146 @@
+//! The section `github`: whom to ask, with which token, and how runners register.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    AppConfig, GitHubConfig, PrivateKey, RegistrationSetting, Scope, parse::Environment, reader::Section,
+    yaml::Data,
+};
+use crate::secret::Secret;
+
+/// Reads the section; `None` where a part that is needed is wrong.
+pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
+    let section = top.section("github");
+    let path = |key| section.text(key).map(|text| expand(text, env));
+    let url = url(&section);
+    let token = section.text("token");
+    let token_file = path("token_file");
+    let app = app(&section, env);
+    for (key, other, both) in [
+        ("token_file", "token", token.is_some() && token_file.is_some()),
+        ("app", "token", token.is_some() && section.get("app").is_some()),
+        ("app", "token_file", token_file.is_some() && section.get("app").is_some()),
+    ] {
+        if both {
+            section.problem(key, format!("is there beside github.{other}"), "remove one of them");
+        }
+    }
+    let from_env =
+        || ["GH_TOKEN", "GITHUB_TOKEN"].iter().find_map(|name| env(name).filter(|text| !text.is_empty()));
+    let token = match token {
+        Some(token) => Some(token.to_owned()),
+        None if token_file.is_none() && section.get("app").is_none() => from_env(),
+        None => None,
+    };
+    let scope = section.choice(
+        "scope",
+        &[("repository", Scope::Repository), ("organization", Scope::Organization)],
+        Scope::Repository,
+    );
+    let runner_group = section.text("runner_group").map(str::to_owned);
+    if runner_group.is_some() && scope == Scope::Repository {
+        section.problem(
+            "runner_group",
+            "only runners of an organization have groups",
+            "write scope: organization, or remove it",
+        );
+    }
+    let github = GitHubConfig {
+        token: token.map(|token| Secret::new(token.trim())),
+        token_file,
+        app,
+        access_token: section.text("access_token").map(Secret::new),
+        cachefile: path("cachefile").unwrap_or_else(|| default_cachefile(env)),
+        registration: section.choice(
+            "registration",
+            &[
+                ("auto", RegistrationSetting::Auto),
+                ("jit", RegistrationSetting::Jit),
+                ("token", RegistrationSetting::Token),
+                ("access_token", RegistrationSetting::AccessToken),
+            ],
+            RegistrationSetting::Auto,
+        ),
+        scope,
+        runner_group,
+        ca_file: path("ca_file"),
+        url: url.clone().unwrap_or_default(),
+    };
+    section.finish();
+    url.map(|_| github)
+}
+
+fn url(section: &Section) -> Option<String> {
+    let text = section.text("url").unwrap_or("https://api.github.com");
+    let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let help = "write https://api.github.com, or https://HOST/api/v3 for an Enterprise Server";
+    let message = match url::Url::parse(&text) {
+        Err(error) => format!("not a URL: {error}"),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => "neither http nor https".to_owned(),
+        Ok(url) if url.host_str().is_none() => "without a host".to_owned(),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "with a user or a password".to_owned()
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            "with a query or a fragment".to_owned()
+        }
+        Ok(_) => return Some(text.trim_end_matches('/').to_owned()),
+    };
+    section.problem("url", message, help);
+    None
+}
+
+fn app(section: &Section, env: Environment) -> Option<AppConfig> {
+    section.get("app")?;
+    let app = section.section("app");
+    let id = match app.get("app_id").map(|node| &node.data) {
+        Some(Data::Int(number)) if *number > 0 => Some(number.to_string()),
+        _ => app.text("app_id").map(str::to_owned),
+    };
+    let issuer = match (app.text("client_id"), id) {
+        (Some(client), None) => Some(client.to_owned()),
+        (None, Some(id)) => Some(id),
+        _ => {
+            section.problem(
+                "app",
+                "needs client_id or app_id, one of them",
+                "the App's settings page shows both",
+            );
+            None
+        }
+    };
+    let private_key = match (app.text("private_key"), app.text("private_key_file")) {
+        (Some(key), None) => Some(PrivateKey::Inline(Secret::new(key))),
+        (None, Some(path)) => Some(PrivateKey::File(expand(path, env))),
+        _ => {
+            section.problem(
+                "app",
+                "needs private_key or private_key_file, one of them",
+                "the App's settings page makes keys",
+            );
+            None
+        }
+    };
+    app.finish();
+    Some(AppConfig { issuer: issuer?, private_key: private_key? })
+}
+
+/// `~/` is the home directory.
+fn expand(text: &str, env: Environment) -> PathBuf {
+    match (text.strip_prefix("~/"), env("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(text),
+    }
+}
+
+/// Where users' caches live, else in the Nomad task's own directory, else here.
+fn default_cachefile(env: Environment) -> PathBuf {
+    let directory = |name: &str, below: &str| {
+        env(name).filter(|text| text.starts_with('/')).map(|text| Path::new(&text).join(below))
+    };
+    directory("XDG_CACHE_HOME", "githubrunner")
+        .or_else(|| directory("HOME", ".cache/githubrunner"))
+        .or_else(|| directory("NOMAD_TASK_DIR", "githubrunner"))
+        .unwrap_or_else(|| PathBuf::from(".githubrunner"))
+        .join("github.json")
+}

@@ -1,0 +1,151 @@
+//! Labels as people write them, and as attackers do.
+
+use super::*;
+
+fn rules() -> LabelRules {
+    LabelRules::new("nomadtools *(.*)").unwrap()
+}
+
+fn says(labels: &[&str]) -> Vec<(String, String)> {
+    rules().check(labels).unwrap_or_else(|problem| panic!("{problem}")).into_iter().collect()
+}
+
+fn why(rules: &LabelRules, label: &str) -> String {
+    match rules.check(&[label]) {
+        Ok(runs_on) => panic!("{label:?} is allowed: {runs_on:?}"),
+        Err(problem) => problem.to_string(),
+    }
+}
+
+fn pair(key: &str, value: &str) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+#[test]
+fn nomadtools_example() {
+    assert_eq!(says(&["nomadtools mem=1000"]), [pair("mem", "1000"), pair("nomadtools", "")]);
+}
+
+#[test]
+fn keys_are_lower_case_values_are_not() {
+    assert_eq!(
+        says(&["Nomadtools MEM=5 Image=A/b:C"]),
+        [pair("image", "A/b:C"), pair("mem", "5"), pair("nomadtools", "")]
+    );
+}
+
+#[test]
+fn neither_order_nor_duplicates_matter() {
+    assert_eq!(says(&["b x=1", "a x=2", "B x=1"]), says(&["B x=1", "a x=2", "b x=1", "a x=2"]));
+}
+
+#[test]
+fn the_expression_matches_at_the_start_of_any_label() {
+    assert!(rules().matches(&["self-hosted", "nomadtools mem=1"]));
+    assert!(!rules().matches(&["xnomadtools"]));
+    assert!(!rules().matches::<&str>(&[]));
+    let rules = |text| LabelRules::new(text).unwrap();
+    assert!(rules("a|b").matches(&["b"]));
+    assert!(!rules("a|b").matches(&["cb"]));
+    assert!(rules("(?i)NOMAD").matches(&["nomadtools"]));
+    assert!(rules("(?P<x>a)(?P=x)$").matches(&["aa"]));
+    assert!(rules(r"a\Z").matches(&["a"]) && !rules(r"a\Z").matches(&["a\n"]));
+    assert!(rules("(?!self-hosted).*").matches(&["x"]));
+    assert!(LabelRules::new("(").is_err());
+}
+
+#[test]
+fn an_expression_that_takes_for_ever_does_not() {
+    let evil = LabelRules::new(r"(?:(a+)+)\1b").unwrap();
+    assert!(!evil.matches(&["a".repeat(1_000_000)]));
+}
+
+#[test]
+fn what_is_code_in_hcl_is_refused() {
+    for label in [
+        "a\"b",
+        "a\nb",
+        "${x}",
+        "%{x}",
+        "{{x}}",
+        "a#b",
+        "a\\b",
+        "a'b'",
+        "a\tb",
+        "a\u{0}",
+        "ä",
+        "a\u{202e}b",
+        "a;b",
+        "a$b",
+        "a\r",
+        "<<EOF",
+    ] {
+        let text = why(&rules(), label);
+        assert!(text.contains("which runson_allowed does not list"), "{text}");
+        assert!(text.chars().all(|c| !c.is_control()), "{text:?}");
+    }
+}
+
+#[test]
+fn numbers_are_numbers() {
+    for size in SIZES {
+        assert!(rules().check(&[format!("{size}=1234567")]).is_ok());
+        for bad in ["12345678", "1e6", "10+90000", "10//", "null", "1.5", "0x10", "1_000"] {
+            let text = why(&rules(), &format!("{}={bad}", size.to_uppercase()));
+            assert!(text.contains(&format!("gives {size} a value that is not a number")), "{text}");
+        }
+        assert!(why(&rules(), &format!("{size}=-1")).contains("does not begin with"));
+    }
+}
+
+#[test]
+fn values_are_no_options_and_no_paths_upwards() {
+    for bad in ["tag=-v", "tag=/etc", "tag=.x", "tag==x", "image=@x"] {
+        assert!(why(&rules(), bad).contains("does not begin with"), "{bad}");
+    }
+    assert!(why(&rules(), "image=a/../b").contains("with .."));
+}
+
+#[test]
+fn lengths_spaces_commas_and_nothing() {
+    assert!(rules().check(&["a".repeat(256)]).is_ok());
+    assert!(why(&rules(), &"a".repeat(257)).contains("longer than 256"));
+    assert!(why(&rules(), &"ä".repeat(10_000_000)).len() < 300);
+    for bad in ["a  b", " a", "a "] {
+        assert!(why(&rules(), bad).contains("single spaces"), "{bad:?}");
+    }
+    assert!(why(&rules(), "a,b").contains("comma"));
+    assert!(why(&rules(), "").contains("is empty"));
+    assert_eq!(rules().check::<&str>(&[]), Err(LabelProblem::Empty));
+    assert!(rules().check(&vec!["a"; 100]).is_ok());
+    assert_eq!(rules().check(&vec!["a"; 101]), Err(LabelProblem::TooMany { count: 101 }));
+}
+
+#[test]
+fn limits() {
+    let rules = rules()
+        .with_limits([("CPU".to_owned(), 4000), ("mem".to_owned(), 1000), ("gpus".to_owned(), 2)].into());
+    assert!(rules.check(&["cpu=4000 mem=1000 maxmem=1000 gpus=2 disk=9999999"]).is_ok());
+    for bad in ["cpu=4001", "mem=1001", "maxmem=1001", "gpus=3"] {
+        assert!(why(&rules, bad).contains("the limit in runson_limits"), "{bad}");
+    }
+    assert!(why(&rules, "gpus=all").contains("not a number"));
+}
+
+#[test]
+fn other_characters() {
+    let rules = rules().with_allowed(AllowedCharacters::parse("[a-z;äö]").unwrap()).with_max_length(5);
+    assert!(rules.check(&["aä;ö"]).is_ok());
+    assert!(rules.check(&["A"]).is_err() && rules.check(&["aaaaaa"]).is_err());
+    for bad in
+        ["[]", "", "[z-a]", "[a-z\"]", "[ -~]", "[\\]", "[\n]", "[{]", "[,]", "[#]", "[\u{0}-\u{10ffff}]"]
+    {
+        assert!(AllowedCharacters::parse(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_hostile_text_is_harmless_when_shown() {
+    assert_eq!(harmless("a\u{1b}[31m\"\\\nä"), "a\\u{1b}[31m\\\"\\\\\\u{a}ä");
+    assert_eq!(harmless(&"x".repeat(1000)).chars().count(), 65);
+}

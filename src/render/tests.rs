@@ -1,0 +1,273 @@
+//! The bundled templates and the template language, as users meet them.
+
+use super::*;
+use crate::{model::RepositoryId, secret::Secret};
+
+const HEAD: &str = "repos: [acme/widgets]\n";
+
+fn config(yaml: &str) -> Config {
+    let env = |name: &str| (name == "GH_TOKEN").then(|| "ghp_daemon".to_owned());
+    Config::load(&format!("{HEAD}{yaml}"), &env).unwrap_or_else(|errors| panic!("{yaml}: {errors}"))
+}
+
+fn with_template(template: &str, more: &str) -> Config {
+    let template = serde_json::to_string(&format!("{template}\n")).unwrap();
+    config(&format!("template: {template}\n{more}"))
+}
+
+fn render(config: &Config, labels: &[&str]) -> Result<String, TemplateError> {
+    let runs_on = config.labels.check(labels).unwrap();
+    let repository = Repository {
+        id: RepositoryId(7),
+        owner: "acme".to_owned(),
+        name: "widgets".to_owned(),
+        html_url: "https://github.com/acme/widgets".to_owned(),
+        archived: false,
+        disabled: false,
+    };
+    Renderer::new(config)?.render(&RunContext {
+        name: "NTGithubRunner-acme-widgets-abcdefghijklmno",
+        repository: &repository,
+        labels: &Labels::new(labels.iter().copied()),
+        runs_on: &runs_on,
+        info: "1 queued",
+        job: 42,
+        attempt: 1,
+    })
+}
+
+/// Renders one template's text by access token, which demands nothing of it.
+fn by_hand(template: &str, labels: &[&str]) -> String {
+    render(&with_template(template, "github: {registration: access_token}\n"), labels).unwrap()
+}
+
+/// Every combination of what the bundled templates look at.
+fn combinations() -> Vec<(String, Vec<&'static str>)> {
+    let mut all = Vec::new();
+    let more = [
+        "",
+        "ephemeral: false, run_as_root: true, debug: true",
+        "entrypoint: \"#!/bin/bash\\necho ${HOME} %{x} {{ y }}\\nexec \\\"$@\\\"\\n\"",
+        "cpu: 500, mem: 2048, maxmem: 4096, image: 'registry:5000/x/y', docker_group: '999'",
+        "runner_url: 'https://example.com/runner.tar.gz', runner_directory: '/srv/runner'",
+        "extra_config: 'labels = { a = \"b\" }', extra_group: 'shutdown_delay = \"1s\"', extra_task: 'user = \"me\"', \
+         extra_job: 'priority = 40'",
+    ];
+    let labels: [&[&str]; 6] = [
+        &["nomadtools"],
+        &["nomadtools mem=2000 cpu=100 maxmem=3000 disk=500"],
+        &["self-hosted", "nomadtools", "MEM=1", "cpu=0", "disk=1"],
+        &["nomadtools maxmem=500 cores=2 cpu=5"],
+        &["nomadtools tag=ubuntu-jammy nodocker"],
+        &["nomadtools image=ghcr.io/acme/runner:1.2@sha256:00 mem=3000 maxmem=200"],
+    ];
+    for template in ["myoung34", "docker", "raw_exec"] {
+        for docker in ["none", "dind", "host"] {
+            if template == "docker" && docker == "dind" {
+                continue;
+            }
+            for cache in ["''", "no", "'no'", "/srv/cache"] {
+                for more in more {
+                    for labels in labels {
+                        let yaml = format!(
+                            "template: builtin:{template}\ntemplate_settings: {{docker: {docker}, cache: {cache}, {more}}}\n"
+                        );
+                        all.push((yaml, labels.to_vec()));
+                    }
+                }
+            }
+        }
+    }
+    for github in [
+        "github: {access_token: '{{ with nomadVar \"nomad/jobs\" }}{{ .token }}{{ end }}'}\n",
+        "github: {registration: access_token}\n",
+        "github: {scope: organization, runner_group: 'a \"b\" ${c}'}\n",
+        "github: {url: 'https://ghe.example.com/api/v3'}\n",
+    ] {
+        all.push((github.to_owned(), vec!["nomadtools"]));
+    }
+    all
+}
+
+#[test]
+fn bundled_templates_are_hcl_in_every_combination() {
+    let directory = std::env::var_os("GITHUBRUNNER_RENDERED");
+    // All of them take a minute without optimization; the step has no factor in common with the lists.
+    let step = if directory.is_some() { 1 } else { 19 };
+    for (index, (yaml, labels)) in combinations().into_iter().enumerate().step_by(step) {
+        let text =
+            render(&config(&yaml), &labels).unwrap_or_else(|error| panic!("{yaml}{labels:?}: {error}"));
+        let body: hcl::Body =
+            hcl::from_str(&text).unwrap_or_else(|error| panic!("{yaml}{labels:?}: {error}\n{text}"));
+        assert_eq!(body.blocks().count(), 1, "{text}");
+        assert!(!text.contains("\n\n\n"), "{text}");
+        if let Some(directory) = &directory {
+            std::fs::write(std::path::Path::new(directory).join(format!("{index}.hcl")), text).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_default_template() {
+    insta::assert_snapshot!("myoung34", render(&config(""), &["nomadtools mem=1000"]).unwrap());
+    let all = "template_settings: {docker: host, cache: /srv/cache, entrypoint: \"exec \\\"$@\\\" ${x}\\n\", debug: true}\n";
+    let labels = ["self-hosted", "nomadtools cpu=2000 mem=1000 maxmem=2000 tag=ubuntu-jammy disk=300"];
+    insta::assert_snapshot!("myoung34_all", render(&config(all), &labels).unwrap());
+}
+
+#[test]
+fn the_other_templates() {
+    let docker = "template: builtin:docker\ntemplate_settings: {docker: host, docker_group: 999}\n";
+    insta::assert_snapshot!("docker", render(&config(docker), &["nomadtools maxmem=4000"]).unwrap());
+    insta::assert_snapshot!(
+        "raw_exec",
+        render(&config("template: builtin:raw_exec\n"), &["nomadtools"]).unwrap()
+    );
+}
+
+#[test]
+fn a_bundled_template_says_what_it_cannot() {
+    let yaml = "template: builtin:docker\ntemplate_settings: {docker: dind}\n";
+    let error = render(&config(yaml), &["nomadtools"]).unwrap_err();
+    assert!(error.to_string().contains("builtin:myoung34 knows dind"), "{error}");
+    assert!(error.line.is_some());
+}
+
+#[test]
+fn blocks_take_their_lines_with_them() {
+    assert_eq!(by_hand("a\n  {% if true %}\n  b\n  {% endif %}\nc", &["x"]), "a\n  b\nc");
+}
+
+#[test]
+fn undefined_names_are_as_in_jinja() {
+    assert_eq!(
+        by_hand("[{{ nothing }}{{ SETTINGS.nothing }}{% for x in nothing %}{% endfor %}]", &["x"]),
+        "[]"
+    );
+    let broken = with_template("a\n{{ nothing.attribute }}", "github: {registration: access_token}\n");
+    let error = render(&broken, &["x"]).unwrap_err();
+    assert_eq!((error.name.as_str(), error.line), ("template", Some(2)), "{error}");
+}
+
+#[test]
+fn python_methods_and_truth() {
+    let template = "{{ RUNSON.get('mem', '5') }} {{ RUNSON.items()|length }} {{ 'a,b'.split(',')|join('-') }} \
+                    {{ RUN.REPO.upper() }} {% if not '' and not 0 and not [] and not {} and '0' %}yes{% endif %}";
+    assert_eq!(by_hand(template, &["a mem=7"]), "7 2 a-b ACME/WIDGETS yes");
+}
+
+#[test]
+fn int_is_as_in_jinja() {
+    let template = "{{ 'x'|int }} {{ ''|int }} {{ none|int }} {{ nothing|int }} {{ '12.7'|int }} {{ ' 5 '|int }} \
+                    {{ 'x'|int(3) }} {{ '0x1f'|int(base=16) }} {{ true|int }} {{ 2.9|int }} {{ '1e3'|int }} {{ '-4'|int }} \
+                    {{ 'x'|int(default=8) }} {{ [1]|int }}";
+    assert_eq!(by_hand(template, &["x"]), "0 0 0 0 12 5 3 31 1 2 1000 -4 8 0");
+}
+
+#[test]
+fn strings_stay_strings() {
+    let template = r#"{{ "a\"b\\c\n${d}%{e}$$\u0007"|hcl }} {{ nomadlib.escape("${a} %{b} $c") }} {{ {"a": [1, "x"]}|tojson }}"#;
+    assert_eq!(by_hand(template, &["x"]), r#"a\"b\\c\n$${d}%%{e}$$\u0007 $${a} %%{b} $c {"a": [1, "x"]}"#);
+}
+
+#[test]
+fn nothing_is_escaped_for_html() {
+    assert_eq!(by_hand("{{ '<\"&>' }}", &["x"]), "<\"&>");
+}
+
+#[test]
+fn a_template_cannot_go_on_for_ever() {
+    let bomb = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
+    let error = render(&with_template(bomb, "github: {registration: access_token}\n"), &["x"]).unwrap_err();
+    assert!(error.message.contains("fuel"), "{error}");
+    let macros = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
+    assert!(render(&with_template(macros, "github: {registration: access_token}\n"), &["x"]).is_err());
+}
+
+#[test]
+fn other_files_are_out_of_reach() {
+    for template in ["{% include '/etc/passwd' %}", "{% import '/etc/passwd' as x %}", "{% extends 'x' %}"] {
+        assert!(render(&with_template(template, "github: {registration: access_token}\n"), &["x"]).is_err());
+    }
+}
+
+#[test]
+fn a_template_without_credentials_is_an_error_at_start() {
+    let error = Renderer::new(&with_template("job {}", "")).unwrap_err();
+    assert!(error.message.contains("RUN.CREDENTIALS"), "{error}");
+    for reads in [
+        "{{ RUN.CREDENTIALS }}",
+        "{{ RUN['CREDENTIALS'] }}",
+        "{% set r = RUN %}{{ r.CREDENTIALS }}",
+        "{{ RUN.CREDENTIALS_JSON }}",
+    ] {
+        assert!(render(&with_template(reads, ""), &["x"]).is_ok(), "{reads}");
+    }
+    // It reads them, but not for these labels.
+    let error = render(&with_template("{% if RUNSON.big %}{{ RUN.CREDENTIALS }}{% endif %}", ""), &["x"])
+        .unwrap_err();
+    assert!(error.message.contains("RUN.CREDENTIALS"), "{error}");
+}
+
+#[test]
+fn a_syntax_error_is_an_error_at_start() {
+    let error = Renderer::new(&with_template("a\n{% if %}", "")).unwrap_err();
+    assert_eq!(error.line, Some(2), "{error}");
+}
+
+#[test]
+fn the_token_is_not_in_the_context_unless_asked_for() {
+    let github = "github: {token: ghp_secret, access_token: ghp_other, registration: MODE}\ntemplate_settings: {access_token: ghp_third}\n";
+    for (mode, seen) in [("jit", false), ("token", false), ("access_token", true)] {
+        let config = with_template(
+            "{{ RUN.CREDENTIALS }} {{ CONFIG }} {{ SETTINGS }} {{ RUN }}",
+            &github.replace("MODE", mode),
+        );
+        let text = render(&config, &["x"]).unwrap();
+        for token in ["ghp_secret", "ghp_other", "ghp_third"] {
+            assert_eq!(text.contains(token), seen, "{mode} {token}: {text}");
+        }
+    }
+}
+
+#[test]
+fn errors_and_debug_show_no_token() {
+    let config = with_template("{{ CONFIG.github.token.nothing.more }}", "");
+    assert_eq!(config.registration(), Registration::AccessToken);
+    let error = render(&config, &["x"]).unwrap_err();
+    for text in [format!("{error} {error:?}"), format!("{:?}", Renderer::new(&config)), format!("{config:?}")]
+    {
+        assert!(!text.contains("ghp_daemon"), "{text}");
+    }
+}
+
+#[test]
+fn credentials_and_variables_have_the_same_keys() {
+    for (registration, item) in [(Registration::Jit, "jitconfig"), (Registration::Token, "token")] {
+        let (key, secret) = credential_items(registration, &Secret::new("s")).unwrap();
+        assert_eq!((key, secret.expose()), (item, "s"));
+        assert!(credentials::data(registration, "name", "").contains(&format!("{{{{ .{key} }}}}")));
+    }
+    assert!(credential_items(Registration::AccessToken, &Secret::new("s")).is_none());
+    insta::assert_snapshot!(
+        "credentials",
+        credentials::block(&credentials::data(Registration::Jit, "name", ""))
+    );
+    insta::assert_snapshot!(
+        "credentials_json",
+        credentials::json(&credentials::data(Registration::Token, "name", ""))
+    );
+}
+
+#[test]
+fn the_whole_context_by_name() {
+    let template = "{{ RUN.RUNNER_NAME }} {{ RUN.REPO_URL }} {{ RUN.REPO }} {{ RUN.LABELS }} {{ RUN.INFO }} {{ RUN.JOB_ID }} \
+                    {{ CONFIG.nomad.namespace }} {{ CONFIG.loop }} {{ CONFIG.repos[0] }} {{ CONFIG.scheduler.purge_failure_timeout }} \
+                    {{ CONFIG.template_default_settings.docker }} {{ SETTINGS.x }}";
+    let config = with_template(template, "github: {registration: access_token}\ntemplate_settings: {x: y}\n");
+    assert_eq!(
+        render(&config, &["b", "a mem=1"]).unwrap(),
+        "NTGithubRunner-acme-widgets-abcdefghijklmno https://github.com/acme/widgets acme/widgets a mem=1,b 1 queued 42 \
+         github 60 acme/widgets 1w none y"
+    );
+}
