@@ -93,10 +93,10 @@ fn parse(text: &str, base: u32) -> Option<i64> {
         _ => ["", ""],
     };
     let bare = prefix.iter().find_map(|prefix| digits.strip_prefix(prefix)).unwrap_or(digits);
-    if bare.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        if let Ok(number) = i64::from_str_radix(&format!("{sign}{bare}"), base) {
-            return Some(number);
-        }
+    if bare.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && let Ok(number) = i64::from_str_radix(&format!("{sign}{bare}"), base)
+    {
+        return Some(number);
     }
     // "12.7" is 12, as Jinja2 has it.
     if base == 10 { text.parse().ok().and_then(whole) } else { None }
