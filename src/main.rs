@@ -1,6 +1,7 @@
 //! The `githubrunner` program: logging, the runtime, dispatch and exit codes.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
@@ -8,7 +9,11 @@ use std::{
 use clap::Parser;
 use githubrunner::{
     cli::{Cli, Command, Global, LogFormat},
-    commands::{self, Setup, stop::Selection},
+    commands::{
+        self, Setup,
+        demo::{LogPane, Screen},
+        stop::Selection,
+    },
     config::Config,
     nomad::job_from_json,
 };
@@ -22,19 +27,41 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli.global);
+    let screen = match cli.command {
+        Command::Demo(_) => demo_screen(&cli.global),
+        _ => Screen::Lines,
+    };
+    start_log(&cli, &screen);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("the runtime cannot start: {error}"), FAILED),
     };
-    let code = runtime.block_on(dispatch(cli));
+    let code = runtime.block_on(dispatch(cli, screen));
     // What is still under way is dropped: a restart repairs it as it would a crash.
     runtime.shutdown_background();
     code
 }
 
-async fn dispatch(cli: Cli) -> ExitCode {
+async fn dispatch(cli: Cli, screen: Screen) -> ExitCode {
     let Cli { global, command } = cli;
+    // These need no configuration.
+    match &command {
+        Command::Demo(args) => {
+            let out = &mut io::stdout();
+            return exit_code(commands::demo::run(args.nomad, &environment, screen, out).await);
+        }
+        Command::StandIn(_) => {
+            // A variable that is no text is none that a runner reads.
+            let text = |(name, value): (OsString, OsString)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            };
+            return match commands::demo::stand_in(std::env::vars_os().filter_map(text)).await {
+                Ok(code) => ExitCode::from(code),
+                Err(error) => complain(&format!("{error:#}"), FAILED),
+            };
+        }
+        _ => {}
+    }
     let config = match load(&global) {
         Ok(config) => config,
         Err(text) => return complain(&text, USAGE),
@@ -42,7 +69,11 @@ async fn dispatch(cli: Cli) -> ExitCode {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    match perform(&global, config, command.canonical()).await {
+    exit_code(perform(&global, config, command.canonical()).await)
+}
+
+fn exit_code(well: anyhow::Result<bool>) -> ExitCode {
+    match well {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -117,22 +148,44 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Logs to standard error, as much as `-v` and `-q` ask for. RUST_LOG, where set, has the last word.
-fn start_log(global: &Global) {
-    let level = match (global.quiet, global.verbose) {
+/// How `demo` shows itself: as a table on a terminal, unless the log is wanted in full.
+fn demo_screen(global: &Global) -> Screen {
+    if io::stdout().is_terminal() && global.verbose == 0 && !global.quiet {
+        Screen::Table { log: LogPane::default(), colours: colours_wanted() }
+    } else {
+        Screen::Lines
+    }
+}
+
+/// Logs to standard error, as much as `-v` and `-q` ask for. RUST_LOG, where set, has the last word. The demo's
+/// table shows the log itself; without the table the demo's own lines are enough.
+fn start_log(cli: &Cli, screen: &Screen) {
+    let Global { quiet, verbose, log_format, .. } = cli.global;
+    if let Screen::Table { log, .. } = screen {
+        let lines = fmt().without_time().with_level(false).with_target(false).with_ansi(false);
+        return lines
+            .with_env_filter(EnvFilter::new("githubrunner=info,warn"))
+            .with_writer(log.clone())
+            .init();
+    }
+    let level = match (quiet, verbose) {
         (true, _) => "error",
+        (false, 0) if matches!(cli.command, Command::Demo(_)) => "warn",
         (false, 0) => "githubrunner=info,warn",
         (false, 1) => "githubrunner=debug,info",
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let colours =
-        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty());
+    let colours = io::stderr().is_terminal() && colours_wanted();
     let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).with_ansi(colours);
-    match global.log_format {
+    match log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+}
+
+fn colours_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }
 
 /// Tells what ended the program.

@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 pub mod cache;
+pub mod demo;
 pub mod dumpconfig;
 pub mod list;
 pub mod plan;

@@ -58,7 +58,7 @@ pub async fn once(setup: Setup) -> anyhow::Result<bool> {
 }
 
 /// Listens to SIGTERM, SIGINT and SIGHUP. The second of the first two ends the process at once.
-fn listen() -> anyhow::Result<Signals> {
+pub(super) fn listen() -> anyhow::Result<Signals> {
     let context = "listening to signals";
     let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate()).context(context)?,

@@ -122,6 +122,6 @@ fn nomad(config: &Config, env: Environment) -> anyhow::Result<Nomad> {
     Ok(Nomad::new(nomad::Options { seed, ..options }, new_instance)?)
 }
 
-fn seed() -> anyhow::Result<u64> {
+pub(super) fn seed() -> anyhow::Result<u64> {
     getrandom::u64().map_err(|error| anyhow!("the system gives no random numbers: {error}"))
 }

@@ -1,0 +1,215 @@
+//! What the demo knows of each job and of its runners, and the words for it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    model::{Finish, NomadView, RunnerState},
+    sim::{
+        github::{Conclusion, Job, Status},
+        world::World,
+    },
+};
+
+/// So much of a runner's name tells it apart from the others.
+const SHORT_NAME: usize = 6;
+
+/// How a cell is coloured, on a terminal that has colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// As it is.
+    Plain,
+    /// Something is waited for.
+    Waits,
+    /// It works.
+    Works,
+    /// It is over and well.
+    Well,
+    /// It is over and not well.
+    Bad,
+    /// It is over and of no more interest.
+    Past,
+}
+
+/// A text with its colour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    pub text: String,
+    pub mood: Mood,
+}
+
+fn cell(mood: Mood, text: impl Into<String>) -> Cell {
+    Cell { text: text.into(), mood }
+}
+
+/// One line: a job with its runner, or one more runner that was started for the job above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// `owner/name`
+    pub repository: String,
+    /// The job's name.
+    pub job: String,
+    /// `runs-on`
+    pub labels: String,
+    /// What the job is doing.
+    pub doing: Cell,
+    /// The last part of the runner's name.
+    pub runner: String,
+    /// What the runner is doing.
+    pub state: Cell,
+    /// Identifies the line while everything else changes.
+    pub key: (u64, usize),
+}
+
+/// A runner as it was last seen.
+struct Seen {
+    cause: Option<u64>,
+    state: RunnerState,
+    finish: Option<Finish>,
+    blocked: Option<String>,
+    gone: bool,
+}
+
+/// What is known.
+#[derive(Default)]
+pub(super) struct Board {
+    runners: BTreeMap<String, Seen>,
+    order: Vec<String>,
+}
+
+impl Board {
+    /// Takes in what Nomad says.
+    pub fn learn(&mut self, view: &NomadView) {
+        for seen in self.runners.values_mut() {
+            seen.gone = true;
+        }
+        for runner in &view.runners {
+            let seen = Seen {
+                cause: runner.meta.job_id,
+                state: runner.state,
+                finish: runner.finish.clone(),
+                blocked: runner.blocked.as_ref().map(|blocked| blocked.reason.clone()),
+                gone: false,
+            };
+            if self.runners.insert(runner.name.clone(), seen).is_none() {
+                self.order.push(runner.name.clone());
+            }
+        }
+    }
+
+    /// The state of the newest runner that was started for a job and is still there.
+    pub fn runner_of(&self, cause: u64) -> Option<RunnerState> {
+        let of_cause = self.order.iter().rev().filter_map(|name| self.runners.get(name));
+        of_cause.filter(|seen| seen.cause == Some(cause) && !seen.gone).map(|seen| seen.state).next()
+    }
+
+    /// How many runners were started, and how many of them are purged.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.runners.len(), self.runners.values().filter(|seen| seen.gone).count())
+    }
+
+    /// The table, in the order in which the jobs appeared.
+    pub fn rows(&self, world: &World) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let taken: Vec<&str> = world.github.jobs().filter_map(runner_name).collect();
+        for job in world.github.jobs() {
+            let of_cause =
+                self.order.iter().map(String::as_str).filter(|name| self.cause(name) == Some(job.id));
+            let free: Vec<&str> = of_cause.filter(|name| !taken.contains(name)).collect();
+            let own = runner_name(job).or(free.last().copied());
+            rows.push(Row {
+                repository: world.github.full_name(job.repository).unwrap_or_default(),
+                job: job.name.clone(),
+                labels: job.labels.join(", "),
+                doing: doing(job),
+                runner: own.map(short).unwrap_or_default(),
+                state: own.map_or(cell(Mood::Plain, ""), |name| self.state(name, job, world)),
+                key: (job.id, 0),
+            });
+            for (index, name) in free.iter().enumerate().filter(|(_, name)| Some(**name) != own) {
+                rows.push(Row {
+                    repository: String::new(),
+                    job: String::new(),
+                    labels: String::new(),
+                    doing: cell(Mood::Plain, ""),
+                    runner: short(name),
+                    state: self.state(name, job, world),
+                    key: (job.id, index + 1),
+                });
+            }
+        }
+        rows
+    }
+
+    fn cause(&self, name: &str) -> Option<u64> {
+        self.runners.get(name).and_then(|seen| seen.cause)
+    }
+
+    fn state(&self, name: &str, job: &Job, world: &World) -> Cell {
+        let Some(seen) = self.runners.get(name) else { return cell(Mood::Plain, "not seen") };
+        let mut state = if seen.gone {
+            cell(Mood::Past, "purged")
+        } else {
+            match (seen.state, &seen.blocked) {
+                (RunnerState::Pending, Some(why)) => cell(Mood::Waits, format!("waits for room: {why}")),
+                (RunnerState::Pending, None) => cell(Mood::Waits, "pending"),
+                (RunnerState::Waiting, _) => cell(Mood::Waits, "waits for its secret"),
+                (RunnerState::Starting, _) => cell(Mood::Waits, "starting"),
+                (RunnerState::Running, _) if world.github.jobs().any(|job| works_on(job, name)) => {
+                    cell(Mood::Works, "running")
+                }
+                (RunnerState::Running, _) => {
+                    match world.github.runners().find(|runner| runner.name == name) {
+                        Some(runner) if runner.online => cell(Mood::Plain, "listening for jobs"),
+                        Some(_) => cell(Mood::Waits, "starting"),
+                        None => cell(Mood::Past, "ending"),
+                    }
+                }
+                (RunnerState::Stopping, _) => cell(Mood::Past, "stopping"),
+                (RunnerState::Disconnected, _) => cell(Mood::Bad, "disconnected"),
+                (RunnerState::Dead, _) => match &seen.finish {
+                    Some(finish) if !finish.is_success() => cell(Mood::Bad, format!("dead: {finish}")),
+                    Some(Finish::Stopped) => cell(Mood::Past, "stopped"),
+                    _ => cell(Mood::Past, "done"),
+                },
+            }
+        };
+        let other = seen.cause.filter(|cause| *cause != job.id).and_then(|cause| world.github.job(cause));
+        if let Some(other) = other {
+            state.text.push_str(&format!(" (was started for {})", other.name));
+        }
+        state
+    }
+}
+
+fn works_on(job: &Job, runner: &str) -> bool {
+    job.status == Status::InProgress && runner_name(job) == Some(runner)
+}
+
+fn runner_name(job: &Job) -> Option<&str> {
+    job.runner.as_ref().map(|runner| runner.name.as_str())
+}
+
+fn doing(job: &Job) -> Cell {
+    let passed = |from: jiff::Timestamp, to: jiff::Timestamp| {
+        let passed = Duration::try_from(to.duration_since(from)).unwrap_or_default();
+        format!("{:.1} s", passed.as_secs_f64())
+    };
+    match (job.status, job.conclusion) {
+        (Status::Completed, Some(Conclusion::Success)) => {
+            let ended = job.completed_at.unwrap_or(job.started_at);
+            cell(Mood::Well, format!("done; waited {}", passed(job.queued_at, job.started_at.min(ended))))
+        }
+        (Status::Completed, conclusion) => {
+            let how = conclusion.map_or("over", Conclusion::as_str);
+            let mood = if conclusion == Some(Conclusion::Cancelled) { Mood::Past } else { Mood::Bad };
+            cell(mood, how)
+        }
+        (Status::InProgress, _) => cell(Mood::Works, "in progress"),
+        (status, _) => cell(Mood::Waits, status.as_str()),
+    }
+}
+
+/// The end of a runner's name, which is a hash.
+fn short(name: &str) -> String {
+    format!("…{}", &name[name.len().saturating_sub(SHORT_NAME)..])
+}
