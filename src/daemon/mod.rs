@@ -19,7 +19,7 @@ use crate::{
     config::{self, Config, RepoEntry},
     github::{Entry, GitHub},
     model::{
-        Action, Hold, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState, is_ours_by_name,
+        Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState, is_ours_by_name,
     },
     nomad::Nomad,
     plan::{Policy, plan},
@@ -347,6 +347,10 @@ impl Daemon {
             said.insert(error.clone());
         }
         for hold in &pass.plan.holds {
+            // A pass without GitHub lists no repository; that is no news.
+            if scope == Scope::NomadOnly && matches!(hold.reason, HoldReason::NotListed { .. }) {
+                continue;
+            }
             let key = topic(hold);
             if !self.said.contains(&key) {
                 tracing::info!("{hold}");

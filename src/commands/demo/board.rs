@@ -149,14 +149,14 @@ impl Board {
         let mut state = if seen.gone {
             cell(Mood::Past, "purged")
         } else {
+            let works = world.github.jobs().any(|job| works_on(job, name));
             match (seen.state, &seen.blocked) {
+                // Nomad hears of a task's start a little later than GitHub of its runner.
+                (RunnerState::Starting | RunnerState::Running, _) if works => cell(Mood::Works, "running"),
                 (RunnerState::Pending, Some(why)) => cell(Mood::Waits, format!("waits for room: {why}")),
                 (RunnerState::Pending, None) => cell(Mood::Waits, "pending"),
                 (RunnerState::Waiting, _) => cell(Mood::Waits, "waits for its secret"),
                 (RunnerState::Starting, _) => cell(Mood::Waits, "starting"),
-                (RunnerState::Running, _) if world.github.jobs().any(|job| works_on(job, name)) => {
-                    cell(Mood::Works, "running")
-                }
                 (RunnerState::Running, _) => {
                     match world.github.runners().find(|runner| runner.name == name) {
                         Some(runner) if runner.online => cell(Mood::Plain, "listening for jobs"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     model::RunnerState,
     sim::{
-        github::{self, GitHub, JobSpec, Status, Token},
+        github::{self, GitHub, Job, JobSpec, Status, Token},
         world::World,
     },
 };
@@ -20,7 +20,11 @@ const TOOLS: &str = "acme/tools";
 /// The repositories of the demo.
 pub(super) const REPOSITORIES: [&str; 3] = [WEBSITE, API, TOOLS];
 
-const GPU_JOB: &str = "train";
+/// Cancelled once its runner is there, which then takes a job that asks for fewer labels.
+const TAKEN_OVER: &str = "train";
+
+/// Cancelled once its runner is there, which then is one too many.
+const SURPLUS: &str = "compare";
 
 /// A GitHub with the demo's repositories, and none of their jobs yet.
 pub(super) fn github(now: jiff::Timestamp, seed: u64) -> GitHub {
@@ -44,8 +48,8 @@ pub(super) fn github(now: jiff::Timestamp, seed: u64) -> GitHub {
 enum When {
     /// So long after the beginning.
     After(Duration),
-    /// Once there is a runner for [`GPU_JOB`], which is still queued: the moment to cancel it.
-    GpuRunnerIsThere,
+    /// Once there is a runner for the job of this name, or the job is beyond waiting for one.
+    RunnerFor(&'static str),
     /// Once the step before was taken.
     AtOnce,
 }
@@ -54,8 +58,8 @@ enum When {
 enum Step {
     /// A workflow run begins in a repository.
     Run(&'static str, Vec<JobSpec>),
-    /// Somebody cancels the run of [`GPU_JOB`].
-    CancelGpuJob,
+    /// Somebody cancels the run of the job of this name, if it is still queued.
+    Cancel(&'static str),
 }
 
 /// The steps, in order.
@@ -65,7 +69,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// `room` has the larger jobs ask for so much memory (MB) each.
+    /// The two larger jobs ask for so much memory (MB) each.
     pub fn new(large: u64) -> Scene {
         let after = |tenths: u64| When::After(Duration::from_millis(tenths * 100));
         let large = format!("nomad mem={large}");
@@ -83,11 +87,12 @@ impl Scene {
             ),
             // Together they want more memory than the demo's node has: one of them waits for room.
             (after(20), Step::Run(API, vec![job("test 1", &[&large], 35), job("test 2", &[&large], 35)])),
-            // A runner with more labels than the next job asks for loses its own job and takes that one.
-            (after(45), Step::Run(TOOLS, vec![job(GPU_JOB, &["nomad", "gpu"], 30)])),
-            (When::GpuRunnerIsThere, Step::CancelGpuJob),
+            (after(45), Step::Run(TOOLS, vec![job(TAKEN_OVER, &["nomad", "gpu"], 30)])),
+            (When::RunnerFor(TAKEN_OVER), Step::Cancel(TAKEN_OVER)),
             (When::AtOnce, Step::Run(TOOLS, vec![job("docs", &["nomad"], 30)])),
-            (after(80), Step::Run(WEBSITE, vec![job("nightly", &["nomad cpu=200"], 20)])),
+            (after(65), Step::Run(API, vec![job(SURPLUS, &["nomad", "fast"], 30)])),
+            (When::RunnerFor(SURPLUS), Step::Cancel(SURPLUS)),
+            (after(90), Step::Run(WEBSITE, vec![job("nightly", &["nomad cpu=200"], 20)])),
         ];
         let mut steps = steps.into_iter();
         Scene { next: steps.next(), steps }
@@ -101,14 +106,12 @@ impl Scene {
         runner: impl Fn(u64) -> Option<RunnerState>,
     ) {
         while let Some((when, step)) = self.next.take() {
-            let gpu = world.github.jobs().find(|job| job.name == GPU_JOB);
             let due = match when {
                 When::After(time) => time <= elapsed,
                 When::AtOnce => true,
-                // Whatever became of it, the show goes on.
-                When::GpuRunnerIsThere => gpu.is_some_and(|job| {
-                    job.status != Status::Queued
-                        || runner(job.id).is_some_and(|state| state > RunnerState::Pending)
+                When::RunnerFor(name) => job_named(world, name).is_some_and(|job| {
+                    let placed = |state| state > RunnerState::Pending;
+                    job.status != Status::Queued || runner(job.id).is_some_and(placed)
                 }),
             };
             if !due {
@@ -121,9 +124,9 @@ impl Scene {
                         world.queue_run(repository, jobs);
                     }
                 }
-                Step::CancelGpuJob => {
-                    let queued = gpu.filter(|job| job.status == Status::Queued).map(|job| job.run);
-                    if let Some(run) = queued {
+                Step::Cancel(name) => {
+                    let queued = job_named(world, name).filter(|job| job.status == Status::Queued);
+                    if let Some(run) = queued.map(|job| job.run) {
                         let now = world.github_time(world.clock.now());
                         world.github.cancel_run(run, now);
                         world.touch();
@@ -138,6 +141,10 @@ impl Scene {
     pub fn is_over(&self) -> bool {
         self.next.is_none()
     }
+}
+
+fn job_named<'a>(world: &'a World, name: &str) -> Option<&'a Job> {
+    world.github.jobs().find(|job| job.name == name)
 }
 
 /// A job that takes so many tenths of a second.
