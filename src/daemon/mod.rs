@@ -19,7 +19,8 @@ use crate::{
     config::{self, Config, RepoEntry},
     github::{Entry, GitHub},
     model::{
-        Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState, is_ours_by_name,
+        Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
+        is_ours_by_name,
     },
     nomad::Nomad,
     plan::{Policy, plan},
