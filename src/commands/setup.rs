@@ -108,8 +108,10 @@ fn github(config: &Config) -> anyhow::Result<GitHub> {
         (None, None, Some(path)) => Auth::TokenFile(path.clone()),
         (None, None, None) => Auth::Token(Secret::new("")),
     };
-    let options =
-        github::Options { cache_file: Some(settings.cachefile.clone()), ..github::Options::new(api) };
+    let options = github::Options {
+        cache: github::CacheStore::File(settings.cachefile.clone()),
+        ..github::Options::new(api)
+    };
     Ok(GitHub::new(client, auth, options))
 }
 

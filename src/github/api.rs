@@ -1,7 +1,6 @@
 //! The adapter's core: requests with credentials, limits, redirects, ETags and pages.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{Auth, Authenticator, Credentials, Principal};
-use super::cache::Cache;
+use super::cache::{Cache, CacheStore};
 use super::error::Error;
 use super::jobs::Followed;
 use super::limits::{Limits, Rate};
@@ -40,7 +39,7 @@ pub struct Options {
     /// The API's URL, from [`super::api_url`].
     pub api_url: Url,
     /// Where ETags are kept over restarts.
-    pub cache_file: Option<PathBuf>,
+    pub cache: CacheStore,
     /// How many requests, and how many repositories, are under way at once. GitHub bears 100 (contract §4), its secondary limits fewer.
     pub concurrency: usize,
     /// How long the repositories of an entry are remembered.
@@ -66,7 +65,7 @@ impl Options {
         Self {
             points_a_minute: public.then_some(POINTS_A_MINUTE),
             api_url,
-            cache_file: None,
+            cache: CacheStore::None,
             concurrency: 8,
             refresh: Duration::from_secs(10 * 60),
             full_every: Duration::from_secs(5 * 60),
@@ -121,7 +120,7 @@ impl GitHub {
             http,
             origin,
             api: options.api_url,
-            cache: Cache::open(options.cache_file),
+            cache: Cache::open(options.cache),
             limits: Limits::new(options.points_a_minute),
             slots: Semaphore::new(options.concurrency.max(1)),
             concurrency: options.concurrency.max(1),

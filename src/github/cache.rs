@@ -58,9 +58,68 @@ pub struct Known<T> {
     pub value: Arc<T>,
 }
 
+/// Where the cache is kept over restarts.
+#[derive(Clone, Debug, Default)]
+pub enum CacheStore {
+    /// Nowhere.
+    #[default]
+    None,
+    /// In a file.
+    File(PathBuf),
+    /// In memory that outlives the adapter, in the file's form: for simulations, where nothing else may block.
+    Memory(Arc<Mutex<Vec<u8>>>),
+}
+
+impl CacheStore {
+    /// Memory with nothing in it yet.
+    pub fn memory() -> Self {
+        Self::Memory(Arc::default())
+    }
+
+    /// How many bytes memory holds; 0 for the others.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            Self::None | Self::File(_) => 0,
+        }
+    }
+
+    /// Whether memory holds nothing; true for the others.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn read(&self) -> Result<Vec<CacheEntry>, String> {
+        match self {
+            Self::None => Ok(Vec::new()),
+            Self::File(path) => read_cache(path),
+            Self::Memory(bytes) => match bytes.lock().unwrap_or_else(PoisonError::into_inner).as_slice() {
+                [] => Ok(Vec::new()),
+                text => parse_cache(text),
+            },
+        }
+    }
+
+    async fn write(&self, entries: Vec<CacheEntry>) -> Result<(), String> {
+        match self {
+            Self::None => Ok(()),
+            Self::File(path) => {
+                let path = path.clone();
+                let written = tokio::task::spawn_blocking(move || write_cache(&path, entries)).await;
+                written.unwrap_or_else(|error| Err(error.to_string()))
+            }
+            Self::Memory(bytes) => {
+                let text = text_of(entries)?;
+                *bytes.lock().unwrap_or_else(PoisonError::into_inner) = text;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// The cache.
 pub struct Cache {
-    path: Option<PathBuf>,
+    store: CacheStore,
     state: Mutex<State>,
 }
 
@@ -96,34 +155,25 @@ struct File {
 }
 
 impl Cache {
-    /// A cache, with what its file holds. A file that is not there is an empty one; one that is of no use is
+    /// A cache, with what its store holds. A file that is not there is an empty one; one that is of no use is
     /// ignored with a warning.
-    pub fn open(path: Option<PathBuf>) -> Self {
+    pub fn open(store: CacheStore) -> Self {
         let mut state = State::default();
-        if let Some(path) = &path {
-            match read_cache(path) {
-                Ok(entries) => {
-                    let now = Instant::now();
-                    for entry in entries.into_iter().take(MAX_ENTRIES) {
-                        let key = key(&entry.who, &entry.url);
-                        let text = Some(Arc::from(entry.value));
-                        state.entries.insert(
-                            key,
-                            Entry {
-                                etag: entry.etag,
-                                next: entry.next,
-                                text,
-                                value: None,
-                                used_at: now,
-                                used_in: 0,
-                            },
-                        );
-                    }
+        match store.read() {
+            Ok(entries) => {
+                let now = Instant::now();
+                for entry in entries.into_iter().take(MAX_ENTRIES) {
+                    let key = key(&entry.who, &entry.url);
+                    let text = Some(Arc::from(entry.value));
+                    let (etag, next) = (entry.etag, entry.next);
+                    state
+                        .entries
+                        .insert(key, Entry { etag, next, text, value: None, used_at: now, used_in: 0 });
                 }
-                Err(error) => tracing::warn!("the cache file is ignored: {error}"),
             }
+            Err(error) => tracing::warn!("the cache file is ignored: {error}"),
         }
-        Self { path, state: Mutex::new(state) }
+        Self { store, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -153,12 +203,14 @@ impl Cache {
 
     /// Remembers an answer.
     pub fn put<T: Page>(&self, who: &str, url: &str, etag: &str, next: Option<&str>, value: &Arc<T>) {
-        let text = match &self.path {
-            Some(_) => match serde_json::value::to_raw_value(value.as_ref()) {
-                Ok(text) => Some(Arc::from(text)),
-                Err(_) => return,
-            },
-            None => None,
+        let text = match &self.store {
+            CacheStore::File(_) | CacheStore::Memory(_) => {
+                match serde_json::value::to_raw_value(value.as_ref()) {
+                    Ok(text) => Some(Arc::from(text)),
+                    Err(_) => return,
+                }
+            }
+            CacheStore::None => None,
         };
         let mut state = self.state();
         let entry = Entry {
@@ -195,18 +247,12 @@ impl Cache {
             let mut state = self.state();
             state.evict();
             state.pass += 1;
-            match &self.path {
-                Some(_) if state.changed => state.listed(),
-                _ => return,
+            if matches!(self.store, CacheStore::None) || !state.changed {
+                return;
             }
+            state.listed()
         };
-        let Some(path) = self.path.clone() else { return };
-        let written = tokio::task::spawn_blocking(move || write_cache(&path, entries)).await;
-        let failure = match written {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
-            Err(error) => Some(error.to_string()),
-        };
+        let failure = self.store.write(entries).await.err();
         let mut state = self.state();
         if let Some(error) = &failure
             && state.failure.as_ref() != Some(error)
@@ -264,16 +310,24 @@ pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(fail(&error)),
     };
-    let mut text = String::new();
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| fail(&error))?;
+    let mut text = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| fail(&error))?;
     if text.len() as u64 > MAX_FILE {
         return Err(fail(&"larger than this program ever writes"));
     }
-    let file: File = serde_json::from_str(&text).map_err(|error| fail(&error))?;
+    parse_cache(&text).map_err(|error| fail(&error))
+}
+
+fn parse_cache(text: &[u8]) -> Result<Vec<CacheEntry>, String> {
+    let file: File = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if file.version != VERSION {
-        return Err(fail(&format!("version {} and not {VERSION}", file.version)));
+        return Err(format!("version {} and not {VERSION}", file.version));
     }
     Ok(file.entries)
+}
+
+fn text_of(entries: Vec<CacheEntry>) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(&File { version: VERSION, entries }).map_err(|error| error.to_string())
 }
 
 /// Writes the file whole or not at all: a temporary one beside it, synced, then renamed.
@@ -281,7 +335,7 @@ fn write_cache(path: &Path, entries: Vec<CacheEntry>) -> Result<(), String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(|error| fail(&error))?;
-    let text = serde_json::to_vec(&File { version: VERSION, entries }).map_err(|error| fail(&error))?;
+    let text = text_of(entries).map_err(|error| fail(&error))?;
     let name = path.file_name().ok_or_else(|| fail(&"has no file name"))?.to_string_lossy();
     let temporary = directory.join(format!(".{name}.new"));
     let write = || -> std::io::Result<()> {

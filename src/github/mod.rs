@@ -26,7 +26,7 @@ pub use crate::config::RepoEntry as Entry;
 pub use address::api_url;
 pub use api::{Clock, GitHub, Options};
 pub use auth::{Auth, Key};
-pub use cache::{CacheEntry, read_cache};
+pub use cache::{CacheEntry, CacheStore, read_cache};
 pub use error::Error;
 pub use jobs::JobListing;
 pub use limits::Rate;

@@ -55,6 +55,17 @@ impl Verdict {
 
 /// Decides about each exchange. It sees them in order and has no clock of its own.
 pub trait Fault: Send {
+    /// Whether a new connection is refused.
+    fn refuses(&mut self, side: Side, now: Timestamp) -> bool {
+        let _ = (side, now);
+        false
+    }
+
+    /// Changes a request before anybody looks at it: a server that gives smaller pages than it was asked for.
+    fn alter(&mut self, side: Side, request: &mut Request<Bytes>, now: Timestamp) {
+        let _ = (side, request, now);
+    }
+
     /// Before the server sees a request: anything but `Pass`, `Delay` and `Truncate` keeps it from having an effect.
     fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
         let _ = (side, request, now);
@@ -71,6 +82,11 @@ pub trait Fault: Send {
     ) -> Verdict {
         let _ = (side, request, response, now);
         Verdict::Pass
+    }
+
+    /// What the last decision was, for the timeline.
+    fn take_note(&mut self) -> Option<String> {
+        None
     }
 }
 

@@ -69,6 +69,8 @@ pub async fn serve_connection(
     let mut http = hyper::server::conn::http1::Builder::new();
     // Idle connections stay: the client decides when to drop them.
     http.header_read_timeout(None);
+    // The answers have the date of their side's own clock.
+    http.auto_date_header(false);
     // An error here is a client that went away, or a fault that was asked for.
     let _ = http.serve_connection(TokioIo::new(io), service).await;
 }
@@ -89,17 +91,20 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
             return Ok(response);
         }
     };
-    let request = Request::from_parts(head, body);
+    let mut request = Request::from_parts(head, body);
     let before = {
         let mut world = lock(&shared);
         world.count(side, &request);
         let now = world.clock.now();
-        world.fault.before(side, &request, now)
+        world.fault.alter(side, &mut request, now);
+        let verdict = world.fault.before(side, &request, now);
+        world.told(side, &request, None, now);
+        verdict
     };
     let mut cut = None;
     match before {
         Verdict::Pass => {}
-        Verdict::Answer(answer) => return Ok(answer.map(Served::whole)),
+        Verdict::Answer(answer) => return Ok(dated(answer, side, &shared).map(Served::whole)),
         Verdict::Stall => {
             tokio::time::sleep(STALL).await;
             return Err(Reset);
@@ -112,12 +117,14 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         let mut world = lock(&shared);
         let now = world.clock.now();
         let mut response = world.handle(side, &request, now);
+        world.told(side, &request, Some(&response), now);
         let after = world.fault.after(side, &request, &mut response, now);
+        world.told(side, &request, None, now);
         (response, after)
     };
     match after {
         Verdict::Pass => {}
-        Verdict::Answer(answer) => response = answer,
+        Verdict::Answer(answer) => response = dated(answer, side, &shared),
         Verdict::Stall => {
             tokio::time::sleep(STALL).await;
             return Err(Reset);
@@ -130,6 +137,21 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         Some(bytes) => Served::cut(body, bytes),
         None => Served::whole(body),
     }))
+}
+
+/// The answer with the side's date, which every server gives.
+fn dated(mut answer: Response<Bytes>, side: Side, shared: &Shared) -> Response<Bytes> {
+    let world = lock(shared);
+    let now = world.clock.now();
+    let time = match side {
+        Side::GitHub => world.github_time(now),
+        Side::Nomad => world.nomad_time(now),
+    };
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    if let Ok(date) = httpdate::fmt_http_date(time).parse() {
+        answer.headers_mut().entry(hyper::header::DATE).or_insert(date);
+    }
+    answer
 }
 
 /// A body that may end before the length it promised.

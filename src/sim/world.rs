@@ -6,6 +6,7 @@
 //! of it, which tests compare with what a daemon believes.
 
 mod reactions;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -26,6 +27,7 @@ use super::nomad::Nomad;
 pub use super::process::Phase;
 use super::process::Process;
 use super::serve::Requests;
+pub use watch::Watch;
 
 /// The timeline keeps so many lines, the latest ones.
 const LONGEST_TIMELINE: usize = 20_000;
@@ -127,6 +129,8 @@ pub struct World {
     webhooks: VecDeque<(u64, &'static str)>,
     requests: Requests,
     changed: Arc<Notify>,
+    watch: Option<Box<dyn Watch>>,
+    records: bool,
 }
 
 /// A world that servers, the driver and tests share.
@@ -181,6 +185,8 @@ impl World {
             webhooks: VecDeque::new(),
             requests: Requests::default(),
             changed: Arc::new(Notify::new()),
+            watch: None,
+            records: false,
         }
     }
 
@@ -207,11 +213,13 @@ impl World {
     /// One HTTP exchange with a side at this true time, with all its consequences.
     pub fn handle(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Response<Bytes> {
         self.advance(now);
+        self.watched(|watch, world| watch.asked(world, side, request, now));
         let response = match side {
             Side::GitHub => self.github.handle(request, shift(now, self.options.github_skew)),
             Side::Nomad => self.nomad.handle(request, shift(now, self.options.nomad_skew)),
         };
         self.absorb(now);
+        self.watched(|watch, world| watch.answered(world, side, request, &response, now));
         self.changed.notify_one();
         response
     }
@@ -253,6 +261,7 @@ impl World {
                 self.absorb(now);
             }
         }
+        self.watched(|watch, world| watch.stepped(world, now));
     }
 
     /// When something will happen by itself, in true time.
@@ -278,13 +287,6 @@ impl World {
                 self.task_event(event, now);
             }
         }
-    }
-
-    fn note(&mut self, time: Timestamp, line: String) {
-        if self.timeline.len() >= LONGEST_TIMELINE {
-            self.timeline.pop_front();
-        }
-        self.timeline.push_back((time, line));
     }
 
     /// What happened, oldest first, in true time; the latest twenty thousand lines.

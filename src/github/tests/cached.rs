@@ -16,7 +16,7 @@ impl Disk {
     }
 
     fn github(&self, world: &World) -> GitHub {
-        let options = Options { cache_file: Some(self.path()), ..world.options() };
+        let options = Options { cache: CacheStore::File(self.path()), ..world.options() };
         world.github_with(Auth::Token(Secret::new(TOKEN)), options)
     }
 }
@@ -81,7 +81,7 @@ async fn what_another_token_saw_is_not_taken() {
     github.end_pass().await;
     world.sim(|sim, _| sim.add_token("other", sim::Token::classic("octo", &["repo"])));
     world.requests();
-    let options = Options { cache_file: Some(disk.path()), ..world.options() };
+    let options = Options { cache: CacheStore::File(disk.path()), ..world.options() };
     let other = world.github_with(Auth::Token(Secret::new("other")), options);
     other.list_jobs(&repository, false).await.unwrap();
     assert!(world.requests().iter().all(|line| line.ends_with(" 200")));

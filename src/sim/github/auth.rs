@@ -93,6 +93,12 @@ impl Token {
         Token { kind: Kind::FineGrained { login: login.to_string() }, permissions, reach, expires_at: None }
     }
 
+    /// The same token that reaches these repositories only, of the private ones.
+    pub fn reaching(mut self, reach: Reach) -> Token {
+        self.reach = reach;
+        self
+    }
+
     /// The same token with an end.
     pub fn expiring(mut self, at: Timestamp) -> Token {
         self.expires_at = Some(at);
