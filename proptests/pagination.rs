@@ -136,7 +136,7 @@ proptest! {
             4 => (0u8..30).prop_map(|page| format!("https://ghe.example/p{page}?x=%2F")),
             1 => Just("https://evil.example/foreign".to_owned()),
             1 => Just("//evil.example/foreign".to_owned()),
-            1 => Just("http://ghe.example/foreign".to_owned()),
+            1 => Just("http://ghe.example:443/foreign".to_owned()),
             1 => Just("https://ghe.example:8443/foreign".to_owned()),
             1 => Just("https://ghe.example@evil.example/foreign".to_owned()),
             1 => Just("https://ghe.example//evil.example/p1".to_owned()),
