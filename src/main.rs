@@ -11,6 +11,7 @@ use githubrunner::{
     cli::{Cli, Command, Global, LogFormat},
     commands::{
         self, Setup,
+        check::Verdict,
         demo::{LogPane, Screen},
         stop::Selection,
     },
@@ -91,6 +92,10 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             commands::run::run(setup(config)?, reload).await.map(|()| true)
         }
         Command::Once => commands::run::once(setup(config)?).await,
+        Command::Check(args) => {
+            let worst = commands::check::run(&setup(config)?, out).await?;
+            Ok(worst == Verdict::Ok || worst == Verdict::Warning && !args.strict)
+        }
         Command::Plan => commands::plan::run(setup(config)?, out).await,
         Command::Render(args) if args.parse => {
             let nomad = setup(config.clone())?.nomad;

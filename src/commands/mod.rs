@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 pub mod cache;
+pub mod check;
 pub mod demo;
 pub mod dumpconfig;
 pub mod list;

@@ -1,5 +1,7 @@
 //! Runners at GitHub: their registrations (contract §2).
 
+use std::fmt;
+
 use hyper::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -28,6 +30,15 @@ pub enum Scope {
     },
     /// At an organization.
     Organization(String),
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
+            Self::Organization(name) => f.write_str(name),
+        }
+    }
 }
 
 impl From<&Repository> for Scope {

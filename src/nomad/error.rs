@@ -88,7 +88,7 @@ pub enum Right {
 }
 
 impl Right {
-    fn advice(self, with_token: bool, namespace: &str) -> String {
+    pub(super) fn advice(self, with_token: bool, namespace: &str) -> String {
         if with_token {
             format!("the Nomad token needs {self} in namespace {namespace:?} (nomad acl policy apply)")
         } else {

@@ -13,6 +13,7 @@ mod locks;
 mod observe;
 mod options;
 mod prepare;
+mod rights;
 mod variables;
 mod wire;
 

@@ -1,0 +1,200 @@
+//! `check`: everything that the first run needs, tried before it, one line each.
+
+use std::io::{self, Write};
+
+use super::{Setup, render};
+use crate::{
+    config::Config,
+    github::{Error as GitHubError, Scope},
+    model::{Repository, RunnerMeta},
+    nomad::{PreparedJob, job_from_json, prepare},
+};
+
+/// Fewer requests left than this and the first passes may meet the limit.
+const FEW_REQUESTS: u64 = 200;
+
+/// So many repositories are tried for the right to make runners; the token's rights are the same for an
+/// owner's others.
+const REPOSITORIES_TRIED: usize = 20;
+
+/// What labels may ask for, besides the first one: the template must render all of it.
+const EXAMPLES: [&str; 4] = ["", " cpu=500 mem=512", " cpu=500 mem=512 maxmem=1024", " tag=latest"];
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// All is well.
+    Ok,
+    /// It will run, not as it should.
+    Warning,
+    /// It will not run.
+    Failure,
+}
+
+/// Prints a line for each check as it comes out; keeps the worst.
+struct Report<'a> {
+    out: &'a mut dyn Write,
+    worst: Verdict,
+}
+
+impl Report<'_> {
+    fn line(&mut self, verdict: Verdict, what: &str, detail: &str) -> io::Result<()> {
+        self.worst = self.worst.max(verdict);
+        let word = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failure => "failure",
+        };
+        let colon = if detail.is_empty() { "" } else { ": " };
+        writeln!(self.out, "{word:8} {what}{colon}{detail}")
+    }
+
+    fn result<T>(&mut self, what: &str, result: Result<T, impl std::fmt::Display>) -> io::Result<Option<T>> {
+        match result {
+            Ok(value) => self.line(Verdict::Ok, what, "").map(|()| Some(value)),
+            Err(error) => self.line(Verdict::Failure, what, &error.to_string()).map(|()| None),
+        }
+    }
+}
+
+/// Checks configuration, template, Nomad and GitHub, in this order; leaves nothing behind.
+///
+/// # Errors
+/// `out` cannot be written.
+pub async fn run(setup: &Setup, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    let mut report = Report { out, worst: Verdict::Ok };
+    report.line(Verdict::Ok, "configuration", "")?;
+    for warning in setup.config.warnings() {
+        report.line(Verdict::Warning, "configuration", &warning)?;
+    }
+    let rendered = template(&setup.config, &mut report)?;
+    nomad(setup, &rendered, &mut report).await?;
+    github(setup, &mut report).await?;
+    Ok(report.worst)
+}
+
+/// Renders the template for each example; gives what rendered.
+fn template(config: &Config, report: &mut Report) -> io::Result<Vec<(String, String)>> {
+    let mut rendered = Vec::new();
+    for example in EXAMPLES {
+        let label = format!("nomadtools{example}");
+        let what = format!("template {} renders for the label \"{label}\"", config.template.name);
+        let text = render::text(config, std::slice::from_ref(&label), None);
+        if let Some(text) = report.result(&what, text.map_err(|error| format!("{error:#}")))? {
+            rendered.push((label, text));
+        }
+    }
+    Ok(rendered)
+}
+
+async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report<'_>) -> io::Result<()> {
+    let nomad = &setup.nomad;
+    if report.result("Nomad answers and has a leader", nomad.check_leader().await)?.is_none() {
+        return Ok(());
+    }
+    let namespace = &nomad.options().namespace;
+    let exists = nomad.check_namespace().await;
+    if report.result(&format!("the Nomad namespace {namespace} exists"), exists)?.is_none() {
+        return Ok(());
+    }
+    let registration = setup.config.registration();
+    let probe = format!("{}-check-{}", nomad.options().prefix, std::process::id());
+    let mut job: Option<PreparedJob> = None;
+    for (label, text) in rendered {
+        let parsed = match job_from_json(text) {
+            Ok(Some(job)) => Ok(job),
+            Ok(None) => nomad.parse(text, registration).await,
+            Err(error) => Err(error),
+        };
+        let meta = RunnerMeta { labelsstr: label.clone(), ..RunnerMeta::default() };
+        let fit = parsed.and_then(|parsed| prepare(parsed, nomad.options(), meta, &probe, registration));
+        let what = format!("Nomad parses what the template makes of \"{label}\"");
+        if let Some(fit) = report.result(&what, fit)? {
+            job.get_or_insert(fit);
+        }
+    }
+    let Some(job) = job else { return Ok(()) };
+    for (right, result) in nomad.try_rights(&job, &probe).await {
+        report.result(&format!("the Nomad token has {right}"), result)?;
+    }
+    if let Ok(answer) = nomad.plan_job(&job).await {
+        let what = "Nomad has a place for such a job";
+        match answer.blocked() {
+            None => report.line(Verdict::Ok, what, "")?,
+            Some(blocked) => report.line(Verdict::Warning, what, &format!("not now: {}", blocked.reason))?,
+        }
+    }
+    Ok(())
+}
+
+async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
+    let github = &setup.github;
+    let found = github.repositories(&setup.config.repos, true).await;
+    for (entry, error) in &found.failures {
+        report.line(
+            Verdict::Failure,
+            &format!("GitHub shows the repositories of {entry}"),
+            &error.to_string(),
+        )?;
+    }
+    if found.repositories.is_empty() {
+        if found.failures.is_empty() {
+            let advice = "the entries name no repository that the token may see";
+            report.line(Verdict::Warning, "GitHub shows repositories", advice)?;
+        }
+        return Ok(());
+    }
+    let seen = format!("GitHub answers and shows {} repositories", found.repositories.len());
+    report.line(Verdict::Ok, &seen, "")?;
+    let organization = setup.config.github.scope == crate::config::Scope::Organization;
+    let mut scopes: Vec<Scope> = Vec::new();
+    for repository in &found.repositories {
+        let name = repository.full_name();
+        if repository.archived || repository.disabled {
+            report.line(Verdict::Warning, &name, "archived or disabled: it gets no runners")?;
+            continue;
+        }
+        let scope = scope(repository, organization);
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+        if let Err(error) = github.list_jobs(repository, false).await {
+            let advice = "the token needs actions: read (classic: repo)";
+            report.line(
+                Verdict::Failure,
+                &format!("{name}: its jobs can be listed"),
+                &format!("{error}; {advice}"),
+            )?;
+        }
+    }
+    for scope in scopes.iter().take(REPOSITORIES_TRIED) {
+        let what = format!("{scope}: runners can be registered");
+        report.result(
+            &what,
+            github.registration_token(scope).await.map_err(|error| refused(&error, organization)),
+        )?;
+    }
+    for ((who, resource), rate) in github.rates() {
+        let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
+        let what = format!("GitHub's rate limit {resource} for {who}");
+        report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
+    }
+    Ok(())
+}
+
+fn scope(repository: &Repository, organization: bool) -> Scope {
+    if organization { Scope::Organization(repository.owner.clone()) } else { repository.into() }
+}
+
+fn refused(error: &GitHubError, organization: bool) -> String {
+    let right = match organization {
+        true => "organization_self_hosted_runners: write (classic: admin:org)",
+        false => "administration: write on the repository (classic: repo)",
+    };
+    match error {
+        GitHubError::Forbidden(_) | GitHubError::NotFound { .. } => {
+            format!("{error}; the token needs {right}")
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,88 @@
+//! Trying each right that the daemon needs, without leaving anything behind.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::{
+    http::{Request, StatusCode, escape_segment},
+    secret::Secret,
+};
+
+use super::api::{Nomad, Retry};
+use super::error::{Error, Right};
+use super::prepare::PreparedJob;
+
+/// A modify index that no variable has: a write that is allowed ends as a conflict.
+const NO_INDEX: &str = "9007199254740991";
+
+impl Nomad {
+    /// Whether the servers answer and have a leader.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn check_leader(&self) -> Result<(), Error> {
+        let request = Request::get("/v1/status/leader");
+        self.call(request, Retry::Yes, Right::Capability("list-jobs")).await.map(|_| ())
+    }
+
+    /// Tries each right, `job` being one that could be registered and `probe` a job ID of ours that nobody
+    /// uses. What is refused in silence (contract nomad.md §7) is found by looking for what was written.
+    pub async fn try_rights(&self, job: &PreparedJob, probe: &str) -> Vec<(Right, Result<(), Error>)> {
+        let list = |path, right| self.call(Request::get(path).query("per_page", "1"), Retry::Yes, right);
+        let list_jobs = Right::Capability("list-jobs");
+        let read_job = Right::Capability("read-job");
+        let mut tried = vec![
+            (list_jobs, list("/v1/jobs", list_jobs).await.map(|_| ())),
+            (read_job, list("/v1/allocations", read_job).await.map(|_| ())),
+            (Right::Capability("submit-job"), self.plan_job(job).await.map(|_| ())),
+        ];
+        tried.extend(self.try_own_variables().await);
+        tried.extend(self.try_job_variables(probe).await);
+        tried
+    }
+
+    async fn try_own_variables(&self) -> Vec<(Right, Result<(), Error>)> {
+        let right = |capability| Right::Variables { path: "githubrunner/*", capability };
+        let path = format!("/v1/var/githubrunner/{}/check", escape_segment(&self.options().prefix));
+        let read = self.expect(Request::get(path.clone()), StatusCode::NOT_FOUND, right("read")).await;
+        let body = json!({ "Items": { "check": "check" } });
+        let request = Request::put(path).query("cas", NO_INDEX).json(&body);
+        let write = self.expect(request, StatusCode::CONFLICT, right("write")).await;
+        vec![(right("read"), read), (right("write"), write)]
+    }
+
+    async fn try_job_variables(&self, probe: &str) -> Vec<(Right, Result<(), Error>)> {
+        let right = |capability| Right::Variables { path: "nomad/jobs/PREFIX-*", capability };
+        let items = BTreeMap::from([("check".to_owned(), Secret::new("check"))]);
+        let write = self.put_variable(probe, &items).await.map(|_| ());
+        let written = write.is_ok();
+        let path = format!("/v1/var/nomad/jobs/{}", escape_segment(probe));
+        let read = self.expect(Request::get(path), StatusCode::NOT_FOUND, right("read")).await;
+        let list = match self.variables(probe).await {
+            Ok(names) if written && !names.contains(probe) => Err(self.silently_refused(right("list"))),
+            result => result.map(|_| ()),
+        };
+        let destroy = self.delete_variable(probe).await;
+        vec![
+            (right("write"), write),
+            (right("read"), read),
+            (right("list"), list),
+            (right("destroy"), destroy),
+        ]
+    }
+
+    /// Sends once; success, or the status that says that only the content did not fit.
+    async fn expect(&self, request: Request, status: StatusCode, right: Right) -> Result<(), Error> {
+        let response = self.answer(request.secret_answer(), Retry::Yes).await?;
+        if response.is_success() || response.status == status {
+            return Ok(());
+        }
+        Err(self.error(&response, right))
+    }
+
+    fn silently_refused(&self, right: Right) -> Error {
+        let advice = right.advice(self.token().is_some(), &self.options().namespace);
+        Error::Setup(format!("Nomad lists no variables although there is one; {advice}"))
+    }
+}
