@@ -116,3 +116,57 @@ fn site(api: &str) -> String {
     let host = rest.split_once("/api/").map_or(rest, |(host, _)| host);
     format!("{scheme}://{}", host.strip_prefix("api.").unwrap_or(host))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(yaml: &str) -> Config {
+        Config::load(&format!("{yaml}\n"), &|_| None).unwrap()
+    }
+
+    fn labels(labels: &[&str]) -> Vec<String> {
+        labels.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_repository_is_given_or_configured_or_made_up() {
+        let url = |yaml: &str, repo| repository(&config(yaml), repo).unwrap().html_url;
+        assert_eq!(url("repos: [acme/widgets]", Some("a/b")), "https://github.com/a/b");
+        assert_eq!(url("repos: [acme, acme/widgets]", None), "https://github.com/acme/widgets");
+        assert_eq!(url("repos: [acme]", None), "https://github.com/owner/name");
+        let enterprise = "repos: [acme]\ngithub: {url: 'https://ghe.example.com/api/v3'}";
+        assert_eq!(url(enterprise, None), "https://ghe.example.com/owner/name");
+        assert_eq!(
+            url("repos: [acme]\ngithub: {url: 'https://api.x.ghe.com'}", None),
+            "https://x.ghe.com/owner/name"
+        );
+        for bad in ["a", "a/", "/b", "a/b/c"] {
+            assert!(repository(&config("repos: [acme]"), Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn labels_that_break_the_rules_are_an_error_and_those_of_others_a_note() {
+        let config = config("repos: [acme/widgets]\ntemplate: builtin:docker");
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let error = run(&config, &labels(&["mem=${x}"]), None, &mut out, &mut notes).unwrap_err();
+        assert!(format!("{error:#}").contains("has the character '$'"), "{error:#}");
+        assert!(out.is_empty());
+
+        run(&config, &labels(&["ubuntu-latest"]), None, &mut out, &mut notes).unwrap();
+        assert!(String::from_utf8(out).unwrap().starts_with("job \"NTGithubRunner-acme-widgets-"));
+        assert!(String::from_utf8(notes).unwrap().contains("matches none of these labels"));
+    }
+
+    #[tokio::test]
+    async fn the_parser_gets_the_text_and_its_answer_is_printed() {
+        let config = config("repos: [acme/widgets]\ntemplate: builtin:docker");
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let parse = |text: String| async move { anyhow::Ok(serde_json::json!({ "Length": text.len() })) };
+        run_parsed(&config, &labels(&["nomadtools"]), None, parse, &mut out, &mut notes).await.unwrap();
+        let printed: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert!(printed["Length"].as_u64().unwrap() > 500);
+        assert!(notes.is_empty());
+    }
+}

@@ -271,3 +271,51 @@ fn the_whole_context_by_name() {
          github 60 acme/widgets 1w none y"
     );
 }
+
+/// The first fenced block of the README in this language after a heading.
+fn readme_block(heading: &str, language: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let section = readme.split_once(&format!("\n{heading}\n")).unwrap().1;
+    let block = section.split_once(&format!("```{language}\n")).unwrap().1;
+    block.split_once("\n```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_readme_is_right() {
+    let yaml = readme_block("## Configuration", "yaml");
+    assert_eq!(Config::load(&format!("{yaml}\n"), &|_| None).unwrap().registration(), Registration::Jit);
+
+    let template = serde_json::to_string(&readme_block("### Writing one", "jinja")).unwrap();
+    let text = render(&config(&format!("template: {template}\n")), &["nomadtools mem=2000"]).unwrap();
+    let body: hcl::Body = hcl::from_str(&text).unwrap();
+    assert_eq!(body.blocks().count(), 1);
+    assert!(text.contains("memory = 2000") && text.contains("ACTIONS_RUNNER_INPUT_JITCONFIG"), "{text}");
+}
+
+#[test]
+fn the_readme_names_every_key_and_every_setting() {
+    let readme = include_str!("../../README.md");
+    let tree = config("").tree(Tokens::Hidden);
+    let mut keys = vec![
+        "github.token_file",
+        "github.app",
+        "github.access_token",
+        "github.runner_group",
+        "github.ca_file",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .collect::<Vec<_>>();
+    for (key, value) in tree.as_object().unwrap() {
+        match value.as_object() {
+            Some(inner) if ["nomad", "github", "scheduler"].contains(&key.as_str()) => {
+                keys.extend(inner.keys().map(|inner| format!("{key}.{inner}")));
+            }
+            Some(inner) if key == "template_settings" => keys.extend(inner.keys().cloned()),
+            _ => keys.push(key.clone()),
+        }
+    }
+    for key in keys {
+        assert!(readme.contains(&format!("`{key}`")), "{key}");
+    }
+}
