@@ -9,41 +9,231 @@
 //! It shares no code with the adapters: its mistakes must not cancel theirs. Not modelled: blocking
 //! queries (an answer comes at once), Consul, Vault, system jobs, deployments, preemption, dispatch.
 
+mod acl;
+mod canonical;
+mod client;
+mod evaluate;
+mod events;
+mod filter;
+mod gotime;
+mod hcl;
+mod http;
+mod jobs;
+mod listings;
+mod operator;
 mod options;
+mod placement;
+mod reports;
+mod request;
+mod schema;
 mod spec;
 mod state;
+mod stream;
+mod template;
+mod validate;
+mod variables;
+mod view;
 
+pub use operator::StartFailure;
 pub use options::{Delays, Exit, LiveTask, Node, Options, TaskEvent};
 pub use options::{JobPolicy, NamespaceRules, Policy, Token, TokenKind, VariableRule};
-pub use state::{Allocation, Evaluation, Job, Task, TaskPhase, Variable};
+pub use state::{Allocation, Evaluation, Job, Lock, Nanos, Task, TaskPhase, Variable};
+pub use stream::Topics;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use state::{Namespace, NodeState};
+
+/// The index that a real `-dev` agent has reached when it is ready.
+const FIRST_INDEX: u64 = 11;
+
+/// Namespace and ID of a job, or namespace and path of a variable.
+type Key = (String, String);
 
 /// A whole simulated cluster.
 #[derive(Debug)]
 pub struct Nomad {
     options: Options,
+    rng: StdRng,
+    now: Nanos,
+    index: u64,
+    tables: Tables,
+    leader: bool,
+    leaderless_since: Nanos,
+    /// Evaluations that have not been worked off, by their jobs.
+    pending: BTreeSet<(Key, String)>,
+    namespaces: BTreeMap<String, Namespace>,
+    nodes: BTreeMap<String, NodeState>,
+    jobs: BTreeMap<Key, Job>,
+    allocations: BTreeMap<String, Allocation>,
+    by_job: BTreeMap<Key, BTreeSet<String>>,
+    evaluations: BTreeMap<String, Evaluation>,
+    blocked: BTreeMap<Key, String>,
+    variables: BTreeMap<Key, Variable>,
+    lock_delays: BTreeMap<Key, Nanos>,
+    agenda: BTreeMap<(Nanos, u64), Due>,
+    sequence: u64,
+    unblock_due: bool,
+    collect_due: bool,
+    waiting: BTreeSet<String>,
+    logs: BTreeMap<(String, String), String>,
+    start_delays: BTreeMap<String, Duration>,
+    start_failures: BTreeMap<String, StartFailure>,
     events: Vec<TaskEvent>,
+    stream: VecDeque<(u64, String)>,
+}
+
+/// The last index of each table, which `X-Nomad-Index` shows.
+#[derive(Debug, Default)]
+struct Tables {
+    jobs: u64,
+    allocations: u64,
+    evaluations: u64,
+    variables: u64,
+    namespaces: u64,
+    nodes: u64,
+}
+
+/// What happens when its time has come. What has been overtaken by then does nothing.
+#[derive(Debug, Clone)]
+enum Due {
+    Evaluate(String),
+    Unblock,
+    Setup(String),
+    Missing { allocation: String, task: usize },
+    Release { allocation: String },
+    Start { allocation: String, task: usize, round: u64 },
+    Kill { allocation: String, task: usize, round: u64 },
+    MaxRun(String),
+    Report(String),
+    Reschedule(String),
+    LostAfter { allocation: String, since: Nanos },
+    Rerender { allocation: String, task: usize, round: u64 },
+    TemplatesFail { since: Nanos },
+    Lock(Key),
+    Drain { node: String, deadline: Nanos },
+    Collect,
 }
 
 impl Nomad {
     /// A cluster that has just elected its leader.
     pub fn new(options: Options, now: Timestamp) -> Nomad {
-        let _ = now;
-        Nomad { options, events: Vec::new() }
+        let mut nomad = Nomad {
+            rng: StdRng::seed_from_u64(options.seed),
+            now: gotime::nanos(now),
+            index: FIRST_INDEX,
+            tables: Tables::default(),
+            leader: true,
+            leaderless_since: 0,
+            pending: BTreeSet::new(),
+            namespaces: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            allocations: BTreeMap::new(),
+            by_job: BTreeMap::new(),
+            evaluations: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            lock_delays: BTreeMap::new(),
+            agenda: BTreeMap::new(),
+            sequence: 0,
+            unblock_due: false,
+            collect_due: false,
+            waiting: BTreeSet::new(),
+            logs: BTreeMap::new(),
+            start_delays: BTreeMap::new(),
+            start_failures: BTreeMap::new(),
+            events: Vec::new(),
+            stream: VecDeque::new(),
+            options,
+        };
+        nomad.furnish();
+        nomad
+    }
+
+    /// The namespaces and nodes there are before anything else.
+    fn furnish(&mut self) {
+        let make = |name: &str, description: &str, index| Namespace {
+            name: name.into(),
+            description: description.into(),
+            create_index: index,
+            modify_index: index,
+        };
+        self.namespaces.insert("default".into(), make("default", "Default shared namespace", 1));
+        self.tables.namespaces = 1;
+        for name in self.options.namespaces.clone() {
+            let index = self.next_index();
+            self.tables.namespaces = index;
+            self.namespaces.insert(name.clone(), make(&name, "", index));
+        }
+        for node in self.options.nodes.clone() {
+            self.put_node(node);
+        }
     }
 
     /// One HTTP exchange at `now`: everything due by then happens first, then the request is answered.
+    /// A request with the header `x-sim-task-api` came over a task's `api.sock`, where a token is always
+    /// needed. The event stream is answered with its status alone; the server serves
+    /// [`Nomad::events_since`].
     pub fn handle(&mut self, request: &hyper::Request<Bytes>, now: Timestamp) -> hyper::Response<Bytes> {
-        let _ = request;
         self.advance(now);
-        hyper::Response::new(Bytes::new())
+        http::answer(self, request)
     }
 
     /// Everything due by `now` happens, in the order of its own time.
     pub fn advance(&mut self, now: Timestamp) {
-        let _ = now;
+        let now = gotime::nanos(now);
+        while let Some(entry) = self.agenda.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let ((at, _), due) = entry.remove_entry();
+            self.now = self.now.max(at);
+            self.happen(due);
+        }
+        self.now = self.now.max(now);
+    }
+
+    fn happen(&mut self, due: Due) {
+        // Without a leader the servers do nothing; what they had to do waits.
+        const LEADERLESS: Duration = Duration::from_secs(1);
+        let servers = matches!(
+            due,
+            Due::Evaluate(_)
+                | Due::Unblock
+                | Due::Reschedule(_)
+                | Due::LostAfter { .. }
+                | Due::Lock(_)
+                | Due::Drain { .. }
+                | Due::Collect
+        );
+        if servers && !self.leader {
+            return self.later(LEADERLESS, due);
+        }
+        match due {
+            Due::Evaluate(id) => self.evaluate(&id),
+            Due::Unblock => self.unblock(),
+            Due::Setup(allocation) => self.set_up(&allocation),
+            Due::Missing { allocation, task } => self.tell_missing(&allocation, task),
+            Due::Release { allocation } => self.release(&allocation),
+            Due::Start { allocation, task, round } => self.start(&allocation, task, round),
+            Due::Kill { allocation, task, round } => self.kill_hard(&allocation, task, round),
+            Due::MaxRun(allocation) => self.exceed(&allocation),
+            Due::Report(allocation) => self.report(&allocation),
+            Due::Reschedule(allocation) => self.reschedule(&allocation),
+            Due::LostAfter { allocation, since } => self.lose_unknown(&allocation, since),
+            Due::Rerender { allocation, task, round } => self.rerender(&allocation, task, round),
+            Due::TemplatesFail { since } => self.fail_templates(since),
+            Due::Lock(key) => self.expire_lock(&key),
+            Due::Drain { node, deadline } => self.drain_deadline(&node, deadline),
+            Due::Collect => self.collect_due(),
+        }
     }
 
     /// What happened to processes since the last call, oldest first.
@@ -53,44 +243,83 @@ impl Nomad {
 
     /// When [`Nomad::advance`] has something to do next.
     pub fn next_event(&self) -> Option<Timestamp> {
-        None
+        self.agenda.first_key_value().map(|((at, _), _)| gotime::timestamp(*at))
     }
 
-    /// The process of an allocation ended by itself at `now`. Nothing happens if it has none.
+    /// The process of an allocation ended by itself at `now`: of several tasks the one whose turn it is.
+    /// Nothing happens if it has none.
     pub fn exit_task(&mut self, allocation: &str, exit: Exit, now: Timestamp) {
-        let _ = (allocation, exit);
         self.advance(now);
+        let Some(task) = self.foremost_task(allocation) else { return };
+        self.task_ended(allocation, task, exit);
     }
 
     /// The processes that are alive, in order of allocation, whatever the servers believe.
     pub fn live_tasks(&self) -> Vec<LiveTask> {
-        Vec::new()
+        let mut live = Vec::new();
+        for allocation in self.allocations.values() {
+            for task in allocation.client.tasks.iter().filter(|task| task.alive()) {
+                live.push(LiveTask {
+                    allocation: allocation.id.clone(),
+                    namespace: allocation.namespace.clone(),
+                    job_id: allocation.job_id.clone(),
+                    task: task.name.clone(),
+                    node: allocation.node.clone(),
+                    started: gotime::timestamp(task.started_at.unwrap_or_default()),
+                    killing: task.phase == TaskPhase::Killing,
+                });
+            }
+        }
+        live
     }
 
     /// The jobs the servers know.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
-        std::iter::empty()
+        self.jobs.values()
     }
 
-    /// The allocations the servers know.
+    /// One job.
+    pub fn job(&self, namespace: &str, id: &str) -> Option<&Job> {
+        self.jobs.get(&(namespace.to_owned(), id.to_owned()))
+    }
+
+    /// The allocations the servers know, without those of purged jobs.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
-        std::iter::empty()
+        self.allocations.values().filter(|allocation| !allocation.purged)
+    }
+
+    /// The evaluations.
+    pub fn evaluations(&self) -> impl Iterator<Item = &Evaluation> {
+        self.evaluations.values()
     }
 
     /// The variables, with their items.
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
-        std::iter::empty()
-    }
-
-    /// The lines of the event stream after `index`, one JSON object a line, without the `{}` heartbeats.
-    /// 0 gives all that is buffered. Serving them is the server's work.
-    pub fn events_since(&self, index: u64) -> Vec<String> {
-        let _ = index;
-        Vec::new()
+        self.variables.values()
     }
 
     /// The options it was made with.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    fn next_index(&mut self) -> u64 {
+        self.index += 1;
+        self.index
+    }
+
+    fn new_id(&mut self) -> String {
+        let n: u128 = self.rng.random();
+        let hex = format!("{n:032x}");
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    }
+
+    fn later(&mut self, after: Duration, due: Due) {
+        self.at(self.now.saturating_add(Nanos::try_from(after.as_nanos()).unwrap_or(Nanos::MAX)), due);
+    }
+
+    fn at(&mut self, at: Nanos, due: Due) {
+        self.sequence += 1;
+        self.agenda.insert((at, self.sequence), due);
     }
 }

@@ -1,6 +1,7 @@
 //! What scheduling and running a job need of its specification.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use super::state::Nanos;
 pub struct Group {
     pub(super) name: String,
     pub(super) count: u64,
-    pub(super) tasks: Vec<TaskSpec>,
+    pub(super) tasks: Vec<Arc<TaskSpec>>,
     pub(super) reschedule: ReschedulePolicy,
     pub(super) disk_mb: i64,
     pub(super) max_run: Option<Nanos>,
@@ -89,7 +90,7 @@ pub fn groups(job: &Value) -> Vec<Group> {
         .map(|group| {
             let mut inherited: Vec<Constraint> = constraints(job);
             inherited.extend(constraints(group));
-            let tasks: Vec<TaskSpec> = list(group, "Tasks").map(task).collect();
+            let tasks: Vec<Arc<TaskSpec>> = list(group, "Tasks").map(|spec| Arc::new(task(spec))).collect();
             for task in list(group, "Tasks") {
                 inherited.extend(constraints(task));
             }

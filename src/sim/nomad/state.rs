@@ -141,6 +141,8 @@ pub struct Allocation {
     pub(super) client: Client,
     /// Its job was purged: the servers no longer know it, its process may still be there.
     pub(super) purged: bool,
+    /// Since when its node has been disconnected, while it is unknown.
+    pub(super) unknown_since: Nanos,
 }
 
 /// One attempt to place a failed allocation anew.
@@ -161,6 +163,10 @@ pub struct Client {
     pub(super) exceeded: bool,
     /// A report to the servers is on its way.
     pub(super) report_due: bool,
+    /// The servers do not know everything yet.
+    pub(super) unreported: bool,
+    /// Its reschedule policy says that it is time for another one.
+    pub(super) again: bool,
 }
 
 /// Where a task is in its life, as its client knows it.
@@ -207,6 +213,8 @@ pub struct Task {
     pub(super) env: BTreeMap<String, String>,
     /// Counts starts, so that what was meant for an earlier one is told apart.
     pub(super) round: u64,
+    /// It is being killed only to be started again: a template has changed.
+    pub(super) again: bool,
 }
 
 impl Task {
@@ -234,6 +242,11 @@ impl Allocation {
     /// Whether its client has said that it is over.
     pub fn client_terminal(&self) -> bool {
         matches!(self.client_status, "complete" | "failed" | "lost")
+    }
+
+    /// Whether its policy wants it replaced now.
+    pub(super) fn due_again(&self) -> bool {
+        self.client.again
     }
 
     /// Whether it has a process now.

@@ -1,0 +1,461 @@
+//! Evaluations: what a job should have against what it has (contract, sections 2 and 10).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::spec::Group;
+use super::state::{Allocation, Client, Evaluation, Reschedule, Task, TaskPhase};
+use super::{Due, Key, Nomad, view};
+
+/// Why an allocation is no longer wanted, in Nomad's words.
+pub const NOT_NEEDED: &str = "alloc not needed due to job update";
+const UPDATING: &str = "alloc is being updated due to job update";
+const RECONNECTED: &str = "alloc not needed due to disconnected client reconnect";
+/// A node that is down.
+pub const LOST: &str = "alloc is lost since its node is down";
+/// A node that is disconnected.
+pub const UNKNOWN: &str = "alloc is unknown since its node is disconnected";
+/// A node that is drained.
+pub const MIGRATING: &str = "alloc is being migrated";
+
+/// What became of one evaluation.
+#[derive(Default)]
+struct Outcome {
+    placed: Vec<String>,
+    stopped: Vec<String>,
+    failed: BTreeMap<String, serde_json::Value>,
+    queued: BTreeMap<String, u64>,
+    counts: BTreeMap<String, (u64, u64)>,
+}
+
+impl Nomad {
+    /// Makes a pending evaluation at the current index and lets it be worked off.
+    pub(super) fn new_evaluation(
+        &mut self,
+        key: &Key,
+        kind: &str,
+        priority: i64,
+        cause: &'static str,
+    ) -> String {
+        let id = self.new_id();
+        let evaluation = Evaluation {
+            id: id.clone(),
+            namespace: key.0.clone(),
+            job_id: key.1.clone(),
+            kind: kind.to_owned(),
+            priority,
+            status: "pending",
+            status_description: String::new(),
+            triggered_by: cause,
+            create_index: self.index,
+            modify_index: self.index,
+            create_time: self.now,
+            modify_time: self.now,
+            failed: BTreeMap::new(),
+            job_modify_index: self.jobs.get(key).map_or(self.index, |job| job.job_modify_index),
+            snapshot_index: 0,
+            previous: String::new(),
+            blocked: String::new(),
+            wait_until: 0,
+            queued: None,
+            placed: None,
+        };
+        self.evaluations.insert(id.clone(), evaluation);
+        self.pending.insert((key.clone(), id.clone()));
+        self.tables.evaluations = self.index;
+        self.later(self.options.delays.placement, Due::Evaluate(id.clone()));
+        id
+    }
+
+    /// Works off one evaluation.
+    pub(super) fn evaluate(&mut self, id: &str) {
+        let Some(evaluation) = self.evaluations.get(id) else { return };
+        if evaluation.status != "pending" && evaluation.status != "blocked" {
+            return;
+        }
+        let again = evaluation.status == "blocked";
+        let key = (evaluation.namespace.clone(), evaluation.job_id.clone());
+        let snapshot = self.index;
+        let outcome = self.reconcile(&key, id);
+        if again && !outcome.failed.is_empty() && outcome.placed.is_empty() && outcome.stopped.is_empty() {
+            // Blocked still; what it lacks may have changed.
+            if let Some(evaluation) = self.evaluations.get_mut(id) {
+                evaluation.failed = outcome.failed;
+            }
+            return;
+        }
+        if !outcome.placed.is_empty() || !outcome.stopped.is_empty() {
+            self.publish_plan(&key, id, &outcome);
+        }
+        let blocked = self.block_the_rest(&key, id, &outcome);
+        let index = self.next_index();
+        self.tables.evaluations = index;
+        self.pending.remove(&(key.clone(), id.to_owned()));
+        if blocked.is_empty() && self.blocked.get(&key).is_some_and(|open| open == id) {
+            self.blocked.remove(&key);
+        }
+        let now = self.now;
+        if let Some(evaluation) = self.evaluations.get_mut(id) {
+            evaluation.status = "complete";
+            evaluation.status_description = String::new();
+            evaluation.modify_index = index;
+            evaluation.modify_time = now;
+            evaluation.snapshot_index = snapshot;
+            evaluation.failed = outcome.failed;
+            evaluation.blocked = blocked;
+            evaluation.queued = Some(outcome.queued).filter(|queued| !queued.is_empty());
+            evaluation.placed = Some(outcome.counts).filter(|counts| !counts.is_empty());
+        }
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.summary_index = index;
+        }
+        self.stream_evaluation(id, "EvaluationUpdated");
+        self.refresh_status(&key, "EvaluationUpdated");
+    }
+
+    /// The allocations that a plan made and stopped become known, and the job's status with them.
+    fn publish_plan(&mut self, key: &Key, evaluation: &str, outcome: &Outcome) {
+        if let Some(known) = self.evaluations.get_mut(evaluation) {
+            known.modify_index = self.index;
+        }
+        self.stream_evaluation(evaluation, "PlanResult");
+        for id in outcome.stopped.iter().chain(&outcome.placed) {
+            self.stream_allocation(id, "PlanResult");
+        }
+        self.refresh_status(key, "PlanResult");
+        for id in &outcome.stopped {
+            self.client_stop(id);
+        }
+    }
+
+    /// What could not be placed waits in a blocked evaluation; one that is no longer needed is canceled.
+    fn block_the_rest(&mut self, key: &Key, id: &str, outcome: &Outcome) -> String {
+        if let Some(old) = self.blocked.remove(key).filter(|old| old != id) {
+            let now = self.now;
+            let index = self.index + 1;
+            if let Some(evaluation) = self.evaluations.get_mut(&old) {
+                evaluation.status = "canceled";
+                evaluation.status_description = format!("evaluation {id:?} successful");
+                evaluation.modify_index = index;
+                evaluation.modify_time = now;
+            }
+        }
+        if outcome.failed.is_empty() {
+            return String::new();
+        }
+        let index = self.next_index();
+        let blocked = self.new_id();
+        let Some(parent) = self.evaluations.get(id) else { return String::new() };
+        let evaluation = Evaluation {
+            id: blocked.clone(),
+            status: "blocked",
+            status_description: "created to place remaining allocations".into(),
+            triggered_by: "queued-allocs",
+            create_index: index,
+            modify_index: index,
+            create_time: self.now,
+            modify_time: self.now,
+            failed: outcome.failed.clone(),
+            snapshot_index: index - 1,
+            previous: id.to_owned(),
+            ..parent.clone()
+        };
+        self.evaluations.insert(blocked.clone(), evaluation);
+        self.blocked.insert(key.clone(), blocked.clone());
+        self.tables.evaluations = index;
+        self.stream_evaluation(&blocked, "EvaluationUpdated");
+        blocked
+    }
+
+    fn reconcile(&mut self, key: &Key, evaluation: &str) -> Outcome {
+        let mut outcome = Outcome::default();
+        let index = self.index + 1;
+        let ids: Vec<String> = self.by_job.get(key).into_iter().flatten().cloned().collect();
+        let (version, groups) = match self.jobs.get(key) {
+            Some(job) if !job.stop => (job.version, job.groups.clone()),
+            other => {
+                for name in other.into_iter().flat_map(|job| job.groups.iter().map(|g| g.name.clone())) {
+                    outcome.queued.insert(name, 0);
+                }
+                for id in ids {
+                    if self.desire_stop(&id, NOT_NEEDED, evaluation, index) {
+                        outcome.stopped.push(id);
+                    }
+                }
+                self.commit_plan(&outcome, index);
+                return outcome;
+            }
+        };
+        for group in groups {
+            let mut queued = 0u64;
+            let mut failed: Option<super::placement::Metrics> = None;
+            let (mut place, mut stop) = (0, 0);
+            for slot in 0..group.count {
+                let mine: Vec<&Allocation> = ids
+                    .iter()
+                    .filter_map(|id| self.allocations.get(id))
+                    .filter(|a| a.group == group.name && a.index == slot && !a.purged)
+                    .collect();
+                let outdated: Vec<String> = mine
+                    .iter()
+                    .filter(|a| !a.terminal() && a.job_version != version)
+                    .map(|a| a.id.clone())
+                    .collect();
+                let kept = mine.iter().any(|a| a.job_version == version && holds_its_place(a));
+                let previous = mine
+                    .iter()
+                    .filter(|a| {
+                        a.client_status == "lost"
+                            || a.client_status == "unknown"
+                            || a.client_status == "failed"
+                    })
+                    .max_by_key(|a| a.create_index)
+                    .map(|a| a.id.clone());
+                for id in outdated {
+                    if self.desire_stop(&id, UPDATING, evaluation, index) {
+                        stop += 1;
+                        outcome.stopped.push(id);
+                    }
+                }
+                if kept {
+                    continue;
+                }
+                place += 1;
+                if let Some(metrics) = failed.as_mut() {
+                    metrics.coalesced += 1;
+                    queued += 1;
+                    continue;
+                }
+                match self.place(&group) {
+                    Ok(node) => {
+                        let id = self.allocate(key, &group, slot, &node, evaluation, index, previous);
+                        outcome.placed.push(id);
+                    }
+                    Err(metrics) => {
+                        queued += 1;
+                        failed = Some(metrics);
+                    }
+                }
+            }
+            // Allocations beyond the count, or of groups' former sizes.
+            for id in &ids {
+                let surplus = self
+                    .allocations
+                    .get(id)
+                    .is_some_and(|a| a.group == group.name && a.index >= group.count && !a.terminal());
+                if surplus && self.desire_stop(id, NOT_NEEDED, evaluation, index) {
+                    stop += 1;
+                    outcome.stopped.push(id.clone());
+                }
+            }
+            if let Some(metrics) = failed {
+                outcome.failed.insert(group.name.clone(), metrics.json());
+            }
+            outcome.queued.insert(group.name.clone(), queued);
+            outcome.counts.insert(group.name.clone(), (place, stop));
+        }
+        self.commit_plan(&outcome, index);
+        outcome
+    }
+
+    fn commit_plan(&mut self, outcome: &Outcome, index: u64) {
+        if !outcome.placed.is_empty() || !outcome.stopped.is_empty() {
+            self.index = index;
+            self.tables.allocations = index;
+        }
+    }
+
+    /// The servers no longer want an allocation. Whether that is news.
+    fn desire_stop(&mut self, id: &str, why: &'static str, evaluation: &str, index: u64) -> bool {
+        let now = self.now;
+        let Some(allocation) = self.allocations.get_mut(id) else { return false };
+        if allocation.terminal() || allocation.purged {
+            return false;
+        }
+        allocation.desired_status = "stop";
+        allocation.desired_description = why;
+        allocation.eval_id = evaluation.to_owned();
+        allocation.modify_index = index;
+        allocation.alloc_modify_index = index;
+        allocation.modify_time = now;
+        true
+    }
+
+    /// Stops one allocation outside of an evaluation: a drain, a client that came back.
+    pub(super) fn stop_allocation(&mut self, id: &str, why: &'static str) {
+        let evaluation = self.allocations.get(id).map(|a| a.eval_id.clone()).unwrap_or_default();
+        let index = self.index + 1;
+        if self.desire_stop(id, why, &evaluation, index) {
+            self.index = index;
+            self.tables.allocations = index;
+            self.stream_allocation(id, "AllocationUpdateDesiredStatus");
+            self.client_stop(id);
+            self.refresh_allocation_job(id);
+        }
+    }
+
+    /// After a client came back with an allocation that has been replaced: the replacement goes.
+    pub(super) fn stop_replacement(&mut self, id: &str) {
+        let next = self.allocations.get(id).map(|a| a.next.clone()).unwrap_or_default();
+        if !next.is_empty() {
+            self.stop_allocation(&next, RECONNECTED);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn allocate(
+        &mut self,
+        key: &Key,
+        group: &Arc<Group>,
+        slot: u64,
+        node: &str,
+        evaluation: &str,
+        index: u64,
+        previous: Option<String>,
+    ) -> String {
+        let id = self.new_id();
+        let node_id = self.nodes.get(node).map(|n| n.id.clone()).unwrap_or_default();
+        let job = self.jobs.get(key);
+        let tasks = group.tasks.iter().map(|spec| Task {
+            name: spec.name.clone(),
+            phase: TaskPhase::New,
+            failed: false,
+            restarts: 0,
+            started_at: None,
+            finished_at: None,
+            last_restart: None,
+            events: Vec::new(),
+            recent_restarts: Vec::new(),
+            env: BTreeMap::new(),
+            round: 0,
+            again: false,
+        });
+        let previous = previous.unwrap_or_default();
+        let mut reschedules = Vec::new();
+        if let Some(before) = self.allocations.get_mut(&previous) {
+            before.next = id.clone();
+            before.modify_index = index;
+            if before.client_status == "failed" {
+                before.desired_status = "stop";
+                reschedules = before.reschedules.clone();
+                let delay = group.reschedule.delay;
+                reschedules.push(Reschedule { at: self.now, delay, previous: previous.clone() });
+            }
+        }
+        let allocation = Allocation {
+            id: id.clone(),
+            name: format!("{}.{}[{slot}]", key.1, group.name),
+            namespace: key.0.clone(),
+            job_id: key.1.clone(),
+            job_version: job.map_or(0, |job| job.version),
+            group: group.name.clone(),
+            node: node.to_owned(),
+            node_id,
+            eval_id: evaluation.to_owned(),
+            desired_status: "run",
+            desired_description: "",
+            client_status: "pending",
+            client_description: "",
+            tasks: Vec::new(),
+            create_index: index,
+            modify_index: index,
+            create_time: self.now,
+            modify_time: self.now,
+            next: String::new(),
+            previous,
+            alloc_modify_index: index,
+            kind: job.map(|job| job.kind.clone()).unwrap_or_default(),
+            index: slot,
+            followup: String::new(),
+            reschedules,
+            migrate: false,
+            spec: Arc::clone(group),
+            job_name: job.map(|job| view::text(&job.spec, "Name")).unwrap_or_default(),
+            job_meta: job.map(|job| job.meta.clone()).unwrap_or_default(),
+            client: Client { tasks: tasks.collect(), ..Client::default() },
+            purged: false,
+            unknown_since: 0,
+        };
+        self.allocations.insert(id.clone(), allocation);
+        self.by_job.entry(key.clone()).or_default().insert(id.clone());
+        self.later(self.options.delays.setup, Due::Setup(id.clone()));
+        id
+    }
+
+    /// Room has appeared: blocked evaluations are tried again after a while.
+    pub(super) fn room_appeared(&mut self) {
+        if !self.unblock_due && !self.blocked.is_empty() {
+            self.unblock_due = true;
+            self.later(self.options.delays.unblock, Due::Unblock);
+        }
+    }
+
+    pub(super) fn unblock(&mut self) {
+        self.unblock_due = false;
+        let mut waiting: Vec<(i64, u64, String)> = self
+            .blocked
+            .values()
+            .filter_map(|id| self.evaluations.get(id))
+            .map(|e| (-e.priority, e.create_index, e.id.clone()))
+            .collect();
+        waiting.sort();
+        for (_, _, id) in waiting {
+            self.evaluate(&id);
+        }
+    }
+
+    /// A job's status follows from its allocations and evaluations.
+    pub(super) fn refresh_status(&mut self, key: &Key, cause: &'static str) {
+        let Some(job) = self.jobs.get(key) else { return };
+        let ids = self.by_job.get(key).into_iter().flatten();
+        let running = ids.filter_map(|id| self.allocations.get(id)).any(|a| !a.purged && !a.terminal());
+        let open = || {
+            let mut later = self.pending.range((key.clone(), String::new())..);
+            later.next().is_some_and(|(job, _)| job == key) || self.blocked.contains_key(key)
+        };
+        let status = if running {
+            "running"
+        } else if open() {
+            "pending"
+        } else {
+            "dead"
+        };
+        if job.status == status {
+            return;
+        }
+        let index = self.index;
+        self.tables.jobs = index;
+        if let Some(job) = self.jobs.get_mut(key) {
+            job.status = status;
+            job.modify_index = index;
+        }
+        if status == "dead" {
+            self.collect_later();
+        }
+        self.stream_job(key, cause);
+    }
+
+    /// The same for the job of an allocation.
+    pub(super) fn refresh_allocation_job(&mut self, id: &str) {
+        if let Some(allocation) = self.allocations.get(id) {
+            let key = (allocation.namespace.clone(), allocation.job_id.clone());
+            self.refresh_status(&key, "AllocationUpdated");
+        }
+    }
+}
+
+/// Whether an allocation still fills its slot, so that nothing is placed there.
+fn holds_its_place(allocation: &Allocation) -> bool {
+    match allocation.client_status {
+        "lost" => false,
+        "unknown" => {
+            allocation.desired_status == "run" && !(allocation.spec.replace && allocation.next.is_empty())
+        }
+        "complete" => allocation.kind == "batch" && allocation.desired_status == "run",
+        // A failed one is replaced only by its policy.
+        "failed" => {
+            allocation.next.is_empty() && allocation.desired_status == "run" && !allocation.due_again()
+        }
+        _ => allocation.desired_status == "run",
+    }
+}

@@ -1,0 +1,235 @@
+//! What an operator does, and what goes wrong: hooks for tests and for the simulation of faults.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::state::{Nanos, NodeState, TaskPhase};
+use super::{Due, Exit, Node, Nomad, TaskEvent, gotime};
+
+/// Why a process cannot be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartFailure {
+    /// The event's type: `Driver Failure`, `Setup Failure`, `Failed Artifact Download`.
+    pub kind: String,
+    /// What the event says.
+    pub message: String,
+}
+
+impl Nomad {
+    /// A node joins. One of the same name is replaced in its capacity, and keeps what runs on it.
+    pub fn add_node(&mut self, node: Node, now: Timestamp) {
+        self.advance(now);
+        self.put_node(node);
+        self.room_appeared();
+    }
+
+    pub(super) fn put_node(&mut self, node: Node) {
+        let id = self.new_id();
+        self.tables.nodes = self.index;
+        let modify_index = self.index;
+        let fresh = NodeState {
+            id,
+            node: node.clone(),
+            up: true,
+            draining: false,
+            drain_deadline: 0,
+            modify_index,
+            ended: BTreeSet::new(),
+        };
+        self.nodes.entry(node.name.clone()).and_modify(|state| state.node = node).or_insert(fresh);
+    }
+
+    /// The servers no longer hear from a node. Its processes go on.
+    pub fn node_down(&mut self, name: &str, now: Timestamp) {
+        self.advance(now);
+        let index = self.index + 1;
+        let Some(node) = self.nodes.get_mut(name).filter(|node| node.up) else { return };
+        node.up = false;
+        node.modify_index = index;
+        self.index = index;
+        self.tables.nodes = index;
+        self.node_gone(name);
+    }
+
+    /// A node loses its power: its processes are gone, and the servers no longer hear from it.
+    pub fn node_crash(&mut self, name: &str, now: Timestamp) {
+        self.node_down(name, now);
+        let ids: Vec<String> =
+            self.allocations.values().filter(|a| a.node == name).map(|a| a.id.clone()).collect();
+        for id in ids {
+            self.vanish(&id);
+        }
+    }
+
+    /// The processes of an allocation are gone without anybody noticing; its client will say that they failed.
+    fn vanish(&mut self, id: &str) {
+        let now = self.now;
+        let Some(allocation) = self.allocations.get_mut(id) else { return };
+        let (namespace, job_id) = (allocation.namespace.clone(), allocation.job_id.clone());
+        allocation.client.stopping = true;
+        allocation.client.unreported = true;
+        let mut events = Vec::new();
+        for task in allocation.client.tasks.iter_mut().filter(|task| task.phase != TaskPhase::Dead) {
+            let exit = Exit { code: 137, signal: 9, oom: false };
+            if task.alive() {
+                task.tell_terminated(now, exit);
+                events.push(TaskEvent::Ended {
+                    allocation: id.to_owned(),
+                    namespace: namespace.clone(),
+                    job_id: job_id.clone(),
+                    task: task.name.clone(),
+                    exit,
+                    now: gotime::timestamp(now),
+                });
+            }
+            task.tell_not_restarting(now, "Policy allows no restarts");
+            task.failed = true;
+            task.phase = TaskPhase::Dead;
+            task.finished_at = Some(now);
+        }
+        self.waiting.remove(id);
+        self.events.extend(events);
+    }
+
+    /// The servers hear from a node again.
+    pub fn node_up(&mut self, name: &str, now: Timestamp) {
+        self.advance(now);
+        let index = self.index + 1;
+        let Some(node) = self.nodes.get_mut(name).filter(|node| !node.up) else { return };
+        node.up = true;
+        node.modify_index = index;
+        self.index = index;
+        self.tables.nodes = index;
+        self.node_back(name);
+        self.room_appeared();
+    }
+
+    /// Drains a node: nothing new is placed there; service jobs move at once, batch jobs run on to the deadline
+    /// (an hour from the CLI) and are not replaced (contract, section 12).
+    pub fn drain(&mut self, name: &str, deadline: Duration, now: Timestamp) {
+        self.advance(now);
+        let until = self.now.saturating_add(Nanos::try_from(deadline.as_nanos()).unwrap_or(Nanos::MAX));
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.draining = true;
+        node.drain_deadline = until;
+        self.at(until, Due::Drain { node: name.to_owned(), deadline: until });
+        let moving = self.on_node(name, false);
+        for (id, key) in moving {
+            self.migrate(&id);
+            self.evaluate_job(&key, "node-drain");
+        }
+    }
+
+    /// A drain is called off, or over: the node takes new work again.
+    pub fn undrain(&mut self, name: &str, now: Timestamp) {
+        self.advance(now);
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.draining = false;
+        }
+        self.room_appeared();
+    }
+
+    pub(super) fn drain_deadline(&mut self, name: &str, deadline: Nanos) {
+        if self.nodes.get(name).is_some_and(|node| node.draining && node.drain_deadline == deadline) {
+            for (id, _) in self.on_node(name, true) {
+                self.migrate(&id);
+            }
+        }
+    }
+
+    fn migrate(&mut self, id: &str) {
+        if let Some(allocation) = self.allocations.get_mut(id) {
+            allocation.migrate = true;
+        }
+        self.stop_allocation(id, super::evaluate::MIGRATING);
+    }
+
+    fn on_node(&self, name: &str, batch: bool) -> Vec<(String, super::Key)> {
+        let here = self.allocations.values().filter(|a| a.node == name && !a.terminal() && !a.purged);
+        here.filter(|a| (a.kind == "batch") == batch)
+            .map(|a| (a.id.clone(), (a.namespace.clone(), a.job_id.clone())))
+            .collect()
+    }
+
+    /// Whether the servers have a leader. Without one nearly everything is refused and nothing is scheduled.
+    pub fn set_leader(&mut self, leader: bool, now: Timestamp) {
+        const TEMPLATES_WAIT: Duration = Duration::from_secs(300);
+        self.advance(now);
+        if self.leader && !leader {
+            self.leaderless_since = self.now;
+            self.later(TEMPLATES_WAIT, Due::TemplatesFail { since: self.now });
+        }
+        self.leader = leader;
+    }
+
+    /// A `-dev` agent starts again and has forgotten everything: its index goes back, its processes are gone.
+    pub fn restart_empty(&mut self, now: Timestamp) {
+        self.advance(now);
+        for id in self.allocations.keys().cloned().collect::<Vec<_>>() {
+            self.vanish(&id);
+        }
+        let mut options = self.options.clone();
+        options.nodes = self.nodes.values().map(|state| state.node.clone()).collect();
+        let seed: u64 = self.rng.random();
+        let events = std::mem::take(&mut self.events);
+        let (delays, failures) = (self.start_delays.clone(), self.start_failures.clone());
+        *self = Nomad::new(options, now);
+        self.rng = StdRng::seed_from_u64(seed);
+        self.events = events;
+        self.start_delays = delays;
+        self.start_failures = failures;
+    }
+
+    /// Somebody purges a job.
+    pub fn purge_job(&mut self, namespace: &str, id: &str, now: Timestamp) {
+        self.advance(now);
+        self.deregister(&(namespace.to_owned(), id.to_owned()), true);
+    }
+
+    /// Somebody stops a job.
+    pub fn stop_job(&mut self, namespace: &str, id: &str, now: Timestamp) {
+        self.advance(now);
+        self.deregister(&(namespace.to_owned(), id.to_owned()), false);
+    }
+
+    /// `nomad system gc`: dead jobs and their allocations go, variables stay.
+    pub fn collect_garbage(&mut self, now: Timestamp) {
+        self.advance(now);
+        self.collect(0);
+    }
+
+    /// Somebody deletes a variable, lock or not.
+    pub fn delete_variable(&mut self, namespace: &str, path: &str, now: Timestamp) {
+        self.advance(now);
+        if self.variables.remove(&(namespace.to_owned(), path.to_owned())).is_some() {
+            self.tables.variables = self.next_index();
+        }
+    }
+
+    /// From now on the processes of jobs whose ID begins so need this long to start: a large image, a slow disk.
+    pub fn set_start_delay(&mut self, job_prefix: &str, delay: Duration) {
+        self.start_delays.insert(job_prefix.to_owned(), delay);
+    }
+
+    /// From now on a process that is told to end takes this long, at most its `kill_timeout`.
+    pub fn set_kill_delay(&mut self, delay: Duration) {
+        self.options.delays.kill = delay;
+    }
+
+    /// From now on the processes of jobs whose ID begins so cannot be started. `None` takes it back.
+    pub fn set_start_failure(&mut self, job_prefix: &str, failure: Option<StartFailure>) {
+        match failure {
+            Some(failure) => self.start_failures.insert(job_prefix.to_owned(), failure),
+            None => self.start_failures.remove(job_prefix),
+        };
+    }
+
+    /// A process writes to its standard output, which `/v1/client/fs/logs` gives back.
+    pub fn write_log(&mut self, allocation: &str, task: &str, text: &str) {
+        self.logs.entry((allocation.to_owned(), task.to_owned())).or_default().push_str(text);
+    }
+}
