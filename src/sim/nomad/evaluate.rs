@@ -104,7 +104,7 @@ impl Nomad {
             evaluation.failed = outcome.failed;
             evaluation.blocked = blocked;
             evaluation.queued = Some(outcome.queued).filter(|queued| !queued.is_empty());
-            evaluation.placed = Some(outcome.counts).filter(|counts| !counts.is_empty());
+            evaluation.placed = Some(outcome.counts);
         }
         if let Some(job) = self.jobs.get_mut(&key) {
             job.summary_index = index;
@@ -175,10 +175,13 @@ impl Nomad {
             Some(job) if !job.stop => (job.version, job.groups.clone()),
             other => {
                 for name in other.into_iter().flat_map(|job| job.groups.iter().map(|g| g.name.clone())) {
-                    outcome.queued.insert(name, 0);
+                    outcome.queued.insert(name.clone(), 0);
+                    outcome.counts.insert(name, (0, 0));
                 }
                 for id in ids {
                     if self.desire_stop(&id, NOT_NEEDED, evaluation, index) {
+                        let group = self.allocations.get(&id).map(|a| a.group.clone()).unwrap_or_default();
+                        outcome.counts.entry(group).or_default().1 += 1;
                         outcome.stopped.push(id);
                     }
                 }
@@ -188,7 +191,7 @@ impl Nomad {
         };
         for group in groups {
             let mut queued = 0u64;
-            let mut failed: Option<super::placement::Metrics> = None;
+            let mut failed: Option<Box<super::placement::Metrics>> = None;
             let (mut place, mut stop) = (0, 0);
             for slot in 0..group.count {
                 let mine: Vec<&Allocation> = ids

@@ -43,7 +43,8 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
         ("jobs", "parse") => return if put { parse(nomad, exchange) } else { Err(Refusal::method()) },
         _ => {}
     }
-    if !nomad.leader && !(get && exchange.has("stale")) {
+    let stale = get && exchange.has("stale");
+    if !nomad.leader && !stale {
         return Err(Refusal::new(500, "No cluster leader"));
     }
     match (head, rest) {

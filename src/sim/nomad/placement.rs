@@ -85,7 +85,7 @@ impl Metrics {
 
 impl Nomad {
     /// The node for one more allocation of a group: the fullest it fits on, as Nomad's bin packing has it.
-    pub(super) fn place(&self, group: &Group) -> Result<String, Metrics> {
+    pub(super) fn place(&self, group: &Group) -> Result<String, Box<Metrics>> {
         let wanted = Room::of(group);
         let mut metrics = Metrics { pool: group.pool.clone(), resources: Value::Null, ..Metrics::default() };
         let mut best: Option<(f64, &str)> = None;
@@ -120,7 +120,7 @@ impl Nomad {
                 best = Some((score, name));
             }
         }
-        best.map(|(_, name)| name.to_owned()).ok_or(metrics)
+        best.map(|(_, name)| name.to_owned()).ok_or_else(|| Box::new(metrics))
     }
 
     /// What a node has left: what is stopped counts until its client says that it is over.

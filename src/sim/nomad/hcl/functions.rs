@@ -222,8 +222,8 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             }
             Value::Array((start as i64..end as i64).map(Value::from).collect())
         }
-        "keys" => Value::Array(sorted(object(0)?).into_iter().map(|(k, _)| Value::String(k)).collect()),
-        "values" => Value::Array(sorted(object(0)?).into_iter().map(|(_, v)| v).collect()),
+        "keys" => Value::Array(sorted(object(0)?).into_keys().map(Value::String).collect()),
+        "values" => Value::Array(sorted(object(0)?).into_values().collect()),
         "lookup" => match (object(0)?.get(&text(1)?), arguments.get(2)) {
             (Some(found), _) => found.clone(),
             (None, Some(default)) => default.clone(),
