@@ -122,7 +122,7 @@ fn start(
     live: usize,
 ) -> Start {
     // Meta is text from outside: any number can stand there.
-    let last = survey.newest.get(&job.id).and_then(|runner| runner.meta.attempt).unwrap_or(0);
+    let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
     let attempt = last.saturating_add(1);
     let (demand, supply) = (group.demand.len(), group.supply.len());
     Start {

@@ -17,6 +17,10 @@ const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
 /// A 404 can be a token's loss of rights for a while: so long is patience enough.
 const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
 
+/// Nobody waits for room before so long: what is placeable is placed 4 s after there is room (contract
+/// nomad.md §12), and with no patience at all places would be yielded back and forth.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The surplus of each completely listed repository, and Stops for what was surplus before, too.
 pub(super) fn surplus(survey: &Survey, draft: &mut Draft) -> BTreeMap<RepositoryId, BTreeSet<String>> {
     let mut surplus: BTreeMap<RepositoryId, BTreeSet<String>> = survey
@@ -117,6 +121,7 @@ pub(super) fn make_room(
     draft: &mut Draft,
 ) {
     let Some(patience) = survey.policy.pending_to_kill_listening else { return };
+    let patience = patience.max(SHORTEST_PATIENCE);
     let patient = |runner: &Runner| age(survey.nomad.now, runner.submitted_at) >= patience;
     let stopping = draft.stopping.clone();
     let is_surplus = |runner: &Runner| {
@@ -153,16 +158,23 @@ pub(super) fn make_room(
     let leaving = survey.runners.values().filter(|runner| runner.state == RunnerState::Stopping).count()
         + stopping.len();
 
+    // Whom a Stop would not reach makes no room.
+    let may_go = |runner: &Runner| {
+        runner.ownership == Ownership::Ours
+            && !stopping.contains(&runner.name)
+            && !survey.is_busy(runner)
+            && survey.backoff(runner).is_none()
+    };
     let mut idle: Vec<(&Runner, RepositoryId)> = surplus
         .iter()
         .flat_map(|(id, names)| names.iter().map(|name| (survey.runners[name.as_str()], *id)))
         .filter(|(runner, id)| survey.idle(runner).is_some() && was_surplus(survey, *id, runner))
-        .filter(|(runner, _)| !stopping.contains(&runner.name))
+        .filter(|(runner, _)| may_go(runner))
         .collect();
     idle.sort_by_key(|(runner, _)| (std::cmp::Reverse(survey.idle(runner)), runner.name.as_str()));
     let mut yielding: Vec<&Runner> = unplaced
         .into_iter()
-        .filter(|runner| !stopping.contains(&runner.name))
+        .filter(|runner| may_go(runner))
         .filter(|runner| survey.group_of(runner).is_some_and(|group| !starting.contains(&group)))
         .collect();
     yielding.sort_by_key(|runner| (runner.submitted_at, runner.name.as_str()));
