@@ -1,0 +1,118 @@
+//! A plan applied to the world it was made for leaves nothing to do at the same instant.
+
+use std::collections::BTreeSet;
+
+use githubrunner::model::*;
+use proptest::prelude::*;
+
+use crate::{
+    cases::{Case, for_all, server_now},
+    facts::{job_holds, starts, stops},
+};
+
+/// What a runner that is stopped is seen as right afterwards.
+#[derive(Clone, Copy)]
+enum Stopped {
+    /// Its task is being killed, or the servers have not heard of its end.
+    Slowly,
+    /// What never started is dead at once.
+    AtOnce,
+}
+
+/// The world after the plan, at the same instant. Memory stays as it is.
+fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
+    let mut case = case.clone();
+    let Some(nomad) = &mut case.observation.nomad else { return case };
+    for action in &plan.actions {
+        let runner = nomad.runners.iter_mut().find(|runner| runner.name == *action.runner());
+        match (action, runner) {
+            (Action::Start(start), None) => nomad.runners.push(Runner {
+                name: start.name.clone(),
+                ownership: Ownership::Ours,
+                meta: RunnerMeta {
+                    labelsstr: start.labels.joined(),
+                    repo_url: start.repository.html_url.clone(),
+                    version: "1".to_owned(),
+                    instance: Some(nomad.instance.clone()),
+                    repo_id: Some(start.repository.id),
+                    job_id: Some(start.cause),
+                    attempt: Some(start.attempt),
+                    registration: Some(Registration::Jit),
+                },
+                state: RunnerState::Pending,
+                finish: None,
+                started: false,
+                lost: false,
+                has_variable: false,
+                submitted_at: server_now(),
+                allocation: None,
+                started_at: None,
+                ended_at: None,
+                blocked: None,
+            }),
+            (Action::Stop(_), Some(runner)) => match stopped {
+                Stopped::AtOnce if !runner.started => {
+                    runner.state = RunnerState::Dead;
+                    runner.finish = Some(Finish::Stopped);
+                }
+                _ => runner.state = RunnerState::Stopping,
+            },
+            (Action::Mint(_), Some(runner)) => {
+                runner.has_variable = true;
+                runner.state = RunnerState::Starting;
+            }
+            (Action::CleanUp(_), Some(runner)) => runner.has_variable = false,
+            (Action::Purge(purge), Some(_)) => nomad.runners.retain(|runner| runner.name != purge.name),
+            _ => {}
+        }
+    }
+    case
+}
+
+fn moves(plan: &Plan) -> usize {
+    starts(plan).count() + stops(plan).count()
+}
+
+#[test]
+fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
+    for_all(|case, plan| {
+        for stopped in [Stopped::Slowly, Stopped::AtOnce] {
+            let after = apply_to_observation(case, plan, stopped);
+            let second = after.plan();
+            if stops(plan).next().is_none() {
+                prop_assert_eq!(moves(&second), 0, "\nAFTER {:?}", after);
+                continue;
+            }
+            // A Stop makes a place, and its group waits for the next pass: that may then start, for jobs of
+            // which the first plan said so.
+            for start in starts(&second) {
+                let said = job_holds(plan, start.cause)
+                    .any(|reason| matches!(reason, HoldReason::GroupStops | HoldReason::Cap { .. }));
+                prop_assert!(said, "job {} comes out of nowhere\nAFTER {after:?}", start.cause);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn plans_come_to_rest_and_nothing_just_started_is_stopped() {
+    for_all(|case, plan| {
+        for stopped in [Stopped::Slowly, Stopped::AtOnce] {
+            let (mut case, mut plan) = (case.clone(), plan.clone());
+            let mut started: BTreeSet<String> = BTreeSet::new();
+            let mut rounds = 0;
+            while moves(&plan) > 0 {
+                rounds += 1;
+                prop_assert!(rounds <= 4, "no rest\nAFTER {case:?}");
+                for stop in stops(&plan) {
+                    prop_assert!(!started.contains(&stop.name), "{} was just started", stop.name);
+                }
+                started.extend(starts(&plan).map(|start| start.name.clone()));
+                case = apply_to_observation(&case, &plan, stopped);
+                plan = case.plan();
+            }
+        }
+        Ok(())
+    });
+}

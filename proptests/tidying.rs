@@ -1,0 +1,164 @@
+//! Secrets for the waiting, and what the dead leave behind.
+
+use githubrunner::model::*;
+use proptest::prelude::*;
+
+use crate::{
+    cases::for_all,
+    facts::{Facts, runner_holds, stops},
+};
+
+#[test]
+fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else() {
+    for_all(|case, plan| {
+        let facts = Facts::new(case);
+        for runner in facts.runners() {
+            let mint = plan.actions.iter().find_map(|action| match action {
+                Action::Mint(mint) if mint.name == runner.name => Some(mint),
+                _ => None,
+            });
+            let waits = runner.state == RunnerState::Waiting
+                && facts.ours(runner)
+                && runner.registration() != Registration::AccessToken
+                && !runner.lost
+                && case.observation.nomad.is_some();
+            let leaves = stops(plan).any(|stop| stop.name == runner.name);
+            match mint {
+                Some(mint) => {
+                    prop_assert!(waits && !leaves, "{} needs none", runner.name);
+                    let view = facts.view(runner).unwrap();
+                    let gone = matches!(view.listing, Listing::Gone { .. });
+                    prop_assert!(facts.takes_jobs(view) && !gone, "{}", runner.name);
+                    prop_assert_eq!(&mint.labels.joined(), &runner.meta.labelsstr);
+                    prop_assert_eq!(mint.registration, runner.registration());
+                    prop_assert_eq!(mint.repository.id, view.repository.id);
+                }
+                None => {
+                    let word = leaves || runner_holds(plan, &runner.name).next().is_some();
+                    prop_assert!(!waits || word, "{} waits without a word", runner.name);
+                    let view = facts.view(runner);
+                    let may = view.is_some_and(|view| {
+                        facts.takes_jobs(view) && !matches!(view.listing, Listing::Gone { .. })
+                    }) && !facts.waits_after_failure(&runner.name);
+                    prop_assert!(!(waits && may) || leaves, "{} waits in vain", runner.name);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dead_runners_variable_goes_at_once() {
+    for_all(|case, plan| {
+        let facts = Facts::new(case);
+        for runner in facts.runners() {
+            let cleaned = plan
+                .actions
+                .iter()
+                .any(|action| matches!(action, Action::CleanUp(clean) if clean.name == runner.name));
+            let due = runner.state == RunnerState::Dead && facts.ours(runner) && runner.has_variable;
+            let due = due && case.observation.nomad.is_some() && !facts.waits_after_failure(&runner.name);
+            prop_assert_eq!(cleaned, due, "{}", runner.name);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_dead_are_purged_after_their_timeout_and_not_while_they_count() {
+    for_all(|case, plan| {
+        let facts = Facts::new(case);
+        for runner in facts.runners() {
+            let purge = plan
+                .actions
+                .iter()
+                .find(|action| matches!(action, Action::Purge(purge) if purge.name == runner.name));
+            let timeout = match runner.finish {
+                Some(Finish::Success | Finish::Stopped) => case.policy.purge_successfull_timeout,
+                _ => case.policy.purge_failure_timeout,
+            };
+            let expired = timeout.is_some_and(|timeout| facts.dead_for(runner) >= timeout);
+            let dead = runner.state == RunnerState::Dead;
+            let cause = runner.meta.job_id;
+            let newest = cause.is_some_and(|cause| {
+                let newest = facts
+                    .runners()
+                    .filter(|other| other.meta.job_id == Some(cause))
+                    .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)));
+                newest.is_some_and(|newest| newest.name == runner.name)
+            });
+            let queued = cause
+                .and_then(|cause| facts.jobs.get(&cause))
+                .is_some_and(|(_, job)| job.status == JobStatus::Queued);
+            if let Some(purge) = purge {
+                prop_assert!(dead, "{purge}: it lives");
+                prop_assert!(expired, "{purge}: too early");
+                prop_assert!(!(newest && queued), "{purge}: it counts the attempts of job {cause:?}");
+                prop_assert!(
+                    !(facts.ours(runner) && runner.has_variable),
+                    "{purge}: its variable goes first"
+                );
+                let known = cause.is_none_or(|cause| facts.jobs.contains_key(&cause));
+                let unseen = match facts.view(runner).map(|view| &view.listing) {
+                    None | Some(Listing::Unseen { .. }) => true,
+                    Some(Listing::Fresh { complete, .. } | Listing::Stale { complete, .. }) => !complete,
+                    Some(Listing::Gone { .. }) => false,
+                };
+                prop_assert!(!(newest && !known && unseen), "{purge}: nobody knows of job {cause:?}");
+            }
+            // The other way round: nothing dead stays for ever, and what stays says why.
+            let stays = dead && expired && purge.is_none() && case.observation.nomad.is_some();
+            if stays {
+                let cleaned = plan
+                    .actions
+                    .iter()
+                    .any(|action| matches!(action, Action::CleanUp(clean) if clean.name == runner.name));
+                let word = runner_holds(plan, &runner.name).next().is_some();
+                prop_assert!(cleaned || word, "{} stays without a word", runner.name);
+                let why = (facts.ours(runner) && runner.has_variable)
+                    || facts.waits_after_failure(&runner.name)
+                    || newest;
+                prop_assert!(why, "{} stays without a reason", runner.name);
+                let over = facts.jobs.get(&cause.unwrap_or(0)).is_some_and(|(_, job)| {
+                    matches!(job.status, JobStatus::Completed | JobStatus::InProgress)
+                });
+                let free = !runner.has_variable && !facts.waits_after_failure(&runner.name);
+                let seen = !matches!(
+                    facts.view(runner).map(|view| &view.listing),
+                    None | Some(Listing::Unseen { .. })
+                );
+                prop_assert!(!(over && free && seen), "{} stays although its job is over", runner.name);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Where the secret was in the job, no variable told of a registration that may be left.
+#[test]
+fn a_purge_names_the_repository_where_a_registration_may_be_left() {
+    for_all(|case, plan| {
+        let facts = Facts::new(case);
+        for action in &plan.actions {
+            let (name, repository, left) = match action {
+                Action::Purge(purge) => {
+                    let runner = facts.runner(&purge.name).unwrap();
+                    let gone =
+                        facts.view(runner).is_none_or(|view| matches!(view.listing, Listing::Gone { .. }));
+                    let left = facts.ours(runner)
+                        && runner.registration() == Registration::AccessToken
+                        && runner.started
+                        && !gone;
+                    (&purge.name, &purge.repository, left)
+                }
+                Action::CleanUp(clean) => {
+                    (&clean.name, &clean.repository, facts.view(facts.runner(&clean.name).unwrap()).is_some())
+                }
+                _ => continue,
+            };
+            prop_assert_eq!(repository.is_some(), left, "{}", name);
+        }
+        Ok(())
+    });
+}
