@@ -17,6 +17,8 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 
+use crate::strays::{add_stray, stray};
+
 pub const PREFIX: &str = "ghr";
 pub const INSTANCE: &str = "instance";
 
@@ -285,6 +287,7 @@ fn repository_spec() -> impl Strategy<Value = RepositorySpec> {
 pub fn case() -> impl Strategy<Value = Case> {
     let groups_failed = vec((0..3_usize, labels(true), -1..2_i64), 0..2);
     let started = vec((0..3_usize, select(AGES.to_vec())), 0..3);
+    let strays = vec(stray(), 0..4);
     (
         vec(repository_spec(), 1..4),
         vec(job(), 0..9),
@@ -292,9 +295,10 @@ pub fn case() -> impl Strategy<Value = Case> {
         policy(),
         groups_failed,
         started,
+        strays,
         proptest::bool::weighted(0.02),
     )
-        .prop_map(|(repositories, jobs, runners, policy, failed, started, blind)| {
+        .prop_map(|(repositories, jobs, runners, policy, failed, started, strays, blind)| {
             let mut observation = build(&repositories, &jobs, &runners);
             for (at, (labels, spelling), until) in failed {
                 let group =
@@ -304,6 +308,7 @@ pub fn case() -> impl Strategy<Value = Case> {
             for (at, age) in started {
                 observation.memory.last_start.insert(repository(at).id, ago(age));
             }
+            strays.iter().for_each(|stray| add_stray(&mut observation, stray));
             if blind {
                 observation.nomad = None;
             }
@@ -372,7 +377,7 @@ fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerSpec]
     let runners: Vec<Runner> = runners.into_values().collect();
     let variables = runners.iter().filter(|r| r.has_variable).map(|r| r.name.clone()).collect();
     let nomad = NomadView { now: server_now(), instance: INSTANCE.to_owned(), runners, variables };
-    Observation { nomad: Some(nomad), repositories: views, memory }
+    Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), memory }
 }
 
 /// The jobs of one repository: those whose index has its remainder.

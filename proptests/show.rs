@@ -76,6 +76,9 @@ impl fmt::Debug for Case {
         writeln!(f, "surplus before {:?}", memory.surplus)?;
         writeln!(f, "presence {:?}\nlast busy {:?}", memory.presence, memory.last_busy)?;
         writeln!(f, "runner backoff {:?}\nstart backoff {:?}", memory.runner_backoff, memory.start_backoff)?;
+        writeln!(f, "registrations {:?}", self.observation.registrations)?;
+        writeln!(f, "variables {:?}", self.observation.nomad.as_ref().map(|nomad| &nomad.variables))?;
+        writeln!(f, "alone since {:?}", memory.orphans)?;
         writeln!(f, "last starts {:?}\nPLAN\n{}", memory.last_start, self.plan())
     }
 }

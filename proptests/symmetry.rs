@@ -44,6 +44,7 @@ fn the_order_of_what_is_seen_never_matters() {
             if let Some(nomad) = &mut other.observation.nomad {
                 shuffle.of(&mut nomad.runners);
             }
+            shuffle.of(&mut other.observation.registrations);
             let again = other.plan();
             prop_assert_eq!(plan, &again);
             // Equal labels can be spelled in different ways.

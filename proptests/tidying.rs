@@ -4,7 +4,7 @@ use githubrunner::model::*;
 use proptest::prelude::*;
 
 use crate::{
-    cases::for_all,
+    cases::{INSTANCE, NOW, PREFIX, for_all, secs},
     facts::{Facts, runner_holds, stops},
 };
 
@@ -158,6 +158,66 @@ fn a_purge_names_the_repository_where_a_registration_may_be_left() {
                 _ => continue,
             };
             prop_assert_eq!(repository.is_some(), left, "{}", name);
+        }
+        Ok(())
+    });
+}
+
+/// What bears our name and belongs to no runner goes after a while; what is foreign, or belongs to somebody,
+/// never.
+#[test]
+fn orphans_go_after_a_while_and_nothing_else() {
+    for_all(|case, plan| {
+        let facts = Facts::new(case);
+        let Some(nomad) = &case.observation.nomad else { return Ok(()) };
+        let mut alone = std::collections::BTreeSet::new();
+        for name in &nomad.variables {
+            if facts.runner(name).is_none() && is_ours_by_name(PREFIX, INSTANCE, name) {
+                alone.insert(Orphan::Variable { name: name.clone() });
+            }
+        }
+        for registration in &case.observation.registrations {
+            let live = facts.runner(&registration.name).is_some_and(|r| r.state != RunnerState::Dead);
+            let ours = is_ours_by_name(PREFIX, INSTANCE, &registration.name);
+            let online = case
+                .observation
+                .registrations
+                .iter()
+                .any(|other| other.name == registration.name && other.online);
+            if !live && !online && ours {
+                alone.insert(Orphan::Registration { name: registration.name.clone() });
+            }
+        }
+        prop_assert_eq!(&plan.orphans, &alone);
+        for orphan in &alone {
+            let least = match orphan {
+                Orphan::Variable { .. } => secs(60),
+                Orphan::Registration { .. } => secs(600),
+            };
+            let since = case.observation.memory.orphans.get(orphan);
+            let due = since.is_some_and(|since| NOW - *since >= least);
+            let removed = plan.actions.iter().find_map(|action| match action {
+                Action::RemoveOrphan(remove) if remove.orphan == *orphan => Some(remove),
+                _ => None,
+            });
+            let places: Vec<RepositoryId> = case
+                .observation
+                .registrations
+                .iter()
+                .filter(|registration| registration.name == *orphan.name())
+                .map(|registration| registration.repository)
+                .collect();
+            let known = places.iter().any(|id| case.observation.repositories.contains_key(id));
+            let variable = matches!(orphan, Orphan::Variable { .. });
+            prop_assert!(removed.is_none() || due, "{orphan:?} goes too early");
+            prop_assert!(removed.is_some() || !due || !(known || variable), "{orphan:?} stays");
+            if let Some(id) = removed.and_then(|removed| removed.repository.as_ref()).map(|r| r.id) {
+                prop_assert!(!variable && places.contains(&id));
+            }
+        }
+        for action in &plan.actions {
+            let Action::RemoveOrphan(remove) = action else { continue };
+            prop_assert!(alone.contains(&remove.orphan), "{action}");
         }
         Ok(())
     });

@@ -19,13 +19,19 @@ pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Dra
     let ours = |name: &str| is_ours_by_name(&survey.policy.prefix, &survey.nomad.instance, name);
     let variables = survey.nomad.variables.iter().filter(|name| !survey.runners.contains_key(name.as_str()));
     let variables = variables.map(|name| (Orphan::Variable { name: name.clone() }, None));
-    let registrations = observation.registrations.iter().filter(|registration| {
-        let live = survey.runners.get(registration.name.as_str()).is_some_and(|runner| runner.is_live());
-        !registration.online && !live
-    });
-    let registrations = registrations.map(|registration| {
-        (Orphan::Registration { name: registration.name.clone() }, Some(registration.repository))
-    });
+    // An organization's registration stands in the list of each of its repositories.
+    let mut offline: BTreeMap<&str, (bool, Option<RepositoryId>)> = BTreeMap::new();
+    for registration in &observation.registrations {
+        let (is_offline, repository) = offline.entry(&registration.name).or_insert((true, None));
+        *is_offline &= !registration.online;
+        let known = Some(registration.repository).filter(|id| observation.repositories.contains_key(id));
+        *repository = [*repository, known].into_iter().flatten().min();
+    }
+    let is_live = |name: &str| survey.runners.get(name).is_some_and(|runner| runner.is_live());
+    let registrations = offline
+        .into_iter()
+        .filter(|(name, (is_offline, _))| *is_offline && !is_live(name))
+        .map(|(name, (_, repository))| (Orphan::Registration { name: name.to_owned() }, repository));
     let alone: BTreeMap<Orphan, Option<RepositoryId>> =
         variables.chain(registrations).filter(|(orphan, _)| ours(orphan.name())).collect();
     for (orphan, repository) in &alone {

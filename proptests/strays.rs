@@ -1,0 +1,54 @@
+//! Variables and registrations that may belong to no runner.
+
+use githubrunner::model::*;
+use proptest::{prelude::*, sample::select};
+
+use crate::cases::{INSTANCE, NOW, PREFIX, repository, secs};
+
+/// Something that may belong to no runner.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    /// A variable, else a registration.
+    variable: bool,
+    ours: bool,
+    /// An existing runner's name, else one that nobody has.
+    known: Option<usize>,
+    online: bool,
+    repository: usize,
+    /// Seen alone since.
+    since: Option<u64>,
+}
+
+pub fn stray() -> impl Strategy<Value = Stray> {
+    let ages = select(vec![0_u64, 59, 60, 61, 599, 600, 601]);
+    let since = proptest::option::weighted(0.8, ages);
+    (any::<bool>(), any::<bool>(), proptest::option::of(0..6_usize), any::<bool>(), 0..4_usize, since)
+        .prop_map(|(variable, ours, known, online, repository, since)| Stray {
+            variable,
+            ours,
+            known,
+            online,
+            repository,
+            since,
+        })
+}
+
+pub fn add_stray(observation: &mut Observation, stray: &Stray) {
+    let Some(nomad) = &mut observation.nomad else { return };
+    let instance = if stray.ours { INSTANCE } else { "somebody else" };
+    let known = stray.known.and_then(|at| nomad.runners.get(at)).map(|runner| runner.name.clone());
+    let name = known.unwrap_or_else(|| runner_name(PREFIX, instance, &repository(0), 900, 1));
+    let orphan = if stray.variable {
+        nomad.variables.insert(name.clone());
+        Orphan::Variable { name }
+    } else {
+        let registration = OwnRegistration {
+            name: name.clone(),
+            online: stray.online,
+            repository: repository(stray.repository).id,
+        };
+        observation.registrations.push(registration);
+        Orphan::Registration { name }
+    };
+    observation.memory.orphans.extend(stray.since.map(|since| (orphan, NOW - secs(since))));
+}
