@@ -32,6 +32,7 @@ const CASES: &[Case] = &[
     ("invalid", |place| Box::pin(jobs::says_what_is_wrong_with_a_job(place))),
     ("life", |place| Box::pin(jobs::sees_a_whole_life(place))),
     ("ends", |place| Box::pin(jobs::sees_how_runners_end(place))),
+    ("never-ran", |place| Box::pin(jobs::sees_what_never_ran(place))),
     ("stop", |place| Box::pin(jobs::stops_what_runs_waits_and_is_not_there(place))),
     ("unplaced", |place| Box::pin(jobs::says_why_a_job_is_not_placed(place))),
     ("variables", |place| Box::pin(variables::writes_a_variable_once(place))),

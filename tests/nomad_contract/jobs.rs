@@ -8,11 +8,11 @@ use githubrunner::nomad::{Error, Registered, Written, job_from_json, prepare};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::place::{NAMESPACE, Place, WITHIN, hcl, items, until, until_state};
+use crate::place::{ENDS, LASTS, NAMESPACE, Place, Task, WITHIN, hcl, items, until, until_state};
 
 pub async fn parses(place: Place) {
     let nomad = place.nomad();
-    let job = place.parsed(&nomad, "exit 0", "").await;
+    let job = place.parsed(&nomad, ENDS, "").await;
     assert_eq!(job["ID"], json!("template"));
     assert_eq!(job["TaskGroups"][0]["Tasks"][0]["Config"]["command"], json!("/bin/sh"));
     // Not canonicalized: what the template leaves out is left out.
@@ -38,7 +38,7 @@ pub async fn says_where_hcl_is_wrong(place: Place) {
 
 pub async fn refuses_what_a_parse_lets_through(place: Place) {
     let nomad = place.nomad();
-    let hcl = hcl("exit 0", "").replace("memory = 10", "memory = 9223372036854775807");
+    let hcl = hcl(ENDS, "").replace("memory = 10", "memory = 9223372036854775807");
     let job = nomad.parse(&hcl, Registration::Jit).await.unwrap();
     let meta = place.meta(&nomad, 1, Registration::Jit).await;
     let refused = prepare(job, nomad.options(), meta, &place.name(1), Registration::Jit);
@@ -48,7 +48,7 @@ pub async fn refuses_what_a_parse_lets_through(place: Place) {
 
 pub async fn registers_once(place: Place) {
     let nomad = place.nomad();
-    let job = place.job(&nomad, 1, Registration::Jit, "sleep 300").await;
+    let job = place.job(&nomad, 1, Registration::Jit, LASTS).await;
     let validation = nomad.validate(&job).await.unwrap();
     assert_eq!(validation.validation_errors, Vec::<String>::new());
     assert_eq!(nomad.plan_job(&job).await.unwrap().blocked(), None);
@@ -71,8 +71,8 @@ pub async fn registers_once(place: Place) {
 
 pub async fn tells_another_job_of_that_name(place: Place) {
     let nomad = place.nomad();
-    let name = place.start(&nomad, 1, "exit 0").await;
-    let parsed = place.parsed(&nomad, "exit 0", "").await;
+    let name = place.start(&nomad, 1, ENDS).await;
+    let parsed = place.parsed(&nomad, ENDS, "").await;
     let mut meta = place.meta(&nomad, 1, Registration::AccessToken).await;
     meta.attempt = Some(2);
     let other = prepare(parsed, nomad.options(), meta, &name, Registration::AccessToken).unwrap();
@@ -94,8 +94,8 @@ pub async fn says_what_is_wrong_with_a_job(place: Place) {
 pub async fn sees_a_whole_life(place: Place) {
     let nomad = place.nomad();
     assert_eq!(nomad.observe().await.unwrap().runners, Vec::new());
-    let script = "test \"$JIT\" = configuration && sleep 1";
-    let job = place.job(&nomad, 1, Registration::Jit, script).await;
+    let task = Task { seconds: 1, wants: "configuration", ..ENDS };
+    let job = place.job(&nomad, 1, Registration::Jit, task).await;
     nomad.register(&job, Some("# as rendered")).await.unwrap();
     let waiting = until_state(&nomad, job.name(), RunnerState::Waiting).await;
     assert!(!waiting.started && !waiting.has_variable);
@@ -118,19 +118,23 @@ pub async fn sees_a_whole_life(place: Place) {
 
 pub async fn sees_how_runners_end(place: Place) {
     let nomad = place.nomad();
-    for (number, (script, finish)) in
-        [("exit 0", Finish::Success), ("exit 3", Finish::Failure { exit_code: Some(3) })]
+    for (number, (task, finish)) in
+        [(ENDS, Finish::Success), (Task { exit: 3, ..ENDS }, Finish::Failure { exit_code: Some(3) })]
             .into_iter()
             .enumerate()
     {
-        let name = place.start(&nomad, number as u64, script).await;
+        let name = place.start(&nomad, number as u64, task).await;
         let dead = until_state(&nomad, &name, RunnerState::Dead).await;
-        assert_eq!(dead.finish, Some(finish), "{script}");
+        assert_eq!(dead.finish, Some(finish), "{task:?}");
         // Stopping what has ended changes nothing.
         nomad.stop(&name).await.unwrap();
-        assert_eq!(nomad.read_runner(&name).await.unwrap().unwrap().finish, dead.finish, "{script}");
+        assert_eq!(nomad.read_runner(&name).await.unwrap().unwrap().finish, dead.finish, "{task:?}");
     }
-    let mut parsed = place.parsed(&nomad, "exit 0", "").await;
+}
+
+pub async fn sees_what_never_ran(place: Place) {
+    let nomad = place.nomad();
+    let mut parsed = place.parsed(&nomad, ENDS, "").await;
     parsed["TaskGroups"][0]["Tasks"][0]["Config"]["command"] = json!("/nonexistent");
     let meta = place.meta(&nomad, 9, Registration::AccessToken).await;
     let job = prepare(parsed, nomad.options(), meta, &place.name(9), Registration::AccessToken).unwrap();
@@ -142,14 +146,14 @@ pub async fn sees_how_runners_end(place: Place) {
 
 pub async fn stops_what_runs_waits_and_is_not_there(place: Place) {
     let nomad = place.nomad();
-    let running = place.start(&nomad, 1, "trap '' INT; sleep 300 & wait; wait").await;
+    let running = place.start(&nomad, 1, LASTS).await;
     until_state(&nomad, &running, RunnerState::Running).await;
     nomad.stop(&running).await.unwrap();
     let seen = until(&nomad, &running, "stopping", |runner| runner.state != RunnerState::Running).await;
     assert!(matches!(seen.state, RunnerState::Stopping | RunnerState::Dead));
     let dead = until_state(&nomad, &running, RunnerState::Dead).await;
     assert_eq!((dead.finish, dead.started), (Some(Finish::Stopped), true));
-    let job = place.job(&nomad, 2, Registration::Jit, "exit 0").await;
+    let job = place.job(&nomad, 2, Registration::Jit, ENDS).await;
     nomad.register(&job, None).await.unwrap();
     until_state(&nomad, job.name(), RunnerState::Waiting).await;
     nomad.stop(job.name()).await.unwrap();
@@ -167,7 +171,7 @@ pub async fn says_why_a_job_is_not_placed(place: Place) {
             .into_iter()
             .enumerate()
     {
-        let mut parsed = place.parsed(&nomad, "exit 0", "").await;
+        let mut parsed = place.parsed(&nomad, ENDS, "").await;
         for (key, value) in change.as_object().unwrap() {
             parsed["TaskGroups"][0]["Tasks"][0][key] = value.clone();
         }
@@ -201,7 +205,7 @@ pub async fn says_why_a_job_is_not_placed(place: Place) {
 
 pub async fn leaves_out_what_is_not_ours(place: Place) {
     let nomad = place.nomad();
-    let ours = place.start(&nomad, 1, "exit 0").await;
+    let ours = place.start(&nomad, 1, ENDS).await;
     let nomadtools = json!({ "repo_url": "https://github.com/o/r", "labelsstr": "nomadtools" }).to_string();
     let mut another = place.meta(&nomad, 3, Registration::Jit).await;
     another.instance = Some("another".into());
@@ -213,7 +217,7 @@ pub async fn leaves_out_what_is_not_ours(place: Place) {
         (5, json!({ "other": nomadtools })),
         (6, json!({})),
     ] {
-        let mut job = place.parsed(&nomad, "exit 0", "").await;
+        let mut job = place.parsed(&nomad, ENDS, "").await;
         job["ID"] = json!(place.name(number));
         job["Meta"] = meta;
         let request = Request::put(format!("/v1/jobs?namespace={NAMESPACE}")).json(&json!({ "Job": job }));
@@ -231,7 +235,7 @@ pub async fn leaves_out_what_is_not_ours(place: Place) {
 pub async fn does_everything_once(place: Place) -> Result<(), Error> {
     let nomad = place.nomad();
     nomad.observe().await?;
-    let parsed = nomad.parse(&hcl("exit 0", ""), Registration::Jit).await?;
+    let parsed = nomad.parse(&hcl(ENDS, ""), Registration::Jit).await?;
     let meta = place.meta(&nomad, 1, Registration::Jit).await;
     let job = prepare(parsed, nomad.options(), meta, &place.name(1), Registration::Jit)?;
     nomad.register(&job, None).await?;

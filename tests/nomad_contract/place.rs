@@ -25,6 +25,27 @@ pub struct Place {
     pub token: Option<Secret>,
 }
 
+/// What a runner's task does. In a real agent a shell reads it from the environment, in a simulation the world does.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// How long it runs.
+    pub seconds: u32,
+    /// Its exit code.
+    pub exit: i32,
+    /// The configuration that it must find in its environment, else it ends with 9.
+    pub wants: &'static str,
+}
+
+/// Ends well at once.
+pub const ENDS: Task = Task { seconds: 0, exit: 0, wants: "" };
+
+/// Runs on until it is killed; it does not heed an interrupt.
+pub const LASTS: Task = Task { seconds: 300, ..ENDS };
+
+/// The task as a shell does it.
+const SCRIPT: &str =
+    "trap '' INT; test \"$JIT\" = \"$RUN_WANTS\" || exit 9; sleep $RUN_SECONDS; exit $RUN_EXIT";
+
 impl Place {
     pub fn options(&self) -> Options {
         Options {
@@ -56,8 +77,8 @@ impl Place {
     }
 
     /// A parsed job of one raw_exec task.
-    pub async fn parsed(&self, nomad: &Nomad, script: &str, extra: &str) -> Value {
-        let hcl = hcl(script, extra);
+    pub async fn parsed(&self, nomad: &Nomad, task: Task, extra: &str) -> Value {
+        let hcl = hcl(task, extra);
         nomad.parse(&hcl, Registration::Jit).await.unwrap()
     }
 
@@ -67,11 +88,11 @@ impl Place {
         nomad: &Nomad,
         number: u64,
         registration: Registration,
-        script: &str,
+        task: Task,
     ) -> PreparedJob {
         let name = self.name(number);
         let extra = if registration.needs_variable() { credentials(&name) } else { String::new() };
-        let parsed = self.parsed(nomad, script, &extra).await;
+        let parsed = self.parsed(nomad, task, &extra).await;
         let meta = self.meta(nomad, number, registration).await;
         prepare(parsed, nomad.options(), meta, &name, registration).unwrap()
     }
@@ -90,15 +111,16 @@ impl Place {
     }
 
     /// Registers a runner whose task needs no variable.
-    pub async fn start(&self, nomad: &Nomad, number: u64, script: &str) -> String {
-        let job = self.job(nomad, number, Registration::AccessToken, script).await;
+    pub async fn start(&self, nomad: &Nomad, number: u64, task: Task) -> String {
+        let job = self.job(nomad, number, Registration::AccessToken, task).await;
         assert!(matches!(nomad.register(&job, None).await.unwrap(), Registered::Created { .. }));
         job.name().to_owned()
     }
 }
 
-/// A batch job that runs a shell script.
-pub fn hcl(script: &str, extra: &str) -> String {
+/// A batch job of one task.
+pub fn hcl(task: Task, extra: &str) -> String {
+    let Task { seconds, exit, wants } = task;
     format!(
         r#"
 job "template" {{
@@ -117,7 +139,12 @@ job "template" {{
       kill_timeout = "1s"
       config {{
         command = "/bin/sh"
-        args    = ["-c", {script:?}]
+        args    = ["-c", {SCRIPT:?}]
+      }}
+      env {{
+        RUN_SECONDS = "{seconds}"
+        RUN_EXIT    = "{exit}"
+        RUN_WANTS   = "{wants}"
       }}
       resources {{
         cpu    = 1

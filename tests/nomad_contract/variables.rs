@@ -6,7 +6,7 @@ use githubrunner::http::Request;
 use githubrunner::model::Registration;
 use githubrunner::nomad::{Acquired, Error, Kept, Nomad, Options, Written, prepare};
 
-use crate::place::{NAMESPACE, Place, WITHIN, items};
+use crate::place::{ENDS, NAMESPACE, Place, WITHIN, items};
 
 pub async fn writes_a_variable_once(place: Place) {
     let nomad = place.nomad();
@@ -31,7 +31,7 @@ pub async fn tells_a_missing_namespace(place: Place) {
     assert!(matches!(nomad.instance().await, Err(Error::NamespaceMissing { .. })));
     assert!(matches!(nomad.check_namespace().await, Err(Error::NamespaceMissing { .. })));
     place.nomad().check_namespace().await.unwrap();
-    let job = place.job(&place.nomad(), 1, Registration::Jit, "exit 0").await;
+    let job = place.job(&place.nomad(), 1, Registration::Jit, ENDS).await;
     let elsewhere = prepare(
         job.job().clone(),
         nomad.options(),
@@ -95,7 +95,7 @@ pub async fn one_holds_the_lock(place: Place) {
 pub async fn hears_of_what_changes(place: Place) {
     let nomad = place.nomad();
     let mut events = nomad.events().await.unwrap();
-    let name = place.start(&nomad, 1, "exit 0").await;
+    let name = place.start(&nomad, 1, ENDS).await;
     let mut about = Vec::new();
     // Registered, placed, run and ended are more than two changes.
     while about.len() < 3 {
