@@ -1,4 +1,4 @@
-//! One suite over the Nomad adapter: on a real agent where `nomad` is on PATH.
+//! One suite over the Nomad adapter: on the simulated Nomad, and on a real agent where `nomad` is on PATH.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -13,8 +13,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use common::nomad_agent::{Agent, AgentOptions};
+use common::sim_nomad::SimNomad;
 use githubrunner::http::Endpoint;
 use githubrunner::secret::Secret;
+use githubrunner::sim::clock::Clock;
+use githubrunner::sim::nomad as sim;
 use place::{NAMESPACE, Place, WITHIN};
 use tokio::time::Instant;
 
@@ -54,6 +57,19 @@ namespace "github" {
   }
 }
 "#;
+
+#[tokio::test(start_paused = true)]
+async fn on_the_simulated_nomad() {
+    let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let options = sim::Options { namespaces: vec![NAMESPACE.to_owned()], ..sim::Options::default() };
+    let mut nomad = sim::Nomad::new(options, clock.now());
+    let failure = sim::StartFailure { kind: "Driver Failure".into(), message: "no such command".into() };
+    nomad.set_start_failure("ghr-never-ran-", Some(failure));
+    let nomad = SimNomad::serve(nomad, clock);
+    // It leaves the event stream to its server.
+    let cases: Vec<Case> = CASES.iter().filter(|(name, _)| *name != "events").copied().collect();
+    run_all(&cases, &nomad.endpoint, None).await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_real_agent() {
