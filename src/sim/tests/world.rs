@@ -239,3 +239,74 @@ async fn the_same_seed_gives_the_same_timeline() {
     assert_eq!(seen[0], seen[1]);
     assert_ne!(seen[0], seen[2]);
 }
+
+/// A job whose task waits for a variable, as a runner's does.
+fn nomad_job(id: &str, cause: u64) -> String {
+    let template = format!(
+        "{{{{ with nomadVar \"nomad/jobs/{id}\" }}}}ACTIONS_RUNNER_INPUT_JITCONFIG={{{{ .jit }}}}{{{{ end }}}}"
+    );
+    let meta = serde_json::json!({ "job_id": cause, "attempt": 1 }).to_string();
+    let job = serde_json::json!({
+        "ID": id, "Name": id, "Namespace": "default", "Type": "batch", "Datacenters": ["*"],
+        "Meta": {"NOMADTOOLS": meta},
+        "TaskGroups": [{
+            "Name": "runner", "Count": 1, "RestartPolicy": {"Attempts": 0, "Mode": "fail"},
+            "ReschedulePolicy": {"Attempts": 0, "Unlimited": false},
+            "Tasks": [{
+                "Name": "runner", "Driver": "raw_exec", "Config": {"command": "run.sh"},
+                "Templates": [{
+                    "EmbeddedTmpl": template, "DestPath": "secrets/env", "Envvars": true, "ChangeMode": "noop",
+                    "Once": true,
+                }],
+            }],
+        }],
+    });
+    serde_json::json!({ "Job": job, "EnforceIndex": true, "JobModifyIndex": 0 }).to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nomad_job_becomes_a_runner_and_is_complete_when_its_job_is_over() {
+    let (shared, repository, mut github) = running(Options::default()).await;
+    let mut nomad = Client::connect(&shared, Side::Nomad).await;
+    let run = lock(&shared).queue_run(repository, vec![JobSpec::new(&["x"], seconds(120))]).unwrap();
+    let job = lock(&shared).github.run(run).unwrap().jobs[0];
+    assert_eq!(nomad.json(Method::PUT, "/v1/jobs", &nomad_job("ghr-1", job)).await.0, 200);
+    tokio::time::sleep(seconds(20)).await;
+    assert!(lock(&shared).live_runners().is_empty(), "it waits for its variable");
+    let encoded = jit(&mut github, "ghr-1", "\"x\"").await;
+    let variable = serde_json::json!({"Items": {"jit": encoded}}).to_string();
+    assert_eq!(nomad.json(Method::PUT, "/v1/var/nomad/jobs/ghr-1?cas=0", &variable).await.0, 200);
+    until(&shared, "the job is in progress", |world| {
+        world.live_runners().first().is_some_and(|runner| runner.job == Some(job))
+    })
+    .await;
+    assert_eq!(lock(&shared).live_by_cause(), [(job, 1)].into());
+    tokio::time::sleep(seconds(130)).await;
+    let (_, allocations) = nomad.json(Method::GET, "/v1/allocations", "").await;
+    assert_eq!(allocations[0]["ClientStatus"], "complete");
+    let world = lock(&shared);
+    assert_eq!(world.github.job(job).unwrap().conclusion, Some(Conclusion::Success));
+    assert!(world.live_runners().is_empty());
+    assert_eq!(world.violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_the_nomad_job_of_a_busy_runner_is_recorded() {
+    let (shared, repository, mut github) = running(Options::default()).await;
+    let mut nomad = Client::connect(&shared, Side::Nomad).await;
+    let run = lock(&shared).queue_run(repository, vec![JobSpec::new(&["x"], seconds(900))]).unwrap();
+    let job = lock(&shared).github.run(run).unwrap().jobs[0];
+    let encoded = jit(&mut github, "ghr-1", "\"x\"").await;
+    let variable = serde_json::json!({"Items": {"jit": encoded}}).to_string();
+    assert_eq!(nomad.json(Method::PUT, "/v1/var/nomad/jobs/ghr-1?cas=0", &variable).await.0, 200);
+    assert_eq!(nomad.json(Method::PUT, "/v1/jobs", &nomad_job("ghr-1", job)).await.0, 200);
+    until(&shared, "it works", |world| {
+        world.live_runners().first().is_some_and(|runner| runner.phase == Phase::Working)
+    })
+    .await;
+    assert_eq!(nomad.json(Method::DELETE, "/v1/job/ghr-1", "").await.0, 200);
+    until(&shared, "it is over", |world| world.live_runners().is_empty()).await;
+    let world = lock(&shared);
+    assert_eq!(world.violations().iter().map(|violation| violation.job).collect::<Vec<_>>(), [job]);
+    assert_eq!(world.github.job(job).unwrap().conclusion, Some(Conclusion::Failure));
+}

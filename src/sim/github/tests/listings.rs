@@ -71,6 +71,8 @@ fn a_filtered_listing_of_runs_ends_after_a_thousand() {
     let all =
         pages(&mut site, "/repos/octo-org/app/actions/runs?status=queued&per_page=100", "workflow_runs", 10);
     assert_eq!(all.len(), 1000);
+    let beyond = site.get("/repos/octo-org/app/actions/runs?status=queued&per_page=100&page=11");
+    assert_eq!((beyond.status, beyond.ids("workflow_runs").len()), (200, 0));
 }
 
 #[test]
