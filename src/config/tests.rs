@@ -305,3 +305,67 @@ fn auto_registration_is_what_the_template_asks_for() {
     let text = more_errors("template: builtin:docker\ngithub: {registration: token}");
     assert!(text.contains("configuration:3:24: github.registration: builtin:docker cannot"), "{text}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(words in proptest::collection::vec(word(), 0..40)) {
+        let _ = Config::load(&format!("{}\n", words.concat()), &env);
+    }
+}
+
+/// Pieces that YAML is made of, and that configurations are made of.
+fn word() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    prop_oneof![
+        proptest::sample::select(vec![
+            "repos",
+            "github",
+            "token",
+            "nomad",
+            "loop",
+            "template",
+            "scheduler",
+            "runson_match",
+            ": ",
+            "\n",
+            "\n  ",
+            "- ",
+            "[",
+            "]",
+            "{",
+            "}",
+            ", ",
+            "&a ",
+            "*a",
+            "<<: ",
+            "!",
+            "!!int ",
+            "|\n",
+            ">",
+            "'",
+            "\"",
+            "\\",
+            "#",
+            "? ",
+            "---\n",
+            "...\n",
+            "%",
+            "\t",
+            "1w",
+            "-1",
+            "0x",
+            "~",
+            "@",
+            "`",
+            "*",
+            "builtin:",
+            "{{",
+            "}}",
+            "(",
+            "(?",
+            "+",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,3}",
+    ]
+}

@@ -308,10 +308,10 @@ fn the_readme_names_every_key_and_every_setting() {
     .collect::<Vec<_>>();
     for (key, value) in tree.as_object().unwrap() {
         match value.as_object() {
-            Some(inner) if ["nomad", "github", "scheduler"].contains(&key.as_str()) => {
+            Some(inner) if key == "template_settings" => keys.extend(inner.keys().cloned()),
+            Some(inner) if key != "runson_limits" => {
                 keys.extend(inner.keys().map(|inner| format!("{key}.{inner}")));
             }
-            Some(inner) if key == "template_settings" => keys.extend(inner.keys().cloned()),
             _ => keys.push(key.clone()),
         }
     }
