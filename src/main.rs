@@ -86,6 +86,7 @@ fn exit_code(well: anyhow::Result<bool>) -> ExitCode {
 async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<bool> {
     let out = &mut io::stdout();
     let setup = |config| Setup::new(config, &environment, global.dry_run);
+    let look = |config| Setup::new(config, &environment, true);
     match command {
         Command::Run => {
             let reload = || setup(load(global).map_err(anyhow::Error::msg)?);
@@ -96,7 +97,7 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             let worst = commands::check::run(&setup(config)?, out).await?;
             Ok(worst == Verdict::Ok || worst == Verdict::Warning && !args.strict)
         }
-        Command::Plan => commands::plan::run(setup(config)?, out).await,
+        Command::Plan => commands::plan::run(look(config)?, out).await,
         Command::Render(args) if args.parse => {
             let nomad = setup(config.clone())?.nomad;
             let registration = config.registration();
@@ -113,9 +114,7 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             let repo = args.repo.as_deref();
             commands::render::run(&config, &args.labels, repo, out, &mut io::stderr()).map(|()| true)
         }
-        Command::List(args) => {
-            commands::list::run(&setup(config)?.nomad, args.json, out).await.map(|()| true)
-        }
+        Command::List(args) => commands::list::run(&look(config)?.nomad, args.json, out).await.map(|()| true),
         Command::Stop(args) => {
             let selection = if args.all { Selection::All } else { Selection::Ids(args.ids) };
             commands::stop::stop(&setup(config)?, selection, args.yes, out).await

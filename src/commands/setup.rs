@@ -49,7 +49,7 @@ impl Setup {
         Ok(Setup {
             renderer: Renderer::new(&config)?,
             github: github(&config)?,
-            nomad: nomad(&config, env)?,
+            nomad: nomad(&config, env, dry_run)?,
             config,
             dry_run,
         })
@@ -116,12 +116,13 @@ fn github(config: &Config) -> anyhow::Result<GitHub> {
 }
 
 /// Nomad as the environment has it, with the configuration's namespace, prefix and Meta key.
-fn nomad(config: &Config, env: Environment) -> anyhow::Result<Nomad> {
+fn nomad(config: &Config, env: Environment, dry_run: bool) -> anyhow::Result<Nomad> {
     let settings = &config.nomad;
     let options = nomad::Options::from_env(env, &settings.namespace, &settings.jobprefix, &settings.meta)?;
     let seed = seed()?;
     let new_instance = instance_id(&mut StdRng::seed_from_u64(seed));
-    Ok(Nomad::new(nomad::Options { seed, ..options }, new_instance)?)
+    // The first start writes the instance's ID; what only looks does not.
+    Ok(Nomad::new(nomad::Options { seed, create_instance: !dry_run, ..options }, new_instance)?)
 }
 
 pub(super) fn seed() -> anyhow::Result<u64> {
