@@ -31,7 +31,7 @@ pub struct AllowedCharacters {
 }
 
 impl AllowedCharacters {
-    /// Reads the form of [`DEFAULT_ALLOWED`]; the brackets may be left out.
+    /// Reads the form of [`super::DEFAULT_ALLOWED`]; the brackets may be left out.
     ///
     /// # Errors
     /// No character at all, a range that is empty, or a character that would break HCL or the splitting
