@@ -78,6 +78,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The word for it, without what happened.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::AlreadyDone => "already_done",
+            Outcome::Present => "present",
+            Outcome::Absent => "absent",
+            Outcome::Held(_) => "held",
+            Outcome::Failed(_) => "failed",
+            Outcome::Rejected(_) => "rejected",
+            Outcome::DryRun => "dry_run",
+        }
+    }
+
     /// Whether `once` must say that something failed.
     pub fn is_failure(&self) -> bool {
         matches!(self, Outcome::Failed(_) | Outcome::Rejected(_))

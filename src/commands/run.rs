@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
 };
 
 use super::Setup;
-use crate::daemon::{Ended, Signals};
+use crate::{
+    daemon::{Ended, Signals},
+    status,
+};
 
 /// The exit code after a second SIGINT or SIGTERM, as shells give it for SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -28,7 +32,18 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
         setup.config.nomad.jobprefix,
         setup.config.registration(),
     );
+    let listener = match setup.config.status_listen {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.with_context(|| format!("status.listen: listening on {address}"))?)
+        }
+    };
     let mut daemon = setup.into_daemon();
+    if let Some(listener) = listener {
+        tracing::info!("status on http://{}", listener.local_addr()?);
+        tokio::spawn(status::serve(listener, daemon.status()));
+    }
     while daemon.run(&mut signals).await == Ended::Hangup {
         match reload() {
             Ok(setup) => {

@@ -79,6 +79,7 @@ impl Config {
             "runson_limits": labels.limits(),
             "loop": seconds(self.loop_interval),
             "parallel": self.parallel,
+            "status": { "listen": self.status_listen.map(|address| address.to_string()).unwrap_or_default() },
             "ha": { "enabled": self.ha },
             "template": template,
             "template_settings": settings,

@@ -13,7 +13,7 @@ mod template;
 mod tests;
 mod yaml;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub(crate) use effective::settings;
 pub use effective::{Format, Tokens};
@@ -45,6 +45,8 @@ pub struct Config {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// `scheduler`
     pub scheduler: Scheduler,
+    /// `status.listen`, else GITHUBRUNNER_STATUS: where `/healthz`, `/readyz` and `/metrics` are served.
+    pub status_listen: Option<SocketAddr>,
     /// `ha.enabled`: several replicas run, and only the holder of a lock in Nomad applies.
     pub ha: bool,
     /// `parallel`, or `-P`: how many requests and actions are under way at once.

@@ -1,6 +1,6 @@
 //! From the YAML tree to a [`Config`].
 
-use std::{collections::BTreeMap, fs::File, io::Read, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs::File, io::Read, net::SocketAddr, path::Path, time::Duration};
 
 use serde_json::{Map, Value, json};
 
@@ -102,6 +102,7 @@ fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&
     let ha = top.section("ha");
     let ha_enabled = ha.boolean("enabled", false);
     ha.finish();
+    let status_listen = status_listen(&top, env);
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
@@ -127,11 +128,28 @@ fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&
         template,
         settings,
         scheduler,
+        status_listen,
         ha: ha_enabled,
         parallel,
         registration,
         warnings,
     })
+}
+
+fn status_listen(top: &Section, env: Environment) -> Option<SocketAddr> {
+    let section = top.section("status");
+    let from_env = env("GITHUBRUNNER_STATUS").filter(|text| !text.is_empty());
+    let text = section.text("listen").map(str::to_owned).or(from_env);
+    let address = text.filter(|text| !text.is_empty()).and_then(|text| match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            let problem = format!("\"{}\" is no address", harmless(&text));
+            section.problem("listen", problem, "write an IP address and a port, like 127.0.0.1:9090");
+            None
+        }
+    });
+    section.finish();
+    address
 }
 
 fn nomad(top: &Section) -> NomadConfig {

@@ -6,6 +6,7 @@
 mod leader;
 mod memory;
 mod observe;
+mod snapshot;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use crate::{
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
+    status::Status,
 };
 use leader::Leader;
 pub use leader::Leadership;
@@ -80,6 +82,7 @@ pub struct Daemon {
     leadership: Leadership,
     memory: Memory,
     github_side: GitHubSide,
+    status: Status,
     /// Holds and errors that were said already.
     said: BTreeSet<String>,
 }
@@ -137,6 +140,7 @@ impl Daemon {
         Daemon {
             leader,
             leadership,
+            status: Status::new(config.loop_interval),
             policy: Policy::from(&config),
             config,
             github,
@@ -172,10 +176,16 @@ impl Daemon {
             leader,
             leadership,
             epoch: self.epoch,
+            status: self.status,
             memory: self.memory,
             github_side: self.github_side,
             ..fresh
         }
+    }
+
+    /// What it tells of itself, for a server.
+    pub fn status(&self) -> Status {
+        self.status.clone()
     }
 
     /// Passes until it is told to end. A failing GitHub or Nomad never ends it.
@@ -286,6 +296,7 @@ impl Daemon {
             self.github.end_pass().await;
         }
         let pass = Pass { observation, plan, reports, errors, led: led && self.leadership.holds() };
+        self.status.record(snapshot::snapshot(&pass, &self.policy, scope));
         self.say(&pass, scope);
         pass
     }

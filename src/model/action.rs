@@ -372,6 +372,19 @@ pub enum Cap {
 }
 
 impl Action {
+    /// The word for what it does.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::Start(_) => "start",
+            Action::Mint(_) => "mint",
+            Action::Stop(_) => "stop",
+            Action::LookUp(_) => "look_up",
+            Action::CleanUp(_) => "clean_up",
+            Action::Purge(_) => "purge",
+            Action::RemoveOrphan(_) => "remove_orphan",
+        }
+    }
+
     /// The runner it is about.
     pub fn runner(&self) -> &str {
         match self {

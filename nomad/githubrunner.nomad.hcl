@@ -1,0 +1,146 @@
+# githubrunner as a Nomad job. README, "Deployment", has the five commands around it.
+#
+# Its configuration and its GitHub token are in the Nomad variable `nomad/jobs/githubrunner`, items `config`
+# (YAML) and `token`, which only this job's tasks can read. It talks to Nomad through its task API with its
+# workload identity, whose rights `githubrunner.policy.hcl` gives.
+
+variable "image" {
+  description = "The image to run, with the program in it as `githubrunner`. Empty: `binary` is run without one."
+  type        = string
+  default     = ""
+}
+
+variable "binary" {
+  description = "The program, where no image is given: a path on the node."
+  type        = string
+  default     = "/usr/local/bin/githubrunner"
+}
+
+variable "driver" {
+  description = "What runs `binary`: exec or raw_exec."
+  type        = string
+  default     = "raw_exec"
+}
+
+variable "namespace" {
+  description = "Where this job runs. The runners' namespace is `nomad.namespace` of its configuration; the policy is for both being the same."
+  type        = string
+  default     = "github"
+}
+
+variable "datacenters" {
+  description = "Where it may run."
+  type        = list(string)
+  default     = ["*"]
+}
+
+variable "replicas" {
+  description = "With more than one write `ha: {enabled: true}` into the configuration: one of them acts."
+  type        = number
+  default     = 1
+}
+
+job "githubrunner" {
+  namespace   = var.namespace
+  datacenters = var.datacenters
+  type        = "service"
+
+  group "githubrunner" {
+    count = var.replicas
+
+    # Started again whenever it ends: it converges from whatever it finds.
+    restart {
+      attempts = 10
+      interval = "10m"
+      delay    = "5s"
+      mode     = "delay"
+    }
+
+    # One deployment after the other: without `ha` two must not act at the same time.
+    update {
+      max_parallel     = 1
+      min_healthy_time = "5s"
+      healthy_deadline = "3m"
+      auto_revert      = true
+    }
+
+    network {
+      port "status" {}
+    }
+
+    service {
+      name     = "githubrunner"
+      provider = "nomad"
+      port     = "status"
+
+      check {
+        type     = "http"
+        path     = "/healthz"
+        interval = "30s"
+        timeout  = "5s"
+
+        check_restart {
+          limit = 3
+          grace = "2m"
+        }
+      }
+    }
+
+    task "githubrunner" {
+      driver = var.image == "" ? var.driver : "docker"
+
+      dynamic "config" {
+        for_each = var.image == "" ? [1] : []
+        content {
+          command = var.binary
+          args    = ["run", "-c", "${NOMAD_TASK_DIR}/config.yml"]
+        }
+      }
+
+      dynamic "config" {
+        for_each = var.image == "" ? [] : [1]
+        content {
+          image   = var.image
+          command = "githubrunner"
+          args    = ["run", "-c", "${NOMAD_TASK_DIR}/config.yml"]
+          ports   = ["status"]
+        }
+      }
+
+      # Its rights at Nomad: the token for the task API, in the environment and in a file.
+      identity {
+        env  = true
+        file = true
+      }
+
+      # A changed configuration is read again; a broken one is told in the log and the old one kept.
+      template {
+        data          = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}{{ .config }}{{ end }}"
+        destination   = "local/config.yml"
+        change_mode   = "signal"
+        change_signal = "SIGHUP"
+      }
+
+      # `github.token_file` may name it; it is the token unless the configuration has another way in.
+      template {
+        data        = "GH_TOKEN={{ with nomadVar \"nomad/jobs/githubrunner\" }}{{ .token }}{{ end }}\n"
+        destination = "secrets/github.env"
+        env         = true
+        change_mode = "restart"
+      }
+
+      env {
+        GITHUBRUNNER_STATUS = "0.0.0.0:${NOMAD_PORT_status}"
+        # The ETag cache: a restart in place costs nothing of GitHub's rate limit.
+        XDG_CACHE_HOME = "${NOMAD_ALLOC_DIR}/data"
+      }
+
+      kill_timeout = "10s"
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+    }
+  }
+}

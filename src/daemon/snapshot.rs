@@ -1,0 +1,32 @@
+//! A pass as the status tells it.
+
+use super::{Pass, Scope};
+use crate::{
+    model::{JobStatus, Listing},
+    plan::Policy,
+    status::Snapshot,
+};
+
+pub(super) fn snapshot(pass: &Pass, policy: &Policy, scope: Scope) -> Snapshot {
+    let mut snapshot = Snapshot {
+        nomad_seen: pass.observation.nomad.is_some(),
+        holds: pass.plan.holds.len(),
+        leads: pass.led,
+        ..Snapshot::default()
+    };
+    let views = pass.observation.repositories.values();
+    if scope == Scope::Everything {
+        let listed = views.clone().filter(|view| matches!(view.listing, Listing::Fresh { .. })).count();
+        snapshot.repositories = Some((listed, views.len()));
+    }
+    let is_queued = |status: JobStatus| status == JobStatus::Queued;
+    let jobs = views.flat_map(|view| view.listing.jobs());
+    snapshot.queued = jobs.filter(|job| is_queued(job.status) && policy.labels.matches(&job.labels)).count();
+    for runner in pass.observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
+        *snapshot.runners.entry(runner.state).or_default() += 1;
+    }
+    for report in &pass.reports {
+        *snapshot.actions.entry((report.action.kind(), report.outcome.kind())).or_default() += 1;
+    }
+    snapshot
+}
