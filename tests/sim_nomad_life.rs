@@ -310,7 +310,7 @@ fn a_runner_without_room_waits_blocked_and_is_placed_when_there_is_some() {
     world.pass(100);
     let (_, blocked) = world.ask("GET", "/v1/evaluations?status=blocked", None);
     assert_eq!(blocked[0]["FailedTGAllocs"]["g"]["ConstraintFiltered"], json!({"missing drivers": 1}));
-    assert_eq!(blocked[1]["FailedTGAllocs"]["g"]["NodesAvailable"], Value::Null);
+    assert_eq!(blocked[1]["FailedTGAllocs"]["g"]["NodesAvailable"], json!({}));
     world.ask("DELETE", "/v1/job/r-3", None);
     world.pass(100);
     assert_eq!(world.status("r-3"), "dead");

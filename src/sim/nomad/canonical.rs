@@ -231,17 +231,51 @@ fn group(group: &mut Map<String, Value>, kind: &str, job_reschedule: &Value, nam
         }
     }
     group.insert("RestartPolicy".into(), restart);
-    if form == Form::Server && !signals.is_empty() {
-        // The servers make sure that the node knows the signal.
-        let constraint = json!({
-            "LTarget": "${attr.os.signals}", "Operand": "set_contains", "RTarget": signals.join(","),
-        });
-        match group.get_mut("Constraints") {
-            Some(Value::Array(constraints)) => constraints.push(constraint),
-            _ => {
-                group.insert("Constraints".into(), json!([constraint]));
+    if form == Form::Server {
+        let implied = implied_constraints(group, &signals);
+        if let Some(Value::Array(constraints)) = group.get_mut("Constraints") {
+            constraints.extend(implied);
+        } else if !implied.is_empty() {
+            group.insert("Constraints".into(), json!(implied));
+        }
+    }
+}
+
+/// What the servers make sure a node knows: signals, Nomad's own service discovery, named identities.
+fn implied_constraints(group: &Map<String, Value>, signals: &[String]) -> Vec<Value> {
+    let constraint = |left: &str, operand: &str, right: &str| json!({"LTarget": left, "Operand": operand, "RTarget": right});
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let tasks = group.get("Tasks").map(items).unwrap_or_default();
+    let mut services = group.get("Services").map(items).unwrap_or_default();
+    services.extend(tasks.iter().flat_map(|task| items(&task["Services"])));
+    services.retain(|service| service["Provider"] == "nomad");
+    let mut implied = Vec::new();
+    if !signals.is_empty() {
+        implied.push(constraint("${attr.os.signals}", "set_contains", &signals.join(",")));
+    }
+    if !services.is_empty() {
+        implied.push(constraint("${attr.nomad.service_discovery}", "=", "true"));
+    }
+    if services.iter().any(|service| !given_list_is_empty(&service["Checks"])) {
+        implied.push(constraint("${attr.nomad.version}", "semver", ">= 1.4.0"));
+    }
+    if tasks.iter().any(|task| !given_list_is_empty(&task["Identities"])) {
+        implied.push(constraint("${attr.nomad.version}", "semver", ">= 1.7.0-a"));
+    }
+    implied
+}
+
+/// The servers keep every number of a driver's configuration as a float: 5 comes back as 5.0.
+fn floats(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().and_then(serde_json::Number::from_f64) {
+                *number = float;
             }
         }
+        Value::Array(items) => items.iter_mut().for_each(floats),
+        Value::Object(map) => map.values_mut().for_each(floats),
+        _ => {}
     }
 }
 
@@ -279,6 +313,7 @@ fn task(task: &mut Map<String, Value>, namespace: &Value, form: Form) {
     if !server {
         return;
     }
+    floats(&mut task["Config"]);
     empty_maps_to_null(task, &["Meta", "Env"]);
     services(task, namespace);
     if task["Identity"].is_null() {

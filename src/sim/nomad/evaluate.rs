@@ -1,15 +1,13 @@
 //! Evaluations: what a job should have against what it has (contract, sections 2 and 10).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::spec::Group;
-use super::state::{Allocation, Client, Evaluation, Reschedule, Task, TaskPhase};
-use super::{Due, Key, Nomad, view};
+use super::reconcile::Outcome;
+use super::state::Evaluation;
+use super::{Due, Key, Nomad};
 
 /// Why an allocation is no longer wanted, in Nomad's words.
 pub const NOT_NEEDED: &str = "alloc not needed due to job update";
-const UPDATING: &str = "alloc is being updated due to job update";
 const RECONNECTED: &str = "alloc not needed due to disconnected client reconnect";
 /// A node that is down.
 pub const LOST: &str = "alloc is lost since its node is down";
@@ -17,16 +15,6 @@ pub const LOST: &str = "alloc is lost since its node is down";
 pub const UNKNOWN: &str = "alloc is unknown since its node is disconnected";
 /// A node that is drained.
 pub const MIGRATING: &str = "alloc is being migrated";
-
-/// What became of one evaluation.
-#[derive(Default)]
-struct Outcome {
-    placed: Vec<String>,
-    stopped: Vec<String>,
-    failed: BTreeMap<String, serde_json::Value>,
-    queued: BTreeMap<String, u64>,
-    counts: BTreeMap<String, (u64, u64)>,
-}
 
 impl Nomad {
     /// Makes a pending evaluation at the current index and lets it be worked off.
@@ -167,109 +155,8 @@ impl Nomad {
         blocked
     }
 
-    fn reconcile(&mut self, key: &Key, evaluation: &str) -> Outcome {
-        let mut outcome = Outcome::default();
-        let index = self.index + 1;
-        let ids: Vec<String> = self.by_job.get(key).into_iter().flatten().cloned().collect();
-        let (version, groups) = match self.jobs.get(key) {
-            Some(job) if !job.stop => (job.version, job.groups.clone()),
-            other => {
-                for name in other.into_iter().flat_map(|job| job.groups.iter().map(|g| g.name.clone())) {
-                    outcome.queued.insert(name.clone(), 0);
-                    outcome.counts.insert(name, (0, 0));
-                }
-                for id in ids {
-                    if self.desire_stop(&id, NOT_NEEDED, evaluation, index) {
-                        let group = self.allocations.get(&id).map(|a| a.group.clone()).unwrap_or_default();
-                        outcome.counts.entry(group).or_default().1 += 1;
-                        outcome.stopped.push(id);
-                    }
-                }
-                self.commit_plan(&outcome, index);
-                return outcome;
-            }
-        };
-        for group in groups {
-            let mut queued = 0u64;
-            let mut failed: Option<Box<super::placement::Metrics>> = None;
-            let (mut place, mut stop) = (0, 0);
-            for slot in 0..group.count {
-                let mine: Vec<&Allocation> = ids
-                    .iter()
-                    .filter_map(|id| self.allocations.get(id))
-                    .filter(|a| a.group == group.name && a.index == slot && !a.purged)
-                    .collect();
-                let outdated: Vec<String> = mine
-                    .iter()
-                    .filter(|a| !a.terminal() && a.job_version != version)
-                    .map(|a| a.id.clone())
-                    .collect();
-                let kept = mine.iter().any(|a| a.job_version == version && holds_its_place(a));
-                let previous = mine
-                    .iter()
-                    .filter(|a| {
-                        a.client_status == "lost"
-                            || a.client_status == "unknown"
-                            || a.client_status == "failed"
-                    })
-                    .max_by_key(|a| a.create_index)
-                    .map(|a| a.id.clone());
-                for id in outdated {
-                    if self.desire_stop(&id, UPDATING, evaluation, index) {
-                        stop += 1;
-                        outcome.stopped.push(id);
-                    }
-                }
-                if kept {
-                    continue;
-                }
-                place += 1;
-                if let Some(metrics) = failed.as_mut() {
-                    metrics.coalesced += 1;
-                    queued += 1;
-                    continue;
-                }
-                match self.place(&group) {
-                    Ok(node) => {
-                        let id = self.allocate(key, &group, slot, &node, evaluation, index, previous);
-                        outcome.placed.push(id);
-                    }
-                    Err(metrics) => {
-                        queued += 1;
-                        failed = Some(metrics);
-                    }
-                }
-            }
-            // Allocations beyond the count, or of groups' former sizes.
-            for id in &ids {
-                let surplus = self
-                    .allocations
-                    .get(id)
-                    .is_some_and(|a| a.group == group.name && a.index >= group.count && !a.terminal());
-                if surplus && self.desire_stop(id, NOT_NEEDED, evaluation, index) {
-                    stop += 1;
-                    outcome.stopped.push(id.clone());
-                }
-            }
-            if let Some(metrics) = failed {
-                outcome.failed.insert(group.name.clone(), metrics.json());
-            }
-            outcome.queued.insert(group.name.clone(), queued);
-            outcome.counts.insert(group.name.clone(), (place, stop));
-        }
-        self.commit_plan(&outcome, index);
-        outcome
-    }
-
-    fn commit_plan(&mut self, outcome: &Outcome, index: u64) {
-        if !outcome.placed.is_empty() || !outcome.stopped.is_empty() {
-            self.index = index;
-            self.tables.allocations = index;
-        }
-    }
-
     /// The servers no longer want an allocation. Whether that is news.
-    fn desire_stop(&mut self, id: &str, why: &'static str, evaluation: &str, index: u64) -> bool {
+    pub(super) fn desire_stop(&mut self, id: &str, why: &'static str, evaluation: &str, index: u64) -> bool {
         let now = self.now;
         let Some(allocation) = self.allocations.get_mut(id) else { return false };
         if allocation.terminal() || allocation.purged {
@@ -303,86 +190,6 @@ impl Nomad {
         if !next.is_empty() {
             self.stop_allocation(&next, RECONNECTED);
         }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn allocate(
-        &mut self,
-        key: &Key,
-        group: &Arc<Group>,
-        slot: u64,
-        node: &str,
-        evaluation: &str,
-        index: u64,
-        previous: Option<String>,
-    ) -> String {
-        let id = self.new_id();
-        let node_id = self.nodes.get(node).map(|n| n.id.clone()).unwrap_or_default();
-        let job = self.jobs.get(key);
-        let tasks = group.tasks.iter().map(|spec| Task {
-            name: spec.name.clone(),
-            phase: TaskPhase::New,
-            failed: false,
-            restarts: 0,
-            started_at: None,
-            finished_at: None,
-            last_restart: None,
-            events: Vec::new(),
-            recent_restarts: Vec::new(),
-            env: BTreeMap::new(),
-            round: 0,
-            again: false,
-        });
-        let previous = previous.unwrap_or_default();
-        let mut reschedules = Vec::new();
-        if let Some(before) = self.allocations.get_mut(&previous) {
-            before.next = id.clone();
-            before.modify_index = index;
-            if before.client_status == "failed" {
-                before.desired_status = "stop";
-                reschedules = before.reschedules.clone();
-                let delay = group.reschedule.delay;
-                reschedules.push(Reschedule { at: self.now, delay, previous: previous.clone() });
-            }
-        }
-        let allocation = Allocation {
-            id: id.clone(),
-            name: format!("{}.{}[{slot}]", key.1, group.name),
-            namespace: key.0.clone(),
-            job_id: key.1.clone(),
-            job_version: job.map_or(0, |job| job.version),
-            group: group.name.clone(),
-            node: node.to_owned(),
-            node_id,
-            eval_id: evaluation.to_owned(),
-            desired_status: "run",
-            desired_description: "",
-            client_status: "pending",
-            client_description: "",
-            tasks: Vec::new(),
-            create_index: index,
-            modify_index: index,
-            create_time: self.now,
-            modify_time: self.now,
-            next: String::new(),
-            previous,
-            alloc_modify_index: index,
-            kind: job.map(|job| job.kind.clone()).unwrap_or_default(),
-            index: slot,
-            followup: String::new(),
-            reschedules,
-            migrate: false,
-            spec: Arc::clone(group),
-            job_name: job.map(|job| view::text(&job.spec, "Name")).unwrap_or_default(),
-            job_meta: job.map(|job| job.meta.clone()).unwrap_or_default(),
-            client: Client { tasks: tasks.collect(), ..Client::default() },
-            purged: false,
-            unknown_since: 0,
-        };
-        self.allocations.insert(id.clone(), allocation);
-        self.by_job.entry(key.clone()).or_default().insert(id.clone());
-        self.later(self.options.delays.setup, Due::Setup(id.clone()));
-        id
     }
 
     /// Room has appeared: blocked evaluations are tried again after a while.
@@ -444,21 +251,5 @@ impl Nomad {
             let key = (allocation.namespace.clone(), allocation.job_id.clone());
             self.refresh_status(&key, "AllocationUpdated");
         }
-    }
-}
-
-/// Whether an allocation still fills its slot, so that nothing is placed there.
-fn holds_its_place(allocation: &Allocation) -> bool {
-    match allocation.client_status {
-        "lost" => false,
-        "unknown" => {
-            allocation.desired_status == "run" && !(allocation.spec.replace && allocation.next.is_empty())
-        }
-        "complete" => allocation.kind == "batch" && allocation.desired_status == "run",
-        // A failed one is replaced only by its policy.
-        "failed" => {
-            allocation.next.is_empty() && allocation.desired_status == "run" && !allocation.due_again()
-        }
-        _ => allocation.desired_status == "run",
     }
 }

@@ -66,11 +66,15 @@ enum Token {
 /// Nomad's text for one that does not read.
 pub fn parse(text: &str) -> Result<Filter, String> {
     let fail = |at: usize| {
+        let value_next =
+            ["==", "!=", "in", "matches", "contains"].iter().any(|sign| text.trim_end().ends_with(sign));
+        let wanted = if value_next { "" } else { "\"(\", " };
+        let words = if value_next { "" } else { "\"all\", \"any\", \"not\", " };
         let mut message =
             String::from("failed to create result paginator: failed to read filter expression: ");
         let _ = write!(
             message,
-            "1:{} ({at}): no match found, expected: \"(\", \"-\", \"0\", \"\\\"\", \"`\", \"all\", \"any\", \"not\", [ \\t\\r\\n], [1-9] or [a-zA-Z]",
+            "1:{} ({at}): no match found, expected: {wanted}\"-\", \"0\", \"\\\"\", \"`\", {words}[ \\t\\r\\n], [1-9] or [a-zA-Z]",
             at + 1
         );
         message

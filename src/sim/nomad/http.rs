@@ -48,6 +48,7 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
         return Err(Refusal::new(500, "No cluster leader"));
     }
     match (head, rest) {
+        _ if exchange.path == "jobs/" => Ok(Reply::empty(404)),
         ("jobs", "") if get => nomad.list_jobs(exchange),
         ("jobs", "") if put => register(nomad, exchange, None),
         ("jobs" | "allocations" | "evaluations" | "vars" | "namespaces", "") if !get => {
@@ -75,6 +76,7 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
         }
         ("namespace", name) => one_namespace(nomad, exchange, name),
         ("nodes", "") => nomad.list_nodes(exchange),
+        ("node", id) => nomad.get_node(exchange, id),
         ("client", rest) if rest.starts_with("fs/logs/") => {
             nomad.logs(exchange, rest.trim_start_matches("fs/logs/"))
         }
@@ -189,7 +191,10 @@ fn validate_job(nomad: &Nomad, exchange: &Exchange<'_>) -> Handled {
 fn one_job(nomad: &mut Nomad, exchange: &Exchange<'_>, rest: &str, get: bool, put: bool) -> Handled {
     let key = |id: &str| -> Key { (exchange.namespace().to_owned(), id.to_owned()) };
     if let Some(id) = rest.strip_suffix("/plan").filter(|_| put) {
-        let (_, job, errors) = body_job(nomad, exchange, Some(id))?;
+        let (_, job, errors) = body_job(nomad, exchange, None)?;
+        if job["ID"] != id {
+            return Err(Refusal::new(400, "Job ID does not match"));
+        }
         if !exchange.access.namespace(&text(&job, "Namespace"), &["submit-job"]) {
             return Err(Refusal::denied());
         }
@@ -215,7 +220,8 @@ fn one_job(nomad: &mut Nomad, exchange: &Exchange<'_>, rest: &str, get: bool, pu
             _ => (rest, ""),
         };
         let key = key(id);
-        let missing = || Refusal::new(404, "job not found").query(jobs);
+        let what = if part == "versions" { "job versions not found" } else { "job not found" };
+        let missing = || Refusal::new(404, what).query(jobs);
         let job = nomad.jobs.get(&key).ok_or_else(missing)?;
         let answer = match part {
             "summary" => nomad.summary(&key, job),

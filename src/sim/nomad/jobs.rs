@@ -135,6 +135,7 @@ impl Nomad {
         if purge {
             self.stream_job(key, "JobDeregistered");
             self.remove_job(key);
+            self.collect_later();
         } else if let Some(job) = self.jobs.get_mut(key) {
             if !job.stop {
                 job.stop = true;
@@ -228,8 +229,9 @@ impl Nomad {
     }
 
     /// `PUT /v1/job/ID/plan`: what registering would do. Changes nothing.
-    pub(super) fn plan(&self, job: &Value) -> Value {
+    pub(super) fn plan(&mut self, job: &Value) -> Value {
         let key: Key = (text(job, "Namespace"), text(job, "ID"));
+        let ids = (self.new_id(), self.new_id());
         let known = self.jobs.get(&key);
         let mut updates = serde_json::Map::new();
         let mut failed = serde_json::Map::new();
@@ -240,8 +242,9 @@ impl Nomad {
             let (ignore, replace) = if same { (have, 0) } else { (0, have) };
             let place = group.count.saturating_sub(ignore);
             if place > 0
-                && let Err(metrics) = self.place(&group)
+                && let Err(mut metrics) = self.place(&group)
             {
+                (1..place).for_each(|_| metrics.coalesce());
                 failed.insert(group.name.clone(), metrics.json());
             }
             updates.insert(
@@ -249,9 +252,31 @@ impl Nomad {
                 super::view::updates(place - replace.min(place), 0, ignore, replace),
             );
         }
+        let blocked = super::Evaluation {
+            id: ids.0,
+            namespace: key.0.clone(),
+            job_id: key.1.clone(),
+            kind: text(job, "Type"),
+            priority: int(job, "Priority"),
+            status: "blocked",
+            status_description: "created to place remaining allocations".into(),
+            triggered_by: "queued-allocs",
+            create_index: 0,
+            modify_index: 0,
+            create_time: self.now,
+            modify_time: self.now,
+            failed: failed.clone().into_iter().collect(),
+            job_modify_index: 0,
+            snapshot_index: 0,
+            previous: ids.1,
+            blocked: String::new(),
+            wait_until: 0,
+            queued: None,
+            placed: None,
+        };
         json!({
             "Annotations": {"DesiredTGUpdates": updates, "PreemptedAllocs": null},
-            "CreatedEvals": null,
+            "CreatedEvals": if failed.is_empty() { Value::Null } else { json!([super::view::evaluation(&blocked)]) },
             "Diff": null,
             "FailedTGAllocs": if failed.is_empty() { Value::Null } else { Value::Object(failed) },
             "Index": 0,

@@ -200,22 +200,18 @@ impl Nomad {
         if !exchange.access.all {
             return Err(Refusal::denied());
         }
-        let nodes = self.nodes.values().map(|state| {
-            let drivers: serde_json::Map<String, Value> = state
-                .node
-                .drivers
-                .iter()
-                .map(|driver| (driver.clone(), json!({"Detected": true, "Healthy": true, "HealthDescription": "Healthy"})))
-                .collect();
-            json!({
-                "Address": "127.0.0.1", "CreateIndex": 8, "Datacenter": state.node.datacenter,
-                "Drain": state.draining, "Drivers": drivers, "ID": state.id, "ModifyIndex": state.modify_index,
-                "Name": state.node.name, "NodeClass": state.node.class, "NodePool": state.node.pool,
-                "SchedulingEligibility": if state.draining { "ineligible" } else { "eligible" },
-                "Status": if state.up { "ready" } else { "down" }, "StatusDescription": "", "Version": "2.0.5",
-            })
-        });
-        Ok(Reply::json(&json!(nodes.collect::<Vec<_>>())).query(self.tables.nodes))
+        let nodes: Vec<Value> = self.nodes.values().map(node).collect();
+        Ok(Reply::json(&json!(nodes)).query(self.tables.nodes))
+    }
+
+    pub(super) fn get_node(&self, exchange: &Exchange<'_>, id: &str) -> Handled {
+        if !exchange.access.all {
+            return Err(Refusal::denied());
+        }
+        check_id("node", id)?;
+        let found = self.nodes.values().find(|state| state.id == id);
+        let found = found.ok_or_else(|| Refusal::new(404, "node not found").query(self.tables.nodes))?;
+        Ok(Reply::json(&node(found)).query(found.modify_index))
     }
 
     /// `/v1/client/fs/logs/ALLOC` (contract, section 5). Whether the allocation exists is looked at before the token.
@@ -272,6 +268,24 @@ impl Nomad {
         namespace.description = description.to_owned();
         namespace.modify_index = index;
     }
+}
+
+fn node(state: &super::state::NodeState) -> Value {
+    let drivers: serde_json::Map<String, Value> = state
+        .node
+        .drivers
+        .iter()
+        .map(|driver| {
+            (driver.clone(), json!({"Detected": true, "Healthy": true, "HealthDescription": "Healthy"}))
+        })
+        .collect();
+    json!({
+        "Address": "127.0.0.1", "CreateIndex": 8, "Datacenter": state.node.datacenter,
+        "Drain": state.draining, "Drivers": drivers, "ID": state.id, "ModifyIndex": state.modify_index,
+        "Name": state.node.name, "NodeClass": state.node.class, "NodePool": state.node.pool,
+        "SchedulingEligibility": if state.draining { "ineligible" } else { "eligible" },
+        "Status": if state.up { "ready" } else { "down" }, "StatusDescription": "", "Version": "2.0.5",
+    })
 }
 
 fn check_id(what: &str, id: &str) -> Result<(), Refusal> {

@@ -53,11 +53,22 @@ pub struct Metrics {
     dimensions: BTreeMap<&'static str, u64>,
     resources: Value,
     pool: String,
-    /// Further allocations of the group that were not even tried.
-    pub coalesced: u64,
+    coalesced: u64,
 }
 
 impl Metrics {
+    /// One more allocation of the group that is not even tried.
+    pub fn coalesce(&mut self) {
+        self.coalesced += 1;
+        let tries = i64::try_from(self.coalesced).unwrap_or(i64::MAX);
+        for task in self.resources.as_object_mut().into_iter().flatten().map(|(_, task)| task) {
+            for name in ["CPU", "DiskMB", "MemoryMB"] {
+                let each = task[name].as_i64().unwrap_or_default() / tries;
+                task[name] = json!(each.saturating_mul(tries + 1));
+            }
+        }
+    }
+
     /// As the API shows it.
     pub fn json(&self) -> Value {
         let or_null =
@@ -70,7 +81,7 @@ impl Metrics {
             "ConstraintFiltered": or_null(json!(self.constraints)),
             "DimensionExhausted": or_null(json!(self.dimensions)),
             "NodePool": self.pool,
-            "NodesAvailable": or_null(json!(self.available)),
+            "NodesAvailable": self.available,
             "NodesEvaluated": self.evaluated,
             "NodesExhausted": self.exhausted,
             "NodesFiltered": self.filtered,
@@ -94,10 +105,10 @@ impl Nomad {
             if !state.up || state.draining || !(group.pool == "all" || node.pool == group.pool) {
                 continue;
             }
-            metrics.in_pool += 1;
             if !group.datacenters.iter().any(|pattern| glob(pattern, &node.datacenter)) {
                 continue;
             }
+            metrics.in_pool += 1;
             *metrics.available.entry(node.datacenter.clone()).or_default() += 1;
             metrics.evaluated += 1;
             if let Some(reason) = unfit(group, state) {

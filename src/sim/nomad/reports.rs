@@ -1,7 +1,7 @@
 //! What the clients report to the servers, and what the servers make of it: ends, failures that are tried again,
 //! nodes that are gone.
 
-use super::client::EXCEEDED;
+use super::ending::EXCEEDED;
 use super::evaluate::LOST;
 use super::state::{Allocation, Nanos, TaskPhase};
 use super::{Due, Nomad};

@@ -374,7 +374,7 @@ pub static NETWORK: Type = Type {
 /// A port of a network.
 pub static PORT: Type = Type {
     fields: &[
-        f("HostNetwork", "host_network", Str, EMPTY, Unset::Str("default")),
+        g("HostNetwork", "host_network", Str, EMPTY, EMPTY, Unset::Str("default")),
         g("IgnoreCollision", "ignore_collision", Bool, NO, NO, Absent),
         s("Label", "", Str, EMPTY),
         g("To", "to", Int, ZERO, ZERO, Absent),

@@ -107,6 +107,7 @@ fn group(group: &Value, kind: &str) -> Vec<String> {
     }
     constraints(group, &mut errors);
     restart(&group["RestartPolicy"], &mut errors);
+    reschedule(&group["ReschedulePolicy"], &mut errors);
     let disk = int(&group["EphemeralDisk"], "SizeMB");
     if disk < 10 {
         errors.push(format!("minimum DiskMB value is 10; got {disk}"));
@@ -149,6 +150,33 @@ fn restart(policy: &Value, errors: &mut Vec<String>) {
             "Nomad can't restart the TaskGroup {attempts} times in an interval of {} with a delay of {}",
             gotime::format(interval),
             gotime::format(delay)
+        ));
+    }
+}
+
+fn reschedule(policy: &Value, errors: &mut Vec<String>) {
+    let (attempts, interval, delay) =
+        (int(policy, "Attempts"), int(policy, "Interval"), int(policy, "Delay"));
+    if attempts == 0 || policy["Unlimited"] == true {
+        return;
+    }
+    if interval <= 0 {
+        errors.push("Interval must be a non zero value if Attempts > 0".into());
+    }
+    if interval < 15_000_000_000 {
+        errors.push(format!("Interval cannot be less than 15s (got {})", gotime::format(interval)));
+    }
+    let (wanted, function) = (attempts.saturating_mul(delay), text(policy, "DelayFunction"));
+    if function == "constant" && wanted > interval {
+        let possible = interval / delay.max(1);
+        errors.push(format!(
+            "Nomad can only make {possible} attempts in {} with initial delay {} and delay function {function:?}",
+            gotime::format(interval),
+            gotime::format(delay)
+        ));
+        errors.push(format!(
+            "Set the interval to at least {} to accommodate {attempts} attempts",
+            gotime::format(wanted)
         ));
     }
 }

@@ -43,18 +43,25 @@ pub fn evaluation(evaluation: &Evaluation) -> Value {
     if !evaluation.blocked.is_empty() {
         put("BlockedEval", json!(evaluation.blocked));
     }
-    if evaluation.triggered_by == "queued-allocs" {
-        put("ClassEligibility", json!({"v1:13886941364502121386": true}));
+    let any = |name: &str| evaluation.failed.values().any(|metrics| metrics[name] != 0);
+    if evaluation.triggered_by == "queued-allocs" && any("NodesEvaluated") {
+        put("ClassEligibility", json!({"v1:13886941364502121386": !any("NodesFiltered")}));
     }
-    put("CreateIndex", json!(evaluation.create_index));
+    if evaluation.create_index > 0 {
+        put("CreateIndex", json!(evaluation.create_index));
+    }
     put("CreateTime", json!(evaluation.create_time));
     if !evaluation.failed.is_empty() {
         put("FailedTGAllocs", json!(evaluation.failed));
     }
     put("ID", json!(evaluation.id));
     put("JobID", json!(evaluation.job_id));
-    put("JobModifyIndex", json!(evaluation.job_modify_index));
-    put("ModifyIndex", json!(evaluation.modify_index));
+    if evaluation.job_modify_index > 0 {
+        put("JobModifyIndex", json!(evaluation.job_modify_index));
+    }
+    if evaluation.modify_index > 0 {
+        put("ModifyIndex", json!(evaluation.modify_index));
+    }
     put("ModifyTime", json!(evaluation.modify_time));
     put("Namespace", json!(evaluation.namespace));
     if let Some(placed) = &evaluation.placed {

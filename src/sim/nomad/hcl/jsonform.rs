@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::super::schema::{JOB, Kind, PORT, Type};
-use super::decode::{attribute_field, block_exists, short_form, suggestion};
+use super::convert::{attribute_field, block_exists, short_form, suggestion};
 
 /// The same job in the native syntax. Places in later errors are those of the rewritten text.
 ///

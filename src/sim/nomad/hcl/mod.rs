@@ -3,6 +3,7 @@
 //! The text is parsed by `hcl-rs`, with the places of everything; what a job may hold is the schema's; errors are
 //! worded as Nomad words them where a template's author is likely to see them.
 
+mod convert;
 mod decode;
 mod eval;
 mod functions;
