@@ -13,6 +13,7 @@ pub mod nomad;
 mod process;
 pub mod serve;
 pub mod stand_in;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod world;

@@ -10,14 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::fault::{Side, Verdict};
+use super::stream;
 use super::world::{Shared, lock};
 
 /// Longer request bodies get 413: more than any job or Submission (Nomad drops one over 1 MB).
@@ -133,6 +135,11 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         Verdict::Truncate(bytes) => cut = Some(bytes),
         Verdict::Delay(wait) => tokio::time::sleep(wait).await,
     }
+    if side == Side::Nomad && stream::is_stream(&request) && response.status() == StatusCode::OK {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let lines = stream::open(&shared, &request);
+        return Ok(response.map(|_| Served::Lines(lines)));
+    }
     Ok(response.map(|body| match cut {
         Some(bytes) => Served::cut(body, bytes),
         None => Served::whole(body),
@@ -154,21 +161,21 @@ fn dated(mut answer: Response<Bytes>, side: Side, shared: &Shared) -> Response<B
     answer
 }
 
-/// A body that may end before the length it promised.
-struct Served {
-    data: Option<Bytes>,
-    length: u64,
-    broken: bool,
+/// A body that may end before the length it promised, or that has no length.
+enum Served {
+    Whole { data: Option<Bytes>, length: u64, broken: bool },
+    Lines(mpsc::Receiver<Bytes>),
 }
 
 impl Served {
     fn whole(data: Bytes) -> Served {
-        Served { length: data.len() as u64, data: Some(data), broken: false }
+        Served::Whole { length: data.len() as u64, data: Some(data), broken: false }
     }
 
     fn cut(data: Bytes, bytes: usize) -> Served {
         let broken = bytes < data.len();
-        Served { length: data.len() as u64, data: Some(data.slice(..bytes.min(data.len()))), broken }
+        let length = data.len() as u64;
+        Served::Whole { length, data: Some(data.slice(..bytes.min(data.len()))), broken }
     }
 }
 
@@ -178,21 +185,32 @@ impl Body for Served {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reset>>> {
-        match self.data.take() {
-            Some(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
-            _ if self.broken => Poll::Ready(Some(Err(Reset))),
-            _ => Poll::Ready(None),
+        match &mut *self {
+            Served::Whole { data, broken, .. } => match data.take() {
+                Some(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
+                _ if *broken => Poll::Ready(Some(Err(Reset))),
+                _ => Poll::Ready(None),
+            },
+            Served::Lines(lines) => {
+                lines.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.broken && self.data.as_ref().is_none_or(Bytes::is_empty)
+        match self {
+            Served::Whole { data, broken, .. } => !broken && data.as_ref().is_none_or(Bytes::is_empty),
+            Served::Lines(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.length)
+        match self {
+            Served::Whole { length, .. } => SizeHint::with_exact(*length),
+            Served::Lines(_) => SizeHint::default(),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use hyper::{Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as watched};
 
 use super::clock::{Clock, shift};
 use super::fault::{Fault, NoFault, Side};
@@ -129,6 +129,7 @@ pub struct World {
     webhooks: VecDeque<(u64, &'static str)>,
     requests: Requests,
     changed: Arc<Notify>,
+    moved: watched::Sender<u64>,
     watch: Option<Box<dyn Watch>>,
     records: bool,
 }
@@ -185,6 +186,7 @@ impl World {
             webhooks: VecDeque::new(),
             requests: Requests::default(),
             changed: Arc::new(Notify::new()),
+            moved: watched::Sender::new(0),
             watch: None,
             records: false,
         }
@@ -278,7 +280,7 @@ impl World {
             let github = self.github.take_events();
             let nomad = self.nomad.take_events();
             if github.is_empty() && nomad.is_empty() {
-                return;
+                break;
             }
             for event in github {
                 self.github_event(event, now);
@@ -287,6 +289,18 @@ impl World {
                 self.task_event(event, now);
             }
         }
+        let index = self.nomad.index();
+        self.moved.send_if_modified(|known| std::mem::replace(known, index) != index);
+    }
+
+    /// Tells when Nomad's index has changed, for event streams.
+    pub(super) fn nomad_moved(&self) -> watched::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// Ends all open event streams, as an agent that restarts does.
+    pub fn end_streams(&mut self) {
+        self.moved = watched::Sender::new(self.nomad.index());
     }
 
     /// What happened, oldest first, in true time; the latest twenty thousand lines.

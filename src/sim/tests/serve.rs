@@ -140,3 +140,70 @@ async fn a_listener_serves_until_the_shutdown() {
     drop(connection);
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+/// An open event stream.
+struct Stream {
+    body: hyper::body::Incoming,
+    read: Vec<u8>,
+}
+
+impl Stream {
+    /// Opens it; a client sees the status before anything else.
+    async fn open(shared: &Shared, token: &str) -> Stream {
+        let mut client = Client::connect(shared, Side::Nomad).await;
+        let target = "/v1/event/stream?topic=Job&topic=Allocation&namespace=default";
+        let request = Request::get(target).header("host", "nomad.test").header("x-nomad-token", token);
+        let response = client.0.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Stream { body: response.into_body(), read: Vec::new() }
+    }
+
+    /// The next line; None when the stream has ended.
+    async fn line(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            self.read.extend(self.body.frame().await?.unwrap().into_data().unwrap());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_stream_tells_of_jobs_at_once_and_is_never_silent_for_long() {
+    let (shared, _) = world(Options::default());
+    let start = tokio::time::Instant::now();
+    let mut stream = Stream::open(&shared, "").await;
+    assert_eq!(stream.line().await, Some(serde_json::json!({})));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let mut client = Client::connect(&shared, Side::Nomad).await;
+    let job = super::world::nomad_job("ghr-1", 1);
+    assert_eq!(client.json(Method::PUT, "/v1/jobs", &job).await.0, 200);
+    let first = stream.line().await.unwrap();
+    assert_eq!((&first["Events"][0]["Topic"], &first["Events"][0]["Key"]), (&"Job".into(), &"ghr-1".into()));
+    assert!(start.elapsed() < seconds(1));
+    let silence = async { while stream.line().await.unwrap() != serde_json::json!({}) {} };
+    tokio::time::timeout(seconds(31), silence).await.unwrap();
+    // The same from the beginning for another subscriber.
+    let mut second = Stream::open(&shared, "").await;
+    assert_eq!(second.line().await, Some(serde_json::json!({})));
+    assert_eq!(second.line().await, Some(first));
+    lock(&shared).end_streams();
+    while stream.line().await.is_some() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_event_stream_is_silent_and_ends() {
+    let (shared, _) = world(Options::default());
+    {
+        let mut world = lock(&shared);
+        let options = nomad::Options { acl: true, ..nomad::Options::default() };
+        world.nomad = Nomad::new(options, "2026-03-01T12:00:00Z".parse().unwrap());
+    }
+    let start = tokio::time::Instant::now();
+    let mut stream = Stream::open(&shared, "bad").await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(stream.line().await, None);
+    assert_eq!(start.elapsed().as_secs(), 15);
+}

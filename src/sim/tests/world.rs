@@ -241,7 +241,7 @@ async fn the_same_seed_gives_the_same_timeline() {
 }
 
 /// A job whose task waits for a variable, as a runner's does.
-fn nomad_job(id: &str, cause: u64) -> String {
+pub(super) fn nomad_job(id: &str, cause: u64) -> String {
     let template = format!(
         "{{{{ with nomadVar \"nomad/jobs/{id}\" }}}}ACTIONS_RUNNER_INPUT_JITCONFIG={{{{ .jit }}}}{{{{ end }}}}"
     );
