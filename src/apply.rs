@@ -1,7 +1,7 @@
 //! From actions to calls. Loses every race gracefully, reports each outcome; the only dry-run switch.
 //!
 //! Each action can be cut off at any await and done again: names are unique and registered with
-//! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by [`Apply::mint`],
+//! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next Mint,
 //! and everything else removes what is already gone.
 
 use std::fmt;

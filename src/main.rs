@@ -78,18 +78,34 @@ fn exit_code(well: anyhow::Result<bool>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => complain(&format!("{error:#}"), FAILED),
+        Err(error) => {
+            let code = if error.is::<Unusable>() { USAGE } else { FAILED };
+            complain(&format!("{error:#}"), code)
+        }
     }
 }
+
+/// A configuration or an environment that nothing can be done with: a template that does not compile, an
+/// address that is none.
+#[derive(Debug)]
+struct Unusable(anyhow::Error);
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}
 
 /// Whether all went well.
 async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<bool> {
     let out = &mut io::stdout();
-    let setup = |config| Setup::new(config, &environment, global.dry_run);
-    let look = |config| Setup::new(config, &environment, true);
+    let setup = |config| Setup::new(config, &environment, global.dry_run).map_err(Unusable);
+    let look = |config| Setup::new(config, &environment, true).map_err(Unusable);
     match command {
         Command::Run => {
-            let reload = || setup(load(global).map_err(anyhow::Error::msg)?);
+            let reload = || Ok(setup(load(global).map_err(anyhow::Error::msg)?)?);
             commands::run::run(setup(config)?, reload).await.map(|()| true)
         }
         Command::Once => commands::run::once(setup(config)?).await,

@@ -17,8 +17,8 @@ use tokio::{
 
 use crate::{
     apply::{Apply, Report},
-    config::{self, Config, RepoEntry},
-    github::{Entry, GitHub},
+    config::{self, Config},
+    github::GitHub,
     model::{
         Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
         is_ours_by_name,
@@ -314,8 +314,7 @@ impl Daemon {
         let repositories = match scope {
             Scope::NomadOnly => self.github_side.recall(),
             Scope::Everything => {
-                let entries: Vec<Entry> = self.config.repos.iter().map(entry).collect();
-                self.github_side.list(&self.github, &entries, &nomad, now, errors).await
+                self.github_side.list(&self.github, &self.config.repos, &nomad, now, errors).await
             }
         };
         let registrations = self.github_side.registrations();
@@ -400,14 +399,6 @@ fn holder() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok());
     format!("{} pid {}", host.as_deref().map_or("unknown host", str::trim), std::process::id())
-}
-
-fn entry(entry: &RepoEntry) -> Entry {
-    match entry.clone() {
-        RepoEntry::All => Entry::All,
-        RepoEntry::Owner(owner) => Entry::Owner(owner),
-        RepoEntry::Repository { owner, name } => Entry::Repository { owner, name },
-    }
 }
 
 /// What a Hold is about and why, without the numbers that change in every pass.
