@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::select, strategy::ValueTree};
 
 use crate::{
     cases::{CASES, Case, NOW, ago, case, for_all, runner, secs, server_now, show},
-    facts::{Facts, Group, job_holds, runner_holds, stops},
+    facts::{Facts, Group, job_holds, key, runner_holds, stops},
 };
 
 #[test]
@@ -237,7 +237,7 @@ fn patience(case: &Case) -> Option<Duration> {
 
 /// The runners that wait for room on the nodes, and how many jobs wait at a cap that another runner's end
 /// would relieve: of all repositories, by repository.
-fn waiting<'a>(case: &Case, facts: &Facts<'a>, plan: &Plan) -> (Vec<&'a Runner>, Vec<RepositoryId>) {
+fn waiting<'a>(case: &Case, facts: &Facts<'a>, plan: &Plan) -> (Vec<&'a Runner>, Vec<Group>) {
     let Some(patience) = patience(case) else { return (vec![], vec![]) };
     let unplaced = facts
         .runners()
@@ -254,7 +254,7 @@ fn waiting<'a>(case: &Case, facts: &Facts<'a>, plan: &Plan) -> (Vec<&'a Runner>,
             job_holds(plan, job.id)
                 .any(|reason| matches!(reason, HoldReason::Cap { cap: Cap::All | Cap::Repository, .. }))
         })
-        .map(|(view, _)| view.repository.id)
+        .map(|(view, job)| (view.repository.id, key(&job.labels)))
         .collect();
     (unplaced, held)
 }
@@ -285,8 +285,8 @@ fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits() {
                 prop_assert_eq!(runner.state, RunnerState::Pending);
                 let patience = patience(case).unwrap();
                 prop_assert!(age(server_now(), runner.submitted_at) >= patience, "{}", stop.name);
-                let own = facts.view(runner).unwrap().repository.id;
-                prop_assert!(held.iter().any(|id| *id != own), "{} yields to nobody", stop.name);
+                let own = facts.group(runner).unwrap();
+                prop_assert!(held.iter().any(|group| *group != own), "{} yields to nobody", stop.name);
             }
         }
         let leaving = facts.runners().filter(|runner| runner.state == RunnerState::Stopping).count()
@@ -316,7 +316,7 @@ fn the_idle_do_not_stay_while_something_waits_for_room() {
         prop_assert!(leaving || unplaced.is_empty() || !idle(None), "{} waits", unplaced[0].name);
         // A start held at its group's cap as well would not be helped.
         if case.policy.max_runners_per_group.is_none() {
-            for id in held {
+            for (id, _) in held {
                 prop_assert!(leaving || !idle(Some(id)), "a job of {id} waits");
             }
         }
@@ -326,7 +326,7 @@ fn the_idle_do_not_stay_while_something_waits_for_room() {
 
 /// At the cap on all runners, what has not been placed for long does not keep its place.
 #[test]
-fn the_unplaced_yield_to_another_repositorys_start() {
+fn the_unplaced_yield_to_another_groups_start() {
     for_all_crowded(|case, plan| {
         let facts = Facts::new(case);
         let patience = patience(case).unwrap();
@@ -345,7 +345,7 @@ fn the_unplaced_yield_to_another_repositorys_start() {
                 && age(server_now(), runner.submitted_at) >= patience
                 && !facts.is_busy(runner);
             let Some(group) = facts.group(runner) else { continue };
-            let other = held.iter().any(|id| *id != group.0);
+            let other = held.iter().any(|other| *other != group);
             prop_assert!(!(unplaced && other) || started.contains(&group), "{} keeps its place", runner.name);
         }
         Ok(())
@@ -365,7 +365,7 @@ fn room_is_made_only_where_it_helps() {
             let (view, job) = facts.jobs[&id.parse::<u64>().unwrap()];
             prop_assert_eq!(view.repository.full_name(), name);
             let own = facts.view(facts.runner(&stop.name).unwrap()).unwrap().repository.id;
-            let group = (view.repository.id, crate::facts::key(&job.labels));
+            let group = (view.repository.id, key(&job.labels));
             let in_group = facts.live(|runner| facts.group(runner).as_ref() == Some(&group));
             let in_repository =
                 facts.live(|runner| facts.view(runner).is_some_and(|v| v.repository.id == group.0));

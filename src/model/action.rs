@@ -130,7 +130,7 @@ pub enum StopReason {
         /// The runner or the job that waits.
         waits: String,
     },
-    /// Unplaced for long at a cap, while another repository's job waits.
+    /// Unplaced for long at a cap, while another group's job waits.
     Yield {
         /// The job that waits.
         waits: String,

@@ -28,7 +28,7 @@ const UNPLACED_WAITS: Duration = LONGEST_WAIT;
 
 /// A start that a cap holds back, and that another runner's end would let happen.
 pub(super) struct Held {
-    pub repository: RepositoryId,
+    pub group: GroupKey,
     /// The GitHub job, for people.
     pub job: String,
     /// How long the job has been queued.
@@ -95,7 +95,7 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
                 turn.held += usize::from(!within);
                 *started_here += 1;
                 held.push(Held {
-                    repository: key.repository,
+                    group: key.clone(),
                     job: format!("{} job {}", turn.view.repository.full_name(), job.id),
                     age: job.created_at.map_or(Duration::ZERO, |at| age(turn.github_now, at)),
                     within,

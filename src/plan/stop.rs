@@ -113,7 +113,7 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
 }
 
 /// While something has waited long enough for room, the longest-idle runners that no job needs go, one for
-/// each waiting thing; at a cap, a runner unplaced for as long yields to another repository's start.
+/// each waiting thing; at a cap, a runner unplaced for as long yields to another group's start.
 pub(super) fn make_room(
     survey: &Survey,
     surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
@@ -133,17 +133,16 @@ pub(super) fn make_room(
         .copied()
         .filter(|runner| runner.state == RunnerState::Pending && patient(runner))
         .collect();
-    // What waits, whose place would help it (`None` where any would), and to whose start an unplaced runner
-    // of another repository yields.
     let exhausted = |runner: &Runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted);
-    let mut waiting: Vec<(String, Option<RepositoryId>, Option<RepositoryId>)> = unplaced
+    let mut waiting: Vec<Waiting> = unplaced
         .iter()
         .filter(|runner| exhausted(runner) && !is_surplus(runner))
-        .map(|runner| (runner.name.clone(), None, None))
+        .map(|runner| Waiting { who: runner.name.clone(), within: None, start_of: None })
         .collect();
-    waiting.extend(held.iter().filter(|held| held.age >= patience).map(|held| {
-        let own = Some(held.repository);
-        if held.within { (held.job.clone(), own, None) } else { (held.job.clone(), None, own) }
+    waiting.extend(held.iter().filter(|held| held.age >= patience).map(|held| Waiting {
+        who: held.job.clone(),
+        within: held.within.then_some(held.group.repository),
+        start_of: Some(&held.group),
     }));
     // A group never starts and stops in one plan.
     let starting: BTreeSet<GroupKey> = draft
@@ -179,21 +178,34 @@ pub(super) fn make_room(
         .collect();
     yielding.sort_by_key(|runner| (runner.submitted_at, runner.name.as_str()));
 
-    for (waits, within, start_of) in waiting.into_iter().skip(leaving) {
-        if let Some(at) = idle.iter().position(|(_, id)| within.is_none_or(|within| within == *id)) {
+    for Waiting { who, within, start_of } in waiting.into_iter().skip(leaving) {
+        let helps = |id: RepositoryId| within.is_none_or(|within| within == id);
+        if let Some(at) = idle.iter().position(|(_, id)| helps(*id)) {
             let (runner, _) = idle.remove(at);
             // For whom room is made, it does not yield.
-            yielding.retain(|runner| runner.name != waits);
-            stop(survey, draft, runner, StopReason::MakeRoom { waits });
-        } else if let Some(repository) = start_of {
-            let other = |runner: &&Runner| survey.repository_id(runner) != Some(repository);
-            let may = |runner: &&Runner| other(runner) && survey.listed(runner, false).is_some();
-            if let Some(at) = yielding.iter().position(|runner| may(&runner)) {
+            yielding.retain(|runner| runner.name != who);
+            stop(survey, draft, runner, StopReason::MakeRoom { waits: who });
+        } else if let Some(start_of) = start_of {
+            let yields = |runner: &Runner| {
+                survey.group_of(runner).is_some_and(|group| group != *start_of && helps(group.repository))
+                    && survey.listed(runner, false).is_some()
+            };
+            if let Some(at) = yielding.iter().position(|runner| yields(runner)) {
                 let runner = yielding.remove(at);
-                stop(survey, draft, runner, StopReason::Yield { waits });
+                stop(survey, draft, runner, StopReason::Yield { waits: who });
             }
         }
     }
+}
+
+/// Something that waits for room.
+struct Waiting<'a> {
+    /// The runner or the job, for people.
+    who: String,
+    /// The repository that a place must come from; `None` where any would help.
+    within: Option<RepositoryId>,
+    /// The group whose start waits at a cap: unplaced runners of other groups yield to it.
+    start_of: Option<&'a GroupKey>,
 }
 
 /// Adds the Stop, unless the runner is nomadtools' own, is busy, is being stopped already, or a failure is
