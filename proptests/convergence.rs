@@ -98,9 +98,9 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
     let arrival = (0..3_usize, label, 0..900_u64, select(vec![1_u64, 20, 90, 300]));
     let cap = || proptest::option::weighted(0.5, 1..4_usize);
     let chances = if faulty {
-        (0..30_u64, 0..25_u64, 0..20_u64, 0..25_u64, 0..25_u64, 0..20_u64).boxed()
+        (0..30_u64, 0..25_u64, 0..20_u64, 0..25_u64, 0..25_u64, 0..20_u64, 0..4_u64).boxed()
     } else {
-        Just((0, 0, 0, 0, 0, 0)).boxed()
+        Just((0, 0, 0, 0, 0, 0, 0)).boxed()
     };
     (
         (1..4_usize, 1..5_usize, select(vec![0_u64, 10, 60]), select(vec![0_u64, 10, 40]), mode),
@@ -113,7 +113,7 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
     )
         .prop_map(|(world, chances, mut arrivals, caps, idle, purge, seed)| {
             let (repositories, capacity, pull, kill, mode) = world;
-            let (crashes, failures, lost_answers, unseen, incomplete, restarts) = chances;
+            let (crashes, failures, lost_answers, unseen, incomplete, restarts, forgets) = chances;
             arrivals.iter_mut().for_each(|arrival| arrival.0 %= repositories);
             arrivals.sort_by_key(|arrival| arrival.2);
             let settings = Settings {
@@ -127,6 +127,7 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
                 lost_answers,
                 unseen,
                 incomplete,
+                forgets,
             };
             Story { settings, arrivals, caps, idle, purge, restarts, seed }
         })
@@ -152,7 +153,12 @@ impl Story {
     /// By when everything that fits somewhere has run, even one after another: its time, an image's pull, the
     /// wait for a place that somebody idle or unplaced must first leave, and two passes to see each of it.
     fn deadline(&self) -> u64 {
-        let slow = if self.restarts + self.settings.failures + self.settings.crashes > 0 { 2400 } else { 0 };
+        let slow =
+            if self.restarts + self.settings.failures + self.settings.crashes + self.settings.forgets > 0 {
+                2400
+            } else {
+                0
+            };
         let each = |lasts: u64| lasts + self.settings.pull + self.settings.kill + 90 + 6 * LOOP;
         900 + self.arrivals.iter().map(|arrival| each(arrival.3) + slow).sum::<u64>() + 1200
     }
@@ -193,9 +199,9 @@ impl Story {
                     job.status = JobStatus::Completed;
                     job.ends = now;
                 }
-                let Settings { crashes, failures, lost_answers, unseen, incomplete, .. } =
+                let Settings { crashes, failures, lost_answers, unseen, incomplete, forgets, .. } =
                     &mut world.settings;
-                for chance in [crashes, failures, lost_answers, unseen, incomplete] {
+                for chance in [crashes, failures, lost_answers, unseen, incomplete, forgets] {
                     *chance = 0;
                 }
             }
@@ -254,10 +260,10 @@ fn all_converge(cases: u32, faulty: bool) {
 
 #[test]
 fn without_faults_all_is_served_within_the_caps_and_nothing_is_left_over() {
-    all_converge(60, false);
+    all_converge(250, false);
 }
 
 #[test]
 fn with_crashes_restarts_and_lost_answers_as_well() {
-    all_converge(60, true);
+    all_converge(250, true);
 }

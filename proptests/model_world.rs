@@ -58,6 +58,8 @@ pub struct Settings {
     pub unseen: u64,
     /// A listing lacks something, and says so.
     pub incomplete: u64,
+    /// GitHub forgets a registered runner, at each step.
+    pub forgets: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -153,6 +155,9 @@ impl World {
         self.run_tasks();
         self.place();
         self.give_out();
+        if self.random.percent(self.settings.forgets) {
+            self.forget_one();
+        }
     }
 
     fn finish_jobs(&mut self) {
@@ -269,6 +274,15 @@ impl World {
             job.status = JobStatus::InProgress;
             job.ends = now + job.lasts;
             job.runner = Some(runner);
+        }
+    }
+
+    /// A running runner drops out of GitHub's list.
+    fn forget_one(&mut self) {
+        let idle = self.registrations.iter().find(|(_, listed)| listed.online && listed.job.is_none());
+        if let Some(name) = idle.map(|(name, _)| name.clone()) {
+            self.say(format!("GitHub forgets {name}"));
+            self.registrations.remove(&name);
         }
     }
 
@@ -489,15 +503,6 @@ impl World {
 
     pub fn moment(&self) -> Moment {
         Duration::from_secs(self.now)
-    }
-
-    /// A running runner drops out of GitHub's list, as if GitHub had removed it.
-    pub fn unregister_one(&mut self) {
-        let idle = self.registrations.iter().find(|(_, listed)| listed.online && listed.job.is_none());
-        if let Some(name) = idle.map(|(name, _)| name.clone()) {
-            self.say(format!("GitHub forgets {name}"));
-            self.registrations.remove(&name);
-        }
     }
 }
 
