@@ -3,3 +3,4 @@
 
 pub mod nomad_agent;
 pub mod sim_nomad;
+pub mod site;

@@ -170,6 +170,12 @@ impl Agent {
         answer["SecretID"].as_str().unwrap().to_owned()
     }
 
+    /// What a path answers, as JSON.
+    pub async fn get(&self, path: &str) -> Value {
+        let request = self.authorized(Request::get(path));
+        self.client().send(request).await.unwrap().success().unwrap().json().unwrap()
+    }
+
     /// Makes a namespace.
     pub async fn create_namespace(&self, name: &str) {
         let request =

@@ -1,0 +1,16 @@
+//! The built program from outside: beside a simulated GitHub and a simulated Nomad on loopback, and beside a real
+//! Nomad agent where `nomad` is on PATH. The simulators' own truth says what became of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+#[path = "end_to_end/commands.rs"]
+mod commands;
+#[path = "end_to_end/faults.rs"]
+mod faults;
+#[path = "end_to_end/life.rs"]
+mod life;
+#[path = "end_to_end/real_nomad.rs"]
+mod real_nomad;
+#[path = "end_to_end/signals.rs"]
+mod signals;

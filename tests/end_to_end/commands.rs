@@ -1,0 +1,178 @@
+//! The commands for people: list, stop, purge, cache, render, demo.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use githubrunner::sim::github::Status;
+use serde_json::Value;
+
+use crate::common::site::{Site, until};
+
+/// A site with a busy runner and an idle one.
+async fn busy_and_idle() -> (Site, u64, u64) {
+    let site = Site::start().await;
+    let busy = site.queue(&["nomadtools"], 600_000);
+    let idle = site.queue(&["nomadtools", "idle"], 600_000);
+    // The second one's runner comes to be, and nothing for it to do.
+    site.world().options_mut().start_up = (Duration::from_secs(1), Duration::from_secs(1));
+    site.call(&["once"]).await.well();
+    let run = site.world().github.job(idle).unwrap().run;
+    {
+        let mut world = site.world();
+        let now = world.clock.now();
+        assert!(world.github.cancel_run(run, now));
+        world.touch();
+    }
+    site.in_progress(busy).await;
+    until(&site, "both runners are online", || {
+        site.world().github.runners().filter(|runner| runner.online).count() == 2
+    })
+    .await;
+    (site, busy, idle)
+}
+
+async fn listed(site: &Site) -> Vec<Value> {
+    serde_json::from_str(&site.call(&["list", "--json"]).await.well()).unwrap()
+}
+
+/// The name of the runner that was started for a job.
+async fn runner_for(site: &Site, job: u64) -> String {
+    let runners = listed(site).await;
+    let runner = runners.iter().find(|runner| runner["github_job"] == job).unwrap();
+    runner["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn list_shows_the_runners_to_people_and_to_programs() {
+    let (site, busy, _) = busy_and_idle().await;
+    until(&site, "Nomad has heard of both tasks", || {
+        site.world().nomad.allocations().filter(|allocation| allocation.client_status == "running").count()
+            == 2
+    })
+    .await;
+    let runners = listed(&site).await;
+    assert_eq!(runners.len(), 2);
+    let runner = runners.iter().find(|runner| runner["github_job"] == busy).unwrap();
+    assert_eq!(runner["repository"], "acme/app");
+    assert_eq!(runner["labels"], serde_json::json!(["nomadtools"]));
+    assert_eq!(runner["state"], "running");
+    assert_eq!(runner["node"], "node-1");
+
+    let table = site.call(&["list"]).await.well();
+    let mut lines = table.lines();
+    assert!(lines.next().unwrap().starts_with("ID "), "{table}");
+    assert!(
+        lines.any(|line| line.contains(runner["id"].as_str().unwrap()) && line.contains("running")),
+        "{table}"
+    );
+    // nomadtools' name for it.
+    assert_eq!(site.call(&["listrunners"]).await.well().lines().count(), 3);
+    assert!(site.writes().iter().all(|route| !route.starts_with("DELETE")));
+}
+
+#[tokio::test]
+async fn stop_asks_github_first() {
+    let (site, busy, idle) = busy_and_idle().await;
+    let name = runner_for(&site, busy).await;
+    let refused = site.call(&["stop", "-y", &name]).await;
+    assert_eq!(refused.code, 1, "{}{}", refused.out, refused.err);
+    assert!(refused.out.contains("running a job"), "{}", refused.out);
+    assert_eq!(site.status(busy), Status::InProgress);
+
+    let name = runner_for(&site, idle).await;
+    let out = site.call(&["stop", "-y", &name]).await.well();
+    assert!(out.contains(&name) && out.contains("done"), "{out}");
+    until(&site, "the idle one's process is gone", || site.world().live_runners().len() == 1).await;
+
+    let err = site.call(&["stop", "-y", "nonsense"]).await.failed(1);
+    assert!(err.contains("nonsense") && err.contains("githubrunner list"), "{err}");
+    assert!(site.world().violations().is_empty());
+}
+
+#[tokio::test]
+async fn purge_removes_the_dead_and_leaves_the_living() {
+    let (site, busy, idle) = busy_and_idle().await;
+    let name = runner_for(&site, idle).await;
+    site.call(&["stop", "-y", &name]).await.well();
+    until(&site, "the idle one's process is gone", || site.world().live_runners().len() == 1).await;
+    until(&site, "Nomad knows", || {
+        site.world().nomad.allocations().filter(|allocation| allocation.client_status == "running").count()
+            == 1
+    })
+    .await;
+    let out = site.call(&["purge", "--dead", "-y"]).await.well();
+    assert!(out.contains(&name), "{out}");
+    let busy = runner_for(&site, busy).await;
+    assert_eq!(site.nomad_jobs(), [busy.clone()]);
+    assert_eq!(site.secrets(), [format!("nomad/jobs/{busy}")]);
+
+    // Whoever is busy stays, and the exit code says so.
+    let refused = site.call(&["purge", "--all", "-y"]).await;
+    assert_eq!(refused.code, 1, "{}{}", refused.out, refused.err);
+    assert_eq!(site.nomad_jobs(), [busy]);
+    assert!(site.world().violations().is_empty());
+}
+
+#[tokio::test]
+async fn cache_shows_what_is_kept_of_githubs_answers() {
+    let site = Site::start().await;
+    site.queue(&["nomadtools"], 60_000);
+    site.call(&["once"]).await.well();
+    let table = site.call(&["cache"]).await.well();
+    let url =
+        table.lines().find_map(|line| line.split(' ').find(|word| word.contains("/actions/runs"))).unwrap();
+    let one = site.call(&["cache", url]).await.well();
+    serde_json::from_str::<Value>(one.lines().next().unwrap()).unwrap();
+    assert_eq!(site.call(&["showgithubcache"]).await.well(), table);
+}
+
+#[tokio::test]
+async fn render_needs_nobody_and_with_parse_nomad_alone() {
+    let (site, mut reserved) = Site::absent();
+    let hcl = site.call(&["render", "nomadtools mem=2000"]).await.well();
+    assert!(hcl.contains("memory") && hcl.contains("2000"), "{hcl}");
+    let err = site.call(&["render", "--parse", "nomadtools"]).await.failed(1);
+    assert!(err.contains(&site.nomad), "{err}");
+
+    reserved.nomad(&site);
+    let json = site.call(&["render", "--parse", "nomadtools mem=2000"]).await.well();
+    let job: Value = serde_json::from_str(&json).unwrap();
+    let job = job.get("Job").unwrap_or(&job);
+    assert_eq!(job["TaskGroups"][0]["Tasks"][0]["Resources"]["MemoryMB"], 2000, "{json}");
+    assert!(site.nomad_jobs().is_empty());
+}
+
+#[tokio::test]
+async fn bad_usage_and_bad_configurations_end_with_2() {
+    let site = Site::start().await;
+    let err = site.call_with("repos: [acme/app]\nlopo: 1\nloop: -3\n", &["once"]).await.failed(2);
+    assert!(err.contains("lopo") && err.contains("loop") && err.contains("line 2"), "{err}");
+    site.call(&["nonsense"]).await.failed(2);
+    assert_eq!(site.requests(githubrunner::sim::fault::Side::Nomad), 0);
+}
+
+#[tokio::test]
+async fn the_demo_serves_its_jobs_and_leaves_nothing() {
+    let site = Site::start().await;
+    let output = site.program().arg("demo").output().await.unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.contains("job queued") && out.contains("Nothing is left"), "{out}");
+    assert_eq!(site.requests(githubrunner::sim::fault::Side::Nomad), 0, "it has a Nomad of its own");
+}
+
+#[tokio::test]
+async fn the_demo_ends_within_a_second_when_it_is_interrupted() {
+    let site = Site::start().await;
+    let mut child = site.program().arg("demo").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines =
+        tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()));
+    let first = lines.next_line().await.unwrap();
+    assert!(first.is_some_and(|line| line.contains("queued")));
+    let id = child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let began = Instant::now();
+    let status = child.wait().await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}

@@ -1,0 +1,168 @@
+//! `run`, `once` and `plan` when nothing goes wrong.
+
+use githubrunner::sim::fault::Side;
+use githubrunner::sim::github::{JobSpec, Status};
+use githubrunner::sim::nomad;
+use std::time::Duration;
+
+use crate::common::site::{Site, until};
+
+#[tokio::test]
+async fn a_queued_job_is_served_and_everything_purged() {
+    let site = Site::start().await;
+    let job = site.queue(&["nomadtools"], 300);
+    let daemon = site.run(&site.config(""));
+    site.served(job).await;
+    until(&site, "nothing is left", || site.is_clean()).await;
+    let log = daemon.end().await;
+    assert!(site.world().violations().is_empty());
+    for word in ["start ", "mint ", "purge "] {
+        assert!(log.iter().any(|line| line.contains(word)), "{word:?} in {}", log.join("\n"));
+    }
+}
+
+#[tokio::test]
+async fn each_job_gets_one_runner_with_its_labels() {
+    let site = Site::start().await;
+    let labels: [&[&str]; 4] =
+        [&["nomadtools"], &["nomadtools mem=2000"], &["NomadTools"], &["nomadtools", "gpu"]];
+    let jobs = labels.map(|labels| site.queue(labels, 1500));
+    let daemon = site.run(&site.config("runson_match: \"(?i)nomadtools *(.*)\"\n"));
+    for job in jobs {
+        site.in_progress(job).await;
+    }
+    assert_eq!(site.nomad_jobs().len(), jobs.len());
+    for job in jobs {
+        site.served(job).await;
+    }
+    until(&site, "nothing is left", || site.is_clean()).await;
+    assert!(site.world().violations().is_empty());
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_wants_no_runner_of_ours_gets_none() {
+    let site = Site::start().await;
+    let other = site.queue(&["ubuntu-latest"], 100);
+    let ours = site.queue(&["nomadtools"], 100);
+    let daemon = site.run(&site.config(""));
+    site.served(ours).await;
+    until(&site, "nothing is left", || site.is_clean()).await;
+    assert_eq!(site.status(other), Status::Queued);
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn a_runner_waits_for_room_and_then_serves() {
+    let node = nomad::Node { memory_mb: 3000, ..nomad::Node::default() };
+    let site = Site::start_with(nomad::Options { nodes: vec![node], ..nomad::Options::default() }).await;
+    let jobs = [0, 1].map(|_| site.queue(&["nomadtools mem=2000"], 1500));
+    let daemon = site.run(&site.config(""));
+    until(&site, "one is in progress, two are in Nomad", || {
+        jobs.iter().any(|job| site.status(*job) == Status::InProgress) && site.nomad_jobs().len() == 2
+    })
+    .await;
+    // A runner without room costs no registration.
+    assert_eq!(site.world().github.runners().count(), 1);
+    daemon.says("memory").await;
+    for job in jobs {
+        site.served(job).await;
+    }
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn a_surplus_runner_goes_with_consent() {
+    let site = Site::start().await;
+    let job = site.queue(&["nomadtools"], 300);
+    let run = site.world().github.job(job).unwrap().run;
+    let daemon = site.run(&site.config("").replace("scheduler: {", "scheduler: {strict: true, "));
+    until(&site, "a runner is there", || !site.secrets().is_empty()).await;
+    {
+        let mut world = site.world();
+        let now = world.clock.now();
+        assert!(world.github.cancel_run(run, now));
+        world.touch();
+    }
+    until(&site, "nothing is left", || site.is_clean()).await;
+    assert!(site.world().violations().is_empty());
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn once_waits_until_its_runners_have_their_secrets() {
+    let site = Site::start().await;
+    let jobs = [0, 1, 2].map(|_| site.queue(&["nomadtools"], 60_000));
+    site.call(&["once"]).await.well();
+    // The program has ended: what is not there now would never come.
+    assert_eq!(site.nomad_jobs().len(), jobs.len());
+    assert_eq!(site.secrets().len(), jobs.len());
+    for job in jobs {
+        site.in_progress(job).await;
+    }
+    let log = site.call(&["once"]).await;
+    assert_eq!(log.code, 0);
+    assert_eq!(site.nomad_jobs().len(), jobs.len(), "a second time starts none:\n{}", log.err);
+}
+
+#[tokio::test]
+async fn plan_says_what_would_be_done_and_does_nothing() {
+    let site = Site::start().await;
+    site.queue(&["nomadtools"], 1000);
+    site.queue(&["nomadtools # cpu=1"], 1000);
+    let out = site.call(&["plan"]).await.well();
+    assert!(out.contains("start ") && out.contains("acme/app"), "{out}");
+    assert!(out.contains("hold ") && out.contains("labels"), "{out}");
+    assert_eq!(site.writes(), Vec::<String>::new());
+    assert!(!site.cache_file().exists());
+}
+
+#[tokio::test]
+async fn a_dry_run_says_the_same_and_does_nothing() {
+    let site = Site::start().await;
+    site.queue(&["nomadtools"], 1000);
+    let err = site.call(&["-n", "once"]).await;
+    assert_eq!(err.code, 0);
+    assert!(err.err.contains("start ") && err.err.contains("dry run"), "{}", err.err);
+
+    let daemon = site.run_with(&site.config(""), &["--dry-run"]);
+    daemon.says("dry run").await;
+    let passes = site.world().requests().of(Side::Nomad, "GET /v1/jobs");
+    until(&site, "two more passes", || site.world().requests().of(Side::Nomad, "GET /v1/jobs") >= passes + 2)
+        .await;
+    daemon.end().await;
+    assert_eq!(site.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_daemon_finds_its_runners_again_after_a_restart() {
+    let site = Site::start().await;
+    let job = site.queue(&["nomadtools"], 2500);
+    let daemon = site.run(&site.config(""));
+    site.in_progress(job).await;
+    daemon.end().await;
+    let daemon = site.run(&site.config(""));
+    site.served(job).await;
+    until(&site, "nothing is left", || site.is_clean()).await;
+    let world = site.world();
+    assert!(world.violations().is_empty());
+    assert_eq!(world.requests().of(Side::Nomad, "PUT /v1/jobs"), 1);
+    drop(world);
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_needs_another_comes_later_and_is_served_too() {
+    let site = Site::start().await;
+    let spec = || JobSpec::new(&["nomadtools"], Duration::from_millis(200));
+    let run = {
+        let mut world = site.world();
+        let after = JobSpec { needs: vec![0], ..spec() };
+        world.queue_run(site.repository, vec![spec(), after]).unwrap()
+    };
+    let daemon = site.run(&site.config(""));
+    until(&site, "the run is over", || site.world().github.run(run).unwrap().status == Status::Completed)
+        .await;
+    until(&site, "nothing is left", || site.is_clean()).await;
+    daemon.end().await;
+}

@@ -1,0 +1,83 @@
+//! The whole way on a real Nomad agent: only GitHub is simulated. The runners are real processes.
+
+use std::time::{Duration, Instant};
+
+use githubrunner::sim::github::Status;
+use serde_json::Value;
+
+use crate::common::nomad_agent::{Agent, AgentOptions};
+use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN, until};
+
+/// The `loop` of the configuration.
+const LOOP: Duration = Duration::from_secs(2);
+
+/// On an idle machine a job is taken within `loop` + 2 s; this is for a busy one.
+const TAKEN_WITHIN: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_lines_of_configuration_serve_a_job_on_a_real_agent() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    agent.create_namespace(NAMESPACE).await;
+    let mut site = Site::start().await;
+    site.nomad = agent.address.clone();
+    let runner = site.stand_in();
+    let config = format!(
+        "github: {{url: \"{}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [{REPOSITORY}]\nloop: {}\n\
+         template: builtin:raw_exec\ntemplate_settings: {{runner_directory: \"{}\"}}\n",
+        site.github,
+        site.cache_file().display(),
+        LOOP.as_secs(),
+        runner.display(),
+    );
+    assert_eq!(config.lines().count(), 5);
+    let daemon = site.run(&config);
+    daemon.says("watches").await;
+
+    let mut slowest = Duration::ZERO;
+    for labels in [&["nomadtools"][..], &["nomadtools mem=64"], &["nomadtools", "other"]] {
+        let queued = Instant::now();
+        let job = site.queue(labels, 500);
+        until(&site, "the job is taken", || site.status(job) >= Status::InProgress).await;
+        slowest = slowest.max(queued.elapsed());
+        site.served(job).await;
+    }
+    println!("with a loop of {LOOP:?} a job was taken {slowest:?} after it was queued, at most");
+    assert!(slowest < TAKEN_WITHIN, "{slowest:?}");
+
+    // Dead runners stay for ten minutes unless somebody purges them.
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let list = site.call_with(&config, &["list", "--json"]).await.well();
+        let runners: Vec<Value> = serde_json::from_str(&list).unwrap();
+        assert_eq!(runners.len(), 3, "{list}");
+        // The secret goes as soon as a runner is dead.
+        let paths = agent.get(&format!("/v1/vars?namespace={NAMESPACE}&prefix=nomad/jobs")).await;
+        if runners.iter().all(|runner| runner["state"] == "dead") && paths == serde_json::json!([]) {
+            assert!(runners.iter().all(|runner| runner["finish"] == "success"), "{list}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{list}\n{paths}\n{}", daemon.log().join("\n"));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    daemon.end().await;
+    site.call_with(&config, &["purge", "--dead", "-y"]).await.well();
+    assert_eq!(agent.get(&format!("/v1/jobs?namespace={NAMESPACE}")).await, serde_json::json!([]));
+    assert!(site.world().github.runners().next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_on_a_real_agent_leaves_nothing_there() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let site = Site::start().await;
+    let mut program = site.program();
+    program.env("NOMAD_ADDR", &agent.address).args(["demo", "--nomad"]);
+    let output = tokio::time::timeout(4 * WITHIN, program.output()).await.expect("it ends").unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.contains("Nothing is left: no job and no variable in Nomad"), "{out}");
+    for place in ["/v1/jobs?namespace=*", "/v1/vars?namespace=*"] {
+        assert_eq!(agent.get(place).await, serde_json::json!([]), "{place}");
+    }
+    let namespaces = agent.get("/v1/namespaces").await;
+    assert_eq!(namespaces.as_array().unwrap().len(), 1, "the demo's own namespace is gone: {namespaces}");
+}

@@ -1,0 +1,95 @@
+//! Signals: the end within a second whatever is under way, and the configuration read again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use githubrunner::sim::fault::{Side, Verdict};
+use githubrunner::sim::github::Status;
+
+use crate::common::site::{Site, until};
+
+#[tokio::test]
+async fn it_ends_within_a_second_while_it_waits() {
+    let site = Site::start().await;
+    for signal in ["TERM", "INT"] {
+        let daemon = site.run(&site.config("").replace("loop: 1", "loop: 3600"));
+        let before = site.requests(Side::GitHub);
+        until(&site, "a pass was made", || site.requests(Side::GitHub) > before + 1).await;
+        daemon.end_by(signal).await;
+    }
+}
+
+#[tokio::test]
+async fn it_ends_within_a_second_in_the_middle_of_a_pass() {
+    for stalled in [Side::GitHub, Side::Nomad] {
+        let site = Site::start().await;
+        let reached = Arc::new(AtomicBool::new(false));
+        let reach = Arc::clone(&reached);
+        site.fault(move |side, _| {
+            if side != stalled {
+                return Verdict::Pass;
+            }
+            reach.store(true, Ordering::SeqCst);
+            Verdict::Stall
+        });
+        let daemon = site.run(&site.config(""));
+        until(&site, "an answer stalls", || reached.load(Ordering::SeqCst)).await;
+        daemon.end().await;
+    }
+}
+
+#[tokio::test]
+async fn it_ends_within_a_second_in_the_middle_of_a_registration_and_goes_on_later() {
+    let site = Site::start().await;
+    let job = site.queue(&["nomadtools"], 300);
+    let reached = Arc::new(AtomicBool::new(false));
+    let reach = Arc::clone(&reached);
+    site.fault(move |_, request| {
+        if !request.uri().path().ends_with("/generate-jitconfig") {
+            return Verdict::Pass;
+        }
+        reach.store(true, Ordering::SeqCst);
+        Verdict::Stall
+    });
+    let daemon = site.run(&site.config(""));
+    until(&site, "a registration stalls", || reached.load(Ordering::SeqCst)).await;
+    daemon.end().await;
+    assert_eq!(site.nomad_jobs().len(), 1);
+
+    site.no_fault();
+    let daemon = site.run(&site.config(""));
+    site.served(job).await;
+    until(&site, "nothing is left", || site.is_clean()).await;
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn sighup_passes_at_once_with_the_new_configuration() {
+    let site = Site::start().await;
+    let config = site.config("").replace("loop: 1", "loop: 3600");
+    let daemon = site.run(&config.replace("acme/app", "acme/nothing"));
+    daemon.says("acme/nothing").await;
+    let job = site.queue(&["nomadtools"], 300);
+    site.write_config(&config);
+    daemon.signal("HUP");
+    daemon.says("the configuration was read again").await;
+    site.served(job).await;
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn sighup_with_a_broken_configuration_keeps_the_old_one_and_says_why() {
+    let site = Site::start().await;
+    let daemon = site.run(&site.config("").replace("loop: 1", "loop: 3600"));
+    until(&site, "a pass was made", || site.requests(Side::GitHub) > 1).await;
+    let job = site.queue(&["nomadtools"], 300);
+    site.write_config("repos: [acme/app]\nlopo: 1\n");
+    daemon.signal("HUP");
+    daemon.says("the old configuration stays").await;
+    let said = daemon.lines_with("lopo");
+    assert!(!said.is_empty(), "{}", daemon.log().join("\n"));
+    // The old one passes at once all the same.
+    site.served(job).await;
+    assert_eq!(site.status(job), Status::Completed);
+    daemon.end().await;
+}
