@@ -48,7 +48,7 @@ impl Setup {
     pub fn new(config: Config, env: Environment, dry_run: bool) -> anyhow::Result<Self> {
         Ok(Setup {
             renderer: Renderer::new(&config)?,
-            github: github(&config)?,
+            github: github(&config, dry_run)?,
             nomad: nomad(&config, env, dry_run)?,
             config,
             dry_run,
@@ -80,7 +80,7 @@ impl Setup {
 }
 
 /// GitHub as the configuration has it.
-fn github(config: &Config) -> anyhow::Result<GitHub> {
+fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     let settings = &config.github;
     let api = api_url(&settings.url).map_err(|error| anyhow!("github.url: {error}"))?;
     let ca_files = settings.ca_file.iter().cloned().collect();
@@ -108,10 +108,9 @@ fn github(config: &Config) -> anyhow::Result<GitHub> {
         (None, None, Some(path)) => Auth::TokenFile(path.clone()),
         (None, None, None) => Auth::Token(Secret::new("")),
     };
-    let options = github::Options {
-        cache: github::CacheStore::File(settings.cachefile.clone()),
-        ..github::Options::new(api)
-    };
+    let file = settings.cachefile.clone();
+    let cache = if dry_run { github::CacheStore::ReadFile(file) } else { github::CacheStore::File(file) };
+    let options = github::Options { cache, ..github::Options::new(api) };
     Ok(GitHub::new(client, auth, options))
 }
 

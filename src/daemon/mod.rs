@@ -352,14 +352,16 @@ impl Daemon {
         }
         let mut said = BTreeSet::new();
         for error in &pass.errors {
-            if !self.said.contains(error) {
+            // The time that is left, say, is no news.
+            let key = error.replace(|c: char| c.is_ascii_digit(), "");
+            if !self.said.contains(&key) {
                 tracing::error!("{error}");
             }
-            said.insert(error.clone());
+            said.insert(key);
         }
         for hold in &pass.plan.holds {
-            // A pass without GitHub lists no repository; that is no news.
-            if scope == Scope::NomadOnly && matches!(hold.reason, HoldReason::NotListed { .. }) {
+            // An error says it already; and a pass without GitHub lists no repository.
+            if matches!(hold.reason, HoldReason::NotListed { .. }) {
                 continue;
             }
             let key = topic(hold);

@@ -59,8 +59,14 @@ impl GitHubSide {
         errors: &mut Vec<String>,
     ) -> BTreeMap<RepositoryId, RepositoryView> {
         let found = github.repositories(entries, false).await;
-        errors
-            .extend(found.failures.iter().map(|(entry, error)| format!("repositories of {entry}: {error}")));
+        // A limit concerns all of them: one line tells it.
+        let mut limited = None;
+        for (entry, error) in &found.failures {
+            match error {
+                Error::RateLimited { .. } => limited = Some(error.to_string()),
+                _ => errors.push(format!("repositories of {entry}: {error}")),
+            }
+        }
         let mut wanted: BTreeMap<RepositoryId, (Repository, bool)> =
             found.repositories.into_iter().map(|repository| (repository.id, (repository, true))).collect();
         for (id, repository) in with_runners(&nomad.runners) {
@@ -82,10 +88,12 @@ impl GitHubSide {
             match &listing {
                 // Said as a Hold.
                 Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error @ Error::RateLimited { .. }) => limited = Some(error.to_string()),
                 Err(error) => errors.push(format!("{}: {error}", repository.full_name())),
             }
             self.learn(repository, configured, unsure, listing, now);
         }
+        errors.extend(limited);
         self.known.iter().map(|(id, known)| (*id, known.view.clone())).collect()
     }
 

@@ -66,6 +66,8 @@ pub enum CacheStore {
     None,
     /// In a file.
     File(PathBuf),
+    /// In a file that is read only: for commands that change nothing.
+    ReadFile(PathBuf),
     /// In memory that outlives the adapter, in the file's form: for simulations, where nothing else may block.
     Memory(Arc<Mutex<Vec<u8>>>),
 }
@@ -80,7 +82,7 @@ impl CacheStore {
     pub fn len(&self) -> usize {
         match self {
             Self::Memory(bytes) => bytes.lock().unwrap_or_else(PoisonError::into_inner).len(),
-            Self::None | Self::File(_) => 0,
+            Self::None | Self::File(_) | Self::ReadFile(_) => 0,
         }
     }
 
@@ -92,7 +94,7 @@ impl CacheStore {
     fn read(&self) -> Result<Vec<CacheEntry>, String> {
         match self {
             Self::None => Ok(Vec::new()),
-            Self::File(path) => read_cache(path),
+            Self::File(path) | Self::ReadFile(path) => read_cache(path),
             Self::Memory(bytes) => match bytes.lock().unwrap_or_else(PoisonError::into_inner).as_slice() {
                 [] => Ok(Vec::new()),
                 text => parse_cache(text),
@@ -102,7 +104,7 @@ impl CacheStore {
 
     async fn write(&self, entries: Vec<CacheEntry>) -> Result<(), String> {
         match self {
-            Self::None => Ok(()),
+            Self::None | Self::ReadFile(_) => Ok(()),
             Self::File(path) => {
                 let path = path.clone();
                 let written = tokio::task::spawn_blocking(move || write_cache(&path, entries)).await;
@@ -210,7 +212,7 @@ impl Cache {
                     Err(_) => return,
                 }
             }
-            CacheStore::None => None,
+            CacheStore::None | CacheStore::ReadFile(_) => None,
         };
         let mut state = self.state();
         let entry = Entry {
@@ -247,7 +249,7 @@ impl Cache {
             let mut state = self.state();
             state.evict();
             state.pass += 1;
-            if matches!(self.store, CacheStore::None) || !state.changed {
+            if matches!(self.store, CacheStore::None | CacheStore::ReadFile(_)) || !state.changed {
                 return;
             }
             state.listed()

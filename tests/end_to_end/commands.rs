@@ -11,8 +11,8 @@ use crate::common::site::{Site, until};
 /// A site with a busy runner and an idle one.
 async fn busy_and_idle() -> (Site, u64, u64) {
     let site = Site::start().await;
-    let busy = site.queue(&["nomadtools"], 600_000);
-    let idle = site.queue(&["nomadtools", "idle"], 600_000);
+    let busy = site.queue(&["nomadtools busy"], 600_000);
+    let idle = site.queue(&["nomadtools idle"], 600_000);
     // The second one's runner comes to be, and nothing for it to do.
     site.world().options_mut().start_up = (Duration::from_secs(1), Duration::from_secs(1));
     site.call(&["once"]).await.well();
@@ -54,7 +54,7 @@ async fn list_shows_the_runners_to_people_and_to_programs() {
     assert_eq!(runners.len(), 2);
     let runner = runners.iter().find(|runner| runner["github_job"] == busy).unwrap();
     assert_eq!(runner["repository"], "acme/app");
-    assert_eq!(runner["labels"], serde_json::json!(["nomadtools"]));
+    assert_eq!(runner["labels"], serde_json::json!(["nomadtools busy"]));
     assert_eq!(runner["state"], "running");
     assert_eq!(runner["node"], "node-1");
 
@@ -146,7 +146,7 @@ async fn render_needs_nobody_and_with_parse_nomad_alone() {
 async fn bad_usage_and_bad_configurations_end_with_2() {
     let site = Site::start().await;
     let err = site.call_with("repos: [acme/app]\nlopo: 1\nloop: -3\n", &["once"]).await.failed(2);
-    assert!(err.contains("lopo") && err.contains("loop") && err.contains("line 2"), "{err}");
+    assert!(err.contains(":2:1: lopo") && err.contains(":3:7: loop"), "{err}");
     site.call(&["nonsense"]).await.failed(2);
     assert_eq!(site.requests(githubrunner::sim::fault::Side::Nomad), 0);
 }

@@ -24,8 +24,9 @@ async fn a_queued_job_is_served_and_everything_purged() {
 #[tokio::test]
 async fn each_job_gets_one_runner_with_its_labels() {
     let site = Site::start().await;
+    // No runner of theirs has all the labels of another job.
     let labels: [&[&str]; 4] =
-        [&["nomadtools"], &["nomadtools mem=2000"], &["NomadTools"], &["nomadtools", "gpu"]];
+        [&["nomadtools a"], &["nomadtools mem=2000"], &["NomadTools A"], &["nomadtools", "gpu"]];
     let jobs = labels.map(|labels| site.queue(labels, 1500));
     let daemon = site.run(&site.config("runson_match: \"(?i)nomadtools *(.*)\"\n"));
     for job in jobs {
