@@ -349,6 +349,11 @@ fn a_lock_expires_after_twice_its_ttl_and_is_free_after_its_delay() {
     let lock = json!({"Lock": {"ID": variable["Lock"]["ID"]}});
     assert_eq!(world.ask("PUT", "/v1/var/githubrunner/leader?lock-release", Some(lock)).0, 200);
     assert_eq!(acquire(&mut world, "c").0, 200);
+    // Never renewed: 2 x TTL and the delay, as measured on a real agent.
+    world.pass(20_999);
+    assert_eq!(acquire(&mut world, "d").0, 409);
+    world.pass(2);
+    assert_eq!(acquire(&mut world, "d").0, 200);
 }
 
 const PATIENT: &str = "disconnect {\n lost_after = \"24h\"\n replace = false\n }";
@@ -378,6 +383,22 @@ fn a_node_lost_and_back_with_lost_after() {
     let all = world.allocations("r-1");
     assert_eq!(all.len(), 2, "{all:?}");
     assert_eq!((all[0].0.as_str(), all[0].1.as_str()), ("lost", "stop"));
+}
+
+#[test]
+fn a_disconnected_runner_that_may_be_replaced_is_and_the_replacement_goes_when_it_is_back() {
+    let mut world = World::with_nodes(vec![Node::named("a"), Node::named("b")]);
+    running(&mut world, "r-1", 100, "disconnect {\n lost_after = \"24h\"\n }");
+    let node = world.nomad.allocations().next().unwrap().node.clone();
+    world.nomad.node_down(&node, world.now);
+    world.pass(1_000);
+    let statuses: Vec<_> = world.allocations("r-1").into_iter().map(|a| a.0).collect();
+    assert_eq!(statuses, ["unknown", "running"]);
+    world.nomad.node_up(&node, world.now);
+    world.pass(2_000);
+    let statuses: Vec<_> = world.allocations("r-1").into_iter().map(|a| (a.0, a.1)).collect();
+    let wanted = [("running", "run"), ("complete", "stop")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(statuses, wanted);
 }
 
 #[test]
@@ -635,4 +656,100 @@ fn a_run_is_decided_by_its_seed() {
     };
     assert_eq!(run(1, false), run(1, true));
     assert_ne!(run(1, false), run(2, false));
+}
+
+/// Whatever is done to a text or a job, the answer is one of the known statuses and nothing falls over.
+#[test]
+fn mangled_texts_and_jobs_are_answered() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut world = World::new(Options::default());
+    let text = runner("r-1", 100, PATIENT);
+    let pieces = [
+        "${",
+        "%{",
+        "}",
+        "\"",
+        "\\",
+        "\n",
+        "<<EOT\n",
+        "{",
+        "[",
+        "(",
+        "=",
+        ",",
+        "ä",
+        "\u{1F600}",
+        "#",
+        "/*",
+        "*",
+        ".",
+        "null",
+        "1e9",
+        ":",
+        "$",
+        "%",
+        "{{",
+        "for",
+        "\0",
+    ];
+    let mut refused = 0;
+    for _ in 0..500 {
+        let mut chars: Vec<char> = text.chars().collect();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..chars.len());
+            let length = rng.random_range(0..6).min(chars.len() - at);
+            let piece = pieces[rng.random_range(0..pieces.len())];
+            chars.splice(at..at + length, piece.chars());
+        }
+        let hcl: String = chars.into_iter().collect();
+        let (status, job) = world.ask("POST", "/v1/jobs/parse", Some(json!({"JobHCL": hcl})));
+        assert!(status == 200 || status == 400, "{hcl}: {status} {job}");
+        refused += u32::from(status == 400);
+        if status == 200 {
+            let (status, answer) = world.ask("PUT", "/v1/jobs", Some(json!({"Job": job})));
+            assert!(status == 200 || status == 400 || status == 500, "{job}: {status} {answer}");
+            world.pass(300);
+        }
+    }
+    assert!(refused > 60 && refused < 500, "{refused} of 500 were refused");
+    let (_, job) = world.ask("POST", "/v1/jobs/parse", Some(json!({"JobHCL": text})));
+    for value in [
+        json!(null),
+        json!(5),
+        json!(-1),
+        json!("x"),
+        json!([]),
+        json!([null]),
+        json!([5]),
+        json!({}),
+        json!({"x": 5}),
+    ] {
+        for pointer in [
+            "",
+            "/ID",
+            "/Meta",
+            "/TaskGroups",
+            "/TaskGroups/0",
+            "/TaskGroups/0/Count",
+            "/TaskGroups/0/Tasks",
+            "/TaskGroups/0/Tasks/0",
+            "/TaskGroups/0/Tasks/0/Resources",
+            "/TaskGroups/0/Tasks/0/Templates/0",
+            "/TaskGroups/0/Tasks/0/Config",
+            "/TaskGroups/0/Disconnect",
+            "/Constraints",
+        ] {
+            let mut mangled = job.clone();
+            *mangled.pointer_mut(pointer).unwrap() = value.clone();
+            for (method, path) in
+                [("PUT", "/v1/jobs"), ("PUT", "/v1/validate/job"), ("PUT", "/v1/job/r-1/plan")]
+            {
+                let (status, answer) = world.ask(method, path, Some(json!({"Job": mangled})));
+                assert!([200, 400, 500].contains(&status), "{pointer} {value}: {status} {answer}");
+            }
+            world.pass(100);
+        }
+    }
 }

@@ -274,7 +274,7 @@ pub struct LiveTask {
 }
 
 /// An ACL token.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Token {
     /// What a request carries in `X-Nomad-Token`.
     pub secret: String,
@@ -282,6 +282,13 @@ pub struct Token {
     pub name: String,
     /// What it may do.
     pub kind: TokenKind,
+}
+
+impl std::fmt::Debug for Token {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 /// The kinds of token.
