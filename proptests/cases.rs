@@ -214,7 +214,8 @@ fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         1 => Just(Registration::AccessToken)
     ];
     let age = || select(AGES.to_vec());
-    let times = (age(), select(vec![0, 1, 60]), select(vec![0, 1, 60]), age());
+    let lately = prop_oneof![3 => select(AGES[..12].to_vec()), 2 => age()];
+    let times = (age(), select(vec![0, 1, 60]), select(vec![0, 1, 60]), lately);
     let finish = prop_oneof![
         Just(Finish::Success),
         Just(Finish::Stopped),
