@@ -6,11 +6,15 @@ mod common;
 
 #[path = "end_to_end/commands.rs"]
 mod commands;
+#[path = "end_to_end/crashes.rs"]
+mod crashes;
 #[path = "end_to_end/faults.rs"]
 mod faults;
 #[path = "end_to_end/life.rs"]
 mod life;
 #[path = "end_to_end/real_nomad.rs"]
 mod real_nomad;
+#[path = "end_to_end/replicas.rs"]
+mod replicas;
 #[path = "end_to_end/signals.rs"]
 mod signals;

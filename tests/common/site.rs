@@ -206,11 +206,12 @@ impl Site {
         self.directory.path().join("cache.json")
     }
 
-    /// Writes the configuration's file.
+    /// Writes the configuration's file, in one step: a daemon may be reading it.
     pub fn write_config(&self, text: &str) -> PathBuf {
         let path = self.directory.path().join("config.yml");
-        let mut file = std::fs::File::create(&path).unwrap();
+        let mut file = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
         file.write_all(text.as_bytes()).unwrap();
+        file.persist(&path).unwrap();
         path
     }
 
