@@ -6,6 +6,7 @@
 //! listener or on an in-memory stream, [`fault`] decides which requests go wrong, and [`clock`] is the
 //! only source of time. [`stand_in`] is a runner process for a real Nomad.
 
+pub mod chaos;
 pub mod clock;
 pub mod fault;
 pub mod github;

@@ -1,0 +1,444 @@
+//! What goes wrong with single exchanges.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Method, Request, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
+
+use super::Budget;
+use super::lies::{self, Past};
+use crate::sim::fault::{Fault, Side, Verdict};
+
+/// A way in which an exchange goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// Nobody is there: connections are refused, and those that exist are cut.
+    Refused,
+    /// The connection is cut before the request takes effect.
+    Reset,
+    /// The request takes effect, and the connection is cut before the answer.
+    LostAnswer,
+    /// No answer, and no effect.
+    Stall,
+    /// The request takes effect, and no answer comes.
+    LateStall,
+    /// 500, 502, 503 or 504 without an effect.
+    Error,
+    /// The same, but the request took effect.
+    LateError,
+    /// The body ends early.
+    Truncated,
+    /// The body is damaged.
+    Garbled,
+    /// 200 with a page for people, as a captive portal has it.
+    ContentType,
+    /// All is well, up to 15 seconds later.
+    Slow,
+    /// 403 or 429, nothing remains until the reset.
+    PrimaryLimit,
+    /// 403 or 429 with `retry-after`.
+    SecondaryLimit,
+    /// 403 that speaks of a secondary limit and names no time.
+    SilentLimit,
+    /// 429 without a word.
+    TooMany,
+    /// Pages of a few entries, which shift or repeat while they are read.
+    Pages,
+    /// A `total_count` that is off.
+    Totals,
+    /// Listings show how things were a while ago.
+    Lag,
+    /// 409 to a registration of a runner that does not exist.
+    JitConflict,
+    /// 422 to a registration of a runner.
+    JitInvalid,
+    /// The registration succeeds, and the answer is an error.
+    JitLateError,
+    /// 500 `No cluster leader`.
+    NoLeader,
+}
+
+impl Trouble {
+    /// All of them.
+    pub const ALL: [Trouble; 22] = [
+        Trouble::Refused,
+        Trouble::Reset,
+        Trouble::LostAnswer,
+        Trouble::Stall,
+        Trouble::LateStall,
+        Trouble::Error,
+        Trouble::LateError,
+        Trouble::Truncated,
+        Trouble::Garbled,
+        Trouble::ContentType,
+        Trouble::Slow,
+        Trouble::PrimaryLimit,
+        Trouble::SecondaryLimit,
+        Trouble::SilentLimit,
+        Trouble::TooMany,
+        Trouble::Pages,
+        Trouble::Totals,
+        Trouble::Lag,
+        Trouble::JitConflict,
+        Trouble::JitInvalid,
+        Trouble::JitLateError,
+        Trouble::NoLeader,
+    ];
+
+    /// Where it happens; `None`: on either side.
+    pub fn side(self) -> Option<Side> {
+        use Trouble::*;
+        match self {
+            PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
+            | JitInvalid | JitLateError => Some(Side::GitHub),
+            NoLeader => Some(Side::Nomad),
+            _ => None,
+        }
+    }
+}
+
+/// A time in which one thing goes wrong now and then.
+#[derive(Clone, Debug)]
+pub struct Episode {
+    /// What.
+    pub trouble: Trouble,
+    /// With whom.
+    pub side: Side,
+    /// From when, in true time.
+    pub from: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// How often: 0 never, 1 always.
+    pub chance: f64,
+}
+
+/// At which request that changes something a daemon dies; shared with whoever lets it die.
+#[derive(Clone, Debug, Default)]
+pub struct Death(Arc<DeathInner>);
+
+#[derive(Debug, Default)]
+struct DeathInner {
+    state: Mutex<Dying>,
+    now: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Dying {
+    #[default]
+    Never,
+    After {
+        writes: usize,
+        with_effect: bool,
+    },
+    Now,
+}
+
+impl Death {
+    /// It dies after so many requests that change something, at the next one, which takes effect or not.
+    pub fn after(&self, writes: usize, with_effect: bool) {
+        self.set(Dying::After { writes, with_effect });
+    }
+
+    /// It does not die.
+    pub fn never(&self) {
+        self.set(Dying::Never);
+    }
+
+    /// Until it is time.
+    pub async fn comes(&self) {
+        self.0.now.notified().await;
+    }
+
+    fn get(&self) -> Dying {
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, dying: Dying) {
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = dying;
+    }
+
+    /// Whether it dies at this request, before or after its effect.
+    fn at(&self, request: &Request<Bytes>, effect: bool) -> bool {
+        if request.method() == Method::GET {
+            return false;
+        }
+        match self.get() {
+            Dying::After { writes: 0, with_effect } if with_effect == effect => {
+                self.set(Dying::Now);
+                self.0.now.notify_one();
+                true
+            }
+            Dying::After { writes, with_effect } if writes > 0 && effect => {
+                self.set(Dying::After { writes: writes - 1, with_effect });
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+/// All that goes wrong with exchanges in a run.
+pub struct Faults {
+    episodes: Vec<Episode>,
+    rng: StdRng,
+    budget: Budget,
+    past: Past,
+    skew: (SignedDuration, SignedDuration),
+    note: Option<String>,
+    death: Death,
+}
+
+impl Faults {
+    /// Faults in these episodes. `skew` is how far GitHub's and Nomad's clocks are ahead.
+    pub fn new(
+        seed: u64,
+        episodes: Vec<Episode>,
+        budget: Budget,
+        skew: (SignedDuration, SignedDuration),
+    ) -> Faults {
+        let lag = episodes.iter().any(|episode| episode.trouble == Trouble::Lag);
+        Faults {
+            episodes,
+            rng: StdRng::seed_from_u64(seed ^ 0x6661_756c_7473),
+            budget,
+            past: Past::new(lag),
+            skew,
+            note: None,
+            death: Death::default(),
+        }
+    }
+
+    /// Decides at which request the daemon dies.
+    pub fn death(&self) -> Death {
+        self.death.clone()
+    }
+
+    /// The troubles that hit a side now, each with its chance rolled.
+    fn hit(&mut self, side: Side, now: Timestamp, which: &[Trouble]) -> Option<Trouble> {
+        for episode in &self.episodes {
+            let fits = episode.side == side
+                && episode.from <= now
+                && now < episode.until
+                && which.contains(&episode.trouble);
+            if fits && self.rng.random_bool(episode.chance) && self.budget.take() {
+                return Some(episode.trouble);
+            }
+        }
+        None
+    }
+
+    fn is_on(&self, side: Side, now: Timestamp, trouble: Trouble) -> bool {
+        self.episodes.iter().any(|episode| {
+            episode.trouble == trouble && episode.side == side && episode.from <= now && now < episode.until
+        })
+    }
+
+    fn say(&mut self, what: impl Into<String>) {
+        self.note = Some(what.into());
+    }
+
+    fn error(&mut self, side: Side) -> Verdict {
+        let status = [500, 502, 503, 504][self.rng.random_range(0..4)];
+        self.say(format!("answers {status}"));
+        let text = match (side, status) {
+            (Side::Nomad, 500) => "rpc error: EOF",
+            (Side::GitHub, 500) => r#"{"message": "Server Error"}"#,
+            (Side::GitHub, 502) => {
+                r#"{"message": "Server Error", "documentation_url": "https://docs.github.com"}"#
+            }
+            _ => "<html><body><h1>Bad Gateway</h1></body></html>",
+        };
+        Verdict::status(status, text)
+    }
+
+    fn limit(&mut self, trouble: Trouble, now: Timestamp) -> Verdict {
+        let status = if trouble == Trouble::TooMany || self.rng.random_bool(0.5) { 429 } else { 403 };
+        let status = if trouble == Trouble::SilentLimit { 403 } else { status };
+        let wait = self.rng.random_range(1..=120i64);
+        let message = match trouble {
+            Trouble::PrimaryLimit => "API rate limit exceeded for user ID 1.",
+            Trouble::TooMany => "Too many requests",
+            _ => "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+        };
+        let mut response = Response::new(Bytes::from(format!(r#"{{"message": "{message}"}}"#)));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+        let mut set = |name: &'static str, value: String| {
+            if let Ok(value) = value.parse() {
+                response.headers_mut().insert(name, value);
+            }
+        };
+        match trouble {
+            Trouble::PrimaryLimit => {
+                set("x-ratelimit-limit", "5000".into());
+                set("x-ratelimit-remaining", "0".into());
+                set("x-ratelimit-resource", "core".into());
+                set("x-ratelimit-reset", (now.as_second() + self.skew.0.as_secs() + wait).to_string());
+            }
+            Trouble::SecondaryLimit => set("retry-after", wait.to_string()),
+            _ => {}
+        }
+        self.say(format!("answers {status}: {trouble:?}, {wait} s"));
+        Verdict::Answer(response)
+    }
+}
+
+/// Whether a request registers a runner.
+fn registers(request: &Request<Bytes>) -> bool {
+    request.method() == Method::POST
+        && (request.uri().path().ends_with("/generate-jitconfig")
+            || request.uri().path().ends_with("/registration-token"))
+}
+
+impl Fault for Faults {
+    fn refuses(&mut self, side: Side, now: Timestamp) -> bool {
+        self.is_on(side, now, Trouble::Refused) && self.hit(side, now, &[Trouble::Refused]).is_some()
+    }
+
+    fn alter(&mut self, side: Side, request: &mut Request<Bytes>, now: Timestamp) {
+        if self.is_on(side, now, Trouble::Pages) {
+            lies::shorten_pages(request, 2);
+        }
+    }
+
+    fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
+        if matches!(self.death.get(), Dying::Now) {
+            return Verdict::Stall;
+        }
+        if self.death.at(request, false) {
+            self.say("is the last of a daemon, without effect");
+            return Verdict::Stall;
+        }
+        use Trouble::*;
+        let which = [
+            Refused,
+            Reset,
+            Stall,
+            Error,
+            Slow,
+            PrimaryLimit,
+            SecondaryLimit,
+            SilentLimit,
+            TooMany,
+            NoLeader,
+        ];
+        let register = [JitConflict, JitInvalid];
+        let hit = match registers(request) {
+            true => self.hit(side, now, &register).or_else(|| self.hit(side, now, &which)),
+            false => self.hit(side, now, &which),
+        };
+        match hit {
+            None => Verdict::Pass,
+            Some(Refused | Reset) => {
+                self.say("is cut off before");
+                Verdict::Reset
+            }
+            Some(Stall) => {
+                self.say("stalls");
+                Verdict::Stall
+            }
+            Some(Slow) => {
+                let wait = Duration::from_millis(self.rng.random_range(100..15_000));
+                self.say(format!("takes {wait:?}"));
+                Verdict::Delay(wait)
+            }
+            Some(NoLeader) => {
+                self.say("has no leader");
+                Verdict::status(500, "No cluster leader")
+            }
+            Some(JitConflict) => {
+                self.say("answers 409");
+                Verdict::status(
+                    409,
+                    r#"{"message": "Already exists - A runner with the name *** already exists."}"#,
+                )
+            }
+            Some(JitInvalid) => {
+                self.say("answers 422");
+                Verdict::status(422, r#"{"message": "Validation Failed"}"#)
+            }
+            Some(Error) => self.error(side),
+            Some(trouble) => self.limit(trouble, now),
+        }
+    }
+
+    fn after(
+        &mut self,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &mut Response<Bytes>,
+        now: Timestamp,
+    ) -> Verdict {
+        use Trouble::*;
+        if self.death.at(request, true) {
+            self.say("is the last of a daemon, with effect");
+            return Verdict::Stall;
+        }
+        let shown = self.past.remember(side, request, response, now);
+        if shown && self.hit(side, now, &[Lag]).is_some() {
+            let longest = if side == Side::GitHub { 180_000 } else { 20_000 };
+            let lag = SignedDuration::from_millis(self.rng.random_range(1_000..longest));
+            if let Some(at) = self.past.show(side, request, response, now, lag) {
+                self.say(format!("shows how it was at {at}"));
+            }
+        }
+        let is_list = request.method() == Method::GET && response.status() == StatusCode::OK;
+        if is_list && self.is_on(side, now, Pages) && self.hit(side, now, &[Pages]).is_some() {
+            let at = self.rng.random::<u32>() as usize;
+            if let Some(what) = lies::shift_page(request, response, at) {
+                self.say(what);
+            }
+        }
+        if is_list && self.is_on(side, now, Totals) && self.hit(side, now, &[Totals]).is_some() {
+            let off = if self.rng.random_bool(0.5) { 1 } else { -1 };
+            if lies::change_total(response, off) {
+                self.say(format!("counts {off:+}"));
+            }
+        }
+        let which = [LostAnswer, LateStall, LateError, Truncated, Garbled, ContentType];
+        let hit = match registers(request) {
+            true => self.hit(side, now, &[JitLateError]).or_else(|| self.hit(side, now, &which)),
+            false => self.hit(side, now, &which),
+        };
+        match hit {
+            Some(LostAnswer) => {
+                self.say("is cut off after");
+                Verdict::Reset
+            }
+            Some(LateStall) => {
+                self.say("stalls after");
+                Verdict::Stall
+            }
+            Some(LateError | JitLateError) => {
+                let verdict = self.error(side);
+                self.say("answers an error all the same");
+                verdict
+            }
+            Some(Truncated) if !response.body().is_empty() => {
+                let bytes = self.rng.random_range(0..response.body().len());
+                self.say(format!("is truncated after {bytes} bytes"));
+                Verdict::Truncate(bytes)
+            }
+            Some(Garbled) if !response.body().is_empty() => {
+                let (kind, at) = (self.rng.random_range(0..4u8), self.rng.random::<u32>() as usize);
+                *response.body_mut() = lies::garble(response.body(), kind, at);
+                self.say("is garbled");
+                Verdict::Pass
+            }
+            Some(ContentType) => {
+                self.say("is a page for people");
+                lies::portal(response);
+                Verdict::Pass
+            }
+            _ => Verdict::Pass,
+        }
+    }
+
+    fn take_note(&mut self) -> Option<String> {
+        self.note.take()
+    }
+}

@@ -1,0 +1,415 @@
+//! What happens to the world behind everybody's back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
+use crate::sim::nomad::{Exit, StartFailure};
+use crate::sim::world::World;
+
+/// One thing that happens. Where it names nothing, `pick` decides among what is there then.
+#[derive(Clone, Debug)]
+pub enum Mishap {
+    /// A node loses its power.
+    NodeCrash {
+        /// Which.
+        pick: usize,
+    },
+    /// The servers no longer hear from a node; its processes go on.
+    NodeCut {
+        /// Which.
+        pick: usize,
+    },
+    /// All nodes are heard of again, and take new work.
+    NodesBack,
+    /// A node is drained.
+    Drain {
+        /// Which.
+        pick: usize,
+        /// How long runners may go on.
+        deadline: Duration,
+    },
+    /// The agent restarts and has forgotten everything.
+    RestartEmpty,
+    /// `nomad system gc`.
+    Collect,
+    /// Somebody purges a job of ours.
+    Purge {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody stops a job of ours.
+    Stop {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody deletes a variable of ours.
+    DeleteVariable {
+        /// Which.
+        pick: usize,
+    },
+    /// A runner is killed for memory.
+    OutOfMemory {
+        /// Which.
+        pick: usize,
+    },
+    /// A runner's process ends by itself, badly.
+    Crash {
+        /// Which.
+        pick: usize,
+        /// Its exit code.
+        code: i64,
+    },
+    /// From now on processes take so long to start.
+    SlowImages(Duration),
+    /// From now on no process can be started.
+    StartFailure,
+    /// Processes can be started again.
+    StartWorks,
+    /// The servers lose their leader …
+    LeaderLost,
+    /// … and have one again.
+    LeaderBack,
+    /// A repository gets another name.
+    Rename {
+        /// Which.
+        pick: usize,
+    },
+    /// A repository is archived, or no longer.
+    Archive {
+        /// Which.
+        pick: usize,
+        /// Archived.
+        yes: bool,
+    },
+    /// A repository is disabled by GitHub, or no longer.
+    Disable {
+        /// Which.
+        pick: usize,
+        /// Disabled.
+        yes: bool,
+    },
+    /// A repository is made private, and the token does not reach it; or it is shown again.
+    Hide {
+        /// Which.
+        pick: usize,
+        /// Hidden.
+        yes: bool,
+    },
+    /// A repository is deleted.
+    DeleteRepository {
+        /// Which.
+        pick: usize,
+    },
+    /// A completed run is run again.
+    Rerun {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody cancels a run.
+    Cancel {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody deletes a registration of ours.
+    DeleteRegistration {
+        /// Which.
+        pick: usize,
+    },
+    /// A runner that is not ours comes and takes a job.
+    ForeignRunner {
+        /// Where.
+        pick: usize,
+        /// With these labels.
+        labels: Vec<String>,
+    },
+    /// GitHub's token is refused, or taken again.
+    TokenRefused {
+        /// Refused.
+        yes: bool,
+    },
+}
+
+/// What mishaps need to know of the scenario.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The namespace of the runners' jobs.
+    pub namespace: String,
+    /// What the runners' jobs begin with, with the dash.
+    pub prefix: String,
+    /// Jobs, variables and registrations that begin so and are somebody else's.
+    pub foreign: BTreeSet<String>,
+    /// The daemon's token.
+    pub token: String,
+    /// Whose it is.
+    pub login: String,
+    /// The repositories' IDs.
+    pub repositories: Vec<u64>,
+}
+
+impl Place {
+    /// The token at GitHub, but for what it shall not reach.
+    pub fn token_without(&self, hidden: &BTreeSet<u64>) -> Token {
+        let scopes = ["repo", "admin:org"];
+        let reach = self.repositories.iter().copied().filter(|id| !hidden.contains(id)).collect();
+        match hidden.is_empty() {
+            true => Token::classic(&self.login, &scopes),
+            false => Token::classic(&self.login, &scopes).reaching(Reach::Only(reach)),
+        }
+    }
+
+    fn ours(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix) && !self.foreign.contains(name)
+    }
+}
+
+/// One of them.
+fn chosen<T: Clone>(all: &[T], pick: usize) -> Option<T> {
+    (!all.is_empty()).then(|| all[pick % all.len()].clone())
+}
+
+impl World {
+    /// Lets a mishap happen. What became of it, for the timeline; `None` if there was nothing it could happen to.
+    pub fn suffer(&mut self, mishap: &Mishap, place: &Place) -> Option<String> {
+        let now = self.clock.now();
+        self.advance(now);
+        let told = self.suffer_at(mishap, place, now);
+        if let Some(told) = &told {
+            self.note(now, format!("MISHAP {told}"));
+        }
+        self.touch();
+        told
+    }
+
+    fn suffer_at(&mut self, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+        let (at_github, at_nomad) = (self.github_time(now), self.nomad_time(now));
+        let repository = |pick: &usize| chosen(&place.repositories, *pick);
+        let nodes: Vec<String> = self.nomad.options().nodes.iter().map(|node| node.name.clone()).collect();
+        match mishap {
+            Mishap::NodeCrash { pick } => {
+                let node = chosen(&nodes, *pick)?;
+                self.nomad.node_crash(&node, at_nomad);
+                Some(format!("node {node} loses its power"))
+            }
+            Mishap::NodeCut { pick } => {
+                let node = chosen(&nodes, *pick)?;
+                self.nomad.node_down(&node, at_nomad);
+                Some(format!("node {node} is not heard of"))
+            }
+            Mishap::NodesBack => {
+                for node in &nodes {
+                    self.nomad.node_up(node, at_nomad);
+                    self.nomad.undrain(node, at_nomad);
+                }
+                Some("all nodes are back".into())
+            }
+            Mishap::Drain { pick, deadline } => {
+                let node = chosen(&nodes, *pick)?;
+                self.nomad.drain(&node, *deadline, at_nomad);
+                Some(format!("node {node} is drained within {deadline:?}"))
+            }
+            Mishap::RestartEmpty => {
+                self.nomad.restart_empty(at_nomad);
+                Some("the agent restarts and has forgotten everything".into())
+            }
+            Mishap::Collect => {
+                self.nomad.collect_garbage(at_nomad);
+                Some("nomad system gc".into())
+            }
+            Mishap::Purge { pick } | Mishap::Stop { pick } => {
+                let job = chosen(&self.our_jobs(place), *pick)?;
+                if matches!(mishap, Mishap::Purge { .. }) {
+                    self.nomad.purge_job(&place.namespace, &job, at_nomad);
+                    Some(format!("somebody purges {job}"))
+                } else {
+                    self.nomad.stop_job(&place.namespace, &job, at_nomad);
+                    Some(format!("somebody stops {job}"))
+                }
+            }
+            Mishap::DeleteVariable { pick } => {
+                let ours = self.nomad.variables().filter(|variable| {
+                    let name = variable.path.strip_prefix("nomad/jobs/");
+                    variable.namespace == place.namespace && name.is_some_and(|name| place.ours(name))
+                });
+                let path = chosen(&ours.map(|variable| variable.path.clone()).collect::<Vec<_>>(), *pick)?;
+                self.nomad.delete_variable(&place.namespace, &path, at_nomad);
+                Some(format!("somebody deletes the variable {path}"))
+            }
+            Mishap::OutOfMemory { pick } | Mishap::Crash { pick, .. } => {
+                let live: Vec<(String, String)> = self
+                    .live_runners()
+                    .into_iter()
+                    .filter(|runner| place.ours(&runner.nomad_job))
+                    .map(|runner| (runner.allocation, runner.nomad_job))
+                    .collect();
+                let (allocation, job) = chosen(&live, *pick)?;
+                let exit = match mishap {
+                    Mishap::Crash { code, .. } => Exit::code(*code),
+                    _ => Exit::oom(),
+                };
+                self.crash(&allocation, exit);
+                Some(format!("the process of {job} ends: {exit:?}"))
+            }
+            Mishap::SlowImages(delay) => {
+                self.nomad.set_start_delay("", *delay);
+                Some(format!("processes take {delay:?} to start"))
+            }
+            Mishap::StartFailure => {
+                let failure = StartFailure {
+                    kind: "Driver Failure".into(),
+                    message: "Failed to pull `image`: no space left on device".into(),
+                };
+                self.nomad.set_start_failure("", Some(failure));
+                Some("no process can be started".into())
+            }
+            Mishap::StartWorks => {
+                self.nomad.set_start_failure("", None);
+                Some("processes can be started again".into())
+            }
+            Mishap::LeaderLost => {
+                self.nomad.set_leader(false, at_nomad);
+                Some("the servers have no leader".into())
+            }
+            Mishap::LeaderBack => {
+                self.nomad.set_leader(true, at_nomad);
+                Some("the servers have a leader".into())
+            }
+            Mishap::Rename { pick } => {
+                let id = repository(pick)?;
+                let old = self.github.full_name(id)?;
+                let (owner, name) = old.split_once('/')?;
+                let new = format!("{owner}/{name}2");
+                self.github.rename_repository(id, &new);
+                Some(format!("{old} is now {new}"))
+            }
+            Mishap::Archive { pick, yes } => {
+                let id = repository(pick)?;
+                self.github.repository_mut(id)?.archived = *yes;
+                Some(format!("{}: archived: {yes}", self.github.full_name(id)?))
+            }
+            Mishap::Disable { pick, yes } => {
+                let id = repository(pick)?;
+                self.github.repository_mut(id)?.disabled = *yes;
+                Some(format!("{}: disabled: {yes}", self.github.full_name(id)?))
+            }
+            Mishap::Hide { pick, yes } => {
+                let id = repository(pick)?;
+                self.github.repository_mut(id)?.private = *yes;
+                let hidden = if *yes { BTreeSet::from([id]) } else { BTreeSet::new() };
+                self.github.add_token(&place.token, place.token_without(&hidden));
+                Some(format!("{}: private, out of reach: {yes}", self.github.full_name(id)?))
+            }
+            Mishap::DeleteRepository { pick } => {
+                let id = repository(pick)?;
+                let name = self.github.full_name(id)?;
+                self.github.delete_repository(id, at_github);
+                Some(format!("{name} is deleted"))
+            }
+            Mishap::Rerun { pick } => {
+                let over = self.github.runs().filter(|run| run.status == Status::Completed);
+                let run = chosen(&over.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
+                self.github.rerun(run, at_github);
+                Some(format!("run {run} is run again"))
+            }
+            Mishap::Cancel { pick } => {
+                let active = self.github.runs().filter(|run| run.status != Status::Completed);
+                let run = chosen(&active.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
+                self.github.cancel_run(run, at_github);
+                Some(format!("run {run} is cancelled"))
+            }
+            Mishap::DeleteRegistration { pick } => {
+                let ours = self.github.runners().filter(|runner| place.ours(&runner.name));
+                let runners: Vec<(u64, String)> =
+                    ours.map(|runner| (runner.id, runner.name.clone())).collect();
+                let (id, name) = chosen(&runners, *pick)?;
+                let gone = self.github.delete_runner(id, at_github);
+                Some(format!("somebody deletes the registration {name}: {gone}"))
+            }
+            Mishap::ForeignRunner { pick, labels } => {
+                let id = repository(pick)?;
+                let full_name = self.github.full_name(id)?;
+                let registration = Registration {
+                    token: place.token.clone(),
+                    url: format!("https://github.com/{full_name}"),
+                    name: format!("foreign-{}", self.github.runners().count()),
+                    labels: labels.clone(),
+                    default_labels: false,
+                    ephemeral: true,
+                    replace: false,
+                };
+                let runner = self.github.register(&registration, at_github).ok()?;
+                self.github.come_online(runner, at_github).ok()?;
+                Some(format!("the runner {} comes to {full_name}", registration.name))
+            }
+            Mishap::TokenRefused { yes } => {
+                match yes {
+                    true => self.github.revoke_token(&place.token),
+                    false => self.github.add_token(&place.token, place.token_without(&BTreeSet::new())),
+                }
+                Some(format!("the token is refused: {yes}"))
+            }
+        }
+    }
+
+    /// The jobs of ours, dead ones too.
+    pub fn our_jobs(&self, place: &Place) -> Vec<String> {
+        let ours = self.nomad.jobs().filter(|job| job.namespace == place.namespace && place.ours(&job.id));
+        ours.map(|job| job.id.clone()).collect()
+    }
+
+    /// All trouble is over: nodes and leader are back, processes start, runners of others leave, what can never be
+    /// served is cancelled.
+    pub fn calm_down(&mut self, place: &Place, start_delay: Duration) {
+        let now = self.clock.now();
+        self.suffer(&Mishap::NodesBack, place);
+        self.suffer(&Mishap::LeaderBack, place);
+        self.suffer(&Mishap::StartWorks, place);
+        self.suffer(&Mishap::SlowImages(start_delay), place);
+        self.suffer(&Mishap::TokenRefused { yes: false }, place);
+        let at_github = self.github_time(now);
+        for id in &place.repositories {
+            if let Some(repository) = self.github.repository_mut(*id) {
+                repository.private = false;
+                // GitHub lets nobody remove what a disabled one has.
+                repository.disabled = false;
+            }
+        }
+        let foreign: Vec<u64> = self
+            .github
+            .runners()
+            .filter(|runner| runner.name.starts_with("foreign-"))
+            .map(|runner| runner.id)
+            .collect();
+        for runner in foreign {
+            self.github.disconnect(runner, Leave::Graceful, at_github);
+            self.github.delete_runner(runner, at_github);
+        }
+        let hopeless: BTreeSet<u64> = self
+            .github
+            .jobs()
+            .filter(|job| job.status != Status::Completed && !self.can_be_served(job.repository, job.run))
+            .map(|job| job.run)
+            .collect();
+        for run in hopeless {
+            self.github.cancel_run(run, at_github);
+        }
+        self.touch();
+    }
+
+    /// Whether a repository takes jobs, and the run is no ghost.
+    fn can_be_served(&self, repository: u64, run: u64) -> bool {
+        let takes = self
+            .github
+            .repository(repository)
+            .is_some_and(|repository| !(repository.archived || repository.disabled || repository.deleted));
+        let ghost = |spec: &JobSpec| spec.ghost || (spec.held.is_some() && spec.held_for.is_none());
+        takes && self.github.run(run).is_some_and(|run| !run.plan.iter().any(ghost))
+    }
+
+    /// Where a runner registers, for looking it up.
+    pub fn scope_of(&self, repository: u64) -> Scope {
+        Scope::Repository(repository)
+    }
+}

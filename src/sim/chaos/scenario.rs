@@ -1,0 +1,485 @@
+//! What a seed decides: the world, who works in it, and what goes wrong.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::exchange::{Episode, Trouble};
+use super::mishap::Mishap;
+use crate::sim::fault::Side;
+use crate::sim::github::{self, Conclusion, JobSpec, Status};
+use crate::sim::nomad::{self, Delays, Node};
+use crate::sim::world;
+
+/// What can go wrong in a run: each by itself, several, or all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Woe {
+    /// Exchanges.
+    Exchange(Trouble),
+    /// Nodes lose their power.
+    NodesCrash,
+    /// Nodes are not heard of for a while.
+    NodesCut,
+    /// Nodes are drained.
+    Drains,
+    /// The agent restarts empty.
+    RestartsEmpty,
+    /// Dead jobs are collected, and jobs purged and stopped by somebody else.
+    Purges,
+    /// Variables are deleted by hand.
+    Variables,
+    /// Registrations are deleted by hand.
+    Registrations,
+    /// Runners are killed for memory, or crash.
+    Crashes,
+    /// Images pull for ten minutes.
+    SlowImages,
+    /// Processes cannot be started for a while.
+    StartFailures,
+    /// The servers lose their leader.
+    Leaderless,
+    /// Repositories are renamed, archived, disabled, deleted, made private.
+    Repositories,
+    /// Runs are run again and cancelled.
+    Runs,
+    /// Jobs queued for ever.
+    Ghosts,
+    /// Jobs that wait, are pending or requested at first.
+    HeldJobs,
+    /// Runners of others take jobs.
+    Foreigners,
+    /// The clocks are hours apart.
+    Clocks,
+    /// The token is refused for a while.
+    Token,
+    /// Runs' statuses lag behind their jobs'.
+    RunLag,
+    /// The daemon dies, at any await or at a request that changes something.
+    Deaths,
+    /// The daemon is told to read its configuration again.
+    Hangups,
+}
+
+impl Woe {
+    /// All of them.
+    pub fn all() -> Vec<Woe> {
+        let exchanges = Trouble::ALL.iter().map(|trouble| Woe::Exchange(*trouble));
+        exchanges
+            .chain([
+                Woe::NodesCrash,
+                Woe::NodesCut,
+                Woe::Drains,
+                Woe::RestartsEmpty,
+                Woe::Purges,
+                Woe::Variables,
+                Woe::Registrations,
+                Woe::Crashes,
+                Woe::SlowImages,
+                Woe::StartFailures,
+                Woe::Leaderless,
+                Woe::Repositories,
+                Woe::Runs,
+                Woe::Ghosts,
+                Woe::HeldJobs,
+                Woe::Foreigners,
+                Woe::Clocks,
+                Woe::Token,
+                Woe::RunLag,
+                Woe::Deaths,
+                Woe::Hangups,
+            ])
+            .collect()
+    }
+}
+
+/// How runners get their secret in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// JIT configurations.
+    Jit,
+    /// Registration tokens; the runners are ephemeral.
+    Token,
+}
+
+/// What the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `loop`.
+    pub loop_interval: Duration,
+    /// The three caps: all, per repository, per group.
+    pub caps: [Option<usize>; 3],
+    /// `runner_inactivity_timeout`.
+    pub inactivity: Duration,
+    /// `strict`.
+    pub strict: bool,
+    /// `purge_successfull_timeout`, `purge_failure_timeout`.
+    pub purge: [Duration; 2],
+    /// `pending_to_kill_listening`.
+    pub make_room: Option<Duration>,
+    /// `parallel`.
+    pub parallel: usize,
+    /// The registration.
+    pub mode: Mode,
+    /// The template is a job in JSON, which spares the parse; otherwise HCL.
+    pub json_template: bool,
+    /// ETags survive the daemon.
+    pub cache: bool,
+}
+
+/// When a daemon dies.
+#[derive(Clone, Copy, Debug)]
+pub enum DeathAt {
+    /// After so many wake-ups.
+    Poll(usize),
+    /// At the request that changes something after so many others.
+    Write {
+        /// So many are survived.
+        after: usize,
+        /// The last one takes effect.
+        with_effect: bool,
+    },
+}
+
+/// Something that happens at its time.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// A workflow run is queued in a repository, by its position.
+    Run(usize, Vec<JobSpec>),
+    /// A mishap.
+    Mishap(Mishap),
+    /// The daemon dies a while after; what it had on the wire is lost, or arrives; the next one starts later.
+    Death {
+        /// When exactly.
+        at: DeathAt,
+        /// The connections are cut with it.
+        cut: bool,
+        /// How long until the next one starts.
+        down: Duration,
+    },
+    /// SIGHUP.
+    Hangup,
+}
+
+/// All of a run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed it comes from.
+    pub seed: u64,
+    /// What goes wrong.
+    pub woes: Vec<Woe>,
+    /// True time at the start.
+    pub base: Timestamp,
+    /// `owner/name` of each repository.
+    pub repositories: Vec<String>,
+    /// GitHub's manner.
+    pub github: github::Options,
+    /// Nomad's manner.
+    pub nomad: nomad::Options,
+    /// The processes' manner.
+    pub world: world::Options,
+    /// When exchanges go wrong.
+    pub episodes: Vec<Episode>,
+    /// What happens, in order.
+    pub happenings: Vec<(Duration, Happening)>,
+    /// When all trouble is over.
+    pub over: Duration,
+    /// The daemon's configuration.
+    pub settings: Settings,
+}
+
+const LABELS: &[&[&str]] = &[
+    &["sim"],
+    &["sim", "linux"],
+    &["Linux", "SIM"],
+    &["sim", "big"],
+    &["sim mem=2000"],
+    &["self-hosted"],
+    &["sim", "bad label;"],
+];
+
+/// Whether jobs with these labels get a runner at all.
+pub fn is_servable(labels: &[String]) -> bool {
+    labels.iter().any(|label| label.to_lowercase().starts_with("sim"))
+        && labels.iter().all(|label| !label.contains(';'))
+}
+
+/// A random number of seconds between two, small ones more often.
+fn seconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {
+    let (from_log, to_log) = ((from.max(1) as f64).ln(), (to.max(1) as f64).ln());
+    let seconds = (from_log + (to_log - from_log) * rng.random::<f64>()).exp();
+    Duration::from_millis((seconds * 1000.0) as u64)
+}
+
+impl Scenario {
+    /// What this seed decides. A quarter of the seeds have no trouble, a quarter one woe each in turn, a quarter a few,
+    /// a quarter many.
+    pub fn of(seed: u64) -> Scenario {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x0073_6365_6e61);
+        let all = Woe::all();
+        let woes: Vec<Woe> = match seed % 4 {
+            0 => Vec::new(),
+            1 => vec![all[(seed / 4) as usize % all.len()]],
+            2 => (0..rng.random_range(2..=4)).map(|_| all[rng.random_range(0..all.len())]).collect(),
+            _ => all.iter().copied().filter(|_| rng.random_bool(0.35)).collect(),
+        };
+        Scenario::with(seed, woes)
+    }
+
+    /// The same with these woes.
+    pub fn with(seed: u64, woes: Vec<Woe>) -> Scenario {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x776f_6573);
+        let base = Timestamp::from_second(1_780_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
+        let repositories = ["acme/app", "acme/lib", "zoe/site"];
+        let repositories: Vec<String> =
+            repositories[..rng.random_range(1..=3)].iter().map(|name| (*name).to_string()).collect();
+        let settings = settings(&mut rng);
+        let over = Duration::from_secs(rng.random_range(120..=480));
+        let mut scenario = Scenario {
+            seed,
+            base,
+            github: github::Options { seed, lean: true, ..github::Options::default() },
+            nomad: cluster(&mut rng, seed),
+            world: world::Options { seed, ..world::Options::default() },
+            episodes: Vec::new(),
+            happenings: Vec::new(),
+            over,
+            repositories,
+            settings,
+            woes,
+        };
+        scenario.arrive(&mut rng);
+        for woe in BTreeSet::from_iter(scenario.woes.clone()) {
+            scenario.add(woe, &mut rng);
+        }
+        scenario.happenings.sort_by_key(|(at, _)| *at);
+        scenario
+    }
+
+    /// Whether nothing at all goes wrong.
+    pub fn is_calm(&self) -> bool {
+        self.woes.is_empty()
+    }
+
+    /// Whether something goes wrong.
+    pub fn has(&self, woe: Woe) -> bool {
+        self.woes.contains(&woe)
+    }
+
+    fn arrive(&mut self, rng: &mut StdRng) {
+        for _ in 0..rng.random_range(2..=6) {
+            let at = Duration::from_millis(rng.random_range(0..=self.over.as_millis() as u64 * 2 / 3));
+            let repository = rng.random_range(0..self.repositories.len());
+            let jobs = (0..rng.random_range(1..=3)).map(|index| self.job(index, rng)).collect();
+            self.happenings.push((at, Happening::Run(repository, jobs)));
+        }
+    }
+
+    fn job(&self, index: usize, rng: &mut StdRng) -> JobSpec {
+        // Most jobs are ours, some are not for us, few have labels that break the rules.
+        let labels = match rng.random_range(0..20) {
+            0 => LABELS[6],
+            1 => LABELS[5],
+            _ => LABELS[rng.random_range(0..5)],
+        };
+        let mut job = JobSpec::new(labels, seconds(rng, 3, 240));
+        if index > 0 && rng.random_bool(0.3) {
+            job.needs = vec![index - 1];
+        }
+        if rng.random_bool(0.1) {
+            job.conclusion = Conclusion::Failure;
+        }
+        if rng.random_bool(0.2) {
+            job.delay = seconds(rng, 1, 60);
+        }
+        if self.has(Woe::HeldJobs) && rng.random_bool(0.5) {
+            job.held = Some([Status::Waiting, Status::Pending, Status::Requested][rng.random_range(0..3)]);
+            job.held_for = Some(seconds(rng, 5, 300));
+        }
+        if self.has(Woe::Ghosts) && rng.random_bool(0.3) {
+            job.ghost = true;
+        }
+        job
+    }
+
+    /// Times within the trouble, one more or less than two of them.
+    fn times(&self, rng: &mut StdRng) -> Vec<Duration> {
+        let over = self.over.as_millis() as u64;
+        (0..rng.random_range(1..=3)).map(|_| Duration::from_millis(rng.random_range(0..over))).collect()
+    }
+
+    fn mishap(&mut self, at: Duration, mishap: Mishap) {
+        self.happenings.push((at, Happening::Mishap(mishap)));
+    }
+
+    fn add(&mut self, woe: Woe, rng: &mut StdRng) {
+        let pick = rng.random_range(0..64usize);
+        match woe {
+            Woe::Exchange(trouble) => self.trouble(trouble, rng),
+            Woe::Ghosts | Woe::HeldJobs => {}
+            Woe::Clocks => {
+                let mut hours = || SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
+                self.world.github_skew = hours();
+                self.world.nomad_skew = hours();
+            }
+            Woe::RunLag => self.github.run_lag = seconds(rng, 1, 60),
+            _ => {
+                for at in self.times(rng) {
+                    self.happens(woe, at, pick, rng);
+                }
+            }
+        }
+    }
+
+    fn happens(&mut self, woe: Woe, at: Duration, pick: usize, rng: &mut StdRng) {
+        let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
+        match woe {
+            Woe::NodesCrash => {
+                self.mishap(at, Mishap::NodeCrash { pick });
+                self.mishap(later(rng), Mishap::NodesBack);
+            }
+            Woe::NodesCut => {
+                self.mishap(at, Mishap::NodeCut { pick });
+                self.mishap(later(rng), Mishap::NodesBack);
+            }
+            Woe::Drains => {
+                self.mishap(at, Mishap::Drain { pick, deadline: seconds(rng, 1, 300) });
+                self.mishap(later(rng), Mishap::NodesBack);
+            }
+            Woe::RestartsEmpty => self.mishap(at, Mishap::RestartEmpty),
+            Woe::Purges => self.mishap(
+                at,
+                match rng.random_range(0..3) {
+                    0 => Mishap::Collect,
+                    1 => Mishap::Purge { pick },
+                    _ => Mishap::Stop { pick },
+                },
+            ),
+            Woe::Variables => self.mishap(at, Mishap::DeleteVariable { pick }),
+            Woe::Registrations => self.mishap(at, Mishap::DeleteRegistration { pick }),
+            Woe::Crashes => self.mishap(
+                at,
+                match rng.random_range(0..2) {
+                    0 => Mishap::OutOfMemory { pick },
+                    _ => Mishap::Crash { pick, code: rng.random_range(0..3) },
+                },
+            ),
+            Woe::SlowImages => {
+                self.mishap(at, Mishap::SlowImages(Duration::from_secs(rng.random_range(60..=600))));
+            }
+            Woe::StartFailures => {
+                self.mishap(at, Mishap::StartFailure);
+                self.mishap(later(rng), Mishap::StartWorks);
+            }
+            Woe::Leaderless => {
+                self.mishap(at, Mishap::LeaderLost);
+                self.mishap(later(rng), Mishap::LeaderBack);
+            }
+            Woe::Repositories => match rng.random_range(0..5) {
+                0 => self.mishap(at, Mishap::Rename { pick }),
+                1 => {
+                    self.mishap(at, Mishap::Archive { pick, yes: true });
+                    if rng.random_bool(0.5) {
+                        self.mishap(later(rng), Mishap::Archive { pick, yes: false });
+                    }
+                }
+                2 => {
+                    self.mishap(at, Mishap::Disable { pick, yes: true });
+                    if rng.random_bool(0.5) {
+                        self.mishap(later(rng), Mishap::Disable { pick, yes: false });
+                    }
+                }
+                3 => {
+                    self.mishap(at, Mishap::Hide { pick, yes: true });
+                    self.mishap(later(rng), Mishap::Hide { pick, yes: false });
+                }
+                _ => self.mishap(at, Mishap::DeleteRepository { pick }),
+            },
+            Woe::Runs => self.mishap(
+                at,
+                match rng.random_range(0..2) {
+                    0 => Mishap::Rerun { pick },
+                    _ => Mishap::Cancel { pick },
+                },
+            ),
+            Woe::Foreigners => {
+                let labels = ["sim", "linux", "big"].map(String::from).to_vec();
+                self.mishap(at, Mishap::ForeignRunner { pick, labels });
+            }
+            Woe::Token => {
+                self.mishap(at, Mishap::TokenRefused { yes: true });
+                self.mishap(later(rng), Mishap::TokenRefused { yes: false });
+            }
+            Woe::Deaths => {
+                let death = match rng.random_range(0..3) {
+                    0 => DeathAt::Poll(rng.random_range(0..400)),
+                    _ => DeathAt::Write { after: rng.random_range(0..6), with_effect: rng.random_bool(0.5) },
+                };
+                let (cut, down) = (rng.random_bool(0.5), seconds(rng, 1, 90));
+                self.happenings.push((at, Happening::Death { at: death, cut, down }));
+            }
+            Woe::Hangups => self.happenings.push((at, Happening::Hangup)),
+            Woe::Exchange(_) | Woe::Ghosts | Woe::HeldJobs | Woe::Clocks | Woe::RunLag => {}
+        }
+    }
+
+    /// One to three episodes, rare over a long time or dense over a short one.
+    fn trouble(&mut self, trouble: Trouble, rng: &mut StdRng) {
+        for _ in 0..rng.random_range(1..=3) {
+            let side = trouble.side().unwrap_or(match rng.random_bool(0.5) {
+                true => Side::GitHub,
+                false => Side::Nomad,
+            });
+            let over = self.over.as_millis() as u64;
+            let (from, length, chance) = match rng.random_range(0..3) {
+                0 => (0, over, rng.random_range(0.02..0.15)),
+                1 => {
+                    (rng.random_range(0..over), rng.random_range(1_000..240_000), rng.random_range(0.2..0.9))
+                }
+                _ => (rng.random_range(0..over), rng.random_range(1_000..120_000), 1.0),
+            };
+            // What costs a client its whole deadline each time is rarer.
+            let stalls = matches!(trouble, Trouble::Stall | Trouble::LateStall);
+            let chance = if stalls { f64::min(chance, 0.4) } else { chance };
+            let (from, length) = (Duration::from_millis(from), Duration::from_millis(length));
+            let until = (from + length).min(self.over);
+            self.episodes.push(Episode {
+                trouble,
+                side,
+                from: self.base.checked_add(from).unwrap_or(self.base),
+                until: self.base.checked_add(until).unwrap_or(self.base),
+                chance,
+            });
+        }
+    }
+}
+
+fn settings(rng: &mut StdRng) -> Settings {
+    let cap = |rng: &mut StdRng, of: usize| rng.random_bool(0.35).then(|| rng.random_range(1..=of));
+    Settings {
+        loop_interval: Duration::from_secs(rng.random_range(10..=60)),
+        caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
+        inactivity: seconds(rng, 20, 180),
+        strict: rng.random_bool(0.2),
+        purge: [seconds(rng, 1, 120), seconds(rng, 1, 240)],
+        make_room: rng.random_bool(0.6).then(|| seconds(rng, 30, 180)),
+        parallel: rng.random_range(1..=5),
+        mode: if rng.random_bool(0.2) { Mode::Token } else { Mode::Jit },
+        json_template: rng.random_bool(0.8),
+        cache: rng.random_bool(0.2),
+    }
+}
+
+/// One to three nodes, with room for one to a few runners each.
+fn cluster(rng: &mut StdRng, seed: u64) -> nomad::Options {
+    let nodes = (1..=rng.random_range(1..=3))
+        .map(|number| {
+            let runners = rng.random_range(1..=3u64);
+            Node { memory_mb: 2_100 + runners * 500, cpu: 4_000, ..Node::named(&format!("node-{number}")) }
+        })
+        .collect();
+    let delays = Delays { start: seconds(rng, 1, 20) / 10, ..Delays::default() };
+    nomad::Options { seed, nodes, delays, namespaces: vec!["runners".into()], ..nomad::Options::default() }
+}

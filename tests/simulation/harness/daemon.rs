@@ -1,0 +1,297 @@
+//! The real daemon, on in-memory connections to the simulated servers.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use githubrunner::config::Config;
+use githubrunner::daemon::{Daemon, Ended, Signals};
+use githubrunner::github::{self, Auth, CacheStore, GitHub};
+use githubrunner::http::{self, Client, Endpoint, Secret};
+use githubrunner::nomad::{self, Nomad, instance_id};
+use githubrunner::render::Renderer;
+use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings};
+use githubrunner::sim::fault::Side;
+use githubrunner::sim::serve::serve_connection;
+use githubrunner::sim::world::{Shared, lock};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+/// The long-lived token; it must be seen nowhere.
+pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
+/// Nomad's token; likewise.
+pub const NOMAD_TOKEN: &str = "5ec4e7aa-70ce-4e57-9a3b-0123456789ab";
+/// The namespace of the runners' jobs.
+pub const NAMESPACE: &str = "runners";
+/// `jobprefix`.
+pub const PREFIX: &str = "sim";
+/// The Meta key.
+pub const META: &str = "githubrunner";
+
+const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
+  type = "batch"
+  group "runner" {
+    task "runner" {
+      driver = "raw_exec"
+      config {
+        command = "run.sh"
+      }
+      env {
+        RUNNER_NAME = "{{ RUN.RUNNER_NAME }}"
+        REPO_URL = "{{ RUN.REPO_URL }}"
+        LABELS = "{{ RUN.LABELS }}"
+        EPHEMERAL = "1"
+        NO_DEFAULT_LABELS = "1"
+      }
+      {{ RUN.CREDENTIALS }}
+      resources {
+        cpu = 500
+        memory = {{ RUNSON.mem|default(500)|int }}
+      }
+    }
+  }
+}
+"#;
+
+const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner", "Tasks": [{
+"Name": "runner", "Driver": "raw_exec", "Config": {"command": "run.sh"},
+"Env": {"RUNNER_NAME": "{{ RUN.RUNNER_NAME }}", "REPO_URL": "{{ RUN.REPO_URL }}", "LABELS": "{{ RUN.LABELS }}",
+"EPHEMERAL": "1", "NO_DEFAULT_LABELS": "1"},
+"Templates": [{{ RUN.CREDENTIALS_JSON }}],
+"Resources": {"CPU": 500, "MemoryMB": {{ RUNSON.mem|default(500)|int }}}}]}]}}
+"#;
+
+thread_local! {
+    static CONFIGS: RefCell<BTreeMap<(bool, bool), Config>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// The configuration of a scenario.
+pub fn config(settings: &Settings, repositories: &[String]) -> Config {
+    let key = (settings.mode == Mode::Jit, settings.json_template);
+    let mut config = CONFIGS.with_borrow_mut(|configs| {
+        configs.entry(key).or_insert_with(|| load(settings.mode, settings.json_template)).clone()
+    });
+    config.repos = repositories
+        .iter()
+        .filter_map(|name| name.split_once('/'))
+        .map(|(owner, name)| githubrunner::config::RepoEntry::Repository {
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+        })
+        .collect();
+    config.loop_interval = settings.loop_interval;
+    config.parallel = settings.parallel;
+    let scheduler = &mut config.scheduler;
+    [scheduler.max_runners, scheduler.max_runners_per_repository, scheduler.max_runners_per_group] =
+        settings.caps;
+    scheduler.runner_inactivity_timeout = Some(settings.inactivity);
+    scheduler.strict = settings.strict;
+    scheduler.purge_successfull_timeout = Some(settings.purge[0]);
+    scheduler.purge_failure_timeout = Some(settings.purge[1]);
+    scheduler.pending_to_kill_listening = settings.make_room;
+    config
+}
+
+fn load(mode: Mode, json: bool) -> Config {
+    let registration = match mode {
+        Mode::Jit => "jit",
+        Mode::Token => "token",
+    };
+    let indented: String = if json { JSON } else { HCL }.lines().map(|line| format!("  {line}\n")).collect();
+    let yaml = format!(
+        "repos: [acme/app]\ngithub:\n  token: {GITHUB_TOKEN}\n  registration: {registration}\n\
+         runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
+         template: |\n{indented}"
+    );
+    Config::load(&yaml, &|_| None).unwrap_or_else(|errors| panic!("the configuration: {errors}"))
+}
+
+/// The server's ends of the connections that one daemon has made.
+#[derive(Clone, Default)]
+pub struct Connections(Arc<Mutex<Vec<AbortHandle>>>);
+
+impl Connections {
+    fn add(&self, handle: AbortHandle) {
+        let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.retain(|handle| !handle.is_finished());
+        handles.push(handle);
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        let handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.iter().filter(|handle| !handle.is_finished()).count()
+    }
+
+    /// Cuts all of them: what is on the wire is lost.
+    pub fn cut(&self) {
+        let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.drain(..).for_each(|handle| handle.abort());
+    }
+}
+
+fn endpoint(shared: &Shared, side: Side, name: &str, connections: &Connections) -> Endpoint {
+    let (shared, connections) = (Arc::clone(shared), connections.clone());
+    let connect = move || {
+        {
+            let mut world = lock(&shared);
+            let now = world.clock.now();
+            if world.fault.refuses(side, now) {
+                return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+            }
+        }
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let server = tokio::spawn(serve_connection(far, side, Arc::clone(&shared)));
+        connections.add(server.abort_handle());
+        Ok(near)
+    };
+    Endpoint::Memory { name: name.to_owned(), connect: Arc::new(connect) }
+}
+
+/// What a daemon is made of.
+pub struct Maker {
+    config: Config,
+    seed: u64,
+    shared: Shared,
+    cache: CacheStore,
+    made: u64,
+}
+
+impl Maker {
+    /// For a scenario.
+    pub fn new(scenario: &Scenario, shared: &Shared) -> Maker {
+        Maker {
+            config: config(&scenario.settings, &scenario.repositories),
+            seed: scenario.seed,
+            shared: Arc::clone(shared),
+            cache: if scenario.settings.cache { CacheStore::memory() } else { CacheStore::None },
+            made: 0,
+        }
+    }
+
+    /// How many bytes the cache holds.
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// A daemon with empty memory.
+    pub fn make(&mut self) -> Incarnation {
+        self.made += 1;
+        let connections = Connections::default();
+        let (parts, config) = (self.parts(&connections), self.config.clone());
+        let (shutdown, receiver) = watch::channel(false);
+        let hangup = Arc::new(Notify::new());
+        let mut signals = Signals { shutdown: receiver, hangup: Arc::clone(&hangup) };
+        let (again, reload) = (self.again(), connections.clone());
+        let life = async move {
+            let Parts { github, nomad, renderer } = parts;
+            let mut daemon = Daemon::new(config, github, nomad, renderer, false);
+            let mut again = again;
+            while daemon.run(&mut signals).await == Ended::Hangup {
+                again.made += 1;
+                let Parts { github, nomad, renderer } = again.parts(&reload);
+                daemon = daemon.reconfigured(again.config.clone(), github, nomad, renderer).await;
+            }
+        };
+        Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, shutdown }
+    }
+
+    fn again(&self) -> Maker {
+        Maker {
+            config: self.config.clone(),
+            seed: self.seed ^ self.made << 32,
+            shared: Arc::clone(&self.shared),
+            cache: self.cache.clone(),
+            made: 1000,
+        }
+    }
+
+    fn parts(&self, connections: &Connections) -> Parts {
+        let seed = self.seed ^ (self.made << 48);
+        let api = url::Url::parse("http://api.github.test").unwrap();
+        let endpoint_of = |side, name: &str| endpoint(&self.shared, side, name, connections);
+        let client = Client::new(
+            endpoint_of(Side::GitHub, "api.github.test"),
+            http::Options { deadline: std::time::Duration::from_secs(20), seed, ..http::Options::default() },
+        )
+        .unwrap();
+        let clock = {
+            let world = lock(&self.shared);
+            world.clock
+        };
+        let options = github::Options {
+            cache: self.cache.clone(),
+            clock: Arc::new(move || clock.now()),
+            ..github::Options::new(api)
+        };
+        let github = GitHub::new(client, Auth::Token(Secret::new(GITHUB_TOKEN)), options);
+        let options = nomad::Options {
+            token: Some(Secret::new(NOMAD_TOKEN)),
+            seed,
+            ..nomad::Options::new(endpoint_of(Side::Nomad, "nomad.test"), NAMESPACE, PREFIX, META)
+        };
+        let nomad = Nomad::new(options, instance_id(&mut StdRng::seed_from_u64(seed))).unwrap();
+        let renderer = Renderer::new(&self.config).unwrap_or_else(|error| panic!("{error}"));
+        Parts { github, nomad, renderer }
+    }
+}
+
+struct Parts {
+    github: GitHub,
+    nomad: Nomad,
+    renderer: Renderer,
+}
+
+/// One daemon from its start to its death.
+pub struct Incarnation {
+    life: Pin<Box<dyn Future<Output = ()>>>,
+    dies_after: Option<usize>,
+    /// What it is connected to.
+    pub connections: Connections,
+    /// SIGHUP.
+    pub hangup: Arc<Notify>,
+    /// SIGTERM.
+    pub shutdown: watch::Sender<bool>,
+}
+
+impl Incarnation {
+    /// It dies after so many wake-ups.
+    pub fn die_after(&mut self, polls: usize) {
+        self.dies_after = Some(polls);
+    }
+
+    /// It does not die.
+    pub fn never_die(&mut self) {
+        self.dies_after = None;
+    }
+
+    /// Whether it is going to die by itself.
+    pub fn is_doomed(&self) -> bool {
+        self.dies_after.is_some()
+    }
+}
+
+/// Ready when the time has come to drop it, or it has ended by itself.
+impl Future for Incarnation {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.life.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        match &mut self.dies_after {
+            Some(0) => Poll::Ready(()),
+            Some(left) => {
+                *left -= 1;
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Runs any number of seeds of the simulation on all cores: `scripts/simulate --seeds N [--seed FIRST]`.
+
+mod harness;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use githubrunner::sim::chaos::scenario::Scenario;
+
+use harness::run::{How, run};
+use harness::shrink::story;
+
+#[derive(Parser)]
+#[command(about = "Runs the deterministic simulation: a seed is a whole run; a failing one tells its story.")]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first one.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How many at once; the number of cores if not told.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Goes on after a failure.
+    #[arg(long)]
+    keep_going: bool,
+    /// Prints the timeline of the first seed and ends.
+    #[arg(long)]
+    show: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.show {
+        let scenario = Scenario::of(arguments.seed);
+        let outcome = run(&scenario, How { record: true, ..How::quietly() });
+        println!("{:?}\n{:?}", scenario.woes, scenario.settings);
+        outcome.timeline.iter().for_each(|line| println!("{line}"));
+        outcome.findings.iter().for_each(|finding| println!("FAILED {finding}"));
+        return if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let threads = arguments
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let (next, done, requests, failed) =
+        (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (stop, output) = (AtomicBool::new(false), Mutex::new(()));
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= arguments.seeds {
+                        return;
+                    }
+                    let scenario = Scenario::of(arguments.seed + number);
+                    let outcome = run(&scenario, How { listen: number % 16 == 0, ..How::quietly() });
+                    requests.fetch_add(outcome.requests, Ordering::Relaxed);
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    if !outcome.findings.is_empty() {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        let story = story(&scenario, &outcome);
+                        let _guard = output.lock();
+                        println!("{story}");
+                        if !arguments.keep_going {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    if done % 1000 == 0 {
+                        let _guard = output.lock();
+                        eprintln!(
+                            "{done} seeds, {:.0} a second",
+                            done as f64 / started.elapsed().as_secs_f64()
+                        );
+                    }
+                }
+            });
+        }
+    });
+    let (done, seconds) = (done.into_inner(), started.elapsed().as_secs_f64());
+    println!(
+        "{done} seeds from {} in {seconds:.1} s: {:.1} a second, {} requests; {} failed",
+        arguments.seed,
+        done as f64 / seconds,
+        requests.into_inner(),
+        failed.load(Ordering::Relaxed),
+    );
+    if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
