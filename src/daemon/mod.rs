@@ -3,6 +3,7 @@
 //! GitHub and Nomad are the only state. What this keeps between passes makes it faster or more patient,
 //! never wrong: killed at any await and started again, it converges.
 
+mod hints;
 mod leader;
 mod memory;
 mod observe;
@@ -44,6 +45,9 @@ const FOLLOW_UPS: [Duration; 7] = [
     Duration::from_secs(8),
     Duration::from_secs(15),
 ];
+
+/// Events come several at a time: so long after the first one is looked.
+const HINTS_TOGETHER: Duration = Duration::from_millis(200);
 
 /// Passes that ask GitHub are never closer together, whatever wakes them.
 const SHORTEST_LOOP: Duration = Duration::from_secs(1);
@@ -192,12 +196,14 @@ impl Daemon {
     pub async fn run(&mut self, signals: &mut Signals) -> Ended {
         let hangup = signals.hangup.clone();
         let mut leader = self.leader.take();
+        let (nomad, hint) = (self.nomad.clone(), Notify::new());
         let ended = tokio::select! {
             biased;
             _ = signals.shutdown.wait_for(|shutdown| *shutdown) => Ended::Shutdown,
             () = hangup.notified() => Ended::Hangup,
             never = stand(&mut leader) => never,
-            never = self.pass_for_ever() => never,
+            never = hints::follow(&nomad, &hint) => never,
+            never = self.pass_for_ever(&hint) => never,
         };
         if let (Ended::Shutdown, Some(leader)) = (ended, &mut leader) {
             leader.release().await;
@@ -206,26 +212,30 @@ impl Daemon {
         ended
     }
 
-    async fn pass_for_ever(&mut self) -> Ended {
+    /// Passes that ask GitHub begin every `loop`; between them Nomad alone is looked at: after a hint, and
+    /// while something waits for a place or a secret.
+    async fn pass_for_ever(&mut self, hint: &Notify) -> Ended {
         loop {
             let began = Instant::now();
             let mut pass = self.pass(Scope::Everything).await;
             let next = (began + self.config.loop_interval).max(Instant::now() + SHORTEST_LOOP);
-            let mut step = 0;
-            while pass.is_unsettled() && !self.dry_run {
-                let wait = FOLLOW_UPS[step.min(FOLLOW_UPS.len() - 1)];
-                if Instant::now() + wait >= next {
+            for step in 0.. {
+                let wait = FOLLOW_UPS[FOLLOW_UPS.len().min(step + 1) - 1];
+                let unsettled = pass.is_unsettled() && !self.dry_run;
+                let until = if unsettled { (Instant::now() + wait).min(next) } else { next };
+                tokio::select! {
+                    biased;
+                    // A replica that has become the leader since does not wait for its turn.
+                    () = self.leadership.held(), if !pass.led => break,
+                    () = sleep_until(until) => {}
+                    () = hint.notified(), if !self.dry_run => {
+                        sleep_until((Instant::now() + HINTS_TOGETHER).min(next)).await;
+                    }
+                }
+                if Instant::now() >= next {
                     break;
                 }
-                sleep_until(Instant::now() + wait).await;
                 pass = self.pass(Scope::NomadOnly).await;
-                step += 1;
-            }
-            // A replica that has become the leader since does not wait for its turn.
-            tokio::select! {
-                biased;
-                () = self.leadership.held(), if !pass.led => {}
-                () = sleep_until(next) => {}
             }
         }
     }

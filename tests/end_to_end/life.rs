@@ -167,3 +167,25 @@ async fn a_job_that_needs_another_comes_later_and_is_served_too() {
     until(&site, "nothing is left", || site.is_clean()).await;
     daemon.end().await;
 }
+
+/// Between two passes that ask GitHub Nomad's event stream tells when a place was found: the daemon's own
+/// looks are 15 s apart by then.
+#[tokio::test]
+async fn a_runner_that_finds_a_place_late_gets_its_secret_at_once() {
+    let node = nomad::Node { memory_mb: 3000, ..nomad::Node::default() };
+    let site = Site::start_with(nomad::Options { nodes: vec![node], ..nomad::Options::default() }).await;
+    let [first, second] = [0, 1].map(|_| site.queue(&["nomadtools mem=2000"], 16_000));
+    let daemon = site.run(&site.config("").replace("loop: 1\n", "loop: 600\n"));
+    until(&site, "one of them is done", || {
+        [first, second].map(|job| site.status(job)).contains(&Status::Completed)
+    })
+    .await;
+    let done = std::time::Instant::now();
+    until(&site, "the other one is in progress", || {
+        [first, second].iter().all(|job| site.status(*job) >= Status::InProgress)
+    })
+    .await;
+    let took = done.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?}\n{}", daemon.log().join("\n"));
+    daemon.end().await;
+}
