@@ -4,7 +4,7 @@ use githubrunner::model::*;
 use proptest::prelude::*;
 
 use crate::{
-    cases::{INSTANCE, NOW, PREFIX, for_all, secs},
+    cases::{INSTANCE, NOW, PREFIX, ago, for_all, secs},
     facts::{Facts, runner_holds, stops},
 };
 
@@ -218,6 +218,47 @@ fn orphans_go_after_a_while_and_nothing_else() {
         for action in &plan.actions {
             let Action::RemoveOrphan(remove) = action else { continue };
             prop_assert!(alone.contains(&remove.orphan), "{action}");
+        }
+        Ok(())
+    });
+}
+
+/// A client's clock may be hours off. Neither does an attempt wait for hours, nor come at once after a crash.
+#[test]
+fn a_clients_clock_delays_nothing_for_long() {
+    for_all(|case, _| {
+        let Some(at) = case.runners().iter().position(|runner| {
+            let highest = Facts::new(case).highest(runner.meta.job_id.unwrap_or(0));
+            runner.state == RunnerState::Dead && runner.meta.attempt == highest && runner.ended_at.is_some()
+        }) else {
+            return Ok(());
+        };
+        for (ahead, submitted, just_now) in
+            [(1, 600, true), (60, 600, true), (61, 700, false), (7200, 700, false), (-7200, 700, false)]
+        {
+            let mut case = case.clone();
+            case.policy.purge_successfull_timeout = Some(secs(100));
+            case.policy.purge_failure_timeout = Some(secs(100));
+            case.observation.memory.runner_backoff.clear();
+            let runner = &mut case.observation.nomad.as_mut().unwrap().runners[at];
+            runner.submitted_at = ago(submitted);
+            runner.ended_at = Some(ago(0) + jiff::SignedDuration::from_secs(ahead));
+            runner.has_variable = false;
+            let name = runner.name.clone();
+            let plan = case.plan();
+            let waits = plan.holds.iter().any(|hold| {
+                let own = matches!(hold.subject, Subject::Job { id, .. } if Some(id) == case.runners()[at].meta.job_id);
+                own && matches!(hold.reason, HoldReason::Attempts { .. })
+            });
+            let purged = plan.actions.iter().any(|a| matches!(a, Action::Purge(purge) if purge.name == name));
+            let kept = runner_holds(&plan, &name)
+                .any(|reason| matches!(reason, HoldReason::CountsAttempts | HoldReason::CauseUnknown));
+            if just_now {
+                prop_assert!(!purged, "{name} has died just now");
+            } else {
+                prop_assert!(!waits, "{name} died long ago");
+                prop_assert!(purged || kept, "{name} stays");
+            }
         }
         Ok(())
     });

@@ -14,6 +14,9 @@ use crate::model::{
 /// A job fails after a day in the queue (contract github.md §6): what GitHub lists for longer is a ghost.
 const QUEUED_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
+/// Clocks that are kept at all differ by less.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+
 /// Hostile labels are cut to this length where people read them, in characters.
 const SHOWN_LABELS: usize = 100;
 
@@ -248,12 +251,12 @@ impl<'a> Survey<'a> {
 
     /// For how long a dead runner has been dead, by the servers' clock.
     pub fn dead_for(&self, runner: &Runner) -> Duration {
+        // The end is a client's time: a little ahead it is now, far ahead it says nothing, and what waits for
+        // it would wait for hours.
         let died = runner.died_at();
-        if died > self.nomad.now {
-            Duration::ZERO
-        } else {
-            age(self.nomad.now, died.max(runner.submitted_at))
-        }
+        let known = age(died, self.nomad.now) <= CLOCKS_APART;
+        let died = if known { died.max(runner.submitted_at) } else { runner.submitted_at };
+        age(self.nomad.now, died)
     }
 
     /// How long actions on this runner still wait after a failure, and what it was.
