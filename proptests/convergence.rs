@@ -163,7 +163,7 @@ impl Story {
         900 + self.arrivals.iter().map(|arrival| each(arrival.3) + slow).sum::<u64>() + 1200
     }
 
-    fn play(&self) -> Result<World, (World, String)> {
+    fn play(&self) -> Result<(), Box<(World, String)>> {
         let mut world = World::new(self.settings.clone(), self.seed);
         let mut daemon = Loop::new(self.policy());
         let mut arrivals = self.arrivals.iter().peekable();
@@ -186,7 +186,7 @@ impl Story {
             }
             world.advance(STEP);
             if let Err(why) = self.check(&world) {
-                return Err((world, why));
+                return Err(Box::new((world, why)));
             }
             let waits = |job: &crate::model_world::Job| {
                 job.status != JobStatus::Completed && job.labels[0] != NOWHERE
@@ -207,15 +207,15 @@ impl Story {
             }
             match served_at {
                 None if world.now > self.deadline() => {
-                    return Err((world, "not everything is served in time".to_owned()));
+                    return Err(Box::new((world, "not everything is served in time".to_owned())));
                 }
                 // The longest wait after failures, then ten minutes until an orphan goes.
                 Some(served) if world.now > served + 600 + 700 + 3 * self.purge + self.idle.unwrap_or(0) => {
                     let left = world.left_over();
                     return if left.is_empty() {
-                        Ok(world)
+                        Ok(())
                     } else {
-                        Err((world, format!("left over: {left:#?}")))
+                        Err(Box::new((world, format!("left over: {left:#?}"))))
                     };
                 }
                 _ => {}
@@ -250,8 +250,11 @@ impl Story {
 
 fn all_converge(cases: u32, faulty: bool) {
     let result = runner(cases).run(&story(faulty), |story| match story.play() {
-        Ok(_) => Ok(()),
-        Err((world, why)) => Err(TestCaseError::fail(format!("{why}\n{}\n{story:#?}", world.log.join("\n")))),
+        Ok(()) => Ok(()),
+        Err(failed) => {
+            let (world, why) = *failed;
+            Err(TestCaseError::fail(format!("{why}\n{}\n{story:#?}", world.log.join("\n"))))
+        }
     });
     if let Err(error) = result {
         panic!("{error}");

@@ -5,11 +5,13 @@
 
 mod cases;
 mod convergence;
+mod drawing;
 mod facts;
 mod fairness;
 mod fixpoint;
 mod invariants;
 mod labels;
+mod memory;
 mod model_world;
 mod pagination;
 mod room;

@@ -8,13 +8,11 @@ use std::{
     time::Duration,
 };
 
-use githubrunner::{
-    apply::Outcome,
-    model::{Registration as Mode, *},
-};
+use githubrunner::model::{Registration as Mode, *};
 use jiff::SignedDuration;
 
-use crate::cases::{INSTANCE, repository};
+mod actions;
+mod sights;
 
 /// Where runners with this label fit, there is no node.
 pub const NOWHERE: &str = "nomadtools nowhere";
@@ -78,7 +76,7 @@ enum Phase {
     Pending,
     Waiting,
     Starting { ready: u64 },
-    Running { since: u64 },
+    Running,
     Stopping { until: u64 },
     Dead { at: u64, finish: Finish },
 }
@@ -200,7 +198,7 @@ impl World {
     fn start(&mut self, name: &str) {
         let task = self.tasks.get_mut(name).unwrap();
         task.started = Some(self.now);
-        task.phase = Phase::Running { since: self.now };
+        task.phase = Phase::Running;
         let listed = Listed {
             repository: task.meta.repo_id.unwrap().0 as usize - 1,
             labels: task.meta.labelsstr.split(',').map(str::to_lowercase).collect(),
@@ -286,186 +284,6 @@ impl World {
         }
     }
 
-    /// Performs an action as Nomad and GitHub would have it.
-    pub fn perform(&mut self, action: &Action) -> Outcome {
-        let failed = || Outcome::Failed("500".to_owned());
-        if self.random.percent(self.settings.failures) {
-            return failed();
-        }
-        let outcome = self.effect(action);
-        self.say(format!("{action}: {outcome}"));
-        if self.random.percent(self.settings.lost_answers) { failed() } else { outcome }
-    }
-
-    fn effect(&mut self, action: &Action) -> Outcome {
-        let name = action.runner().to_owned();
-        let busy = self.registrations.get(&name).is_some_and(|listed| listed.job.is_some());
-        let held = |why: &str| Outcome::Held(why.to_owned());
-        match action {
-            Action::Start(start) => {
-                if self.tasks.contains_key(&name) {
-                    return Outcome::AlreadyDone;
-                }
-                let meta = RunnerMeta {
-                    labelsstr: start.labels.joined(),
-                    repo_url: start.repository.html_url.clone(),
-                    version: "1".to_owned(),
-                    instance: Some(INSTANCE.to_owned()),
-                    repo_id: Some(start.repository.id),
-                    job_id: Some(start.cause),
-                    attempt: Some(start.attempt),
-                    registration: Some(self.settings.mode),
-                };
-                let task =
-                    Task { meta, submitted: self.now, placed: None, started: None, phase: Phase::Pending };
-                self.tasks.insert(name, task);
-                self.place();
-                Outcome::Done
-            }
-            Action::Mint(mint) => {
-                if self.registrations.get(&name).is_some_and(|listed| listed.online) {
-                    return held("online");
-                }
-                if self.settings.mode == Mode::Jit {
-                    let labels = mint.labels.key().map(str::to_owned).collect();
-                    let repository = mint.repository.id.0 as usize - 1;
-                    let listed = Listed { repository, labels, online: false, job: None };
-                    self.registrations.insert(name.clone(), listed);
-                }
-                self.variables.insert(name);
-                Outcome::Done
-            }
-            Action::Stop(stop) => {
-                let Some(task) = self.tasks.get(&name) else { return Outcome::AlreadyDone };
-                let started = task.started.is_some();
-                match stop.consent {
-                    Consent::NeverStarted if started => return held("it has started"),
-                    Consent::NeverStarted | Consent::GitHub if busy => return held("422"),
-                    Consent::Unregistered if busy => {
-                        self.wrong.push(format!("{name} is busy and was killed without asking"));
-                    }
-                    _ => {}
-                }
-                self.registrations.remove(&name);
-                let until = self.now + if started { self.settings.kill } else { 0 };
-                self.tasks.get_mut(&name).unwrap().phase = Phase::Stopping { until };
-                Outcome::Done
-            }
-            Action::LookUp(_) if self.registrations.contains_key(&name) => Outcome::Present,
-            Action::LookUp(_) => Outcome::Absent,
-            Action::CleanUp(_) => {
-                if busy {
-                    return held("422");
-                }
-                self.registrations.remove(&name);
-                self.variables.remove(&name);
-                Outcome::Done
-            }
-            Action::Purge(purge) => {
-                let dead = |task: &Task| matches!(task.phase, Phase::Dead { .. });
-                if !self.tasks.get(&name).is_none_or(dead) {
-                    self.wrong.push(format!("{name} was purged alive"));
-                }
-                if purge.repository.is_some() {
-                    self.registrations.remove(&name);
-                }
-                self.tasks.remove(&name);
-                Outcome::Done
-            }
-            Action::RemoveOrphan(remove) => {
-                match remove.orphan {
-                    Orphan::Variable { .. } => self.variables.remove(&name),
-                    Orphan::Registration { .. } if busy => return held("422"),
-                    Orphan::Registration { .. } => self.registrations.remove(&name).is_some(),
-                };
-                Outcome::Done
-            }
-        }
-    }
-
-    /// What GitHub lists of a repository: what is active, and what ended a moment ago.
-    pub fn list(&mut self, index: usize) -> (Vec<WorkflowJob>, bool) {
-        let mut jobs: Vec<WorkflowJob> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.repository == index)
-            .filter(|(_, job)| job.status != JobStatus::Completed || job.ends + 60 > self.now)
-            .map(|(id, job)| WorkflowJob {
-                id: *id,
-                run_id: *id,
-                repository: repository(index).id,
-                name: "build".to_owned(),
-                status: job.status,
-                labels: job.labels.clone(),
-                runner_name: job.runner.clone(),
-                created_at: Some(at(job.created)),
-                html_url: None,
-            })
-            .collect();
-        let complete = !self.random.percent(self.settings.incomplete);
-        if !complete {
-            let half = self.random.below(2);
-            jobs.retain(|job| job.id % 2 == half);
-        }
-        (jobs, complete)
-    }
-
-    pub fn nomad_view(&self) -> NomadView {
-        let runners = self.tasks.iter().map(|(name, task)| self.runner(name, task)).collect();
-        NomadView {
-            now: at(self.now),
-            instance: INSTANCE.to_owned(),
-            runners,
-            variables: self.variables.clone(),
-        }
-    }
-
-    pub fn own_registrations(&self) -> Vec<OwnRegistration> {
-        let own = |(name, listed): (&String, &Listed)| OwnRegistration {
-            name: name.clone(),
-            online: listed.online,
-            repository: repository(listed.repository).id,
-        };
-        self.registrations.iter().map(own).collect()
-    }
-
-    fn runner(&self, name: &str, task: &Task) -> Runner {
-        let (state, finish) = match &task.phase {
-            Phase::Pending => (RunnerState::Pending, None),
-            Phase::Waiting if self.settings.mode.needs_variable() && !self.variables.contains(name) => {
-                (RunnerState::Waiting, None)
-            }
-            Phase::Waiting | Phase::Starting { .. } => (RunnerState::Starting, None),
-            Phase::Running { .. } => (RunnerState::Running, None),
-            Phase::Stopping { .. } => (RunnerState::Stopping, None),
-            Phase::Dead { finish, .. } => (RunnerState::Dead, Some(finish.clone())),
-        };
-        let ended = match task.phase {
-            Phase::Dead { at, .. } if task.placed.is_some() => Some(at),
-            _ => None,
-        };
-        let blocked = || Blocked { exhausted: task.fits(), reason: "no room".to_owned() };
-        Runner {
-            name: name.to_owned(),
-            ownership: Ownership::Ours,
-            meta: task.meta.clone(),
-            state,
-            finish,
-            started: task.started.is_some(),
-            lost: false,
-            has_variable: self.variables.contains(name),
-            submitted_at: at(task.submitted),
-            allocation: task.placed.map(|placed| Allocation {
-                id: "a".to_owned(),
-                node: "n".to_owned(),
-                created_at: at(placed),
-            }),
-            started_at: task.started.map(at),
-            ended_at: ended.map(at),
-            blocked: (state == RunnerState::Pending).then(blocked),
-        }
-    }
-
     /// Runners that are not dead, by group.
     pub fn live(&self) -> BTreeMap<(u64, String), usize> {
         let mut live = BTreeMap::new();
@@ -483,7 +301,7 @@ impl World {
             let listed = self.registrations.get(name);
             let idle = match task.phase {
                 Phase::Pending | Phase::Waiting | Phase::Starting { .. } => true,
-                Phase::Running { .. } => listed.is_some_and(|listed| listed.job.is_none()),
+                Phase::Running => listed.is_some_and(|listed| listed.job.is_none()),
                 Phase::Stopping { .. } | Phase::Dead { .. } => false,
             };
             if idle {

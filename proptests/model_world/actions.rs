@@ -1,0 +1,108 @@
+//! What the planner's actions do to the model world.
+
+use githubrunner::{
+    apply::Outcome,
+    model::{Registration as Mode, *},
+};
+
+use super::{Listed, Phase, Task, World};
+use crate::cases::INSTANCE;
+
+impl World {
+    /// Performs an action as Nomad and GitHub would have it.
+    pub fn perform(&mut self, action: &Action) -> Outcome {
+        let failed = || Outcome::Failed("500".to_owned());
+        if self.random.percent(self.settings.failures) {
+            return failed();
+        }
+        let outcome = self.effect(action);
+        self.say(format!("{action}: {outcome}"));
+        if self.random.percent(self.settings.lost_answers) { failed() } else { outcome }
+    }
+
+    fn effect(&mut self, action: &Action) -> Outcome {
+        let name = action.runner().to_owned();
+        let busy = self.registrations.get(&name).is_some_and(|listed| listed.job.is_some());
+        let held = |why: &str| Outcome::Held(why.to_owned());
+        match action {
+            Action::Start(start) => {
+                if self.tasks.contains_key(&name) {
+                    return Outcome::AlreadyDone;
+                }
+                let meta = RunnerMeta {
+                    labelsstr: start.labels.joined(),
+                    repo_url: start.repository.html_url.clone(),
+                    version: "1".to_owned(),
+                    instance: Some(INSTANCE.to_owned()),
+                    repo_id: Some(start.repository.id),
+                    job_id: Some(start.cause),
+                    attempt: Some(start.attempt),
+                    registration: Some(self.settings.mode),
+                };
+                let task =
+                    Task { meta, submitted: self.now, placed: None, started: None, phase: Phase::Pending };
+                self.tasks.insert(name, task);
+                self.place();
+                Outcome::Done
+            }
+            Action::Mint(mint) => {
+                if self.registrations.get(&name).is_some_and(|listed| listed.online) {
+                    return held("online");
+                }
+                if self.settings.mode == Mode::Jit {
+                    let labels = mint.labels.key().map(str::to_owned).collect();
+                    let repository = mint.repository.id.0 as usize - 1;
+                    let listed = Listed { repository, labels, online: false, job: None };
+                    self.registrations.insert(name.clone(), listed);
+                }
+                self.variables.insert(name);
+                Outcome::Done
+            }
+            Action::Stop(stop) => {
+                let Some(task) = self.tasks.get(&name) else { return Outcome::AlreadyDone };
+                let started = task.started.is_some();
+                match stop.consent {
+                    Consent::NeverStarted if started => return held("it has started"),
+                    Consent::NeverStarted | Consent::GitHub if busy => return held("422"),
+                    Consent::Unregistered if busy => {
+                        self.wrong.push(format!("{name} is busy and was killed without asking"));
+                    }
+                    _ => {}
+                }
+                self.registrations.remove(&name);
+                let until = self.now + if started { self.settings.kill } else { 0 };
+                self.tasks.get_mut(&name).unwrap().phase = Phase::Stopping { until };
+                Outcome::Done
+            }
+            Action::LookUp(_) if self.registrations.contains_key(&name) => Outcome::Present,
+            Action::LookUp(_) => Outcome::Absent,
+            Action::CleanUp(_) => {
+                if busy {
+                    return held("422");
+                }
+                self.registrations.remove(&name);
+                self.variables.remove(&name);
+                Outcome::Done
+            }
+            Action::Purge(purge) => {
+                let dead = |task: &Task| matches!(task.phase, Phase::Dead { .. });
+                if !self.tasks.get(&name).is_none_or(dead) {
+                    self.wrong.push(format!("{name} was purged alive"));
+                }
+                if purge.repository.is_some() {
+                    self.registrations.remove(&name);
+                }
+                self.tasks.remove(&name);
+                Outcome::Done
+            }
+            Action::RemoveOrphan(remove) => {
+                match remove.orphan {
+                    Orphan::Variable { .. } => self.variables.remove(&name),
+                    Orphan::Registration { .. } if busy => return held("422"),
+                    Orphan::Registration { .. } => self.registrations.remove(&name).is_some(),
+                };
+                Outcome::Done
+            }
+        }
+    }
+}
