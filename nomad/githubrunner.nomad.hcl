@@ -74,6 +74,7 @@ job "githubrunner" {
       port     = "status"
 
       check {
+        name     = "alive"
         type     = "http"
         path     = "/healthz"
         interval = "30s"
@@ -83,6 +84,15 @@ job "githubrunner" {
           limit = 3
           grace = "2m"
         }
+      }
+
+      # A deployment is good once Nomad and GitHub were seen: a missing right or a wrong token reverts it.
+      check {
+        name     = "ready"
+        type     = "http"
+        path     = "/readyz"
+        interval = "10s"
+        timeout  = "5s"
       }
     }
 
@@ -130,9 +140,11 @@ job "githubrunner" {
       }
 
       env {
+        # Said in as many words: raw_exec tasks inherit the agent's environment, which may have another address.
+        NOMAD_ADDR          = "unix://${NOMAD_SECRETS_DIR}/api.sock"
         GITHUBRUNNER_STATUS = "0.0.0.0:${NOMAD_PORT_status}"
         # The ETag cache: a restart in place costs nothing of GitHub's rate limit.
-        XDG_CACHE_HOME = "${NOMAD_ALLOC_DIR}/data"
+        XDG_CACHE_HOME      = "${NOMAD_ALLOC_DIR}/data"
       }
 
       kill_timeout = "10s"

@@ -13,7 +13,7 @@ namespace "github" {
       capabilities = ["read", "write"]
     }
 
-    # The secrets of its runners, each readable by its own job only.
+    # The secrets of its runners, each readable by its own job only. (`read` includes `list`.)
     path "nomad/jobs/NTGithubRunner-*" {
       capabilities = ["list", "read", "write", "destroy"]
     }

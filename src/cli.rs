@@ -115,6 +115,9 @@ pub enum Command {
     /// Pretend to be a runner, for `demo --nomad`
     #[command(hide = true)]
     StandIn(StandIn),
+    /// Serve a simulated GitHub and wait until its jobs are served, for `scripts/dev --acl`
+    #[command(hide = true)]
+    SimulatedGithub(SimulatedGithub),
 }
 
 /// `check`
@@ -216,6 +219,17 @@ pub struct StandIn {
     /// Where to keep files
     #[arg(long, value_name = "DIRECTORY")]
     pub directory: Option<PathBuf>,
+}
+
+/// `simulated-github`
+#[derive(Args, Clone, Debug)]
+pub struct SimulatedGithub {
+    /// Where to put `config.yml`, `token` and a runner
+    #[arg(long, value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    pub within: u64,
 }
 
 impl Command {

@@ -51,6 +51,9 @@ async fn dispatch(cli: Cli, screen: Screen) -> ExitCode {
             let out = &mut io::stdout();
             return exit_code(commands::demo::run(args.nomad, &environment, screen, out).await);
         }
+        Command::SimulatedGithub(args) => {
+            return exit_code(commands::demo::github_only(args, &mut io::stdout()).await);
+        }
         Command::StandIn(_) => {
             // A variable that is no text is none that a runner reads.
             let text = |(name, value): (OsString, OsString)| {

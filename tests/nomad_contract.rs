@@ -95,7 +95,7 @@ async fn refusals_name_what_is_missing(agent: &Agent, endpoint: &Endpoint) {
     for (number, (policy, says)) in [
         (POLICY.replace("\"list-jobs\", ", ""), "needs the capability list-jobs"),
         (POLICY.replace("\"read-job\", ", ""), "needs the capability read-job"),
-        (POLICY.replace("\"parse-job\", \"submit-job\", ", ""), "needs the capability parse-job"),
+        (POLICY.replace("\"parse-job\", \"submit-job\", ", ""), "needs the capability submit-job"),
         (POLICY.replace("\"submit-job\", ", ""), "needs the capability submit-job"),
         (POLICY.replace("path \"githubrunner/*\"", "path \"other/*\""), "for variables githubrunner/*"),
         (POLICY.replace("nomad/jobs/ghr-*", "nomad/jobs/other-*"), "for variables nomad/jobs/PREFIX-*"),

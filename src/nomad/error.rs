@@ -192,6 +192,10 @@ pub(super) fn worth_again(response: &Response) -> bool {
 
 fn hint_of(error: &http::Error) -> &'static str {
     match error {
+        http::Error::Connect { detail, .. } if detail.contains("SUN_LEN") => {
+            " (there is no task API where the path of its socket would be longer than 107 bytes: give the Nomad \
+             client a shorter data_dir or alloc_dir)"
+        }
         http::Error::Connect { .. } => " (NOMAD_ADDR says where Nomad is)",
         http::Error::Tls { .. } => " (NOMAD_CACERT, NOMAD_TLS_SERVER_NAME)",
         _ => "",

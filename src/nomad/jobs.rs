@@ -82,7 +82,8 @@ impl Nomad {
             return Err(Error::Hcl { message, line });
         }
         if !response.is_success() {
-            return Err(self.error(&response, Right::Capability("parse-job")));
+            // parse-job would do for this alone; what is parsed is to be registered.
+            return Err(self.error(&response, Right::Capability("submit-job")));
         }
         Ok(response.json()?)
     }

@@ -84,7 +84,12 @@ impl Options {
             given.or_else(|| secrets_dir.as_ref().map(|dir| dir.join("api.sock")))
         };
         let (address, task_api) = match (lookup("NOMAD_ADDR"), socket()) {
-            (Some(address), _) => (named("NOMAD_ADDR", Endpoint::parse(&address))?, false),
+            (Some(address), socket) => {
+                let address = named("NOMAD_ADDR", Endpoint::parse(&address))?;
+                // A job can say so in as many words: raw_exec tasks inherit the agent's own NOMAD_ADDR.
+                let task_api = matches!(&address, Endpoint::Unix(path) if Some(path) == socket.as_ref());
+                (address, task_api)
+            }
             (None, Some(path)) => (Endpoint::Unix(path), true),
             (None, None) => (named("NOMAD_ADDR", Endpoint::parse(DEFAULT_ADDRESS))?, false),
         };
@@ -189,6 +194,17 @@ mod tests {
                 matches!(&options.address, Endpoint::Unix(path) if path == std::path::Path::new("/other/api.sock"))
             );
         }
+    }
+
+    #[test]
+    fn the_task_api_may_be_named_as_the_address() {
+        let options = from(&[
+            ("NOMAD_SECRETS_DIR", "/secrets"),
+            ("NOMAD_ADDR", "unix:///secrets/api.sock"),
+            ("NOMAD_TOKEN", "identity"),
+        ])
+        .unwrap();
+        assert_eq!(options.token_file, Some(PathBuf::from("/secrets/nomad_token")));
     }
 
     #[test]

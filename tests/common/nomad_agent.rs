@@ -74,6 +74,7 @@ impl Agent {
         let directory = tempfile::Builder::new().prefix("nomad-agent-").tempdir().unwrap().keep();
         let [http, rpc, serf] = free_ports();
         let acl = options.acl;
+        let allocations = directory.join("a").display().to_string();
         let configuration = format!(
             r#"
             bind_addr = "127.0.0.1"
@@ -84,6 +85,8 @@ impl Agent {
             }}
             disable_update_check = true
             client {{
+              # Short: a task API's socket has a path of at most 107 bytes, or there is none.
+              alloc_dir = "{allocations}"
               options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }}
             }}
             plugin "raw_exec" {{
@@ -104,6 +107,8 @@ impl Agent {
             .args(["nomad", "agent", "-dev", "-config"])
             .arg(&file)
             .args(["-log-level", "WARN"])
+            // Its raw_exec tasks would inherit it.
+            .env_remove("NOMAD_ADDR")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -5,6 +5,7 @@
 
 mod board;
 mod cluster;
+mod github_only;
 mod scene;
 mod screen;
 
@@ -31,7 +32,7 @@ use crate::{
     sim::{
         clock::Clock,
         fault::Side,
-        github::{Conclusion, Status},
+        github::{Conclusion, GitHub, Status},
         nomad as sim_nomad,
         serve::serve_tcp,
         world::{self, Shared, World, drive, lock},
@@ -39,6 +40,7 @@ use crate::{
 };
 use board::Board;
 use cluster::Cluster;
+pub use github_only::run as github_only;
 use screen::Shown;
 pub use screen::{LogPane, Screen};
 
@@ -112,14 +114,6 @@ impl Stage {
     async fn build() -> anyhow::Result<Stage> {
         let now = Timestamp::now();
         let seed = seed()?;
-        let millis = |from: u64, to: u64| (Duration::from_millis(from), Duration::from_millis(to));
-        let options = world::Options {
-            seed,
-            start_up: millis(800, 1600),
-            wind_down: millis(200, 600),
-            stop: millis(100, 300),
-            ..world::Options::default()
-        };
         let node = sim_nomad::Node { memory_mb: NODE_MEMORY, ..sim_nomad::Node::default() };
         let nomad = sim_nomad::Options {
             seed,
@@ -127,14 +121,7 @@ impl Stage {
             namespaces: vec![SIMULATED_NAMESPACE.to_owned()],
             ..sim_nomad::Options::default()
         };
-        let world = World::new(
-            scene::github(now, seed),
-            sim_nomad::Nomad::new(nomad, now),
-            Clock::starting_at(now),
-            options,
-        );
-        let shared = world.shared();
-        tokio::spawn(drive(Arc::clone(&shared), std::future::pending()));
+        let shared = bring_to_life(scene::github(now, seed), sim_nomad::Nomad::new(nomad, now), now, seed);
         let directory = tempfile::Builder::new().prefix("githubrunner-demo-").tempdir()?;
         Ok(Stage { github: serve(&shared, Side::GitHub).await?, shared, directory })
     }
@@ -200,6 +187,21 @@ impl Stage {
 
 /// The namespace in the simulated Nomad.
 const SIMULATED_NAMESPACE: &str = "github";
+
+/// A world whose runners take their time as people can watch it, brought to life.
+fn bring_to_life(github: GitHub, nomad: sim_nomad::Nomad, now: Timestamp, seed: u64) -> Shared {
+    let millis = |from: u64, to: u64| (Duration::from_millis(from), Duration::from_millis(to));
+    let options = world::Options {
+        seed,
+        start_up: millis(800, 1600),
+        wind_down: millis(200, 600),
+        stop: millis(100, 300),
+        ..world::Options::default()
+    };
+    let shared = World::new(github, nomad, Clock::starting_at(now), options).shared();
+    tokio::spawn(drive(Arc::clone(&shared), std::future::pending()));
+    shared
+}
 
 /// Serves one side on a port that the system picks. Answers its address.
 async fn serve(shared: &Shared, side: Side) -> anyhow::Result<String> {

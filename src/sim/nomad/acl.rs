@@ -61,7 +61,11 @@ impl Access {
         own || self.rules(namespace).any(|rules| {
             let fitting = rules.variables.iter().filter(|rule| glob(&rule.path, path));
             let nearest = fitting.max_by_key(|rule| rule.path.len());
-            nearest.is_some_and(|rule| rule.capabilities.contains(capability))
+            // Reading includes listing.
+            nearest.is_some_and(|rule| {
+                let has = |capability: &str| rule.capabilities.contains(capability);
+                has(capability) || capability == "list" && has("read")
+            })
         })
     }
 }

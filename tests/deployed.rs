@@ -1,0 +1,214 @@
+//! The daemon deployed as README's "Deployment" says, on a real agent with ACLs: the files in `nomad/` as they
+//! are, the built program, a simulated GitHub. Where there is no `nomad` on PATH a plain line says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::nomad_agent::{Agent, AgentOptions};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_githubrunner");
+const POLICY: &str = "nomad/githubrunner.policy.hcl";
+
+/// Seconds: a deployment with all it serves takes ten on an idle machine.
+const WITHIN: u64 = 240;
+
+#[tokio::test]
+async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_policy() {
+    let Some(agent) = Agent::start(AgentOptions { acl: true }).await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let github = SimulatedGitHub::start(directory.path());
+    let nomad = |args: &[&str]| nomad(&agent, args);
+    nomad(&["namespace", "apply", "nomad/namespace.hcl"]);
+    nomad(&[
+        "acl",
+        "policy",
+        "apply",
+        "-namespace",
+        "github",
+        "-job",
+        "githubrunner",
+        "githubrunner",
+        POLICY,
+    ]);
+    let item = |name: &str, file: &str| format!("{name}=@{}", directory.path().join(file).display());
+    let (config, token) = (item("config", "config.yml"), item("token", "token"));
+    nomad(&[
+        "var",
+        "put",
+        "-namespace",
+        "github",
+        "-out",
+        "none",
+        "nomad/jobs/githubrunner",
+        &config,
+        &token,
+    ]);
+    let binary = format!("binary={PROGRAM}");
+    nomad(&["job", "run", "-detach", "-var", &binary, "nomad/githubrunner.nomad.hcl"]);
+
+    let ids = nomad(&["job", "allocs", "-namespace", "github", "-t", ALLOCATIONS, "githubrunner"]);
+    let logs = || {
+        let id = ids.lines().next().unwrap_or_default();
+        nomad_output(&agent, &["alloc", "logs", "-namespace", "github", "-stderr", id])
+    };
+    let (served, said) = github.wait();
+    assert!(served, "{said}\nthe daemon says: {}", text(&logs()));
+    assert!(said.contains("3 of 3 jobs served."), "{said}");
+
+    // The same rights hold for `check` beside it: in the task's own environment, so through the task API.
+    let id = ids.trim();
+    let check = format!("{PROGRAM} -c local/config.yml check");
+    let check = nomad_output(
+        &agent,
+        &["alloc", "exec", "-namespace", "github", "-i=false", "-t=false", id, "/bin/sh", "-c", &check],
+    );
+    let lines = text(&check);
+    assert!(lines.contains("the Nomad token has the capability submit-job"), "{lines}");
+    assert!(!lines.contains("failure"), "{lines}");
+
+    // Nothing of it is in the daemon's log, the job or its Submission.
+    let secret = std::fs::read_to_string(directory.path().join("token")).unwrap();
+    let inspect = nomad(&["job", "inspect", "-namespace", "github", "githubrunner"]);
+    for (place, text) in [("log", text(&logs())), ("job", inspect)] {
+        assert!(!text.is_empty() && !text.contains(secret.trim()), "the token is in the {place}: {text}");
+    }
+}
+
+const ALLOCATIONS: &str = "{{range .}}{{println .ID}}{{end}}";
+
+/// What the bundled policy gives, as `check` names it.
+const RIGHTS: [&str; 9] = [
+    "the capability list-jobs",
+    "the capability read-job",
+    "the capability submit-job",
+    "the capability read for variables githubrunner/*",
+    "the capability write for variables githubrunner/*",
+    "the capability list for variables nomad/jobs/PREFIX-*",
+    "the capability read for variables nomad/jobs/PREFIX-*",
+    "the capability write for variables nomad/jobs/PREFIX-*",
+    "the capability destroy for variables nomad/jobs/PREFIX-*",
+];
+
+/// The text to remove from the policy, and which of [`RIGHTS`] are gone then. `read` includes `list`: only both
+/// can be missing.
+const REMOVALS: [(&str, &str, &[usize]); 8] = [
+    ("\"list-jobs\", ", "", &[0]),
+    ("\"read-job\", ", "", &[1]),
+    (", \"submit-job\"", "", &[2]),
+    ("[\"read\", \"write\"]", "[\"write\"]", &[3]),
+    ("[\"read\", \"write\"]", "[\"read\"]", &[4]),
+    ("\"list\", \"read\", ", "", &[5, 6]),
+    ("\"write\", \"destroy\"", "\"destroy\"", &[7]),
+    (", \"destroy\"", "", &[8]),
+];
+
+#[tokio::test]
+async fn check_names_each_right_that_a_policy_lacks() {
+    let Some(agent) = Agent::start(AgentOptions { acl: true }).await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    // Its jobs wait until it is dropped: `check` starts nothing.
+    let _github = SimulatedGitHub::start(directory.path());
+    nomad(&agent, &["namespace", "apply", "nomad/namespace.hcl"]);
+    let policy = std::fs::read_to_string(POLICY).unwrap();
+    let check = |token: &str| {
+        let output = Command::new(PROGRAM)
+            .arg("-c")
+            .arg(directory.path().join("config.yml"))
+            .arg("check")
+            .env("GH_TOKEN", std::fs::read_to_string(directory.path().join("token")).unwrap())
+            .env("NOMAD_ADDR", &agent.address)
+            .env("NOMAD_TOKEN", token)
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output))
+    };
+    let (code, lines) = check(&agent.create_token("whole", &policy).await);
+    assert_eq!(code, Some(0), "{lines}");
+    for right in RIGHTS {
+        assert!(
+            lines.lines().any(|line| line.starts_with("ok") && line.ends_with(right)),
+            "{right}: {lines}"
+        );
+    }
+    for (index, (from, to, missing)) in REMOVALS.into_iter().enumerate() {
+        let less = policy.replacen(from, to, 1);
+        assert_ne!(less, policy, "{from}: the policy is another one now");
+        let (code, lines) = check(&agent.create_token(&format!("less-{index}"), &less).await);
+        assert_eq!(code, Some(1), "{from}: {lines}");
+        let failures: Vec<&str> = lines.lines().filter(|line| line.starts_with("failure")).collect();
+        for right in missing.iter().map(|index| RIGHTS[*index]) {
+            assert!(failures.iter().any(|line| line.contains(right)), "{right}: {lines}");
+        }
+        // What is not missing is not blamed.
+        let blamed = |line: &&str| missing.iter().any(|index| line.contains(RIGHTS[*index]));
+        assert!(failures.iter().all(blamed), "{from}: {lines}");
+    }
+    // Nothing is left of all the trying.
+    let left = nomad(&agent, &["var", "list", "-namespace", "github", "-out", "terse"]);
+    assert_eq!(left.trim(), "", "{left}");
+}
+
+/// Runs the nomad command with the management token. Its output, which says what is wrong if it fails.
+fn nomad(agent: &Agent, args: &[&str]) -> String {
+    let output = nomad_output(agent, args);
+    assert!(output.status.success(), "nomad {args:?}: {}", text(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn nomad_output(agent: &Agent, args: &[&str]) -> Output {
+    let mut command = Command::new("nomad");
+    command.args(args).env("NOMAD_ADDR", &agent.address).stdin(Stdio::null());
+    command.env("NOMAD_TOKEN", agent.token.as_deref().unwrap());
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// The program's simulated GitHub, in a process of its own.
+struct SimulatedGitHub {
+    process: Child,
+    stdout: Option<std::process::ChildStdout>,
+}
+
+impl SimulatedGitHub {
+    /// Starts it; `directory` then holds the configuration and the token.
+    fn start(directory: &Path) -> SimulatedGitHub {
+        let mut process = Command::new(PROGRAM)
+            .args(["simulated-github", "--within", &WITHIN.to_string(), "--directory"])
+            .arg(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = process.stdout.take().unwrap();
+        // Its first line comes when everything is there.
+        BufReader::with_capacity(1, &mut stdout).read_line(&mut line).unwrap();
+        assert!(line.contains("A simulated GitHub is on http://127.0.0.1:"), "{line}");
+        let config: PathBuf = directory.join("config.yml");
+        assert!(config.exists());
+        SimulatedGitHub { process, stdout: Some(stdout) }
+    }
+
+    /// Waits for its end, which comes by itself: whether all jobs were served, and what it said.
+    fn wait(mut self) -> (bool, String) {
+        let began = Instant::now();
+        let said = std::io::read_to_string(self.stdout.take().unwrap()).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(WITHIN + 30));
+        (self.process.wait().unwrap().success(), said)
+    }
+}
+
+impl Drop for SimulatedGitHub {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
