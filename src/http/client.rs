@@ -219,6 +219,7 @@ impl Client {
             method: request.method.clone(),
             url: format!("{}{prefix}{}", self.0.shown, shown_path(&request.path)),
             secret_answer: request.secret_answer,
+            secrets: request.secrets.clone().into(),
         }
     }
 

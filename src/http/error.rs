@@ -1,12 +1,15 @@
 //! What can go wrong in an exchange, and what that says about the other side.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
+use crate::secret::Secret;
+
 /// How much of a body an error shows, in bytes.
-const SHOWN_BODY: usize = 300;
+pub(super) const SHOWN_BODY: usize = 300;
 
 /// Names of query parameters whose values are never shown.
 const SECRET_PARAMETERS: &[&str] = &["token", "secret", "key", "password", "signature", "jwt", "code"];
@@ -20,6 +23,8 @@ pub struct Exchange {
     pub url: String,
     /// Whether a successful answer's body is a secret, so that errors may not quote it.
     pub(super) secret_answer: bool,
+    /// The secrets that were sent: an answer may repeat them.
+    pub(super) secrets: Arc<[Secret]>,
 }
 
 impl fmt::Display for Exchange {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{Error, Exchange, start_of};
+use super::redact::redacted;
 use super::secret;
 use crate::secret::Secret;
 
@@ -34,6 +35,7 @@ pub struct Request {
     pub(super) deadline: Option<Duration>,
     pub(super) max_body: Option<usize>,
     pub(super) secret_answer: bool,
+    pub(super) secrets: Vec<Secret>,
     pub(super) invalid: Option<String>,
 }
 
@@ -50,6 +52,7 @@ impl Request {
             deadline: None,
             max_body: None,
             secret_answer: false,
+            secrets: Vec::new(),
             invalid: None,
         }
     }
@@ -118,11 +121,18 @@ impl Request {
         }
     }
 
+    /// Its body holds this secret: errors do not show it if the answer repeats it.
+    #[must_use]
+    pub fn hiding(mut self, secret: &Secret) -> Self {
+        self.secrets.push(secret.clone());
+        self
+    }
+
     /// Sets a header to `prefix` and a secret; it is marked sensitive.
     #[must_use]
     pub fn header_secret(mut self, name: HeaderName, prefix: &str, secret: &Secret) -> Self {
         match secret::header(prefix, secret) {
-            Ok(value) => self.header(name, value),
+            Ok(value) => self.hiding(secret).header(name, value),
             Err(_) => {
                 self.invalid = Some(format!(
                     "the secret for the header {name} has a character that is not allowed (a newline at its end?)"
@@ -237,7 +247,7 @@ impl Response {
             detail: if self.hides_body() {
                 format!("not as expected at line {} column {}", error.line(), error.column())
             } else {
-                start_of(error.to_string().as_bytes())
+                self.shown(error.to_string().as_bytes())
             },
             body: self.shown_body(),
         })
@@ -275,7 +285,13 @@ impl Response {
 
     /// The start of the body for showing: one line, bounded, no control characters; empty for a secret.
     pub fn shown_body(&self) -> String {
-        if self.hides_body() { String::new() } else { start_of(&self.body) }
+        if self.hides_body() { String::new() } else { self.shown(&self.body) }
+    }
+
+    /// The start of a text that may repeat secrets.
+    fn shown(&self, text: &[u8]) -> String {
+        let Exchange { secrets, secret_answer, .. } = &self.exchange;
+        start_of(redacted(text, secrets, *secret_answer).as_bytes())
     }
 
     fn hides_body(&self) -> bool {

@@ -14,6 +14,7 @@ mod connect;
 mod error;
 mod lines;
 mod message;
+mod redact;
 mod retry;
 mod secret;
 mod tls;

@@ -54,22 +54,32 @@ impl Nomad {
 
     async fn try_job_variables(&self, probe: &str) -> Vec<(Right, Result<(), Error>)> {
         let right = |capability| Right::Variables { path: "nomad/jobs/PREFIX-*", capability };
-        let items = BTreeMap::from([("check".to_owned(), Secret::new("check"))]);
-        let write = self.put_variable(probe, &items).await.map(|_| ());
-        let written = write.is_ok();
         let path = format!("/v1/var/nomad/jobs/{}", escape_segment(probe));
-        let read = self.expect(Request::get(path), StatusCode::NOT_FOUND, right("read")).await;
-        let list = match self.variables(probe).await {
-            Ok(names) if written && !names.contains(probe) => Err(self.silently_refused(right("list"))),
-            result => result.map(|_| ()),
-        };
+        // What is not there can be deleted, too, and what can be deleted may be written.
         let destroy = self.delete_variable(probe).await;
+        let body = json!({ "Items": { "check": "check" } });
+        let request = Request::put(path.clone()).query("cas", NO_INDEX).json(&body);
+        let write = self.expect(request, StatusCode::CONFLICT, right("write")).await;
+        let read = self.expect(Request::get(path), StatusCode::NOT_FOUND, right("read")).await;
+        let list = match destroy.is_ok() && write.is_ok() {
+            true => self.try_listing(probe, right("list")).await,
+            false => self.variables(probe).await.map(|_| ()),
+        };
         vec![
             (right("write"), write),
             (right("read"), read),
             (right("list"), list),
             (right("destroy"), destroy),
         ]
+    }
+
+    /// A list without the right to it is empty: one variable is written, looked for, and deleted.
+    async fn try_listing(&self, probe: &str, right: Right) -> Result<(), Error> {
+        let items = BTreeMap::from([("check".to_owned(), Secret::new("check"))]);
+        self.put_variable(probe, &items).await?;
+        let listed = self.variables(probe).await;
+        self.delete_variable(probe).await?;
+        if listed?.contains(probe) { Ok(()) } else { Err(self.silently_refused(right)) }
     }
 
     /// Sends once; success, or the status that says that only the content did not fit.

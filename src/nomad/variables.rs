@@ -134,6 +134,7 @@ impl Nomad {
         right: Right,
     ) -> Result<Written, Error> {
         let request = Request::put(path).query("cas", "0").json(&json!({ "Items": items })).secret_answer();
+        let request = items.values().fold(request, |request, item| request.hiding(&Secret::new(*item)));
         let response = self.answer(request, Retry::Yes).await?;
         if response.is_success() {
             return Ok(Written::Written);

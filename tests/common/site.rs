@@ -360,6 +360,13 @@ impl Running {
         }
     }
 
+    /// Its arguments, as everybody on the machine may see them.
+    pub fn command_line(&self) -> String {
+        let id = self.child.id().expect("it runs");
+        let bytes = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
