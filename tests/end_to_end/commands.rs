@@ -103,7 +103,7 @@ async fn purge_removes_the_dead_and_leaves_the_living() {
     let out = site.call(&["purge", "--dead", "-y"]).await.well();
     assert!(out.contains(&name), "{out}");
     let busy = runner_for(&site, busy).await;
-    assert_eq!(site.nomad_jobs(), [busy.clone()]);
+    assert_eq!(site.nomad_jobs(), std::slice::from_ref(&busy));
     assert_eq!(site.secrets(), [format!("nomad/jobs/{busy}")]);
 
     // Whoever is busy stays, and the exit code says so.

@@ -145,10 +145,8 @@ async fn the_daemon_finds_its_runners_again_after_a_restart() {
     let daemon = site.run(&site.config(""));
     site.served(job).await;
     until(&site, "nothing is left", || site.is_clean()).await;
-    let world = site.world();
-    assert!(world.violations().is_empty());
-    assert_eq!(world.requests().of(Side::Nomad, "PUT /v1/jobs"), 1);
-    drop(world);
+    assert!(site.world().violations().is_empty());
+    assert_eq!(site.world().requests().of(Side::Nomad, "PUT /v1/jobs"), 1);
     daemon.end().await;
 }
 
