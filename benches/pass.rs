@@ -233,6 +233,7 @@ impl Daemon {
         Path::new("/proc").join(self.child.id().to_string()).join(file)
     }
 
+    /// `schedstat` counts nanoseconds; `stat`'s ticks of 10 ms would be too coarse.
     fn read(&self) -> Reading {
         let mut cpu = 0;
         for task in fs::read_dir(self.proc("task")).unwrap() {
@@ -243,7 +244,8 @@ impl Daemon {
         let status = fs::read_to_string(self.proc("status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let io = fs::read_to_string(self.proc("io")).unwrap();
-        let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
+        // What goes to files; what goes to sockets is not in it.
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap();
         Reading {
             cpu: Duration::from_nanos(cpu),
             peak_kib: peak.trim().trim_end_matches(" kB").parse().unwrap(),

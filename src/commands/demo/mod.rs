@@ -146,6 +146,16 @@ impl Stage {
                 Setup::new(self.config(SIMULATED_NAMESPACE, "demo")?, &env, false)?
             }
         };
+        let which = match cluster {
+            Some(cluster) => {
+                format!("a real Nomad (namespace {}, prefix {})", cluster.namespace, cluster.prefix)
+            }
+            None => "a simulated Nomad".to_owned(),
+        };
+        writeln!(
+            out,
+            "githubrunner at work on a simulated GitHub and {which}, about 20 s; Ctrl-C ends it.\n"
+        )?;
         let nomad = setup.nomad.clone();
         let mut daemon = setup.into_daemon();
         let mut director = Director::new(cluster.is_some());
