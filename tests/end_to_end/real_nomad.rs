@@ -1,9 +1,11 @@
 //! The whole way on a real Nomad agent: only GitHub is simulated. The runners are real processes.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use githubrunner::sim::github::Status;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::common::nomad_agent::{Agent, AgentOptions};
 use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN, until};
@@ -75,6 +77,24 @@ async fn the_demo_on_a_real_agent_leaves_nothing_there() {
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains("Nothing is left: no job and no variable in Nomad"), "{out}");
+    nothing_is_in(&agent).await;
+
+    // Also when it is interrupted in the middle of it.
+    let mut program = site.program();
+    program.env("NOMAD_ADDR", &agent.address).args(["demo", "--nomad"]);
+    let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().expect("a job comes to run").contains("in progress") {}
+    let id = child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let began = Instant::now();
+    while lines.next_line().await.unwrap().is_some() {}
+    assert_eq!(child.wait().await.unwrap().code(), Some(1));
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    nothing_is_in(&agent).await;
+}
+
+async fn nothing_is_in(agent: &Agent) {
     for place in ["/v1/jobs?namespace=*", "/v1/vars?namespace=*"] {
         assert_eq!(agent.get(place).await, serde_json::json!([]), "{place}");
     }
