@@ -290,8 +290,7 @@ impl Response {
 
     /// The start of a text that may repeat secrets.
     fn shown(&self, text: &[u8]) -> String {
-        let Exchange { secrets, secret_answer, .. } = &self.exchange;
-        start_of(redacted(text, secrets, *secret_answer).as_bytes())
+        start_of(redacted(text, &self.exchange.secrets).as_bytes())
     }
 
     fn hides_body(&self) -> bool {

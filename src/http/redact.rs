@@ -15,18 +15,18 @@ const LOOKED_AT: usize = 64 * 1024;
 /// A shorter secret would hide half of the text, and is none that a server gives out.
 const SHORTEST: usize = 6;
 
-/// Words of so many letters and digits are hidden whatever they are: no message has them, JIT configurations,
-/// keys and JSON Web Tokens do.
-const LONG: usize = 100;
+/// So many letters and digits in a row are hidden whatever they are: no message has them; registration tokens
+/// (29), JIT configurations, keys, JSON Web Tokens and whatever was encoded have.
+const LONG: usize = 20;
 
-/// The same in the answer to a request for a secret: registration tokens have 29.
-const LONG_IN_SECRET_ANSWERS: usize = 20;
+/// The same with slashes, dashes and underscores between them, which base64 has as well.
+const LONGEST: usize = 100;
 
 /// What GitHub's tokens begin with.
 const TOKENS: [&str; 6] = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"];
 
 /// The body's start as text, with the secrets in it replaced.
-pub(super) fn redacted(body: &[u8], secrets: &[Secret], secret_answer: bool) -> String {
+pub(super) fn redacted(body: &[u8], secrets: &[Secret]) -> String {
     let cut = body.len() > LOOKED_AT;
     let mut text = String::from_utf8_lossy(&body[..body.len().min(LOOKED_AT)]).into_owned();
     for secret in secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SHORTEST) {
@@ -34,7 +34,7 @@ pub(super) fn redacted(body: &[u8], secrets: &[Secret], secret_answer: bool) -> 
             text = text.replace(secret, HIDDEN);
         }
     }
-    let text = without_long_words(&text, secret_answer);
+    let text = without_long_words(&text);
     if cut && text.len() <= SHOWN_BODY {
         // The rest was not looked at.
         return text + "…";
@@ -42,7 +42,7 @@ pub(super) fn redacted(body: &[u8], secrets: &[Secret], secret_answer: bool) -> 
     text
 }
 
-fn without_long_words(text: &str, secret_answer: bool) -> String {
+fn without_long_words(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find(is_base64) {
@@ -50,7 +50,7 @@ fn without_long_words(text: &str, secret_answer: bool) -> String {
         let word = &rest[start..end];
         result.push_str(&rest[..start]);
         let token = TOKENS.iter().any(|prefix| word.contains(prefix));
-        let long = word.len() >= LONG || secret_answer && word.split(is_mark).any(is_long_part);
+        let long = word.len() >= LONGEST || word.split(is_mark).any(|part| part.len() >= LONG);
         result.push_str(if token || long { HIDDEN } else { word });
         rest = &rest[end..];
     }
@@ -62,13 +62,9 @@ fn is_base64(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '_' | '-')
 }
 
-/// What separates the words of a path or a runner's name.
+/// What separates the words of a path, a runner's name or a permission.
 fn is_mark(c: char) -> bool {
-    matches!(c, '/' | '-')
-}
-
-fn is_long_part(part: &str) -> bool {
-    part.len() >= LONG_IN_SECRET_ANSWERS
+    matches!(c, '/' | '-' | '_')
 }
 
 #[cfg(test)]
@@ -78,14 +74,18 @@ mod tests {
     #[test]
     fn what_was_sent_and_what_looks_like_a_secret_is_hidden() {
         let sent = [Secret::new("5f2c-my-nomad-token"), Secret::new("x")];
-        let show = |text: &str, answer| redacted(text.as_bytes(), &sent, answer);
-        assert_eq!(show("x: 5f2c-my-nomad-token!", false), "x: ***!");
-        assert_eq!(show("for ghp_abc, github_pat_11_x and A", false), "for ***, *** and A");
-        assert_eq!(show(&format!("jit: {}.", "Ab+/".repeat(30)), false), "jit: ***.");
-        let message = "A runner with the name NTGithubRunner-acme-app-0123456789abcdef exists";
-        assert_eq!(show(message, true), message);
-        assert_eq!(show("token AABBCCDDEEFFGGHHIIJJKKLLMMNNO", true), "token ***");
-        assert_eq!(show("token AABBCCDDEEFFGGHHIIJJKKLLMMNNO", false), "token AABBCCDDEEFFGGHHIIJJKKLLMMNNO");
+        let show = |text: &str| redacted(text.as_bytes(), &sent);
+        assert_eq!(show("x: 5f2c-my-nomad-token!"), "x: ***!");
+        assert_eq!(show("for ghp_abc, github_pat_11_x and A"), "for ***, *** and A");
+        assert_eq!(show(&format!("jit: {}.", "Ab+/".repeat(30))), "jit: ***.");
+        assert_eq!(show("token AABBCCDDEEFFGGHHIIJJKKLLMMNNO"), "token ***");
+        for message in [
+            "A runner with the name NTGithubRunner-acme-app-0123456789abcdef exists",
+            "organization_self_hosted_runners: https://docs.github.com/rest/actions/self-hosted-runners",
+            "evaluation 5ec2e700-0000-4000-8000-0123456789ab of \"NTGithubRunner-acme\"",
+        ] {
+            assert_eq!(show(message), message);
+        }
     }
 
     #[test]
@@ -93,7 +93,7 @@ mod tests {
         let sent = [Secret::new("0123456789")];
         for before in SHOWN_BODY - 12..SHOWN_BODY + 2 {
             let text = format!("{} 0123456789", "a ".repeat(before / 2));
-            assert!(!redacted(text.as_bytes(), &sent, false).contains("01234"), "{before}");
+            assert!(!redacted(text.as_bytes(), &sent).contains("01234"), "{before}");
         }
     }
 }

@@ -100,7 +100,7 @@ impl Nomad {
         if let Some(hcl) = shown {
             body["Submission"] = json!({ "Source": hcl, "Format": "hcl2" });
         }
-        let response = self.answer(holding(Request::put("/v1/jobs").json(&body), job), Retry::Yes).await?;
+        let response = self.answer(Request::put("/v1/jobs").json(&body), Retry::Yes).await?;
         if response.is_success() {
             #[derive(Deserialize)]
             struct Answer {
@@ -162,7 +162,7 @@ impl Nomad {
     /// [`Error`].
     pub async fn plan_job(&self, job: &PreparedJob) -> Result<PlanAnswer, Error> {
         let path = format!("/v1/job/{}/plan", escape_segment(&job.name));
-        let request = holding(Request::put(path).json(&json!({ "Job": job.job, "Diff": false })), job);
+        let request = Request::put(path).json(&json!({ "Job": job.job, "Diff": false }));
         Ok(self.call(request, Retry::Yes, Right::Capability("submit-job")).await?.json()?)
     }
 
@@ -199,11 +199,6 @@ fn is_same_runner(a: &RunnerMeta, b: &RunnerMeta) -> bool {
 fn line_of(message: &str) -> Option<usize> {
     let (_, rest) = message.split_once("input.hcl:")?;
     rest.split_once(',')?.0.parse().ok()
-}
-
-/// A request with a whole job: in `access_token` mode it holds a token, which an answer may quote.
-fn holding(request: Request, job: &PreparedJob) -> Request {
-    if job.registration.needs_variable() { request } else { request.secret_answer() }
 }
 
 fn says(body: &[u8], text: &str) -> bool {
