@@ -1,12 +1,13 @@
 //! No label changes the structure of what the bundled templates render: it says the same job, or nothing.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use githubrunner::{
     config::Config,
     labels::{LabelRules, RunsOn},
     model::{Labels, Registration},
     render::{Renderer, RunContext},
+    sim::nomad::{Nomad, Options},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -127,6 +128,32 @@ fn harmless_twin(runs_on: &RunsOn) -> RunsOn {
         .collect()
 }
 
+/// The job as a Nomad server parses it, texts and numbers blanked. The simulated one is held to a real agent's
+/// answers (`tests/sim_nomad_recordings.rs`).
+fn shape_in_nomad(hcl: &str) -> Result<serde_json::Value, TestCaseError> {
+    static NOMAD: OnceLock<Mutex<Nomad>> = OnceLock::new();
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let body = serde_json::json!({ "JobHCL": hcl, "Canonicalize": false }).to_string();
+    let request = hyper::Request::post("/v1/jobs/parse?namespace=default").body(body.into()).unwrap();
+    let mut nomad = NOMAD.get_or_init(|| Mutex::new(Nomad::new(Options::default(), now))).lock().unwrap();
+    let answer = nomad.handle(&request, now);
+    let text = String::from_utf8_lossy(answer.body());
+    prop_assert!(answer.status() == 200, "{text}\n{hcl}");
+    let mut job = serde_json::from_str(&text).unwrap();
+    blank(&mut job);
+    Ok(job)
+}
+
+fn blank(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => text.clear(),
+        serde_json::Value::Number(_) => *value = serde_json::Value::from(0),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(blank),
+        serde_json::Value::Object(entries) => entries.values_mut().for_each(blank),
+        serde_json::Value::Bool(_) | serde_json::Value::Null => {}
+    }
+}
+
 fn check(rules: &LabelRules, labels: &[String]) -> Result<bool, TestCaseError> {
     let Ok(runs_on) = rules.check(labels) else { return Ok(false) };
     let set = Labels::new(labels.iter().map(String::as_str));
@@ -135,6 +162,7 @@ fn check(rules: &LabelRules, labels: &[String]) -> Result<bool, TestCaseError> {
         let body: Result<hcl::Body, _> = hcl::from_str(&text);
         let body = body.map_err(|error| TestCaseError::fail(format!("{name}: {error}\n{text}")))?;
         let twin = render(renderer, &Labels::new(["nomadtools"]), &harmless_twin(&runs_on));
+        prop_assert_eq!(shape_in_nomad(&text)?, shape_in_nomad(&twin)?, "{}", name);
         let twin: hcl::Body = hcl::from_str(&twin).unwrap();
         let (mut got, mut expected) = (String::new(), String::new());
         structure(&body, 0, &mut got);
@@ -166,7 +194,7 @@ fn check(rules: &LabelRules, labels: &[String]) -> Result<bool, TestCaseError> {
 fn no_label_changes_the_structure_of_the_rendered_job() {
     let rules = rules();
     let passed = std::cell::Cell::new((0, 0));
-    let result = runner(400).run(&vec(hostile(), 1..4), |labels| {
+    let result = runner(2000).run(&vec(hostile(), 1..4), |labels| {
         let rendered = check(&rules, &labels)?;
         let (yes, no) = passed.get();
         passed.set(if rendered { (yes + 1, no) } else { (yes, no + 1) });

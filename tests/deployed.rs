@@ -19,7 +19,9 @@ const WITHIN: u64 = 240;
 
 #[tokio::test]
 async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_policy() {
-    let Some(agent) = Agent::start(AgentOptions { acl: true }).await else { return };
+    let Some(agent) = Agent::start(AgentOptions { acl: true, ..AgentOptions::default() }).await else {
+        return;
+    };
     let directory = tempfile::tempdir().unwrap();
     let github = SimulatedGitHub::start(directory.path());
     let nomad = |args: &[&str]| nomad(&agent, args);
@@ -73,6 +75,12 @@ async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_polic
     let failures = lines.lines().filter(|line| line.starts_with("failure"));
     assert_eq!(failures.filter(|line| !line.contains("GitHub")).count(), 0, "{lines}");
 
+    // Healthy is what saw Nomad and GitHub: it did before GitHub went.
+    let deployment =
+        ["job", "deployments", "-namespace", "github", "-latest", "-t", "{{.Status}}", "githubrunner"];
+    let status = nomad(&deployment);
+    assert!(["running", "successful"].contains(&status.trim()), "{status}");
+
     // Nothing of it is in the daemon's log, the job or its Submission.
     let secret = std::fs::read_to_string(directory.path().join("token")).unwrap();
     let inspect = nomad(&["job", "inspect", "-namespace", "github", "githubrunner"]);
@@ -111,7 +119,9 @@ const REMOVALS: [(&str, &str, &[usize]); 8] = [
 
 #[tokio::test]
 async fn check_names_each_right_that_a_policy_lacks() {
-    let Some(agent) = Agent::start(AgentOptions { acl: true }).await else { return };
+    let Some(agent) = Agent::start(AgentOptions { acl: true, ..AgentOptions::default() }).await else {
+        return;
+    };
     let directory = tempfile::tempdir().unwrap();
     // Its jobs wait until it is dropped: `check` starts nothing.
     let _github = SimulatedGitHub::start(directory.path());

@@ -12,9 +12,15 @@ mod crashes;
 mod faults;
 #[path = "end_to_end/life.rs"]
 mod life;
+#[path = "end_to_end/nomadtools.rs"]
+mod nomadtools;
+#[path = "end_to_end/owners.rs"]
+mod owners;
 #[path = "end_to_end/real_nomad.rs"]
 mod real_nomad;
 #[path = "end_to_end/replicas.rs"]
 mod replicas;
 #[path = "end_to_end/signals.rs"]
 mod signals;
+#[path = "end_to_end/tls.rs"]
+mod tls;

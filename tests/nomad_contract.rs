@@ -80,7 +80,9 @@ async fn on_a_real_agent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_real_agent_with_the_smallest_policy() {
-    let Some(agent) = Agent::start(AgentOptions { acl: true }).await else { return };
+    let Some(agent) = Agent::start(AgentOptions { acl: true, ..AgentOptions::default() }).await else {
+        return;
+    };
     agent.create_namespace(NAMESPACE).await;
     let token = agent.create_token("githubrunner", POLICY).await;
     // There, what does not exist looks like what is not allowed.

@@ -173,6 +173,16 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
             &what,
             github.registration_token(scope).await.map_err(|error| refused(&error, organization)),
         )?;
+        if let (Scope::Organization(owner), Some(group)) = (scope, &setup.config.github.runner_group) {
+            let found = match github.runner_group(owner, group).await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err(format!(
+                    "there is none; make it in the settings of {owner}, or mend github.runner_group"
+                )),
+                Err(error) => Err(refused(&error, organization)),
+            };
+            report.result(&format!("{scope}: the runner group \"{group}\" is there"), found)?;
+        }
     }
     for ((who, resource), rate) in github.rates() {
         let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };

@@ -358,10 +358,16 @@ fn warnings(
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     if registration == Registration::AccessToken {
+        let what_to_do = if template.name.starts_with("builtin:") {
+            "remove github.access_token, template_settings.access_token and github.registration: runners then get \
+             something that is good for nothing else"
+        } else {
+            "put {{ RUN.CREDENTIALS }} into its task instead and remove every access_token and github.token from it, \
+             or take one of the templates that come with githubrunner"
+        };
         warnings.push(format!(
             "the template ({}) puts a long-lived token into the runners' jobs, where everyone who may read jobs sees it \
-             and the workflows' code too: put {{{{ RUN.CREDENTIALS }}}} into its task instead and remove every \
-             access_token and github.token from it, or take one of the templates that come with githubrunner",
+             and the workflows' code too: {what_to_do}",
             template.name
         ));
         if !has_access_token && github.token.is_none() {

@@ -270,7 +270,10 @@ impl Client {
                     Error::Connect { exchange, detail: detail.clone() }
                 }
                 (None, true) => Error::Connect { exchange, detail: innermost(&error) },
-                (None, false) => Error::Closed { exchange, detail: innermost(&error) },
+                (None, false) => match innermost(&error) {
+                    detail if is_refused_certificate(&detail) => Error::Tls { exchange, detail },
+                    detail => Error::Closed { exchange, detail },
+                },
             }
         })
     }
@@ -328,6 +331,13 @@ async fn read_body(
 fn timed_out(exchange: &Exchange, after: Duration, connection: &CaptureConnection) -> Error {
     let sent = connection.connection_metadata().is_some();
     Error::Timeout { exchange: Box::new(exchange.clone()), after, sent }
+}
+
+/// Whether the server's TLS refused our certificate, or that there is none. With TLS 1.3 that comes after our side of
+/// the handshake: the request may have left already, and nobody took it.
+fn is_refused_certificate(detail: &str) -> bool {
+    detail.contains("received fatal alert")
+        && ["Certificate", "UnknownCA", "AccessDenied"].iter().any(|alert| detail.contains(alert))
 }
 
 fn failure_of(error: &legacy::Error) -> Option<&ConnectFailure> {

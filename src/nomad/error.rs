@@ -197,7 +197,10 @@ fn hint_of(error: &http::Error) -> &'static str {
              client a shorter data_dir or alloc_dir)"
         }
         http::Error::Connect { .. } => " (NOMAD_ADDR says where Nomad is)",
-        http::Error::Tls { .. } => " (NOMAD_CACERT, NOMAD_TLS_SERVER_NAME)",
+        http::Error::Tls { detail, .. } if detail.contains("fatal alert") => {
+            " (Nomad wants to know who we are: NOMAD_CLIENT_CERT, NOMAD_CLIENT_KEY)"
+        }
+        http::Error::Tls { .. } => " (NOMAD_CACERT, NOMAD_CAPATH, NOMAD_TLS_SERVER_NAME)",
         _ => "",
     }
 }

@@ -100,6 +100,10 @@ impl Options {
         if http_auth.as_ref().is_some_and(|auth| !auth.expose().contains(':')) {
             return Err(Error::Setup("NOMAD_HTTP_AUTH: write user:password".to_owned()));
         }
+        if lookup("NOMAD_CLIENT_CERT").is_some() != lookup("NOMAD_CLIENT_KEY").is_some() {
+            let both = "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY: one needs the other, set both or none";
+            return Err(Error::Setup(both.to_owned()));
+        }
         let ca_files: Vec<PathBuf> = lookup("NOMAD_CACERT").map(PathBuf::from).into_iter().collect();
         let ca_dirs: Vec<PathBuf> = lookup("NOMAD_CAPATH").map(PathBuf::from).into_iter().collect();
         let tls = TlsOptions {
@@ -226,9 +230,13 @@ mod tests {
 
     #[test]
     fn useless_values_are_named() {
-        for (variable, value) in
-            [("NOMAD_ADDR", "nomad:4646"), ("NOMAD_SKIP_VERIFY", "maybe"), ("NOMAD_HTTP_AUTH", "user")]
-        {
+        for (variable, value) in [
+            ("NOMAD_ADDR", "nomad:4646"),
+            ("NOMAD_SKIP_VERIFY", "maybe"),
+            ("NOMAD_HTTP_AUTH", "user"),
+            ("NOMAD_CLIENT_CERT", "/c.pem"),
+            ("NOMAD_CLIENT_KEY", "/c.key"),
+        ] {
             let error = from(&[(variable, value)]).unwrap_err().to_string();
             assert!(error.contains(variable), "{error}");
         }

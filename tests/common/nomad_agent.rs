@@ -39,6 +39,43 @@ rm -rf "$dir"
 pub struct AgentOptions {
     /// With ACLs on, bootstrapped: see [`Agent::token`].
     pub acl: bool,
+    /// Its API over HTTPS.
+    pub tls: Option<Tls>,
+}
+
+/// An API over HTTPS, with the certificates of a directory: `ca.pem`, `server.pem`, `server.key`, and for clients
+/// `client.pem`, `client.key`.
+#[derive(Debug, Clone, Copy)]
+pub struct Tls {
+    /// Where they are.
+    pub directory: &'static Path,
+    /// Clients must show a certificate.
+    pub mutual: bool,
+}
+
+impl Tls {
+    fn configuration(self) -> String {
+        let file = |name: &str| self.directory.join(name).display().to_string();
+        format!(
+            "tls {{\n http = true\n ca_file = \"{}\"\n cert_file = \"{}\"\n key_file = \"{}\"\n \
+             verify_https_client = {}\n}}\n",
+            file("ca.pem"),
+            file("server.pem"),
+            file("server.key"),
+            self.mutual,
+        )
+    }
+
+    fn options(self) -> http::TlsOptions {
+        let file = |name: &str| self.directory.join(name);
+        http::TlsOptions {
+            ca_files: vec![file("ca.pem")],
+            only_given_authorities: true,
+            client_certificate: Some(file("client.pem")),
+            client_key: Some(file("client.key")),
+            ..http::TlsOptions::default()
+        }
+    }
 }
 
 /// A running agent: server and client in one, everything in memory. Ends when it is dropped.
@@ -49,6 +86,7 @@ pub struct Agent {
     pub address: String,
     /// The management token, with ACLs on.
     pub token: Option<String>,
+    tls: Option<Tls>,
 }
 
 impl Agent {
@@ -99,6 +137,7 @@ impl Agent {
             }}
             "#
         );
+        let configuration = configuration + &options.tls.map(Tls::configuration).unwrap_or_default();
         let file = directory.join("agent.hcl");
         std::fs::write(&file, configuration).unwrap();
         let watch = Command::new("sh")
@@ -114,7 +153,9 @@ impl Agent {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| error.to_string())?;
-        let mut agent = Agent { watch, address: format!("http://127.0.0.1:{http}"), token: None };
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://127.0.0.1:{http}");
+        let mut agent = Agent { watch, address, token: None, tls: options.tls };
         match agent.until_ready(options).await {
             Ok(()) => Ok(agent),
             Err(why) => Err(format!("{why}\n{}", log_of(&directory))),
@@ -152,7 +193,9 @@ impl Agent {
 
     /// A plain client for what the adapter does not do.
     pub fn client(&self) -> Client {
-        Client::new(Endpoint::parse(&self.address).unwrap(), http::Options::default()).unwrap()
+        let tls = self.tls.map(Tls::options).unwrap_or_default();
+        let options = http::Options { tls, ..http::Options::default() };
+        Client::new(Endpoint::parse(&self.address).unwrap(), options).unwrap()
     }
 
     /// A request with the management token.

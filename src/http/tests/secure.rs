@@ -122,7 +122,8 @@ async fn the_certificate_must_have_the_servers_name() {
 #[tokio::test]
 async fn a_client_certificate_is_shown_when_there_is_one() {
     let world = World::new("127.0.0.1", true).await;
-    assert!(world.get("127.0.0.1", world.trusting()).await.is_err());
+    let error = world.get("127.0.0.1", world.trusting()).await.unwrap_err();
+    assert!(matches!(error, Error::Tls { .. }) && !error.is_ambiguous(), "{error}");
     let known = TlsOptions {
         client_certificate: Some(world.file("client.pem")),
         client_key: Some(world.file("client.key")),

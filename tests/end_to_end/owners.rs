@@ -1,0 +1,134 @@
+//! Organizations: their runners, their runner groups; and one App for several owners.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use githubrunner::sim::github::{GitHub, Level, Reach, Token, permissions};
+use ring::signature::{KeyPair, RsaKeyPair};
+
+use crate::common::site::{REPOSITORY, Site, TOKEN, until};
+
+const KEY: &[u8] = include_bytes!("../fixtures/keys/app.pkcs8.der");
+const CLIENT_ID: &str = "Iv1.0123456789abcdef";
+
+#[tokio::test]
+async fn an_organizations_runners_join_the_group_of_the_configuration() {
+    let site = Site::start().await;
+    let (organization, group) = {
+        let github = &mut site.world().github;
+        github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org"]));
+        let organization = github.add_organization("acme", &[]);
+        (organization, github.add_runner_group(organization, "special"))
+    };
+    let config =
+        site.config("").replace("github: {", "github: {scope: organization, runner_group: special, ");
+    let jobs = [0, 1].map(|_| site.queue(&["nomadtools"], 1500));
+    let daemon = site.run(&config);
+    for job in jobs {
+        site.in_progress(job).await;
+    }
+    for runner in site.world().github.runners() {
+        assert_eq!(
+            runner.scope,
+            githubrunner::sim::github::Scope::Organization(organization),
+            "{}",
+            runner.name
+        );
+        assert_eq!(runner.group, group, "{}", runner.name);
+    }
+    for job in jobs {
+        site.served(job).await;
+    }
+    until(&site, "nothing is left", || site.is_clean()).await;
+    daemon.end().await;
+    // The bundled template that registers by token does so at the organization as well.
+    let token = config.replace("builtin:raw_exec", "builtin:myoung34");
+    let job = site.queue(&["nomadtools"], 300);
+    let daemon = site.run(&token);
+    site.served(job).await;
+    daemon.end().await;
+
+    let check = site.call_with(&config, &["check"]).await.well();
+    assert!(check.contains("acme: runners can be registered"), "{check}");
+    assert!(check.contains("acme: the runner group \"special\" is there"), "{check}");
+    let wrong = config.replace("special", "unknown");
+    site.queue(&["nomadtools other"], 300);
+    let err = site.call_with(&wrong, &["once"]).await.failed(1);
+    assert!(err.contains("acme has no runner group named \"unknown\""), "{err}");
+    let check = site.call_with(&wrong, &["check"]).await;
+    assert!(check.code == 1 && check.out.contains("github.runner_group"), "{}", check.out);
+}
+
+#[tokio::test]
+async fn a_token_without_the_organizations_runners_is_told_so() {
+    let site = Site::start().await;
+    let config = site.config("").replace("github: {", "github: {scope: organization, ");
+    let check = site.call_with(&config, &["check"]).await;
+    assert_eq!(check.code, 1);
+    assert!(check.out.contains("organization_self_hosted_runners"), "{}", check.out);
+}
+
+/// Knows the App; `acme` has it, `beta` suspended it, `gamma` never installed it.
+fn install(github: &mut GitHub, now: jiff::Timestamp) -> u64 {
+    let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();
+    let rights =
+        permissions(&[("actions", Level::Read), ("administration", Level::Write), ("metadata", Level::Read)]);
+    let owners = ["acme", "beta", "gamma"].map(|owner| github.add_organization(owner, &[]));
+    for owner in ["beta", "gamma"] {
+        github.add_repository(&format!("{owner}/app"));
+    }
+    let app = github.add_app(owners[0], CLIENT_ID, public, rights);
+    github.install_app(app, owners[0], Reach::All);
+    let beta = github.install_app(app, owners[1], Reach::All);
+    github.installation_mut(beta).unwrap().suspended_at = Some(now);
+    beta
+}
+
+fn with_app(site: &Site) -> String {
+    let key = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(KEY));
+    let file = site.cache_file().with_file_name("app.pem");
+    std::fs::write(&file, key).unwrap();
+    let app = format!("app: {{client_id: {CLIENT_ID}, private_key_file: \"{}\"}}", file.display());
+    site.config("")
+        .replace(&format!("token: {TOKEN}"), &app)
+        .replace(&format!("repos: [{REPOSITORY}]"), "repos: [acme/app, beta/app, gamma/app]")
+}
+
+#[tokio::test]
+async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() {
+    let site = Site::start().await;
+    let beta = {
+        let mut world = site.world();
+        let now = world.clock.now();
+        install(&mut world.github, now)
+    };
+    let config = with_app(&site);
+    let job = site.queue(&["nomadtools"], 300);
+    let other = {
+        let mut world = site.world();
+        let repository = world.github.repository_id("beta/app").unwrap();
+        let spec =
+            githubrunner::sim::github::JobSpec::new(&["nomadtools"], std::time::Duration::from_millis(300));
+        let run = world.queue_run(repository, vec![spec]).unwrap();
+        world.github.run(run).unwrap().jobs[0]
+    };
+    let plan = site.call_with(&config, &["plan"]).await;
+    let said = format!("{}{}", plan.out, plan.err);
+    let line =
+        |owner: &str, words: &str| said.lines().any(|line| line.contains(owner) && line.contains(words));
+    assert!(line("beta", "suspended") && line("gamma", "install the App"), "{said}");
+    assert!(plan.out.contains("start "), "{said}");
+
+    let mut daemon = site.run(&config);
+    site.served(job).await;
+    assert!(daemon.is_alive());
+    assert_eq!(site.status(other), githubrunner::sim::github::Status::Queued);
+    let check = site.call_with(&config, &["check"]).await;
+    assert!(check.code == 1 && check.out.contains("suspended"), "{}", check.out);
+    daemon.end().await;
+
+    // Once it is lifted that owner's jobs are served, too.
+    site.world().github.installation_mut(beta).unwrap().suspended_at = None;
+    let daemon = site.run(&config);
+    site.served(other).await;
+    daemon.end().await;
+}
