@@ -7,6 +7,9 @@ use proptest::{prelude::*, sample::select};
 
 use crate::cases::{AGES, BAD, GOOD, INSTANCE, NOW, PREFIX, ago, repository, secs, server_now};
 
+/// A client whose clock is days behind.
+const BEHIND: u64 = 200_000;
+
 #[derive(Clone, Debug)]
 pub struct JobSpec {
     labels: (usize, u8),
@@ -74,7 +77,7 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
     ];
     let age = || select(AGES.to_vec());
     let lately = prop_oneof![3 => select(AGES[..12].to_vec()), 2 => age()];
-    let times = (age(), select(vec![0, 1, 60]), select(vec![0, 1, 60]), lately);
+    let times = (age(), select(vec![0, 1, 60]), select(vec![0, 1, 60, BEHIND]), lately);
     let finish = prop_oneof![
         Just(Finish::Success),
         Just(Finish::Stopped),
@@ -270,7 +273,8 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             node: "n".to_owned(),
             created_at: later(place),
         }),
-        started_at: (started && placed).then(|| later(place + start)),
+        started_at: (started && placed)
+            .then(|| if start == BEHIND { ago(200_000) } else { later(place + start) }),
         ended_at: (state == Dead && placed).then(|| ago(dead.min(submitted))),
         blocked: spec
             .exhausted
