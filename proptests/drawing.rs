@@ -66,7 +66,7 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         3 => (Just(false), 0..6_usize).prop_map(Some),
         1 => Just(None)
     ];
-    let attempt = prop_oneof![20 => (1..5_u32).prop_map(Some), 1 => Just(None)];
+    let attempt = prop_oneof![20 => (1..5_u32).prop_map(Some), 3 => select(vec![6, 7, 50]).prop_map(Some), 1 => Just(None)];
     let state = prop_oneof![3 => Just(Pending), 2 => Just(Waiting), 2 => Just(Starting), 5 => Just(Running), 1 => Just(Stopping),
         1 => Just(Disconnected), 5 => Just(Dead)];
     let flag = proptest::bool::weighted;

@@ -196,6 +196,18 @@ fn waits_are_obeyed() {
         for action in plan.actions.iter().filter(|action| !matches!(action, Action::RemoveOrphan(_))) {
             prop_assert!(!facts.waits_after_failure(action.runner()), "{action} although it failed");
         }
+        // Nor is there a wait longer than that.
+        for hold in &plan.holds {
+            let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait }) =
+                (&hold.subject, &hold.reason)
+            else {
+                continue;
+            };
+            let of_cause = facts.runners().filter(|runner| runner.meta.job_id == Some(*id));
+            let last = of_cause.max_by_key(|runner| runner.meta.attempt.unwrap_or(0)).unwrap();
+            let rule = secs(600.min(30 << (attempt - 2).min(10)));
+            prop_assert_eq!(*wait + facts.dead_for(last), rule, "{}", hold);
+        }
         for start in starts(plan) {
             let backoff = case.observation.memory.start_backoff.get(&start.group());
             prop_assert!(backoff.is_none_or(|backoff| backoff.until <= NOW), "{} was rejected", start.name);

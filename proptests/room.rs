@@ -186,7 +186,7 @@ fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started() {
 /// Everything seen, everything surplus seen before, nothing failed, nobody idle for too long: what stops
 /// then, stops for room.
 fn crowded() -> impl Strategy<Value = Case> {
-    (case(), any::<bool>(), select(vec![0_u64, 60, 600])).prop_map(|(mut case, full, patience)| {
+    (case(), 0..4_usize, select(vec![0_u64, 60, 600])).prop_map(|(mut case, full, patience)| {
         case.observation.memory = Memory::default();
         for runner in case.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners) {
             runner.lost = false;
@@ -207,7 +207,11 @@ fn crowded() -> impl Strategy<Value = Case> {
         }
         let live = case.runners().iter().filter(|runner| runner.state != RunnerState::Dead).count();
         case.policy = Policy {
-            max_runners: if full { Some(live) } else { case.policy.max_runners },
+            max_runners: match full {
+                0 | 1 => Some(live),
+                2 => Some(live + 1),
+                _ => case.policy.max_runners,
+            },
             pending_to_kill_listening: Some(secs(patience)),
             runner_inactivity_timeout: None,
             strict: false,
@@ -347,6 +351,19 @@ fn the_unplaced_yield_to_another_groups_start() {
             let Some(group) = facts.group(runner) else { continue };
             let other = held.iter().any(|other| *other != group);
             prop_assert!(!(unplaced && other) || started.contains(&group), "{} keeps its place", runner.name);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_group_that_starts_yields_nothing() {
+    for_all_crowded(|case, plan| {
+        let facts = Facts::new(case);
+        let started: Vec<Group> = crate::facts::starts(plan).map(crate::facts::group_of_start).collect();
+        for stop in stops(plan) {
+            let group = facts.group(facts.runner(&stop.name).unwrap()).unwrap();
+            prop_assert!(!started.contains(&group), "{}", stop.name);
         }
         Ok(())
     });
