@@ -11,7 +11,7 @@ use clap::Parser;
 use githubrunner::sim::chaos::scenario::Scenario;
 
 use harness::run::{How, run};
-use harness::shrink::story;
+use harness::shrink::{brief, story};
 
 #[derive(Parser)]
 #[command(about = "Runs the deterministic simulation: a seed is a whole run; a failing one tells its story.")]
@@ -28,6 +28,9 @@ struct Arguments {
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Tells only the seed of a failure and what was wrong.
+    #[arg(long)]
+    brief: bool,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -64,7 +67,10 @@ fn main() -> ExitCode {
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if !outcome.findings.is_empty() {
                         failed.fetch_add(1, Ordering::Relaxed);
-                        let story = story(&scenario, &outcome);
+                        let story = match arguments.brief {
+                            true => brief(&scenario, &outcome),
+                            false => story(&scenario, &outcome),
+                        };
                         let _guard = output.lock();
                         println!("{story}");
                         if !arguments.keep_going {

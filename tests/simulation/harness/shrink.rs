@@ -26,14 +26,19 @@ pub fn shortest(scenario: &Scenario, failed: &Outcome) -> (usize, Outcome) {
     (bad, run(scenario, How { budget: bad, record: true, listen: true }))
 }
 
-/// The whole story of a failing seed.
-pub fn story(scenario: &Scenario, failed: &Outcome) -> String {
-    let (budget, outcome) = shortest(scenario, failed);
-    let mut text = String::new();
-    let _ = writeln!(text, "seed {} fails: {:?}", scenario.seed, scenario.woes);
+/// The seed and what was wrong.
+pub fn brief(scenario: &Scenario, failed: &Outcome) -> String {
+    let mut text = format!("seed {} fails: {:?}\n", scenario.seed, scenario.woes);
     for finding in &failed.findings {
         let _ = writeln!(text, "  {finding}");
     }
+    text
+}
+
+/// The whole story of a failing seed.
+pub fn story(scenario: &Scenario, failed: &Outcome) -> String {
+    let (budget, outcome) = shortest(scenario, failed);
+    let mut text = brief(scenario, failed);
     let _ = writeln!(
         text,
         "its shortest prefix that fails: the first {budget} of {} things that happen\nsettings: {:?}",
