@@ -102,13 +102,22 @@ impl<'a> Facts<'a> {
         self.case.observation.memory.presence.get(&runner.name).is_some_and(|p| p.absent_since.is_some())
     }
 
+    /// Whether no job gets to it. One that registers by itself may bear another name at GitHub, and is believed
+    /// for ten minutes.
+    pub fn out_of_reach(&self, runner: &Runner) -> bool {
+        let Some(presence) = self.case.observation.memory.presence.get(&runner.name) else { return false };
+        let Some(since) = presence.absent_since else { return false };
+        runner.registration() == Registration::Jit
+            || presence.checked_at.saturating_sub(since) >= Duration::from_secs(600)
+    }
+
     /// The runners that can take a job of the group, now or soon.
     pub fn supply(&self, group: &Group) -> Vec<&'a Runner> {
         use RunnerState::*;
         self.runners()
             .filter(|runner| self.group(runner).as_ref() == Some(group))
             .filter(|runner| matches!(runner.state, Pending | Waiting | Starting | Running))
-            .filter(|runner| !self.is_busy(runner) && !self.absent(runner) && !self.spent(runner))
+            .filter(|runner| !self.is_busy(runner) && !self.out_of_reach(runner) && !self.spent(runner))
             .collect()
     }
 

@@ -111,9 +111,7 @@ fn look_ups_ask_only_for_idle_runners_and_not_too_often() {
                 .any(|action| matches!(action, Action::LookUp(look_up) if look_up.name == runner.name));
             let demand = facts.group(runner).is_some_and(|group| facts.demand_of(&group) > 0);
             let idle = facts.idle(runner);
-            let suspicious = runner.registration() == Registration::Jit
-                && demand
-                && idle.is_some_and(|idle| idle > secs(120));
+            let suspicious = demand && idle.is_some_and(|idle| idle > secs(120));
             let wanted = facts.ours(runner)
                 && idle.is_some()
                 && facts.fresh(runner).is_some()
@@ -137,6 +135,10 @@ fn an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups() {
             let Some(presence) = case.observation.memory.presence.get(&runner.name) else { continue };
             let Some(since) = presence.absent_since else { continue };
             let confirmed = presence.checked_at - since >= secs(600);
+            if !confirmed && runner.registration() != Registration::Jit {
+                // It may bear another name at GitHub: it counts like any other.
+                continue;
+            }
             let stopped = stops(plan).any(|stop| stop.name == runner.name);
             let may = confirmed && facts.fresh(runner) == Some(true);
             // A spent one is let go for that reason.

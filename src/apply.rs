@@ -63,9 +63,9 @@ pub enum Outcome {
     Done,
     /// There was nothing to do any more: somebody else, or an earlier attempt of ours, was faster.
     AlreadyDone,
-    /// The runner is registered at GitHub.
+    /// The runner is registered at GitHub and connected.
     Present,
-    /// The runner is not registered at GitHub.
+    /// The runner is not registered at GitHub, or not connected.
     Absent,
     /// Not done, with a reason that may pass: busy, online, no right.
     Held(String),
@@ -103,8 +103,8 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Done => f.write_str("done"),
             Outcome::AlreadyDone => f.write_str("was done already"),
-            Outcome::Present => f.write_str("registered"),
-            Outcome::Absent => f.write_str("not registered at GitHub"),
+            Outcome::Present => f.write_str("connected to GitHub"),
+            Outcome::Absent => f.write_str("not connected to GitHub"),
             Outcome::Held(why) => write!(f, "not now: {why}"),
             Outcome::Failed(error) => write!(f, "failed: {error}"),
             Outcome::Rejected(error) => write!(f, "rejected: {error}"),
@@ -279,8 +279,13 @@ impl Apply<'_> {
                 Removed::WasAbsent => return Ok(Outcome::Absent),
             },
             Consent::Unregistered => {
-                if self.github.find_runner(&scope, &stop.name).await.map_err(github_outcome)?.is_some() {
-                    return Ok(Outcome::Present);
+                match self.github.find_runner(&scope, &stop.name).await.map_err(github_outcome)? {
+                    Some(found) if found.online || found.busy => return Ok(Outcome::Present),
+                    // It never connected, or lost the connection: GitHub decides whether it may go.
+                    Some(found) => {
+                        self.delete_registration(&scope, found.id).await?;
+                    }
+                    None => {}
                 }
             }
         }
@@ -291,8 +296,9 @@ impl Apply<'_> {
     async fn look_up(&self, look_up: &LookUp) -> Result<Outcome> {
         let scope = self.scope(&look_up.repository);
         match self.github.find_runner(&scope, &look_up.name).await.map_err(github_outcome)? {
-            Some(_) => Ok(Outcome::Present),
-            None => Ok(Outcome::Absent),
+            Some(found) if found.online || found.busy => Ok(Outcome::Present),
+            // No job reaches a runner that hangs before it connects, or whose node does not get to GitHub.
+            Some(_) | None => Ok(Outcome::Absent),
         }
     }
 

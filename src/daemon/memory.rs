@@ -13,6 +13,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// A rejected template or specification does not mend by itself: it starts slower.
 const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
 
+/// Why a Stop without an answer waits.
+const NOT_LISTED: &str = "GitHub lists no runner of this name, so nobody can say whether it is busy";
+
 /// No action waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -79,6 +82,11 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         // It is seen again, or not.
         (Action::RemoveOrphan(remove), _) => {
             memory.orphans.remove(&remove.orphan);
+        }
+        // Nobody gave consent; asking at once again changes nothing.
+        (Action::Stop(_), Outcome::Absent) => {
+            let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, NOT_LISTED, now);
+            memory.runner_backoff.insert(name.to_owned(), backoff);
         }
         (_, Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
             let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, error, now);

@@ -106,7 +106,8 @@ pub enum Consent {
     NeverStarted,
     /// It started: only after GitHub's 204 to the deletion of its registration.
     GitHub,
-    /// It started, and is known to be unregistered: nobody can give it a job.
+    /// It started, and is known not to be connected: nobody can give it a job. A registration that is still there is
+    /// deleted first, and GitHub decides.
     Unregistered,
 }
 
@@ -120,7 +121,7 @@ pub enum StopReason {
         /// Runners that can take them.
         supply: usize,
     },
-    /// Not registered at GitHub, and no job names it.
+    /// Not registered at GitHub or never connected, and no job names it.
     Unregistered {
         /// For how long it has been absent.
         absent: Duration,
@@ -347,7 +348,7 @@ pub enum HoldReason {
         /// How long it still waits.
         wait: Duration,
     },
-    /// GitHub does not list it: it counts as no supply.
+    /// GitHub does not list it as connected: it counts as no supply.
     Unregistered {
         /// For how long.
         absent: Duration,
@@ -463,7 +464,7 @@ impl fmt::Display for Consent {
         f.write_str(match self {
             Consent::NeverStarted => "its task never started",
             Consent::GitHub => "once GitHub has removed its registration",
-            Consent::Unregistered => "GitHub does not know it",
+            Consent::Unregistered => "GitHub does not see it",
         })
     }
 }
@@ -541,7 +542,7 @@ impl fmt::Display for HoldReason {
             }
             HoldReason::ActionFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
             HoldReason::Unregistered { absent } => {
-                write!(f, "GitHub has not listed it for {}: it does not count", span(*absent))
+                write!(f, "GitHub has not seen it connected for {}: it does not count", span(*absent))
             }
             HoldReason::CountsAttempts => {
                 f.write_str("dead, kept: the newest attempt for a job still queued")

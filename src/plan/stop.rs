@@ -5,14 +5,15 @@ use std::{
     time::Duration,
 };
 
-use super::{Draft, start::Held, survey::Survey};
-use crate::model::{
-    Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Repository, RepositoryId, Runner,
-    RunnerState, Stop, StopReason, age,
+use super::{
+    Draft,
+    start::Held,
+    survey::{ABSENT_AT_LEAST, Survey},
 };
-
-/// A runner that GitHub has not listed for so long is not coming back.
-const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
+use crate::model::{
+    Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, Repository,
+    RepositoryId, Runner, RunnerState, Stop, StopReason, age,
+};
 
 /// A 404 can be a token's loss of rights for a while: so long is patience enough.
 const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
@@ -222,7 +223,10 @@ fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason)
     }
     let repository: Repository = view.repository.clone();
     let consent = match reason {
-        StopReason::Unregistered { .. } => Consent::Unregistered,
+        // One that registers by itself may be busy under another name: then GitHub must know it to let it go.
+        StopReason::Unregistered { .. } if runner.registration() == Registration::Jit => {
+            Consent::Unregistered
+        }
         _ if runner.started => Consent::GitHub,
         _ => Consent::NeverStarted,
     };

@@ -8,7 +8,8 @@ use std::{
 use super::Policy;
 use crate::model::{
     GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
-    Ownership, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject, WorkflowJob, age,
+    Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject,
+    WorkflowJob, age,
 };
 
 /// A job fails after a day in the queue (contract github.md §6): what GitHub lists for longer is a ghost.
@@ -16,6 +17,9 @@ const QUEUED_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// Clocks that are kept at all differ by less.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
+
+/// A runner that GitHub has not listed as connected for so long is not coming back.
+pub(super) const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// Hostile labels are cut to this length where people read them, in characters.
 const SHOWN_LABELS: usize = 100;
@@ -226,8 +230,19 @@ impl<'a> Survey<'a> {
         use RunnerState::{Pending, Running, Starting, Waiting};
         matches!(runner.state, Pending | Waiting | Starting | Running)
             && !self.is_busy(runner)
-            && self.absent(runner).is_none()
+            && !self.is_out_of_reach(runner)
             && !self.is_spent(runner)
+    }
+
+    /// Whether no job gets to it: GitHub does not list it as connected. One that registers by itself may bear
+    /// another name there: it is believed for as long as an unregistered one is kept.
+    fn is_out_of_reach(&self, runner: &Runner) -> bool {
+        match runner.registration() {
+            Registration::Jit => self.absent(runner).is_some(),
+            Registration::Token | Registration::AccessToken => {
+                self.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST)
+            }
+        }
     }
 
     /// Whether its configuration went down with a node: nothing can use it again.

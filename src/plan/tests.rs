@@ -273,11 +273,11 @@ fn an_unregistered_runner_is_looked_up_then_replaced_then_stopped() {
     let absent =
         |since, checked| Presence { checked_at: seconds(checked), absent_since: Some(seconds(since)) };
     world.0.memory.presence.insert(idle.name.clone(), absent(900, 990));
-    assert_plan(world.plan(), &["start … attempt 2", "runner1  GitHub has not listed it for 1m40s"]);
+    assert_plan(world.plan(), &["start … attempt 2", "runner1  GitHub has not seen it connected for 1m40s"]);
     world.0.memory.presence.insert(idle.name, absent(400, 1000));
     assert_plan(
         world.plan(),
-        &["stop     runner1 … GitHub does not know it", "lets a runner go in this pass"],
+        &["stop     runner1 … GitHub does not see it", "lets a runner go in this pass"],
     );
 }
 

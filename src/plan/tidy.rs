@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Draft, survey::Survey};
 use crate::model::{
-    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason,
-    Registration, Runner, RunnerState,
+    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason, Runner,
+    RunnerState,
 };
 
 /// So long a runner may take to come online before anyone asks.
@@ -48,13 +48,12 @@ pub(super) fn mints(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// A look-up for each JIT runner that sits idle although its group has demand, and for each that was absent.
+/// A look-up for each runner that sits idle although its group has demand, and for each that was absent.
 pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(idle), Some(key)) = (survey.idle(runner), survey.group_of(runner)) else { continue };
         let Some(repository) = survey.listed(runner, false) else { continue };
-        let suspicious = runner.registration() == Registration::Jit
-            && idle > IDLE_BEFORE_LOOK_UP
+        let suspicious = idle > IDLE_BEFORE_LOOK_UP
             && survey.groups.get(&key).is_some_and(|group| !group.demand.is_empty());
         let due = survey
             .memory
