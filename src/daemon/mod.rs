@@ -9,7 +9,11 @@ mod memory;
 mod observe;
 mod snapshot;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -185,6 +189,23 @@ impl Daemon {
             github_side: self.github_side,
             ..fresh
         }
+    }
+
+    /// How many things it remembers, by what they are: none of them may grow for ever.
+    pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
+        let mut sizes = self.github.sizes();
+        sizes.extend([
+            ("surplus", self.memory.surplus.len()),
+            ("presence", self.memory.presence.len()),
+            ("last busy", self.memory.last_busy.len()),
+            ("last start", self.memory.last_start.len()),
+            ("start backoff", self.memory.start_backoff.len()),
+            ("runner backoff", self.memory.runner_backoff.len()),
+            ("orphans", self.memory.orphans.len()),
+            ("repositories", self.github_side.len()),
+            ("said", self.said.len()),
+        ]);
+        sizes
     }
 
     /// What it tells of itself, for a server.

@@ -163,6 +163,11 @@ impl GitHubSide {
         }
     }
 
+    /// How many repositories are remembered.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// The registrations of ours as last listed.
     pub fn registrations(&self) -> Vec<OwnRegistration> {
         self.registered.values().flat_map(|registered| registered.registrations.iter().cloned()).collect()

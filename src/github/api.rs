@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Method;
@@ -137,6 +137,19 @@ impl GitHub {
     /// Ends a pass: the cache lets go what is unused and writes its file if anything changed.
     pub async fn end_pass(&self) {
         self.0.cache.end_pass().await;
+    }
+
+    /// How many things are remembered, by what they are.
+    pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
+        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        BTreeMap::from([
+            ("cached pages", self.0.cache.len()),
+            ("followed repositories", followed.len()),
+            ("followed runs", followed.values().map(|followed| followed.runs.len()).sum()),
+            ("resolved entries", resolved.len()),
+            ("rates", self.0.limits.rates().len()),
+        ])
     }
 
     /// The rate limits as GitHub last told them, by credentials (a name, no secret) and bucket.

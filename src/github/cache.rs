@@ -182,6 +182,11 @@ impl Cache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many pages are known.
+    pub fn len(&self) -> usize {
+        self.state().entries.len()
+    }
+
     /// What is known of a URL for these credentials.
     pub fn get<T: Page>(&self, who: &str, url: &str) -> Option<Known<T>> {
         let key = key(who, url);

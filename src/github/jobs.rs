@@ -32,7 +32,7 @@ pub struct JobListing {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Followed {
     /// Runs seen active whose own jobs have not said that they are over.
-    runs: BTreeSet<u64>,
+    pub(super) runs: BTreeSet<u64>,
     /// When the waiting, pending and requested runs were last listed.
     full_at: Option<Instant>,
     /// When it was last listed at all.

@@ -15,6 +15,8 @@ pub enum Phase {
     Listening,
     /// It works on one.
     Working,
+    /// It hangs, and will never connect.
+    Stuck,
     /// It is about to end.
     Ending,
 }

@@ -47,6 +47,8 @@ pub struct Options {
     pub wind_down: (Duration, Duration),
     /// From the kill signal to the end of the task.
     pub stop: (Duration, Duration),
+    /// How often a process hangs and never connects: 0 never, 1 always.
+    pub hangs: f64,
     /// How far GitHub's clock is ahead of the true one.
     pub github_skew: SignedDuration,
     /// How far Nomad's clock is ahead of the true one.
@@ -62,6 +64,7 @@ impl Default for Options {
             give_up: seconds(2, 5),
             wind_down: (Duration::from_millis(200), Duration::from_secs(1)),
             stop: (Duration::from_millis(100), Duration::from_millis(500)),
+            hangs: 0.0,
             github_skew: SignedDuration::ZERO,
             nomad_skew: SignedDuration::ZERO,
         }
@@ -220,8 +223,13 @@ impl World {
             Side::GitHub => self.github.handle(request, shift(now, self.options.github_skew)),
             Side::Nomad => self.nomad.handle(request, shift(now, self.options.nomad_skew)),
         };
-        self.absorb(now);
-        self.watched(|watch, world| watch.answered(world, side, request, &response, now));
+        let changed = self.absorb(now) || request.method() != hyper::Method::GET;
+        self.watched(|watch, world| {
+            watch.answered(world, side, request, &response, now);
+            if changed {
+                watch.stepped(world, now);
+            }
+        });
         self.changed.notify_one();
         response
     }
@@ -239,6 +247,7 @@ impl World {
     pub fn touch(&mut self) {
         let now = self.clock.now();
         self.absorb(now);
+        self.watched(|watch, world| watch.stepped(world, now));
         self.changed.notify_one();
     }
 
@@ -254,16 +263,19 @@ impl World {
     fn step(&mut self, now: Timestamp) {
         self.github.advance(self.github_time(now));
         self.nomad.advance(self.nomad_time(now));
-        self.absorb(now);
+        let mut changed = self.absorb(now);
         while let Some(timer) = self.timers.first().filter(|timer| timer.0 <= now).cloned() {
             self.timers.remove(&timer);
             let (_, allocation, round, step) = timer;
             if self.processes.get(&allocation).is_some_and(|process| process.round == round) {
                 self.take_step(&allocation, step, now);
                 self.absorb(now);
+                changed = true;
             }
         }
-        self.watched(|watch, world| watch.stepped(world, now));
+        if changed {
+            self.watched(|watch, world| watch.stepped(world, now));
+        }
     }
 
     /// When something will happen by itself, in true time.
@@ -274,14 +286,16 @@ impl World {
         [github, nomad, own].into_iter().flatten().min()
     }
 
-    /// Takes in what happened on both sides until nothing more follows from it.
-    fn absorb(&mut self, now: Timestamp) {
+    /// Takes in what happened on both sides until nothing more follows from it. Whether anything did.
+    fn absorb(&mut self, now: Timestamp) -> bool {
+        let mut changed = false;
         for _ in 0..MOST_STEPS {
             let github = self.github.take_events();
             let nomad = self.nomad.take_events();
             if github.is_empty() && nomad.is_empty() {
                 break;
             }
+            changed = true;
             for event in github {
                 self.github_event(event, now);
             }
@@ -291,6 +305,7 @@ impl World {
         }
         let index = self.nomad.index();
         self.moved.send_if_modified(|known| std::mem::replace(known, index) != index);
+        changed
     }
 
     /// Tells when Nomad's index has changed, for event streams.

@@ -5,6 +5,9 @@ mod harness;
 
 use githubrunner::sim::chaos::scenario::Scenario;
 
+use std::time::Duration;
+
+use harness::long;
 use harness::run::{How, run};
 use harness::shrink::story;
 
@@ -40,4 +43,30 @@ fn a_seed_is_replayed_to_the_byte() {
         assert_eq!(first.timeline.len(), second.timeline.len(), "seed {seed}");
         assert!(first.timeline.len() > 20, "seed {seed}: {:#?}", first.timeline);
     }
+}
+
+/// What is wrong with an outcome, and how it ended.
+fn assert_well(outcome: &harness::run::Outcome) {
+    let last = outcome.timeline.len().saturating_sub(60);
+    assert!(outcome.findings.is_empty(), "{:#?}\n{:#?}", outcome.findings, &outcome.timeline[last..]);
+}
+
+#[test]
+fn days_of_churn_leave_nothing_behind() {
+    assert_well(&long::days(2, Duration::from_secs(300)));
+}
+
+#[test]
+fn a_backlog_is_worked_off_fairly() {
+    assert_well(&long::backlog(25, 10, Duration::from_secs(60)));
+}
+
+#[test]
+fn labels_that_fit_nowhere_starve_nobody() {
+    assert_well(&long::unplaceable());
+}
+
+#[test]
+fn failing_templates_back_off_and_harm_no_others() {
+    assert_well(&long::failing_template(false));
 }

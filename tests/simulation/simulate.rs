@@ -10,7 +10,8 @@ use std::time::Instant;
 use clap::Parser;
 use githubrunner::sim::chaos::scenario::Scenario;
 
-use harness::run::{How, run};
+use harness::long;
+use harness::run::{How, Outcome, run};
 use harness::shrink::{brief, story};
 
 #[derive(Parser)]
@@ -31,6 +32,9 @@ struct Arguments {
     /// Tells only the seed of a failure and what was wrong.
     #[arg(long)]
     brief: bool,
+    /// Lives for thirty days, works off 10,000 jobs, and the like.
+    #[arg(long)]
+    long: bool,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -38,6 +42,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.long {
+        return long_life();
+    }
     if arguments.show {
         let scenario = Scenario::of(arguments.seed);
         let outcome = run(&scenario, How { record: true, ..How::quietly() });
@@ -97,4 +104,44 @@ fn main() -> ExitCode {
         failed.load(Ordering::Relaxed),
     );
     if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The resident memory of this process, in megabytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096 / 1_000_000
+}
+
+fn long_life() -> ExitCode {
+    let minute = std::time::Duration::from_secs(60);
+    let lives: [(&str, &dyn Fn() -> Outcome); 5] = [
+        ("thirty days of churn", &|| long::days(30, minute * 2)),
+        ("10,000 jobs at a cap of 50", &|| long::backlog(500, 50, minute / 2)),
+        ("labels that fit nowhere", &long::unplaceable),
+        ("a failing template, HCL", &|| long::failing_template(false)),
+        ("a failing template, JSON", &|| long::failing_template(true)),
+    ];
+    let mut well = true;
+    for (name, life) in lives {
+        let started = Instant::now();
+        let outcome = life();
+        println!(
+            "{name}: {:.1} days in {:.1} s, {} requests, {} MB resident",
+            outcome.took.as_secs_f64() / 86_400.0,
+            started.elapsed().as_secs_f64(),
+            outcome.requests,
+            resident(),
+        );
+        for (when, sizes) in [("after a third", outcome.sizes.len() / 3), ("at the end", outcome.sizes.len())]
+        {
+            if let Some(sizes) = sizes.checked_sub(1).and_then(|at| outcome.sizes.get(at)) {
+                println!("  {when}: {sizes:?}");
+            }
+        }
+        for finding in &outcome.findings {
+            println!("  FAILED {finding}");
+            well = false;
+        }
+    }
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

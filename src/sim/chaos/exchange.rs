@@ -191,6 +191,8 @@ pub struct Faults {
     skew: (SignedDuration, SignedDuration),
     note: Option<String>,
     death: Death,
+    no_stream: bool,
+    old_servers: bool,
 }
 
 impl Faults {
@@ -210,12 +212,24 @@ impl Faults {
             skew,
             note: None,
             death: Death::default(),
+            no_stream: false,
+            old_servers: false,
         }
+    }
+
+    /// Nomad refuses its event stream, as to a token without the right.
+    pub fn refuse_stream(&mut self, yes: bool) {
+        self.no_stream = yes;
     }
 
     /// Decides at which request the daemon dies.
     pub fn death(&self) -> Death {
         self.death.clone()
+    }
+
+    /// Nomad's servers are too old to know `disconnect` in a job: they ignore it.
+    pub fn old_servers(&mut self, yes: bool) {
+        self.old_servers = yes;
     }
 
     /// The troubles that hit a side now, each with its chance rolled.
@@ -302,6 +316,9 @@ impl Fault for Faults {
     fn alter(&mut self, side: Side, request: &mut Request<Bytes>, now: Timestamp) {
         if self.is_on(side, now, Trouble::Pages) {
             lies::shorten_pages(request, 2);
+        }
+        if self.old_servers && side == Side::Nomad {
+            lies::forget_disconnect(request);
         }
     }
 

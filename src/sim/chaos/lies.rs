@@ -99,6 +99,20 @@ pub(super) fn shorten_pages(request: &mut Request<Bytes>, size: usize) {
     }
 }
 
+/// Takes `disconnect` out of a job that is registered.
+pub(super) fn forget_disconnect(request: &mut Request<Bytes>) {
+    if request.method() != Method::PUT || request.uri().path() != "/v1/jobs" {
+        return;
+    }
+    let Ok(mut body) = serde_json::from_slice::<Value>(request.body()) else { return };
+    for group in body["Job"]["TaskGroups"].as_array_mut().into_iter().flatten() {
+        if let Some(group) = group.as_object_mut() {
+            group.remove("Disconnect");
+        }
+    }
+    *request.body_mut() = Bytes::from(body.to_string());
+}
+
 /// An entry moves to a page that was read already, or comes twice. Only where there are several pages.
 pub(super) fn shift_page(
     request: &Request<Bytes>,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
 use crate::sim::nomad::{Exit, StartFailure};
-use crate::sim::world::World;
+use crate::sim::world::{Phase, World};
 
 /// One thing that happens. Where it names nothing, `pick` decides among what is there then.
 #[derive(Clone, Debug)]
@@ -147,6 +147,8 @@ pub struct Place {
     pub login: String,
     /// The repositories' IDs.
     pub repositories: Vec<u64>,
+    /// Runners have JIT configurations.
+    pub jit: bool,
 }
 
 impl Place {
@@ -374,6 +376,14 @@ impl World {
                 repository.private = false;
                 // GitHub lets nobody remove what a disabled one has.
                 repository.disabled = false;
+            }
+        }
+        // Where GitHub cannot tell whether a runner is busy, nobody but its owner can end one that hangs.
+        self.options_mut().hangs = 0.0;
+        if !place.jit {
+            let stuck = self.live_runners().into_iter().filter(|live| live.phase == Phase::Stuck);
+            for allocation in stuck.map(|live| live.allocation).collect::<Vec<_>>() {
+                self.crash(&allocation, Exit::code(1));
             }
         }
         let foreign: Vec<u64> = self

@@ -57,6 +57,10 @@ pub enum Woe {
     Token,
     /// Runs' statuses lag behind their jobs'.
     RunLag,
+    /// The servers are too old for `disconnect`, and nodes are not heard of: what runs there is lost and replaced.
+    OldServers,
+    /// Some runners hang and never connect.
+    Hangs,
     /// The daemon dies, at any await or at a request that changes something.
     Deaths,
     /// The daemon is told to read its configuration again.
@@ -88,6 +92,8 @@ impl Woe {
                 Woe::Clocks,
                 Woe::Token,
                 Woe::RunLag,
+                Woe::OldServers,
+                Woe::Hangs,
                 Woe::Deaths,
                 Woe::Hangups,
             ])
@@ -96,12 +102,14 @@ impl Woe {
 }
 
 /// How runners get their secret in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// JIT configurations.
     Jit,
     /// Registration tokens; the runners are ephemeral.
     Token,
+    /// Registration tokens; the runners take one job after the other.
+    Persistent,
 }
 
 /// What the daemon is told.
@@ -127,6 +135,8 @@ pub struct Settings {
     pub json_template: bool,
     /// ETags survive the daemon.
     pub cache: bool,
+    /// Nomad's event stream is there.
+    pub hints: bool,
 }
 
 /// When a daemon dies.
@@ -325,6 +335,7 @@ impl Scenario {
                 self.world.nomad_skew = hours();
             }
             Woe::RunLag => self.github.run_lag = seconds(rng, 1, 60),
+            Woe::Hangs => self.world.hangs = rng.random_range(0.1..0.6),
             _ => {
                 for at in self.times(rng) {
                     self.happens(woe, at, pick, rng);
@@ -340,7 +351,7 @@ impl Scenario {
                 self.mishap(at, Mishap::NodeCrash { pick });
                 self.mishap(later(rng), Mishap::NodesBack);
             }
-            Woe::NodesCut => {
+            Woe::NodesCut | Woe::OldServers => {
                 self.mishap(at, Mishap::NodeCut { pick });
                 self.mishap(later(rng), Mishap::NodesBack);
             }
@@ -421,7 +432,7 @@ impl Scenario {
                 self.happenings.push((at, Happening::Death { at: death, cut, down }));
             }
             Woe::Hangups => self.happenings.push((at, Happening::Hangup)),
-            Woe::Exchange(_) | Woe::Ghosts | Woe::HeldJobs | Woe::Clocks | Woe::RunLag => {}
+            Woe::Exchange(_) | Woe::Ghosts | Woe::HeldJobs | Woe::Clocks | Woe::RunLag | Woe::Hangs => {}
         }
     }
 
@@ -466,9 +477,14 @@ fn settings(rng: &mut StdRng) -> Settings {
         purge: [seconds(rng, 1, 120), seconds(rng, 1, 240)],
         make_room: rng.random_bool(0.6).then(|| seconds(rng, 30, 180)),
         parallel: rng.random_range(1..=5),
-        mode: if rng.random_bool(0.2) { Mode::Token } else { Mode::Jit },
+        mode: match rng.random_range(0..10) {
+            0 => Mode::Token,
+            1 => Mode::Persistent,
+            _ => Mode::Jit,
+        },
         json_template: rng.random_bool(0.8),
         cache: rng.random_bool(0.2),
+        hints: rng.random_bool(0.5),
     }
 }
 

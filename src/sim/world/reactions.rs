@@ -106,6 +106,11 @@ impl World {
                 if process.phase != Phase::Starting {
                     return;
                 }
+                if self.options.hangs > 0.0 && self.rng.random_bool(self.options.hangs) {
+                    process.phase = Phase::Stuck;
+                    let line = format!("the process of {} hangs", process.nomad_job);
+                    return self.note(now, line);
+                }
                 let github_now = shift(now, self.options.github_skew);
                 let connected = process.credentials.connect(&mut self.github, github_now);
                 let job = process.nomad_job.clone();

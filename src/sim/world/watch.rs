@@ -26,7 +26,7 @@ pub trait Watch: Send {
         let _ = (world, side, request, response, now);
     }
 
-    /// Something may have changed.
+    /// Something has changed, but for what only time tells.
     fn stepped(&mut self, world: &World, now: Timestamp) {
         let _ = (world, now);
     }

@@ -46,10 +46,15 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
         RUNNER_NAME = "{{ RUN.RUNNER_NAME }}"
         REPO_URL = "{{ RUN.REPO_URL }}"
         LABELS = "{{ RUN.LABELS }}"
+        {% if not SETTINGS.persistent %}
         EPHEMERAL = "1"
+        {% endif %}
         NO_DEFAULT_LABELS = "1"
       }
       {{ RUN.CREDENTIALS }}
+      {% if "fail" in RUNSON %}
+      this is no HCL
+      {% endif %}
       resources {
         cpu = 500
         memory = {{ RUNSON.mem|default(500)|int }}
@@ -62,18 +67,18 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
 const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner", "Tasks": [{
 "Name": "runner", "Driver": "raw_exec", "Config": {"command": "run.sh"},
 "Env": {"RUNNER_NAME": "{{ RUN.RUNNER_NAME }}", "REPO_URL": "{{ RUN.REPO_URL }}", "LABELS": "{{ RUN.LABELS }}",
-"EPHEMERAL": "1", "NO_DEFAULT_LABELS": "1"},
+{% if not SETTINGS.persistent %}"EPHEMERAL": "1", {% endif %}"NO_DEFAULT_LABELS": "1"},
 "Templates": [{{ RUN.CREDENTIALS_JSON }}],
 "Resources": {"CPU": 500, "MemoryMB": {{ RUNSON.mem|default(500)|int }}}}]}]}}
 "#;
 
 thread_local! {
-    static CONFIGS: RefCell<BTreeMap<(bool, bool), Config>> = const { RefCell::new(BTreeMap::new()) };
+    static CONFIGS: RefCell<BTreeMap<(Mode, bool), Config>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// The configuration of a scenario.
 pub fn config(settings: &Settings, repositories: &[String]) -> Config {
-    let key = (settings.mode == Mode::Jit, settings.json_template);
+    let key = (settings.mode, settings.json_template);
     let mut config = CONFIGS.with_borrow_mut(|configs| {
         configs.entry(key).or_insert_with(|| load(settings.mode, settings.json_template)).clone()
     });
@@ -101,13 +106,14 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
 fn load(mode: Mode, json: bool) -> Config {
     let registration = match mode {
         Mode::Jit => "jit",
-        Mode::Token => "token",
+        Mode::Token | Mode::Persistent => "token",
     };
+    let persistent = mode == Mode::Persistent;
     let indented: String = if json { JSON } else { HCL }.lines().map(|line| format!("  {line}\n")).collect();
     let yaml = format!(
         "repos: [acme/app]\ngithub:\n  token: {GITHUB_TOKEN}\n  registration: {registration}\n\
          runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
-         template: |\n{indented}"
+         template_settings: {{persistent: {persistent}}}\ntemplate: |\n{indented}"
     );
     Config::load(&yaml, &|_| None).unwrap_or_else(|errors| panic!("the configuration: {errors}"))
 }
@@ -161,6 +167,26 @@ pub struct Maker {
     shared: Shared,
     cache: CacheStore,
     made: u64,
+    /// How large the daemon was at each SIGHUP.
+    pub sizes: Sizes,
+}
+
+/// How many of what a daemon had, time after time.
+#[derive(Clone, Default)]
+pub struct Sizes(Arc<Mutex<Vec<BTreeMap<&'static str, usize>>>>);
+
+impl Sizes {
+    fn add(&self, daemon: &Daemon, connections: &Connections, maker: &Maker) {
+        let mut sizes = daemon.sizes();
+        sizes.insert("connections", connections.open());
+        sizes.insert("bytes of the cache", maker.cache.len());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sizes);
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<BTreeMap<&'static str, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Maker {
@@ -172,12 +198,8 @@ impl Maker {
             shared: Arc::clone(shared),
             cache: if scenario.settings.cache { CacheStore::memory() } else { CacheStore::None },
             made: 0,
+            sizes: Sizes::default(),
         }
-    }
-
-    /// How many bytes the cache holds.
-    pub fn cached_bytes(&self) -> usize {
-        self.cache.len()
     }
 
     /// A daemon with empty memory.
@@ -185,21 +207,22 @@ impl Maker {
         self.made += 1;
         let connections = Connections::default();
         let (parts, config) = (self.parts(&connections), self.config.clone());
-        let (shutdown, receiver) = watch::channel(false);
+        let (alive, receiver) = watch::channel(false);
         let hangup = Arc::new(Notify::new());
         let mut signals = Signals { shutdown: receiver, hangup: Arc::clone(&hangup) };
-        let (again, reload) = (self.again(), connections.clone());
+        let (again, reload, sizes) = (self.again(), connections.clone(), self.sizes.clone());
         let life = async move {
             let Parts { github, nomad, renderer } = parts;
             let mut daemon = Daemon::new(config, github, nomad, renderer, false);
             let mut again = again;
             while daemon.run(&mut signals).await == Ended::Hangup {
                 again.made += 1;
+                sizes.add(&daemon, &reload, &again);
                 let Parts { github, nomad, renderer } = again.parts(&reload);
                 daemon = daemon.reconfigured(again.config.clone(), github, nomad, renderer).await;
             }
         };
-        Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, shutdown }
+        Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, _alive: alive }
     }
 
     fn again(&self) -> Maker {
@@ -209,6 +232,7 @@ impl Maker {
             shared: Arc::clone(&self.shared),
             cache: self.cache.clone(),
             made: 1000,
+            sizes: self.sizes.clone(),
         }
     }
 
@@ -228,6 +252,8 @@ impl Maker {
         let options = github::Options {
             cache: self.cache.clone(),
             clock: Arc::new(move || clock.now()),
+            // So that it shows within a run.
+            refresh: std::time::Duration::from_secs(60),
             ..github::Options::new(api)
         };
         let github = GitHub::new(client, Auth::Token(Secret::new(GITHUB_TOKEN)), options);
@@ -256,8 +282,8 @@ pub struct Incarnation {
     pub connections: Connections,
     /// SIGHUP.
     pub hangup: Arc<Notify>,
-    /// SIGTERM.
-    pub shutdown: watch::Sender<bool>,
+    /// SIGTERM never comes.
+    _alive: watch::Sender<bool>,
 }
 
 impl Incarnation {

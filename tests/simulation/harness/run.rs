@@ -1,16 +1,16 @@
 //! One run: a world, a daemon in it, what happens to both, and what must be so at the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
 use githubrunner::sim::chaos::mishap::Place;
-use githubrunner::sim::chaos::scenario::{DeathAt, Happening, Scenario};
+use githubrunner::sim::chaos::scenario::{DeathAt, Happening, Mode, Scenario, Woe};
 use githubrunner::sim::chaos::{Budget, Death, Faults};
 use githubrunner::sim::clock::Clock;
 use githubrunner::sim::fault::Side;
-use githubrunner::sim::github::{GitHub, Registration};
+use githubrunner::sim::github::{GitHub, Job, Registration};
 use githubrunner::sim::nomad::Nomad;
 use githubrunner::sim::world::{Shared, World, drive, lock};
 use hyper::Request;
@@ -24,12 +24,12 @@ use super::truth::{Findings, Truth, left_over};
 
 /// After all trouble is over, everything is done and gone within this time: a silent rate limit may last two
 /// hours, and failed actions wait up to ten minutes.
-const SETTLED_WITHIN: Duration = Duration::from_secs(4 * 3600);
+const SETTLED_WITHIN: Duration = Duration::from_secs(3 * 3600 + 1800);
 
 /// How often it is looked whether all is done.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// More requests than this are a daemon that runs wild.
+/// More requests than this are usually a daemon that runs wild.
 const MOST_REQUESTS: u64 = 60_000;
 
 /// The login that the daemon's token belongs to.
@@ -44,20 +44,22 @@ pub struct How {
     pub record: bool,
     /// Log lines are searched for secrets.
     pub listen: bool,
+    /// The outcome has the jobs.
+    pub jobs: bool,
+    /// More requests than this are a daemon that runs wild.
+    pub requests: u64,
 }
 
 impl How {
     /// All of it, quietly.
     pub fn quietly() -> How {
-        How { budget: usize::MAX, record: false, listen: false }
+        How { budget: usize::MAX, record: false, listen: false, jobs: false, requests: MOST_REQUESTS }
     }
 }
 
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The seed.
-    pub seed: u64,
     /// What was wrong; empty if all was well.
     pub findings: Vec<String>,
     /// What happened, in true time since the start.
@@ -68,6 +70,12 @@ pub struct Outcome {
     pub requests: u64,
     /// How long it took in virtual time.
     pub took: Duration,
+    /// How many registrations of jobs in Nomad, and how many parses, were asked for.
+    pub registered: u64,
+    /// The jobs that GitHub still knows.
+    pub jobs: Vec<Job>,
+    /// How large the daemon was at each SIGHUP.
+    pub sizes: Vec<BTreeMap<&'static str, usize>>,
 }
 
 /// Runs a scenario.
@@ -86,12 +94,14 @@ pub fn run(scenario: &Scenario, how: How) -> Outcome {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Outcome {
-            seed: scenario.seed,
             findings: vec![format!("panic: {}", text.unwrap_or_default())],
             timeline: Vec::new(),
             happened: 0,
             requests: 0,
             took: Duration::ZERO,
+            registered: 0,
+            jobs: Vec::new(),
+            sizes: Vec::new(),
         }
     });
     for leak in log.leaks() {
@@ -113,6 +123,7 @@ fn world(scenario: &Scenario) -> (World, Place) {
         token: GITHUB_TOKEN.into(),
         login: LOGIN.into(),
         repositories: Vec::new(),
+        jit: scenario.settings.mode == Mode::Jit,
     };
     for name in &scenario.repositories {
         let (owner, _) = name.split_once('/').unwrap_or((name, ""));
@@ -195,6 +206,7 @@ struct Run<'a> {
     dying: (bool, Duration),
     budget: Budget,
     start: Instant,
+    how: How,
 }
 
 /// Why the run goes on.
@@ -209,7 +221,9 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let budget = Budget::new(how.budget);
     let (mut world, place) = world(scenario);
     let skew = (scenario.world.github_skew, scenario.world.nomad_skew);
-    let faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
+    let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
+    faults.refuse_stream(!scenario.settings.hints);
+    faults.old_servers(scenario.has(Woe::OldServers));
     let death = faults.death();
     world.fault = Box::new(faults);
     world.record_exchanges(how.record);
@@ -231,17 +245,21 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         dying: (false, Duration::ZERO),
         budget,
         start: Instant::now(),
+        how,
     };
     run.go(&findings).await;
     driver.abort();
     let world = lock(&run.shared);
     Outcome {
-        seed: scenario.seed,
         findings: findings.all(),
         timeline: world.timeline().map(|(at, line)| shown(scenario.base, *at, line)).collect(),
         happened: run.budget.used(),
         requests: world.requests().total(Side::GitHub) + world.requests().total(Side::Nomad),
         took: run.start.elapsed(),
+        registered: world.requests().of(Side::Nomad, "PUT /v1/jobs")
+            + world.requests().of(Side::Nomad, "POST /v1/jobs/parse"),
+        jobs: if how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },
+        sizes: run.maker.sizes.all(),
     }
 }
 
@@ -369,7 +387,7 @@ impl Run<'_> {
             return true;
         }
         let requests = world.requests().total(Side::GitHub) + world.requests().total(Side::Nomad);
-        if requests > MOST_REQUESTS {
+        if requests > self.how.requests {
             findings.add(at, format!("{requests} requests were made"));
             return true;
         }

@@ -12,7 +12,7 @@ const SHOWN: usize = 400;
 /// The shortest prefix of what happens in a failing run that still fails, and its run with all that was said.
 pub fn shortest(scenario: &Scenario, failed: &Outcome) -> (usize, Outcome) {
     let fails = |budget| {
-        let outcome = run(scenario, How { budget, record: false, listen: true });
+        let outcome = run(scenario, How { budget, listen: true, ..How::quietly() });
         !outcome.findings.is_empty()
     };
     let (mut well, mut bad) = (0, failed.happened);
@@ -23,7 +23,7 @@ pub fn shortest(scenario: &Scenario, failed: &Outcome) -> (usize, Outcome) {
         let middle = well + (bad - well) / 2;
         if fails(middle) { bad = middle } else { well = middle }
     }
-    (bad, run(scenario, How { budget: bad, record: true, listen: true }))
+    (bad, run(scenario, How { budget: bad, record: true, ..How::quietly() }))
 }
 
 /// The seed and what was wrong.

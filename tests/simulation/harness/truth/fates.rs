@@ -1,0 +1,163 @@
+//! What truly becomes of each runner of ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use githubrunner::sim::chaos::mishap::Place;
+use githubrunner::sim::chaos::scenario::{Mode, is_servable};
+use githubrunner::sim::github::Status;
+use githubrunner::sim::nomad;
+use githubrunner::sim::world::{LiveRunner, Phase, World};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// A repository's ID and the labels, lower-cased and sorted.
+pub type Group = (u64, String);
+
+/// One of our runners, by its Nomad job.
+pub struct Fate {
+    /// The GitHub job it was started for.
+    pub cause: u64,
+    /// Which attempt it is.
+    pub attempt: u64,
+    /// Its group.
+    pub group: Group,
+    /// When it was registered in Nomad.
+    pub registered_at: Timestamp,
+    /// Whether it can take a job now or soon.
+    pub available: bool,
+    /// When it last could not: busy, dead, stopping, disconnected, unregistered.
+    pub unavailable_at: Option<Timestamp>,
+    /// Since when it is available and its group has more such runners than queued jobs.
+    pub surplus_since: Option<Timestamp>,
+    /// Since when its process is there and idle.
+    pub idle_since: Option<Timestamp>,
+}
+
+impl Fate {
+    /// Of a runner that is being registered with this Meta.
+    pub fn new(meta: &Value, now: Timestamp) -> Fate {
+        Fate {
+            cause: meta["job_id"].as_u64().unwrap_or_default(),
+            attempt: meta["attempt"].as_u64().unwrap_or_default(),
+            group: group_of(meta),
+            registered_at: now,
+            available: true,
+            unavailable_at: None,
+            surplus_since: None,
+            idle_since: None,
+        }
+    }
+}
+
+/// The group that a Meta tells.
+pub fn group_of(meta: &Value) -> Group {
+    let labels = meta["labelsstr"].as_str().unwrap_or_default().split(',').map(str::to_owned);
+    (meta["repo_id"].as_u64().unwrap_or_default(), joined(labels))
+}
+
+/// Labels as groups have them.
+pub fn joined(labels: impl IntoIterator<Item = String>) -> String {
+    let labels: BTreeSet<String> = labels.into_iter().map(|label| label.to_lowercase()).collect();
+    labels.into_iter().collect::<Vec<_>>().join(",")
+}
+
+/// The Meta JSON of a Nomad job.
+pub fn meta_of(text: Option<&str>) -> Value {
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// Whether a runner works on a job, or was offered one.
+pub fn has_job(world: &World, live: &LiveRunner) -> bool {
+    live.job.is_some()
+        || live.runner.and_then(|id| world.github.runner(id)).is_some_and(|runner| runner.job.is_some())
+}
+
+/// A job's allocations.
+pub fn allocations<'a>(
+    world: &'a World,
+    place: &'a Place,
+    name: &'a str,
+) -> impl Iterator<Item = &'a nomad::Allocation> {
+    let ours = move |allocation: &&nomad::Allocation| {
+        allocation.job_id == name && allocation.namespace == place.namespace
+    };
+    world.nomad.allocations().filter(ours)
+}
+
+/// Whether it counts against the caps: an allocation is not over, or there is none yet.
+pub fn is_live(world: &World, place: &Place, job: &nomad::Job) -> bool {
+    let mut seen = false;
+    for allocation in allocations(world, place, &job.id) {
+        seen = true;
+        if !allocation.client_terminal() {
+            return true;
+        }
+    }
+    !seen && !job.stop && job.status != "dead"
+}
+
+/// Brings all fates up to date.
+pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, mode: Mode, now: Timestamp) {
+    let live: BTreeMap<String, LiveRunner> =
+        world.live_runners().into_iter().map(|live| (live.nomad_job.clone(), live)).collect();
+    let mut supply: BTreeMap<Group, usize> = BTreeMap::new();
+    for (name, fate) in fates.iter_mut() {
+        let process = live.get(name);
+        let available = is_available(world, place, mode, name, process);
+        if !available || !fate.available {
+            fate.unavailable_at = Some(now);
+        }
+        fate.available = available;
+        // Who was offered a job looks idle to everybody still.
+        let looks_idle = process.is_some_and(|live| live.phase != Phase::Ending && live.job.is_none());
+        fate.idle_since = looks_idle.then(|| fate.idle_since.unwrap_or(now));
+        if available || (looks_idle && process.is_some_and(|live| has_job(world, live))) {
+            *supply.entry(fate.group.clone()).or_default() += 1;
+        }
+    }
+    let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
+    for job in world.github.jobs().filter(|job| job.status == Status::Queued && is_servable(&job.labels)) {
+        *demand.entry((job.repository, joined(job.labels.iter().cloned()))).or_default() += 1;
+    }
+    for fate in fates.values_mut() {
+        let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
+        let surplus = fate.available && of(&supply) > of(&demand);
+        fate.surplus_since = surplus.then(|| fate.surplus_since.unwrap_or(now));
+    }
+}
+
+/// Whether a runner could take its job now or soon.
+fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: Option<&LiveRunner>) -> bool {
+    let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
+    let mut seen = false;
+    let mut running = false;
+    for allocation in allocations(world, place, name) {
+        seen = true;
+        let heard_of = matches!(allocation.client_status, "pending" | "running");
+        running |= heard_of && allocation.desired_status == "run";
+        if allocation.client_status == "lost" || allocation.desired_description.contains("lost") {
+            return false;
+        }
+    }
+    if job.stop || (seen && !running) || (!seen && job.status == "dead") {
+        return false;
+    }
+    match process {
+        Some(live) => {
+            let idle = matches!(live.phase, Phase::Starting | Phase::Listening);
+            idle && !has_job(world, live) && (live.phase == Phase::Starting || live.runner.is_some())
+        }
+        // Its secret may be of no use any more.
+        None => mode != Mode::Jit || !has_variable(world, name) || is_listed(world, name),
+    }
+}
+
+/// Whether a runner's variable is there.
+pub fn has_variable(world: &World, name: &str) -> bool {
+    let is_its = |path: &str| path.strip_prefix("nomad/jobs/").is_some_and(|of| of == name);
+    world.nomad.variables().any(|variable| is_its(&variable.path))
+}
+
+fn is_listed(world: &World, name: &str) -> bool {
+    world.github.runners().any(|runner| runner.name == name)
+}

@@ -1,0 +1,206 @@
+//! The invariants of DESIGN.md, checked against the world's truth at every step and request.
+
+mod fates;
+mod starts;
+mod stops;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use githubrunner::model::is_ours_by_name;
+use githubrunner::sim::chaos::exchange::Trouble;
+use githubrunner::sim::chaos::mishap::Place;
+use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
+use githubrunner::sim::fault::Side;
+use githubrunner::sim::github::Status;
+use githubrunner::sim::world::{Watch, World};
+use hyper::{Method, Request, Response};
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::daemon::PREFIX;
+use super::secrets::secret_in;
+use fates::Fate;
+
+/// What was found wrong, oldest first; somebody is told of the first.
+#[derive(Clone, Default)]
+pub struct Findings {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Told of each.
+    pub told: Arc<Notify>,
+}
+
+impl Findings {
+    /// Something is wrong.
+    pub fn add(&self, now: Timestamp, what: String) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() < 10 {
+            lines.push(format!("{now} {what}"));
+        }
+        self.told.notify_one();
+    }
+
+    /// All that is wrong.
+    pub fn all(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is watched.
+pub struct Truth {
+    place: Place,
+    settings: Settings,
+    woes: Vec<Woe>,
+    caps: [Option<usize>; 3],
+    mode: Mode,
+    slack: SignedDuration,
+    fates: BTreeMap<String, Fate>,
+    archived: BTreeMap<u64, Timestamp>,
+    secrets: Vec<String>,
+    findings: Findings,
+}
+
+impl Truth {
+    /// A watch on a scenario's world.
+    pub fn new(scenario: &Scenario, place: Place, findings: Findings) -> Truth {
+        Truth {
+            settings: scenario.settings.clone(),
+            woes: scenario.woes.clone(),
+            caps: scenario.settings.caps,
+            mode: scenario.settings.mode,
+            slack: slack(scenario),
+            fates: BTreeMap::new(),
+            archived: BTreeMap::new(),
+            secrets: Vec::new(),
+            place,
+            findings,
+        }
+    }
+
+    fn wrong(&self, now: Timestamp, what: String) {
+        self.findings.add(now, what);
+    }
+
+    fn look_for_secrets(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        let path = request.uri().path();
+        if side == Side::Nomad && path.starts_with("/v1/var/nomad/jobs/") {
+            return;
+        }
+        for (place, text) in
+            [("address", request.uri().to_string().as_bytes()), ("body", request.body().as_ref())]
+        {
+            if secret_in(text, &self.secrets).is_some() {
+                self.wrong(now, format!("a secret in the {place} of {} {path}", request.method()));
+            }
+        }
+    }
+}
+
+/// How long ago what a pass saw may have been so: the pass itself, with its retries, and what answers lag.
+fn slack(scenario: &Scenario) -> SignedDuration {
+    use Trouble::{Lag, Stall};
+    let slow = scenario.woes.iter().any(|woe| match woe {
+        Woe::Exchange(_) | Woe::Leaderless | Woe::Deaths => true,
+        // A run that is not listed yet is not followed yet.
+        Woe::RunLag => true,
+        _ => false,
+    });
+    let lag = scenario.has(Woe::Exchange(Lag)) || scenario.has(Woe::Exchange(Stall));
+    SignedDuration::from_secs(match (slow, lag) {
+        (_, true) => 600,
+        (true, false) => 300,
+        (false, false) => 15,
+    })
+}
+
+impl Watch for Truth {
+    fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        if request.method() == Method::GET {
+            return;
+        }
+        self.look_for_secrets(side, request, now);
+        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
+        let query = request.uri().query().unwrap_or_default();
+        match (side, request.method().as_str()) {
+            (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
+                let name = path.trim_start_matches("/v1/job/").to_owned();
+                self.deregisters(world, &name, query.contains("purge=true"), now);
+            }
+            (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
+                let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
+                self.deletes_variable(world, &name, now);
+            }
+            (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
+            (Side::Nomad, "PUT") if path == "/v1/jobs" => {
+                let body = serde_json::from_slice(request.body()).unwrap_or_default();
+                self.registers(world, &body, now);
+            }
+            (Side::Nomad, "PUT") if path.starts_with("/v1/var/") => {
+                if !query.split('&').any(|pair| pair == "cas=0") {
+                    self.wrong(now, format!("{path} is written without cas=0"));
+                }
+            }
+            (Side::GitHub, "DELETE") => {
+                let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
+                if let Some(id) = id {
+                    self.deletes_registration(world, id, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(
+        &mut self,
+        world: &World,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &Response<Bytes>,
+        now: Timestamp,
+    ) {
+        let path = request.uri().path();
+        if !response.status().is_success() {
+            return;
+        }
+        if side == Side::Nomad && request.method() == Method::PUT && path == "/v1/jobs" {
+            self.was_registered(world, request, now);
+        }
+        if side == Side::GitHub && path.ends_with("/registration-token") {
+            let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+            self.secrets.extend(body["token"].as_str().map(str::to_owned));
+        }
+    }
+
+    fn stepped(&mut self, world: &World, now: Timestamp) {
+        fates::update(&mut self.fates, world, &self.place, self.mode, now);
+        self.note_archived(world, now);
+    }
+}
+
+/// What is left that should be gone or done, when all trouble is over.
+pub fn left_over(world: &World, place: &Place) -> Vec<String> {
+    let mut left = Vec::new();
+    for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
+        if is_servable(&job.labels) {
+            left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
+        }
+    }
+    left.extend(world.our_jobs(place).into_iter().map(|name| format!("Nomad job {name}")));
+    // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
+    let path = format!("githubrunner/{PREFIX}/instance");
+    let instance = world.nomad.variables().find(|variable| variable.path == path);
+    let Some(instance) = instance.and_then(|variable| variable.items.get("id")) else { return left };
+    let ours = |name: &str| is_ours_by_name(PREFIX, instance, name);
+    for variable in world.nomad.variables() {
+        if variable.path.strip_prefix("nomad/jobs/").is_some_and(ours) {
+            left.push(format!("variable {}", variable.path));
+        }
+    }
+    for runner in world.github.runners().filter(|runner| ours(&runner.name)) {
+        left.push(format!("registration {}", runner.name));
+    }
+    left
+}

@@ -1,0 +1,181 @@
+//! What must be so when a runner is registered in Nomad.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use githubrunner::sim::chaos::scenario::{Woe, is_servable};
+use githubrunner::sim::github::{Job, Status};
+use githubrunner::sim::world::World;
+use hyper::Request;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::super::daemon::META;
+use super::Truth;
+use super::fates::{Fate, allocations, group_of, is_live, joined, meta_of};
+
+impl Truth {
+    /// A runner is about to be registered.
+    pub(super) fn registers(&mut self, world: &World, body: &Value, now: Timestamp) {
+        let name = body["Job"]["ID"].as_str().unwrap_or_default();
+        if body["EnforceIndex"] != true || body["JobModifyIndex"] != 0 {
+            self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
+        }
+        let meta = meta_of(body["Job"]["Meta"][META].as_str());
+        let Some(cause) = meta["job_id"].as_u64() else {
+            return self.wrong(now, format!("{name} has no cause in its Meta: {meta}"));
+        };
+        if world.nomad.job(&self.place.namespace, name).is_some() {
+            return;
+        }
+        match world.github.job(cause) {
+            None => self.wrong(now, format!("{name} is started for job {cause}, which is not there")),
+            Some(job) => self.has_cause(world, name, &meta, job, now),
+        }
+        for (other, fate) in self.fates.iter().filter(|(other, fate)| fate.cause == cause && *other != name) {
+            if fate.available && self.is_so_for_long(fate.unavailable_at, now) {
+                self.wrong(now, format!("{name} is started for job {cause}, which has {other} already"));
+            }
+        }
+        self.is_missing(world, name, &meta, now);
+        self.has_waited(world, name, cause, meta["attempt"].as_u64().unwrap_or_default(), now);
+    }
+
+    fn has_cause(&self, world: &World, name: &str, meta: &Value, job: &Job, now: Timestamp) {
+        let wrong = |what: &str| self.wrong(now, format!("{name} is started for job {}, {what}", job.id));
+        if group_of(meta) != (job.repository, joined(job.labels.iter().cloned())) {
+            wrong(&format!("which is of another group: {:?} and not {meta}", job.labels));
+        }
+        if !is_servable(&job.labels) {
+            wrong("whose labels no runner may have");
+        }
+        if self.archived.get(&job.repository).is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
+            wrong("whose repository takes none");
+        }
+        match left_queue(job) {
+            Queue::Never => wrong("which was never queued"),
+            Queue::Left(left) if world.github_time(now).duration_since(left) > self.slack => {
+                wrong(&format!("which left the queue at {left}"));
+            }
+            Queue::Left(_) | Queue::In => {}
+        }
+    }
+
+    /// Not more than there are jobs for.
+    fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
+        let group = group_of(meta);
+        let at_hand = self.fates.values().filter(|fate| {
+            let settled = self.is_so_for_long(Some(fate.registered_at), now)
+                && self.is_so_for_long(fate.unavailable_at, now);
+            fate.group == group && fate.available && settled
+        });
+        let at_github = world.github_time(now);
+        let wanted = world.github.jobs().filter(|job| {
+            let lately = match left_queue(job) {
+                Queue::In => true,
+                Queue::Left(at) => at_github.duration_since(at) <= self.slack,
+                Queue::Never => false,
+            };
+            lately && group == (job.repository, joined(job.labels.iter().cloned()))
+        });
+        let (at_hand, wanted) = (at_hand.count(), wanted.count());
+        if at_hand >= wanted {
+            self.wrong(now, format!("{name} is started although {at_hand} are at hand for {wanted} jobs"));
+        }
+    }
+
+    /// The next attempt has the next number, and waits after the death of the last one.
+    fn has_waited(&self, world: &World, name: &str, cause: u64, attempt: u64, now: Timestamp) {
+        let last = self.fates.iter().filter(|(_, fate)| fate.cause == cause).max_by_key(|(_, f)| f.attempt);
+        let Some((last, fate)) = last else { return };
+        // Where somebody removes jobs, what is counted goes with them.
+        let counts = !(self.has(Woe::Purges) || self.has(Woe::RestartsEmpty));
+        if counts && attempt <= fate.attempt {
+            self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
+        }
+        if world.nomad.job(&self.place.namespace, last).is_none() {
+            return;
+        }
+        let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
+        let Some(ended) = ended.filter_map(|task| task.finished_at).max() else { return };
+        let at_nomad = world.nomad_time(now).as_nanosecond();
+        let waited = Duration::from_nanos(u64::try_from(at_nomad - i128::from(ended)).unwrap_or(0));
+        let wait = Duration::from_secs(30)
+            .saturating_mul(1 << fate.attempt.saturating_sub(1).min(10))
+            .min(Duration::from_secs(600));
+        let is_over = allocations(world, &self.place, last).all(|allocation| allocation.client_terminal());
+        if is_over && waited + Duration::from_secs(2) < wait {
+            self.wrong(now, format!("{name} is started {waited:?} after the death of {last}, not {wait:?}"));
+        }
+    }
+
+    /// The caps count what is not dead; a registration must not go over them.
+    pub(super) fn was_registered(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let name = body["Job"]["ID"].as_str().unwrap_or_default().to_owned();
+        let meta = meta_of(body["Job"]["Meta"][META].as_str());
+        self.fates.insert(name.clone(), Fate::new(&meta, now));
+        let live: Vec<Value> = world
+            .nomad
+            .jobs()
+            .filter(|job| job.namespace == self.place.namespace && self.fates.contains_key(&job.id))
+            .filter(|job| is_live(world, &self.place, job))
+            .map(|job| meta_of(job.meta.get(META).map(String::as_str)))
+            .collect();
+        let counts = [
+            live.len(),
+            live.iter().filter(|other| other["repo_id"] == meta["repo_id"]).count(),
+            live.iter().filter(|other| group_of(other) == group_of(&meta)).count(),
+        ];
+        for ((cap, count), what) in
+            self.caps.iter().zip(counts).zip(["", " of its repository", " of its group"])
+        {
+            if cap.is_some_and(|cap| count > cap) {
+                self.wrong(now, format!("{name} is one of {count} runners{what}, over the cap"));
+            }
+        }
+    }
+
+    /// Whether what has been so since then was seen by every pass that can still act.
+    pub(super) fn is_so_for_long(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
+        since.is_none_or(|since| now.duration_since(since) > self.slack)
+    }
+
+    pub(super) fn has(&self, woe: Woe) -> bool {
+        self.woes.contains(&woe)
+    }
+
+    /// Notes since when repositories take no jobs, as the daemon can know it.
+    pub(super) fn note_archived(&mut self, world: &World, now: Timestamp) {
+        // They are looked at every minute (see the daemon's options here).
+        let known_after = SignedDuration::from_secs(75);
+        for id in &self.place.repositories {
+            let takes_none = world.github.repository(*id).is_some_and(|r| r.archived || r.disabled);
+            if takes_none {
+                let at = now.checked_add(known_after).unwrap_or(now);
+                self.archived.entry(*id).or_insert(at);
+            } else {
+                self.archived.remove(id);
+            }
+        }
+    }
+}
+
+/// Whether a job is in the queue.
+enum Queue {
+    In,
+    Left(Timestamp),
+    Never,
+}
+
+/// When a job left the queue, by GitHub's clock.
+fn left_queue(job: &Job) -> Queue {
+    let left = match job.status {
+        Status::Queued => return Queue::In,
+        Status::InProgress => Some(job.started_at),
+        Status::Completed if job.runner.is_some() => Some(job.started_at),
+        Status::Completed => job.completed_at.filter(|_| job.turn > 0),
+        _ => None,
+    };
+    left.map_or(Queue::Never, Queue::Left)
+}
