@@ -126,7 +126,7 @@ pub(super) fn shift_page(
     let key = ["workflow_runs", "jobs"].into_iter().find(|key| body[*key].is_array())?;
     let entries = body[key].as_array_mut().filter(|entries| !entries.is_empty())?;
     let which = at % entries.len();
-    let what = if at % 2 == 0 {
+    let what = if at.is_multiple_of(2) {
         entries.remove(which);
         "leaves out an entry that has moved"
     } else {

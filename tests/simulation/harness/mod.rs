@@ -1,4 +1,6 @@
-//! One seed, one run: the real daemon in a simulated world, in virtual time.
+//! One seed, one run: the real daemon in a simulated world, in virtual time. The test and the program take of it what
+//! they need, and both end by panicking.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod daemon;
 pub mod long;

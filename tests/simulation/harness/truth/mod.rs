@@ -138,10 +138,10 @@ impl Watch for Truth {
                 let body = serde_json::from_slice(request.body()).unwrap_or_default();
                 self.registers(world, &body, now);
             }
-            (Side::Nomad, "PUT") if path.starts_with("/v1/var/") => {
-                if !query.split('&').any(|pair| pair == "cas=0") {
-                    self.wrong(now, format!("{path} is written without cas=0"));
-                }
+            (Side::Nomad, "PUT")
+                if path.starts_with("/v1/var/") && !query.split('&').any(|pair| pair == "cas=0") =>
+            {
+                self.wrong(now, format!("{path} is written without cas=0"));
             }
             (Side::GitHub, "DELETE") => {
                 let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
