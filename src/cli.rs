@@ -230,6 +230,9 @@ pub struct SimulatedGithub {
     /// How long to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     pub within: u64,
+    /// Write the file `served` once all jobs were, and go on until a signal comes
+    #[arg(long)]
+    pub stay: bool,
 }
 
 impl Command {

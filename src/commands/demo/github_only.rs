@@ -27,6 +27,9 @@ const CONFIGURATION: &str = "config.yml";
 /// The token, as the configuration's owner keeps it.
 const TOKEN_FILE: &str = "token";
 
+/// There once all jobs were served.
+const SERVED: &str = "served";
+
 /// Serves until all jobs are over. Whether each was served.
 ///
 /// # Errors
@@ -62,13 +65,19 @@ pub async fn run(args: &SimulatedGithub, out: &mut dyn Write) -> anyhow::Result<
         if jobs().all(|job| job.status == Status::Completed) && world.github.runners().next().is_none() {
             let served = jobs().filter(|job| job.conclusion == Some(Conclusion::Success)).count();
             writeln!(out, "{served} of {} jobs served.", JOBS.len())?;
-            return Ok(served == JOBS.len());
+            if served < JOBS.len() || !args.stay {
+                return Ok(served == JOBS.len());
+            }
+            break;
         }
         if Instant::now() > deadline {
             writeln!(out, "Time is up after {} s.", args.within)?;
             return Ok(false);
         }
     }
+    fs::write(args.directory.join(SERVED), "")?;
+    let _ = signals.shutdown.wait_for(|shutdown| *shutdown).await;
+    Ok(true)
 }
 
 /// The jobs: repository, name, label.
