@@ -11,6 +11,7 @@ mod fairness;
 mod fixpoint;
 mod invariants;
 mod labels;
+mod leaving;
 mod memory;
 mod model_world;
 mod pagination;

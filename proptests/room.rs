@@ -1,226 +1,88 @@
-//! Surplus, unregistered, lost and gone runners, and making room: who goes, who stays, and in which order.
+//! Making room: what waits for a place, and who lets go for it.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
 use githubrunner::{model::*, plan::Policy};
 use proptest::{prelude::*, sample::select, strategy::ValueTree};
 
 use crate::{
-    cases::{CASES, Case, NOW, ago, case, for_all, runner, secs, server_now, show},
-    facts::{Facts, Group, job_holds, key, runner_holds, stops},
+    cases::{CASES, Case, ago, case, runner, secs, server_now, show},
+    facts::{Facts, Group, group_of_start, job_holds, key, starts, stops},
 };
 
-#[test]
-fn surplus_goes_only_when_seen_twice_and_idle_runners_after_their_time() {
-    for_all(|case, plan| {
-        let facts = Facts::new(case);
-        let mut leaving: BTreeMap<Group, usize> = BTreeMap::new();
-        for stop in stops(plan) {
-            let runner = facts.runner(&stop.name).unwrap();
-            let StopReason::Surplus { demand, supply } = stop.reason else { continue };
-            prop_assert!(facts.was_surplus(runner), "{} was not seen as surplus before", stop.name);
-            let group = facts.group(runner).unwrap();
-            prop_assert_eq!((demand, supply), (facts.demand_of(&group), facts.supply(&group).len()));
-            if let Some(idle) = facts.idle(runner) {
-                let timeout = case.policy.runner_inactivity_timeout;
-                let due = case.policy.strict || timeout.is_some_and(|timeout| idle >= timeout);
-                prop_assert!(due, "{} idle for {idle:?} only", stop.name);
-            }
-            *leaving.entry(group).or_default() += 1;
-        }
-        for (group, leaving) in leaving {
-            let (demand, supply) = (facts.demand_of(&group), facts.supply(&group).len());
-            prop_assert!(
-                supply - leaving >= demand,
-                "{leaving} of {supply} leave {group:?} with {demand} jobs"
-            );
-        }
-        Ok(())
-    });
+/// How a crowd differs from other cases: everything is seen, what is idle has mostly been surplus before, nothing
+/// has failed, nobody has been idle for too long. What stops then, stops for room.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Crowd {
+    /// At the cap on all, with no other.
+    Full,
+    /// The same, and the first repository is not seen.
+    HalfSeen,
+    /// At the cap on all, with whatever others there are; some are stopping already.
+    Leaving,
+    /// One place is left.
+    Nearly,
+    /// Any caps.
+    Any,
 }
 
-/// The other way round: what is surplus for the second time, and not to be waited for, goes.
-#[test]
-fn surplus_that_may_go_goes() {
-    for_all(|case, plan| {
-        let facts = Facts::new(case);
-        for (id, names) in &plan.surplus {
-            let mut groups: BTreeMap<Group, Vec<&Runner>> = BTreeMap::new();
-            for name in names {
-                let runner = facts.runner(name).unwrap();
-                let group = facts.group(runner).unwrap();
-                prop_assert_eq!(group.0, *id);
-                groups.entry(group).or_default().push(runner);
-                let due = match facts.idle(runner) {
-                    Some(idle) => {
-                        case.policy.strict
-                            || case.policy.runner_inactivity_timeout.is_some_and(|timeout| idle >= timeout)
-                    }
-                    None => true,
-                };
-                let goes = due && facts.was_surplus(runner) && !facts.waits_after_failure(name);
-                let stopped = stops(plan).any(|stop| stop.name == *name);
-                prop_assert!(!goes || stopped, "{name} may go and does not");
-                prop_assert!(stopped || runner_holds(plan, name).next().is_some(), "{name} without a word");
-            }
-            for (group, runners) in groups {
-                let supply = facts.supply(&group);
-                let ours = supply.iter().filter(|runner| facts.ours(runner)).count();
-                let spare = supply.len().saturating_sub(facts.demand_of(&group));
-                prop_assert_eq!(runners.len(), spare.min(ours));
-            }
-        }
-        Ok(())
-    });
-}
-
-/// Who never started goes first, then the longest idle.
-#[test]
-fn the_oldest_idle_runner_leaves_first() {
-    for_all(|case, plan| {
-        let facts = Facts::new(case);
-        for names in plan.surplus.values() {
-            for leaving in names.iter().filter_map(|name| facts.runner(name)) {
-                let Some(idle) = facts.idle(leaving) else { continue };
-                for staying in facts.supply(&facts.group(leaving).unwrap()) {
-                    if names.contains(&staying.name) || !facts.ours(staying) {
-                        continue;
-                    }
-                    let other = facts.idle(staying);
-                    prop_assert!(
-                        other.is_some_and(|other| other <= idle),
-                        "{} stays, {} goes",
-                        staying.name,
-                        leaving.name
-                    );
-                }
-            }
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn look_ups_ask_only_for_idle_runners_and_not_too_often() {
-    for_all(|case, plan| {
-        let facts = Facts::new(case);
-        for runner in facts.runners() {
-            let asked = plan
-                .actions
-                .iter()
-                .any(|action| matches!(action, Action::LookUp(look_up) if look_up.name == runner.name));
-            let demand = facts.group(runner).is_some_and(|group| facts.demand_of(&group) > 0);
-            let idle = facts.idle(runner);
-            let suspicious = demand && idle.is_some_and(|idle| idle > secs(120));
-            let wanted = facts.ours(runner)
-                && idle.is_some()
-                && facts.fresh(runner).is_some()
-                && (suspicious || facts.absent(runner));
-            let checked = case.observation.memory.presence.get(&runner.name).map(|p| NOW - p.checked_at);
-            let due = checked.is_none_or(|checked| checked >= secs(120));
-            let free = !facts.waits_after_failure(&runner.name)
-                && stops(plan).all(|stop| stop.name != runner.name)
-                && case.observation.nomad.is_some();
-            prop_assert_eq!(asked, wanted && due && free, "{}", runner.name);
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups() {
-    for_all(|case, plan| {
-        let facts = Facts::new(case);
-        for runner in facts.runners().filter(|runner| facts.ours(runner) && facts.idle(runner).is_some()) {
-            let Some(presence) = case.observation.memory.presence.get(&runner.name) else { continue };
-            let Some(since) = presence.absent_since else { continue };
-            let confirmed = presence.checked_at - since >= secs(600);
-            if !confirmed && runner.registration() != Registration::Jit {
-                // It may bear another name at GitHub: it counts like any other.
-                continue;
-            }
-            let stopped = stops(plan).any(|stop| stop.name == runner.name);
-            let may = confirmed && facts.fresh(runner) == Some(true);
-            // A spent one is let go for that reason.
-            let may = may || (facts.spent(runner) && facts.fresh(runner).is_some());
-            prop_assert_eq!(stopped, may && !facts.waits_after_failure(&runner.name), "{}", runner.name);
-            prop_assert!(stopped || runner_holds(plan, &runner.name).next().is_some(), "{}", runner.name);
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn what_was_lost_goes_and_is_never_minted() {
-    for_all(|case, plan| {
-        let facts = Facts::new(case);
-        for runner in facts.runners().filter(|runner| facts.spent(runner)) {
-            let minted = plan.actions.iter().any(|a| matches!(a, Action::Mint(m) if m.name == runner.name));
-            prop_assert!(!minted, "{}", runner.name);
-            use RunnerState::*;
-            let alive = matches!(runner.state, Pending | Waiting | Starting | Running);
-            let due = alive && !facts.is_busy(runner) && facts.fresh(runner).is_some();
-            let stopped = stops(plan).any(|stop| stop.name == runner.name);
-            prop_assert_eq!(stopped, due && !facts.waits_after_failure(&runner.name), "{}", runner.name);
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started() {
-    for_all(|case, plan| {
-        let facts = Facts::new(case);
-        for runner in facts.runners().filter(|runner| facts.ours(runner)) {
-            let Some(view) = facts.view(runner) else { continue };
-            let Listing::Gone { since } = view.listing else { continue };
-            let unstarted =
-                matches!(runner.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting)
-                    && !runner.started
-                    && !facts.is_busy(runner);
-            let due = unstarted && NOW - since >= secs(3600) && !facts.waits_after_failure(&runner.name);
-            prop_assert_eq!(stops(plan).any(|stop| stop.name == runner.name), due, "{}", runner.name);
-        }
-        Ok(())
-    });
-}
-
-/// Everything seen, everything surplus seen before, nothing failed, nobody idle for too long: what stops
-/// then, stops for room.
 fn crowded() -> impl Strategy<Value = Case> {
-    (case(), 0..4_usize, select(vec![0_u64, 60, 600])).prop_map(|(mut case, full, patience)| {
-        case.observation.memory = Memory::default();
-        for runner in case.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners) {
-            runner.lost = false;
-            match runner.state {
-                RunnerState::Running => {
-                    let id = runner.meta.repo_id.unwrap_or(RepositoryId(1));
-                    let surplus = case.observation.memory.surplus.entry(id).or_default();
-                    surplus.insert(runner.name.clone());
-                }
-                RunnerState::Pending => runner.submitted_at = runner.submitted_at.min(ago(240)),
-                RunnerState::Stopping => runner.state = RunnerState::Disconnected,
-                _ => {}
+    use Crowd::*;
+    (case(), select(vec![Full, HalfSeen, Leaving, Nearly, Any]), select(vec![0_u64, 60, 600]))
+        .prop_map(|(case, crowd, patience)| crowd_of(case, crowd, patience))
+}
+
+fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
+    case.observation.memory = Memory::default();
+    for (at, runner) in case.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners).enumerate() {
+        runner.lost = false;
+        match runner.state {
+            RunnerState::Running if at % 4 < 3 => {
+                let id = runner.meta.repo_id.unwrap_or(RepositoryId(1));
+                case.observation.memory.surplus.entry(id).or_default().insert(runner.name.clone());
             }
+            RunnerState::Pending => runner.submitted_at = runner.submitted_at.min(ago(240)),
+            RunnerState::Stopping if crowd != Crowd::Leaving => runner.state = RunnerState::Disconnected,
+            _ => {}
         }
-        for view in case.observation.repositories.values_mut() {
-            let jobs = view.listing.jobs().to_vec();
-            view.listing = Listing::Fresh { now: server_now(), jobs, complete: true };
-        }
-        let live = case.runners().iter().filter(|runner| runner.state != RunnerState::Dead).count();
-        case.policy = Policy {
-            max_runners: match full {
-                0 | 1 => Some(live),
-                2 => Some(live + 1),
-                _ => case.policy.max_runners,
-            },
-            pending_to_kill_listening: Some(secs(patience)),
-            runner_inactivity_timeout: None,
-            strict: false,
-            ..case.policy
+    }
+    for (at, view) in case.observation.repositories.values_mut().enumerate() {
+        let jobs = view.listing.jobs().to_vec();
+        view.listing = if crowd == Crowd::HalfSeen && at == 0 {
+            Listing::Stale { jobs, complete: true, reason: "503".to_owned() }
+        } else {
+            Listing::Fresh { now: server_now(), jobs, complete: true }
         };
-        case
-    })
+    }
+    // Somebody else's has waited for longest of all, and is nobody's to stop.
+    let pending = case.runners().iter().find(|runner| runner.state == RunnerState::Pending).cloned();
+    let nomad = case.observation.nomad.as_mut().filter(|_| crowd == Crowd::Full);
+    if let (Some(nomad), Some(pending)) = (nomad, pending) {
+        let meta = RunnerMeta { instance: None, repo_id: None, job_id: None, ..pending.meta.clone() };
+        nomad.runners.push(Runner {
+            name: "ghr-theirs".to_owned(),
+            ownership: Ownership::Nomadtools,
+            submitted_at: ago(100_000),
+            meta,
+            ..pending
+        });
+    }
+    let live = case.runners().iter().filter(|runner| runner.state != RunnerState::Dead).count();
+    let other = |cap: Option<usize>| cap.filter(|_| !matches!(crowd, Crowd::Full | Crowd::HalfSeen));
+    case.policy = Policy {
+        max_runners: match crowd {
+            Crowd::Full | Crowd::HalfSeen | Crowd::Leaving => Some(live),
+            Crowd::Nearly => Some(live + 1),
+            Crowd::Any => case.policy.max_runners,
+        },
+        max_runners_per_repository: other(case.policy.max_runners_per_repository),
+        max_runners_per_group: other(case.policy.max_runners_per_group),
+        pending_to_kill_listening: Some(secs(patience)),
+        runner_inactivity_timeout: None,
+        strict: false,
+        ..case.policy
+    };
+    case
 }
 
 fn for_all_crowded(property: impl Fn(&Case, &Plan) -> Result<(), TestCaseError>) {
@@ -281,7 +143,7 @@ fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits() {
                 prop_assert!(plan.surplus[&group.0].contains(&stop.name), "{} is needed", stop.name);
                 for other in plan.surplus[&group.0].iter().filter_map(|name| facts.runner(name)) {
                     let stays = stops(plan).all(|stop| stop.name != other.name);
-                    let longer = facts.idle(other) > facts.idle(runner);
+                    let longer = facts.was_surplus(other) && facts.idle(other) > facts.idle(runner);
                     prop_assert!(!(stays && longer), "{} has been idle for longer", other.name);
                 }
             }
@@ -315,7 +177,7 @@ fn the_idle_do_not_stay_while_something_waits_for_room() {
                 .filter(|(id, _)| within.is_none_or(|within| **id == within))
                 .flat_map(|(_, names)| names)
                 .filter_map(|name| facts.runner(name))
-                .any(|runner| facts.idle(runner).is_some())
+                .any(|runner| facts.idle(runner).is_some() && facts.was_surplus(runner))
         };
         let leaving = facts.runners().any(|runner| runner.state == RunnerState::Stopping)
             || stops(plan).next().is_some();
@@ -345,10 +207,11 @@ fn the_unplaced_yield_to_another_groups_start() {
             return Ok(());
         }
         let (_, held) = waiting(case, &facts, plan);
-        let started: Vec<Group> = crate::facts::starts(plan).map(crate::facts::group_of_start).collect();
+        let started: Vec<Group> = starts(plan).map(group_of_start).collect();
         for runner in facts.runners().filter(|runner| facts.ours(runner)) {
             let unplaced = runner.state == RunnerState::Pending
                 && age(server_now(), runner.submitted_at) >= patience
+                && facts.fresh(runner).is_some()
                 && !facts.is_busy(runner);
             let Some(group) = facts.group(runner) else { continue };
             let other = held.iter().any(|other| *other != group);
@@ -359,10 +222,22 @@ fn the_unplaced_yield_to_another_groups_start() {
 }
 
 #[test]
+fn nobody_leaves_a_repository_that_was_not_seen() {
+    for_all_crowded(|case, plan| {
+        let facts = Facts::new(case);
+        for stop in stops(plan) {
+            let runner = facts.runner(&stop.name).unwrap();
+            prop_assert!(facts.fresh(runner).is_some() && facts.ours(runner), "{}", stop.name);
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_group_that_starts_yields_nothing() {
     for_all_crowded(|case, plan| {
         let facts = Facts::new(case);
-        let started: Vec<Group> = crate::facts::starts(plan).map(crate::facts::group_of_start).collect();
+        let started: Vec<Group> = starts(plan).map(group_of_start).collect();
         for stop in stops(plan) {
             let group = facts.group(facts.runner(&stop.name).unwrap()).unwrap();
             prop_assert!(!started.contains(&group), "{}", stop.name);
