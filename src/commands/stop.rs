@@ -12,8 +12,8 @@ use super::Setup;
 use crate::{
     apply::{Outcome, Report},
     model::{
-        Action, CleanUp, Consent, NomadView, Plan, Purge, PurgeReason, Registration, Repository,
-        RepositoryId, Runner, RunnerState, Stop, StopReason,
+        Action, CleanUp, Consent, NomadView, Plan, Purge, PurgeReason, Registration, Runner, RunnerState,
+        Stop, StopReason,
     },
 };
 
@@ -102,12 +102,12 @@ pub async fn purge(
         .filter(|runner| names.contains(&runner.name) && runner.state == RunnerState::Dead)
         .collect();
     let clean_ups = dead.iter().filter(|runner| runner.has_variable).map(|runner| {
-        Action::CleanUp(CleanUp { name: runner.name.clone(), repository: Some(repository_of(runner)) })
+        Action::CleanUp(CleanUp { name: runner.name.clone(), repository: Some(runner.repository()) })
     });
     let cleaned = perform(setup, &view, clean_ups.collect(), out).await?;
     let purges = dead.iter().filter(|runner| !runner.has_variable || cleaned).map(|runner| {
         let in_job = runner.registration() == Registration::AccessToken && runner.started;
-        let repository = in_job.then(|| repository_of(runner));
+        let repository = in_job.then(|| runner.repository());
         Action::Purge(Purge { name: runner.name.clone(), repository, reason: PurgeReason::Asked })
     });
     let purged = perform(setup, &view, purges.collect(), out).await?;
@@ -132,7 +132,7 @@ async fn stop_all(
     let action = |runner: &&Runner, consent| {
         Action::Stop(Stop {
             name: runner.name.clone(),
-            repository: repository_of(runner),
+            repository: runner.repository(),
             consent,
             registration: runner.registration(),
             reason: StopReason::Asked,
@@ -175,14 +175,6 @@ fn print(reports: &[Report], out: &mut dyn Write) -> anyhow::Result<bool> {
     let well =
         |report: &Report| matches!(report.outcome, Outcome::Done | Outcome::AlreadyDone | Outcome::DryRun);
     Ok(reports.iter().all(well))
-}
-
-fn repository_of(runner: &Runner) -> Repository {
-    let url = &runner.meta.repo_url;
-    let mut path = url.trim_end_matches('/').rsplit('/').map(str::to_owned);
-    let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
-    let id = runner.meta.repo_id.unwrap_or(RepositoryId(0));
-    Repository { id, owner, name, html_url: url.clone(), archived: false, disabled: false }
 }
 
 /// Asks on a terminal.

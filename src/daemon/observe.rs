@@ -225,9 +225,7 @@ impl Known {
 fn with_runners(runners: &[Runner]) -> impl Iterator<Item = (RepositoryId, Repository)> {
     runners.iter().filter(|runner| runner.ownership == Ownership::Ours).filter_map(|runner| {
         let id = runner.meta.repo_id?;
-        let mut path = runner.meta.repo_url.trim_end_matches('/').rsplit('/');
-        let (name, owner) = (path.next()?.to_owned(), path.next()?.to_owned());
-        let html_url = runner.meta.repo_url.clone();
-        Some((id, Repository { id, owner, name, html_url, archived: false, disabled: false }))
+        let repository = runner.repository();
+        (!repository.owner.is_empty()).then_some((id, repository))
     })
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, RepositoryId};
+use super::{Labels, Repository, RepositoryId};
 
 /// A repository and a set of labels: demand and supply are counted per group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,6 +229,16 @@ impl Runner {
     /// Its labels, from its Meta.
     pub fn labels(&self) -> Labels {
         Labels::from_joined(&self.meta.labelsstr)
+    }
+
+    /// Its repository, as far as its Meta tells: ID 0 where there is none (nomadtools), an empty owner or name
+    /// where the address has none, and neither archived nor disabled.
+    pub fn repository(&self) -> Repository {
+        let html_url = self.meta.repo_url.clone();
+        let mut path = html_url.trim_end_matches('/').rsplit('/').map(str::to_owned);
+        let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
+        let id = self.meta.repo_id.unwrap_or(RepositoryId(0));
+        Repository { id, owner, name, html_url, archived: false, disabled: false }
     }
 
     /// Whether it is not dead: it counts against the caps.
