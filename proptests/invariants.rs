@@ -59,7 +59,8 @@ fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all() {
                     let presence = case.observation.memory.presence[&stop.name];
                     let absent = presence.checked_at - presence.absent_since.unwrap();
                     prop_assert!(absent >= secs(600), "{} was absent for {absent:?} only", stop.name);
-                    prop_assert!(matches!(stop.reason, StopReason::Unregistered { .. }), "wrong consent");
+                    let unregistered = matches!(stop.reason, StopReason::Unregistered { .. });
+                    prop_assert!(unregistered || stop.reason == StopReason::Lost, "wrong consent");
                     // Any other may be busy under another name.
                     prop_assert_eq!(stop.registration, Registration::Jit);
                 }

@@ -94,7 +94,7 @@ pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
             survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
         if confirmed && survey.listed(runner, true).is_some() {
             stop(survey, draft, runner, StopReason::Unregistered { absent });
-        } else {
+        } else if !survey.supplies(runner) {
             draft.hold_runner(&runner.name, HoldReason::Unregistered { absent });
         }
     }
@@ -222,13 +222,13 @@ fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason)
         return;
     }
     let repository: Repository = view.repository.clone();
-    let consent = match reason {
-        // One that registers by itself may be busy under another name: then GitHub must know it to let it go.
-        StopReason::Unregistered { .. } if runner.registration() == Registration::Jit => {
-            Consent::Unregistered
-        }
-        _ if runner.started => Consent::GitHub,
-        _ => Consent::NeverStarted,
+    // A runner with a JIT configuration bears the name that we know; any other may be busy under another one.
+    let is_unregistered = runner.registration() == Registration::Jit
+        && survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
+    let consent = match runner.started {
+        true if is_unregistered => Consent::Unregistered,
+        true => Consent::GitHub,
+        false => Consent::NeverStarted,
     };
     draft.stopping.insert(runner.name.clone());
     draft.actions.push(Action::Stop(Stop {
