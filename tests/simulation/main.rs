@@ -3,13 +3,14 @@
 
 mod harness;
 
-use githubrunner::sim::chaos::scenario::Scenario;
+use githubrunner::sim::chaos::scenario::{Happening, Mode, Scenario};
 
 use std::time::Duration;
 
 use harness::long;
 use harness::run::{How, run};
 use harness::shrink::story;
+use harness::sweep;
 
 /// Runs seeds, half of them on another thread, and tells of the first that fails.
 fn all_hold(seeds: std::ops::Range<u64>) {
@@ -69,4 +70,42 @@ fn labels_that_fit_nowhere_starve_nobody() {
 #[test]
 fn failing_templates_back_off_and_harm_no_others() {
     assert_well(&long::failing_template(false));
+}
+
+#[test]
+fn the_daemon_may_die_at_any_await() {
+    for (mode, step) in [(Mode::Jit, 11), (Mode::Token, 37)] {
+        let (deaths, bad) = sweep::sweep(mode, step);
+        if let Some((at, cut, outcome)) = bad.first() {
+            panic!("{mode:?}: dies at {at:?}, connections cut: {cut}: {:#?}", outcome.findings);
+        }
+        assert!(deaths > 40, "{deaths} deaths only");
+    }
+}
+
+/// Where there is room for all, a job is taken within the loop's time and 2 s, apart from what the runner itself takes.
+#[test]
+fn a_job_is_taken_within_the_loop_and_two_seconds() {
+    for seed in 0..10 {
+        let mut scenario = Scenario::with(seed, Vec::new());
+        let settings = &mut scenario.settings;
+        settings.caps = [None; 3];
+        settings.hints = seed % 2 == 0;
+        scenario.nomad.nodes = vec![githubrunner::sim::nomad::Node::default()];
+        for (_, happening) in &mut scenario.happenings {
+            if let Happening::Run(_, jobs) = happening {
+                // Runners take each other's jobs, and with one label it does not matter.
+                jobs.iter_mut().for_each(|job| job.labels = vec!["sim".into()]);
+            }
+        }
+        let outcome = run(&scenario, How { jobs: true, ..How::quietly() });
+        assert_well(&outcome);
+        let own = scenario.nomad.delays.start + scenario.world.start_up.1 + scenario.github.pickup.1;
+        let most = scenario.settings.loop_interval + Duration::from_secs(2) + own;
+        assert!(!outcome.jobs.is_empty());
+        for job in &outcome.jobs {
+            let wait = Duration::try_from(job.started_at.duration_since(job.created_at)).unwrap();
+            assert!(wait <= most, "seed {seed}: job {} waited {wait:?}, not {most:?}", job.id);
+        }
+    }
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use githubrunner::sim::chaos::scenario::Scenario;
+use githubrunner::sim::chaos::scenario::{Mode, Scenario};
 
 use harness::long;
 use harness::run::{How, Outcome, run};
 use harness::shrink::{brief, story};
+use harness::sweep;
 
 #[derive(Parser)]
 #[command(about = "Runs the deterministic simulation: a seed is a whole run; a failing one tells its story.")]
@@ -29,6 +30,9 @@ struct Arguments {
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Lets the daemon die at each of its awaits.
+    #[arg(long)]
+    sweep: bool,
     /// Tells only the seed of a failure and what was wrong.
     #[arg(long)]
     brief: bool,
@@ -44,6 +48,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.long {
         return long_life();
+    }
+    if arguments.sweep {
+        return deaths();
     }
     if arguments.show {
         let scenario = Scenario::of(arguments.seed);
@@ -104,6 +111,19 @@ fn main() -> ExitCode {
         failed.load(Ordering::Relaxed),
     );
     if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn deaths() -> ExitCode {
+    let mut well = true;
+    for mode in [Mode::Jit, Mode::Token, Mode::Persistent] {
+        let (deaths, bad) = sweep::sweep(mode, 1);
+        println!("{mode:?}: {deaths} deaths, {} badly", bad.len());
+        for (at, cut, outcome) in bad.iter().take(5) {
+            println!("{at:?}, connections cut: {cut}: {:#?}\n{:#?}", outcome.findings, outcome.timeline);
+            well = false;
+        }
+    }
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The resident memory of this process, in megabytes.

@@ -149,6 +149,8 @@ pub struct Place {
     pub repositories: Vec<u64>,
     /// Runners have JIT configurations.
     pub jit: bool,
+    /// Runners have another name at GitHub.
+    pub renamed: bool,
 }
 
 impl Place {

@@ -110,6 +110,8 @@ pub enum Mode {
     Token,
     /// Registration tokens; the runners take one job after the other.
     Persistent,
+    /// Registration tokens; the runners register under another name than their Nomad job's.
+    Renamed,
 }
 
 /// What the daemon is told.
@@ -246,12 +248,14 @@ impl Scenario {
         let repositories: Vec<String> =
             repositories[..rng.random_range(1..=3)].iter().map(|name| (*name).to_string()).collect();
         let settings = settings(&mut rng);
+        let mut nomad = cluster(&mut rng, seed);
+        nomad.event_buffer = if settings.hints { 50 } else { 0 };
         let over = Duration::from_secs(rng.random_range(120..=480));
         let mut scenario = Scenario {
             seed,
             base,
             github: github::Options { seed, lean: true, ..github::Options::default() },
-            nomad: cluster(&mut rng, seed),
+            nomad,
             world: world::Options { seed, ..world::Options::default() },
             episodes: Vec::new(),
             happenings: Vec::new(),
@@ -472,19 +476,20 @@ fn settings(rng: &mut StdRng) -> Settings {
     Settings {
         loop_interval: Duration::from_secs(rng.random_range(10..=60)),
         caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
-        inactivity: seconds(rng, 20, 180),
+        inactivity: seconds(rng, 20, 120),
         strict: rng.random_bool(0.2),
-        purge: [seconds(rng, 1, 120), seconds(rng, 1, 240)],
+        purge: [seconds(rng, 1, 60), seconds(rng, 1, 120)],
         make_room: rng.random_bool(0.6).then(|| seconds(rng, 30, 180)),
         parallel: rng.random_range(1..=5),
-        mode: match rng.random_range(0..10) {
+        mode: match rng.random_range(0..14) {
             0 => Mode::Token,
             1 => Mode::Persistent,
+            2 => Mode::Renamed,
             _ => Mode::Jit,
         },
         json_template: rng.random_bool(0.8),
         cache: rng.random_bool(0.2),
-        hints: rng.random_bool(0.5),
+        hints: rng.random_bool(0.3),
     }
 }
 
@@ -497,5 +502,12 @@ fn cluster(rng: &mut StdRng, seed: u64) -> nomad::Options {
         })
         .collect();
     let delays = Delays { start: seconds(rng, 1, 20) / 10, ..Delays::default() };
-    nomad::Options { seed, nodes, delays, namespaces: vec!["runners".into()], ..nomad::Options::default() }
+    nomad::Options {
+        seed,
+        nodes,
+        delays,
+        namespaces: vec!["runners".into()],
+        lean: true,
+        ..nomad::Options::default()
+    }
 }

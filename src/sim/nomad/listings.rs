@@ -9,10 +9,10 @@ use super::request::{Exchange, Handled, Refusal, Reply};
 use super::state::Namespace;
 use super::{Key, Nomad, variables, view};
 
-/// One item of a list: where it stands, what a filter sees, what is shown.
+/// One item of a list: where it stands, what a filter sees if that is more than what is shown, what is shown.
 struct Item<'i> {
     token: String,
-    datum: Box<dyn Fn() -> Value + 'i>,
+    datum: Option<Box<dyn Fn() -> Value + 'i>>,
     shown: Box<dyn Fn() -> Value + 'i>,
 }
 
@@ -41,17 +41,25 @@ fn page(
         if !start.is_empty() && compare(&item.token, start, numbered) == Ordering::Less {
             continue;
         }
-        if let Some(filter) = &filter
-            && !filter::matches(filter, &(item.datum)()).map_err(|error| Refusal::new(400, error))?
+        let fits = |datum: &Value| match &filter {
+            Some(filter) => filter::matches(filter, datum).map_err(|error| Refusal::new(400, error)),
+            None => Ok(true),
+        };
+        if let (Some(datum), Some(_)) = (&item.datum, &filter)
+            && !fits(&datum())?
         {
             continue;
         }
-        if shown.len() == per_page {
-            return Ok((json!(shown), Some(item.token)));
+        let value = (item.shown)();
+        if item.datum.is_none() && !fits(&value)? {
+            continue;
         }
-        shown.push((item.shown)());
+        if shown.len() == per_page {
+            return Ok((Value::Array(shown), Some(item.token)));
+        }
+        shown.push(value);
     }
-    Ok((json!(shown), None))
+    Ok((Value::Array(shown), None))
 }
 
 /// Tokens are compared as texts, or by the index before their dot.
@@ -90,7 +98,7 @@ impl Nomad {
             .filter(|(key, _)| key.1.starts_with(prefix) && self.listed(exchange, &key.0, "list-jobs"))
             .map(|(key, job)| Item {
                 token: format!("{}.{}", key.0, key.1),
-                datum: Box::new(move || view::job(job)),
+                datum: Some(Box::new(move || view::job(job))),
                 shown: Box::new(move || self.job_stub(key, job, meta)),
             });
         let (list, next) = page(exchange, items.collect(), false)?;
@@ -118,7 +126,7 @@ impl Nomad {
         allocations.sort_by(|a, b| (a.create_index, &a.id).cmp(&(b.create_index, &b.id)));
         let items = allocations.into_iter().map(|allocation| Item {
             token: format!("{}.{}", allocation.create_index, allocation.id),
-            datum: Box::new(move || view::allocation_stub(allocation, false)),
+            datum: None,
             shown: Box::new(move || view::allocation_stub(allocation, states)),
         });
         let (list, next) = page(exchange, items.collect(), true)?;
@@ -154,7 +162,7 @@ impl Nomad {
         evaluations.sort_by(|a, b| (a.create_index, &a.id).cmp(&(b.create_index, &b.id)));
         let items = evaluations.into_iter().map(|evaluation| Item {
             token: format!("{}.{}", evaluation.create_index, evaluation.id),
-            datum: Box::new(move || view::evaluation_datum(evaluation)),
+            datum: Some(Box::new(move || view::evaluation_datum(evaluation))),
             shown: Box::new(move || view::evaluation(evaluation)),
         });
         let (list, next) = page(exchange, items.collect(), true)?;
@@ -189,7 +197,7 @@ impl Nomad {
             .filter(|(key, _)| exchange.access.variable(&key.0, &key.1, "list"))
             .map(|(key, variable)| Item {
                 token: format!("{}.{}", key.0, key.1),
-                datum: Box::new(move || variables::json(variable, false, true)),
+                datum: Some(Box::new(move || variables::json(variable, false, true))),
                 shown: Box::new(move || variables::json(variable, false, exchange.access.all)),
             });
         let (list, next) = page(exchange, items.collect(), false)?;

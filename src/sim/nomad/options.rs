@@ -35,6 +35,8 @@ pub struct Options {
     pub max_kill_timeout: Duration,
     /// How many lines the event stream keeps (`event_buffer_size`, 100).
     pub event_buffer: usize,
+    /// Leaves out what the event stream's events carry: smaller lines that clients need no less than the full ones.
+    pub lean: bool,
 }
 
 impl Default for Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             job_gc_interval: Duration::from_secs(300),
             max_kill_timeout: Duration::from_secs(30),
             event_buffer: 100,
+            lean: false,
         }
     }
 }

@@ -82,7 +82,10 @@ impl Nomad {
             return;
         }
         let Some(job) = self.jobs.get(key) else { return };
-        let mut payload = json!({"Job": view::job(job)});
+        let mut payload = match self.options.lean {
+            true => json!({}),
+            false => json!({"Job": view::job(job)}),
+        };
         if kind == "JobDeregistered" && !job.stop {
             payload["Deleted"] = json!(true);
         }
@@ -95,7 +98,10 @@ impl Nomad {
         }
         let Some(evaluation) = self.evaluations.get(id) else { return };
         let (namespace, job) = (evaluation.namespace.clone(), evaluation.job_id.clone());
-        let payload = json!({"Evaluation": view::evaluation(evaluation)});
+        let payload = match self.options.lean {
+            true => Value::Null,
+            false => json!({"Evaluation": view::evaluation(evaluation)}),
+        };
         self.publish("Evaluation", kind, id, &namespace, json!([job, ""]), payload);
     }
 
@@ -105,7 +111,10 @@ impl Nomad {
         }
         let Some(allocation) = self.allocations.get(id).filter(|a| !a.purged) else { return };
         let (namespace, job) = (allocation.namespace.clone(), allocation.job_id.clone());
-        let payload = json!({"Allocation": view::allocation(allocation)});
+        let payload = match self.options.lean {
+            true => Value::Null,
+            false => json!({"Allocation": view::allocation(allocation)}),
+        };
         self.publish("Allocation", kind, id, &namespace, json!([job, ""]), payload);
     }
 }

@@ -106,8 +106,8 @@ pub fn evaluation_datum(of: &Evaluation) -> Value {
 
 fn task(task: &Task) -> Value {
     let time = |at: Option<i64>| at.map_or(Value::Null, |at| json!(gotime::timestamp(at).to_string()));
-    json!({
-        "Events": task.events.iter().map(|event| (**event).clone()).collect::<Vec<_>>(),
+    let mut object = json!({
+        "Events": null,
         "Failed": task.failed,
         "FinishedAt": time(task.finished_at),
         "LastRestart": time(task.last_restart),
@@ -115,7 +115,10 @@ fn task(task: &Task) -> Value {
         "Restarts": task.restarts,
         "StartedAt": time(task.started_at),
         "State": task.state(),
-    })
+    });
+    // Put in whole: the macro would build it a second time.
+    object["Events"] = Value::Array(task.events.iter().map(|event| (**event).clone()).collect());
+    object
 }
 
 fn tasks(allocation: &Allocation) -> Value {
@@ -146,7 +149,7 @@ fn reschedules(allocation: &Allocation) -> Value {
 
 /// An allocation as lists show it.
 pub fn allocation_stub(allocation: &Allocation, task_states: bool) -> Value {
-    json!({
+    let mut object = json!({
         "ClientDescription": allocation.client_description,
         "ClientStatus": allocation.client_status,
         "CreateIndex": allocation.create_index,
@@ -175,8 +178,12 @@ pub fn allocation_stub(allocation: &Allocation, task_states: bool) -> Value {
         "PreemptedByAllocation": "",
         "RescheduleTracker": reschedules(allocation),
         "TaskGroup": allocation.group,
-        "TaskStates": if task_states { tasks(allocation) } else { Value::Null },
-    })
+        "TaskStates": null,
+    });
+    if task_states {
+        object["TaskStates"] = tasks(allocation);
+    }
+    object
 }
 
 /// An allocation in full, as the event stream shows it: what is empty is left out.
@@ -336,7 +343,7 @@ impl Nomad {
             "Datacenters": job.spec["Datacenters"],
             "ID": job.id,
             "JobModifyIndex": job.job_modify_index,
-            "JobSummary": self.summary(key, job),
+            "JobSummary": null,
             "ModifyIndex": job.modify_index,
             "Multiregion": null,
             "Name": job.spec["Name"],
@@ -352,6 +359,7 @@ impl Nomad {
             "SubmitTime": job.submit_time,
             "Type": job.kind,
         });
+        stub["JobSummary"] = self.summary(key, job);
         if meta && !job.meta.is_empty() {
             stub["Meta"] = json!(job.meta);
         }

@@ -43,7 +43,7 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
         command = "run.sh"
       }
       env {
-        RUNNER_NAME = "{{ RUN.RUNNER_NAME }}"
+        RUNNER_NAME = "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}"
         REPO_URL = "{{ RUN.REPO_URL }}"
         LABELS = "{{ RUN.LABELS }}"
         {% if not SETTINGS.persistent %}
@@ -66,7 +66,7 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
 
 const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner", "Tasks": [{
 "Name": "runner", "Driver": "raw_exec", "Config": {"command": "run.sh"},
-"Env": {"RUNNER_NAME": "{{ RUN.RUNNER_NAME }}", "REPO_URL": "{{ RUN.REPO_URL }}", "LABELS": "{{ RUN.LABELS }}",
+"Env": {"RUNNER_NAME": "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}", "REPO_URL": "{{ RUN.REPO_URL }}", "LABELS": "{{ RUN.LABELS }}",
 {% if not SETTINGS.persistent %}"EPHEMERAL": "1", {% endif %}"NO_DEFAULT_LABELS": "1"},
 "Templates": [{{ RUN.CREDENTIALS_JSON }}],
 "Resources": {"CPU": 500, "MemoryMB": {{ RUNSON.mem|default(500)|int }}}}]}]}}
@@ -106,14 +106,15 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
 fn load(mode: Mode, json: bool) -> Config {
     let registration = match mode {
         Mode::Jit => "jit",
-        Mode::Token | Mode::Persistent => "token",
+        Mode::Token | Mode::Persistent | Mode::Renamed => "token",
     };
     let persistent = mode == Mode::Persistent;
+    let before = if mode == Mode::Renamed { "other-" } else { "" };
     let indented: String = if json { JSON } else { HCL }.lines().map(|line| format!("  {line}\n")).collect();
     let yaml = format!(
         "repos: [acme/app]\ngithub:\n  token: {GITHUB_TOKEN}\n  registration: {registration}\n\
          runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
-         template_settings: {{persistent: {persistent}}}\ntemplate: |\n{indented}"
+         template_settings: {{persistent: {persistent}, before: \"{before}\"}}\ntemplate: |\n{indented}"
     );
     Config::load(&yaml, &|_| None).unwrap_or_else(|errors| panic!("the configuration: {errors}"))
 }

@@ -7,4 +7,5 @@ pub mod long;
 pub mod run;
 pub mod secrets;
 pub mod shrink;
+pub mod sweep;
 pub mod truth;

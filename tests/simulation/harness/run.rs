@@ -124,6 +124,7 @@ fn world(scenario: &Scenario) -> (World, Place) {
         login: LOGIN.into(),
         repositories: Vec::new(),
         jit: scenario.settings.mode == Mode::Jit,
+        renamed: scenario.settings.mode == Mode::Renamed,
     };
     for name in &scenario.repositories {
         let (owner, _) = name.split_once('/').unwrap_or((name, ""));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, is_servable};
 use githubrunner::sim::github::Status;
-use githubrunner::sim::nomad;
+use githubrunner::sim::nomad::{self, TaskPhase};
 use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -134,7 +134,10 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
     for allocation in allocations(world, place, name) {
         seen = true;
         let heard_of = matches!(allocation.client_status, "pending" | "running");
-        running |= heard_of && allocation.desired_status == "run";
+        // The servers learn of a task's end a little later.
+        let tasks = allocation.client_tasks();
+        let over = !tasks.is_empty() && tasks.iter().all(|task| task.phase == TaskPhase::Dead);
+        running |= heard_of && !over && allocation.desired_status == "run";
         if allocation.client_status == "lost" || allocation.desired_description.contains("lost") {
             return false;
         }
@@ -147,8 +150,12 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
             let idle = matches!(live.phase, Phase::Starting | Phase::Listening);
             idle && !has_job(world, live) && (live.phase == Phase::Starting || live.runner.is_some())
         }
-        // Its secret may be of no use any more.
-        None => mode != Mode::Jit || !has_variable(world, name) || is_listed(world, name),
+        // Its secret may be of no use any more, or GitHub still believes in an earlier one's job.
+        None => {
+            let listed = world.github.runners().find(|runner| runner.name == name);
+            listed.is_none_or(|runner| runner.job.is_none())
+                && (mode != Mode::Jit || !has_variable(world, name) || listed.is_some())
+        }
     }
 }
 
@@ -156,8 +163,4 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
 pub fn has_variable(world: &World, name: &str) -> bool {
     let is_its = |path: &str| path.strip_prefix("nomad/jobs/").is_some_and(|of| of == name);
     world.nomad.variables().any(|variable| is_its(&variable.path))
-}
-
-fn is_listed(world: &World, name: &str) -> bool {
-    world.github.runners().any(|runner| runner.name == name)
 }

@@ -4,7 +4,7 @@ mod fates;
 mod starts;
 mod stops;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
 use githubrunner::sim::fault::Side;
 use githubrunner::sim::github::Status;
-use githubrunner::sim::world::{Watch, World};
+use githubrunner::sim::world::{Phase, Watch, World};
 use hyper::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::percent_decode_str;
@@ -122,6 +122,8 @@ impl Watch for Truth {
             return;
         }
         self.look_for_secrets(side, request, now);
+        // What ended without a process tells nobody.
+        fates::update(&mut self.fates, world, &self.place, self.mode, now);
         let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
         let query = request.uri().query().unwrap_or_default();
         match (side, request.method().as_str()) {
@@ -188,12 +190,20 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
             left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
         }
     }
-    left.extend(world.our_jobs(place).into_iter().map(|name| format!("Nomad job {name}")));
+    // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job.
+    let stays: BTreeSet<String> = world
+        .live_runners()
+        .into_iter()
+        .filter(|live| place.renamed && live.phase == Phase::Listening)
+        .map(|live| live.nomad_job)
+        .collect();
+    let jobs = world.our_jobs(place).into_iter().filter(|name| !stays.contains(name));
+    left.extend(jobs.map(|name| format!("Nomad job {name}")));
     // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
     let path = format!("githubrunner/{PREFIX}/instance");
     let instance = world.nomad.variables().find(|variable| variable.path == path);
     let Some(instance) = instance.and_then(|variable| variable.items.get("id")) else { return left };
-    let ours = |name: &str| is_ours_by_name(PREFIX, instance, name);
+    let ours = |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name);
     for variable in world.nomad.variables() {
         if variable.path.strip_prefix("nomad/jobs/").is_some_and(ours) {
             left.push(format!("variable {}", variable.path));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Woe, is_servable};
 use githubrunner::sim::github::{Job, Status};
 use githubrunner::sim::world::World;
@@ -64,7 +65,7 @@ impl Truth {
     /// Not more than there are jobs for.
     fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
         let group = group_of(meta);
-        let at_hand = self.fates.values().filter(|fate| {
+        let at_hand = self.fates.iter().filter(|(_, fate)| {
             let settled = self.is_so_for_long(Some(fate.registered_at), now)
                 && self.is_so_for_long(fate.unavailable_at, now);
             fate.group == group && fate.available && settled
@@ -78,9 +79,10 @@ impl Truth {
             };
             lately && group == (job.repository, joined(job.labels.iter().cloned()))
         });
-        let (at_hand, wanted) = (at_hand.count(), wanted.count());
-        if at_hand >= wanted {
-            self.wrong(now, format!("{name} is started although {at_hand} are at hand for {wanted} jobs"));
+        let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
+        let wanted = wanted.count();
+        if at_hand.len() >= wanted {
+            self.wrong(now, format!("{name} is started although {at_hand:?} are at hand for {wanted} jobs"));
         }
     }
 
@@ -88,8 +90,10 @@ impl Truth {
     fn has_waited(&self, world: &World, name: &str, cause: u64, attempt: u64, now: Timestamp) {
         let last = self.fates.iter().filter(|(_, fate)| fate.cause == cause).max_by_key(|(_, f)| f.attempt);
         let Some((last, fate)) = last else { return };
-        // Where somebody removes jobs, what is counted goes with them.
-        let counts = !(self.has(Woe::Purges) || self.has(Woe::RestartsEmpty));
+        // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
+        // listings lag.
+        let gone = [Woe::Purges, Woe::RestartsEmpty, Woe::RunLag, Woe::Exchange(Trouble::Lag)];
+        let counts = !gone.into_iter().any(|woe| self.has(woe));
         if counts && attempt <= fate.attempt {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
         }
