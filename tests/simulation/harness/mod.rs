@@ -2,6 +2,9 @@
 //! they need, and both end by panicking.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+// The test and the example each use a part of it.
+#![allow(dead_code)]
+
 pub mod daemon;
 pub mod long;
 pub mod run;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use githubrunner::sim::chaos::Trouble;
-use githubrunner::sim::chaos::scenario::Woe;
+use githubrunner::sim::chaos::scenario::{Mode, Woe};
 use githubrunner::sim::world::{Phase, World};
 use jiff::Timestamp;
 
@@ -41,7 +41,8 @@ impl Truth {
             matches!(woe, Woe::Exchange(trouble) if *trouble != Trouble::Pages && *trouble != Trouble::Totals)
                 || unsure.contains(woe)
         });
-        if unsure || !fate.available {
+        // Who works under another name looks idle to the daemon.
+        if unsure || !fate.available || self.mode == Mode::Renamed {
             return;
         }
         let settings = &self.settings;
