@@ -160,6 +160,10 @@ fn what_was_lost_goes_and_is_never_minted() {
             use RunnerState::*;
             let alive = matches!(runner.state, Pending | Waiting | Starting | Running);
             let due = alive && !facts.is_busy(runner) && facts.fresh(runner).is_some();
+            // See the next property.
+            if facts.view(runner).is_some_and(|view| matches!(view.listing, Listing::Gone { .. })) {
+                continue;
+            }
             let stopped = stops(plan).any(|stop| stop.name == runner.name);
             prop_assert_eq!(stopped, due && !facts.waits_after_failure(&runner.name), "{}", runner.name);
         }
@@ -176,7 +180,7 @@ fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started() {
             let Listing::Gone { since } = view.listing else { continue };
             let unstarted =
                 matches!(runner.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting)
-                    && !runner.started
+                    && (!runner.started || runner.lost)
                     && !facts.is_busy(runner);
             let due = unstarted && NOW - since >= secs(3600) && !facts.waits_after_failure(&runner.name);
             prop_assert_eq!(stops(plan).any(|stop| stop.name == runner.name), due, "{}", runner.name);

@@ -264,7 +264,7 @@ impl Apply<'_> {
                 if runner.state == RunnerState::Dead {
                     return Ok(Outcome::AlreadyDone);
                 }
-                if runner.started {
+                if runner.may_have_process() {
                     return Err(Outcome::Held("its task has started meanwhile".to_owned()));
                 }
                 // Without a secret it cannot take a job; with one, only without its registration.

@@ -138,7 +138,8 @@ async fn stop_all(
             reason: StopReason::Asked,
         })
     };
-    let consent = |runner: &Runner| if runner.started { Consent::GitHub } else { Consent::NeverStarted };
+    let consent =
+        |runner: &Runner| if runner.may_have_process() { Consent::GitHub } else { Consent::NeverStarted };
     let actions = runners.iter().map(|runner| action(runner, consent(runner))).collect();
     let reports = setup.apply(view).apply(&Plan { actions, ..Plan::default() }).await;
 

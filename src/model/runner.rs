@@ -241,6 +241,14 @@ impl Runner {
         Repository { id, owner, name, html_url, archived: false, disabled: false }
     }
 
+    /// Whether a Stop may end its process. The process of a lost allocation is Nomad's to end, as soon as it hears of
+    /// the node again; what Nomad put in its place and has not started has none.
+    pub fn may_have_process(&self) -> bool {
+        let unstarted =
+            matches!(self.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting);
+        self.started && !(self.lost && unstarted)
+    }
+
     /// Whether it is not dead: it counts against the caps.
     pub fn is_live(&self) -> bool {
         self.state != RunnerState::Dead

@@ -107,7 +107,7 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
         let Listing::Gone { since } = view.listing else { continue };
         let unstarted =
             matches!(runner.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting);
-        if unstarted && !runner.started && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
+        if unstarted && !runner.may_have_process() && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
             stop(survey, draft, runner, StopReason::RepositoryGone);
         }
     }
@@ -225,7 +225,7 @@ fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason)
     // A runner with a JIT configuration bears the name that we know; any other may be busy under another one.
     let is_unregistered = runner.registration() == Registration::Jit
         && survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
-    let consent = match runner.started {
+    let consent = match runner.may_have_process() {
         true if is_unregistered => Consent::Unregistered,
         true => Consent::GitHub,
         false => Consent::NeverStarted,

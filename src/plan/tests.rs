@@ -224,7 +224,7 @@ fn surplus_goes_when_seen_twice_and_idle_runners_only_after_their_timeout() {
 #[test]
 fn unseen_is_not_zero() {
     let runners = vec![runner(1, 1, RunnerState::Starting), runner(2, 1, RunnerState::Waiting)];
-    let stale = world(vec![queued(3)], runners).seen_twice().listing(|jobs| Listing::Stale {
+    let stale = world(vec![queued(2), queued(3)], runners).seen_twice().listing(|jobs| Listing::Stale {
         jobs,
         complete: true,
         reason: "503".to_owned(),

@@ -1,11 +1,14 @@
 //! Secrets for the waiting, look-ups of the idle, and what the dead leave behind.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Draft, survey::Survey};
 use crate::model::{
-    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason, Runner,
-    RunnerState,
+    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason,
+    RepositoryId, Runner, RunnerState,
 };
 
 /// So long a runner may take to come online before anyone asks.
@@ -14,14 +17,18 @@ const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 /// How often GitHub is asked for one runner at most.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
 
-/// A secret for each runner that is placed and has none.
-pub(super) fn mints(survey: &Survey, draft: &mut Draft) {
+/// A secret for each runner that is placed and has none, unless no job needs it: then it is about to go.
+pub(super) fn mints(survey: &Survey, surplus: &BTreeMap<RepositoryId, BTreeSet<String>>, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let waits = runner.state == RunnerState::Waiting
             && runner.ownership == Ownership::Ours
             && runner.registration().needs_variable()
             && !runner.lost;
         if !waits || draft.stopping.contains(&runner.name) {
+            continue;
+        }
+        if is_surplus(survey, surplus, runner) {
+            draft.hold_runner(&runner.name, HoldReason::SurplusOnce);
             continue;
         }
         let hold = match survey.view_of(runner) {
@@ -46,6 +53,15 @@ pub(super) fn mints(survey: &Survey, draft: &mut Draft) {
             (None, None) => {}
         }
     }
+}
+
+/// Whether this pass's listing, or without one the last complete one, has no job for it. An incomplete one tells
+/// of new jobs, and nothing of what is missing: then it may be needed.
+fn is_surplus(survey: &Survey, surplus: &BTreeMap<RepositoryId, BTreeSet<String>>, runner: &Runner) -> bool {
+    let seen = survey.listed(runner, false).is_some();
+    let known = if seen { surplus } else { &survey.memory.surplus };
+    let names = survey.repository_id(runner).and_then(|id| known.get(&id));
+    names.is_some_and(|names| names.contains(&runner.name))
 }
 
 /// A look-up for each runner that sits idle although its group has demand, and for each that was absent.

@@ -13,7 +13,7 @@ use githubrunner::sim::chaos::exchange::Trouble;
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
 use githubrunner::sim::fault::Side;
-use githubrunner::sim::github::Status;
+use githubrunner::sim::github::{Scope, Status};
 use githubrunner::sim::world::{Phase, Watch, World};
 use hyper::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
@@ -209,7 +209,13 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
             left.push(format!("variable {}", variable.path));
         }
     }
-    for runner in world.github.runners().filter(|runner| ours(&runner.name)) {
+    // A repository that takes no jobs is not looked at; GitHub removes what never connects within a day.
+    let takes_none = |scope: &Scope| match scope {
+        Scope::Repository(id) => world.github.repository(*id).is_none_or(|r| r.archived || r.disabled),
+        Scope::Organization(_) => false,
+    };
+    let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
+    for runner in registrations.filter(|runner| ours(&runner.name)) {
         left.push(format!("registration {}", runner.name));
     }
     left

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Mode, Woe};
-use githubrunner::sim::world::{Phase, World};
+use githubrunner::sim::nomad::Allocation;
+use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::Timestamp;
 
 use super::Truth;
@@ -16,7 +17,13 @@ impl Truth {
         let Some(fate) = self.fates.get(name) else {
             return self.wrong(now, format!("a job that is not ours is stopped or purged: {name}"));
         };
-        for live in world.live_runners().iter().filter(|live| live.nomad_job == name) {
+        // What ran on a node that is lost, Nomad ends by itself.
+        let lost = |live: &LiveRunner| {
+            let is_its = |allocation: &&Allocation| allocation.id == live.allocation;
+            let description = allocations(world, &self.place, name).find(is_its);
+            description.is_some_and(|allocation| allocation.desired_description.contains("lost"))
+        };
+        for live in world.live_runners().iter().filter(|live| live.nomad_job == name && !lost(live)) {
             if purge && live.phase != Phase::Ending {
                 self.wrong(now, format!("{name} is purged while its process runs"));
             }
