@@ -25,6 +25,14 @@ impl Side {
     }
 }
 
+/// Which of several clients sent a request, by its number: the extension that in-memory connections give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sender(pub usize);
+
+/// When a request arrived: likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrived(pub Timestamp);
+
 /// What becomes of an exchange.
 #[derive(Debug)]
 pub enum Verdict {
@@ -40,6 +48,14 @@ pub enum Verdict {
     Truncate(usize),
     /// All is well, later.
     Delay(Duration),
+    /// The request takes effect after this, though nobody waits for an answer any more: the connection closes at once, or
+    /// stays silent.
+    Late {
+        /// So much later.
+        after: Duration,
+        /// The connection closes.
+        closes: bool,
+    },
 }
 
 impl Verdict {
@@ -66,7 +82,7 @@ pub trait Fault: Send {
         let _ = (side, request, now);
     }
 
-    /// Before the server sees a request: anything but `Pass`, `Delay` and `Truncate` keeps it from having an effect.
+    /// Before the server sees a request: anything but `Pass`, `Delay`, `Late` and `Truncate` keeps it from having an effect.
     fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
         let _ = (side, request, now);
         Verdict::Pass

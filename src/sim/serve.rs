@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::fault::{Side, Verdict};
+use super::fault::{Arrived, Sender, Side, Verdict};
 use super::stream;
 use super::world::{Shared, lock};
 
@@ -67,7 +67,20 @@ pub async fn serve_connection(
     side: Side,
     shared: Shared,
 ) {
-    let service = hyper::service::service_fn(move |request| exchange(side, Arc::clone(&shared), request));
+    serve_client(io, side, shared, Sender(0)).await;
+}
+
+/// The same for one of several clients.
+pub async fn serve_client(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    side: Side,
+    shared: Shared,
+    sender: Sender,
+) {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(sender);
+        exchange(side, Arc::clone(&shared), request)
+    });
     let mut http = hyper::server::conn::http1::Builder::new();
     // Idle connections stay: the client decides when to drop them.
     http.header_read_timeout(None);
@@ -99,6 +112,8 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         world.count(side, &request);
         let now = world.clock.now();
         world.fault.alter(side, &mut request, now);
+        request.extensions_mut().insert(Arrived(now));
+        world.watched(|watch, world| watch.sent(world, side, &request, now));
         let verdict = world.fault.before(side, &request, now);
         world.told(side, &request, None, now);
         verdict
@@ -114,6 +129,7 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         Verdict::Reset => return Err(Reset),
         Verdict::Truncate(bytes) => cut = Some(bytes),
         Verdict::Delay(wait) => tokio::time::sleep(wait).await,
+        Verdict::Late { after, closes } => return late(side, shared, request, after, closes).await,
     }
     let (mut response, after) = {
         let mut world = lock(&shared);
@@ -134,6 +150,7 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         Verdict::Reset => return Err(Reset),
         Verdict::Truncate(bytes) => cut = Some(bytes),
         Verdict::Delay(wait) => tokio::time::sleep(wait).await,
+        Verdict::Late { .. } => return Err(Reset),
     }
     if side == Side::Nomad && stream::is_stream(&request) && response.status() == StatusCode::OK {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -144,6 +161,29 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         Some(bytes) => Served::cut(body, bytes),
         None => Served::whole(body),
     }))
+}
+
+/// The request takes effect later, whatever becomes of the connection; no answer comes.
+async fn late(
+    side: Side,
+    shared: Shared,
+    request: Request<Bytes>,
+    after: Duration,
+    closes: bool,
+) -> Result<Response<Served>, Reset> {
+    tokio::spawn(async move {
+        tokio::time::sleep(after).await;
+        let mut world = lock(&shared);
+        let now = world.clock.now();
+        let response = world.handle(side, &request, now);
+        let (method, path, status) = (request.method(), request.uri().path(), response.status());
+        let line = format!("LATE  {} {method} {path} takes effect: {}", side.name(), status.as_u16());
+        world.note(now, line);
+    });
+    if !closes {
+        tokio::time::sleep(STALL).await;
+    }
+    Err(Reset)
 }
 
 /// The answer with the side's date, which every server gives.

@@ -1,6 +1,5 @@
 //! What goes wrong with single exchanges.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,11 +7,11 @@ use hyper::{Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::Notify;
 
 use super::Budget;
+use super::grip::Grip;
 use super::lies::{self, Past};
-use crate::sim::fault::{Fault, Side, Verdict};
+use crate::sim::fault::{Fault, Sender, Side, Verdict};
 
 /// A way in which an exchange goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,11 +60,13 @@ pub enum Trouble {
     JitLateError,
     /// 500 `No cluster leader`.
     NoLeader,
+    /// A request about a lock takes effect, and its answer is lost.
+    LockAnswer,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 22] = [
+    pub const ALL: [Trouble; 23] = [
         Trouble::Refused,
         Trouble::Reset,
         Trouble::LostAnswer,
@@ -88,6 +89,7 @@ impl Trouble {
         Trouble::JitInvalid,
         Trouble::JitLateError,
         Trouble::NoLeader,
+        Trouble::LockAnswer,
     ];
 
     /// Where it happens; `None`: on either side.
@@ -96,7 +98,7 @@ impl Trouble {
         match self {
             PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
             | JitInvalid | JitLateError => Some(Side::GitHub),
-            NoLeader => Some(Side::Nomad),
+            NoLeader | LockAnswer => Some(Side::Nomad),
             _ => None,
         }
     }
@@ -117,70 +119,8 @@ pub struct Episode {
     pub chance: f64,
 }
 
-/// At which request that changes something a daemon dies; shared with whoever lets it die.
-#[derive(Clone, Debug, Default)]
-pub struct Death(Arc<DeathInner>);
-
-#[derive(Debug, Default)]
-struct DeathInner {
-    state: Mutex<Dying>,
-    now: Notify,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Dying {
-    #[default]
-    Never,
-    After {
-        writes: usize,
-        with_effect: bool,
-    },
-    Now,
-}
-
-impl Death {
-    /// It dies after so many requests that change something, at the next one, which takes effect or not.
-    pub fn after(&self, writes: usize, with_effect: bool) {
-        self.set(Dying::After { writes, with_effect });
-    }
-
-    /// It does not die.
-    pub fn never(&self) {
-        self.set(Dying::Never);
-    }
-
-    /// Until it is time.
-    pub async fn comes(&self) {
-        self.0.now.notified().await;
-    }
-
-    fn get(&self) -> Dying {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, dying: Dying) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = dying;
-    }
-
-    /// Whether it dies at this request, before or after its effect.
-    fn at(&self, request: &Request<Bytes>, effect: bool) -> bool {
-        if request.method() == Method::GET {
-            return false;
-        }
-        match self.get() {
-            Dying::After { writes: 0, with_effect } if with_effect == effect => {
-                self.set(Dying::Now);
-                self.0.now.notify_one();
-                true
-            }
-            Dying::After { writes, with_effect } if writes > 0 && effect => {
-                self.set(Dying::After { writes: writes - 1, with_effect });
-                false
-            }
-            _ => false,
-        }
-    }
-}
+/// How many daemons there are at most.
+pub const REPLICAS: usize = 2;
 
 /// All that goes wrong with exchanges in a run.
 pub struct Faults {
@@ -190,7 +130,7 @@ pub struct Faults {
     past: Past,
     skew: (SignedDuration, SignedDuration),
     note: Option<String>,
-    death: Death,
+    grips: [Grip; REPLICAS],
     no_stream: bool,
     old_servers: bool,
 }
@@ -211,7 +151,7 @@ impl Faults {
             past: Past::new(lag),
             skew,
             note: None,
-            death: Death::default(),
+            grips: Default::default(),
             no_stream: false,
             old_servers: false,
         }
@@ -222,9 +162,14 @@ impl Faults {
         self.no_stream = yes;
     }
 
-    /// Decides at which request the daemon dies.
-    pub fn death(&self) -> Death {
-        self.death.clone()
+    /// What is done to each of the daemons, by its number.
+    pub fn grips(&self) -> [Grip; REPLICAS] {
+        self.grips.clone()
+    }
+
+    fn grip(&self, request: &Request<Bytes>) -> Grip {
+        let number = request.extensions().get::<Sender>().map_or(0, |sender| sender.0);
+        self.grips[number % REPLICAS].clone()
     }
 
     /// Nomad's servers are too old to know `disconnect` in a job: they ignore it.
@@ -308,6 +253,11 @@ fn registers(request: &Request<Bytes>) -> bool {
             || request.uri().path().ends_with("/registration-token"))
 }
 
+/// Whether a request is about a lock.
+fn locks(request: &Request<Bytes>) -> bool {
+    request.uri().query().is_some_and(|query| query.contains("lock-"))
+}
+
 impl Fault for Faults {
     fn refuses(&mut self, side: Side, now: Timestamp) -> bool {
         self.is_on(side, now, Trouble::Refused) && self.hit(side, now, &[Trouble::Refused]).is_some()
@@ -323,12 +273,9 @@ impl Fault for Faults {
     }
 
     fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
-        if matches!(self.death.get(), Dying::Now) {
-            return Verdict::Stall;
-        }
-        if self.death.at(request, false) {
-            self.say("is the last of a daemon, without effect");
-            return Verdict::Stall;
+        if let Some((verdict, what)) = self.grip(request).before(side, request) {
+            self.say(what);
+            return verdict;
         }
         use Trouble::*;
         let which = [
@@ -391,7 +338,7 @@ impl Fault for Faults {
         now: Timestamp,
     ) -> Verdict {
         use Trouble::*;
-        if self.death.at(request, true) {
+        if self.grip(request).dies_at(request, true) {
             self.say("is the last of a daemon, with effect");
             return Verdict::Stall;
         }
@@ -417,12 +364,18 @@ impl Fault for Faults {
             }
         }
         let which = [LostAnswer, LateStall, LateError, Truncated, Garbled, ContentType];
-        let hit = match registers(request) {
-            true => self.hit(side, now, &[JitLateError]).or_else(|| self.hit(side, now, &which)),
-            false => self.hit(side, now, &which),
+        let own: &[Trouble] = match request {
+            _ if registers(request) => &[JitLateError],
+            _ if locks(request) => &[LockAnswer],
+            _ => &[],
         };
+        let hit = self.hit(side, now, own).or_else(|| self.hit(side, now, &which));
         match hit {
-            Some(LostAnswer) => {
+            Some(LockAnswer) if self.rng.random_bool(0.5) => {
+                self.say("stalls after");
+                Verdict::Stall
+            }
+            Some(LostAnswer | LockAnswer) => {
                 self.say("is cut off after");
                 Verdict::Reset
             }

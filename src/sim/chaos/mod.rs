@@ -6,6 +6,7 @@
 //! [`Budget`], so that a run can be cut short: the shortest prefix that still fails tells the most.
 
 pub mod exchange;
+pub mod grip;
 mod lies;
 pub mod mishap;
 pub mod scenario;
@@ -13,7 +14,8 @@ pub mod scenario;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use exchange::{Death, Episode, Faults, Trouble};
+pub use exchange::{Episode, Faults, REPLICAS, Trouble};
+pub use grip::{Cut, Grip, Told};
 
 /// How many more things may happen in a run.
 #[derive(Clone, Debug)]

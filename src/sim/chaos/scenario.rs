@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::exchange::{Episode, Trouble};
+use super::grip::Cut;
 use super::mishap::Mishap;
 use crate::sim::fault::Side;
 use crate::sim::github::{self, Conclusion, JobSpec, Status};
@@ -65,6 +66,14 @@ pub enum Woe {
     Deaths,
     /// The daemon is told to read its configuration again.
     Hangups,
+    /// Of two daemons the one that leads dies, as in `Deaths`.
+    LeaderDies,
+    /// It is told to end.
+    LeaderExits,
+    /// It is paused and goes on.
+    LeaderPauses,
+    /// It does not reach Nomad.
+    LeaderCut,
 }
 
 impl Woe {
@@ -96,8 +105,18 @@ impl Woe {
                 Woe::Hangs,
                 Woe::Deaths,
                 Woe::Hangups,
+                Woe::LeaderDies,
+                Woe::LeaderExits,
+                Woe::LeaderPauses,
+                Woe::LeaderCut,
             ])
             .collect()
+    }
+
+    /// Whether it is one of two daemons with a lock.
+    pub fn is_of_replicas(self) -> bool {
+        let ones = [Woe::LeaderDies, Woe::LeaderExits, Woe::LeaderPauses, Woe::LeaderCut];
+        ones.contains(&self) || self == Woe::Exchange(Trouble::LockAnswer)
     }
 }
 
@@ -173,6 +192,37 @@ pub enum Happening {
     },
     /// SIGHUP.
     Hangup,
+    /// Something happens to one of two daemons.
+    Replica {
+        /// The one that does not lead.
+        standby: bool,
+        /// What.
+        what: ReplicaMishap,
+    },
+}
+
+/// What happens to one of two daemons, besides death.
+#[derive(Clone, Copy, Debug)]
+pub enum ReplicaMishap {
+    /// It is told to end, and starts again later.
+    Exit {
+        /// So much later.
+        down: Duration,
+    },
+    /// It stands still and goes on later; its connections stay.
+    Pause {
+        /// So much later.
+        for_so_long: Duration,
+        /// At the request that changes something after so many others, which takes effect so much later; else at once.
+        at: Option<(usize, Duration)>,
+    },
+    /// It does not reach Nomad for a while.
+    Cut {
+        /// In this way.
+        how: Cut,
+        /// How long.
+        for_so_long: Duration,
+    },
 }
 
 /// All of a run.
@@ -200,6 +250,8 @@ pub struct Scenario {
     pub over: Duration,
     /// The daemon's configuration.
     pub settings: Settings,
+    /// There are two daemons, of which one leads.
+    pub replicas: bool,
 }
 
 const LABELS: &[&[&str]] = &[
@@ -237,7 +289,12 @@ impl Scenario {
             2 => (0..rng.random_range(2..=4)).map(|_| all[rng.random_range(0..all.len())]).collect(),
             _ => all.iter().copied().filter(|_| rng.random_bool(0.35)).collect(),
         };
-        Scenario::with(seed, woes)
+        // Two daemons are dear: they are rare where they do not come by themselves.
+        let replicas = rng.random_bool(0.1);
+        let fits = |woe: &Woe| replicas || seed % 4 == 1 || !woe.is_of_replicas();
+        let mut scenario = Scenario::with(seed, woes.into_iter().filter(fits).collect());
+        scenario.replicas |= replicas;
+        scenario
     }
 
     /// The same with these woes.
@@ -262,6 +319,7 @@ impl Scenario {
             over,
             repositories,
             settings,
+            replicas: woes.iter().any(|woe| woe.is_of_replicas()),
             woes,
         };
         scenario.arrive(&mut rng);
@@ -427,7 +485,7 @@ impl Scenario {
                 self.mishap(at, Mishap::TokenRefused { yes: true });
                 self.mishap(later(rng), Mishap::TokenRefused { yes: false });
             }
-            Woe::Deaths => {
+            Woe::Deaths | Woe::LeaderDies => {
                 let death = match rng.random_range(0..3) {
                     0 => DeathAt::Poll(rng.random_range(0..400)),
                     _ => DeathAt::Write { after: rng.random_range(0..6), with_effect: rng.random_bool(0.5) },
@@ -436,6 +494,10 @@ impl Scenario {
                 self.happenings.push((at, Happening::Death { at: death, cut, down }));
             }
             Woe::Hangups => self.happenings.push((at, Happening::Hangup)),
+            Woe::LeaderExits | Woe::LeaderPauses | Woe::LeaderCut => {
+                let what = replica_mishap(woe, rng);
+                self.happenings.push((at, Happening::Replica { standby: rng.random_bool(0.2), what }));
+            }
             Woe::Exchange(_) | Woe::Ghosts | Woe::HeldJobs | Woe::Clocks | Woe::RunLag | Woe::Hangs => {}
         }
     }
@@ -467,6 +529,21 @@ impl Scenario {
                 until: self.base.checked_add(until).unwrap_or(self.base),
                 chance,
             });
+        }
+    }
+}
+
+fn replica_mishap(woe: Woe, rng: &mut StdRng) -> ReplicaMishap {
+    match woe {
+        Woe::LeaderExits => ReplicaMishap::Exit { down: seconds(rng, 1, 90) },
+        Woe::LeaderPauses => {
+            let for_so_long = seconds(rng, 5, 120);
+            let at = rng.random_bool(0.6).then(|| (rng.random_range(0..8), seconds(rng, 1, 40)));
+            ReplicaMishap::Pause { for_so_long, at }
+        }
+        _ => {
+            let how = if rng.random_bool(0.5) { Cut::Refused } else { Cut::Silent };
+            ReplicaMishap::Cut { how, for_so_long: seconds(rng, 5, 90) }
         }
     }
 }

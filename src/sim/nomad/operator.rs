@@ -163,6 +163,20 @@ impl Nomad {
             self.leaderless_since = self.now;
             self.later(TEMPLATES_WAIT, Due::TemplatesFail { since: self.now });
         }
+        if leader && !self.leader {
+            // A new leader counts every lock's time from the beginning, and knows of no delay.
+            self.lock_delays.clear();
+            let keys: Vec<super::Key> = self.variables.keys().cloned().collect();
+            for key in keys {
+                let Some(lock) = self.variables.get_mut(&key).and_then(|variable| variable.lock.as_mut())
+                else {
+                    continue;
+                };
+                lock.expires = self.now.saturating_add(lock.ttl.saturating_mul(2));
+                let expires = lock.expires;
+                self.at(expires, Due::Lock(key));
+            }
+        }
         self.leader = leader;
     }
 

@@ -9,6 +9,11 @@ use super::{LONGEST_TIMELINE, World};
 
 /// Sees everything that happens, at its own time, and can change nothing.
 pub trait Watch: Send {
+    /// A request has arrived; whether and when it takes effect is not decided yet.
+    fn sent(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        let _ = (world, side, request, now);
+    }
+
     /// A request is about to take effect.
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         let _ = (world, side, request, now);

@@ -15,8 +15,9 @@ use githubrunner::http::{self, Client, Endpoint, Secret};
 use githubrunner::nomad::{self, Nomad, instance_id};
 use githubrunner::render::Renderer;
 use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings};
-use githubrunner::sim::fault::Side;
-use githubrunner::sim::serve::serve_connection;
+use githubrunner::sim::chaos::Grip;
+use githubrunner::sim::fault::{Sender, Side};
+use githubrunner::sim::serve::serve_client;
 use githubrunner::sim::world::{Shared, lock};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -121,41 +122,48 @@ fn load(mode: Mode, json: bool) -> Config {
 
 /// The server's ends of the connections that one daemon has made.
 #[derive(Clone, Default)]
-pub struct Connections(Arc<Mutex<Vec<AbortHandle>>>);
+pub struct Connections(Arc<Mutex<Vec<(Side, AbortHandle)>>>);
 
 impl Connections {
-    fn add(&self, handle: AbortHandle) {
+    fn add(&self, side: Side, handle: AbortHandle) {
         let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        handles.retain(|handle| !handle.is_finished());
-        handles.push(handle);
+        handles.retain(|(_, handle)| !handle.is_finished());
+        handles.push((side, handle));
     }
 
     /// How many are open.
     pub fn open(&self) -> usize {
         let handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        handles.iter().filter(|handle| !handle.is_finished()).count()
+        handles.iter().filter(|(_, handle)| !handle.is_finished()).count()
     }
 
     /// Cuts all of them: what is on the wire is lost.
     pub fn cut(&self) {
         let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        handles.drain(..).for_each(|handle| handle.abort());
+        handles.drain(..).for_each(|(_, handle)| handle.abort());
+    }
+
+    /// Cuts those to Nomad.
+    pub fn cut_nomad(&self) {
+        let handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.iter().filter(|(side, _)| *side == Side::Nomad).for_each(|(_, handle)| handle.abort());
     }
 }
 
-fn endpoint(shared: &Shared, side: Side, name: &str, connections: &Connections) -> Endpoint {
-    let (shared, connections) = (Arc::clone(shared), connections.clone());
+fn endpoint(maker: &Maker, side: Side, name: &str, connections: &Connections) -> Endpoint {
+    let (shared, connections) = (Arc::clone(&maker.shared), connections.clone());
+    let (grip, sender) = (maker.grip.clone(), maker.sender);
     let connect = move || {
         {
             let mut world = lock(&shared);
             let now = world.clock.now();
-            if world.fault.refuses(side, now) {
+            if grip.refuses(side) || world.fault.refuses(side, now) {
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
             }
         }
         let (near, far) = tokio::io::duplex(64 << 10);
-        let server = tokio::spawn(serve_connection(far, side, Arc::clone(&shared)));
-        connections.add(server.abort_handle());
+        let server = tokio::spawn(serve_client(far, side, Arc::clone(&shared), sender));
+        connections.add(side, server.abort_handle());
         Ok(near)
     };
     Endpoint::Memory { name: name.to_owned(), connect: Arc::new(connect) }
@@ -168,6 +176,8 @@ pub struct Maker {
     shared: Shared,
     cache: CacheStore,
     made: u64,
+    sender: Sender,
+    grip: Grip,
     /// How large the daemon was at each SIGHUP.
     pub sizes: Sizes,
 }
@@ -191,15 +201,19 @@ impl Sizes {
 }
 
 impl Maker {
-    /// For a scenario.
-    pub fn new(scenario: &Scenario, shared: &Shared) -> Maker {
+    /// For a scenario; `number` tells daemons at the same time apart.
+    pub fn new(scenario: &Scenario, shared: &Shared, number: usize, grip: Grip, sizes: &Sizes) -> Maker {
+        let mut config = config(&scenario.settings, &scenario.repositories);
+        config.ha = scenario.replicas;
         Maker {
-            config: config(&scenario.settings, &scenario.repositories),
-            seed: scenario.seed,
+            config,
+            sender: Sender(number),
+            grip,
+            seed: scenario.seed ^ (number as u64) << 40,
             shared: Arc::clone(shared),
             cache: if scenario.settings.cache { CacheStore::memory() } else { CacheStore::None },
             made: 0,
-            sizes: Sizes::default(),
+            sizes: sizes.clone(),
         }
     }
 
@@ -223,7 +237,7 @@ impl Maker {
                 daemon = daemon.reconfigured(again.config.clone(), github, nomad, renderer).await;
             }
         };
-        Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, _alive: alive }
+        Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, shutdown: alive }
     }
 
     fn again(&self) -> Maker {
@@ -233,6 +247,8 @@ impl Maker {
             shared: Arc::clone(&self.shared),
             cache: self.cache.clone(),
             made: 1000,
+            sender: self.sender,
+            grip: self.grip.clone(),
             sizes: self.sizes.clone(),
         }
     }
@@ -240,7 +256,7 @@ impl Maker {
     fn parts(&self, connections: &Connections) -> Parts {
         let seed = self.seed ^ (self.made << 48);
         let api = url::Url::parse("http://api.github.test").unwrap();
-        let endpoint_of = |side, name: &str| endpoint(&self.shared, side, name, connections);
+        let endpoint_of = |side, name: &str| endpoint(self, side, name, connections);
         let client = Client::new(
             endpoint_of(Side::GitHub, "api.github.test"),
             http::Options { deadline: std::time::Duration::from_secs(20), seed, ..http::Options::default() },
@@ -283,8 +299,8 @@ pub struct Incarnation {
     pub connections: Connections,
     /// SIGHUP.
     pub hangup: Arc<Notify>,
-    /// SIGTERM never comes.
-    _alive: watch::Sender<bool>,
+    /// SIGTERM.
+    pub shutdown: watch::Sender<bool>,
 }
 
 impl Incarnation {

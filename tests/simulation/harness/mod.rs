@@ -6,6 +6,7 @@
 
 pub mod daemon;
 pub mod long;
+pub mod replica;
 pub mod run;
 pub mod secrets;
 pub mod shrink;

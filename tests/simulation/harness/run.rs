@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use githubrunner::sim::chaos::mishap::Place;
-use githubrunner::sim::chaos::scenario::{DeathAt, Happening, Mode, Scenario, Woe};
-use githubrunner::sim::chaos::{Budget, Death, Faults};
+use githubrunner::sim::chaos::scenario::{Happening, Mode, ReplicaMishap, Scenario, Woe};
+use githubrunner::sim::chaos::{Budget, Faults, Grip, REPLICAS, Told};
 use githubrunner::sim::clock::Clock;
 use githubrunner::sim::fault::Side;
 use githubrunner::sim::github::{GitHub, Job, Registration};
@@ -18,8 +19,10 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::daemon::{GITHUB_TOKEN, Incarnation, META, Maker, NAMESPACE, PREFIX};
+use super::daemon::{GITHUB_TOKEN, META, Maker, NAMESPACE, PREFIX, Sizes};
+use super::replica::{End, Replica};
 use super::secrets::Log;
+use super::truth::replicas::{Leases, Takeover};
 use super::truth::{Findings, Truth, left_over};
 
 /// After all trouble is over, everything is done and gone within this time: a silent rate limit may last two
@@ -198,13 +201,10 @@ struct Run<'a> {
     scenario: &'a Scenario,
     shared: Shared,
     place: Place,
-    maker: Maker,
-    daemon: Option<Incarnation>,
-    /// When the next daemon starts.
-    again: Option<Instant>,
-    death: Death,
-    /// How the daemon dies when it does.
-    dying: (bool, Duration),
+    replicas: Vec<Replica>,
+    leases: Leases,
+    takeover: Takeover,
+    sizes: Sizes,
     budget: Budget,
     start: Instant,
     how: How,
@@ -213,8 +213,8 @@ struct Run<'a> {
 /// Why the run goes on.
 enum Woken {
     Found,
-    Died,
-    Ended,
+    Gripped,
+    Over(usize, End),
     Time,
 }
 
@@ -225,25 +225,32 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
     faults.refuse_stream(!scenario.settings.hints);
     faults.old_servers(scenario.has(Woe::OldServers));
-    let death = faults.death();
+    let grips = faults.grips();
     world.fault = Box::new(faults);
     world.record_exchanges(how.record);
     let findings = Findings::default();
-    world.set_watch(Some(Box::new(Truth::new(scenario, place.clone(), findings.clone()))));
+    let truth = Truth::new(scenario, place.clone(), findings.clone());
+    let leases = truth.leases();
+    world.set_watch(Some(Box::new(truth)));
     let shared = world.shared();
     if how.record {
         log.tell(&shared);
     }
     let driver = tokio::spawn(drive(shared.clone(), std::future::pending()));
+    let sizes = Sizes::default();
+    let replica = |(number, grip): (usize, Grip)| {
+        let maker = Maker::new(scenario, &shared, number, grip.clone(), &sizes);
+        Replica::new(number, maker, grip)
+    };
+    let count = if scenario.replicas { REPLICAS } else { 1 };
     let mut run = Run {
         scenario,
-        maker: Maker::new(scenario, &shared),
+        replicas: grips.into_iter().enumerate().take(count).map(replica).collect(),
+        takeover: Takeover::new(scenario),
+        leases,
+        sizes: sizes.clone(),
         shared,
         place,
-        daemon: None,
-        again: Some(Instant::now()),
-        death,
-        dying: (false, Duration::ZERO),
         budget,
         start: Instant::now(),
         how,
@@ -260,7 +267,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         registered: world.requests().of(Side::Nomad, "PUT /v1/jobs")
             + world.requests().of(Side::Nomad, "POST /v1/jobs/parse"),
         jobs: if how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },
-        sizes: run.maker.sizes.all(),
+        sizes: run.sizes.all(),
     }
 }
 
@@ -278,21 +285,23 @@ impl Run<'_> {
         let mut look = over;
         loop {
             let next = happenings.peek().filter(|_| !calm).map(|(at, _)| self.start + *at);
-            let next = [next, self.again, Some(look)].into_iter().flatten().min().unwrap_or(over);
-            let woken = self.wait(findings, next).await;
-            match woken {
+            let due = self.replicas.iter().map(Replica::next).chain([next, Some(look), self.takeover.due()]);
+            let next = due.flatten().min().unwrap_or(over);
+            match self.wait(findings, next).await {
                 Woken::Found => return,
-                Woken::Ended => {
+                Woken::Over(_, End::ByItself) => {
                     let now = lock(&self.shared).clock.now();
                     return findings.add(now, "the daemon ended by itself".into());
                 }
-                Woken::Died => self.bury(),
+                Woken::Over(number, End::Dies | End::Exits) => self.bury(number),
+                Woken::Gripped => self.gripped(),
                 Woken::Time => {}
             }
             let now = Instant::now();
-            if self.again.is_some_and(|at| at <= now) {
-                self.again = None;
-                self.daemon = Some(self.maker.make());
+            self.tick(now);
+            if let Some(wrong) = self.takeover.check(now, &self.leases, &self.replicas) {
+                let now = lock(&self.shared).clock.now();
+                findings.add(now, wrong);
             }
             while !calm && let Some((_, happening)) = happenings.next_if(|(at, _)| self.start + *at <= now) {
                 if self.budget.take() {
@@ -301,10 +310,7 @@ impl Run<'_> {
             }
             if now >= over && !calm {
                 calm = true;
-                self.death.never();
-                if let Some(daemon) = &mut self.daemon {
-                    daemon.never_die();
-                }
+                self.replicas.iter_mut().for_each(Replica::calm_down);
                 let start_delay = self.scenario.nomad.delays.start;
                 let mut world = lock(&self.shared);
                 let at = world.clock.now();
@@ -321,35 +327,81 @@ impl Run<'_> {
     }
 
     async fn wait(&mut self, findings: &Findings, next: Instant) -> Woken {
-        let is_doomed = self.daemon.as_ref().is_some_and(Incarnation::is_doomed);
-        let life = async {
-            match &mut self.daemon {
-                Some(daemon) => daemon.await,
-                None => std::future::pending().await,
+        let Run { replicas, .. } = self;
+        let grips: Vec<Grip> = replicas.iter().map(|replica| replica.grip.clone()).collect();
+        let gripped = |number: usize| {
+            let grip = grips.get(number);
+            async move {
+                match grip {
+                    Some(grip) => grip.told().await,
+                    None => std::future::pending().await,
+                }
             }
         };
+        let lives = std::future::poll_fn(|context| {
+            let over = replicas.iter_mut().find_map(|replica| match replica.poll(context) {
+                Poll::Ready(end) => Some((replica.number, end)),
+                Poll::Pending => None,
+            });
+            over.map_or(Poll::Pending, Poll::Ready)
+        });
         tokio::select! {
             biased;
             () = findings.told.notified() => Woken::Found,
-            () = self.death.comes() => Woken::Died,
-            () = life => if is_doomed { Woken::Died } else { Woken::Ended },
+            () = gripped(0) => Woken::Gripped,
+            () = gripped(1) => Woken::Gripped,
+            (number, end) = lives => Woken::Over(number, end),
             () = sleep_until(next) => Woken::Time,
         }
     }
 
-    /// The daemon is dead: it and, if they are cut, its connections go; the next one comes later.
-    fn bury(&mut self) {
-        let Some(daemon) = self.daemon.take() else { return };
-        let (cut, down) = self.dying;
-        if cut {
-            daemon.connections.cut();
+    /// Starts daemons, lets them go on, when it is time.
+    fn tick(&mut self, now: Instant) {
+        for number in 0..self.replicas.len() {
+            while let Some(what) = self.replicas[number].tick(now) {
+                if self.scenario.replicas {
+                    self.note(number, &format!("the daemon {what}"));
+                }
+            }
         }
-        drop(daemon);
-        self.death.never();
-        self.again = Some(Instant::now() + down);
+    }
+
+    /// A request has come at which a daemon dies or stands still.
+    fn gripped(&mut self) {
+        for number in 0..self.replicas.len() {
+            match self.replicas[number].grip.take() {
+                Some(Told::Dies) => self.bury(number),
+                Some(Told::Pauses) => self.hits(number, Replica::pause),
+                None => {}
+            }
+        }
+    }
+
+    /// Lets something happen to a daemon, and notes whether another one has to take over.
+    fn hits(&mut self, number: usize, happen: impl FnOnce(&mut Replica) -> Option<String>) {
+        let led = self.leases.leader();
+        let Some(what) = happen(&mut self.replicas[number]) else { return };
+        self.note(number, &what);
+        self.takeover.expect(number, led, &what, &self.replicas);
+    }
+
+    fn note(&self, number: usize, what: &str) {
+        let who = if self.scenario.replicas { format!(" {number}") } else { String::new() };
         let mut world = lock(&self.shared);
         let now = world.clock.now();
-        world.note(now, format!("MISHAP the daemon dies; connections cut: {cut}; down for {down:?}"));
+        world.note(now, format!("MISHAP{who} {what}"));
+    }
+
+    /// The daemon is dead; the next one comes later.
+    fn bury(&mut self, number: usize) {
+        self.hits(number, Replica::bury);
+        self.leases.ended(number);
+    }
+
+    /// Who leads, or the other one.
+    fn who(&self, standby: bool) -> usize {
+        let leader = self.leases.leader().unwrap_or(0);
+        (leader + usize::from(standby)) % self.replicas.len()
     }
 
     fn happen(&mut self, happening: &Happening) {
@@ -362,19 +414,16 @@ impl Run<'_> {
                 lock(&self.shared).suffer(mishap, &self.place);
             }
             Happening::Death { at, cut, down } => {
-                self.dying = (*cut, *down);
-                match (at, &mut self.daemon) {
-                    (DeathAt::Poll(polls), Some(daemon)) => daemon.die_after(*polls),
-                    (DeathAt::Write { after, with_effect }, Some(_)) => {
-                        self.death.after(*after, *with_effect)
-                    }
-                    (_, None) => {}
-                }
+                let who = self.who(false);
+                self.replicas[who].doom(*at, *cut, *down);
             }
-            Happening::Hangup => {
-                if let Some(daemon) = &self.daemon {
-                    daemon.hangup.notify_one();
+            Happening::Hangup => self.replicas.iter().for_each(Replica::hang_up),
+            Happening::Replica { standby, what } => {
+                let (who, what) = (self.who(*standby), *what);
+                if let ReplicaMishap::Pause { at: Some((_, effect)), .. } = what {
+                    self.takeover.wire(effect);
                 }
+                self.hits(who, |replica| replica.suffer(what));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The invariants of DESIGN.md, checked against the world's truth at every step and request.
 
 mod fates;
+pub mod replicas;
 mod starts;
 mod stops;
 
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 use super::daemon::PREFIX;
 use super::secrets::secret_in;
 use fates::Fate;
+use replicas::Leases;
 
 /// What was found wrong, oldest first; somebody is told of the first.
 #[derive(Clone, Default)]
@@ -61,6 +63,7 @@ pub struct Truth {
     archived: BTreeMap<u64, Timestamp>,
     secrets: Vec<String>,
     findings: Findings,
+    leases: Leases,
 }
 
 impl Truth {
@@ -72,12 +75,18 @@ impl Truth {
             caps: scenario.settings.caps,
             mode: scenario.settings.mode,
             slack: slack(scenario),
+            leases: Leases::new(scenario),
             fates: BTreeMap::new(),
             archived: BTreeMap::new(),
             secrets: Vec::new(),
             place,
             findings,
         }
+    }
+
+    /// Who leads, for others.
+    pub fn leases(&self) -> Leases {
+        self.leases.clone()
     }
 
     fn wrong(&self, now: Timestamp, what: String) {
@@ -104,6 +113,7 @@ fn slack(scenario: &Scenario) -> SignedDuration {
     use Trouble::{Lag, Stall};
     let slow = scenario.woes.iter().any(|woe| match woe {
         Woe::Exchange(_) | Woe::Leaderless | Woe::Deaths => true,
+        woe if woe.is_of_replicas() => true,
         // A run that is not listed yet is not followed yet.
         Woe::RunLag => true,
         _ => false,
@@ -117,6 +127,12 @@ fn slack(scenario: &Scenario) -> SignedDuration {
 }
 
 impl Watch for Truth {
+    fn sent(&mut self, _: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        if let Some(wrong) = self.leases.sent(side, request, now) {
+            self.wrong(now, wrong);
+        }
+    }
+
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if request.method() == Method::GET {
             return;
@@ -140,6 +156,7 @@ impl Watch for Truth {
                 let body = serde_json::from_slice(request.body()).unwrap_or_default();
                 self.registers(world, &body, now);
             }
+            (Side::Nomad, "PUT") if replicas::is_lock(&path) => {}
             (Side::Nomad, "PUT")
                 if path.starts_with("/v1/var/") && !query.split('&').any(|pair| pair == "cas=0") =>
             {
@@ -167,6 +184,9 @@ impl Watch for Truth {
         if !response.status().is_success() {
             return;
         }
+        if side == Side::Nomad && replicas::is_lock(path) {
+            self.leases.kept(request, now);
+        }
         if side == Side::Nomad && request.method() == Method::PUT && path == "/v1/jobs" {
             self.was_registered(world, request, now);
         }
@@ -184,12 +204,6 @@ impl Watch for Truth {
 
 /// What is left that should be gone or done, when all trouble is over.
 pub fn left_over(world: &World, place: &Place) -> Vec<String> {
-    let mut left = Vec::new();
-    for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
-        if is_servable(&job.labels) {
-            left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
-        }
-    }
     // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job.
     let stays: BTreeSet<String> = world
         .live_runners()
@@ -197,6 +211,13 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         .filter(|live| place.renamed && live.phase == Phase::Listening)
         .map(|live| live.nomad_job)
         .collect();
+    let mut left = Vec::new();
+    for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
+        // It may take the room of others.
+        if is_servable(&job.labels) && stays.is_empty() {
+            left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
+        }
+    }
     let jobs = world.our_jobs(place).into_iter().filter(|name| !stays.contains(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
     // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
