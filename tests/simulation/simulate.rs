@@ -43,6 +43,9 @@ struct Arguments {
     /// Lives for thirty days, works off 10,000 jobs, and the like.
     #[arg(long)]
     long: bool,
+    /// Passes over the seeds with one daemon.
+    #[arg(long)]
+    replicas: bool,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -80,6 +83,9 @@ fn main() -> ExitCode {
                         return;
                     }
                     let scenario = Scenario::of(arguments.seed + number);
+                    if arguments.replicas && !scenario.replicas {
+                        continue;
+                    }
                     let outcome = run(&scenario, How { listen: number % 16 == 0, ..How::quietly() });
                     requests.fetch_add(outcome.requests, Ordering::Relaxed);
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;

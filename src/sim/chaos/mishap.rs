@@ -400,9 +400,9 @@ impl World {
         }
         let hopeless: BTreeSet<u64> = self
             .github
-            .jobs()
-            .filter(|job| job.status != Status::Completed && !self.can_be_served(job.repository, job.run))
-            .map(|job| job.run)
+            .runs()
+            .filter(|run| run.status != Status::Completed && !self.can_be_served(run.repository, run.id))
+            .map(|run| run.id)
             .collect();
         for run in hopeless {
             self.github.cancel_run(run, at_github);

@@ -292,7 +292,13 @@ impl Scenario {
         // Two daemons are dear: they are rare where they do not come by themselves.
         let replicas = rng.random_bool(0.1);
         let fits = |woe: &Woe| replicas || seed % 4 == 1 || !woe.is_of_replicas();
-        let mut scenario = Scenario::with(seed, woes.into_iter().filter(fits).collect());
+        let mut woes: Vec<Woe> = woes.into_iter().filter(fits).collect();
+        // Where nothing else is wrong it is measured how soon the other one leads.
+        if replicas && seed % 4 == 0 {
+            let ones: Vec<Woe> = all.into_iter().filter(|woe| woe.is_of_replicas()).collect();
+            woes.push(ones[rng.random_range(0..ones.len())]);
+        }
+        let mut scenario = Scenario::with(seed, woes);
         scenario.replicas |= replicas;
         scenario
     }

@@ -31,6 +31,8 @@ pub struct Fate {
     pub surplus_since: Option<Timestamp>,
     /// Since when its process is there and idle.
     pub idle_since: Option<Timestamp>,
+    /// Its process was there and of no use: another one could be started before its death.
+    pub of_no_use: bool,
 }
 
 impl Fate {
@@ -45,6 +47,7 @@ impl Fate {
             unavailable_at: None,
             surplus_since: None,
             idle_since: None,
+            of_no_use: false,
         }
     }
 }
@@ -108,6 +111,8 @@ pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, 
             fate.unavailable_at = Some(now);
         }
         fate.available = available;
+        fate.of_no_use |=
+            !available && process.is_some_and(|live| live.phase != Phase::Ending && !has_job(world, live));
         // Who was offered a job looks idle to everybody still.
         let looks_idle = process.is_some_and(|live| live.phase != Phase::Ending && live.job.is_none());
         fate.idle_since = looks_idle.then(|| fate.idle_since.unwrap_or(now));
