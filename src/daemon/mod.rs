@@ -170,6 +170,7 @@ impl Daemon {
         nomad: Nomad,
         renderer: Renderer,
     ) -> Self {
+        nomad.take_over(&self.nomad);
         match (&mut self.leader, config.ha) {
             (Some(leader), true) => leader.use_nomad(nomad.clone()),
             (Some(leader), false) => leader.release().await,

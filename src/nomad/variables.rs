@@ -74,6 +74,19 @@ impl Nomad {
         (known.confirmed_at.elapsed() < CONFIRM_EVERY).then_some(known.id)
     }
 
+    /// Takes over the instance that another client has read, if both are for the same jobs: should its variable be
+    /// gone, it is written again, and no runner becomes foreign.
+    pub fn take_over(&self, other: &Nomad) {
+        let jobs = |nomad: &Nomad| {
+            let options = nomad.options();
+            (options.namespace.clone(), options.region.clone(), options.prefix.clone())
+        };
+        if jobs(self) == jobs(other) {
+            let known = other.last_instance();
+            *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        }
+    }
+
     fn last_instance(&self) -> Option<KnownInstance> {
         self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -297,7 +297,7 @@ fn a_replacement_for_a_lost_allocation_goes() {
     lost.started = true;
     assert_plan(
         world(vec![queued(1)], vec![lost]).plan(),
-        &["stop     runner1 … node went down … once GitHub", "job 1 … lets a runner go in this pass"],
+        &["stop     runner1 … node went down … never started", "job 1 … lets a runner go in this pass"],
     );
 }
 

@@ -133,6 +133,7 @@ pub struct Faults {
     grips: [Grip; REPLICAS],
     no_stream: bool,
     old_servers: bool,
+    latency: Duration,
 }
 
 impl Faults {
@@ -154,6 +155,7 @@ impl Faults {
             grips: Default::default(),
             no_stream: false,
             old_servers: false,
+            latency: Duration::ZERO,
         }
     }
 
@@ -175,6 +177,19 @@ impl Faults {
     /// Nomad's servers are too old to know `disconnect` in a job: they ignore it.
     pub fn old_servers(&mut self, yes: bool) {
         self.old_servers = yes;
+    }
+
+    /// Each request is on its way for up to half of this, and so is each answer.
+    pub fn latency(&mut self, longest: Duration) {
+        self.latency = longest;
+    }
+
+    fn on_the_way(&mut self) -> Verdict {
+        let longest = u64::try_from(self.latency.as_micros() / 2).unwrap_or(0);
+        match longest {
+            0 => Verdict::Pass,
+            _ => Verdict::Delay(Duration::from_micros(self.rng.random_range(0..=longest))),
+        }
     }
 
     /// The troubles that hit a side now, each with its chance rolled.
@@ -296,7 +311,7 @@ impl Fault for Faults {
             false => self.hit(side, now, &which),
         };
         match hit {
-            None => Verdict::Pass,
+            None => self.on_the_way(),
             Some(Refused | Reset) => {
                 self.say("is cut off before");
                 Verdict::Reset
@@ -404,7 +419,7 @@ impl Fault for Faults {
                 lies::portal(response);
                 Verdict::Pass
             }
-            _ => Verdict::Pass,
+            _ => self.on_the_way(),
         }
     }
 

@@ -242,6 +242,8 @@ pub struct Scenario {
     pub nomad: nomad::Options,
     /// The processes' manner.
     pub world: world::Options,
+    /// How long an exchange takes at most.
+    pub latency: Duration,
     /// When exchanges go wrong.
     pub episodes: Vec<Episode>,
     /// What happens, in order.
@@ -320,6 +322,7 @@ impl Scenario {
             github: github::Options { seed, lean: true, ..github::Options::default() },
             nomad,
             world: world::Options { seed, ..world::Options::default() },
+            latency: Duration::from_millis([0, 0, 50, 400][rng.random_range(0..4)]),
             episodes: Vec::new(),
             happenings: Vec::new(),
             over,

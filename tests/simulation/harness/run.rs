@@ -224,6 +224,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let skew = (scenario.world.github_skew, scenario.world.nomad_skew);
     let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
     faults.refuse_stream(!scenario.settings.hints);
+    faults.latency(scenario.latency);
     faults.old_servers(scenario.has(Woe::OldServers));
     let grips = faults.grips();
     world.fault = Box::new(faults);

@@ -28,19 +28,25 @@ fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     settings.json_template = false;
     settings.cache = true;
     settings.hints = false;
-    scenario.over = Duration::from_secs(60);
+    // So that each exchange is an await of its own.
+    scenario.latency = Duration::from_millis(400);
+    scenario.over = Duration::from_secs(90);
     let job = || vec![JobSpec::new(&["sim"], Duration::from_secs(8))];
     let at = Duration::from_secs;
     scenario.happenings.push((at(1), Happening::Run(0, job())));
-    // The second one's runner is idle when its job is cancelled.
-    scenario.happenings.push((at(2), Happening::Run(0, job())));
-    scenario.happenings.push((at(11), Happening::Mishap(Mishap::Cancel { pick: 1 })));
+    // The second one's runner comes online when its job is cancelled already, the third one's is not even placed.
+    scenario.happenings.push((at(5), Happening::Run(0, job())));
+    scenario.happenings.push((at(14), Happening::Mishap(Mishap::Cancel { pick: 1 })));
     if let Some((at, cut)) = death {
-        scenario
-            .happenings
-            .push((Duration::ZERO, Happening::Death { at, cut, down: Duration::from_secs(3) }));
+        let death = Happening::Death { at, cut, down: Duration::from_secs(3) };
+        scenario.happenings.insert(0, (Duration::ZERO, death));
     }
     scenario
+}
+
+/// What the life without a death does; each kind of action must be in it.
+pub fn undisturbed(mode: Mode) -> Outcome {
+    run(&scenario(mode, None), How { record: true, ..How::quietly() })
 }
 
 /// Dies at each `step`th wake-up and at each write. How many deaths there were, and the outcomes that were not well.
