@@ -201,6 +201,8 @@ fn start_log(cli: &Cli, screen: &Screen) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = io::stderr().is_terminal() && colours_wanted();
     let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).with_ansi(colours);
+    // It would be told on standard error, and panic where that cannot be written either: on a full disk.
+    let log = log.log_internal_errors(false);
     match log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -8,6 +8,8 @@ mod common;
 mod commands;
 #[path = "end_to_end/crashes.rs"]
 mod crashes;
+#[path = "end_to_end/disk.rs"]
+mod disk;
 #[path = "end_to_end/faults.rs"]
 mod faults;
 #[path = "end_to_end/life.rs"]
