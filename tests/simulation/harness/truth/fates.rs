@@ -33,6 +33,14 @@ pub struct Fate {
     pub idle_since: Option<Timestamp>,
     /// Its process was there and of no use: another one could be started before its death.
     pub of_no_use: bool,
+    /// Whether the daemon counts on it: it is available, or its offered job does not show yet.
+    pub supplies: bool,
+    /// How many more runners than queued jobs its group has.
+    pub spare: usize,
+    /// Whether it has, or had, an allocation.
+    pub placed: bool,
+    /// Since when it has no job in Nomad any more.
+    pub gone_since: Option<Timestamp>,
 }
 
 impl Fate {
@@ -48,6 +56,10 @@ impl Fate {
             surplus_since: None,
             idle_since: None,
             of_no_use: false,
+            supplies: true,
+            spare: 0,
+            placed: false,
+            gone_since: None,
         }
     }
 }
@@ -116,7 +128,11 @@ pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, 
         // Who was offered a job looks idle to everybody still.
         let looks_idle = process.is_some_and(|live| live.phase != Phase::Ending && live.job.is_none());
         fate.idle_since = looks_idle.then(|| fate.idle_since.unwrap_or(now));
-        if available || (looks_idle && process.is_some_and(|live| has_job(world, live))) {
+        fate.supplies = available || (looks_idle && process.is_some_and(|live| has_job(world, live)));
+        fate.placed |= allocations(world, place, name).next().is_some();
+        let is_gone = world.nomad.job(&place.namespace, name).is_none();
+        fate.gone_since = is_gone.then(|| fate.gone_since.unwrap_or(now));
+        if fate.supplies {
             *supply.entry(fate.group.clone()).or_default() += 1;
         }
     }
@@ -126,7 +142,8 @@ pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, 
     }
     for fate in fates.values_mut() {
         let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
-        let surplus = fate.available && of(&supply) > of(&demand);
+        fate.spare = of(&supply).saturating_sub(of(&demand));
+        let surplus = fate.available && fate.spare > 0;
         fate.surplus_since = surplus.then(|| fate.surplus_since.unwrap_or(now));
     }
 }

@@ -1,6 +1,7 @@
 //! The invariants of DESIGN.md, checked against the world's truth at every step and request.
 
 mod fates;
+mod prompt;
 pub mod replicas;
 mod starts;
 mod stops;
@@ -64,6 +65,9 @@ pub struct Truth {
     secrets: Vec<String>,
     findings: Findings,
     leases: Leases,
+    /// Nothing disturbs the daemon: what it does must be prompt and in order.
+    quiet: bool,
+    waits: prompt::Waits,
 }
 
 impl Truth {
@@ -79,6 +83,8 @@ impl Truth {
             fates: BTreeMap::new(),
             archived: BTreeMap::new(),
             secrets: Vec::new(),
+            quiet: prompt::is_quiet(scenario),
+            waits: prompt::Waits::default(),
             place,
             findings,
         }
@@ -199,6 +205,7 @@ impl Watch for Truth {
     fn stepped(&mut self, world: &World, now: Timestamp) {
         fates::update(&mut self.fates, world, &self.place, self.mode, now);
         self.note_archived(world, now);
+        self.is_prompt(world, now);
     }
 }
 

@@ -31,7 +31,10 @@ impl Truth {
         }
         match world.github.job(cause) {
             None => self.wrong(now, format!("{name} is started for job {cause}, which is not there")),
-            Some(job) => self.has_cause(world, name, &meta, job, now),
+            Some(job) => {
+                self.has_cause(world, name, &meta, job, now);
+                self.overtakes(world, name, job, now);
+            }
         }
         for (other, fate) in self.fates.iter().filter(|(other, fate)| fate.cause == cause && *other != name) {
             if fate.available && self.is_so_for_long(fate.unavailable_at, now) {
@@ -49,6 +52,9 @@ impl Truth {
         }
         if !is_servable(&job.labels) {
             wrong("whose labels no runner may have");
+        }
+        if self.is_given_up(world, job, now) {
+            wrong("which GitHub has given up");
         }
         if self.archived.get(&job.repository).is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
             wrong("whose repository takes none");

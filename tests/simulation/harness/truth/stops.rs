@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use githubrunner::sim::chaos::Trouble;
-use githubrunner::sim::chaos::scenario::{Mode, Woe};
+use githubrunner::sim::chaos::scenario::{Mode, Woe, is_placeable, is_servable};
+use githubrunner::sim::github::{Job, Status};
 use githubrunner::sim::nomad::Allocation;
 use githubrunner::sim::world::{LiveRunner, Phase, World};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Truth;
-use super::fates::{Fate, allocations, has_job, has_variable};
+use super::fates::{Fate, Group, allocations, has_job, has_variable, is_live, joined};
+use super::prompt::signed;
 
 impl Truth {
     /// A runner is to be stopped or purged: it must be ours, and not busy.
@@ -35,9 +37,131 @@ impl Truth {
             if has_variable(world, name) {
                 self.wrong(now, format!("{name} is purged before its variable"));
             }
+            self.has_stayed(world, name, now);
         } else {
             self.was_not_needed(name, fate, now);
+            self.has_consent(world, name, now);
+            self.is_next_to_go(world, name, fate, now);
         }
+    }
+
+    /// What could still be given a job is not stopped.
+    fn has_consent(&self, world: &World, name: &str, now: Timestamp) {
+        let is_registered = || world.github.runners().any(|runner| runner.name == name);
+        if self.mode == Mode::Jit && has_variable(world, name) && is_registered() {
+            self.wrong(now, format!("{name} is stopped while it is registered at GitHub"));
+        }
+    }
+
+    /// A dead runner's job stays for its time.
+    fn has_stayed(&self, world: &World, name: &str, now: Timestamp) {
+        let all = || allocations(world, &self.place, name);
+        let ended = all().flat_map(|allocation| &allocation.tasks).filter_map(|task| task.finished_at).max();
+        let Some(ended) = ended.filter(|_| all().all(|allocation| allocation.client_terminal())) else {
+            return;
+        };
+        let [success, failure] = self.settings.purge;
+        let stays = match all().max_by_key(|allocation| allocation.create_index) {
+            Some(last) if last.client_status == "failed" => failure,
+            Some(last) if self.quiet && last.client_status == "complete" => success,
+            _ => success.min(failure),
+        };
+        let passed = i128::from(Duration::from_secs(2).as_nanos() as u64)
+            + world.nomad_time(now).as_nanosecond()
+            - i128::from(ended);
+        if passed < stays.as_nanos() as i128 {
+            self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
+        }
+    }
+
+    /// Who never started goes first, then the longest idle; before its time only where something waits for room.
+    fn is_next_to_go(&self, world: &World, name: &str, fate: &Fate, now: Timestamp) {
+        if !self.quiet || !fate.available {
+            return;
+        }
+        let soon = self.soon();
+        let long = |since: Option<Timestamp>| since.is_some_and(|since| now.duration_since(since) > soon);
+        let others = || self.fates.iter().filter(|(other, fate)| *other != name && fate.available);
+        let Some(idle_since) = fate.idle_since else {
+            let surplus = fate.surplus_since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+            let twice = surplus * 10 >= signed(self.settings.loop_interval) * 9;
+            if !twice && !self.is_waited_for(world, &fate.group, now) {
+                self.wrong(
+                    now,
+                    format!("{name} is stopped before it started, and nothing waits for its place"),
+                );
+            }
+            return;
+        };
+        for (other, same) in others().filter(|(_, other)| other.group == fate.group && fate.spare == 1) {
+            let unstarted = same.idle_since.is_none() && !same.placed && long(Some(same.registered_at));
+            let longer = same.idle_since.is_some_and(|other| idle_since.duration_since(other) > soon);
+            if (unstarted || longer) && long(same.surplus_since) {
+                self.wrong(now, format!("{name} is stopped before {other}, which was to go first"));
+            }
+        }
+        let Some(patience) = self.settings.make_room else { return };
+        let idle = now.duration_since(idle_since);
+        let inactivity = signed(self.settings.inactivity);
+        if self.settings.strict || idle + SignedDuration::from_secs(2) >= inactivity {
+            return;
+        }
+        let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
+        let waiting = self.fates.iter().filter(|(pending, fate)| {
+            !fate.placed
+                && fate.gone_since.is_none()
+                && !long(fate.surplus_since)
+                && now.duration_since(fate.registered_at) >= patience
+                && is_placeable(&fate.group.1)
+                && world.nomad.job(&self.place.namespace, pending).is_some_and(|job| !job.stop)
+        });
+        let held = self.held(world, patience, now).count();
+        let leaving = world
+            .nomad
+            .jobs()
+            .filter(|job| job.stop && self.fates.contains_key(&job.id) && is_live(world, &self.place, job));
+        let (waiting, leaving) = (waiting.count() + held, leaving.count());
+        if waiting <= leaving {
+            let what = format!("{name} makes room: {waiting} wait for it, and {leaving} leave already");
+            self.wrong(now, what);
+        }
+        let longer = others().find(|(_, other)| {
+            other.group != fate.group
+                && self.caps[1].is_none()
+                && long(other.surplus_since)
+                && other.idle_since.is_some_and(|other| {
+                    idle_since.duration_since(other) > soon && now.duration_since(other) + soon < inactivity
+                })
+        });
+        if let Some((longer, _)) = longer {
+            self.wrong(now, format!("{name} makes room, and not {longer}, which has been idle for longer"));
+        }
+    }
+
+    /// Jobs that have waited for so long without a runner of their own, where there are caps.
+    fn held<'a>(
+        &'a self,
+        world: &'a World,
+        patience: SignedDuration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'a Job> {
+        let at_github = world.github_time(now);
+        world.github.jobs().filter(move |job| {
+            job.status == Status::Queued
+                && self.caps.iter().any(Option::is_some)
+                && is_servable(&job.labels)
+                && !self.is_given_up(world, job, now)
+                && at_github.duration_since(job.created_at) >= patience
+                && !self.fates.values().any(|fate| fate.cause == job.id && fate.supplies)
+        })
+    }
+
+    /// Whether a job of another group waits at a cap for so long that unplaced runners yield to it.
+    fn is_waited_for(&self, world: &World, group: &Group, now: Timestamp) -> bool {
+        let Some(patience) = self.settings.make_room else { return false };
+        let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
+        self.held(world, patience, now)
+            .any(|job| *group != (job.repository, joined(job.labels.iter().cloned())))
     }
 
     /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.

@@ -1,0 +1,235 @@
+//! What must be done soon, and in the right order: only where nothing disturbs the daemon, so that its own loop is
+//! all it has to wait for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use githubrunner::sim::chaos::scenario::{Mode, Scenario, Woe, is_servable};
+use githubrunner::sim::github::{Job, Status};
+use githubrunner::sim::nomad::TaskPhase;
+use githubrunner::sim::world::{Phase, World};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Truth;
+use super::fates::{Group, allocations, has_variable, is_live, joined};
+
+/// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
+const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
+
+/// Since when something is so that must not stay so.
+#[derive(Default)]
+pub struct Waits {
+    groups: BTreeMap<Group, Timestamp>,
+    secrets: BTreeMap<String, Timestamp>,
+    variables: BTreeMap<String, Timestamp>,
+    dead: BTreeMap<String, Timestamp>,
+    /// Dead, and no number comes from them any more.
+    useless: BTreeMap<String, Timestamp>,
+    /// Jobs that a younger one has overtaken, and when that was.
+    overtaken: BTreeMap<u64, (Timestamp, String)>,
+}
+
+/// Whether nothing keeps the daemon from seeing things as they are and from doing what it wants.
+pub(super) fn is_quiet(scenario: &Scenario) -> bool {
+    let harmless = [Woe::HeldJobs, Woe::Ghosts, Woe::Clocks];
+    scenario.woes.iter().all(|woe| harmless.contains(woe))
+        && scenario.settings.mode != Mode::Renamed
+        && !scenario.replicas
+}
+
+/// Keeps since when something is so; how long that is.
+fn lasts<K: Ord + Clone>(
+    since: &mut BTreeMap<K, Timestamp>,
+    of: &K,
+    is_so: bool,
+    now: Timestamp,
+) -> SignedDuration {
+    if !is_so {
+        since.remove(of);
+        return SignedDuration::ZERO;
+    }
+    now.duration_since(*since.entry(of.clone()).or_insert(now))
+}
+
+pub(super) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+/// How long the attempt after this one waits.
+pub(super) fn wait_after(attempt: u64) -> SignedDuration {
+    SignedDuration::from_secs(30 << attempt.saturating_sub(1).min(10)).min(SignedDuration::from_secs(600))
+}
+
+impl Truth {
+    /// Two passes: what the first one does not see as it is, the second one does.
+    pub(super) fn soon(&self) -> SignedDuration {
+        signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15)
+    }
+
+    /// Looks for what should have been done by now.
+    pub(super) fn is_prompt(&mut self, world: &World, now: Timestamp) {
+        if !self.quiet {
+            return;
+        }
+        let mut waits = std::mem::take(&mut self.waits);
+        let mut late: Vec<String> = Vec::new();
+        let (mut all, mut of_repository, mut of_group) = (0, BTreeMap::new(), BTreeMap::new());
+        let mut supply: BTreeMap<&Group, usize> = BTreeMap::new();
+        let soon = self.soon();
+        for (name, fate) in &self.fates {
+            let job = world.nomad.job(&self.place.namespace, name);
+            let live = job.is_some_and(|job| is_live(world, &self.place, job));
+            if live {
+                all += 1;
+                *of_repository.entry(fate.group.0).or_insert(0) += 1;
+                *of_group.entry(&fate.group).or_insert(0) += 1;
+            }
+            *supply.entry(&fate.group).or_default() += usize::from(fate.supplies);
+            let has_variable = has_variable(world, name);
+            let wants_secret = live
+                && !has_variable
+                && fate.surplus_since.is_none()
+                && job.is_some_and(|job| !job.stop)
+                && allocations(world, &self.place, name).any(|allocation| {
+                    allocation.desired_status == "run"
+                        && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
+                });
+            let lasted = lasts(&mut waits.secrets, name, wants_secret, now);
+            if lasted > SECRET_WITHIN {
+                late.push(format!("{name} has waited for its secret for {lasted}"));
+            }
+            let dead = job.is_some() && !live;
+            let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
+            if lasted > soon {
+                late.push(format!("{name} is dead, and its variable has stayed for {lasted}"));
+            }
+            lasts(&mut waits.dead, name, dead, now);
+            let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + soon;
+            let counts = || {
+                world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued)
+                    && !self.fates.values().any(|f| f.cause == fate.cause && f.attempt > fate.attempt)
+            };
+            let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
+            if lasted > most {
+                late.push(format!("{name} is dead and not purged for {lasted}"));
+            }
+        }
+        let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
+        for job in world.github.jobs().filter(|job| self.wants_runner(&waits, world, job, now)) {
+            *demand.entry((job.repository, joined(job.labels.iter().cloned()))).or_default() += 1;
+        }
+        waits.groups.retain(|group, _| demand.contains_key(group));
+        for (group, wanted) in demand {
+            let counts = [
+                all,
+                of_repository.get(&group.0).copied().unwrap_or(0),
+                of_group.get(&group).copied().unwrap_or(0),
+            ];
+            let full = self.caps.iter().zip(counts).any(|(cap, count)| cap.is_some_and(|cap| count >= cap));
+            let at_hand = supply.get(&group).copied().unwrap_or(0);
+            let lasted = lasts(&mut waits.groups, &group, !full && wanted > at_hand, now);
+            if lasted > soon {
+                late.push(format!("{wanted} jobs of {group:?} have {at_hand} runners at hand for {lasted}"));
+            }
+        }
+        waits.overtaken.retain(|job, (at, by)| {
+            let has_own = self.fates.values().any(|fate| fate.cause == *job && fate.registered_at >= *at);
+            let is_over = world.github.job(*job).is_none_or(|job| job.status != Status::Queued);
+            if !has_own && !is_over && now.duration_since(*at) > SignedDuration::from_secs(5) {
+                late.push(format!("{by} was started, and job {job}, which is older, had none"));
+                return false;
+            }
+            !has_own && !is_over
+        });
+        self.waits = waits;
+        late.extend(self.lasting_surplus(world, now));
+        for what in late {
+            self.wrong(now, what);
+        }
+    }
+
+    /// Whether a job should have a runner started for it, as far as attempts go.
+    fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
+        if job.status != Status::Queued || !is_servable(&job.labels) || self.is_given_up(world, job, now) {
+            return false;
+        }
+        let last = self.fates.iter().filter(|(_, fate)| fate.cause == job.id).max_by_key(|(_, f)| f.attempt);
+        let Some((name, fate)) = last else { return true };
+        let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
+        // Who has died since it was last looked has died just now.
+        let died = waits.dead.get(name).copied().unwrap_or(now);
+        is_live(world, &self.place, job) || now.duration_since(died) >= wait_after(fate.attempt)
+    }
+
+    /// Whether a job has been in the queue for longer than GitHub lets one.
+    pub(super) fn is_given_up(&self, world: &World, job: &Job, now: Timestamp) -> bool {
+        let day = SignedDuration::from_hours(24);
+        world.github_time(now).duration_since(job.created_at) > day
+    }
+
+    /// Groups with runners that nobody needs, of which none goes.
+    fn lasting_surplus(&self, world: &World, now: Timestamp) -> Vec<String> {
+        let idle = if self.settings.strict { SignedDuration::ZERO } else { signed(self.settings.inactivity) };
+        let mut groups: BTreeMap<&Group, Vec<SignedDuration>> = BTreeMap::new();
+        let live = world.live_runners();
+        for (name, fate) in self.fates.iter().filter(|(_, fate)| fate.available) {
+            let is_there = live.iter().any(|live| live.nomad_job == *name && live.phase != Phase::Ending);
+            let most = if is_there { idle } else { SignedDuration::ZERO };
+            let lasted = match (fate.surplus_since, fate.idle_since) {
+                (Some(surplus), Some(idle_since)) if is_there => {
+                    let idle_for = now.duration_since(idle_since) - most;
+                    now.duration_since(surplus).min(idle_for)
+                }
+                (Some(surplus), _) => now.duration_since(surplus),
+                (None, _) => SignedDuration::ZERO,
+            };
+            groups.entry(&fate.group).or_default().push(lasted);
+        }
+        let most = self.soon() + signed(self.settings.loop_interval);
+        let all_last = |lasted: &Vec<SignedDuration>| lasted.iter().all(|lasted| *lasted > most);
+        let lasting = groups.into_iter().filter(|(_, lasted)| all_last(lasted));
+        lasting
+            .map(|(group, _)| format!("{group:?} has more runners than jobs for long: none goes"))
+            .collect()
+    }
+
+    /// The oldest job goes first, within its group and within its repository.
+    pub(super) fn overtakes(&mut self, world: &World, name: &str, cause: &Job, now: Timestamp) {
+        if !self.quiet {
+            return;
+        }
+        let known = world.github_time(now) - self.soon();
+        let mut overtaken = Vec::new();
+        for job in world.github.jobs().filter(|job| job.repository == cause.repository && job.id != cause.id)
+        {
+            let older = (job.created_at, job.id) < (cause.created_at, cause.id) && job.queued_at < known;
+            let group: Group = (job.repository, joined(job.labels.iter().cloned()));
+            let own = self.fates.values().any(|fate| fate.cause == job.id && fate.supplies);
+            let supply = self.fates.values().filter(|fate| fate.group == group && fate.supplies).count();
+            let demand = world.github.jobs().filter(|other| {
+                group == (other.repository, joined(other.labels.iter().cloned()))
+                    && self.wants_runner(&self.waits, world, other, now)
+            });
+            let of_group = self.waits.groups.get(&group).is_some_and(|since| *since < now - self.soon());
+            // What Nomad did not place goes last.
+            let unplaced = self.fates.iter().any(|(name, fate)| {
+                fate.group == group
+                    && !fate.placed
+                    && world.nomad.job(&self.place.namespace, name).is_some_and(|job| job.stop)
+            });
+            let same = group == (cause.repository, joined(cause.labels.iter().cloned()));
+            if older
+                && !own
+                && !unplaced
+                && (same || of_group)
+                && demand.count() > supply
+                && self.wants_runner(&self.waits, world, job, now)
+            {
+                overtaken.push(job.id);
+            }
+        }
+        for job in overtaken {
+            self.waits.overtaken.entry(job).or_insert((now, name.to_owned()));
+        }
+    }
+}
