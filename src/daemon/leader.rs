@@ -2,7 +2,8 @@
 //!
 //! The lock is a Nomad variable (contract nomad.md §8). The holder renews it at half its TTL and counts itself
 //! out one TTL after it *began* its last successful renewal, by its own monotonic clock: the server lets the
-//! lock expire no earlier than that. It is released only while it is certainly still ours.
+//! lock expire no earlier than that. It is released only while it is certainly still ours. Renewing is always harmless:
+//! a lock is renewed by its ID, so it succeeds only if nobody else has had it meanwhile.
 
 use std::time::Duration;
 
@@ -28,9 +29,19 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(3);
 /// The time to release the lock on the way out.
 const RELEASE_DEADLINE: Duration = Duration::from_millis(700);
 
+/// A time of leading. Between two of them another replica may have led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term(u64);
+
 /// Whether this process may apply, and until when.
 #[derive(Clone, Debug)]
-pub struct Leadership(Option<watch::Receiver<Option<Instant>>>);
+pub struct Leadership(Option<watch::Receiver<Option<Held>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    term: Term,
+    until: Instant,
+}
 
 impl Leadership {
     /// That of a daemon without replicas.
@@ -38,32 +49,38 @@ impl Leadership {
         Leadership(None)
     }
 
-    /// Whether it may apply now.
-    pub fn holds(&self) -> bool {
-        match &self.0 {
-            None => true,
-            Some(until) => until.borrow().is_some_and(|until| Instant::now() < until),
-        }
+    /// The term in which it may apply now. What was seen in another term, or in none, is not to be acted on.
+    pub fn term(&self) -> Option<Term> {
+        let Some(held) = &self.0 else { return Some(Term(0)) };
+        held.borrow().filter(|held| Instant::now() < held.until).map(|held| held.term)
     }
 
-    /// Ends when it may not apply any more.
-    pub async fn lost(&self) {
-        let Some(mut until) = self.0.clone() else { return std::future::pending().await };
+    /// Whether it may apply now.
+    pub fn holds(&self) -> bool {
+        self.term().is_some()
+    }
+
+    /// Ends when this term is over.
+    pub async fn over(&self, term: Term) {
+        let Some(mut held) = self.0.clone() else { return std::future::pending().await };
         loop {
-            let Some(end) = *until.borrow_and_update() else { return };
+            let Some(now) = *held.borrow_and_update() else { return };
+            if now.term != term {
+                return;
+            }
             tokio::select! {
                 biased;
-                changed = until.changed() => if changed.is_err() { return },
-                () = sleep_until(end) => return,
+                changed = held.changed() => if changed.is_err() { return },
+                () = sleep_until(now.until) => return,
             }
         }
     }
 
     /// Ends as soon as it may apply.
     pub async fn held(&self) {
-        let Some(mut until) = self.0.clone() else { return };
+        let Some(mut held) = self.0.clone() else { return };
         while !self.holds() {
-            if until.changed().await.is_err() {
+            if held.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
@@ -74,14 +91,16 @@ impl Leadership {
 pub(super) struct Leader {
     nomad: Nomad,
     holder: String,
+    /// The lock that it had last, until Nomad says that it is gone.
     lease: Option<Lease>,
-    until: watch::Sender<Option<Instant>>,
+    terms: u64,
+    held: watch::Sender<Option<Held>>,
 }
 
 impl Leader {
     /// A candidate; `holder` tells people who it is.
     pub fn new(nomad: Nomad, holder: String) -> Self {
-        Leader { nomad, holder, lease: None, until: watch::Sender::new(None) }
+        Leader { nomad, holder, lease: None, terms: 0, held: watch::Sender::new(None) }
     }
 
     /// Goes on with another client.
@@ -91,15 +110,17 @@ impl Leader {
 
     /// What it may do, followed as it changes.
     pub fn leadership(&self) -> Leadership {
-        Leadership(Some(self.until.subscribe()))
+        Leadership(Some(self.held.subscribe()))
     }
 
     /// Asks for the lock, keeps it, asks again when it is lost; never ends by itself.
     pub async fn stand(&mut self) {
         loop {
-            match self.lease.clone() {
-                None => self.ask().await,
-                Some(lease) => self.keep(lease).await,
+            let held = *self.held.borrow();
+            match (self.lease.clone(), held) {
+                (None, _) => self.ask().await,
+                (Some(lease), Some(held)) => self.keep(lease, held).await,
+                (Some(lease), None) => self.regain(lease).await,
             }
         }
     }
@@ -107,11 +128,7 @@ impl Leader {
     async fn ask(&mut self) {
         let began = Instant::now();
         match self.nomad.lock_acquire(&self.holder, TTL, LOCK_DELAY, REQUEST_DEADLINE).await {
-            Ok(Acquired::Ours(lease)) => {
-                tracing::info!(holder = self.holder, "leads: this replica applies");
-                self.lease = Some(lease);
-                self.until.send_replace(Some(began + TTL));
-            }
+            Ok(Acquired::Ours(lease)) => self.lead(lease, began),
             Ok(Acquired::Held) => sleep(ASK_EVERY).await,
             Err(error) => {
                 tracing::debug!(%error, "the lock cannot be asked for");
@@ -120,11 +137,17 @@ impl Leader {
         }
     }
 
+    /// A new term, for what was asked then.
+    fn lead(&mut self, lease: Lease, began: Instant) {
+        tracing::info!(holder = self.holder, "leads: this replica applies");
+        self.terms += 1;
+        self.lease = Some(lease);
+        self.held.send_replace(Some(Held { term: Term(self.terms), until: began + TTL }));
+    }
+
     /// Renews at half the TTL; a renewal that fails is tried again until the lease is over.
-    async fn keep(&mut self, lease: Lease) {
-        let Some(until) = *self.until.borrow() else { return self.give_up("it was given up") };
-        let renew_at = until - TTL / 2;
-        sleep_until(renew_at).await;
+    async fn keep(&mut self, lease: Lease, Held { term, until }: Held) {
+        sleep_until(until - TTL / 2).await;
         loop {
             let began = Instant::now();
             if began >= until {
@@ -132,11 +155,15 @@ impl Leader {
             }
             let deadline = REQUEST_DEADLINE.min(until - began);
             match self.nomad.lock_renew(&lease, deadline).await {
+                // An answer that was read late, after this process stood still, is good for what it was asked for.
                 Ok(Kept::Kept) => {
-                    self.until.send_replace(Some(began + TTL));
+                    self.held.send_replace(Some(Held { term, until: began + TTL }));
                     return;
                 }
-                Ok(Kept::Lost) => return self.give_up("Nomad says that it is another's"),
+                Ok(Kept::Lost) => {
+                    self.lease = None;
+                    return self.give_up("Nomad says that it is another's");
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the lock was not renewed");
                     sleep(ASK_EVERY).await;
@@ -145,21 +172,34 @@ impl Leader {
         }
     }
 
+    /// The lease is over by our clock, the lock perhaps not: it expires later at the server. If nobody else has had it,
+    /// it is ours again at once.
+    async fn regain(&mut self, lease: Lease) {
+        let began = Instant::now();
+        match self.nomad.lock_renew(&lease, REQUEST_DEADLINE).await {
+            Ok(Kept::Kept) => self.lead(lease, began),
+            Ok(Kept::Lost) => self.lease = None,
+            Err(error) => {
+                tracing::debug!(%error, "the lock cannot be renewed");
+                sleep(ASK_EVERY * 2).await;
+            }
+        }
+    }
+
     fn give_up(&mut self, why: &str) {
         tracing::warn!("leads no more: the lock is lost ({why}); this replica only observes");
-        self.lease = None;
-        self.until.send_replace(None);
+        self.held.send_replace(None);
     }
 
     /// Releases the lock if it is certainly still ours, so that the next replica follows at once.
     pub async fn release(&mut self) {
-        let until = self.until.send_replace(None);
-        let (Some(lease), Some(until)) = (self.lease.take(), until) else { return };
+        let held = self.held.send_replace(None);
+        let (Some(lease), Some(held)) = (self.lease.take(), held) else { return };
         let now = Instant::now();
-        if now >= until {
+        if now >= held.until {
             return;
         }
-        if let Err(error) = self.nomad.lock_release(&lease, RELEASE_DEADLINE.min(until - now)).await {
+        if let Err(error) = self.nomad.lock_release(&lease, RELEASE_DEADLINE.min(held.until - now)).await {
             tracing::debug!(%error, "the lock was not released; it expires by itself");
         }
     }

@@ -34,7 +34,7 @@ use crate::{
     status::Status,
 };
 use leader::Leader;
-pub use leader::Leadership;
+pub use leader::{Leadership, Term};
 pub use memory::learn;
 use observe::GitHubSide;
 
@@ -305,17 +305,21 @@ impl Daemon {
 
     async fn pass(&mut self, scope: Scope) -> Pass {
         let mut errors = Vec::new();
-        // What was seen before it led is not acted on.
-        let led = self.leadership.holds();
+        // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
+        let term = self.leadership.term();
         let observation = self.observe(scope, &mut errors).await;
         let plan = plan(&observation, &self.policy, self.now());
         let reports = match &observation.nomad {
-            Some(nomad) if led || self.dry_run => tokio::select! {
-                biased;
-                () = self.leadership.lost() => Vec::new(),
-                reports = async { self.apply(nomad).apply(&plan).await } => reports,
+            Some(nomad) => match term {
+                Some(term) => tokio::select! {
+                    biased;
+                    () = self.leadership.over(term) => Vec::new(),
+                    reports = async { self.apply(nomad).apply(&plan).await } => reports,
+                },
+                None if self.dry_run => self.apply(nomad).apply(&plan).await,
+                None => Vec::new(),
             },
-            _ => Vec::new(),
+            None => Vec::new(),
         };
         let now = self.now();
         learn(&mut self.memory, &observation, &plan, &reports, now);
@@ -327,7 +331,13 @@ impl Daemon {
             }
             self.github.end_pass().await;
         }
-        let pass = Pass { observation, plan, reports, errors, led: led && self.leadership.holds() };
+        let pass = Pass {
+            observation,
+            plan,
+            reports,
+            errors,
+            led: term.is_some() && self.leadership.term() == term,
+        };
         self.status.record(snapshot::snapshot(&pass, &self.policy, scope));
         self.say(&pass, scope);
         pass

@@ -2,6 +2,7 @@
 //! decides, with everything that can go wrong. `scripts/simulate` runs any number of seeds.
 
 mod harness;
+mod replicas;
 
 use githubrunner::sim::chaos::scenario::{Happening, Mode, Scenario};
 
