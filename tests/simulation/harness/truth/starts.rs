@@ -103,7 +103,8 @@ impl Truth {
         if counts && attempt <= fate.attempt {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
         }
-        if world.nomad.job(&self.place.namespace, last).is_none() {
+        // What an old listing says of the last one may be a death before its last.
+        if world.nomad.job(&self.place.namespace, last).is_none() || self.has(Woe::Exchange(Trouble::Lag)) {
             return;
         }
         let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
