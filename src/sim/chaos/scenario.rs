@@ -510,6 +510,14 @@ impl Scenario {
             Woe::Hangups => self.happenings.push((at, Happening::Hangup)),
             Woe::LeaderExits | Woe::LeaderPauses | Woe::LeaderCut => {
                 let what = replica_mishap(woe, rng);
+                if let ReplicaMishap::Pause { for_so_long, at: None } = what
+                    && rng.random_bool(0.5)
+                {
+                    // It learns of it when it goes on.
+                    let exit = ReplicaMishap::Exit { down: seconds(rng, 1, 90) };
+                    let meanwhile = at + for_so_long.mul_f64(rng.random());
+                    self.happenings.push((meanwhile, Happening::Replica { standby: false, what: exit }));
+                }
                 self.happenings.push((at, Happening::Replica { standby: rng.random_bool(0.2), what }));
             }
             Woe::Exchange(_) | Woe::Ghosts | Woe::HeldJobs | Woe::Clocks | Woe::RunLag | Woe::Hangs => {}

@@ -119,6 +119,11 @@ impl Replica {
             && self.exits.is_none()
     }
 
+    /// Whether it stands still.
+    pub fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
     /// Until its life is over; stands still while it is paused.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
         let Some(daemon) = self.daemon.as_mut().filter(|_| self.paused_until.is_none()) else {
@@ -177,9 +182,6 @@ impl Replica {
         let daemon = self.daemon.as_ref()?;
         match what {
             ReplicaMishap::Exit { down } => {
-                if self.paused_until.is_some() {
-                    return None;
-                }
                 self.exits = Some(down);
                 daemon.shutdown.send_replace(true);
                 Some("the daemon is told to end".into())

@@ -80,7 +80,7 @@ impl Leases {
             Side::Nomad => path == "/v1/jobs/parse" || path.ends_with("/instance"),
             Side::GitHub => path.starts_with("/app/"),
         };
-        if harmless || (about_lock && query != "lock-release") {
+        if harmless || (about_lock && !query.contains("lock-release")) {
             return None;
         }
         let inner = self.inner();
@@ -105,7 +105,7 @@ impl Leases {
             return;
         }
         let mut inner = self.inner();
-        if request.uri().query() == Some("lock-release") {
+        if request.uri().query().is_some_and(|query| query.contains("lock-release")) {
             inner.until[who] = None;
             inner.holder = None;
             return;
@@ -167,7 +167,8 @@ impl Takeover {
             return;
         }
         let since = Instant::now();
-        let within = match what.contains("told to end") {
+        let exits = what.contains("told to end") && replicas.iter().all(|replica| !replica.is_paused());
+        let within = match exits {
             true => AFTER_AN_EXIT,
             false => AFTER_A_KILL + self.wire,
         };
