@@ -9,6 +9,7 @@ use std::fmt;
 use futures_util::{StreamExt, stream};
 
 use crate::{
+    config::{self, Config},
     daemon::Leadership,
     github::{self, Deleted, GitHub, Scope},
     labels::LabelRules,
@@ -24,27 +25,27 @@ use crate::{
 /// What it takes to perform a plan.
 pub struct Apply<'a> {
     /// GitHub's side.
-    pub github: &'a GitHub,
+    github: &'a GitHub,
     /// Nomad's side.
-    pub nomad: &'a Nomad,
+    nomad: &'a Nomad,
     /// The template.
-    pub renderer: &'a Renderer,
+    renderer: &'a Renderer,
     /// Which labels may be rendered, and how they split.
-    pub labels: &'a LabelRules,
+    labels: &'a LabelRules,
     /// How new runners register.
-    pub registration: Registration,
+    registration: Registration,
     /// Runners register at their repository's organization, not at the repository.
-    pub organization: bool,
+    organization: bool,
     /// The runner group's name, at an organization; the default one if there is none.
-    pub runner_group: Option<&'a str>,
+    runner_group: Option<&'a str>,
     /// The instance that new runners belong to.
-    pub instance: &'a str,
+    instance: &'a str,
     /// How many actions are performed at once.
-    pub parallel: usize,
+    parallel: usize,
     /// Perform nothing.
-    pub dry_run: bool,
+    dry_run: bool,
     /// Whether this replica may act.
-    pub leadership: Leadership,
+    leadership: Leadership,
 }
 
 /// What became of an action.
@@ -116,7 +117,32 @@ impl fmt::Display for Outcome {
 /// How an action ended early.
 type Result<T, E = Outcome> = std::result::Result<T, E>;
 
-impl Apply<'_> {
+impl<'a> Apply<'a> {
+    /// For the runners of an instance, as the configuration wants them.
+    pub fn new(
+        config: &'a Config,
+        github: &'a GitHub,
+        nomad: &'a Nomad,
+        renderer: &'a Renderer,
+        instance: &'a str,
+        leadership: Leadership,
+        dry_run: bool,
+    ) -> Self {
+        Apply {
+            github,
+            nomad,
+            renderer,
+            labels: &config.labels,
+            registration: config.registration(),
+            organization: config.github.scope == config::Scope::Organization,
+            runner_group: config.github.runner_group.as_deref(),
+            instance,
+            parallel: config.parallel,
+            dry_run,
+            leadership,
+        }
+    }
+
     /// Performs a plan, several actions at once, and reports each one's outcome.
     pub async fn apply(&self, plan: &Plan) -> Vec<Report> {
         stream::iter(plan.actions.iter().cloned())

@@ -7,7 +7,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     apply::Apply,
-    config::{Config, PrivateKey, Scope},
+    config::{Config, PrivateKey},
     daemon::{Daemon, Leadership},
     github::{self, Auth, GitHub, Key, api_url},
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
@@ -62,20 +62,10 @@ impl Setup {
 
     /// What performs plans.
     pub fn apply<'a>(&'a self, view: &'a NomadView) -> Apply<'a> {
-        Apply {
-            github: &self.github,
-            nomad: &self.nomad,
-            renderer: &self.renderer,
-            labels: &self.config.labels,
-            registration: self.config.registration(),
-            organization: self.config.github.scope == Scope::Organization,
-            runner_group: self.config.github.runner_group.as_deref(),
-            instance: &view.instance,
-            parallel: self.config.parallel,
-            dry_run: self.dry_run,
-            // Whoever asks for something by hand does so whichever replica leads.
-            leadership: Leadership::always(),
-        }
+        // Whoever asks for something by hand does so whichever replica leads.
+        let leadership = Leadership::always();
+        let Setup { github, nomad, renderer, config, dry_run } = self;
+        Apply::new(config, github, nomad, renderer, &view.instance, leadership, *dry_run)
     }
 }
 

@@ -364,19 +364,9 @@ impl Daemon {
     }
 
     fn apply<'a>(&'a self, nomad: &'a NomadView) -> Apply<'a> {
-        Apply {
-            github: &self.github,
-            nomad: &self.nomad,
-            renderer: &self.renderer,
-            labels: &self.config.labels,
-            registration: self.config.registration(),
-            organization: self.config.github.scope == config::Scope::Organization,
-            runner_group: self.config.github.runner_group.as_deref(),
-            instance: &nomad.instance,
-            parallel: self.config.parallel,
-            dry_run: self.dry_run,
-            leadership: self.leadership.clone(),
-        }
+        let (leadership, instance) = (self.leadership.clone(), &nomad.instance);
+        let Daemon { config, github, nomad, renderer, dry_run, .. } = self;
+        Apply::new(config, github, nomad, renderer, instance, leadership, *dry_run)
     }
 
     fn now(&self) -> Moment {
