@@ -393,7 +393,7 @@ impl Daemon {
         }
         for hold in &pass.plan.holds {
             // An error says it already; and a pass without GitHub lists no repository.
-            if matches!(hold.reason, HoldReason::NotListed { .. }) {
+            if matches!(hold.reason, HoldReason::NotListed { .. }) || hold.reason.is_routine() {
                 continue;
             }
             let key = topic(hold);

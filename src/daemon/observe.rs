@@ -28,6 +28,9 @@ const REGISTRATION_COST: Duration = Duration::from_secs(2);
 /// So many scopes are listed after one pass, so that the next one is not late.
 const REGISTRATIONS_A_PASS: usize = 32;
 
+/// So many repositories' errors are told one by one.
+const SAID_AT_MOST: usize = 3;
+
 /// What is remembered of GitHub's side between passes.
 #[derive(Default)]
 pub(super) struct GitHubSide {
@@ -61,12 +64,14 @@ impl GitHubSide {
         let found = github.repositories(entries, false).await;
         // A limit concerns all of them: one line tells it.
         let mut limited = None;
+        let mut failed = Vec::new();
         for (entry, error) in &found.failures {
             match error {
                 Error::RateLimited { .. } => limited = Some(error.to_string()),
-                _ => errors.push(format!("repositories of {entry}: {error}")),
+                _ => failed.push(format!("repositories of {entry}: {error}")),
             }
         }
+        errors.extend(few(failed, "entries of `repos`"));
         let mut wanted: BTreeMap<RepositoryId, (Repository, bool)> =
             found.repositories.into_iter().map(|repository| (repository.id, (repository, true))).collect();
         for (id, repository) in with_runners(&nomad.runners) {
@@ -83,16 +88,18 @@ impl GitHubSide {
             wanted.values().map(|(repository, _)| repository.clone()).collect();
         let mut listings = github.list_all(&repositories, false, LISTING_DEADLINE).await;
         let unsure = !found.failures.is_empty();
+        let mut failed = Vec::new();
         for (id, (repository, configured)) in wanted {
             let listing = listings.remove(&id).unwrap_or(Err(Error::OutOfTime));
             match &listing {
                 // Said as a Hold.
                 Ok(_) | Err(Error::NotFound { .. }) => {}
                 Err(error @ Error::RateLimited { .. }) => limited = Some(error.to_string()),
-                Err(error) => errors.push(format!("{}: {error}", repository.full_name())),
+                Err(error) => failed.push(format!("{}: {error}", repository.full_name())),
             }
             self.learn(repository, configured, unsure, listing, now);
         }
+        errors.extend(few(failed, "repositories"));
         errors.extend(limited);
         self.known.iter().map(|(id, known)| (*id, known.view.clone())).collect()
     }
@@ -219,6 +226,16 @@ impl Known {
             None => Listing::Unseen { reason },
         }
     }
+}
+
+/// The first few of many errors: when GitHub is down there is one for each repository.
+fn few(mut errors: Vec<String>, of_what: &str) -> Vec<String> {
+    let more = errors.len().saturating_sub(SAID_AT_MOST);
+    if more > 1 {
+        errors.truncate(SAID_AT_MOST);
+        errors.push(format!("{more} more {of_what} could not be read either"));
+    }
+    errors
 }
 
 /// The repositories that our runners name, as far as their Meta tells.

@@ -509,6 +509,13 @@ impl fmt::Display for Subject {
     }
 }
 
+impl HoldReason {
+    /// Whether almost every runner is held so for a moment: worth a word in a plan, not a line in the log.
+    pub fn is_routine(&self) -> bool {
+        matches!(self, HoldReason::SurplusOnce | HoldReason::VariableFirst)
+    }
+}
+
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

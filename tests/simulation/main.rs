@@ -1,5 +1,6 @@
 //! The deterministic simulation: the real daemon, adapters and HTTP client in virtual time, in worlds that a seed
 //! decides, with everything that can go wrong. `scripts/simulate` runs any number of seeds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod harness;
 mod replicas;

@@ -301,7 +301,7 @@ impl Scenario {
         let fits = |woe: &Woe| replicas || seed % 4 == 1 || !woe.is_of_replicas();
         let mut woes: Vec<Woe> = woes.into_iter().filter(fits).collect();
         // Where nothing else is wrong it is measured how soon the other one leads.
-        if replicas && seed % 4 == 0 {
+        if replicas && seed.is_multiple_of(4) {
             let ones: Vec<Woe> = all.into_iter().filter(|woe| woe.is_of_replicas()).collect();
             woes.push(ones[rng.random_range(0..ones.len())]);
         }

@@ -1,8 +1,6 @@
 //! One seed, one run: the real daemon in a simulated world, in virtual time. The test and the program take of it what
 //! they need, and both end by panicking.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// The test and the example each use a part of it.
-#![allow(dead_code)]
 
 pub mod daemon;
 pub mod long;
