@@ -33,6 +33,19 @@ pub enum Acquired {
     Held,
 }
 
+/// What the holder of a lock is answered.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    lock: Lock,
+}
+
+#[derive(Deserialize)]
+struct Lock {
+    #[serde(rename = "ID")]
+    id: String,
+}
+
 /// Whether a lease is still, or was until now, ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -64,16 +77,6 @@ impl Nomad {
         match response.status {
             StatusCode::CONFLICT => Ok(Acquired::Held),
             status if status.is_success() => {
-                #[derive(Deserialize)]
-                #[serde(rename_all = "PascalCase")]
-                struct Answer {
-                    lock: Lock,
-                }
-                #[derive(Deserialize)]
-                struct Lock {
-                    #[serde(rename = "ID")]
-                    id: String,
-                }
                 let answer: Answer = response.json()?;
                 Ok(Acquired::Ours(Lease { id: answer.lock.id }))
             }
@@ -86,7 +89,16 @@ impl Nomad {
     /// # Errors
     /// [`Error`]; then nothing is known of it.
     pub async fn lock_renew(&self, lease: &Lease, deadline: Duration) -> Result<Kept, Error> {
-        self.lock_keep("lock-renew", lease, deadline).await
+        let response = self.lock_keep("lock-renew", lease, deadline).await?;
+        match response.status {
+            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(Kept::Lost),
+            status if status.is_success() => {
+                // Any proxy says 200: it is renewed only where the answer is the lock's.
+                let answer: Answer = response.json()?;
+                Ok(if answer.lock.id == lease.id { Kept::Kept } else { Kept::Lost })
+            }
+            _ => Err(self.error(&response, RIGHT)),
+        }
     }
 
     /// Releases a lease: the next one gets it at once. Only for a lease that is certainly still ours.
@@ -94,7 +106,12 @@ impl Nomad {
     /// # Errors
     /// [`Error`]; then it expires by itself.
     pub async fn lock_release(&self, lease: &Lease, deadline: Duration) -> Result<Kept, Error> {
-        self.lock_keep("lock-release", lease, deadline).await
+        let response = self.lock_keep("lock-release", lease, deadline).await?;
+        match response.status {
+            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(Kept::Lost),
+            status if status.is_success() => Ok(Kept::Kept),
+            _ => Err(self.error(&response, RIGHT)),
+        }
     }
 
     /// Who acquired the lock last, in its own words; `None` when nobody ever did.
@@ -114,14 +131,9 @@ impl Nomad {
         Ok(response.json::<Variable>()?.items.remove("holder"))
     }
 
-    async fn lock_keep(&self, operation: &str, lease: &Lease, deadline: Duration) -> Result<Kept, Error> {
+    async fn lock_keep(&self, operation: &str, lease: &Lease, deadline: Duration) -> Result<Response, Error> {
         let body = json!({ "Lock": { "ID": lease.id } });
-        let response = self.lock_call(operation, &body, deadline).await?;
-        match response.status {
-            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(Kept::Lost),
-            status if status.is_success() => Ok(Kept::Kept),
-            _ => Err(self.error(&response, RIGHT)),
-        }
+        self.lock_call(operation, &body, deadline).await
     }
 
     async fn lock_call(
