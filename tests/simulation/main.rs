@@ -75,6 +75,12 @@ fn failing_templates_back_off_and_harm_no_others() {
 }
 
 #[test]
+fn what_fails_for_hours_is_tried_now_and_then() {
+    assert_well(&long::failing_for_hours(true));
+    assert_well(&long::failing_for_hours(false));
+}
+
+#[test]
 fn the_daemon_may_die_at_any_await() {
     for (mode, step) in [(Mode::Jit, 11), (Mode::Token, 37)] {
         let life = sweep::undisturbed(mode);

@@ -46,6 +46,9 @@ struct Arguments {
     /// Passes over the seeds with one daemon.
     #[arg(long)]
     replicas: bool,
+    /// The same, but shorter: two days, 250 jobs.
+    #[arg(long)]
+    short: bool,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -53,8 +56,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.long {
-        return long_life();
+    if arguments.long || arguments.short {
+        return long_life(arguments.short);
     }
     if arguments.sweep {
         return deaths();
@@ -142,14 +145,21 @@ fn resident() -> u64 {
     pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096 / 1_000_000
 }
 
-fn long_life() -> ExitCode {
+fn long_life(short: bool) -> ExitCode {
     let minute = std::time::Duration::from_secs(60);
-    let lives: [(&str, &dyn Fn() -> Outcome); 5] = [
-        ("thirty days of churn", &|| long::days(30, minute * 2)),
-        ("10,000 jobs at a cap of 50", &|| long::backlog(500, 50, minute / 2)),
+    let lives: [(&str, &dyn Fn() -> Outcome); 7] = [
+        ("many days of churn", &|| {
+            if short { long::days(2, minute * 5) } else { long::days(30, minute * 2) }
+        }),
+        ("many jobs at a cap", &|| match short {
+            true => long::backlog(25, 10, minute),
+            false => long::backlog(500, 50, minute / 2),
+        }),
         ("labels that fit nowhere", &long::unplaceable),
         ("a failing template, HCL", &|| long::failing_template(false)),
         ("a failing template, JSON", &|| long::failing_template(true)),
+        ("starts that fail for hours", &|| long::failing_for_hours(true)),
+        ("secrets that fail for hours", &|| long::failing_for_hours(false)),
     ];
     let mut well = true;
     for (name, life) in lives {

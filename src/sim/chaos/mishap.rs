@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::scenario::is_placeable;
 use crate::sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
 use crate::sim::nomad::{Exit, StartFailure};
 use crate::sim::world::{Phase, World};
@@ -416,7 +417,10 @@ impl World {
             .github
             .repository(repository)
             .is_some_and(|repository| !(repository.archived || repository.disabled || repository.deleted));
-        let ghost = |spec: &JobSpec| spec.ghost || (spec.held.is_some() && spec.held_for.is_none());
+        let placeable = |spec: &JobSpec| spec.labels.iter().all(|label| is_placeable(label));
+        let ghost = |spec: &JobSpec| {
+            spec.ghost || !placeable(spec) || (spec.held.is_some() && spec.held_for.is_none())
+        };
         takes && self.github.run(run).is_some_and(|run| !run.plan.iter().any(ghost))
     }
 

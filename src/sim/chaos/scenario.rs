@@ -66,6 +66,10 @@ pub enum Woe {
     Deaths,
     /// The daemon is told to read its configuration again.
     Hangups,
+    /// A repository is taken out of the configuration for a while.
+    Configuration,
+    /// Jobs with labels that fit on no node.
+    Unplaceable,
     /// Of two daemons the one that leads dies, as in `Deaths`.
     LeaderDies,
     /// It is told to end.
@@ -105,6 +109,8 @@ impl Woe {
                 Woe::Hangs,
                 Woe::Deaths,
                 Woe::Hangups,
+                Woe::Configuration,
+                Woe::Unplaceable,
                 Woe::LeaderDies,
                 Woe::LeaderExits,
                 Woe::LeaderPauses,
@@ -192,6 +198,8 @@ pub enum Happening {
     },
     /// SIGHUP.
     Hangup,
+    /// SIGHUP, and the configuration no longer names this repository, by its position; none: it names all again.
+    LeaveOut(Option<usize>),
     /// Something happens to one of two daemons.
     Replica {
         /// The one that does not lead.
@@ -272,9 +280,11 @@ pub fn is_servable(labels: &[String]) -> bool {
         && labels.iter().all(|label| !label.contains(';'))
 }
 
+const UNPLACEABLE: [&str; 1] = ["sim mem=999999"];
+
 /// Whether a runner with these labels fits on a node at all.
 pub fn is_placeable(labels: &str) -> bool {
-    !labels.contains("mem=999999")
+    !labels.contains(UNPLACEABLE[0])
 }
 
 /// A random number of seconds between two, small ones more often.
@@ -384,6 +394,9 @@ impl Scenario {
             job.held = Some([Status::Waiting, Status::Pending, Status::Requested][rng.random_range(0..3)]);
             job.held_for = Some(seconds(rng, 5, 300));
         }
+        if self.has(Woe::Unplaceable) && rng.random_bool(0.3) {
+            job.labels = UNPLACEABLE.map(String::from).to_vec();
+        }
         if self.has(Woe::Ghosts) && rng.random_bool(0.3) {
             job.ghost = true;
         }
@@ -404,7 +417,7 @@ impl Scenario {
         let pick = rng.random_range(0..64usize);
         match woe {
             Woe::Exchange(trouble) => self.trouble(trouble, rng),
-            Woe::Ghosts | Woe::HeldJobs => {}
+            Woe::Ghosts | Woe::HeldJobs | Woe::Unplaceable => {}
             Woe::Clocks => {
                 let mut hours = || SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
                 self.world.github_skew = hours();
@@ -508,6 +521,13 @@ impl Scenario {
                 self.happenings.push((at, Happening::Death { at: death, cut, down }));
             }
             Woe::Hangups => self.happenings.push((at, Happening::Hangup)),
+            Woe::Configuration => {
+                if self.repositories.len() > 1 {
+                    let which = pick % self.repositories.len();
+                    self.happenings.push((at, Happening::LeaveOut(Some(which))));
+                    self.happenings.push((later(rng), Happening::LeaveOut(None)));
+                }
+            }
             Woe::LeaderExits | Woe::LeaderPauses | Woe::LeaderCut => {
                 let what = replica_mishap(woe, rng);
                 if let ReplicaMishap::Pause { for_so_long, at: None } = what
@@ -520,7 +540,13 @@ impl Scenario {
                 }
                 self.happenings.push((at, Happening::Replica { standby: rng.random_bool(0.2), what }));
             }
-            Woe::Exchange(_) | Woe::Ghosts | Woe::HeldJobs | Woe::Clocks | Woe::RunLag | Woe::Hangs => {}
+            Woe::Exchange(_)
+            | Woe::Ghosts
+            | Woe::HeldJobs
+            | Woe::Unplaceable
+            | Woe::Clocks
+            | Woe::RunLag
+            | Woe::Hangs => {}
         }
     }
 

@@ -71,6 +71,7 @@ const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner"
 {% if not SETTINGS.persistent %}"EPHEMERAL": "1", {% endif %}"NO_DEFAULT_LABELS": "1"},
 "Templates": [{{ RUN.CREDENTIALS_JSON }}],
 "Resources": {"CPU": 500, "MemoryMB": {{ RUNSON.mem|default(500)|int }}}}]}]}}
+{% if "fail" in RUNSON %}this is no JSON{% endif %}
 "#;
 
 thread_local! {
@@ -178,6 +179,8 @@ pub struct Maker {
     made: u64,
     sender: Sender,
     grip: Grip,
+    /// The repository that the configuration does not name, by its position.
+    pub left_out: Arc<Mutex<Option<usize>>>,
     /// How large the daemon was at each SIGHUP.
     pub sizes: Sizes,
 }
@@ -213,6 +216,7 @@ impl Maker {
             shared: Arc::clone(shared),
             cache: if scenario.settings.cache { CacheStore::memory() } else { CacheStore::None },
             made: 0,
+            left_out: Arc::default(),
             sizes: sizes.clone(),
         }
     }
@@ -221,7 +225,7 @@ impl Maker {
     pub fn make(&mut self) -> Incarnation {
         self.made += 1;
         let connections = Connections::default();
-        let (parts, config) = (self.parts(&connections), self.config.clone());
+        let (parts, config) = (self.parts(&connections), self.config());
         let (alive, receiver) = watch::channel(false);
         let hangup = Arc::new(Notify::new());
         let mut signals = Signals { shutdown: receiver, hangup: Arc::clone(&hangup) };
@@ -234,10 +238,20 @@ impl Maker {
                 again.made += 1;
                 sizes.add(&daemon, &reload, &again);
                 let Parts { github, nomad, renderer } = again.parts(&reload);
-                daemon = daemon.reconfigured(again.config.clone(), github, nomad, renderer).await;
+                daemon = daemon.reconfigured(again.config(), github, nomad, renderer).await;
             }
         };
         Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, shutdown: alive }
+    }
+
+    /// The configuration as it is now.
+    fn config(&self) -> Config {
+        let mut config = self.config.clone();
+        let left_out = *self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = left_out.filter(|at| *at < config.repos.len()) {
+            config.repos.remove(at);
+        }
+        config
     }
 
     fn again(&self) -> Maker {
@@ -249,6 +263,7 @@ impl Maker {
             made: 1000,
             sender: self.sender,
             grip: self.grip.clone(),
+            left_out: Arc::clone(&self.left_out),
             sizes: self.sizes.clone(),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use githubrunner::sim::chaos::exchange::{Episode, Trouble};
 use githubrunner::sim::chaos::mishap::Mishap;
 use githubrunner::sim::chaos::scenario::{Happening, Mode, Scenario, Settings};
+use githubrunner::sim::fault::Side;
 use githubrunner::sim::github::{Job, JobSpec};
 use githubrunner::sim::nomad::Node;
 use jiff::Timestamp;
@@ -228,6 +229,38 @@ pub fn failing_template(json: bool) -> Outcome {
     // Half a minute, doubled up to ten: about forty in six hours, besides the six that succeed.
     if !json && !(20..=60).contains(&outcome.registered) {
         outcome.findings.push(format!("{} parses and registrations", outcome.registered));
+    }
+    outcome
+}
+
+/// What fails for hours is tried ever more rarely, but not too rarely: one job, whose runner cannot be started
+/// (`starts`), or cannot get its secret, for six hours.
+pub fn failing_for_hours(starts: bool) -> Outcome {
+    let mut scenario = scenario(60, 1, 1, Duration::from_secs(20));
+    scenario.over = HOUR * 8;
+    let until = HOUR * 6;
+    let at = |passed: Duration| scenario.base.checked_add(passed).unwrap_or(scenario.base);
+    if starts {
+        scenario.happenings.push((Duration::ZERO, Happening::Mishap(Mishap::StartFailure)));
+        scenario.happenings.push((until, Happening::Mishap(Mishap::StartWorks)));
+    } else {
+        let (from, until, side) = (at(Duration::ZERO), at(until), Side::GitHub);
+        scenario.episodes.push(Episode { trouble: Trouble::JitInvalid, side, from, until, chance: 1.0 });
+    }
+    let job = JobSpec::new(&["sim"], Duration::from_secs(30));
+    scenario.happenings.push((Duration::from_secs(5), Happening::Run(0, vec![job])));
+    scenario.happenings.sort_by_key(|(at, _)| *at);
+    let how = How { requests: u64::MAX, jobs: true, ..How::quietly() };
+    let mut outcome = run(&scenario, how);
+    // Half a minute, or five seconds, doubled up to ten minutes: six or eight times, then every ten minutes.
+    let tried = if starts { outcome.registered } else { outcome.minted };
+    if !(30..=48).contains(&tried) {
+        outcome.findings.push(format!("it was tried {tried} times in six hours"));
+    }
+    let most = until + Duration::from_secs(690);
+    let longest = waits(&outcome.jobs).into_values().flatten().max();
+    if longest.is_none_or(|longest| longest > most) {
+        outcome.findings.push(format!("the job waited {longest:?}, of which six hours were trouble"));
     }
     outcome
 }

@@ -170,6 +170,12 @@ impl Replica {
         })
     }
 
+    /// SIGHUP, with a configuration that does not name this repository.
+    pub fn leave_out(&self, repository: Option<usize>) {
+        *self.maker.left_out.lock().unwrap_or_else(PoisonError::into_inner) = repository;
+        self.hang_up();
+    }
+
     /// It reads its configuration again.
     pub fn hang_up(&self) {
         if let Some(daemon) = &self.daemon {

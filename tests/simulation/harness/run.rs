@@ -11,11 +11,11 @@ use githubrunner::sim::chaos::scenario::{Happening, Mode, ReplicaMishap, Scenari
 use githubrunner::sim::chaos::{Budget, Faults, Grip, REPLICAS, Told};
 use githubrunner::sim::clock::Clock;
 use githubrunner::sim::fault::Side;
-use githubrunner::sim::github::{GitHub, Job, Registration};
+use githubrunner::sim::github::{GitHub, Job, JobSpec, Registration};
 use githubrunner::sim::nomad::Nomad;
 use githubrunner::sim::world::{Shared, World, drive, lock};
 use hyper::Request;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
@@ -75,6 +75,8 @@ pub struct Outcome {
     pub took: Duration,
     /// How many registrations of jobs in Nomad, and how many parses, were asked for.
     pub registered: u64,
+    /// How many JIT configurations were asked for.
+    pub minted: u64,
     /// The jobs that GitHub still knows.
     pub jobs: Vec<Job>,
     /// How large the daemon was at each SIGHUP.
@@ -103,6 +105,7 @@ pub fn run(scenario: &Scenario, how: How) -> Outcome {
             requests: 0,
             took: Duration::ZERO,
             registered: 0,
+            minted: 0,
             jobs: Vec::new(),
             sizes: Vec::new(),
         }
@@ -137,19 +140,30 @@ fn world(scenario: &Scenario) -> (World, Place) {
     github.add_token(GITHUB_TOKEN, place.token_without(&BTreeSet::new()));
     let nomad = Nomad::new(scenario.nomad.clone(), skewed(scenario.world.nomad_skew));
     let mut world = World::new(github, nomad, clock, scenario.world.clone());
-    add_foreign(&mut world, &mut place);
+    add_foreign(&mut world, &mut place, scenario.settings.caps);
+    if scenario.has(Woe::Ghosts) {
+        add_old_ghost(&mut world, &place);
+    }
     (world, place)
 }
 
 /// Jobs, variables and registrations that look like ours.
-fn add_foreign(world: &mut World, place: &mut Place) {
+fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3]) {
     let now = world.clock.now();
     let other = json!({
         "labelsstr": "sim", "repo_url": "https://github.com/acme/app", "version": "0", "instance": "another",
         "repo_id": place.repositories[0], "job_id": 1, "attempt": 1, "registration": "jit",
     });
+    // One that nomadtools has started; nobody needs it, and it is not ours to stop. It counts against the caps.
+    let of_nomadtools = json!({
+        "labelsstr": "sim,unrelated", "repo_url": "https://github.com/acme/app", "version": "1",
+    });
+    let of_nomadtools = match caps {
+        [None, None, _] => json!({ META: of_nomadtools.to_string() }),
+        _ => json!(null),
+    };
     let jobs = [
-        (format!("{PREFIX}-by-hand"), json!(null)),
+        (format!("{PREFIX}-by-hand"), of_nomadtools),
         (format!("{PREFIX}-acme-app-zzzzzaaaaaaaaaa"), json!({ META: other.to_string() })),
         (format!("{PREFIX}ulator-acme"), json!(null)),
     ];
@@ -182,6 +196,16 @@ fn add_foreign(world: &mut World, place: &mut Place) {
         registered.unwrap_or_else(|error| panic!("{name}: {error}"));
         place.foreign.insert(name);
     }
+    world.touch();
+}
+
+/// A job that GitHub has given up a while ago, and still lists.
+fn add_old_ghost(world: &mut World, place: &Place) {
+    let mut ghost = JobSpec::new(&["sim"], Duration::from_secs(10));
+    ghost.ghost = true;
+    let at_github = world.github_time(world.clock.now());
+    let long_ago = at_github.checked_sub(SignedDuration::from_hours(25)).unwrap_or(at_github);
+    world.github.queue_run(place.repositories[0], vec![ghost], long_ago);
     world.touch();
 }
 
@@ -267,6 +291,9 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         took: run.start.elapsed(),
         registered: world.requests().of(Side::Nomad, "PUT /v1/jobs")
             + world.requests().of(Side::Nomad, "POST /v1/jobs/parse"),
+        minted: world
+            .requests()
+            .of(Side::GitHub, "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig"),
         jobs: if how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },
         sizes: run.sizes.all(),
     }
@@ -312,6 +339,9 @@ impl Run<'_> {
             if now >= over && !calm {
                 calm = true;
                 self.replicas.iter_mut().for_each(Replica::calm_down);
+                if self.scenario.has(Woe::Configuration) {
+                    self.replicas.iter().for_each(|replica| replica.leave_out(None));
+                }
                 let start_delay = self.scenario.nomad.delays.start;
                 let mut world = lock(&self.shared);
                 let at = world.clock.now();
@@ -417,6 +447,9 @@ impl Run<'_> {
             Happening::Death { at, cut, down } => {
                 let who = self.who(false);
                 self.replicas[who].doom(*at, *cut, *down);
+            }
+            Happening::LeaveOut(repository) => {
+                self.replicas.iter().for_each(|replica| replica.leave_out(*repository));
             }
             Happening::Hangup => self.replicas.iter().for_each(Replica::hang_up),
             Happening::Replica { standby, what } => {

@@ -65,8 +65,13 @@ pub struct Truth {
     secrets: Vec<String>,
     findings: Findings,
     leases: Leases,
+    /// Which repositories the configuration does not name, by position, and from when until when.
+    left_out: Vec<(usize, Timestamp, Timestamp)>,
     /// Nothing disturbs the daemon: what it does must be prompt and in order.
     quiet: bool,
+    /// Answers are as things are, and one daemon acts for all the time.
+    steady: bool,
+    looked_up: BTreeMap<String, Timestamp>,
     waits: prompt::Waits,
     looked_at: Timestamp,
 }
@@ -87,7 +92,10 @@ impl Truth {
             fates: BTreeMap::new(),
             archived: BTreeMap::new(),
             secrets: Vec::new(),
+            left_out: starts::left_out(scenario),
             quiet: prompt::is_quiet(scenario),
+            steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
+            looked_up: BTreeMap::new(),
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
             place,
@@ -146,6 +154,11 @@ impl Watch for Truth {
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if request.method() == Method::GET {
+            if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
+                let query = request.uri().query().unwrap_or_default();
+                let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));
+                self.looks_up(world, name.unwrap_or_default(), now);
+            }
             return;
         }
         self.look_for_secrets(side, request, now);
@@ -172,6 +185,9 @@ impl Watch for Truth {
                 if path.starts_with("/v1/var/") && !query.split('&').any(|pair| pair == "cas=0") =>
             {
                 self.wrong(now, format!("{path} is written without cas=0"));
+            }
+            (Side::Nomad, "PUT") if path.starts_with("/v1/var/nomad/jobs/") => {
+                self.gets_secret(world, path.trim_start_matches("/v1/var/nomad/jobs/"), now);
             }
             (Side::GitHub, "DELETE") => {
                 let id = path.rsplit('/').next().and_then(|id| id.parse().ok());

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use githubrunner::sim::chaos::scenario::{Mode, Scenario, Woe, is_servable};
+use githubrunner::sim::chaos::mishap::Mishap;
+use githubrunner::sim::chaos::scenario::{Happening, Mode, Scenario, Woe, is_placeable, is_servable};
 use githubrunner::sim::github::{Job, Status};
 use githubrunner::sim::nomad::TaskPhase;
 use githubrunner::sim::world::{Phase, World};
@@ -31,10 +32,16 @@ pub struct Waits {
 
 /// Whether nothing keeps the daemon from seeing things as they are and from doing what it wants.
 pub(super) fn is_quiet(scenario: &Scenario) -> bool {
-    let harmless = [Woe::HeldJobs, Woe::Ghosts, Woe::Clocks];
+    let harmless = [Woe::HeldJobs, Woe::Ghosts, Woe::Clocks, Woe::Unplaceable, Woe::Runs];
     scenario.woes.iter().all(|woe| harmless.contains(woe))
         && scenario.settings.mode != Mode::Renamed
         && !scenario.replicas
+        && scenario.episodes.is_empty()
+        && scenario.happenings.iter().all(|(_, happening)| match happening {
+            Happening::Run(_, jobs) => jobs.iter().flat_map(|job| &job.labels).all(|l| !l.contains("fail=")),
+            Happening::Mishap(mishap) => matches!(mishap, Mishap::Rerun { .. } | Mishap::Cancel { .. }),
+            _ => false,
+        })
 }
 
 /// Keeps since when something is so; how long that is.
@@ -143,6 +150,7 @@ impl Truth {
         });
         self.waits = waits;
         late.extend(self.lasting_surplus(world, now));
+        late.extend(self.waits_for_room(world, now));
         for what in late {
             self.wrong(now, what);
         }
@@ -191,6 +199,46 @@ impl Truth {
         lasting
             .map(|(group, _)| format!("{group:?} has more runners than jobs for long: none goes"))
             .collect()
+    }
+
+    /// What waits for room although somebody idles whom no job needs.
+    fn waits_for_room(&self, world: &World, now: Timestamp) -> Option<String> {
+        let patience = signed(self.settings.make_room?.max(Duration::from_secs(5)));
+        let since =
+            |since: Option<Timestamp>, long| since.is_some_and(|since| now.duration_since(since) > long);
+        let long = self.soon() + signed(self.settings.loop_interval);
+        let (idle, _) = self.fates.iter().find(|(_, fate)| {
+            fate.available && since(fate.idle_since, long) && since(fate.surplus_since, long)
+        })?;
+        let (waits, _) = self.fates.iter().find(|(name, fate)| {
+            let job = world.nomad.job(&self.place.namespace, name);
+            !fate.placed
+                && fate.surplus_since.is_none()
+                && is_placeable(&fate.group.1)
+                && since(Some(fate.registered_at), patience + long)
+                && job.is_some_and(|job| !job.stop && is_live(world, &self.place, job))
+        })?;
+        Some(format!("{waits} waits for room, which {idle} does not make"))
+    }
+
+    /// GitHub is asked for a runner that is there and idle only to stop it, or where it may have lost its
+    /// registration: idle for two minutes while a job waits, and every two minutes at most.
+    pub(super) fn looks_up(&mut self, world: &World, name: &str, now: Timestamp) {
+        // Who takes one job after the other may have had one between two listings that found it idle.
+        let may = self.quiet && self.mode != Mode::Persistent;
+        let Some(fate) = self.fates.get(name).filter(|_| may) else { return };
+        let Some(idle) = fate.idle_since.map(|since| now.duration_since(since)) else { return };
+        let surplus = fate.surplus_since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+        if !fate.available || surplus * 10 >= signed(self.settings.loop_interval) * 9 {
+            return;
+        }
+        let is_wanted = self.lately_queued(world, now).any(|group| group == fate.group);
+        let minutes = SignedDuration::from_secs(110);
+        let again = self.looked_up.insert(name.to_owned(), now).map(|last| now.duration_since(last));
+        if idle < minutes || !is_wanted || again.is_some_and(|again| again < minutes) {
+            let what = format!("idle for {idle}, wanted: {is_wanted}, last asked for {again:?} ago");
+            self.wrong(now, format!("{name} is asked for without need: {what}"));
+        }
     }
 
     /// The oldest job goes first, within its group and within its repository.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use githubrunner::sim::chaos::Trouble;
-use githubrunner::sim::chaos::scenario::{Woe, is_servable};
+use githubrunner::sim::chaos::scenario::{Happening, Scenario, Woe, is_servable};
 use githubrunner::sim::github::{Job, Status};
 use githubrunner::sim::world::World;
 use hyper::Request;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::super::daemon::META;
 use super::Truth;
-use super::fates::{Fate, allocations, group_of, is_live, joined, meta_of};
+use super::fates::{Fate, Group, allocations, group_of, is_live, joined, meta_of};
 
 impl Truth {
     /// A runner is about to be registered.
@@ -53,6 +53,9 @@ impl Truth {
         if !is_servable(&job.labels) {
             wrong("whose labels no runner may have");
         }
+        if self.is_left_out(job.repository, now) {
+            wrong("whose repository the configuration does not name");
+        }
         if self.is_given_up(world, job, now) {
             wrong("which GitHub has given up");
         }
@@ -68,6 +71,15 @@ impl Truth {
         }
     }
 
+    /// Whether the configuration has not named a repository for long.
+    pub(super) fn is_left_out(&self, repository: u64, now: Timestamp) -> bool {
+        let at = self.place.repositories.iter().position(|id| *id == repository);
+        let is_out = |(out, from, until): &(usize, Timestamp, Timestamp)| {
+            Some(*out) == at && now < *until && self.is_so_for_long(Some(*from), now)
+        };
+        self.left_out.iter().any(is_out)
+    }
+
     /// Not more than there are jobs for.
     fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
         let group = group_of(meta);
@@ -76,19 +88,54 @@ impl Truth {
                 && self.is_so_for_long(fate.unavailable_at, now);
             fate.group == group && fate.available && settled
         });
-        let at_github = world.github_time(now);
-        let wanted = world.github.jobs().filter(|job| {
-            let lately = match left_queue(job) {
-                Queue::In => true,
-                Queue::Left(at) => at_github.duration_since(at) <= self.slack,
-                Queue::Never => false,
-            };
-            lately && group == (job.repository, joined(job.labels.iter().cloned()))
-        });
+        let wanted = self.lately_queued(world, now).filter(|other| *other == group);
         let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
         let wanted = wanted.count();
         if at_hand.len() >= wanted {
             self.wrong(now, format!("{name} is started although {at_hand:?} are at hand for {wanted} jobs"));
+        }
+    }
+
+    /// The groups of the jobs that are in the queue, or were when a pass that still acts looked.
+    pub(super) fn lately_queued<'a>(
+        &'a self,
+        world: &'a World,
+        now: Timestamp,
+    ) -> impl Iterator<Item = Group> + 'a {
+        let at_github = world.github_time(now);
+        let lately = move |job: &&Job| match left_queue(job) {
+            Queue::In => true,
+            Queue::Left(at) => at_github.duration_since(at) <= self.slack,
+            Queue::Never => false,
+        };
+        let group = |job: &Job| (job.repository, joined(job.labels.iter().cloned()));
+        world.github.jobs().filter(lately).map(group)
+    }
+
+    /// A runner's secret is about to be written.
+    pub(super) fn gets_secret(&self, world: &World, name: &str, now: Timestamp) {
+        let Some(fate) = self.fates.get(name) else {
+            return self.wrong(now, format!("a secret for what is not ours: {name}"));
+        };
+        let archived = self.archived.get(&fate.group.0);
+        if archived.is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
+            self.wrong(now, format!("{name} gets a secret, and its repository takes no jobs"));
+        }
+        if self.is_left_out(fate.group.0, now) {
+            self.wrong(
+                now,
+                format!("{name} gets a secret, and the configuration does not name its repository"),
+            );
+        }
+        let at_nomad = world.nomad_time(now).as_nanosecond();
+        let lost = allocations(world, &self.place, name).any(|allocation| {
+            let passed = at_nomad - i128::from(allocation.modify_time);
+            let is_lost =
+                allocation.client_status == "lost" || allocation.desired_description.contains("lost");
+            is_lost && passed > self.slack.as_nanos()
+        });
+        if lost {
+            self.wrong(now, format!("{name} gets a secret after its allocation was lost"));
         }
     }
 
@@ -170,6 +217,24 @@ impl Truth {
             }
         }
     }
+}
+
+/// Which repositories the configuration does not name, and when.
+pub(super) fn left_out(scenario: &Scenario) -> Vec<(usize, Timestamp, Timestamp)> {
+    let at = |passed: &Duration| scenario.base.checked_add(*passed).unwrap_or(scenario.base);
+    let mut all = Vec::new();
+    let mut changes = scenario.happenings.iter().filter_map(|(passed, happening)| match happening {
+        Happening::LeaveOut(which) if *passed < scenario.over => Some((at(passed), *which)),
+        _ => None,
+    });
+    let mut last = changes.next();
+    for next in changes.map(Some).chain([Some((at(&scenario.over), None))]) {
+        if let (Some((from, Some(which))), Some((until, _))) = (last, next) {
+            all.push((which, from, until));
+        }
+        last = next;
+    }
+    all
 }
 
 /// Whether a job is in the queue.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Mode, Woe, is_placeable, is_servable};
 use githubrunner::sim::github::{Job, Status};
-use githubrunner::sim::nomad::Allocation;
+use githubrunner::sim::nomad::{self, Allocation};
 use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
 
+use super::super::daemon::META;
 use super::Truth;
 use super::fates::{Fate, Group, allocations, has_job, has_variable, is_live, joined};
 use super::prompt::signed;
@@ -17,6 +18,13 @@ impl Truth {
     /// A runner is to be stopped or purged: it must be ours, and not busy.
     pub(super) fn deregisters(&mut self, world: &World, name: &str, purge: bool, now: Timestamp) {
         let Some(fate) = self.fates.get(name) else {
+            // What nomadtools has started is purged when it is dead; after a lost answer once more.
+            let job = world.nomad.job(&self.place.namespace, name);
+            let of_nomadtools =
+                |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
+            if purge && job.is_none_or(|job| of_nomadtools(job) && !is_live(world, &self.place, job)) {
+                return;
+            }
             return self.wrong(now, format!("a job that is not ours is stopped or purged: {name}"));
         };
         // What ran on a node that is lost, Nomad ends by itself.
@@ -181,6 +189,8 @@ impl Truth {
         let yields = settings.make_room.is_some() && fate.idle_since.is_none();
         let passed = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
         let surplus = fate.surplus_since.map(passed);
+        // Who takes one job after the other may have had one between the two listings.
+        let yields = yields || self.mode == Mode::Persistent;
         if !yields && surplus.is_none_or(|surplus| surplus * 10 < settings.loop_interval * 9) {
             self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
         }
@@ -197,14 +207,26 @@ impl Truth {
         if !self.fates.contains_key(name) {
             return self.wrong(now, format!("a variable that is not ours is deleted: {name}"));
         }
+        self.is_gone_for(SignedDuration::from_secs(55), name, "variable", now);
         let live = allocations(world, &self.place, name).any(|allocation| !allocation.client_terminal());
         if live {
             self.wrong(now, format!("the variable of {name} is deleted while it has an allocation"));
         }
     }
 
+    /// What belongs to no job any more stays for a while: it may be seen wrongly.
+    fn is_gone_for(&self, long: SignedDuration, name: &str, what: &str, now: Timestamp) {
+        let gone_since = self.fates.get(name).filter(|_| self.steady).and_then(|fate| fate.gone_since);
+        let Some(gone) = gone_since.map(|since| now.duration_since(since)) else { return };
+        // A pass that still saw the job may clean up.
+        if gone > self.slack && gone < long {
+            self.wrong(now, format!("the {what} of {name} is deleted {gone} after its job"));
+        }
+    }
+
     pub(super) fn deletes_registration(&mut self, world: &World, id: u64, now: Timestamp) {
         let Some(runner) = world.github.runner(id) else { return };
+        self.is_gone_for(SignedDuration::from_secs(590), &runner.name, "registration", now);
         if !self.fates.contains_key(&runner.name) {
             self.wrong(now, format!("a registration that is not ours is deleted: {}", runner.name));
         }
