@@ -146,6 +146,8 @@ pub struct Place {
     pub token: String,
     /// Whose it is.
     pub login: String,
+    /// The installations of the daemon's App, if it is one.
+    pub installations: Vec<u64>,
     /// The repositories' IDs.
     pub repositories: Vec<u64>,
     /// Runners have JIT configurations.
@@ -304,6 +306,13 @@ impl World {
                 self.github.repository_mut(id)?.private = *yes;
                 let hidden = if *yes { BTreeSet::from([id]) } else { BTreeSet::new() };
                 self.github.add_token(&place.token, place.token_without(&hidden));
+                let shown = place.repositories.iter().copied().filter(|other| !hidden.contains(other));
+                let reach = if *yes { Reach::Only(shown.collect()) } else { Reach::All };
+                for installation in &place.installations {
+                    if let Some(installation) = self.github.installation_mut(*installation) {
+                        installation.repositories = reach.clone();
+                    }
+                }
                 Some(format!("{}: private, out of reach: {yes}", self.github.full_name(id)?))
             }
             Mishap::DeleteRepository { pick } => {
@@ -352,6 +361,15 @@ impl World {
                 match yes {
                     true => self.github.revoke_token(&place.token),
                     false => self.github.add_token(&place.token, place.token_without(&BTreeSet::new())),
+                }
+                for installation in &place.installations {
+                    if let Some(installation) = self.github.installation_mut(*installation) {
+                        installation.suspended_at = yes.then_some(at_github);
+                    }
+                }
+                // Suspended, they answer 403; afterwards the old ones are of no use any more.
+                if !yes {
+                    self.github.revoke_installation_tokens();
                 }
                 Some(format!("the token is refused: {yes}"))
             }

@@ -137,6 +137,19 @@ pub enum Mode {
     Persistent,
     /// Registration tokens; the runners register under another name than their Nomad job's.
     Renamed,
+    /// The long-lived token in the job, as nomadtools has it; the runners are ephemeral.
+    AccessToken,
+}
+
+/// How the daemon gets at GitHub, and where its runners belong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Access {
+    /// As a GitHub App; else with a token.
+    pub app: bool,
+    /// `scope: organization`.
+    pub organization: bool,
+    /// `runner_group`.
+    pub group: bool,
 }
 
 /// What the daemon is told.
@@ -158,6 +171,8 @@ pub struct Settings {
     pub parallel: usize,
     /// The registration.
     pub mode: Mode,
+    /// As whom, and where.
+    pub access: Access,
     /// The template is a job in JSON, which spares the parse; otherwise HCL.
     pub json_template: bool,
     /// ETags survive the daemon.
@@ -334,7 +349,13 @@ impl Scenario {
         let mut scenario = Scenario {
             seed,
             base,
-            github: github::Options { seed, lean: true, ..github::Options::default() },
+            github: github::Options {
+                seed,
+                lean: true,
+                // An hour is longer than most runs.
+                token_life: Duration::from_secs(rng.random_range(120..=3600)),
+                ..github::Options::default()
+            },
             nomad,
             world: world::Options { seed, ..world::Options::default() },
             latency: Duration::from_millis([0, 0, 50, 400][rng.random_range(0..4)]),
@@ -598,6 +619,16 @@ fn replica_mishap(woe: Woe, rng: &mut StdRng) -> ReplicaMishap {
 
 fn settings(rng: &mut StdRng) -> Settings {
     let cap = |rng: &mut StdRng, of: usize| rng.random_bool(0.35).then(|| rng.random_range(1..=of));
+    let mode = match rng.random_range(0..16) {
+        0 => Mode::Token,
+        1 => Mode::Persistent,
+        2 => Mode::Renamed,
+        3 => Mode::AccessToken,
+        _ => Mode::Jit,
+    };
+    // An App has no token to give away.
+    let app = rng.random_bool(0.15) && mode != Mode::AccessToken;
+    let organization = rng.random_bool(0.15);
     Settings {
         loop_interval: Duration::from_secs(rng.random_range(10..=60)),
         caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
@@ -606,12 +637,8 @@ fn settings(rng: &mut StdRng) -> Settings {
         purge: [seconds(rng, 1, 60), seconds(rng, 1, 120)],
         make_room: rng.random_bool(0.6).then(|| seconds(rng, 30, 180)),
         parallel: rng.random_range(1..=5),
-        mode: match rng.random_range(0..14) {
-            0 => Mode::Token,
-            1 => Mode::Persistent,
-            2 => Mode::Renamed,
-            _ => Mode::Jit,
-        },
+        mode,
+        access: Access { app, organization, group: organization && rng.random_bool(0.5) },
         json_template: rng.random_bool(0.8),
         cache: rng.random_bool(0.2),
         hints: rng.random_bool(0.3),

@@ -1,7 +1,6 @@
 //! GitHub Apps: their signed tokens (JWT), installations and installation tokens (contract §3).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,8 +12,6 @@ use super::auth::{Kind, Level, Permissions, Reach, Token};
 use super::http::Reply;
 use super::{GitHub, after};
 
-/// Installation tokens are good for an hour.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// A JWT may end at most ten minutes from now.
 const LONGEST_JWT: i64 = 600;
 /// Clocks may differ a little.
@@ -88,6 +85,11 @@ impl GitHub {
         self.installations.get_mut(&id)
     }
 
+    /// All installations' tokens are bad from now on.
+    pub fn revoke_installation_tokens(&mut self) {
+        self.tokens.retain(|_, token| !matches!(token.kind, Kind::Installation { .. }));
+    }
+
     /// Takes an App away from an owner; its tokens are bad from now on.
     pub fn uninstall(&mut self, id: u64) {
         self.installations.remove(&id);
@@ -127,7 +129,7 @@ impl GitHub {
         // No length or form can be relied on.
         let length = self.rng.random_range(36..=280);
         let secret = format!("ghs_{}", self.random_text(length));
-        let expires_at = after(now, TOKEN_LIFE);
+        let expires_at = after(now, self.options.token_life);
         let token = Token {
             kind: Kind::Installation { id },
             permissions: permissions.clone(),

@@ -52,6 +52,8 @@ pub struct Options {
     /// Leaves out most URLs of repositories and people: smaller answers that clients need no less than
     /// the full ones, but that no longer satisfy GitHub's schemas.
     pub lean: bool,
+    /// Installation tokens are good for so long (contract §3: an hour).
+    pub token_life: Duration,
     /// Requests an hour for a person or an installation (contract §3, §4).
     pub rate_limit: u64,
     /// The status of an answer beyond a limit: 403 or 429.
@@ -82,6 +84,7 @@ impl Default for Options {
             scheme: "http".to_string(),
             web_url: "https://github.com".to_string(),
             lean: false,
+            token_life: Duration::from_secs(3600),
             rate_limit: 5000,
             limit_status: 403,
             points_a_minute: 900,

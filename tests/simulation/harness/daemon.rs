@@ -1,31 +1,41 @@
 //! The real daemon, on in-memory connections to the simulated servers.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use githubrunner::config::Config;
 use githubrunner::daemon::{Daemon, Ended, Signals};
-use githubrunner::github::{self, Auth, CacheStore, GitHub};
+use githubrunner::github::{self, Auth, CacheStore, GitHub, Key};
 use githubrunner::http::{self, Client, Endpoint, Secret};
 use githubrunner::nomad::{self, Nomad, instance_id};
 use githubrunner::render::Renderer;
 use githubrunner::sim::chaos::Grip;
-use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings};
+use githubrunner::sim::chaos::scenario::{Access, Mode, Scenario, Settings};
 use githubrunner::sim::fault::{Sender, Side};
+use githubrunner::sim::github::{Level, Reach, permissions};
 use githubrunner::sim::serve::serve_client;
 use githubrunner::sim::world::{Shared, lock};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use ring::signature::{KeyPair, RsaKeyPair};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 /// The long-lived token; it must be seen nowhere.
 pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
+/// The App's key; likewise.
+const KEY: &[u8] = include_bytes!("../../fixtures/keys/app.pkcs8.der");
+/// The App's client ID.
+const CLIENT_ID: &str = "Iv1.simulation";
+/// The runner group's name.
+pub const GROUP: &str = "Simulated ones";
 /// Nomad's token; likewise.
 pub const NOMAD_TOKEN: &str = "5ec4e7aa-70ce-4e57-9a3b-0123456789ab";
 /// The namespace of the runners' jobs.
@@ -45,7 +55,7 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
       }
       env {
         RUNNER_NAME = "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}"
-        REPO_URL = "{{ RUN.REPO_URL }}"
+        REPO_URL = "{% if SETTINGS.organization %}{{ RUN.REPO_URL.split("/")[:-1]|join("/") }}{% else %}{{ RUN.REPO_URL }}{% endif %}"
         LABELS = "{{ RUN.LABELS }}"
         {% if not SETTINGS.persistent %}
         EPHEMERAL = "1"
@@ -67,7 +77,7 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
 
 const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner", "Tasks": [{
 "Name": "runner", "Driver": "raw_exec", "Config": {"command": "run.sh"},
-"Env": {"RUNNER_NAME": "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}", "REPO_URL": "{{ RUN.REPO_URL }}", "LABELS": "{{ RUN.LABELS }}",
+"Env": {"RUNNER_NAME": "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}", "REPO_URL": "{% if SETTINGS.organization %}{{ RUN.REPO_URL.split("/")[:-1]|join("/") }}{% else %}{{ RUN.REPO_URL }}{% endif %}", "LABELS": "{{ RUN.LABELS }}",
 {% if not SETTINGS.persistent %}"EPHEMERAL": "1", {% endif %}"NO_DEFAULT_LABELS": "1"},
 "Templates": [{{ RUN.CREDENTIALS_JSON }}],
 "Resources": {"CPU": 500, "MemoryMB": {{ RUNSON.mem|default(500)|int }}}}]}]}}
@@ -75,15 +85,14 @@ const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner"
 "#;
 
 thread_local! {
-    static CONFIGS: RefCell<BTreeMap<(Mode, bool), Config>> = const { RefCell::new(BTreeMap::new()) };
+    static CONFIGS: RefCell<BTreeMap<(Mode, bool, Access), Config>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// The configuration of a scenario.
 pub fn config(settings: &Settings, repositories: &[String]) -> Config {
-    let key = (settings.mode, settings.json_template);
-    let mut config = CONFIGS.with_borrow_mut(|configs| {
-        configs.entry(key).or_insert_with(|| load(settings.mode, settings.json_template)).clone()
-    });
+    let key = (settings.mode, settings.json_template, settings.access);
+    let mut config =
+        CONFIGS.with_borrow_mut(|configs| configs.entry(key).or_insert_with(|| load(settings)).clone());
     config.repos = repositories
         .iter()
         .filter_map(|name| name.split_once('/'))
@@ -105,20 +114,56 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
     config
 }
 
-fn load(mode: Mode, json: bool) -> Config {
+fn load(settings: &Settings) -> Config {
+    let (mode, json, access) = (settings.mode, settings.json_template, settings.access);
     let registration = match mode {
+        Mode::AccessToken => "access_token",
         Mode::Jit => "jit",
         Mode::Token | Mode::Persistent | Mode::Renamed => "token",
     };
     let persistent = mode == Mode::Persistent;
     let before = if mode == Mode::Renamed { "other-" } else { "" };
     let indented: String = if json { JSON } else { HCL }.lines().map(|line| format!("  {line}\n")).collect();
+    let mut github = format!("github:\n  registration: {registration}\n");
+    match access.app {
+        true => github += &format!("  app: {{client_id: {CLIENT_ID}, private_key: of the test}}\n"),
+        false => github += &format!("  token: {GITHUB_TOKEN}\n"),
+    }
+    if mode == Mode::AccessToken {
+        github += &format!("  access_token: {GITHUB_TOKEN}\n");
+    }
+    if access.organization {
+        github += "  scope: organization\n";
+    }
+    if access.group {
+        github += &format!("  runner_group: {GROUP}\n");
+    }
+    let organization = access.organization;
     let yaml = format!(
-        "repos: [acme/app]\ngithub:\n  token: {GITHUB_TOKEN}\n  registration: {registration}\n\
+        "repos: [acme/app]\n{github}\
          runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
-         template_settings: {{persistent: {persistent}, before: \"{before}\"}}\ntemplate: |\n{indented}"
+         template_settings: {{organization: {organization}, persistent: {persistent}, before: \"{before}\"}}\ntemplate: |\n{indented}"
     );
     Config::load(&yaml, &|_| None).unwrap_or_else(|errors| panic!("the configuration: {errors}"))
+}
+
+/// Makes the App known to GitHub and installs it for these owners. Answers the installations.
+pub fn install(github: &mut githubrunner::sim::github::GitHub, owners: &BTreeSet<u64>) -> Vec<u64> {
+    let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();
+    let rights = permissions(&[
+        ("actions", Level::Read),
+        ("administration", Level::Write),
+        ("metadata", Level::Read),
+        ("organization_self_hosted_runners", Level::Write),
+    ]);
+    let first = owners.first().copied().unwrap_or_default();
+    let app = github.add_app(first, CLIENT_ID, public, rights);
+    owners.iter().map(|owner| github.install_app(app, *owner, Reach::All)).collect()
+}
+
+/// The App's key as a text.
+pub fn key() -> String {
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(KEY))
 }
 
 /// The server's ends of the connections that one daemon has made.
@@ -178,6 +223,7 @@ pub struct Maker {
     cache: CacheStore,
     made: u64,
     sender: Sender,
+    app: bool,
     grip: Grip,
     /// The repository that the configuration does not name, by its position.
     pub left_out: Arc<Mutex<Option<usize>>>,
@@ -211,6 +257,7 @@ impl Maker {
         Maker {
             config,
             sender: Sender(number),
+            app: scenario.settings.access.app,
             grip,
             seed: scenario.seed ^ (number as u64) << 40,
             shared: Arc::clone(shared),
@@ -262,6 +309,7 @@ impl Maker {
             cache: self.cache.clone(),
             made: 1000,
             sender: self.sender,
+            app: self.app,
             grip: self.grip.clone(),
             left_out: Arc::clone(&self.left_out),
             sizes: self.sizes.clone(),
@@ -288,7 +336,11 @@ impl Maker {
             refresh: std::time::Duration::from_secs(60),
             ..github::Options::new(api)
         };
-        let github = GitHub::new(client, Auth::Token(Secret::new(GITHUB_TOKEN)), options);
+        let auth = match self.app {
+            true => Auth::App { issuer: CLIENT_ID.to_owned(), key: Key::Pem(Secret::new(key())) },
+            false => Auth::Token(Secret::new(GITHUB_TOKEN)),
+        };
+        let github = GitHub::new(client, auth, options);
         let options = nomad::Options {
             token: Some(Secret::new(NOMAD_TOKEN)),
             seed,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use githubrunner::sim::chaos::exchange::{Episode, Trouble};
 use githubrunner::sim::chaos::mishap::Mishap;
-use githubrunner::sim::chaos::scenario::{Happening, Mode, Scenario, Settings};
+use githubrunner::sim::chaos::scenario::{Access, Happening, Mode, Scenario, Settings};
 use githubrunner::sim::fault::Side;
 use githubrunner::sim::github::{Job, JobSpec};
 use githubrunner::sim::nomad::Node;
@@ -28,6 +28,7 @@ fn settings(loop_interval: Duration) -> Settings {
         make_room: Some(Duration::from_secs(60)),
         parallel: 8,
         mode: Mode::Jit,
+        access: Access::default(),
         json_template: true,
         cache: true,
         hints: true,

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::daemon::{GITHUB_TOKEN, META, Maker, NAMESPACE, PREFIX, Sizes};
+use super::daemon::{self, GITHUB_TOKEN, GROUP, META, Maker, NAMESPACE, PREFIX, Sizes};
 use super::replica::{End, Replica};
 use super::secrets::Log;
 use super::truth::replicas::{Leases, Takeover};
@@ -128,19 +128,28 @@ fn world(scenario: &Scenario) -> (World, Place) {
         foreign: BTreeSet::new(),
         token: GITHUB_TOKEN.into(),
         login: LOGIN.into(),
+        installations: Vec::new(),
         repositories: Vec::new(),
         jit: scenario.settings.mode == Mode::Jit,
         renamed: scenario.settings.mode == Mode::Renamed,
     };
+    let mut organizations = BTreeSet::new();
     for name in &scenario.repositories {
         let (owner, _) = name.split_once('/').unwrap_or((name, ""));
-        github.add_organization(owner, &[LOGIN]);
+        let organization = github.add_organization(owner, &[LOGIN]);
+        if organizations.insert(organization) {
+            github.add_runner_group(organization, GROUP);
+        }
         place.repositories.push(github.add_repository(name));
     }
     github.add_token(GITHUB_TOKEN, place.token_without(&BTreeSet::new()));
+    if scenario.settings.access.app {
+        place.installations = daemon::install(&mut github, &organizations);
+    }
     let nomad = Nomad::new(scenario.nomad.clone(), skewed(scenario.world.nomad_skew));
     let mut world = World::new(github, nomad, clock, scenario.world.clone());
-    add_foreign(&mut world, &mut place, scenario.settings.caps);
+    let organization = scenario.settings.access.organization;
+    add_foreign(&mut world, &mut place, scenario.settings.caps, organization);
     if scenario.has(Woe::Ghosts) {
         add_old_ghost(&mut world, &place);
     }
@@ -148,7 +157,12 @@ fn world(scenario: &Scenario) -> (World, Place) {
 }
 
 /// Jobs, variables and registrations that look like ours.
-fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3]) {
+fn add_foreign(
+    world: &mut World,
+    place: &mut Place,
+    caps: [Option<usize>; 3],
+    scope_is_organization: bool,
+) {
     let now = world.clock.now();
     let other = json!({
         "labelsstr": "sim", "repo_url": "https://github.com/acme/app", "version": "0", "instance": "another",
@@ -185,7 +199,10 @@ fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3]) {
         let full_name = world.github.full_name(place.repositories[0]).unwrap_or_default();
         let registration = Registration {
             token: place.token.clone(),
-            url: format!("https://github.com/{full_name}"),
+            url: match (scope_is_organization, full_name.split_once('/')) {
+                (true, Some((owner, _))) => format!("https://github.com/{owner}"),
+                _ => format!("https://github.com/{full_name}"),
+            },
             name: name.clone(),
             labels: vec!["unrelated".into()],
             default_labels: false,

@@ -14,10 +14,17 @@ use super::daemon::{GITHUB_TOKEN, NOMAD_TOKEN};
 /// How every JIT configuration begins (it is base 64 of `{".runner":"eyJ`), and no other text here does.
 pub const JIT_MARK: &str = "eyIucnVubmVyIjoiZXlK";
 
+/// How the App's own tokens begin: base 64 of `{"alg":"RS256"`.
+const JWT_MARK: &str = "eyJhbGciOiJSUzI1NiI";
+/// How installations' tokens begin here.
+const INSTALLATION_MARK: &str = "ghs_";
+/// What is in each key's text.
+const KEY_MARK: &str = "PRIVATE KEY-----\nMII";
+
 /// The secret in a text, if there is one.
 pub fn secret_in(text: &[u8], also: &[String]) -> Option<String> {
     let holds = |secret: &str| memchr::memmem::find(text, secret.as_bytes()).is_some();
-    [GITHUB_TOKEN, NOMAD_TOKEN, JIT_MARK]
+    [GITHUB_TOKEN, NOMAD_TOKEN, JIT_MARK, JWT_MARK, INSTALLATION_MARK, KEY_MARK]
         .into_iter()
         .chain(also.iter().map(String::as_str))
         .find(|secret| holds(secret))

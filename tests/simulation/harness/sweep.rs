@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use githubrunner::sim::chaos::mishap::Mishap;
-use githubrunner::sim::chaos::scenario::{DeathAt, Happening, Mode, Scenario};
+use githubrunner::sim::chaos::scenario::{Access, DeathAt, Happening, Mode, Scenario};
 use githubrunner::sim::github::JobSpec;
 use githubrunner::sim::nomad::Node;
 
@@ -25,6 +25,7 @@ fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     settings.make_room = None;
     settings.parallel = 2;
     settings.mode = mode;
+    settings.access = Access::default();
     settings.json_template = false;
     settings.cache = true;
     settings.hints = false;
