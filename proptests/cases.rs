@@ -168,6 +168,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             purge_successfull_timeout: success,
             purge_failure_timeout: failure,
             pending_to_kill_listening: patience,
+            organization: false,
         },
     )
 }

@@ -147,6 +147,7 @@ impl Story {
             purge_successfull_timeout: Some(secs(self.purge)),
             purge_failure_timeout: Some(secs(2 * self.purge)),
             pending_to_kill_listening: Some(secs(60)),
+            organization: false,
         }
     }
 

@@ -62,6 +62,7 @@ fn policy(cap: usize, purge: u64) -> Policy {
         purge_successfull_timeout: Some(secs(purge)),
         purge_failure_timeout: Some(secs(purge)),
         pending_to_kill_listening: Some(secs(60)),
+        organization: false,
     }
 }
 

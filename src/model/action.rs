@@ -138,7 +138,7 @@ pub enum StopReason {
     },
     /// Its node went down: Nomad's replacement has a used configuration.
     Lost,
-    /// Its repository is gone and it never started.
+    /// Its repository is gone, and it never started or its organization can say whether it is busy.
     RepositoryGone,
     /// Somebody asked for it on the command line.
     Asked,
@@ -477,7 +477,7 @@ impl fmt::Display for StopReason {
             StopReason::MakeRoom { waits } => write!(f, "idle and not needed, makes room for {waits}"),
             StopReason::Yield { waits } => write!(f, "not placed for long, yields to {waits}"),
             StopReason::Lost => f.write_str("its node went down and a configuration works once only"),
-            StopReason::RepositoryGone => f.write_str("its repository is gone and it never started"),
+            StopReason::RepositoryGone => f.write_str("its repository is gone"),
             StopReason::Asked => f.write_str("asked for"),
         }
     }

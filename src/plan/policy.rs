@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{config::Config, labels::LabelRules};
+use crate::{
+    config::{Config, Scope},
+    labels::LabelRules,
+};
 
 /// The part of the configuration that the planner obeys.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct Policy {
     pub purge_failure_timeout: Option<Duration>,
     /// How long something waits for room before an idle runner that no job needs makes room; `None`: never.
     pub pending_to_kill_listening: Option<Duration>,
+    /// Runners belong to their repository's organization and outlive the repository.
+    pub organization: bool,
 }
 
 impl From<&Config> for Policy {
@@ -43,6 +48,7 @@ impl From<&Config> for Policy {
             purge_successfull_timeout: scheduler.purge_successfull_timeout,
             purge_failure_timeout: scheduler.purge_failure_timeout,
             pending_to_kill_listening: scheduler.pending_to_kill_listening,
+            organization: config.github.scope == Scope::Organization,
         }
     }
 }

@@ -100,14 +100,17 @@ pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// Runners of a repository that is gone, if they never started: nothing else can be known of the others.
+/// Runners of a repository that is gone, if they never started: nothing else can be known of the others. An organization's
+/// runners stay registered, and GitHub can say whether they are busy.
 pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let Some(view) = survey.view_of(runner) else { continue };
         let Listing::Gone { since } = view.listing else { continue };
         let unstarted =
             matches!(runner.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting);
-        if unstarted && !runner.may_have_process() && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
+        let unstarted = unstarted && !runner.may_have_process();
+        let may_go = unstarted || survey.policy.organization && runner.state == RunnerState::Running;
+        if may_go && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
             stop(survey, draft, runner, StopReason::RepositoryGone);
         }
     }

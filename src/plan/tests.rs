@@ -30,6 +30,7 @@ fn policy() -> Policy {
         purge_successfull_timeout: Some(seconds(600)),
         purge_failure_timeout: Some(seconds(3600)),
         pending_to_kill_listening: Some(seconds(60)),
+        organization: false,
     }
 }
 
@@ -219,6 +220,18 @@ fn surplus_goes_when_seen_twice_and_idle_runners_only_after_their_timeout() {
     assert_plan(idle.plan_with(&patient), &["surplus, idle for 15m of 15m1s"]);
     let due = Policy { runner_inactivity_timeout: Some(seconds(900)), ..policy() };
     assert_plan(idle.plan_with(&due), &["stop     runner1"]);
+}
+
+#[test]
+fn started_runners_of_a_repository_that_is_gone_go_only_where_github_can_be_asked() {
+    let runners = vec![runner(1, 1, RunnerState::Running)];
+    let gone = world(vec![], runners).listing(|_| Listing::Gone { since: seconds(1000) });
+    let organization = Policy { organization: true, ..policy() };
+    let after = |policy: &Policy, gone_for: u64| plan(&gone.0, policy, seconds(1000 + gone_for)).to_string();
+    assert!(!after(&policy(), 3600).contains("stop "), "{}", after(&policy(), 3600));
+    assert!(!after(&organization, 3599).contains("stop "), "{}", after(&organization, 3599));
+    let text = after(&organization, 3600);
+    assert!(text.contains("its repository is gone; once GitHub has removed its registration"), "{text}");
 }
 
 #[test]

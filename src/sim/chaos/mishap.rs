@@ -365,6 +365,7 @@ impl World {
                 for installation in &place.installations {
                     if let Some(installation) = self.github.installation_mut(*installation) {
                         installation.suspended_at = yes.then_some(at_github);
+                        installation.repositories = Reach::All;
                     }
                 }
                 // Suspended, they answer 403; afterwards the old ones are of no use any more.

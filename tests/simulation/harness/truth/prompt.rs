@@ -35,6 +35,8 @@ pub(super) fn is_quiet(scenario: &Scenario) -> bool {
     let harmless = [Woe::HeldJobs, Woe::Ghosts, Woe::Clocks, Woe::Unplaceable, Woe::Runs];
     scenario.woes.iter().all(|woe| harmless.contains(woe))
         && scenario.settings.mode != Mode::Renamed
+        // An organization's runners take the jobs of its other repositories.
+        && !scenario.settings.access.organization
         && !scenario.replicas
         && scenario.episodes.is_empty()
         && scenario.happenings.iter().all(|(_, happening)| match happening {

@@ -179,6 +179,7 @@ impl Truth {
             let unsure = [Woe::RunLag, Woe::Hangups, Woe::Deaths, Woe::Repositories, Woe::Token];
             matches!(woe, Woe::Exchange(trouble) if *trouble != Trouble::Pages && *trouble != Trouble::Totals)
                 || unsure.contains(woe)
+                || woe.is_of_replicas()
         });
         // Who works under another name looks idle to the daemon.
         if unsure || !fate.available || self.mode == Mode::Renamed {
