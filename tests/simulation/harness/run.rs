@@ -157,12 +157,7 @@ fn world(scenario: &Scenario) -> (World, Place) {
 }
 
 /// Jobs, variables and registrations that look like ours.
-fn add_foreign(
-    world: &mut World,
-    place: &mut Place,
-    caps: [Option<usize>; 3],
-    scope_is_organization: bool,
-) {
+fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3], scope_is_organization: bool) {
     let now = world.clock.now();
     let other = json!({
         "labelsstr": "sim", "repo_url": "https://github.com/acme/app", "version": "0", "instance": "another",
