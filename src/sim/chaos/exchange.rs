@@ -62,11 +62,13 @@ pub enum Trouble {
     NoLeader,
     /// A request about a lock takes effect, and its answer is lost.
     LockAnswer,
+    /// A request that changes something takes effect seconds after its client has given it up.
+    Late,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 23] = [
+    pub const ALL: [Trouble; 24] = [
         Trouble::Refused,
         Trouble::Reset,
         Trouble::LostAnswer,
@@ -90,6 +92,7 @@ impl Trouble {
         Trouble::JitLateError,
         Trouble::NoLeader,
         Trouble::LockAnswer,
+        Trouble::Late,
     ];
 
     /// Where it happens; `None`: on either side.
@@ -118,6 +121,10 @@ pub struct Episode {
     /// How often: 0 never, 1 always.
     pub chance: f64,
 }
+
+/// A request that was given up takes effect within so many milliseconds: servers hold one back for some seconds while
+/// they have no leader.
+const LATEST: u64 = 15_000;
 
 /// How many daemons there are at most.
 pub const REPLICAS: usize = 2;
@@ -305,11 +312,12 @@ impl Fault for Faults {
             TooMany,
             NoLeader,
         ];
-        let register = [JitConflict, JitInvalid];
-        let hit = match registers(request) {
-            true => self.hit(side, now, &register).or_else(|| self.hit(side, now, &which)),
-            false => self.hit(side, now, &which),
+        let own: &[Trouble] = match request.method() {
+            &Method::GET => &[],
+            _ if registers(request) => &[JitConflict, JitInvalid, Late],
+            _ => &[Late],
         };
+        let hit = self.hit(side, now, own).or_else(|| self.hit(side, now, &which));
         match hit {
             None => self.on_the_way(),
             Some(Refused | Reset) => {
@@ -319,6 +327,11 @@ impl Fault for Faults {
             Some(Stall) => {
                 self.say("stalls");
                 Verdict::Stall
+            }
+            Some(Late) => {
+                let after = Duration::from_millis(self.rng.random_range(500..LATEST));
+                self.say(format!("takes effect in {after:?}, and nobody waits for it"));
+                Verdict::Late { after, closes: self.rng.random_bool(0.5) }
             }
             Some(Slow) => {
                 let wait = Duration::from_millis(self.rng.random_range(100..15_000));

@@ -75,6 +75,13 @@ impl Past {
         if let Some(date) = date {
             response.headers_mut().insert(DATE, date);
         }
+        // A follower says so: an index of then, and how long ago it heard from the leader.
+        let silent = now.duration_since(old.at).as_millis();
+        if side == Side::Nomad
+            && let Ok(silent) = silent.to_string().parse()
+        {
+            response.headers_mut().insert("x-nomad-lastcontact", silent);
+        }
         *response.body_mut() = old.body.clone();
         Some(old.at)
     }

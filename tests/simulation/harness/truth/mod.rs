@@ -256,12 +256,15 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
             left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
         }
     }
-    let jobs = world.our_jobs(place).into_iter().filter(|name| !stays.contains(name));
-    left.extend(jobs.map(|name| format!("Nomad job {name}")));
     // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
     let path = format!("githubrunner/{PREFIX}/instance");
     let instance = world.nomad.variables().find(|variable| variable.path == path);
-    let Some(instance) = instance.and_then(|variable| variable.items.get("id")) else { return left };
+    let instance = instance.and_then(|variable| variable.items.get("id"));
+    // A start that takes effect only after that is another's, too.
+    let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));
+    let jobs = world.our_jobs(place).into_iter().filter(|name| !stays.contains(name) && is_own(name));
+    left.extend(jobs.map(|name| format!("Nomad job {name}")));
+    let Some(instance) = instance else { return left };
     let ours = |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name);
     for variable in world.nomad.variables() {
         if variable.path.strip_prefix("nomad/jobs/").is_some_and(ours) {
