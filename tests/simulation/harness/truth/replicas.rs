@@ -142,7 +142,8 @@ impl Takeover {
     pub fn new(scenario: &Scenario) -> Takeover {
         let only = [Woe::LeaderDies, Woe::LeaderExits, Woe::LeaderPauses];
         let on = scenario.replicas && scenario.woes.iter().all(|woe| only.contains(woe));
-        Takeover { on, expected: None, wire: Duration::ZERO }
+        // A release and a question are on the wire.
+        Takeover { on, expected: None, wire: scenario.latency * 2 }
     }
 
     /// A request may be on the wire for so long.
@@ -169,7 +170,7 @@ impl Takeover {
         let since = Instant::now();
         let exits = what.contains("told to end") && replicas.iter().all(|replica| !replica.is_paused());
         let within = match exits {
-            true => AFTER_AN_EXIT,
+            true => AFTER_AN_EXIT + self.wire,
             false => AFTER_A_KILL + self.wire,
         };
         self.expected = Some(Expected { since, by: since + within, why: what.to_owned() });
