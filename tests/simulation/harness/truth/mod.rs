@@ -16,7 +16,7 @@ use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
 use githubrunner::sim::fault::Side;
 use githubrunner::sim::github::{Scope, Status};
-use githubrunner::sim::world::{Phase, Watch, World};
+use githubrunner::sim::world::{LiveRunner, Phase, Watch, World};
 use hyper::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::percent_decode_str;
@@ -242,11 +242,18 @@ impl Watch for Truth {
 
 /// What is left that should be gone or done, when all trouble is over.
 pub fn left_over(world: &World, place: &Place) -> Vec<String> {
-    // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job.
+    // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job. What hangs and
+    // whose repository is gone stays too: nobody can say that it is not busy.
+    let is_gone = |live: &LiveRunner| {
+        let repository = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
+        repository.is_none_or(|id| world.github.repository(id).is_none())
+    };
     let stays: BTreeSet<String> = world
         .live_runners()
         .into_iter()
-        .filter(|live| place.renamed && live.phase == Phase::Listening)
+        .filter(|live| {
+            place.renamed && live.phase == Phase::Listening || live.phase == Phase::Stuck && is_gone(live)
+        })
         .map(|live| live.nomad_job)
         .collect();
     let mut left = Vec::new();
