@@ -336,7 +336,13 @@ impl<'a> Apply<'a> {
         Ok(Outcome::Done)
     }
 
+    /// Purges the dead, after looking once more whether it is: purging ends what runs, and Nomad may have put another
+    /// allocation in the lost one's place since.
     async fn purge(&self, purge: &Purge) -> Result<Outcome> {
+        let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
+        if runner.is_some_and(|runner| runner.is_live()) {
+            return Err(Outcome::Held("it is not dead any more".to_owned()));
+        }
         if let Some(repository) = &purge.repository {
             self.remove_registration_if_any(repository, &purge.name).await?;
         }

@@ -64,6 +64,10 @@ pub(super) enum Retry {
     No,
 }
 
+/// The leader answers by default, and its answers are new. A server that answers all the same and has not heard of a
+/// leader for longer tells of how things were.
+const SILENT_AT_MOST: Duration = Duration::from_secs(5);
+
 impl Nomad {
     /// A client; it connects nowhere yet. `new_instance` is the random ID (see [`super::instance_id`]) that is
     /// written when there is none yet.
@@ -145,6 +149,11 @@ impl Nomad {
         let mut last_token = String::new();
         for _ in 0..MAX_PAGES {
             let response = self.call(page, Retry::Yes, right).await?;
+            let silent = response.header("x-nomad-lastcontact").and_then(|text| text.parse().ok());
+            let silent = Duration::from_millis(silent.unwrap_or(0));
+            if silent > SILENT_AT_MOST {
+                return Err(Error::Old { silent });
+            }
             entries.append(&mut response.json()?);
             match response.header("x-nomad-nexttoken") {
                 Some(token) if !token.is_empty() && token != last_token => {

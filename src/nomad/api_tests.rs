@@ -327,3 +327,23 @@ async fn an_event_stream_ends_with_its_connection() {
     assert_eq!(hint.jobs.into_iter().collect::<Vec<_>>(), ["ghr-1"]);
     assert_eq!(events.next().await.unwrap(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_without_a_leader_says_is_not_acted_on() {
+    for (silent, is_old) in [("0", false), ("5000", false), ("5001", true)] {
+        let (nomad, _) = nomad(move |seen| {
+            let body = match seen.path.split('?').next().unwrap() {
+                "/v1/var/githubrunner/ghr/instance" => json!({ "Items": { "id": "i" } }),
+                _ => json!([]),
+            };
+            answer(200, &[DATE, ("x-nomad-lastcontact", silent)], body.to_string())
+        });
+        match nomad.observe().await {
+            Err(Error::Old { silent }) => {
+                assert!(is_old);
+                assert_eq!(silent.as_millis(), 5001);
+            }
+            other => assert!(!is_old && other.is_ok(), "{silent}: {other:?}"),
+        }
+    }
+}

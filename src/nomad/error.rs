@@ -20,6 +20,15 @@ pub enum Error {
     /// The servers cannot answer now: no leader, no connection between them, too many requests.
     #[error("{0}; Nomad's servers are not ready (nomad server members)")]
     Unavailable(http::Error),
+    /// The answer tells of how things were.
+    #[error(
+        "the Nomad server that answers has not heard of its leader for {} s, so what it says is old (nomad server members)",
+        .silent.as_secs()
+    )]
+    Old {
+        /// For how long.
+        silent: std::time::Duration,
+    },
     /// The token may not do this, or there is none.
     #[error("{error}; {}", .right.advice(*.with_token, .namespace))]
     Denied {
