@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, is_servable};
-use githubrunner::sim::github::Status;
+use githubrunner::sim::github::{Job, Status};
 use githubrunner::sim::nomad::{self, TaskPhase};
 use githubrunner::sim::world::{LiveRunner, Phase, World};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// A repository's ID and the labels, lower-cased and sorted.
@@ -29,6 +29,8 @@ pub struct Fate {
     pub unavailable_at: Option<Timestamp>,
     /// Since when it is available and its group has more such runners than queued jobs.
     pub surplus_since: Option<Timestamp>,
+    /// When it was that for the first time since it has been available: two listings need not see the time between.
+    pub surplus_first: Option<Timestamp>,
     /// Since when its process is there and idle.
     pub idle_since: Option<Timestamp>,
     /// Its process was there and of no use: another one could be started before its death.
@@ -54,6 +56,7 @@ impl Fate {
             available: true,
             unavailable_at: None,
             surplus_since: None,
+            surplus_first: None,
             idle_since: None,
             of_no_use: false,
             supplies: true,
@@ -111,6 +114,11 @@ pub fn is_live(world: &World, place: &Place, job: &nomad::Job) -> bool {
     !seen && !job.stop && job.status != "dead"
 }
 
+/// Whether a job has been in the queue for longer than GitHub lets one.
+pub fn is_given_up(world: &World, job: &Job, now: Timestamp) -> bool {
+    world.github_time(now).duration_since(job.created_at) > SignedDuration::from_hours(24)
+}
+
 /// Brings all fates up to date.
 pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, mode: Mode, now: Timestamp) {
     let live: BTreeMap<String, LiveRunner> =
@@ -137,7 +145,10 @@ pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, 
         }
     }
     let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
-    for job in world.github.jobs().filter(|job| job.status == Status::Queued && is_servable(&job.labels)) {
+    let is_wanted = |job: &&Job| {
+        job.status == Status::Queued && is_servable(&job.labels) && !is_given_up(world, job, now)
+    };
+    for job in world.github.jobs().filter(is_wanted) {
         *demand.entry((job.repository, joined(job.labels.iter().cloned()))).or_default() += 1;
     }
     for fate in fates.values_mut() {
@@ -145,6 +156,7 @@ pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, 
         fate.spare = of(&supply).saturating_sub(of(&demand));
         let surplus = fate.available && fate.spare > 0;
         fate.surplus_since = surplus.then(|| fate.surplus_since.unwrap_or(now));
+        fate.surplus_first = fate.surplus_first.or(fate.surplus_since).filter(|_| fate.available);
     }
 }
 

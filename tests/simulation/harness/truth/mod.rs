@@ -72,6 +72,8 @@ pub struct Truth {
     /// Answers are as things are, and one daemon acts for all the time.
     steady: bool,
     looked_up: BTreeMap<String, Timestamp>,
+    /// When allocations were last listed.
+    listed_at: Option<Timestamp>,
     waits: prompt::Waits,
     looked_at: Timestamp,
 }
@@ -96,6 +98,7 @@ impl Truth {
             quiet: prompt::is_quiet(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),
+            listed_at: None,
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
             place,
@@ -157,6 +160,9 @@ impl Watch for Truth {
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if request.method() == Method::GET {
+            if request.uri().path() == "/v1/allocations" {
+                self.listed_at = Some(now);
+            }
             if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
                 let query = request.uri().query().unwrap_or_default();
                 let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));

@@ -12,7 +12,7 @@ use githubrunner::sim::world::{Phase, World};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Truth;
-use super::fates::{Group, allocations, has_variable, is_live, joined};
+use super::fates::{Group, allocations, has_variable, is_given_up, is_live, joined};
 
 /// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
 const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
@@ -126,7 +126,10 @@ impl Truth {
             }
         }
         let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
-        for job in world.github.jobs().filter(|job| self.wants_runner(&waits, world, job, now)) {
+        // New jobs come all the time; who has seen two passes must have a runner.
+        let known = world.github_time(now) - soon;
+        let old = world.github.jobs().filter(|job| job.queued_at < known);
+        for job in old.filter(|job| self.wants_runner(&waits, world, job, now)) {
             *demand.entry((job.repository, joined(job.labels.iter().cloned()))).or_default() += 1;
         }
         waits.groups.retain(|group, _| demand.contains_key(group));
@@ -162,7 +165,7 @@ impl Truth {
 
     /// Whether a job should have a runner started for it, as far as attempts go.
     fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
-        if job.status != Status::Queued || !is_servable(&job.labels) || self.is_given_up(world, job, now) {
+        if job.status != Status::Queued || !is_servable(&job.labels) || is_given_up(world, job, now) {
             return false;
         }
         let last = self.fates.iter().filter(|(_, fate)| fate.cause == job.id).max_by_key(|(_, f)| f.attempt);
@@ -171,12 +174,6 @@ impl Truth {
         // Who has died since it was last looked has died just now.
         let died = waits.dead.get(name).copied().unwrap_or(now);
         is_live(world, &self.place, job) || now.duration_since(died) >= wait_after(fate.attempt)
-    }
-
-    /// Whether a job has been in the queue for longer than GitHub lets one.
-    pub(super) fn is_given_up(&self, world: &World, job: &Job, now: Timestamp) -> bool {
-        let day = SignedDuration::from_hours(24);
-        world.github_time(now).duration_since(job.created_at) > day
     }
 
     /// Groups with runners that nobody needs, of which none goes.
@@ -232,7 +229,7 @@ impl Truth {
         let may = self.quiet && self.mode != Mode::Persistent;
         let Some(fate) = self.fates.get(name).filter(|_| may) else { return };
         let Some(idle) = fate.idle_since.map(|since| now.duration_since(since)) else { return };
-        let surplus = fate.surplus_since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+        let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
         if !fate.available || surplus * 10 >= signed(self.settings.loop_interval) * 9 {
             return;
         }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::super::daemon::META;
 use super::Truth;
-use super::fates::{Fate, Group, allocations, group_of, is_live, joined, meta_of};
+use super::fates::{Fate, Group, allocations, group_of, is_given_up, is_live, joined, meta_of};
 
 impl Truth {
     /// A runner is about to be registered.
@@ -56,7 +56,7 @@ impl Truth {
         if self.is_left_out(job.repository, now) {
             wrong("whose repository the configuration does not name");
         }
-        if self.is_given_up(world, job, now) {
+        if is_given_up(world, job, now) {
             wrong("which GitHub has given up");
         }
         if self.archived.get(&job.repository).is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
@@ -109,7 +109,8 @@ impl Truth {
             Queue::Never => false,
         };
         let group = |job: &Job| (job.repository, joined(job.labels.iter().cloned()));
-        world.github.jobs().filter(lately).map(group)
+        let jobs = world.github.jobs().filter(move |job| !is_given_up(world, job, now));
+        jobs.filter(lately).map(group)
     }
 
     /// A runner's secret is about to be written.
@@ -156,6 +157,11 @@ impl Truth {
         }
         let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
         let Some(ended) = ended.filter_map(|task| task.finished_at).max() else { return };
+        // Who died while the pass was looking at GitHub was alive when it looked at Nomad.
+        let looked = world.nomad_time(self.listed_at.unwrap_or(now)).as_nanosecond();
+        if !self.steady && i128::from(ended) + 2_000_000_000 > looked {
+            return;
+        }
         let at_nomad = world.nomad_time(now).as_nanosecond();
         let waited = Duration::from_nanos(u64::try_from(at_nomad - i128::from(ended)).unwrap_or(0));
         let wait = Duration::from_secs(30)

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::daemon::META;
 use super::Truth;
-use super::fates::{Fate, Group, allocations, has_job, has_variable, is_live, joined};
+use super::fates::{Fate, Group, allocations, has_job, has_variable, is_given_up, is_live, joined};
 use super::prompt::signed;
 
 impl Truth {
@@ -22,7 +22,10 @@ impl Truth {
             let job = world.nomad.job(&self.place.namespace, name);
             let of_nomadtools =
                 |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
-            if purge && job.is_none_or(|job| of_nomadtools(job) && !is_live(world, &self.place, job)) {
+            // An old listing may show it dead still.
+            let over =
+                |job: &nomad::Job| !is_live(world, &self.place, job) || self.has(Woe::Exchange(Trouble::Lag));
+            if purge && job.is_none_or(|job| of_nomadtools(job) && over(job)) {
                 return;
             }
             return self.wrong(now, format!("a job that is not ours is stopped or purged: {name}"));
@@ -91,7 +94,7 @@ impl Truth {
         let long = |since: Option<Timestamp>| since.is_some_and(|since| now.duration_since(since) > soon);
         let others = || self.fates.iter().filter(|(other, fate)| *other != name && fate.available);
         let Some(idle_since) = fate.idle_since else {
-            let surplus = fate.surplus_since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+            let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
             let twice = surplus * 10 >= signed(self.settings.loop_interval) * 9;
             if !twice && !self.is_waited_for(world, &fate.group, now) {
                 self.wrong(
@@ -158,7 +161,7 @@ impl Truth {
             job.status == Status::Queued
                 && self.caps.iter().any(Option::is_some)
                 && is_servable(&job.labels)
-                && !self.is_given_up(world, job, now)
+                && !is_given_up(world, job, now)
                 && at_github.duration_since(job.created_at) >= patience
                 && !self.fates.values().any(|fate| fate.cause == job.id && fate.supplies)
         })
@@ -189,7 +192,7 @@ impl Truth {
         // A runner that was never placed yields to others, needed or not.
         let yields = settings.make_room.is_some() && fate.idle_since.is_none();
         let passed = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
-        let surplus = fate.surplus_since.map(passed);
+        let surplus = fate.surplus_since.and(fate.surplus_first).map(passed);
         // Who takes one job after the other may have had one between the two listings.
         let yields = yields || self.mode == Mode::Persistent;
         if !yields && surplus.is_none_or(|surplus| surplus * 10 < settings.loop_interval * 9) {
