@@ -129,6 +129,17 @@ const LATEST: u64 = 15_000;
 /// How many daemons there are at most.
 pub const REPLICAS: usize = 2;
 
+/// What Nomad's servers make of `disconnect` in a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// What it says.
+    AsAsked,
+    /// They are too old to know it.
+    Ignored,
+    /// They believe that `lost_after` is a minute: a day is too long for a run.
+    ForAMinute,
+}
+
 /// All that goes wrong with exchanges in a run.
 pub struct Faults {
     episodes: Vec<Episode>,
@@ -139,7 +150,7 @@ pub struct Faults {
     note: Option<String>,
     grips: [Grip; REPLICAS],
     no_stream: bool,
-    old_servers: bool,
+    disconnect: Disconnect,
     latency: Duration,
 }
 
@@ -161,7 +172,7 @@ impl Faults {
             note: None,
             grips: Default::default(),
             no_stream: false,
-            old_servers: false,
+            disconnect: Disconnect::AsAsked,
             latency: Duration::ZERO,
         }
     }
@@ -181,9 +192,9 @@ impl Faults {
         self.grips[number % REPLICAS].clone()
     }
 
-    /// Nomad's servers are too old to know `disconnect` in a job: they ignore it.
-    pub fn old_servers(&mut self, yes: bool) {
-        self.old_servers = yes;
+    /// What the servers make of `disconnect` in a job.
+    pub fn disconnect(&mut self, disconnect: Disconnect) {
+        self.disconnect = disconnect;
     }
 
     /// Each request is on its way for up to half of this, and so is each answer.
@@ -289,8 +300,12 @@ impl Fault for Faults {
         if self.is_on(side, now, Trouble::Pages) {
             lies::shorten_pages(request, 2);
         }
-        if self.old_servers && side == Side::Nomad {
-            lies::forget_disconnect(request);
+        if side == Side::Nomad {
+            match self.disconnect {
+                Disconnect::AsAsked => {}
+                Disconnect::Ignored => lies::change_disconnect(request, None),
+                Disconnect::ForAMinute => lies::change_disconnect(request, Some(Duration::from_secs(60))),
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Answers that are not so: old, shifted, miscounted, damaged.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_NONE_MATCH, LINK};
@@ -106,15 +107,19 @@ pub(super) fn shorten_pages(request: &mut Request<Bytes>, size: usize) {
     }
 }
 
-/// Takes `disconnect` out of a job that is registered.
-pub(super) fn forget_disconnect(request: &mut Request<Bytes>) {
+/// Takes `disconnect` out of a job that is registered, or changes its `lost_after`.
+pub(super) fn change_disconnect(request: &mut Request<Bytes>, lost_after: Option<Duration>) {
     if request.method() != Method::PUT || request.uri().path() != "/v1/jobs" {
         return;
     }
     let Ok(mut body) = serde_json::from_slice::<Value>(request.body()) else { return };
     for group in body["Job"]["TaskGroups"].as_array_mut().into_iter().flatten() {
-        if let Some(group) = group.as_object_mut() {
-            group.remove("Disconnect");
+        match (group.as_object_mut(), lost_after) {
+            (Some(group), None) => drop(group.remove("Disconnect")),
+            (Some(group), Some(after)) if group.contains_key("Disconnect") => {
+                group["Disconnect"]["LostAfter"] = Value::from(after.as_nanos() as u64);
+            }
+            _ => {}
         }
     }
     *request.body_mut() = Bytes::from(body.to_string());

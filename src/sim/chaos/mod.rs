@@ -14,7 +14,7 @@ pub mod scenario;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use exchange::{Episode, Faults, REPLICAS, Trouble};
+pub use exchange::{Disconnect, Episode, Faults, REPLICAS, Trouble};
 pub use grip::{Cut, Grip, Told};
 
 /// How many more things may happen in a run.

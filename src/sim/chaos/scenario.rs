@@ -60,6 +60,8 @@ pub enum Woe {
     RunLag,
     /// The servers are too old for `disconnect`, and nodes are not heard of: what runs there is lost and replaced.
     OldServers,
+    /// Nodes are not heard of for longer than `lost_after`, which is a minute here: what runs there is given up.
+    LostAfter,
     /// Some runners hang and never connect.
     Hangs,
     /// The daemon dies, at any await or at a request that changes something.
@@ -106,6 +108,7 @@ impl Woe {
                 Woe::Token,
                 Woe::RunLag,
                 Woe::OldServers,
+                Woe::LostAfter,
                 Woe::Hangs,
                 Woe::Deaths,
                 Woe::Hangups,
@@ -461,7 +464,7 @@ impl Scenario {
                 self.mishap(at, Mishap::NodeCrash { pick });
                 self.mishap(later(rng), Mishap::NodesBack);
             }
-            Woe::NodesCut | Woe::OldServers => {
+            Woe::NodesCut | Woe::OldServers | Woe::LostAfter => {
                 self.mishap(at, Mishap::NodeCut { pick });
                 self.mishap(later(rng), Mishap::NodesBack);
             }

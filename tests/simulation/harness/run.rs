@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Happening, Mode, ReplicaMishap, Scenario, Woe};
-use githubrunner::sim::chaos::{Budget, Faults, Grip, REPLICAS, Told};
+use githubrunner::sim::chaos::{Budget, Disconnect, Faults, Grip, REPLICAS, Told};
 use githubrunner::sim::clock::Clock;
 use githubrunner::sim::fault::Side;
 use githubrunner::sim::github::{GitHub, Job, JobSpec, Registration};
@@ -261,7 +261,11 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
     faults.refuse_stream(!scenario.settings.hints);
     faults.latency(scenario.latency);
-    faults.old_servers(scenario.has(Woe::OldServers));
+    faults.disconnect(match (scenario.has(Woe::OldServers), scenario.has(Woe::LostAfter)) {
+        (true, _) => Disconnect::Ignored,
+        (false, true) => Disconnect::ForAMinute,
+        (false, false) => Disconnect::AsAsked,
+    });
     let grips = faults.grips();
     world.fault = Box::new(faults);
     world.record_exchanges(how.record);
