@@ -91,8 +91,8 @@ pub struct Daemon {
     memory: Memory,
     github_side: GitHubSide,
     status: Status,
-    /// Holds and errors that were said already.
-    said: BTreeSet<String>,
+    /// The holds and errors of the last pass of each scope: they were said already.
+    said: BTreeMap<Scope, BTreeSet<String>>,
 }
 
 /// What a pass saw and did.
@@ -134,7 +134,7 @@ impl Pass {
 }
 
 /// Whether a pass asks GitHub too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     Everything,
     NomadOnly,
@@ -158,7 +158,7 @@ impl Daemon {
             epoch: Instant::now(),
             memory: Memory::default(),
             github_side: GitHubSide::default(),
-            said: BTreeSet::new(),
+            said: BTreeMap::new(),
         }
     }
 
@@ -204,7 +204,7 @@ impl Daemon {
             ("runner backoff", self.memory.runner_backoff.len()),
             ("orphans", self.memory.orphans.len()),
             ("repositories", self.github_side.len()),
-            ("said", self.said.len()),
+            ("said", self.said.values().map(BTreeSet::len).sum()),
         ]);
         sizes
     }
@@ -383,10 +383,11 @@ impl Daemon {
             }
         }
         let mut said = BTreeSet::new();
+        let is_news = |key: &String| !self.said.values().any(|said| said.contains(key));
         for error in &pass.errors {
             // The time that is left, say, is no news.
             let key = error.replace(|c: char| c.is_ascii_digit(), "");
-            if !self.said.contains(&key) {
+            if is_news(&key) {
                 tracing::error!("{error}");
             }
             said.insert(key);
@@ -397,16 +398,13 @@ impl Daemon {
                 continue;
             }
             let key = topic(hold);
-            if !self.said.contains(&key) {
+            if is_news(&key) {
                 tracing::info!("{hold}");
             }
             said.insert(key);
         }
-        // A pass without GitHub does not see all that is held.
-        match scope {
-            Scope::Everything => self.said = said,
-            Scope::NomadOnly => self.said.extend(said),
-        }
+        // Each scope sees what the other one does not.
+        self.said.insert(scope, said);
         tracing::debug!(actions = pass.reports.len(), holds = pass.plan.holds.len(), ?scope, "pass");
     }
 }

@@ -264,7 +264,7 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         .collect();
     let mut left = Vec::new();
     for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
-        // It may take the room of others.
+        // What stays may take the room of others.
         if is_servable(&job.labels) && stays.is_empty() {
             left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
         }
@@ -275,7 +275,9 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     let instance = instance.and_then(|variable| variable.items.get("id"));
     // A start that takes effect only after that is another's, too.
     let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));
-    let jobs = world.our_jobs(place).into_iter().filter(|name| !stays.contains(name) && is_own(name));
+    let waits = |name: &str| !stays.is_empty() && fates::allocations(world, place, name).next().is_none();
+    let jobs = world.our_jobs(place).into_iter();
+    let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
     let Some(instance) = instance else { return left };
     let ours = |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name);
@@ -287,7 +289,10 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     // A repository that takes no jobs is not looked at; GitHub removes what never connects within a day.
     let takes_none = |scope: &Scope| match scope {
         Scope::Repository(id) => world.github.repository(*id).is_none_or(|r| r.archived || r.disabled),
-        Scope::Organization(_) => false,
+        Scope::Organization(id) => {
+            let mut repositories = place.repositories.iter().filter_map(|id| world.github.repository(*id));
+            !repositories.any(|r| r.owner == *id && !r.archived && !r.disabled)
+        }
     };
     let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
     for runner in registrations.filter(|runner| ours(&runner.name)) {
