@@ -145,8 +145,9 @@ impl Truth {
         let last = self.fates.iter().filter(|(_, fate)| fate.cause == cause).max_by_key(|(_, f)| f.attempt);
         let Some((last, fate)) = last else { return };
         // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
-        // listings lag.
-        let gone = [Woe::Purges, Woe::RestartsEmpty, Woe::RunLag, Woe::Exchange(Trouble::Lag)];
+        // listings lag, or where the repository was out of sight.
+        let gone =
+            [Woe::Purges, Woe::RestartsEmpty, Woe::RunLag, Woe::Repositories, Woe::Exchange(Trouble::Lag)];
         let counts = !gone.into_iter().any(|woe| self.has(woe));
         if counts && attempt <= fate.attempt {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
