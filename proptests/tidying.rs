@@ -42,14 +42,17 @@ fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else() {
                     let may = view.is_some_and(|view| {
                         facts.takes_jobs(view) && !matches!(view.listing, Listing::Gone { .. })
                     }) && !facts.waits_after_failure(&runner.name);
-                    let id = view.map(|view| view.repository.id);
-                    let surplus = id.and_then(|id| {
-                        // An incomplete listing may have a job for it.
-                        let seen = facts.fresh(runner).is_some();
-                        let known = if seen { &plan.surplus } else { &case.observation.memory.surplus };
-                        known.get(&id)
-                    });
-                    let needed = surplus.is_none_or(|names| !names.contains(&runner.name));
+                    // An incomplete listing may have a job for it.
+                    let needed = match view.map(|view| &view.listing) {
+                        Some(Listing::Fresh { complete: true, .. }) => {
+                            plan.surplus.values().all(|names| !names.contains(&runner.name))
+                        }
+                        Some(Listing::Stale { complete: true, .. }) => {
+                            let group = facts.group(runner).unwrap();
+                            facts.supply(&group).len() <= facts.demand_of(&group)
+                        }
+                        _ => true,
+                    };
                     prop_assert!(!(waits && may && needed) || leaves, "{} waits in vain", runner.name);
                 }
             }

@@ -42,7 +42,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     stop::gone(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     stop::make_room(&survey, &surplus, &held, &mut draft);
-    tidy::mints(&survey, &surplus, &mut draft);
+    tidy::mints(&survey, &stop::spare(&survey), &mut draft);
     tidy::look_ups(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
     tidy::purges(&survey, &mut draft);

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Draft,
     start::Held,
-    survey::{ABSENT_AT_LEAST, Survey},
+    survey::{ABSENT_AT_LEAST, Group, Survey},
 };
 use crate::model::{
     Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, Repository,
@@ -33,10 +33,7 @@ pub(super) fn surplus(survey: &Survey, draft: &mut Draft) -> BTreeMap<Repository
     for (key, group) in &survey.groups {
         let Some(names) = surplus.get_mut(&key.repository) else { continue };
         let (demand, supply) = (group.demand.len(), group.supply.len());
-        let mut candidates: Vec<&Runner> =
-            group.supply.iter().copied().filter(|runner| runner.ownership == Ownership::Ours).collect();
-        candidates.sort_by_key(|runner| order_of_leaving(survey, runner));
-        for runner in candidates.into_iter().take(supply.saturating_sub(demand)) {
+        for runner in spare_of(survey, group) {
             names.insert(runner.name.clone());
             let reason = StopReason::Surplus { demand, supply };
             if !was_surplus(survey, key.repository, runner) {
@@ -53,6 +50,27 @@ pub(super) fn surplus(survey: &Survey, draft: &mut Draft) -> BTreeMap<Repository
         }
     }
     surplus
+}
+
+/// The runners that no job needs now, as far as a complete listing knows, be it an earlier pass's: what is still on its
+/// way to them waits. An incomplete listing tells of new jobs, and nothing of what is missing.
+pub(super) fn spare<'a>(survey: &'a Survey<'a>) -> BTreeSet<&'a str> {
+    let groups = survey.groups.iter().filter(|(key, _)| {
+        let listing = survey.repositories.get(&key.repository).map(|view| &view.listing);
+        let complete = |listing: &&Listing| {
+            matches!(listing, Listing::Fresh { complete: true, .. } | Listing::Stale { complete: true, .. })
+        };
+        listing.filter(complete).is_some()
+    });
+    groups.flat_map(|(_, group)| spare_of(survey, group)).map(|runner| runner.name.as_str()).collect()
+}
+
+/// The runners that a group has more than jobs, who leaves first before others.
+fn spare_of<'a>(survey: &Survey, group: &Group<'a>) -> impl Iterator<Item = &'a Runner> + use<'a> {
+    let mut candidates: Vec<&'a Runner> =
+        group.supply.iter().copied().filter(|runner| runner.ownership == Ownership::Ours).collect();
+    candidates.sort_by_key(|runner| order_of_leaving(survey, runner));
+    candidates.into_iter().take(group.supply.len().saturating_sub(group.demand.len()))
 }
 
 /// Runners that never started go first, those whose own job is not queued before others, then the

@@ -1,14 +1,11 @@
 //! Secrets for the waiting, look-ups of the idle, and what the dead leave behind.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Draft, survey::Survey};
 use crate::model::{
-    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason,
-    RepositoryId, Runner, RunnerState,
+    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason, Runner,
+    RunnerState,
 };
 
 /// So long a runner may take to come online before anyone asks.
@@ -18,7 +15,7 @@ const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
 
 /// A secret for each runner that is placed and has none, unless no job needs it: then it is about to go.
-pub(super) fn mints(survey: &Survey, surplus: &BTreeMap<RepositoryId, BTreeSet<String>>, draft: &mut Draft) {
+pub(super) fn mints(survey: &Survey, spare: &BTreeSet<&str>, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let waits = runner.state == RunnerState::Waiting
             && runner.ownership == Ownership::Ours
@@ -27,7 +24,7 @@ pub(super) fn mints(survey: &Survey, surplus: &BTreeMap<RepositoryId, BTreeSet<S
         if !waits || draft.stopping.contains(&runner.name) {
             continue;
         }
-        if is_surplus(survey, surplus, runner) {
+        if spare.contains(runner.name.as_str()) {
             draft.hold_runner(&runner.name, HoldReason::SurplusOnce);
             continue;
         }
@@ -53,15 +50,6 @@ pub(super) fn mints(survey: &Survey, surplus: &BTreeMap<RepositoryId, BTreeSet<S
             (None, None) => {}
         }
     }
-}
-
-/// Whether this pass's listing, or without one the last complete one, has no job for it. An incomplete one tells
-/// of new jobs, and nothing of what is missing: then it may be needed.
-fn is_surplus(survey: &Survey, surplus: &BTreeMap<RepositoryId, BTreeSet<String>>, runner: &Runner) -> bool {
-    let seen = survey.listed(runner, false).is_some();
-    let known = if seen { surplus } else { &survey.memory.surplus };
-    let names = survey.repository_id(runner).and_then(|id| known.get(&id));
-    names.is_some_and(|names| names.contains(&runner.name))
 }
 
 /// A look-up for each runner that sits idle although its group has demand, and for each that was absent.

@@ -252,7 +252,7 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     // whose repository is gone stays too: nobody can say that it is not busy.
     let is_gone = |live: &LiveRunner| {
         let repository = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
-        repository.is_none_or(|id| world.github.repository(id).is_none())
+        repository.is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
     };
     let stays: BTreeSet<String> = world
         .live_runners()

@@ -184,6 +184,10 @@ impl Truth {
                 || unsure.contains(woe)
                 || woe.is_of_replicas()
         });
+        // For a repository that the configuration does not name there is no demand.
+        let at = self.place.repositories.iter().position(|id| *id == fate.group.0);
+        let is_out = |(out, from, _): &(usize, Timestamp, Timestamp)| Some(*out) == at && *from <= now;
+        let unsure = unsure || self.left_out.iter().any(is_out);
         // Who works under another name looks idle to the daemon.
         if unsure || !fate.available || self.mode == Mode::Renamed {
             return;
