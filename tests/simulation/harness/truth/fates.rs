@@ -21,6 +21,8 @@ pub struct Fate {
     pub attempt: u64,
     /// Its group.
     pub group: Group,
+    /// The instance it belongs to.
+    pub instance: Value,
     /// When it was registered in Nomad.
     pub registered_at: Timestamp,
     /// Whether it can take a job now or soon.
@@ -52,6 +54,7 @@ impl Fate {
             cause: meta["job_id"].as_u64().unwrap_or_default(),
             attempt: meta["attempt"].as_u64().unwrap_or_default(),
             group: group_of(meta),
+            instance: meta["instance"].clone(),
             registered_at: now,
             available: true,
             unavailable_at: None,

@@ -36,8 +36,13 @@ impl Truth {
                 self.overtakes(world, name, job, now);
             }
         }
+        let is_own = |fate: &Fate| fate.instance == meta["instance"];
+        if !self.fates.values().all(is_own) && !self.has(Woe::RestartsEmpty) {
+            self.wrong(now, format!("{name} is of another instance, and nobody has forgotten the first one"));
+        }
         for (other, fate) in self.fates.iter().filter(|(other, fate)| fate.cause == cause && *other != name) {
-            if fate.available && self.is_so_for_long(fate.unavailable_at, now) {
+            // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
+            if is_own(fate) && fate.available && self.is_so_for_long(fate.unavailable_at, now) {
                 self.wrong(now, format!("{name} is started for job {cause}, which has {other} already"));
             }
         }
@@ -152,6 +157,11 @@ impl Truth {
         if counts && attempt <= fate.attempt {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
         }
+        // A death on a node that is not heard of is known later: until then the runner is not dead, and of no use.
+        let unheard = [Woe::NodesCrash, Woe::NodesCut, Woe::LostAfter, Woe::OldServers];
+        if unheard.into_iter().any(|woe| self.has(woe)) {
+            return;
+        }
         // What an old listing says of the last one may be a death before its last.
         if world.nomad.job(&self.place.namespace, last).is_none() || self.has(Woe::Exchange(Trouble::Lag)) {
             return;
@@ -186,6 +196,7 @@ impl Truth {
             .filter(|job| job.namespace == self.place.namespace && self.fates.contains_key(&job.id))
             .filter(|job| is_live(world, &self.place, job))
             .map(|job| meta_of(job.meta.get(META).map(String::as_str)))
+            .filter(|other| other["instance"] == meta["instance"])
             .collect();
         let counts = [
             live.len(),
