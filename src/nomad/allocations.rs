@@ -57,9 +57,11 @@ pub fn classify(
         });
     }
     let needs_variable = runner.registration().needs_variable();
+    // Nomad itself replaces what was lost, and what nomadtools has started: its jobs keep Nomad's defaults.
+    let may_come_back = runner.lost || ownership == Ownership::Nomadtools;
     match (live, newest) {
         (Some(allocation), _) => runner.state = allocation.state(job.stop, needs_variable && !has_variable),
-        (None, Some(newest)) if !is_queued(job, newest) => {
+        (None, Some(newest)) if !is_queued(job, newest, may_come_back) => {
             runner.state = RunnerState::Dead;
             runner.finish = Some(newest.finish());
             runner.ended_at = allocations.iter().map(|allocation| allocation.ended_at()).max();
@@ -73,10 +75,12 @@ pub fn classify(
     runner
 }
 
-/// Whether a job with only terminal allocations will get another one: queued, or waiting to be rescheduled.
-fn is_queued(job: &JobStub, newest: &AllocationStub) -> bool {
+/// Whether a job with only terminal allocations will get another one: queued, or waiting to be rescheduled. A job that
+/// is not dead has an evaluation that is not done, which may be about to place one.
+fn is_queued(job: &JobStub, newest: &AllocationStub, may_come_back: bool) -> bool {
     let queued = job.job_summary.summary.values().any(|group| group.queued > 0);
-    !job.stop && job.status != "dead" && (queued || !newest.followup_evaluation.is_empty())
+    let waits = queued || !newest.followup_evaluation.is_empty();
+    !job.stop && job.status != "dead" && (waits || may_come_back)
 }
 
 /// How a job without any allocation ended: it was stopped before it got one, or they are collected.

@@ -225,6 +225,24 @@ fn a_node_that_went_down_is_told_by_either_sign() {
 }
 
 #[test]
+fn what_nomad_may_replace_is_dead_only_with_its_job() {
+    let running = json!({ "t": task("running", Some(1), None, &[]) });
+    let lost = json!([allocation(1, "stop", LOST, "lost", running)]);
+    assert_eq!(runner(&job(false, "pending"), &lost).state, RunnerState::Pending);
+    assert_eq!(runner(&job(false, "dead"), &lost).state, RunnerState::Dead);
+    assert_eq!(runner(&job(true, "pending"), &lost).state, RunnerState::Dead);
+    // Nothing comes after the failure of one of ours.
+    let failed = json!([allocation(
+        1,
+        "run",
+        "",
+        "failed",
+        json!({ "t": task("dead", Some(1), Some(9), &[exit(1)]) })
+    )]);
+    assert_eq!(runner(&job(false, "pending"), &failed).state, RunnerState::Dead);
+}
+
+#[test]
 fn a_replacement_of_a_lost_allocation_is_marked_lost_and_never_unstarted() {
     let lost = allocation(1, "stop", LOST, "lost", json!({ "t": task("running", Some(1), None, &[]) }));
     let waiting = allocation(2, "run", "", "pending", json!({ "t": task("pending", None, None, &[]) }));
