@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::daemon::{self, GITHUB_TOKEN, GROUP, META, Maker, NAMESPACE, PREFIX, Sizes};
 use super::replica::{End, Replica};
-use super::secrets::Log;
+use super::secrets::{Log, be_quiet};
 use super::truth::replicas::{Leases, Takeover};
 use super::truth::{Findings, Truth, left_over};
 
@@ -85,6 +85,7 @@ pub struct Outcome {
 
 /// Runs a scenario.
 pub fn run(scenario: &Scenario, how: How) -> Outcome {
+    be_quiet();
     let log = Log::default();
     let body = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();

@@ -160,7 +160,10 @@ impl Watch for Truth {
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if request.method() == Method::GET {
-            if request.uri().path() == "/v1/allocations" {
+            // A pass looks at all of them; an action that looks once more, at one runner's.
+            let of_all =
+                request.uri().query().is_some_and(|query| query.contains(&format!("%5E{PREFIX}-%22")));
+            if request.uri().path() == "/v1/allocations" && of_all {
                 self.listed_at = Some(now);
             }
             if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
