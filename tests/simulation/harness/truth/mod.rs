@@ -294,7 +294,7 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         Scope::Repository(id) => world.github.repository(*id).is_none_or(|r| r.archived || r.disabled),
         Scope::Organization(id) => {
             let mut repositories = place.repositories.iter().filter_map(|id| world.github.repository(*id));
-            !repositories.any(|r| r.owner == *id && !r.archived && !r.disabled)
+            !repositories.any(|r| r.owner == *id && !r.archived && !r.disabled && !r.deleted)
         }
     };
     let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
