@@ -512,7 +512,7 @@ impl fmt::Display for Subject {
 impl HoldReason {
     /// Whether almost every runner is held so for a moment: worth a word in a plan, not a line in the log.
     pub fn is_routine(&self) -> bool {
-        matches!(self, HoldReason::SurplusOnce | HoldReason::VariableFirst)
+        matches!(self, HoldReason::SurplusOnce | HoldReason::VariableFirst | HoldReason::CauseUnknown)
     }
 }
 

@@ -127,14 +127,15 @@ fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
         return None;
     }
     let Some(view) = survey.view_of(runner) else { return Some(HoldReason::CauseUnknown) };
-    let complete = match view.listing {
-        Listing::Fresh { complete, .. } | Listing::Stale { complete, .. } => complete,
-        Listing::Unseen { .. } => return Some(HoldReason::CauseUnknown),
+    // An old listing may be older than the job.
+    let absence_tells = match view.listing {
+        Listing::Fresh { complete, .. } => complete,
+        Listing::Stale { .. } | Listing::Unseen { .. } => false,
         Listing::Gone { .. } => return None,
     };
     match survey.statuses.get(&cause) {
         Some(JobStatus::Queued) => Some(HoldReason::CountsAttempts),
-        None if !complete => Some(HoldReason::CauseUnknown),
+        None if !absence_tells => Some(HoldReason::CauseUnknown),
         _ => None,
     }
 }
