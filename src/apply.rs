@@ -9,7 +9,7 @@ use std::fmt;
 use futures_util::{StreamExt, stream};
 
 use crate::{
-    config::{self, Config},
+    config::Config,
     daemon::Leadership,
     github::{self, Deleted, GitHub, Scope},
     labels::LabelRules,
@@ -134,7 +134,7 @@ impl<'a> Apply<'a> {
             renderer,
             labels: &config.labels,
             registration: config.registration(),
-            organization: config.github.scope == config::Scope::Organization,
+            organization: config.organization(),
             runner_group: config.github.runner_group.as_deref(),
             instance,
             parallel: config.parallel,
@@ -306,7 +306,7 @@ impl<'a> Apply<'a> {
             },
             Consent::Unregistered => {
                 match self.github.find_runner(&scope, &stop.name).await.map_err(github_outcome)? {
-                    Some(found) if found.online || found.busy => return Ok(Outcome::Present),
+                    Some(found) if found.is_connected() => return Ok(Outcome::Present),
                     // It never connected, or lost the connection: GitHub decides whether it may go.
                     Some(found) => {
                         self.delete_registration(&scope, found.id).await?;
@@ -322,7 +322,7 @@ impl<'a> Apply<'a> {
     async fn look_up(&self, look_up: &LookUp) -> Result<Outcome> {
         let scope = self.scope(&look_up.repository);
         match self.github.find_runner(&scope, &look_up.name).await.map_err(github_outcome)? {
-            Some(found) if found.online || found.busy => Ok(Outcome::Present),
+            Some(found) if found.is_connected() => Ok(Outcome::Present),
             // No job reaches a runner that hangs before it connects, or whose node does not get to GitHub.
             Some(_) | None => Ok(Outcome::Absent),
         }
@@ -364,7 +364,7 @@ impl<'a> Apply<'a> {
             {
                 let scope = self.scope(repository);
                 match self.github.find_runner(&scope, name).await.map_err(github_outcome)? {
-                    Some(found) if found.online || found.busy => Ok(Outcome::Present),
+                    Some(found) if found.is_connected() => Ok(Outcome::Present),
                     Some(found) => self.delete_registration(&scope, found.id).await.map(|_| Outcome::Done),
                     None => Ok(Outcome::AlreadyDone),
                 }
@@ -395,7 +395,7 @@ impl<'a> Apply<'a> {
 
     /// Where a repository's runners register.
     fn scope(&self, repository: &Repository) -> Scope {
-        if self.organization { Scope::Organization(repository.owner.clone()) } else { repository.into() }
+        Scope::of(repository, self.organization)
     }
 
     /// The ID of the group that runners join. A repository has only the first one (contract github.md §2).

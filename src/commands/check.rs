@@ -6,7 +6,7 @@ use super::{Setup, render};
 use crate::{
     config::Config,
     github::{Error as GitHubError, Scope},
-    model::{Repository, RunnerMeta},
+    model::RunnerMeta,
     nomad::{PreparedJob, job_from_json, prepare},
 };
 
@@ -146,7 +146,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     }
     let seen = format!("GitHub answers and shows {} repositories", found.repositories.len());
     report.line(Verdict::Ok, &seen, "")?;
-    let organization = setup.config.github.scope == crate::config::Scope::Organization;
+    let organization = setup.config.organization();
     let mut scopes: Vec<Scope> = Vec::new();
     for repository in &found.repositories {
         let name = repository.full_name();
@@ -154,7 +154,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
             report.line(Verdict::Warning, &name, "archived or disabled: it gets no runners")?;
             continue;
         }
-        let scope = scope(repository, organization);
+        let scope = Scope::of(repository, organization);
         if !scopes.contains(&scope) {
             scopes.push(scope);
         }
@@ -190,10 +190,6 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
     }
     Ok(())
-}
-
-fn scope(repository: &Repository, organization: bool) -> Scope {
-    if organization { Scope::Organization(repository.owner.clone()) } else { repository.into() }
 }
 
 fn refused(error: &GitHubError, organization: bool) -> String {

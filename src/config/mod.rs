@@ -184,6 +184,11 @@ impl Config {
         self.registration
     }
 
+    /// Whether runners register at their repository's organization (`github.scope`), not at the repository.
+    pub fn organization(&self) -> bool {
+        self.github.scope == Scope::Organization
+    }
+
     /// What is allowed but not as it should be, each with what to change.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.clone()

@@ -84,18 +84,20 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
             memory.orphans.remove(&remove.orphan);
         }
         // Nobody gave consent; asking at once again changes nothing.
-        (Action::Stop(_), Outcome::Absent) => {
-            let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, NOT_LISTED, now);
-            memory.runner_backoff.insert(name.to_owned(), backoff);
-        }
+        (Action::Stop(_), Outcome::Absent) => back_off(memory, name, NOT_LISTED, now),
         (_, Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
-            let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, error, now);
-            memory.runner_backoff.insert(name.to_owned(), backoff);
+            back_off(memory, name, error, now);
         }
         _ => {
             memory.runner_backoff.remove(name);
         }
     }
+}
+
+/// Actions on this runner wait.
+fn back_off(memory: &mut Memory, name: &str, error: &str, now: Moment) {
+    let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, error, now);
+    memory.runner_backoff.insert(name.to_owned(), backoff);
 }
 
 fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment) -> Backoff {

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     apply::{Apply, Report},
-    config::{self, Config},
+    config::Config,
     github::GitHub,
     model::{
         Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
@@ -309,24 +309,21 @@ impl Daemon {
         let term = self.leadership.term();
         let observation = self.observe(scope, &mut errors).await;
         let plan = plan(&observation, &self.policy, self.now());
-        let reports = match &observation.nomad {
-            Some(nomad) => match term {
-                Some(term) => tokio::select! {
-                    biased;
-                    () = self.leadership.over(term) => Vec::new(),
-                    reports = async { self.apply(nomad).apply(&plan).await } => reports,
-                },
-                None if self.dry_run => self.apply(nomad).apply(&plan).await,
-                None => Vec::new(),
+        let reports = match (&observation.nomad, term) {
+            (Some(nomad), Some(term)) => tokio::select! {
+                biased;
+                () = self.leadership.over(term) => Vec::new(),
+                reports = async { self.apply(nomad).apply(&plan).await } => reports,
             },
-            None => Vec::new(),
+            (Some(nomad), None) if self.dry_run => self.apply(nomad).apply(&plan).await,
+            _ => Vec::new(),
         };
         let now = self.now();
         learn(&mut self.memory, &observation, &plan, &reports, now);
         if scope == Scope::Everything {
             if let Some(nomad) = &observation.nomad {
                 let is_ours = |name: &str| is_ours_by_name(&self.policy.prefix, &nomad.instance, name);
-                let organization = self.config.github.scope == config::Scope::Organization;
+                let organization = self.policy.organization;
                 self.github_side.list_registrations(&self.github, organization, is_ours, now).await;
             }
             self.github.end_pass().await;

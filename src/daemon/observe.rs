@@ -127,15 +127,11 @@ impl GitHubSide {
         if now < REGISTRATIONS_AFTER {
             return;
         }
-        let scope = |repository: &Repository| match organization {
-            true => Scope::Organization(repository.owner.clone()),
-            false => Scope::from(repository),
-        };
         let scopes: BTreeMap<Scope, RepositoryId> = self
             .known
             .values()
             .filter(|known| known.gone_since.is_none())
-            .map(|known| (scope(&known.view.repository), known.view.repository.id))
+            .map(|known| (Scope::of(&known.view.repository, organization), known.view.repository.id))
             .collect();
         self.registered.retain(|scope, _| scopes.contains_key(scope));
         let count = u32::try_from(scopes.len()).unwrap_or(u32::MAX);
@@ -162,8 +158,8 @@ impl GitHubSide {
             });
             let ours = runners.into_iter().filter(|runner| is_ours(&runner.name));
             let registrations = ours.map(|runner| OwnRegistration {
+                online: runner.is_connected(),
                 name: runner.name,
-                online: runner.online || runner.busy,
                 repository,
             });
             self.registered.insert(scope, Registered { at: now, registrations: registrations.collect() });

@@ -48,6 +48,11 @@ impl From<&Repository> for Scope {
 }
 
 impl Scope {
+    /// Where a repository's runners register: at its organization, or at the repository itself.
+    pub fn of(repository: &Repository, organization: bool) -> Self {
+        if organization { Self::Organization(repository.owner.clone()) } else { repository.into() }
+    }
+
     fn owner(&self) -> &str {
         match self {
             Self::Repository { owner, .. } | Self::Organization(owner) => owner,
@@ -84,6 +89,13 @@ pub struct RegisteredRunner {
     pub online: bool,
     /// Whether it runs a job.
     pub busy: bool,
+}
+
+impl RegisteredRunner {
+    /// Whether it may get a job, or has one.
+    pub fn is_connected(&self) -> bool {
+        self.online || self.busy
+    }
 }
 
 /// What became of a deletion. GitHub is the arbiter of whether a runner may go.

@@ -103,6 +103,11 @@ pub enum RunnerState {
 }
 
 impl RunnerState {
+    /// Whether its task has yet to start: that of its present allocation, for which there may have been others.
+    pub fn is_unstarted(self) -> bool {
+        matches!(self, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting)
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -244,9 +249,7 @@ impl Runner {
     /// Whether a Stop may end its process. The process of a lost allocation is Nomad's to end, as soon as it hears of
     /// the node again; what Nomad put in its place and has not started has none.
     pub fn may_have_process(&self) -> bool {
-        let unstarted =
-            matches!(self.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting);
-        self.started && !(self.lost && unstarted)
+        self.started && !(self.lost && self.state.is_unstarted())
     }
 
     /// Whether it is not dead: it counts against the caps.

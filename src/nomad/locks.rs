@@ -89,16 +89,12 @@ impl Nomad {
     /// # Errors
     /// [`Error`]; then nothing is known of it.
     pub async fn lock_renew(&self, lease: &Lease, deadline: Duration) -> Result<Kept, Error> {
-        let response = self.lock_keep("lock-renew", lease, deadline).await?;
-        match response.status {
-            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(Kept::Lost),
-            status if status.is_success() => {
-                // Any proxy says 200: it is renewed only where the answer is the lock's.
-                let answer: Answer = response.json()?;
-                Ok(if answer.lock.id == lease.id { Kept::Kept } else { Kept::Lost })
-            }
-            _ => Err(self.error(&response, RIGHT)),
-        }
+        let Some(response) = self.lock_keep("lock-renew", lease, deadline).await? else {
+            return Ok(Kept::Lost);
+        };
+        // Any proxy says 200: it is renewed only where the answer is the lock's.
+        let answer: Answer = response.json()?;
+        Ok(if answer.lock.id == lease.id { Kept::Kept } else { Kept::Lost })
     }
 
     /// Releases a lease: the next one gets it at once. Only for a lease that is certainly still ours.
@@ -107,11 +103,7 @@ impl Nomad {
     /// [`Error`]; then it expires by itself.
     pub async fn lock_release(&self, lease: &Lease, deadline: Duration) -> Result<Kept, Error> {
         let response = self.lock_keep("lock-release", lease, deadline).await?;
-        match response.status {
-            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(Kept::Lost),
-            status if status.is_success() => Ok(Kept::Kept),
-            _ => Err(self.error(&response, RIGHT)),
-        }
+        Ok(response.map_or(Kept::Lost, |_| Kept::Kept))
     }
 
     /// Who acquired the lock last, in its own words; `None` when nobody ever did.
@@ -131,9 +123,20 @@ impl Nomad {
         Ok(response.json::<Variable>()?.items.remove("holder"))
     }
 
-    async fn lock_keep(&self, operation: &str, lease: &Lease, deadline: Duration) -> Result<Response, Error> {
+    /// The answer to the holder of a lease; `None` when Nomad says that it is not its holder any more.
+    async fn lock_keep(
+        &self,
+        operation: &str,
+        lease: &Lease,
+        deadline: Duration,
+    ) -> Result<Option<Response>, Error> {
         let body = json!({ "Lock": { "ID": lease.id } });
-        self.lock_call(operation, &body, deadline).await
+        let response = self.lock_call(operation, &body, deadline).await?;
+        match response.status {
+            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(response)),
+            _ => Err(self.error(&response, RIGHT)),
+        }
     }
 
     async fn lock_call(

@@ -36,13 +36,14 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     let survey = Survey::new(observation, nomad, policy, now);
     let mut draft = Draft { holds: survey.holds.clone(), ..Draft::default() };
 
-    let surplus = stop::surplus(&survey, &mut draft);
+    let spare = stop::spare(&survey);
+    let surplus = stop::surplus(&survey, &spare, &mut draft);
     stop::lost(&survey, &mut draft);
     stop::unregistered(&survey, &mut draft);
     stop::gone(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     stop::make_room(&survey, &surplus, &held, &mut draft);
-    tidy::mints(&survey, &stop::spare(&survey), &mut draft);
+    tidy::mints(&survey, &spare, &mut draft);
     tidy::look_ups(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
     tidy::purges(&survey, &mut draft);

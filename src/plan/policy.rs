@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    config::{Config, Scope},
-    labels::LabelRules,
-};
+use crate::{config::Config, labels::LabelRules};
 
 /// The part of the configuration that the planner obeys.
 #[derive(Clone, Debug)]
@@ -48,7 +45,7 @@ impl From<&Config> for Policy {
             purge_successfull_timeout: scheduler.purge_successfull_timeout,
             purge_failure_timeout: scheduler.purge_failure_timeout,
             pending_to_kill_listening: scheduler.pending_to_kill_listening,
-            organization: config.github.scope == Scope::Organization,
+            organization: config.organization(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Draft,
     start::Held,
-    survey::{ABSENT_AT_LEAST, Group, Survey},
+    survey::{ABSENT_AT_LEAST, Survey},
 };
 use crate::model::{
     Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, Repository,
@@ -22,18 +22,46 @@ const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
 /// nomad.md §12), and with no patience at all places would be yielded back and forth.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The runners that each group has more than jobs, who leaves first before others: as far as a complete listing knows, be
+/// it an earlier pass's. An incomplete one tells of new jobs, and nothing of what is missing.
+pub(super) type Spare<'a> = BTreeMap<&'a GroupKey, Vec<&'a Runner>>;
+
+/// See [`Spare`].
+pub(super) fn spare<'a>(survey: &'a Survey<'a>) -> Spare<'a> {
+    let groups = survey.groups.iter().filter(|(key, _)| {
+        let listing = survey.repositories.get(&key.repository).map(|view| &view.listing);
+        let complete = |listing: &&Listing| {
+            matches!(listing, Listing::Fresh { complete: true, .. } | Listing::Stale { complete: true, .. })
+        };
+        listing.filter(complete).is_some()
+    });
+    let spare = groups.map(|(key, group)| {
+        let mut runners: Vec<&Runner> =
+            group.supply.iter().copied().filter(|runner| runner.ownership == Ownership::Ours).collect();
+        runners.sort_by_key(|runner| order_of_leaving(survey, runner));
+        runners.truncate(group.supply.len().saturating_sub(group.demand.len()));
+        (key, runners)
+    });
+    spare.collect()
+}
+
 /// The surplus of each completely listed repository, and Stops for what was surplus before, too.
-pub(super) fn surplus(survey: &Survey, draft: &mut Draft) -> BTreeMap<RepositoryId, BTreeSet<String>> {
+pub(super) fn surplus(
+    survey: &Survey,
+    spare: &Spare,
+    draft: &mut Draft,
+) -> BTreeMap<RepositoryId, BTreeSet<String>> {
     let mut surplus: BTreeMap<RepositoryId, BTreeSet<String>> = survey
         .repositories
         .iter()
         .filter(|(_, view)| matches!(view.listing, Listing::Fresh { complete: true, .. }))
         .map(|(id, _)| (*id, BTreeSet::new()))
         .collect();
-    for (key, group) in &survey.groups {
+    for (key, runners) in spare {
         let Some(names) = surplus.get_mut(&key.repository) else { continue };
+        let group = &survey.groups[*key];
         let (demand, supply) = (group.demand.len(), group.supply.len());
-        for runner in spare_of(survey, group) {
+        for runner in runners {
             names.insert(runner.name.clone());
             let reason = StopReason::Surplus { demand, supply };
             if !was_surplus(survey, key.repository, runner) {
@@ -50,27 +78,6 @@ pub(super) fn surplus(survey: &Survey, draft: &mut Draft) -> BTreeMap<Repository
         }
     }
     surplus
-}
-
-/// The runners that no job needs now, as far as a complete listing knows, be it an earlier pass's: what is still on its
-/// way to them waits. An incomplete listing tells of new jobs, and nothing of what is missing.
-pub(super) fn spare<'a>(survey: &'a Survey<'a>) -> BTreeSet<&'a str> {
-    let groups = survey.groups.iter().filter(|(key, _)| {
-        let listing = survey.repositories.get(&key.repository).map(|view| &view.listing);
-        let complete = |listing: &&Listing| {
-            matches!(listing, Listing::Fresh { complete: true, .. } | Listing::Stale { complete: true, .. })
-        };
-        listing.filter(complete).is_some()
-    });
-    groups.flat_map(|(_, group)| spare_of(survey, group)).map(|runner| runner.name.as_str()).collect()
-}
-
-/// The runners that a group has more than jobs, who leaves first before others.
-fn spare_of<'a>(survey: &Survey, group: &Group<'a>) -> impl Iterator<Item = &'a Runner> + use<'a> {
-    let mut candidates: Vec<&'a Runner> =
-        group.supply.iter().copied().filter(|runner| runner.ownership == Ownership::Ours).collect();
-    candidates.sort_by_key(|runner| order_of_leaving(survey, runner));
-    candidates.into_iter().take(group.supply.len().saturating_sub(group.demand.len()))
 }
 
 /// Runners that never started go first, those whose own job is not queued before others, then the
@@ -124,9 +131,7 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let Some(view) = survey.view_of(runner) else { continue };
         let Listing::Gone { since } = view.listing else { continue };
-        let unstarted =
-            matches!(runner.state, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting);
-        let unstarted = unstarted && !runner.may_have_process();
+        let unstarted = runner.state.is_unstarted() && !runner.may_have_process();
         let may_go = unstarted || survey.policy.organization && runner.state == RunnerState::Running;
         if may_go && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
             stop(survey, draft, runner, StopReason::RepositoryGone);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Draft, survey::Survey};
+use super::{Draft, stop::Spare, survey::Survey};
 use crate::model::{
     Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason, Runner,
     RunnerState,
@@ -15,7 +15,8 @@ const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
 
 /// A secret for each runner that is placed and has none, unless no job needs it: then it is about to go.
-pub(super) fn mints(survey: &Survey, spare: &BTreeSet<&str>, draft: &mut Draft) {
+pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
+    let spare: BTreeSet<&str> = spare.values().flatten().map(|runner| runner.name.as_str()).collect();
     for runner in survey.runners.values() {
         let waits = runner.state == RunnerState::Waiting
             && runner.ownership == Ownership::Ours

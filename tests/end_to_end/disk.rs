@@ -60,7 +60,7 @@ async fn a_cache_that_is_of_no_use_is_ignored_and_replaced() {
     for of_no_use in [b"{\"version\": 1, \"entries\": [{" as &[u8], not_text, other_version.as_bytes()] {
         let site = Site::start().await;
         std::fs::write(site.cache_file(), of_no_use).unwrap();
-        let daemon = Running::spawn(after(&site, ":"));
+        let daemon = site.run(&site.config(""));
         serves(&site).await;
         let warnings = daemon.lines_with("the cache file is ignored");
         assert_eq!(warnings.len(), 1, "{}", daemon.log().join("\n"));
@@ -74,7 +74,7 @@ async fn a_cache_file_whose_directory_is_none_costs_only_the_cache() {
     let site = Site::start().await;
     let file = site.cache_file();
     std::fs::create_dir(&file).unwrap();
-    let daemon = Running::spawn(after(&site, ":"));
+    let daemon = site.run(&site.config(""));
     serves(&site).await;
     assert_eq!(daemon.lines_with("the cache file cannot be written").len(), 1);
     daemon.end().await;

@@ -61,7 +61,7 @@ impl How {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// What was wrong; empty if all was well.
     pub findings: Vec<String>,
@@ -99,17 +99,7 @@ pub fn run(scenario: &Scenario, how: How) -> Outcome {
     let mut outcome = caught.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Outcome {
-            findings: vec![format!("panic: {}", text.unwrap_or_default())],
-            timeline: Vec::new(),
-            happened: 0,
-            requests: 0,
-            took: Duration::ZERO,
-            registered: 0,
-            minted: 0,
-            jobs: Vec::new(),
-            sizes: Vec::new(),
-        }
+        Outcome { findings: vec![format!("panic: {}", text.unwrap_or_default())], ..Outcome::default() }
     });
     for leak in log.leaks() {
         outcome.findings.push(format!("a secret in the log: {leak}"));
@@ -304,7 +294,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         findings: findings.all(),
         timeline: world.timeline().map(|(at, line)| shown(scenario.base, *at, line)).collect(),
         happened: run.budget.used(),
-        requests: world.requests().total(Side::GitHub) + world.requests().total(Side::Nomad),
+        requests: requests(&world),
         took: run.start.elapsed(),
         registered: world.requests().of(Side::Nomad, "PUT /v1/jobs")
             + world.requests().of(Side::Nomad, "POST /v1/jobs/parse"),
@@ -314,6 +304,11 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         jobs: if how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },
         sizes: run.sizes.all(),
     }
+}
+
+/// How many requests were made.
+fn requests(world: &World) -> u64 {
+    world.requests().total(Side::GitHub) + world.requests().total(Side::Nomad)
 }
 
 /// A line with the time since the start.
@@ -487,7 +482,7 @@ impl Run<'_> {
         if left.is_empty() {
             return true;
         }
-        let requests = world.requests().total(Side::GitHub) + world.requests().total(Side::Nomad);
+        let requests = requests(&world);
         if requests > self.how.requests {
             findings.add(at, format!("{requests} requests were made"));
             return true;

@@ -76,8 +76,13 @@ pub fn group_of(meta: &Value) -> Group {
     (meta["repo_id"].as_u64().unwrap_or_default(), joined(labels))
 }
 
+/// The group of a GitHub job.
+pub fn group_of_job(job: &Job) -> Group {
+    (job.repository, joined(job.labels.iter().cloned()))
+}
+
 /// Labels as groups have them.
-pub fn joined(labels: impl IntoIterator<Item = String>) -> String {
+fn joined(labels: impl IntoIterator<Item = String>) -> String {
     let labels: BTreeSet<String> = labels.into_iter().map(|label| label.to_lowercase()).collect();
     labels.into_iter().collect::<Vec<_>>().join(",")
 }
@@ -103,6 +108,11 @@ pub fn allocations<'a>(
         allocation.job_id == name && allocation.namespace == place.namespace
     };
     world.nomad.allocations().filter(ours)
+}
+
+/// Whether an allocation went down with its node.
+pub fn is_lost(allocation: &nomad::Allocation) -> bool {
+    allocation.client_status == "lost" || allocation.desired_description.contains("lost")
 }
 
 /// Whether it counts against the caps: an allocation is not over, or there is none yet.
@@ -152,7 +162,7 @@ pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, 
         job.status == Status::Queued && is_servable(&job.labels) && !is_given_up(world, job, now)
     };
     for job in world.github.jobs().filter(is_wanted) {
-        *demand.entry((job.repository, joined(job.labels.iter().cloned()))).or_default() += 1;
+        *demand.entry(group_of_job(job)).or_default() += 1;
     }
     for fate in fates.values_mut() {
         let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
@@ -175,7 +185,7 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
         let tasks = allocation.client_tasks();
         let over = !tasks.is_empty() && tasks.iter().all(|task| task.phase == TaskPhase::Dead);
         running |= heard_of && !over && allocation.desired_status == "run";
-        if allocation.client_status == "lost" || allocation.desired_description.contains("lost") {
+        if is_lost(allocation) {
             return false;
         }
     }

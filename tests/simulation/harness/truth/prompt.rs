@@ -12,7 +12,7 @@ use githubrunner::sim::world::{Phase, World};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Truth;
-use super::fates::{Group, allocations, has_variable, is_given_up, is_live, joined};
+use super::fates::{Group, allocations, group_of_job, has_variable, is_given_up, is_live};
 
 /// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
 const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
@@ -130,7 +130,7 @@ impl Truth {
         let known = world.github_time(now) - soon;
         let old = world.github.jobs().filter(|job| job.queued_at < known);
         for job in old.filter(|job| self.wants_runner(&waits, world, job, now)) {
-            *demand.entry((job.repository, joined(job.labels.iter().cloned()))).or_default() += 1;
+            *demand.entry(group_of_job(job)).or_default() += 1;
         }
         waits.groups.retain(|group, _| demand.contains_key(group));
         for (group, wanted) in demand {
@@ -252,12 +252,11 @@ impl Truth {
         for job in world.github.jobs().filter(|job| job.repository == cause.repository && job.id != cause.id)
         {
             let older = (job.created_at, job.id) < (cause.created_at, cause.id) && job.queued_at < known;
-            let group: Group = (job.repository, joined(job.labels.iter().cloned()));
+            let group = group_of_job(job);
             let own = self.fates.values().any(|fate| fate.cause == job.id && fate.supplies);
             let supply = self.fates.values().filter(|fate| fate.group == group && fate.supplies).count();
             let demand = world.github.jobs().filter(|other| {
-                group == (other.repository, joined(other.labels.iter().cloned()))
-                    && self.wants_runner(&self.waits, world, other, now)
+                group == group_of_job(other) && self.wants_runner(&self.waits, world, other, now)
             });
             let of_group = self.waits.groups.get(&group).is_some_and(|since| *since < now - self.soon());
             // What Nomad did not place goes last.
@@ -266,7 +265,7 @@ impl Truth {
                     && !fate.placed
                     && world.nomad.job(&self.place.namespace, name).is_some_and(|job| job.stop)
             });
-            let same = group == (cause.repository, joined(cause.labels.iter().cloned()));
+            let same = group == group_of_job(cause);
             if older
                 && !own
                 && !unplaced

@@ -13,7 +13,10 @@ use serde_json::Value;
 
 use super::super::daemon::META;
 use super::Truth;
-use super::fates::{Fate, Group, allocations, group_of, is_given_up, is_live, joined, meta_of};
+use super::fates::{
+    Fate, Group, allocations, group_of, group_of_job, is_given_up, is_live, is_lost, meta_of,
+};
+use super::prompt::wait_after;
 
 impl Truth {
     /// A runner is about to be registered.
@@ -52,7 +55,7 @@ impl Truth {
 
     fn has_cause(&self, world: &World, name: &str, meta: &Value, job: &Job, now: Timestamp) {
         let wrong = |what: &str| self.wrong(now, format!("{name} is started for job {}, {what}", job.id));
-        if group_of(meta) != (job.repository, joined(job.labels.iter().cloned())) {
+        if group_of(meta) != group_of_job(job) {
             wrong(&format!("which is of another group: {:?} and not {meta}", job.labels));
         }
         if !is_servable(&job.labels) {
@@ -78,11 +81,15 @@ impl Truth {
 
     /// Whether the configuration has not named a repository for long.
     pub(super) fn is_left_out(&self, repository: u64, now: Timestamp) -> bool {
+        self.times_left_out(repository)
+            .any(|(from, until)| now < until && self.is_so_for_long(Some(from), now))
+    }
+
+    /// From when until when the configuration does not name a repository.
+    pub(super) fn times_left_out(&self, repository: u64) -> impl Iterator<Item = (Timestamp, Timestamp)> {
         let at = self.place.repositories.iter().position(|id| *id == repository);
-        let is_out = |(out, from, until): &(usize, Timestamp, Timestamp)| {
-            Some(*out) == at && now < *until && self.is_so_for_long(Some(*from), now)
-        };
-        self.left_out.iter().any(is_out)
+        let left_out = self.left_out.iter().filter(move |(out, ..)| Some(*out) == at);
+        left_out.map(|(_, from, until)| (*from, *until))
     }
 
     /// Not more than there are jobs for.
@@ -113,9 +120,8 @@ impl Truth {
             Queue::Left(at) => at_github.duration_since(at) <= self.slack,
             Queue::Never => false,
         };
-        let group = |job: &Job| (job.repository, joined(job.labels.iter().cloned()));
         let jobs = world.github.jobs().filter(move |job| !is_given_up(world, job, now));
-        jobs.filter(lately).map(group)
+        jobs.filter(lately).map(group_of_job)
     }
 
     /// A runner's secret is about to be written.
@@ -136,9 +142,7 @@ impl Truth {
         let at_nomad = world.nomad_time(now).as_nanosecond();
         let lost = allocations(world, &self.place, name).any(|allocation| {
             let passed = at_nomad - i128::from(allocation.modify_time);
-            let is_lost =
-                allocation.client_status == "lost" || allocation.desired_description.contains("lost");
-            is_lost && passed > self.slack.as_nanos()
+            is_lost(allocation) && passed > self.slack.as_nanos()
         });
         if lost {
             self.wrong(now, format!("{name} gets a secret after its allocation was lost"));
@@ -175,9 +179,7 @@ impl Truth {
         }
         let at_nomad = world.nomad_time(now).as_nanosecond();
         let waited = Duration::from_nanos(u64::try_from(at_nomad - i128::from(ended)).unwrap_or(0));
-        let wait = Duration::from_secs(30)
-            .saturating_mul(1 << fate.attempt.saturating_sub(1).min(10))
-            .min(Duration::from_secs(600));
+        let wait = Duration::try_from(wait_after(fate.attempt)).unwrap_or(Duration::MAX);
         let is_over = allocations(world, &self.place, last).all(|allocation| allocation.client_terminal());
         if is_over && !fate.of_no_use && waited + Duration::from_secs(2) < wait {
             self.wrong(now, format!("{name} is started {waited:?} after the death of {last}, not {wait:?}"));

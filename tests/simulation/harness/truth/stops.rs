@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::daemon::META;
 use super::Truth;
-use super::fates::{Fate, Group, allocations, has_job, has_variable, is_given_up, is_live, joined};
+use super::fates::{Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live};
 use super::prompt::signed;
 
 impl Truth {
@@ -171,8 +171,7 @@ impl Truth {
     fn is_waited_for(&self, world: &World, group: &Group, now: Timestamp) -> bool {
         let Some(patience) = self.settings.make_room else { return false };
         let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
-        self.held(world, patience, now)
-            .any(|job| *group != (job.repository, joined(job.labels.iter().cloned())))
+        self.held(world, patience, now).any(|job| *group != group_of_job(job))
     }
 
     /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.
@@ -185,9 +184,7 @@ impl Truth {
                 || woe.is_of_replicas()
         });
         // For a repository that the configuration does not name there is no demand.
-        let at = self.place.repositories.iter().position(|id| *id == fate.group.0);
-        let is_out = |(out, from, _): &(usize, Timestamp, Timestamp)| Some(*out) == at && *from <= now;
-        let unsure = unsure || self.left_out.iter().any(is_out);
+        let unsure = unsure || self.times_left_out(fate.group.0).any(|(from, _)| from <= now);
         // Who works under another name looks idle to the daemon.
         if unsure || !fate.available || self.mode == Mode::Renamed {
             return;
