@@ -10,6 +10,8 @@ pub mod grip;
 mod lies;
 pub mod mishap;
 pub mod scenario;
+mod settings;
+mod woe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,179 +10,13 @@ use rand::{RngExt, SeedableRng};
 use super::exchange::{Episode, Trouble};
 use super::grip::Cut;
 use super::mishap::Mishap;
+use super::settings::settings;
+pub use super::settings::{Access, Mode, Settings};
+pub use super::woe::Woe;
 use crate::sim::fault::Side;
 use crate::sim::github::{self, Conclusion, JobSpec, Status};
 use crate::sim::nomad::{self, Delays, Node};
 use crate::sim::world;
-
-/// What can go wrong in a run: each by itself, several, or all at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Woe {
-    /// Exchanges.
-    Exchange(Trouble),
-    /// Nodes lose their power.
-    NodesCrash,
-    /// Nodes are not heard of for a while.
-    NodesCut,
-    /// Nodes are drained.
-    Drains,
-    /// The agent restarts empty.
-    RestartsEmpty,
-    /// Dead jobs are collected, and jobs purged and stopped by somebody else.
-    Purges,
-    /// Variables are deleted by hand.
-    Variables,
-    /// Registrations are deleted by hand.
-    Registrations,
-    /// Runners are killed for memory, or crash.
-    Crashes,
-    /// Images pull for ten minutes.
-    SlowImages,
-    /// Processes cannot be started for a while.
-    StartFailures,
-    /// The servers lose their leader.
-    Leaderless,
-    /// Repositories are renamed, archived, disabled, deleted, made private.
-    Repositories,
-    /// Runs are run again and cancelled.
-    Runs,
-    /// Jobs queued for ever.
-    Ghosts,
-    /// Jobs that wait, are pending or requested at first.
-    HeldJobs,
-    /// Runners of others take jobs.
-    Foreigners,
-    /// The clocks are hours apart.
-    Clocks,
-    /// The token is refused for a while.
-    Token,
-    /// Runs' statuses lag behind their jobs'.
-    RunLag,
-    /// The servers are too old for `disconnect`, and nodes are not heard of: what runs there is lost and replaced.
-    OldServers,
-    /// Nodes are not heard of for longer than `lost_after`, which is a minute here: what runs there is given up.
-    LostAfter,
-    /// Some runners hang and never connect.
-    Hangs,
-    /// The daemon dies, at any await or at a request that changes something.
-    Deaths,
-    /// The daemon is told to read its configuration again.
-    Hangups,
-    /// A repository is taken out of the configuration for a while.
-    Configuration,
-    /// Jobs with labels that fit on no node.
-    Unplaceable,
-    /// Of two daemons the one that leads dies, as in `Deaths`.
-    LeaderDies,
-    /// It is told to end.
-    LeaderExits,
-    /// It is paused and goes on.
-    LeaderPauses,
-    /// It does not reach Nomad.
-    LeaderCut,
-}
-
-impl Woe {
-    /// All of them.
-    pub fn all() -> Vec<Woe> {
-        let exchanges = Trouble::ALL.iter().map(|trouble| Woe::Exchange(*trouble));
-        exchanges
-            .chain([
-                Woe::NodesCrash,
-                Woe::NodesCut,
-                Woe::Drains,
-                Woe::RestartsEmpty,
-                Woe::Purges,
-                Woe::Variables,
-                Woe::Registrations,
-                Woe::Crashes,
-                Woe::SlowImages,
-                Woe::StartFailures,
-                Woe::Leaderless,
-                Woe::Repositories,
-                Woe::Runs,
-                Woe::Ghosts,
-                Woe::HeldJobs,
-                Woe::Foreigners,
-                Woe::Clocks,
-                Woe::Token,
-                Woe::RunLag,
-                Woe::OldServers,
-                Woe::LostAfter,
-                Woe::Hangs,
-                Woe::Deaths,
-                Woe::Hangups,
-                Woe::Configuration,
-                Woe::Unplaceable,
-                Woe::LeaderDies,
-                Woe::LeaderExits,
-                Woe::LeaderPauses,
-                Woe::LeaderCut,
-            ])
-            .collect()
-    }
-
-    /// Whether it is one of two daemons with a lock.
-    pub fn is_of_replicas(self) -> bool {
-        let ones = [Woe::LeaderDies, Woe::LeaderExits, Woe::LeaderPauses, Woe::LeaderCut];
-        ones.contains(&self) || self == Woe::Exchange(Trouble::LockAnswer)
-    }
-}
-
-/// How runners get their secret in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mode {
-    /// JIT configurations.
-    Jit,
-    /// Registration tokens; the runners are ephemeral.
-    Token,
-    /// Registration tokens; the runners take one job after the other.
-    Persistent,
-    /// Registration tokens; the runners register under another name than their Nomad job's.
-    Renamed,
-    /// The long-lived token in the job, as nomadtools has it; the runners are ephemeral.
-    AccessToken,
-}
-
-/// How the daemon gets at GitHub, and where its runners belong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Access {
-    /// As a GitHub App; else with a token.
-    pub app: bool,
-    /// `scope: organization`.
-    pub organization: bool,
-    /// `runner_group`.
-    pub group: bool,
-}
-
-/// What the daemon is told.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `loop`.
-    pub loop_interval: Duration,
-    /// The three caps: all, per repository, per group.
-    pub caps: [Option<usize>; 3],
-    /// `runner_inactivity_timeout`.
-    pub inactivity: Duration,
-    /// `strict`.
-    pub strict: bool,
-    /// `purge_successfull_timeout`, `purge_failure_timeout`.
-    pub purge: [Duration; 2],
-    /// `pending_to_kill_listening`.
-    pub make_room: Option<Duration>,
-    /// `parallel`.
-    pub parallel: usize,
-    /// The registration.
-    pub mode: Mode,
-    /// As whom, and where.
-    pub access: Access,
-    /// The template is a job in JSON, which spares the parse; otherwise HCL.
-    pub json_template: bool,
-    /// ETags survive the daemon.
-    pub cache: bool,
-    /// Nomad's event stream is there.
-    pub hints: bool,
-}
 
 /// When a daemon dies.
 #[derive(Clone, Copy, Debug)]
@@ -306,7 +140,7 @@ pub fn is_placeable(labels: &str) -> bool {
 }
 
 /// A random number of seconds between two, small ones more often.
-fn seconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {
+pub(super) fn seconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {
     let (from_log, to_log) = ((from.max(1) as f64).ln(), (to.max(1) as f64).ln());
     let seconds = (from_log + (to_log - from_log) * rng.random::<f64>()).exp();
     Duration::from_millis((seconds * 1000.0) as u64)
@@ -617,34 +451,6 @@ fn replica_mishap(woe: Woe, rng: &mut StdRng) -> ReplicaMishap {
             let how = if rng.random_bool(0.5) { Cut::Refused } else { Cut::Silent };
             ReplicaMishap::Cut { how, for_so_long: seconds(rng, 5, 90) }
         }
-    }
-}
-
-fn settings(rng: &mut StdRng) -> Settings {
-    let cap = |rng: &mut StdRng, of: usize| rng.random_bool(0.35).then(|| rng.random_range(1..=of));
-    let mode = match rng.random_range(0..16) {
-        0 => Mode::Token,
-        1 => Mode::Persistent,
-        2 => Mode::Renamed,
-        3 => Mode::AccessToken,
-        _ => Mode::Jit,
-    };
-    // An App has no token to give away.
-    let app = rng.random_bool(0.15) && mode != Mode::AccessToken;
-    let organization = rng.random_bool(0.15);
-    Settings {
-        loop_interval: Duration::from_secs(rng.random_range(10..=60)),
-        caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
-        inactivity: seconds(rng, 20, 120),
-        strict: rng.random_bool(0.2),
-        purge: [seconds(rng, 1, 60), seconds(rng, 1, 120)],
-        make_room: rng.random_bool(0.6).then(|| seconds(rng, 30, 180)),
-        parallel: rng.random_range(1..=5),
-        mode,
-        access: Access { app, organization, group: organization && rng.random_bool(0.5) },
-        json_template: rng.random_bool(0.8),
-        cache: rng.random_bool(0.2),
-        hints: rng.random_bool(0.3),
     }
 }
 

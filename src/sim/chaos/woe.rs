@@ -1,0 +1,117 @@
+//! What can go wrong in a run, by name.
+
+use super::exchange::Trouble;
+
+/// What can go wrong in a run: each by itself, several, or all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Woe {
+    /// Exchanges.
+    Exchange(Trouble),
+    /// Nodes lose their power.
+    NodesCrash,
+    /// Nodes are not heard of for a while.
+    NodesCut,
+    /// Nodes are drained.
+    Drains,
+    /// The agent restarts empty.
+    RestartsEmpty,
+    /// Dead jobs are collected, and jobs purged and stopped by somebody else.
+    Purges,
+    /// Variables are deleted by hand.
+    Variables,
+    /// Registrations are deleted by hand.
+    Registrations,
+    /// Runners are killed for memory, or crash.
+    Crashes,
+    /// Images pull for ten minutes.
+    SlowImages,
+    /// Processes cannot be started for a while.
+    StartFailures,
+    /// The servers lose their leader.
+    Leaderless,
+    /// Repositories are renamed, archived, disabled, deleted, made private.
+    Repositories,
+    /// Runs are run again and cancelled.
+    Runs,
+    /// Jobs queued for ever.
+    Ghosts,
+    /// Jobs that wait, are pending or requested at first.
+    HeldJobs,
+    /// Runners of others take jobs.
+    Foreigners,
+    /// The clocks are hours apart.
+    Clocks,
+    /// The token is refused for a while.
+    Token,
+    /// Runs' statuses lag behind their jobs'.
+    RunLag,
+    /// The servers are too old for `disconnect`, and nodes are not heard of: what runs there is lost and replaced.
+    OldServers,
+    /// Nodes are not heard of for longer than `lost_after`, which is a minute here: what runs there is given up.
+    LostAfter,
+    /// Some runners hang and never connect.
+    Hangs,
+    /// The daemon dies, at any await or at a request that changes something.
+    Deaths,
+    /// The daemon is told to read its configuration again.
+    Hangups,
+    /// A repository is taken out of the configuration for a while.
+    Configuration,
+    /// Jobs with labels that fit on no node.
+    Unplaceable,
+    /// Of two daemons the one that leads dies, as in `Deaths`.
+    LeaderDies,
+    /// It is told to end.
+    LeaderExits,
+    /// It is paused and goes on.
+    LeaderPauses,
+    /// It does not reach Nomad.
+    LeaderCut,
+}
+
+impl Woe {
+    /// All of them.
+    pub fn all() -> Vec<Woe> {
+        let exchanges = Trouble::ALL.iter().map(|trouble| Woe::Exchange(*trouble));
+        exchanges
+            .chain([
+                Woe::NodesCrash,
+                Woe::NodesCut,
+                Woe::Drains,
+                Woe::RestartsEmpty,
+                Woe::Purges,
+                Woe::Variables,
+                Woe::Registrations,
+                Woe::Crashes,
+                Woe::SlowImages,
+                Woe::StartFailures,
+                Woe::Leaderless,
+                Woe::Repositories,
+                Woe::Runs,
+                Woe::Ghosts,
+                Woe::HeldJobs,
+                Woe::Foreigners,
+                Woe::Clocks,
+                Woe::Token,
+                Woe::RunLag,
+                Woe::OldServers,
+                Woe::LostAfter,
+                Woe::Hangs,
+                Woe::Deaths,
+                Woe::Hangups,
+                Woe::Configuration,
+                Woe::Unplaceable,
+                Woe::LeaderDies,
+                Woe::LeaderExits,
+                Woe::LeaderPauses,
+                Woe::LeaderCut,
+            ])
+            .collect()
+    }
+
+    /// Whether it is one of two daemons with a lock.
+    pub fn is_of_replicas(self) -> bool {
+        let ones = [Woe::LeaderDies, Woe::LeaderExits, Woe::LeaderPauses, Woe::LeaderCut];
+        ones.contains(&self) || self == Woe::Exchange(Trouble::LockAnswer)
+    }
+}
