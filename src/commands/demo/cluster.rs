@@ -114,6 +114,24 @@ impl Cluster {
     }
 
     async fn remove_all(&self, deadline: Instant) -> anyhow::Result<()> {
+        let path = format!("/v1/namespace/{}", escape_segment(&self.namespace));
+        loop {
+            self.remove_jobs_and_variables().await?;
+            if !self.made_namespace {
+                return Ok(());
+            }
+            match self.send(Request::delete(path.clone())).await?.success() {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() + AGAIN >= deadline => {
+                    return Err(error).context("removing the namespace");
+                }
+                // What was on its way to Nomad when the daemon ended may be there only now.
+                Err(_) => sleep(AGAIN).await,
+            }
+        }
+    }
+
+    async fn remove_jobs_and_variables(&self) -> anyhow::Result<()> {
         let prefix = format!("{}-", self.prefix);
         let list = Request::get("/v1/jobs").query("prefix", &prefix);
         let jobs: Vec<JobStub> = self.send(list).await?.success()?.json()?;
@@ -128,20 +146,7 @@ impl Cluster {
         for path in variables {
             self.send(Request::delete(format!("/v1/var/{path}"))).await?.success()?;
         }
-        if !self.made_namespace {
-            return Ok(());
-        }
-        let path = format!("/v1/namespace/{}", escape_segment(&self.namespace));
-        loop {
-            let answer = self.send(Request::delete(path.clone())).await?.success();
-            match answer {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() + AGAIN >= deadline => {
-                    return Err(error).context("removing the namespace");
-                }
-                Err(_) => sleep(AGAIN).await,
-            }
-        }
+        Ok(())
     }
 
     async fn send(&self, request: Request) -> Result<http::Response, http::Error> {
