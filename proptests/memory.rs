@@ -9,7 +9,10 @@ use githubrunner::{
 };
 use proptest::prelude::*;
 
-use crate::cases::{Case, NOW, for_all, secs};
+use crate::{
+    cases::{Case, NOW, for_all, secs},
+    facts::stops,
+};
 
 /// The memory after a pass in which every action ends in this way.
 fn after(case: &Case, plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> Memory {
@@ -115,6 +118,21 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
                 Action::Start(start) => prop_assert!(!memory.start_backoff.contains_key(&start.group())),
                 other => prop_assert!(!memory.runner_backoff.contains_key(other.runner())),
             }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stop_that_nobody_can_answer_for_waits() {
+    for_all(|case, plan| {
+        let memory = after(case, plan, |action| match action {
+            Action::Stop(_) => Outcome::Absent,
+            action => done(action),
+        });
+        for stop in stops(plan) {
+            let wait = memory.runner_backoff.get(&stop.name).map(|backoff| backoff.until - NOW);
+            prop_assert!(wait.is_some_and(|wait| wait >= secs(5)), "{}: {wait:?}", stop.name);
         }
         Ok(())
     });

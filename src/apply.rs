@@ -453,3 +453,7 @@ fn nomad_outcome(error: nomad::Error) -> Outcome {
         _ => Outcome::Failed(error.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

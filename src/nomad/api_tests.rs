@@ -347,3 +347,26 @@ async fn what_a_server_without_a_leader_says_is_not_acted_on() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_is_renewed_only_where_the_answer_is_the_locks() {
+    use crate::nomad::{Acquired, Kept};
+    let second = Duration::from_secs(1);
+    for (renewal, kept) in [
+        (ok(&json!({ "Lock": { "ID": "ours" } })), Some(Kept::Kept)),
+        (ok(&json!({ "Lock": { "ID": "another's" } })), Some(Kept::Lost)),
+        (text(409, "lock held"), Some(Kept::Lost)),
+        // A page of somebody in between.
+        (text(200, "<html>Sign in</html>"), None),
+    ] {
+        let renewal = Mutex::new(Some(renewal));
+        let (nomad, _) = nomad(move |seen| match seen.path.contains("lock-acquire") {
+            true => ok(&json!({ "Lock": { "ID": "ours" } })),
+            false => renewal.lock().unwrap().take().unwrap(),
+        });
+        let acquired = nomad.lock_acquire("me", second * 10, second, second).await.unwrap();
+        let Acquired::Ours(lease) = acquired else { panic!("{acquired:?}") };
+        let renewed = nomad.lock_renew(&lease, second).await;
+        assert_eq!(renewed.as_ref().ok(), kept.as_ref(), "{renewed:?}");
+    }
+}

@@ -234,6 +234,20 @@ fn started_runners_of_a_repository_that_is_gone_go_only_where_github_can_be_aske
     assert!(text.contains("its repository is gone; once GitHub has removed its registration"), "{text}");
 }
 
+/// Between two listings: next to one that has just finished it was spare, and then it is needed, or no job needs it.
+#[test]
+fn a_secret_is_for_whom_the_last_listing_has_a_job() {
+    let waiting = || runner(1, 1, RunnerState::Waiting);
+    let stale = |jobs| Listing::Stale { jobs, complete: true, reason: "old".to_owned() };
+    let mut needed = world(vec![queued(1)], vec![waiting(), runner(2, 1, RunnerState::Running)]).seen_twice();
+    needed.0.nomad.as_mut().unwrap().runners.pop();
+    let needed = needed.listing(stale);
+    assert!(!needed.0.memory.surplus[&REPOSITORY].is_empty());
+    assert!(needed.plan().contains("mint     runner1"), "{}", needed.plan());
+    let spare = world(vec![], vec![waiting()]).listing(stale);
+    assert!(!spare.plan().contains("mint "), "{}", spare.plan());
+}
+
 #[test]
 fn unseen_is_not_zero() {
     let runners = vec![runner(1, 1, RunnerState::Starting), runner(2, 1, RunnerState::Waiting)];
