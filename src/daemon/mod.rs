@@ -93,19 +93,27 @@ pub struct Daemon {
     status: Status,
     /// The holds and errors of the last pass of each scope: they were said already.
     said: BTreeMap<Scope, BTreeSet<String>>,
+    witness: Option<Witness>,
 }
+
+/// Told of each pass when it is over, with the policy that it planned by and with what it leaves for the next one.
+pub type Witness = Box<dyn FnMut(&Pass, &Policy, &Memory) + Send>;
 
 /// What a pass saw and did.
 #[derive(Debug)]
 pub struct Pass {
     /// What it saw.
     pub observation: Observation,
+    /// When it planned.
+    pub planned_at: Moment,
     /// What it planned.
     pub plan: Plan,
     /// What became of it.
     pub reports: Vec<Report>,
     /// What could not be observed.
     pub errors: Vec<String>,
+    /// When it had done what it could.
+    pub applied_at: Moment,
     /// Whether this replica led at the end: otherwise nothing was applied, or not all.
     pub led: bool,
 }
@@ -159,7 +167,13 @@ impl Daemon {
             memory: Memory::default(),
             github_side: GitHubSide::default(),
             said: BTreeMap::new(),
+            witness: None,
         }
+    }
+
+    /// Each pass is told to `witness`.
+    pub fn witnessed_by(self, witness: Witness) -> Self {
+        Daemon { witness: Some(witness), ..self }
     }
 
     /// The same daemon, with all it remembers, under another configuration.
@@ -188,6 +202,7 @@ impl Daemon {
             status: self.status,
             memory: self.memory,
             github_side: self.github_side,
+            witness: self.witness,
             ..fresh
         }
     }
@@ -308,7 +323,8 @@ impl Daemon {
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
         let observation = self.observe(scope, &mut errors).await;
-        let plan = plan(&observation, &self.policy, self.now());
+        let planned_at = self.now();
+        let plan = plan(&observation, &self.policy, planned_at);
         let reports = match (&observation.nomad, term) {
             (Some(nomad), Some(term)) => tokio::select! {
                 biased;
@@ -330,12 +346,17 @@ impl Daemon {
         }
         let pass = Pass {
             observation,
+            planned_at,
             plan,
             reports,
             errors,
+            applied_at: now,
             led: term.is_some() && self.leadership.term() == term,
         };
         self.status.record(snapshot::snapshot(&pass, &self.policy, scope));
+        if let Some(witness) = &mut self.witness {
+            witness(&pass, &self.policy, &self.memory);
+        }
         self.say(&pass, scope);
         pass
     }
