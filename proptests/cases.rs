@@ -1,7 +1,7 @@
 //! Observations and policies, drawn from few distinct parts so that they collide: few jobs, few groups, ages
 //! around the planner's limits.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
 use githubrunner::{
     labels::LabelRules,
@@ -19,6 +19,7 @@ use proptest::{
 
 use crate::{
     drawing::{backoff, build, job, labels, repository_spec, runner_spec, spell},
+    specification::{Asks, Checked, Facts, Seen},
     strays::{add_stray, stray},
 };
 
@@ -39,6 +40,20 @@ pub const GOOD: [&[&str]; 4] =
 /// Labels that get nothing.
 pub const BAD: [&[&str]; 5] =
     [&[], &["ubuntu-latest"], &["nomadtools x,y"], &["nomadtools \u{1b}[2J\n"], &["nomadtools mem=12345678"]];
+
+/// What drawn labels ask for.
+fn asks(labels: &[String]) -> Asks {
+    let key =
+        |set: &mut dyn Iterator<Item = &str>| -> BTreeSet<String> { set.map(str::to_lowercase).collect() };
+    let asked = key(&mut labels.iter().map(String::as_str));
+    if GOOD.iter().any(|set| key(&mut set.iter().copied()) == asked) {
+        Asks::Runner
+    } else if labels.is_empty() || labels.iter().any(|label| label.starts_with("nomadtools")) {
+        Asks::Word
+    } else {
+        Asks::Nothing
+    }
+}
 
 /// The servers' clock at the time of the plan.
 pub fn server_now() -> Timestamp {
@@ -83,6 +98,15 @@ impl Case {
         plan(&self.observation, &self.policy, NOW)
     }
 
+    /// The same for the specification.
+    pub fn seen(&self) -> Seen<'_> {
+        Seen { observation: &self.observation, policy: &self.policy, now: NOW, asks }
+    }
+
+    pub fn facts(&self) -> Facts<'_> {
+        Facts::new(self.seen())
+    }
+
     /// The runners; none when Nomad is unseen.
     pub fn runners(&self) -> &[Runner] {
         self.observation.nomad.as_ref().map_or(&[], |nomad| &nomad.runners)
@@ -97,6 +121,23 @@ pub const CASES: u32 = 2500;
 #[track_caller]
 pub fn for_all(property: impl Fn(&Case, &Plan) -> Result<(), TestCaseError>) {
     show(shared(), &case(), property);
+}
+
+/// The test of each of these properties over the shared cases, by name.
+macro_rules! tested {
+    ($module:ident: $($name:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            crate::cases::for_all_facts(crate::specification::$module::$name);
+        })*
+    };
+}
+pub(crate) use tested;
+
+/// Checks a property of the specification over the shared cases.
+#[track_caller]
+pub fn for_all_facts(property: fn(&Facts, &Plan) -> Checked) {
+    for_all(|case, plan| property(&case.facts(), plan));
 }
 
 /// Checks a property over cases that were drawn from the strategy already.

@@ -11,8 +11,8 @@ use proptest::{prelude::*, sample::select};
 use crate::{
     cases::{PREFIX, rules, runner, secs},
     convergence::Loop,
-    facts::starts,
     model_world::{NOWHERE, Random, Settings, World},
+    specification::facts::starts,
 };
 
 #[derive(Clone, Debug)]

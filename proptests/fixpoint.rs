@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{Case, for_all, server_now},
-    facts::{Facts, group_of_start, job_holds, starts, stops},
+    specification::facts::{group_of_start, job_holds, starts, stops},
 };
 
 /// What a runner that is stopped is seen as right afterwards.
@@ -85,13 +85,13 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
             }
             // A Stop makes a place, and its group waits for the next pass: that may then start, for jobs of
             // which the first plan said so, or whose runner has yielded its place.
-            let facts = Facts::new(case);
+            let facts = case.facts();
             for start in starts(&second) {
                 let said = job_holds(plan, start.cause)
                     .any(|reason| matches!(reason, HoldReason::GroupStops | HoldReason::Cap { .. }));
                 let yielded = stops(plan).any(|stop| {
                     let group = facts.group(facts.runner(&stop.name).unwrap());
-                    matches!(stop.reason, StopReason::Yield { .. }) && group == Some(group_of_start(start))
+                    matches!(stop.reason, StopReason::Yield { .. }) && group == Some(&group_of_start(start))
                 });
                 prop_assert!(said || yielded, "job {} comes out of nowhere\nAFTER {after:?}", start.cause);
             }

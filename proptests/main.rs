@@ -6,7 +6,6 @@
 mod cases;
 mod convergence;
 mod drawing;
-mod facts;
 mod fairness;
 mod fixpoint;
 mod invariants;
@@ -17,7 +16,10 @@ mod model_world;
 mod pagination;
 mod room;
 mod show;
+#[allow(dead_code)] // The simulation runs all of them at once.
+mod specification;
 mod strays;
 mod symmetry;
 mod templates;
 mod tidying;
+mod turns;

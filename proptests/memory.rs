@@ -1,4 +1,4 @@
-//! What a pass leaves for the next.
+//! What a pass leaves for the next; the properties are in `specification/memory.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,57 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{Case, NOW, for_all, secs},
-    facts::stops,
+    specification::{Lesson, memory, properties},
 };
+
+/// The test of each of these properties over the shared cases, whatever comes of what they plan.
+macro_rules! tested_whatever_comes {
+    ($module:ident: $($name:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            for_all(|case, plan| (0..6).try_for_each(|luck| after_luck(case, plan, luck, $module::$name)));
+        })*
+    };
+}
+
+properties!(memory, tested_whatever_comes);
+
+/// A property after a pass in which each action ends in another way: with `luck` 0 and 1 as wanted, runners being
+/// connected or not, else in any way.
+fn after_luck(
+    case: &Case,
+    plan: &Plan,
+    luck: usize,
+    property: fn(&Lesson) -> crate::specification::Checked,
+) -> Result<(), TestCaseError> {
+    let mut at = luck * 7;
+    let mut outcome = |action: &Action| {
+        let why = || "no luck".to_owned();
+        at += 5 + action.runner().len();
+        match (luck, action, at % 7) {
+            (0, Action::LookUp(_), _) => Outcome::Present,
+            (1, Action::LookUp(_), _) => Outcome::Absent,
+            (0 | 1, ..) | (_, _, 0) => Outcome::Done,
+            (_, _, 1) => Outcome::Rejected(why()),
+            (_, _, 2) => Outcome::Held(why()),
+            (_, _, 3) => Outcome::Failed(why()),
+            (_, _, 4) => Outcome::AlreadyDone,
+            (_, Action::Start(_) | Action::Mint(_) | Action::CleanUp(_) | Action::Purge(_), _) => {
+                Outcome::DryRun
+            }
+            (_, _, 5) => Outcome::Present,
+            (..) => Outcome::Absent,
+        }
+    };
+    let reports: Vec<Report> = plan
+        .actions
+        .iter()
+        .map(|action| Report { action: action.clone(), outcome: outcome(action) })
+        .collect();
+    let mut memory = case.observation.memory.clone();
+    learn(&mut memory, &case.observation, plan, &reports, NOW);
+    property(&Lesson { observation: &case.observation, plan, reports: &reports, now: NOW, after: &memory })
+}
 
 /// The memory after a pass in which every action ends in this way.
 fn after(case: &Case, plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> Memory {
@@ -119,92 +168,6 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
                 other => prop_assert!(!memory.runner_backoff.contains_key(other.runner())),
             }
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_stop_that_nobody_can_answer_for_waits() {
-    for_all(|case, plan| {
-        let memory = after(case, plan, |action| match action {
-            Action::Stop(_) => Outcome::Absent,
-            action => done(action),
-        });
-        for stop in stops(plan) {
-            let wait = memory.runner_backoff.get(&stop.name).map(|backoff| backoff.until - NOW);
-            prop_assert!(wait.is_some_and(|wait| wait >= secs(5)), "{}: {wait:?}", stop.name);
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn absence_counts_from_its_first_sight_and_a_sign_of_life_ends_it() {
-    for_all(|case, plan| {
-        let absent = |action: &Action| match action {
-            Action::LookUp(_) => Outcome::Absent,
-            _ => Outcome::Done,
-        };
-        let before = &case.observation.memory.presence;
-        let (gone, there) = (after(case, plan, absent), after(case, plan, done));
-        for action in &plan.actions {
-            let Action::LookUp(look_up) = action else { continue };
-            let since = before.get(&look_up.name).and_then(|presence| presence.absent_since).unwrap_or(NOW);
-            let expected = Presence { checked_at: NOW, absent_since: Some(since) };
-            prop_assert_eq!(gone.presence.get(&look_up.name), Some(&expected));
-            let expected = Presence { checked_at: NOW, absent_since: None };
-            prop_assert_eq!(there.presence.get(&look_up.name), Some(&expected));
-        }
-        for view in case.observation.repositories.values() {
-            let Listing::Fresh { jobs, .. } = &view.listing else { continue };
-            for job in jobs.iter().filter(|job| job.status == JobStatus::InProgress) {
-                let Some(name) = &job.runner_name else { continue };
-                prop_assert!(!there.presence.contains_key(name), "{name} works, so GitHub knows it");
-                if case.runners().iter().any(|runner| runner.name == *name) {
-                    prop_assert_eq!(there.last_busy.get(name), Some(&NOW));
-                }
-            }
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn the_surplus_is_that_of_the_last_complete_listing_and_starts_are_the_latest() {
-    for_all(|case, plan| {
-        let memory = after(case, plan, done);
-        let Some(nomad) = &case.observation.nomad else { return Ok(()) };
-        for (id, view) in &case.observation.repositories {
-            let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
-            let before = case.observation.memory.surplus.get(id);
-            let expected = if complete { plan.surplus.get(id) } else { before };
-            prop_assert_eq!(memory.surplus.get(id), expected);
-            let seen =
-                nomad.runners.iter().filter(|r| r.meta.repo_id == Some(*id)).map(|r| r.submitted_at).max();
-            let last = case.observation.memory.last_start.get(id).copied().max(seen);
-            prop_assert_eq!(memory.last_start.get(id).copied(), last);
-        }
-        Ok(())
-    });
-}
-
-/// Since when something is alone: from the first pass in a row that saw it so.
-#[test]
-fn an_orphan_counts_from_the_first_pass_that_saw_it() {
-    for_all(|case, plan| {
-        let quiet = Plan { actions: Vec::new(), ..plan.clone() };
-        let memory = after(case, &quiet, done);
-        if case.observation.nomad.is_none() {
-            prop_assert_eq!(&memory.orphans, &case.observation.memory.orphans);
-            return Ok(());
-        }
-        let before = &case.observation.memory.orphans;
-        let expected: BTreeMap<Orphan, Moment> = plan
-            .orphans
-            .iter()
-            .map(|orphan| (orphan.clone(), before.get(orphan).copied().unwrap_or(NOW)))
-            .collect();
-        prop_assert_eq!(memory.orphans, expected);
         Ok(())
     });
 }

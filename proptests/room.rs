@@ -1,13 +1,13 @@
-//! Making room: what waits for a place, and who lets go for it.
+//! Making room: what waits for a place, and who lets go for it; the properties are in `specification/room.rs`.
 
-use std::{sync::OnceLock, time::Duration};
+use std::sync::OnceLock;
 
 use githubrunner::{model::*, plan::Policy};
 use proptest::{prelude::*, sample::select, strategy::ValueTree};
 
 use crate::{
-    cases::{CASES, Case, ago, case, runner, secs, server_now, show},
-    facts::{Facts, Group, group_of_start, job_holds, key, starts, stops},
+    cases::{CASES, Case, ago, case, for_all_facts, runner, secs, server_now, show},
+    specification::{Checked, facts::stops, properties},
 };
 
 /// How a crowd differs from other cases: everything is seen, what is idle has mostly been surplus before, nothing
@@ -85,7 +85,7 @@ fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
     case
 }
 
-fn for_all_crowded(property: impl Fn(&Case, &Plan) -> Result<(), TestCaseError>) {
+fn for_all_crowded(property: impl Fn(&Case, &Plan) -> Checked) {
     static CROWDED: OnceLock<Vec<(Case, Plan)>> = OnceLock::new();
     let cases = CROWDED.get_or_init(|| {
         let mut runner = runner(CASES);
@@ -98,177 +98,29 @@ fn for_all_crowded(property: impl Fn(&Case, &Plan) -> Result<(), TestCaseError>)
     show(cases, &crowded(), property);
 }
 
-/// How long things wait before others make room: never less than it takes Nomad to place a runner.
-fn patience(case: &Case) -> Option<Duration> {
-    case.policy.pending_to_kill_listening.map(|patience| patience.max(secs(5)))
+/// The test of each of these properties over crowded cases, and over the others.
+macro_rules! tested_crowded {
+    ($module:ident: $($name:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            for_all_crowded(|case, plan| crate::specification::$module::$name(&case.facts(), plan));
+            for_all_facts(crate::specification::$module::$name);
+        })*
+    };
 }
 
-/// The runners that wait for room on the nodes, and how many jobs wait at a cap that another runner's end
-/// would relieve: of all repositories, by repository.
-fn waiting<'a>(case: &Case, facts: &Facts<'a>, plan: &Plan) -> (Vec<&'a Runner>, Vec<Group>) {
-    let Some(patience) = patience(case) else { return (vec![], vec![]) };
-    let unplaced = facts
-        .runners()
-        .filter(|runner| runner.state == RunnerState::Pending)
-        .filter(|runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted))
-        .filter(|runner| age(server_now(), runner.submitted_at) >= patience)
-        .filter(|runner| !plan.surplus.values().any(|names| names.contains(&runner.name)))
-        .collect();
-    let held = facts
-        .jobs
-        .values()
-        .filter(|(_, job)| job.created_at.is_some_and(|at| age(server_now(), at) >= patience))
-        .filter(|(_, job)| {
-            job_holds(plan, job.id)
-                .any(|reason| matches!(reason, HoldReason::Cap { cap: Cap::All | Cap::Repository, .. }))
-        })
-        .map(|(view, job)| (view.repository.id, key(&job.labels)))
-        .collect();
-    (unplaced, held)
-}
+properties!(room, tested_crowded);
 
+/// And all the others hold where room is made.
 #[test]
-fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits() {
+fn all_the_others_hold_in_crowded_cases() {
     for_all_crowded(|case, plan| {
-        let facts = Facts::new(case);
-        let (unplaced, held) = waiting(case, &facts, plan);
-        let mut made = 0;
-        for stop in stops(plan) {
-            if let StopReason::MakeRoom { .. } = stop.reason {
-                made += 1;
-                let runner = facts.runner(&stop.name).unwrap();
-                prop_assert!(facts.idle(runner).is_some(), "{} is not idle", stop.name);
-                prop_assert!(facts.was_surplus(runner), "{} was needed before", stop.name);
-                let group = facts.group(runner).unwrap();
-                prop_assert!(plan.surplus[&group.0].contains(&stop.name), "{} is needed", stop.name);
-                for other in plan.surplus[&group.0].iter().filter_map(|name| facts.runner(name)) {
-                    let stays = stops(plan).all(|stop| stop.name != other.name);
-                    let longer = facts.was_surplus(other) && facts.idle(other) > facts.idle(runner);
-                    prop_assert!(!(stays && longer), "{} has been idle for longer", other.name);
-                }
-            }
-            if let StopReason::Yield { .. } = stop.reason {
-                made += 1;
-                let runner = facts.runner(&stop.name).unwrap();
-                prop_assert_eq!(runner.state, RunnerState::Pending);
-                let patience = patience(case).unwrap();
-                prop_assert!(age(server_now(), runner.submitted_at) >= patience, "{}", stop.name);
-                let own = facts.group(runner).unwrap();
-                prop_assert!(held.iter().any(|group| *group != own), "{} yields to nobody", stop.name);
-            }
-        }
-        let leaving = facts.runners().filter(|runner| runner.state == RunnerState::Stopping).count()
-            + stops(plan).count();
-        let waits = unplaced.len() + held.len();
-        prop_assert!(made == 0 || leaving <= waits, "{leaving} leave for {waits}");
-        Ok(())
-    });
-}
-
-/// The other way round: while something waits and nobody leaves, the idle do not stay.
-#[test]
-fn the_idle_do_not_stay_while_something_waits_for_room() {
-    for_all_crowded(|case, plan| {
-        let facts = Facts::new(case);
-        let (unplaced, held) = waiting(case, &facts, plan);
-        let idle = |within: Option<RepositoryId>| {
-            plan.surplus
-                .iter()
-                .filter(|(id, _)| within.is_none_or(|within| **id == within))
-                .flat_map(|(_, names)| names)
-                .filter_map(|name| facts.runner(name))
-                .any(|runner| facts.idle(runner).is_some() && facts.was_surplus(runner))
-        };
-        let leaving = facts.runners().any(|runner| runner.state == RunnerState::Stopping)
-            || stops(plan).next().is_some();
-        prop_assert!(leaving || unplaced.is_empty() || !idle(None), "{} waits", unplaced[0].name);
-        // A start held at its group's cap as well would not be helped.
-        if case.policy.max_runners_per_group.is_none() {
-            for (id, _) in held {
-                prop_assert!(leaving || !idle(Some(id)), "a job of {id} waits");
-            }
-        }
-        Ok(())
-    });
-}
-
-/// At the cap on all runners, what has not been placed for long does not keep its place.
-#[test]
-fn the_unplaced_yield_to_another_groups_start() {
-    for_all_crowded(|case, plan| {
-        let facts = Facts::new(case);
-        let patience = patience(case).unwrap();
-        let busy_leaving = facts.runners().any(|runner| runner.state == RunnerState::Stopping)
-            || stops(plan).next().is_some();
-        if busy_leaving
-            || case.policy.max_runners_per_group.is_some()
-            || case.policy.max_runners_per_repository.is_some()
-        {
-            return Ok(());
-        }
-        let (_, held) = waiting(case, &facts, plan);
-        let started: Vec<Group> = starts(plan).map(group_of_start).collect();
-        for runner in facts.runners().filter(|runner| facts.ours(runner)) {
-            let unplaced = runner.state == RunnerState::Pending
-                && age(server_now(), runner.submitted_at) >= patience
-                && facts.fresh(runner).is_some()
-                && !facts.is_busy(runner);
-            let Some(group) = facts.group(runner) else { continue };
-            let other = held.iter().any(|other| *other != group);
-            prop_assert!(!(unplaced && other) || started.contains(&group), "{} keeps its place", runner.name);
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn nobody_leaves_a_repository_that_was_not_seen() {
-    for_all_crowded(|case, plan| {
-        let facts = Facts::new(case);
-        for stop in stops(plan) {
-            let runner = facts.runner(&stop.name).unwrap();
-            prop_assert!(facts.fresh(runner).is_some() && facts.ours(runner), "{}", stop.name);
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_group_that_starts_yields_nothing() {
-    for_all_crowded(|case, plan| {
-        let facts = Facts::new(case);
-        let started: Vec<Group> = starts(plan).map(group_of_start).collect();
-        for stop in stops(plan) {
-            let group = facts.group(facts.runner(&stop.name).unwrap()).unwrap();
-            prop_assert!(!started.contains(&group), "{}", stop.name);
-        }
-        Ok(())
-    });
-}
-
-/// A place is worth nothing to a start that another cap holds back all the same.
-#[test]
-fn room_is_made_only_where_it_helps() {
-    for_all_crowded(|case, plan| {
-        let facts = Facts::new(case);
-        for stop in stops(plan) {
-            let (StopReason::MakeRoom { waits } | StopReason::Yield { waits }) = &stop.reason else {
-                continue;
-            };
-            let Some((name, id)) = waits.split_once(" job ") else { continue };
-            let (view, job) = facts.jobs[&id.parse::<u64>().unwrap()];
-            prop_assert_eq!(view.repository.full_name(), name);
-            let own = facts.view(facts.runner(&stop.name).unwrap()).unwrap().repository.id;
-            let group = (view.repository.id, key(&job.labels));
-            let in_group = facts.live(|runner| facts.group(runner).as_ref() == Some(&group));
-            let in_repository =
-                facts.live(|runner| facts.view(runner).is_some_and(|v| v.repository.id == group.0));
-            let full = |cap: Option<usize>, live: usize| cap.is_some_and(|cap| live >= cap);
-            prop_assert!(!full(case.policy.max_runners_per_group, in_group), "{waits}: its group is full");
-            let within = full(case.policy.max_runners_per_repository, in_repository);
-            prop_assert!(!within || own == group.0, "{waits}: its repository is full");
-        }
-        Ok(())
+        let facts = case.facts();
+        crate::specification::PROPERTIES
+            .iter()
+            .copied()
+            .flatten()
+            .try_for_each(|(_, holds)| holds(&facts, plan))
     });
 }
 

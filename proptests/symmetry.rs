@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{Case, for_all},
-    facts::{starts, stops},
+    specification::facts::{starts, stops},
 };
 
 /// A small generator for shuffles: which order it is does not matter.

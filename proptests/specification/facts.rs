@@ -1,0 +1,363 @@
+//! What the rules say of a case, computed again from DESIGN's words and without the planner's code.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use githubrunner::{model::*, plan::Policy};
+
+use super::{Asks, Seen, secs};
+
+pub type Group = (RepositoryId, Vec<String>);
+
+/// A set of labels as GitHub compares it.
+pub fn key<'a>(labels: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut set: Vec<String> = labels.into_iter().map(str::to_lowercase).collect();
+    set.sort_unstable();
+    set.dedup();
+    set
+}
+
+/// The group of a job.
+pub fn group_of_job(view: &RepositoryView, job: &WorkflowJob) -> Group {
+    (view.repository.id, key(job.labels.iter().map(String::as_str)))
+}
+
+pub fn group_of_start(start: &Start) -> Group {
+    (start.repository.id, key(start.labels.key()))
+}
+
+/// What is known of one group.
+#[derive(Default)]
+struct Known<'a> {
+    demand: Vec<&'a WorkflowJob>,
+    supply: Vec<&'a Runner>,
+    live: usize,
+}
+
+pub struct Facts<'a> {
+    seen: Seen<'a>,
+    /// The last sighting of each job, by ID, with its repository.
+    pub jobs: BTreeMap<u64, (&'a RepositoryView, &'a WorkflowJob)>,
+    pub busy: BTreeSet<&'a str>,
+    runners: BTreeMap<&'a str, (&'a Runner, Option<usize>)>,
+    groups: Vec<(Group, Known<'a>)>,
+}
+
+impl<'a> Facts<'a> {
+    pub fn new(seen: Seen<'a>) -> Self {
+        let rank = |status| match status {
+            JobStatus::Completed => 3,
+            JobStatus::InProgress => 2,
+            JobStatus::Queued => 1,
+            _ => 0,
+        };
+        let mut facts = Facts {
+            seen,
+            jobs: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            runners: BTreeMap::new(),
+            groups: Vec::new(),
+        };
+        for view in seen.observation.repositories.values() {
+            for job in view.listing.jobs() {
+                if job.status == JobStatus::InProgress {
+                    facts.busy.extend(job.runner_name.as_deref());
+                }
+                let seen = facts.jobs.entry(job.id).or_insert((view, job));
+                if rank(job.status) > rank(seen.1.status) {
+                    *seen = (view, job);
+                }
+            }
+        }
+        let mut numbers: BTreeMap<Group, usize> = BTreeMap::new();
+        let mut number = |groups: &mut Vec<(Group, Known<'a>)>, group: Group| {
+            *numbers.entry(group).or_insert_with_key(|group| {
+                groups.push((group.clone(), Known::default()));
+                groups.len() - 1
+            })
+        };
+        for (view, job) in facts.jobs.values() {
+            if facts.takes_jobs(view) && facts.wants_runner(view, job) {
+                let at = number(&mut facts.groups, group_of_job(view, job));
+                facts.groups[at].1.demand.push(job);
+            }
+        }
+        for runner in facts.nomad().iter().flat_map(|nomad| &nomad.runners) {
+            let labels = runner.meta.labelsstr.split(',');
+            let group = facts.view(runner).map(|view| (view.repository.id, key(labels)));
+            let at = group.map(|group| number(&mut facts.groups, group));
+            facts.runners.insert(&runner.name, (runner, at));
+            let Some(at) = at else { continue };
+            facts.groups[at].1.live += usize::from(runner.state != RunnerState::Dead);
+            if facts.supplies(runner) {
+                facts.groups[at].1.supply.push(runner);
+            }
+        }
+        facts
+    }
+
+    pub fn observation(&self) -> &'a Observation {
+        self.seen.observation
+    }
+
+    pub fn nomad(&self) -> Option<&'a NomadView> {
+        self.seen.observation.nomad.as_ref()
+    }
+
+    pub fn memory(&self) -> &'a Memory {
+        &self.seen.observation.memory
+    }
+
+    pub fn policy(&self) -> &'a Policy {
+        self.seen.policy
+    }
+
+    /// How long ago this was, by our own clock.
+    pub fn since(&self, moment: Moment) -> Duration {
+        self.seen.now.saturating_sub(moment)
+    }
+
+    pub fn now(&self) -> Moment {
+        self.seen.now
+    }
+
+    /// How long ago this was, by Nomad's clock.
+    pub fn age(&self, at: Timestamp) -> Duration {
+        self.nomad().map_or(Duration::ZERO, |nomad| age(nomad.now, at))
+    }
+
+    /// How long a job has been queued, by GitHub's clock; nobody knows where it was not listed now.
+    pub fn queued_for(&self, view: &RepositoryView, job: &WorkflowJob) -> Option<Duration> {
+        match view.listing {
+            Listing::Fresh { now, .. } => Some(age(now, job.created_at?)),
+            _ => None,
+        }
+    }
+
+    /// The same plan once more.
+    pub fn plan_again(&self) -> Plan {
+        githubrunner::plan::plan(self.seen.observation, self.seen.policy, self.seen.now)
+    }
+
+    pub fn asks(&self, labels: &[String]) -> Asks {
+        (self.seen.asks)(labels)
+    }
+
+    fn known(&self, group: &Group) -> Option<&Known<'a>> {
+        self.groups.iter().find(|(other, _)| other == group).map(|(_, known)| known)
+    }
+
+    pub fn runners(&self) -> impl Iterator<Item = &'a Runner> {
+        self.runners.values().map(|(runner, _)| *runner)
+    }
+
+    pub fn runner(&self, name: &str) -> Option<&'a Runner> {
+        self.runners.get(name).map(|(runner, _)| *runner)
+    }
+
+    /// The runner of an action.
+    pub fn runner_of(&self, name: &str) -> Result<&'a Runner, proptest::test_runner::TestCaseError> {
+        let unknown = || proptest::test_runner::TestCaseError::fail(format!("nobody knows {name}"));
+        self.runner(name).ok_or_else(unknown)
+    }
+
+    pub fn view(&self, runner: &Runner) -> Option<&'a RepositoryView> {
+        let views = &self.seen.observation.repositories;
+        match runner.meta.repo_id {
+            Some(id) => views.get(&id),
+            None => views.values().find(|view| view.repository.html_url == runner.meta.repo_url),
+        }
+    }
+
+    pub fn group(&self, runner: &Runner) -> Option<&Group> {
+        let (_, at) = self.runners.get(runner.name.as_str())?;
+        Some(&self.groups[(*at)?].0)
+    }
+
+    /// Whether its repository was listed in this pass, and completely.
+    pub fn fresh(&self, runner: &Runner) -> Option<bool> {
+        match self.view(runner)?.listing {
+            Listing::Fresh { complete, .. } => Some(complete),
+            _ => None,
+        }
+    }
+
+    pub fn is_gone(&self, runner: &Runner) -> bool {
+        self.view(runner).is_some_and(|view| matches!(view.listing, Listing::Gone { .. }))
+    }
+
+    pub fn is_busy(&self, runner: &Runner) -> bool {
+        self.busy.contains(runner.name.as_str())
+    }
+
+    pub fn ours(&self, runner: &Runner) -> bool {
+        runner.ownership == Ownership::Ours
+    }
+
+    /// How many runners are not dead.
+    pub fn live(&self) -> usize {
+        self.runners().filter(|runner| runner.state != RunnerState::Dead).count()
+    }
+
+    /// How many of a repository's runners are not dead.
+    pub fn live_in(&self, id: RepositoryId) -> usize {
+        self.groups.iter().filter(|(group, _)| group.0 == id).map(|(_, known)| known.live).sum()
+    }
+
+    /// How many of a group's runners are not dead.
+    pub fn live_of(&self, group: &Group) -> usize {
+        self.known(group).map_or(0, |known| known.live)
+    }
+
+    pub fn spent(&self, runner: &Runner) -> bool {
+        runner.lost && self.ours(runner) && runner.registration() != Registration::AccessToken
+    }
+
+    /// Whether look-ups have not found it.
+    pub fn absent(&self, runner: &Runner) -> bool {
+        self.memory().presence.get(&runner.name).is_some_and(|p| p.absent_since.is_some())
+    }
+
+    /// Whether look-ups have not found it for ten minutes, from the first to the last.
+    pub fn is_unregistered(&self, runner: &Runner) -> bool {
+        let Some(presence) = self.memory().presence.get(&runner.name) else { return false };
+        presence.absent_since.is_some_and(|since| presence.checked_at.saturating_sub(since) >= secs(600))
+    }
+
+    /// Whether no job gets to it. One that registers by itself may bear another name at GitHub, and is believed
+    /// for ten minutes.
+    pub fn out_of_reach(&self, runner: &Runner) -> bool {
+        self.absent(runner) && (runner.registration() == Registration::Jit || self.is_unregistered(runner))
+    }
+
+    /// Whether it can take a job of its group, now or soon.
+    pub fn supplies(&self, runner: &Runner) -> bool {
+        use RunnerState::*;
+        matches!(runner.state, Pending | Waiting | Starting | Running)
+            && !self.is_busy(runner)
+            && !self.out_of_reach(runner)
+            && !self.spent(runner)
+    }
+
+    /// The runners that can take a job of the group, now or soon.
+    pub fn supply(&self, group: &Group) -> &[&'a Runner] {
+        self.known(group).map_or(&[], |known| &known.supply)
+    }
+
+    /// Queued, with labels of ours that may be rendered, and not given up, whatever the repository is like.
+    pub fn wants_runner(&self, view: &RepositoryView, job: &WorkflowJob) -> bool {
+        let old = self.queued_for(view, job).is_some_and(|queued| queued > secs(86_400));
+        job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner && !old
+    }
+
+    pub fn takes_jobs(&self, view: &RepositoryView) -> bool {
+        view.configured && !view.repository.archived && !view.repository.disabled
+    }
+
+    /// The demand of each group in repositories that take jobs, where there is any.
+    pub fn demand(&self) -> impl Iterator<Item = (&Group, &[&'a WorkflowJob])> {
+        self.groups
+            .iter()
+            .filter(|(_, known)| !known.demand.is_empty())
+            .map(|(group, known)| (group, known.demand.as_slice()))
+    }
+
+    pub fn demand_of(&self, group: &Group) -> usize {
+        self.known(group).map_or(0, |known| known.demand.len())
+    }
+
+    /// Whether a job of that ID is queued, as far as anyone knows.
+    pub fn is_queued(&self, cause: Option<u64>) -> bool {
+        let job = cause.and_then(|cause| self.jobs.get(&cause));
+        job.is_some_and(|(_, job)| job.status == JobStatus::Queued)
+    }
+
+    /// The newest attempt of a cause.
+    pub fn newest(&self, cause: u64) -> Option<&'a Runner> {
+        self.runners()
+            .filter(|runner| runner.meta.job_id == Some(cause))
+            .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)))
+    }
+
+    /// For how long a running runner has been idle.
+    pub fn idle(&self, runner: &Runner) -> Option<Duration> {
+        let nomad = self.nomad()?;
+        if runner.state != RunnerState::Running || self.is_busy(runner) {
+            return None;
+        }
+        let placed = runner.allocation.as_ref().map_or(runner.submitted_at, |a| a.created_at);
+        let started = runner.started_at.filter(|at| *at <= nomad.now).unwrap_or(placed).max(placed);
+        let idle = age(nomad.now, started);
+        let busy = self.memory().last_busy.get(&runner.name).map(|at| self.since(*at));
+        Some(busy.unwrap_or(idle).min(idle))
+    }
+
+    /// For how long a dead runner has been dead. A client's clock far ahead of the servers' says nothing of that.
+    pub fn dead_for(&self, runner: &Runner) -> Duration {
+        let Some(nomad) = self.nomad() else { return Duration::ZERO };
+        let known = |at: &Timestamp| age(*at, nomad.now) <= secs(60);
+        let died = runner.ended_at.filter(known).unwrap_or(runner.submitted_at);
+        self.age(died.max(runner.submitted_at))
+    }
+
+    /// Whether an action on it failed a moment ago.
+    pub fn waits_after_failure(&self, name: &str) -> bool {
+        self.memory().runner_backoff.get(name).is_some_and(|backoff| backoff.until > self.seen.now)
+    }
+
+    pub fn was_surplus(&self, runner: &Runner) -> bool {
+        self.view(runner)
+            .and_then(|view| self.memory().surplus.get(&view.repository.id))
+            .is_some_and(|names| names.contains(&runner.name))
+    }
+}
+
+/// Whether it is in the plan's surplus.
+pub fn is_surplus(plan: &Plan, runner: &Runner) -> bool {
+    plan.surplus.values().any(|names| names.contains(&runner.name))
+}
+
+/// Whether the plan stops it.
+pub fn is_stopped(plan: &Plan, runner: &str) -> bool {
+    stops(plan).any(|stop| stop.name == runner)
+}
+
+pub fn starts(plan: &Plan) -> impl Iterator<Item = &Start> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Start(start) => Some(start),
+        _ => None,
+    })
+}
+
+pub fn stops(plan: &Plan) -> impl Iterator<Item = &Stop> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Stop(stop) => Some(stop),
+        _ => None,
+    })
+}
+
+/// The reasons held for a GitHub job.
+pub fn job_holds(plan: &Plan, job: u64) -> impl Iterator<Item = &HoldReason> {
+    plan.holds.iter().filter_map(move |hold| match &hold.subject {
+        Subject::Job { id, .. } if *id == job => Some(&hold.reason),
+        _ => None,
+    })
+}
+
+/// The reasons held for a runner.
+pub fn runner_holds<'a>(plan: &'a Plan, runner: &str) -> impl Iterator<Item = &'a HoldReason> {
+    plan.holds.iter().filter_map(move |hold| match &hold.subject {
+        Subject::Runner { name } if name == runner => Some(&hold.reason),
+        _ => None,
+    })
+}
+
+/// The reasons held for a repository.
+pub fn repository_holds<'a>(plan: &'a Plan, repository: &str) -> impl Iterator<Item = &'a HoldReason> {
+    plan.holds.iter().filter_map(move |hold| match &hold.subject {
+        Subject::Repository { name } if name == repository => Some(&hold.reason),
+        _ => None,
+    })
+}

@@ -1,0 +1,311 @@
+//! What holds of every single plan, whatever was seen: demand, starts, stops and whose consent they take.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use githubrunner::model::*;
+use proptest::prelude::*;
+
+use super::{
+    Asks, Checked,
+    facts::{
+        Facts, Group, group_of_job, group_of_start, job_holds, key, repository_holds, runner_holds, starts,
+        stops,
+    },
+    secs,
+};
+
+pub fn no_plan_exceeds_a_cap(facts: &Facts, plan: &Plan) -> Checked {
+    let within = |cap: Option<usize>, live: usize, started: usize| {
+        started == 0 || cap.is_none_or(|cap| live + started <= cap)
+    };
+    prop_assert!(within(facts.policy().max_runners, facts.live(), starts(plan).count()), "all");
+    let mut repositories: BTreeMap<RepositoryId, usize> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, usize> = BTreeMap::new();
+    for start in starts(plan) {
+        *repositories.entry(start.repository.id).or_default() += 1;
+        *groups.entry(group_of_start(start)).or_default() += 1;
+    }
+    for (id, started) in repositories {
+        let cap = facts.policy().max_runners_per_repository;
+        prop_assert!(within(cap, facts.live_in(id), started), "repository {}", id);
+    }
+    for (group, started) in groups {
+        let cap = facts.policy().max_runners_per_group;
+        prop_assert!(within(cap, facts.live_of(&group), started), "group {:?}", group);
+    }
+    Ok(())
+}
+
+pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
+    facts: &Facts,
+    plan: &Plan,
+) -> Checked {
+    use RunnerState::{Dead, Disconnected, Pending, Starting, Stopping, Waiting};
+    for stop in stops(plan) {
+        let runner = facts.runner_of(&stop.name)?;
+        prop_assert!(!facts.is_busy(runner), "{} is busy", stop.name);
+        let alive = !matches!(runner.state, Dead | Stopping | Disconnected);
+        prop_assert!(alive, "{} is {}", stop.name, runner.state);
+        match stop.consent {
+            Consent::NeverStarted => {
+                let unstarted = matches!(runner.state, Pending | Waiting | Starting);
+                let is_replacement = runner.lost && unstarted;
+                prop_assert!(!runner.started || is_replacement, "{} has started", stop.name);
+            }
+            Consent::GitHub => {}
+            Consent::Unregistered => {
+                prop_assert!(facts.is_unregistered(runner), "{} was not absent for long", stop.name);
+                let unregistered = matches!(stop.reason, StopReason::Unregistered { .. });
+                prop_assert!(unregistered || stop.reason == StopReason::Lost, "wrong consent");
+                // Any other may be busy under another name.
+                prop_assert_eq!(stop.registration, Registration::Jit);
+            }
+        }
+        prop_assert_eq!(stop.registration, runner.registration());
+        let repository = facts.view(runner).map(|view| view.repository.id);
+        prop_assert_eq!(Some(stop.repository.id), repository);
+    }
+    Ok(())
+}
+
+pub fn what_is_not_ours_is_touched_only_when_dead(facts: &Facts, plan: &Plan) -> Checked {
+    for action in &plan.actions {
+        if matches!(action, Action::Start(_) | Action::RemoveOrphan(_)) {
+            continue;
+        }
+        let runner = facts.runner_of(action.runner())?;
+        let dead = matches!(action, Action::Purge(_)) && runner.state == RunnerState::Dead;
+        prop_assert!(facts.ours(runner) || dead, "{}", action);
+    }
+    Ok(())
+}
+
+pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, plan: &Plan) -> Checked {
+    let views = &facts.observation().repositories;
+    for start in starts(plan) {
+        let view = views.get(&start.repository.id);
+        let seen = view.is_some_and(|view| matches!(view.listing, Listing::Fresh { .. }));
+        prop_assert!(seen, "{} without a listing", start.name);
+        let takes = view.is_some_and(|view| facts.takes_jobs(view));
+        prop_assert!(takes, "{} for an archived or foreign repository", start.name);
+    }
+    for stop in stops(plan) {
+        let runner = facts.runner_of(&stop.name)?;
+        match (views.get(&stop.repository.id).map(|view| &view.listing), &stop.reason) {
+            (Some(Listing::Fresh { complete: true, .. }), _) => {}
+            // Neither depends on what a listing lacks.
+            (Some(Listing::Fresh { .. }), StopReason::Lost | StopReason::Yield { .. }) => {}
+            (Some(Listing::Gone { since }), StopReason::RepositoryGone) => {
+                // An organization can say whether it is busy.
+                let asked = facts.policy().organization && stop.consent == Consent::GitHub;
+                prop_assert!(!runner.started || runner.lost || asked, "{} has started", stop.name);
+                prop_assert!(facts.since(*since) >= secs(3600), "{} so soon", stop.name);
+            }
+            (_, reason) => prop_assert!(false, "{} without a complete listing: {}", stop.name, reason),
+        }
+    }
+    for view in views.values() {
+        let seen = matches!(view.listing, Listing::Fresh { complete: true, .. });
+        let told = plan.surplus.contains_key(&view.repository.id);
+        prop_assert_eq!(told, seen && facts.nomad().is_some(), "surplus of {}", view.repository.id);
+    }
+    Ok(())
+}
+
+pub fn nothing_is_done_while_nomad_is_unseen(facts: &Facts, plan: &Plan) -> Checked {
+    if facts.nomad().is_none() {
+        prop_assert!(plan.actions.is_empty() && plan.surplus.is_empty() && plan.orphans.is_empty());
+        prop_assert_eq!(plan.holds.len(), 1);
+    }
+    Ok(())
+}
+
+/// Whoever it is that is stopped, and why.
+pub fn a_group_never_starts_and_stops_in_one_plan(facts: &Facts, plan: &Plan) -> Checked {
+    let stopping: BTreeSet<&Group> =
+        stops(plan).filter_map(|stop| facts.group(facts.runner(&stop.name)?)).collect();
+    for start in starts(plan) {
+        prop_assert!(!stopping.contains(&group_of_start(start)), "{}", start.name);
+    }
+    Ok(())
+}
+
+pub fn each_cause_starts_once_under_the_next_number(facts: &Facts, plan: &Plan) -> Checked {
+    let mut causes = BTreeSet::new();
+    for start in starts(plan) {
+        prop_assert!(causes.insert(start.cause), "job {} twice", start.cause);
+        let attempts = facts.runners().filter(|runner| runner.meta.job_id == Some(start.cause));
+        let highest = attempts.map(|runner| runner.meta.attempt.unwrap_or(1)).max().unwrap_or(0);
+        prop_assert_eq!(start.attempt, highest.saturating_add(1), "{}", start.name);
+        let job = facts.jobs.get(&start.cause);
+        let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("no job {}", start.cause)))?;
+        prop_assert!(facts.wants_runner(view, job), "job {} wants none", job.id);
+        prop_assert_eq!(view.repository.id, start.repository.id);
+        prop_assert_eq!(key(start.labels.key()), group_of_job(view, job).1);
+        let own = facts.supply(&group_of_start(start));
+        let own = own.iter().any(|runner| runner.meta.job_id == Some(start.cause));
+        prop_assert!(!own, "job {} has a runner of its own", job.id);
+    }
+    Ok(())
+}
+
+pub fn names_are_unique_valid_and_always_the_same(facts: &Facts, plan: &Plan) -> Checked {
+    let mut names = BTreeSet::new();
+    for start in starts(plan) {
+        prop_assert!(names.insert(&start.name), "{} twice", start.name);
+        prop_assert!(start.name.len() <= 64, "{}", start.name);
+        let valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        prop_assert!(start.name.chars().all(valid), "{}", start.name);
+        let instance = facts.nomad().map_or("", |nomad| &nomad.instance);
+        prop_assert!(is_ours_by_name(&facts.policy().prefix, instance, &start.name), "{}", start.name);
+        prop_assert!(facts.runner(&start.name).is_none(), "{} exists", start.name);
+    }
+    if !names.is_empty() {
+        prop_assert!(*plan == facts.plan_again(), "planned again it is another plan");
+    }
+    Ok(())
+}
+
+/// How long attempt n+1 waits after the death of attempt n, in seconds: min(30 s × 2^(n-1), 10 min).
+fn wait_after(attempt: u32) -> u64 {
+    600.min(30 << attempt.saturating_sub(1).min(10))
+}
+
+pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
+    for action in plan.actions.iter().filter(|action| !matches!(action, Action::RemoveOrphan(_))) {
+        prop_assert!(!facts.waits_after_failure(action.runner()), "{} although it failed", action);
+    }
+    // Nor is there a wait longer than that.
+    for hold in &plan.holds {
+        let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait }) = (&hold.subject, &hold.reason)
+        else {
+            continue;
+        };
+        let last = facts.newest(*id);
+        let last = last.ok_or_else(|| TestCaseError::fail(format!("the first attempt waits: {hold}")))?;
+        prop_assert_eq!(*attempt, last.meta.attempt.unwrap_or(1).saturating_add(1));
+        let rule = secs(wait_after(last.meta.attempt.unwrap_or(1)));
+        prop_assert_eq!(*wait + facts.dead_for(last), rule, "{}", hold);
+    }
+    for start in starts(plan) {
+        let backoff = facts.memory().start_backoff.get(&start.group());
+        let rejected = backoff.is_some_and(|backoff| backoff.until > facts.now());
+        prop_assert!(!rejected, "{} was rejected", start.name);
+        let Some(last) = facts.newest(start.cause) else { continue };
+        let wait = secs(wait_after(last.meta.attempt.unwrap_or(1)));
+        let dead = facts.dead_for(last);
+        let early = last.state == RunnerState::Dead && dead < wait;
+        prop_assert!(!early, "attempt {} {:?} after the last", start.attempt, dead);
+    }
+    Ok(())
+}
+
+/// The rule both ways: nobody is forgotten, and no more start than are missing.
+pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, plan: &Plan) -> Checked {
+    if facts.nomad().is_none() {
+        return Ok(());
+    }
+    let started: BTreeSet<u64> = starts(plan).map(|start| start.cause).collect();
+    let held: BTreeSet<u64> = plan
+        .holds
+        .iter()
+        .filter_map(|hold| match hold.subject {
+            Subject::Job { id, .. } => Some(id),
+            _ => None,
+        })
+        .collect();
+    for (view, job) in facts.jobs.values().filter(|(_, job)| job.status == JobStatus::Queued) {
+        let demand = facts.wants_runner(view, job) && facts.takes_jobs(view);
+        if demand || facts.asks(&job.labels) == Asks::Nothing {
+            continue;
+        }
+        let word = held.contains(&job.id)
+            || repository_holds(plan, &view.repository.full_name())
+                .any(|reason| *reason != HoldReason::Incomplete);
+        prop_assert!(word, "job {} is dropped in silence", job.id);
+    }
+    for (group, jobs) in facts.demand() {
+        let view = &facts.observation().repositories[&group.0];
+        if !matches!(view.listing, Listing::Fresh { .. }) {
+            let unseen = repository_holds(plan, &view.repository.full_name()).next().is_some();
+            prop_assert!(unseen, "{} is not seen, and nobody says so", view.repository.full_name());
+            continue;
+        }
+        let supply = facts.supply(group).len();
+        let silent = jobs.iter().filter(|job| !started.contains(&job.id) && !held.contains(&job.id)).count();
+        prop_assert!(silent <= supply, "{} jobs of {:?} without a word, {} runners", silent, group, supply);
+        let started = jobs.iter().filter(|job| started.contains(&job.id)).count();
+        prop_assert!(started + supply <= jobs.len().max(supply), "too many starts for {:?}", group);
+    }
+    Ok(())
+}
+
+/// Of two jobs of one group that are alike but for their age, the older one is served first.
+pub fn the_oldest_cause_goes_first(facts: &Facts, plan: &Plan) -> Checked {
+    if starts(plan).next().is_none() {
+        return Ok(());
+    }
+    let started: BTreeSet<u64> = starts(plan).map(|start| start.cause).collect();
+    for (group, jobs) in facts.demand() {
+        let order = |job: &WorkflowJob| (job.created_at, job.id);
+        let Some(youngest) = jobs.iter().filter(|job| started.contains(&job.id)).max_by_key(|job| order(job))
+        else {
+            continue;
+        };
+        for other in jobs {
+            if started.contains(&other.id) || order(other) > order(youngest) {
+                continue;
+            }
+            let served = facts.supply(group).iter().any(|runner| runner.meta.job_id == Some(other.id));
+            let waits = job_holds(plan, other.id).any(|r| matches!(r, HoldReason::Attempts { .. }));
+            prop_assert!(served || waits, "job {} before {}", youngest.id, other.id);
+        }
+    }
+    Ok(())
+}
+
+pub fn caps_are_the_reason_where_they_are_given_as_one(facts: &Facts, plan: &Plan) -> Checked {
+    for hold in &plan.holds {
+        let HoldReason::Cap { cap, limit } = hold.reason else { continue };
+        let job = match &hold.subject {
+            Subject::Job { id, .. } => facts.jobs.get(id),
+            _ => None,
+        };
+        let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("of no job: {hold}")))?;
+        let group = group_of_job(view, job);
+        let (allowed, live) = match cap {
+            Cap::All => (facts.policy().max_runners, facts.live() + starts(plan).count()),
+            Cap::Repository => (
+                facts.policy().max_runners_per_repository,
+                facts.live_in(group.0) + starts(plan).filter(|start| start.repository.id == group.0).count(),
+            ),
+            Cap::Group => (
+                facts.policy().max_runners_per_group,
+                facts.live_of(&group) + starts(plan).filter(|start| group_of_start(start) == group).count(),
+            ),
+        };
+        prop_assert_eq!(allowed, Some(limit));
+        prop_assert!(live >= limit, "{}: {} only", hold, live);
+    }
+    Ok(())
+}
+
+/// Labels are hostile: what people read moves no cursor and begins no line.
+pub fn what_people_read_is_harmless(_: &Facts, plan: &Plan) -> Checked {
+    let text = plan.to_string();
+    prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", text);
+    prop_assert_eq!(text.lines().count(), plan.actions.len() + plan.holds.len());
+    Ok(())
+}
+
+/// What is stopped needs no word on why it would stay.
+pub fn a_runner_is_stopped_once_and_then_nothing_is_held_of_it(_: &Facts, plan: &Plan) -> Checked {
+    let mut seen = BTreeSet::new();
+    for stop in stops(plan) {
+        prop_assert!(seen.insert(&stop.name), "{} twice", stop.name);
+        prop_assert!(runner_holds(plan, &stop.name).next().is_none(), "{} is held too", stop.name);
+        let others = plan.actions.iter().filter(|action| action.runner() == stop.name).count();
+        prop_assert_eq!(others, 1, "{}", stop.name);
+    }
+    Ok(())
+}

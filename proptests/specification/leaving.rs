@@ -1,0 +1,178 @@
+//! Surplus, unregistered, lost and gone runners: who goes, who stays, and in which order.
+
+use std::collections::BTreeMap;
+
+use githubrunner::model::*;
+use proptest::prelude::*;
+
+use super::{
+    Checked,
+    facts::{Facts, Group, is_stopped, runner_holds, stops},
+    secs,
+};
+
+/// Whether an idle surplus runner need not be waited for.
+fn is_due(facts: &Facts, runner: &Runner) -> bool {
+    let timeout = facts.policy().runner_inactivity_timeout;
+    facts.policy().strict
+        || facts.idle(runner).is_none_or(|idle| timeout.is_some_and(|timeout| idle >= timeout))
+}
+
+pub fn surplus_goes_only_when_seen_twice_and_idle_runners_after_their_time(
+    facts: &Facts,
+    plan: &Plan,
+) -> Checked {
+    let mut leaving: BTreeMap<&Group, usize> = BTreeMap::new();
+    for stop in stops(plan) {
+        let runner = facts.runner_of(&stop.name)?;
+        let StopReason::Surplus { demand, supply } = stop.reason else { continue };
+        prop_assert!(facts.was_surplus(runner), "{} was not seen as surplus before", stop.name);
+        let Some(group) = facts.group(runner) else { continue };
+        prop_assert_eq!((demand, supply), (facts.demand_of(group), facts.supply(group).len()));
+        prop_assert!(is_due(facts, runner), "{} idle for {:?} only", stop.name, facts.idle(runner));
+        *leaving.entry(group).or_default() += 1;
+    }
+    for (group, leaving) in leaving {
+        let (demand, supply) = (facts.demand_of(group), facts.supply(group).len());
+        prop_assert!(
+            supply >= demand + leaving,
+            "{} of {} leave {:?} with {} jobs",
+            leaving,
+            supply,
+            group,
+            demand
+        );
+    }
+    Ok(())
+}
+
+/// The other way round: what is surplus for the second time, and not to be waited for, goes.
+pub fn surplus_that_may_go_goes(facts: &Facts, plan: &Plan) -> Checked {
+    for (id, names) in &plan.surplus {
+        let mut groups: BTreeMap<&Group, usize> = BTreeMap::new();
+        for name in names {
+            let runner = facts.runner_of(name)?;
+            let Some(group) = facts.group(runner) else { continue };
+            prop_assert_eq!(group.0, *id);
+            *groups.entry(group).or_default() += 1;
+            let goes = is_due(facts, runner) && facts.was_surplus(runner) && !facts.waits_after_failure(name);
+            let stopped = is_stopped(plan, name);
+            prop_assert!(!goes || stopped, "{} may go and does not", name);
+            prop_assert!(stopped || runner_holds(plan, name).next().is_some(), "{} without a word", name);
+        }
+        // And who is spare is surplus.
+        for runner in facts.runners() {
+            let Some(group) = facts.group(runner).filter(|group| group.0 == *id) else { continue };
+            let supply = facts.supply(group);
+            let ours = supply.iter().filter(|runner| facts.ours(runner)).count();
+            let spare = supply.len().saturating_sub(facts.demand_of(group)).min(ours);
+            prop_assert_eq!(groups.get(group).copied().unwrap_or(0), spare, "{:?}", group);
+        }
+    }
+    Ok(())
+}
+
+/// Who is further from being of use goes first; of these whose own job is not queued; of the idle the longest idle.
+pub fn the_oldest_idle_runner_leaves_first(facts: &Facts, plan: &Plan) -> Checked {
+    let order = |runner: &Runner| {
+        let is_idle = runner.state == RunnerState::Running;
+        let waited_for = !is_idle && facts.is_queued(runner.meta.job_id);
+        (runner.state, waited_for, std::cmp::Reverse(facts.idle(runner)))
+    };
+    for names in plan.surplus.values().filter(|names| !names.is_empty()) {
+        for leaving in names.iter().filter_map(|name| facts.runner(name)) {
+            let Some(group) = facts.group(leaving) else { continue };
+            for staying in facts.supply(group) {
+                if names.contains(&staying.name) || !facts.ours(staying) {
+                    continue;
+                }
+                let in_order = order(leaving) <= order(staying);
+                prop_assert!(in_order, "{} stays, {} goes", staying.name, leaving.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn look_ups_ask_only_for_idle_runners_and_not_too_often(facts: &Facts, plan: &Plan) -> Checked {
+    for runner in facts.runners() {
+        let asked = plan
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::LookUp(look_up) if look_up.name == runner.name));
+        let idle = facts.idle(runner);
+        let demand = || facts.group(runner).is_some_and(|group| facts.demand_of(group) > 0);
+        let suspicious = || idle.is_some_and(|idle| idle > secs(120)) && demand();
+        let wanted = facts.ours(runner)
+            && idle.is_some()
+            && facts.fresh(runner).is_some()
+            && (facts.absent(runner) || suspicious());
+        let presence = facts.memory().presence.get(&runner.name);
+        let due = presence.is_none_or(|presence| facts.since(presence.checked_at) >= secs(120));
+        let free = !facts.waits_after_failure(&runner.name) && !is_stopped(plan, &runner.name);
+        prop_assert_eq!(asked, wanted && due && free, "{} asked for", runner.name);
+    }
+    Ok(())
+}
+
+pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups(facts: &Facts, plan: &Plan) -> Checked {
+    for runner in facts.runners().filter(|runner| facts.absent(runner) && facts.ours(runner)) {
+        if facts.idle(runner).is_none() {
+            continue;
+        }
+        let confirmed = facts.is_unregistered(runner);
+        if !confirmed && runner.registration() != Registration::Jit {
+            // It may bear another name at GitHub: it counts like any other.
+            continue;
+        }
+        if facts.is_gone(runner) {
+            // See below.
+            continue;
+        }
+        let stopped = is_stopped(plan, &runner.name);
+        let may = confirmed && facts.fresh(runner) == Some(true);
+        // A spent one is let go for that reason.
+        let may = may || (facts.spent(runner) && facts.fresh(runner).is_some());
+        prop_assert_eq!(stopped, may && !facts.waits_after_failure(&runner.name), "{} stopped", runner.name);
+        let word = stopped || runner_holds(plan, &runner.name).next().is_some();
+        prop_assert!(word, "{} without a word", runner.name);
+    }
+    Ok(())
+}
+
+pub fn what_was_lost_goes_and_is_never_minted(facts: &Facts, plan: &Plan) -> Checked {
+    use RunnerState::{Pending, Running, Starting, Waiting};
+    for runner in facts.runners().filter(|runner| facts.spent(runner)) {
+        let minted = plan.actions.iter().any(|a| matches!(a, Action::Mint(m) if m.name == runner.name));
+        prop_assert!(!minted, "{} is minted", runner.name);
+        // See the next property.
+        if facts.is_gone(runner) {
+            continue;
+        }
+        let alive = matches!(runner.state, Pending | Waiting | Starting | Running);
+        let due = alive && !facts.is_busy(runner) && facts.fresh(runner).is_some();
+        let due = due && !facts.waits_after_failure(&runner.name);
+        prop_assert_eq!(is_stopped(plan, &runner.name), due, "{} stopped", runner.name);
+    }
+    Ok(())
+}
+
+pub fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started(
+    facts: &Facts,
+    plan: &Plan,
+) -> Checked {
+    use RunnerState::{Pending, Running, Starting, Waiting};
+    for runner in facts.runners().filter(|runner| facts.ours(runner)) {
+        let Some(Listing::Gone { since }) = facts.view(runner).map(|view| &view.listing) else { continue };
+        let unstarted =
+            matches!(runner.state, Pending | Waiting | Starting) && (!runner.started || runner.lost);
+        // An organization can say whether it is busy.
+        let asked = facts.policy().organization && runner.state == Running;
+        let due = (unstarted || asked)
+            && !facts.is_busy(runner)
+            && facts.since(*since) >= secs(3600)
+            && !facts.waits_after_failure(&runner.name);
+        prop_assert_eq!(is_stopped(plan, &runner.name), due, "{} stopped", runner.name);
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! What a pass leaves for the next.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use githubrunner::{
+    apply::{Outcome, Report},
+    model::*,
+};
+use proptest::prelude::*;
+
+use super::{Checked, secs};
+
+/// What a pass saw and did, and what it leaves.
+pub struct Lesson<'a> {
+    /// What it saw, and with it what was remembered before.
+    pub observation: &'a Observation,
+    /// What it planned.
+    pub plan: &'a Plan,
+    /// What became of it.
+    pub reports: &'a [Report],
+    /// Our own clock at its end.
+    pub now: Moment,
+    /// What is remembered afterwards.
+    pub after: &'a Memory,
+}
+
+impl Lesson<'_> {
+    fn before(&self) -> &Memory {
+        &self.observation.memory
+    }
+
+    fn runners(&self) -> impl Iterator<Item = &Runner> {
+        self.observation.nomad.iter().flat_map(|nomad| &nomad.runners)
+    }
+
+    /// Who works on a job, as a listing of this pass says.
+    fn busy(&self) -> BTreeSet<&str> {
+        let views = self.observation.repositories.values();
+        views
+            .filter(|view| matches!(view.listing, Listing::Fresh { .. }))
+            .flat_map(|view| view.listing.jobs())
+            .filter(|job| job.status == JobStatus::InProgress)
+            .filter_map(|job| job.runner_name.as_deref())
+            .collect()
+    }
+
+    /// What came of the actions on a runner, in their order; dry runs apart.
+    fn outcomes_of<'b>(&'b self, name: &'b str) -> impl Iterator<Item = (&'b Action, &'b Outcome)> {
+        self.reports
+            .iter()
+            .filter(move |report| {
+                report.action.runner() == name && !matches!(report.outcome, Outcome::DryRun)
+            })
+            .map(|report| (&report.action, &report.outcome))
+    }
+}
+
+/// Each action has its outcome, unless this replica does not lead: then there may be none.
+pub fn what_is_planned_is_done_in_its_order_or_not_at_all(lesson: &Lesson) -> Checked {
+    let Lesson { plan, reports, .. } = lesson;
+    if !reports.is_empty() {
+        prop_assert_eq!(reports.len(), plan.actions.len());
+        let same = reports.iter().zip(&plan.actions).all(|(report, action)| report.action == *action);
+        prop_assert!(same, "something else was done");
+    }
+    Ok(())
+}
+
+pub fn a_pass_that_sees_nothing_teaches_nothing(lesson: &Lesson) -> Checked {
+    if lesson.observation.nomad.is_none() && lesson.observation.repositories.is_empty() {
+        prop_assert!(lesson.after == lesson.before());
+    }
+    Ok(())
+}
+
+pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
+    if lesson.observation.nomad.is_none() {
+        return Ok(());
+    }
+    let runners: BTreeSet<&str> = lesson.runners().map(|runner| runner.name.as_str()).collect();
+    let Memory { surplus, presence, last_busy, last_start, orphans, start_backoff, runner_backoff } =
+        lesson.after;
+    for name in presence.keys().chain(last_busy.keys()).chain(runner_backoff.keys()) {
+        prop_assert!(runners.contains(name.as_str()), "{} is no more", name);
+    }
+    let failed = start_backoff.keys().map(|group| &group.repository);
+    for id in surplus.keys().chain(last_start.keys()).chain(failed) {
+        prop_assert!(lesson.observation.repositories.contains_key(id), "repository {} is no more", id);
+    }
+    for orphan in orphans.keys() {
+        prop_assert!(lesson.plan.orphans.contains(orphan), "{:?} is none any more", orphan);
+    }
+    Ok(())
+}
+
+pub fn the_surplus_is_that_of_the_last_complete_listing(lesson: &Lesson) -> Checked {
+    if lesson.observation.nomad.is_none() {
+        return Ok(());
+    }
+    for (id, view) in &lesson.observation.repositories {
+        let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
+        let expected = if complete { lesson.plan.surplus.get(id) } else { lesson.before().surplus.get(id) };
+        prop_assert_eq!(lesson.after.surplus.get(id), expected, "repository {}", id);
+    }
+    Ok(())
+}
+
+pub fn the_busy_are_remembered(lesson: &Lesson) -> Checked {
+    let busy = lesson.busy();
+    for runner in lesson.runners() {
+        let last = lesson.before().last_busy.get(&runner.name).copied();
+        let expected = if busy.contains(runner.name.as_str()) { Some(lesson.now) } else { last };
+        prop_assert_eq!(lesson.after.last_busy.get(&runner.name).copied(), expected, "{}", runner.name);
+    }
+    Ok(())
+}
+
+/// Who is busy is registered, and nobody need have asked.
+pub fn absence_counts_from_its_first_sight_and_a_sign_of_life_ends_it(lesson: &Lesson) -> Checked {
+    let busy = lesson.busy();
+    for runner in lesson.runners() {
+        let name = runner.name.as_str();
+        let mut presence = lesson.before().presence.get(name).copied().filter(|_| !busy.contains(name));
+        for (_, outcome) in lesson.outcomes_of(name) {
+            let since = presence.and_then(|presence| presence.absent_since);
+            presence = match outcome {
+                Outcome::Present => Some(Presence { checked_at: lesson.now, absent_since: None }),
+                Outcome::Absent => {
+                    Some(Presence { checked_at: lesson.now, absent_since: since.or(Some(lesson.now)) })
+                }
+                _ => presence,
+            };
+        }
+        prop_assert_eq!(lesson.after.presence.get(name).copied(), presence, "{}", name);
+    }
+    Ok(())
+}
+
+/// Of those that are purged since, too.
+pub fn the_last_start_of_each_repository_is_remembered(lesson: &Lesson) -> Checked {
+    if lesson.observation.nomad.is_none() {
+        return Ok(());
+    }
+    for id in lesson.observation.repositories.keys() {
+        let seen = lesson.runners().filter(|r| r.meta.repo_id == Some(*id)).map(|r| r.submitted_at).max();
+        let last = lesson.before().last_start.get(id).copied().max(seen);
+        prop_assert_eq!(lesson.after.last_start.get(id).copied(), last, "repository {}", id);
+    }
+    Ok(())
+}
+
+/// Since when something is alone: from the first pass in a row that saw it so. What was removed is seen again, or not.
+pub fn an_orphan_counts_from_the_first_pass_that_saw_it(lesson: &Lesson) -> Checked {
+    let before = &lesson.before().orphans;
+    if lesson.observation.nomad.is_none() {
+        prop_assert_eq!(&lesson.after.orphans, before);
+        return Ok(());
+    }
+    for orphan in &lesson.plan.orphans {
+        let removed = lesson
+            .outcomes_of(orphan.name())
+            .any(|(action, _)| matches!(action, Action::RemoveOrphan(remove) if remove.orphan == *orphan));
+        let since = before.get(orphan).copied().unwrap_or(lesson.now);
+        let expected = (!removed).then_some(since);
+        prop_assert_eq!(lesson.after.orphans.get(orphan).copied(), expected, "{:?}", orphan);
+    }
+    Ok(())
+}
+
+/// The wait after the n-th failure in a row: twice as long each time, ten minutes at most.
+fn wait(first: u64, failures: u32) -> Duration {
+    secs(600.min(first << failures.saturating_sub(1).min(10)))
+}
+
+/// What is to wait for after one more failure.
+type Waits = Option<(u32, Moment)>;
+
+fn waits(backoff: Option<&Backoff>) -> Waits {
+    backoff.map(|backoff| (backoff.failures, backoff.until))
+}
+
+fn longer(before: Waits, first: u64, now: Moment) -> Waits {
+    let failures = before.map_or(0, |(failures, _)| failures).saturating_add(1);
+    Some((failures, now + wait(first, failures)))
+}
+
+/// A Stop that nobody could consent to has failed, too; what is not tried goes on waiting.
+pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesson) -> Checked {
+    for runner in lesson.runners() {
+        let name = runner.name.as_str();
+        let mut expected = waits(lesson.before().runner_backoff.get(name));
+        for (action, outcome) in lesson.outcomes_of(name) {
+            expected = match (action, outcome) {
+                (Action::Start(_) | Action::RemoveOrphan(_), _) => expected,
+                (_, Outcome::Held(_) | Outcome::Failed(_) | Outcome::Rejected(_))
+                | (Action::Stop(_), Outcome::Absent) => longer(expected, 5, lesson.now),
+                _ => None,
+            };
+        }
+        let after = lesson.after.runner_backoff.get(name);
+        prop_assert_eq!(waits(after), expected, "{}", name);
+        prop_assert!(after.is_none_or(|backoff| !backoff.error.is_empty()), "{} waits for nothing", name);
+    }
+    Ok(())
+}
+
+/// What nobody has tried again for ten minutes is forgotten; what may mend by itself is tried with the next pass.
+pub fn rejected_starts_wait_longer_each_time_and_success_ends_that(lesson: &Lesson) -> Checked {
+    if lesson.observation.nomad.is_none() {
+        return Ok(());
+    }
+    let (before, after) = (&lesson.before().start_backoff, &lesson.after.start_backoff);
+    let started = lesson.reports.iter().filter_map(|report| match &report.action {
+        Action::Start(start) => Some((start.group(), &report.outcome)),
+        _ => None,
+    });
+    let started: Vec<(GroupKey, &Outcome)> = started.collect();
+    let groups = before.keys().chain(after.keys()).chain(started.iter().map(|(group, _)| group));
+    for group in groups.collect::<BTreeSet<&GroupKey>>() {
+        let mut expected = waits(before.get(group));
+        for (_, outcome) in started.iter().filter(|(other, _)| other == group) {
+            expected = match outcome {
+                Outcome::Rejected(_) => longer(expected, 30, lesson.now),
+                Outcome::Done | Outcome::AlreadyDone => None,
+                _ => expected,
+            };
+        }
+        let known = lesson.observation.repositories.contains_key(&group.repository);
+        let expected = expected.filter(|(_, until)| known && lesson.now < *until + secs(600));
+        prop_assert_eq!(waits(after.get(group)), expected, "{:?}", group);
+    }
+    Ok(())
+}

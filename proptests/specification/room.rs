@@ -1,0 +1,188 @@
+//! Making room: what waits for a place, and who lets go for it.
+
+use std::time::Duration;
+
+use githubrunner::model::*;
+use proptest::prelude::*;
+
+use super::{
+    Checked,
+    facts::{Facts, Group, group_of_job, group_of_start, is_stopped, is_surplus, starts, stops},
+    secs,
+};
+
+/// How long things wait before others make room: never less than it takes Nomad to place a runner.
+fn patience(facts: &Facts) -> Option<Duration> {
+    facts.policy().pending_to_kill_listening.map(|patience| patience.max(secs(5)))
+}
+
+/// Whether it has not been placed for that long.
+fn is_unplaced(facts: &Facts, runner: &Runner, patience: Duration) -> bool {
+    runner.state == RunnerState::Pending && facts.age(runner.submitted_at) >= patience
+}
+
+/// What waits for a place.
+struct Waiting<'a> {
+    /// The runners that wait for room on the nodes.
+    unplaced: Vec<&'a Runner>,
+    /// The group of each job that waits at a cap that another runner's end would relieve.
+    held: Vec<Group>,
+}
+
+fn waiting<'a>(facts: &Facts<'a>, plan: &Plan) -> Waiting<'a> {
+    let Some(patience) = patience(facts) else { return Waiting { unplaced: vec![], held: vec![] } };
+    let unplaced = facts
+        .runners()
+        .filter(|runner| is_unplaced(facts, runner, patience))
+        .filter(|runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted))
+        .filter(|runner| !is_surplus(plan, runner) && !stops_for_itself(plan, runner))
+        .collect();
+    let at_cap =
+        |reason: &HoldReason| matches!(reason, HoldReason::Cap { cap: Cap::All | Cap::Repository, .. });
+    let held = plan
+        .holds
+        .iter()
+        .filter(|hold| at_cap(&hold.reason))
+        .filter_map(|hold| match hold.subject {
+            Subject::Job { id, .. } => facts.jobs.get(&id),
+            _ => None,
+        })
+        .filter(|(view, job)| facts.queued_for(view, job).is_some_and(|queued| queued >= patience))
+        .map(|(view, job)| group_of_job(view, job))
+        .collect();
+    Waiting { unplaced, held }
+}
+
+/// Whether it is stopped for another reason than to make room.
+fn stops_for_itself(plan: &Plan, runner: &Runner) -> bool {
+    stops(plan).any(|stop| {
+        stop.name == runner.name
+            && !matches!(stop.reason, StopReason::MakeRoom { .. } | StopReason::Yield { .. })
+    })
+}
+
+/// Whether room is being made already: somebody leaves.
+fn somebody_leaves(facts: &Facts, plan: &Plan) -> bool {
+    facts.runners().any(|runner| runner.state == RunnerState::Stopping) || stops(plan).next().is_some()
+}
+
+pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits(
+    facts: &Facts,
+    plan: &Plan,
+) -> Checked {
+    let makes = |stop: &&Stop| matches!(stop.reason, StopReason::MakeRoom { .. } | StopReason::Yield { .. });
+    let made = stops(plan).filter(makes).count();
+    if made == 0 {
+        return Ok(());
+    }
+    let Waiting { unplaced, held } = waiting(facts, plan);
+    for stop in stops(plan).filter(makes) {
+        let runner = facts.runner_of(&stop.name)?;
+        let own = facts.group(runner);
+        if let StopReason::Yield { .. } = stop.reason {
+            let patient = patience(facts).is_some_and(|patience| is_unplaced(facts, runner, patience));
+            prop_assert!(patient, "{} has not waited for a place for long", stop.name);
+            prop_assert!(held.iter().any(|group| Some(group) != own), "{} yields to nobody", stop.name);
+            continue;
+        }
+        prop_assert!(facts.idle(runner).is_some(), "{} is not idle", stop.name);
+        prop_assert!(facts.was_surplus(runner), "{} was needed before", stop.name);
+        prop_assert!(is_surplus(plan, runner), "{} is needed", stop.name);
+        for other in facts.runners().filter(|other| is_surplus(plan, other)) {
+            // Where a repository has a cap of its own, only those of the same one would help as well.
+            let helps = facts.policy().max_runners_per_repository.is_none()
+                || facts.group(other).map(|group| group.0) == own.map(|group| group.0);
+            let could = helps && facts.was_surplus(other) && !facts.waits_after_failure(&other.name);
+            let longer = could && facts.idle(other) > facts.idle(runner);
+            let stays = !is_stopped(plan, &other.name);
+            prop_assert!(!(stays && longer), "{} has been idle for longer than {}", other.name, stop.name);
+        }
+    }
+    let leaving =
+        facts.runners().filter(|runner| runner.state == RunnerState::Stopping).count() + stops(plan).count();
+    let waits = unplaced.len() + held.len();
+    prop_assert!(leaving <= waits, "{} leave for {}", leaving, waits);
+    Ok(())
+}
+
+/// The other way round: while something waits and nobody leaves, the idle do not stay.
+pub fn the_idle_do_not_stay_while_something_waits_for_room(facts: &Facts, plan: &Plan) -> Checked {
+    if somebody_leaves(facts, plan) {
+        return Ok(());
+    }
+    let idle = |within: Option<RepositoryId>| {
+        facts.runners().find(|runner| {
+            is_surplus(plan, runner)
+                && within.is_none_or(|id| facts.group(runner).is_some_and(|group| group.0 == id))
+                && facts.idle(runner).is_some()
+                && facts.was_surplus(runner)
+                && !facts.waits_after_failure(&runner.name)
+        })
+    };
+    let Some(stays) = idle(None) else { return Ok(()) };
+    let Waiting { unplaced, held } = waiting(facts, plan);
+    prop_assert!(unplaced.is_empty(), "{} stays, {} waits", stays.name, unplaced[0].name);
+    // A start held at its group's cap as well would not be helped.
+    if facts.policy().max_runners_per_group.is_none() {
+        for (id, _) in held {
+            let stays = idle(Some(id)).map(|runner| &runner.name);
+            prop_assert_eq!(stays, None, "a job of {} waits", id);
+        }
+    }
+    Ok(())
+}
+
+/// At the cap on all runners, what has not been placed for long does not keep its place.
+pub fn the_unplaced_yield_to_another_groups_start(facts: &Facts, plan: &Plan) -> Checked {
+    let Some(patience) = patience(facts) else { return Ok(()) };
+    let other_caps = facts.policy().max_runners_per_group.or(facts.policy().max_runners_per_repository);
+    if other_caps.is_some() || somebody_leaves(facts, plan) {
+        return Ok(());
+    }
+    let Waiting { held, .. } = waiting(facts, plan);
+    if held.is_empty() {
+        return Ok(());
+    }
+    let started: Vec<Group> = starts(plan).map(group_of_start).collect();
+    for runner in facts.runners().filter(|runner| facts.ours(runner)) {
+        let unplaced = is_unplaced(facts, runner, patience)
+            && facts.fresh(runner).is_some()
+            && !facts.is_busy(runner)
+            && !facts.waits_after_failure(&runner.name);
+        let Some(group) = facts.group(runner).filter(|_| unplaced) else { continue };
+        let other = held.iter().any(|other| other != group);
+        prop_assert!(!other || started.contains(group), "{} keeps its place", runner.name);
+    }
+    Ok(())
+}
+
+pub fn nobody_makes_room_in_a_repository_that_was_not_seen(facts: &Facts, plan: &Plan) -> Checked {
+    for stop in stops(plan) {
+        if let StopReason::MakeRoom { .. } | StopReason::Yield { .. } = stop.reason {
+            let runner = facts.runner_of(&stop.name)?;
+            prop_assert!(facts.fresh(runner).is_some() && facts.ours(runner), "{}", stop.name);
+        }
+    }
+    Ok(())
+}
+
+/// A place is worth nothing to a start that another cap holds back all the same.
+pub fn room_is_made_only_where_it_helps(facts: &Facts, plan: &Plan) -> Checked {
+    for stop in stops(plan) {
+        let (StopReason::MakeRoom { waits } | StopReason::Yield { waits }) = &stop.reason else {
+            continue;
+        };
+        let Some((name, id)) = waits.split_once(" job ") else { continue };
+        let job = id.parse().ok().and_then(|id: u64| facts.jobs.get(&id));
+        let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("nobody waits: {waits}")))?;
+        prop_assert_eq!(view.repository.full_name(), name);
+        let own = facts.view(facts.runner_of(&stop.name)?).map(|view| view.repository.id);
+        let group = group_of_job(view, job);
+        let full = |cap: Option<usize>, live: usize| cap.is_some_and(|cap| live >= cap);
+        let in_group = full(facts.policy().max_runners_per_group, facts.live_of(&group));
+        prop_assert!(!in_group, "{}: its group is full", waits);
+        let within = full(facts.policy().max_runners_per_repository, facts.live_in(group.0));
+        prop_assert!(!within || own == Some(group.0), "{}: its repository is full", waits);
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Whose turn it is; the property is in `specification/turns.rs`, and `fairness.rs` has what comes of it in time.
+
+use crate::{cases::tested, specification::properties};
+
+properties!(turns, tested);
