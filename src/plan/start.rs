@@ -123,14 +123,21 @@ fn start(
 ) -> Start {
     // Meta is text from outside: any number can stand there.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
-    let attempt = last.saturating_add(1);
+    let name = |attempt: u32| {
+        runner_name(&survey.policy.prefix, &survey.nomad.instance, &view.repository, job.id, attempt)
+    };
+    let mut attempt = last.saturating_add(1);
+    // Somebody has purged a runner's job: its variable is still there, and would be taken for the next one's.
+    while survey.nomad.variables.contains(&name(attempt)) && attempt < u32::MAX {
+        attempt += 1;
+    }
     let (demand, supply) = (group.demand.len(), group.supply.len());
     Start {
         repository: view.repository.clone(),
         labels: labels.clone(),
         cause: job.id,
         attempt,
-        name: runner_name(&survey.policy.prefix, &survey.nomad.instance, &view.repository, job.id, attempt),
+        name: name(attempt),
         info: format!("queued={demand} at_hand={supply} live={live} attempt={attempt}"),
         reason: StartReason::Missing { demand, supply },
     }

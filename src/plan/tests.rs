@@ -342,6 +342,17 @@ fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
 }
 
 #[test]
+fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
+    let mut world = world(vec![queued(1)], vec![]);
+    let name = |attempt| runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, attempt);
+    world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].into();
+    let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
+        panic!("no start")
+    };
+    assert_eq!((start.attempt, start.name), (3, name(3)));
+}
+
+#[test]
 fn orphans_go_and_foreign_things_stay() {
     let name = |instance, cause| runner_name("ghr", instance, &repository(REPOSITORY), cause, 1);
     let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);

@@ -90,6 +90,7 @@ pub struct Nomad {
     start_failures: BTreeMap<String, StartFailure>,
     events: Vec<TaskEvent>,
     stream: VecDeque<(u64, String)>,
+    forgot_at: Option<Timestamp>,
 }
 
 /// The last index of each table, which `X-Nomad-Index` shows.
@@ -154,6 +155,7 @@ impl Nomad {
             start_failures: BTreeMap::new(),
             events: Vec::new(),
             stream: VecDeque::new(),
+            forgot_at: None,
             options,
         };
         nomad.furnish();

@@ -196,6 +196,12 @@ impl Nomad {
         self.events = events;
         self.start_delays = delays;
         self.start_failures = failures;
+        self.forgot_at = Some(now);
+    }
+
+    /// When the agent last restarted empty.
+    pub fn forgot_at(&self) -> Option<Timestamp> {
+        self.forgot_at
     }
 
     /// Somebody purges a job.

@@ -25,6 +25,8 @@ pub struct Fate {
     pub instance: Value,
     /// When it was registered in Nomad.
     pub registered_at: Timestamp,
+    /// When that was asked for: the answer may have taken its time.
+    pub asked_at: Timestamp,
     /// Whether it can take a job now or soon.
     pub available: bool,
     /// When it last could not: busy, dead, stopping, disconnected, unregistered.
@@ -43,6 +45,8 @@ pub struct Fate {
     pub spare: usize,
     /// Whether it has, or had, an allocation.
     pub placed: bool,
+    /// Since when the servers think that it is dead.
+    pub dead_since: Option<Timestamp>,
     /// Since when it has no job in Nomad any more.
     pub gone_since: Option<Timestamp>,
 }
@@ -56,6 +60,7 @@ impl Fate {
             group: group_of(meta),
             instance: meta["instance"].clone(),
             registered_at: now,
+            asked_at: now,
             available: true,
             unavailable_at: None,
             surplus_since: None,
@@ -65,6 +70,7 @@ impl Fate {
             supplies: true,
             spare: 0,
             placed: false,
+            dead_since: None,
             gone_since: None,
         }
     }
@@ -127,6 +133,14 @@ pub fn is_live(world: &World, place: &Place, job: &nomad::Job) -> bool {
     !seen && !job.stop && job.status != "dead"
 }
 
+/// Whether Nomad has put an allocation in the place of one that was over since then, and that is all that lives.
+pub fn was_replaced_since(world: &World, place: &Place, name: &str, since: Timestamp) -> bool {
+    let is_new = |allocation: &nomad::Allocation| i128::from(allocation.create_time) > since.as_nanosecond();
+    let all = || allocations(world, place, name);
+    all().any(|allocation| !is_new(allocation))
+        && all().filter(|allocation| !allocation.client_terminal()).all(is_new)
+}
+
 /// Whether a job has been in the queue for longer than GitHub lets one.
 pub fn is_given_up(world: &World, job: &Job, now: Timestamp) -> bool {
     world.github_time(now).duration_since(job.created_at) > SignedDuration::from_hours(24)
@@ -151,7 +165,10 @@ pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, 
         fate.idle_since = looks_idle.then(|| fate.idle_since.unwrap_or(now));
         fate.supplies = available || (looks_idle && process.is_some_and(|live| has_job(world, live)));
         fate.placed |= allocations(world, place, name).next().is_some();
-        let is_gone = world.nomad.job(&place.namespace, name).is_none();
+        let job = world.nomad.job(&place.namespace, name);
+        let is_dead = job.is_none_or(|job| !is_live(world, place, job));
+        fate.dead_since = is_dead.then(|| fate.dead_since.unwrap_or(now));
+        let is_gone = job.is_none();
         fate.gone_since = is_gone.then(|| fate.gone_since.unwrap_or(now));
         if fate.supplies {
             *supply.entry(fate.group.clone()).or_default() += 1;

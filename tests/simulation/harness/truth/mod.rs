@@ -14,7 +14,7 @@ use githubrunner::model::is_ours_by_name;
 use githubrunner::sim::chaos::exchange::Trouble;
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
-use githubrunner::sim::fault::Side;
+use githubrunner::sim::fault::{Sender, Side};
 use githubrunner::sim::github::{Scope, Status};
 use githubrunner::sim::world::{LiveRunner, Phase, Watch, World};
 use hyper::{Method, Request, Response};
@@ -72,10 +72,17 @@ pub struct Truth {
     /// Answers are as things are, and one daemon acts for all the time.
     steady: bool,
     looked_up: BTreeMap<String, Timestamp>,
-    /// When allocations were last listed.
-    listed_at: Option<Timestamp>,
+    /// When each daemon last looked at Nomad.
+    looked: [Looked; 2],
     waits: prompt::Waits,
     looked_at: Timestamp,
+}
+
+/// When a daemon listed what.
+#[derive(Clone, Copy, Default)]
+struct Looked {
+    jobs: Option<Timestamp>,
+    allocations: Option<Timestamp>,
 }
 
 /// More jobs than this are not looked at in each step.
@@ -98,7 +105,7 @@ impl Truth {
             quiet: prompt::is_quiet(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),
-            listed_at: None,
+            looked: [Looked::default(); 2],
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
             place,
@@ -113,6 +120,11 @@ impl Truth {
 
     fn wrong(&self, now: Timestamp, what: String) {
         self.findings.add(now, what);
+    }
+
+    /// When the daemon that sends this listed the allocations, by the servers' clock.
+    fn looked(&self, world: &World, request: &Request<Bytes>, now: Timestamp) -> Timestamp {
+        world.nomad_time(self.looked[sender(request)].allocations.unwrap_or(now))
     }
 
     fn look_for_secrets(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
@@ -131,6 +143,11 @@ impl Truth {
             }
         }
     }
+}
+
+/// Which daemon sends it.
+fn sender(request: &Request<Bytes>) -> usize {
+    request.extensions().get::<Sender>().map_or(0, |Sender(number)| *number)
 }
 
 /// How long ago what a pass saw may have been so: the pass itself, with its retries, and what answers lag.
@@ -161,13 +178,16 @@ impl Watch for Truth {
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if request.method() == Method::GET {
             // A pass looks at all of them; an action that looks once more, at one runner's.
-            let of_all =
-                request.uri().query().is_some_and(|query| query.contains(&format!("%5E{PREFIX}-%22")));
-            if request.uri().path() == "/v1/allocations" && of_all {
-                self.listed_at = Some(now);
+            let query = request.uri().query().unwrap_or_default();
+            let looked = &mut self.looked[sender(request)];
+            match request.uri().path() {
+                "/v1/jobs" if query.contains(&format!("prefix={PREFIX}-&")) => looked.jobs = Some(now),
+                "/v1/allocations" if query.contains(&format!("%5E{PREFIX}-%22")) => {
+                    looked.allocations = Some(now);
+                }
+                _ => {}
             }
             if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
-                let query = request.uri().query().unwrap_or_default();
                 let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));
                 self.looks_up(world, name.unwrap_or_default(), now);
             }
@@ -181,16 +201,17 @@ impl Watch for Truth {
         match (side, request.method().as_str()) {
             (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
                 let name = path.trim_start_matches("/v1/job/").to_owned();
-                self.deregisters(world, &name, query.contains("purge=true"), now);
+                let looked = self.looked(world, request, now);
+                self.deregisters(world, &name, query.contains("purge=true"), looked, now);
             }
             (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
                 let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
-                self.deletes_variable(world, &name, now);
+                self.deletes_variable(world, &name, self.looked(world, request, now), now);
             }
             (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
             (Side::Nomad, "PUT") if path == "/v1/jobs" => {
                 let body = serde_json::from_slice(request.body()).unwrap_or_default();
-                self.registers(world, &body, now);
+                self.registers(world, &body, self.looked(world, request, now), now);
             }
             (Side::Nomad, "PUT") if replicas::is_lock(&path) => {}
             (Side::Nomad, "PUT")
@@ -257,6 +278,12 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         let repository = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
         repository.is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
     };
+    // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
+    let path = format!("githubrunner/{PREFIX}/instance");
+    let instance = world.nomad.variables().find(|variable| variable.path == path);
+    let instance = instance.and_then(|variable| variable.items.get("id"));
+    // A start that takes effect only after that is another's, too.
+    let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));
     let stays: BTreeSet<String> = world
         .live_runners()
         .into_iter()
@@ -264,21 +291,19 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
             place.renamed && live.phase == Phase::Listening || live.phase == Phase::Stuck && is_gone(live)
         })
         .map(|live| live.nomad_job)
+        .chain(world.our_jobs(place).into_iter().filter(|name| !is_own(name)))
         .collect();
+    let is_unplaced = |name: &str| fates::allocations(world, place, name).next().is_none();
+    // What stays may take the room of others, and counts against the caps.
+    let no_room = stays.iter().any(|name| is_own(name))
+        || !stays.is_empty() && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
     let mut left = Vec::new();
     for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
-        // What stays may take the room of others.
-        if is_servable(&job.labels) && stays.is_empty() {
+        if is_servable(&job.labels) && !no_room {
             left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
         }
     }
-    // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
-    let path = format!("githubrunner/{PREFIX}/instance");
-    let instance = world.nomad.variables().find(|variable| variable.path == path);
-    let instance = instance.and_then(|variable| variable.items.get("id"));
-    // A start that takes effect only after that is another's, too.
-    let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));
-    let waits = |name: &str| !stays.is_empty() && fates::allocations(world, place, name).next().is_none();
+    let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use githubrunner::sim::chaos::scenario::{Scenario, Woe};
 use githubrunner::sim::fault::{Arrived, Sender, Side};
+use githubrunner::sim::world::World;
 use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -58,6 +59,12 @@ impl Leases {
     /// Who got the lock last.
     pub fn leader(&self) -> Option<usize> {
         self.inner().holder
+    }
+
+    /// Whether the servers have forgotten a lock whose holder cannot know that yet.
+    pub fn two_may_lead(&self, world: &World, now: Timestamp) -> bool {
+        let forgot_at = world.nomad.forgot_at();
+        self.on && forgot_at.is_some_and(|at| world.nomad_time(now).duration_since(at) <= TTL)
     }
 
     /// A daemon is no more: it sends nothing.

@@ -5,22 +5,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Happening, Scenario, Woe, is_servable};
+use githubrunner::sim::fault::Arrived;
 use githubrunner::sim::github::{Job, Status};
+use githubrunner::sim::nomad;
 use githubrunner::sim::world::World;
 use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::super::daemon::META;
-use super::Truth;
 use super::fates::{
     Fate, Group, allocations, group_of, group_of_job, is_given_up, is_live, is_lost, meta_of,
+    was_replaced_since,
 };
 use super::prompt::wait_after;
+use super::{Truth, sender};
 
 impl Truth {
     /// A runner is about to be registered.
-    pub(super) fn registers(&mut self, world: &World, body: &Value, now: Timestamp) {
+    pub(super) fn registers(&mut self, world: &World, body: &Value, looked: Timestamp, now: Timestamp) {
         let name = body["Job"]["ID"].as_str().unwrap_or_default();
         if body["EnforceIndex"] != true || body["JobModifyIndex"] != 0 {
             self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
@@ -45,12 +48,13 @@ impl Truth {
         }
         for (other, fate) in self.fates.iter().filter(|(other, fate)| fate.cause == cause && *other != name) {
             // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
-            if is_own(fate) && fate.available && self.is_so_for_long(fate.unavailable_at, now) {
+            let two_lead = self.leases.two_may_lead(world, now);
+            if is_own(fate) && fate.available && !two_lead && self.is_so_for_long(fate.unavailable_at, now) {
                 self.wrong(now, format!("{name} is started for job {cause}, which has {other} already"));
             }
         }
         self.is_missing(world, name, &meta, now);
-        self.has_waited(world, name, cause, meta["attempt"].as_u64().unwrap_or_default(), now);
+        self.has_waited(world, name, cause, meta["attempt"].as_u64().unwrap_or_default(), looked, now);
     }
 
     fn has_cause(&self, world: &World, name: &str, meta: &Value, job: &Job, now: Timestamp) {
@@ -150,7 +154,15 @@ impl Truth {
     }
 
     /// The next attempt has the next number, and waits after the death of the last one.
-    fn has_waited(&self, world: &World, name: &str, cause: u64, attempt: u64, now: Timestamp) {
+    fn has_waited(
+        &self,
+        world: &World,
+        name: &str,
+        cause: u64,
+        attempt: u64,
+        looked: Timestamp,
+        now: Timestamp,
+    ) {
         let last = self.fates.iter().filter(|(_, fate)| fate.cause == cause).max_by_key(|(_, f)| f.attempt);
         let Some((last, fate)) = last else { return };
         // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
@@ -173,8 +185,7 @@ impl Truth {
         let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
         let Some(ended) = ended.filter_map(|task| task.finished_at).max() else { return };
         // Who died while the pass was looking at GitHub was alive when it looked at Nomad.
-        let looked = world.nomad_time(self.listed_at.unwrap_or(now)).as_nanosecond();
-        if !self.steady && i128::from(ended) + 2_000_000_000 > looked {
+        if !self.steady && i128::from(ended) + 2_000_000_000 > looked.as_nanosecond() {
             return;
         }
         let at_nomad = world.nomad_time(now).as_nanosecond();
@@ -191,12 +202,21 @@ impl Truth {
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let name = body["Job"]["ID"].as_str().unwrap_or_default().to_owned();
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
-        self.fates.insert(name.clone(), Fate::new(&meta, now));
+        let Arrived(asked_at) = request.extensions().get().copied().unwrap_or(Arrived(now));
+        self.fates.insert(name.clone(), Fate { asked_at, ..Fate::new(&meta, now) });
+        let looked = self.looked(world, request, now);
+        let listed = self.looked[sender(request)].jobs.unwrap_or(now);
+        // Nomad may have replaced what the daemon saw dead, and an earlier request may have taken effect since.
+        let unseen = |job: &nomad::Job| {
+            let late = |fate: &Fate| fate.asked_at < listed && fate.registered_at > listed;
+            self.fates.get(&job.id).is_some_and(late)
+                || was_replaced_since(world, &self.place, &job.id, looked)
+        };
         let live: Vec<Value> = world
             .nomad
             .jobs()
             .filter(|job| job.namespace == self.place.namespace && self.fates.contains_key(&job.id))
-            .filter(|job| is_live(world, &self.place, job))
+            .filter(|job| is_live(world, &self.place, job) && !unseen(job))
             .map(|job| meta_of(job.meta.get(META).map(String::as_str)))
             .filter(|other| other["instance"] == meta["instance"])
             .collect();

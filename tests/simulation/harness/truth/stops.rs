@@ -11,12 +11,21 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::daemon::META;
 use super::Truth;
-use super::fates::{Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live};
+use super::fates::{
+    Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live, was_replaced_since,
+};
 use super::prompt::signed;
 
 impl Truth {
     /// A runner is to be stopped or purged: it must be ours, and not busy.
-    pub(super) fn deregisters(&mut self, world: &World, name: &str, purge: bool, now: Timestamp) {
+    pub(super) fn deregisters(
+        &mut self,
+        world: &World,
+        name: &str,
+        purge: bool,
+        looked: Timestamp,
+        now: Timestamp,
+    ) {
         let Some(fate) = self.fates.get(name) else {
             // What nomadtools has started is purged when it is dead; after a lost answer once more.
             let job = world.nomad.job(&self.place.namespace, name);
@@ -48,7 +57,7 @@ impl Truth {
             if has_variable(world, name) {
                 self.wrong(now, format!("{name} is purged before its variable"));
             }
-            self.has_stayed(world, name, now);
+            self.has_stayed(world, name, fate, looked, now);
         } else {
             self.was_not_needed(name, fate, now);
             self.has_consent(world, name, now);
@@ -65,7 +74,7 @@ impl Truth {
     }
 
     /// A dead runner's job stays for its time.
-    fn has_stayed(&self, world: &World, name: &str, now: Timestamp) {
+    fn has_stayed(&self, world: &World, name: &str, fate: &Fate, looked: Timestamp, now: Timestamp) {
         let all = || allocations(world, &self.place, name);
         let ended = all().flat_map(|allocation| &allocation.tasks).filter_map(|task| task.finished_at).max();
         let Some(ended) = ended.filter(|_| all().all(|allocation| allocation.client_terminal())) else {
@@ -77,9 +86,12 @@ impl Truth {
             Some(last) if self.quiet && last.client_status == "complete" => success,
             _ => success.min(failure),
         };
+        // Its client may tell of the end long after the servers have given it up.
+        let known = fate.dead_since.map(|since| world.nomad_time(since)).filter(|since| *since <= looked);
+        let ended = known.map_or(i128::from(ended), |known| known.as_nanosecond().min(i128::from(ended)));
         let passed = i128::from(Duration::from_secs(2).as_nanos() as u64)
             + world.nomad_time(now).as_nanosecond()
-            - i128::from(ended);
+            - ended;
         if passed < stays.as_nanos() as i128 {
             self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
         }
@@ -208,13 +220,15 @@ impl Truth {
         }
     }
 
-    pub(super) fn deletes_variable(&mut self, world: &World, name: &str, now: Timestamp) {
+    pub(super) fn deletes_variable(&mut self, world: &World, name: &str, looked: Timestamp, now: Timestamp) {
         if !self.fates.contains_key(name) {
             return self.wrong(now, format!("a variable that is not ours is deleted: {name}"));
         }
         self.is_gone_for(SignedDuration::from_secs(55), name, "variable", now);
+        // What runs without its job has lost it to a purge; and Nomad may have replaced what the daemon saw dead.
+        let has_job = world.nomad.job(&self.place.namespace, name).is_some();
         let live = allocations(world, &self.place, name).any(|allocation| !allocation.client_terminal());
-        if live {
+        if has_job && live && !was_replaced_since(world, &self.place, name, looked) {
             self.wrong(now, format!("the variable of {name} is deleted while it has an allocation"));
         }
     }
