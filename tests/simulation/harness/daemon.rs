@@ -28,6 +28,9 @@ use ring::signature::{KeyPair, RsaKeyPair};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use super::specified;
+use super::truth::Findings;
+
 /// The long-lived token; it must be seen nowhere.
 pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
 /// The App's key; likewise.
@@ -229,6 +232,8 @@ pub struct Maker {
     pub left_out: Arc<Mutex<Option<usize>>>,
     /// How large the daemon was at each SIGHUP.
     pub sizes: Sizes,
+    /// Who is told of what its passes break.
+    findings: Findings,
 }
 
 /// How many of what a daemon had, time after time.
@@ -251,7 +256,14 @@ impl Sizes {
 
 impl Maker {
     /// For a scenario; `number` tells daemons at the same time apart.
-    pub fn new(scenario: &Scenario, shared: &Shared, number: usize, grip: Grip, sizes: &Sizes) -> Maker {
+    pub fn new(
+        scenario: &Scenario,
+        shared: &Shared,
+        number: usize,
+        grip: Grip,
+        sizes: &Sizes,
+        findings: &Findings,
+    ) -> Maker {
         let mut config = config(&scenario.settings, &scenario.repositories);
         config.ha = scenario.replicas;
         Maker {
@@ -265,6 +277,7 @@ impl Maker {
             made: 0,
             left_out: Arc::default(),
             sizes: sizes.clone(),
+            findings: findings.clone(),
         }
     }
 
@@ -277,9 +290,10 @@ impl Maker {
         let hangup = Arc::new(Notify::new());
         let mut signals = Signals { shutdown: receiver, hangup: Arc::clone(&hangup) };
         let (again, reload, sizes) = (self.again(), connections.clone(), self.sizes.clone());
+        let witness = specified::witness(self.findings.clone(), lock(&self.shared).clock);
         let life = async move {
             let Parts { github, nomad, renderer } = parts;
-            let mut daemon = Daemon::new(config, github, nomad, renderer, false);
+            let mut daemon = Daemon::new(config, github, nomad, renderer, false).witnessed_by(witness);
             let mut again = again;
             while daemon.run(&mut signals).await == Ended::Hangup {
                 again.made += 1;
@@ -313,6 +327,7 @@ impl Maker {
             grip: self.grip.clone(),
             left_out: Arc::clone(&self.left_out),
             sizes: self.sizes.clone(),
+            findings: self.findings.clone(),
         }
     }
 

@@ -8,5 +8,8 @@ pub mod replica;
 pub mod run;
 pub mod secrets;
 pub mod shrink;
+#[path = "../../../proptests/specification/mod.rs"]
+pub mod specification;
+pub mod specified;
 pub mod sweep;
 pub mod truth;

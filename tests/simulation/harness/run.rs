@@ -271,7 +271,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let driver = tokio::spawn(drive(shared.clone(), std::future::pending()));
     let sizes = Sizes::default();
     let replica = |(number, grip): (usize, Grip)| {
-        let maker = Maker::new(scenario, &shared, number, grip.clone(), &sizes);
+        let maker = Maker::new(scenario, &shared, number, grip.clone(), &sizes, &findings);
         Replica::new(number, maker, grip)
     };
     let count = if scenario.replicas { REPLICAS } else { 1 };
