@@ -79,8 +79,16 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
         for stopped in [Stopped::Slowly, Stopped::AtOnce] {
             let after = apply_to_observation(case, plan, stopped);
             let second = after.plan();
+            // Whoever would have yielded, and did not because its group started, yields now.
+            let facts = after.facts();
+            let yields = |stop: &&Stop| {
+                let group = facts.group(facts.runner(&stop.name).unwrap());
+                matches!(stop.reason, StopReason::Yield { .. })
+                    && starts(plan).any(|start| group == Some(&group_of_start(start)))
+            };
+            let late = stops(&second).filter(yields).count();
             if stops(plan).next().is_none() {
-                prop_assert_eq!(moves(&second), 0, "\nAFTER {:?}", after);
+                prop_assert_eq!(moves(&second) - late, 0, "\nAFTER {:?}", after);
                 continue;
             }
             // A Stop makes a place, and its group waits for the next pass: that may then start, for jobs of

@@ -11,8 +11,9 @@ pub struct Stray {
     /// A variable, else a registration.
     variable: bool,
     ours: bool,
-    /// An existing runner's name, else one that nobody has.
+    /// An existing runner's name, else one that nobody has, or had: a cause's and the attempt.
     known: Option<usize>,
+    former: (u64, u32),
     online: bool,
     repository: usize,
     /// Seen alone since.
@@ -22,22 +23,28 @@ pub struct Stray {
 pub fn stray() -> impl Strategy<Value = Stray> {
     let ages = select(vec![0_u64, 59, 60, 61, 599, 600, 601]);
     let since = proptest::option::weighted(0.8, ages);
-    (any::<bool>(), any::<bool>(), proptest::option::of(0..6_usize), any::<bool>(), 0..4_usize, since)
-        .prop_map(|(variable, ours, known, online, repository, since)| Stray {
+    let former = (prop_oneof![Just(900_u64), 1..9_u64], 1..3_u32);
+    let known = proptest::option::of(0..6_usize);
+    (any::<bool>(), any::<bool>(), known, former, any::<bool>(), 0..4_usize, since).prop_map(
+        |(variable, ours, known, former, online, repository, since)| Stray {
             variable,
             ours,
             known,
+            former,
             online,
             repository,
             since,
-        })
+        },
+    )
 }
 
 pub fn add_stray(observation: &mut Observation, stray: &Stray) {
     let Some(nomad) = &mut observation.nomad else { return };
     let instance = if stray.ours { INSTANCE } else { "somebody else" };
     let known = stray.known.and_then(|at| nomad.runners.get(at)).map(|runner| runner.name.clone());
-    let name = known.unwrap_or_else(|| runner_name(PREFIX, instance, &repository(0), 900, 1));
+    let (cause, attempt) = stray.former;
+    let name =
+        known.unwrap_or_else(|| runner_name(PREFIX, instance, &repository(stray.repository), cause, attempt));
     let orphan = if stray.variable {
         nomad.variables.insert(name.clone());
         Orphan::Variable { name }

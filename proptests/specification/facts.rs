@@ -153,6 +153,17 @@ impl<'a> Facts<'a> {
         self.runners.values().map(|(runner, _)| *runner)
     }
 
+    /// Whether a variable bears this name.
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.nomad().is_some_and(|nomad| nomad.variables.contains(name))
+    }
+
+    /// The name of a cause's runner.
+    pub fn name(&self, repository: &Repository, cause: u64, attempt: u32) -> String {
+        let instance = self.nomad().map_or("", |nomad| &nomad.instance);
+        runner_name(&self.policy().prefix, instance, repository, cause, attempt)
+    }
+
     pub fn runner(&self, name: &str) -> Option<&'a Runner> {
         self.runners.get(name).map(|(runner, _)| *runner)
     }
