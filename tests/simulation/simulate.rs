@@ -49,6 +49,9 @@ struct Arguments {
     /// The same, but shorter: two days, 250 jobs.
     #[arg(long)]
     short: bool,
+    /// Of the long lives only those whose name contains this.
+    #[arg(long, default_value = "")]
+    life: String,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -57,7 +60,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.long || arguments.short {
-        return long_life(arguments.short);
+        return long_life(arguments.short, &arguments.life);
     }
     if arguments.sweep {
         return deaths();
@@ -145,7 +148,7 @@ fn resident() -> u64 {
     pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096 / 1_000_000
 }
 
-fn long_life(short: bool) -> ExitCode {
+fn long_life(short: bool, which: &str) -> ExitCode {
     let minute = std::time::Duration::from_secs(60);
     let lives: [(&str, &dyn Fn() -> Outcome); 7] = [
         ("many days of churn", &|| {
@@ -162,7 +165,7 @@ fn long_life(short: bool) -> ExitCode {
         ("secrets that fail for hours", &|| long::failing_for_hours(false)),
     ];
     let mut well = true;
-    for (name, life) in lives {
+    for (name, life) in lives.into_iter().filter(|(name, _)| name.contains(which)) {
         let started = Instant::now();
         let outcome = life();
         println!(

@@ -81,8 +81,8 @@ impl GitHub {
         let total = jobs.len();
         let path = format!("/repositories/{}/actions/runs/{}/jobs", run.repository, run.id);
         let (jobs, link) = cut(ask, &path, jobs, usize::MAX);
-        let jobs: Vec<Value> = jobs.into_iter().map(|job| self.job_json(job, &ask.base)).collect();
-        Reply::json(200, json!({"total_count": total, "jobs": jobs})).linked(link)
+        let jobs = self.job_texts(run.repository, &jobs, &ask.base);
+        Reply::text(200, format!(r#"{{"total_count":{total},"jobs":[{jobs}]}}"#)).linked(link)
     }
 
     pub(super) fn runner_route(&mut self, ask: &Ask, scope: Scope, rest: &[&str]) -> Reply {

@@ -157,7 +157,7 @@ impl GitHub {
                     .is_some_and(|run| run.status == Status::Completed && run.attempt == attempt);
                 if over && let Some(run) = self.runs.remove(&run) {
                     for job in &run.jobs {
-                        self.jobs.remove(job);
+                        self.forget_job(*job);
                     }
                     if let Some(runs) = self.runs_of.get_mut(&run.repository) {
                         runs.remove(&run.id);
@@ -231,6 +231,7 @@ impl GitHub {
         run.latest.insert(index, id);
         run.jobs.push(id);
         self.jobs.insert(id, job);
+        self.note_status(id, now);
         Some(id)
     }
 
@@ -270,6 +271,7 @@ impl GitHub {
         job.runner = None;
         job.turn += 1;
         let (run, turn) = (job.run, job.turn);
+        self.note_status(id, now);
         if !ghost {
             self.queued.insert((now, id));
             self.timers.insert((after(now, self.options.queue_limit), Timer::GiveUp { job: id, turn }));
@@ -342,6 +344,7 @@ impl GitHub {
         let (run, runner) = (job.run, runner.id);
         let timer = Timer::End { job: id, turn, conclusion: encode(conclusion) };
         self.timers.insert((after(now, duration), timer));
+        self.note_status(id, now);
         self.event(Event::JobStarted { job: id, runner });
         self.update_run(run, now);
     }
@@ -376,6 +379,7 @@ impl GitHub {
         job.completed_at = Some(now);
         job.reason = reason;
         let runner = job.runner.as_ref().map(|runner| runner.id);
+        self.note_status(id, now);
         self.event(Event::JobCompleted { job: id, runner, conclusion });
         if let Some(offered) = offered {
             self.free_runner(offered);

@@ -13,6 +13,7 @@ mod http;
 mod life;
 mod limits;
 mod page;
+mod queue;
 mod routes;
 mod runners;
 mod session;
@@ -140,6 +141,7 @@ pub struct GitHub {
     run_numbers: BTreeMap<u64, u64>,
     jobs: BTreeMap<u64, Job>,
     queued: BTreeSet<(Timestamp, u64)>,
+    queue: queue::Queue,
     runners: BTreeMap<u64, Runner>,
     groups: Vec<RunnerGroup>,
     idle: BTreeSet<u64>,
@@ -177,6 +179,7 @@ impl GitHub {
             run_numbers: BTreeMap::new(),
             jobs: BTreeMap::new(),
             queued: BTreeSet::new(),
+            queue: queue::Queue::default(),
             runners: BTreeMap::new(),
             groups: Vec::new(),
             idle: BTreeSet::new(),

@@ -293,6 +293,12 @@ impl Nomad {
         self.allocations.values().filter(|allocation| !allocation.purged)
     }
 
+    /// A job's allocations, without those of a purged one of the same ID, in order of their IDs.
+    pub fn allocations_of(&self, namespace: &str, job: &str) -> impl Iterator<Item = &Allocation> {
+        let ids = self.by_job.get(&(namespace.to_owned(), job.to_owned())).into_iter().flatten();
+        ids.filter_map(|id| self.allocations.get(id)).filter(|allocation| !allocation.purged)
+    }
+
     /// The evaluations.
     pub fn evaluations(&self) -> impl Iterator<Item = &Evaluation> {
         self.evaluations.values()
@@ -301,6 +307,11 @@ impl Nomad {
     /// The variables, with their items.
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.variables.values()
+    }
+
+    /// One variable.
+    pub fn variable(&self, namespace: &str, path: &str) -> Option<&Variable> {
+        self.variables.get(&(namespace.to_owned(), path.to_owned()))
     }
 
     /// The options it was made with.

@@ -191,7 +191,7 @@ impl World {
     }
 
     fn cause(&self, namespace: &str, nomad_job: &str) -> Option<u64> {
-        let job = self.nomad.jobs().find(|job| job.namespace == namespace && job.id == nomad_job)?;
+        let job = self.nomad.job(namespace, nomad_job)?;
         job.meta
             .values()
             .find_map(|text| serde_json::from_str::<serde_json::Value>(text).ok()?.get("job_id")?.as_u64())

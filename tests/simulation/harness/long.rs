@@ -7,9 +7,8 @@ use githubrunner::sim::chaos::exchange::{Episode, Trouble};
 use githubrunner::sim::chaos::mishap::Mishap;
 use githubrunner::sim::chaos::scenario::{Access, Happening, Mode, Scenario, Settings};
 use githubrunner::sim::fault::Side;
-use githubrunner::sim::github::{Job, JobSpec};
+use githubrunner::sim::github::{Conclusion, Job, JobSpec};
 use githubrunner::sim::nomad::Node;
-use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -129,42 +128,63 @@ fn waits(jobs: &[Job]) -> BTreeMap<u64, Vec<Duration>> {
     waits
 }
 
-/// A backlog in twenty repositories, worked off at a cap; and one job in another repository that comes late.
+/// How many repositories have a backlog.
+const LOADED: usize = 20;
+
+/// A backlog in twenty repositories, worked off at a cap, and before it in another repository two jobs that fit nowhere;
+/// one job in one more repository comes late.
 pub fn backlog(jobs_each: usize, cap: usize, loop_interval: Duration) -> Outcome {
     let mut rng = StdRng::seed_from_u64(20);
-    let mut scenario = scenario(20, 21, 4, loop_interval);
+    let mut scenario = scenario(20, LOADED + 2, 4, loop_interval);
     scenario.settings.caps = [Some(cap), None, None];
-    scenario.over = Duration::from_secs(900);
-    for repository in 0..20 {
-        for _ in 0..jobs_each.div_ceil(50) {
-            let jobs = (0..jobs_each.min(50))
+    let jobs_in_all = jobs_each * LOADED;
+    // A job takes forty seconds, and then its place is free until a pass looks at GitHub again: most are done by then.
+    scenario.over = Duration::from_secs((60 * jobs_in_all / cap) as u64);
+    let huge = (0..2).map(|_| JobSpec::new(&["sim mem=999999"], Duration::from_secs(30))).collect();
+    scenario.happenings.push((Duration::ZERO, Happening::Run(LOADED + 1, huge)));
+    for repository in 0..LOADED {
+        for begin in (0..jobs_each).step_by(50) {
+            let jobs = (begin..jobs_each.min(begin + 50))
                 .map(|_| JobSpec::new(&["sim"], Duration::from_secs(rng.random_range(20..60))));
             scenario.happenings.push((Duration::ZERO, Happening::Run(repository, jobs.collect())));
         }
     }
     let late = Duration::from_secs(600);
     let job = JobSpec::new(&["sim"], Duration::from_secs(30));
-    scenario.happenings.push((late, Happening::Run(20, vec![job])));
+    scenario.happenings.push((late, Happening::Run(LOADED, vec![job])));
+    let end = scenario.over - Duration::from_secs(1);
+    // The first run that is not over: the one that fits nowhere.
+    scenario.happenings.push((end, Happening::Mishap(Mishap::Cancel { pick: 0 })));
+    let minutes = scenario.over.as_secs() / 60;
+    scenario.happenings.extend((1..minutes / 5).map(|at| (Duration::from_secs(300 * at), Happening::Hangup)));
+    scenario.happenings.sort_by_key(|(at, _)| *at);
     let how = How { requests: u64::MAX, jobs: true, ..How::quietly() };
     let mut outcome = run(&scenario, how);
-    let mut wrong = Vec::new();
+    let mut wrong = growing(&outcome.sizes);
+    let served = outcome.jobs.iter().filter(|job| job.conclusion == Some(Conclusion::Success)).count();
+    if served != jobs_in_all + 1 {
+        wrong.push(format!("{served} of {} jobs were served", jobs_in_all + 1));
+    }
 
+    let mut begun: Vec<&Job> = outcome.jobs.iter().filter(|job| job.runner.is_some()).collect();
+    begun.sort_by_key(|job| (job.started_at, job.id));
     // When half of the jobs have begun, each repository has had about its share.
-    let mut begun: Vec<(Timestamp, u64)> =
-        outcome.jobs.iter().map(|job| (job.started_at, job.repository)).collect();
-    begun.sort();
     let mut share: BTreeMap<u64, usize> = BTreeMap::new();
-    for (_, repository) in &begun[..begun.len() / 2] {
-        *share.entry(*repository).or_default() += 1;
+    for job in &begun[..begun.len() / 2] {
+        *share.entry(job.repository).or_default() += 1;
     }
     let half = jobs_each / 2;
-    for (repository, count) in
-        share.iter().filter(|(repository, _)| waits_of(&outcome.jobs, **repository) > 1)
-    {
+    for (repository, count) in share.iter().filter(|(_, count)| **count > 1) {
         if count * 10 < half * 7 || count * 10 > half * 13 {
             wrong.push(format!(
                 "repository {repository} had {count} of {half} when half of the jobs had begun"
             ));
+        }
+    }
+    // Nobody is passed over while others have turn after turn: all places are taken once, and then each has had two.
+    for (repository, between) in longest_passed_over(&begun) {
+        if between > cap + 2 * LOADED {
+            wrong.push(format!("{between} jobs of others began between two of repository {repository}"));
         }
     }
     // Who comes late with one job gets one of the next places.
@@ -177,8 +197,19 @@ pub fn backlog(jobs_each: usize, cap: usize, loop_interval: Duration) -> Outcome
     outcome
 }
 
-fn waits_of(jobs: &[Job], repository: u64) -> usize {
-    jobs.iter().filter(|job| job.repository == repository).count()
+/// By repository with more than one job: how many jobs of others began at most between two of its own, and before its
+/// first one.
+fn longest_passed_over(begun: &[&Job]) -> BTreeMap<u64, usize> {
+    let mut own: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (at, job) in begun.iter().enumerate() {
+        own.entry(job.repository).or_default().push(at);
+    }
+    own.retain(|_, begun| begun.len() > 1);
+    let longest = |begun: Vec<usize>| {
+        let first = begun.first().copied().unwrap_or_default();
+        begun.windows(2).map(|pair| pair[1] - pair[0] - 1).fold(first, usize::max)
+    };
+    own.into_iter().map(|(repository, begun)| (repository, longest(begun))).collect()
 }
 
 /// Labels that fit nowhere fill all places; the jobs of others are served all the same.
@@ -188,7 +219,7 @@ pub fn unplaceable() -> Outcome {
     scenario.over = HOUR;
     let short = Duration::from_secs(30);
     let huge = (0..10).map(|_| JobSpec::new(&["sim mem=999999"], short)).collect();
-    scenario.happenings.push((Duration::ZERO, Happening::Run(0, huge)));
+    scenario.happenings.push((Duration::ZERO, Happening::Run(LOADED + 1, huge)));
     for minute in 1..=10 {
         let jobs = vec![JobSpec::new(&["sim"], short), JobSpec::new(&["sim", "linux"], short)];
         let repository = minute as usize % 3;

@@ -1,14 +1,20 @@
 //! What truly becomes of each runner of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, is_servable};
-use githubrunner::sim::github::{Job, Status};
+use githubrunner::sim::github::Job;
 use githubrunner::sim::nomad::{self, TaskPhase};
 use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+
+use super::super::daemon::NAMESPACE;
+
+/// For so long GitHub keeps a job in its queue.
+const LONGEST_QUEUED: SignedDuration = SignedDuration::from_hours(24);
 
 /// A repository's ID and the labels, lower-cased and sorted.
 pub type Group = (u64, String);
@@ -84,7 +90,12 @@ pub fn group_of(meta: &Value) -> Group {
 
 /// The group of a GitHub job.
 pub fn group_of_job(job: &Job) -> Group {
-    (job.repository, joined(job.labels.iter().cloned()))
+    group_of_labels(job.repository, &job.labels)
+}
+
+/// The group of a repository's jobs with these labels.
+pub fn group_of_labels(repository: u64, labels: &[String]) -> Group {
+    (repository, joined(labels.iter().cloned()))
 }
 
 /// Labels as groups have them.
@@ -110,10 +121,7 @@ pub fn allocations<'a>(
     place: &'a Place,
     name: &'a str,
 ) -> impl Iterator<Item = &'a nomad::Allocation> {
-    let ours = move |allocation: &&nomad::Allocation| {
-        allocation.job_id == name && allocation.namespace == place.namespace
-    };
-    world.nomad.allocations().filter(ours)
+    world.nomad.allocations_of(&place.namespace, name)
 }
 
 /// Whether an allocation went down with its node.
@@ -143,51 +151,130 @@ pub fn was_replaced_since(world: &World, place: &Place, name: &str, since: Times
 
 /// Whether a job has been in the queue for longer than GitHub lets one.
 pub fn is_given_up(world: &World, job: &Job, now: Timestamp) -> bool {
-    world.github_time(now).duration_since(job.created_at) > SignedDuration::from_hours(24)
+    world.github_time(now).duration_since(job.created_at) > LONGEST_QUEUED
 }
 
-/// Brings all fates up to date.
-pub fn update(fates: &mut BTreeMap<String, Fate>, world: &World, place: &Place, mode: Mode, now: Timestamp) {
-    let live: BTreeMap<String, LiveRunner> =
-        world.live_runners().into_iter().map(|live| (live.nomad_job.clone(), live)).collect();
-    let mut supply: BTreeMap<Group, usize> = BTreeMap::new();
-    for (name, fate) in fates.iter_mut() {
-        let process = live.get(name);
-        let available = is_available(world, place, mode, name, process);
-        if !available || !fate.available {
-            fate.unavailable_at = Some(now);
+/// What has become of all our runners.
+#[derive(Default)]
+pub struct Fates {
+    all: BTreeMap<String, Fate>,
+    /// Those that can still change: the others have neither a job nor a process any more.
+    open: BTreeSet<String>,
+    causes: BTreeMap<u64, BTreeSet<String>>,
+    instances: Vec<Value>,
+}
+
+impl Deref for Fates {
+    type Target = BTreeMap<String, Fate>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
+}
+
+impl Fates {
+    /// A runner has been registered.
+    pub fn insert(&mut self, name: String, fate: Fate) {
+        self.open.insert(name.clone());
+        self.causes.entry(fate.cause).or_default().insert(name.clone());
+        if !self.instances.contains(&fate.instance) {
+            self.instances.push(fate.instance.clone());
         }
-        fate.available = available;
-        fate.of_no_use |=
+        self.all.insert(name, fate);
+    }
+
+    /// Those that have a job or a process still: nobody else is available.
+    pub fn open(&self) -> impl Iterator<Item = (&String, &Fate)> {
+        self.open.iter().filter_map(|name| self.all.get_key_value(name))
+    }
+
+    /// Those that were started for this job.
+    pub fn of_cause(&self, cause: u64) -> impl Iterator<Item = (&String, &Fate)> {
+        self.causes.get(&cause).into_iter().flatten().filter_map(|name| self.all.get_key_value(name))
+    }
+
+    /// The instances that any of them belongs to.
+    pub fn instances(&self) -> &[Value] {
+        &self.instances
+    }
+
+    /// Brings all fates up to date.
+    pub fn update(&mut self, world: &World, place: &Place, mode: Mode, now: Timestamp) {
+        let live: BTreeMap<String, LiveRunner> =
+            world.live_runners().into_iter().map(|live| (live.nomad_job.clone(), live)).collect();
+        // Cut off from the servers, a client may still start what they have forgotten.
+        self.open.extend(live.keys().filter(|name| self.all.contains_key(*name)).cloned());
+        let mut supply: BTreeMap<Group, usize> = BTreeMap::new();
+        let mut settled = Vec::new();
+        for name in &self.open {
+            let Some(fate) = self.all.get_mut(name) else { continue };
+            let process = live.get(name);
+            fate.look(world, place, mode, name, process, now);
+            if fate.supplies {
+                *supply.entry(fate.group.clone()).or_default() += 1;
+            }
+            if fate.gone_since.is_some() && process.is_none() {
+                settled.push(name.clone());
+            }
+        }
+        let demand = demand(world, now);
+        for name in &self.open {
+            let Some(fate) = self.all.get_mut(name) else { continue };
+            let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
+            fate.spare = of(&supply).saturating_sub(of(&demand));
+            let surplus = fate.available && fate.spare > 0;
+            fate.surplus_since = surplus.then(|| fate.surplus_since.unwrap_or(now));
+            fate.surplus_first = fate.surplus_first.or(fate.surplus_since).filter(|_| fate.available);
+        }
+        for name in settled {
+            self.open.remove(&name);
+        }
+    }
+}
+
+impl Fate {
+    /// What it is now.
+    fn look(
+        &mut self,
+        world: &World,
+        place: &Place,
+        mode: Mode,
+        name: &str,
+        process: Option<&LiveRunner>,
+        now: Timestamp,
+    ) {
+        let available = is_available(world, place, mode, name, process);
+        if !available || !self.available {
+            self.unavailable_at = Some(now);
+        }
+        self.available = available;
+        self.of_no_use |=
             !available && process.is_some_and(|live| live.phase != Phase::Ending && !has_job(world, live));
         // Who was offered a job looks idle to everybody still.
         let looks_idle = process.is_some_and(|live| live.phase != Phase::Ending && live.job.is_none());
-        fate.idle_since = looks_idle.then(|| fate.idle_since.unwrap_or(now));
-        fate.supplies = available || (looks_idle && process.is_some_and(|live| has_job(world, live)));
-        fate.placed |= allocations(world, place, name).next().is_some();
+        self.idle_since = looks_idle.then(|| self.idle_since.unwrap_or(now));
+        self.supplies = available || (looks_idle && process.is_some_and(|live| has_job(world, live)));
+        self.placed |= allocations(world, place, name).next().is_some();
         let job = world.nomad.job(&place.namespace, name);
         let is_dead = job.is_none_or(|job| !is_live(world, place, job));
-        fate.dead_since = is_dead.then(|| fate.dead_since.unwrap_or(now));
-        let is_gone = job.is_none();
-        fate.gone_since = is_gone.then(|| fate.gone_since.unwrap_or(now));
-        if fate.supplies {
-            *supply.entry(fate.group.clone()).or_default() += 1;
-        }
+        self.dead_since = is_dead.then(|| self.dead_since.unwrap_or(now));
+        self.gone_since = job.is_none().then(|| self.gone_since.unwrap_or(now));
     }
-    let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
-    let is_wanted = |job: &&Job| {
-        job.status == Status::Queued && is_servable(&job.labels) && !is_given_up(world, job, now)
-    };
-    for job in world.github.jobs().filter(is_wanted) {
-        *demand.entry(group_of_job(job)).or_default() += 1;
+}
+
+/// How many jobs of each group want a runner.
+fn demand(world: &World, now: Timestamp) -> BTreeMap<Group, usize> {
+    let mut demand = BTreeMap::new();
+    for (repository, labels, line) in world.github.queued().filter(|(_, labels, _)| is_servable(labels)) {
+        *demand.entry(group_of_labels(repository, labels)).or_default() += in_time(world, line, now);
     }
-    for fate in fates.values_mut() {
-        let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
-        fate.spare = of(&supply).saturating_sub(of(&demand));
-        let surplus = fate.available && fate.spare > 0;
-        fate.surplus_since = surplus.then(|| fate.surplus_since.unwrap_or(now));
-        fate.surplus_first = fate.surplus_first.or(fate.surplus_since).filter(|_| fate.available);
-    }
+    demand
+}
+
+/// How many of these jobs GitHub has not given up.
+pub fn in_time(world: &World, line: &BTreeSet<(Timestamp, u64)>, now: Timestamp) -> usize {
+    let oldest = world.github_time(now).checked_sub(LONGEST_QUEUED).unwrap_or(Timestamp::MIN);
+    line.len() - line.range(..(oldest, 0)).count()
 }
 
 /// Whether a runner could take its job now or soon.
@@ -225,6 +312,5 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
 
 /// Whether a runner's variable is there.
 pub fn has_variable(world: &World, name: &str) -> bool {
-    let is_its = |path: &str| path.strip_prefix("nomad/jobs/").is_some_and(|of| of == name);
-    world.nomad.variables().any(|variable| is_its(&variable.path))
+    world.nomad.variable(NAMESPACE, &format!("nomad/jobs/{name}")).is_some()
 }

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 
 use super::daemon::{GITHUB_TOKEN, PREFIX};
 use super::secrets::secret_in;
-use fates::Fate;
+use fates::Fates;
 use replicas::Leases;
 
 /// What was found wrong, oldest first; somebody is told of the first.
@@ -60,7 +60,7 @@ pub struct Truth {
     caps: [Option<usize>; 3],
     mode: Mode,
     slack: SignedDuration,
-    fates: BTreeMap<String, Fate>,
+    fates: Fates,
     archived: BTreeMap<u64, Timestamp>,
     secrets: Vec<String>,
     findings: Findings,
@@ -98,7 +98,7 @@ impl Truth {
             mode: scenario.settings.mode,
             slack: slack(scenario),
             leases: Leases::new(scenario),
-            fates: BTreeMap::new(),
+            fates: Fates::default(),
             archived: BTreeMap::new(),
             secrets: Vec::new(),
             left_out: starts::left_out(scenario),
@@ -195,7 +195,7 @@ impl Watch for Truth {
         }
         self.look_for_secrets(side, request, now);
         // What ended without a process tells nobody.
-        fates::update(&mut self.fates, world, &self.place, self.mode, now);
+        self.fates.update(world, &self.place, self.mode, now);
         let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
         let query = request.uri().query().unwrap_or_default();
         match (side, request.method().as_str()) {
@@ -259,12 +259,12 @@ impl Watch for Truth {
 
     fn stepped(&mut self, world: &World, now: Timestamp) {
         // With thousands of jobs to look at, not at each step; each write is looked at all the same.
-        let is_large = world.github.jobs().nth(LARGE).is_some();
+        let is_large = world.github.count_jobs() > LARGE;
         if is_large && now.duration_since(self.looked_at) < SignedDuration::from_secs(5) {
             return;
         }
         self.looked_at = now;
-        fates::update(&mut self.fates, world, &self.place, self.mode, now);
+        self.fates.update(world, &self.place, self.mode, now);
         self.note_archived(world, now);
         self.is_prompt(world, now);
     }

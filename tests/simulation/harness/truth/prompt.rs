@@ -87,7 +87,7 @@ impl Truth {
         let (mut all, mut of_repository, mut of_group) = (0, BTreeMap::new(), BTreeMap::new());
         let mut supply: BTreeMap<&Group, usize> = BTreeMap::new();
         let soon = self.soon();
-        for (name, fate) in &self.fates {
+        for (name, fate) in self.fates.iter() {
             let job = world.nomad.job(&self.place.namespace, name);
             let live = job.is_some_and(|job| is_live(world, &self.place, job));
             if live {
@@ -233,7 +233,7 @@ impl Truth {
         if !fate.available || surplus * 10 >= signed(self.settings.loop_interval) * 9 {
             return;
         }
-        let is_wanted = self.lately_queued(world, now).any(|group| group == fate.group);
+        let is_wanted = self.lately_queued(world, &fate.group, now) > 0;
         let minutes = SignedDuration::from_secs(110);
         let again = self.looked_up.insert(name.to_owned(), now).map(|last| now.duration_since(last));
         if idle < minutes || !is_wanted || again.is_some_and(|again| again < minutes) {

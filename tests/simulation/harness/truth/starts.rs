@@ -7,7 +7,6 @@ use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Happening, Scenario, Woe, is_servable};
 use githubrunner::sim::fault::Arrived;
 use githubrunner::sim::github::{Job, Status};
-use githubrunner::sim::nomad;
 use githubrunner::sim::world::World;
 use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
@@ -15,8 +14,8 @@ use serde_json::Value;
 
 use super::super::daemon::META;
 use super::fates::{
-    Fate, Group, allocations, group_of, group_of_job, is_given_up, is_live, is_lost, meta_of,
-    was_replaced_since,
+    Fate, Group, allocations, group_of, group_of_job, group_of_labels, in_time, is_given_up, is_live,
+    is_lost, meta_of, was_replaced_since,
 };
 use super::prompt::wait_after;
 use super::{Truth, sender};
@@ -43,10 +42,11 @@ impl Truth {
             }
         }
         let is_own = |fate: &Fate| fate.instance == meta["instance"];
-        if !self.fates.values().all(is_own) && !self.has(Woe::RestartsEmpty) {
+        let is_same = |instance: &Value| *instance == meta["instance"];
+        if !self.fates.instances().iter().all(is_same) && !self.has(Woe::RestartsEmpty) {
             self.wrong(now, format!("{name} is of another instance, and nobody has forgotten the first one"));
         }
-        for (other, fate) in self.fates.iter().filter(|(other, fate)| fate.cause == cause && *other != name) {
+        for (other, fate) in self.fates.of_cause(cause).filter(|(other, _)| *other != name) {
             // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
             let two_lead = self.leases.two_may_lead(world, now);
             if is_own(fate) && fate.available && !two_lead && self.is_so_for_long(fate.unavailable_at, now) {
@@ -99,33 +99,30 @@ impl Truth {
     /// Not more than there are jobs for.
     fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
         let group = group_of(meta);
-        let at_hand = self.fates.iter().filter(|(_, fate)| {
+        let at_hand = self.fates.open().filter(|(_, fate)| {
             let settled = self.is_so_for_long(Some(fate.registered_at), now)
                 && self.is_so_for_long(fate.unavailable_at, now);
             fate.group == group && fate.available && settled
         });
-        let wanted = self.lately_queued(world, now).filter(|other| *other == group);
+        let wanted = self.lately_queued(world, &group, now);
         let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
-        let wanted = wanted.count();
         if at_hand.len() >= wanted {
             self.wrong(now, format!("{name} is started although {at_hand:?} are at hand for {wanted} jobs"));
         }
     }
 
-    /// The groups of the jobs that are in the queue, or were when a pass that still acts looked.
-    pub(super) fn lately_queued<'a>(
-        &'a self,
-        world: &'a World,
-        now: Timestamp,
-    ) -> impl Iterator<Item = Group> + 'a {
+    /// How many of a group's jobs are in the queue, or were when a pass that still acts looked.
+    pub(super) fn lately_queued(&self, world: &World, group: &Group, now: Timestamp) -> usize {
         let at_github = world.github_time(now);
-        let lately = move |job: &&Job| match left_queue(job) {
-            Queue::In => true,
-            Queue::Left(at) => at_github.duration_since(at) <= self.slack,
-            Queue::Never => false,
-        };
-        let jobs = world.github.jobs().filter(move |job| !is_given_up(world, job, now));
-        jobs.filter(lately).map(group_of_job)
+        let of_group = |repository: u64, labels: &[String]| group_of_labels(repository, labels) == *group;
+        let queued = world.github.queued().filter(|(repository, labels, _)| of_group(*repository, labels));
+        let since = at_github.checked_sub(self.slack).unwrap_or(Timestamp::MIN);
+        let lately = world.github.changed_since(since).filter(|job| {
+            let left =
+                matches!(left_queue(job), Queue::Left(at) if at_github.duration_since(at) <= self.slack);
+            left && !is_given_up(world, job, now) && of_group(job.repository, &job.labels)
+        });
+        queued.map(|(_, _, line)| in_time(world, line, now)).sum::<usize>() + lately.count()
     }
 
     /// A runner's secret is about to be written.
@@ -163,7 +160,7 @@ impl Truth {
         looked: Timestamp,
         now: Timestamp,
     ) {
-        let last = self.fates.iter().filter(|(_, fate)| fate.cause == cause).max_by_key(|(_, f)| f.attempt);
+        let last = self.fates.of_cause(cause).max_by_key(|(_, f)| f.attempt);
         let Some((last, fate)) = last else { return };
         // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
         // listings lag, or where the repository was out of sight.
@@ -204,26 +201,25 @@ impl Truth {
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
         let Arrived(asked_at) = request.extensions().get().copied().unwrap_or(Arrived(now));
         self.fates.insert(name.clone(), Fate { asked_at, ..Fate::new(&meta, now) });
+        let Some(own) = self.fates.get(&name) else { return };
         let looked = self.looked(world, request, now);
         let listed = self.looked[sender(request)].jobs.unwrap_or(now);
         // Nomad may have replaced what the daemon saw dead, and an earlier request may have taken effect since.
-        let unseen = |job: &nomad::Job| {
-            let late = |fate: &Fate| fate.asked_at < listed && fate.registered_at > listed;
-            self.fates.get(&job.id).is_some_and(late)
-                || was_replaced_since(world, &self.place, &job.id, looked)
+        let unseen = |name: &str, fate: &Fate| {
+            let late = fate.asked_at < listed && fate.registered_at > listed;
+            late || was_replaced_since(world, &self.place, name, looked)
         };
-        let live: Vec<Value> = world
-            .nomad
-            .jobs()
-            .filter(|job| job.namespace == self.place.namespace && self.fates.contains_key(&job.id))
-            .filter(|job| is_live(world, &self.place, job) && !unseen(job))
-            .map(|job| meta_of(job.meta.get(META).map(String::as_str)))
-            .filter(|other| other["instance"] == meta["instance"])
-            .collect();
+        let is_live = |name: &str| {
+            let job = world.nomad.job(&self.place.namespace, name);
+            job.is_some_and(|job| is_live(world, &self.place, job))
+        };
+        let of_instance = self.fates.open().filter(|(_, other)| other.instance == own.instance);
+        let live = of_instance.filter(|(name, fate)| is_live(name) && !unseen(name, fate));
+        let live: Vec<&Group> = live.map(|(_, fate)| &fate.group).collect();
         let counts = [
             live.len(),
-            live.iter().filter(|other| other["repo_id"] == meta["repo_id"]).count(),
-            live.iter().filter(|other| group_of(other) == group_of(&meta)).count(),
+            live.iter().filter(|other| other.0 == own.group.0).count(),
+            live.iter().filter(|other| ***other == own.group).count(),
         ];
         for ((cap, count), what) in
             self.caps.iter().zip(counts).zip(["", " of its repository", " of its group"])
