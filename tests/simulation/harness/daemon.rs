@@ -28,8 +28,7 @@ use ring::signature::{KeyPair, RsaKeyPair};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::specified;
-use super::truth::Findings;
+use super::specified::{self, Told};
 
 /// The long-lived token; it must be seen nowhere.
 pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
@@ -233,7 +232,7 @@ pub struct Maker {
     /// How large the daemon was at each SIGHUP.
     pub sizes: Sizes,
     /// Who is told of what its passes break.
-    findings: Findings,
+    told: Told,
 }
 
 /// How many of what a daemon had, time after time.
@@ -262,7 +261,7 @@ impl Maker {
         number: usize,
         grip: Grip,
         sizes: &Sizes,
-        findings: &Findings,
+        told: Told,
     ) -> Maker {
         let mut config = config(&scenario.settings, &scenario.repositories);
         config.ha = scenario.replicas;
@@ -277,7 +276,7 @@ impl Maker {
             made: 0,
             left_out: Arc::default(),
             sizes: sizes.clone(),
-            findings: findings.clone(),
+            told,
         }
     }
 
@@ -290,7 +289,12 @@ impl Maker {
         let hangup = Arc::new(Notify::new());
         let mut signals = Signals { shutdown: receiver, hangup: Arc::clone(&hangup) };
         let (again, reload, sizes) = (self.again(), connections.clone(), self.sizes.clone());
-        let witness = specified::witness(self.findings.clone(), lock(&self.shared).clock);
+        let witness = specified::witness(
+            self.told.clone(),
+            Arc::clone(&self.shared),
+            self.sender.0,
+            Arc::clone(&self.left_out),
+        );
         let life = async move {
             let Parts { github, nomad, renderer } = parts;
             let mut daemon = Daemon::new(config, github, nomad, renderer, false).witnessed_by(witness);
@@ -327,7 +331,7 @@ impl Maker {
             grip: self.grip.clone(),
             left_out: Arc::clone(&self.left_out),
             sizes: self.sizes.clone(),
-            findings: self.findings.clone(),
+            told: self.told.clone(),
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use super::daemon::{self, GITHUB_TOKEN, GROUP, META, Maker, NAMESPACE, PREFIX, Sizes};
 use super::replica::{End, Replica};
 use super::secrets::{Log, be_quiet};
+use super::specified;
 use super::truth::replicas::{Leases, Takeover};
 use super::truth::{Findings, Truth, left_over};
 
@@ -263,6 +264,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let findings = Findings::default();
     let truth = Truth::new(scenario, place.clone(), findings.clone());
     let leases = truth.leases();
+    let sights = truth.sights();
     world.set_watch(Some(Box::new(truth)));
     let shared = world.shared();
     if how.record {
@@ -271,7 +273,14 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let driver = tokio::spawn(drive(shared.clone(), std::future::pending()));
     let sizes = Sizes::default();
     let replica = |(number, grip): (usize, Grip)| {
-        let maker = Maker::new(scenario, &shared, number, grip.clone(), &sizes, &findings);
+        let maker = Maker::new(
+            scenario,
+            &shared,
+            number,
+            grip.clone(),
+            &sizes,
+            specified::Told { findings: findings.clone(), sights: sights.clone(), place: place.clone() },
+        );
         Replica::new(number, maker, grip)
     };
     let count = if scenario.replicas { REPLICAS } else { 1 };

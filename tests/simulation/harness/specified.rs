@@ -1,13 +1,17 @@
 //! Each pass of each daemon against the specification: what it saw and planned, and what it leaves for the next.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use githubrunner::daemon::{Pass, Witness};
 use githubrunner::model::Memory;
 use githubrunner::plan::Policy;
+use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::is_servable;
-use githubrunner::sim::clock::Clock;
+use githubrunner::sim::world::{Shared, lock};
 
 use super::specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
 use super::truth::Findings;
+use super::truth::sight::Sights;
 
 /// Larger worlds are not looked at in each pass.
 const LARGE: usize = 500;
@@ -15,14 +19,31 @@ const LARGE: usize = 500;
 /// One pass of so many is looked at there.
 const ONE_OF: usize = 50;
 
+/// Who is told, and what it takes to know what was so.
+#[derive(Clone)]
+pub struct Told {
+    /// What is wrong.
+    pub findings: Findings,
+    /// What the daemons were shown.
+    pub sights: Sights,
+    /// The place.
+    pub place: Place,
+}
+
 /// Watches a daemon's passes, and tells of what they break.
-pub fn witness(findings: Findings, clock: Clock) -> Witness {
+pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Option<usize>>>) -> Witness {
     let mut passes = 0;
+    let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
         if passes % ONE_OF == 0 || size(pass) <= LARGE {
-            for wrong in broken_in(pass, policy, after) {
-                findings.add(clock.now(), wrong);
+            let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut wrong = broken_in(pass, policy, after);
+            let world = lock(&shared);
+            wrong.extend(told.sights.passed(number, pass, &world, &told.place, left_out));
+            drop(world);
+            for wrong in wrong {
+                told.findings.add(clock.now(), wrong);
             }
         }
     })

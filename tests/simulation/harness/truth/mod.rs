@@ -1,8 +1,10 @@
 //! The invariants of DESIGN.md, checked against the world's truth at every step and request.
 
+mod deeds;
 mod fates;
 mod prompt;
 pub mod replicas;
+pub mod sight;
 mod starts;
 mod stops;
 
@@ -27,6 +29,7 @@ use super::daemon::{GITHUB_TOKEN, PREFIX};
 use super::secrets::secret_in;
 use fates::Fates;
 use replicas::Leases;
+use sight::{List, Sights};
 
 /// What was found wrong, oldest first; somebody is told of the first.
 #[derive(Clone, Default)]
@@ -65,6 +68,7 @@ pub struct Truth {
     secrets: Vec<String>,
     findings: Findings,
     leases: Leases,
+    sights: Sights,
     /// Which repositories the configuration does not name, by position, and from when until when.
     left_out: Vec<(usize, Timestamp, Timestamp)>,
     /// Nothing disturbs the daemon: what it does must be prompt and in order.
@@ -98,6 +102,7 @@ impl Truth {
             mode: scenario.settings.mode,
             slack: slack(scenario),
             leases: Leases::new(scenario),
+            sights: Sights::new(scenario),
             fates: Fates::default(),
             archived: BTreeMap::new(),
             secrets: Vec::new(),
@@ -116,6 +121,11 @@ impl Truth {
     /// Who leads, for others.
     pub fn leases(&self) -> Leases {
         self.leases.clone()
+    }
+
+    /// What the daemons are shown, for others.
+    pub fn sights(&self) -> Sights {
+        self.sights.clone()
     }
 
     fn wrong(&self, now: Timestamp, what: String) {
@@ -143,6 +153,27 @@ impl Truth {
             }
         }
     }
+}
+
+fn is_large(world: &World) -> bool {
+    world.github.count_jobs() > LARGE
+}
+
+/// Which list of all our things in Nomad is asked for: an action that looks once more asks for one runner's.
+fn list(request: &Request<Bytes>) -> Option<List> {
+    let query = request.uri().query().filter(|_| request.method() == Method::GET)?;
+    match request.uri().path() {
+        "/v1/jobs" if query.contains(&format!("prefix={PREFIX}-&")) => Some(List::Jobs),
+        "/v1/allocations" if query.contains(&format!("%5E{PREFIX}-%22")) => Some(List::Allocations),
+        "/v1/vars" if query.contains(&format!("prefix=nomad%2Fjobs%2F{PREFIX}-&")) => Some(List::Variables),
+        _ => None,
+    }
+}
+
+/// Which registration's removal is asked for.
+fn removed_registration(side: Side, request: &Request<Bytes>) -> Option<u64> {
+    let is_removal = side == Side::GitHub && request.method() == Method::DELETE;
+    request.uri().path().rsplit('/').next().filter(|_| is_removal)?.parse().ok()
 }
 
 /// Which daemon sends it.
@@ -173,17 +204,26 @@ impl Watch for Truth {
         if let Some(wrong) = self.leases.sent(side, request, now) {
             self.wrong(now, wrong);
         }
+        if let Some(id) = removed_registration(side, request) {
+            self.sights.does(request, |deeds| deeds.sends_removal(id));
+        }
     }
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if request.method() == Method::GET {
             // A pass looks at all of them; an action that looks once more, at one runner's.
             let query = request.uri().query().unwrap_or_default();
-            let looked = &mut self.looked[sender(request)];
-            match request.uri().path() {
-                "/v1/jobs" if query.contains(&format!("prefix={PREFIX}-&")) => looked.jobs = Some(now),
-                "/v1/allocations" if query.contains(&format!("%5E{PREFIX}-%22")) => {
-                    looked.allocations = Some(now);
+            let who = sender(request);
+            match list(request) {
+                Some(List::Jobs) => {
+                    self.looked[who].jobs = Some(now);
+                    if let Some(wrong) = self.sights.begins(who, now) {
+                        self.wrong(now, wrong);
+                    }
+                }
+                Some(List::Allocations) => self.looked[who].allocations = Some(now),
+                _ if side == Side::GitHub && request.uri().path().ends_with("/actions/runs") => {
+                    self.sights.asks_github(who);
                 }
                 _ => {}
             }
@@ -202,10 +242,12 @@ impl Watch for Truth {
             (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
                 let name = path.trim_start_matches("/v1/job/").to_owned();
                 let looked = self.looked(world, request, now);
+                self.sights.does(request, |deeds| deeds.ends(&name));
                 self.deregisters(world, &name, query.contains("purge=true"), looked, now);
             }
             (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
                 let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
+                self.sights.does(request, |deeds| deeds.removes_variable(world, &name));
                 self.deletes_variable(world, &name, self.looked(world, request, now), now);
             }
             (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
@@ -223,8 +265,8 @@ impl Watch for Truth {
                 self.gets_secret(world, path.trim_start_matches("/v1/var/nomad/jobs/"), now);
             }
             (Side::GitHub, "DELETE") => {
-                let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
-                if let Some(id) = id {
+                if let Some(id) = removed_registration(side, request) {
+                    self.sights.does(request, |deeds| deeds.removes_registration(world, id));
                     self.deletes_registration(world, id, now);
                 }
             }
@@ -247,6 +289,21 @@ impl Watch for Truth {
         if side == Side::Nomad && replicas::is_lock(path) {
             self.leases.kept(request, now);
         }
+        if side == Side::Nomad
+            && let Some(list) = list(request)
+            && !is_large(world)
+        {
+            self.sights.answers(sender(request), list, world, &self.place);
+        }
+        if side == Side::GitHub && request.method() == Method::GET && path.ends_with("/actions/runners") {
+            self.sights.does(request, |deeds| deeds.looked_up(world, request));
+        }
+        if side == Side::GitHub && path.ends_with("/generate-jitconfig") {
+            self.sights.does(request, |deeds| deeds.made(response));
+        }
+        if side == Side::Nomad && request.method() == Method::GET {
+            self.sights.reads(world, &self.place, request);
+        }
         if side == Side::Nomad && request.method() == Method::PUT && path == "/v1/jobs" {
             self.was_registered(world, request, now);
         }
@@ -259,8 +316,7 @@ impl Watch for Truth {
 
     fn stepped(&mut self, world: &World, now: Timestamp) {
         // With thousands of jobs to look at, not at each step; each write is looked at all the same.
-        let is_large = world.github.count_jobs() > LARGE;
-        if is_large && now.duration_since(self.looked_at) < SignedDuration::from_secs(5) {
+        if is_large(world) && now.duration_since(self.looked_at) < SignedDuration::from_secs(5) {
             return;
         }
         self.looked_at = now;

@@ -1,0 +1,211 @@
+//! What a daemon says it did, against what it did.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use githubrunner::apply::{Outcome, Report};
+use githubrunner::daemon::Pass;
+use githubrunner::model::{Action, Consent, Orphan, Plan, RunnerState};
+use githubrunner::sim::chaos::mishap::Place;
+use githubrunner::sim::world::World;
+use hyper::{Request, Response};
+use serde_json::Value;
+
+use super::super::daemon::META;
+use super::fates::{has_variable, meta_of};
+use super::sight::Look;
+
+/// What was asked for in one pass, and what was so at that moment.
+#[derive(Default)]
+pub struct Deeds {
+    /// Registrations that went, by the runner's name.
+    registrations: Vec<Removal>,
+    /// Variables that went, by the runner's name, and whether it was registered then.
+    variables: Vec<(String, bool)>,
+    /// How often each registration's removal was sent.
+    sent: BTreeMap<u64, usize>,
+    /// Whom a Nomad job's end was asked for.
+    ended: Vec<String>,
+    /// The registrations that were made.
+    made: BTreeMap<String, u64>,
+    /// Whether a runner was connected when GitHub was last asked for it.
+    connected: BTreeMap<String, bool>,
+    /// How a runner was when Nomad was last asked for it alone: its job, and then its allocations.
+    read: BTreeMap<String, [Option<Look>; 2]>,
+}
+
+struct Removal {
+    id: u64,
+    name: String,
+    connected: bool,
+    has_variable: bool,
+}
+
+impl Deeds {
+    /// A removal is on its way to GitHub, whether it gets there or not.
+    pub fn sends_removal(&mut self, id: u64) {
+        *self.sent.entry(id).or_default() += 1;
+    }
+
+    /// A registration goes, if it is there and not busy.
+    pub fn removes_registration(&mut self, world: &World, id: u64) {
+        let Some(runner) = world.github.runner(id).filter(|runner| runner.job.is_none()) else { return };
+        self.registrations.push(Removal {
+            id,
+            name: runner.name.clone(),
+            connected: runner.online,
+            has_variable: has_variable(world, &runner.name),
+        });
+    }
+
+    /// A variable goes.
+    pub fn removes_variable(&mut self, world: &World, name: &str) {
+        self.variables.push((name.to_owned(), is_registered(world, name)));
+    }
+
+    /// A job's end is asked for.
+    pub fn ends(&mut self, name: &str) {
+        self.ended.push(name.to_owned());
+    }
+
+    /// GitHub has made a registration.
+    pub fn made(&mut self, response: &Response<Bytes>) {
+        let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+        if let (Some(name), Some(id)) = (body["runner"]["name"].as_str(), body["runner"]["id"].as_u64()) {
+            self.made.insert(name.to_owned(), id);
+        }
+    }
+
+    /// GitHub has told of the runner of this name.
+    pub fn looked_up(&mut self, world: &World, request: &Request<Bytes>) {
+        let query = request.uri().query().unwrap_or_default();
+        let Some(name) = query.split('&').find_map(|pair| pair.strip_prefix("name=")) else { return };
+        let runner = world.github.runners().find(|runner| runner.name == name);
+        let connected = runner.is_some_and(|runner| runner.online || runner.job.is_some());
+        self.connected.insert(name.to_owned(), connected);
+    }
+
+    /// Nomad has told of one runner: its job, or its allocations.
+    pub fn reads(&mut self, name: &str, is_job: bool, look: Option<Look>) {
+        let read = self.read.entry(name.to_owned()).or_default();
+        if is_job {
+            *read = [look, None];
+        } else {
+            read[1] = look;
+        }
+    }
+
+    /// How a runner was when it was read alone, unless that changed meanwhile.
+    fn read(&self, name: &str) -> Option<&Look> {
+        let [job, allocations] = self.read.get(name)?;
+        job.as_ref().filter(|_| job == allocations)
+    }
+
+    /// What is wrong with what a pass did. `lags`: it was not shown how things are; `jit`: names at GitHub are ours.
+    pub fn passed(&self, pass: &Pass, world: &World, place: &Place, lags: bool) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for removal in &self.registrations {
+            wrong.extend(self.is_wrongly_removed(&pass.plan, removal));
+        }
+        for (name, registered) in &self.variables {
+            let waits = |action: &Action| matches!(action, Action::CleanUp(clean_up) if clean_up.repository.is_some() && clean_up.name == *name);
+            if *registered && !lags && pass.plan.actions.iter().any(waits) {
+                wrong.push(format!("the variable of {name} goes before its registration"));
+            }
+        }
+        for report in &pass.reports {
+            let said = |what: &str| format!("{}: {}, {what}", report.action, report.outcome.kind());
+            wrong.extend(self.is_wrongly_told(report, world, place, lags).map(said));
+        }
+        wrong
+    }
+
+    fn is_wrongly_removed(&self, plan: &Plan, removal: &Removal) -> Option<String> {
+        let name = &removal.name;
+        let mut planned = plan.actions.iter().filter(|action| action.runner() == *name);
+        let what = match planned.next() {
+            None => "and nothing was planned for it",
+            Some(Action::Mint(_)) if removal.connected => "for a secret, and it was connected",
+            // Its own, when another one's secret was there first.
+            Some(Action::Mint(_)) if removal.has_variable && self.made.get(name) != Some(&removal.id) => {
+                "for a secret, and the last one was still waiting"
+            }
+            Some(Action::RemoveOrphan(_)) if removal.connected => "as an orphan, and it was connected",
+            Some(Action::LookUp(_) | Action::Start(_)) => "and it was only looked at",
+            _ => return None,
+        };
+        Some(format!("the registration of {name} went, {what}"))
+    }
+
+    fn is_wrongly_told(
+        &self,
+        report: &Report,
+        world: &World,
+        place: &Place,
+        lags: bool,
+    ) -> Option<&'static str> {
+        let name = report.action.runner();
+        let removals = || self.registrations.iter().filter(|removal| removal.name == name);
+        let job = world.nomad.job(&place.namespace, name);
+        let is_alive = |look: &Look| look.state != RunnerState::Dead;
+        let read = self.read(name).filter(|_| !lags);
+        match (&report.action, &report.outcome) {
+            (Action::Start(start), Outcome::Rejected(_)) => {
+                let meta = |meta: &str| meta_of(Some(meta))["job_id"].as_u64();
+                let is_there = job
+                    .is_some_and(|job| job.meta.get(META).and_then(|text| meta(text)) == Some(start.cause));
+                is_there.then_some("and it is there")
+            }
+            (Action::Mint(_), outcome)
+                if !matches!(outcome, Outcome::Failed(_)) && self.made.contains_key(name) =>
+            {
+                let left = self.made.get(name).and_then(|id| world.github.runner(*id)).is_some();
+                (left && matches!(outcome, Outcome::AlreadyDone))
+                    .then_some("and what it registered has stayed")
+            }
+            (Action::Stop(_), Outcome::Absent) if removals().next().is_some() => {
+                Some("and it had removed it")
+            }
+            (Action::Stop(_), Outcome::Failed(_)) => {
+                let once = |removal: &Removal| self.sent.get(&removal.id) == Some(&1);
+                let given_up = removals().any(once) && !self.ended.iter().any(|ended| ended == name);
+                // A runner that has died meanwhile, or has no secret, needs nobody's consent any more.
+                given_up.then_some("and nobody asked again for the lost answer")
+            }
+            (Action::Stop(stop), Outcome::Done) => {
+                let started = read.is_some_and(|look| look.started && !look.lost && is_alive(look));
+                let present = !lags && self.connected.get(name).copied().unwrap_or(false);
+                match stop.consent {
+                    _ if job.is_some_and(|job| !job.stop) => Some("and it is not told to stop"),
+                    Consent::NeverStarted if started => Some("and it had started"),
+                    Consent::Unregistered if present => Some("and it was connected"),
+                    _ => None,
+                }
+            }
+            (Action::LookUp(_), Outcome::Present | Outcome::Absent) if !lags => {
+                let said = matches!(report.outcome, Outcome::Present);
+                self.connected
+                    .get(name)
+                    .is_some_and(|connected| *connected != said)
+                    .then_some("which is not so")
+            }
+            (Action::CleanUp(clean_up), Outcome::Done) => {
+                let left = clean_up.repository.is_some() && !lags && is_registered(world, name);
+                left.then_some("and its registration has stayed")
+            }
+            (Action::Purge(_), Outcome::Done) => {
+                let alive = read.is_some_and(is_alive);
+                if alive { Some("and it was alive") } else { job.is_some().then_some("and it is there") }
+            }
+            (Action::RemoveOrphan(remove), Outcome::Done) => match remove.orphan {
+                Orphan::Variable { .. } => read.is_some().then_some("and its runner is there"),
+                Orphan::Registration { .. } => read.is_some_and(is_alive).then_some("and its runner lives"),
+            },
+            _ => None,
+        }
+    }
+}
+
+fn is_registered(world: &World, name: &str) -> bool {
+    world.github.runners().any(|runner| runner.name == name)
+}

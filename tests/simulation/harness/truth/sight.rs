@@ -1,0 +1,292 @@
+//! What a daemon says it saw, against what was so: when it looked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use githubrunner::daemon::Pass;
+use githubrunner::model::{Listing, NomadView, Ownership, RepositoryView, RunnerState};
+use githubrunner::sim::chaos::Trouble;
+use githubrunner::sim::chaos::mishap::Place;
+use githubrunner::sim::chaos::scenario::{Happening, Scenario, Woe};
+use githubrunner::sim::fault::Arrived;
+use githubrunner::sim::github::Status;
+use githubrunner::sim::nomad::{self, Allocation, TaskPhase};
+use githubrunner::sim::world::World;
+use hyper::Request;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::super::daemon::META;
+use super::deeds::Deeds;
+use super::fates::{allocations, has_variable, is_lost, meta_of};
+use super::sender;
+
+/// What each daemon was shown in its pass.
+#[derive(Clone)]
+pub struct Sights {
+    inner: Arc<Mutex<[Sight; 2]>>,
+    /// Answers tell what was so a while ago.
+    lags: bool,
+    /// Runs are listed a while after they appear.
+    runs_lag: bool,
+    /// A pass always comes to its end.
+    whole: bool,
+}
+
+/// Which of the three lists of Nomad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// The jobs; with it a pass begins.
+    Jobs,
+    /// The allocations.
+    Allocations,
+    /// The variables.
+    Variables,
+}
+
+#[derive(Default)]
+struct Sight {
+    /// When the pass began.
+    began: Option<Timestamp>,
+    /// How our runners were when each list was answered.
+    runners: BTreeMap<List, BTreeMap<String, Look>>,
+    /// Whether GitHub was asked for runs since the last pass was over.
+    asked_github: bool,
+    deeds: Deeds,
+}
+
+/// How a runner is, as the servers know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    instance: Value,
+    /// What it is doing.
+    pub state: RunnerState,
+    /// Whether a process of it ever was.
+    pub started: bool,
+    /// Whether a node went down with it.
+    pub lost: bool,
+    /// Whether Nomad may not be done with it: what it has decided does not show here.
+    undecided: bool,
+}
+
+impl Sights {
+    /// Nothing was shown yet.
+    pub fn new(scenario: &Scenario) -> Sights {
+        let ends_early = |woe: &Woe| {
+            matches!(woe, Woe::Hangups | Woe::Deaths | Woe::Configuration) || woe.is_of_replicas()
+        };
+        let told = |happening: &Happening| {
+            matches!(happening, Happening::Hangup | Happening::Death { .. } | Happening::LeaveOut(_))
+        };
+        Sights {
+            inner: Arc::default(),
+            lags: scenario.has(Woe::Exchange(Trouble::Lag)),
+            runs_lag: scenario.has(Woe::RunLag),
+            whole: !scenario.replicas
+                && !scenario.woes.iter().any(ends_early)
+                && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, [Sight; 2]> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A daemon asks GitHub for runs.
+    pub fn asks_github(&self, who: usize) {
+        self.inner()[who].asked_github = true;
+    }
+
+    /// A daemon begins a pass, or the list with which it does is asked for again. What is wrong with that.
+    pub fn begins(&self, who: usize, now: Timestamp) -> Option<String> {
+        let mut inner = self.inner();
+        inner[who].began = Some(now);
+        inner[who].deeds = Deeds::default();
+        (inner[who].asked_github && self.whole).then(|| "GitHub was looked at before Nomad".into())
+    }
+
+    /// One of the lists is answered.
+    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place) {
+        if !self.lags {
+            let looks = looks(world, place);
+            self.inner()[who].runners.insert(list, looks);
+        }
+    }
+
+    /// A daemon does something in its pass; not what was asked for before it and took effect only now.
+    pub fn does(&self, request: &Request<Bytes>, what: impl FnOnce(&mut Deeds)) {
+        let sight = &mut self.inner()[sender(request)];
+        let asked = request.extensions().get().map(|Arrived(at)| *at);
+        if sight.began <= asked {
+            what(&mut sight.deeds);
+        }
+    }
+
+    /// A daemon may have been told of one runner.
+    pub fn reads(&self, world: &World, place: &Place, request: &Request<Bytes>) {
+        let query = request.uri().query().unwrap_or_default();
+        let is_job = request.uri().path() == "/v1/jobs";
+        let name = match request.uri().path() {
+            "/v1/jobs" => query.strip_prefix("prefix=").and_then(|rest| rest.split('&').next()),
+            "/v1/allocations" => query.split("%5E").nth(1).and_then(|rest| rest.split("%22").next()),
+            _ => None,
+        };
+        let Some(name) = name.filter(|name| !name.ends_with('-')) else { return };
+        let job = world.nomad.job(&place.namespace, name);
+        let look = job.map(|job| look(world, place, job, false));
+        self.does(request, |deeds| deeds.reads(name, is_job, look));
+    }
+
+    /// What a pass saw and did. What is wrong with that.
+    pub fn passed(
+        &self,
+        who: usize,
+        pass: &Pass,
+        world: &World,
+        place: &Place,
+        left_out: Option<usize>,
+    ) -> Vec<String> {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
+        sight.asked_github = false;
+        let mut wrong = sight.deeds.passed(pass, world, place, self.lags);
+        let observation = &pass.observation;
+        let Some(began) = sight.began.filter(|_| !self.lags) else { return wrong };
+        let Some(nomad) = &observation.nomad else { return wrong };
+        wrong.extend(runners_seen_wrongly(nomad, &sight.runners));
+        let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
+        if observation.repositories.values().any(|view| fresh(&view)) {
+            for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
+                if let Some(id) = runner.meta.repo_id
+                    && !observation.repositories.contains_key(&id)
+                {
+                    wrong.push(format!("{} is seen, and its repository {id} is not", runner.name));
+                }
+            }
+        }
+        for view in observation.repositories.values().filter(fresh) {
+            wrong.extend(self.listed_wrongly(view, world, place, left_out, began));
+        }
+        wrong
+    }
+
+    fn listed_wrongly(
+        &self,
+        view: &RepositoryView,
+        world: &World,
+        place: &Place,
+        left_out: Option<usize>,
+        began: Timestamp,
+    ) -> Vec<String> {
+        let id = view.repository.id.0;
+        let mut wrong = Vec::new();
+        let at = place.repositories.iter().position(|other| *other == id);
+        let configured = at.is_some() && at != left_out;
+        if view.configured != configured {
+            wrong.push(format!("{}: configured is {configured}", view.repository.full_name()));
+        }
+        let mut listed = BTreeSet::new();
+        for job in view.listing.jobs() {
+            listed.insert(job.id);
+            if world.github.job(job.id).is_none_or(|job| job.repository != id) {
+                wrong.push(format!("job {} is not one of {}", job.id, view.repository.full_name()));
+            }
+        }
+        let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
+        let began = world.github_time(began);
+        let waited = world.github.jobs().filter(|job| {
+            job.repository == id
+                && job.status == Status::Queued
+                && job.queued_at < began
+                && job.created_at < began
+        });
+        for job in waited.filter(|job| complete && !self.runs_lag && !listed.contains(&job.id)) {
+            wrong.push(format!(
+                "a complete listing does not have job {}, queued at {}",
+                job.id, job.queued_at
+            ));
+        }
+        wrong
+    }
+}
+
+/// What was the same in all three lists is seen as it was.
+fn runners_seen_wrongly(nomad: &NomadView, shown: &BTreeMap<List, BTreeMap<String, Look>>) -> Vec<String> {
+    let (Some(jobs), Some(allocations), Some(variables)) =
+        (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
+    else {
+        return Vec::new();
+    };
+    let mut wrong = Vec::new();
+    let is_ours = |look: &Look| look.instance == nomad.instance.as_str();
+    for (name, look) in jobs.iter().filter(|(_, look)| is_ours(look)) {
+        if allocations.get(name) != Some(look) || variables.get(name) != Some(look) {
+            continue;
+        }
+        let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
+            wrong.push(format!("{name} is not seen"));
+            continue;
+        };
+        let seen = Look {
+            instance: look.instance.clone(),
+            state: runner.state,
+            started: runner.started,
+            lost: runner.lost,
+            undecided: look.undecided,
+        };
+        let waits = look.undecided && seen.state == RunnerState::Pending;
+        if seen != *look && !waits {
+            wrong.push(format!("{name} is seen as {seen:?}, and is {look:?}"));
+        }
+    }
+    for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
+        let look = [jobs, allocations, variables].into_iter().find_map(|looks| looks.get(&runner.name));
+        if look.is_some_and(|look| !is_ours(look)) {
+            wrong.push(format!("{} is not ours", runner.name));
+        }
+    }
+    wrong
+}
+
+/// All jobs with a Meta of ours or of another instance.
+fn looks(world: &World, place: &Place) -> BTreeMap<String, Look> {
+    let ours = world.nomad.jobs().filter(|job| job.namespace == place.namespace);
+    ours.filter_map(|job| {
+        let meta = meta_of(job.meta.get(META).map(String::as_str));
+        let needs_variable = meta["registration"] != "access_token";
+        meta["instance"].is_string().then(|| {
+            let look = look(world, place, job, needs_variable && !has_variable(world, &job.id));
+            (job.id.clone(), Look { instance: meta["instance"].clone(), ..look })
+        })
+    })
+    .collect()
+}
+
+/// How one is (DESIGN: a runner's state).
+fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> Look {
+    let all: Vec<&Allocation> = allocations(world, place, &job.id).collect();
+    let has_started = |allocation: &&Allocation| {
+        allocation.tasks.iter().any(|task| task.started_at.is_some())
+            && !allocation.tasks.iter().any(|task| task.phase == TaskPhase::Waiting)
+    };
+    let told = |allocation: &Allocation| matches!(allocation.desired_status, "stop" | "evict");
+    let lost = all.iter().any(|allocation| is_lost(allocation));
+    let alive = all.iter().filter(|allocation| !allocation.client_terminal());
+    let alive = alive.max_by_key(|allocation| {
+        (!told(allocation), allocation.client_status == "running", allocation.create_index)
+    });
+    let over = job.stop || job.status == "dead";
+    let state = match alive {
+        Some(allocation) if job.stop || told(allocation) => RunnerState::Stopping,
+        Some(allocation) if allocation.client_status == "unknown" => RunnerState::Disconnected,
+        Some(allocation) if has_started(allocation) => RunnerState::Running,
+        Some(_) if lacks_secret => RunnerState::Waiting,
+        Some(_) => RunnerState::Starting,
+        // Nomad may put another one in a lost one's place.
+        None if over || !all.is_empty() && !lost => RunnerState::Dead,
+        None => RunnerState::Pending,
+    };
+    let undecided = !over && alive.is_none();
+    Look { instance: Value::Null, state, started: all.iter().any(has_started), lost, undecided }
+}
