@@ -150,7 +150,7 @@ impl Sights {
         let mut inner = self.inner();
         let sight = &mut inner[who];
         sight.asked_github = false;
-        let mut wrong = sight.deeds.passed(pass, world, place, self.lags);
+        let mut wrong = std::mem::take(&mut sight.deeds).passed(pass, world, place, self.lags);
         let observation = &pass.observation;
         let Some(began) = sight.began.filter(|_| !self.lags) else { return wrong };
         let Some(nomad) = &observation.nomad else { return wrong };
