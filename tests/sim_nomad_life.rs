@@ -612,6 +612,83 @@ fn several_tasks_take_turns() {
 }
 
 #[test]
+fn a_stopped_allocation_is_replaced_and_the_other_one_waits_for_its_end() {
+    let mut world = World::with_nodes(vec![Node { memory_mb: 900, ..Node::named("a") }]);
+    running(&mut world, "r", 500, "");
+    let first = world.id("r");
+    world.happened();
+    let (status, answer) = world.ask("PUT", &format!("/v1/allocation/{first}/stop"), None);
+    assert_eq!((status, answer["Index"].is_u64()), (200, true), "{answer}");
+    // At once, in the room of the first one, and whatever the policies say.
+    world.pass(50);
+    let second = world.id("r");
+    assert_ne!(second, first);
+    let (_, old) = world.ask("GET", &format!("/v1/allocation/{first}"), None);
+    assert_eq!(
+        [&old["DesiredStatus"], &old["DesiredDescription"], &old["ClientStatus"], &old["NextAllocation"]],
+        ["stop", "alloc is being migrated", "running", second.as_str()]
+    );
+    let (_, new) = world.ask("GET", &format!("/v1/allocation/{second}"), None);
+    assert_eq!(
+        [&new["DesiredStatus"], &new["ClientStatus"], &new["TaskStates"]],
+        [&json!("run"), &json!("pending"), &Value::Null],
+    );
+    let evaluation = answer["EvalID"].as_str().unwrap();
+    let (_, evaluation) = world.ask("GET", &format!("/v1/evaluation/{evaluation}"), None);
+    let updates = &evaluation["PlanAnnotations"]["DesiredTGUpdates"]["g"];
+    assert_eq!(evaluation["TriggeredBy"], "alloc-stop");
+    assert_eq!([&updates["Migrate"], &updates["Place"], &updates["Stop"]], [1, 0, 0]);
+    assert_eq!((world.happened(), world.status("r")), (vec!["r told SIGINT".to_owned()], "running"));
+    // Not two at a time.
+    world.nomad.exit_task(&first, Exit::code(0), world.now);
+    world.pass(3_000);
+    assert_eq!(world.happened(), ["r ended 0", "r started"]);
+    // Once more: the first one stays as it is.
+    assert_eq!(world.ask("PUT", &format!("/v1/allocation/{first}/stop"), None).0, 200);
+    world.pass(3_000);
+    assert_eq!(world.happened(), [""; 0]);
+    world.exit("r", Exit::code(0));
+    world.pass(3_000);
+    assert_eq!((world.allocations("r").len(), world.status("r")), (2, "dead"));
+    // What is over is not replaced.
+    assert_eq!(world.ask("PUT", &format!("/v1/allocation/{second}/stop"), None).0, 200);
+    world.pass(3_000);
+    assert_eq!((world.allocations("r").len(), world.status("r")), (2, "dead"));
+    for (method, id, wanted) in [
+        ("PUT", "00000000-0000-0000-0000-000000000000", (404, "allocation not found")),
+        ("PUT", "xyz", (500, "alloc lookup failed: index error: UUID must be 36 characters")),
+        ("GET", second.as_str(), (405, "Invalid method")),
+    ] {
+        let (status, text) = world.ask(method, &format!("/v1/allocation/{id}/stop"), None);
+        assert_eq!((status, text.as_str().unwrap()), wanted);
+    }
+}
+
+#[test]
+fn a_restarted_allocation_starts_its_task_again_in_spite_of_its_policy() {
+    let mut world = World::with_nodes(vec![Node::named("a")]);
+    running(&mut world, "r", 500, "");
+    let id = world.id("r");
+    world.happened();
+    assert!(world.nomad.restart_one(&id, world.now));
+    world.pass(10);
+    world.exit("r", Exit::signal(2));
+    world.pass(3_000);
+    assert_eq!(world.happened(), ["r told SIGINT", "r ended 130", "r started"]);
+    let (client, desired, events) = world.allocation("r");
+    assert_eq!((client.as_str(), desired.as_str()), ("running", "run"));
+    assert_eq!(events[events.len() - 4..], ["Restart Signaled", "Terminated", "Restarting", "Started"]);
+    // Stopped before it has started again, it does not.
+    assert!(world.nomad.restart_one(&id, world.now));
+    world.nomad.stop_job("default", "r", world.now);
+    world.pass(100);
+    world.exit("r", Exit::signal(2));
+    world.pass(3_000);
+    assert_eq!((world.allocation("r").0.as_str(), world.status("r")), ("complete", "dead"));
+    assert!(!world.nomad.restart_one(&id, world.now));
+}
+
+#[test]
 fn a_bad_driver_configuration_fails_before_it_runs() {
     let mut world = World::new(Options::default());
     world.register(&runner("r-1", 100, "").replace("command = \"/bin/run\"", "args = []"));

@@ -46,6 +46,16 @@ pub enum Mishap {
         /// Which.
         pick: usize,
     },
+    /// Somebody stops an allocation of ours: another one comes in its place.
+    StopAllocation {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody restarts an allocation of ours where it is.
+    RestartAllocation {
+        /// Which.
+        pick: usize,
+    },
     /// Somebody deletes a variable of ours.
     DeleteVariable {
         /// Which.
@@ -233,6 +243,24 @@ impl World {
                 } else {
                     self.nomad.stop_job(&place.namespace, &job, at_nomad);
                     Some(format!("somebody stops {job}"))
+                }
+            }
+            Mishap::StopAllocation { pick } | Mishap::RestartAllocation { pick } => {
+                let ours = self.nomad.allocations().filter(|allocation| {
+                    allocation.namespace == place.namespace
+                        && place.ours(&allocation.job_id)
+                        && !allocation.terminal()
+                        && matches!(allocation.client_status, "pending" | "running")
+                });
+                let ours: Vec<(String, String)> =
+                    ours.map(|allocation| (allocation.id.clone(), allocation.job_id.clone())).collect();
+                let (allocation, job) = chosen(&ours, *pick)?;
+                if matches!(mishap, Mishap::StopAllocation { .. }) {
+                    self.nomad.stop_one(&allocation, at_nomad);
+                    Some(format!("nomad alloc stop of {job}"))
+                } else {
+                    self.nomad.restart_one(&allocation, at_nomad);
+                    Some(format!("nomad alloc restart of {job}"))
                 }
             }
             Mishap::DeleteVariable { pick } => {

@@ -315,6 +315,13 @@ impl Scenario {
                     _ => Mishap::Stop { pick },
                 },
             ),
+            Woe::Allocations => self.mishap(
+                at,
+                match rng.random_range(0..4) {
+                    0 => Mishap::RestartAllocation { pick },
+                    _ => Mishap::StopAllocation { pick },
+                },
+            ),
             Woe::Variables => self.mishap(at, Mishap::DeleteVariable { pick }),
             Woe::Registrations => self.mishap(at, Mishap::DeleteRegistration { pick }),
             Woe::Crashes => self.mishap(

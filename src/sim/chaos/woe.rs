@@ -17,6 +17,8 @@ pub enum Woe {
     RestartsEmpty,
     /// Dead jobs are collected, and jobs purged and stopped by somebody else.
     Purges,
+    /// Allocations are stopped, which replaces them, and restarted by hand.
+    Allocations,
     /// Variables are deleted by hand.
     Variables,
     /// Registrations are deleted by hand.
@@ -80,6 +82,7 @@ impl Woe {
                 Woe::Drains,
                 Woe::RestartsEmpty,
                 Woe::Purges,
+                Woe::Allocations,
                 Woe::Variables,
                 Woe::Registrations,
                 Woe::Crashes,

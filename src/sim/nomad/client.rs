@@ -14,8 +14,15 @@ impl Nomad {
     /// The client has learnt of an allocation.
     pub(super) fn set_up(&mut self, id: &str) {
         let now = self.now;
+        let Some(allocation) = self.allocations.get(id) else { return };
+        // It waits for the end of the one that it replaces on the same node.
+        let before = self.allocations.get(&allocation.previous);
+        if before.is_some_and(|before| before.node == allocation.node && !before.over()) {
+            return;
+        }
         let Some(allocation) = self.allocations.get_mut(id) else { return };
-        if allocation.client.stopping {
+        let begun = |allocation: &Allocation| allocation.client.tasks.iter().any(|t| !t.events.is_empty());
+        if allocation.client.stopping || begun(allocation) {
             return;
         }
         for task in &mut allocation.client.tasks {
@@ -23,6 +30,15 @@ impl Nomad {
         }
         self.next_turns(id);
         self.report_later(id);
+    }
+
+    /// An allocation is over: the one in its place has waited for that.
+    pub(super) fn make_way(&mut self, id: &str) {
+        let Some(allocation) = self.allocations.get(id) else { return };
+        if !allocation.next.is_empty() && allocation.over() {
+            let next = allocation.next.clone();
+            self.later(Duration::ZERO, Due::Setup(next));
+        }
     }
 
     /// Starts the tasks whose turn has come: `prestart` before the others, `poststop` after them.
@@ -173,8 +189,8 @@ impl Nomad {
         if task.phase != TaskPhase::Running || task.round != round {
             return;
         }
-        task.again = true;
         let message = "Template with change_mode restart re-rendered";
+        task.again = Some(message);
         task.tell(events::event(now, "Restart Signaled", message, serde_json::json!({}), &[]));
         self.signal_end(id, at);
     }

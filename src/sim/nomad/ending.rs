@@ -31,12 +31,11 @@ impl Nomad {
         task.tell_terminated(now, exit);
         let name = task.name.clone();
         let well = exit.code == 0 && exit.signal == 0 && !exit.oom;
-        if killed && task.again {
-            task.again = false;
+        if let Some(reason) = task.again.take().filter(|_| killed) {
             task.restarts += 1;
             task.last_restart = Some(now);
             task.phase = TaskPhase::New;
-            task.tell_restarting(now, 0, "Template with change_mode restart re-rendered");
+            task.tell_restarting(now, 0, reason);
         } else if killed {
             task.tell_killed(now);
             task.phase = TaskPhase::Dead;
@@ -123,6 +122,7 @@ impl Nomad {
         }
         self.next_turns(id);
         self.report_later(id);
+        self.make_way(id);
     }
 
     fn end_the_rest(&mut self, id: &str) {
@@ -160,6 +160,7 @@ impl Nomad {
             self.end_task(id, at, message);
         }
         self.report_later(id);
+        self.make_way(id);
     }
 
     fn end_task(&mut self, id: &str, at: usize, message: Option<&str>) {
@@ -168,7 +169,9 @@ impl Nomad {
         let Some((spec, task)) = self.task_mut(id, at) else { return };
         let timeout = spec.kill_timeout.min(longest);
         match task.phase {
-            TaskPhase::Dead | TaskPhase::Killing => {}
+            TaskPhase::Dead => {}
+            // One that was to start again does not.
+            TaskPhase::Killing => task.again = None,
             TaskPhase::Running => {
                 task.tell_killing(now, timeout, message);
                 self.signal_end(id, at);

@@ -107,7 +107,7 @@ impl Task {
     pub(super) fn tell_restarting(&mut self, at: Nanos, delay: Nanos, reason: &str) {
         let text = gotime::format(delay);
         let message = match reason {
-            "Restart within policy" => format!("Task restarting in {text}"),
+            "" | "Restart within policy" => format!("Task restarting in {text}"),
             other => format!("{other} - Task restarting in {text}"),
         };
         let details = json!({"restart_reason": reason, "start_delay": delay.to_string()});

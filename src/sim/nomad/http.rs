@@ -59,6 +59,9 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
         ("validate", "job") if put => validate_job(nomad, exchange),
         ("validate", "job") => Err(Refusal::method()),
         ("allocations", "") => nomad.list_allocations(exchange, None),
+        ("allocation", rest) if rest.ends_with("/stop") => {
+            nomad.stop_route(exchange, rest.trim_end_matches("/stop"))
+        }
         ("allocation", id) => nomad.get_allocation(exchange, id),
         ("evaluations", "") => nomad.list_evaluations(exchange),
         ("evaluation", id) => nomad.get_evaluation(exchange, id),

@@ -296,7 +296,7 @@ fn node(state: &super::state::NodeState) -> Value {
     })
 }
 
-fn check_id(what: &str, id: &str) -> Result<(), Refusal> {
+pub(super) fn check_id(what: &str, id: &str) -> Result<(), Refusal> {
     if id.len() == 36 {
         return Ok(());
     }

@@ -10,6 +10,7 @@
 //! queries (an answer comes at once), Consul, Vault, system jobs, deployments, preemption, dispatch.
 
 mod acl;
+mod byhand;
 mod canonical;
 mod client;
 mod ending;

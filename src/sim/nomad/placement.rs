@@ -97,6 +97,11 @@ impl Metrics {
 impl Nomad {
     /// The node for one more allocation of a group: the fullest it fits on, as Nomad's bin packing has it.
     pub(super) fn place(&self, group: &Group) -> Result<String, Box<Metrics>> {
+        self.place_without(group, None)
+    }
+
+    /// The same, where the same plan stops an allocation whose room is free with that.
+    pub(super) fn place_without(&self, group: &Group, stopped: Option<&str>) -> Result<String, Box<Metrics>> {
         let wanted = Room::of(group);
         let mut metrics = Metrics { pool: group.pool.clone(), resources: Value::Null, ..Metrics::default() };
         let mut best: Option<(f64, &str)> = None;
@@ -116,7 +121,7 @@ impl Nomad {
                 *metrics.constraints.entry(reason).or_default() += 1;
                 continue;
             }
-            let free = self.free(state);
+            let free = self.free(state, stopped);
             if let Some(dimension) = wanted.exhausted(free) {
                 metrics.exhausted += 1;
                 *metrics.dimensions.entry(dimension).or_default() += 1;
@@ -135,13 +140,14 @@ impl Nomad {
     }
 
     /// What a node has left: what is stopped counts until its client says that it is over.
-    fn free(&self, state: &NodeState) -> Room {
+    fn free(&self, state: &NodeState, stopped: Option<&str>) -> Room {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let node = &state.node;
         let mut free =
             Room { cpu: whole(node.cpu), memory: whole(node.memory_mb), disk: whole(node.disk_mb) };
         for allocation in self.allocations.values() {
-            if allocation.node == node.name && !allocation.client_terminal() && !allocation.purged {
+            let counts = !allocation.client_terminal() && !allocation.purged;
+            if allocation.node == node.name && counts && stopped != Some(allocation.id.as_str()) {
                 let used = Room::of(&allocation.spec);
                 free.cpu -= used.cpu;
                 free.memory -= used.memory;

@@ -3,12 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::evaluate::NOT_NEEDED;
+use super::evaluate::{MIGRATING, NOT_NEEDED};
 use super::spec::Group;
 use super::state::{Allocation, Client, Reschedule, Task, TaskPhase};
 use super::{Due, Key, Nomad, view};
 
 const UPDATING: &str = "alloc is being updated due to job update";
+
+/// How many allocations of a group were placed, stopped, and stopped with another one in their place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub place: u64,
+    pub stop: u64,
+    pub migrate: u64,
+}
 
 /// What became of one evaluation.
 #[derive(Default)]
@@ -21,8 +29,8 @@ pub struct Outcome {
     pub failed: BTreeMap<String, serde_json::Value>,
     /// By group: how many wait.
     pub queued: BTreeMap<String, u64>,
-    /// By group: how many were placed and stopped.
-    pub counts: BTreeMap<String, (u64, u64)>,
+    /// By group: what was done.
+    pub counts: BTreeMap<String, Counts>,
 }
 
 impl Nomad {
@@ -36,12 +44,12 @@ impl Nomad {
             other => {
                 for name in other.into_iter().flat_map(|job| job.groups.iter().map(|g| g.name.clone())) {
                     outcome.queued.insert(name.clone(), 0);
-                    outcome.counts.insert(name, (0, 0));
+                    outcome.counts.insert(name, Counts::default());
                 }
                 for id in ids {
                     if self.desire_stop(&id, NOT_NEEDED, evaluation, index) {
                         let group = self.allocations.get(&id).map(|a| a.group.clone()).unwrap_or_default();
-                        outcome.counts.entry(group).or_default().1 += 1;
+                        outcome.counts.entry(group).or_default().stop += 1;
                         outcome.stopped.push(id);
                     }
                 }
@@ -52,7 +60,7 @@ impl Nomad {
         for group in groups {
             let mut queued = 0u64;
             let mut failed: Option<Box<super::placement::Metrics>> = None;
-            let (mut place, mut stop) = (0, 0);
+            let Counts { mut place, mut stop, mut migrate } = Counts::default();
             for slot in 0..group.count {
                 let mine: Vec<&Allocation> = ids
                     .iter()
@@ -64,7 +72,9 @@ impl Nomad {
                     .filter(|a| !a.terminal() && a.job_version != version)
                     .map(|a| a.id.clone())
                     .collect();
+                let moving = mine.iter().find(|a| a.moves && !a.terminal()).map(|a| a.id.clone());
                 let kept = mine.iter().any(|a| a.job_version == version && holds_its_place(a));
+                let kept = kept && moving.is_none();
                 let previous = mine
                     .iter()
                     .filter(|a| {
@@ -74,6 +84,12 @@ impl Nomad {
                     })
                     .max_by_key(|a| a.create_index)
                     .map(|a| a.id.clone());
+                let previous = moving.clone().or(previous);
+                if let Some(id) = &moving {
+                    let own = self.allocations.get(id).map(|a| a.eval_id.clone()).unwrap_or_default();
+                    self.desire_stop(id, MIGRATING, &own, index);
+                    outcome.stopped.push(id.clone());
+                }
                 for id in outdated {
                     if self.desire_stop(&id, UPDATING, evaluation, index) {
                         stop += 1;
@@ -83,13 +99,16 @@ impl Nomad {
                 if kept {
                     continue;
                 }
-                place += 1;
+                match moving {
+                    Some(_) => migrate += 1,
+                    None => place += 1,
+                }
                 if let Some(metrics) = failed.as_mut() {
                     metrics.coalesce();
                     queued += 1;
                     continue;
                 }
-                match self.place(&group) {
+                match self.place_without(&group, moving.as_deref()) {
                     Ok(node) => {
                         let id = self.allocate(key, &group, slot, &node, evaluation, index, previous);
                         outcome.placed.push(id);
@@ -115,7 +134,7 @@ impl Nomad {
                 outcome.failed.insert(group.name.clone(), metrics.json());
             }
             outcome.queued.insert(group.name.clone(), queued);
-            outcome.counts.insert(group.name.clone(), (place, stop));
+            outcome.counts.insert(group.name.clone(), Counts { place, stop, migrate });
         }
         self.commit_plan(&outcome, index);
         outcome
@@ -154,7 +173,7 @@ impl Nomad {
             recent_restarts: Vec::new(),
             env: BTreeMap::new(),
             round: 0,
-            again: false,
+            again: None,
         });
         let previous = previous.unwrap_or_default();
         let mut reschedules = Vec::new();
@@ -195,6 +214,7 @@ impl Nomad {
             followup: String::new(),
             reschedules,
             migrate: false,
+            moves: false,
             spec: Arc::clone(group),
             job_name: job.map(|job| view::text(&job.spec, "Name")).unwrap_or_default(),
             job_meta: job.map(|job| job.meta.clone()).unwrap_or_default(),

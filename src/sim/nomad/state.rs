@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::reconcile::Counts;
 use super::spec::Group;
 
 /// Nanoseconds since the epoch, or a duration in nanoseconds.
@@ -82,7 +83,7 @@ pub struct Evaluation {
     pub(super) blocked: String,
     pub(super) wait_until: Nanos,
     pub(super) queued: Option<BTreeMap<String, u64>>,
-    pub(super) placed: Option<BTreeMap<String, (u64, u64)>>,
+    pub(super) placed: Option<BTreeMap<String, Counts>>,
 }
 
 /// An allocation as the servers know it, and beside it what its client knows already.
@@ -134,6 +135,8 @@ pub struct Allocation {
     pub(super) followup: String,
     pub(super) reschedules: Vec<Reschedule>,
     pub(super) migrate: bool,
+    /// Somebody wants it stopped and another one in its place.
+    pub(super) moves: bool,
     pub(super) spec: Arc<Group>,
     pub(super) job_name: String,
     pub(super) job_meta: BTreeMap<String, String>,
@@ -213,8 +216,8 @@ pub struct Task {
     pub(super) env: BTreeMap<String, String>,
     /// Counts starts, so that what was meant for an earlier one is told apart.
     pub(super) round: u64,
-    /// It is being killed only to be started again: a template has changed.
-    pub(super) again: bool,
+    /// It is being killed only to be started again, and why.
+    pub(super) again: Option<&'static str>,
 }
 
 impl Task {
@@ -247,6 +250,11 @@ impl Allocation {
     /// Whether its policy wants it replaced now.
     pub(super) fn due_again(&self) -> bool {
         self.client.again
+    }
+
+    /// Whether its client has ended all its tasks.
+    pub(super) fn over(&self) -> bool {
+        self.client.tasks.iter().all(|task| task.phase == TaskPhase::Dead)
     }
 
     /// Whether it has a process now.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::gotime;
+use super::reconcile::Counts;
 use super::state::{Allocation, Evaluation, Job, Namespace, Task};
 use super::{Key, Nomad};
 
@@ -34,6 +35,12 @@ pub fn updates(place: u64, stop: u64, ignore: u64, replace: u64) -> Value {
         "Migrate": 0, "Place": place, "Preemptions": 0, "Reconnect": 0, "RescheduleLater": 0,
         "RescheduleNow": 0, "Stop": stop,
     })
+}
+
+fn annotation(counts: Counts) -> Value {
+    let mut updates = updates(counts.place, counts.stop, 0, 0);
+    updates["Migrate"] = json!(counts.migrate);
+    updates
 }
 
 /// An evaluation; what is empty is left out.
@@ -66,7 +73,7 @@ pub fn evaluation(evaluation: &Evaluation) -> Value {
     put("Namespace", json!(evaluation.namespace));
     if let Some(placed) = &evaluation.placed {
         let groups: BTreeMap<_, _> =
-            placed.iter().map(|(group, (place, stop))| (group, updates(*place, *stop, 0, 0))).collect();
+            placed.iter().map(|(group, counts)| (group, annotation(*counts))).collect();
         put("PlanAnnotations", json!({"DesiredTGUpdates": groups, "PreemptedAllocs": null}));
     }
     if !evaluation.previous.is_empty() {

@@ -201,6 +201,10 @@ impl Truth {
         if unsure || !fate.available || self.mode == Mode::Renamed {
             return;
         }
+        // Nomad has put another allocation in the place of the one that the daemon looked at.
+        if self.has(Woe::Allocations) && !self.is_so_for_long(fate.unavailable_at, now) {
+            return;
+        }
         let settings = &self.settings;
         // A runner that was never placed yields to others, needed or not.
         let yields = settings.make_room.is_some() && fate.idle_since.is_none();
