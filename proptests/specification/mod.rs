@@ -53,7 +53,10 @@ pub struct Seen<'a> {
     pub asks: fn(&[String]) -> Asks,
 }
 
-pub(in super::specification) fn secs(seconds: u64) -> Duration {
+/// No message is longer, in characters.
+const LONGEST: usize = 500;
+
+fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -158,8 +161,11 @@ pub fn wrongly_remembered(lesson: &Lesson) -> Vec<String> {
     OF_MEMORY.iter().filter_map(broken).collect()
 }
 
+/// Why a property does not hold, in one line; where in the file is of no use to whom runs the simulation.
 fn why(checked: Checked) -> Option<String> {
-    checked.err().map(|error| match error {
-        TestCaseError::Fail(reason) | TestCaseError::Reject(reason) => reason.message().to_owned(),
-    })
+    let (TestCaseError::Fail(reason) | TestCaseError::Reject(reason)) = checked.err()?;
+    let text = reason.message();
+    let text = text.rfind(" at ").filter(|at| text[*at..].contains(".rs:")).map_or(text, |at| &text[..at]);
+    let line: Vec<&str> = text.split_whitespace().collect();
+    Some(line.join(" ").chars().take(LONGEST).collect())
 }

@@ -4,6 +4,7 @@
 
 pub mod daemon;
 pub mod long;
+pub mod otherwise;
 pub mod replica;
 pub mod run;
 pub mod secrets;

@@ -9,6 +9,7 @@ use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::is_servable;
 use githubrunner::sim::world::{Shared, lock};
 
+use super::otherwise;
 use super::specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
 use super::truth::Findings;
 use super::truth::sight::Sights;
@@ -17,7 +18,10 @@ use super::truth::sight::Sights;
 const LARGE: usize = 500;
 
 /// One pass of so many is looked at there.
-const ONE_OF: usize = 50;
+const ONE_OF: u64 = 50;
+
+/// In so many ways each pass is looked at a little otherwise: each costs about a fifteenth of a run.
+const WHAT_IFS: u64 = 1;
 
 /// Who is told, and what it takes to know what was so.
 #[derive(Clone)]
@@ -32,13 +36,16 @@ pub struct Told {
 
 /// Watches a daemon's passes, and tells of what they break.
 pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Option<usize>>>) -> Witness {
-    let mut passes = 0;
+    let mut passes = 0_u64;
     let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
-        if passes % ONE_OF == 0 || size(pass) <= LARGE {
+        if passes.is_multiple_of(ONE_OF) || size(pass) <= LARGE {
             let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
             let mut wrong = broken_in(pass, policy, after);
+            for what_if in 0..WHAT_IFS {
+                wrong.extend(otherwise::broken_in(pass, policy, passes * WHAT_IFS + what_if, asks));
+            }
             let world = lock(&shared);
             wrong.extend(told.sights.passed(number, pass, &world, &told.place, left_out));
             drop(world);
