@@ -322,7 +322,11 @@ impl Otherwise {
         let runner_name = name.filter(|_| status == JobStatus::InProgress);
         match kind {
             0 => (job.status, job.runner_name) = (status, runner_name),
-            1 => job.created_at = now.map(|now| now - SignedDuration::from_secs(seconds as i64)),
+            1 => {
+                let (id, created_at) =
+                    (job.id, now.map(|now| now - SignedDuration::from_secs(seconds as i64)));
+                jobs.iter_mut().filter(|job| job.id == id).for_each(|job| job.created_at = created_at);
+            }
             2 => {
                 let again = WorkflowJob { status, runner_name, ..job.clone() };
                 jobs.push(again);
