@@ -312,6 +312,8 @@ impl Otherwise {
         let (Listing::Fresh { jobs, .. } | Listing::Stale { jobs, .. }) = &mut view.listing else {
             return "no jobs";
         };
+        // Nobody else has it.
+        let new_id = jobs.iter().map(|job| job.id).max().unwrap_or(0) + 1_000_000_000;
         let Some(job) = random.pick(jobs) else { return "no job" };
         let status = match status {
             0 => JobStatus::InProgress,
@@ -337,7 +339,7 @@ impl Otherwise {
             }
             _ => {
                 let another = WorkflowJob {
-                    id: job.id + 1_000_000_000,
+                    id: new_id,
                     status: JobStatus::Queued,
                     runner_name: None,
                     created_at: now.map(|now| now - SignedDuration::from_secs(seconds as i64)),
