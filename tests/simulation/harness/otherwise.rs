@@ -128,7 +128,8 @@ impl Otherwise {
 
     /// Changes one thing, and says what.
     fn change(&mut self) -> &'static str {
-        match self.random.below(20) {
+        match self.random.below(22) {
+            20 | 21 => self.crowded(),
             0 => self.later(),
             1..4 => self.listed(),
             4 | 5 => self.capped(),
@@ -197,6 +198,50 @@ impl Otherwise {
             _ => *max_runners_per_group = Some(more + 1),
         }
         "capped"
+    }
+
+    /// All is seen, all places are taken, who is idle has long been, and somebody waits: room is to be made.
+    fn crowded(&mut self) -> &'static str {
+        let server_now = self.server_now();
+        for view in self.observation.repositories.values_mut() {
+            if !matches!(view.listing, Listing::Fresh { .. } | Listing::Gone { .. }) {
+                let jobs = view.listing.jobs().to_vec();
+                view.listing = Listing::Fresh { now: server_now, jobs, complete: true };
+            }
+        }
+        let mut memory = std::mem::take(&mut self.observation.memory);
+        let mut random = Random(self.random.0);
+        for runner in self.runners() {
+            match random.below(4) {
+                0 => {}
+                1 if !runner.started && runner.state != RunnerState::Dead => {
+                    runner.state = RunnerState::Pending;
+                    runner.allocation = None;
+                    let waited = SignedDuration::from_secs(random.of(&AGES) as i64);
+                    runner.submitted_at = runner.submitted_at.min(server_now - waited);
+                    let blocked = Blocked { exhausted: random.below(3) > 0, reason: "memory".to_owned() };
+                    runner.blocked = Some(blocked);
+                }
+                _ => {
+                    let id = runner.meta.repo_id.unwrap_or(RepositoryId(0));
+                    memory.surplus.entry(id).or_default().insert(runner.name.clone());
+                }
+            }
+        }
+        self.observation.memory = memory;
+        let live = self.runners().iter().filter(|runner| runner.state != RunnerState::Dead).count();
+        let other = |cap: Option<usize>, many: usize| cap.filter(|_| many == 0);
+        let (full, many) = (self.random.below(3) > 0, self.random.below(3));
+        self.policy = Policy {
+            max_runners: Some(if full { live } else { live + 1 }),
+            max_runners_per_repository: other(self.policy.max_runners_per_repository.or(Some(2)), many),
+            max_runners_per_group: other(self.policy.max_runners_per_group.or(Some(1)), many / 2),
+            pending_to_kill_listening: Some(Duration::from_secs(self.random.of(&[0, 60, 600]))),
+            runner_inactivity_timeout: None,
+            strict: false,
+            ..self.policy.clone()
+        };
+        "crowded"
     }
 
     fn told_otherwise(&mut self) -> &'static str {
