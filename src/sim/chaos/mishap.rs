@@ -160,6 +160,8 @@ pub struct Place {
     pub installations: Vec<u64>,
     /// The repositories' IDs.
     pub repositories: Vec<u64>,
+    /// Another one of the first one's owner, which the daemon does not look at: an organization's runners take its jobs.
+    pub elsewhere: Option<u64>,
     /// Runners have JIT configurations.
     pub jit: bool,
     /// Runners have another name at GitHub.

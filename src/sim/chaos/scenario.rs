@@ -37,6 +37,8 @@ pub enum DeathAt {
 pub enum Happening {
     /// A workflow run is queued in a repository, by its position.
     Run(usize, Vec<JobSpec>),
+    /// One is queued in the repository that the daemon does not look at.
+    Elsewhere(Vec<JobSpec>),
     /// A mishap.
     Mishap(Mishap),
     /// The daemon dies a while after; what it had on the wire is lost, or arrives; the next one starts later.
@@ -226,8 +228,22 @@ impl Scenario {
         for _ in 0..rng.random_range(2..=6) {
             let at = Duration::from_millis(rng.random_range(0..=self.over.as_millis() as u64 * 2 / 3));
             let repository = rng.random_range(0..self.repositories.len());
-            let jobs = (0..rng.random_range(1..=3)).map(|index| self.job(index, rng)).collect();
+            let mut jobs: Vec<JobSpec> =
+                (0..rng.random_range(1..=3)).map(|index| self.job(index, rng)).collect();
+            // A matrix: many of one kind.
+            if rng.random_bool(0.15) {
+                let one = self.job(0, rng);
+                jobs = (0..rng.random_range(4..=7))
+                    .map(|_| JobSpec { labels: one.labels.clone(), ..self.job(0, rng) })
+                    .collect();
+            }
             self.happenings.push((at, Happening::Run(repository, jobs)));
+        }
+        if self.settings.access.organization {
+            for at in self.times(rng) {
+                let jobs = vec![self.job(0, rng)];
+                self.happenings.push((at, Happening::Elsewhere(jobs)));
+            }
         }
     }
 
@@ -281,6 +297,12 @@ impl Scenario {
                 self.world.github_skew = hours();
                 self.world.nomad_skew = hours();
             }
+            Woe::NodeClocks => {
+                for node in &mut self.nomad.nodes {
+                    node.clock_ahead = SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
+                }
+            }
+            Woe::SlowStops => self.world.stop = (Duration::from_secs(1), Duration::from_secs(40)),
             Woe::RunLag => self.github.run_lag = seconds(rng, 1, 60),
             Woe::Hangs => self.world.hangs = rng.random_range(0.1..0.6),
             _ => {
@@ -410,6 +432,8 @@ impl Scenario {
             | Woe::HeldJobs
             | Woe::Unplaceable
             | Woe::Clocks
+            | Woe::NodeClocks
+            | Woe::SlowStops
             | Woe::RunLag
             | Woe::Hangs => {}
         }

@@ -43,6 +43,10 @@ pub enum Woe {
     Foreigners,
     /// The clocks are hours apart.
     Clocks,
+    /// The nodes' clocks are not the servers'.
+    NodeClocks,
+    /// Processes that are told to end take their time.
+    SlowStops,
     /// The token is refused for a while.
     Token,
     /// Runs' statuses lag behind their jobs'.
@@ -95,6 +99,8 @@ impl Woe {
                 Woe::HeldJobs,
                 Woe::Foreigners,
                 Woe::Clocks,
+                Woe::NodeClocks,
+                Woe::SlowStops,
                 Woe::Token,
                 Woe::RunLag,
                 Woe::OldServers,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// How a simulated cluster is set up.
 #[derive(Debug, Clone)]
@@ -83,6 +83,8 @@ pub struct Node {
     pub attributes: BTreeMap<String, String>,
     /// Metadata for constraints.
     pub meta: BTreeMap<String, String>,
+    /// How far its clock is ahead of the servers': tasks' states bear its time.
+    pub clock_ahead: SignedDuration,
 }
 
 impl Default for Node {
@@ -102,6 +104,7 @@ impl Default for Node {
                 .into(),
             attributes: attributes.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             meta: BTreeMap::new(),
+            clock_ahead: SignedDuration::ZERO,
         }
     }
 }

@@ -160,6 +160,8 @@ impl Nomad {
     ) -> String {
         let id = self.new_id();
         let node_id = self.nodes.get(node).map(|n| n.id.clone()).unwrap_or_default();
+        let clock_ahead = self.nodes.get(node).map_or(0, |n| n.node.clock_ahead.as_nanos());
+        let clock_ahead = i64::try_from(clock_ahead).unwrap_or(0);
         let job = self.jobs.get(key);
         let tasks = group.tasks.iter().map(|spec| Task {
             name: spec.name.clone(),
@@ -221,6 +223,7 @@ impl Nomad {
             client: Client { tasks: tasks.collect(), ..Client::default() },
             purged: false,
             unknown_since: 0,
+            clock_ahead,
         };
         self.allocations.insert(id.clone(), allocation);
         self.by_job.entry(key.clone()).or_default().insert(id.clone());

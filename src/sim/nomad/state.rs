@@ -146,6 +146,8 @@ pub struct Allocation {
     pub(super) purged: bool,
     /// Since when its node has been disconnected, while it is unknown.
     pub(super) unknown_since: Nanos,
+    /// How far its node's clock is ahead of the servers'.
+    pub(super) clock_ahead: Nanos,
 }
 
 /// One attempt to place a failed allocation anew.

@@ -111,8 +111,9 @@ pub fn evaluation_datum(of: &Evaluation) -> Value {
     object
 }
 
-fn task(task: &Task) -> Value {
-    let time = |at: Option<i64>| at.map_or(Value::Null, |at| json!(gotime::timestamp(at).to_string()));
+fn task(task: &Task, clock_ahead: i64) -> Value {
+    let time =
+        |at: Option<i64>| at.map_or(Value::Null, |at| json!(gotime::timestamp(at + clock_ahead).to_string()));
     let mut object = json!({
         "Events": null,
         "Failed": task.failed,
@@ -132,8 +133,11 @@ fn tasks(allocation: &Allocation) -> Value {
     if allocation.tasks.is_empty() {
         return Value::Null;
     }
-    let states: Map<String, Value> =
-        allocation.tasks.iter().map(|state| (state.name.clone(), task(state))).collect();
+    let states: Map<String, Value> = allocation
+        .tasks
+        .iter()
+        .map(|state| (state.name.clone(), task(state, allocation.clock_ahead)))
+        .collect();
     Value::Object(states)
 }
 

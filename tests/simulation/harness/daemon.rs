@@ -52,6 +52,7 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
   group "runner" {
     task "runner" {
       driver = "raw_exec"
+      kill_timeout = "30s"
       config {
         command = "run.sh"
       }
@@ -78,7 +79,7 @@ const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
 "#;
 
 const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner", "Tasks": [{
-"Name": "runner", "Driver": "raw_exec", "Config": {"command": "run.sh"},
+"Name": "runner", "Driver": "raw_exec", "KillTimeout": 30000000000, "Config": {"command": "run.sh"},
 "Env": {"RUNNER_NAME": "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}", "REPO_URL": "{% if SETTINGS.organization %}{{ RUN.REPO_URL.split("/")[:-1]|join("/") }}{% else %}{{ RUN.REPO_URL }}{% endif %}", "LABELS": "{{ RUN.LABELS }}",
 {% if not SETTINGS.persistent %}"EPHEMERAL": "1", {% endif %}"NO_DEFAULT_LABELS": "1"},
 "Templates": [{{ RUN.CREDENTIALS_JSON }}],

@@ -122,6 +122,7 @@ fn world(scenario: &Scenario) -> (World, Place) {
         login: LOGIN.into(),
         installations: Vec::new(),
         repositories: Vec::new(),
+        elsewhere: None,
         jit: scenario.settings.mode == Mode::Jit,
         renamed: scenario.settings.mode == Mode::Renamed,
     };
@@ -133,6 +134,11 @@ fn world(scenario: &Scenario) -> (World, Place) {
             github.add_runner_group(organization, GROUP);
         }
         place.repositories.push(github.add_repository(name));
+    }
+    if let Some((owner, _)) =
+        scenario.repositories[0].split_once('/').filter(|_| scenario.settings.access.organization)
+    {
+        place.elsewhere = Some(github.add_repository(&format!("{owner}/elsewhere")));
     }
     github.add_token(GITHUB_TOKEN, place.token_without(&BTreeSet::new()));
     if scenario.settings.access.app {
@@ -461,6 +467,11 @@ impl Run<'_> {
             Happening::Run(repository, jobs) => {
                 let repository = self.place.repositories[repository % self.place.repositories.len()];
                 lock(&self.shared).queue_run(repository, jobs.clone());
+            }
+            Happening::Elsewhere(jobs) => {
+                if let Some(repository) = self.place.elsewhere {
+                    lock(&self.shared).queue_run(repository, jobs.clone());
+                }
             }
             Happening::Mishap(mishap) => {
                 lock(&self.shared).suffer(mishap, &self.place);

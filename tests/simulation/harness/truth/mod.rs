@@ -355,7 +355,7 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         || !stays.is_empty() && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
     let mut left = Vec::new();
     for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
-        if is_servable(&job.labels) && !no_room {
+        if is_servable(&job.labels) && !no_room && place.repositories.contains(&job.repository) {
             left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
         }
     }

@@ -171,7 +171,7 @@ impl Truth {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
         }
         // A death on a node that is not heard of is known later: until then the runner is not dead, and of no use.
-        let unheard = [Woe::NodesCrash, Woe::NodesCut, Woe::LostAfter, Woe::OldServers];
+        let unheard = [Woe::NodesCrash, Woe::NodesCut, Woe::LostAfter, Woe::OldServers, Woe::NodeClocks];
         if unheard.into_iter().any(|woe| self.has(woe)) {
             return;
         }

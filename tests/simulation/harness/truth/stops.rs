@@ -92,7 +92,8 @@ impl Truth {
         let passed = i128::from(Duration::from_secs(2).as_nanos() as u64)
             + world.nomad_time(now).as_nanosecond()
             - ended;
-        if passed < stays.as_nanos() as i128 {
+        // A node's clock that is behind says that it died long ago.
+        if passed < stays.as_nanos() as i128 && !self.has(Woe::NodeClocks) {
             self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
         }
     }
@@ -190,7 +191,8 @@ impl Truth {
     fn was_not_needed(&self, name: &str, fate: &Fate, now: Timestamp) {
         // What answers say is not so, or the daemon looks when it is not its time.
         let unsure = self.woes.iter().any(|woe| {
-            let unsure = [Woe::RunLag, Woe::Hangups, Woe::Deaths, Woe::Repositories, Woe::Token];
+            let unsure =
+                [Woe::RunLag, Woe::Hangups, Woe::Deaths, Woe::Repositories, Woe::Token, Woe::NodeClocks];
             matches!(woe, Woe::Exchange(trouble) if *trouble != Trouble::Pages && *trouble != Trouble::Totals)
                 || unsure.contains(woe)
                 || woe.is_of_replicas()
