@@ -101,21 +101,28 @@ impl Deeds {
         job.as_ref().filter(|_| job == allocations)
     }
 
-    /// What is wrong with what a pass did. `lags`: it was not shown how things are; `jit`: names at GitHub are ours.
-    pub fn passed(&self, pass: &Pass, world: &World, place: &Place, lags: bool) -> Vec<String> {
+    /// What is wrong with what a pass did. `shown`: answers told how things are; `reached`: of all repositories.
+    pub fn passed(
+        &self,
+        pass: &Pass,
+        world: &World,
+        place: &Place,
+        shown: bool,
+        reached: bool,
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
         for removal in &self.registrations {
             wrong.extend(self.is_wrongly_removed(&pass.plan, removal));
         }
         for (name, registered) in &self.variables {
             let waits = |action: &Action| matches!(action, Action::CleanUp(clean_up) if clean_up.repository.is_some() && clean_up.name == *name);
-            if *registered && !lags && pass.plan.actions.iter().any(waits) {
+            if *registered && shown && reached && pass.plan.actions.iter().any(waits) {
                 wrong.push(format!("the variable of {name} goes before its registration"));
             }
         }
         for report in &pass.reports {
             let said = |what: &str| format!("{}: {}, {what}", report.action, report.outcome.kind());
-            wrong.extend(self.is_wrongly_told(report, world, place, lags).map(said));
+            wrong.extend(self.is_wrongly_told(report, world, place, shown, reached).map(said));
         }
         wrong
     }
@@ -142,13 +149,14 @@ impl Deeds {
         report: &Report,
         world: &World,
         place: &Place,
-        lags: bool,
+        shown: bool,
+        reached: bool,
     ) -> Option<&'static str> {
         let name = report.action.runner();
         let removals = || self.registrations.iter().filter(|removal| removal.name == name);
         let job = world.nomad.job(&place.namespace, name);
         let is_alive = |look: &Look| look.state != RunnerState::Dead;
-        let read = self.read(name).filter(|_| !lags);
+        let read = self.read(name).filter(|_| shown);
         match (&report.action, &report.outcome) {
             (Action::Start(start), Outcome::Rejected(_)) => {
                 let meta = |meta: &str| meta_of(Some(meta))["job_id"].as_u64();
@@ -174,7 +182,7 @@ impl Deeds {
             }
             (Action::Stop(stop), Outcome::Done) => {
                 let started = read.is_some_and(|look| look.started && !look.lost && is_alive(look));
-                let present = !lags && self.connected.get(name).copied().unwrap_or(false);
+                let present = shown && self.connected.get(name).copied().unwrap_or(false);
                 match stop.consent {
                     _ if job.is_some_and(|job| !job.stop) => Some("and it is not told to stop"),
                     Consent::NeverStarted if started => Some("and it had started"),
@@ -182,7 +190,7 @@ impl Deeds {
                     _ => None,
                 }
             }
-            (Action::LookUp(_), Outcome::Present | Outcome::Absent) if !lags => {
+            (Action::LookUp(_), Outcome::Present | Outcome::Absent) if shown => {
                 let said = matches!(report.outcome, Outcome::Present);
                 self.connected
                     .get(name)
@@ -190,7 +198,7 @@ impl Deeds {
                     .then_some("which is not so")
             }
             (Action::CleanUp(clean_up), Outcome::Done) => {
-                let left = clean_up.repository.is_some() && !lags && is_registered(world, name);
+                let left = clean_up.repository.is_some() && shown && reached && is_registered(world, name);
                 left.then_some("and its registration has stayed")
             }
             (Action::Purge(_), Outcome::Done) => {

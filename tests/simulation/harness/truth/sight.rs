@@ -32,6 +32,8 @@ pub struct Sights {
     runs_lag: bool,
     /// A pass always comes to its end.
     whole: bool,
+    /// No repository is out of sight: what is registered there is not seen then.
+    reached: bool,
 }
 
 /// Which of the three lists of Nomad.
@@ -83,6 +85,7 @@ impl Sights {
             inner: Arc::default(),
             lags: scenario.has(Woe::Exchange(Trouble::Lag)),
             runs_lag: scenario.has(Woe::RunLag),
+            reached: !scenario.has(Woe::Repositories),
             whole: !scenario.replicas
                 && !scenario.woes.iter().any(ends_early)
                 && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
@@ -150,7 +153,7 @@ impl Sights {
         let mut inner = self.inner();
         let sight = &mut inner[who];
         sight.asked_github = false;
-        let mut wrong = std::mem::take(&mut sight.deeds).passed(pass, world, place, self.lags);
+        let mut wrong = std::mem::take(&mut sight.deeds).passed(pass, world, place, !self.lags, self.reached);
         let observation = &pass.observation;
         let Some(began) = sight.began.filter(|_| !self.lags) else { return wrong };
         let Some(nomad) = &observation.nomad else { return wrong };
