@@ -24,8 +24,6 @@ pub struct Deeds {
     variables: Vec<(String, bool)>,
     /// How often each registration's removal was sent.
     sent: BTreeMap<u64, usize>,
-    /// Whom a Nomad job's end was asked for.
-    ended: Vec<String>,
     /// The registrations that were made.
     made: BTreeMap<String, u64>,
     /// Whether a runner was connected when GitHub was last asked for it.
@@ -61,11 +59,6 @@ impl Deeds {
     /// A variable goes.
     pub fn removes_variable(&mut self, world: &World, name: &str) {
         self.variables.push((name.to_owned(), is_registered(world, name)));
-    }
-
-    /// A job's end is asked for.
-    pub fn ends(&mut self, name: &str) {
-        self.ended.push(name.to_owned());
     }
 
     /// GitHub has made a registration.
@@ -174,11 +167,9 @@ impl Deeds {
             (Action::Stop(_), Outcome::Absent) if removals().next().is_some() => {
                 Some("and it had removed it")
             }
-            (Action::Stop(_), Outcome::Failed(_)) => {
+            (Action::Stop(_), Outcome::Failed(error)) if error.contains("DELETE http://api.github") => {
                 let once = |removal: &Removal| self.sent.get(&removal.id) == Some(&1);
-                let given_up = removals().any(once) && !self.ended.iter().any(|ended| ended == name);
-                // A runner that has died meanwhile, or has no secret, needs nobody's consent any more.
-                given_up.then_some("and nobody asked again for the lost answer")
+                removals().any(once).then_some("and nobody asked again for the lost answer")
             }
             (Action::Stop(stop), Outcome::Done) => {
                 let started = read.is_some_and(|look| look.started && !look.lost && is_alive(look));

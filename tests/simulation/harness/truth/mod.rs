@@ -242,7 +242,6 @@ impl Watch for Truth {
             (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
                 let name = path.trim_start_matches("/v1/job/").to_owned();
                 let looked = self.looked(world, request, now);
-                self.sights.does(request, |deeds| deeds.ends(&name));
                 self.deregisters(world, &name, query.contains("purge=true"), looked, now);
             }
             (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
