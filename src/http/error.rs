@@ -128,13 +128,13 @@ pub enum Error {
 
 impl Error {
     /// Whether the request may have taken effect although the exchange failed. `false` means that it
-    /// certainly had none: nothing was sent, or the server refused it (a status below 500).
+    /// certainly had none: nothing was sent, or the server refused it (4xx).
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Error::Setup(_) | Error::Invalid { .. } | Error::Connect { .. } | Error::Tls { .. } => false,
             Error::Timeout { sent, .. } => *sent,
             Error::Closed { .. } | Error::BodyTooLarge { .. } | Error::Json { .. } => true,
-            Error::Status { status, .. } => status.is_server_error(),
+            Error::Status { status, .. } => !status.is_client_error(),
         }
     }
 
