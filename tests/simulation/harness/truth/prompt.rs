@@ -194,7 +194,9 @@ impl Truth {
             };
             groups.entry(&fate.group).or_default().push(lasted);
         }
-        let most = self.soon() + signed(self.settings.loop_interval);
+        // Who takes one job after the other is seen busy in one listing and idle in the next.
+        let passes = if self.mode == Mode::Persistent { 3 } else { 1 };
+        let most = self.soon() + signed(self.settings.loop_interval) * passes;
         let all_last = |lasted: &Vec<SignedDuration>| lasted.iter().all(|lasted| *lasted > most);
         let lasting = groups.into_iter().filter(|(_, lasted)| all_last(lasted));
         lasting

@@ -31,9 +31,10 @@ impl Truth {
             let job = world.nomad.job(&self.place.namespace, name);
             let of_nomadtools =
                 |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
-            // An old listing may show it dead still.
-            let over =
-                |job: &nomad::Job| !is_live(world, &self.place, job) || self.has(Woe::Exchange(Trouble::Lag));
+            // An old listing may show it dead still; or the request takes effect when Nomad has placed it again.
+            let old =
+                [Trouble::Lag, Trouble::Late].into_iter().any(|trouble| self.has(Woe::Exchange(trouble)));
+            let over = |job: &nomad::Job| !is_live(world, &self.place, job) || old;
             if purge && job.is_none_or(|job| of_nomadtools(job) && over(job)) {
                 return;
             }
