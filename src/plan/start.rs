@@ -126,11 +126,11 @@ fn start(
     let name = |attempt: u32| {
         runner_name(&survey.policy.prefix, &survey.nomad.instance, &view.repository, job.id, attempt)
     };
-    let mut attempt = last.saturating_add(1);
     // Somebody has purged a runner's job: its variable is still there, and would be taken for the next one's.
-    while survey.nomad.variables.contains(&name(attempt)) && attempt < u32::MAX {
-        attempt += 1;
-    }
+    let variables = &survey.nomad.variables;
+    let next = last.saturating_add(1);
+    let mut attempts = (next..=u32::MAX).take(variables.len() + 1);
+    let attempt = attempts.find(|attempt| !variables.contains(&name(*attempt))).unwrap_or(next);
     let (demand, supply) = (group.demand.len(), group.supply.len());
     Start {
         repository: view.repository.clone(),

@@ -106,7 +106,10 @@ impl Truth {
                         && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
                 });
             let lasted = lasts(&mut waits.secrets, name, wants_secret, now);
-            if lasted > SECRET_WITHIN {
+            // That a job needs it after all is known when GitHub is looked at again.
+            let was_surplus = fate.surplus_first.is_some();
+            let within = if was_surplus { soon } else { SECRET_WITHIN };
+            if lasted > within {
                 late.push(format!("{name} has waited for its secret for {lasted}"));
             }
             let dead = job.is_some() && !live;
