@@ -32,6 +32,17 @@ pub struct Deeds {
     read: BTreeMap<String, [Option<Look>; 2]>,
 }
 
+/// What answers are like.
+#[derive(Clone, Copy)]
+pub struct Answers {
+    /// They tell how things are, not how they were a while ago.
+    pub are_so: bool,
+    /// No repository is out of sight.
+    pub of_all: bool,
+    /// Errors are told in the words that Nomad has for them.
+    pub are_legible: bool,
+}
+
 struct Removal {
     id: u64,
     name: String,
@@ -94,28 +105,21 @@ impl Deeds {
         job.as_ref().filter(|_| job == allocations)
     }
 
-    /// What is wrong with what a pass did. `shown`: answers told how things are; `reached`: of all repositories.
-    pub fn passed(
-        &self,
-        pass: &Pass,
-        world: &World,
-        place: &Place,
-        shown: bool,
-        reached: bool,
-    ) -> Vec<String> {
+    /// What is wrong with what a pass did. It depends on `how`.
+    pub fn passed(&self, pass: &Pass, world: &World, place: &Place, how: Answers) -> Vec<String> {
         let mut wrong = Vec::new();
         for removal in &self.registrations {
             wrong.extend(self.is_wrongly_removed(&pass.plan, removal));
         }
         for (name, registered) in &self.variables {
             let waits = |action: &Action| matches!(action, Action::CleanUp(clean_up) if clean_up.repository.is_some() && clean_up.name == *name);
-            if *registered && shown && reached && pass.plan.actions.iter().any(waits) {
+            if *registered && how.are_so && how.of_all && pass.plan.actions.iter().any(waits) {
                 wrong.push(format!("the variable of {name} goes before its registration"));
             }
         }
         for report in &pass.reports {
             let said = |what: &str| format!("{}: {}, {what}", report.action, report.outcome.kind());
-            wrong.extend(self.is_wrongly_told(report, world, place, shown, reached).map(said));
+            wrong.extend(self.is_wrongly_told(report, world, place, how).map(said));
         }
         wrong
     }
@@ -142,16 +146,15 @@ impl Deeds {
         report: &Report,
         world: &World,
         place: &Place,
-        shown: bool,
-        reached: bool,
+        how: Answers,
     ) -> Option<&'static str> {
         let name = report.action.runner();
         let removals = || self.registrations.iter().filter(|removal| removal.name == name);
         let job = world.nomad.job(&place.namespace, name);
         let is_alive = |look: &Look| look.state != RunnerState::Dead;
-        let read = self.read(name).filter(|_| shown);
+        let read = self.read(name).filter(|_| how.are_so);
         match (&report.action, &report.outcome) {
-            (Action::Start(start), Outcome::Rejected(_)) => {
+            (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => {
                 let meta = |meta: &str| meta_of(Some(meta))["job_id"].as_u64();
                 let is_there = job
                     .is_some_and(|job| job.meta.get(META).and_then(|text| meta(text)) == Some(start.cause));
@@ -173,7 +176,7 @@ impl Deeds {
             }
             (Action::Stop(stop), Outcome::Done) => {
                 let started = read.is_some_and(|look| look.started && !look.lost && is_alive(look));
-                let present = shown && self.connected.get(name).copied().unwrap_or(false);
+                let present = how.are_so && self.connected.get(name).copied().unwrap_or(false);
                 match stop.consent {
                     _ if job.is_some_and(|job| !job.stop) => Some("and it is not told to stop"),
                     Consent::NeverStarted if started => Some("and it had started"),
@@ -181,7 +184,7 @@ impl Deeds {
                     _ => None,
                 }
             }
-            (Action::LookUp(_), Outcome::Present | Outcome::Absent) if shown => {
+            (Action::LookUp(_), Outcome::Present | Outcome::Absent) if how.are_so => {
                 let said = matches!(report.outcome, Outcome::Present);
                 self.connected
                     .get(name)
@@ -189,7 +192,8 @@ impl Deeds {
                     .then_some("which is not so")
             }
             (Action::CleanUp(clean_up), Outcome::Done) => {
-                let left = clean_up.repository.is_some() && shown && reached && is_registered(world, name);
+                let left =
+                    clean_up.repository.is_some() && how.are_so && how.of_all && is_registered(world, name);
                 left.then_some("and its registration has stayed")
             }
             (Action::Purge(_), Outcome::Done) => {

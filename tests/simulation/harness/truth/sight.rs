@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::daemon::META;
-use super::deeds::Deeds;
+use super::deeds::{Answers, Deeds};
 use super::fates::{allocations, has_variable, is_lost, meta_of};
 use super::sender;
 
@@ -26,14 +26,11 @@ use super::sender;
 #[derive(Clone)]
 pub struct Sights {
     inner: Arc<Mutex<[Sight; 2]>>,
-    /// Answers tell what was so a while ago.
-    lags: bool,
+    answers: Answers,
     /// Runs are listed a while after they appear.
     runs_lag: bool,
     /// A pass always comes to its end.
     whole: bool,
-    /// No repository is out of sight: what is registered there is not seen then.
-    reached: bool,
 }
 
 /// Which of the three lists of Nomad.
@@ -83,9 +80,14 @@ impl Sights {
         };
         Sights {
             inner: Arc::default(),
-            lags: scenario.has(Woe::Exchange(Trouble::Lag)),
+            answers: Answers {
+                are_so: !scenario.has(Woe::Exchange(Trouble::Lag)),
+                of_all: !scenario.has(Woe::Repositories),
+                are_legible: ![Trouble::Garbled, Trouble::Truncated, Trouble::ContentType]
+                    .into_iter()
+                    .any(|trouble| scenario.has(Woe::Exchange(trouble))),
+            },
             runs_lag: scenario.has(Woe::RunLag),
-            reached: !scenario.has(Woe::Repositories),
             whole: !scenario.replicas
                 && !scenario.woes.iter().any(ends_early)
                 && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
@@ -111,7 +113,7 @@ impl Sights {
 
     /// One of the lists is answered.
     pub fn answers(&self, who: usize, list: List, world: &World, place: &Place) {
-        if !self.lags {
+        if self.answers.are_so {
             let looks = looks(world, place);
             self.inner()[who].runners.insert(list, looks);
         }
@@ -153,9 +155,9 @@ impl Sights {
         let mut inner = self.inner();
         let sight = &mut inner[who];
         sight.asked_github = false;
-        let mut wrong = std::mem::take(&mut sight.deeds).passed(pass, world, place, !self.lags, self.reached);
+        let mut wrong = std::mem::take(&mut sight.deeds).passed(pass, world, place, self.answers);
         let observation = &pass.observation;
-        let Some(began) = sight.began.filter(|_| !self.lags) else { return wrong };
+        let Some(began) = sight.began.filter(|_| self.answers.are_so) else { return wrong };
         let Some(nomad) = &observation.nomad else { return wrong };
         wrong.extend(runners_seen_wrongly(nomad, &sight.runners));
         let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
