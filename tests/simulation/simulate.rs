@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use githubrunner::sim::chaos::scenario::{Mode, Scenario};
+use githubrunner::sim::chaos::scenario::{Mode, Scenario, Woe};
 
 use harness::long;
 use harness::run::{How, Outcome, run};
@@ -52,6 +52,9 @@ struct Arguments {
     /// Of the long lives only those whose name contains this.
     #[arg(long, default_value = "")]
     life: String,
+    /// These woes, and no others, in every seed: `SlowImages,LostAnswer`.
+    #[arg(long, value_delimiter = ',')]
+    woes: Vec<String>,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -66,7 +69,7 @@ fn main() -> ExitCode {
         return deaths();
     }
     if arguments.show {
-        let scenario = Scenario::of(arguments.seed);
+        let scenario = scenario(arguments.seed, &arguments.woes);
         let outcome = run(&scenario, How { record: true, ..How::quietly() });
         println!("{:?}\n{:?}", scenario.woes, scenario.settings);
         outcome.timeline.iter().for_each(|line| println!("{line}"));
@@ -88,7 +91,7 @@ fn main() -> ExitCode {
                     if number >= arguments.seeds {
                         return;
                     }
-                    let scenario = Scenario::of(arguments.seed + number);
+                    let scenario = scenario(arguments.seed + number, &arguments.woes);
                     if arguments.replicas && !scenario.replicas {
                         continue;
                     }
@@ -127,6 +130,21 @@ fn main() -> ExitCode {
         failed.load(Ordering::Relaxed),
     );
     if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a seed decides, or what it makes of these woes.
+fn scenario(seed: u64, names: &[String]) -> Scenario {
+    if names.is_empty() {
+        return Scenario::of(seed);
+    }
+    let is_named = |woe: &Woe| {
+        let name = match woe {
+            Woe::Exchange(trouble) => format!("{trouble:?}"),
+            woe => format!("{woe:?}"),
+        };
+        names.contains(&name)
+    };
+    Scenario::with(seed, Woe::all().into_iter().filter(is_named).collect())
 }
 
 fn deaths() -> ExitCode {

@@ -231,9 +231,9 @@ impl Scenario {
             let mut jobs: Vec<JobSpec> =
                 (0..rng.random_range(1..=3)).map(|index| self.job(index, rng)).collect();
             // A matrix: many of one kind.
-            if rng.random_bool(0.15) {
+            if rng.random_bool(0.04) {
                 let one = self.job(0, rng);
-                jobs = (0..rng.random_range(4..=7))
+                jobs = (0..rng.random_range(4..=6))
                     .map(|_| JobSpec { labels: one.labels.clone(), ..self.job(0, rng) })
                     .collect();
             }

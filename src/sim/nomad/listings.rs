@@ -1,6 +1,7 @@
 //! Lists: prefix, filter, pages, and what a token may see (contract, sections 3 and 12).
 
 use std::cmp::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -9,11 +10,15 @@ use super::request::{Exchange, Handled, Refusal, Reply};
 use super::state::Namespace;
 use super::{Key, Nomad, variables, view};
 
-/// One item of a list: where it stands, what a filter sees if that is more than what is shown, what is shown.
+/// One item of a list: where it stands, what a filter sees, and the JSON that is shown.
 struct Item<'i> {
     token: String,
-    datum: Option<Box<dyn Fn() -> Value + 'i>>,
-    shown: Box<dyn Fn() -> Value + 'i>,
+    datum: Box<dyn Fn() -> Value + 'i>,
+    shown: Box<dyn Fn() -> Arc<str> + 'i>,
+}
+
+fn text(value: &Value) -> Arc<str> {
+    value.to_string().into()
 }
 
 /// Which items of a list are shown, and where the next page begins.
@@ -21,7 +26,7 @@ fn page(
     exchange: &Exchange<'_>,
     items: Vec<Item<'_>>,
     numbered: bool,
-) -> Result<(Value, Option<String>), Refusal> {
+) -> Result<(String, Option<String>), Refusal> {
     let filter: Option<Filter> = exchange
         .param("filter")
         .filter(|text| !text.is_empty())
@@ -36,7 +41,8 @@ fn page(
     };
     let per_page = if per_page == 0 { usize::MAX } else { per_page };
     let start = exchange.param("next_token").unwrap_or_default();
-    let mut shown = Vec::new();
+    let mut shown: Vec<Arc<str>> = Vec::new();
+    let mut next = None;
     for item in items {
         if !start.is_empty() && compare(&item.token, start, numbered) == Ordering::Less {
             continue;
@@ -45,21 +51,16 @@ fn page(
             Some(filter) => filter::matches(filter, datum).map_err(|error| Refusal::new(400, error)),
             None => Ok(true),
         };
-        if let (Some(datum), Some(_)) = (&item.datum, &filter)
-            && !fits(&datum())?
-        {
-            continue;
-        }
-        let value = (item.shown)();
-        if item.datum.is_none() && !fits(&value)? {
+        if filter.is_some() && !fits(&(item.datum)())? {
             continue;
         }
         if shown.len() == per_page {
-            return Ok((Value::Array(shown), Some(item.token)));
+            next = Some(item.token);
+            break;
         }
-        shown.push(value);
+        shown.push((item.shown)());
     }
-    Ok((Value::Array(shown), None))
+    Ok((format!("[{}]", shown.join(",")), next))
 }
 
 /// Tokens are compared as texts, or by the index before their dot.
@@ -98,11 +99,11 @@ impl Nomad {
             .filter(|(key, _)| key.1.starts_with(prefix) && self.listed(exchange, &key.0, "list-jobs"))
             .map(|(key, job)| Item {
                 token: format!("{}.{}", key.0, key.1),
-                datum: Some(Box::new(move || view::job(job))),
-                shown: Box::new(move || self.job_stub(key, job, meta)),
+                datum: Box::new(move || view::job(job)),
+                shown: Box::new(move || text(&self.job_stub(key, job, meta))),
             });
         let (list, next) = page(exchange, items.collect(), false)?;
-        Ok(Reply::json(&list).query(self.tables.jobs).next(next))
+        Ok(Reply::text(200, "application/json", list).query(self.tables.jobs).next(next))
     }
 
     pub(super) fn list_allocations(&self, exchange: &Exchange<'_>, job: Option<&str>) -> Handled {
@@ -124,13 +125,37 @@ impl Nomad {
             !a.purged && a.id.starts_with(prefix) && self.listed(exchange, &a.namespace, "read-job")
         });
         allocations.sort_by(|a, b| (a.create_index, &a.id).cmp(&(b.create_index, &b.id)));
+        // What a filter does not ask for need not be put together.
+        let filter = exchange.param("filter").unwrap_or_default();
+        let of_job = filter.starts_with("JobID ") && !filter.contains(" and ") && !filter.contains(" or ");
+        let of_tasks = states && filter.contains("TaskStates");
         let items = allocations.into_iter().map(|allocation| Item {
             token: format!("{}.{}", allocation.create_index, allocation.id),
-            datum: None,
-            shown: Box::new(move || view::allocation_stub(allocation, states)),
+            datum: Box::new(move || match of_job {
+                true => json!({"JobID": allocation.job_id}),
+                false => view::allocation_stub(allocation, of_tasks),
+            }),
+            shown: Box::new(move || self.stub(allocation, states)),
         });
         let (list, next) = page(exchange, items.collect(), true)?;
-        Ok(Reply::json(&list).query(self.tables.allocations).next(next))
+        Ok(Reply::text(200, "application/json", list).query(self.tables.allocations).next(next))
+    }
+
+    /// An allocation in a list, put together once for each of its changes: each has an index of its own.
+    fn stub(&self, allocation: &super::Allocation, states: bool) -> Arc<str> {
+        let mut stubs = self.stubs.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || text(&view::allocation_stub(allocation, states));
+        match stubs.get(&(allocation.id.clone(), states)) {
+            Some((index, stub)) if *index == allocation.modify_index => {
+                debug_assert_eq!(**stub, *fresh(), "changed without an index");
+                Arc::clone(stub)
+            }
+            _ => {
+                let stub = fresh();
+                stubs.insert((allocation.id.clone(), states), (allocation.modify_index, Arc::clone(&stub)));
+                stub
+            }
+        }
     }
 
     pub(super) fn get_allocation(&self, exchange: &Exchange<'_>, id: &str) -> Handled {
@@ -162,11 +187,11 @@ impl Nomad {
         evaluations.sort_by(|a, b| (a.create_index, &a.id).cmp(&(b.create_index, &b.id)));
         let items = evaluations.into_iter().map(|evaluation| Item {
             token: format!("{}.{}", evaluation.create_index, evaluation.id),
-            datum: Some(Box::new(move || view::evaluation_datum(evaluation))),
-            shown: Box::new(move || view::evaluation(evaluation)),
+            datum: Box::new(move || view::evaluation_datum(evaluation)),
+            shown: Box::new(move || text(&view::evaluation(evaluation))),
         });
         let (list, next) = page(exchange, items.collect(), true)?;
-        Ok(Reply::json(&list).query(self.tables.evaluations).next(next))
+        Ok(Reply::text(200, "application/json", list).query(self.tables.evaluations).next(next))
     }
 
     pub(super) fn get_evaluation(&self, exchange: &Exchange<'_>, id: &str) -> Handled {
@@ -197,11 +222,11 @@ impl Nomad {
             .filter(|(key, _)| exchange.access.variable(&key.0, &key.1, "list"))
             .map(|(key, variable)| Item {
                 token: format!("{}.{}", key.0, key.1),
-                datum: Some(Box::new(move || variables::json(variable, false, true))),
-                shown: Box::new(move || variables::json(variable, false, exchange.access.all)),
+                datum: Box::new(move || variables::json(variable, false, true)),
+                shown: Box::new(move || text(&variables::json(variable, false, exchange.access.all))),
             });
         let (list, next) = page(exchange, items.collect(), false)?;
-        Ok(Reply::json(&list).query(self.tables.variables.max(1)).next(next))
+        Ok(Reply::text(200, "application/json", list).query(self.tables.variables.max(1)).next(next))
     }
 
     pub(super) fn list_nodes(&self, exchange: &Exchange<'_>) -> Handled {

@@ -44,7 +44,8 @@ pub use options::{JobPolicy, NamespaceRules, Policy, Token, TokenKind, VariableR
 pub use state::{Allocation, Evaluation, Job, Lock, Nanos, Task, TaskPhase, Variable};
 pub use stream::Topics;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -92,7 +93,11 @@ pub struct Nomad {
     events: Vec<TaskEvent>,
     stream: VecDeque<(u64, String)>,
     forgot_at: Option<Timestamp>,
+    stubs: Mutex<Stubs>,
 }
+
+/// Allocations as lists show them, by their IDs and whether with their tasks' states, at their last index.
+type Stubs = HashMap<(String, bool), (u64, Arc<str>)>;
 
 /// The last index of each table, which `X-Nomad-Index` shows.
 #[derive(Debug, Default)]
@@ -157,6 +162,7 @@ impl Nomad {
             events: Vec::new(),
             stream: VecDeque::new(),
             forgot_at: None,
+            stubs: Mutex::default(),
             options,
         };
         nomad.furnish();

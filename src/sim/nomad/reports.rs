@@ -204,6 +204,8 @@ impl Nomad {
     pub(super) fn forget(&mut self, id: &str) {
         self.waiting.remove(id);
         let Some(allocation) = self.allocations.remove(id) else { return };
+        let stubs = self.stubs.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stubs.retain(|(of, _), _| of != id);
         if let Some(node) = self.nodes.get_mut(&allocation.node) {
             node.ended.retain(|(_, ended)| ended != id);
         }

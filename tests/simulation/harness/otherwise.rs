@@ -241,6 +241,13 @@ impl Otherwise {
             strict: false,
             ..self.policy.clone()
         };
+        // One that was not seen makes no room.
+        if self.random.below(4) == 0
+            && let Some(view) = self.view()
+        {
+            let jobs = view.listing.jobs().to_vec();
+            view.listing = Listing::Stale { jobs, complete: true, reason: "503".to_owned() };
+        }
         "crowded"
     }
 
@@ -264,6 +271,7 @@ impl Otherwise {
         let (at, ago, behind) = (self.ago(), self.ago(), self.random.below(2) == 0);
         let ahead = self.server_now() + SignedDuration::from_hours(if behind { -50 } else { 2 });
         let (kind, exhausted) = (self.random.below(10), self.random.below(4) > 0);
+        let attempt = self.random.of(&[1, 1, 2, 5, 6, 7, 40]);
         let mut random = Random(self.random.0);
         let Some(runner) = random.pick(self.runners()) else { return "no runner" };
         match kind {
@@ -282,6 +290,7 @@ impl Otherwise {
             }
             6 | 7 => {
                 runner.state = RunnerState::Dead;
+                runner.meta.attempt = runner.meta.attempt.max(Some(attempt));
                 runner.finish = Some(if exhausted { Finish::OutOfMemory } else { Finish::Success });
                 runner.ended_at = Some(at.max(runner.submitted_at));
                 if exhausted && !runner.started {

@@ -24,6 +24,7 @@ use super::replica::{End, Replica};
 use super::secrets::{Log, be_quiet};
 use super::specified;
 use super::truth::replicas::{Leases, Takeover};
+use super::truth::sight::Sights;
 use super::truth::{Findings, Truth, left_over};
 
 /// After all trouble is over, everything is done and gone within this time: a silent rate limit may last two
@@ -237,6 +238,7 @@ struct Run<'a> {
     place: Place,
     replicas: Vec<Replica>,
     leases: Leases,
+    sights: Sights,
     takeover: Takeover,
     sizes: Sizes,
     budget: Budget,
@@ -295,6 +297,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         replicas: grips.into_iter().enumerate().take(count).map(replica).collect(),
         takeover: Takeover::new(scenario),
         leases,
+        sights,
         sizes: sizes.clone(),
         shared,
         place,
@@ -454,6 +457,7 @@ impl Run<'_> {
     fn bury(&mut self, number: usize) {
         self.hits(number, Replica::bury);
         self.leases.ended(number);
+        self.sights.ended(number);
     }
 
     /// Who leads, or the other one.

@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use serde_json::Value;
 
 use super::super::daemon::META;
-use super::fates::{has_variable, meta_of};
+use super::fates::meta_of;
 use super::sight::Look;
 
 /// What was asked for in one pass, and what was so at that moment.
@@ -24,8 +24,8 @@ pub struct Deeds {
     variables: Vec<(String, bool)>,
     /// How often each registration's removal was sent.
     sent: BTreeMap<u64, usize>,
-    /// The registrations that were made.
-    made: BTreeMap<String, u64>,
+    /// The registrations that were made, and their configurations.
+    made: BTreeMap<String, (u64, String)>,
     /// Whether a runner was connected when GitHub was last asked for it.
     connected: BTreeMap<String, bool>,
     /// How a runner was when Nomad was last asked for it alone: its job, and then its allocations.
@@ -47,7 +47,8 @@ struct Removal {
     id: u64,
     name: String,
     connected: bool,
-    has_variable: bool,
+    /// By a variable, as far as that can be known.
+    is_carried: bool,
 }
 
 impl Deeds {
@@ -57,13 +58,18 @@ impl Deeds {
     }
 
     /// A registration goes, if it is there and not busy.
-    pub fn removes_registration(&mut self, world: &World, id: u64) {
+    pub fn removes_registration(&mut self, world: &World, place: &Place, id: u64) {
         let Some(runner) = world.github.runner(id).filter(|runner| runner.job.is_none()) else { return };
+        let variable = world.nomad.variable(&place.namespace, &format!("nomad/jobs/{}", runner.name));
+        let carries = |(made, configuration): &(u64, String)| {
+            *made != id
+                || variable.is_some_and(|variable| variable.items.values().any(|item| item == configuration))
+        };
         self.registrations.push(Removal {
             id,
             name: runner.name.clone(),
             connected: runner.online,
-            has_variable: has_variable(world, &runner.name),
+            is_carried: variable.is_some() && self.made.get(&runner.name).is_none_or(carries),
         });
     }
 
@@ -76,7 +82,8 @@ impl Deeds {
     pub fn made(&mut self, response: &Response<Bytes>) {
         let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
         if let (Some(name), Some(id)) = (body["runner"]["name"].as_str(), body["runner"]["id"].as_u64()) {
-            self.made.insert(name.to_owned(), id);
+            let configuration = body["encoded_jit_config"].as_str().unwrap_or_default().to_owned();
+            self.made.insert(name.to_owned(), (id, configuration));
         }
     }
 
@@ -130,10 +137,7 @@ impl Deeds {
         let what = match planned.next() {
             None => "and nothing was planned for it",
             Some(Action::Mint(_)) if removal.connected => "for a secret, and it was connected",
-            // Its own, when another one's secret was there first.
-            Some(Action::Mint(_)) if removal.has_variable && self.made.get(name) != Some(&removal.id) => {
-                "for a secret, and the last one was still waiting"
-            }
+            Some(Action::Mint(_)) if removal.is_carried => "for a secret, and its variable carries it",
             Some(Action::RemoveOrphan(_)) if removal.connected => "as an orphan, and it was connected",
             Some(Action::LookUp(_) | Action::Start(_)) => "and it was only looked at",
             _ => return None,
@@ -163,14 +167,14 @@ impl Deeds {
             (Action::Mint(_), outcome)
                 if !matches!(outcome, Outcome::Failed(_)) && self.made.contains_key(name) =>
             {
-                let left = self.made.get(name).and_then(|id| world.github.runner(*id)).is_some();
+                let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id)).is_some();
                 (left && matches!(outcome, Outcome::AlreadyDone))
                     .then_some("and what it registered has stayed")
             }
             (Action::Stop(_), Outcome::Absent) if removals().next().is_some() => {
                 Some("and it had removed it")
             }
-            (Action::Stop(_), Outcome::Failed(error)) if error.contains("DELETE http://api.github") => {
+            (Action::Stop(_), Outcome::Failed(error)) if is_lost_removal(error) => {
                 let once = |removal: &Removal| self.sent.get(&removal.id) == Some(&1);
                 removals().any(once).then_some("and nobody asked again for the lost answer")
             }
@@ -207,6 +211,12 @@ impl Deeds {
             _ => None,
         }
     }
+}
+
+/// Whether a removal's answer was lost: not that nothing could be sent.
+fn is_lost_removal(error: &str) -> bool {
+    let unsent = ["cannot connect", "limit"];
+    error.contains("DELETE http://api.github") && !unsent.iter().any(|why| error.contains(why))
 }
 
 fn is_registered(world: &World, name: &str) -> bool {

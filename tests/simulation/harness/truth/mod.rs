@@ -217,7 +217,7 @@ impl Watch for Truth {
             match list(request) {
                 Some(List::Jobs) => {
                     self.looked[who].jobs = Some(now);
-                    if let Some(wrong) = self.sights.begins(who, now) {
+                    if let Some(wrong) = self.sights.begins(who, world, now) {
                         self.wrong(now, wrong);
                     }
                 }
@@ -265,7 +265,7 @@ impl Watch for Truth {
             }
             (Side::GitHub, "DELETE") => {
                 if let Some(id) = removed_registration(side, request) {
-                    self.sights.does(request, |deeds| deeds.removes_registration(world, id));
+                    self.sights.does(request, |deeds| deeds.removes_registration(world, &self.place, id));
                     self.deletes_registration(world, id, now);
                 }
             }
@@ -292,10 +292,15 @@ impl Watch for Truth {
             && let Some(list) = list(request)
             && !is_large(world)
         {
-            self.sights.answers(sender(request), list, world, &self.place);
+            self.sights.answers(sender(request), list, world, &self.place, &self.fates);
         }
         if side == Side::GitHub && request.method() == Method::GET && path.ends_with("/actions/runners") {
             self.sights.does(request, |deeds| deeds.looked_up(world, request));
+        }
+        if side == Side::Nomad && path.ends_with("/instance") {
+            let told: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+            let wrong = told["Items"]["id"].as_str().and_then(|id| self.sights.is_told(sender(request), id));
+            wrong.into_iter().for_each(|wrong| self.wrong(now, wrong));
         }
         if side == Side::GitHub && path.ends_with("/generate-jitconfig") {
             self.sights.does(request, |deeds| deeds.made(response));

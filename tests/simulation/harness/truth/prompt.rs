@@ -17,6 +17,9 @@ use super::fates::{Group, allocations, group_of_job, has_variable, is_given_up, 
 /// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
 const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
+/// What Nomad tells of is seen to within this time.
+const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
+
 /// Since when something is so that must not stay so.
 #[derive(Default)]
 pub struct Waits {
@@ -114,7 +117,8 @@ impl Truth {
             }
             let dead = job.is_some() && !live;
             let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
-            if lasted > soon {
+            // A death is told of.
+            if lasted > if self.settings.hints { TOLD_WITHIN } else { soon } {
                 late.push(format!("{name} is dead, and its variable has stayed for {lasted}"));
             }
             lasts(&mut waits.dead, name, dead, now);

@@ -14,12 +14,12 @@ use githubrunner::sim::github::Status;
 use githubrunner::sim::nomad::{self, Allocation, TaskPhase};
 use githubrunner::sim::world::World;
 use hyper::Request;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::super::daemon::META;
 use super::deeds::{Answers, Deeds};
-use super::fates::{allocations, has_variable, is_lost, meta_of};
+use super::fates::{Fate, Fates, allocations, has_variable, is_lost};
 use super::sender;
 
 /// What each daemon was shown in its pass.
@@ -29,6 +29,8 @@ pub struct Sights {
     answers: Answers,
     /// Runs are listed a while after they appear.
     runs_lag: bool,
+    /// There is one daemon at a time.
+    alone: bool,
     /// A pass always comes to its end.
     whole: bool,
 }
@@ -36,11 +38,11 @@ pub struct Sights {
 /// Which of the three lists of Nomad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum List {
-    /// The jobs; with it a pass begins.
+    /// The jobs, the first one: with it a pass begins.
     Jobs,
     /// The allocations.
     Allocations,
-    /// The variables.
+    /// The variables, the last one.
     Variables,
 }
 
@@ -48,10 +50,14 @@ pub enum List {
 struct Sight {
     /// When the pass began.
     began: Option<Timestamp>,
-    /// How our runners were when each list was answered.
+    /// How our runners were when the first and the last list were answered.
     runners: BTreeMap<List, BTreeMap<String, Look>>,
     /// Whether GitHub was asked for runs since the last pass was over.
     asked_github: bool,
+    /// The repositories that were deleted when it began.
+    deleted: BTreeSet<u64>,
+    /// The instance's ID as this daemon knows it.
+    instance: Option<String>,
     deeds: Deeds,
 }
 
@@ -88,6 +94,7 @@ impl Sights {
                     .any(|trouble| scenario.has(Woe::Exchange(trouble))),
             },
             runs_lag: scenario.has(Woe::RunLag),
+            alone: !scenario.replicas,
             whole: !scenario.replicas
                 && !scenario.woes.iter().any(ends_early)
                 && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
@@ -104,17 +111,31 @@ impl Sights {
     }
 
     /// A daemon begins a pass, or the list with which it does is asked for again. What is wrong with that.
-    pub fn begins(&self, who: usize, now: Timestamp) -> Option<String> {
+    pub fn begins(&self, who: usize, world: &World, now: Timestamp) -> Option<String> {
         let mut inner = self.inner();
         inner[who].began = Some(now);
+        let deleted = world.github.repositories().filter(|repository| repository.deleted);
+        inner[who].deleted = deleted.map(|repository| repository.id).collect();
         inner[who].deeds = Deeds::default();
         (inner[who].asked_github && self.whole).then(|| "GitHub was looked at before Nomad".into())
     }
 
+    /// A daemon is told which instance it is of, or has said so. What is wrong with that.
+    pub fn is_told(&self, who: usize, instance: &str) -> Option<String> {
+        let known = self.inner()[who].instance.replace(instance.to_owned());
+        let known = known.filter(|known| known != instance && self.alone)?;
+        Some(format!("a daemon of {known} is of {instance} now"))
+    }
+
+    /// A daemon is no more.
+    pub fn ended(&self, who: usize) {
+        self.inner()[who].instance = None;
+    }
+
     /// One of the lists is answered.
-    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place) {
-        if self.answers.are_so {
-            let looks = looks(world, place);
+    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place, fates: &Fates) {
+        if self.answers.are_so && list != List::Allocations {
+            let looks = looks(world, place, fates);
             self.inner()[who].runners.insert(list, looks);
         }
     }
@@ -172,6 +193,9 @@ impl Sights {
         }
         for view in observation.repositories.values().filter(fresh) {
             wrong.extend(self.listed_wrongly(view, world, place, left_out, began));
+            if sight.deleted.contains(&view.repository.id.0) {
+                wrong.push(format!("{} is listed, and it is deleted", view.repository.full_name()));
+            }
         }
         wrong
     }
@@ -200,9 +224,17 @@ impl Sights {
         }
         let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
         let began = world.github_time(began);
+        // What waits for something else is listed now and then, and followed from then on.
+        let now_and_then = SignedDuration::from_secs(5 * 60 + 150);
+        let is_seen = |status: Status, since: SignedDuration| match status {
+            Status::Queued => true,
+            Status::Waiting | Status::Pending | Status::Requested => since > now_and_then,
+            _ => false,
+        };
         let waited = world.github.jobs().filter(|job| {
+            let waited = began.duration_since(job.created_at);
             job.repository == id
-                && job.status == Status::Queued
+                && is_seen(job.status, waited)
                 && job.queued_at < began
                 && job.created_at < began
         });
@@ -216,17 +248,15 @@ impl Sights {
     }
 }
 
-/// What was the same in all three lists is seen as it was.
+/// What was the same at the first and at the last list is seen as it was.
 fn runners_seen_wrongly(nomad: &NomadView, shown: &BTreeMap<List, BTreeMap<String, Look>>) -> Vec<String> {
-    let (Some(jobs), Some(allocations), Some(variables)) =
-        (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
-    else {
+    let (Some(jobs), Some(variables)) = (shown.get(&List::Jobs), shown.get(&List::Variables)) else {
         return Vec::new();
     };
     let mut wrong = Vec::new();
     let is_ours = |look: &Look| look.instance == nomad.instance.as_str();
     for (name, look) in jobs.iter().filter(|(_, look)| is_ours(look)) {
-        if allocations.get(name) != Some(look) || variables.get(name) != Some(look) {
+        if variables.get(name) != Some(look) {
             continue;
         }
         let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
@@ -245,27 +275,18 @@ fn runners_seen_wrongly(nomad: &NomadView, shown: &BTreeMap<List, BTreeMap<Strin
             wrong.push(format!("{name} is seen as {seen:?}, and is {look:?}"));
         }
     }
-    for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
-        let look = [jobs, allocations, variables].into_iter().find_map(|looks| looks.get(&runner.name));
-        if look.is_some_and(|look| !is_ours(look)) {
-            wrong.push(format!("{} is not ours", runner.name));
-        }
-    }
     wrong
 }
 
-/// All jobs with a Meta of ours or of another instance.
-fn looks(world: &World, place: &Place) -> BTreeMap<String, Look> {
-    let ours = world.nomad.jobs().filter(|job| job.namespace == place.namespace);
-    ours.filter_map(|job| {
-        let meta = meta_of(job.meta.get(META).map(String::as_str));
-        let needs_variable = meta["registration"] != "access_token";
-        meta["instance"].is_string().then(|| {
-            let look = look(world, place, job, needs_variable && !has_variable(world, &job.id));
-            (job.id.clone(), Look { instance: meta["instance"].clone(), ..look })
-        })
-    })
-    .collect()
+/// All of ours that have a job.
+fn looks(world: &World, place: &Place, fates: &Fates) -> BTreeMap<String, Look> {
+    let look = |(name, fate): (&String, &Fate)| {
+        let job = world.nomad.job(&place.namespace, name)?;
+        let needs_variable = !job.meta.get(META)?.contains("\"access_token\"");
+        let look = look(world, place, job, needs_variable && !has_variable(world, name));
+        Some((name.clone(), Look { instance: fate.instance.clone(), ..look }))
+    };
+    fates.open().filter_map(look).collect()
 }
 
 /// How one is (DESIGN: a runner's state).

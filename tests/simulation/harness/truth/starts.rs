@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use githubrunner::sim::chaos::Trouble;
-use githubrunner::sim::chaos::scenario::{Happening, Scenario, Woe, is_servable};
+use githubrunner::sim::chaos::scenario::{Happening, Mode, Scenario, Woe, is_servable};
 use githubrunner::sim::fault::Arrived;
 use githubrunner::sim::github::{Job, Status};
 use githubrunner::sim::world::World;
@@ -26,6 +26,11 @@ impl Truth {
         let name = body["Job"]["ID"].as_str().unwrap_or_default();
         if body["EnforceIndex"] != true || body["JobModifyIndex"] != 0 {
             self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
+        }
+        // Old servers have no `disconnect`: it is taken out on the way to them.
+        let as_asked = !self.has(Woe::OldServers) && !self.has(Woe::LostAfter);
+        if self.mode != Mode::AccessToken && as_asked && !runs_once(&body["Job"]) {
+            self.wrong(now, format!("{name} may be started again by Nomad, with a secret that is used"));
         }
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
         let Some(cause) = meta["job_id"].as_u64() else {
@@ -272,6 +277,19 @@ pub(super) fn left_out(scenario: &Scenario) -> Vec<(usize, Timestamp, Timestamp)
         last = next;
     }
     all
+}
+
+/// Whether Nomad starts nothing of a job a second time, nor gives it up for a day.
+fn runs_once(job: &Value) -> bool {
+    let day = 24 * 3600 * 1_000_000_000_i64;
+    job["TaskGroups"].as_array().is_some_and(|groups| {
+        groups.iter().all(|group| {
+            group["RestartPolicy"]["Attempts"] == 0
+                && group["ReschedulePolicy"]["Attempts"] == 0
+                && group["ReschedulePolicy"]["Unlimited"] != true
+                && group["Disconnect"]["LostAfter"].as_i64() == Some(day)
+        })
+    })
 }
 
 /// Whether a job is in the queue.
