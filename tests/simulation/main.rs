@@ -106,6 +106,7 @@ fn a_job_is_taken_within_the_loop_and_two_seconds() {
         let settings = &mut scenario.settings;
         settings.caps = [None; 3];
         settings.hints = seed % 2 == 0;
+        scenario.nomad.event_buffer = if settings.hints { 50 } else { 0 };
         scenario.nomad.nodes = vec![githubrunner::sim::nomad::Node::default()];
         for (_, happening) in &mut scenario.happenings {
             if let Happening::Run(_, jobs) = happening {

@@ -184,7 +184,7 @@ impl Scenario {
         let settings = settings(&mut rng);
         let mut nomad = cluster(&mut rng, seed);
         nomad.event_buffer = if settings.hints { 50 } else { 0 };
-        let over = Duration::from_secs(rng.random_range(120..=480));
+        let over = Duration::from_secs(rng.random_range(120..=420));
         let mut scenario = Scenario {
             seed,
             base,

@@ -49,7 +49,7 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
     }
     match (head, rest) {
         _ if exchange.path == "jobs/" => Ok(Reply::empty(404)),
-        ("jobs", "") if get => nomad.list_jobs(exchange),
+        ("jobs", "") if get => nomad.listed_once(exchange, |nomad| nomad.list_jobs(exchange)),
         ("jobs", "") if put => register(nomad, exchange, None),
         ("jobs" | "allocations" | "evaluations" | "vars" | "namespaces", "") if !get => {
             Err(Refusal::method())
@@ -58,14 +58,14 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
         ("job", rest) => one_job(nomad, exchange, rest, get, put),
         ("validate", "job") if put => validate_job(nomad, exchange),
         ("validate", "job") => Err(Refusal::method()),
-        ("allocations", "") => nomad.list_allocations(exchange, None),
+        ("allocations", "") => nomad.listed_once(exchange, |nomad| nomad.list_allocations(exchange, None)),
         ("allocation", rest) if rest.ends_with("/stop") => {
             nomad.stop_route(exchange, rest.trim_end_matches("/stop"))
         }
         ("allocation", id) => nomad.get_allocation(exchange, id),
-        ("evaluations", "") => nomad.list_evaluations(exchange),
+        ("evaluations", "") => nomad.listed_once(exchange, |nomad| nomad.list_evaluations(exchange)),
         ("evaluation", id) => nomad.get_evaluation(exchange, id),
-        ("vars", "") => nomad.list_variables(exchange),
+        ("vars", "") => nomad.listed_once(exchange, |nomad| nomad.list_variables(exchange)),
         ("var", "") => Err(Refusal::new(400, "missing variable path")),
         ("var", path) => one_variable(nomad, exchange, path),
         ("namespaces", "") => {

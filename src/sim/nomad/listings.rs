@@ -10,6 +10,9 @@ use super::request::{Exchange, Handled, Refusal, Reply};
 use super::state::Namespace;
 use super::{Key, Nomad, variables, view};
 
+/// So many lists are kept.
+const MOST_LISTS: usize = 32;
+
 /// One item of a list: where it stands, what a filter sees, and the JSON that is shown.
 struct Item<'i> {
     token: String,
@@ -139,6 +142,33 @@ impl Nomad {
         });
         let (list, next) = page(exchange, items.collect(), true)?;
         Ok(Reply::text(200, "application/json", list).query(self.tables.allocations).next(next))
+    }
+
+    /// A list that is asked for again before anything has changed is the same; where tokens count it is put together
+    /// each time.
+    pub(super) fn listed_once(&self, exchange: &Exchange<'_>, list: impl Fn(&Nomad) -> Handled) -> Handled {
+        if self.options.acl {
+            return list(self);
+        }
+        let address = exchange.address();
+        let known = {
+            let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            lists.get(&address).filter(|(index, _)| *index == self.index).map(|(_, reply)| reply.clone())
+        };
+        if let Some(reply) = known {
+            debug_assert!(
+                list(self).is_ok_and(|fresh| fresh == reply),
+                "changed without an index: {address}"
+            );
+            return Ok(reply);
+        }
+        let reply = list(self)?;
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if lists.len() >= MOST_LISTS {
+            lists.clear();
+        }
+        lists.insert(address, (self.index, reply.clone()));
+        Ok(reply)
     }
 
     /// An allocation in a list, put together once for each of its changes: each has an index of its own.

@@ -94,6 +94,8 @@ pub struct Nomad {
     stream: VecDeque<(u64, String)>,
     forgot_at: Option<Timestamp>,
     stubs: Mutex<Stubs>,
+    /// Lists by their addresses, at the index they were put together at.
+    lists: Mutex<HashMap<String, (u64, request::Reply)>>,
 }
 
 /// Allocations as lists show them, by their IDs and whether with their tasks' states, at their last index.
@@ -163,6 +165,7 @@ impl Nomad {
             stream: VecDeque::new(),
             forgot_at: None,
             stubs: Mutex::default(),
+            lists: Mutex::default(),
             options,
         };
         nomad.furnish();

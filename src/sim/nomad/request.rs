@@ -53,7 +53,7 @@ impl Refusal {
 }
 
 /// An answer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
     status: u16,
     body: Vec<u8>,
@@ -160,6 +160,11 @@ impl<'r> Exchange<'r> {
             body: request.body(),
             access,
         })
+    }
+
+    /// What tells a list's address from another one's.
+    pub fn address(&self) -> String {
+        format!("{} {:?}", self.path, self.query)
     }
 
     /// A query's parameter.

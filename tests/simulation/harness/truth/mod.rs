@@ -71,6 +71,8 @@ pub struct Truth {
     sights: Sights,
     /// Which repositories the configuration does not name, by position, and from when until when.
     left_out: Vec<(usize, Timestamp, Timestamp)>,
+    /// Nomad tells of what happens.
+    told: bool,
     /// Nothing disturbs the daemon: what it does must be prompt and in order.
     quiet: bool,
     /// Answers are as things are, and one daemon acts for all the time.
@@ -107,6 +109,7 @@ impl Truth {
             archived: BTreeMap::new(),
             secrets: Vec::new(),
             left_out: starts::left_out(scenario),
+            told: scenario.settings.hints && scenario.nomad.event_buffer > 0,
             quiet: prompt::is_quiet(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),

@@ -118,7 +118,7 @@ impl Truth {
             let dead = job.is_some() && !live;
             let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
             // A death is told of.
-            if lasted > if self.settings.hints { TOLD_WITHIN } else { soon } {
+            if lasted > if self.told { TOLD_WITHIN } else { soon } {
                 late.push(format!("{name} is dead, and its variable has stayed for {lasted}"));
             }
             lasts(&mut waits.dead, name, dead, now);
