@@ -63,7 +63,7 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
             nomad.stop_route(exchange, rest.trim_end_matches("/stop"))
         }
         ("allocation", id) => nomad.get_allocation(exchange, id),
-        ("evaluations", "") => nomad.listed_once(exchange, |nomad| nomad.list_evaluations(exchange)),
+        ("evaluations", "") => nomad.list_evaluations(exchange),
         ("evaluation", id) => nomad.get_evaluation(exchange, id),
         ("vars", "") => nomad.listed_once(exchange, |nomad| nomad.list_variables(exchange)),
         ("var", "") => Err(Refusal::new(400, "missing variable path")),

@@ -156,10 +156,9 @@ impl Nomad {
             lists.get(&address).filter(|(index, _)| *index == self.index).map(|(_, reply)| reply.clone())
         };
         if let Some(reply) = known {
-            debug_assert!(
-                list(self).is_ok_and(|fresh| fresh == reply),
-                "changed without an index: {address}"
-            );
+            if cfg!(test) {
+                assert!(list(self).is_ok_and(|fresh| fresh == reply), "changed without an index: {address}");
+            }
             return Ok(reply);
         }
         let reply = list(self)?;
@@ -177,7 +176,9 @@ impl Nomad {
         let fresh = || text(&view::allocation_stub(allocation, states));
         match stubs.get(&(allocation.id.clone(), states)) {
             Some((index, stub)) if *index == allocation.modify_index => {
-                debug_assert_eq!(**stub, *fresh(), "changed without an index");
+                if cfg!(test) {
+                    assert_eq!(**stub, *fresh(), "changed without an index");
+                }
                 Arc::clone(stub)
             }
             _ => {
