@@ -136,9 +136,13 @@ impl Client {
         let end = Instant::now() + policy.total;
         let each = request.deadline.unwrap_or(self.0.deadline);
         let mut attempt = 1;
+        let mut repeated = false;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let result = self.exchange(&request, each.min(left)).await;
+            let result = match self.exchange(&request, each.min(left)).await {
+                Ok(response) => Ok(Response { repeated, ..response }),
+                Err(error) => Err(if repeated { error.repeated() } else { error }),
+            };
             let asked = match &result {
                 Ok(response) if (policy.again)(response) => RetryPolicy::asked(response),
                 Err(error) if error.is_transient() => None,
@@ -150,6 +154,11 @@ impl Client {
             if attempt > policy.attempts || Instant::now() + wait >= end {
                 return result;
             }
+            // What this attempt did, the next one's failure does not undo.
+            repeated |= match &result {
+                Ok(response) => response.error().is_ambiguous(),
+                Err(error) => error.is_ambiguous(),
+            };
             tracing::debug!(attempt, wait_ms = wait.as_millis() as u64, ?result, "sending again");
             tokio::time::sleep(wait).await;
         }
@@ -173,8 +182,10 @@ impl Client {
             }
             let body = read_body(body, parts.status, self.0.max_body, &exchange).await?;
             drop(permit);
-            Err(Response { status: parts.status, headers: parts.headers, body, exchange: exchange.clone() }
-                .error())
+            let exchange = exchange.clone();
+            let answer =
+                Response { status: parts.status, headers: parts.headers, body, exchange, repeated: false };
+            Err(answer.error())
         };
         let (status, body) = match tokio::time::timeout(within, open).await {
             Ok(opened) => opened?,
@@ -198,7 +209,7 @@ impl Client {
         };
         let outcome = match tokio::time::timeout(within, whole).await {
             Ok(Ok((status, headers, body))) => {
-                Ok(Response { status, headers, body, exchange: exchange.clone() })
+                Ok(Response { status, headers, body, exchange: exchange.clone(), repeated: false })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(timed_out(&exchange, within, &connection)),

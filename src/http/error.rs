@@ -124,16 +124,26 @@ pub enum Error {
         /// The start of the body, cleaned for showing.
         body: String,
     },
+    /// The last attempt of several failed so, and had no effect; an earlier one may have had one.
+    #[error("{0}")]
+    Repeated(Box<Error>),
 }
 
 impl Error {
+    /// The same for a request of which an earlier attempt may have taken effect.
+    pub(super) fn repeated(self) -> Error {
+        if self.is_ambiguous() { self } else { Error::Repeated(Box::new(self)) }
+    }
+
     /// Whether the request may have taken effect although the exchange failed. `false` means that it
     /// certainly had none: nothing was sent, or the server refused it (4xx).
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Error::Setup(_) | Error::Invalid { .. } | Error::Connect { .. } | Error::Tls { .. } => false,
             Error::Timeout { sent, .. } => *sent,
-            Error::Closed { .. } | Error::BodyTooLarge { .. } | Error::Json { .. } => true,
+            Error::Closed { .. } | Error::BodyTooLarge { .. } | Error::Json { .. } | Error::Repeated(_) => {
+                true
+            }
             Error::Status { status, .. } => !status.is_client_error(),
         }
     }
@@ -144,6 +154,7 @@ impl Error {
             Error::Setup(_) | Error::Invalid { .. } | Error::Tls { .. } => false,
             Error::BodyTooLarge { .. } | Error::Json { .. } => false,
             Error::Connect { .. } | Error::Timeout { .. } | Error::Closed { .. } => true,
+            Error::Repeated(last) => last.is_transient(),
             Error::Status { status, .. } => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
@@ -158,6 +169,7 @@ impl Error {
             Error::BodyTooLarge { status, .. }
             | Error::Status { status, .. }
             | Error::Json { status, .. } => Some(*status),
+            Error::Repeated(last) => last.status(),
             _ => None,
         }
     }

@@ -219,6 +219,8 @@ pub struct Response {
     pub body: Bytes,
     /// The exchange it ended; its `url` is for showing and for keys, without secrets.
     pub exchange: Exchange,
+    /// Whether an earlier attempt of the same request may have taken effect.
+    pub(super) repeated: bool,
 }
 
 impl Response {
@@ -255,12 +257,13 @@ impl Response {
 
     /// The error that says this answer's status was not acceptable.
     pub fn error(&self) -> Error {
-        Error::Status {
+        let error = Error::Status {
             exchange: Box::new(self.exchange.clone()),
             status: self.status,
             body: self.shown_body(),
             retry_after: self.retry_after(),
-        }
+        };
+        if self.repeated { error.repeated() } else { error }
     }
 
     /// A header's text, if it is there and plain.

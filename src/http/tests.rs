@@ -204,6 +204,29 @@ async fn a_request_whose_connection_closes_unanswered_is_sent_once_and_ambiguous
     assert_eq!(heads.load(Ordering::SeqCst), 2);
 }
 
+/// The first attempt is read and left unanswered; then nobody is there any more.
+#[tokio::test(start_paused = true)]
+async fn what_the_first_attempt_may_have_done_the_last_ones_failure_does_not_undo() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let endpoint = Endpoint::Memory {
+        name: "host.test".into(),
+        connect: Arc::new(move || {
+            if connections.fetch_add(1, Ordering::SeqCst) > 0 {
+                return Err(std::io::ErrorKind::ConnectionRefused.into());
+            }
+            let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+            tokio::spawn(async move { read_head(&mut theirs).await });
+            Ok(ours)
+        }),
+    };
+    let client = client(endpoint);
+    let error = client.send_with_retries(Request::put("/x"), &RetryPolicy::default()).await.unwrap_err();
+    assert!(error.to_string().contains("cannot connect"), "{error}");
+    assert!(error.is_ambiguous() && error.is_transient());
+    let error = client.send(Request::put("/x")).await.unwrap_err();
+    assert!(!error.is_ambiguous(), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_closed_while_idle_is_replaced() {
     let endpoint = raw(|mut stream| async move {

@@ -144,6 +144,8 @@ impl Error {
         match self {
             Error::Exchange { error } => error.is_ambiguous(),
             Error::Unavailable(error) => error.is_ambiguous(),
+            // This attempt was refused, which says nothing of an earlier one.
+            Error::Refused(error) | Error::Denied { error, .. } => matches!(error, http::Error::Repeated(_)),
             _ => false,
         }
     }
@@ -201,6 +203,7 @@ pub(super) fn worth_again(response: &Response) -> bool {
 
 fn hint_of(error: &http::Error) -> &'static str {
     match error {
+        http::Error::Repeated(last) => hint_of(last),
         http::Error::Connect { detail, .. } if detail.contains("SUN_LEN") => {
             " (there is no task API where the path of its socket would be longer than 107 bytes: give the Nomad \
              client a shorter data_dir or alloc_dir)"
