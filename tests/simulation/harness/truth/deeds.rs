@@ -116,7 +116,7 @@ impl Deeds {
     pub fn passed(&self, pass: &Pass, world: &World, place: &Place, how: Answers) -> Vec<String> {
         let mut wrong = Vec::new();
         for removal in &self.registrations {
-            wrong.extend(self.is_wrongly_removed(&pass.plan, removal));
+            wrong.extend(self.is_wrongly_removed(&pass.plan, removal, how));
         }
         for (name, registered) in &self.variables {
             let waits = |action: &Action| matches!(action, Action::CleanUp(clean_up) if clean_up.repository.is_some() && clean_up.name == *name);
@@ -131,13 +131,15 @@ impl Deeds {
         wrong
     }
 
-    fn is_wrongly_removed(&self, plan: &Plan, removal: &Removal) -> Option<String> {
+    fn is_wrongly_removed(&self, plan: &Plan, removal: &Removal, how: Answers) -> Option<String> {
         let name = &removal.name;
         let mut planned = plan.actions.iter().filter(|action| action.runner() == *name);
         let what = match planned.next() {
             None => "and nothing was planned for it",
             Some(Action::Mint(_)) if removal.connected => "for a secret, and it was connected",
-            Some(Action::Mint(_)) if removal.is_carried => "for a secret, and its variable carries it",
+            Some(Action::Mint(_)) if removal.is_carried && how.are_legible => {
+                "for a secret, and its variable carries it"
+            }
             Some(Action::RemoveOrphan(_)) if removal.connected => "as an orphan, and it was connected",
             Some(Action::LookUp(_) | Action::Start(_)) => "and it was only looked at",
             _ => return None,

@@ -262,7 +262,8 @@ impl Truth {
         {
             let older = (job.created_at, job.id) < (cause.created_at, cause.id) && job.queued_at < known;
             let group = group_of_job(job);
-            let own = self.fates.values().any(|fate| fate.cause == job.id && fate.supplies);
+            // Who had one before waits for its next attempt, to the second.
+            let own = self.fates.of_cause(job.id).next().is_some();
             let supply = self.fates.values().filter(|fate| fate.group == group && fate.supplies).count();
             let demand = world.github.jobs().filter(|other| {
                 group == group_of_job(other) && self.wants_runner(&self.waits, world, other, now)

@@ -93,8 +93,9 @@ impl Truth {
         let passed = i128::from(Duration::from_secs(2).as_nanos() as u64)
             + world.nomad_time(now).as_nanosecond()
             - ended;
-        // A node's clock that is behind says that it died long ago.
-        if passed < stays.as_nanos() as i128 && !self.has(Woe::NodeClocks) {
+        // A node's clock that is behind says that it died long ago, and what was lost comes back and dies again.
+        let unsure = [Woe::NodeClocks, Woe::OldServers, Woe::LostAfter].into_iter().any(|woe| self.has(woe));
+        if passed < stays.as_nanos() as i128 && !unsure {
             self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
         }
     }
@@ -109,7 +110,7 @@ impl Truth {
         let others = || self.fates.iter().filter(|(other, fate)| *other != name && fate.available);
         let Some(idle_since) = fate.idle_since else {
             let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
-            let twice = surplus * 10 >= signed(self.settings.loop_interval) * 9;
+            let twice = surplus * 2 >= signed(self.settings.loop_interval);
             if !twice && !self.is_waited_for(world, &fate.group, now) {
                 self.wrong(
                     now,
@@ -192,8 +193,15 @@ impl Truth {
     fn was_not_needed(&self, name: &str, fate: &Fate, now: Timestamp) {
         // What answers say is not so, or the daemon looks when it is not its time.
         let unsure = self.woes.iter().any(|woe| {
-            let unsure =
-                [Woe::RunLag, Woe::Hangups, Woe::Deaths, Woe::Repositories, Woe::Token, Woe::NodeClocks];
+            let unsure = [
+                Woe::RunLag,
+                Woe::Hangups,
+                Woe::Deaths,
+                Woe::Repositories,
+                Woe::Token,
+                Woe::NodeClocks,
+                Woe::OldServers,
+            ];
             matches!(woe, Woe::Exchange(trouble) if *trouble != Trouble::Pages && *trouble != Trouble::Totals)
                 || unsure.contains(woe)
                 || woe.is_of_replicas()
@@ -215,7 +223,8 @@ impl Truth {
         let surplus = fate.surplus_since.and(fate.surplus_first).map(passed);
         // Who takes one job after the other may have had one between the two listings.
         let yields = yields || self.mode == Mode::Persistent;
-        if !yields && surplus.is_none_or(|surplus| surplus * 10 < settings.loop_interval * 9) {
+        // Whose job ended in the middle of the first listing looked idle there: the specification knows what was listed.
+        if !yields && surplus.is_none_or(|surplus| surplus * 2 < settings.loop_interval) {
             self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
         }
         if let Some(idle) = fate.idle_since.map(passed)
