@@ -73,6 +73,11 @@ impl Deeds {
         });
     }
 
+    /// It stays: GitHub refused.
+    pub fn keeps_registration(&mut self, id: u64) {
+        self.registrations.retain(|removal| removal.id != id);
+    }
+
     /// A variable goes.
     pub fn removes_variable(&mut self, world: &World, name: &str) {
         self.variables.push((name.to_owned(), is_registered(world, name)));

@@ -286,6 +286,9 @@ impl Watch for Truth {
     ) {
         let path = request.uri().path();
         if !response.status().is_success() {
+            if let Some(id) = removed_registration(side, request) {
+                self.sights.does(request, |deeds| deeds.keeps_registration(id));
+            }
             return;
         }
         if side == Side::Nomad && replicas::is_lock(path) {

@@ -200,7 +200,9 @@ impl Truth {
                 Woe::Repositories,
                 Woe::Token,
                 Woe::NodeClocks,
+                Woe::NodesCut,
                 Woe::OldServers,
+                Woe::LostAfter,
             ];
             matches!(woe, Woe::Exchange(trouble) if *trouble != Trouble::Pages && *trouble != Trouble::Totals)
                 || unsure.contains(woe)
