@@ -55,7 +55,8 @@ impl Truth {
             }
         }
         if purge {
-            if has_variable(world, name) {
+            // One that was written late was not to be seen.
+            if has_variable(world, name) && !self.has(Woe::Exchange(Trouble::Late)) {
                 self.wrong(now, format!("{name} is purged before its variable"));
             }
             self.has_stayed(world, name, fate, looked, now);
@@ -201,6 +202,7 @@ impl Truth {
                 Woe::Token,
                 Woe::NodeClocks,
                 Woe::NodesCut,
+                Woe::Allocations,
                 Woe::OldServers,
                 Woe::LostAfter,
             ];
