@@ -42,7 +42,7 @@ fn github_with(runner: Option<Value>) -> impl Fn(&Seen) -> Answer + Send + Sync 
     }
 }
 
-/// What became of one action, and what Nomad was told to change.
+/// What became of one action, and what Nomad, then GitHub, was told to change.
 async fn perform(
     action: Action,
     nomad: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
@@ -53,18 +53,17 @@ async fn perform(
     let config = Config::load(config, &|_| None).unwrap();
     let (endpoint, seen) = server(nomad);
     let nomad = Nomad::new(nomad::Options::new(endpoint, "runners", "ghr", "runner"), "i").unwrap();
-    let client = Client::new(server(github).0, http::Options::default()).unwrap();
+    let (endpoint, asked) = server(github);
+    let client = Client::new(endpoint, http::Options::default()).unwrap();
     let options = github::Options::new(url::Url::parse("http://api.github.test").unwrap());
     let github = GitHub::new(client, Auth::Token(Secret::new("a-token")), options);
     let renderer = Renderer::new(&config).unwrap();
     let apply = Apply::new(&config, &github, &nomad, &renderer, "i", Leadership::always(), false);
     let mut reports = apply.apply(&Plan { actions: vec![action], ..Plan::default() }).await;
-    let writes = seen
-        .lock()
-        .unwrap()
-        .iter()
+    let writes = [seen, asked].into_iter().flat_map(|seen| seen.lock().unwrap().clone());
+    let writes = writes
         .filter(|seen| seen.method != "GET")
-        .map(|seen| format!("{} {}", seen.method, seen.path.split("&namespace").next().unwrap_or_default()))
+        .map(|seen| format!("{} {}", seen.method, seen.path.split(['&', '?']).next().unwrap_or_default()))
         .collect();
     (reports.remove(0).outcome, writes)
 }
@@ -96,7 +95,7 @@ async fn what_lives_again_is_not_purged() {
     assert_eq!(writes, Vec::<String>::new());
     let (outcome, writes) = perform(purge(), nomad_with("dead", "complete"), github_with(None)).await;
     assert!(matches!(outcome, Outcome::Done), "{outcome}");
-    assert_eq!(writes, ["DELETE /v1/job/ghr-1?purge=true"]);
+    assert_eq!(writes, ["DELETE /v1/job/ghr-1"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,5 +124,138 @@ async fn only_who_is_connected_is_present() {
         });
         let (_, writes) = perform(stop, nomad_with("running", "running"), github_with(runner.clone())).await;
         assert_eq!(writes.is_empty(), is_present, "{runner:?}: {writes:?}");
+    }
+}
+
+/// The same Nomad, but for one kind of request.
+fn but(
+    nomad: impl Fn(&Seen) -> Answer + Send + Sync,
+    method: &'static str,
+    path: &'static str,
+    says: impl Fn() -> Answer + Send + Sync,
+) -> impl Fn(&Seen) -> Answer + Send + Sync {
+    move |seen| match seen.method == method && seen.path.starts_with(path) {
+        true => says(),
+        false => nomad(seen),
+    }
+}
+
+const VARIABLE: &str = "/v1/var/nomad/jobs/ghr-1";
+
+fn mint() -> Action {
+    Action::Mint(Mint {
+        name: "ghr-1".to_owned(),
+        repository: repository(),
+        labels: crate::model::Labels::new(["a".to_owned()]),
+        registration: Registration::Jit,
+    })
+}
+
+fn made() -> Answer {
+    let runner =
+        json!({ "id": 6, "name": "ghr-1", "os": "linux", "status": "offline", "busy": false, "labels": [] });
+    answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": "c" }).to_string())
+}
+
+/// A name that is taken: whoever is connected stays, and so does a registration whose secret waits for its task.
+#[tokio::test(start_paused = true)]
+async fn a_registration_in_use_is_not_taken_away_for_a_new_secret() {
+    let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
+    let github = |runner| but(github_with(runner), "POST", "/repos/o/r/actions/runners/generate", taken);
+    let (outcome, writes) =
+        perform(mint(), nomad_with("running", "pending"), github(listed(true, false))).await;
+    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
+    let waits = || ok(&json!([{ "Path": "nomad/jobs/ghr-1" }]));
+    let nomad = but(nomad_with("running", "pending"), "GET", "/v1/vars", waits);
+    let (outcome, writes) = perform(mint(), nomad, github(listed(false, false))).await;
+    assert!(matches!(outcome, Outcome::AlreadyDone), "{outcome}");
+    assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
+}
+
+/// Another one's secret was there first: what was registered for nothing goes. Where nobody knows whether the secret
+/// was written, it stays.
+#[tokio::test(start_paused = true)]
+async fn only_what_was_registered_for_nothing_is_taken_back() {
+    let github = || but(github_with(None), "POST", "/repos/o/r/actions/runners/generate", made);
+    let others = || answer(409, &[DATE], json!({ "Items": { "jitconfig": "another" } }).to_string());
+    let nomad = but(nomad_with("running", "pending"), "PUT", VARIABLE, others);
+    let (outcome, writes) = perform(mint(), nomad, github()).await;
+    assert!(matches!(outcome, Outcome::AlreadyDone), "{outcome}");
+    assert_eq!(writes.last().unwrap(), "DELETE /repos/o/r/actions/runners/6");
+    let nomad = but(nomad_with("running", "pending"), "PUT", VARIABLE, || answer(500, &[DATE], "lost"));
+    let (outcome, writes) = perform(mint(), nomad, github()).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome}");
+    assert!(writes.iter().all(|write| !write.starts_with("DELETE")), "{writes:?}");
+}
+
+fn stop(consent: Consent) -> Action {
+    let (name, repository, registration) = ("ghr-1".to_owned(), repository(), Registration::Jit);
+    Action::Stop(Stop { name, repository, consent, registration, reason: StopReason::Lost })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_started_meanwhile_is_not_stopped_as_never_started() {
+    let (outcome, writes) =
+        perform(stop(Consent::NeverStarted), nomad_with("running", "pending"), github_with(None)).await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome}");
+    assert_eq!(writes, ["DELETE /v1/job/ghr-1"]);
+    let allocation = json!({ "ID": "a", "JobID": "ghr-1", "ClientStatus": "running", "DesiredStatus": "run",
+        "TaskStates": { "t": { "State": "running", "StartedAt": "2026-11-24T07:00:00Z" } } });
+    let started = move || ok(&json!([allocation]));
+    let nomad = but(nomad_with("running", "running"), "GET", "/v1/allocations", started);
+    let (outcome, writes) = perform(stop(Consent::NeverStarted), nomad, github_with(None)).await;
+    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert_eq!(writes, Vec::<String>::new());
+}
+
+/// The answer to a removal got lost; that the registration is gone then is GitHub's consent.
+#[tokio::test(start_paused = true)]
+async fn a_removal_whose_answer_was_lost_is_asked_again() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let lost_once = move || match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => answer(502, &[DATE], "lost"),
+        _ => answer(404, &[DATE], json!({ "message": "Not Found" }).to_string()),
+    };
+    let github = but(github_with(listed(true, false)), "DELETE", "/repos/o/r/actions/runners/5", lost_once);
+    let (outcome, writes) = perform(stop(Consent::GitHub), nomad_with("running", "running"), github).await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome}");
+    let removal = "DELETE /repos/o/r/actions/runners/5";
+    assert_eq!(writes, ["DELETE /v1/job/ghr-1", removal, removal]);
+}
+
+/// Orphans are looked at once more.
+#[tokio::test(start_paused = true)]
+async fn what_has_its_runner_again_is_no_orphan() {
+    let variable = Orphan::Variable { name: "ghr-1".to_owned() };
+    let registration = Orphan::Registration { name: "ghr-1".to_owned() };
+    let remove = |orphan: &Orphan| {
+        let repository = matches!(orphan, Orphan::Registration { .. }).then(repository);
+        Action::RemoveOrphan(RemoveOrphan {
+            orphan: orphan.clone(),
+            repository,
+            seen: std::time::Duration::ZERO,
+        })
+    };
+    let nobody = || but(nomad_with("dead", "complete"), "GET", "/v1/jobs", || ok(&json!([])));
+    for (orphan, runner, is_alone, removed) in [
+        (&variable, None, true, Some("DELETE /v1/var/nomad/jobs/ghr-1")),
+        (&variable, None, false, None),
+        (&registration, listed(false, false), true, Some("DELETE /repos/o/r/actions/runners/5")),
+        (&registration, listed(false, false), false, None),
+        (&registration, listed(true, false), true, None),
+    ] {
+        let (_, writes) = match is_alone {
+            true => {
+                perform(
+                    remove(orphan),
+                    but(nobody(), "DELETE", VARIABLE, || ok(&json!({}))),
+                    github_with(runner),
+                )
+                .await
+            }
+            false => perform(remove(orphan), nomad_with("running", "running"), github_with(runner)).await,
+        };
+        assert_eq!(writes, removed.into_iter().collect::<Vec<_>>(), "{orphan:?}");
     }
 }
