@@ -175,7 +175,7 @@ impl Deeds {
                 if !matches!(outcome, Outcome::Failed(_)) && self.made.contains_key(name) =>
             {
                 let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id)).is_some();
-                (left && matches!(outcome, Outcome::AlreadyDone))
+                (left && how.are_legible && matches!(outcome, Outcome::AlreadyDone))
                     .then_some("and what it registered has stayed")
             }
             (Action::Stop(_), Outcome::Absent) if removals().next().is_some() => {
