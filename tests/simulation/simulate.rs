@@ -53,8 +53,8 @@ struct Arguments {
     #[arg(long, default_value = "")]
     life: String,
     /// These woes, and no others, in every seed: `SlowImages,LostAnswer`.
-    #[arg(long, value_delimiter = ',')]
-    woes: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_parser = woe)]
+    woes: Vec<Woe>,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -132,19 +132,21 @@ fn main() -> ExitCode {
     if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What a seed decides, or what it makes of these woes.
-fn scenario(seed: u64, names: &[String]) -> Scenario {
-    if names.is_empty() {
-        return Scenario::of(seed);
-    }
-    let is_named = |woe: &Woe| {
-        let name = match woe {
-            Woe::Exchange(trouble) => format!("{trouble:?}"),
-            woe => format!("{woe:?}"),
-        };
-        names.contains(&name)
+/// A woe by its name.
+fn woe(name: &str) -> Result<Woe, String> {
+    let name_of = |woe: &Woe| match woe {
+        Woe::Exchange(trouble) => format!("{trouble:?}"),
+        woe => format!("{woe:?}"),
     };
-    Scenario::with(seed, Woe::all().into_iter().filter(is_named).collect())
+    let all = Woe::all();
+    let names: Vec<String> = all.iter().map(name_of).collect();
+    let at = names.iter().position(|known| known == name);
+    at.map(|at| all[at]).ok_or_else(|| format!("there is none of this name; there are {}", names.join(", ")))
+}
+
+/// What a seed decides, or what it makes of these woes.
+fn scenario(seed: u64, woes: &[Woe]) -> Scenario {
+    if woes.is_empty() { Scenario::of(seed) } else { Scenario::with(seed, woes.to_vec()) }
 }
 
 fn deaths() -> ExitCode {
