@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use githubrunner::{
-    apply::Report,
     daemon::learn,
     model::{Registration as Mode, *},
     plan::{Policy, plan},
@@ -13,6 +12,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use crate::{
     cases::{PREFIX, repository, rules, runner, secs},
     model_world::{NOWHERE, Settings, World, at},
+    specification::reports_of,
 };
 
 /// Seconds between two passes that ask GitHub, and between those that ask Nomad alone.
@@ -59,11 +59,7 @@ impl Loop {
         let registrations = world.own_registrations();
         let observation = Observation { nomad, repositories, registrations, memory: self.memory.clone() };
         let plan = plan(&observation, &self.policy, world.moment());
-        let reports: Vec<Report> = plan
-            .actions
-            .iter()
-            .map(|action| Report { action: action.clone(), outcome: world.perform(action) })
-            .collect();
+        let reports = reports_of(&plan, |action| world.perform(action));
         learn(&mut self.memory, &observation, &plan, &reports, world.moment());
         let waits = |runner: &Runner| matches!(runner.state, RunnerState::Pending | RunnerState::Waiting);
         let unsettled = plan.actions.iter().any(|action| matches!(action, Action::Start(_)))

@@ -2,16 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use githubrunner::{
-    apply::{Outcome, Report},
-    daemon::learn,
-    model::*,
-};
+use githubrunner::{apply::Outcome, model::*};
 use proptest::prelude::*;
 
 use crate::{
     cases::{Case, NOW, for_all, secs},
-    specification::{Lesson, memory, properties},
+    specification::{Lesson, learned, memory, properties, reports_of},
 };
 
 /// The test of each of these properties over the shared cases, whatever comes of what they plan.
@@ -35,7 +31,7 @@ fn after_luck(
     property: fn(&Lesson) -> crate::specification::Checked,
 ) -> Result<(), TestCaseError> {
     let mut at = luck * 7;
-    let mut outcome = |action: &Action| {
+    let outcome = |action: &Action| {
         let why = || "no luck".to_owned();
         at += 5 + action.runner().len();
         match (luck, action, at % 7) {
@@ -53,26 +49,14 @@ fn after_luck(
             (..) => Outcome::Absent,
         }
     };
-    let reports: Vec<Report> = plan
-        .actions
-        .iter()
-        .map(|action| Report { action: action.clone(), outcome: outcome(action) })
-        .collect();
-    let mut memory = case.observation.memory.clone();
-    learn(&mut memory, &case.observation, plan, &reports, NOW);
+    let reports = reports_of(plan, outcome);
+    let memory = learned(&case.observation, plan, &reports, NOW);
     property(&Lesson { observation: &case.observation, plan, reports: &reports, now: NOW, after: &memory })
 }
 
 /// The memory after a pass in which every action ends in this way.
 fn after(case: &Case, plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> Memory {
-    let reports: Vec<Report> = plan
-        .actions
-        .iter()
-        .map(|action| Report { action: action.clone(), outcome: outcome(action) })
-        .collect();
-    let mut memory = case.observation.memory.clone();
-    learn(&mut memory, &case.observation, plan, &reports, NOW);
-    memory
+    learned(&case.observation, plan, &reports_of(plan, outcome), NOW)
 }
 
 fn done(action: &Action) -> Outcome {

@@ -115,14 +115,12 @@ async fn only_who_is_connected_is_present() {
         };
         assert!(as_expected, "{runner:?}: {outcome}");
         // Nor is who is connected let go as unregistered.
-        let stop = Action::Stop(Stop {
-            name: "ghr-1".to_owned(),
-            repository: repository(),
-            consent: Consent::Unregistered,
-            registration: Registration::Jit,
-            reason: StopReason::Lost,
-        });
-        let (_, writes) = perform(stop, nomad_with("running", "running"), github_with(runner.clone())).await;
+        let (_, writes) = perform(
+            stop(Consent::Unregistered),
+            nomad_with("running", "running"),
+            github_with(runner.clone()),
+        )
+        .await;
         assert_eq!(writes.is_empty(), is_present, "{runner:?}: {writes:?}");
     }
 }

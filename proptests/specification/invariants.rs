@@ -1,6 +1,9 @@
 //! What holds of every single plan, whatever was seen: demand, starts, stops and whose consent they take.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use githubrunner::model::*;
 use proptest::prelude::*;
@@ -170,9 +173,9 @@ pub fn names_are_unique_valid_and_always_the_same(facts: &Facts, plan: &Plan) ->
     Ok(())
 }
 
-/// How long attempt n+1 waits after the death of attempt n, in seconds: min(30 s × 2^(n-1), 10 min).
-fn wait_after(attempt: u32) -> u64 {
-    600.min(30 << attempt.saturating_sub(1).min(10))
+/// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).
+pub fn wait_after(attempt: u64) -> Duration {
+    secs(600.min(30 << attempt.saturating_sub(1).min(10)))
 }
 
 pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
@@ -189,7 +192,7 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         let last = facts.newest(*id);
         let last = last.ok_or_else(|| TestCaseError::fail(format!("the first attempt waits: {hold}")))?;
         prop_assert_eq!(*attempt, last.meta.attempt.unwrap_or(1).saturating_add(1));
-        let rule = secs(wait_after(last.meta.attempt.unwrap_or(1)));
+        let rule = wait_after(last.meta.attempt.unwrap_or(1).into());
         prop_assert_eq!(*wait + facts.dead_for(last), rule, "{}", hold);
     }
     for start in starts(plan) {
@@ -197,7 +200,7 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         let rejected = backoff.is_some_and(|backoff| backoff.until > facts.now());
         prop_assert!(!rejected, "{} was rejected", start.name);
         let Some(last) = facts.newest(start.cause) else { continue };
-        let wait = secs(wait_after(last.meta.attempt.unwrap_or(1)));
+        let wait = wait_after(last.meta.attempt.unwrap_or(1).into());
         let dead = facts.dead_for(last);
         let early = last.state == RunnerState::Dead && dead < wait;
         prop_assert!(!early, "attempt {} {:?} after the last", start.attempt, dead);

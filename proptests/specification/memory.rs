@@ -4,11 +4,24 @@ use std::{collections::BTreeSet, time::Duration};
 
 use githubrunner::{
     apply::{Outcome, Report},
+    daemon::learn,
     model::*,
 };
 use proptest::prelude::*;
 
 use super::{Checked, secs};
+
+/// What comes of a plan's actions, in their order.
+pub fn reports_of(plan: &Plan, mut outcome: impl FnMut(&Action) -> Outcome) -> Vec<Report> {
+    plan.actions.iter().map(|action| Report { action: action.clone(), outcome: outcome(action) }).collect()
+}
+
+/// What the daemon remembers after such a pass.
+pub fn learned(observation: &Observation, plan: &Plan, reports: &[Report], now: Moment) -> Memory {
+    let mut memory = observation.memory.clone();
+    learn(&mut memory, observation, plan, reports, now);
+    memory
+}
 
 /// What a pass saw and did, and what it leaves.
 pub struct Lesson<'a> {

@@ -18,7 +18,7 @@ use githubrunner::{
 use proptest::test_runner::TestCaseError;
 
 pub use facts::Facts;
-pub use memory::Lesson;
+pub use memory::{Lesson, learned, reports_of};
 
 /// A property holds, or why not.
 pub type Checked = Result<(), TestCaseError>;

@@ -129,15 +129,10 @@ impl Nomad {
         });
         allocations.sort_by(|a, b| (a.create_index, &a.id).cmp(&(b.create_index, &b.id)));
         // What a filter does not ask for need not be put together.
-        let filter = exchange.param("filter").unwrap_or_default();
-        let of_job = filter.starts_with("JobID ") && !filter.contains(" and ") && !filter.contains(" or ");
-        let of_tasks = states && filter.contains("TaskStates");
+        let of_tasks = states && exchange.param("filter").is_some_and(|filter| filter.contains("TaskStates"));
         let items = allocations.into_iter().map(|allocation| Item {
             token: format!("{}.{}", allocation.create_index, allocation.id),
-            datum: Box::new(move || match of_job {
-                true => json!({"JobID": allocation.job_id}),
-                false => view::allocation_stub(allocation, of_tasks),
-            }),
+            datum: Box::new(move || view::allocation_stub(allocation, of_tasks)),
             shown: Box::new(move || self.stub(allocation, states)),
         });
         let (list, next) = page(exchange, items.collect(), true)?;

@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use githubrunner::apply::{Outcome, Report};
-use githubrunner::daemon::{Pass, learn};
+use githubrunner::apply::Outcome;
+use githubrunner::daemon::Pass;
 use githubrunner::model::*;
 use githubrunner::plan::{Policy, plan};
 use jiff::SignedDuration;
 
-use super::specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
+use super::specification::{Asks, Lesson, Seen, broken_by, learned, reports_of, wrongly_remembered};
 
 /// Times around the planner's limits, in seconds.
 const AGES: [u64; 16] = [0, 4, 29, 31, 59, 61, 119, 121, 240, 599, 601, 700, 3599, 3601, 86_399, 86_401];
@@ -63,13 +63,8 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
     let plan = plan(&observation, &policy, now);
     let seen = Seen { observation: &observation, policy: &policy, now, asks };
     let plans = broken_by(seen, &plan);
-    let reports: Vec<Report> = plan
-        .actions
-        .iter()
-        .map(|action| Report { action: action.clone(), outcome: outcome(action, &mut random) })
-        .collect();
-    let mut after = observation.memory.clone();
-    learn(&mut after, &observation, &plan, &reports, now);
+    let reports = reports_of(&plan, |action| outcome(action, &mut random));
+    let after = learned(&observation, &plan, &reports, now);
     let lesson = Lesson { observation: &observation, plan: &plan, reports: &reports, now, after: &after };
     let memories = wrongly_remembered(&lesson);
     let told = |wrong: String| format!("it would break {wrong}, had it been otherwise: {}", how.join(", "));

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::super::daemon::META;
 use super::fates::meta_of;
+use super::name_asked_for;
 use super::sight::Look;
 
 /// What was asked for in one pass, and what was so at that moment.
@@ -94,8 +95,7 @@ impl Deeds {
 
     /// GitHub has told of the runner of this name.
     pub fn looked_up(&mut self, world: &World, request: &Request<Bytes>) {
-        let query = request.uri().query().unwrap_or_default();
-        let Some(name) = query.split('&').find_map(|pair| pair.strip_prefix("name=")) else { return };
+        let Some(name) = name_asked_for(request) else { return };
         let runner = world.github.runners().find(|runner| runner.name == name);
         let connected = runner.is_some_and(|runner| runner.online || runner.job.is_some());
         self.connected.insert(name.to_owned(), connected);
@@ -117,14 +117,17 @@ impl Deeds {
         job.as_ref().filter(|_| job == allocations)
     }
 
-    /// What is wrong with what a pass did. It depends on `how`.
+    /// What is wrong with what a pass did, given how answers were.
     pub fn passed(&self, pass: &Pass, world: &World, place: &Place, how: Answers) -> Vec<String> {
         let mut wrong = Vec::new();
         for removal in &self.registrations {
             wrong.extend(self.is_wrongly_removed(&pass.plan, removal, how));
         }
         for (name, registered) in &self.variables {
-            let waits = |action: &Action| matches!(action, Action::CleanUp(clean_up) if clean_up.repository.is_some() && clean_up.name == *name);
+            let waits = |action: &Action| match action {
+                Action::CleanUp(clean_up) => clean_up.repository.is_some() && clean_up.name == *name,
+                _ => false,
+            };
             if *registered && how.are_so && how.of_all && pass.plan.actions.iter().any(waits) {
                 wrong.push(format!("the variable of {name} goes before its registration"));
             }
@@ -166,17 +169,12 @@ impl Deeds {
         let read = self.read(name).filter(|_| how.are_so);
         match (&report.action, &report.outcome) {
             (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => {
-                let meta = |meta: &str| meta_of(Some(meta))["job_id"].as_u64();
-                let is_there = job
-                    .is_some_and(|job| job.meta.get(META).and_then(|text| meta(text)) == Some(start.cause));
-                is_there.then_some("and it is there")
+                let meta = meta_of(job.and_then(|job| job.meta.get(META)).map(String::as_str));
+                (meta["job_id"] == start.cause).then_some("and it is there")
             }
-            (Action::Mint(_), outcome)
-                if !matches!(outcome, Outcome::Failed(_)) && self.made.contains_key(name) =>
-            {
-                let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id)).is_some();
-                (left && how.are_legible && matches!(outcome, Outcome::AlreadyDone))
-                    .then_some("and what it registered has stayed")
+            (Action::Mint(_), Outcome::AlreadyDone) if how.are_legible => {
+                let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id));
+                left.map(|_| "and what it registered has stayed")
             }
             (Action::Stop(_), Outcome::Absent) if removals().next().is_some() => {
                 Some("and it had removed it")

@@ -173,6 +173,11 @@ fn list(request: &Request<Bytes>) -> Option<List> {
     }
 }
 
+/// The runner that GitHub is asked for by its name.
+fn name_asked_for(request: &Request<Bytes>) -> Option<&str> {
+    request.uri().query()?.split('&').find_map(|pair| pair.strip_prefix("name="))
+}
+
 /// Which registration's removal is asked for.
 fn removed_registration(side: Side, request: &Request<Bytes>) -> Option<u64> {
     let is_removal = side == Side::GitHub && request.method() == Method::DELETE;
@@ -214,8 +219,6 @@ impl Watch for Truth {
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if request.method() == Method::GET {
-            // A pass looks at all of them; an action that looks once more, at one runner's.
-            let query = request.uri().query().unwrap_or_default();
             let who = sender(request);
             match list(request) {
                 Some(List::Jobs) => {
@@ -231,8 +234,7 @@ impl Watch for Truth {
                 _ => {}
             }
             if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
-                let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));
-                self.looks_up(world, name.unwrap_or_default(), now);
+                self.looks_up(world, name_asked_for(request).unwrap_or_default(), now);
             }
             return;
         }
@@ -346,7 +348,7 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     };
     // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
     let path = format!("githubrunner/{PREFIX}/instance");
-    let instance = world.nomad.variables().find(|variable| variable.path == path);
+    let instance = world.nomad.variable(&place.namespace, &path);
     let instance = instance.and_then(|variable| variable.items.get("id"));
     // A start that takes effect only after that is another's, too.
     let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));

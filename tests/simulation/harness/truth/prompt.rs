@@ -11,6 +11,7 @@ use githubrunner::sim::nomad::TaskPhase;
 use githubrunner::sim::world::{Phase, World};
 use jiff::{SignedDuration, Timestamp};
 
+use super::super::specification::invariants::wait_after;
 use super::Truth;
 use super::fates::{Group, allocations, group_of_job, has_variable, is_given_up, is_live};
 
@@ -67,11 +68,6 @@ fn lasts<K: Ord + Clone>(
 
 pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-}
-
-/// How long the attempt after this one waits.
-pub(super) fn wait_after(attempt: u64) -> SignedDuration {
-    SignedDuration::from_secs(30 << attempt.saturating_sub(1).min(10)).min(SignedDuration::from_secs(600))
 }
 
 impl Truth {
@@ -180,7 +176,7 @@ impl Truth {
         let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
         // Who has died since it was last looked has died just now.
         let died = waits.dead.get(name).copied().unwrap_or(now);
-        is_live(world, &self.place, job) || now.duration_since(died) >= wait_after(fate.attempt)
+        is_live(world, &self.place, job) || now.duration_since(died) >= signed(wait_after(fate.attempt))
     }
 
     /// Groups with runners that nobody needs, of which none goes.

@@ -13,11 +13,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::super::daemon::META;
+use super::super::specification::invariants::wait_after;
 use super::fates::{
     Fate, Group, allocations, group_of, group_of_job, group_of_labels, in_time, is_given_up, is_live,
     is_lost, meta_of, was_replaced_since,
 };
-use super::prompt::wait_after;
 use super::{Truth, sender};
 
 impl Truth {
@@ -28,7 +28,7 @@ impl Truth {
             self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
         }
         // Old servers have no `disconnect`: it is taken out on the way to them.
-        let as_asked = !self.has(Woe::OldServers) && !self.has(Woe::LostAfter);
+        let as_asked = !self.has_any(&[Woe::OldServers, Woe::LostAfter]);
         if self.mode != Mode::AccessToken && as_asked && !runs_once(&body["Job"]) {
             self.wrong(now, format!("{name} may be started again by Nomad, with a secret that is used"));
         }
@@ -46,7 +46,6 @@ impl Truth {
                 self.overtakes(world, name, job, now);
             }
         }
-        let is_own = |fate: &Fate| fate.instance == meta["instance"];
         let is_same = |instance: &Value| *instance == meta["instance"];
         if !self.fates.instances().iter().all(is_same) && !self.has(Woe::RestartsEmpty) {
             self.wrong(now, format!("{name} is of another instance, and nobody has forgotten the first one"));
@@ -54,7 +53,11 @@ impl Truth {
         for (other, fate) in self.fates.of_cause(cause).filter(|(other, _)| *other != name) {
             // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
             let two_lead = self.leases.two_may_lead(world, now);
-            if is_own(fate) && fate.available && !two_lead && self.is_so_for_long(fate.unavailable_at, now) {
+            if is_same(&fate.instance)
+                && fate.available
+                && !two_lead
+                && self.is_so_for_long(fate.unavailable_at, now)
+            {
                 self.wrong(now, format!("{name} is started for job {cause}, which has {other} already"));
             }
         }
@@ -171,13 +174,13 @@ impl Truth {
         // listings lag, or where the repository was out of sight.
         let gone =
             [Woe::Purges, Woe::RestartsEmpty, Woe::RunLag, Woe::Repositories, Woe::Exchange(Trouble::Lag)];
-        let counts = !gone.into_iter().any(|woe| self.has(woe));
+        let counts = !self.has_any(&gone);
         if counts && attempt <= fate.attempt {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
         }
         // A death on a node that is not heard of is known later: until then the runner is not dead, and of no use.
         let unheard = [Woe::NodesCrash, Woe::NodesCut, Woe::LostAfter, Woe::OldServers, Woe::NodeClocks];
-        if unheard.into_iter().any(|woe| self.has(woe)) {
+        if self.has_any(&unheard) {
             return;
         }
         // What an old listing says of the last one may be a death before its last.
@@ -192,7 +195,7 @@ impl Truth {
         }
         let at_nomad = world.nomad_time(now).as_nanosecond();
         let waited = Duration::from_nanos(u64::try_from(at_nomad - i128::from(ended)).unwrap_or(0));
-        let wait = Duration::try_from(wait_after(fate.attempt)).unwrap_or(Duration::MAX);
+        let wait = wait_after(fate.attempt);
         let is_over = allocations(world, &self.place, last).all(|allocation| allocation.client_terminal());
         if is_over && !fate.of_no_use && waited + Duration::from_secs(2) < wait {
             self.wrong(now, format!("{name} is started {waited:?} after the death of {last}, not {wait:?}"));
@@ -243,6 +246,10 @@ impl Truth {
 
     pub(super) fn has(&self, woe: Woe) -> bool {
         self.woes.contains(&woe)
+    }
+
+    pub(super) fn has_any(&self, woes: &[Woe]) -> bool {
+        woes.iter().any(|woe| self.has(*woe))
     }
 
     /// Notes since when repositories take no jobs, as the daemon can know it.

@@ -32,8 +32,7 @@ impl Truth {
             let of_nomadtools =
                 |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
             // An old listing may show it dead still; or the request takes effect when Nomad has placed it again.
-            let old =
-                [Trouble::Lag, Trouble::Late].into_iter().any(|trouble| self.has(Woe::Exchange(trouble)));
+            let old = self.has_any(&[Trouble::Lag, Trouble::Late].map(Woe::Exchange));
             let over = |job: &nomad::Job| !is_live(world, &self.place, job) || old;
             if purge && job.is_none_or(|job| of_nomadtools(job) && over(job)) {
                 return;
@@ -95,7 +94,7 @@ impl Truth {
             + world.nomad_time(now).as_nanosecond()
             - ended;
         // A node's clock that is behind says that it died long ago, and what was lost comes back and dies again.
-        let unsure = [Woe::NodeClocks, Woe::OldServers, Woe::LostAfter].into_iter().any(|woe| self.has(woe));
+        let unsure = self.has_any(&[Woe::NodeClocks, Woe::OldServers, Woe::LostAfter]);
         if passed < stays.as_nanos() as i128 && !unsure {
             self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
         }
@@ -214,10 +213,6 @@ impl Truth {
         let unsure = unsure || self.times_left_out(fate.group.0).any(|(from, _)| from <= now);
         // Who works under another name looks idle to the daemon.
         if unsure || !fate.available || self.mode == Mode::Renamed {
-            return;
-        }
-        // Nomad has put another allocation in the place of the one that the daemon looked at.
-        if self.has(Woe::Allocations) && !self.is_so_for_long(fate.unavailable_at, now) {
             return;
         }
         let settings = &self.settings;
