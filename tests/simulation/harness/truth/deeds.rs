@@ -117,6 +117,14 @@ impl Deeds {
         job.as_ref().filter(|_| job == allocations)
     }
 
+    /// Whether it had not started, as its allocations told then.
+    pub fn has_read_unstarted(&self, name: &str) -> bool {
+        self.read
+            .get(name)
+            .and_then(|[_, allocations]| allocations.as_ref())
+            .is_some_and(|look| !look.started)
+    }
+
     /// What is wrong with what a pass did, given how answers were.
     pub fn passed(&self, pass: &Pass, world: &World, place: &Place, how: Answers) -> Vec<String> {
         let mut wrong = Vec::new();

@@ -247,7 +247,8 @@ impl Watch for Truth {
             (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
                 let name = path.trim_start_matches("/v1/job/").to_owned();
                 let looked = self.looked(world, request, now);
-                self.deregisters(world, &name, query.contains("purge=true"), looked, now);
+                let seen_unstarted = self.sights.has_read_unstarted(request, &name);
+                self.deregisters(world, &name, query.contains("purge=true"), looked, seen_unstarted, now);
             }
             (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
                 let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();

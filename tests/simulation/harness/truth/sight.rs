@@ -172,6 +172,11 @@ impl Sights {
         self.does(request, |deeds| deeds.reads(name, is_job, look));
     }
 
+    /// Whether the servers told a daemon that a runner had not started when it last looked at it alone.
+    pub fn has_read_unstarted(&self, request: &Request<Bytes>, name: &str) -> bool {
+        self.inner()[sender(request)].deeds.has_read_unstarted(name)
+    }
+
     /// What a pass saw and did. What is wrong with that.
     pub fn passed(
         &self,

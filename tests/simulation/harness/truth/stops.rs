@@ -24,6 +24,7 @@ impl Truth {
         name: &str,
         purge: bool,
         looked: Timestamp,
+        seen_unstarted: bool,
         now: Timestamp,
     ) {
         let Some(fate) = self.fates.get(name) else {
@@ -60,7 +61,7 @@ impl Truth {
             }
             self.has_stayed(world, name, fate, looked, now);
         } else {
-            self.was_not_needed(name, fate, now);
+            self.was_not_needed(name, fate, seen_unstarted, now);
             self.has_consent(world, name, now);
             self.is_next_to_go(world, name, fate, now);
         }
@@ -190,7 +191,7 @@ impl Truth {
     }
 
     /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.
-    fn was_not_needed(&self, name: &str, fate: &Fate, now: Timestamp) {
+    fn was_not_needed(&self, name: &str, fate: &Fate, seen_unstarted: bool, now: Timestamp) {
         // What answers say is not so, or the daemon looks when it is not its time.
         let unsure = self.woes.iter().any(|woe| {
             let unsure = [
@@ -226,7 +227,8 @@ impl Truth {
         if !yields && surplus.is_none_or(|surplus| surplus * 2 < settings.loop_interval) {
             self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
         }
-        if let Some(idle) = fate.idle_since.map(passed)
+        // A client tells of a start a little later: what the servers did not know yet nobody can wait for.
+        if let Some(idle) = fate.idle_since.map(passed).filter(|_| !seen_unstarted)
             && !settings.strict
             && settings.make_room.is_none()
             && idle + Duration::from_secs(2) < settings.inactivity
