@@ -60,6 +60,8 @@ pub enum Trouble {
     JitLateError,
     /// 500 `No cluster leader`.
     NoLeader,
+    /// A server that has lost its leader answers listings all the same: with how things were when it last heard of it.
+    Follower,
     /// A request about a lock takes effect, and its answer is lost.
     LockAnswer,
     /// A request that changes something takes effect seconds after its client has given it up.
@@ -68,7 +70,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 24] = [
+    pub const ALL: [Trouble; 25] = [
         Trouble::Refused,
         Trouble::Reset,
         Trouble::LostAnswer,
@@ -91,6 +93,7 @@ impl Trouble {
         Trouble::JitInvalid,
         Trouble::JitLateError,
         Trouble::NoLeader,
+        Trouble::Follower,
         Trouble::LockAnswer,
         Trouble::Late,
     ];
@@ -101,7 +104,7 @@ impl Trouble {
         match self {
             PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
             | JitInvalid | JitLateError => Some(Side::GitHub),
-            NoLeader | LockAnswer => Some(Side::Nomad),
+            NoLeader | Follower | LockAnswer => Some(Side::Nomad),
             _ => None,
         }
     }
@@ -162,7 +165,7 @@ impl Faults {
         budget: Budget,
         skew: (SignedDuration, SignedDuration),
     ) -> Faults {
-        let lag = episodes.iter().any(|episode| episode.trouble == Trouble::Lag);
+        let lag = episodes.iter().any(|episode| matches!(episode.trouble, Trouble::Lag | Trouble::Follower));
         Faults {
             episodes,
             rng: StdRng::seed_from_u64(seed ^ 0x6661_756c_7473),
@@ -222,6 +225,18 @@ impl Faults {
             }
         }
         None
+    }
+
+    /// Nothing of it reaches those who lead: nobody is asked, and nobody takes part in what is answered.
+    fn of_a_follower(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Option<Verdict> {
+        if request.method() != Method::GET || !self.is_on(side, now, Trouble::Follower) {
+            return None;
+        }
+        let silent = SignedDuration::from_millis(self.rng.random_range(6_000..60_000));
+        let (at, answer) = self.past.of_a_follower(request, now, silent)?;
+        self.hit(side, now, &[Trouble::Follower])?;
+        self.say(format!("is answered by a server that last heard of its leader at {at}"));
+        Some(Verdict::Answer(answer))
     }
 
     fn is_on(&self, side: Side, now: Timestamp, trouble: Trouble) -> bool {
@@ -312,6 +327,9 @@ impl Fault for Faults {
     fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
         if let Some((verdict, what)) = self.grip(request).before(side, request) {
             self.say(what);
+            return verdict;
+        }
+        if let Some(verdict) = self.of_a_follower(side, request, now) {
             return verdict;
         }
         use Trouble::*;

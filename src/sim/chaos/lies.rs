@@ -86,6 +86,26 @@ impl Past {
         *response.body_mut() = old.body.clone();
         Some(old.at)
     }
+
+    /// What a server of Nomad answers that has lost its leader at least `silent` ago and answers all the same: how it was
+    /// when it last heard of it, and that it says so. When that was, too; if the same was asked for before.
+    pub fn of_a_follower(
+        &self,
+        request: &Request<Bytes>,
+        now: Timestamp,
+        silent: SignedDuration,
+    ) -> Option<(Timestamp, Response<Bytes>)> {
+        let answers = self.answers.get(&(Side::Nomad, request.uri().to_string()))?;
+        let old = answers.iter().rev().find(|answer| answer.at + silent <= now)?;
+        let mut response = Response::new(old.body.clone());
+        *response.headers_mut() = old.headers.clone();
+        // Its clock goes on.
+        response.headers_mut().remove(DATE);
+        let silent = now.duration_since(old.at).as_millis();
+        response.headers_mut().insert("x-nomad-lastcontact", silent.to_string().parse().ok()?);
+        response.headers_mut().insert("x-nomad-knownleader", HeaderValue::from_static("false"));
+        Some((old.at, response))
+    }
 }
 
 /// GitHub's runs and jobs lag; so does what followers of Nomad show. A runner's own look-up is exact: GitHub

@@ -266,7 +266,9 @@ impl Scenario {
         }
         if self.has(Woe::HeldJobs) && rng.random_bool(0.5) {
             job.held = Some([Status::Waiting, Status::Pending, Status::Requested][rng.random_range(0..3)]);
-            job.held_for = Some(seconds(rng, 5, 300));
+            // A deployment that somebody has to approve waits for much longer than other things.
+            let longest = if rng.random_bool(0.2) { (600, 1500) } else { (5, 300) };
+            job.held_for = Some(seconds(rng, longest.0, longest.1));
         }
         if self.has(Woe::Unplaceable) && rng.random_bool(0.3) {
             job.labels = UNPLACEABLE.map(String::from).to_vec();
@@ -306,6 +308,10 @@ impl Scenario {
             Woe::RunLag => self.github.run_lag = seconds(rng, 1, 60),
             Woe::Hangs => self.world.hangs = rng.random_range(0.1..0.6),
             _ => {
+                // Servers with much to do replace what was lost only when its evaluation has its turn.
+                if woe == Woe::OldServers && rng.random_bool(0.5) {
+                    self.nomad.delays.placement = seconds(rng, 1, 15);
+                }
                 for at in self.times(rng) {
                     self.happens(woe, at, pick, rng);
                 }
