@@ -178,7 +178,11 @@ impl<'a> Facts<'a> {
         let views = &self.seen.observation.repositories;
         match runner.meta.repo_id {
             Some(id) => views.get(&id),
-            None => views.values().find(|view| view.repository.html_url == runner.meta.repo_url),
+            // Two can have had this address, one after the other; the configuration means one of them.
+            None => {
+                let of_url = || views.values().filter(|v| v.repository.html_url == runner.meta.repo_url);
+                of_url().find(|view| view.configured).or_else(|| of_url().next())
+            }
         }
     }
 

@@ -75,8 +75,13 @@ impl<'a> Survey<'a> {
             busy: BTreeSet::new(),
             by_url: BTreeMap::new(),
         };
+        // Where two had the same address, one after the other, it means the one that the configuration names.
+        let (named, others): (Vec<_>, Vec<_>) =
+            survey.repositories.values().partition(|view| view.configured);
+        for view in named.into_iter().chain(others) {
+            survey.by_url.entry(view.repository.html_url.to_lowercase()).or_insert(view.repository.id);
+        }
         for view in survey.repositories.values() {
-            survey.by_url.insert(view.repository.html_url.to_lowercase(), view.repository.id);
             survey.count_jobs(view);
         }
         survey.count_runners();

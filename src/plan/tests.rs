@@ -342,6 +342,22 @@ fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
 }
 
 #[test]
+fn an_address_that_two_had_means_the_one_that_the_configuration_names() {
+    let mut theirs = runner(1, 1, RunnerState::Running);
+    theirs.ownership = Ownership::Nomadtools;
+    theirs.meta.repo_id = None;
+    for other in [REPOSITORY.0 - 1, REPOSITORY.0 + 1].map(RepositoryId) {
+        let mut world = world(vec![queued(1)], vec![theirs.clone()]);
+        let repository = Repository { id: other, ..repository(REPOSITORY) };
+        let listing = Listing::Gone { since: seconds(1000) };
+        let former = RepositoryView { repository, configured: false, listing };
+        world.0.repositories.insert(other, former);
+        let plan = world.plan();
+        assert!(!plan.contains("start"), "{plan}");
+    }
+}
+
+#[test]
 fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
     let mut world = world(vec![queued(1)], vec![]);
     let name = |attempt| runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, attempt);
