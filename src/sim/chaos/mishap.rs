@@ -114,6 +114,18 @@ pub enum Mishap {
         /// Which.
         pick: usize,
     },
+    /// A repository gets another name, and somebody makes another one under the old one …
+    Namesake {
+        /// Which.
+        pick: usize,
+        /// The jobs that wait there.
+        jobs: Vec<JobSpec>,
+    },
+    /// … which is deleted, and the first one has its name again.
+    NameBack {
+        /// Which.
+        pick: usize,
+    },
     /// A completed run is run again.
     Rerun {
         /// Which.
@@ -351,6 +363,8 @@ impl World {
                 self.github.delete_repository(id, at_github);
                 Some(format!("{name} is deleted"))
             }
+            Mishap::Namesake { pick, jobs } => self.take_name(repository(pick)?, jobs, at_github),
+            Mishap::NameBack { pick } => self.give_name_back(repository(pick)?, at_github),
             Mishap::Rerun { pick } => {
                 let over = self.github.runs().filter(|run| run.status == Status::Completed);
                 let run = chosen(&over.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
@@ -422,6 +436,9 @@ impl World {
         self.suffer(&Mishap::StartWorks, place);
         self.suffer(&Mishap::SlowImages(start_delay), place);
         self.suffer(&Mishap::TokenRefused { yes: false }, place);
+        for pick in 0..place.repositories.len() {
+            self.suffer(&Mishap::NameBack { pick }, place);
+        }
         let at_github = self.github_time(now);
         for id in &place.repositories {
             if let Some(repository) = self.github.repository_mut(*id) {

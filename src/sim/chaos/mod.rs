@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod grip;
 mod lies;
 pub mod mishap;
+mod namesake;
 pub mod scenario;
 mod settings;
 mod woe;

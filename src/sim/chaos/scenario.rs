@@ -390,6 +390,16 @@ impl Scenario {
                 }
                 _ => self.mishap(at, Mishap::DeleteRepository { pick }),
             },
+            Woe::Namesakes => {
+                let mut jobs: Vec<JobSpec> = (0..2).map(|index| self.job(index, rng)).collect();
+                // What waits there is for others, or for us once the configuration means it.
+                if rng.random_bool(0.5) {
+                    jobs.iter_mut()
+                        .for_each(|job| job.labels = LABELS[5].iter().map(|l| (*l).into()).collect());
+                }
+                self.mishap(at, Mishap::Namesake { pick, jobs });
+                self.mishap(later(rng), Mishap::NameBack { pick });
+            }
             Woe::Runs => self.mishap(
                 at,
                 match rng.random_range(0..2) {

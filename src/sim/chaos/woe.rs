@@ -33,6 +33,8 @@ pub enum Woe {
     Leaderless,
     /// Repositories are renamed, archived, disabled, deleted, made private.
     Repositories,
+    /// Another repository has one's name for a while.
+    Namesakes,
     /// Runs are run again and cancelled.
     Runs,
     /// Jobs queued for ever.
@@ -94,6 +96,7 @@ impl Woe {
                 Woe::StartFailures,
                 Woe::Leaderless,
                 Woe::Repositories,
+                Woe::Namesakes,
                 Woe::Runs,
                 Woe::Ghosts,
                 Woe::HeldJobs,

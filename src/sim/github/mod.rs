@@ -136,6 +136,8 @@ pub struct GitHub {
     names: BTreeMap<String, u64>,
     /// Lower-cased former `owner/name` → ID.
     former_names: BTreeMap<String, u64>,
+    /// Lower-cased `owner/name` → who had it last, and since when if somebody else had it before.
+    meanings: BTreeMap<String, (u64, Option<Timestamp>)>,
     runs: BTreeMap<u64, Run>,
     runs_of: BTreeMap<u64, BTreeSet<u64>>,
     run_numbers: BTreeMap<u64, u64>,
@@ -174,6 +176,7 @@ impl GitHub {
             repositories: BTreeMap::new(),
             names: BTreeMap::new(),
             former_names: BTreeMap::new(),
+            meanings: BTreeMap::new(),
             runs: BTreeMap::new(),
             runs_of: BTreeMap::new(),
             run_numbers: BTreeMap::new(),
@@ -259,6 +262,7 @@ impl GitHub {
         };
         self.former_names.remove(&full_name.to_lowercase());
         self.names.insert(full_name.to_lowercase(), id);
+        self.note_meaning(full_name, id);
         self.repositories.insert(id, repository);
         id
     }
@@ -311,10 +315,23 @@ impl GitHub {
         self.former_names.insert(old.to_lowercase(), id);
         self.former_names.remove(&full_name.to_lowercase());
         self.names.insert(full_name.to_lowercase(), id);
+        self.note_meaning(full_name, id);
         if let Some(repository) = self.repositories.get_mut(&id) {
             repository.owner = owner;
             repository.name = name.to_string();
         }
+    }
+
+    fn note_meaning(&mut self, full_name: &str, id: u64) {
+        let known = self.meanings.entry(full_name.to_lowercase()).or_insert((id, None));
+        if known.0 != id {
+            *known = (id, Some(self.now));
+        }
+    }
+
+    /// Which repository has a name, or had it last; and since when, by GitHub's clock, if another one had it before.
+    pub fn meaning(&self, full_name: &str) -> Option<(u64, Option<Timestamp>)> {
+        self.meanings.get(&full_name.to_lowercase()).copied()
     }
 
     /// Deletes a repository with its runners; its runs are not reachable any more and its jobs end.

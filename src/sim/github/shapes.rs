@@ -196,6 +196,8 @@ impl GitHub {
             "jobs_url": format!("{url}/jobs"),
         });
         if self.options.lean {
+            // Whose they are tells a client that somebody else has a name now.
+            json["repository"] = json!({ "id": run.repository, "full_name": full_name });
             return json;
         }
         extend(

@@ -347,6 +347,13 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         let repository = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
         repository.is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
     };
+    // Who got its secret when another repository had the name of the deleted one already waits there for a job of its
+    // labels; and while that one has active runs, nothing is known of the deleted one but that it is gone.
+    let is_strayed = |live: &LiveRunner| {
+        let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
+        let own = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
+        matches!(scope, Some(Scope::Repository(id)) if own.is_some_and(|own| own != id)) && is_gone(live)
+    };
     // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
     let path = format!("githubrunner/{PREFIX}/instance");
     let instance = world.nomad.variable(&place.namespace, &path);
@@ -357,7 +364,9 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         .live_runners()
         .into_iter()
         .filter(|live| {
-            place.renamed && live.phase == Phase::Listening || live.phase == Phase::Stuck && is_gone(live)
+            place.renamed && live.phase == Phase::Listening
+                || live.phase == Phase::Stuck && is_gone(live)
+                || live.phase == Phase::Listening && is_strayed(live)
         })
         .map(|live| live.nomad_job)
         .chain(world.our_jobs(place).into_iter().filter(|name| !is_own(name)))

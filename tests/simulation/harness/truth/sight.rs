@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::super::daemon::META;
 use super::deeds::{Answers, Deeds};
 use super::fates::{Fate, Fates, allocations, has_variable, is_lost};
+use super::prompt::signed;
 use super::sender;
 
 /// What each daemon was shown in its pass.
@@ -37,6 +38,12 @@ pub struct Sights {
     miscounted: bool,
     /// A pass always comes to its end.
     whole: bool,
+    /// What the configuration names.
+    entries: Vec<String>,
+    /// What it means is looked up again within this time, …
+    resolved_within: SignedDuration,
+    /// … and nothing keeps the daemon from that.
+    resolves: bool,
 }
 
 /// Which of the three lists of Nomad.
@@ -92,7 +99,7 @@ impl Sights {
             inner: Arc::default(),
             answers: Answers {
                 are_so: !scenario.has(Woe::Exchange(Trouble::Lag)),
-                of_all: !scenario.has(Woe::Repositories),
+                of_all: !scenario.has(Woe::Repositories) && !scenario.has(Woe::Namesakes),
                 are_legible: ![Trouble::Garbled, Trouble::Truncated, Trouble::ContentType]
                     .into_iter()
                     .any(|trouble| scenario.has(Woe::Exchange(trouble))),
@@ -103,6 +110,12 @@ impl Sights {
             miscounted: [Trouble::Totals, Trouble::Pages]
                 .into_iter()
                 .all(|trouble| scenario.has(Woe::Exchange(trouble))),
+            entries: scenario.repositories.clone(),
+            // They are looked at every minute (see the daemon's options here), in a pass.
+            resolved_within: signed(scenario.settings.loop_interval) * 2 + SignedDuration::from_secs(75),
+            resolves: scenario.episodes.is_empty()
+                && !scenario.replicas
+                && ![Woe::Token, Woe::Repositories].into_iter().any(|woe| scenario.has(woe)),
             whole: !scenario.replicas
                 && !scenario.woes.iter().any(ends_early)
                 && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
@@ -208,11 +221,31 @@ impl Sights {
         }
         for view in observation.repositories.values().filter(fresh) {
             wrong.extend(self.listed_wrongly(view, world, place, left_out, began));
-            if sight.deleted.contains(&view.repository.id.0) {
+            if sight.deleted.contains(&view.repository.id.0) && !is_astray(view, world, began) {
                 wrong.push(format!("{} is listed, and it is deleted", view.repository.full_name()));
             }
         }
         wrong
+    }
+
+    /// Whether the configuration names a repository; `None` while the daemon may not know whom its names mean.
+    fn is_configured(&self, id: u64, world: &World, place: &Place, left_out: Option<usize>) -> Option<bool> {
+        let now = world.github_time(world.clock.now());
+        let mut configured = false;
+        for (at, name) in self.entries.iter().enumerate().filter(|(at, _)| Some(*at) != left_out) {
+            let first = place.repositories[at];
+            match world.github.meaning(name) {
+                Some((meant, Some(since))) => {
+                    let is_known = self.resolves && now.duration_since(since) > self.resolved_within;
+                    if !is_known && (id == first || !place.repositories.contains(&id)) {
+                        return None;
+                    }
+                    configured |= meant == id;
+                }
+                _ => configured |= first == id,
+            }
+        }
+        Some(configured)
     }
 
     fn listed_wrongly(
@@ -225,9 +258,8 @@ impl Sights {
     ) -> Vec<String> {
         let id = view.repository.id.0;
         let mut wrong = Vec::new();
-        let at = place.repositories.iter().position(|other| *other == id);
-        let configured = at.is_some() && at != left_out;
-        if view.configured != configured {
+        let configured = self.is_configured(id, world, place, left_out);
+        if let Some(configured) = configured.filter(|configured| view.configured != *configured) {
             wrong.push(format!("{}: configured is {configured}", view.repository.full_name()));
         }
         let mut listed = BTreeSet::new();
@@ -238,6 +270,8 @@ impl Sights {
             }
         }
         let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
+        // Whoever has its name now may have no run at all, and then nothing tells the two apart.
+        let complete = complete && !is_astray(view, world, began);
         let began = world.github_time(began);
         // What waits for something else is listed now and then, and followed from then on.
         let now_and_then = SignedDuration::from_secs(5 * 60 + 150);
@@ -263,6 +297,13 @@ impl Sights {
         }
         wrong
     }
+}
+
+/// Whether another repository has the name under which this one was listed, or had it until the pass had begun.
+fn is_astray(view: &RepositoryView, world: &World, began: Timestamp) -> bool {
+    world.github.meaning(&view.repository.full_name()).is_some_and(|(id, since)| {
+        id != view.repository.id.0 || since.is_some_and(|since| since >= world.github_time(began))
+    })
 }
 
 /// What was the same in all three lists is seen as it was.

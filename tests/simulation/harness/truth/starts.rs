@@ -172,8 +172,14 @@ impl Truth {
         let Some((last, fate)) = last else { return };
         // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
         // listings lag, or where the repository was out of sight.
-        let gone =
-            [Woe::Purges, Woe::RestartsEmpty, Woe::RunLag, Woe::Repositories, Woe::Exchange(Trouble::Lag)];
+        let gone = [
+            Woe::Purges,
+            Woe::RestartsEmpty,
+            Woe::RunLag,
+            Woe::Repositories,
+            Woe::Namesakes,
+            Woe::Exchange(Trouble::Lag),
+        ];
         let counts = !self.has_any(&gone);
         if counts && attempt <= fate.attempt {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));

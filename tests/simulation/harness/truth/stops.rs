@@ -199,6 +199,7 @@ impl Truth {
                 Woe::Hangups,
                 Woe::Deaths,
                 Woe::Repositories,
+                Woe::Namesakes,
                 Woe::Token,
                 Woe::NodeClocks,
                 Woe::NodesCut,
