@@ -584,7 +584,7 @@ fn an_agent_that_restarts_empty_has_forgotten_everything() {
     let mut world = World::new(Options::default());
     running(&mut world, "r-1", 100, "");
     let before = world.nomad.index();
-    world.nomad.restart_empty(world.now);
+    world.nomad.restart_empty(false, world.now);
     assert!(world.nomad.index() < before);
     assert_eq!(world.nomad.jobs().count() + world.nomad.variables().count(), 0);
     assert!(world.nomad.live_tasks().is_empty());

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use jiff::Timestamp;
 
+use super::world::World;
+
 /// Which of the two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
@@ -86,6 +88,11 @@ pub trait Fault: Send {
     fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
         let _ = (side, request, now);
         Verdict::Pass
+    }
+
+    /// Just before it takes effect, if it does: something may happen meanwhile.
+    fn meanwhile(&mut self, world: &mut World, side: Side, request: &Request<Bytes>) {
+        let _ = (world, side, request);
     }
 
     /// After it took effect. The answer may be changed in place: a listing that lies, a page that repeats.

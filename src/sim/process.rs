@@ -30,6 +30,8 @@ pub(super) struct Process {
     pub phase: Phase,
     pub runner: Option<u64>,
     pub cause: Option<u64>,
+    /// When it was started.
+    pub since: Timestamp,
     /// Tells the processes of one allocation apart.
     pub round: u64,
 }

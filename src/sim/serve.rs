@@ -133,6 +133,7 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
     }
     let (mut response, after) = {
         let mut world = lock(&shared);
+        world.meanwhile(side, &request);
         let now = world.clock.now();
         let mut response = world.handle(side, &request, now);
         world.told(side, &request, Some(&response), now);
@@ -173,12 +174,7 @@ async fn late(
 ) -> Result<Response<Served>, Reset> {
     tokio::spawn(async move {
         tokio::time::sleep(after).await;
-        let mut world = lock(&shared);
-        let now = world.clock.now();
-        let response = world.handle(side, &request, now);
-        let (method, path, status) = (request.method(), request.uri().path(), response.status());
-        let line = format!("LATE  {} {method} {path} takes effect: {}", side.name(), status.as_u16());
-        world.note(now, line);
+        lock(&shared).takes_effect_late(side, &request);
     });
     if !closes {
         tokio::time::sleep(STALL).await;

@@ -234,6 +234,21 @@ impl World {
         response
     }
 
+    /// A request takes effect whose client no longer waits for an answer.
+    pub(super) fn takes_effect_late(&mut self, side: Side, request: &Request<Bytes>) {
+        let now = self.clock.now();
+        let response = self.handle(side, request, now);
+        let (method, path, status) = (request.method(), request.uri().path(), response.status());
+        self.note(now, format!("LATE  {} {method} {path} takes effect: {}", side.name(), status.as_u16()));
+    }
+
+    /// What happens before a request takes effect.
+    pub(super) fn meanwhile(&mut self, side: Side, request: &Request<Bytes>) {
+        let mut fault = std::mem::replace(&mut self.fault, Box::new(NoFault));
+        fault.meanwhile(self, side, request);
+        self.fault = fault;
+    }
+
     /// Starts a workflow run now. None if the repository is not there.
     pub fn queue_run(&mut self, repository: u64, jobs: Vec<JobSpec>) -> Option<u64> {
         let now = self.clock.now();

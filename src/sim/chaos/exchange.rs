@@ -1,5 +1,6 @@
 //! What goes wrong with single exchanges.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,10 @@ use rand::{RngExt, SeedableRng};
 use super::Budget;
 use super::grip::Grip;
 use super::lies::{self, Past};
+use super::meanwhile::{Ambush, HELD_FOR, Held, subject};
+use super::mishap::Place;
 use crate::sim::fault::{Fault, Sender, Side, Verdict};
+use crate::sim::world::World;
 
 /// A way in which an exchange goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,13 +68,16 @@ pub enum Trouble {
     Follower,
     /// A request about a lock takes effect, and its answer is lost.
     LockAnswer,
-    /// A request that changes something takes effect seconds after its client has given it up.
+    /// A request that changes something takes effect seconds after its client has given it up, or just before the next
+    /// one about the same runner.
     Late,
+    /// A registration is removed, and the answer is lost.
+    RemovalAnswer,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 25] = [
+    pub const ALL: [Trouble; 26] = [
         Trouble::Refused,
         Trouble::Reset,
         Trouble::LostAnswer,
@@ -96,6 +103,7 @@ impl Trouble {
         Trouble::Follower,
         Trouble::LockAnswer,
         Trouble::Late,
+        Trouble::RemovalAnswer,
     ];
 
     /// Where it happens; `None`: on either side.
@@ -103,7 +111,7 @@ impl Trouble {
         use Trouble::*;
         match self {
             PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
-            | JitInvalid | JitLateError => Some(Side::GitHub),
+            | JitInvalid | JitLateError | RemovalAnswer => Some(Side::GitHub),
             NoLeader | Follower | LockAnswer => Some(Side::Nomad),
             _ => None,
         }
@@ -155,6 +163,22 @@ pub struct Faults {
     no_stream: bool,
     disconnect: Disconnect,
     latency: Duration,
+    ambushes: Vec<Ambush>,
+    place: Option<Place>,
+    /// What was sent late, at most [`MOST_KEPT`].
+    held: VecDeque<Held>,
+    /// The bodies with which runners were registered, by name, the last [`MOST_KEPT`].
+    registered: VecDeque<(String, Bytes)>,
+}
+
+/// More requests than this are not kept.
+const MOST_KEPT: usize = 64;
+
+fn keep<T>(all: &mut VecDeque<T>, one: T) {
+    if all.len() >= MOST_KEPT {
+        all.pop_front();
+    }
+    all.push_back(one);
 }
 
 impl Faults {
@@ -177,12 +201,42 @@ impl Faults {
             no_stream: false,
             disconnect: Disconnect::AsAsked,
             latency: Duration::ZERO,
+            ambushes: Vec::new(),
+            place: None,
+            held: VecDeque::new(),
+            registered: VecDeque::new(),
         }
     }
 
     /// Nomad refuses its event stream, as to a token without the right.
     pub fn refuse_stream(&mut self, yes: bool) {
         self.no_stream = yes;
+    }
+
+    /// What happens between looks and acts.
+    pub fn ambush(&mut self, ambushes: Vec<Ambush>, place: Place) {
+        self.ambushes = ambushes;
+        self.place = Some(place);
+    }
+
+    /// A request that is given up is held back until the next one about its runner arrives; false if it is about none.
+    fn hold_back(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> bool {
+        let Some(subject) = subject(None, side, request) else { return false };
+        let until = now.checked_add(HELD_FOR).unwrap_or(now);
+        keep(&mut self.held, Held { side, request: request.clone(), subject, until });
+        true
+    }
+
+    /// Lets what was held back take effect that is about the same runner.
+    fn let_go(&mut self, world: &mut World, name: &str, now: Timestamp) {
+        self.held.retain(|held| held.until > now);
+        let is_due = |held: &Held| held.subject == name;
+        let Some(at) = self.held.iter().position(is_due).filter(|_| self.rng.random_bool(0.4)) else {
+            return;
+        };
+        if let Some(held) = self.held.remove(at) {
+            world.takes_effect_late(held.side, &held.request);
+        }
     }
 
     /// What is done to each of the daemons, by its number.
@@ -301,6 +355,16 @@ fn registers(request: &Request<Bytes>) -> bool {
             || request.uri().path().ends_with("/registration-token"))
 }
 
+/// Whether a request registers a job in Nomad.
+fn is_registration(side: Side, request: &Request<Bytes>) -> bool {
+    side == Side::Nomad && request.method() == Method::PUT && request.uri().path() == "/v1/jobs"
+}
+
+/// Whether a request removes a runner's registration.
+fn removes(request: &Request<Bytes>) -> bool {
+    request.method() == Method::DELETE && request.uri().path().contains("/actions/runners/")
+}
+
 /// Whether a request is about a lock.
 fn locks(request: &Request<Bytes>) -> bool {
     request.uri().query().is_some_and(|query| query.contains("lock-"))
@@ -361,6 +425,10 @@ impl Fault for Faults {
                 self.say("stalls");
                 Verdict::Stall
             }
+            Some(Late) if self.rng.random_bool(0.5) && self.hold_back(side, request, now) => {
+                self.say("takes effect before the next about the same, and nobody waits for it");
+                if self.rng.random_bool(0.5) { Verdict::Reset } else { Verdict::Stall }
+            }
             Some(Late) => {
                 let after = Duration::from_millis(self.rng.random_range(500..LATEST));
                 self.say(format!("takes effect in {after:?}, and nobody waits for it"));
@@ -391,6 +459,30 @@ impl Fault for Faults {
         }
     }
 
+    fn meanwhile(&mut self, world: &mut World, side: Side, request: &Request<Bytes>) {
+        if self.ambushes.is_empty() && self.held.is_empty() {
+            return;
+        }
+        let now = world.clock.now();
+        if let Some(name) = subject(Some(world), side, request) {
+            self.let_go(world, &name, now);
+        }
+        let Some(place) = &self.place else { return };
+        for at in (0..self.ambushes.len()).rev() {
+            let Ambush { turn, from, chance } = self.ambushes[at];
+            if from > now || !self.rng.random_bool(chance) || !self.budget.any_left() {
+                continue;
+            }
+            let of = |name: &str| self.registered.iter().rev().find(|(other, _)| other == name);
+            let registered = |name: &str| of(name).and_then(|(_, body)| serde_json::from_slice(body).ok());
+            if let Some(what) = world.take_turn(turn, place, side, request, registered) {
+                self.budget.take();
+                self.ambushes.remove(at);
+                world.note(now, format!("MISHAP {what}"));
+            }
+        }
+    }
+
     fn after(
         &mut self,
         side: Side,
@@ -399,6 +491,13 @@ impl Fault for Faults {
         now: Timestamp,
     ) -> Verdict {
         use Trouble::*;
+        if !self.ambushes.is_empty()
+            && is_registration(side, request)
+            && response.status().is_success()
+            && let Some(name) = subject(None, side, request)
+        {
+            keep(&mut self.registered, (name, request.body().clone()));
+        }
         if self.grip(request).dies_at(request, true) {
             self.say("is the last of a daemon, with effect");
             return Verdict::Stall;
@@ -428,15 +527,16 @@ impl Fault for Faults {
         let own: &[Trouble] = match request {
             _ if registers(request) => &[JitLateError],
             _ if locks(request) => &[LockAnswer],
+            _ if removes(request) => &[RemovalAnswer],
             _ => &[],
         };
         let hit = self.hit(side, now, own).or_else(|| self.hit(side, now, &which));
         match hit {
-            Some(LockAnswer) if self.rng.random_bool(0.5) => {
+            Some(LockAnswer | RemovalAnswer) if self.rng.random_bool(0.5) => {
                 self.say("stalls after");
                 Verdict::Stall
             }
-            Some(LostAnswer | LockAnswer) => {
+            Some(LostAnswer | LockAnswer | RemovalAnswer) => {
                 self.say("is cut off after");
                 Verdict::Reset
             }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::scenario::is_placeable;
 use crate::sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
-use crate::sim::nomad::{Exit, StartFailure};
-use crate::sim::world::{Phase, World};
+use crate::sim::nomad::{self, Exit, StartFailure};
+use crate::sim::world::{LiveRunner, Phase, World};
 
 /// One thing that happens. Where it names nothing, `pick` decides among what is there then.
 #[derive(Clone, Debug)]
@@ -33,7 +33,10 @@ pub enum Mishap {
         deadline: Duration,
     },
     /// The agent restarts and has forgotten everything.
-    RestartEmpty,
+    RestartEmpty {
+        /// It was killed: the processes go on, and nobody knows of them.
+        orphans: bool,
+    },
     /// `nomad system gc`.
     Collect,
     /// Somebody purges a job of ours.
@@ -191,7 +194,7 @@ impl Place {
         }
     }
 
-    fn ours(&self, name: &str) -> bool {
+    pub(super) fn ours(&self, name: &str) -> bool {
         name.starts_with(&self.prefix) && !self.foreign.contains(name)
     }
 }
@@ -241,9 +244,10 @@ impl World {
                 self.nomad.drain(&node, *deadline, at_nomad);
                 Some(format!("node {node} is drained within {deadline:?}"))
             }
-            Mishap::RestartEmpty => {
-                self.nomad.restart_empty(at_nomad);
-                Some("the agent restarts and has forgotten everything".into())
+            Mishap::RestartEmpty { orphans } => {
+                self.nomad.restart_empty(*orphans, at_nomad);
+                let what = if *orphans { "is killed; its processes go on, and it" } else { "restarts and" };
+                Some(format!("the agent {what} has forgotten everything"))
             }
             Mishap::Collect => {
                 self.nomad.collect_garbage(at_nomad);
@@ -446,6 +450,14 @@ impl World {
                 // GitHub lets nobody remove what a disabled one has.
                 repository.disabled = false;
             }
+        }
+        // What nobody knows of any more is found on its machine, and ended.
+        let unknown = |live: &LiveRunner| {
+            let is_its = |known: &nomad::Allocation| known.id == live.allocation;
+            live.phase != Phase::Ending && !self.nomad.allocations().any(is_its)
+        };
+        for orphan in self.live_runners().into_iter().filter(unknown).collect::<Vec<_>>() {
+            self.crash(&orphan.allocation, Exit::code(137));
         }
         // Where GitHub cannot tell whether a runner is busy, nobody but its owner can end one that hangs.
         self.options_mut().hangs = 0.0;

@@ -8,6 +8,7 @@
 pub mod exchange;
 pub mod grip;
 mod lies;
+pub mod meanwhile;
 pub mod mishap;
 mod namesake;
 pub mod scenario;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use exchange::{Disconnect, Episode, Faults, REPLICAS, Trouble};
 pub use grip::{Cut, Grip, Told};
+pub use meanwhile::{Ambush, Turn, subject};
 
 /// How many more things may happen in a run.
 #[derive(Clone, Debug)]
@@ -38,11 +40,16 @@ impl Budget {
 
     /// Takes one; false when there is none left.
     pub fn take(&self) -> bool {
-        if self.0.used.load(Ordering::Relaxed) >= self.0.limit {
+        if !self.any_left() {
             return false;
         }
         self.0.used.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// Whether there is one left.
+    pub fn any_left(&self) -> bool {
+        self.used() < self.0.limit
     }
 
     /// How many were taken.

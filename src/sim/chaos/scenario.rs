@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::exchange::{Episode, Trouble};
 use super::grip::Cut;
+use super::meanwhile::{Ambush, Turn};
 use super::mishap::Mishap;
 use super::settings::settings;
 pub use super::settings::{Access, Mode, Settings};
@@ -108,6 +109,8 @@ pub struct Scenario {
     pub latency: Duration,
     /// When exchanges go wrong.
     pub episodes: Vec<Episode>,
+    /// What happens between looks and acts.
+    pub ambushes: Vec<Ambush>,
     /// What happens, in order.
     pub happenings: Vec<(Duration, Happening)>,
     /// When all trouble is over.
@@ -175,7 +178,10 @@ impl Scenario {
     }
 
     /// The same with these woes.
-    pub fn with(seed: u64, woes: Vec<Woe>) -> Scenario {
+    pub fn with(seed: u64, mut woes: Vec<Woe>) -> Scenario {
+        if woes.contains(&Woe::Meanwhile) {
+            woes.extend(Turn::of(seed).needs());
+        }
         let mut rng = StdRng::seed_from_u64(seed ^ 0x776f_6573);
         let base = Timestamp::from_second(1_780_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
         let repositories = ["acme/app", "acme/lib", "zoe/site"];
@@ -191,6 +197,7 @@ impl Scenario {
             github: github::Options {
                 seed,
                 lean: true,
+                requeues: rng.random_bool(0.5),
                 // An hour is longer than most runs.
                 token_life: Duration::from_secs(rng.random_range(120..=3600)),
                 ..github::Options::default()
@@ -199,6 +206,7 @@ impl Scenario {
             world: world::Options { seed, ..world::Options::default() },
             latency: Duration::from_millis([0, 0, 50, 400][rng.random_range(0..4)]),
             episodes: Vec::new(),
+            ambushes: Vec::new(),
             happenings: Vec::new(),
             over,
             repositories,
@@ -334,7 +342,15 @@ impl Scenario {
                 self.mishap(at, Mishap::Drain { pick, deadline: seconds(rng, 1, 300) });
                 self.mishap(later(rng), Mishap::NodesBack);
             }
-            Woe::RestartsEmpty => self.mishap(at, Mishap::RestartEmpty),
+            Woe::RestartsEmpty => {
+                let orphans = rng.random_bool(0.3);
+                self.mishap(at, Mishap::RestartEmpty { orphans });
+            }
+            Woe::Meanwhile => {
+                let from = self.base.checked_add(at).unwrap_or(self.base);
+                let turn = Turn::of(self.seed);
+                self.ambushes.push(Ambush { turn, from, chance: rng.random_range(0.2..1.0) });
+            }
             Woe::Purges => self.mishap(
                 at,
                 match rng.random_range(0..3) {

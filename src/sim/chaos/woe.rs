@@ -67,6 +67,8 @@ pub enum Woe {
     Configuration,
     /// Jobs with labels that fit on no node.
     Unplaceable,
+    /// Something happens to a runner between a look at it and what is done about it.
+    Meanwhile,
     /// Of two daemons the one that leads dies, as in `Deaths`.
     LeaderDies,
     /// It is told to end.
@@ -113,6 +115,7 @@ impl Woe {
                 Woe::Hangups,
                 Woe::Configuration,
                 Woe::Unplaceable,
+                Woe::Meanwhile,
                 Woe::LeaderDies,
                 Woe::LeaderExits,
                 Woe::LeaderPauses,

@@ -85,6 +85,16 @@ impl GitHub {
         true
     }
 
+    /// The jobs in progress of a run end now, and well.
+    pub fn end_jobs(&mut self, run: u64, now: Timestamp) {
+        self.advance(now);
+        let known = self.runs.get(&run).into_iter().flat_map(|run| run.latest.values());
+        let in_progress = |id: &u64| self.jobs.get(id).is_some_and(|job| job.status == Status::InProgress);
+        for id in known.copied().filter(in_progress).collect::<Vec<_>>() {
+            self.complete_job(id, Conclusion::Success, None, now);
+        }
+    }
+
     /// Puts a held job in the queue. False if it is not held.
     pub fn release_job(&mut self, job: u64, now: Timestamp) -> bool {
         self.advance(now);
@@ -406,12 +416,15 @@ impl GitHub {
         let over = |job: &&Job| job.status == Status::Completed;
         let status = if all_there && jobs.iter().all(over) {
             Status::Completed
-        } else if jobs.iter().any(|job| job.status == Status::InProgress || over(job)) {
+        } else if jobs
+            .iter()
+            .any(|job| job.status == Status::InProgress || (over(job) && !self.options.requeues))
+        {
             Status::InProgress
         } else if jobs.is_empty() || jobs.iter().any(|job| job.status == Status::Queued) {
             Status::Queued
         } else {
-            jobs.iter().map(|job| job.status).max().unwrap_or(Status::Queued)
+            jobs.iter().filter(|job| !over(job)).map(|job| job.status).max().unwrap_or(Status::Queued)
         };
         let any = |end: Conclusion| jobs.iter().any(|job| job.conclusion == Some(end));
         let conclusion = (status == Status::Completed).then(|| {

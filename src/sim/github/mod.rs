@@ -69,6 +69,9 @@ pub struct Options {
     pub queue_limit: Duration,
     /// The longest time by which a run's status lags behind its jobs.
     pub run_lag: Duration,
+    /// A run of which no job is in progress is queued again while one waits for a runner; otherwise it stays in progress
+    /// once it was (contract §1: a run's status says nothing of its jobs').
+    pub requeues: bool,
     /// After this time a job whose runner vanished fails.
     pub lost_after: Duration,
     /// An ephemeral runner offline for longer leaves the list (contract §7: a day).
@@ -93,6 +96,7 @@ impl Default for Options {
             jit_expiry: Duration::from_secs(300),
             queue_limit: Duration::from_secs(24 * 3600),
             run_lag: Duration::ZERO,
+            requeues: false,
             lost_after: Duration::from_secs(600),
             stale_after: Duration::from_secs(24 * 3600),
             keep_runs: Duration::from_secs(24 * 3600),

@@ -180,10 +180,11 @@ impl Nomad {
         self.leader = leader;
     }
 
-    /// A `-dev` agent starts again and has forgotten everything: its index goes back, its processes are gone.
-    pub fn restart_empty(&mut self, now: Timestamp) {
+    /// A `-dev` agent starts again and has forgotten everything: its index goes back. Its processes are gone, or, if it
+    /// was killed, `orphans`: they go on and belong to nobody.
+    pub fn restart_empty(&mut self, orphans: bool, now: Timestamp) {
         self.advance(now);
-        for id in self.allocations.keys().cloned().collect::<Vec<_>>() {
+        for id in self.allocations.keys().cloned().filter(|_| !orphans).collect::<Vec<_>>() {
             self.vanish(&id);
         }
         let mut options = self.options.clone();
@@ -233,6 +234,22 @@ impl Nomad {
     /// From now on the processes of jobs whose ID begins so need this long to start: a large image, a slow disk.
     pub fn set_start_delay(&mut self, job_prefix: &str, delay: Duration) {
         self.start_delays.insert(job_prefix.to_owned(), delay);
+    }
+
+    /// What is being started of a job is started now. Whether there was something.
+    pub fn start_now(&mut self, namespace: &str, job: &str, now: Timestamp) -> bool {
+        self.advance(now);
+        let allocations = self.allocations.values().filter(|a| a.namespace == namespace && a.job_id == job);
+        let starting = allocations.flat_map(|allocation| {
+            let tasks = allocation.client.tasks.iter().enumerate();
+            let starting = tasks.filter(|(_, task)| task.phase == TaskPhase::Starting);
+            starting.map(|(at, task)| (allocation.id.clone(), at, task.round))
+        });
+        let starting: Vec<(String, usize, u64)> = starting.collect();
+        for (allocation, task, round) in &starting {
+            self.start(allocation, *task, *round);
+        }
+        !starting.is_empty()
     }
 
     /// From now on a process that is told to end takes this long, at most its `kill_timeout`.

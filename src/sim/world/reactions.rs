@@ -76,6 +76,7 @@ impl World {
                     phase: Phase::Starting,
                     runner: None,
                     cause,
+                    since: now,
                     round: self.rounds,
                 };
                 self.processes.insert(allocation.clone(), process);
@@ -111,21 +112,7 @@ impl World {
                     let line = format!("the process of {} hangs", process.nomad_job);
                     return self.note(now, line);
                 }
-                let github_now = shift(now, self.options.github_skew);
-                let connected = process.credentials.connect(&mut self.github, github_now);
-                let job = process.nomad_job.clone();
-                match connected {
-                    Ok(runner) => {
-                        process.runner = Some(runner);
-                        process.phase = Phase::Listening;
-                        self.note(now, format!("runner of {job} connected"));
-                    }
-                    Err(refused) => {
-                        process.phase = Phase::Ending;
-                        self.note(now, format!("runner of {job} refused: {refused}"));
-                        self.later(allocation, self.options.give_up, Step::Exit(0), now);
-                    }
-                }
+                self.connect(allocation, now);
             }
             Step::Stop => {
                 self.check_busy(allocation, "told to stop", now);
@@ -136,6 +123,41 @@ impl World {
             }
             Step::Exit(code) => self.end(allocation, code, now),
         }
+    }
+
+    fn connect(&mut self, allocation: &str, now: Timestamp) {
+        let Some(process) = self.processes.get_mut(allocation) else { return };
+        let github_now = shift(now, self.options.github_skew);
+        let connected = process.credentials.connect(&mut self.github, github_now);
+        let job = process.nomad_job.clone();
+        match connected {
+            Ok(runner) => {
+                process.runner = Some(runner);
+                process.phase = Phase::Listening;
+                self.note(now, format!("runner of {job} connected"));
+            }
+            Err(refused) => {
+                process.phase = Phase::Ending;
+                self.note(now, format!("runner of {job} refused: {refused}"));
+                self.later(allocation, self.options.give_up, Step::Exit(0), now);
+            }
+        }
+    }
+
+    /// A process that has started and is not connected, as long ago as that at least, connects now, hung or not.
+    /// Whether there was one.
+    pub fn connect_now(&mut self, nomad_job: &str, at_least: SignedDuration) -> bool {
+        let now = self.clock.now();
+        let waits = |process: &&Process| {
+            process.nomad_job == nomad_job
+                && matches!(process.phase, Phase::Starting | Phase::Stuck)
+                && now.duration_since(process.since) >= at_least
+        };
+        let waiting = self.processes.values().find(waits).map(|process| process.allocation.clone());
+        if let Some(allocation) = &waiting {
+            self.connect(allocation, now);
+        }
+        waiting.is_some()
     }
 
     fn end(&mut self, allocation: &str, code: i64, now: Timestamp) {

@@ -266,6 +266,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         (false, true) => Disconnect::ForAMinute,
         (false, false) => Disconnect::AsAsked,
     });
+    faults.ambush(scenario.ambushes.clone(), place.clone());
     let grips = faults.grips();
     world.fault = Box::new(faults);
     world.record_exchanges(how.record);

@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use serde_json::Value;
 
 use super::super::daemon::META;
-use super::fates::meta_of;
+use super::fates::{has_variable, meta_of};
 use super::name_asked_for;
 use super::sight::Look;
 
@@ -27,8 +27,10 @@ pub struct Deeds {
     sent: BTreeMap<u64, usize>,
     /// The registrations that were made, and their configurations.
     made: BTreeMap<String, (u64, String)>,
-    /// Whether a runner was connected when GitHub was last asked for it.
-    connected: BTreeMap<String, bool>,
+    /// How a runner was when GitHub was last asked for it.
+    listed: BTreeMap<String, Listed>,
+    /// Whether a runner's variable was there when Nomad was last asked for it alone.
+    has_variable: BTreeMap<String, bool>,
     /// How a runner was when Nomad was last asked for it alone: its job, and then its allocations.
     read: BTreeMap<String, [Option<Look>; 2]>,
 }
@@ -38,10 +40,20 @@ pub struct Deeds {
 pub struct Answers {
     /// They tell how things are, not how they were a while ago.
     pub are_so: bool,
+    /// Nothing takes effect after it was given up.
+    pub in_time: bool,
     /// No repository is out of sight.
     pub of_all: bool,
     /// Errors are told in the words that Nomad has for them.
     pub are_legible: bool,
+}
+
+/// How GitHub knows a runner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    Not,
+    Offline,
+    Connected,
 }
 
 struct Removal {
@@ -69,8 +81,14 @@ impl Deeds {
         self.registrations.push(Removal {
             id,
             name: runner.name.clone(),
-            connected: runner.online,
-            is_carried: variable.is_some() && self.made.get(&runner.name).is_none_or(carries),
+            // Who connects after it was looked for is not seen; nor is what is written then.
+            connected: self
+                .listed
+                .get(&runner.name)
+                .map_or(runner.online, |as_listed| *as_listed == Listed::Connected),
+            is_carried: variable.is_some()
+                && self.has_variable.get(&runner.name) != Some(&false)
+                && self.made.get(&runner.name).is_none_or(carries),
         });
     }
 
@@ -81,7 +99,7 @@ impl Deeds {
 
     /// A variable goes.
     pub fn removes_variable(&mut self, world: &World, name: &str) {
-        self.variables.push((name.to_owned(), is_registered(world, name)));
+        self.variables.push((name.to_owned(), self.has_stayed(world, name)));
     }
 
     /// GitHub has made a registration.
@@ -97,8 +115,22 @@ impl Deeds {
     pub fn looked_up(&mut self, world: &World, request: &Request<Bytes>) {
         let Some(name) = name_asked_for(request) else { return };
         let runner = world.github.runners().find(|runner| runner.name == name);
-        let connected = runner.is_some_and(|runner| runner.online || runner.job.is_some());
-        self.connected.insert(name.to_owned(), connected);
+        let listed = match runner {
+            Some(runner) if runner.online || runner.job.is_some() => Listed::Connected,
+            Some(_) => Listed::Offline,
+            None => Listed::Not,
+        };
+        self.listed.insert(name.to_owned(), listed);
+    }
+
+    /// Whether a registration is there, and was when it was last looked for.
+    fn has_stayed(&self, world: &World, name: &str) -> bool {
+        is_registered(world, name) && self.listed.get(name) != Some(&Listed::Not)
+    }
+
+    /// Nomad has told whether a runner's variable is there.
+    pub fn reads_variable(&mut self, world: &World, name: &str) {
+        self.has_variable.insert(name.to_owned(), has_variable(world, name));
     }
 
     /// Nomad has told of one runner: its job, or its allocations.
@@ -193,7 +225,7 @@ impl Deeds {
             }
             (Action::Stop(stop), Outcome::Done) => {
                 let started = read.is_some_and(|look| look.started && !look.lost && is_alive(look));
-                let present = how.are_so && self.connected.get(name).copied().unwrap_or(false);
+                let present = how.are_so && self.listed.get(name) == Some(&Listed::Connected);
                 match stop.consent {
                     _ if job.is_some_and(|job| !job.stop) => Some("and it is not told to stop"),
                     Consent::NeverStarted if started => Some("and it had started"),
@@ -203,19 +235,20 @@ impl Deeds {
             }
             (Action::LookUp(_), Outcome::Present | Outcome::Absent) if how.are_so => {
                 let said = matches!(report.outcome, Outcome::Present);
-                self.connected
-                    .get(name)
-                    .is_some_and(|connected| *connected != said)
+                let listed = self.listed.get(name);
+                listed
+                    .is_some_and(|listed| (*listed == Listed::Connected) != said)
                     .then_some("which is not so")
             }
             (Action::CleanUp(clean_up), Outcome::Done) => {
                 let left =
-                    clean_up.repository.is_some() && how.are_so && how.of_all && is_registered(world, name);
+                    clean_up.repository.is_some() && how.are_so && how.of_all && self.has_stayed(world, name);
                 left.then_some("and its registration has stayed")
             }
             (Action::Purge(_), Outcome::Done) => {
                 let alive = read.is_some_and(is_alive);
-                if alive { Some("and it was alive") } else { job.is_some().then_some("and it is there") }
+                let is_there = job.is_some() && how.in_time;
+                if alive { Some("and it was alive") } else { is_there.then_some("and it is there") }
             }
             (Action::RemoveOrphan(remove), Outcome::Done) => match remove.orphan {
                 Orphan::Variable { .. } => read.is_some().then_some("and its runner is there"),

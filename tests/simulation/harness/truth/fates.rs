@@ -11,7 +11,7 @@ use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::super::daemon::{META, NAMESPACE};
+use super::super::daemon::NAMESPACE;
 
 /// For so long GitHub keeps a job in its queue.
 const LONGEST_QUEUED: SignedDuration = SignedDuration::from_hours(24);
@@ -41,6 +41,8 @@ pub struct Fate {
     pub surplus_since: Option<Timestamp>,
     /// When it was that for the first time since it has been available: two listings need not see the time between.
     pub surplus_first: Option<Timestamp>,
+    /// When it last was not that any more.
+    pub surplus_ended: Option<Timestamp>,
     /// Since when its process is there and idle.
     pub idle_since: Option<Timestamp>,
     /// Its process was there and of no use: another one could be started before its death.
@@ -55,6 +57,8 @@ pub struct Fate {
     pub dead_since: Option<Timestamp>,
     /// Since when it has no job in Nomad any more.
     pub gone_since: Option<Timestamp>,
+    /// It had none for a while: somebody has registered it again.
+    pub is_back: bool,
 }
 
 impl Fate {
@@ -71,6 +75,7 @@ impl Fate {
             unavailable_at: None,
             surplus_since: None,
             surplus_first: None,
+            surplus_ended: None,
             idle_since: None,
             of_no_use: false,
             supplies: true,
@@ -78,6 +83,7 @@ impl Fate {
             placed: false,
             dead_since: None,
             gone_since: None,
+            is_back: false,
         }
     }
 }
@@ -109,21 +115,19 @@ pub fn meta_of(text: Option<&str>) -> Value {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// The repository that a runner's Nomad job is for, by its ID.
-pub fn repository_of(job: &nomad::Job) -> Option<u64> {
-    meta_of(job.meta.get(META).map(String::as_str))["repo_id"].as_u64()
-}
-
-/// The address of it that the daemon knew when it started the runner, as `owner/name`.
-pub fn name_of_repository(job: &nomad::Job) -> Option<String> {
-    let meta = meta_of(job.meta.get(META).map(String::as_str));
-    Some(meta["repo_url"].as_str()?.trim_start_matches("https://github.com/").to_owned())
-}
-
 /// Whether a runner works on a job, or was offered one.
 pub fn has_job(world: &World, live: &LiveRunner) -> bool {
     live.job.is_some()
         || live.runner.and_then(|id| world.github.runner(id)).is_some_and(|runner| runner.job.is_some())
+}
+
+/// The processes of runners, but for those that have lost their job to another one of the same name.
+pub fn processes<'a>(world: &'a World, place: &'a Place) -> impl Iterator<Item = LiveRunner> + 'a {
+    world.live_runners().into_iter().filter(|live| {
+        let is_its = |allocation: &nomad::Allocation| allocation.id == live.allocation;
+        world.nomad.job(&place.namespace, &live.nomad_job).is_none()
+            || allocations(world, place, &live.nomad_job).any(is_its)
+    })
 }
 
 /// A job's allocations.
@@ -173,6 +177,8 @@ pub struct Fates {
     open: BTreeSet<String>,
     causes: BTreeMap<u64, BTreeSet<String>>,
     instances: Vec<Value>,
+    /// What has no job any more can have one again.
+    reopen: bool,
 }
 
 impl Deref for Fates {
@@ -184,6 +190,11 @@ impl Deref for Fates {
 }
 
 impl Fates {
+    /// None yet. With `reopen` what has lost its job can get it back.
+    pub fn new(reopen: bool) -> Fates {
+        Fates { reopen, ..Fates::default() }
+    }
+
     /// A runner has been registered.
     pub fn insert(&mut self, name: String, fate: Fate) {
         self.open.insert(name.clone());
@@ -212,7 +223,12 @@ impl Fates {
     /// Brings all fates up to date.
     pub fn update(&mut self, world: &World, place: &Place, mode: Mode, now: Timestamp) {
         let live: BTreeMap<String, LiveRunner> =
-            world.live_runners().into_iter().map(|live| (live.nomad_job.clone(), live)).collect();
+            processes(world, place).map(|live| (live.nomad_job.clone(), live)).collect();
+        // What somebody has purged somebody may register again.
+        if self.reopen {
+            let jobs = world.nomad.jobs().map(|job| &job.id);
+            self.open.extend(jobs.filter(|id| self.all.contains_key(*id)).cloned());
+        }
         // Cut off from the servers, a client may still start what they have forgotten.
         self.open.extend(live.keys().filter(|name| self.all.contains_key(*name)).cloned());
         let mut supply: BTreeMap<Group, usize> = BTreeMap::new();
@@ -234,6 +250,9 @@ impl Fates {
             let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
             fate.spare = of(&supply).saturating_sub(of(&demand));
             let surplus = fate.available && fate.spare > 0;
+            if !surplus && fate.surplus_since.is_some() {
+                fate.surplus_ended = Some(now);
+            }
             fate.surplus_since = surplus.then(|| fate.surplus_since.unwrap_or(now));
             fate.surplus_first = fate.surplus_first.or(fate.surplus_since).filter(|_| fate.available);
         }
@@ -268,6 +287,10 @@ impl Fate {
         self.placed |= allocations(world, place, name).next().is_some();
         let job = world.nomad.job(&place.namespace, name);
         let is_dead = job.is_none_or(|job| !is_live(world, place, job));
+        self.is_back |= job.is_some() && self.gone_since.is_some();
+        if !is_dead && self.dead_since.is_some() {
+            self.registered_at = now;
+        }
         self.dead_since = is_dead.then(|| self.dead_since.unwrap_or(now));
         self.gone_since = job.is_none().then(|| self.gone_since.unwrap_or(now));
     }
@@ -309,8 +332,15 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
     }
     match process {
         Some(live) => {
-            let idle = matches!(live.phase, Phase::Starting | Phase::Listening);
-            idle && !has_job(world, live) && (live.phase == Phase::Starting || live.runner.is_some())
+            // Without its registration what starts will be refused.
+            let will_connect =
+                || mode != Mode::Jit || world.github.runners().any(|runner| runner.name == name);
+            !has_job(world, live)
+                && match live.phase {
+                    Phase::Starting => will_connect(),
+                    Phase::Listening => live.runner.is_some(),
+                    _ => false,
+                }
         }
         // Its secret may be of no use any more, or GitHub still believes in an earlier one's job.
         None => {

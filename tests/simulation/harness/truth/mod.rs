@@ -105,7 +105,7 @@ impl Truth {
             slack: slack(scenario),
             leases: Leases::new(scenario),
             sights: Sights::new(scenario),
-            fates: Fates::default(),
+            fates: Fates::new(scenario.has(Woe::Meanwhile)),
             archived: BTreeMap::new(),
             secrets: Vec::new(),
             left_out: starts::left_out(scenario),
@@ -384,16 +384,6 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
-    // While an entry of the configuration cannot be resolved, nobody knows whether a repository that it may mean still has
-    // the jobs it had: of one that had another's name for a while and is deleted, the dead stay until Nomad collects them.
-    let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
-    let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
-    let is_kept = |name: &String| {
-        let job = world.nomad.job(&place.namespace, name).filter(|job| !fates::is_live(world, place, job));
-        let of = job.and_then(|job| fates::repository_of(job));
-        is_unsure && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
-    };
-    let jobs = jobs.filter(|name| !is_kept(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
     let Some(instance) = instance else { return left };
     let ours = |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name);

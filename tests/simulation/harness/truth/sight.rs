@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
 use githubrunner::model::{Listing, NomadView, Ownership, RepositoryView, RunnerState};
-use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Happening, Scenario, Woe};
-use githubrunner::sim::fault::Arrived;
+use githubrunner::sim::chaos::{Trouble, subject};
+use githubrunner::sim::fault::{Arrived, Side};
 use githubrunner::sim::github::Status;
 use githubrunner::sim::nomad::{self, Allocation, TaskPhase};
 use githubrunner::sim::world::World;
@@ -65,6 +65,8 @@ struct Sight {
     runners: BTreeMap<List, BTreeMap<String, Look>>,
     /// Whether GitHub was asked for runs since the last pass was over.
     asked_github: bool,
+    /// The runs that it has listed with jobs: it follows them.
+    followed: BTreeSet<u64>,
     /// The repositories that were deleted when it began.
     deleted: BTreeSet<u64>,
     /// The instance's ID as this daemon knows it.
@@ -99,6 +101,7 @@ impl Sights {
             inner: Arc::default(),
             answers: Answers {
                 are_so: !scenario.has(Woe::Exchange(Trouble::Lag)),
+                in_time: !scenario.has(Woe::Exchange(Trouble::Late)),
                 of_all: !scenario.has(Woe::Repositories) && !scenario.has(Woe::Namesakes),
                 are_legible: ![Trouble::Garbled, Trouble::Truncated, Trouble::ContentType]
                     .into_iter()
@@ -172,17 +175,17 @@ impl Sights {
 
     /// A daemon may have been told of one runner.
     pub fn reads(&self, world: &World, place: &Place, request: &Request<Bytes>) {
-        let query = request.uri().query().unwrap_or_default();
-        let is_job = request.uri().path() == "/v1/jobs";
-        let name = match request.uri().path() {
-            "/v1/jobs" => query.strip_prefix("prefix=").and_then(|rest| rest.split('&').next()),
-            "/v1/allocations" => query.split("%5E").nth(1).and_then(|rest| rest.split("%22").next()),
-            _ => None,
-        };
-        let Some(name) = name.filter(|name| !name.ends_with('-')) else { return };
-        let job = world.nomad.job(&place.namespace, name);
-        let look = job.map(|job| look(world, place, job, false));
-        self.does(request, |deeds| deeds.reads(name, is_job, look));
+        let path = request.uri().path();
+        let Some(name) = subject(Some(world), Side::Nomad, request) else { return };
+        match path {
+            "/v1/jobs" | "/v1/allocations" => {
+                let job = world.nomad.job(&place.namespace, &name);
+                let look = job.map(|job| look(world, place, job, false));
+                self.does(request, |deeds| deeds.reads(&name, path == "/v1/jobs", look));
+            }
+            "/v1/vars" => self.does(request, |deeds| deeds.reads_variable(world, &name)),
+            _ => {}
+        }
     }
 
     /// Whether the servers told a daemon that a runner had not started when it last looked at it alone.
@@ -220,7 +223,8 @@ impl Sights {
             }
         }
         for view in observation.repositories.values().filter(fresh) {
-            wrong.extend(self.listed_wrongly(view, world, place, left_out, began));
+            wrong.extend(self.listed_wrongly(view, world, place, left_out, began, &sight.followed));
+            sight.followed.extend(view.listing.jobs().iter().map(|job| job.run_id));
             if sight.deleted.contains(&view.repository.id.0) && !is_astray(view, world, began) {
                 wrong.push(format!("{} is listed, and it is deleted", view.repository.full_name()));
             }
@@ -255,6 +259,7 @@ impl Sights {
         place: &Place,
         left_out: Option<usize>,
         began: Timestamp,
+        followed: &BTreeSet<u64>,
     ) -> Vec<String> {
         let id = view.repository.id.0;
         let mut wrong = Vec::new();
@@ -280,12 +285,17 @@ impl Sights {
             Status::Waiting | Status::Pending | Status::Requested => since > now_and_then,
             _ => false,
         };
+        // A run that goes back to a list that was read already is seen if it is followed.
+        let may_be_missed = |run: u64| {
+            !followed.contains(&run) && world.github.run(run).is_some_and(|run| run.updated_at >= began)
+        };
         let waited = world.github.jobs().filter(|job| {
             let waited = began.duration_since(job.created_at);
             job.repository == id
                 && is_seen(job.status, waited)
                 && job.queued_at < began
                 && job.created_at < began
+                && !may_be_missed(job.run)
         });
         for job in
             waited.filter(|job| complete && !self.runs_lag && !self.miscounted && !listed.contains(&job.id))

@@ -181,7 +181,9 @@ impl Truth {
             Woe::Exchange(Trouble::Lag),
         ];
         let counts = !self.has_any(&gone);
-        if counts && attempt <= fate.attempt {
+        // A request that takes effect late may be one that took effect before, and its runner is purged by now.
+        let again = last == name && self.has(Woe::Exchange(Trouble::Late));
+        if counts && !again && attempt <= fate.attempt {
             self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
         }
         // A death on a node that is not heard of is known later: until then the runner is not dead, and of no use.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Mode, Woe, is_placeable, is_servable};
-use githubrunner::sim::github::{Job, Scope, Status};
+use githubrunner::sim::github::{Job, Status};
 use githubrunner::sim::nomad::{self, Allocation};
 use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::daemon::META;
 use super::Truth;
 use super::fates::{
-    Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live, name_of_repository,
+    Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live, processes,
     was_replaced_since,
 };
 use super::prompt::signed;
@@ -47,11 +47,11 @@ impl Truth {
             let description = allocations(world, &self.place, name).find(is_its);
             description.is_some_and(|allocation| allocation.desired_description.contains("lost"))
         };
-        for live in world.live_runners().iter().filter(|live| live.nomad_job == name && !lost(live)) {
+        for live in processes(world, &self.place).filter(|live| live.nomad_job == name && !lost(live)) {
             if purge && live.phase != Phase::Ending {
                 self.wrong(now, format!("{name} is purged while its process runs"));
             }
-            if live.phase != Phase::Ending && has_job(world, live) {
+            if live.phase != Phase::Ending && has_job(world, &live) {
                 self.wrong(now, format!("a busy runner is stopped: {name}"));
             }
         }
@@ -62,7 +62,7 @@ impl Truth {
             }
             self.has_stayed(world, name, fate, looked, now);
         } else {
-            self.was_not_needed(name, fate, seen_unstarted, now);
+            self.was_not_needed(world, name, fate, (looked, seen_unstarted), now);
             self.has_consent(world, name, now);
             self.is_next_to_go(world, name, fate, now);
         }
@@ -70,18 +70,7 @@ impl Truth {
 
     /// What could still be given a job is not stopped.
     fn has_consent(&self, world: &World, name: &str, now: Timestamp) {
-        let job = world.nomad.job(&self.place.namespace, name);
-        let address = job.and_then(name_of_repository);
-        let meaning = address.and_then(|address| world.github.meaning(&address));
-        // Where another repository has the name of its own, or had it when the daemon asked, it is not found.
-        let is_found = |scope: Scope| match (scope, meaning) {
-            (Scope::Repository(id), Some((meant, Some(since)))) => {
-                meant == id && world.github_time(now).duration_since(since) > self.slack
-            }
-            _ => true,
-        };
-        let mut all = world.github.runners();
-        let mut is_registered = || all.any(|runner| runner.name == name && is_found(runner.scope));
+        let is_registered = || world.github.runners().any(|runner| runner.name == name);
         if self.mode == Mode::Jit && has_variable(world, name) && is_registered() {
             self.wrong(now, format!("{name} is stopped while it is registered at GitHub"));
         }
@@ -203,7 +192,14 @@ impl Truth {
     }
 
     /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.
-    fn was_not_needed(&self, name: &str, fate: &Fate, seen_unstarted: bool, now: Timestamp) {
+    fn was_not_needed(
+        &self,
+        world: &World,
+        name: &str,
+        fate: &Fate,
+        (looked, seen_unstarted): (Timestamp, bool),
+        now: Timestamp,
+    ) {
         // What answers say is not so, or the daemon looks when it is not its time.
         let unsure = self.woes.iter().any(|woe| {
             let unsure = [
@@ -229,11 +225,21 @@ impl Truth {
         if unsure || !fate.available || self.mode == Mode::Renamed {
             return;
         }
+        // One that hangs looks like one that will take a job.
+        let hangs = |live: &LiveRunner| {
+            let other = self.fates.get(&live.nomad_job).filter(|_| live.phase == Phase::Stuck);
+            other.is_some_and(|other| other.group == fate.group)
+        };
+        if world.live_runners().iter().any(hangs) {
+            return;
+        }
         let settings = &self.settings;
         // A runner that was never placed yields to others, needed or not.
-        let yields = settings.make_room.is_some() && fate.idle_since.is_none();
+        let yields = settings.make_room.is_some() && (fate.idle_since.is_none() || seen_unstarted);
         let passed = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
-        let surplus = fate.surplus_since.and(fate.surplus_first).map(passed);
+        // A job that came after the pass looked is not seen.
+        let ended = fate.surplus_ended.filter(|ended| world.nomad_time(*ended) >= looked);
+        let surplus = fate.surplus_since.or(ended).and(fate.surplus_first).map(passed);
         // Who takes one job after the other may have had one between the two listings.
         let yields = yields || self.mode == Mode::Persistent;
         // Whose job ended in the middle of the first listing looked idle there: the specification knows what was listed.
@@ -258,6 +264,9 @@ impl Truth {
         // What runs without its job has lost it to a purge; and Nomad may have replaced what the daemon saw dead.
         let has_job = world.nomad.job(&self.place.namespace, name).is_some();
         let live = allocations(world, &self.place, name).any(|allocation| !allocation.client_terminal());
+        // Whether it has come back before it was looked for once more is known from what was read.
+        let is_back = |fate: &Fate| fate.is_back && world.nomad_time(fate.registered_at) >= looked;
+        let has_job = has_job && !self.fates.get(name).is_some_and(is_back);
         if has_job && live && !was_replaced_since(world, &self.place, name, looked) {
             self.wrong(now, format!("the variable of {name} is deleted while it has an allocation"));
         }
@@ -265,7 +274,9 @@ impl Truth {
 
     /// What belongs to no job any more stays for a while: it may be seen wrongly.
     fn is_gone_for(&self, long: SignedDuration, name: &str, what: &str, now: Timestamp) {
-        let gone_since = self.fates.get(name).filter(|_| self.steady).and_then(|fate| fate.gone_since);
+        // A pass need not have seen that it was back for a while.
+        let known = self.fates.get(name).filter(|fate| self.steady && !fate.is_back);
+        let gone_since = known.and_then(|fate| fate.gone_since);
         let Some(gone) = gone_since.map(|since| now.duration_since(since)) else { return };
         // A pass that still saw the job may clean up.
         if gone > self.slack && gone < long {
