@@ -11,7 +11,7 @@ use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::super::daemon::NAMESPACE;
+use super::super::daemon::{META, NAMESPACE};
 
 /// For so long GitHub keeps a job in its queue.
 const LONGEST_QUEUED: SignedDuration = SignedDuration::from_hours(24);
@@ -113,6 +113,17 @@ fn joined(labels: impl IntoIterator<Item = String>) -> String {
 /// The Meta JSON of a Nomad job.
 pub fn meta_of(text: Option<&str>) -> Value {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The repository that a runner's Nomad job is for, by its ID.
+pub fn repository_of(job: &nomad::Job) -> Option<u64> {
+    meta_of(job.meta.get(META).map(String::as_str))["repo_id"].as_u64()
+}
+
+/// The address of it that the daemon knew when it started the runner, as `owner/name`.
+pub fn name_of_repository(job: &nomad::Job) -> Option<String> {
+    let meta = meta_of(job.meta.get(META).map(String::as_str));
+    Some(meta["repo_url"].as_str()?.trim_start_matches("https://github.com/").to_owned())
 }
 
 /// Whether a runner works on a job, or was offered one.

@@ -384,6 +384,16 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
+    // While an entry of the configuration cannot be resolved, nobody knows whether a repository that it may mean still has
+    // the jobs it had: of one that had another's name for a while and is deleted, the dead stay until Nomad collects them.
+    let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
+    let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
+    let is_kept = |name: &String| {
+        let job = world.nomad.job(&place.namespace, name).filter(|job| !fates::is_live(world, place, job));
+        let of = job.and_then(fates::repository_of);
+        is_unsure && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
+    };
+    let jobs = jobs.filter(|name| !is_kept(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
     let Some(instance) = instance else { return left };
     let ours = |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Mode, Woe, is_placeable, is_servable};
-use githubrunner::sim::github::{Job, Status};
+use githubrunner::sim::github::{Job, Scope, Status};
 use githubrunner::sim::nomad::{self, Allocation};
 use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::daemon::META;
 use super::Truth;
 use super::fates::{
-    Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live, processes,
-    was_replaced_since,
+    Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live, name_of_repository,
+    processes, was_replaced_since,
 };
 use super::prompt::signed;
 
@@ -70,7 +70,18 @@ impl Truth {
 
     /// What could still be given a job is not stopped.
     fn has_consent(&self, world: &World, name: &str, now: Timestamp) {
-        let is_registered = || world.github.runners().any(|runner| runner.name == name);
+        let job = world.nomad.job(&self.place.namespace, name);
+        let address = job.and_then(name_of_repository);
+        let meaning = address.and_then(|address| world.github.meaning(&address));
+        // Where another repository has the name of its own, or had it when the daemon asked, it is not found.
+        let is_found = |scope: Scope| match (scope, meaning) {
+            (Scope::Repository(id), Some((meant, Some(since)))) => {
+                meant == id && world.github_time(now).duration_since(since) > self.slack
+            }
+            _ => true,
+        };
+        let mut all = world.github.runners();
+        let mut is_registered = || all.any(|runner| runner.name == name && is_found(runner.scope));
         if self.mode == Mode::Jit && has_variable(world, name) && is_registered() {
             self.wrong(now, format!("{name} is stopped while it is registered at GitHub"));
         }
