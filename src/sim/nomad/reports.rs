@@ -147,8 +147,9 @@ impl Nomad {
             self.touch(&id, index);
         }
         for key in jobs {
-            self.refresh_status(&key, "NodeEvent");
+            // A job with an evaluation to come is not dead.
             self.evaluate_job(&key, "node-update");
+            self.refresh_status(&key, "NodeEvent");
         }
     }
 
@@ -162,8 +163,8 @@ impl Nomad {
         lose(allocation);
         let key = (allocation.namespace.clone(), allocation.job_id.clone());
         self.touch(id, index);
-        self.refresh_status(&key, "AllocationUpdated");
         self.evaluate_job(&key, "max-disconnect-timeout");
+        self.refresh_status(&key, "AllocationUpdated");
     }
 
     fn touch(&mut self, id: &str, index: u64) {
