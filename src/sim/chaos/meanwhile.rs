@@ -13,6 +13,7 @@ use super::mishap::Place;
 use super::woe::Woe;
 use crate::sim::fault::Side;
 use crate::sim::github::Status;
+use crate::sim::nomad::Job;
 use crate::sim::world::World;
 
 /// A turn that things take.
@@ -47,8 +48,8 @@ impl Turn {
         match self {
             // Who is stopped before it has started.
             Turn::Starts => vec![Woe::SlowImages, Woe::Runs],
-            // A process that nobody knows of, and that hung.
-            Turn::Connects => vec![Woe::RestartsEmpty, Woe::Hangs, Woe::Runs],
+            // A process that nobody knows of, that hung, or idles while a job is queued that GitHub gives nobody.
+            Turn::Connects => vec![Woe::RestartsEmpty, Woe::Hangs, Woe::Ghosts, Woe::Runs],
             Turn::Registers => vec![Woe::Purges, Woe::Runs],
             Turn::StartsAgain => vec![Woe::Runs],
             Turn::JobsEnd => Vec::new(),
@@ -104,6 +105,10 @@ pub fn subject(world: Option<&World>, side: Side, request: &Request<Bytes>) -> O
     name.filter(|name| !name.is_empty() && !name.ends_with('-'))
 }
 
+fn is_over(job: &Job) -> bool {
+    job.stop && job.status == "dead"
+}
+
 /// Whether a request ends a job in Nomad: between the last look and this nobody can look once more.
 fn ends(side: Side, request: &Request<Bytes>) -> bool {
     side == Side::Nomad && request.method() == Method::DELETE && request.uri().path().starts_with("/v1/job/")
@@ -123,7 +128,11 @@ impl World {
         if turn == Turn::JobsEnd {
             return self.jobs_end(side, request);
         }
-        let name = subject(Some(self), side, request).filter(|name| place.ours(name))?;
+        let name = match subject(Some(self), side, request) {
+            // It takes a while until the job runs again: that happens while GitHub is looked at.
+            None if turn == Turn::StartsAgain && side == Side::GitHub => self.stopped(place)?,
+            about => about.filter(|name| place.ours(name))?,
+        };
         // A secret or a registration that is gone keeps the process from a job; without, nothing does.
         if ends(side, request) && !place.jit {
             return None;
@@ -146,9 +155,15 @@ impl World {
         Some(format!("meanwhile {name} {done}"))
     }
 
+    /// A job of ours that was stopped and is over.
+    fn stopped(&self, place: &Place) -> Option<String> {
+        let is_ours = |job: &&Job| job.namespace == place.namespace && place.ours(&job.id);
+        self.nomad.jobs().filter(is_ours).find(|job| is_over(job)).map(|job| job.id.clone())
+    }
+
     fn start_again(&mut self, place: &Place, name: &str, now: Timestamp) -> bool {
-        let is_over = |job: &&crate::sim::nomad::Job| job.stop && job.status == "dead";
-        let Some(job) = self.nomad.job(&place.namespace, name).filter(is_over) else { return false };
+        let job = self.nomad.job(&place.namespace, name).filter(|job| is_over(job));
+        let Some(job) = job else { return false };
         let mut spec = (*job.spec).clone();
         spec["Stop"] = json!(false);
         self.put_job(place, &json!({ "Job": spec }), now)

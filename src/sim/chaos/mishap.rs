@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::scenario::is_placeable;
 use crate::sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
-use crate::sim::nomad::{self, Exit, StartFailure};
-use crate::sim::world::{LiveRunner, Phase, World};
+use crate::sim::nomad::{Exit, StartFailure};
+use crate::sim::world::{Phase, World};
 
 /// One thing that happens. Where it names nothing, `pick` decides among what is there then.
 #[derive(Clone, Debug)]
@@ -450,14 +450,6 @@ impl World {
                 // GitHub lets nobody remove what a disabled one has.
                 repository.disabled = false;
             }
-        }
-        // What nobody knows of any more is found on its machine, and ended.
-        let unknown = |live: &LiveRunner| {
-            let is_its = |known: &nomad::Allocation| known.id == live.allocation;
-            live.phase != Phase::Ending && !self.nomad.allocations().any(is_its)
-        };
-        for orphan in self.live_runners().into_iter().filter(unknown).collect::<Vec<_>>() {
-            self.crash(&orphan.allocation, Exit::code(137));
         }
         // Where GitHub cannot tell whether a runner is busy, nobody but its owner can end one that hangs.
         self.options_mut().hangs = 0.0;

@@ -184,8 +184,10 @@ impl Nomad {
     /// was killed, `orphans`: they go on and belong to nobody.
     pub fn restart_empty(&mut self, orphans: bool, now: Timestamp) {
         self.advance(now);
-        for id in self.allocations.keys().cloned().filter(|_| !orphans).collect::<Vec<_>>() {
-            self.vanish(&id);
+        if !orphans {
+            for id in self.allocations.keys().cloned().collect::<Vec<_>>() {
+                self.vanish(&id);
+            }
         }
         let mut options = self.options.clone();
         options.nodes = self.nodes.values().map(|state| state.node.clone()).collect();

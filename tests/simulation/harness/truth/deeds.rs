@@ -92,9 +92,10 @@ impl Deeds {
         });
     }
 
-    /// It stays: GitHub refused.
-    pub fn keeps_registration(&mut self, id: u64) {
-        self.registrations.retain(|removal| removal.id != id);
+    /// GitHub refused: it stays, if it is there still.
+    pub fn keeps_registration(&mut self, world: &World, id: u64) {
+        let is_there = world.github.runner(id).is_some();
+        self.registrations.retain(|removal| removal.id != id || !is_there);
     }
 
     /// A variable goes.

@@ -290,7 +290,7 @@ impl Watch for Truth {
         let path = request.uri().path();
         if !response.status().is_success() {
             if let Some(id) = removed_registration(side, request) {
-                self.sights.does(request, |deeds| deeds.keeps_registration(id));
+                self.sights.does(request, |deeds| deeds.keeps_registration(world, id));
             }
             return;
         }
@@ -410,7 +410,15 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
             !repositories.any(|r| r.owner == *id && !r.archived && !r.disabled && !r.deleted)
         }
     };
+    // A process that Nomad knows nothing of is nobody's to end, as long as it is connected.
+    let is_known = |live: &LiveRunner| {
+        let allocations = fates::allocations(world, place, &live.nomad_job);
+        allocations.into_iter().any(|allocation| allocation.id == live.allocation)
+    };
+    let processes = world.live_runners();
+    let is_lost = |runner: u64| processes.iter().any(|live| live.runner == Some(runner) && !is_known(live));
     let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
+    let registrations = registrations.filter(|runner| !(runner.online && is_lost(runner.id)));
     for runner in registrations.filter(|runner| ours(&runner.name)) {
         left.push(format!("registration {}", runner.name));
     }
