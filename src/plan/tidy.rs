@@ -14,7 +14,8 @@ const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 /// How often GitHub is asked for one runner at most.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
 
-/// A secret for each runner that is placed and has none, unless no job needs it: then it is about to go.
+/// A secret for each runner that is placed and has none, unless no job needs it: then it is about to go. Who is stopped
+/// in this plan is no job's, or its repository is gone.
 pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
     let spare: BTreeSet<&str> = spare.values().flatten().map(|runner| runner.name.as_str()).collect();
     for runner in survey.runners.values() {
@@ -22,7 +23,7 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
             && runner.ownership == Ownership::Ours
             && runner.registration().needs_variable()
             && !runner.lost;
-        if !waits || draft.stopping.contains(&runner.name) {
+        if !waits {
             continue;
         }
         if spare.contains(runner.name.as_str()) {
