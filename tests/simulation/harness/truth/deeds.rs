@@ -1,6 +1,6 @@
 //! What a daemon says it did, against what it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use githubrunner::apply::{Outcome, Report};
@@ -25,6 +25,8 @@ pub struct Deeds {
     variables: Vec<(String, bool)>,
     /// How often each registration's removal was sent.
     sent: BTreeMap<u64, usize>,
+    /// The runners whose jobs were stopped or purged; somebody may have brought them back since.
+    ended: BTreeSet<String>,
     /// The registrations that were made, and their configurations.
     made: BTreeMap<String, (u64, String)>,
     /// How a runner was when GitHub was last asked for it.
@@ -40,8 +42,6 @@ pub struct Deeds {
 pub struct Answers {
     /// They tell how things are, not how they were a while ago.
     pub are_so: bool,
-    /// Nothing takes effect after it was given up.
-    pub in_time: bool,
     /// No repository is out of sight.
     pub of_all: bool,
     /// Errors are told in the words that Nomad has for them.
@@ -96,6 +96,11 @@ impl Deeds {
     pub fn keeps_registration(&mut self, world: &World, id: u64) {
         let is_there = world.github.runner(id).is_some();
         self.registrations.retain(|removal| removal.id != id || !is_there);
+    }
+
+    /// A job was stopped or purged.
+    pub fn ends(&mut self, name: &str) {
+        self.ended.insert(name.to_owned());
     }
 
     /// A variable goes.
@@ -228,7 +233,9 @@ impl Deeds {
                 let started = read.is_some_and(|look| look.started && !look.lost && is_alive(look));
                 let present = how.are_so && self.listed.get(name) == Some(&Listed::Connected);
                 match stop.consent {
-                    _ if job.is_some_and(|job| !job.stop) => Some("and it is not told to stop"),
+                    _ if job.is_some_and(|job| !job.stop) && !self.ended.contains(name) => {
+                        Some("and it is not told to stop")
+                    }
                     Consent::NeverStarted if started => Some("and it had started"),
                     Consent::Unregistered if present => Some("and it was connected"),
                     _ => None,
@@ -248,7 +255,7 @@ impl Deeds {
             }
             (Action::Purge(_), Outcome::Done) => {
                 let alive = read.is_some_and(is_alive);
-                let is_there = job.is_some() && how.in_time;
+                let is_there = job.is_some() && !self.ended.contains(name);
                 if alive { Some("and it was alive") } else { is_there.then_some("and it is there") }
             }
             (Action::RemoveOrphan(remove), Outcome::Done) => match remove.orphan {

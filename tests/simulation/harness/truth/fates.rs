@@ -356,7 +356,11 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
         // Its secret may be of no use any more, or GitHub still believes in an earlier one's job.
         None => {
             let listed = world.github.runners().find(|runner| runner.name == name);
-            listed.is_none_or(|runner| runner.job.is_none())
+            // Its process has ended and is started again, if it has what it needs.
+            let had_one = allocations(world, place, name)
+                .any(|allocation| allocation.client_tasks().iter().any(|task| task.started_at.is_some()));
+            !had_one
+                && listed.is_none_or(|runner| runner.job.is_none())
                 && (mode != Mode::Jit || !has_variable(world, name) || listed.is_some())
         }
     }

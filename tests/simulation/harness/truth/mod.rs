@@ -8,7 +8,7 @@ pub mod sight;
 mod starts;
 mod stops;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,8 +16,9 @@ use githubrunner::model::is_ours_by_name;
 use githubrunner::sim::chaos::exchange::Trouble;
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
-use githubrunner::sim::fault::{Sender, Side};
+use githubrunner::sim::fault::{Arrived, Sender, Side};
 use githubrunner::sim::github::{Scope, Status};
+use githubrunner::sim::nomad::{self, TaskPhase};
 use githubrunner::sim::world::{LiveRunner, Phase, Watch, World};
 use hyper::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
@@ -85,11 +86,15 @@ pub struct Truth {
 }
 
 /// When a daemon listed what.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Looked {
     jobs: Option<Timestamp>,
-    allocations: Option<Timestamp>,
+    /// The last ones, oldest first.
+    allocations: VecDeque<Timestamp>,
 }
+
+/// So many lists are remembered: what takes effect late was decided then.
+const LISTS: usize = 64;
 
 /// More jobs than this are not looked at in each step.
 const LARGE: usize = 500;
@@ -113,7 +118,7 @@ impl Truth {
             quiet: prompt::is_quiet(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),
-            looked: [Looked::default(); 2],
+            looked: Default::default(),
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
             place,
@@ -135,9 +140,11 @@ impl Truth {
         self.findings.add(now, what);
     }
 
-    /// When the daemon that sends this listed the allocations, by the servers' clock.
+    /// When the daemon that sends this had last listed the allocations when it sent it, by the servers' clock.
     fn looked(&self, world: &World, request: &Request<Bytes>, now: Timestamp) -> Timestamp {
-        world.nomad_time(self.looked[sender(request)].allocations.unwrap_or(now))
+        let Arrived(sent) = request.extensions().get().copied().unwrap_or(Arrived(now));
+        let mut lists = self.looked[sender(request)].allocations.iter().rev();
+        world.nomad_time(lists.find(|list| **list <= sent).copied().unwrap_or(now))
     }
 
     fn look_for_secrets(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
@@ -227,7 +234,15 @@ impl Watch for Truth {
                         self.wrong(now, wrong);
                     }
                 }
-                Some(List::Allocations) => self.looked[who].allocations = Some(now),
+                Some(List::Allocations) => {
+                    let lists = &mut self.looked[who].allocations;
+                    if lists.len() >= LISTS {
+                        lists.pop_front();
+                    }
+                    lists.push_back(now);
+                    // What ended without a process, and is to be replaced, tells nobody else.
+                    self.fates.update(world, &self.place, self.mode, now);
+                }
                 _ if side == Side::GitHub && request.uri().path().ends_with("/actions/runs") => {
                     self.sights.asks_github(who);
                 }
@@ -303,6 +318,12 @@ impl Watch for Truth {
         {
             self.sights.answers(sender(request), list, world, &self.place, &self.fates);
         }
+        if side == Side::Nomad
+            && request.method() == Method::DELETE
+            && let Some(name) = path.strip_prefix("/v1/job/")
+        {
+            self.sights.does(request, |deeds| deeds.ends(name));
+        }
         if side == Side::GitHub && request.method() == Method::GET && path.ends_with("/actions/runners") {
             self.sights.does(request, |deeds| deeds.looked_up(world, request));
         }
@@ -352,7 +373,12 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     let is_strayed = |live: &LiveRunner| {
         let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
         let own = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
-        matches!(scope, Some(Scope::Repository(id)) if own.is_some_and(|own| own != id)) && is_gone(live)
+        let elsewhere = match scope {
+            Some(Scope::Repository(id)) => own.is_some_and(|own| own != id),
+            Some(Scope::Organization(_)) => true,
+            None => false,
+        };
+        elsewhere && is_gone(live)
     };
     // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
     let path = format!("githubrunner/{PREFIX}/instance");
@@ -360,6 +386,13 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     let instance = instance.and_then(|variable| variable.items.get("id"));
     // A start that takes effect only after that is another's, too.
     let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));
+    // Restarted by hand, it waits for a variable that somebody has deleted; and nobody can say that it has no job.
+    let waits_again = |allocation: &&nomad::Allocation| {
+        let mut tasks = allocation.client_tasks().iter();
+        place.renamed && tasks.any(|task| task.started_at.is_some() && task.phase == TaskPhase::Waiting)
+    };
+    let waiting_again = world.nomad.allocations().filter(waits_again);
+    let waiting_again = waiting_again.map(|allocation| allocation.job_id.clone());
     let stays: BTreeSet<String> = world
         .live_runners()
         .into_iter()
@@ -369,6 +402,7 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
                 || live.phase == Phase::Listening && is_strayed(live)
         })
         .map(|live| live.nomad_job)
+        .chain(waiting_again)
         .chain(world.our_jobs(place).into_iter().filter(|name| !is_own(name)))
         .collect();
     let is_unplaced = |name: &str| fates::allocations(world, place, name).next().is_none();

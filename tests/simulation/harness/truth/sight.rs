@@ -101,7 +101,6 @@ impl Sights {
             inner: Arc::default(),
             answers: Answers {
                 are_so: !scenario.has(Woe::Exchange(Trouble::Lag)),
-                in_time: !scenario.has(Woe::Exchange(Trouble::Late)),
                 of_all: !scenario.has(Woe::Repositories) && !scenario.has(Woe::Namesakes),
                 are_legible: ![Trouble::Garbled, Trouble::Truncated, Trouble::ContentType]
                     .into_iter()
@@ -285,9 +284,10 @@ impl Sights {
             Status::Waiting | Status::Pending | Status::Requested => since > now_and_then,
             _ => false,
         };
-        // A run that goes back to a list that was read already is seen if it is followed.
+        // A run that goes back to a list that was read already is seen if it is followed: since the configuration was read.
         let may_be_missed = |run: u64| {
-            !followed.contains(&run) && world.github.run(run).is_some_and(|run| run.updated_at >= began)
+            !(self.whole && followed.contains(&run))
+                && world.github.run(run).is_some_and(|run| run.updated_at >= began)
         };
         let waited = world.github.jobs().filter(|job| {
             let waited = began.duration_since(job.created_at);

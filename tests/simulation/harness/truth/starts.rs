@@ -222,7 +222,7 @@ impl Truth {
         let listed = self.looked[sender(request)].jobs.unwrap_or(now);
         // Nomad may have replaced what the daemon saw dead, and an earlier request may have taken effect since.
         let unseen = |name: &str, fate: &Fate| {
-            let late = fate.asked_at < listed && fate.registered_at > listed;
+            let late = fate.asked_at < listed && fate.registered_at >= listed;
             late || was_replaced_since(world, &self.place, name, looked)
         };
         let is_live = |name: &str| {
