@@ -92,6 +92,11 @@ impl Deeds {
         });
     }
 
+    /// Whether this runner's registration went in this pass.
+    pub fn has_removed(&self, name: &str) -> bool {
+        self.registrations.iter().any(|removal| removal.name == name)
+    }
+
     /// GitHub refused: it stays, if it is there still.
     pub fn keeps_registration(&mut self, world: &World, id: u64) {
         let is_there = world.github.runner(id).is_some();

@@ -356,10 +356,13 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
         // Its secret may be of no use any more, or GitHub still believes in an earlier one's job.
         None => {
             let listed = world.github.runners().find(|runner| runner.name == name);
-            // Its process has ended and is started again, if it has what it needs.
-            let had_one = allocations(world, place, name)
-                .any(|allocation| allocation.client_tasks().iter().any(|task| task.started_at.is_some()));
-            !had_one
+            // Restarted by hand it waits for a secret that it had and has no more.
+            let had_one = || {
+                let mut all = allocations(world, place, name);
+                all.any(|allocation| allocation.client_tasks().iter().any(|task| task.started_at.is_some()))
+            };
+            let waits_again = mode == Mode::Jit && !has_variable(world, name) && had_one();
+            !waits_again
                 && listed.is_none_or(|runner| runner.job.is_none())
                 && (mode != Mode::Jit || !has_variable(world, name) || listed.is_some())
         }

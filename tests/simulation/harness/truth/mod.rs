@@ -31,6 +31,7 @@ use super::secrets::secret_in;
 use fates::Fates;
 use replicas::Leases;
 use sight::{List, Sights};
+use stops::Known;
 
 /// What was found wrong, oldest first; somebody is told of the first.
 #[derive(Clone, Default)]
@@ -79,6 +80,8 @@ pub struct Truth {
     /// Answers are as things are, and one daemon acts for all the time.
     steady: bool,
     looked_up: BTreeMap<String, Timestamp>,
+    /// When GitHub was last asked for each runner, for whatever.
+    asked_for: BTreeMap<String, Timestamp>,
     /// When each daemon last looked at Nomad.
     looked: [Looked; 2],
     waits: prompt::Waits,
@@ -118,6 +121,7 @@ impl Truth {
             quiet: prompt::is_quiet(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),
+            asked_for: BTreeMap::new(),
             looked: Default::default(),
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
@@ -249,7 +253,9 @@ impl Watch for Truth {
                 _ => {}
             }
             if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
-                self.looks_up(world, name_asked_for(request).unwrap_or_default(), now);
+                let name = name_asked_for(request).unwrap_or_default();
+                self.asked_for.insert(name.to_owned(), now);
+                self.looks_up(world, name, now);
             }
             return;
         }
@@ -261,9 +267,12 @@ impl Watch for Truth {
         match (side, request.method().as_str()) {
             (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
                 let name = path.trim_start_matches("/v1/job/").to_owned();
-                let looked = self.looked(world, request, now);
-                let seen_unstarted = self.sights.has_read_unstarted(request, &name);
-                self.deregisters(world, &name, query.contains("purge=true"), looked, seen_unstarted, now);
+                let known = Known {
+                    looked: self.looked(world, request, now),
+                    unstarted: self.sights.has_read_unstarted(request, &name),
+                    removed: self.sights.has_removed(request, &name),
+                };
+                self.deregisters(world, &name, query.contains("purge=true"), known, now);
             }
             (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
                 let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
@@ -422,10 +431,16 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     // the jobs it had: of one that had another's name for a while and is deleted, the dead stay until Nomad collects them.
     let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
     let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
+    let has_started = |task: &nomad::Task| task.started_at.is_some();
     let is_kept = |name: &String| {
-        let job = world.nomad.job(&place.namespace, name).filter(|job| !fates::is_live(world, place, job));
-        let of = job.and_then(fates::repository_of);
-        is_unsure && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
+        let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
+        // What has had a process once and waits for a secret again, somebody has started by hand.
+        let mut allocations = fates::allocations(world, place, name);
+        let was_started = allocations.any(|allocation| allocation.client_tasks().iter().any(has_started));
+        let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
+        let is_over = is_unsure && !fates::is_live(world, place, job) || was_started && is_idle;
+        let of = fates::repository_of(job);
+        is_over && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
     };
     let jobs = jobs.filter(|name| !is_kept(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));

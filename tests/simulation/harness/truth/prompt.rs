@@ -113,8 +113,9 @@ impl Truth {
             }
             let dead = job.is_some() && !live;
             let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
-            // A death is told of.
-            if lasted > if self.told { TOLD_WITHIN } else { soon } {
+            // A death is told of; who dies while it is asked for at GitHub is tried again after a wait.
+            let was_asked = self.asked_for.get(name).is_some_and(|at| now.duration_since(*at) < soon);
+            if lasted > if self.told && !was_asked { TOLD_WITHIN } else { soon } {
                 late.push(format!("{name} is dead, and its variable has stayed for {lasted}"));
             }
             lasts(&mut waits.dead, name, dead, now);

@@ -187,6 +187,11 @@ impl Sights {
         }
     }
 
+    /// Whether a daemon has removed a runner's registration in its pass.
+    pub fn has_removed(&self, request: &Request<Bytes>, name: &str) -> bool {
+        self.inner()[sender(request)].deeds.has_removed(name)
+    }
+
     /// Whether the servers told a daemon that a runner had not started when it last looked at it alone.
     pub fn has_read_unstarted(&self, request: &Request<Bytes>, name: &str) -> bool {
         self.inner()[sender(request)].deeds.has_read_unstarted(name)

@@ -17,6 +17,17 @@ use super::fates::{
 };
 use super::prompt::signed;
 
+/// What the daemon knew when it ended a runner.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// When it had listed the allocations.
+    pub looked: Timestamp,
+    /// Nomad has told it that the runner had not started.
+    pub unstarted: bool,
+    /// It has removed the runner's registration.
+    pub removed: bool,
+}
+
 impl Truth {
     /// A runner is to be stopped or purged: it must be ours, and not busy.
     pub(super) fn deregisters(
@@ -24,8 +35,7 @@ impl Truth {
         world: &World,
         name: &str,
         purge: bool,
-        looked: Timestamp,
-        seen_unstarted: bool,
+        known: Known,
         now: Timestamp,
     ) {
         let Some(fate) = self.fates.get(name) else {
@@ -60,10 +70,13 @@ impl Truth {
             if has_variable(world, name) && !self.has(Woe::Exchange(Trouble::Late)) {
                 self.wrong(now, format!("{name} is purged before its variable"));
             }
-            self.has_stayed(world, name, fate, looked, now);
+            self.has_stayed(world, name, fate, known.looked, now);
         } else {
-            self.was_not_needed(world, name, fate, (looked, seen_unstarted), now);
-            self.has_consent(world, name, now);
+            self.was_not_needed(world, name, fate, known, now);
+            // What appears after the removal is an earlier request that takes effect late: its configuration is lost.
+            if !known.removed {
+                self.has_consent(world, name, now);
+            }
             self.is_next_to_go(world, name, fate, now);
         }
     }
@@ -203,14 +216,7 @@ impl Truth {
     }
 
     /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.
-    fn was_not_needed(
-        &self,
-        world: &World,
-        name: &str,
-        fate: &Fate,
-        (looked, seen_unstarted): (Timestamp, bool),
-        now: Timestamp,
-    ) {
+    fn was_not_needed(&self, world: &World, name: &str, fate: &Fate, known: Known, now: Timestamp) {
         // What answers say is not so, or the daemon looks when it is not its time.
         let unsure = self.woes.iter().any(|woe| {
             let unsure = [
@@ -246,10 +252,10 @@ impl Truth {
         }
         let settings = &self.settings;
         // A runner that was never placed yields to others, needed or not.
-        let yields = settings.make_room.is_some() && (fate.idle_since.is_none() || seen_unstarted);
+        let yields = settings.make_room.is_some() && (fate.idle_since.is_none() || known.unstarted);
         let passed = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
         // A job that came after the pass looked is not seen.
-        let ended = fate.surplus_ended.filter(|ended| world.nomad_time(*ended) >= looked);
+        let ended = fate.surplus_ended.filter(|ended| world.nomad_time(*ended) >= known.looked);
         let surplus = fate.surplus_since.or(ended).and(fate.surplus_first).map(passed);
         // Who takes one job after the other may have had one between the two listings.
         let yields = yields || self.mode == Mode::Persistent;
@@ -258,7 +264,7 @@ impl Truth {
             self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
         }
         // A client tells of a start a little later: what the servers did not know yet nobody can wait for.
-        if let Some(idle) = fate.idle_since.map(passed).filter(|_| !seen_unstarted)
+        if let Some(idle) = fate.idle_since.map(passed).filter(|_| !known.unstarted)
             && !settings.strict
             && settings.make_room.is_none()
             && idle + Duration::from_secs(2) < settings.inactivity
