@@ -18,3 +18,13 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod world;
+
+use std::collections::VecDeque;
+
+/// Adds the latest to what is kept; the oldest makes way for it when there are `most`.
+pub fn keep<T>(all: &mut VecDeque<T>, most: usize, latest: T) {
+    if all.len() >= most {
+        all.pop_front();
+    }
+    all.push_back(latest);
+}

@@ -27,6 +27,7 @@ use super::nomad::Nomad;
 pub use super::process::Phase;
 use super::process::Process;
 use super::serve::Requests;
+pub(in crate::sim) use reactions::cause_in;
 pub use watch::Watch;
 
 /// The timeline keeps so many lines, the latest ones.

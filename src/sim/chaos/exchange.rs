@@ -15,6 +15,7 @@ use super::lies::{self, Past};
 use super::meanwhile::{Ambush, HELD_FOR, Held, subject};
 use super::mishap::Place;
 use crate::sim::fault::{Fault, Sender, Side, Verdict};
+use crate::sim::keep;
 use crate::sim::world::World;
 
 /// A way in which an exchange goes wrong.
@@ -174,13 +175,6 @@ pub struct Faults {
 /// More requests than this are not kept.
 const MOST_KEPT: usize = 64;
 
-fn keep<T>(all: &mut VecDeque<T>, one: T) {
-    if all.len() >= MOST_KEPT {
-        all.pop_front();
-    }
-    all.push_back(one);
-}
-
 impl Faults {
     /// Faults in these episodes. `skew` is how far GitHub's and Nomad's clocks are ahead.
     pub fn new(
@@ -223,7 +217,7 @@ impl Faults {
     fn hold_back(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> bool {
         let Some(subject) = subject(None, side, request) else { return false };
         let until = now.checked_add(HELD_FOR).unwrap_or(now);
-        keep(&mut self.held, Held { side, request: request.clone(), subject, until });
+        keep(&mut self.held, MOST_KEPT, Held { side, request: request.clone(), subject, until });
         true
     }
 
@@ -496,7 +490,7 @@ impl Fault for Faults {
             && response.status().is_success()
             && let Some(name) = subject(None, side, request)
         {
-            keep(&mut self.registered, (name, request.body().clone()));
+            keep(&mut self.registered, MOST_KEPT, (name, request.body().clone()));
         }
         if self.grip(request).dies_at(request, true) {
             self.say("is the last of a daemon, with effect");

@@ -14,7 +14,7 @@ use super::woe::Woe;
 use crate::sim::fault::Side;
 use crate::sim::github::Status;
 use crate::sim::nomad::Job;
-use crate::sim::world::World;
+use crate::sim::world::{World, cause_in};
 
 /// A turn that things take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,11 +174,10 @@ impl World {
             return false;
         }
         // Where its cause has another one by now there would be two, and nobody could help it.
-        let cause =
-            |meta: &str| serde_json::from_str::<Value>(meta).ok().and_then(|meta| meta["job_id"].as_u64());
         let metas = body["Job"]["Meta"].as_object().into_iter().flat_map(|meta| meta.values());
-        let Some(own) = metas.filter_map(Value::as_str).find_map(cause) else { return false };
-        let has_other = self.nomad.jobs().any(|job| job.meta.values().any(|meta| cause(meta) == Some(own)));
+        let Some(own) = metas.filter_map(Value::as_str).find_map(cause_in) else { return false };
+        let has_other =
+            self.nomad.jobs().any(|job| job.meta.values().any(|meta| cause_in(meta) == Some(own)));
         !has_other && self.put_job(place, body, now)
     }
 

@@ -7,6 +7,7 @@ use rand::RngExt;
 
 use super::super::clock::shift;
 use super::super::github::{Event, Leave, Removal};
+use super::super::keep;
 use super::super::nomad::{Exit, TaskEvent};
 use super::super::process::{Credentials, Phase, Process};
 use super::{LONGEST_TIMELINE, Step, Violation, World};
@@ -41,10 +42,7 @@ impl World {
     }
 
     fn job_event(&mut self, id: u64, action: &'static str, now: Timestamp) {
-        if self.webhooks.len() >= LONGEST_TIMELINE {
-            self.webhooks.pop_front();
-        }
-        self.webhooks.push_back((id, action));
+        keep(&mut self.webhooks, LONGEST_TIMELINE, (id, action));
         let Some(job) = self.github.job(id) else { return };
         let repository = self.github.full_name(job.repository).unwrap_or_default();
         let mut line = format!("job {id} of {repository} [{}] {action}", job.labels.join(", "));
@@ -214,8 +212,11 @@ impl World {
 
     fn cause(&self, namespace: &str, nomad_job: &str) -> Option<u64> {
         let job = self.nomad.job(namespace, nomad_job)?;
-        job.meta
-            .values()
-            .find_map(|text| serde_json::from_str::<serde_json::Value>(text).ok()?.get("job_id")?.as_u64())
+        job.meta.values().find_map(|text| cause_in(text))
     }
+}
+
+/// The GitHub job that a Nomad job was started for: `job_id` in a Meta value that is JSON.
+pub(in crate::sim) fn cause_in(meta: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(meta).ok()?.get("job_id")?.as_u64()
 }

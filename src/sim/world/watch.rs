@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use jiff::Timestamp;
 
-use super::super::fault::Side;
+use super::super::{fault::Side, keep};
 use super::{LONGEST_TIMELINE, World};
 
 /// Sees everything that happens, at its own time, and can change nothing.
@@ -50,10 +50,7 @@ impl World {
 
     /// A line for the timeline.
     pub fn note(&mut self, time: Timestamp, line: String) {
-        if self.timeline.len() >= LONGEST_TIMELINE {
-            self.timeline.pop_front();
-        }
-        self.timeline.push_back((time, line));
+        keep(&mut self.timeline, LONGEST_TIMELINE, (time, line));
     }
 
     pub(in crate::sim) fn watched(&mut self, see: impl FnOnce(&mut dyn Watch, &World)) {

@@ -7,13 +7,13 @@ use githubrunner::apply::{Outcome, Report};
 use githubrunner::daemon::Pass;
 use githubrunner::model::{Action, Consent, Orphan, Plan, RunnerState};
 use githubrunner::sim::chaos::mishap::Place;
+use githubrunner::sim::chaos::subject;
+use githubrunner::sim::fault::Side;
 use githubrunner::sim::world::World;
 use hyper::{Request, Response};
 use serde_json::Value;
 
-use super::super::daemon::META;
-use super::fates::{has_variable, meta_of};
-use super::name_asked_for;
+use super::fates::{has_variable, meta_of_job};
 use super::sight::Look;
 
 /// What was asked for in one pass, and what was so at that moment.
@@ -124,14 +124,14 @@ impl Deeds {
 
     /// GitHub has told of the runner of this name.
     pub fn looked_up(&mut self, world: &World, request: &Request<Bytes>) {
-        let Some(name) = name_asked_for(request) else { return };
+        let Some(name) = subject(None, Side::GitHub, request) else { return };
         let runner = world.github.runners().find(|runner| runner.name == name);
         let listed = match runner {
             Some(runner) if runner.online || runner.job.is_some() => Listed::Connected,
             Some(_) => Listed::Offline,
             None => Listed::Not,
         };
-        self.listed.insert(name.to_owned(), listed);
+        self.listed.insert(name, listed);
     }
 
     /// Whether a registration is there, and was when it was last looked for.
@@ -219,10 +219,9 @@ impl Deeds {
         let is_alive = |look: &Look| look.state != RunnerState::Dead;
         let read = self.read(name).filter(|_| how.are_so);
         match (&report.action, &report.outcome) {
-            (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => {
-                let meta = meta_of(job.and_then(|job| job.meta.get(META)).map(String::as_str));
-                (meta["job_id"] == start.cause).then_some("and it is there")
-            }
+            (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => (job
+                .is_some_and(|job| meta_of_job(job)["job_id"] == start.cause))
+            .then_some("and it is there"),
             (Action::Mint(_), Outcome::AlreadyDone) if how.are_legible => {
                 let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id));
                 left.map(|_| "and what it registered has stayed")

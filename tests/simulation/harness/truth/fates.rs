@@ -115,15 +115,19 @@ pub fn meta_of(text: Option<&str>) -> Value {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
+/// That of this one.
+pub fn meta_of_job(job: &nomad::Job) -> Value {
+    meta_of(job.meta.get(META).map(String::as_str))
+}
+
 /// The repository that a runner's Nomad job is for, by its ID.
 pub fn repository_of(job: &nomad::Job) -> Option<u64> {
-    meta_of(job.meta.get(META).map(String::as_str))["repo_id"].as_u64()
+    meta_of_job(job)["repo_id"].as_u64()
 }
 
 /// The address of it that the daemon knew when it started the runner, as `owner/name`.
 pub fn name_of_repository(job: &nomad::Job) -> Option<String> {
-    let meta = meta_of(job.meta.get(META).map(String::as_str));
-    Some(meta["repo_url"].as_str()?.trim_start_matches("https://github.com/").to_owned())
+    Some(meta_of_job(job)["repo_url"].as_str()?.trim_start_matches("https://github.com/").to_owned())
 }
 
 /// Whether a runner works on a job, or was offered one.
@@ -135,10 +139,24 @@ pub fn has_job(world: &World, live: &LiveRunner) -> bool {
 /// The processes of runners, but for those that have lost their job to another one of the same name.
 pub fn processes<'a>(world: &'a World, place: &'a Place) -> impl Iterator<Item = LiveRunner> + 'a {
     world.live_runners().into_iter().filter(|live| {
-        let is_its = |allocation: &nomad::Allocation| allocation.id == live.allocation;
         world.nomad.job(&place.namespace, &live.nomad_job).is_none()
-            || allocations(world, place, &live.nomad_job).any(is_its)
+            || allocation_of(world, place, live).is_some()
     })
+}
+
+/// The allocation that a process belongs to, as long as Nomad knows it.
+pub fn allocation_of<'a>(
+    world: &'a World,
+    place: &'a Place,
+    live: &'a LiveRunner,
+) -> Option<&'a nomad::Allocation> {
+    allocations(world, place, &live.nomad_job).find(|allocation| allocation.id == live.allocation)
+}
+
+/// Whether a runner has, or had, a process in any of its allocations.
+pub fn had_process(world: &World, place: &Place, name: &str) -> bool {
+    let mut all = allocations(world, place, name);
+    all.any(|allocation| allocation.client_tasks().iter().any(|task| task.started_at.is_some()))
 }
 
 /// A job's allocations.
@@ -357,11 +375,8 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
         None => {
             let listed = world.github.runners().find(|runner| runner.name == name);
             // Restarted by hand it waits for a secret that it had and has no more.
-            let had_one = || {
-                let mut all = allocations(world, place, name);
-                all.any(|allocation| allocation.client_tasks().iter().any(|task| task.started_at.is_some()))
-            };
-            let waits_again = mode == Mode::Jit && !has_variable(world, name) && had_one();
+            let waits_again =
+                mode == Mode::Jit && !has_variable(world, name) && had_process(world, place, name);
             !waits_again
                 && listed.is_none_or(|runner| runner.job.is_none())
                 && (mode != Mode::Jit || !has_variable(world, name) || listed.is_some())

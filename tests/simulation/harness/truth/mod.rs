@@ -16,8 +16,10 @@ use githubrunner::model::is_ours_by_name;
 use githubrunner::sim::chaos::exchange::Trouble;
 use githubrunner::sim::chaos::mishap::Place;
 use githubrunner::sim::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
+use githubrunner::sim::chaos::subject;
 use githubrunner::sim::fault::{Arrived, Sender, Side};
 use githubrunner::sim::github::{Scope, Status};
+use githubrunner::sim::keep;
 use githubrunner::sim::nomad::{self, TaskPhase};
 use githubrunner::sim::world::{LiveRunner, Phase, Watch, World};
 use hyper::{Method, Request, Response};
@@ -184,11 +186,6 @@ fn list(request: &Request<Bytes>) -> Option<List> {
     }
 }
 
-/// The runner that GitHub is asked for by its name.
-fn name_asked_for(request: &Request<Bytes>) -> Option<&str> {
-    request.uri().query()?.split('&').find_map(|pair| pair.strip_prefix("name="))
-}
-
 /// Which registration's removal is asked for.
 fn removed_registration(side: Side, request: &Request<Bytes>) -> Option<u64> {
     let is_removal = side == Side::GitHub && request.method() == Method::DELETE;
@@ -239,11 +236,7 @@ impl Watch for Truth {
                     }
                 }
                 Some(List::Allocations) => {
-                    let lists = &mut self.looked[who].allocations;
-                    if lists.len() >= LISTS {
-                        lists.pop_front();
-                    }
-                    lists.push_back(now);
+                    keep(&mut self.looked[who].allocations, LISTS, now);
                     // What ended without a process, and is to be replaced, tells nobody else.
                     self.fates.update(world, &self.place, self.mode, now);
                 }
@@ -253,9 +246,9 @@ impl Watch for Truth {
                 _ => {}
             }
             if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
-                let name = name_asked_for(request).unwrap_or_default();
-                self.asked_for.insert(name.to_owned(), now);
-                self.looks_up(world, name, now);
+                let name = subject(None, side, request).unwrap_or_default();
+                self.looks_up(world, &name, now);
+                self.asked_for.insert(name, now);
             }
             return;
         }
@@ -373,17 +366,16 @@ impl Watch for Truth {
 pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job. What hangs and
     // whose repository is gone stays too: nobody can say that it is not busy.
+    let own = |live: &LiveRunner| Some(world.github.job(live.cause?)?.repository);
     let is_gone = |live: &LiveRunner| {
-        let repository = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
-        repository.is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
+        own(live).is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
     };
     // Who got its secret when another repository had the name of the deleted one already waits there for a job of its
     // labels; and while that one has active runs, nothing is known of the deleted one but that it is gone.
     let is_strayed = |live: &LiveRunner| {
         let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
-        let own = live.cause.and_then(|cause| world.github.job(cause)).map(|job| job.repository);
         let elsewhere = match scope {
-            Some(Scope::Repository(id)) => own.is_some_and(|own| own != id),
+            Some(Scope::Repository(id)) => own(live).is_some_and(|own| own != id),
             Some(Scope::Organization(_)) => true,
             None => false,
         };
@@ -431,12 +423,10 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
     // the jobs it had: of one that had another's name for a while and is deleted, the dead stay until Nomad collects them.
     let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
     let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
-    let has_started = |task: &nomad::Task| task.started_at.is_some();
     let is_kept = |name: &String| {
         let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
         // What has had a process once and waits for a secret again, somebody has started by hand.
-        let mut allocations = fates::allocations(world, place, name);
-        let was_started = allocations.any(|allocation| allocation.client_tasks().iter().any(has_started));
+        let was_started = fates::had_process(world, place, name);
         let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
         let is_over = is_unsure && !fates::is_live(world, place, job) || was_started && is_idle;
         let of = fates::repository_of(job);
@@ -460,12 +450,9 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         }
     };
     // A process that Nomad knows nothing of is nobody's to end, as long as it is connected.
-    let is_known = |live: &LiveRunner| {
-        let allocations = fates::allocations(world, place, &live.nomad_job);
-        allocations.into_iter().any(|allocation| allocation.id == live.allocation)
-    };
     let processes = world.live_runners();
-    let is_lost = |runner: u64| processes.iter().any(|live| live.runner == Some(runner) && !is_known(live));
+    let is_unknown = |live: &LiveRunner| fates::allocation_of(world, place, live).is_none();
+    let is_lost = |runner: u64| processes.iter().any(|live| live.runner == Some(runner) && is_unknown(live));
     let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
     let registrations = registrations.filter(|runner| !(runner.online && is_lost(runner.id)));
     for runner in registrations.filter(|runner| ours(&runner.name)) {

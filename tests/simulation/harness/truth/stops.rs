@@ -5,15 +5,15 @@ use std::time::Duration;
 use githubrunner::sim::chaos::Trouble;
 use githubrunner::sim::chaos::scenario::{Mode, Woe, is_placeable, is_servable};
 use githubrunner::sim::github::{Job, Scope, Status};
-use githubrunner::sim::nomad::{self, Allocation};
+use githubrunner::sim::nomad;
 use githubrunner::sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::daemon::META;
 use super::Truth;
 use super::fates::{
-    Fate, Group, allocations, group_of_job, has_job, has_variable, is_given_up, is_live, name_of_repository,
-    processes, was_replaced_since,
+    Fate, Group, allocation_of, allocations, group_of_job, has_job, has_variable, is_given_up, is_live,
+    name_of_repository, processes, was_replaced_since,
 };
 use super::prompt::signed;
 
@@ -53,9 +53,8 @@ impl Truth {
         };
         // What ran on a node that is lost, Nomad ends by itself.
         let lost = |live: &LiveRunner| {
-            let is_its = |allocation: &&Allocation| allocation.id == live.allocation;
-            let description = allocations(world, &self.place, name).find(is_its);
-            description.is_some_and(|allocation| allocation.desired_description.contains("lost"))
+            let own = allocation_of(world, &self.place, live);
+            own.is_some_and(|allocation| allocation.desired_description.contains("lost"))
         };
         for live in processes(world, &self.place).filter(|live| live.nomad_job == name && !lost(live)) {
             if purge && live.phase != Phase::Ending {
