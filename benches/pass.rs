@@ -11,12 +11,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use githubrunner::sim::clock::Clock;
-use githubrunner::sim::fault::Side;
-use githubrunner::sim::github::{self, GitHub, JobSpec, Status, Token};
-use githubrunner::sim::nomad::{self, Nomad};
-use githubrunner::sim::serve::serve_tcp;
-use githubrunner::sim::world::{self, Shared, World, drive, lock};
+use githubrunner_sim::clock::Clock;
+use githubrunner_sim::fault::Side;
+use githubrunner_sim::github::{self, GitHub, JobSpec, Status, Token};
+use githubrunner_sim::nomad::{self, Nomad};
+use githubrunner_sim::serve::serve_tcp;
+use githubrunner_sim::world::{self, Shared, World, drive, lock};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::time::sleep;

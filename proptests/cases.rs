@@ -128,7 +128,7 @@ macro_rules! tested {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
         fn $name() {
-            crate::cases::for_all_facts(crate::specification::$module::$name);
+            crate::cases::for_all_facts(githubrunner_specification::$module::$name);
         })*
     };
 }

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{for_all, tested},
-    specification::{facts::starts, properties},
+    specification::facts::starts,
 };
 
-properties!(invariants, tested);
+githubrunner_specification::properties!(invariants, tested);
 
 /// Meta is text from outside.
 #[test]
@@ -32,7 +32,10 @@ fn nothing_at_all_is_done_while_nomad_is_unseen() {
     for_all(|case, _| {
         let mut blind = case.clone();
         blind.observation.nomad = None;
-        crate::specification::invariants::nothing_is_done_while_nomad_is_unseen(&blind.facts(), &blind.plan())
+        githubrunner_specification::invariants::nothing_is_done_while_nomad_is_unseen(
+            &blind.facts(),
+            &blind.plan(),
+        )
     });
 }
 

@@ -1,5 +1,5 @@
 //! Surplus, unregistered, lost and gone runners; the properties are in `specification/leaving.rs`.
 
-use crate::{cases::tested, specification::properties};
+use crate::cases::tested;
 
-properties!(leaving, tested);
+githubrunner_specification::properties!(leaving, tested);

@@ -16,10 +16,10 @@ mod model_world;
 mod pagination;
 mod room;
 mod show;
-#[allow(dead_code)] // The simulation runs all of them at once.
-mod specification;
 mod strays;
 mod symmetry;
 mod templates;
 mod tidying;
 mod turns;
+
+use githubrunner_specification as specification;

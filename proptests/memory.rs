@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{Case, NOW, for_all, secs},
-    specification::{Lesson, learned, memory, properties, reports_of},
+    specification::{Lesson, learned, memory, reports_of},
 };
 
 /// The test of each of these properties over the shared cases, whatever comes of what they plan.
@@ -20,7 +20,7 @@ macro_rules! tested_whatever_comes {
     };
 }
 
-properties!(memory, tested_whatever_comes);
+githubrunner_specification::properties!(memory, tested_whatever_comes);
 
 /// A property after a pass in which each action ends in another way: with `luck` 0 and 1 as wanted, runners being
 /// connected or not, else in any way.
@@ -28,7 +28,7 @@ fn after_luck(
     case: &Case,
     plan: &Plan,
     luck: usize,
-    property: fn(&Lesson) -> crate::specification::Checked,
+    property: fn(&Lesson) -> githubrunner_specification::Checked,
 ) -> Result<(), TestCaseError> {
     let mut at = luck * 7;
     let outcome = |action: &Action| {

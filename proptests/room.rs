@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::select, strategy::ValueTree};
 
 use crate::{
     cases::{CASES, Case, ago, case, for_all_facts, runner, secs, server_now, show},
-    specification::{Checked, facts::stops, properties},
+    specification::{Checked, facts::stops},
 };
 
 /// How a crowd differs from other cases: everything is seen, what is idle has mostly been surplus before, nothing
@@ -103,20 +103,20 @@ macro_rules! tested_crowded {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
         fn $name() {
-            for_all_crowded(|case, plan| crate::specification::$module::$name(&case.facts(), plan));
-            for_all_facts(crate::specification::$module::$name);
+            for_all_crowded(|case, plan| githubrunner_specification::$module::$name(&case.facts(), plan));
+            for_all_facts(githubrunner_specification::$module::$name);
         })*
     };
 }
 
-properties!(room, tested_crowded);
+githubrunner_specification::properties!(room, tested_crowded);
 
 /// And all the others hold where room is made.
 #[test]
 fn all_the_others_hold_in_crowded_cases() {
     for_all_crowded(|case, plan| {
         let facts = case.facts();
-        crate::specification::PROPERTIES
+        githubrunner_specification::PROPERTIES
             .iter()
             .copied()
             .flatten()

@@ -7,8 +7,8 @@ use githubrunner::{
     labels::{LabelRules, RunsOn},
     model::{Labels, Registration},
     render::{Renderer, RunContext},
-    sim::nomad::{Nomad, Options},
 };
+use githubrunner_sim::nomad::{Nomad, Options};
 use proptest::{collection::vec, prelude::*};
 
 use crate::{

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{ago, for_all, secs, tested},
-    specification::{facts::runner_holds, properties},
+    specification::facts::runner_holds,
 };
 
-properties!(tidying, tested);
+githubrunner_specification::properties!(tidying, tested);
 
 /// A client's clock may be hours off. Neither does an attempt wait for hours, nor come at once after a crash.
 #[test]

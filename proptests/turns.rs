@@ -1,5 +1,5 @@
 //! Whose turn it is; the property is in `specification/turns.rs`, and `fairness.rs` has what comes of it in time.
 
-use crate::{cases::tested, specification::properties};
+use crate::cases::tested;
 
-properties!(turns, tested);
+githubrunner_specification::properties!(turns, tested);

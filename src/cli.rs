@@ -87,6 +87,7 @@ pub enum Command {
     /// Check configuration, template, rights and connections before the first run
     Check(Check),
     /// Show GitHub-shaped jobs being served, on simulators that are built in
+    #[cfg(feature = "demo")]
     Demo(Demo),
     /// Print the Nomad job for these labels
     #[command(alias = "rendertemplate")]
@@ -114,9 +115,11 @@ pub enum Command {
     Purgedeadrunners(Yes),
     /// Pretend to be a runner, for `demo --nomad`
     #[command(hide = true)]
+    #[cfg(feature = "demo")]
     StandIn(StandIn),
     /// Serve a simulated GitHub and wait until its jobs are served, for `scripts/dev --acl`
     #[command(hide = true)]
+    #[cfg(feature = "demo")]
     SimulatedGithub(SimulatedGithub),
 }
 
@@ -129,6 +132,7 @@ pub struct Check {
 }
 
 /// `demo`
+#[cfg(feature = "demo")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct Demo {
     /// Use the real Nomad agent at NOMAD_ADDR; only GitHub is simulated
@@ -214,6 +218,7 @@ pub struct Yes {
 }
 
 /// `stand-in`: everything it needs comes by its environment, as with the real runner.
+#[cfg(feature = "demo")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct StandIn {
     /// Where to keep files
@@ -222,6 +227,7 @@ pub struct StandIn {
 }
 
 /// `simulated-github`
+#[cfg(feature = "demo")]
 #[derive(Args, Clone, Debug)]
 pub struct SimulatedGithub {
     /// Where to put `config.yml`, `token` and a runner

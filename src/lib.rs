@@ -10,9 +10,9 @@
 //! model, config <- plan, render <- github, nomad (over http) <- apply, daemon <- commands <- main
 //! ```
 //!
-//! [`plan`] and [`render`] do no IO. [`github`] and [`nomad`] do not know each other. [`sim`] is a
-//! simulated world for the demo, tests and benchmarks; it shares no code with the planner, the
-//! renderer or the adapters' wire types, so that its mistakes cannot cancel theirs.
+//! [`plan`] and [`render`] do no IO. [`github`] and [`nomad`] do not know each other. The
+//! package `githubrunner-sim` is a simulated world for the demo, tests and benchmarks; it depends on nothing
+//! here, so that its mistakes cannot cancel ours.
 
 pub mod apply;
 pub mod cli;
@@ -27,5 +27,4 @@ pub mod nomad;
 pub mod plan;
 pub mod render;
 pub mod secret;
-pub mod sim;
 pub mod status;

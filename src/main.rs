@@ -1,7 +1,6 @@
 //! The `githubrunner` program: logging, the runtime, dispatch and exit codes.
 
 use std::{
-    ffi::OsString,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
@@ -9,12 +8,7 @@ use std::{
 use clap::Parser;
 use githubrunner::{
     cli::{Cli, Command, Global, LogFormat},
-    commands::{
-        self, Setup,
-        check::Verdict,
-        demo::{LogPane, Screen},
-        stop::Selection,
-    },
+    commands::{self, Setup, check::Verdict, stop::Selection},
     config::Config,
     nomad::job_from_json,
 };
@@ -28,44 +22,35 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let screen = match cli.command {
-        Command::Demo(_) => demo_screen(&cli.global),
-        _ => Screen::Lines,
-    };
-    start_log(&cli, &screen);
+    #[cfg(feature = "demo")]
+    let screen = demo::screen(&cli);
+    #[cfg(feature = "demo")]
+    let logs_itself = demo::start_log(&cli, &screen);
+    #[cfg(not(feature = "demo"))]
+    let logs_itself = false;
+    if !logs_itself {
+        start_log(&cli.global, "githubrunner=info,warn");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("the runtime cannot start: {error}"), FAILED),
     };
-    let code = runtime.block_on(dispatch(cli, screen));
+    #[cfg(feature = "demo")]
+    let code = runtime.block_on(async {
+        match demo::dispatch(&cli.command, screen).await {
+            Some(code) => code,
+            None => dispatch(cli).await,
+        }
+    });
+    #[cfg(not(feature = "demo"))]
+    let code = runtime.block_on(dispatch(cli));
     // What is still under way is dropped: a restart repairs it as it would a crash.
     runtime.shutdown_background();
     code
 }
 
-async fn dispatch(cli: Cli, screen: Screen) -> ExitCode {
+async fn dispatch(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
-    // These need no configuration.
-    match &command {
-        Command::Demo(args) => {
-            let out = &mut io::stdout();
-            return exit_code(commands::demo::run(args.nomad, &environment, screen, out).await);
-        }
-        Command::SimulatedGithub(args) => {
-            return exit_code(commands::demo::github_only(args, &mut io::stdout()).await);
-        }
-        Command::StandIn(_) => {
-            // A variable that is no text is none that a runner reads.
-            let text = |(name, value): (OsString, OsString)| {
-                Some((name.into_string().ok()?, value.into_string().ok()?))
-            };
-            return match commands::demo::stand_in(std::env::vars_os().filter_map(text)).await {
-                Ok(code) => ExitCode::from(code),
-                Err(error) => complain(&format!("{error:#}"), FAILED),
-            };
-        }
-        _ => {}
-    }
     let config = match load(&global) {
         Ok(config) => config,
         Err(text) => return complain(&text, USAGE),
@@ -171,30 +156,11 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// How `demo` shows itself: as a table on a terminal, unless the log is wanted in full.
-fn demo_screen(global: &Global) -> Screen {
-    if io::stdout().is_terminal() && global.verbose == 0 && !global.quiet {
-        Screen::Table { log: LogPane::default(), colours: colours_wanted() }
-    } else {
-        Screen::Lines
-    }
-}
-
-/// Logs to standard error, as much as `-v` and `-q` ask for. RUST_LOG, where set, has the last word. The demo's
-/// table shows the log itself; without the table the demo's own lines are enough.
-fn start_log(cli: &Cli, screen: &Screen) {
-    let Global { quiet, verbose, log_format, .. } = cli.global;
-    if let Screen::Table { log, .. } = screen {
-        let lines = fmt().without_time().with_level(false).with_target(false).with_ansi(false);
-        return lines
-            .with_env_filter(EnvFilter::new("githubrunner=info,warn"))
-            .with_writer(log.clone())
-            .init();
-    }
-    let level = match (quiet, verbose) {
+/// Logs to standard error, as much as `-v` and `-q` ask for. RUST_LOG, where set, has the last word.
+fn start_log(global: &Global, usual: &'static str) {
+    let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (false, 0) if matches!(cli.command, Command::Demo(_)) => "warn",
-        (false, 0) => "githubrunner=info,warn",
+        (false, 0) => usual,
         (false, 1) => "githubrunner=debug,info",
         (false, _) => "trace",
     };
@@ -203,7 +169,7 @@ fn start_log(cli: &Cli, screen: &Screen) {
     let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).with_ansi(colours);
     // It would be told on standard error, and panic where that cannot be written either: on a full disk.
     let log = log.log_internal_errors(false);
-    match log_format {
+    match global.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
@@ -225,4 +191,71 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+/// What needs the simulators: the demo and its helpers.
+#[cfg(feature = "demo")]
+mod demo {
+    use std::{
+        ffi::OsString,
+        io::{self, IsTerminal},
+        process::ExitCode,
+    };
+
+    use githubrunner::{
+        cli::{Cli, Command},
+        commands::demo::{self, LogPane, Screen},
+    };
+    use tracing_subscriber::{EnvFilter, fmt};
+
+    use super::{FAILED, colours_wanted, complain, environment, exit_code};
+
+    /// How `demo` shows itself: as a table on a terminal, unless the log is wanted in full.
+    pub fn screen(cli: &Cli) -> Screen {
+        let wants_table =
+            matches!(cli.command, Command::Demo(_)) && cli.global.verbose == 0 && !cli.global.quiet;
+        if wants_table && io::stdout().is_terminal() {
+            Screen::Table { log: LogPane::default(), colours: colours_wanted() }
+        } else {
+            Screen::Lines
+        }
+    }
+
+    /// The demo's table shows the log itself; without the table the demo's own lines are enough. False when the log
+    /// is still to be started.
+    pub fn start_log(cli: &Cli, screen: &Screen) -> bool {
+        match screen {
+            Screen::Table { log, .. } => fmt()
+                .without_time()
+                .with_level(false)
+                .with_target(false)
+                .with_ansi(false)
+                .with_env_filter(EnvFilter::new("githubrunner=info,warn"))
+                .with_writer(log.clone())
+                .init(),
+            Screen::Lines if matches!(cli.command, Command::Demo(_)) => super::start_log(&cli.global, "warn"),
+            Screen::Lines => return false,
+        }
+        true
+    }
+
+    /// Performs the commands that need no configuration; `None` for all others.
+    pub async fn dispatch(command: &Command, screen: Screen) -> Option<ExitCode> {
+        let out = &mut io::stdout();
+        Some(match command {
+            Command::Demo(args) => exit_code(demo::run(args.nomad, &environment, screen, out).await),
+            Command::SimulatedGithub(args) => exit_code(demo::github_only(args, out).await),
+            Command::StandIn(_) => {
+                // A variable that is no text is none that a runner reads.
+                let text = |(name, value): (OsString, OsString)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                };
+                match demo::stand_in(std::env::vars_os().filter_map(text)).await {
+                    Ok(code) => ExitCode::from(code),
+                    Err(error) => complain(&format!("{error:#}"), FAILED),
+                }
+            }
+            _ => return None,
+        })
+    }
 }

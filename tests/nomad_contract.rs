@@ -16,8 +16,8 @@ use common::nomad_agent::{Agent, AgentOptions};
 use common::sim_nomad::SimNomad;
 use githubrunner::http::Endpoint;
 use githubrunner::secret::Secret;
-use githubrunner::sim::clock::Clock;
-use githubrunner::sim::nomad as sim;
+use githubrunner_sim::clock::Clock;
+use githubrunner_sim::nomad as sim;
 use place::{NAMESPACE, Place, WITHIN};
 use tokio::time::Instant;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use githubrunner::sim::nomad::{Exit, Node, Nomad, Options, TaskEvent};
+use githubrunner_sim::nomad::{Exit, Node, Nomad, Options, TaskEvent};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use githubrunner::sim::nomad::{
+use githubrunner_sim::nomad::{
     Exit, JobPolicy, Node, Nomad, Options, Policy, StartFailure, Token, TokenKind, Topics,
 };
 use jiff::Timestamp;

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod check;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod dumpconfig;
 pub mod list;

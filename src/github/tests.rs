@@ -20,7 +20,7 @@ use crate::http::Client;
 use crate::http::tests::{Answer, Seen, answer, server};
 use crate::model::{Repository, Timestamp, WorkflowJob};
 use crate::secret::Secret;
-use crate::sim::github as sim;
+use githubrunner_sim::github as sim;
 
 const TOKEN: &str = "ghp_MARKEDTOKEN";
 

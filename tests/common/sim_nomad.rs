@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use githubrunner::http::Endpoint;
-use githubrunner::sim::clock::Clock;
-use githubrunner::sim::nomad::{Exit, Nomad, TaskEvent};
+use githubrunner_sim::clock::Clock;
+use githubrunner_sim::nomad::{Exit, Nomad, TaskEvent};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use githubrunner::sim::clock::Clock;
-use githubrunner::sim::fault::{Fault, Side, Verdict};
-use githubrunner::sim::github::{self, Conclusion, GitHub, JobSpec, Status, Token};
-use githubrunner::sim::nomad::{self, Nomad};
-use githubrunner::sim::serve::serve_tcp;
-use githubrunner::sim::world::{self, Shared, World, drive, lock};
+use githubrunner_sim::clock::Clock;
+use githubrunner_sim::fault::{Fault, Side, Verdict};
+use githubrunner_sim::github::{self, Conclusion, GitHub, JobSpec, Status, Token};
+use githubrunner_sim::nomad::{self, Nomad};
+use githubrunner_sim::serve::serve_tcp;
+use githubrunner_sim::world::{self, Shared, World, drive, lock};
 use hyper::Request;
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -126,7 +126,7 @@ impl Site {
 
     /// Nothing goes wrong any more.
     pub fn no_fault(&self) {
-        self.world().fault = Box::new(githubrunner::sim::fault::NoFault);
+        self.world().fault = Box::new(githubrunner_sim::fault::NoFault);
     }
 
     /// A run with one job, of so many milliseconds. Answers the job's ID.

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use githubrunner::sim::github::Status;
+use githubrunner_sim::github::Status;
 use serde_json::Value;
 
 use crate::common::site::{Site, until};
@@ -148,7 +148,7 @@ async fn bad_usage_and_bad_configurations_end_with_2() {
     let err = site.call_with("repos: [acme/app]\nlopo: 1\nloop: -3\n", &["once"]).await.failed(2);
     assert!(err.contains(":2:1: lopo") && err.contains(":3:7: loop"), "{err}");
     site.call(&["nonsense"]).await.failed(2);
-    assert_eq!(site.requests(githubrunner::sim::fault::Side::Nomad), 0);
+    assert_eq!(site.requests(githubrunner_sim::fault::Side::Nomad), 0);
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn the_demo_serves_its_jobs_and_leaves_nothing() {
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains("job queued") && out.contains("Nothing is left"), "{out}");
-    assert_eq!(site.requests(githubrunner::sim::fault::Side::Nomad), 0, "it has a Nomad of its own");
+    assert_eq!(site.requests(githubrunner_sim::fault::Side::Nomad), 0, "it has a Nomad of its own");
 }
 
 #[tokio::test]

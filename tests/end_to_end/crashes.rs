@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use githubrunner::sim::github::Conclusion;
+use githubrunner_sim::github::Conclusion;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::common::nomad_agent::{Agent, AgentOptions};

@@ -1,9 +1,9 @@
 //! A GitHub or a Nomad that fails: a line in the log, the next pass tries again, nothing is scaled down.
 
 use bytes::Bytes;
-use githubrunner::sim::fault::{Side, Verdict};
-use githubrunner::sim::github::Status;
-use githubrunner::sim::nomad;
+use githubrunner_sim::fault::{Side, Verdict};
+use githubrunner_sim::github::Status;
+use githubrunner_sim::nomad;
 use hyper::Response;
 use jiff::Timestamp;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! `run`, `once` and `plan` when nothing goes wrong.
 
-use githubrunner::sim::fault::Side;
-use githubrunner::sim::github::{JobSpec, Status};
-use githubrunner::sim::nomad;
+use githubrunner_sim::fault::Side;
+use githubrunner_sim::github::{JobSpec, Status};
+use githubrunner_sim::nomad;
 use std::time::Duration;
 
 use crate::common::site::{Site, until};

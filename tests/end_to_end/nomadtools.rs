@@ -1,6 +1,6 @@
 //! Configurations as nomadtools' users have them run unchanged, apart from where GitHub is; and what is said of them.
 
-use githubrunner::sim::github::Status;
+use githubrunner_sim::github::Status;
 use serde_json::json;
 
 use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN};

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use githubrunner::sim::github::{GitHub, Level, Reach, Token, permissions};
+use githubrunner_sim::github::{GitHub, Level, Reach, Token, permissions};
 use ring::signature::{KeyPair, RsaKeyPair};
 
 use crate::common::site::{REPOSITORY, Site, TOKEN, until};
@@ -29,7 +29,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
     for runner in site.world().github.runners() {
         assert_eq!(
             runner.scope,
-            githubrunner::sim::github::Scope::Organization(organization),
+            githubrunner_sim::github::Scope::Organization(organization),
             "{}",
             runner.name
         );
@@ -107,7 +107,7 @@ async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() 
         let mut world = site.world();
         let repository = world.github.repository_id("beta/app").unwrap();
         let spec =
-            githubrunner::sim::github::JobSpec::new(&["nomadtools"], std::time::Duration::from_millis(300));
+            githubrunner_sim::github::JobSpec::new(&["nomadtools"], std::time::Duration::from_millis(300));
         let run = world.queue_run(repository, vec![spec]).unwrap();
         world.github.run(run).unwrap().jobs[0]
     };
@@ -121,7 +121,7 @@ async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() 
     let mut daemon = site.run(&config);
     site.served(job).await;
     assert!(daemon.is_alive());
-    assert_eq!(site.status(other), githubrunner::sim::github::Status::Queued);
+    assert_eq!(site.status(other), githubrunner_sim::github::Status::Queued);
     let check = site.call_with(&config, &["check"]).await;
     assert!(check.code == 1 && check.out.contains("suspended"), "{}", check.out);
     daemon.end().await;

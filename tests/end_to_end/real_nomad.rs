@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use githubrunner::sim::github::Status;
+use githubrunner_sim::github::Status;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use githubrunner::sim::fault::{Side, Verdict};
-use githubrunner::sim::github::Status;
+use githubrunner_sim::fault::{Side, Verdict};
+use githubrunner_sim::github::Status;
 
 use crate::common::site::{Site, until};
 

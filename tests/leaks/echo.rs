@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use githubrunner::sim::fault::{Fault, Side, Verdict};
+use githubrunner_sim::fault::{Fault, Side, Verdict};
 use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use serde_json::Value;

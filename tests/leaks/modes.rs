@@ -1,7 +1,7 @@
 //! The ways to be somebody at GitHub and to register runners, each with secrets of its own.
 
-use githubrunner::sim::github::{GitHub, Level, Reach, Token, permissions};
-use githubrunner::sim::nomad::{self, Policy, TokenKind};
+use githubrunner_sim::github::{GitHub, Level, Reach, Token, permissions};
+use githubrunner_sim::nomad::{self, Policy, TokenKind};
 use ring::signature::{KeyPair, RsaKeyPair};
 
 use crate::common::site::{NAMESPACE, REPOSITORY, Site};

@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
-    model::{Finish, NomadView, RunnerState},
-    sim::{
-        github::{Conclusion, Job, Status},
-        world::World,
-    },
+use crate::model::{Finish, NomadView, RunnerState};
+use githubrunner_sim::{
+    github::{Conclusion, Job, Status},
+    world::World,
 };
 
 /// So much of a runner's name tells it apart from the others.

@@ -11,14 +11,12 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{TICK, bring_to_life, listen, scene, seed, stand_in_for_the_runner};
-use crate::{
-    cli::SimulatedGithub,
-    sim::{
-        fault::Side,
-        github::{Conclusion, JobSpec, Status},
-        nomad,
-        world::{World, lock},
-    },
+use crate::cli::SimulatedGithub;
+use githubrunner_sim::{
+    fault::Side,
+    github::{Conclusion, JobSpec, Status},
+    nomad,
+    world::{World, lock},
 };
 
 /// The configuration: there once everything is ready.

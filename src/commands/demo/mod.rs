@@ -25,22 +25,18 @@ use super::{
     run::listen,
     setup::{Environment, seed},
 };
-use crate::{
-    config::Config,
-    daemon::Signals,
-    nomad::Nomad,
-    sim::{
-        clock::Clock,
-        fault::Side,
-        github::{Conclusion, GitHub, Status},
-        nomad as sim_nomad,
-        serve::serve_tcp,
-        world::{self, Shared, World, drive, lock},
-    },
-};
+use crate::{config::Config, daemon::Signals, nomad::Nomad};
 use board::Board;
 use cluster::Cluster;
 pub use github_only::run as github_only;
+use githubrunner_sim::{
+    clock::Clock,
+    fault::Side,
+    github::{Conclusion, GitHub, Status},
+    nomad as sim_nomad,
+    serve::serve_tcp,
+    world::{self, Shared, World, drive, lock},
+};
 use screen::Shown;
 pub use screen::{LogPane, Screen};
 
@@ -372,5 +368,5 @@ pub async fn stand_in(environment: impl Iterator<Item = (String, String)>) -> an
     let shutdown = async move {
         let _ = signals.shutdown.wait_for(|shutdown| *shutdown).await;
     };
-    Ok(crate::sim::stand_in::run(environment.collect(), shutdown).await)
+    Ok(githubrunner_sim::stand_in::run(environment.collect(), shutdown).await)
 }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{
-    model::RunnerState,
-    sim::{
-        github::{self, GitHub, Job, JobSpec, Status, Token},
-        world::World,
-    },
+use crate::model::RunnerState;
+use githubrunner_sim::{
+    github::{self, GitHub, Job, JobSpec, Status, Token},
+    world::World,
 };
 
 /// The token of the demo's GitHub: it opens nothing but the simulation.

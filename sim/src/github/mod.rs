@@ -1,0 +1,415 @@
+//! The simulated GitHub: repositories, runs, jobs, runners, tokens and Apps as plain data, and the part
+//! of the REST API that a runner daemon uses as one function from request to response.
+//!
+//! It has no clock: each call takes the time, and [`GitHub::advance`] brings the data up to it. All
+//! choices that GitHub makes by itself come from one seed. Facts come from the GitHub contract; a section
+//! is cited where the behaviour is odd.
+
+mod actions;
+mod apps;
+mod auth;
+mod data;
+mod http;
+mod life;
+mod limits;
+mod page;
+mod queue;
+mod routes;
+mod runners;
+mod session;
+mod shapes;
+#[cfg(test)]
+mod tests;
+mod webhook;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+pub use apps::{App, Installation};
+pub use auth::{Level, Permissions, Reach, Token, permissions};
+pub use data::{
+    Conclusion, Event, Job, JobRunner, JobSpec, Owner, Removal, Repository, Run, Runner, RunnerGroup, Scope,
+    Status,
+};
+pub use limits::Limited;
+pub(crate) use runners::jit_server;
+pub use runners::{Leave, Refused, Registration};
+
+/// How the simulated GitHub behaves. `Default` is the real one's manner, with pick-up times of a second or two.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides IDs, tokens and which of several fitting runners gets a job.
+    pub seed: u64,
+    /// What stands before every path: empty, or `/api/v3` as on an Enterprise Server.
+    pub path_prefix: String,
+    /// The scheme of URLs in answers.
+    pub scheme: String,
+    /// Where `html_url`s point; no slash at the end.
+    pub web_url: String,
+    /// Leaves out most URLs of repositories and people: smaller answers that clients need no less than
+    /// the full ones, but that no longer satisfy GitHub's schemas.
+    pub lean: bool,
+    /// Installation tokens are good for so long (contract §3: an hour).
+    pub token_life: Duration,
+    /// Requests an hour for a person or an installation (contract §3, §4).
+    pub rate_limit: u64,
+    /// The status of an answer beyond a limit: 403 or 429.
+    pub limit_status: u16,
+    /// Points a minute before the secondary limit (GET 1, others 5; contract §4).
+    pub points_a_minute: u64,
+    /// Shortest and longest time from a job's offer to a runner until it is in progress.
+    pub pickup: (Duration, Duration),
+    /// How long an unused JIT configuration is good for.
+    pub jit_expiry: Duration,
+    /// A job queued for longer fails (contract §6: 24 h).
+    pub queue_limit: Duration,
+    /// The longest time by which a run's status lags behind its jobs.
+    pub run_lag: Duration,
+    /// A run of which no job is in progress is queued again while one waits for a runner; otherwise it stays in progress
+    /// once it was (contract §1: a run's status says nothing of its jobs').
+    pub requeues: bool,
+    /// After this time a job whose runner vanished fails.
+    pub lost_after: Duration,
+    /// An ephemeral runner offline for longer leaves the list (contract §7: a day).
+    pub stale_after: Duration,
+    /// Completed runs are forgotten after this time, which bounds the memory (GitHub: 90 days).
+    pub keep_runs: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            seed: 1,
+            path_prefix: String::new(),
+            scheme: "http".to_string(),
+            web_url: "https://github.com".to_string(),
+            lean: false,
+            token_life: Duration::from_secs(3600),
+            rate_limit: 5000,
+            limit_status: 403,
+            points_a_minute: 900,
+            pickup: (Duration::from_millis(500), Duration::from_secs(2)),
+            jit_expiry: Duration::from_secs(300),
+            queue_limit: Duration::from_secs(24 * 3600),
+            run_lag: Duration::ZERO,
+            requeues: false,
+            lost_after: Duration::from_secs(600),
+            stale_after: Duration::from_secs(24 * 3600),
+            keep_runs: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// What happens by itself, later. Entries that no longer apply are ignored when their time comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A job of a run's attempt appears.
+    Appear { run: u64, attempt: u32, index: usize },
+    /// A held job is put in the queue.
+    Release { job: u64 },
+    /// The runner that a job was offered to begins.
+    Start { job: u64, turn: u32 },
+    /// A job in progress ends.
+    End { job: u64, turn: u32, conclusion: u8 },
+    /// A queued job has waited too long.
+    GiveUp { job: u64, turn: u32 },
+    /// A run's listed status catches up with its jobs.
+    Status { run: u64 },
+    /// An offline runner may have to leave the list.
+    Stale { runner: u64 },
+    /// A stand-in runner's session may have gone silent.
+    Silence { runner: u64 },
+    /// A completed run is forgotten.
+    Forget { run: u64, attempt: u32 },
+}
+
+/// The simulated GitHub. See the [module](self).
+pub struct GitHub {
+    options: Options,
+    rng: StdRng,
+    now: Timestamp,
+    next_id: u64,
+    owners: BTreeMap<u64, Owner>,
+    logins: BTreeMap<String, u64>,
+    repositories: BTreeMap<u64, Repository>,
+    /// Lower-cased `owner/name` → ID.
+    names: BTreeMap<String, u64>,
+    /// Lower-cased former `owner/name` → ID.
+    former_names: BTreeMap<String, u64>,
+    /// Lower-cased `owner/name` → who had it last, and since when if somebody else had it before.
+    meanings: BTreeMap<String, (u64, Option<Timestamp>)>,
+    runs: BTreeMap<u64, Run>,
+    runs_of: BTreeMap<u64, BTreeSet<u64>>,
+    run_numbers: BTreeMap<u64, u64>,
+    jobs: BTreeMap<u64, Job>,
+    queued: BTreeSet<(Timestamp, u64)>,
+    queue: queue::Queue,
+    runners: BTreeMap<u64, Runner>,
+    groups: Vec<RunnerGroup>,
+    idle: BTreeSet<u64>,
+    timers: BTreeSet<(Timestamp, Timer)>,
+    events: Vec<Event>,
+    tokens: BTreeMap<String, Token>,
+    apps: BTreeMap<u64, App>,
+    installations: BTreeMap<u64, Installation>,
+    registration: runners::RegistrationBook,
+    limits: limits::Limits,
+    sessions: session::Sessions,
+}
+
+/// `time` after a duration; the end of time rather than an overflow.
+fn after(time: Timestamp, duration: Duration) -> Timestamp {
+    time.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+impl GitHub {
+    /// An empty GitHub at this time.
+    pub fn new(options: Options, now: Timestamp) -> GitHub {
+        let rng = StdRng::seed_from_u64(options.seed ^ 0x6769_7468_7562);
+        GitHub {
+            options,
+            rng,
+            now,
+            next_id: 1_000,
+            owners: BTreeMap::new(),
+            logins: BTreeMap::new(),
+            repositories: BTreeMap::new(),
+            names: BTreeMap::new(),
+            former_names: BTreeMap::new(),
+            meanings: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            runs_of: BTreeMap::new(),
+            run_numbers: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            queued: BTreeSet::new(),
+            queue: queue::Queue::default(),
+            runners: BTreeMap::new(),
+            groups: Vec::new(),
+            idle: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            events: Vec::new(),
+            tokens: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            installations: BTreeMap::new(),
+            registration: runners::RegistrationBook::default(),
+            limits: limits::Limits::default(),
+            sessions: session::Sessions::default(),
+        }
+    }
+
+    /// How it behaves.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Changes how it behaves from now on (the web URL once a port is known, a limit in a test).
+    pub fn options_mut(&mut self) -> &mut Options {
+        &mut self.options
+    }
+
+    /// IDs grow, with gaps, as GitHub's do.
+    fn new_id(&mut self) -> u64 {
+        self.next_id += self.rng.random_range(1..=9u64);
+        self.next_id
+    }
+
+    /// Random text of letters and digits.
+    fn random_text(&mut self, length: usize) -> String {
+        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        (0..length).map(|_| char::from(LETTERS[self.rng.random_range(0..LETTERS.len())])).collect()
+    }
+
+    /// Adds a person; an existing login keeps its ID.
+    pub fn add_user(&mut self, login: &str) -> u64 {
+        self.add_owner(login, false, &[])
+    }
+
+    /// Adds an organization with members, who administer its repositories.
+    pub fn add_organization(&mut self, login: &str, members: &[&str]) -> u64 {
+        self.add_owner(login, true, members)
+    }
+
+    fn add_owner(&mut self, login: &str, organization: bool, members: &[&str]) -> u64 {
+        if let Some(id) = self.logins.get(&login.to_lowercase()) {
+            return *id;
+        }
+        let id = self.new_id();
+        let members = members.iter().map(|member| member.to_lowercase()).collect();
+        let owner = Owner { id, login: login.to_string(), organization, members, created_at: self.now };
+        self.owners.insert(id, owner);
+        self.logins.insert(login.to_lowercase(), id);
+        id
+    }
+
+    /// Adds a public repository `owner/name`; an unknown owner becomes a person. An existing one keeps its ID.
+    pub fn add_repository(&mut self, full_name: &str) -> u64 {
+        if let Some(id) = self.names.get(&full_name.to_lowercase()) {
+            return *id;
+        }
+        let (owner, name) = full_name.split_once('/').unwrap_or(("nobody", full_name));
+        let owner = self.add_user(owner);
+        let id = self.new_id();
+        let repository = Repository {
+            id,
+            owner,
+            name: name.to_string(),
+            private: false,
+            archived: false,
+            disabled: false,
+            deleted: false,
+            created_at: self.now,
+            pushed_at: Some(self.now),
+        };
+        self.former_names.remove(&full_name.to_lowercase());
+        self.names.insert(full_name.to_lowercase(), id);
+        self.note_meaning(full_name, id);
+        self.repositories.insert(id, repository);
+        id
+    }
+
+    /// Adds a runner group to an organization (the default group, 1, is always there).
+    pub fn add_runner_group(&mut self, organization: u64, name: &str) -> u64 {
+        let id = 1 + self.groups.iter().map(|group| group.id).max().unwrap_or(1);
+        self.groups.push(RunnerGroup { id, organization, name: name.to_string() });
+        id
+    }
+
+    /// Makes a token known. Tests choose the text, so that they can search for it.
+    pub fn add_token(&mut self, secret: &str, token: Token) {
+        self.tokens.insert(secret.to_string(), token);
+    }
+
+    /// Makes a token unknown: it answers 401 from now on.
+    pub fn revoke_token(&mut self, secret: &str) {
+        self.tokens.remove(secret);
+    }
+
+    /// The repository with this ID.
+    pub fn repository(&self, id: u64) -> Option<&Repository> {
+        self.repositories.get(&id)
+    }
+
+    /// The repository with this ID, to make it private, archived, disabled …
+    pub fn repository_mut(&mut self, id: u64) -> Option<&mut Repository> {
+        self.repositories.get_mut(&id)
+    }
+
+    /// The ID of a repository by its present name, in any case.
+    pub fn repository_id(&self, full_name: &str) -> Option<u64> {
+        self.names.get(&full_name.to_lowercase()).copied()
+    }
+
+    /// `owner/name`, as spelled now.
+    pub fn full_name(&self, repository: u64) -> Option<String> {
+        let repository = self.repositories.get(&repository)?;
+        let owner = self.owners.get(&repository.owner)?;
+        Some(format!("{}/{}", owner.login, repository.name))
+    }
+
+    /// Gives a repository another name, or another owner with it; the old one redirects (301) from now on.
+    pub fn rename_repository(&mut self, id: u64, full_name: &str) {
+        let Some(old) = self.full_name(id) else { return };
+        let (owner, name) = full_name.split_once('/').unwrap_or(("nobody", full_name));
+        let owner = self.add_user(owner);
+        self.names.remove(&old.to_lowercase());
+        self.former_names.insert(old.to_lowercase(), id);
+        self.former_names.remove(&full_name.to_lowercase());
+        self.names.insert(full_name.to_lowercase(), id);
+        self.note_meaning(full_name, id);
+        if let Some(repository) = self.repositories.get_mut(&id) {
+            repository.owner = owner;
+            repository.name = name.to_string();
+        }
+    }
+
+    fn note_meaning(&mut self, full_name: &str, id: u64) {
+        let known = self.meanings.entry(full_name.to_lowercase()).or_insert((id, None));
+        if known.0 != id {
+            *known = (id, Some(self.now));
+        }
+    }
+
+    /// Which repository has a name, or had it last; and since when, by GitHub's clock, if another one had it before.
+    pub fn meaning(&self, full_name: &str) -> Option<(u64, Option<Timestamp>)> {
+        self.meanings.get(&full_name.to_lowercase()).copied()
+    }
+
+    /// Deletes a repository with its runners; its runs are not reachable any more and its jobs end.
+    pub fn delete_repository(&mut self, id: u64, now: Timestamp) {
+        self.advance(now);
+        let Some(name) = self.full_name(id) else { return };
+        self.names.remove(&name.to_lowercase());
+        if let Some(repository) = self.repositories.get_mut(&id) {
+            repository.deleted = true;
+        }
+        for run in self.runs_of.get(&id).cloned().unwrap_or_default() {
+            self.cancel_run(run, now);
+        }
+        let gone = self.runners.values().filter(|runner| runner.scope == Scope::Repository(id));
+        for runner in gone.map(|runner| runner.id).collect::<Vec<_>>() {
+            self.remove_runner(runner, Removal::Deleted);
+        }
+    }
+
+    /// All repositories.
+    pub fn repositories(&self) -> impl Iterator<Item = &Repository> {
+        self.repositories.values()
+    }
+
+    /// The run with this ID.
+    pub fn run(&self, id: u64) -> Option<&Run> {
+        self.runs.get(&id)
+    }
+
+    /// All runs that are remembered.
+    pub fn runs(&self) -> impl DoubleEndedIterator<Item = &Run> {
+        self.runs.values()
+    }
+
+    /// The job with this ID.
+    pub fn job(&self, id: u64) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    /// All jobs that are remembered.
+    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// The registered runner with this ID.
+    pub fn runner(&self, id: u64) -> Option<&Runner> {
+        self.runners.get(&id)
+    }
+
+    /// The registered runner with this name there.
+    pub fn runner_by_name(&self, scope: Scope, name: &str) -> Option<&Runner> {
+        self.runners.values().find(|runner| runner.scope == scope && runner.name.eq_ignore_ascii_case(name))
+    }
+
+    /// All registered runners.
+    pub fn runners(&self) -> impl Iterator<Item = &Runner> {
+        self.runners.values()
+    }
+
+    /// What happened since the last call, oldest first. Whoever never calls it gets at most the latest ten thousand.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn event(&mut self, event: Event) {
+        const MOST_EVENTS: usize = 10_000;
+        if self.events.len() >= MOST_EVENTS {
+            self.events.drain(..MOST_EVENTS / 2);
+        }
+        self.events.push(event);
+    }
+
+    /// When something will happen by itself, if anything will.
+    pub fn next_event(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(time, _)| *time)
+    }
+}

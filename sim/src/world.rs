@@ -1,0 +1,395 @@
+//! The world: a simulated GitHub, a simulated Nomad, and the runner processes between them.
+//!
+//! When a Nomad task starts, its environment tells which runner it is. After a start-up time the process
+//! connects to GitHub, takes jobs, and ends: by itself after an ephemeral runner's job or a refusal (with exit
+//! code 0, as `run.sh` does; contract §7), or because Nomad kills it. The world knows the truth about all
+//! of it, which tests compare with what a daemon believes.
+
+mod reactions;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Request, Response};
+use jiff::{SignedDuration, Timestamp};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, watch as watched};
+
+use super::clock::{Clock, shift};
+use super::fault::{Fault, NoFault, Side};
+use super::github::{GitHub, JobSpec};
+use super::nomad::Nomad;
+pub use super::process::Phase;
+use super::process::Process;
+use super::serve::Requests;
+pub use reactions::cause_in;
+pub use watch::Watch;
+
+/// The timeline keeps so many lines, the latest ones.
+const LONGEST_TIMELINE: usize = 20_000;
+/// More steps than this at one instant mean a mistake in a side's `next_event`: the instant is left.
+const MOST_STEPS: usize = 100_000;
+
+/// How the processes behave. The ranges are shortest and longest; the seed decides between them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides the times below.
+    pub seed: u64,
+    /// From a task's start to its connection.
+    pub start_up: (Duration, Duration),
+    /// From a refused connection to the end of the task.
+    pub give_up: (Duration, Duration),
+    /// From the end of an ephemeral runner's job to the end of the task.
+    pub wind_down: (Duration, Duration),
+    /// From the kill signal to the end of the task.
+    pub stop: (Duration, Duration),
+    /// How often a process hangs and never connects: 0 never, 1 always.
+    pub hangs: f64,
+    /// How far GitHub's clock is ahead of the true one.
+    pub github_skew: SignedDuration,
+    /// How far Nomad's clock is ahead of the true one.
+    pub nomad_skew: SignedDuration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let seconds = |from: u64, to: u64| (Duration::from_secs(from), Duration::from_secs(to));
+        Options {
+            seed: 1,
+            start_up: seconds(1, 3),
+            give_up: seconds(2, 5),
+            wind_down: (Duration::from_millis(200), Duration::from_secs(1)),
+            stop: (Duration::from_millis(100), Duration::from_millis(500)),
+            hangs: 0.0,
+            github_skew: SignedDuration::ZERO,
+            nomad_skew: SignedDuration::ZERO,
+        }
+    }
+}
+
+/// Something that must never happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// When.
+    pub time: Timestamp,
+    /// The Nomad job.
+    pub nomad_job: String,
+    /// The runner's name.
+    pub runner: String,
+    /// The GitHub job that failed for it.
+    pub job: u64,
+    /// What ended the runner.
+    pub reason: String,
+}
+
+/// A runner process that is alive, as it truly is.
+#[derive(Clone, Debug)]
+pub struct LiveRunner {
+    /// The allocation it belongs to.
+    pub allocation: String,
+    /// The Nomad job's namespace.
+    pub namespace: String,
+    /// The Nomad job's ID.
+    pub nomad_job: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Its ID at GitHub, once connected.
+    pub runner: Option<u64>,
+    /// The GitHub job it works on.
+    pub job: Option<u64>,
+    /// The GitHub job it was started for: `job_id` in a Meta value that is JSON.
+    pub cause: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Connect,
+    Exit(i64),
+    Stop,
+}
+
+/// The whole world. All its methods are synchronous; its locks are never held across an await.
+pub struct World {
+    /// The simulated GitHub. After changing it directly call [`World::touch`].
+    pub github: GitHub,
+    /// The simulated Nomad. After changing it directly call [`World::touch`].
+    pub nomad: Nomad,
+    /// True time.
+    pub clock: Clock,
+    /// What goes wrong.
+    pub fault: Box<dyn Fault>,
+    options: Options,
+    rng: StdRng,
+    processes: BTreeMap<String, Process>,
+    timers: BTreeSet<(Timestamp, String, u64, Step)>,
+    rounds: u64,
+    timeline: VecDeque<(Timestamp, String)>,
+    violations: Vec<Violation>,
+    webhooks: VecDeque<(u64, &'static str)>,
+    requests: Requests,
+    changed: Arc<Notify>,
+    moved: watched::Sender<u64>,
+    watch: Option<Box<dyn Watch>>,
+    records: bool,
+}
+
+/// A world that servers, the driver and tests share.
+pub type Shared = Arc<Mutex<World>>;
+
+/// Locks the world. A panic elsewhere does not make it unusable: tests want to see it then.
+pub fn lock(shared: &Shared) -> MutexGuard<'_, World> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets time pass in the world until `shutdown`: sleeps until the next event and advances to it.
+pub async fn drive(shared: Shared, shutdown: impl Future<Output = ()>) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let changed = Arc::clone(&lock(&shared).changed);
+    loop {
+        let wake = {
+            let mut world = lock(&shared);
+            let now = world.clock.now();
+            world.advance(now);
+            world.next_event().map(|time| world.clock.instant(time))
+        };
+        let sleep = async {
+            match wake {
+                Some(wake) => tokio::time::sleep_until(wake).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return,
+            () = changed.notified() => {}
+            () = sleep => {}
+        }
+    }
+}
+
+impl World {
+    /// A world of these two sides.
+    pub fn new(github: GitHub, nomad: Nomad, clock: Clock, options: Options) -> World {
+        World {
+            github,
+            nomad,
+            clock,
+            fault: Box::new(NoFault),
+            rng: StdRng::seed_from_u64(options.seed ^ 0x0077_6f72_6c64),
+            options,
+            processes: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            rounds: 0,
+            timeline: VecDeque::new(),
+            violations: Vec::new(),
+            webhooks: VecDeque::new(),
+            requests: Requests::default(),
+            changed: Arc::new(Notify::new()),
+            moved: watched::Sender::new(0),
+            watch: None,
+            records: false,
+        }
+    }
+
+    /// The same, ready to be shared.
+    pub fn shared(self) -> Shared {
+        Arc::new(Mutex::new(self))
+    }
+
+    /// What GitHub's clock shows at a true time.
+    pub fn github_time(&self, now: Timestamp) -> Timestamp {
+        shift(now, self.options.github_skew)
+    }
+
+    /// What Nomad's clock shows at a true time.
+    pub fn nomad_time(&self, now: Timestamp) -> Timestamp {
+        shift(now, self.options.nomad_skew)
+    }
+
+    /// How the processes behave, to change it.
+    pub fn options_mut(&mut self) -> &mut Options {
+        &mut self.options
+    }
+
+    /// One HTTP exchange with a side at this true time, with all its consequences.
+    pub fn handle(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Response<Bytes> {
+        self.advance(now);
+        self.watched(|watch, world| watch.asked(world, side, request, now));
+        let response = match side {
+            Side::GitHub => self.github.handle(request, shift(now, self.options.github_skew)),
+            Side::Nomad => self.nomad.handle(request, shift(now, self.options.nomad_skew)),
+        };
+        let changed = self.absorb(now) || request.method() != hyper::Method::GET;
+        self.watched(|watch, world| {
+            watch.answered(world, side, request, &response, now);
+            if changed {
+                watch.stepped(world, now);
+            }
+        });
+        self.changed.notify_one();
+        response
+    }
+
+    /// A request takes effect whose client no longer waits for an answer.
+    pub fn takes_effect_late(&mut self, side: Side, request: &Request<Bytes>) {
+        let now = self.clock.now();
+        let response = self.handle(side, request, now);
+        let (method, path, status) = (request.method(), request.uri().path(), response.status());
+        self.note(now, format!("LATE  {} {method} {path} takes effect: {}", side.name(), status.as_u16()));
+    }
+
+    /// What happens before a request takes effect.
+    pub(super) fn meanwhile(&mut self, side: Side, request: &Request<Bytes>) {
+        let mut fault = std::mem::replace(&mut self.fault, Box::new(NoFault));
+        fault.meanwhile(self, side, request);
+        self.fault = fault;
+    }
+
+    /// Starts a workflow run now. None if the repository is not there.
+    pub fn queue_run(&mut self, repository: u64, jobs: Vec<JobSpec>) -> Option<u64> {
+        let now = self.clock.now();
+        self.advance(now);
+        let run = self.github.queue_run(repository, jobs, self.github_time(now));
+        self.touch();
+        run
+    }
+
+    /// To be called after a change made from outside: takes in its consequences and wakes the driver.
+    pub fn touch(&mut self) {
+        let now = self.clock.now();
+        self.absorb(now);
+        self.watched(|watch, world| watch.stepped(world, now));
+        self.changed.notify_one();
+    }
+
+    /// Lets everything happen that happens by itself up to a true time, in order.
+    pub fn advance(&mut self, now: Timestamp) {
+        for _ in 0..MOST_STEPS {
+            let Some(next) = self.next_event().filter(|next| *next <= now) else { break };
+            self.step(next);
+        }
+        self.step(now);
+    }
+
+    fn step(&mut self, now: Timestamp) {
+        self.github.advance(self.github_time(now));
+        self.nomad.advance(self.nomad_time(now));
+        let mut changed = self.absorb(now);
+        while let Some(timer) = self.timers.first().filter(|timer| timer.0 <= now).cloned() {
+            self.timers.remove(&timer);
+            let (_, allocation, round, step) = timer;
+            if self.processes.get(&allocation).is_some_and(|process| process.round == round) {
+                self.take_step(&allocation, step, now);
+                self.absorb(now);
+                changed = true;
+            }
+        }
+        if changed {
+            self.watched(|watch, world| watch.stepped(world, now));
+        }
+    }
+
+    /// When something will happen by itself, in true time.
+    pub fn next_event(&self) -> Option<Timestamp> {
+        let github = self.github.next_event().map(|time| shift(time, -self.options.github_skew));
+        let nomad = self.nomad.next_event().map(|time| shift(time, -self.options.nomad_skew));
+        let own = self.timers.first().map(|timer| timer.0);
+        [github, nomad, own].into_iter().flatten().min()
+    }
+
+    /// Takes in what happened on both sides until nothing more follows from it. Whether anything did.
+    fn absorb(&mut self, now: Timestamp) -> bool {
+        let mut changed = false;
+        for _ in 0..MOST_STEPS {
+            let github = self.github.take_events();
+            let nomad = self.nomad.take_events();
+            if github.is_empty() && nomad.is_empty() {
+                break;
+            }
+            changed = true;
+            for event in github {
+                self.github_event(event, now);
+            }
+            for event in nomad {
+                self.task_event(event, now);
+            }
+        }
+        let index = self.nomad.index();
+        self.moved.send_if_modified(|known| std::mem::replace(known, index) != index);
+        changed
+    }
+
+    /// Tells when Nomad's index has changed, for event streams.
+    pub(super) fn nomad_moved(&self) -> watched::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// Ends all open event streams, as an agent that restarts does.
+    pub fn end_streams(&mut self) {
+        self.moved = watched::Sender::new(self.nomad.index());
+    }
+
+    /// What happened, oldest first, in true time; the latest twenty thousand lines.
+    pub fn timeline(&self) -> impl Iterator<Item = &(Timestamp, String)> {
+        self.timeline.iter()
+    }
+
+    /// Busy runners that were killed; a right daemon never causes one (a lost node or a crash asked for does).
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// The webhooks that GitHub would have sent since the last call: a job's ID and the action.
+    pub fn take_webhooks(&mut self) -> Vec<(u64, &'static str)> {
+        self.webhooks.drain(..).collect()
+    }
+
+    /// The runner processes that are alive.
+    pub fn live_runners(&self) -> Vec<LiveRunner> {
+        let live = |process: &Process| {
+            let job = process.runner.and_then(|runner| self.github.running_job(runner));
+            LiveRunner {
+                allocation: process.allocation.clone(),
+                namespace: process.namespace.clone(),
+                nomad_job: process.nomad_job.clone(),
+                phase: if job.is_some() && process.phase == Phase::Listening {
+                    Phase::Working
+                } else {
+                    process.phase
+                },
+                runner: process.runner,
+                job: job.map(|job| job.id),
+                cause: process.cause,
+            }
+        };
+        self.processes.values().map(live).collect()
+    }
+
+    /// How many live runner processes there are for each cause.
+    pub fn live_by_cause(&self) -> BTreeMap<u64, usize> {
+        let mut counts = BTreeMap::new();
+        for cause in self.processes.values().filter_map(|process| process.cause) {
+            *counts.entry(cause).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// How often which route was asked for.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    pub(super) fn count(&mut self, side: Side, request: &Request<Bytes>) {
+        self.requests.count(side, request);
+    }
+
+    /// Counts requests from zero again.
+    pub fn reset_requests(&mut self) {
+        self.requests = Requests::default();
+    }
+}

@@ -1,0 +1,569 @@
+//! What goes wrong with single exchanges.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Method, Request, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::Budget;
+use super::grip::Grip;
+use super::lies::{self, Past};
+use super::meanwhile::{Ambush, HELD_FOR, Held, Interfere, subject};
+use super::mishap::Place;
+use githubrunner_sim::fault::{Fault, Sender, Side, Verdict};
+use githubrunner_sim::keep;
+use githubrunner_sim::world::World;
+
+/// A way in which an exchange goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// Nobody is there: connections are refused, and those that exist are cut.
+    Refused,
+    /// The connection is cut before the request takes effect.
+    Reset,
+    /// The request takes effect, and the connection is cut before the answer.
+    LostAnswer,
+    /// No answer, and no effect.
+    Stall,
+    /// The request takes effect, and no answer comes.
+    LateStall,
+    /// 500, 502, 503 or 504 without an effect.
+    Error,
+    /// The same, but the request took effect.
+    LateError,
+    /// The body ends early.
+    Truncated,
+    /// The body is damaged.
+    Garbled,
+    /// 200 with a page for people, as a captive portal has it.
+    ContentType,
+    /// All is well, up to 15 seconds later.
+    Slow,
+    /// 403 or 429, nothing remains until the reset.
+    PrimaryLimit,
+    /// 403 or 429 with `retry-after`.
+    SecondaryLimit,
+    /// 403 that speaks of a secondary limit and names no time.
+    SilentLimit,
+    /// 429 without a word.
+    TooMany,
+    /// Pages of a few entries, which shift or repeat while they are read.
+    Pages,
+    /// A `total_count` that is off.
+    Totals,
+    /// Listings show how things were a while ago.
+    Lag,
+    /// 409 to a registration of a runner that does not exist.
+    JitConflict,
+    /// 422 to a registration of a runner.
+    JitInvalid,
+    /// The registration succeeds, and the answer is an error.
+    JitLateError,
+    /// 500 `No cluster leader`.
+    NoLeader,
+    /// A server that has lost its leader answers listings all the same: with how things were when it last heard of it.
+    Follower,
+    /// A request about a lock takes effect, and its answer is lost.
+    LockAnswer,
+    /// A request that changes something takes effect seconds after its client has given it up, or just before the next
+    /// one about the same runner.
+    Late,
+    /// A registration is removed, and the answer is lost.
+    RemovalAnswer,
+}
+
+impl Trouble {
+    /// All of them.
+    pub const ALL: [Trouble; 26] = [
+        Trouble::Refused,
+        Trouble::Reset,
+        Trouble::LostAnswer,
+        Trouble::Stall,
+        Trouble::LateStall,
+        Trouble::Error,
+        Trouble::LateError,
+        Trouble::Truncated,
+        Trouble::Garbled,
+        Trouble::ContentType,
+        Trouble::Slow,
+        Trouble::PrimaryLimit,
+        Trouble::SecondaryLimit,
+        Trouble::SilentLimit,
+        Trouble::TooMany,
+        Trouble::Pages,
+        Trouble::Totals,
+        Trouble::Lag,
+        Trouble::JitConflict,
+        Trouble::JitInvalid,
+        Trouble::JitLateError,
+        Trouble::NoLeader,
+        Trouble::Follower,
+        Trouble::LockAnswer,
+        Trouble::Late,
+        Trouble::RemovalAnswer,
+    ];
+
+    /// Where it happens; `None`: on either side.
+    pub fn side(self) -> Option<Side> {
+        use Trouble::*;
+        match self {
+            PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
+            | JitInvalid | JitLateError | RemovalAnswer => Some(Side::GitHub),
+            NoLeader | Follower | LockAnswer => Some(Side::Nomad),
+            _ => None,
+        }
+    }
+}
+
+/// A time in which one thing goes wrong now and then.
+#[derive(Clone, Debug)]
+pub struct Episode {
+    /// What.
+    pub trouble: Trouble,
+    /// With whom.
+    pub side: Side,
+    /// From when, in true time.
+    pub from: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// How often: 0 never, 1 always.
+    pub chance: f64,
+}
+
+/// A request that was given up takes effect within so many milliseconds: servers hold one back for some seconds while
+/// they have no leader.
+const LATEST: u64 = 15_000;
+
+/// How many daemons there are at most.
+pub const REPLICAS: usize = 2;
+
+/// What Nomad's servers make of `disconnect` in a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// What it says.
+    AsAsked,
+    /// They are too old to know it.
+    Ignored,
+    /// They believe that `lost_after` is a minute: a day is too long for a run.
+    ForAMinute,
+}
+
+/// All that goes wrong with exchanges in a run.
+pub struct Faults {
+    episodes: Vec<Episode>,
+    rng: StdRng,
+    budget: Budget,
+    past: Past,
+    skew: (SignedDuration, SignedDuration),
+    note: Option<String>,
+    grips: [Grip; REPLICAS],
+    no_stream: bool,
+    disconnect: Disconnect,
+    latency: Duration,
+    ambushes: Vec<Ambush>,
+    place: Option<Place>,
+    /// What was sent late, at most [`MOST_KEPT`].
+    held: VecDeque<Held>,
+    /// The bodies with which runners were registered, by name, the last [`MOST_KEPT`].
+    registered: VecDeque<(String, Bytes)>,
+}
+
+/// More requests than this are not kept.
+const MOST_KEPT: usize = 64;
+
+impl Faults {
+    /// Faults in these episodes. `skew` is how far GitHub's and Nomad's clocks are ahead.
+    pub fn new(
+        seed: u64,
+        episodes: Vec<Episode>,
+        budget: Budget,
+        skew: (SignedDuration, SignedDuration),
+    ) -> Faults {
+        let lag = episodes.iter().any(|episode| matches!(episode.trouble, Trouble::Lag | Trouble::Follower));
+        Faults {
+            episodes,
+            rng: StdRng::seed_from_u64(seed ^ 0x6661_756c_7473),
+            budget,
+            past: Past::new(lag),
+            skew,
+            note: None,
+            grips: Default::default(),
+            no_stream: false,
+            disconnect: Disconnect::AsAsked,
+            latency: Duration::ZERO,
+            ambushes: Vec::new(),
+            place: None,
+            held: VecDeque::new(),
+            registered: VecDeque::new(),
+        }
+    }
+
+    /// Nomad refuses its event stream, as to a token without the right.
+    pub fn refuse_stream(&mut self, yes: bool) {
+        self.no_stream = yes;
+    }
+
+    /// What happens between looks and acts.
+    pub fn ambush(&mut self, ambushes: Vec<Ambush>, place: Place) {
+        self.ambushes = ambushes;
+        self.place = Some(place);
+    }
+
+    /// A request that is given up is held back until the next one about its runner arrives; false if it is about none.
+    fn hold_back(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> bool {
+        let Some(subject) = subject(None, side, request) else { return false };
+        let until = now.checked_add(HELD_FOR).unwrap_or(now);
+        keep(&mut self.held, MOST_KEPT, Held { side, request: request.clone(), subject, until });
+        true
+    }
+
+    /// Lets what was held back take effect that is about the same runner.
+    fn let_go(&mut self, world: &mut World, name: &str, now: Timestamp) {
+        self.held.retain(|held| held.until > now);
+        let is_due = |held: &Held| held.subject == name;
+        let Some(at) = self.held.iter().position(is_due).filter(|_| self.rng.random_bool(0.4)) else {
+            return;
+        };
+        if let Some(held) = self.held.remove(at) {
+            world.takes_effect_late(held.side, &held.request);
+        }
+    }
+
+    /// What is done to each of the daemons, by its number.
+    pub fn grips(&self) -> [Grip; REPLICAS] {
+        self.grips.clone()
+    }
+
+    fn grip(&self, request: &Request<Bytes>) -> Grip {
+        let number = request.extensions().get::<Sender>().map_or(0, |sender| sender.0);
+        self.grips[number % REPLICAS].clone()
+    }
+
+    /// What the servers make of `disconnect` in a job.
+    pub fn disconnect(&mut self, disconnect: Disconnect) {
+        self.disconnect = disconnect;
+    }
+
+    /// Each request is on its way for up to half of this, and so is each answer.
+    pub fn latency(&mut self, longest: Duration) {
+        self.latency = longest;
+    }
+
+    fn on_the_way(&mut self) -> Verdict {
+        let longest = u64::try_from(self.latency.as_micros() / 2).unwrap_or(0);
+        match longest {
+            0 => Verdict::Pass,
+            _ => Verdict::Delay(Duration::from_micros(self.rng.random_range(0..=longest))),
+        }
+    }
+
+    /// The troubles that hit a side now, each with its chance rolled.
+    fn hit(&mut self, side: Side, now: Timestamp, which: &[Trouble]) -> Option<Trouble> {
+        for episode in &self.episodes {
+            let fits = episode.side == side
+                && episode.from <= now
+                && now < episode.until
+                && which.contains(&episode.trouble);
+            if fits && self.rng.random_bool(episode.chance) && self.budget.take() {
+                return Some(episode.trouble);
+            }
+        }
+        None
+    }
+
+    /// Nothing of it reaches those who lead: nobody is asked, and nobody takes part in what is answered.
+    fn of_a_follower(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Option<Verdict> {
+        if request.method() != Method::GET || !self.is_on(side, now, Trouble::Follower) {
+            return None;
+        }
+        let silent = SignedDuration::from_millis(self.rng.random_range(6_000..60_000));
+        let (at, answer) = self.past.of_a_follower(request, now, silent)?;
+        self.hit(side, now, &[Trouble::Follower])?;
+        self.say(format!("is answered by a server that last heard of its leader at {at}"));
+        Some(Verdict::Answer(answer))
+    }
+
+    fn is_on(&self, side: Side, now: Timestamp, trouble: Trouble) -> bool {
+        self.episodes.iter().any(|episode| {
+            episode.trouble == trouble && episode.side == side && episode.from <= now && now < episode.until
+        })
+    }
+
+    fn say(&mut self, what: impl Into<String>) {
+        self.note = Some(what.into());
+    }
+
+    fn error(&mut self, side: Side) -> Verdict {
+        let status = [500, 502, 503, 504][self.rng.random_range(0..4)];
+        self.say(format!("answers {status}"));
+        let text = match (side, status) {
+            (Side::Nomad, 500) => "rpc error: EOF",
+            (Side::GitHub, 500) => r#"{"message": "Server Error"}"#,
+            (Side::GitHub, 502) => {
+                r#"{"message": "Server Error", "documentation_url": "https://docs.github.com"}"#
+            }
+            _ => "<html><body><h1>Bad Gateway</h1></body></html>",
+        };
+        Verdict::status(status, text)
+    }
+
+    fn limit(&mut self, trouble: Trouble, now: Timestamp) -> Verdict {
+        let status = if trouble == Trouble::TooMany || self.rng.random_bool(0.5) { 429 } else { 403 };
+        let status = if trouble == Trouble::SilentLimit { 403 } else { status };
+        let wait = self.rng.random_range(1..=120i64);
+        let message = match trouble {
+            Trouble::PrimaryLimit => "API rate limit exceeded for user ID 1.",
+            Trouble::TooMany => "Too many requests",
+            _ => "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+        };
+        let mut response = Response::new(Bytes::from(format!(r#"{{"message": "{message}"}}"#)));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+        let mut set = |name: &'static str, value: String| {
+            if let Ok(value) = value.parse() {
+                response.headers_mut().insert(name, value);
+            }
+        };
+        match trouble {
+            Trouble::PrimaryLimit => {
+                set("x-ratelimit-limit", "5000".into());
+                set("x-ratelimit-remaining", "0".into());
+                set("x-ratelimit-resource", "core".into());
+                set("x-ratelimit-reset", (now.as_second() + self.skew.0.as_secs() + wait).to_string());
+            }
+            Trouble::SecondaryLimit => set("retry-after", wait.to_string()),
+            _ => {}
+        }
+        self.say(format!("answers {status}: {trouble:?}, {wait} s"));
+        Verdict::Answer(response)
+    }
+}
+
+/// Whether a request registers a runner.
+fn registers(request: &Request<Bytes>) -> bool {
+    request.method() == Method::POST
+        && (request.uri().path().ends_with("/generate-jitconfig")
+            || request.uri().path().ends_with("/registration-token"))
+}
+
+/// Whether a request registers a job in Nomad.
+fn is_registration(side: Side, request: &Request<Bytes>) -> bool {
+    side == Side::Nomad && request.method() == Method::PUT && request.uri().path() == "/v1/jobs"
+}
+
+/// Whether a request removes a runner's registration.
+fn removes(request: &Request<Bytes>) -> bool {
+    request.method() == Method::DELETE && request.uri().path().contains("/actions/runners/")
+}
+
+/// Whether a request is about a lock.
+fn locks(request: &Request<Bytes>) -> bool {
+    request.uri().query().is_some_and(|query| query.contains("lock-"))
+}
+
+impl Fault for Faults {
+    fn refuses(&mut self, side: Side, now: Timestamp) -> bool {
+        self.is_on(side, now, Trouble::Refused) && self.hit(side, now, &[Trouble::Refused]).is_some()
+    }
+
+    fn alter(&mut self, side: Side, request: &mut Request<Bytes>, now: Timestamp) {
+        if self.is_on(side, now, Trouble::Pages) {
+            lies::shorten_pages(request, 2);
+        }
+        if side == Side::Nomad {
+            match self.disconnect {
+                Disconnect::AsAsked => {}
+                Disconnect::Ignored => lies::change_disconnect(request, None),
+                Disconnect::ForAMinute => lies::change_disconnect(request, Some(Duration::from_secs(60))),
+            }
+        }
+    }
+
+    fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
+        if let Some((verdict, what)) = self.grip(request).before(side, request) {
+            self.say(what);
+            return verdict;
+        }
+        if let Some(verdict) = self.of_a_follower(side, request, now) {
+            return verdict;
+        }
+        use Trouble::*;
+        let which = [
+            Refused,
+            Reset,
+            Stall,
+            Error,
+            Slow,
+            PrimaryLimit,
+            SecondaryLimit,
+            SilentLimit,
+            TooMany,
+            NoLeader,
+        ];
+        let own: &[Trouble] = match request.method() {
+            &Method::GET => &[],
+            _ if registers(request) => &[JitConflict, JitInvalid, Late],
+            _ => &[Late],
+        };
+        let hit = self.hit(side, now, own).or_else(|| self.hit(side, now, &which));
+        match hit {
+            None => self.on_the_way(),
+            Some(Refused | Reset) => {
+                self.say("is cut off before");
+                Verdict::Reset
+            }
+            Some(Stall) => {
+                self.say("stalls");
+                Verdict::Stall
+            }
+            Some(Late) if self.rng.random_bool(0.5) && self.hold_back(side, request, now) => {
+                self.say("takes effect before the next about the same, and nobody waits for it");
+                if self.rng.random_bool(0.5) { Verdict::Reset } else { Verdict::Stall }
+            }
+            Some(Late) => {
+                let after = Duration::from_millis(self.rng.random_range(500..LATEST));
+                self.say(format!("takes effect in {after:?}, and nobody waits for it"));
+                Verdict::Late { after, closes: self.rng.random_bool(0.5) }
+            }
+            Some(Slow) => {
+                let wait = Duration::from_millis(self.rng.random_range(100..15_000));
+                self.say(format!("takes {wait:?}"));
+                Verdict::Delay(wait)
+            }
+            Some(NoLeader) => {
+                self.say("has no leader");
+                Verdict::status(500, "No cluster leader")
+            }
+            Some(JitConflict) => {
+                self.say("answers 409");
+                Verdict::status(
+                    409,
+                    r#"{"message": "Already exists - A runner with the name *** already exists."}"#,
+                )
+            }
+            Some(JitInvalid) => {
+                self.say("answers 422");
+                Verdict::status(422, r#"{"message": "Validation Failed"}"#)
+            }
+            Some(Error) => self.error(side),
+            Some(trouble) => self.limit(trouble, now),
+        }
+    }
+
+    fn meanwhile(&mut self, world: &mut World, side: Side, request: &Request<Bytes>) {
+        if self.ambushes.is_empty() && self.held.is_empty() {
+            return;
+        }
+        let now = world.clock.now();
+        if let Some(name) = subject(Some(world), side, request) {
+            self.let_go(world, &name, now);
+        }
+        let Some(place) = &self.place else { return };
+        for at in (0..self.ambushes.len()).rev() {
+            let Ambush { turn, from, chance } = self.ambushes[at];
+            if from > now || !self.rng.random_bool(chance) || !self.budget.any_left() {
+                continue;
+            }
+            let of = |name: &str| self.registered.iter().rev().find(|(other, _)| other == name);
+            let registered = |name: &str| of(name).and_then(|(_, body)| serde_json::from_slice(body).ok());
+            if let Some(what) = world.take_turn(turn, place, side, request, registered) {
+                self.budget.take();
+                self.ambushes.remove(at);
+                world.note(now, format!("MISHAP {what}"));
+            }
+        }
+    }
+
+    fn after(
+        &mut self,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &mut Response<Bytes>,
+        now: Timestamp,
+    ) -> Verdict {
+        use Trouble::*;
+        if !self.ambushes.is_empty()
+            && is_registration(side, request)
+            && response.status().is_success()
+            && let Some(name) = subject(None, side, request)
+        {
+            keep(&mut self.registered, MOST_KEPT, (name, request.body().clone()));
+        }
+        if self.grip(request).dies_at(request, true) {
+            self.say("is the last of a daemon, with effect");
+            return Verdict::Stall;
+        }
+        let shown = self.past.remember(side, request, response, now);
+        if shown && self.hit(side, now, &[Lag]).is_some() {
+            let longest = if side == Side::GitHub { 180_000 } else { 20_000 };
+            let lag = SignedDuration::from_millis(self.rng.random_range(1_000..longest));
+            if let Some(at) = self.past.show(side, request, response, now, lag) {
+                self.say(format!("shows how it was at {at}"));
+            }
+        }
+        let is_list = request.method() == Method::GET && response.status() == StatusCode::OK;
+        if is_list && self.is_on(side, now, Pages) && self.hit(side, now, &[Pages]).is_some() {
+            let at = self.rng.random::<u32>() as usize;
+            if let Some(what) = lies::shift_page(request, response, at) {
+                self.say(what);
+            }
+        }
+        if is_list && self.is_on(side, now, Totals) && self.hit(side, now, &[Totals]).is_some() {
+            let off = if self.rng.random_bool(0.5) { 1 } else { -1 };
+            if lies::change_total(response, off) {
+                self.say(format!("counts {off:+}"));
+            }
+        }
+        let which = [LostAnswer, LateStall, LateError, Truncated, Garbled, ContentType];
+        let own: &[Trouble] = match request {
+            _ if registers(request) => &[JitLateError],
+            _ if locks(request) => &[LockAnswer],
+            _ if removes(request) => &[RemovalAnswer],
+            _ => &[],
+        };
+        let hit = self.hit(side, now, own).or_else(|| self.hit(side, now, &which));
+        match hit {
+            Some(LockAnswer | RemovalAnswer) if self.rng.random_bool(0.5) => {
+                self.say("stalls after");
+                Verdict::Stall
+            }
+            Some(LostAnswer | LockAnswer | RemovalAnswer) => {
+                self.say("is cut off after");
+                Verdict::Reset
+            }
+            Some(LateStall) => {
+                self.say("stalls after");
+                Verdict::Stall
+            }
+            Some(LateError | JitLateError) => {
+                let verdict = self.error(side);
+                self.say("answers an error all the same");
+                verdict
+            }
+            Some(Truncated) if !response.body().is_empty() => {
+                let bytes = self.rng.random_range(0..response.body().len());
+                self.say(format!("is truncated after {bytes} bytes"));
+                Verdict::Truncate(bytes)
+            }
+            Some(Garbled) if !response.body().is_empty() => {
+                let (kind, at) = (self.rng.random_range(0..4u8), self.rng.random::<u32>() as usize);
+                *response.body_mut() = lies::garble(response.body(), kind, at);
+                self.say("is garbled");
+                Verdict::Pass
+            }
+            Some(ContentType) => {
+                self.say("is a page for people");
+                lies::portal(response);
+                Verdict::Pass
+            }
+            _ => self.on_the_way(),
+        }
+    }
+
+    fn take_note(&mut self) -> Option<String> {
+        self.note.take()
+    }
+}

@@ -1,0 +1,517 @@
+//! What happens to the world behind everybody's back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::namesake::Rename;
+use super::scenario::is_placeable;
+use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
+use githubrunner_sim::nomad::{Exit, StartFailure};
+use githubrunner_sim::world::{Phase, World};
+
+/// One thing that happens. Where it names nothing, `pick` decides among what is there then.
+#[derive(Clone, Debug)]
+pub enum Mishap {
+    /// A node loses its power.
+    NodeCrash {
+        /// Which.
+        pick: usize,
+    },
+    /// The servers no longer hear from a node; its processes go on.
+    NodeCut {
+        /// Which.
+        pick: usize,
+    },
+    /// All nodes are heard of again, and take new work.
+    NodesBack,
+    /// A node is drained.
+    Drain {
+        /// Which.
+        pick: usize,
+        /// How long runners may go on.
+        deadline: Duration,
+    },
+    /// The agent restarts and has forgotten everything.
+    RestartEmpty {
+        /// It was killed: the processes go on, and nobody knows of them.
+        orphans: bool,
+    },
+    /// `nomad system gc`.
+    Collect,
+    /// Somebody purges a job of ours.
+    Purge {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody stops a job of ours.
+    Stop {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody stops an allocation of ours: another one comes in its place.
+    StopAllocation {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody restarts an allocation of ours where it is.
+    RestartAllocation {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody deletes a variable of ours.
+    DeleteVariable {
+        /// Which.
+        pick: usize,
+    },
+    /// A runner is killed for memory.
+    OutOfMemory {
+        /// Which.
+        pick: usize,
+    },
+    /// A runner's process ends by itself, badly.
+    Crash {
+        /// Which.
+        pick: usize,
+        /// Its exit code.
+        code: i64,
+    },
+    /// From now on processes take so long to start.
+    SlowImages(Duration),
+    /// From now on no process can be started.
+    StartFailure,
+    /// Processes can be started again.
+    StartWorks,
+    /// The servers lose their leader …
+    LeaderLost,
+    /// … and have one again.
+    LeaderBack,
+    /// A repository gets another name.
+    Rename {
+        /// Which.
+        pick: usize,
+    },
+    /// A repository is archived, or no longer.
+    Archive {
+        /// Which.
+        pick: usize,
+        /// Archived.
+        yes: bool,
+    },
+    /// A repository is disabled by GitHub, or no longer.
+    Disable {
+        /// Which.
+        pick: usize,
+        /// Disabled.
+        yes: bool,
+    },
+    /// A repository is made private, and the token does not reach it; or it is shown again.
+    Hide {
+        /// Which.
+        pick: usize,
+        /// Hidden.
+        yes: bool,
+    },
+    /// A repository is deleted.
+    DeleteRepository {
+        /// Which.
+        pick: usize,
+    },
+    /// A repository gets another name, and somebody makes another one under the old one …
+    Namesake {
+        /// Which.
+        pick: usize,
+        /// The jobs that wait there.
+        jobs: Vec<JobSpec>,
+    },
+    /// … which is deleted, and the first one has its name again.
+    NameBack {
+        /// Which.
+        pick: usize,
+    },
+    /// A completed run is run again.
+    Rerun {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody cancels a run.
+    Cancel {
+        /// Which.
+        pick: usize,
+    },
+    /// Somebody deletes a registration of ours.
+    DeleteRegistration {
+        /// Which.
+        pick: usize,
+    },
+    /// A runner that is not ours comes and takes a job.
+    ForeignRunner {
+        /// Where.
+        pick: usize,
+        /// With these labels.
+        labels: Vec<String>,
+    },
+    /// GitHub's token is refused, or taken again.
+    TokenRefused {
+        /// Refused.
+        yes: bool,
+    },
+}
+
+/// What mishaps need to know of the scenario.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The namespace of the runners' jobs.
+    pub namespace: String,
+    /// What the runners' jobs begin with, with the dash.
+    pub prefix: String,
+    /// Jobs, variables and registrations that begin so and are somebody else's.
+    pub foreign: BTreeSet<String>,
+    /// The daemon's token.
+    pub token: String,
+    /// Whose it is.
+    pub login: String,
+    /// The installations of the daemon's App, if it is one.
+    pub installations: Vec<u64>,
+    /// The repositories' IDs.
+    pub repositories: Vec<u64>,
+    /// Another one of the first one's owner, which the daemon does not look at: an organization's runners take its jobs.
+    pub elsewhere: Option<u64>,
+    /// Runners have JIT configurations.
+    pub jit: bool,
+    /// Runners have another name at GitHub.
+    pub renamed: bool,
+}
+
+impl Place {
+    /// The token at GitHub, but for what it shall not reach.
+    pub fn token_without(&self, hidden: &BTreeSet<u64>) -> Token {
+        let scopes = ["repo", "admin:org"];
+        let reach = self.repositories.iter().copied().filter(|id| !hidden.contains(id)).collect();
+        match hidden.is_empty() {
+            true => Token::classic(&self.login, &scopes),
+            false => Token::classic(&self.login, &scopes).reaching(Reach::Only(reach)),
+        }
+    }
+
+    pub(super) fn ours(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix) && !self.foreign.contains(name)
+    }
+}
+
+/// One of them.
+fn chosen<T: Clone>(all: &[T], pick: usize) -> Option<T> {
+    (!all.is_empty()).then(|| all[pick % all.len()].clone())
+}
+
+/// What can happen to the world.
+pub trait Suffer {
+    /// Lets a mishap happen. What became of it, for the timeline; `None` if there was nothing it could happen to.
+    fn suffer(&mut self, mishap: &Mishap, place: &Place) -> Option<String>;
+
+    fn suffer_at(&mut self, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String>;
+
+    /// The jobs of ours, dead ones too.
+    fn our_jobs(&self, place: &Place) -> Vec<String>;
+
+    /// All trouble is over: nodes and leader are back, processes start, runners of others leave, what can never be
+    /// served is cancelled.
+    fn calm_down(&mut self, place: &Place, start_delay: Duration);
+
+    /// Whether a repository takes jobs, and the run is no ghost.
+    fn can_be_served(&self, repository: u64, run: u64) -> bool;
+
+    /// Where a runner registers, for looking it up.
+    fn scope_of(&self, repository: u64) -> Scope;
+}
+
+impl Suffer for World {
+    fn suffer(&mut self, mishap: &Mishap, place: &Place) -> Option<String> {
+        let now = self.clock.now();
+        self.advance(now);
+        let told = self.suffer_at(mishap, place, now);
+        if let Some(told) = &told {
+            self.note(now, format!("MISHAP {told}"));
+        }
+        self.touch();
+        told
+    }
+
+    fn suffer_at(&mut self, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+        let (at_github, at_nomad) = (self.github_time(now), self.nomad_time(now));
+        let repository = |pick: &usize| chosen(&place.repositories, *pick);
+        let nodes: Vec<String> = self.nomad.options().nodes.iter().map(|node| node.name.clone()).collect();
+        match mishap {
+            Mishap::NodeCrash { pick } => {
+                let node = chosen(&nodes, *pick)?;
+                self.nomad.node_crash(&node, at_nomad);
+                Some(format!("node {node} loses its power"))
+            }
+            Mishap::NodeCut { pick } => {
+                let node = chosen(&nodes, *pick)?;
+                self.nomad.node_down(&node, at_nomad);
+                Some(format!("node {node} is not heard of"))
+            }
+            Mishap::NodesBack => {
+                for node in &nodes {
+                    self.nomad.node_up(node, at_nomad);
+                    self.nomad.undrain(node, at_nomad);
+                }
+                Some("all nodes are back".into())
+            }
+            Mishap::Drain { pick, deadline } => {
+                let node = chosen(&nodes, *pick)?;
+                self.nomad.drain(&node, *deadline, at_nomad);
+                Some(format!("node {node} is drained within {deadline:?}"))
+            }
+            Mishap::RestartEmpty { orphans } => {
+                self.nomad.restart_empty(*orphans, at_nomad);
+                let what = if *orphans { "is killed; its processes go on, and it" } else { "restarts and" };
+                Some(format!("the agent {what} has forgotten everything"))
+            }
+            Mishap::Collect => {
+                self.nomad.collect_garbage(at_nomad);
+                Some("nomad system gc".into())
+            }
+            Mishap::Purge { pick } | Mishap::Stop { pick } => {
+                let job = chosen(&self.our_jobs(place), *pick)?;
+                if matches!(mishap, Mishap::Purge { .. }) {
+                    self.nomad.purge_job(&place.namespace, &job, at_nomad);
+                    Some(format!("somebody purges {job}"))
+                } else {
+                    self.nomad.stop_job(&place.namespace, &job, at_nomad);
+                    Some(format!("somebody stops {job}"))
+                }
+            }
+            Mishap::StopAllocation { pick } | Mishap::RestartAllocation { pick } => {
+                let ours = self.nomad.allocations().filter(|allocation| {
+                    allocation.namespace == place.namespace
+                        && place.ours(&allocation.job_id)
+                        && !allocation.terminal()
+                        && matches!(allocation.client_status, "pending" | "running")
+                });
+                let ours: Vec<(String, String)> =
+                    ours.map(|allocation| (allocation.id.clone(), allocation.job_id.clone())).collect();
+                let (allocation, job) = chosen(&ours, *pick)?;
+                if matches!(mishap, Mishap::StopAllocation { .. }) {
+                    self.nomad.stop_one(&allocation, at_nomad);
+                    Some(format!("nomad alloc stop of {job}"))
+                } else {
+                    self.nomad.restart_one(&allocation, at_nomad);
+                    Some(format!("nomad alloc restart of {job}"))
+                }
+            }
+            Mishap::DeleteVariable { pick } => {
+                let ours = self.nomad.variables().filter(|variable| {
+                    let name = variable.path.strip_prefix("nomad/jobs/");
+                    variable.namespace == place.namespace && name.is_some_and(|name| place.ours(name))
+                });
+                let path = chosen(&ours.map(|variable| variable.path.clone()).collect::<Vec<_>>(), *pick)?;
+                self.nomad.delete_variable(&place.namespace, &path, at_nomad);
+                Some(format!("somebody deletes the variable {path}"))
+            }
+            Mishap::OutOfMemory { pick } | Mishap::Crash { pick, .. } => {
+                let live: Vec<(String, String)> = self
+                    .live_runners()
+                    .into_iter()
+                    .filter(|runner| place.ours(&runner.nomad_job))
+                    .map(|runner| (runner.allocation, runner.nomad_job))
+                    .collect();
+                let (allocation, job) = chosen(&live, *pick)?;
+                let exit = match mishap {
+                    Mishap::Crash { code, .. } => Exit::code(*code),
+                    _ => Exit::oom(),
+                };
+                self.crash(&allocation, exit);
+                Some(format!("the process of {job} ends: {exit:?}"))
+            }
+            Mishap::SlowImages(delay) => {
+                self.nomad.set_start_delay("", *delay);
+                Some(format!("processes take {delay:?} to start"))
+            }
+            Mishap::StartFailure => {
+                let failure = StartFailure {
+                    kind: "Driver Failure".into(),
+                    message: "Failed to pull `image`: no space left on device".into(),
+                };
+                self.nomad.set_start_failure("", Some(failure));
+                Some("no process can be started".into())
+            }
+            Mishap::StartWorks => {
+                self.nomad.set_start_failure("", None);
+                Some("processes can be started again".into())
+            }
+            Mishap::LeaderLost => {
+                self.nomad.set_leader(false, at_nomad);
+                Some("the servers have no leader".into())
+            }
+            Mishap::LeaderBack => {
+                self.nomad.set_leader(true, at_nomad);
+                Some("the servers have a leader".into())
+            }
+            Mishap::Rename { pick } => {
+                let id = repository(pick)?;
+                let old = self.github.full_name(id)?;
+                let (owner, name) = old.split_once('/')?;
+                let new = format!("{owner}/{name}2");
+                self.github.rename_repository(id, &new);
+                Some(format!("{old} is now {new}"))
+            }
+            Mishap::Archive { pick, yes } => {
+                let id = repository(pick)?;
+                self.github.repository_mut(id)?.archived = *yes;
+                Some(format!("{}: archived: {yes}", self.github.full_name(id)?))
+            }
+            Mishap::Disable { pick, yes } => {
+                let id = repository(pick)?;
+                self.github.repository_mut(id)?.disabled = *yes;
+                Some(format!("{}: disabled: {yes}", self.github.full_name(id)?))
+            }
+            Mishap::Hide { pick, yes } => {
+                let id = repository(pick)?;
+                self.github.repository_mut(id)?.private = *yes;
+                let hidden = if *yes { BTreeSet::from([id]) } else { BTreeSet::new() };
+                self.github.add_token(&place.token, place.token_without(&hidden));
+                let shown = place.repositories.iter().copied().filter(|other| !hidden.contains(other));
+                let reach = if *yes { Reach::Only(shown.collect()) } else { Reach::All };
+                for installation in &place.installations {
+                    if let Some(installation) = self.github.installation_mut(*installation) {
+                        installation.repositories = reach.clone();
+                    }
+                }
+                Some(format!("{}: private, out of reach: {yes}", self.github.full_name(id)?))
+            }
+            Mishap::DeleteRepository { pick } => {
+                let id = repository(pick)?;
+                let name = self.github.full_name(id)?;
+                self.github.delete_repository(id, at_github);
+                Some(format!("{name} is deleted"))
+            }
+            Mishap::Namesake { pick, jobs } => self.take_name(repository(pick)?, jobs, at_github),
+            Mishap::NameBack { pick } => self.give_name_back(repository(pick)?, at_github),
+            Mishap::Rerun { pick } => {
+                let over = self.github.runs().filter(|run| run.status == Status::Completed);
+                let run = chosen(&over.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
+                self.github.rerun(run, at_github);
+                Some(format!("run {run} is run again"))
+            }
+            Mishap::Cancel { pick } => {
+                let active = self.github.runs().filter(|run| run.status != Status::Completed);
+                let run = chosen(&active.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
+                self.github.cancel_run(run, at_github);
+                Some(format!("run {run} is cancelled"))
+            }
+            Mishap::DeleteRegistration { pick } => {
+                let ours = self.github.runners().filter(|runner| place.ours(&runner.name));
+                let runners: Vec<(u64, String)> =
+                    ours.map(|runner| (runner.id, runner.name.clone())).collect();
+                let (id, name) = chosen(&runners, *pick)?;
+                let gone = self.github.delete_runner(id, at_github);
+                Some(format!("somebody deletes the registration {name}: {gone}"))
+            }
+            Mishap::ForeignRunner { pick, labels } => {
+                let id = repository(pick)?;
+                let full_name = self.github.full_name(id)?;
+                let registration = Registration {
+                    token: place.token.clone(),
+                    url: format!("https://github.com/{full_name}"),
+                    name: format!("foreign-{}", self.github.runners().count()),
+                    labels: labels.clone(),
+                    default_labels: false,
+                    ephemeral: true,
+                    replace: false,
+                };
+                let runner = self.github.register(&registration, at_github).ok()?;
+                self.github.come_online(runner, at_github).ok()?;
+                Some(format!("the runner {} comes to {full_name}", registration.name))
+            }
+            Mishap::TokenRefused { yes } => {
+                match yes {
+                    true => self.github.revoke_token(&place.token),
+                    false => self.github.add_token(&place.token, place.token_without(&BTreeSet::new())),
+                }
+                for installation in &place.installations {
+                    if let Some(installation) = self.github.installation_mut(*installation) {
+                        installation.suspended_at = yes.then_some(at_github);
+                        installation.repositories = Reach::All;
+                    }
+                }
+                // Suspended, they answer 403; afterwards the old ones are of no use any more.
+                if !yes {
+                    self.github.revoke_installation_tokens();
+                }
+                Some(format!("the token is refused: {yes}"))
+            }
+        }
+    }
+
+    fn our_jobs(&self, place: &Place) -> Vec<String> {
+        let ours = self.nomad.jobs().filter(|job| job.namespace == place.namespace && place.ours(&job.id));
+        ours.map(|job| job.id.clone()).collect()
+    }
+
+    fn calm_down(&mut self, place: &Place, start_delay: Duration) {
+        let now = self.clock.now();
+        self.suffer(&Mishap::NodesBack, place);
+        self.suffer(&Mishap::LeaderBack, place);
+        self.suffer(&Mishap::StartWorks, place);
+        self.suffer(&Mishap::SlowImages(start_delay), place);
+        self.suffer(&Mishap::TokenRefused { yes: false }, place);
+        for pick in 0..place.repositories.len() {
+            self.suffer(&Mishap::NameBack { pick }, place);
+        }
+        let at_github = self.github_time(now);
+        for id in &place.repositories {
+            if let Some(repository) = self.github.repository_mut(*id) {
+                repository.private = false;
+                // GitHub lets nobody remove what a disabled one has.
+                repository.disabled = false;
+            }
+        }
+        // Where GitHub cannot tell whether a runner is busy, nobody but its owner can end one that hangs.
+        self.options_mut().hangs = 0.0;
+        if !place.jit {
+            let stuck = self.live_runners().into_iter().filter(|live| live.phase == Phase::Stuck);
+            for allocation in stuck.map(|live| live.allocation).collect::<Vec<_>>() {
+                self.crash(&allocation, Exit::code(1));
+            }
+        }
+        let foreign: Vec<u64> = self
+            .github
+            .runners()
+            .filter(|runner| runner.name.starts_with("foreign-"))
+            .map(|runner| runner.id)
+            .collect();
+        for runner in foreign {
+            self.github.disconnect(runner, Leave::Graceful, at_github);
+            self.github.delete_runner(runner, at_github);
+        }
+        let hopeless: BTreeSet<u64> = self
+            .github
+            .runs()
+            .filter(|run| run.status != Status::Completed && !self.can_be_served(run.repository, run.id))
+            .map(|run| run.id)
+            .collect();
+        for run in hopeless {
+            self.github.cancel_run(run, at_github);
+        }
+        self.touch();
+    }
+
+    fn can_be_served(&self, repository: u64, run: u64) -> bool {
+        let takes = self
+            .github
+            .repository(repository)
+            .is_some_and(|repository| !(repository.archived || repository.disabled || repository.deleted));
+        let placeable = |spec: &JobSpec| spec.labels.iter().all(|label| is_placeable(label));
+        let ghost = |spec: &JobSpec| {
+            spec.ghost || !placeable(spec) || (spec.held.is_some() && spec.held_for.is_none())
+        };
+        takes && self.github.run(run).is_some_and(|run| !run.plan.iter().any(ghost))
+    }
+
+    fn scope_of(&self, repository: u64) -> Scope {
+        Scope::Repository(repository)
+    }
+}

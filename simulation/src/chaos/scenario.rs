@@ -1,0 +1,537 @@
+//! What a seed decides: the world, who works in it, and what goes wrong.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::exchange::{Episode, Trouble};
+use super::grip::Cut;
+use super::meanwhile::{Ambush, Turn};
+use super::mishap::Mishap;
+use super::settings::settings;
+pub use super::settings::{Access, Mode, Settings};
+pub use super::woe::Woe;
+use githubrunner_sim::fault::Side;
+use githubrunner_sim::github::{self, Conclusion, JobSpec, Status};
+use githubrunner_sim::nomad::{self, Delays, Node};
+use githubrunner_sim::world;
+
+/// When a daemon dies.
+#[derive(Clone, Copy, Debug)]
+pub enum DeathAt {
+    /// After so many wake-ups.
+    Poll(usize),
+    /// At the request that changes something after so many others.
+    Write {
+        /// So many are survived.
+        after: usize,
+        /// The last one takes effect.
+        with_effect: bool,
+    },
+}
+
+/// Something that happens at its time.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// A workflow run is queued in a repository, by its position.
+    Run(usize, Vec<JobSpec>),
+    /// One is queued in the repository that the daemon does not look at.
+    Elsewhere(Vec<JobSpec>),
+    /// A mishap.
+    Mishap(Mishap),
+    /// The daemon dies a while after; what it had on the wire is lost, or arrives; the next one starts later.
+    Death {
+        /// When exactly.
+        at: DeathAt,
+        /// The connections are cut with it.
+        cut: bool,
+        /// How long until the next one starts.
+        down: Duration,
+    },
+    /// SIGHUP.
+    Hangup,
+    /// SIGHUP, and the configuration no longer names this repository, by its position; none: it names all again.
+    LeaveOut(Option<usize>),
+    /// Something happens to one of two daemons.
+    Replica {
+        /// The one that does not lead.
+        standby: bool,
+        /// What.
+        what: ReplicaMishap,
+    },
+}
+
+/// What happens to one of two daemons, besides death.
+#[derive(Clone, Copy, Debug)]
+pub enum ReplicaMishap {
+    /// It is told to end, and starts again later.
+    Exit {
+        /// So much later.
+        down: Duration,
+    },
+    /// It stands still and goes on later; its connections stay.
+    Pause {
+        /// So much later.
+        for_so_long: Duration,
+        /// At the request that changes something after so many others, which takes effect so much later; else at once.
+        at: Option<(usize, Duration)>,
+    },
+    /// It does not reach Nomad for a while.
+    Cut {
+        /// In this way.
+        how: Cut,
+        /// How long.
+        for_so_long: Duration,
+    },
+}
+
+/// All of a run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed it comes from.
+    pub seed: u64,
+    /// What goes wrong.
+    pub woes: Vec<Woe>,
+    /// True time at the start.
+    pub base: Timestamp,
+    /// `owner/name` of each repository.
+    pub repositories: Vec<String>,
+    /// GitHub's manner.
+    pub github: github::Options,
+    /// Nomad's manner.
+    pub nomad: nomad::Options,
+    /// The processes' manner.
+    pub world: world::Options,
+    /// How long an exchange takes at most.
+    pub latency: Duration,
+    /// When exchanges go wrong.
+    pub episodes: Vec<Episode>,
+    /// What happens between looks and acts.
+    pub ambushes: Vec<Ambush>,
+    /// What happens, in order.
+    pub happenings: Vec<(Duration, Happening)>,
+    /// When all trouble is over.
+    pub over: Duration,
+    /// The daemon's configuration.
+    pub settings: Settings,
+    /// There are two daemons, of which one leads.
+    pub replicas: bool,
+}
+
+const LABELS: &[&[&str]] = &[
+    &["sim"],
+    &["sim", "linux"],
+    &["Linux", "SIM"],
+    &["sim", "big"],
+    &["sim mem=2000"],
+    &["self-hosted"],
+    &["sim", "bad label;"],
+];
+
+/// Whether jobs with these labels get a runner at all.
+pub fn is_servable(labels: &[String]) -> bool {
+    labels.iter().any(|label| label.to_lowercase().starts_with("sim"))
+        && labels.iter().all(|label| !label.contains(';'))
+}
+
+const UNPLACEABLE: [&str; 1] = ["sim mem=999999"];
+
+/// Whether a runner with these labels fits on a node at all.
+pub fn is_placeable(labels: &str) -> bool {
+    !labels.contains(UNPLACEABLE[0])
+}
+
+/// A random number of seconds between two, small ones more often.
+pub(super) fn seconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {
+    let (from_log, to_log) = ((from.max(1) as f64).ln(), (to.max(1) as f64).ln());
+    let seconds = (from_log + (to_log - from_log) * rng.random::<f64>()).exp();
+    Duration::from_millis((seconds * 1000.0) as u64)
+}
+
+impl Scenario {
+    /// What this seed decides. A quarter of the seeds have no trouble, a quarter one woe each in turn, a quarter a few,
+    /// a quarter many.
+    pub fn of(seed: u64) -> Scenario {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x0073_6365_6e61);
+        let all = Woe::all();
+        let woes: Vec<Woe> = match seed % 4 {
+            0 => Vec::new(),
+            1 => vec![all[(seed / 4) as usize % all.len()]],
+            2 => (0..rng.random_range(2..=4)).map(|_| all[rng.random_range(0..all.len())]).collect(),
+            _ => all.iter().copied().filter(|_| rng.random_bool(0.35)).collect(),
+        };
+        // Two daemons are dear: they are rare where they do not come by themselves.
+        let replicas = rng.random_bool(0.1);
+        let fits = |woe: &Woe| replicas || seed % 4 == 1 || !woe.is_of_replicas();
+        let mut woes: Vec<Woe> = woes.into_iter().filter(fits).collect();
+        // Where nothing else is wrong it is measured how soon the other one leads.
+        if replicas && seed.is_multiple_of(4) {
+            let ones: Vec<Woe> = all.into_iter().filter(|woe| woe.is_of_replicas()).collect();
+            woes.push(ones[rng.random_range(0..ones.len())]);
+        }
+        let mut scenario = Scenario::with(seed, woes);
+        scenario.replicas |= replicas;
+        scenario
+    }
+
+    /// The same with these woes.
+    pub fn with(seed: u64, mut woes: Vec<Woe>) -> Scenario {
+        if woes.contains(&Woe::Meanwhile) {
+            woes.extend(Turn::of(seed).needs());
+        }
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x776f_6573);
+        let base = Timestamp::from_second(1_780_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
+        let repositories = ["acme/app", "acme/lib", "zoe/site"];
+        let repositories: Vec<String> =
+            repositories[..rng.random_range(1..=3)].iter().map(|name| (*name).to_string()).collect();
+        let settings = settings(&mut rng);
+        let mut nomad = cluster(&mut rng, seed);
+        nomad.event_buffer = if settings.hints { 50 } else { 0 };
+        let over = Duration::from_secs(rng.random_range(120..=420));
+        let mut scenario = Scenario {
+            seed,
+            base,
+            github: github::Options {
+                seed,
+                lean: true,
+                requeues: rng.random_bool(0.5),
+                // An hour is longer than most runs.
+                token_life: Duration::from_secs(rng.random_range(120..=3600)),
+                ..github::Options::default()
+            },
+            nomad,
+            world: world::Options { seed, ..world::Options::default() },
+            latency: Duration::from_millis([0, 0, 50, 400][rng.random_range(0..4)]),
+            episodes: Vec::new(),
+            ambushes: Vec::new(),
+            happenings: Vec::new(),
+            over,
+            repositories,
+            settings,
+            replicas: woes.iter().any(|woe| woe.is_of_replicas()),
+            woes,
+        };
+        scenario.arrive(&mut rng);
+        for woe in BTreeSet::from_iter(scenario.woes.clone()) {
+            scenario.add(woe, &mut rng);
+        }
+        scenario.happenings.sort_by_key(|(at, _)| *at);
+        scenario
+    }
+
+    /// Whether nothing at all goes wrong.
+    pub fn is_calm(&self) -> bool {
+        self.woes.is_empty()
+    }
+
+    /// Whether something goes wrong.
+    pub fn has(&self, woe: Woe) -> bool {
+        self.woes.contains(&woe)
+    }
+
+    fn arrive(&mut self, rng: &mut StdRng) {
+        for _ in 0..rng.random_range(2..=6) {
+            let at = Duration::from_millis(rng.random_range(0..=self.over.as_millis() as u64 * 2 / 3));
+            let repository = rng.random_range(0..self.repositories.len());
+            let mut jobs: Vec<JobSpec> =
+                (0..rng.random_range(1..=3)).map(|index| self.job(index, rng)).collect();
+            // A matrix: many of one kind.
+            if rng.random_bool(0.04) {
+                let one = self.job(0, rng);
+                jobs = (0..rng.random_range(4..=6))
+                    .map(|_| JobSpec { labels: one.labels.clone(), ..self.job(0, rng) })
+                    .collect();
+            }
+            self.happenings.push((at, Happening::Run(repository, jobs)));
+        }
+        if self.settings.access.organization {
+            for at in self.times(rng) {
+                let jobs = vec![self.job(0, rng)];
+                self.happenings.push((at, Happening::Elsewhere(jobs)));
+            }
+        }
+    }
+
+    fn job(&self, index: usize, rng: &mut StdRng) -> JobSpec {
+        // Most jobs are ours, some are not for us, few have labels that break the rules.
+        let labels = match rng.random_range(0..20) {
+            0 => LABELS[6],
+            1 => LABELS[5],
+            _ => LABELS[rng.random_range(0..5)],
+        };
+        let mut job = JobSpec::new(labels, seconds(rng, 3, 240));
+        if index > 0 && rng.random_bool(0.3) {
+            job.needs = vec![index - 1];
+        }
+        if rng.random_bool(0.1) {
+            job.conclusion = Conclusion::Failure;
+        }
+        if rng.random_bool(0.2) {
+            job.delay = seconds(rng, 1, 60);
+        }
+        if self.has(Woe::HeldJobs) && rng.random_bool(0.5) {
+            job.held = Some([Status::Waiting, Status::Pending, Status::Requested][rng.random_range(0..3)]);
+            // A deployment that somebody has to approve waits for much longer than other things.
+            let longest = if rng.random_bool(0.2) { (600, 1500) } else { (5, 300) };
+            job.held_for = Some(seconds(rng, longest.0, longest.1));
+        }
+        if self.has(Woe::Unplaceable) && rng.random_bool(0.3) {
+            job.labels = UNPLACEABLE.map(String::from).to_vec();
+        }
+        if self.has(Woe::Ghosts) && rng.random_bool(0.3) {
+            job.ghost = true;
+        }
+        job
+    }
+
+    /// Times within the trouble, one more or less than two of them.
+    fn times(&self, rng: &mut StdRng) -> Vec<Duration> {
+        let over = self.over.as_millis() as u64;
+        (0..rng.random_range(1..=3)).map(|_| Duration::from_millis(rng.random_range(0..over))).collect()
+    }
+
+    fn mishap(&mut self, at: Duration, mishap: Mishap) {
+        self.happenings.push((at, Happening::Mishap(mishap)));
+    }
+
+    fn add(&mut self, woe: Woe, rng: &mut StdRng) {
+        let pick = rng.random_range(0..64usize);
+        match woe {
+            Woe::Exchange(trouble) => self.trouble(trouble, rng),
+            Woe::Ghosts | Woe::HeldJobs | Woe::Unplaceable => {}
+            Woe::Clocks => {
+                let mut hours = || SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
+                self.world.github_skew = hours();
+                self.world.nomad_skew = hours();
+            }
+            Woe::NodeClocks => {
+                for node in &mut self.nomad.nodes {
+                    node.clock_ahead = SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
+                }
+            }
+            Woe::SlowStops => self.world.stop = (Duration::from_secs(1), Duration::from_secs(40)),
+            Woe::RunLag => self.github.run_lag = seconds(rng, 1, 60),
+            Woe::Hangs => self.world.hangs = rng.random_range(0.1..0.6),
+            _ => {
+                // Servers with much to do replace what was lost only when its evaluation has its turn.
+                if woe == Woe::OldServers && rng.random_bool(0.5) {
+                    self.nomad.delays.placement = seconds(rng, 1, 15);
+                }
+                for at in self.times(rng) {
+                    self.happens(woe, at, pick, rng);
+                }
+            }
+        }
+    }
+
+    fn happens(&mut self, woe: Woe, at: Duration, pick: usize, rng: &mut StdRng) {
+        let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
+        match woe {
+            Woe::NodesCrash => {
+                self.mishap(at, Mishap::NodeCrash { pick });
+                self.mishap(later(rng), Mishap::NodesBack);
+            }
+            Woe::NodesCut | Woe::OldServers | Woe::LostAfter => {
+                self.mishap(at, Mishap::NodeCut { pick });
+                self.mishap(later(rng), Mishap::NodesBack);
+            }
+            Woe::Drains => {
+                self.mishap(at, Mishap::Drain { pick, deadline: seconds(rng, 1, 300) });
+                self.mishap(later(rng), Mishap::NodesBack);
+            }
+            Woe::RestartsEmpty => {
+                let orphans = rng.random_bool(0.3);
+                self.mishap(at, Mishap::RestartEmpty { orphans });
+            }
+            Woe::Meanwhile => {
+                let from = self.base.checked_add(at).unwrap_or(self.base);
+                let turn = Turn::of(self.seed);
+                self.ambushes.push(Ambush { turn, from, chance: rng.random_range(0.2..1.0) });
+            }
+            Woe::Purges => self.mishap(
+                at,
+                match rng.random_range(0..3) {
+                    0 => Mishap::Collect,
+                    1 => Mishap::Purge { pick },
+                    _ => Mishap::Stop { pick },
+                },
+            ),
+            Woe::Allocations => self.mishap(
+                at,
+                match rng.random_range(0..4) {
+                    0 => Mishap::RestartAllocation { pick },
+                    _ => Mishap::StopAllocation { pick },
+                },
+            ),
+            Woe::Variables => self.mishap(at, Mishap::DeleteVariable { pick }),
+            Woe::Registrations => self.mishap(at, Mishap::DeleteRegistration { pick }),
+            Woe::Crashes => self.mishap(
+                at,
+                match rng.random_range(0..2) {
+                    0 => Mishap::OutOfMemory { pick },
+                    _ => Mishap::Crash { pick, code: rng.random_range(0..3) },
+                },
+            ),
+            Woe::SlowImages => {
+                self.mishap(at, Mishap::SlowImages(Duration::from_secs(rng.random_range(60..=600))));
+            }
+            Woe::StartFailures => {
+                self.mishap(at, Mishap::StartFailure);
+                self.mishap(later(rng), Mishap::StartWorks);
+            }
+            Woe::Leaderless => {
+                self.mishap(at, Mishap::LeaderLost);
+                self.mishap(later(rng), Mishap::LeaderBack);
+            }
+            Woe::Repositories => match rng.random_range(0..5) {
+                0 => self.mishap(at, Mishap::Rename { pick }),
+                1 => {
+                    self.mishap(at, Mishap::Archive { pick, yes: true });
+                    if rng.random_bool(0.5) {
+                        self.mishap(later(rng), Mishap::Archive { pick, yes: false });
+                    }
+                }
+                2 => {
+                    self.mishap(at, Mishap::Disable { pick, yes: true });
+                    if rng.random_bool(0.5) {
+                        self.mishap(later(rng), Mishap::Disable { pick, yes: false });
+                    }
+                }
+                3 => {
+                    self.mishap(at, Mishap::Hide { pick, yes: true });
+                    self.mishap(later(rng), Mishap::Hide { pick, yes: false });
+                }
+                _ => self.mishap(at, Mishap::DeleteRepository { pick }),
+            },
+            Woe::Namesakes => {
+                let mut jobs: Vec<JobSpec> = (0..2).map(|index| self.job(index, rng)).collect();
+                // What waits there is for others, or for us once the configuration means it.
+                if rng.random_bool(0.5) {
+                    jobs.iter_mut()
+                        .for_each(|job| job.labels = LABELS[5].iter().map(|l| (*l).into()).collect());
+                }
+                self.mishap(at, Mishap::Namesake { pick, jobs });
+                self.mishap(later(rng), Mishap::NameBack { pick });
+            }
+            Woe::Runs => self.mishap(
+                at,
+                match rng.random_range(0..2) {
+                    0 => Mishap::Rerun { pick },
+                    _ => Mishap::Cancel { pick },
+                },
+            ),
+            Woe::Foreigners => {
+                let labels = ["sim", "linux", "big"].map(String::from).to_vec();
+                self.mishap(at, Mishap::ForeignRunner { pick, labels });
+            }
+            Woe::Token => {
+                self.mishap(at, Mishap::TokenRefused { yes: true });
+                self.mishap(later(rng), Mishap::TokenRefused { yes: false });
+            }
+            Woe::Deaths | Woe::LeaderDies => {
+                let death = match rng.random_range(0..3) {
+                    0 => DeathAt::Poll(rng.random_range(0..400)),
+                    _ => DeathAt::Write { after: rng.random_range(0..6), with_effect: rng.random_bool(0.5) },
+                };
+                let (cut, down) = (rng.random_bool(0.5), seconds(rng, 1, 90));
+                self.happenings.push((at, Happening::Death { at: death, cut, down }));
+            }
+            Woe::Hangups => self.happenings.push((at, Happening::Hangup)),
+            Woe::Configuration => {
+                if self.repositories.len() > 1 {
+                    let which = pick % self.repositories.len();
+                    self.happenings.push((at, Happening::LeaveOut(Some(which))));
+                    self.happenings.push((later(rng), Happening::LeaveOut(None)));
+                }
+            }
+            Woe::LeaderExits | Woe::LeaderPauses | Woe::LeaderCut => {
+                let what = replica_mishap(woe, rng);
+                if let ReplicaMishap::Pause { for_so_long, at: None } = what
+                    && rng.random_bool(0.5)
+                {
+                    // It learns of it when it goes on.
+                    let exit = ReplicaMishap::Exit { down: seconds(rng, 1, 90) };
+                    let meanwhile = at + for_so_long.mul_f64(rng.random());
+                    self.happenings.push((meanwhile, Happening::Replica { standby: false, what: exit }));
+                }
+                self.happenings.push((at, Happening::Replica { standby: rng.random_bool(0.2), what }));
+            }
+            Woe::Exchange(_)
+            | Woe::Ghosts
+            | Woe::HeldJobs
+            | Woe::Unplaceable
+            | Woe::Clocks
+            | Woe::NodeClocks
+            | Woe::SlowStops
+            | Woe::RunLag
+            | Woe::Hangs => {}
+        }
+    }
+
+    /// One to three episodes, rare over a long time or dense over a short one.
+    fn trouble(&mut self, trouble: Trouble, rng: &mut StdRng) {
+        for _ in 0..rng.random_range(1..=3) {
+            let side = trouble.side().unwrap_or(match rng.random_bool(0.5) {
+                true => Side::GitHub,
+                false => Side::Nomad,
+            });
+            let over = self.over.as_millis() as u64;
+            let (from, length, chance) = match rng.random_range(0..3) {
+                0 => (0, over, rng.random_range(0.02..0.15)),
+                1 => {
+                    (rng.random_range(0..over), rng.random_range(1_000..240_000), rng.random_range(0.2..0.9))
+                }
+                _ => (rng.random_range(0..over), rng.random_range(1_000..120_000), 1.0),
+            };
+            // What costs a client its whole deadline each time is rarer.
+            let stalls = matches!(trouble, Trouble::Stall | Trouble::LateStall);
+            let chance = if stalls { f64::min(chance, 0.4) } else { chance };
+            let (from, length) = (Duration::from_millis(from), Duration::from_millis(length));
+            let until = (from + length).min(self.over);
+            self.episodes.push(Episode {
+                trouble,
+                side,
+                from: self.base.checked_add(from).unwrap_or(self.base),
+                until: self.base.checked_add(until).unwrap_or(self.base),
+                chance,
+            });
+        }
+    }
+}
+
+fn replica_mishap(woe: Woe, rng: &mut StdRng) -> ReplicaMishap {
+    match woe {
+        Woe::LeaderExits => ReplicaMishap::Exit { down: seconds(rng, 1, 90) },
+        Woe::LeaderPauses => {
+            let for_so_long = seconds(rng, 5, 120);
+            let at = rng.random_bool(0.6).then(|| (rng.random_range(0..8), seconds(rng, 1, 40)));
+            ReplicaMishap::Pause { for_so_long, at }
+        }
+        _ => {
+            let how = if rng.random_bool(0.5) { Cut::Refused } else { Cut::Silent };
+            ReplicaMishap::Cut { how, for_so_long: seconds(rng, 5, 90) }
+        }
+    }
+}
+
+/// One to three nodes, with room for one to a few runners each.
+fn cluster(rng: &mut StdRng, seed: u64) -> nomad::Options {
+    let nodes = (1..=rng.random_range(1..=3))
+        .map(|number| {
+            let runners = rng.random_range(1..=3u64);
+            Node { memory_mb: 2_100 + runners * 500, cpu: 4_000, ..Node::named(&format!("node-{number}")) }
+        })
+        .collect();
+    let delays = Delays { start: seconds(rng, 1, 20) / 10, ..Delays::default() };
+    nomad::Options {
+        seed,
+        nodes,
+        delays,
+        namespaces: vec!["runners".into()],
+        lean: true,
+        ..nomad::Options::default()
+    }
+}

@@ -1,0 +1,427 @@
+//! The real daemon, on in-memory connections to the simulated servers.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use crate::chaos::Grip;
+use crate::chaos::scenario::{Access, Mode, Scenario, Settings};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use githubrunner::config::Config;
+use githubrunner::daemon::{Daemon, Ended, Signals};
+use githubrunner::github::{self, Auth, CacheStore, GitHub, Key};
+use githubrunner::http::{self, Client, Endpoint, Secret};
+use githubrunner::nomad::{self, Nomad, instance_id};
+use githubrunner::render::Renderer;
+use githubrunner_sim::fault::{Sender, Side};
+use githubrunner_sim::github::{Level, Reach, permissions};
+use githubrunner_sim::serve::serve_client;
+use githubrunner_sim::world::{Shared, lock};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use ring::signature::{KeyPair, RsaKeyPair};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use super::specified::{self, Told};
+
+/// The long-lived token; it must be seen nowhere.
+pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
+/// The App's key; likewise.
+const KEY: &[u8] = include_bytes!("../../tests/fixtures/keys/app.pkcs8.der");
+/// The App's client ID.
+const CLIENT_ID: &str = "Iv1.simulation";
+/// The runner group's name.
+pub const GROUP: &str = "Simulated ones";
+/// Nomad's token; likewise.
+pub const NOMAD_TOKEN: &str = "5ec4e7aa-70ce-4e57-9a3b-0123456789ab";
+/// The namespace of the runners' jobs.
+pub const NAMESPACE: &str = "runners";
+/// `jobprefix`.
+pub const PREFIX: &str = "sim";
+/// The Meta key.
+pub const META: &str = "githubrunner";
+
+const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
+  type = "batch"
+  group "runner" {
+    task "runner" {
+      driver = "raw_exec"
+      kill_timeout = "30s"
+      config {
+        command = "run.sh"
+      }
+      env {
+        RUNNER_NAME = "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}"
+        REPO_URL = "{% if SETTINGS.organization %}{{ RUN.REPO_URL.split("/")[:-1]|join("/") }}{% else %}{{ RUN.REPO_URL }}{% endif %}"
+        LABELS = "{{ RUN.LABELS }}"
+        {% if not SETTINGS.persistent %}
+        EPHEMERAL = "1"
+        {% endif %}
+        NO_DEFAULT_LABELS = "1"
+      }
+      {{ RUN.CREDENTIALS }}
+      {% if "fail" in RUNSON %}
+      this is no HCL
+      {% endif %}
+      resources {
+        cpu = 500
+        memory = {{ RUNSON.mem|default(500)|int }}
+      }
+    }
+  }
+}
+"#;
+
+const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner", "Tasks": [{
+"Name": "runner", "Driver": "raw_exec", "KillTimeout": 30000000000, "Config": {"command": "run.sh"},
+"Env": {"RUNNER_NAME": "{{ SETTINGS.before }}{{ RUN.RUNNER_NAME }}", "REPO_URL": "{% if SETTINGS.organization %}{{ RUN.REPO_URL.split("/")[:-1]|join("/") }}{% else %}{{ RUN.REPO_URL }}{% endif %}", "LABELS": "{{ RUN.LABELS }}",
+{% if not SETTINGS.persistent %}"EPHEMERAL": "1", {% endif %}"NO_DEFAULT_LABELS": "1"},
+"Templates": [{{ RUN.CREDENTIALS_JSON }}],
+"Resources": {"CPU": 500, "MemoryMB": {{ RUNSON.mem|default(500)|int }}}}]}]}}
+{% if "fail" in RUNSON %}this is no JSON{% endif %}
+"#;
+
+thread_local! {
+    static CONFIGS: RefCell<BTreeMap<(Mode, bool, Access), Config>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// The configuration of a scenario.
+pub fn config(settings: &Settings, repositories: &[String]) -> Config {
+    let key = (settings.mode, settings.json_template, settings.access);
+    let mut config =
+        CONFIGS.with_borrow_mut(|configs| configs.entry(key).or_insert_with(|| load(settings)).clone());
+    config.repos = repositories
+        .iter()
+        .filter_map(|name| name.split_once('/'))
+        .map(|(owner, name)| githubrunner::config::RepoEntry::Repository {
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+        })
+        .collect();
+    config.loop_interval = settings.loop_interval;
+    config.parallel = settings.parallel;
+    let scheduler = &mut config.scheduler;
+    [scheduler.max_runners, scheduler.max_runners_per_repository, scheduler.max_runners_per_group] =
+        settings.caps;
+    scheduler.runner_inactivity_timeout = Some(settings.inactivity);
+    scheduler.strict = settings.strict;
+    scheduler.purge_successfull_timeout = Some(settings.purge[0]);
+    scheduler.purge_failure_timeout = Some(settings.purge[1]);
+    scheduler.pending_to_kill_listening = settings.make_room;
+    config
+}
+
+fn load(settings: &Settings) -> Config {
+    let (mode, json, access) = (settings.mode, settings.json_template, settings.access);
+    let registration = match mode {
+        Mode::AccessToken => "access_token",
+        Mode::Jit => "jit",
+        Mode::Token | Mode::Persistent | Mode::Renamed => "token",
+    };
+    let persistent = mode == Mode::Persistent;
+    let before = if mode == Mode::Renamed { "other-" } else { "" };
+    let indented: String = if json { JSON } else { HCL }.lines().map(|line| format!("  {line}\n")).collect();
+    let mut github = format!("github:\n  registration: {registration}\n");
+    match access.app {
+        true => github += &format!("  app: {{client_id: {CLIENT_ID}, private_key: of the test}}\n"),
+        false => github += &format!("  token: {GITHUB_TOKEN}\n"),
+    }
+    if mode == Mode::AccessToken {
+        github += &format!("  access_token: {GITHUB_TOKEN}\n");
+    }
+    if access.organization {
+        github += "  scope: organization\n";
+    }
+    if access.group {
+        github += &format!("  runner_group: {GROUP}\n");
+    }
+    let organization = access.organization;
+    let yaml = format!(
+        "repos: [acme/app]\n{github}\
+         runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
+         template_settings: {{organization: {organization}, persistent: {persistent}, before: \"{before}\"}}\ntemplate: |\n{indented}"
+    );
+    Config::load(&yaml, &|_| None).unwrap_or_else(|errors| panic!("the configuration: {errors}"))
+}
+
+/// Makes the App known to GitHub and installs it for these owners. Answers the installations.
+pub fn install(github: &mut githubrunner_sim::github::GitHub, owners: &BTreeSet<u64>) -> Vec<u64> {
+    let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();
+    let rights = permissions(&[
+        ("actions", Level::Read),
+        ("administration", Level::Write),
+        ("metadata", Level::Read),
+        ("organization_self_hosted_runners", Level::Write),
+    ]);
+    let first = owners.first().copied().unwrap_or_default();
+    let app = github.add_app(first, CLIENT_ID, public, rights);
+    owners.iter().map(|owner| github.install_app(app, *owner, Reach::All)).collect()
+}
+
+/// The App's key as a text.
+pub fn key() -> String {
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(KEY))
+}
+
+/// The server's ends of the connections that one daemon has made.
+#[derive(Clone, Default)]
+pub struct Connections(Arc<Mutex<Vec<(Side, AbortHandle)>>>);
+
+impl Connections {
+    fn add(&self, side: Side, handle: AbortHandle) {
+        let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.retain(|(_, handle)| !handle.is_finished());
+        handles.push((side, handle));
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        let handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.iter().filter(|(_, handle)| !handle.is_finished()).count()
+    }
+
+    /// Cuts all of them: what is on the wire is lost.
+    pub fn cut(&self) {
+        let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.drain(..).for_each(|(_, handle)| handle.abort());
+    }
+
+    /// Cuts those to Nomad.
+    pub fn cut_nomad(&self) {
+        let handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.iter().filter(|(side, _)| *side == Side::Nomad).for_each(|(_, handle)| handle.abort());
+    }
+}
+
+fn endpoint(maker: &Maker, side: Side, name: &str, connections: &Connections) -> Endpoint {
+    let (shared, connections) = (Arc::clone(&maker.shared), connections.clone());
+    let (grip, sender) = (maker.grip.clone(), maker.sender);
+    let connect = move || {
+        {
+            let mut world = lock(&shared);
+            let now = world.clock.now();
+            if grip.refuses(side) || world.fault.refuses(side, now) {
+                return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+            }
+        }
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let server = tokio::spawn(serve_client(far, side, Arc::clone(&shared), sender));
+        connections.add(side, server.abort_handle());
+        Ok(near)
+    };
+    Endpoint::Memory { name: name.to_owned(), connect: Arc::new(connect) }
+}
+
+/// What a daemon is made of.
+pub struct Maker {
+    config: Config,
+    seed: u64,
+    shared: Shared,
+    cache: CacheStore,
+    made: u64,
+    sender: Sender,
+    app: bool,
+    grip: Grip,
+    /// The repository that the configuration does not name, by its position.
+    pub left_out: Arc<Mutex<Option<usize>>>,
+    /// How large the daemon was at each SIGHUP.
+    pub sizes: Sizes,
+    /// Who is told of what its passes break.
+    told: Told,
+}
+
+/// How many of what a daemon had, time after time.
+#[derive(Clone, Default)]
+pub struct Sizes(Arc<Mutex<Vec<BTreeMap<&'static str, usize>>>>);
+
+impl Sizes {
+    fn add(&self, daemon: &Daemon, connections: &Connections, maker: &Maker) {
+        let mut sizes = daemon.sizes();
+        sizes.insert("connections", connections.open());
+        sizes.insert("bytes of the cache", maker.cache.len());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sizes);
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<BTreeMap<&'static str, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Maker {
+    /// For a scenario; `number` tells daemons at the same time apart.
+    pub fn new(
+        scenario: &Scenario,
+        shared: &Shared,
+        number: usize,
+        grip: Grip,
+        sizes: &Sizes,
+        told: Told,
+    ) -> Maker {
+        let mut config = config(&scenario.settings, &scenario.repositories);
+        config.ha = scenario.replicas;
+        Maker {
+            config,
+            sender: Sender(number),
+            app: scenario.settings.access.app,
+            grip,
+            seed: scenario.seed ^ (number as u64) << 40,
+            shared: Arc::clone(shared),
+            cache: if scenario.settings.cache { CacheStore::memory() } else { CacheStore::None },
+            made: 0,
+            left_out: Arc::default(),
+            sizes: sizes.clone(),
+            told,
+        }
+    }
+
+    /// A daemon with empty memory.
+    pub fn make(&mut self) -> Incarnation {
+        self.made += 1;
+        let connections = Connections::default();
+        let (parts, config) = (self.parts(&connections), self.config());
+        let (alive, receiver) = watch::channel(false);
+        let hangup = Arc::new(Notify::new());
+        let mut signals = Signals { shutdown: receiver, hangup: Arc::clone(&hangup) };
+        let (again, reload, sizes) = (self.again(), connections.clone(), self.sizes.clone());
+        let witness = specified::witness(
+            self.told.clone(),
+            Arc::clone(&self.shared),
+            self.sender.0,
+            Arc::clone(&self.left_out),
+        );
+        let life = async move {
+            let Parts { github, nomad, renderer } = parts;
+            let mut daemon = Daemon::new(config, github, nomad, renderer, false).witnessed_by(witness);
+            let mut again = again;
+            while daemon.run(&mut signals).await == Ended::Hangup {
+                again.made += 1;
+                sizes.add(&daemon, &reload, &again);
+                let Parts { github, nomad, renderer } = again.parts(&reload);
+                daemon = daemon.reconfigured(again.config(), github, nomad, renderer).await;
+            }
+        };
+        Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, shutdown: alive }
+    }
+
+    /// The configuration as it is now.
+    fn config(&self) -> Config {
+        let mut config = self.config.clone();
+        let left_out = *self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = left_out.filter(|at| *at < config.repos.len()) {
+            config.repos.remove(at);
+        }
+        config
+    }
+
+    fn again(&self) -> Maker {
+        Maker {
+            config: self.config.clone(),
+            seed: self.seed ^ self.made << 32,
+            shared: Arc::clone(&self.shared),
+            cache: self.cache.clone(),
+            made: 1000,
+            sender: self.sender,
+            app: self.app,
+            grip: self.grip.clone(),
+            left_out: Arc::clone(&self.left_out),
+            sizes: self.sizes.clone(),
+            told: self.told.clone(),
+        }
+    }
+
+    fn parts(&self, connections: &Connections) -> Parts {
+        let seed = self.seed ^ (self.made << 48);
+        let api = url::Url::parse("http://api.github.test").unwrap();
+        let endpoint_of = |side, name: &str| endpoint(self, side, name, connections);
+        let client = Client::new(
+            endpoint_of(Side::GitHub, "api.github.test"),
+            http::Options { deadline: std::time::Duration::from_secs(20), seed, ..http::Options::default() },
+        )
+        .unwrap();
+        let clock = {
+            let world = lock(&self.shared);
+            world.clock
+        };
+        let options = github::Options {
+            cache: self.cache.clone(),
+            clock: Arc::new(move || clock.now()),
+            // So that it shows within a run.
+            refresh: std::time::Duration::from_secs(60),
+            ..github::Options::new(api)
+        };
+        let auth = match self.app {
+            true => Auth::App { issuer: CLIENT_ID.to_owned(), key: Key::Pem(Secret::new(key())) },
+            false => Auth::Token(Secret::new(GITHUB_TOKEN)),
+        };
+        let github = GitHub::new(client, auth, options);
+        let options = nomad::Options {
+            token: Some(Secret::new(NOMAD_TOKEN)),
+            seed,
+            ..nomad::Options::new(endpoint_of(Side::Nomad, "nomad.test"), NAMESPACE, PREFIX, META)
+        };
+        let nomad = Nomad::new(options, instance_id(&mut StdRng::seed_from_u64(seed))).unwrap();
+        let renderer = Renderer::new(&self.config).unwrap_or_else(|error| panic!("{error}"));
+        Parts { github, nomad, renderer }
+    }
+}
+
+struct Parts {
+    github: GitHub,
+    nomad: Nomad,
+    renderer: Renderer,
+}
+
+/// One daemon from its start to its death.
+pub struct Incarnation {
+    life: Pin<Box<dyn Future<Output = ()>>>,
+    dies_after: Option<usize>,
+    /// What it is connected to.
+    pub connections: Connections,
+    /// SIGHUP.
+    pub hangup: Arc<Notify>,
+    /// SIGTERM.
+    pub shutdown: watch::Sender<bool>,
+}
+
+impl Incarnation {
+    /// It dies after so many wake-ups.
+    pub fn die_after(&mut self, polls: usize) {
+        self.dies_after = Some(polls);
+    }
+
+    /// It does not die.
+    pub fn never_die(&mut self) {
+        self.dies_after = None;
+    }
+
+    /// Whether it is going to die by itself.
+    pub fn is_doomed(&self) -> bool {
+        self.dies_after.is_some()
+    }
+}
+
+/// Ready when the time has come to drop it, or it has ended by itself.
+impl Future for Incarnation {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.life.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        match &mut self.dies_after {
+            Some(0) => Poll::Ready(()),
+            Some(left) => {
+                *left -= 1;
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    }
+}

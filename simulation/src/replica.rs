@@ -1,0 +1,233 @@
+//! A place for a daemon in the run: it lives, dies, ends, stands still, and comes again.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use crate::chaos::scenario::{DeathAt, ReplicaMishap};
+use crate::chaos::{Cut, Grip};
+use tokio::time::Instant;
+
+use super::daemon::{Incarnation, Maker};
+
+/// One of the daemons.
+pub struct Replica {
+    /// Its number.
+    pub number: usize,
+    maker: Maker,
+    /// What is done to its exchanges.
+    pub grip: Grip,
+    daemon: Option<Incarnation>,
+    again: Option<Instant>,
+    /// How it dies when it does: whether its connections are cut, and for how long it is gone.
+    dying: (bool, Duration),
+    /// How long it stands still when it does.
+    pausing: Duration,
+    paused_until: Option<Instant>,
+    cut_until: Option<Instant>,
+    /// It was told to end, and is gone for so long then.
+    exits: Option<Duration>,
+    woken: Arc<Woken>,
+}
+
+/// Whether a daemon wants to be polled.
+#[derive(Default)]
+struct Woken {
+    woken: AtomicBool,
+    parent: Mutex<Option<Waker>>,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Relaxed);
+        if let Some(parent) = &*self.parent.lock().unwrap_or_else(PoisonError::into_inner) {
+            parent.wake_by_ref();
+        }
+    }
+}
+
+/// Why a daemon's life is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is time to drop it.
+    Dies,
+    /// It was told to end and did.
+    Exits,
+    /// It ended by itself.
+    ByItself,
+}
+
+impl Replica {
+    /// A place whose daemon starts at once.
+    pub fn new(number: usize, maker: Maker, grip: Grip) -> Replica {
+        Replica {
+            number,
+            maker,
+            grip,
+            daemon: None,
+            again: Some(Instant::now()),
+            dying: (false, Duration::ZERO),
+            pausing: Duration::ZERO,
+            paused_until: None,
+            cut_until: None,
+            exits: None,
+            woken: Arc::default(),
+        }
+    }
+
+    /// What its daemon is made by.
+    pub fn maker(&self) -> &Maker {
+        &self.maker
+    }
+
+    /// When something is to be done with it by [`Replica::tick`].
+    pub fn next(&self) -> Option<Instant> {
+        [self.again, self.paused_until, self.cut_until].into_iter().flatten().min()
+    }
+
+    /// Starts it, lets it go on, lets it reach Nomad, when it is time. What there is to say of that.
+    pub fn tick(&mut self, now: Instant) -> Option<&'static str> {
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut self.again) {
+            self.daemon = Some(self.maker.make());
+            self.wake();
+            return Some("starts");
+        }
+        if due(&mut self.paused_until) {
+            self.wake();
+            return Some("goes on");
+        }
+        if due(&mut self.cut_until) {
+            self.grip.cut(None);
+            return Some("reaches Nomad again");
+        }
+        None
+    }
+
+    fn wake(&self) {
+        self.woken.woken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it lives, is not paused, and reaches Nomad as far as it is told.
+    pub fn is_well(&self) -> bool {
+        self.daemon.is_some()
+            && self.paused_until.is_none()
+            && self.cut_until.is_none()
+            && self.exits.is_none()
+    }
+
+    /// Whether it stands still.
+    pub fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
+    /// Until its life is over; stands still while it is paused.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let Some(daemon) = self.daemon.as_mut().filter(|_| self.paused_until.is_none()) else {
+            return Poll::Pending;
+        };
+        *self.woken.parent.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        if !self.woken.woken.swap(false, Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let doomed = daemon.is_doomed();
+        Pin::new(daemon).poll(&mut Context::from_waker(&waker)).map(|()| match (doomed, self.exits) {
+            (_, Some(_)) => End::Exits,
+            (true, None) => End::Dies,
+            (false, None) => End::ByItself,
+        })
+    }
+
+    /// It is going to die.
+    pub fn doom(&mut self, at: DeathAt, cut: bool, down: Duration) {
+        let Some(daemon) = &mut self.daemon else { return };
+        self.dying = (cut, down);
+        match at {
+            DeathAt::Poll(polls) => daemon.die_after(polls),
+            DeathAt::Write { after, with_effect } => self.grip.die_after(after, with_effect),
+        }
+    }
+
+    /// It is dead: it and, if they are cut, its connections go; the next one comes later. What there is to say.
+    pub fn bury(&mut self) -> Option<String> {
+        let daemon = self.daemon.take()?;
+        let exited = self.exits.take();
+        let (cut, down) = exited.map_or(self.dying, |down| (false, down));
+        if cut {
+            daemon.connections.cut();
+        }
+        drop(daemon);
+        self.grip.let_live();
+        self.paused_until = None;
+        self.again = Some(Instant::now() + down);
+        Some(match exited {
+            Some(_) => format!("the daemon ends as it was told; down for {down:?}"),
+            None => format!("the daemon dies; connections cut: {cut}; down for {down:?}"),
+        })
+    }
+
+    /// SIGHUP, with a configuration that does not name this repository.
+    pub fn leave_out(&self, repository: Option<usize>) {
+        *self.maker.left_out.lock().unwrap_or_else(PoisonError::into_inner) = repository;
+        self.hang_up();
+    }
+
+    /// It reads its configuration again.
+    pub fn hang_up(&self) {
+        if let Some(daemon) = &self.daemon {
+            daemon.hangup.notify_one();
+        }
+    }
+
+    /// Something happens to it. What there is to say.
+    pub fn suffer(&mut self, what: ReplicaMishap) -> Option<String> {
+        let daemon = self.daemon.as_ref()?;
+        match what {
+            ReplicaMishap::Exit { down } => {
+                self.exits = Some(down);
+                daemon.shutdown.send_replace(true);
+                Some("the daemon is told to end".into())
+            }
+            ReplicaMishap::Pause { for_so_long, at: Some((after, effect)) } => {
+                self.pausing = for_so_long;
+                self.grip.pause_after(after, effect);
+                None
+            }
+            ReplicaMishap::Pause { for_so_long, at: None } => {
+                self.pausing = for_so_long;
+                self.pause()
+            }
+            ReplicaMishap::Cut { how, for_so_long } => {
+                self.grip.cut(Some(how));
+                if how == Cut::Refused {
+                    daemon.connections.cut_nomad();
+                }
+                self.cut_until = Some(Instant::now() + for_so_long);
+                Some(format!("the daemon does not reach Nomad for {for_so_long:?}: {how:?}"))
+            }
+        }
+    }
+
+    /// It stands still from now on. What there is to say.
+    pub fn pause(&mut self) -> Option<String> {
+        self.daemon.as_ref()?;
+        self.paused_until = Some(Instant::now() + self.pausing);
+        Some(format!("the daemon stands still for {:?}", self.pausing))
+    }
+
+    /// Nothing is done to it any more.
+    pub fn calm_down(&mut self) {
+        self.grip.let_live();
+        if let Some(daemon) = &mut self.daemon {
+            daemon.never_die();
+        }
+        let now = Instant::now();
+        for at in [&mut self.paused_until, &mut self.cut_until].into_iter().flatten() {
+            *at = now;
+        }
+    }
+}

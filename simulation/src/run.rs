@@ -1,0 +1,521 @@
+//! One run: a world, a daemon in it, what happens to both, and what must be so at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::chaos::mishap::{Place, Suffer};
+use crate::chaos::scenario::{Happening, Mode, ReplicaMishap, Scenario, Woe};
+use crate::chaos::{Budget, Disconnect, Faults, Grip, REPLICAS, Told};
+use bytes::Bytes;
+use githubrunner_sim::clock::Clock;
+use githubrunner_sim::fault::Side;
+use githubrunner_sim::github::{GitHub, Job, JobSpec, Registration};
+use githubrunner_sim::nomad::Nomad;
+use githubrunner_sim::world::{Shared, World, drive, lock};
+use hyper::Request;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::daemon::{self, GITHUB_TOKEN, GROUP, META, Maker, NAMESPACE, PREFIX, Sizes};
+use super::replica::{End, Replica};
+use super::secrets::{Log, be_quiet};
+use super::specified;
+use super::truth::replicas::{Leases, Takeover};
+use super::truth::sight::Sights;
+use super::truth::{Findings, Truth, left_over};
+
+/// After all trouble is over, everything is done and gone within this time: a silent rate limit may last two
+/// hours, and failed actions wait up to ten minutes.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3 * 3600 + 1800);
+
+/// How often it is looked whether all is done.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// More requests than this are usually a daemon that runs wild.
+const MOST_REQUESTS: u64 = 60_000;
+
+/// The login that the daemon's token belongs to.
+const LOGIN: &str = "bot";
+
+/// How a run is made.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// So many things may happen: the shortest prefix that fails is found by it.
+    pub budget: usize,
+    /// The timeline tells of each exchange and log line.
+    pub record: bool,
+    /// Log lines are searched for secrets.
+    pub listen: bool,
+    /// The outcome has the jobs.
+    pub jobs: bool,
+    /// More requests than this are a daemon that runs wild.
+    pub requests: u64,
+}
+
+impl How {
+    /// All of it, quietly.
+    pub fn quietly() -> How {
+        How { budget: usize::MAX, record: false, listen: false, jobs: false, requests: MOST_REQUESTS }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What was wrong; empty if all was well.
+    pub findings: Vec<String>,
+    /// What happened, in true time since the start.
+    pub timeline: Vec<String>,
+    /// How many things of the budget happened.
+    pub happened: usize,
+    /// How many requests were made.
+    pub requests: u64,
+    /// How long it took in virtual time.
+    pub took: Duration,
+    /// How many registrations of jobs in Nomad, and how many parses, were asked for.
+    pub registered: u64,
+    /// How many JIT configurations were asked for.
+    pub minted: u64,
+    /// The jobs that GitHub still knows.
+    pub jobs: Vec<Job>,
+    /// How large the daemon was at each SIGHUP.
+    pub sizes: Vec<BTreeMap<&'static str, usize>>,
+}
+
+/// Runs a scenario.
+pub fn run(scenario: &Scenario, how: How) -> Outcome {
+    be_quiet();
+    let log = Log::default();
+    let body = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
+        runtime.block_on(simulate(scenario, how, &log))
+    };
+    let caught = std::panic::catch_unwind(AssertUnwindSafe(|| match how.record || how.listen {
+        true => tracing::subscriber::with_default(log.clone(), body),
+        false => body(),
+    }));
+    let mut outcome = caught.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Outcome { findings: vec![format!("panic: {}", text.unwrap_or_default())], ..Outcome::default() }
+    });
+    for leak in log.leaks() {
+        outcome.findings.push(format!("a secret in the log: {leak}"));
+    }
+    outcome
+}
+
+/// The world of a scenario, with things that belong to others.
+fn world(scenario: &Scenario) -> (World, Place) {
+    let clock = Clock::starting_at(scenario.base);
+    let base = scenario.base;
+    let skewed = |skew| base.checked_add(skew).unwrap_or(base);
+    let mut github = GitHub::new(scenario.github.clone(), skewed(scenario.world.github_skew));
+    let mut place = Place {
+        namespace: NAMESPACE.into(),
+        prefix: format!("{PREFIX}-"),
+        foreign: BTreeSet::new(),
+        token: GITHUB_TOKEN.into(),
+        login: LOGIN.into(),
+        installations: Vec::new(),
+        repositories: Vec::new(),
+        elsewhere: None,
+        jit: scenario.settings.mode == Mode::Jit,
+        renamed: scenario.settings.mode == Mode::Renamed,
+    };
+    let mut organizations = BTreeSet::new();
+    for name in &scenario.repositories {
+        let (owner, _) = name.split_once('/').unwrap_or((name, ""));
+        let organization = github.add_organization(owner, &[LOGIN]);
+        if organizations.insert(organization) {
+            github.add_runner_group(organization, GROUP);
+        }
+        place.repositories.push(github.add_repository(name));
+    }
+    if let Some((owner, _)) =
+        scenario.repositories[0].split_once('/').filter(|_| scenario.settings.access.organization)
+    {
+        place.elsewhere = Some(github.add_repository(&format!("{owner}/elsewhere")));
+    }
+    github.add_token(GITHUB_TOKEN, place.token_without(&BTreeSet::new()));
+    if scenario.settings.access.app {
+        place.installations = daemon::install(&mut github, &organizations);
+    }
+    let nomad = Nomad::new(scenario.nomad.clone(), skewed(scenario.world.nomad_skew));
+    let mut world = World::new(github, nomad, clock, scenario.world.clone());
+    let organization = scenario.settings.access.organization;
+    add_foreign(&mut world, &mut place, scenario.settings.caps, organization);
+    if scenario.has(Woe::Ghosts) {
+        add_old_ghost(&mut world, &place);
+    }
+    (world, place)
+}
+
+/// Jobs, variables and registrations that look like ours.
+fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3], scope_is_organization: bool) {
+    let now = world.clock.now();
+    let other = json!({
+        "labelsstr": "sim", "repo_url": "https://github.com/acme/app", "version": "0", "instance": "another",
+        "repo_id": place.repositories[0], "job_id": 1, "attempt": 1, "registration": "jit",
+    });
+    // One that nomadtools has started; nobody needs it, and it is not ours to stop. It counts against the caps.
+    let of_nomadtools = json!({
+        "labelsstr": "sim,unrelated", "repo_url": "https://github.com/acme/app", "version": "1",
+    });
+    let of_nomadtools = match caps {
+        [None, None, _] => json!({ META: of_nomadtools.to_string() }),
+        _ => json!(null),
+    };
+    let jobs = [
+        (format!("{PREFIX}-by-hand"), of_nomadtools),
+        (format!("{PREFIX}-acme-app-zzzzzaaaaaaaaaa"), json!({ META: other.to_string() })),
+        (format!("{PREFIX}ulator-acme"), json!(null)),
+    ];
+    for (id, meta) in jobs {
+        let job = json!({"Job": {
+            "ID": id, "Name": id, "Type": "batch", "Namespace": NAMESPACE, "Meta": meta,
+            "TaskGroups": [{"Name": "g", "Tasks": [{
+                "Name": "t", "Driver": "raw_exec", "Config": {"command": "sleep"},
+                "Resources": {"CPU": 1, "MemoryMB": 10},
+            }]}],
+        }});
+        ask(world, "PUT", "/v1/jobs", &job.to_string(), now);
+        let items = json!({"Items": {"jitconfig": "somebody's"}});
+        ask(world, "PUT", &format!("/v1/var/nomad/jobs/{id}?cas=0"), &items.to_string(), now);
+        place.foreign.insert(id);
+    }
+    let at_github = world.github_time(now);
+    for name in ["by-hand", "acme-app-zzzzzbbbbbbbbbb"].map(|name| format!("{PREFIX}-{name}")) {
+        let full_name = world.github.full_name(place.repositories[0]).unwrap_or_default();
+        let registration = Registration {
+            token: place.token.clone(),
+            url: match (scope_is_organization, full_name.split_once('/')) {
+                (true, Some((owner, _))) => format!("https://github.com/{owner}"),
+                _ => format!("https://github.com/{full_name}"),
+            },
+            name: name.clone(),
+            labels: vec!["unrelated".into()],
+            default_labels: false,
+            ephemeral: false,
+            replace: false,
+        };
+        let registered = world.github.register(&registration, at_github);
+        registered.unwrap_or_else(|error| panic!("{name}: {error}"));
+        place.foreign.insert(name);
+    }
+    world.touch();
+}
+
+/// A job that GitHub has given up a while ago, and still lists.
+fn add_old_ghost(world: &mut World, place: &Place) {
+    let mut ghost = JobSpec::new(&["sim"], Duration::from_secs(10));
+    ghost.ghost = true;
+    let at_github = world.github_time(world.clock.now());
+    let long_ago = at_github.checked_sub(SignedDuration::from_hours(25)).unwrap_or(at_github);
+    world.github.queue_run(place.repositories[0], vec![ghost], long_ago);
+    world.touch();
+}
+
+fn ask(world: &mut World, method: &str, path: &str, body: &str, now: Timestamp) {
+    let path = match path.contains('?') {
+        true => format!("{path}&namespace={NAMESPACE}"),
+        false => format!("{path}?namespace={NAMESPACE}"),
+    };
+    let request = Request::builder().method(method).uri(path).body(Bytes::from(body.to_owned()));
+    let request = request.unwrap_or_else(|error| panic!("{error}"));
+    let response = world.handle(Side::Nomad, &request, now);
+    assert!(response.status().is_success(), "{method} {}: {:?}", request.uri(), response.body());
+}
+
+/// The run while it goes on.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    shared: Shared,
+    place: Place,
+    replicas: Vec<Replica>,
+    leases: Leases,
+    sights: Sights,
+    takeover: Takeover,
+    sizes: Sizes,
+    budget: Budget,
+    start: Instant,
+    how: How,
+}
+
+/// Why the run goes on.
+enum Woken {
+    Found,
+    Gripped,
+    Over(usize, End),
+    Time,
+}
+
+async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
+    let budget = Budget::new(how.budget);
+    let (mut world, place) = world(scenario);
+    let skew = (scenario.world.github_skew, scenario.world.nomad_skew);
+    let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
+    faults.refuse_stream(!scenario.settings.hints);
+    faults.latency(scenario.latency);
+    faults.disconnect(match (scenario.has(Woe::OldServers), scenario.has(Woe::LostAfter)) {
+        (true, _) => Disconnect::Ignored,
+        (false, true) => Disconnect::ForAMinute,
+        (false, false) => Disconnect::AsAsked,
+    });
+    faults.ambush(scenario.ambushes.clone(), place.clone());
+    let grips = faults.grips();
+    world.fault = Box::new(faults);
+    world.record_exchanges(how.record);
+    let findings = Findings::default();
+    let truth = Truth::new(scenario, place.clone(), findings.clone());
+    let leases = truth.leases();
+    let sights = truth.sights();
+    world.set_watch(Some(Box::new(truth)));
+    let shared = world.shared();
+    if how.record {
+        log.tell(&shared);
+    }
+    let driver = tokio::spawn(drive(shared.clone(), std::future::pending()));
+    let sizes = Sizes::default();
+    let replica = |(number, grip): (usize, Grip)| {
+        let maker = Maker::new(
+            scenario,
+            &shared,
+            number,
+            grip.clone(),
+            &sizes,
+            specified::Told { findings: findings.clone(), sights: sights.clone(), place: place.clone() },
+        );
+        Replica::new(number, maker, grip)
+    };
+    let count = if scenario.replicas { REPLICAS } else { 1 };
+    let mut run = Run {
+        scenario,
+        replicas: grips.into_iter().enumerate().take(count).map(replica).collect(),
+        takeover: Takeover::new(scenario),
+        leases,
+        sights,
+        sizes: sizes.clone(),
+        shared,
+        place,
+        budget,
+        start: Instant::now(),
+        how,
+    };
+    run.go(&findings).await;
+    driver.abort();
+    let world = lock(&run.shared);
+    Outcome {
+        findings: findings.all(),
+        timeline: world.timeline().map(|(at, line)| shown(scenario.base, *at, line)).collect(),
+        happened: run.budget.used(),
+        requests: requests(&world),
+        took: run.start.elapsed(),
+        registered: world.requests().of(Side::Nomad, "PUT /v1/jobs")
+            + world.requests().of(Side::Nomad, "POST /v1/jobs/parse"),
+        minted: world
+            .requests()
+            .of(Side::GitHub, "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig"),
+        jobs: if how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },
+        sizes: run.sizes.all(),
+    }
+}
+
+/// How many requests were made.
+fn requests(world: &World) -> u64 {
+    world.requests().total(Side::GitHub) + world.requests().total(Side::Nomad)
+}
+
+/// A line with the time since the start.
+fn shown(base: Timestamp, at: Timestamp, line: &str) -> String {
+    let passed = at.duration_since(base);
+    format!("{:>9.3}s {line}", passed.as_secs_f64())
+}
+
+impl Run<'_> {
+    async fn go(&mut self, findings: &Findings) {
+        let mut happenings = self.scenario.happenings.iter().peekable();
+        let over = self.start + self.scenario.over;
+        let mut calm = false;
+        let mut look = over;
+        loop {
+            let next = happenings.peek().filter(|_| !calm).map(|(at, _)| self.start + *at);
+            let due = self.replicas.iter().map(Replica::next).chain([next, Some(look), self.takeover.due()]);
+            let next = due.flatten().min().unwrap_or(over);
+            match self.wait(findings, next).await {
+                Woken::Found => return,
+                Woken::Over(_, End::ByItself) => {
+                    let now = lock(&self.shared).clock.now();
+                    return findings.add(now, "the daemon ended by itself".into());
+                }
+                Woken::Over(number, End::Dies | End::Exits) => self.bury(number),
+                Woken::Gripped => self.gripped(),
+                Woken::Time => {}
+            }
+            let now = Instant::now();
+            self.tick(now);
+            if let Some(wrong) = self.takeover.check(now, &self.leases, &self.replicas) {
+                let now = lock(&self.shared).clock.now();
+                findings.add(now, wrong);
+            }
+            while !calm && let Some((_, happening)) = happenings.next_if(|(at, _)| self.start + *at <= now) {
+                if self.budget.take() {
+                    self.happen(happening);
+                }
+            }
+            if now >= over && !calm {
+                calm = true;
+                self.replicas.iter_mut().for_each(Replica::calm_down);
+                if self.scenario.has(Woe::Configuration) {
+                    self.replicas.iter().for_each(|replica| replica.leave_out(None));
+                }
+                let start_delay = self.scenario.nomad.delays.start;
+                let mut world = lock(&self.shared);
+                let at = world.clock.now();
+                world.note(at, "all trouble is over".into());
+                world.calm_down(&self.place, start_delay);
+            }
+            if calm && now >= look {
+                look = now + LOOK;
+                if self.is_over(now, over, findings) {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, findings: &Findings, next: Instant) -> Woken {
+        let Run { replicas, .. } = self;
+        let grips: Vec<Grip> = replicas.iter().map(|replica| replica.grip.clone()).collect();
+        let gripped = |number: usize| {
+            let grip = grips.get(number);
+            async move {
+                match grip {
+                    Some(grip) => grip.told().await,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let lives = std::future::poll_fn(|context| {
+            let over = replicas.iter_mut().find_map(|replica| match replica.poll(context) {
+                Poll::Ready(end) => Some((replica.number, end)),
+                Poll::Pending => None,
+            });
+            over.map_or(Poll::Pending, Poll::Ready)
+        });
+        tokio::select! {
+            biased;
+            () = findings.told.notified() => Woken::Found,
+            () = gripped(0) => Woken::Gripped,
+            () = gripped(1) => Woken::Gripped,
+            (number, end) = lives => Woken::Over(number, end),
+            () = sleep_until(next) => Woken::Time,
+        }
+    }
+
+    /// Starts daemons, lets them go on, when it is time.
+    fn tick(&mut self, now: Instant) {
+        for number in 0..self.replicas.len() {
+            while let Some(what) = self.replicas[number].tick(now) {
+                if self.scenario.replicas {
+                    self.note(number, &format!("the daemon {what}"));
+                }
+            }
+        }
+    }
+
+    /// A request has come at which a daemon dies or stands still.
+    fn gripped(&mut self) {
+        for number in 0..self.replicas.len() {
+            match self.replicas[number].grip.take() {
+                Some(Told::Dies) => self.bury(number),
+                Some(Told::Pauses) => self.hits(number, Replica::pause),
+                None => {}
+            }
+        }
+    }
+
+    /// Lets something happen to a daemon, and notes whether another one has to take over.
+    fn hits(&mut self, number: usize, happen: impl FnOnce(&mut Replica) -> Option<String>) {
+        let led = self.leases.leader();
+        let Some(what) = happen(&mut self.replicas[number]) else { return };
+        self.note(number, &what);
+        self.takeover.expect(number, led, &what, &self.replicas);
+    }
+
+    fn note(&self, number: usize, what: &str) {
+        let who = if self.scenario.replicas { format!(" {number}") } else { String::new() };
+        let mut world = lock(&self.shared);
+        let now = world.clock.now();
+        world.note(now, format!("MISHAP{who} {what}"));
+    }
+
+    /// The daemon is dead; the next one comes later.
+    fn bury(&mut self, number: usize) {
+        self.hits(number, Replica::bury);
+        self.leases.ended(number);
+        self.sights.ended(number);
+    }
+
+    /// Who leads, or the other one.
+    fn who(&self, standby: bool) -> usize {
+        let leader = self.leases.leader().unwrap_or(0);
+        (leader + usize::from(standby)) % self.replicas.len()
+    }
+
+    fn happen(&mut self, happening: &Happening) {
+        match happening {
+            Happening::Run(repository, jobs) => {
+                let repository = self.place.repositories[repository % self.place.repositories.len()];
+                lock(&self.shared).queue_run(repository, jobs.clone());
+            }
+            Happening::Elsewhere(jobs) => {
+                if let Some(repository) = self.place.elsewhere {
+                    lock(&self.shared).queue_run(repository, jobs.clone());
+                }
+            }
+            Happening::Mishap(mishap) => {
+                lock(&self.shared).suffer(mishap, &self.place);
+            }
+            Happening::Death { at, cut, down } => {
+                let who = self.who(false);
+                self.replicas[who].doom(*at, *cut, *down);
+            }
+            Happening::LeaveOut(repository) => {
+                self.replicas.iter().for_each(|replica| replica.leave_out(*repository));
+            }
+            Happening::Hangup => self.replicas.iter().for_each(Replica::hang_up),
+            Happening::Replica { standby, what } => {
+                let (who, what) = (self.who(*standby), *what);
+                if let ReplicaMishap::Pause { at: Some((_, effect)), .. } = what {
+                    self.takeover.wire(effect);
+                }
+                self.hits(who, |replica| replica.suffer(what));
+            }
+        }
+    }
+
+    /// Whether all is done and gone, or should be.
+    fn is_over(&self, now: Instant, over: Instant, findings: &Findings) -> bool {
+        let world = lock(&self.shared);
+        let left = left_over(&world, &self.place);
+        let at = world.clock.now();
+        if left.is_empty() {
+            return true;
+        }
+        let requests = requests(&world);
+        if requests > self.how.requests {
+            findings.add(at, format!("{requests} requests were made"));
+            return true;
+        }
+        if now - over > SETTLED_WITHIN {
+            findings.add(at, format!("left over: {}", left.join("; ")));
+            return true;
+        }
+        false
+    }
+}

@@ -1,0 +1,142 @@
+//! Looks for secrets in log lines, at the finest level.
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+
+use githubrunner_sim::world::Shared;
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use super::daemon::{GITHUB_TOKEN, NOMAD_TOKEN};
+
+/// How every JIT configuration begins (it is base 64 of `{".runner":"eyJ`), and no other text here does.
+pub const JIT_MARK: &str = "eyIucnVubmVyIjoiZXlK";
+
+/// How the App's own tokens begin: base 64 of `{"alg":"RS256"`.
+const JWT_MARK: &str = "eyJhbGciOiJSUzI1NiI";
+/// How installations' tokens begin here.
+const INSTALLATION_MARK: &str = "ghs_";
+/// What is in each key's text.
+const KEY_MARK: &str = "PRIVATE KEY-----\nMII";
+
+/// The secret in a text, if there is one.
+pub fn secret_in(text: &[u8], also: &[String]) -> Option<String> {
+    let holds = |secret: &str| memchr::memmem::find(text, secret.as_bytes()).is_some();
+    [GITHUB_TOKEN, NOMAD_TOKEN, JIT_MARK, JWT_MARK, INSTALLATION_MARK, KEY_MARK]
+        .into_iter()
+        .chain(also.iter().map(String::as_str))
+        .find(|secret| holds(secret))
+        .map(str::to_owned)
+}
+
+/// Looks at what is logged: lines that hold a secret are kept, and lines that tell of something go to the timeline
+/// if they are wanted.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<LogInner>>);
+
+#[derive(Default)]
+struct LogInner {
+    leaks: Vec<String>,
+    timeline: Option<Shared>,
+}
+
+impl Log {
+    /// The lines with a secret.
+    pub fn leaks(&self) -> Vec<String> {
+        self.inner().leaks.clone()
+    }
+
+    /// From now on its lines go to the timeline of this world.
+    pub fn tell(&self, world: &Shared) {
+        self.inner().timeline = Some(Arc::clone(world));
+    }
+
+    fn inner(&self) -> MutexGuard<'_, LogInner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where no log is wanted. While there is no subscriber at all, an event that is met for the first time is switched off
+/// for good, also for the log that another thread is just about to begin.
+struct Quiet;
+
+impl Subscriber for Quiet {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Before anything is logged.
+pub fn be_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing::subscriber::set_global_default(Quiet).unwrap_or_else(|error| panic!("{error}"));
+    });
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event()
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        let mut inner = self.inner();
+        if secret_in(line.0.as_bytes(), &[]).is_some() {
+            inner.leaks.push(line.0.clone());
+        }
+        // The exchanges are in the timeline already. The world itself logs nothing: its lock is free.
+        if *event.metadata().level() <= Level::INFO
+            && let Some(timeline) = &inner.timeline
+            && let Ok(mut world) = timeline.try_lock()
+        {
+            let now = world.clock.now();
+            world.note(now, format!("        {}", line.0));
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}

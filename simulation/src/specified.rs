@@ -1,0 +1,85 @@
+//! Each pass of each daemon against the specification: what it saw and planned, and what it leaves for the next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::chaos::mishap::Place;
+use crate::chaos::scenario::is_servable;
+use githubrunner::daemon::{Pass, Witness};
+use githubrunner::model::Memory;
+use githubrunner::plan::Policy;
+use githubrunner_sim::world::{Shared, lock};
+
+use super::otherwise;
+use super::truth::Findings;
+use super::truth::sight::Sights;
+use githubrunner_specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
+
+/// Larger worlds are not looked at in each pass.
+const LARGE: usize = 500;
+
+/// One pass of so many is looked at there.
+const ONE_OF: u64 = 50;
+
+/// One pass of so many is looked at a little otherwise, too: if each were, a run would take a tenth longer.
+const WHAT_IF: u64 = 4;
+
+/// Who is told, and what it takes to know what was so.
+#[derive(Clone)]
+pub struct Told {
+    /// What is wrong.
+    pub findings: Findings,
+    /// What the daemons were shown.
+    pub sights: Sights,
+    /// The place.
+    pub place: Place,
+}
+
+/// Watches a daemon's passes, and tells of what they break.
+pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Option<usize>>>) -> Witness {
+    let mut passes = 0_u64;
+    let clock = lock(&shared).clock;
+    Box::new(move |pass, policy, after| {
+        passes += 1;
+        if passes.is_multiple_of(ONE_OF) || size(pass) <= LARGE {
+            let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut wrong = broken_in(pass, policy, after);
+            if passes.is_multiple_of(WHAT_IF) {
+                wrong.extend(otherwise::broken_in(pass, policy, passes, asks));
+            }
+            let world = lock(&shared);
+            wrong.extend(told.sights.passed(number, pass, &world, &told.place, left_out));
+            drop(world);
+            for wrong in wrong {
+                told.findings.add(clock.now(), wrong);
+            }
+        }
+    })
+}
+
+/// How many jobs and runners it saw.
+fn size(pass: &Pass) -> usize {
+    let views = pass.observation.repositories.values();
+    let runners = pass.observation.nomad.as_ref().map_or(0, |nomad| nomad.runners.len());
+    views.map(|view| view.listing.jobs().len()).sum::<usize>() + runners
+}
+
+fn broken_in(pass: &Pass, policy: &Policy, after: &Memory) -> Vec<String> {
+    let Pass { observation, plan, reports, applied_at, .. } = pass;
+    let seen = Seen { observation, policy, now: pass.planned_at, asks };
+    let lesson = Lesson { observation, plan, reports, now: *applied_at, after };
+    let plans = broken_by(seen, plan).into_iter().map(|wrong| format!("the plan breaks {wrong}"));
+    let memories =
+        wrongly_remembered(&lesson).into_iter().map(|wrong| format!("what is remembered breaks {wrong}"));
+    plans.chain(memories).collect()
+}
+
+/// What the labels of this world ask for.
+fn asks(labels: &[String]) -> Asks {
+    if is_servable(labels) {
+        Asks::Runner
+    } else if labels.is_empty() || labels.iter().any(|label| label.to_lowercase().starts_with("sim")) {
+        Asks::Word
+    } else {
+        Asks::Nothing
+    }
+}

@@ -1,0 +1,290 @@
+//! What must be done soon, and in the right order: only where nothing disturbs the daemon, so that its own loop is
+//! all it has to wait for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::chaos::mishap::Mishap;
+use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_placeable, is_servable};
+use githubrunner_sim::github::{Job, Status};
+use githubrunner_sim::nomad::TaskPhase;
+use githubrunner_sim::world::{Phase, World};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Truth;
+use super::fates::{Group, allocations, group_of_job, has_variable, is_given_up, is_live};
+use githubrunner_specification::invariants::wait_after;
+
+/// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
+const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
+
+/// What Nomad tells of is seen to within this time.
+const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
+
+/// Since when something is so that must not stay so.
+#[derive(Default)]
+pub struct Waits {
+    groups: BTreeMap<Group, Timestamp>,
+    secrets: BTreeMap<String, Timestamp>,
+    variables: BTreeMap<String, Timestamp>,
+    dead: BTreeMap<String, Timestamp>,
+    /// Dead, and no number comes from them any more.
+    useless: BTreeMap<String, Timestamp>,
+    /// Jobs that a younger one has overtaken, and when that was.
+    overtaken: BTreeMap<u64, (Timestamp, String)>,
+}
+
+/// Whether nothing keeps the daemon from seeing things as they are and from doing what it wants.
+pub(super) fn is_quiet(scenario: &Scenario) -> bool {
+    let harmless = [Woe::HeldJobs, Woe::Ghosts, Woe::Clocks, Woe::Unplaceable, Woe::Runs];
+    // Where many share a cap, places become free and are taken all the time, and who waits for one waits long.
+    scenario.repositories.len() <= 3
+        && scenario.woes.iter().all(|woe| harmless.contains(woe))
+        && scenario.settings.mode != Mode::Renamed
+        // An organization's runners take the jobs of its other repositories.
+        && !scenario.settings.access.organization
+        && !scenario.replicas
+        && scenario.episodes.is_empty()
+        && scenario.happenings.iter().all(|(_, happening)| match happening {
+            Happening::Run(_, jobs) => jobs.iter().flat_map(|job| &job.labels).all(|l| !l.contains("fail=")),
+            Happening::Mishap(mishap) => matches!(mishap, Mishap::Rerun { .. } | Mishap::Cancel { .. }),
+            _ => false,
+        })
+}
+
+/// Keeps since when something is so; how long that is.
+fn lasts<K: Ord + Clone>(
+    since: &mut BTreeMap<K, Timestamp>,
+    of: &K,
+    is_so: bool,
+    now: Timestamp,
+) -> SignedDuration {
+    if !is_so {
+        since.remove(of);
+        return SignedDuration::ZERO;
+    }
+    now.duration_since(*since.entry(of.clone()).or_insert(now))
+}
+
+pub(super) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+impl Truth {
+    /// Two passes: what the first one does not see as it is, the second one does.
+    pub(super) fn soon(&self) -> SignedDuration {
+        signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15)
+    }
+
+    /// Looks for what should have been done by now.
+    pub(super) fn is_prompt(&mut self, world: &World, now: Timestamp) {
+        if !self.quiet {
+            return;
+        }
+        let mut waits = std::mem::take(&mut self.waits);
+        let mut late: Vec<String> = Vec::new();
+        let (mut all, mut of_repository, mut of_group) = (0, BTreeMap::new(), BTreeMap::new());
+        let mut supply: BTreeMap<&Group, usize> = BTreeMap::new();
+        let soon = self.soon();
+        for (name, fate) in self.fates.iter() {
+            let job = world.nomad.job(&self.place.namespace, name);
+            let live = job.is_some_and(|job| is_live(world, &self.place, job));
+            if live {
+                all += 1;
+                *of_repository.entry(fate.group.0).or_insert(0) += 1;
+                *of_group.entry(&fate.group).or_insert(0) += 1;
+            }
+            *supply.entry(&fate.group).or_default() += usize::from(fate.supplies);
+            let has_variable = has_variable(world, name);
+            let wants_secret = live
+                && !has_variable
+                && fate.surplus_since.is_none()
+                && job.is_some_and(|job| !job.stop)
+                && allocations(world, &self.place, name).any(|allocation| {
+                    allocation.desired_status == "run"
+                        && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
+                });
+            let lasted = lasts(&mut waits.secrets, name, wants_secret, now);
+            // That a job needs it after all is known when GitHub is looked at again.
+            let was_surplus = fate.surplus_first.is_some();
+            let within = if was_surplus { soon } else { SECRET_WITHIN };
+            if lasted > within {
+                late.push(format!("{name} has waited for its secret for {lasted}"));
+            }
+            let dead = job.is_some() && !live;
+            let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
+            // A death is told of; who dies while it is asked for at GitHub is tried again after a wait.
+            let was_asked = self.asked_for.get(name).is_some_and(|at| now.duration_since(*at) < soon);
+            if lasted > if self.told && !was_asked { TOLD_WITHIN } else { soon } {
+                late.push(format!("{name} is dead, and its variable has stayed for {lasted}"));
+            }
+            lasts(&mut waits.dead, name, dead, now);
+            let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + soon;
+            let counts = || {
+                world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued)
+                    && !self.fates.values().any(|f| f.cause == fate.cause && f.attempt > fate.attempt)
+            };
+            let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
+            if lasted > most {
+                late.push(format!("{name} is dead and not purged for {lasted}"));
+            }
+        }
+        let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
+        // New jobs come all the time; who has seen two passes must have a runner.
+        let known = world.github_time(now) - soon;
+        let old = world.github.jobs().filter(|job| job.queued_at < known);
+        for job in old.filter(|job| self.wants_runner(&waits, world, job, now)) {
+            *demand.entry(group_of_job(job)).or_default() += 1;
+        }
+        waits.groups.retain(|group, _| demand.contains_key(group));
+        for (group, wanted) in demand {
+            let counts = [
+                all,
+                of_repository.get(&group.0).copied().unwrap_or(0),
+                of_group.get(&group).copied().unwrap_or(0),
+            ];
+            let full = self.caps.iter().zip(counts).any(|(cap, count)| cap.is_some_and(|cap| count >= cap));
+            let at_hand = supply.get(&group).copied().unwrap_or(0);
+            let lasted = lasts(&mut waits.groups, &group, !full && wanted > at_hand, now);
+            if lasted > soon {
+                late.push(format!("{wanted} jobs of {group:?} have {at_hand} runners at hand for {lasted}"));
+            }
+        }
+        waits.overtaken.retain(|job, (at, by)| {
+            let has_own = self.fates.values().any(|fate| fate.cause == *job && fate.registered_at >= *at);
+            let is_over = world.github.job(*job).is_none_or(|job| job.status != Status::Queued);
+            if !has_own && !is_over && now.duration_since(*at) > SignedDuration::from_secs(5) {
+                late.push(format!("{by} was started, and job {job}, which is older, had none"));
+                return false;
+            }
+            !has_own && !is_over
+        });
+        self.waits = waits;
+        late.extend(self.lasting_surplus(world, now));
+        late.extend(self.waits_for_room(world, now));
+        for what in late {
+            self.wrong(now, what);
+        }
+    }
+
+    /// Whether a job should have a runner started for it, as far as attempts go.
+    fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
+        if job.status != Status::Queued || !is_servable(&job.labels) || is_given_up(world, job, now) {
+            return false;
+        }
+        let last = self.fates.iter().filter(|(_, fate)| fate.cause == job.id).max_by_key(|(_, f)| f.attempt);
+        let Some((name, fate)) = last else { return true };
+        let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
+        // Who has died since it was last looked has died just now.
+        let died = waits.dead.get(name).copied().unwrap_or(now);
+        is_live(world, &self.place, job) || now.duration_since(died) >= signed(wait_after(fate.attempt))
+    }
+
+    /// Groups with runners that nobody needs, of which none goes.
+    fn lasting_surplus(&self, world: &World, now: Timestamp) -> Vec<String> {
+        let idle = if self.settings.strict { SignedDuration::ZERO } else { signed(self.settings.inactivity) };
+        let mut groups: BTreeMap<&Group, Vec<SignedDuration>> = BTreeMap::new();
+        let live = world.live_runners();
+        for (name, fate) in self.fates.iter().filter(|(_, fate)| fate.available) {
+            let is_there = live.iter().any(|live| live.nomad_job == *name && live.phase != Phase::Ending);
+            let most = if is_there { idle } else { SignedDuration::ZERO };
+            let lasted = match (fate.surplus_since, fate.idle_since) {
+                (Some(surplus), Some(idle_since)) if is_there => {
+                    let idle_for = now.duration_since(idle_since) - most;
+                    now.duration_since(surplus).min(idle_for)
+                }
+                (Some(surplus), _) => now.duration_since(surplus),
+                (None, _) => SignedDuration::ZERO,
+            };
+            groups.entry(&fate.group).or_default().push(lasted);
+        }
+        // Who takes one job after the other is seen busy in one listing and idle in the next.
+        let passes = if self.mode == Mode::Persistent { 3 } else { 1 };
+        let most = self.soon() + signed(self.settings.loop_interval) * passes;
+        let all_last = |lasted: &Vec<SignedDuration>| lasted.iter().all(|lasted| *lasted > most);
+        let lasting = groups.into_iter().filter(|(_, lasted)| all_last(lasted));
+        lasting
+            .map(|(group, _)| format!("{group:?} has more runners than jobs for long: none goes"))
+            .collect()
+    }
+
+    /// What waits for room although somebody idles whom no job needs.
+    fn waits_for_room(&self, world: &World, now: Timestamp) -> Option<String> {
+        let patience = signed(self.settings.make_room?.max(Duration::from_secs(5)));
+        let since =
+            |since: Option<Timestamp>, long| since.is_some_and(|since| now.duration_since(since) > long);
+        let long = self.soon() + signed(self.settings.loop_interval);
+        let (idle, _) = self.fates.iter().find(|(_, fate)| {
+            fate.available && since(fate.idle_since, long) && since(fate.surplus_since, long)
+        })?;
+        let (waits, _) = self.fates.iter().find(|(name, fate)| {
+            let job = world.nomad.job(&self.place.namespace, name);
+            !fate.placed
+                && fate.surplus_since.is_none()
+                && is_placeable(&fate.group.1)
+                && since(Some(fate.registered_at), patience + long)
+                && job.is_some_and(|job| !job.stop && is_live(world, &self.place, job))
+        })?;
+        Some(format!("{waits} waits for room, which {idle} does not make"))
+    }
+
+    /// GitHub is asked for a runner that is there and idle only to stop it, or where it may have lost its
+    /// registration: idle for two minutes while a job waits, and every two minutes at most.
+    pub(super) fn looks_up(&mut self, world: &World, name: &str, now: Timestamp) {
+        // Who takes one job after the other may have had one between two listings that found it idle.
+        let may = self.quiet && self.mode != Mode::Persistent;
+        let Some(fate) = self.fates.get(name).filter(|_| may) else { return };
+        let Some(idle) = fate.idle_since.map(|since| now.duration_since(since)) else { return };
+        let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+        if !fate.available || surplus * 10 >= signed(self.settings.loop_interval) * 9 {
+            return;
+        }
+        let is_wanted = self.lately_queued(world, &fate.group, now) > 0;
+        let minutes = SignedDuration::from_secs(110);
+        let again = self.looked_up.insert(name.to_owned(), now).map(|last| now.duration_since(last));
+        if idle < minutes || !is_wanted || again.is_some_and(|again| again < minutes) {
+            let what = format!("idle for {idle}, wanted: {is_wanted}, last asked for {again:?} ago");
+            self.wrong(now, format!("{name} is asked for without need: {what}"));
+        }
+    }
+
+    /// The oldest job goes first, within its group and within its repository.
+    pub(super) fn overtakes(&mut self, world: &World, name: &str, cause: &Job, now: Timestamp) {
+        if !self.quiet {
+            return;
+        }
+        let known = world.github_time(now) - self.soon();
+        let mut overtaken = Vec::new();
+        for job in world.github.jobs().filter(|job| job.repository == cause.repository && job.id != cause.id)
+        {
+            let older = (job.created_at, job.id) < (cause.created_at, cause.id) && job.queued_at < known;
+            let group = group_of_job(job);
+            // Who had one before waits for its next attempt, to the second.
+            let own = self.fates.of_cause(job.id).next().is_some();
+            let supply = self.fates.values().filter(|fate| fate.group == group && fate.supplies).count();
+            let demand = world.github.jobs().filter(|other| {
+                group == group_of_job(other) && self.wants_runner(&self.waits, world, other, now)
+            });
+            let of_group = self.waits.groups.get(&group).is_some_and(|since| *since < now - self.soon());
+            // What Nomad did not place goes last.
+            let unplaced = self.fates.iter().any(|(name, fate)| {
+                fate.group == group
+                    && !fate.placed
+                    && world.nomad.job(&self.place.namespace, name).is_some_and(|job| job.stop)
+            });
+            let same = group == group_of_job(cause);
+            if older
+                && !own
+                && !unplaced
+                && (same || of_group)
+                && demand.count() > supply
+                && self.wants_runner(&self.waits, world, job, now)
+            {
+                overtaken.push(job.id);
+            }
+        }
+        for job in overtaken {
+            self.waits.overtaken.entry(job).or_insert((now, name.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! What a daemon says it saw, against what was so: when it looked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::chaos::mishap::Place;
+use crate::chaos::scenario::{Happening, Scenario, Woe};
+use crate::chaos::{Trouble, subject};
+use bytes::Bytes;
+use githubrunner::daemon::Pass;
+use githubrunner::model::{Listing, NomadView, Ownership, RepositoryView, RunnerState};
+use githubrunner_sim::fault::{Arrived, Side};
+use githubrunner_sim::github::Status;
+use githubrunner_sim::nomad::{self, Allocation, TaskPhase};
+use githubrunner_sim::world::World;
+use hyper::Request;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::super::daemon::META;
+use super::deeds::{Answers, Deeds};
+use super::fates::{Fate, Fates, allocations, has_variable, is_lost};
+use super::prompt::signed;
+use super::sender;
+
+/// What each daemon was shown in its pass.
+#[derive(Clone)]
+pub struct Sights {
+    inner: Arc<Mutex<[Sight; 2]>>,
+    answers: Answers,
+    /// Runs are listed a while after they appear.
+    runs_lag: bool,
+    /// There is one daemon at a time, and nothing of an earlier one takes effect later.
+    alone: bool,
+    /// Two may lead at once: the servers may forget the lock.
+    crowded: bool,
+    /// Counts may be lies, and pages half.
+    miscounted: bool,
+    /// A pass always comes to its end.
+    whole: bool,
+    /// What the configuration names.
+    entries: Vec<String>,
+    /// What it means is looked up again within this time, …
+    resolved_within: SignedDuration,
+    /// … and nothing keeps the daemon from that.
+    resolves: bool,
+}
+
+/// Which of the three lists of Nomad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// The jobs, the first one: with it a pass begins.
+    Jobs,
+    /// The allocations.
+    Allocations,
+    /// The variables, the last one.
+    Variables,
+}
+
+#[derive(Default)]
+struct Sight {
+    /// When the pass began.
+    began: Option<Timestamp>,
+    /// How our runners were when each list was answered.
+    runners: BTreeMap<List, BTreeMap<String, Look>>,
+    /// Whether GitHub was asked for runs since the last pass was over.
+    asked_github: bool,
+    /// The runs that it has listed with jobs: it follows them.
+    followed: BTreeSet<u64>,
+    /// The repositories that were deleted when it began.
+    deleted: BTreeSet<u64>,
+    /// The instance's ID as this daemon knows it.
+    instance: Option<String>,
+    deeds: Deeds,
+}
+
+/// How a runner is, as the servers know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    instance: Value,
+    /// What it is doing.
+    pub state: RunnerState,
+    /// Whether a process of it ever was.
+    pub started: bool,
+    /// Whether a node went down with it.
+    pub lost: bool,
+    /// Whether Nomad may not be done with it: what it has decided does not show here.
+    undecided: bool,
+}
+
+impl Sights {
+    /// Nothing was shown yet.
+    pub fn new(scenario: &Scenario) -> Sights {
+        let ends_early = |woe: &Woe| {
+            matches!(woe, Woe::Hangups | Woe::Deaths | Woe::Configuration) || woe.is_of_replicas()
+        };
+        let told = |happening: &Happening| {
+            matches!(happening, Happening::Hangup | Happening::Death { .. } | Happening::LeaveOut(_))
+        };
+        Sights {
+            inner: Arc::default(),
+            answers: Answers {
+                are_so: !scenario.has(Woe::Exchange(Trouble::Lag)),
+                of_all: !scenario.has(Woe::Repositories) && !scenario.has(Woe::Namesakes),
+                are_legible: ![Trouble::Garbled, Trouble::Truncated, Trouble::ContentType]
+                    .into_iter()
+                    .any(|trouble| scenario.has(Woe::Exchange(trouble))),
+            },
+            runs_lag: scenario.has(Woe::RunLag),
+            alone: !scenario.replicas && scenario.episodes.is_empty(),
+            crowded: scenario.replicas && scenario.has(Woe::RestartsEmpty),
+            miscounted: [Trouble::Totals, Trouble::Pages]
+                .into_iter()
+                .all(|trouble| scenario.has(Woe::Exchange(trouble))),
+            entries: scenario.repositories.clone(),
+            // They are looked at every minute (see the daemon's options here), in a pass.
+            resolved_within: signed(scenario.settings.loop_interval) * 2 + SignedDuration::from_secs(75),
+            resolves: scenario.episodes.is_empty()
+                && !scenario.replicas
+                && ![Woe::Token, Woe::Repositories].into_iter().any(|woe| scenario.has(woe)),
+            whole: !scenario.replicas
+                && !scenario.woes.iter().any(ends_early)
+                && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, [Sight; 2]> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A daemon asks GitHub for runs.
+    pub fn asks_github(&self, who: usize) {
+        self.inner()[who].asked_github = true;
+    }
+
+    /// A daemon begins a pass, or the list with which it does is asked for again. What is wrong with that.
+    pub fn begins(&self, who: usize, world: &World, now: Timestamp) -> Option<String> {
+        let mut inner = self.inner();
+        inner[who].began = Some(now);
+        let deleted = world.github.repositories().filter(|repository| repository.deleted);
+        inner[who].deleted = deleted.map(|repository| repository.id).collect();
+        inner[who].deeds = Deeds::default();
+        (inner[who].asked_github && self.whole).then(|| "GitHub was looked at before Nomad".into())
+    }
+
+    /// A daemon is told which instance it is of, or has said so. What is wrong with that.
+    pub fn is_told(&self, who: usize, instance: &str) -> Option<String> {
+        let known = self.inner()[who].instance.replace(instance.to_owned());
+        let known = known.filter(|known| known != instance && self.alone)?;
+        Some(format!("a daemon of {known} is of {instance} now"))
+    }
+
+    /// A daemon is no more.
+    pub fn ended(&self, who: usize) {
+        self.inner()[who] = Sight::default();
+    }
+
+    /// One of the lists is answered.
+    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place, fates: &Fates) {
+        if self.answers.are_so {
+            let looks = looks(world, place, fates);
+            self.inner()[who].runners.insert(list, looks);
+        }
+    }
+
+    /// A daemon does something in its pass; not what was asked for before it and took effect only now.
+    pub fn does(&self, request: &Request<Bytes>, what: impl FnOnce(&mut Deeds)) {
+        let sight = &mut self.inner()[sender(request)];
+        let asked = request.extensions().get().map(|Arrived(at)| *at);
+        if sight.began <= asked {
+            what(&mut sight.deeds);
+        }
+    }
+
+    /// A daemon may have been told of one runner.
+    pub fn reads(&self, world: &World, place: &Place, request: &Request<Bytes>) {
+        let path = request.uri().path();
+        let Some(name) = subject(Some(world), Side::Nomad, request) else { return };
+        match path {
+            "/v1/jobs" | "/v1/allocations" => {
+                let job = world.nomad.job(&place.namespace, &name);
+                let look = job.map(|job| look(world, place, job, false));
+                self.does(request, |deeds| deeds.reads(&name, path == "/v1/jobs", look));
+            }
+            "/v1/vars" => self.does(request, |deeds| deeds.reads_variable(world, &name)),
+            _ => {}
+        }
+    }
+
+    /// Whether a daemon has removed a runner's registration in its pass.
+    pub fn has_removed(&self, request: &Request<Bytes>, name: &str) -> bool {
+        self.inner()[sender(request)].deeds.has_removed(name)
+    }
+
+    /// Whether the servers told a daemon that a runner had not started when it last looked at it alone.
+    pub fn has_read_unstarted(&self, request: &Request<Bytes>, name: &str) -> bool {
+        self.inner()[sender(request)].deeds.has_read_unstarted(name)
+    }
+
+    /// What a pass saw and did. What is wrong with that.
+    pub fn passed(
+        &self,
+        who: usize,
+        pass: &Pass,
+        world: &World,
+        place: &Place,
+        left_out: Option<usize>,
+    ) -> Vec<String> {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
+        sight.asked_github = false;
+        let deeds = std::mem::take(&mut sight.deeds);
+        let mut wrong =
+            if self.crowded { Vec::new() } else { deeds.passed(pass, world, place, self.answers) };
+        let observation = &pass.observation;
+        let Some(began) = sight.began.filter(|_| self.answers.are_so) else { return wrong };
+        let Some(nomad) = &observation.nomad else { return wrong };
+        wrong.extend(runners_seen_wrongly(nomad, &sight.runners));
+        let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
+        if observation.repositories.values().any(|view| fresh(&view)) {
+            for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
+                if let Some(id) = runner.meta.repo_id
+                    && !observation.repositories.contains_key(&id)
+                {
+                    wrong.push(format!("{} is seen, and its repository {id} is not", runner.name));
+                }
+            }
+        }
+        for view in observation.repositories.values().filter(fresh) {
+            wrong.extend(self.listed_wrongly(view, world, place, left_out, began, &sight.followed));
+            sight.followed.extend(view.listing.jobs().iter().map(|job| job.run_id));
+            if sight.deleted.contains(&view.repository.id.0) && !is_astray(view, world, began) {
+                wrong.push(format!("{} is listed, and it is deleted", view.repository.full_name()));
+            }
+        }
+        wrong
+    }
+
+    /// Whether the configuration names a repository; `None` while the daemon may not know whom its names mean.
+    fn is_configured(&self, id: u64, world: &World, place: &Place, left_out: Option<usize>) -> Option<bool> {
+        let now = world.github_time(world.clock.now());
+        let mut configured = false;
+        for (at, name) in self.entries.iter().enumerate().filter(|(at, _)| Some(*at) != left_out) {
+            let first = place.repositories[at];
+            match world.github.meaning(name) {
+                Some((meant, Some(since))) => {
+                    let is_known = self.resolves && now.duration_since(since) > self.resolved_within;
+                    if !is_known && (id == first || !place.repositories.contains(&id)) {
+                        return None;
+                    }
+                    configured |= meant == id;
+                }
+                _ => configured |= first == id,
+            }
+        }
+        Some(configured)
+    }
+
+    fn listed_wrongly(
+        &self,
+        view: &RepositoryView,
+        world: &World,
+        place: &Place,
+        left_out: Option<usize>,
+        began: Timestamp,
+        followed: &BTreeSet<u64>,
+    ) -> Vec<String> {
+        let id = view.repository.id.0;
+        let mut wrong = Vec::new();
+        let configured = self.is_configured(id, world, place, left_out);
+        if let Some(configured) = configured.filter(|configured| view.configured != *configured) {
+            wrong.push(format!("{}: configured is {configured}", view.repository.full_name()));
+        }
+        let mut listed = BTreeSet::new();
+        for job in view.listing.jobs() {
+            listed.insert(job.id);
+            if world.github.job(job.id).is_none_or(|job| job.repository != id) {
+                wrong.push(format!("job {} is not one of {}", job.id, view.repository.full_name()));
+            }
+        }
+        let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
+        // Whoever has its name now may have no run at all, and then nothing tells the two apart.
+        let complete = complete && !is_astray(view, world, began);
+        let began = world.github_time(began);
+        // What waits for something else is listed now and then, and followed from then on.
+        let now_and_then = SignedDuration::from_secs(5 * 60 + 150);
+        let is_seen = |status: Status, since: SignedDuration| match status {
+            Status::Queued => true,
+            Status::Waiting | Status::Pending | Status::Requested => since > now_and_then,
+            _ => false,
+        };
+        // A run that goes back to a list that was read already is seen if it is followed: since the configuration was read.
+        let may_be_missed = |run: u64| {
+            !(self.whole && followed.contains(&run))
+                && world.github.run(run).is_some_and(|run| run.updated_at >= began)
+        };
+        let waited = world.github.jobs().filter(|job| {
+            let waited = began.duration_since(job.created_at);
+            job.repository == id
+                && is_seen(job.status, waited)
+                && job.queued_at < began
+                && job.created_at < began
+                && !may_be_missed(job.run)
+        });
+        for job in
+            waited.filter(|job| complete && !self.runs_lag && !self.miscounted && !listed.contains(&job.id))
+        {
+            wrong.push(format!(
+                "a complete listing does not have job {}, queued at {}",
+                job.id, job.queued_at
+            ));
+        }
+        wrong
+    }
+}
+
+/// Whether another repository has the name under which this one was listed, or had it until the pass had begun.
+fn is_astray(view: &RepositoryView, world: &World, began: Timestamp) -> bool {
+    world.github.meaning(&view.repository.full_name()).is_some_and(|(id, since)| {
+        id != view.repository.id.0 || since.is_some_and(|since| since >= world.github_time(began))
+    })
+}
+
+/// What was the same in all three lists is seen as it was.
+fn runners_seen_wrongly(nomad: &NomadView, shown: &BTreeMap<List, BTreeMap<String, Look>>) -> Vec<String> {
+    let (Some(jobs), Some(allocations), Some(variables)) =
+        (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
+    else {
+        return Vec::new();
+    };
+    let mut wrong = Vec::new();
+    let is_ours = |look: &Look| look.instance == nomad.instance.as_str();
+    for (name, look) in jobs.iter().filter(|(_, look)| is_ours(look)) {
+        if allocations.get(name) != Some(look) || variables.get(name) != Some(look) {
+            continue;
+        }
+        let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
+            wrong.push(format!("{name} is not seen"));
+            continue;
+        };
+        let seen = Look {
+            instance: look.instance.clone(),
+            state: runner.state,
+            started: runner.started,
+            lost: runner.lost,
+            undecided: look.undecided,
+        };
+        let waits = look.undecided && seen.state == RunnerState::Pending;
+        if seen != *look && !waits {
+            wrong.push(format!("{name} is seen as {seen:?}, and is {look:?}"));
+        }
+    }
+    wrong
+}
+
+/// All of ours that have a job.
+fn looks(world: &World, place: &Place, fates: &Fates) -> BTreeMap<String, Look> {
+    let look = |(name, fate): (&String, &Fate)| {
+        let job = world.nomad.job(&place.namespace, name)?;
+        let needs_variable = !job.meta.get(META)?.contains("\"access_token\"");
+        let look = look(world, place, job, needs_variable && !has_variable(world, name));
+        Some((name.clone(), Look { instance: fate.instance.clone(), ..look }))
+    };
+    fates.open().filter_map(look).collect()
+}
+
+/// How one is (DESIGN: a runner's state).
+fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> Look {
+    let all: Vec<&Allocation> = allocations(world, place, &job.id).collect();
+    let has_started = |allocation: &&Allocation| {
+        allocation.tasks.iter().any(|task| task.started_at.is_some())
+            && !allocation
+                .tasks
+                .iter()
+                .any(|task| task.phase == TaskPhase::Waiting && task.started_at.is_none())
+    };
+    let told = |allocation: &Allocation| matches!(allocation.desired_status, "stop" | "evict");
+    let lost = all.iter().any(|allocation| is_lost(allocation));
+    let alive = all.iter().filter(|allocation| !allocation.client_terminal());
+    let alive = alive.max_by_key(|allocation| {
+        (!told(allocation), allocation.client_status == "running", allocation.create_index)
+    });
+    let over = job.stop || job.status == "dead";
+    let state = match alive {
+        Some(allocation) if job.stop || told(allocation) => RunnerState::Stopping,
+        Some(allocation) if allocation.client_status == "unknown" => RunnerState::Disconnected,
+        Some(allocation) if has_started(allocation) => RunnerState::Running,
+        Some(_) if lacks_secret => RunnerState::Waiting,
+        Some(_) => RunnerState::Starting,
+        // Nomad may put another one in a lost one's place.
+        None if over || !all.is_empty() && !lost => RunnerState::Dead,
+        None => RunnerState::Pending,
+    };
+    let undecided = !over && alive.is_none();
+    Look { instance: Value::Null, state, started: all.iter().any(has_started), lost, undecided }
+}

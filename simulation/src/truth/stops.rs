@@ -1,0 +1,310 @@
+//! What must be so when something is stopped, purged or deleted.
+
+use std::time::Duration;
+
+use crate::chaos::Trouble;
+use crate::chaos::scenario::{Mode, Woe, is_placeable, is_servable};
+use githubrunner_sim::github::{Job, Scope, Status};
+use githubrunner_sim::nomad;
+use githubrunner_sim::world::{LiveRunner, Phase, World};
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::daemon::META;
+use super::Truth;
+use super::fates::{
+    Fate, Group, allocation_of, allocations, group_of_job, has_job, has_variable, is_given_up, is_live,
+    name_of_repository, processes, was_replaced_since,
+};
+use super::prompt::signed;
+
+/// What the daemon knew when it ended a runner.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// When it had listed the allocations.
+    pub looked: Timestamp,
+    /// Nomad has told it that the runner had not started.
+    pub unstarted: bool,
+    /// It has removed the runner's registration.
+    pub removed: bool,
+}
+
+impl Truth {
+    /// A runner is to be stopped or purged: it must be ours, and not busy.
+    pub(super) fn deregisters(
+        &mut self,
+        world: &World,
+        name: &str,
+        purge: bool,
+        known: Known,
+        now: Timestamp,
+    ) {
+        let Some(fate) = self.fates.get(name) else {
+            // What nomadtools has started is purged when it is dead; after a lost answer once more.
+            let job = world.nomad.job(&self.place.namespace, name);
+            let of_nomadtools =
+                |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
+            // An old listing may show it dead still; or the request takes effect when Nomad has placed it again.
+            let old = self.has_any(&[Trouble::Lag, Trouble::Late].map(Woe::Exchange));
+            let over = |job: &nomad::Job| !is_live(world, &self.place, job) || old;
+            if purge && job.is_none_or(|job| of_nomadtools(job) && over(job)) {
+                return;
+            }
+            return self.wrong(now, format!("a job that is not ours is stopped or purged: {name}"));
+        };
+        // What ran on a node that is lost, Nomad ends by itself.
+        let lost = |live: &LiveRunner| {
+            let own = allocation_of(world, &self.place, live);
+            own.is_some_and(|allocation| allocation.desired_description.contains("lost"))
+        };
+        for live in processes(world, &self.place).filter(|live| live.nomad_job == name && !lost(live)) {
+            if purge && live.phase != Phase::Ending {
+                self.wrong(now, format!("{name} is purged while its process runs"));
+            }
+            if live.phase != Phase::Ending && has_job(world, &live) {
+                self.wrong(now, format!("a busy runner is stopped: {name}"));
+            }
+        }
+        if purge {
+            // One that was written late was not to be seen.
+            if has_variable(world, name) && !self.has(Woe::Exchange(Trouble::Late)) {
+                self.wrong(now, format!("{name} is purged before its variable"));
+            }
+            self.has_stayed(world, name, fate, known.looked, now);
+        } else {
+            self.was_not_needed(world, name, fate, known, now);
+            // What appears after the removal is an earlier request that takes effect late: its configuration is lost.
+            if !known.removed {
+                self.has_consent(world, name, now);
+            }
+            self.is_next_to_go(world, name, fate, now);
+        }
+    }
+
+    /// What could still be given a job is not stopped.
+    fn has_consent(&self, world: &World, name: &str, now: Timestamp) {
+        let job = world.nomad.job(&self.place.namespace, name);
+        let address = job.and_then(name_of_repository);
+        let meaning = address.and_then(|address| world.github.meaning(&address));
+        // Where another repository has the name of its own, or had it when the daemon asked, it is not found.
+        let is_found = |scope: Scope| match (scope, meaning) {
+            (Scope::Repository(id), Some((meant, Some(since)))) => {
+                meant == id && world.github_time(now).duration_since(since) > self.slack
+            }
+            _ => true,
+        };
+        let mut all = world.github.runners();
+        let mut is_registered = || all.any(|runner| runner.name == name && is_found(runner.scope));
+        if self.mode == Mode::Jit && has_variable(world, name) && is_registered() {
+            self.wrong(now, format!("{name} is stopped while it is registered at GitHub"));
+        }
+    }
+
+    /// A dead runner's job stays for its time.
+    fn has_stayed(&self, world: &World, name: &str, fate: &Fate, looked: Timestamp, now: Timestamp) {
+        let all = || allocations(world, &self.place, name);
+        let ended = all().flat_map(|allocation| &allocation.tasks).filter_map(|task| task.finished_at).max();
+        let Some(ended) = ended.filter(|_| all().all(|allocation| allocation.client_terminal())) else {
+            return;
+        };
+        let [success, failure] = self.settings.purge;
+        let stays = match all().max_by_key(|allocation| allocation.create_index) {
+            Some(last) if last.client_status == "failed" => failure,
+            Some(last) if self.quiet && last.client_status == "complete" => success,
+            _ => success.min(failure),
+        };
+        // Its client may tell of the end long after the servers have given it up.
+        let known = fate.dead_since.map(|since| world.nomad_time(since)).filter(|since| *since <= looked);
+        let ended = known.map_or(i128::from(ended), |known| known.as_nanosecond().min(i128::from(ended)));
+        let passed = i128::from(Duration::from_secs(2).as_nanos() as u64)
+            + world.nomad_time(now).as_nanosecond()
+            - ended;
+        // A node's clock that is behind says that it died long ago, and what was lost comes back and dies again.
+        let unsure = self.has_any(&[Woe::NodeClocks, Woe::OldServers, Woe::LostAfter]);
+        if passed < stays.as_nanos() as i128 && !unsure {
+            self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
+        }
+    }
+
+    /// Who never started goes first, then the longest idle; before its time only where something waits for room.
+    fn is_next_to_go(&self, world: &World, name: &str, fate: &Fate, now: Timestamp) {
+        if !self.quiet || !fate.available {
+            return;
+        }
+        let soon = self.soon();
+        let long = |since: Option<Timestamp>| since.is_some_and(|since| now.duration_since(since) > soon);
+        let others = || self.fates.iter().filter(|(other, fate)| *other != name && fate.available);
+        let Some(idle_since) = fate.idle_since else {
+            let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+            let twice = surplus * 2 >= signed(self.settings.loop_interval);
+            if !twice && !self.is_waited_for(world, &fate.group, now) {
+                self.wrong(
+                    now,
+                    format!("{name} is stopped before it started, and nothing waits for its place"),
+                );
+            }
+            return;
+        };
+        for (other, same) in others().filter(|(_, other)| other.group == fate.group && fate.spare == 1) {
+            let unstarted = same.idle_since.is_none() && !same.placed && long(Some(same.registered_at));
+            let longer = same.idle_since.is_some_and(|other| idle_since.duration_since(other) > soon);
+            if (unstarted || longer) && long(same.surplus_since) {
+                self.wrong(now, format!("{name} is stopped before {other}, which was to go first"));
+            }
+        }
+        let Some(patience) = self.settings.make_room else { return };
+        let idle = now.duration_since(idle_since);
+        let inactivity = signed(self.settings.inactivity);
+        if self.settings.strict || idle + SignedDuration::from_secs(2) >= inactivity {
+            return;
+        }
+        let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
+        let waiting = self.fates.iter().filter(|(pending, fate)| {
+            !fate.placed
+                && fate.gone_since.is_none()
+                && !long(fate.surplus_since)
+                && now.duration_since(fate.registered_at) >= patience
+                && is_placeable(&fate.group.1)
+                && world.nomad.job(&self.place.namespace, pending).is_some_and(|job| !job.stop)
+        });
+        let held = self.held(world, patience, now).count();
+        let leaving = world
+            .nomad
+            .jobs()
+            .filter(|job| job.stop && self.fates.contains_key(&job.id) && is_live(world, &self.place, job));
+        let (waiting, leaving) = (waiting.count() + held, leaving.count());
+        if waiting <= leaving {
+            let what = format!("{name} makes room: {waiting} wait for it, and {leaving} leave already");
+            self.wrong(now, what);
+        }
+        let longer = others().find(|(_, other)| {
+            other.group != fate.group
+                && self.caps[1].is_none()
+                && long(other.surplus_since)
+                && other.idle_since.is_some_and(|other| {
+                    idle_since.duration_since(other) > soon && now.duration_since(other) + soon < inactivity
+                })
+        });
+        if let Some((longer, _)) = longer {
+            self.wrong(now, format!("{name} makes room, and not {longer}, which has been idle for longer"));
+        }
+    }
+
+    /// Jobs that have waited for so long without a runner of their own, where there are caps.
+    fn held<'a>(
+        &'a self,
+        world: &'a World,
+        patience: SignedDuration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'a Job> {
+        let at_github = world.github_time(now);
+        world.github.jobs().filter(move |job| {
+            job.status == Status::Queued
+                && self.caps.iter().any(Option::is_some)
+                && is_servable(&job.labels)
+                && !is_given_up(world, job, now)
+                && at_github.duration_since(job.created_at) >= patience
+                && !self.fates.values().any(|fate| fate.cause == job.id && fate.supplies)
+        })
+    }
+
+    /// Whether a job of another group waits at a cap for so long that unplaced runners yield to it.
+    fn is_waited_for(&self, world: &World, group: &Group, now: Timestamp) -> bool {
+        let Some(patience) = self.settings.make_room else { return false };
+        let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
+        self.held(world, patience, now).any(|job| *group != group_of_job(job))
+    }
+
+    /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.
+    fn was_not_needed(&self, world: &World, name: &str, fate: &Fate, known: Known, now: Timestamp) {
+        // What answers say is not so, or the daemon looks when it is not its time.
+        let unsure = self.woes.iter().any(|woe| {
+            let unsure = [
+                Woe::RunLag,
+                Woe::Hangups,
+                Woe::Deaths,
+                Woe::Repositories,
+                Woe::Namesakes,
+                Woe::Token,
+                Woe::NodeClocks,
+                Woe::NodesCut,
+                Woe::Allocations,
+                Woe::OldServers,
+                Woe::LostAfter,
+            ];
+            matches!(woe, Woe::Exchange(trouble) if *trouble != Trouble::Pages && *trouble != Trouble::Totals)
+                || unsure.contains(woe)
+                || woe.is_of_replicas()
+        });
+        // For a repository that the configuration does not name there is no demand.
+        let unsure = unsure || self.times_left_out(fate.group.0).any(|(from, _)| from <= now);
+        // Who works under another name looks idle to the daemon.
+        if unsure || !fate.available || self.mode == Mode::Renamed {
+            return;
+        }
+        // One that hangs looks like one that will take a job.
+        let hangs = |live: &LiveRunner| {
+            let other = self.fates.get(&live.nomad_job).filter(|_| live.phase == Phase::Stuck);
+            other.is_some_and(|other| other.group == fate.group)
+        };
+        if world.live_runners().iter().any(hangs) {
+            return;
+        }
+        let settings = &self.settings;
+        // A runner that was never placed yields to others, needed or not.
+        let yields = settings.make_room.is_some() && (fate.idle_since.is_none() || known.unstarted);
+        let passed = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        // A job that came after the pass looked is not seen.
+        let ended = fate.surplus_ended.filter(|ended| world.nomad_time(*ended) >= known.looked);
+        let surplus = fate.surplus_since.or(ended).and(fate.surplus_first).map(passed);
+        // Who takes one job after the other may have had one between the two listings.
+        let yields = yields || self.mode == Mode::Persistent;
+        // Whose job ended in the middle of the first listing looked idle there: the specification knows what was listed.
+        if !yields && surplus.is_none_or(|surplus| surplus * 2 < settings.loop_interval) {
+            self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
+        }
+        // A client tells of a start a little later: what the servers did not know yet nobody can wait for.
+        if let Some(idle) = fate.idle_since.map(passed).filter(|_| !known.unstarted)
+            && !settings.strict
+            && settings.make_room.is_none()
+            && idle + Duration::from_secs(2) < settings.inactivity
+        {
+            self.wrong(now, format!("{name} is stopped after {idle:?}, before it was idle for long enough"));
+        }
+    }
+
+    pub(super) fn deletes_variable(&mut self, world: &World, name: &str, looked: Timestamp, now: Timestamp) {
+        if !self.fates.contains_key(name) {
+            return self.wrong(now, format!("a variable that is not ours is deleted: {name}"));
+        }
+        self.is_gone_for(SignedDuration::from_secs(55), name, "variable", now);
+        // What runs without its job has lost it to a purge; and Nomad may have replaced what the daemon saw dead.
+        let has_job = world.nomad.job(&self.place.namespace, name).is_some();
+        let live = allocations(world, &self.place, name).any(|allocation| !allocation.client_terminal());
+        // Whether it has come back before it was looked for once more is known from what was read.
+        let is_back = |fate: &Fate| fate.is_back && world.nomad_time(fate.registered_at) >= looked;
+        let has_job = has_job && !self.fates.get(name).is_some_and(is_back);
+        if has_job && live && !was_replaced_since(world, &self.place, name, looked) {
+            self.wrong(now, format!("the variable of {name} is deleted while it has an allocation"));
+        }
+    }
+
+    /// What belongs to no job any more stays for a while: it may be seen wrongly.
+    fn is_gone_for(&self, long: SignedDuration, name: &str, what: &str, now: Timestamp) {
+        // A pass need not have seen that it was back for a while.
+        let known = self.fates.get(name).filter(|fate| self.steady && !fate.is_back);
+        let gone_since = known.and_then(|fate| fate.gone_since);
+        let Some(gone) = gone_since.map(|since| now.duration_since(since)) else { return };
+        // A pass that still saw the job may clean up.
+        if gone > self.slack && gone < long {
+            self.wrong(now, format!("the {what} of {name} is deleted {gone} after its job"));
+        }
+    }
+
+    pub(super) fn deletes_registration(&mut self, world: &World, id: u64, now: Timestamp) {
+        let Some(runner) = world.github.runner(id) else { return };
+        self.is_gone_for(SignedDuration::from_secs(590), &runner.name, "registration", now);
+        if !self.fates.contains_key(&runner.name) {
+            self.wrong(now, format!("a registration that is not ours is deleted: {}", runner.name));
+        }
+    }
+}
