@@ -21,7 +21,7 @@ use crate::{
 const GITHUB_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest answer: a page of 100 runs takes about 2 MB.
-const GITHUB_MAX_BODY: usize = 32 * 1024 * 1024;
+const GITHUB_MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// What a command works with.
 pub struct Setup {

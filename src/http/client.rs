@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection}
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::connect::{ConnectFailure, Connector, Endpoint, Proxy};
@@ -26,6 +26,17 @@ use super::retry::RetryPolicy;
 use super::secret;
 use super::tls::TlsOptions;
 use crate::secret::Secret;
+
+/// Every body may be read up to this size, in bytes. A larger one waits for its turn: one at a time, so that the bodies
+/// of all exchanges together take no more than this for each connection and `max_body` once.
+const SMALL_BODY: usize = 1024 * 1024;
+
+/// An answer with more headers is refused. GitHub sends about 30.
+const MAX_HEADERS: usize = 128;
+
+/// The longest header section, in bytes. hyper parses an unfinished section again after each read: a longer one, sent a
+/// few bytes at a time, costs seconds of CPU.
+const MAX_HEADER_SECTION: usize = 64 * 1024;
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -76,6 +87,8 @@ struct Inner {
     user_agent: HeaderValue,
     basic_auth: Option<HeaderValue>,
     permits: Semaphore,
+    /// The turn of bodies beyond [`SMALL_BODY`].
+    large: Arc<Semaphore>,
     deadline: Duration,
     max_body: usize,
     random: Mutex<StdRng>,
@@ -96,6 +109,8 @@ impl Client {
             // Safe for every method: hyper-util sends again only what it got back whole from a pooled connection
             // that had closed before it took the request. Anything of which a byte may have left is an error.
             .retry_canceled_requests(true)
+            .http1_max_headers(MAX_HEADERS)
+            .http1_max_buf_size(MAX_HEADER_SECTION)
             .build(connector);
         let user_agent = HeaderValue::from_str(&options.user_agent)
             .map_err(|_| Error::Setup("the user agent has a character that is not allowed".into()))?;
@@ -107,6 +122,7 @@ impl Client {
             endpoint,
             user_agent,
             permits: Semaphore::new(options.max_connections.max(1)),
+            large: Arc::new(Semaphore::new(1)),
             deadline: options.deadline,
             max_body: options.max_body,
             random: Mutex::new(StdRng::seed_from_u64(options.seed)),
@@ -180,11 +196,10 @@ impl Client {
             if parts.status.is_success() {
                 return Ok((parts.status, body));
             }
-            let body = read_body(body, parts.status, self.0.max_body, &exchange).await?;
+            let (body, _) = self.read_body(body, parts.status, self.0.max_body, &exchange).await?;
             drop(permit);
-            let exchange = exchange.clone();
-            let answer =
-                Response { status: parts.status, headers: parts.headers, body, exchange, repeated: false };
+            let (status, headers, exchange) = (parts.status, parts.headers, exchange.clone());
+            let answer = Response { status, headers, body, exchange, repeated: false, _turn: None };
             Err(answer.error())
         };
         let (status, body) = match tokio::time::timeout(within, open).await {
@@ -204,12 +219,14 @@ impl Client {
             // The semaphore is never closed; a permit is held until the body is read.
             let _permit = self.0.permits.acquire().await;
             let (parts, body) = self.head(message, &exchange).await?.into_parts();
-            let body = read_body(body, parts.status, max_body, &exchange).await?;
-            Ok((parts.status, parts.headers, body))
+            let (body, turn) = self.read_body(body, parts.status, max_body, &exchange).await?;
+            Ok((parts.status, parts.headers, body, turn))
         };
         let outcome = match tokio::time::timeout(within, whole).await {
-            Ok(Ok((status, headers, body))) => {
-                Ok(Response { status, headers, body, exchange: exchange.clone(), repeated: false })
+            Ok(Ok((status, headers, body, turn))) => {
+                // The turn ends when a success has been read by the caller. Of a failure only the start is shown.
+                let _turn = turn.filter(|_| status.is_success()).map(Arc::new);
+                Ok(Response { status, headers, body, exchange: exchange.clone(), repeated: false, _turn })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(timed_out(&exchange, within, &connection)),
@@ -290,6 +307,44 @@ impl Client {
     }
 }
 
+impl Client {
+    /// The whole body, or an error as soon as it is longer than `limit`; with the turn that a large one holds.
+    async fn read_body(
+        &self,
+        mut body: Incoming,
+        status: StatusCode,
+        limit: usize,
+        exchange: &Exchange,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Error> {
+        let too_large = || Error::BodyTooLarge { exchange: Box::new(exchange.clone()), status, limit };
+        let announced = body.size_hint().lower();
+        if announced > limit as u64 {
+            return Err(too_large());
+        }
+        let mut turn = None;
+        // What a server announces is not what it sends.
+        let mut whole = BytesMut::with_capacity(SMALL_BODY.min(announced as usize));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Error::Closed {
+                exchange: Box::new(exchange.clone()),
+                detail: innermost(&error),
+            })?;
+            if let Ok(data) = frame.into_data() {
+                let length = whole.len() + data.len();
+                if length > limit {
+                    return Err(too_large());
+                }
+                if length > SMALL_BODY && turn.is_none() {
+                    // The semaphore is never closed; the exchange's deadline bounds the wait.
+                    turn = Arc::clone(&self.0.large).acquire_owned().await.ok();
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok((whole.freeze(), turn))
+    }
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Client({:?})", self.0.endpoint)
@@ -308,34 +363,6 @@ fn basic_auth(endpoint: &Endpoint) -> Result<Option<HeaderValue>, Error> {
     secret::header("Basic ", &encoded)
         .map(Some)
         .map_err(|_| Error::Setup("the address's user information is of no use".into()))
-}
-
-/// The whole body, or an error as soon as it is longer than `limit`.
-async fn read_body(
-    mut body: Incoming,
-    status: StatusCode,
-    limit: usize,
-    exchange: &Exchange,
-) -> Result<Bytes, Error> {
-    let too_large = || Error::BodyTooLarge { exchange: Box::new(exchange.clone()), status, limit };
-    let announced = body.size_hint().lower();
-    if announced > limit as u64 {
-        return Err(too_large());
-    }
-    let mut whole = BytesMut::with_capacity(announced as usize);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::Closed {
-            exchange: Box::new(exchange.clone()),
-            detail: innermost(&error),
-        })?;
-        if let Ok(data) = frame.into_data() {
-            if whole.len() + data.len() > limit {
-                return Err(too_large());
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(whole.freeze())
 }
 
 /// A request that was given a connection may have been sent, one that was not certainly has not.

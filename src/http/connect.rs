@@ -132,10 +132,13 @@ pub enum Proxy {
 
 impl Proxy {
     fn intercept(&self, url: &Url) -> Result<Option<Intercept>, Error> {
-        let matcher = match self {
+        let (https, no) = match self {
             Self::None => return Ok(None),
-            Self::Environment => Matcher::from_env(),
-            Self::Given { https, no } => Matcher::builder().https(https.clone()).no(no.clone()).build(),
+            Self::Environment => (
+                first_of(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
+                first_of(&["NO_PROXY", "no_proxy"]),
+            ),
+            Self::Given { https, no } => (https.clone(), no.clone()),
         };
         let loopback = match url.host() {
             Some(url::Host::Domain(name)) => name == "localhost",
@@ -149,7 +152,15 @@ impl Proxy {
         let uri: Uri = format!("https://{}", authority(url))
             .parse()
             .map_err(|error| Error::Setup(format!("not an address: {error}")))?;
-        let Some(intercept) = matcher.intercept(&uri) else { return Ok(None) };
+        // A proxy that cannot be understood is not to be left out silently: it may be the only way that is allowed.
+        let without_exceptions = Matcher::builder().https(https.clone()).build();
+        if !https.trim().is_empty() && without_exceptions.intercept(&uri).is_none() {
+            return Err(Error::Setup("HTTPS_PROXY: not an address; write http://HOST:PORT".into()));
+        }
+        let no = exceptions_for(&no, url.port_or_known_default());
+        let Some(intercept) = Matcher::builder().https(https).no(no).build().intercept(&uri) else {
+            return Ok(None);
+        };
         if intercept.uri().scheme_str() != Some("http") || intercept.raw_auth().is_some() {
             return Err(Error::Setup(
                 "HTTPS_PROXY: only a proxy spoken to by plain http is supported: http://HOST:PORT".into(),
@@ -157,6 +168,28 @@ impl Proxy {
         }
         Ok(Some(intercept))
     }
+}
+
+/// The first of these environment variables that is set.
+fn first_of(names: &[&str]) -> String {
+    names.iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default()
+}
+
+/// NO_PROXY's entries that hold for this port, without the port: `HOST:PORT` is common there, and the matcher does not
+/// know it.
+fn exceptions_for(no_proxy: &str, port: Option<u16>) -> String {
+    let host = |entry: &str| -> Option<String> {
+        let entry = entry.trim();
+        match entry.rsplit_once(':') {
+            // An IPv6 address without brackets has several colons.
+            Some((host, own)) if !host.contains(':') || host.ends_with(']') => match own.parse::<u16>() {
+                Ok(own) => (Some(own) == port).then(|| host.trim_matches(['[', ']']).to_owned()),
+                Err(_) => Some(entry.to_owned()),
+            },
+            _ => Some(entry.to_owned()),
+        }
+    };
+    no_proxy.split(',').filter_map(host).collect::<Vec<_>>().join(",")
 }
 
 /// Any byte stream.

@@ -1,6 +1,7 @@
 //! Requests and answers.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::{Error, Exchange, start_of};
 use super::redact::redacted;
@@ -221,6 +223,8 @@ pub struct Response {
     pub exchange: Exchange,
     /// Whether an earlier attempt of the same request may have taken effect.
     pub(super) repeated: bool,
+    /// The turn that a large body holds until it has been read.
+    pub(super) _turn: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Response {

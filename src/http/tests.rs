@@ -283,6 +283,51 @@ async fn bodies_are_bounded_announced_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn large_bodies_take_turns_and_small_ones_do_not_wait_for_them() {
+    let endpoint = raw(|mut stream| async move {
+        while let head = read_head(&mut stream).await
+            && !head.is_empty()
+        {
+            let length = if head.starts_with("GET /large") { 3 << 20 } else { 1 << 20 };
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok();
+            stream.write_all(&vec![b'x'; length]).await.ok();
+        }
+    });
+    let client = client(endpoint);
+    let first = client.send(Request::get("/large/1")).await.unwrap();
+    let second = client.send(Request::get("/large/2").deadline(Duration::from_secs(5)));
+    assert!(matches!(second.await.unwrap_err(), Error::Timeout { .. }), "the first one is still in memory");
+    assert_eq!(client.send(Request::get("/small")).await.unwrap().body.len(), 1 << 20);
+    drop(first);
+    assert_eq!(client.send(Request::get("/large/3")).await.unwrap().body.len(), 3 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_header_section_is_an_error_before_it_costs_anything() {
+    for header in ["x: y\r\n".to_owned(), format!("x: {}", "y".repeat(4000))] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (count, size) = (sent.clone(), header.len());
+        let endpoint = raw(move |mut stream| {
+            let (count, header) = (count.clone(), header.clone());
+            async move {
+                read_head(&mut stream).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\n").await.ok();
+                while stream.write_all(header.as_bytes()).await.is_ok() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let error = client(endpoint).send(Request::get("/x")).await.unwrap_err();
+        assert!(matches!(error, Error::Closed { .. }), "{error}");
+        // What the connection's own buffer holds comes on top.
+        let read = sent.load(Ordering::SeqCst) * size;
+        assert!(read <= 3 * 64 * 1024, "{read} bytes of headers were taken");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_cut_off_is_an_error() {
     let endpoint = raw(|mut stream| async move {
         read_head(&mut stream).await;

@@ -171,4 +171,11 @@ async fn an_https_host_is_reached_through_the_proxy() {
     // A proxy of another kind is refused, unless NO_PROXY makes it moot.
     assert!(matches!(through("socks5://127.0.0.1:1".into(), ""), Err(Error::Setup(_))));
     assert!(through("socks5://127.0.0.1:1".into(), "github.example").is_ok());
+    assert!(through("socks5://127.0.0.1:1".into(), "other.example, github.example:443").is_ok());
+    assert!(through("socks5://127.0.0.1:1".into(), "github.example:8443").is_err(), "that is another port");
+    // One that cannot be understood is an error: going straight may not be what its owner wants.
+    for malformed in ["http://", "http://pro xy:3128", "::::"] {
+        let error = through(malformed.into(), "").unwrap_err().to_string();
+        assert!(error.contains("HTTPS_PROXY"), "{malformed}: {error}");
+    }
 }
