@@ -1,6 +1,8 @@
 //! The HTTP server for the status.
+//!
+//! Whoever asks gets an answer: a connection serves one request, and when too many are open the oldest goes.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,47 +14,67 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
 
 use super::Status;
 
-/// Connections served at the same time; later ones wait. A scraper and a health check need two.
-const CONNECTIONS: usize = 16;
+/// Connections open at the same time. One more closes the oldest, so that nobody can hold up a health check.
+const CONNECTIONS: usize = 32;
 
-/// A connection lives no longer: whoever holds it open holds up another.
-const CONNECTION_DEADLINE: Duration = Duration::from_secs(60);
+/// A connection serves one request, and has this long for it.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A request's head must be there by then.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The longest head of a request, in bytes.
+const LONGEST_HEAD: usize = 16 * 1024;
+
 /// Serves the status until it is dropped.
 pub async fn serve(listener: TcpListener, status: Status) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: others must be closed first.
-                tracing::warn!("the status server cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => {
+                by_age.retain(|connection| !connection.is_finished());
                 continue;
             }
         };
-        let status = status.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            let service =
-                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&status, &request))));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_DEADLINE)
-                .serve_connection(TokioIo::new(stream), service);
-            // An error here concerns only whoever asked.
-            let _ = timeout(CONNECTION_DEADLINE, connection).await;
-        });
+        match stream {
+            Ok((stream, _)) => {
+                while by_age.len() >= CONNECTIONS
+                    && let Some(oldest) = by_age.pop_front()
+                {
+                    oldest.abort();
+                }
+                by_age.push_back(connections.spawn(connection(stream, status.clone())));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely. Ours are the first to give some back.
+                by_age.drain(..).for_each(|connection| connection.abort());
+                tracing::warn!("the status server cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
     }
+}
+
+async fn connection(stream: TcpStream, status: Status) {
+    let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&status, &request))));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    // An error here concerns only whoever asked.
+    let _ = timeout(CONNECTION_DEADLINE, connection).await;
 }
 
 fn answer(status: &Status, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -77,4 +99,44 @@ fn page(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn ask(address: std::net::SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_health_check_is_answered_whoever_holds_connections_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Status::new(Duration::from_secs(60))));
+        let mut held = Vec::new();
+        for number in 0..3 * CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Some say nothing, some begin a request, some have had an answer and stay.
+            match number % 3 {
+                0 => {}
+                1 => stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap(),
+                _ => stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap(),
+            }
+            held.push(stream);
+            if number % 8 == 0 {
+                let answer = timeout(Duration::from_secs(5), ask(address)).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200"), "{number}: {answer}");
+            }
+        }
+        // The first one was closed to make way.
+        let mut nothing = Vec::new();
+        assert_eq!(held[0].read_to_end(&mut nothing).await.unwrap_or(0), 0);
+    }
 }
