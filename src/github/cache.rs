@@ -7,11 +7,13 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -33,6 +35,9 @@ const UNUSED: Duration = Duration::from_secs(30 * 60);
 
 /// See [`UNUSED`].
 const UNUSED_PASSES: u64 = 3;
+
+/// A temporary file that is older belongs to a process that is no more.
+const LEFT_OVER: Duration = Duration::from_secs(3600);
 
 /// What the cache knows of one URL.
 #[derive(Clone)]
@@ -306,17 +311,32 @@ fn key(who: &str, url: &str) -> String {
     format!("{url} {who}")
 }
 
-/// The entries of a cache file; none when there is no file.
+/// The entries of a cache file; none when there is no file. Only a regular file of our own user is read: a pipe would
+/// block, and what another user wrote there would decide what runs.
 ///
 /// # Errors
 /// A text for people, when it cannot be read or is not a cache file of this version.
 pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(fail(&error)),
+    let options = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, options, Mode::empty()) {
+        Ok(file) => std::fs::File::from(file),
+        Err(error) if error == Errno::NOENT => return Ok(Vec::new()),
+        // A socket, or a pipe nobody reads.
+        Err(error) if error == Errno::NXIO => return Err(fail(&"not a regular file")),
+        Err(error) => return Err(fail(&std::io::Error::from(error))),
     };
+    let metadata = file.metadata().map_err(|error| fail(&error))?;
+    if !metadata.is_file() {
+        return Err(fail(&"not a regular file"));
+    }
+    let us = rustix::process::geteuid().as_raw();
+    if metadata.uid() != us {
+        return Err(fail(&format_args!(
+            "belongs to user {}, and this process runs as user {us}",
+            metadata.uid()
+        )));
+    }
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| fail(&error))?;
     if text.len() as u64 > MAX_FILE {
@@ -344,22 +364,33 @@ fn write_cache(path: &Path, entries: Vec<CacheEntry>) -> Result<(), String> {
     std::fs::create_dir_all(directory).map_err(|error| fail(&error))?;
     let text = text_of(entries).map_err(|error| fail(&error))?;
     let name = path.file_name().ok_or_else(|| fail(&"has no file name"))?.to_string_lossy();
-    let temporary = directory.join(format!(".{name}.new"));
+    let (prefix, suffix) = (format!(".{name}."), ".new");
+    remove_left_over(directory, &prefix, suffix);
+    // A name that nobody can foresee, made anew: one that exists may be a link to somebody's file.
     let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        // It may be left from a crash, or be somebody's.
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        let mut file = tempfile::Builder::new().prefix(&prefix).suffix(suffix).tempfile_in(directory)?;
         file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
+        file.as_file().sync_all()?;
+        // A directory stays where it is: renaming onto it fails.
+        file.persist(path)?;
+        Ok(())
     };
-    write().map_err(|error| {
-        std::fs::remove_file(&temporary).ok();
-        fail(&error)
-    })
+    write().map_err(|error| fail(&error))
+}
+
+/// Removes what a process left that was killed while it wrote. Another one may be writing now, so only old files go.
+fn remove_left_over(directory: &Path, prefix: &str, suffix: &str) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_one = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix));
+        let Some(metadata) = entry.metadata().ok().filter(|metadata| is_one && metadata.is_file()) else {
+            continue;
+        };
+        let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age > LEFT_OVER) {
+            // What cannot be removed is in nobody's way.
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
 }

@@ -156,3 +156,61 @@ async fn a_cached_value_of_another_shape_is_asked_for_again() {
     assert_eq!(disk.github(&world).list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
     assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 200")).count(), 1);
 }
+
+/// Lists something, so that there is something to write.
+async fn listed_once(disk: &Disk) {
+    let world = World::new(sim::Options::default());
+    world.repository("octo/app", 1, 1);
+    let github = disk.github(&world);
+    github.repositories(&[entry("octo")], true).await;
+    github.end_pass().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn writing_follows_no_link_that_somebody_left() {
+    let file = Disk::new();
+    let directory = file.path().parent().unwrap().to_owned();
+    std::fs::create_dir_all(&directory).unwrap();
+    let victim = directory.join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    let name = file.path().file_name().unwrap().to_string_lossy().into_owned();
+    for link in [format!(".{name}.new"), format!("{name}.new"), name.clone()] {
+        std::os::unix::fs::symlink(&victim, directory.join(link)).unwrap();
+    }
+    listed_once(&file).await;
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(!read_cache(&file.path()).unwrap().is_empty(), "the link itself was replaced");
+    let mode = std::fs::metadata(file.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_process_left_is_removed_and_what_another_one_writes_is_not() {
+    let file = Disk::new();
+    let directory = file.path().parent().unwrap().to_owned();
+    std::fs::create_dir_all(&directory).unwrap();
+    let name = file.path().file_name().unwrap().to_string_lossy().into_owned();
+    let (old, new) = (directory.join(format!(".{name}.a1.new")), directory.join(format!(".{name}.b2.new")));
+    std::fs::write(&new, "half").unwrap();
+    let written = std::fs::File::create(&old).unwrap();
+    written.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 3600)).unwrap();
+    listed_once(&file).await;
+    assert_eq!((old.exists(), new.exists()), (false, true));
+}
+
+#[test]
+fn only_a_regular_file_of_our_own_user_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    assert!(read_cache(&pipe).unwrap_err().contains("not a regular file"));
+    assert!(read_cache(directory.path()).unwrap_err().contains("not a regular file"));
+    let foreign = directory.path().join("foreign");
+    std::fs::write(&foreign, r#"{"version": 1, "entries": []}"#).unwrap();
+    assert!(read_cache(&foreign).unwrap().is_empty());
+    match std::os::unix::fs::chown(&foreign, Some(12345), None) {
+        Ok(()) => assert!(read_cache(&foreign).unwrap_err().contains("belongs to user 12345")),
+        Err(error) => println!("skipped: a file of another user cannot be made: {error}"),
+    }
+}
