@@ -54,7 +54,10 @@ impl Loop {
             } else {
                 Listing::Unseen { reason: "503".to_owned() }
             };
-            repositories.insert(repository.id, RepositoryView { repository, configured: true, listing });
+            repositories.insert(
+                repository.id,
+                RepositoryView { repository, configured: true, listing, missing: None },
+            );
         }
         let registrations = world.own_registrations();
         let observation = Observation { nomad, repositories, registrations, memory: self.memory.clone() };

@@ -189,7 +189,10 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
             2 => Listing::Unseen { reason: "503".to_owned() },
             _ => Listing::Gone { since: NOW - secs(since) },
         };
-        views.insert(repository.id, RepositoryView { repository, configured: oddity != 3, listing });
+        views.insert(
+            repository.id,
+            RepositoryView { repository, configured: oddity != 3, listing, missing: None },
+        );
     }
     let runners: Vec<Runner> = runners.into_values().collect();
     let variables = runners.iter().filter(|r| r.has_variable).map(|r| r.name.clone()).collect();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use githubrunner::github::Gap;
 use githubrunner::github::pagination::{MAX_ITEMS, MAX_PAGES, Walk, next_link, on_same_host};
 use proptest::prelude::*;
 use url::Url;
@@ -80,10 +81,10 @@ proptest! {
         let collected = walk.finish();
         let all_read = pages.len() <= MAX_PAGES;
         prop_assert_eq!(read, pages.len().min(MAX_PAGES));
-        prop_assert_eq!(&collected.items[..], &ids[..collected.items.len()]);
-        prop_assert_eq!(collected.items.len() == ids.len(), all_read);
-        prop_assert_eq!(collected.complete, all_read && count < MAX_ITEMS);
-        prop_assert_eq!(collected.cut.is_some(), !all_read);
+        prop_assert_eq!(collected.known(), &ids[..collected.known().len()]);
+        prop_assert_eq!(collected.known().len() == ids.len(), all_read);
+        prop_assert_eq!(collected.whole().is_ok(), all_read && count < MAX_ITEMS);
+        prop_assert_eq!(collected.gap() == Some(&Gap::Endless), !all_read);
     }
 
     /// Items leave from the front of the list while it is read, so that later ones move to pages already read, and
@@ -121,9 +122,9 @@ proptest! {
             }
         }
         let collected = walk.finish();
-        let distinct: BTreeSet<u64> = collected.items.iter().copied().collect();
-        prop_assert_eq!(distinct.len(), collected.items.len());
-        if collected.complete {
+        let distinct: BTreeSet<u64> = collected.known().iter().copied().collect();
+        prop_assert_eq!(distinct.len(), collected.known().len());
+        if collected.whole().is_ok() {
             let missed: Vec<_> = always.difference(&distinct).collect();
             prop_assert!(missed.is_empty(), "missed {:?}", missed);
         }
@@ -159,7 +160,7 @@ proptest! {
         }
         prop_assert!(asked.values().all(|times| *times == 1));
         // It had a next page to the very end: something was left unread.
-        prop_assert!(!walk.finish().complete);
+        prop_assert!(walk.finish().whole().is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use crate::{
     config::Config,
     daemon::Leadership,
-    github::{self, Deleted, GitHub, Scope},
+    github::{self, Deleted, GitHub, RegisteredRunner, Scope, Sought},
     labels::LabelRules,
     model::{
         Action, CleanUp, Consent, LookUp, Mint, Orphan, Plan, Purge, Registration, RemoveOrphan, Repository,
@@ -241,8 +241,19 @@ impl<'a> Apply<'a> {
                 self.github.jit_config(scope, &mint.name, &labels, group).await
             }
             result => result,
-        }
-        .map_err(github_outcome)?;
+        };
+        let config = match config {
+            Ok(config) => config,
+            Err(error @ github::Error::BadSecret(_)) => {
+                // Not by the ID of an answer that is wrong: it may be another runner's.
+                match self.clear_registration(mint, scope).await {
+                    Ok(_) | Err(Outcome::Held(_)) => {}
+                    Err(outcome) => tracing::warn!(runner = mint.name, %outcome, "registration not removed"),
+                }
+                return Err(github_outcome(error));
+            }
+            Err(error) => return Err(github_outcome(error)),
+        };
         let items = credentials(mint.registration, &config.encoded);
         let written = self.nomad.put_variable(&mint.name, &items).await;
         if let Ok(Written::Written) = written {
@@ -266,7 +277,7 @@ impl<'a> Apply<'a> {
         if self.nomad.variables(&mint.name).await.map_err(nomad_outcome)?.contains(&mint.name) {
             return Ok(Some(Outcome::AlreadyDone));
         }
-        match self.github.find_runner(scope, &mint.name).await.map_err(github_outcome)? {
+        match self.registered(scope, &mint.name).await? {
             Some(runner) if runner.online => {
                 Err(Outcome::Held("a runner of this name is online at GitHub already".to_owned()))
             }
@@ -305,7 +316,7 @@ impl<'a> Apply<'a> {
                 Removed::WasAbsent => return Ok(Outcome::Absent),
             },
             Consent::Unregistered => {
-                match self.github.find_runner(&scope, &stop.name).await.map_err(github_outcome)? {
+                match self.registered(&scope, &stop.name).await? {
                     Some(found) if found.is_connected() => return Ok(Outcome::Present),
                     // It never connected, or lost the connection: GitHub decides whether it may go.
                     Some(found) => {
@@ -321,7 +332,7 @@ impl<'a> Apply<'a> {
 
     async fn look_up(&self, look_up: &LookUp) -> Result<Outcome> {
         let scope = self.scope(&look_up.repository);
-        match self.github.find_runner(&scope, &look_up.name).await.map_err(github_outcome)? {
+        match self.registered(&scope, &look_up.name).await? {
             Some(found) if found.is_connected() => Ok(Outcome::Present),
             // No job reaches a runner that hangs before it connects, or whose node does not get to GitHub.
             Some(_) | None => Ok(Outcome::Absent),
@@ -363,7 +374,7 @@ impl<'a> Apply<'a> {
                 if runner.is_none_or(|runner| !runner.is_live()) =>
             {
                 let scope = self.scope(repository);
-                match self.github.find_runner(&scope, name).await.map_err(github_outcome)? {
+                match self.registered(&scope, name).await? {
                     Some(found) if found.is_connected() => Ok(Outcome::Present),
                     Some(found) => self.delete_registration(&scope, found.id).await.map(|_| Outcome::Done),
                     None => Ok(Outcome::AlreadyDone),
@@ -375,22 +386,35 @@ impl<'a> Apply<'a> {
 
     /// What a dead runner left at GitHub goes; with its repository, everything is gone.
     async fn remove_registration_if_any(&self, repository: &Repository, name: &str) -> Result<()> {
-        match self.github.find_runner(&self.scope(repository), name).await {
-            Ok(Some(runner)) => {
-                self.delete_registration(&self.scope(repository), runner.id).await.map(|_| ())
-            }
-            Ok(None) => Ok(()),
-            Err(github::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(github_outcome(error)),
+        let scope = self.scope(repository);
+        // A Meta that names no repository names none whose list could be read.
+        if !scope.is_named() {
+            return Ok(());
+        }
+        let found = match self.github.find_runner(&scope, name).await {
+            Err(github::Error::NotFound { .. }) => return Ok(()),
+            result => seen(result.map_err(github_outcome)?)?,
+        };
+        match found {
+            Some(runner) => self.delete_registration(&scope, runner.id).await.map(|_| ()),
+            None => Ok(()),
         }
     }
 
     /// Removes a registration by the runner's name, if there is one and it is not busy.
     async fn remove_registration(&self, scope: &Scope, name: &str) -> Result<Removed> {
-        match self.github.find_runner(scope, name).await.map_err(github_outcome)? {
+        match self.registered(scope, name).await? {
             Some(runner) => self.delete_registration(scope, runner.id).await,
             None => Ok(Removed::WasAbsent),
         }
+    }
+
+    /// The registration of that name; `None` only if GitHub showed the whole list without it.
+    async fn registered(&self, scope: &Scope, name: &str) -> Result<Option<RegisteredRunner>> {
+        if !scope.is_named() {
+            return Err(Outcome::Held("its Meta does not name a repository of GitHub".to_owned()));
+        }
+        seen(self.github.find_runner(scope, name).await.map_err(github_outcome)?)
     }
 
     /// Where a repository's runners register.
@@ -404,8 +428,13 @@ impl<'a> Apply<'a> {
             return Ok(1);
         };
         match self.github.runner_group(organization, name).await.map_err(github_outcome)? {
-            Some(id) => Ok(id),
-            None => Err(Outcome::Rejected(format!("{organization} has no runner group named {name:?}"))),
+            Sought::Found(id) => Ok(id),
+            Sought::Unseen(gap) => Err(Outcome::Held(format!(
+                "it is not known whether {organization} has the runner group {name:?}: GitHub's list is incomplete: {gap}"
+            ))),
+            Sought::Absent => {
+                Err(Outcome::Rejected(format!("{organization} has no runner group named {name:?}")))
+            }
         }
     }
 
@@ -432,6 +461,17 @@ enum Removed {
 
 fn credentials(registration: Registration, secret: &Secret) -> CredentialItems {
     credential_items(registration, secret).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Whether something was found; not whether it is absent if nobody knows.
+fn seen<T>(sought: Sought<T>) -> Result<Option<T>> {
+    match sought {
+        Sought::Found(found) => Ok(Some(found)),
+        Sought::Absent => Ok(None),
+        Sought::Unseen(gap) => Err(Outcome::Held(format!(
+            "it is not known whether it is registered: GitHub's list of runners is incomplete: {gap}"
+        ))),
+    }
 }
 
 fn rejected(error: impl fmt::Display) -> Outcome {

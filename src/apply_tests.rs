@@ -152,7 +152,150 @@ fn mint() -> Action {
 fn made() -> Answer {
     let runner =
         json!({ "id": 6, "name": "ghr-1", "os": "linux", "status": "offline", "busy": false, "labels": [] });
-    answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": "c" }).to_string())
+    // `{"a":"b"}`
+    answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": "eyJhIjoiYiJ9" }).to_string())
+}
+
+/// A configuration that could not be one, or that is another runner's, reaches no variable; what was registered goes, by
+/// its name, not by the ID that came with it.
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
+    let answers = [
+        ("ghr-1", "abc\nLD_PRELOAD=/tmp/evil.so"),
+        ("ghr-1", ""),
+        ("ghr-1", "c"),
+        ("ghr-1", "bm90IEpTT04="),
+        ("ghr-2", "eyJhIjoiYiJ9"),
+    ];
+    for (name, config) in answers {
+        let made = move || {
+            let runner = json!({ "id": 6, "name": name, "os": "linux", "status": "offline", "busy": false });
+            answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": config }).to_string())
+        };
+        let github =
+            but(github_with(listed(false, false)), "POST", "/repos/o/r/actions/runners/generate", made);
+        let (outcome, writes) = perform(mint(), nomad_with("running", "pending"), github).await;
+        let Outcome::Failed(error) = outcome else { panic!("{name} {config:?}: {outcome}") };
+        assert!(!error.contains("LD_PRELOAD"), "{error}");
+        assert_eq!(
+            writes,
+            ["POST /repos/o/r/actions/runners/generate-jitconfig", "DELETE /repos/o/r/actions/runners/5"]
+        );
+    }
+    let token = || answer(201, &[DATE], json!({ "token": "a\nLD_PRELOAD=/tmp/evil.so" }).to_string());
+    let github = but(github_with(None), "POST", "/repos/o/r/actions/runners/registration-token", token);
+    let Action::Mint(mint) = mint() else { unreachable!() };
+    let by_token = Action::Mint(Mint { registration: Registration::Token, ..mint });
+    let (outcome, writes) = perform(by_token, nomad_with("running", "pending"), github).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome}");
+    assert_eq!(writes, ["POST /repos/o/r/actions/runners/registration-token"]);
+}
+
+/// A list of one foreign runner, of which there is more: on another host, by its count, or because the token may not see
+/// all of it.
+fn lists_read_in_part() -> [Answer; 4] {
+    let other = json!({ "id": 4, "name": "other", "os": "linux", "status": "online", "busy": true });
+    let list = |total: u64, headers: &[(&'static str, &'static str)]| {
+        let headers: Vec<_> = [DATE].iter().chain(headers).copied().collect();
+        answer(200, &headers, json!({ "total_count": total, "runners": [other] }).to_string())
+    };
+    [
+        list(150, &[("link", "<https://git.example/api/v3/repos/o/r/actions/runners?page=2>; rel=\"next\"")]),
+        list(1, &[("link", "<https://git.example/api/v3/repos/o/r/actions/runners?page=2>; rel=\"next\"")]),
+        list(150, &[]),
+        list(1, &[("x-github-sso", "partial-results; organizations=7")]),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
+    let (name, repository) = ("ghr-1".to_owned(), repository());
+    let actions = [
+        stop(Consent::GitHub),
+        stop(Consent::Unregistered),
+        Action::LookUp(LookUp { name: name.clone(), repository: repository.clone() }),
+        Action::CleanUp(CleanUp { name: name.clone(), repository: Some(repository.clone()) }),
+        Action::Purge(Purge {
+            name: name.clone(),
+            repository: Some(repository.clone()),
+            reason: PurgeReason::Asked,
+        }),
+        Action::RemoveOrphan(RemoveOrphan {
+            orphan: Orphan::Registration { name },
+            repository: Some(repository),
+            seen: std::time::Duration::from_secs(600),
+        }),
+    ];
+    for action in actions {
+        for at in 0..lists_read_in_part().len() {
+            let github = but(github_with(None), "GET", "/repos/o/r/actions/runners", move || {
+                let mut lists = lists_read_in_part();
+                std::mem::replace(&mut lists[at], answer(500, &[], ""))
+            });
+            let state =
+                if matches!(action, Action::Stop(_) | Action::LookUp(_)) { "running" } else { "complete" };
+            let (outcome, writes) = perform(action.clone(), nomad_with("dead", state), github).await;
+            let Outcome::Held(why) = &outcome else { panic!("{action}, list {at}: {outcome}") };
+            assert!(why.contains("list of runners is incomplete"), "{why}");
+            assert_eq!(why.contains("set github.url to https://git.example"), at < 2, "{why}");
+            assert_eq!(writes, Vec::<String>::new(), "{action}, list {at}");
+        }
+    }
+}
+
+/// What was registered before under the name is not known, so that it is neither removed nor taken for removed.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_stays_so_while_nobody_knows_by_whom() {
+    for at in 0..lists_read_in_part().len() {
+        let github = but(github_with(None), "GET", "/repos/o/r/actions/runners", move || {
+            let mut lists = lists_read_in_part();
+            std::mem::replace(&mut lists[at], answer(500, &[], ""))
+        });
+        let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
+        let github = but(github, "POST", "/repos/o/r/actions/runners/generate", taken);
+        let (outcome, writes) = perform(mint(), nomad_with("running", "pending"), github).await;
+        assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+        assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
+    }
+}
+
+/// Anyone with submit-job writes a Meta: nothing is asked of GitHub for what it names.
+#[tokio::test(start_paused = true)]
+async fn a_meta_that_names_no_repository_leads_nowhere() {
+    for repo_url in
+        ["https://github.com/../x", "https://github.com/o/r\"", "x", "", "https://e.example/a b/c"]
+    {
+        let meta = RunnerMeta { repo_url: repo_url.to_owned(), ..RunnerMeta::default() };
+        let repository = unnamed(meta);
+        assert_eq!((repository.owner.as_str(), repository.html_url.as_str()), ("", ""), "{repo_url}");
+        let Action::Stop(asked) = stop(Consent::GitHub) else { unreachable!() };
+        let action = Action::Stop(Stop { repository, ..asked });
+        let github = |seen: &Seen| panic!("asked for {}", seen.path);
+        let (outcome, writes) = perform(action, nomad_with("running", "running"), github).await;
+        assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+        assert_eq!(writes, Vec::<String>::new());
+    }
+}
+
+/// The repository of a runner with this Meta.
+fn unnamed(meta: RunnerMeta) -> Repository {
+    let epoch = crate::model::Timestamp::UNIX_EPOCH;
+    let runner = crate::model::Runner {
+        name: "ghr-1".to_owned(),
+        ownership: crate::model::Ownership::Ours,
+        meta,
+        state: RunnerState::Running,
+        finish: None,
+        started: true,
+        lost: false,
+        has_variable: true,
+        submitted_at: epoch,
+        allocation: None,
+        started_at: None,
+        ended_at: None,
+        blocked: None,
+    };
+    runner.repository()
 }
 
 /// A name that is taken: whoever is connected stays, and so does a registration whose secret waits for its task.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::{Setup, render};
 use crate::{
     config::Config,
-    github::{Error as GitHubError, Scope},
+    github::{Error as GitHubError, Scope, Sought},
     model::RunnerMeta,
     nomad::{PreparedJob, job_from_json, prepare},
 };
@@ -158,13 +158,17 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         if !scopes.contains(&scope) {
             scopes.push(scope);
         }
-        if let Err(error) = github.list_jobs(repository, false).await {
-            let advice = "the token needs actions: read (classic: repo)";
-            report.line(
-                Verdict::Failure,
-                &format!("{name}: its jobs can be listed"),
-                &format!("{error}; {advice}"),
-            )?;
+        let what = format!("{name}: its jobs can be listed");
+        match github.list_jobs(repository, false).await {
+            Ok(listing) => {
+                if let Some(missing) = listing.missing {
+                    report.line(Verdict::Warning, &what, &format!("in part only: {missing}"))?;
+                }
+            }
+            Err(error) => {
+                let advice = "the token needs actions: read (classic: repo)";
+                report.line(Verdict::Failure, &what, &format!("{error}; {advice}"))?;
+            }
         }
     }
     for scope in scopes.iter().take(REPOSITORIES_TRIED) {
@@ -175,10 +179,13 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         )?;
         if let (Scope::Organization(owner), Some(group)) = (scope, &setup.config.github.runner_group) {
             let found = match github.runner_group(owner, group).await {
-                Ok(Some(_)) => Ok(()),
-                Ok(None) => Err(format!(
+                Ok(Sought::Found(_)) => Ok(()),
+                Ok(Sought::Absent) => Err(format!(
                     "there is none; make it in the settings of {owner}, or mend github.runner_group"
                 )),
+                Ok(Sought::Unseen(gap)) => {
+                    Err(format!("it is not known: GitHub's list is incomplete: {gap}"))
+                }
                 Err(error) => Err(refused(&error, organization)),
             };
             report.result(&format!("{scope}: the runner group \"{group}\" is there"), found)?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::{StreamExt, stream};
 
 use crate::{
-    github::{Entry, Error, GitHub, JobListing, Scope},
+    github::{Entry, Error, GitHub, JobListing, Listed, Scope},
     model::{
         Listing, Moment, NomadView, OwnRegistration, Ownership, Repository, RepositoryId, RepositoryView,
         Runner, WorkflowJob,
@@ -30,6 +30,9 @@ const REGISTRATIONS_A_PASS: usize = 32;
 
 /// So many repositories' errors are told one by one.
 const SAID_AT_MOST: usize = 3;
+
+/// Why a repository is taken for what it was.
+const UNCONFIRMED: &str = "its entry in `repos` could not be read whole, and named it before";
 
 /// What is remembered of GitHub's side between passes.
 #[derive(Default)]
@@ -72,6 +75,7 @@ impl GitHubSide {
             }
         }
         errors.extend(few(failed, "entries of `repos`"));
+        let unconfirmed = found.unconfirmed;
         let mut wanted: BTreeMap<RepositoryId, (Repository, bool)> =
             found.repositories.into_iter().map(|repository| (repository.id, (repository, true))).collect();
         for (id, repository) in with_runners(&nomad.runners) {
@@ -90,7 +94,13 @@ impl GitHubSide {
         let unsure = !found.failures.is_empty();
         let mut failed = Vec::new();
         for (id, (repository, configured)) in wanted {
-            let listing = listings.remove(&id).unwrap_or(Err(Error::OutOfTime));
+            let mut listing = listings.remove(&id).unwrap_or(Err(Error::OutOfTime));
+            // What its entry meant before counts on: jobs get runners, and nothing stops.
+            if let Ok(listing) = &mut listing
+                && unconfirmed.contains(&id)
+            {
+                listing.missing.get_or_insert_with(|| UNCONFIRMED.to_owned());
+            }
             match &listing {
                 // Said as a Hold.
                 Ok(_) | Err(Error::NotFound { .. }) => {}
@@ -152,7 +162,8 @@ impl GitHubSide {
             .collect()
             .await;
         for (scope, repository, runners) in listed {
-            let runners = runners.unwrap_or_else(|error| {
+            // Whoever is in the list is registered, be it read in part; each is looked up once more before it goes.
+            let runners = runners.map(Listed::into_known).unwrap_or_else(|error| {
                 tracing::debug!(?scope, %error, "registrations not listed");
                 Vec::new()
             });
@@ -185,8 +196,8 @@ impl GitHubSide {
         now: Moment,
     ) {
         let id = repository.id;
-        let view =
-            RepositoryView { repository, configured, listing: Listing::Unseen { reason: String::new() } };
+        let listed = Listing::Unseen { reason: String::new() };
+        let view = RepositoryView { repository, configured, listing: listed, missing: None };
         let known = self.known.entry(id).or_insert_with(|| Known {
             view: view.clone(),
             jobs: None,
@@ -202,8 +213,10 @@ impl GitHubSide {
                 known.stale("it is not known whether the configuration still names it")
             }
             Ok(listing) => {
-                known.jobs = Some((listing.jobs.clone(), listing.complete));
-                Listing::Fresh { now: listing.now, jobs: listing.jobs, complete: listing.complete }
+                let complete = listing.is_complete();
+                known.view.missing = listing.missing;
+                known.jobs = Some((listing.jobs.clone(), complete));
+                Listing::Fresh { now: listing.now, jobs: listing.jobs, complete }
             }
             Err(Error::NotFound { .. }) => Listing::Gone { since: *known.gone_since.get_or_insert(now) },
             Err(error) => known.stale(&error.to_string()),

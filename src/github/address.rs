@@ -2,6 +2,8 @@
 
 use url::{Host, Url};
 
+use crate::model::host_of_page;
+
 /// The URL of GitHub's REST API for what a person wrote: `https://github.com`, `https://api.github.com/`,
 /// `https://HOST` (Enterprise Server: `https://HOST/api/v3`), `X.ghe.com` (`https://api.X.ghe.com`). An IP address,
 /// `localhost` and everything with a path are taken as they are: proxies and simulators (contract §4).
@@ -41,6 +43,47 @@ pub fn api_url(text: &str) -> Result<Url, String> {
         }
     }
     Ok(with_slash(url))
+}
+
+/// Where people see what an API serves: the host of `html_url`s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Web {
+    /// `None`: the API is reached by a proxy or is a simulator, whose name tells nothing.
+    host: Option<String>,
+}
+
+impl Web {
+    /// The site of an API (contract §4).
+    pub fn of(api: &Url) -> Self {
+        let host = api.host_str().unwrap_or_default();
+        let host = match host {
+            "api.github.com" => Some("github.com"),
+            _ if host.ends_with(".ghe.com") => Some(host.strip_prefix("api.").unwrap_or(host)),
+            _ if api.path().trim_matches('/') == "api/v3" => Some(host),
+            _ => None,
+        };
+        Self { host: host.map(str::to_owned) }
+    }
+
+    /// Checks that `url` is the page of that repository, on this site.
+    ///
+    /// # Errors
+    /// What is wrong, without the text that is wrong.
+    pub fn check(&self, url: &str, owner: &str, name: &str) -> Result<(), String> {
+        let Some(host) = host_of_page(url, owner, name) else {
+            return Err(format!("its html_url is not the page of {owner}/{name}"));
+        };
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        match &self.host {
+            Some(site) if !site.eq_ignore_ascii_case(name) => Err(format!(
+                "its html_url is on {host}, not on {site}; if that is the same server, set github.url to https://{host}"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn with_slash(mut url: Url) -> Url {
@@ -83,5 +126,30 @@ mod tests {
             let error = api_url(bad).unwrap_err();
             assert!(!error.contains("word"), "{error}");
         }
+    }
+    #[test]
+    fn pages_are_on_the_site_of_the_api() {
+        let site = |api: &str| Web::of(&api_url(api).unwrap());
+        let check = |api: &str, page: &str| site(api).check(page, "o", "r");
+        for (api, page) in [
+            ("https://github.com", "https://github.com/o/r"),
+            ("https://octo.ghe.com", "https://octo.ghe.com/o/r"),
+            ("https://ghe.example.org", "https://GHE.example.org/o/r"),
+            ("https://ghe.example.org:8443", "https://ghe.example.org:8443/o/r"),
+            ("http://127.0.0.1:8080", "https://github.com/o/r"),
+            ("https://proxy.example/gh", "https://github.com/o/r"),
+        ] {
+            assert_eq!(check(api, page), Ok(()), "{api} {page}");
+        }
+        for (api, page) in [
+            ("https://github.com", "https://github.com.evil.example/o/r"),
+            ("https://github.com", "https://api.github.com/o/r"),
+            ("https://octo.ghe.com", "https://github.com/o/r"),
+            ("http://127.0.0.1:8080", "https://github.com/o/r\"\n}"),
+        ] {
+            assert!(check(api, page).is_err(), "{api} {page}");
+        }
+        let other = check("https://ghe.example.org", "https://git.example.org/o/r").unwrap_err();
+        assert!(other.contains("set github.url to https://git.example.org"), "{other}");
     }
 }

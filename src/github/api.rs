@@ -12,16 +12,19 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
+use super::address::Web;
 use super::auth::{Auth, Authenticator, Credentials, Principal};
 use super::cache::{Cache, CacheStore};
 use super::error::Error;
 use super::jobs::Followed;
 use super::limits::{Limits, Rate};
-use super::pagination::{Walk, next_link, on_same_host};
+use super::listed::{Gap, Listed};
+use super::pagination::{Walk, next_link, on_same_host, origin_of};
 use super::repositories::Remembered;
+use super::sizes::{self, Sizes};
 use super::wire::Page;
 use crate::http::{self, Request, Response, RetryPolicy};
-use crate::model::RepositoryId;
+use crate::model::{RepositoryId, span};
 
 /// The version of the REST API that we speak (contract §4).
 const API_VERSION: (HeaderName, HeaderValue) =
@@ -29,6 +32,16 @@ const API_VERSION: (HeaderName, HeaderValue) =
 
 /// How many redirects in a row are followed: a repository can be renamed more than once.
 const MAX_REDIRECTS: usize = 3;
+
+/// Our clock is corrected by GitHub's if they differ by no more: clocks that are kept go wrong by minutes. A `Date` that
+/// is years off must not make tokens that are good in years.
+const CORRECTED_AT_MOST: SignedDuration = SignedDuration::from_mins(10);
+
+/// So many pages of a list are given up and passed over, before the rest of it is.
+const LOST_AT_MOST: usize = 3;
+
+/// What a list says about single sign-on (contract §8).
+const SINGLE_SIGN_ON: HeaderName = HeaderName::from_static("x-github-sso");
 
 /// Tells the time of day, for the tokens of an App only; corrected by GitHub's own clock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -83,12 +96,14 @@ pub(super) struct Inner {
     api: Url,
     /// The API's scheme, host and port.
     origin: String,
+    pub(super) web: Web,
     pub(super) cache: Cache,
     limits: Limits,
+    pub(super) sizes: Sizes,
     slots: Semaphore,
     authenticator: Authenticator,
     clock: Clock,
-    /// GitHub's clock minus ours, in seconds.
+    /// GitHub's clock minus ours, in seconds, as its last answer had it.
     ahead: AtomicI64,
     pub(super) concurrency: usize,
     pub(super) refresh: Duration,
@@ -97,10 +112,9 @@ pub(super) struct Inner {
     pub(super) followed: Mutex<BTreeMap<RepositoryId, Followed>>,
 }
 
-/// A list, all pages of it.
+/// A list from all its pages.
 pub(super) struct Pages<T> {
-    pub items: Vec<T>,
-    pub complete: bool,
+    pub list: Listed<T>,
     /// The `Date` of its last page.
     pub date: Option<Timestamp>,
 }
@@ -109,6 +123,7 @@ pub(super) struct Pages<T> {
 struct Fetched<P> {
     value: Arc<P>,
     next: Option<String>,
+    gap: Option<Gap>,
     date: Option<Timestamp>,
 }
 
@@ -119,9 +134,11 @@ impl GitHub {
         Self(Arc::new(Inner {
             http,
             origin,
+            web: Web::of(&options.api_url),
             api: options.api_url,
             cache: Cache::open(options.cache),
             limits: Limits::new(options.points_a_minute),
+            sizes: Sizes::default(),
             slots: Semaphore::new(options.concurrency.max(1)),
             concurrency: options.concurrency.max(1),
             authenticator: Authenticator::new(auth),
@@ -136,6 +153,7 @@ impl GitHub {
 
     /// Ends a pass: the cache lets go what is unused and writes its file if anything changed.
     pub async fn end_pass(&self) {
+        self.0.sizes.end_pass();
         self.0.cache.end_pass().await;
     }
 
@@ -147,6 +165,7 @@ impl GitHub {
             ("cached pages", self.0.cache.len()),
             ("followed repositories", followed.len()),
             ("followed runs", followed.values().map(|followed| followed.runs.len()).sum()),
+            ("lists in small pages", self.0.sizes.len()),
             ("resolved entries", resolved.len()),
             ("rates", self.0.limits.rates().len()),
         ])
@@ -161,11 +180,31 @@ impl GitHub {
         &self.0.authenticator
     }
 
-    /// The time of day by GitHub's clock, as far as it is known.
+    /// The time of day by GitHub's clock, as far as it can be believed.
     pub(super) fn now(&self) -> Timestamp {
-        let ahead = SignedDuration::from_secs(self.0.ahead.load(Ordering::Relaxed));
         let now = (self.0.clock)();
-        now.checked_add(ahead).unwrap_or(now)
+        match self.ahead() {
+            ahead if ahead.abs() <= CORRECTED_AT_MOST => now.checked_add(ahead).unwrap_or(now),
+            _ => now,
+        }
+    }
+
+    /// How far GitHub's clock is ahead of ours by its last answer.
+    fn ahead(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.0.ahead.load(Ordering::Relaxed))
+    }
+
+    /// What to say of clocks that differ by more than is corrected.
+    fn clocks_differ(&self) -> Option<String> {
+        let ahead = self.ahead();
+        let by = span(ahead.unsigned_abs());
+        let order = if ahead.is_negative() { "behind" } else { "ahead of" };
+        (ahead.abs() > CORRECTED_AT_MOST).then(|| {
+            format!(
+                "GitHub's clock (its Date header) is {by} {order} this machine's: set this machine's clock, or look for \
+                 a proxy that answers in GitHub's place"
+            )
+        })
     }
 
     /// The path on the host for a path of the API, which begins with a slash.
@@ -211,7 +250,14 @@ impl GitHub {
                 return Ok((response, credentials));
             }
             if renewed || !self.renew(principal, &credentials).await {
-                return Err(Error::Unauthorized(response.error().to_string()));
+                let mut detail = response.error().to_string();
+                // A token that is signed by a wrong clock is refused.
+                if *principal == Principal::App
+                    && let Some(clocks) = self.clocks_differ()
+                {
+                    detail = format!("{detail}; {clocks}");
+                }
+                return Err(Error::Unauthorized(detail));
             }
             renewed = true;
         }
@@ -243,7 +289,8 @@ impl GitHub {
                 }
             };
             if let Some(date) = response.date() {
-                self.0.ahead.store(date.as_second() - (self.0.clock)().as_second(), Ordering::Relaxed);
+                let ahead = date.as_second().saturating_sub((self.0.clock)().as_second());
+                self.0.ahead.store(ahead, Ordering::Relaxed);
             }
             self.0.limits.learn(&credentials.who, kind, &response)?;
             let follows = match response.status.as_u16() {
@@ -254,12 +301,14 @@ impl GitHub {
             if !follows {
                 return Ok(response);
             }
-            let target = response
-                .header(header::LOCATION)
-                .and_then(|location| on_same_host(&self.0.api, request.path(), location));
-            let Some(target) = target else {
+            let location = response.header(header::LOCATION).unwrap_or_default();
+            let Some(target) = on_same_host(&self.0.api, request.path(), location) else {
+                let advice = match origin_of(&self.0.api, request.path(), location) {
+                    Some(origin) => format!("; if {origin} is the same server, set github.url to {origin}"),
+                    None => String::new(),
+                };
                 return Err(Error::Unexpected(format!(
-                    "{}: redirected away from the API's host, which is not followed",
+                    "{}: redirected away from the API's host, which is not followed{advice}",
                     response.exchange
                 )));
             };
@@ -291,38 +340,81 @@ impl GitHub {
             200 => {
                 let value = Arc::new(response.json::<P>()?);
                 let next = response.header(header::LINK).and_then(next_link);
-                if cached && let Some(etag) = response.header(header::ETAG) {
+                let gap = response.header(SINGLE_SIGN_ON).and_then(Gap::of_single_sign_on);
+                // A page that lacks something is not kept: it is not known whether a 304 would say so again.
+                if cached
+                    && gap.is_none()
+                    && let Some(etag) = response.header(header::ETAG)
+                {
                     self.0.cache.put(&credentials.who, &url, etag, next, &value);
                 }
-                Ok(Fetched { value, next: next.map(str::to_owned), date })
+                self.0.sizes.answered();
+                Ok(Fetched { value, next: next.map(str::to_owned), gap, date })
             }
             304 => match known(&credentials.who) {
-                Some(known) => Ok(Fetched { value: known.value, next: known.next, date }),
+                Some(known) => {
+                    self.0.sizes.answered();
+                    Ok(Fetched { value: known.value, next: known.next, gap: None, date })
+                }
                 None => Err(Error::Unexpected(format!("{}: 304 without being asked for", response.exchange))),
             },
             _ => Err(Error::from_answer(&response)),
         }
     }
 
-    /// A whole list from its first page, a path on the host.
+    /// A list from its first page, a path on the host. Pages that fail are asked for in smaller pieces; what still fails
+    /// leaves a gap, unless nothing of the list could be read.
     pub(super) async fn all_pages<P: Page>(
         &self,
         principal: &Principal,
         first: String,
         cached: bool,
     ) -> Result<Pages<P::Item>, Error> {
-        let mut walk = Walk::new(&self.0.api, first);
+        let mut walk = Walk::new(&self.0.api, self.0.sizes.first(&first));
+        if !P::FILTERED {
+            walk = walk.unfiltered();
+        }
+        let mut total = None;
         let mut date = None;
+        let mut read = false;
+        let mut lost = 0;
         while let Some(path) = walk.next_page() {
-            let page = self.page::<P>(principal, &path, cached).await?;
-            walk.take(&path, page.value.items(), page.value.total(), page.next.as_deref());
-            date = page.date.or(date);
+            let error = match self.page::<P>(principal, &path, cached).await {
+                Ok(page) => {
+                    if let Some(gap) = page.gap {
+                        walk.miss(gap);
+                    }
+                    walk.take(&path, page.value.items(), page.value.total(), page.next.as_deref());
+                    self.0.sizes.worked(&first, &path);
+                    total = page.value.total().or(total);
+                    date = page.date.or(date);
+                    read = true;
+                    continue;
+                }
+                Err(error) if error.is_of_the_answer() => error,
+                Err(error) => return Err(error),
+            };
+            if let Some(smaller) = self.0.sizes.smaller(&first, &path, error.is_timeout()) {
+                walk.instead(smaller);
+                continue;
+            }
+            if !read {
+                self.0.sizes.failed(&first);
+                return Err(error);
+            }
+            walk.miss(Gap::Page { error: error.to_string() });
+            lost += 1;
+            if lost <= LOST_AT_MOST
+                && let Some(next) = sizes::after(&path, total)
+            {
+                walk.instead(next);
+            }
         }
-        let collected = walk.finish();
-        if let Some(cut) = &collected.cut {
-            tracing::warn!("a list of GitHub was read in part only: {cut}");
+        let list = walk.finish();
+        if let Some(gap) = list.gap() {
+            tracing::debug!(list = first, "a list of GitHub was read in part only: {gap}");
         }
-        Ok(Pages { items: collected.items, complete: collected.complete, date })
+        Ok(Pages { list, date })
     }
 
     /// A single thing, by ETag.

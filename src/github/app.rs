@@ -12,6 +12,8 @@ use super::api::GitHub;
 use super::auth::{Auth, Credentials, Principal, hash};
 use super::error::Error;
 use super::jwt;
+use super::listed::Listed;
+use super::secrets;
 use super::wire::{Installation, InstallationsPage};
 use crate::http::{Response, escape_segment};
 use crate::secret::Secret;
@@ -96,10 +98,10 @@ impl GitHub {
     }
 
     /// The App's installations that are not suspended.
-    pub(super) async fn installations(&self) -> Result<Vec<Installation>, Error> {
+    pub(super) async fn installations(&self) -> Result<Listed<Installation>, Error> {
         let first = self.path("/app/installations?per_page=100");
-        let pages = self.all_pages::<InstallationsPage>(&Principal::App, first, false).await?;
-        Ok(pages.items.into_iter().filter(|installation| installation.suspended_at.is_none()).collect())
+        let list = self.all_pages::<InstallationsPage>(&Principal::App, first, false).await?.list;
+        Ok(list.retain(|installation| installation.suspended_at.is_none()))
     }
 
     async fn app_credentials(&self) -> Result<Credentials, Error> {
@@ -185,8 +187,10 @@ impl GitHub {
             .and_then(|(end, now)| Duration::try_from(end.duration_since(now)).ok())
             .unwrap_or(Duration::from_secs(60 * 60));
         let used = lifetime.saturating_sub(RENEWED_EARLY).max(lifetime / 2);
-        let credentials =
-            Credentials { token: Secret::new(answer.token), who: format!("installation-{id}").into() };
+        let token = secrets::token(answer.token).map_err(|problem| {
+            Error::BadSecret(format!("GitHub's token for the installation {id} cannot be used: {problem}"))
+        })?;
+        let credentials = Credentials { token, who: format!("installation-{id}").into() };
         Ok((credentials, Instant::now() + used))
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::listed::Gap;
 use crate::http;
 
 /// A failure, told by what it means for the caller.
@@ -52,6 +53,17 @@ pub enum Error {
     /// The time for a whole pass is over.
     #[error("not asked: the time for this pass was over")]
     OutOfTime,
+    /// What GitHub gave out for a runner cannot be used: not a secret of the form that it has, or another runner's.
+    #[error("{0}")]
+    BadSecret(String),
+    /// A list that was read in part: what is not in it may be there all the same.
+    #[error("{what} is incomplete: {gap}")]
+    Incomplete {
+        /// Which list.
+        what: String,
+        /// Why.
+        gap: Gap,
+    },
     /// An answer that makes no sense.
     #[error("{0}")]
     Unexpected(String),
@@ -65,7 +77,8 @@ impl Error {
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Error::Http(error) => error.is_ambiguous(),
-            Error::Unexpected(_) => true,
+            // It was registered, and must be removed again.
+            Error::Unexpected(_) | Error::BadSecret(_) => true,
             _ => false,
         }
     }
@@ -74,9 +87,32 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Http(error) => error.is_transient(),
-            Error::RateLimited { .. } | Error::OutOfTime | Error::Unexpected(_) => true,
+            Error::RateLimited { .. }
+            | Error::OutOfTime
+            | Error::BadSecret(_)
+            | Error::Incomplete { .. }
+            | Error::Unexpected(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether an answer was begun or refused by the server itself: 5xx, too large, cut off, too late. Less at a time may
+    /// work, and other answers need not fail.
+    pub(super) fn is_of_the_answer(&self) -> bool {
+        let Error::Http(error) = self else { return false };
+        error.status().is_some_and(|status| status.is_server_error())
+            || error.is_timeout()
+            || matches!(error, http::Error::BodyTooLarge { .. } | http::Error::Closed { .. })
+    }
+
+    /// Whether the time for an exchange was over.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Error::Http(error) if error.is_timeout())
+    }
+
+    /// Whether one answer made no sense, which says nothing of others.
+    pub(super) fn is_senseless(&self) -> bool {
+        matches!(self, Error::Http(http::Error::Json { .. }))
     }
 
     /// The error for an answer that no caller expects.

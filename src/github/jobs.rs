@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::api::{GitHub, Pages, older_than};
 use super::auth::Principal;
 use super::error::Error;
+use super::listed::Listed;
 use super::wire::{Job, JobsPage, RunsPage};
 use crate::http::escape_segment;
 use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
@@ -24,8 +25,43 @@ pub struct JobListing {
     pub now: Timestamp,
     /// The jobs, each once, by ID.
     pub jobs: Vec<WorkflowJob>,
-    /// Every list involved had as many distinct IDs as its `total_count` and fewer than 1,000.
-    pub complete: bool,
+    /// What may be missing among them, and why; `None` when every list involved was read to its end, with as many
+    /// distinct IDs as its `total_count` and fewer than 1,000.
+    pub missing: Option<String>,
+}
+
+impl JobListing {
+    /// Whether a job that is not among them is over.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_none()
+    }
+}
+
+/// What a listing could not see. The first reason is told, and how many more there are.
+#[derive(Default)]
+struct Missing {
+    first: Option<String>,
+    more: usize,
+}
+
+impl Missing {
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        match self.first {
+            None => self.first = Some(what()),
+            Some(_) => self.more += 1,
+        }
+    }
+
+    fn take<T>(&mut self, list: &Listed<T>, what: impl FnOnce() -> String) {
+        if let Some(gap) = list.gap() {
+            self.note(|| format!("{}: {gap}", what()));
+        }
+    }
+
+    fn told(self) -> Option<String> {
+        let first = self.first?;
+        Some(if self.more == 0 { first } else { format!("{first}; {} more like this", self.more) })
+    }
 }
 
 /// What earlier listings leave for the next one.
@@ -37,6 +73,8 @@ pub(super) struct Followed {
     full_at: Option<Instant>,
     /// When it was last listed at all.
     listed_at: Option<Instant>,
+    /// A list of runs could not be read the last time.
+    lists_failed: bool,
 }
 
 impl GitHub {
@@ -108,7 +146,7 @@ impl GitHub {
             }
             Ok(_) => {
                 followed.listed_at = Some(Instant::now());
-                if full {
+                if full && !followed.lists_failed {
                     followed.full_at = followed.listed_at;
                 }
                 all.insert(repository.id, followed);
@@ -135,15 +173,25 @@ impl GitHub {
             escape_segment(&repository.owner),
             escape_segment(&repository.name)
         ));
-        let mut complete = true;
+        let mut missing = Missing::default();
         let mut date = None;
         let mut listed = BTreeSet::new();
+        let mut lists = statuses.len();
         for status in statuses {
             let first = format!("{runs_path}?status={status}&per_page=100&exclude_pull_requests=true");
-            let pages = self.all_pages::<RunsPage>(&principal, first, true).await?;
-            complete &= pages.complete;
+            let pages = match self.all_pages::<RunsPage>(&principal, first, true).await {
+                Ok(pages) => pages,
+                // One sick list is not the others' trouble, unless there is no other.
+                Err(error) if self.costs_itself_only(&error) && lists > 1 => {
+                    lists -= 1;
+                    missing.note(|| format!("the {status} runs could not be read: {error}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            missing.take(&pages.list, || format!("the {status} runs"));
             date = pages.date.or(date);
-            for run in pages.items {
+            for run in pages.list.into_known() {
                 if run.repository.is_some_and(|owner| owner.id != repository.id.0) {
                     return Err(Error::NotFound {
                         what: format!("{} (another repository has its name now)", repository.full_name()),
@@ -152,9 +200,14 @@ impl GitHub {
                 listed.insert(run.id);
             }
         }
+        followed.lists_failed = lists < statuses.len();
+        // What is in no list may be in the part that was not read.
+        let lists_are_whole = missing.first.is_none();
         followed.runs.extend(&listed);
+        if followed.runs.len() > MAX_FOLLOWED {
+            missing.note(|| format!("more than {MAX_FOLLOWED} runs are active"));
+        }
         while followed.runs.len() > MAX_FOLLOWED {
-            complete = false;
             followed.runs.pop_first();
         }
         let mut jobs = BTreeMap::new();
@@ -164,27 +217,37 @@ impl GitHub {
                 // Deleted since. Whoever reads this listing is told that something was not seen.
                 Err(Error::NotFound { .. }) => {
                     followed.runs.remove(&run);
-                    complete = false;
+                    missing.note(|| format!("run {run} has gone while it was read"));
+                    continue;
+                }
+                Err(error) if self.costs_itself_only(&error) => {
+                    missing.note(|| format!("the jobs of run {run} could not be read: {error}"));
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            complete &= pages.complete;
+            missing.take(&pages.list, || format!("the jobs of run {run}"));
             date = pages.date.max(date);
-            let over = match pages.items.as_slice() {
+            let over = match pages.list.whole() {
                 // It can have no jobs yet; if no list has it either, it is over.
-                [] => full,
-                some => some.iter().all(|job| job.status == JobStatus::Completed),
+                Ok([]) => full,
+                Ok(some) => some.iter().all(|job| job.status == JobStatus::Completed),
+                Err(_) => false,
             };
-            if over && !listed.contains(&run) {
+            if over && lists_are_whole && !listed.contains(&run) {
                 followed.runs.remove(&run);
                 self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
             }
-            let wanted = pages.items.iter().filter(|job| job.status != JobStatus::Completed);
+            let wanted = pages.list.known().iter().filter(|job| job.status != JobStatus::Completed);
             jobs.extend(wanted.map(|job| (job.id, job.to_model(repository.id, run))));
         }
         let now = date.ok_or_else(|| Error::Unexpected("GitHub's answers have no Date header".into()))?;
-        Ok(JobListing { now, jobs: jobs.into_values().collect(), complete })
+        Ok(JobListing { now, jobs: jobs.into_values().collect(), missing: missing.told() })
+    }
+
+    /// Whether a failure says nothing of other lists: the answer was bad, and GitHub gives others that are good.
+    fn costs_itself_only(&self, error: &Error) -> bool {
+        (error.is_of_the_answer() || error.is_senseless()) && self.0.sizes.is_answering()
     }
 
     /// The jobs of runs, side by side where there are several. A listed run is asked for even when all its jobs were

@@ -13,9 +13,12 @@ mod error;
 mod jobs;
 mod jwt;
 mod limits;
+mod listed;
 pub mod pagination;
 mod repositories;
 mod runners;
+mod secrets;
+mod sizes;
 mod wire;
 
 #[cfg(test)]
@@ -30,5 +33,6 @@ pub use cache::{CacheEntry, CacheStore, read_cache};
 pub use error::Error;
 pub use jobs::JobListing;
 pub use limits::Rate;
+pub use listed::{Gap, Listed, Sought};
 pub use repositories::Resolution;
 pub use runners::{Deleted, JitConfig, RegisteredRunner, RegistrationToken, Scope};

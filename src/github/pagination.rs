@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use url::{Position, Url};
 
+use super::listed::{Gap, Listed};
+
 /// How many pages of one list are read at most: 10,000 items at 100 a page.
 pub const MAX_PAGES: usize = 100;
 
@@ -89,6 +91,16 @@ pub fn on_same_host(api: &Url, base: &str, link: &str) -> Option<String> {
     same.then(|| target[Position::BeforePath..Position::AfterQuery].to_owned())
 }
 
+/// The longest name of a host (RFC 1035).
+const LONGEST_HOST: usize = 253;
+
+/// Where a link leads, in a form that can be shown: scheme, host and port.
+pub(super) fn origin_of(api: &Url, base: &str, link: &str) -> Option<String> {
+    let target = api.join(base).ok()?.join(link).ok()?;
+    let shown = matches!(target.scheme(), "http" | "https") && target.host_str()?.len() <= LONGEST_HOST;
+    shown.then(|| target.origin().ascii_serialization())
+}
+
 /// One walk through the pages of a list.
 #[derive(Debug)]
 pub struct Walk<T> {
@@ -98,19 +110,8 @@ pub struct Walk<T> {
     ids: BTreeSet<u64>,
     items: Vec<T>,
     totals: BTreeSet<u64>,
-    cut: Option<String>,
-}
-
-/// What a walk has collected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collected<T> {
-    /// Each item once, in the order of its first appearance.
-    pub items: Vec<T>,
-    /// As many distinct items as every page's total said, less than [`MAX_ITEMS`], and all pages read. A list
-    /// without totals is complete when all its pages were read.
-    pub complete: bool,
-    /// Why pages were left unread, if some were.
-    pub cut: Option<String>,
+    most: Option<u64>,
+    gap: Option<Gap>,
 }
 
 impl<T> Walk<T> {
@@ -123,19 +124,27 @@ impl<T> Walk<T> {
             ids: BTreeSet::new(),
             items: Vec::new(),
             totals: BTreeSet::new(),
-            cut: None,
+            most: Some(MAX_ITEMS),
+            gap: None,
         }
+    }
+
+    /// The list is not filtered: GitHub shows all of it, however long it is.
+    #[must_use]
+    pub fn unfiltered(mut self) -> Self {
+        self.most = None;
+        self
     }
 
     /// The path and query of the page to read now, or `None` when the walk is over.
     pub fn next_page(&mut self) -> Option<String> {
         let page = self.next.take()?;
         if !self.seen.insert(page.clone()) {
-            self.cut = Some("its pages go in a circle".into());
+            self.miss(Gap::Circle);
             return None;
         }
         if self.seen.len() > MAX_PAGES {
-            self.cut = Some(format!("it has more than {MAX_PAGES} pages"));
+            self.miss(Gap::Endless);
             return None;
         }
         Some(page)
@@ -159,16 +168,31 @@ impl<T> Walk<T> {
         if let Some(link) = next {
             self.next = on_same_host(&self.api, page, link);
             if self.next.is_none() {
-                self.cut = Some("its next page is on another host".into());
+                self.miss(Gap::Elsewhere(origin_of(&self.api, page, link)));
             }
         }
     }
 
-    /// What was collected.
-    pub fn finish(self) -> Collected<T> {
-        let distinct = self.ids.len() as u64;
-        let counted = self.totals.iter().all(|total| *total == distinct && *total < MAX_ITEMS);
-        Collected { items: self.items, complete: counted && self.cut.is_none(), cut: self.cut }
+    /// Another page is read in the place of the one that was to be next.
+    pub fn instead(&mut self, page: impl Into<String>) {
+        self.next = Some(page.into());
+    }
+
+    /// Something of the list is not read; the first reason is the one that is told.
+    pub fn miss(&mut self, gap: Gap) {
+        self.gap.get_or_insert(gap);
+    }
+
+    /// What was collected: each item once, in the order of its first appearance. It is whole if all pages were read,
+    /// with as many distinct items as every page's total said, and fewer than [`MAX_ITEMS`] of a filtered list. A list
+    /// without totals is whole when all its pages were read.
+    pub fn finish(self) -> Listed<T> {
+        let seen = self.ids.len() as u64;
+        let miscounted = self.totals.iter().find(|total| **total != seen);
+        let miscounted = miscounted.map(|counted| Gap::Count { counted: *counted, seen });
+        let capped = self.most.is_some_and(|most| self.totals.iter().any(|total| *total >= most));
+        let gap = self.gap.or(capped.then_some(Gap::Capped)).or(miscounted);
+        Listed::new(self.items, gap)
     }
 }
 
@@ -241,13 +265,36 @@ mod tests {
             walk.finish()
         };
         let whole = walk(&[(&[1, 2], 3), (&[3], 3)]);
-        assert_eq!((whole.items.as_slice(), whole.complete), ([1, 2, 3].as_slice(), true));
+        assert_eq!(whole.whole().unwrap(), [1, 2, 3]);
         let repeated = walk(&[(&[1, 2], 4), (&[2, 3], 4)]);
-        assert_eq!((repeated.items.as_slice(), repeated.complete), ([1, 2, 3].as_slice(), false));
+        assert_eq!(repeated.known(), [1, 2, 3]);
+        assert_eq!(repeated.whole(), Err(&Gap::Count { counted: 4, seen: 3 }));
         // One vanished while the second page was read, and the third moved to the first page unseen.
-        assert!(!walk(&[(&[1, 2], 4), (&[4], 3)]).complete);
-        assert!(walk(&[(&[], 0)]).complete);
-        assert!(!walk(&[(&(1..=1000).collect::<Vec<_>>(), 1000)]).complete);
+        assert!(walk(&[(&[1, 2], 4), (&[4], 3)]).whole().is_err());
+        assert!(walk(&[(&[], 0)]).whole().is_ok());
+        let thousand: Vec<u64> = (1..=1000).collect();
+        assert_eq!(walk(&[(&thousand, 1000)]).whole(), Err(&Gap::Capped));
+        let mut unfiltered = Walk::new(&api, "/p").unfiltered();
+        unfiltered.take("/p", thousand.iter().map(|id| (*id, *id)), Some(1000), None);
+        assert!(unfiltered.finish().whole().is_ok());
+    }
+
+    #[test]
+    fn a_link_to_another_host_is_told_with_what_to_write() {
+        let api = Url::parse("https://ghe.example/api/v3/").unwrap();
+        let gap = |link: &str| {
+            let mut walk = Walk::new(&api, "/api/v3/x");
+            walk.take("/api/v3/x", [(1, ())], None, Some(link));
+            walk.finish().gap().unwrap().to_string()
+        };
+        let told = gap("https://git.example/api/v3/x?page=2");
+        assert!(told.contains("set github.url to https://git.example"), "{told}");
+        assert!(gap("http://ghe.example/x").contains("set github.url to http://ghe.example"));
+        for odd in ["file:///etc/passwd", "mailto:a@b", &format!("https://{}.example/", "a".repeat(300))] {
+            assert_eq!(gap(odd), "its next page is on another host, which is not followed", "{odd}");
+        }
+        let hostile = gap("https://e\u{202e}vil.example\u{7}/\u{1b}[2J");
+        assert!(hostile.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{hostile:?}");
     }
 
     #[test]
@@ -259,7 +306,7 @@ mod tests {
             circle.take(&page, [(1, ())], None, Some(next));
         }
         assert_eq!(circle.next_page(), None);
-        assert!(!circle.finish().complete);
+        assert_eq!(circle.finish().gap(), Some(&Gap::Circle));
 
         let mut endless = Walk::<()>::new(&api, "/0");
         let mut pages = 0;
@@ -268,6 +315,6 @@ mod tests {
             endless.take(&page, [], None, Some(&format!("/{pages}")));
         }
         assert_eq!(pages, MAX_PAGES);
-        assert!(endless.finish().cut.unwrap().contains("more than 100 pages"));
+        assert!(endless.finish().gap().unwrap().to_string().contains("more than 100 pages"));
     }
 }

@@ -1,7 +1,8 @@
 //! Which repositories the configuration's entries mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -9,25 +10,61 @@ use tokio::time::Instant;
 use super::api::{GitHub, older_than};
 use super::auth::Principal;
 use super::error::Error;
-use super::wire::{InstallationRepositoriesPage, Owner, RepositoriesPage, RepositoryRow};
+use super::listed::{Gap, Listed};
+use super::wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown};
 use crate::config::RepoEntry;
 use crate::http::escape_segment;
-use crate::model::{Repository, RepositoryId};
+use crate::model::{Repository, RepositoryId, is_login};
+
+/// An entry whose repositories were read in part is asked for again after this time: pages shift while they are read, and
+/// the next reading may be whole.
+const PART_READ_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the entries mean.
 #[derive(Debug, Clone, Default)]
 pub struct Resolution {
     /// The repositories, each once, sorted by ID; also those of an entry that cannot be refreshed now.
     pub repositories: Vec<Repository>,
-    /// The entries that could not be resolved or refreshed, and why.
+    /// Those among them that an entry meant before and that nobody has confirmed since: its last reading failed, or was
+    /// incomplete and has not got them.
+    pub unconfirmed: BTreeSet<RepositoryId>,
+    /// The entries that could not be resolved or refreshed, or only in part, and why.
     pub failures: Vec<(RepoEntry, Error)>,
 }
 
 /// What an entry meant.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
-    repositories: Vec<Repository>,
+    /// By ID, each with whether the last reading had it.
+    repositories: BTreeMap<RepositoryId, (Repository, bool)>,
+    /// Why the last reading was incomplete.
+    gap: Option<Gap>,
     at: Instant,
+}
+
+impl Remembered {
+    /// What a reading tells, after what was known before: an incomplete one takes nothing away.
+    fn learned(before: Option<&Remembered>, read: Listed<Repository>) -> Self {
+        let gap = read.gap().cloned();
+        let mut repositories = BTreeMap::new();
+        if let Some(before) = before.filter(|_| gap.is_some()) {
+            let unconfirmed = |(id, (repository, _)): (&RepositoryId, &(Repository, bool))| {
+                (*id, (repository.clone(), false))
+            };
+            repositories.extend(before.repositories.iter().map(unconfirmed));
+        }
+        repositories.extend(read.into_known().into_iter().map(|found| (found.id, (found, true))));
+        Self { repositories, gap, at: Instant::now() }
+    }
+
+    /// After a reading that failed.
+    fn doubt(&mut self) {
+        self.repositories.values_mut().for_each(|(_, confirmed)| *confirmed = false);
+    }
+
+    fn is_due(&self, refresh: Duration) -> bool {
+        older_than(self.at, if self.gap.is_some() { refresh.min(PART_READ_AGAIN) } else { refresh })
+    }
 }
 
 impl GitHub {
@@ -35,13 +72,13 @@ impl GitHub {
     /// other; what it meant before still counts.
     pub async fn repositories(&self, entries: &[RepoEntry], refresh: bool) -> Resolution {
         let mut resolution = Resolution::default();
-        let mut found: BTreeMap<RepositoryId, Repository> = BTreeMap::new();
-        let mut asked: BTreeMap<RepoEntry, Option<Result<Vec<Repository>, Error>>> = BTreeMap::new();
+        let mut found: BTreeMap<RepositoryId, (Repository, bool)> = BTreeMap::new();
+        let mut asked: BTreeMap<RepoEntry, Option<Result<Listed<Repository>, Error>>> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         for entry in entries {
             let due = {
                 let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-                resolved.get(&key(entry)).is_none_or(|known| refresh || older_than(known.at, self.0.refresh))
+                resolved.get(&key(entry)).is_none_or(|known| refresh || known.is_due(self.0.refresh))
             };
             if due && !asked.contains_key(entry) {
                 asked.insert(entry.clone(), None);
@@ -59,22 +96,39 @@ impl GitHub {
         }
         let mut resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         for (entry, result) in asked {
+            let result = result.unwrap_or_else(|| Err(Error::Unexpected("the task that asked ended".into())));
             match result {
-                Some(Ok(repositories)) => {
-                    resolved.insert(key(&entry), Remembered { repositories, at: Instant::now() });
+                Ok(read) => {
+                    let learned = Remembered::learned(resolved.get(&key(&entry)), read);
+                    resolved.insert(key(&entry), learned);
                 }
-                Some(Err(error)) => resolution.failures.push((entry, error)),
-                None => {
-                    resolution.failures.push((entry, Error::Unexpected("the task that asked ended".into())));
+                Err(error) => {
+                    if let Some(known) = resolved.get_mut(&key(&entry)) {
+                        known.doubt();
+                    }
+                    resolution.failures.push((entry, error));
                 }
             }
         }
-        for known in entries.iter().filter_map(|entry| resolved.get(&key(entry))) {
-            for repository in &known.repositories {
-                found.entry(repository.id).or_insert_with(|| repository.clone());
+        let failed: BTreeSet<RepoEntry> =
+            resolution.failures.iter().map(|(entry, _)| entry.clone()).collect();
+        let mut seen = BTreeSet::new();
+        for entry in entries.iter().filter(|entry| seen.insert(key(entry))) {
+            let Some(known) = resolved.get(&key(entry)) else { continue };
+            if let Some(gap) = known.gap.clone().filter(|_| !failed.contains(entry)) {
+                let what = "the list of its repositories".to_owned();
+                resolution.failures.push((entry.clone(), Error::Incomplete { what, gap }));
+            }
+            for (id, (repository, confirmed)) in &known.repositories {
+                let entry = found.entry(*id).or_insert_with(|| (repository.clone(), false));
+                if *confirmed && !entry.1 {
+                    *entry = (repository.clone(), true);
+                }
             }
         }
-        resolution.repositories = found.into_values().collect();
+        resolution.unconfirmed =
+            found.iter().filter(|(_, (_, confirmed))| !confirmed).map(|(id, _)| *id).collect();
+        resolution.repositories = found.into_values().map(|(repository, _)| repository).collect();
         resolution
     }
 
@@ -84,43 +138,92 @@ impl GitHub {
     /// [`Error::NotFound`] and all others. `owner` is whose credentials to use.
     pub async fn repository_by_id(&self, id: RepositoryId, owner: &str) -> Result<Repository, Error> {
         let principal = Principal::Owner(owner.to_owned());
-        Ok(self.one::<RepositoryRow>(&principal, &format!("/repositories/{id}")).await?.to_model())
+        self.repository(&principal, &format!("/repositories/{id}")).await
     }
 
-    async fn resolve(&self, entry: &RepoEntry) -> Result<Vec<Repository>, Error> {
+    async fn repository(&self, principal: &Principal, path: &str) -> Result<Repository, Error> {
+        let row = self.one::<RepositoryRow>(principal, path).await?;
+        row.to_model(&self.0.web).map_err(Error::Unexpected)
+    }
+
+    async fn resolve(&self, entry: &RepoEntry) -> Result<Listed<Repository>, Error> {
         match entry {
             RepoEntry::Repository { owner, name } => {
                 let path = format!("/repos/{}/{}", escape_segment(owner), escape_segment(name));
                 let principal = Principal::Owner(owner.clone());
-                Ok(vec![self.one::<RepositoryRow>(&principal, &path).await?.to_model()])
+                Ok(Listed::new(vec![self.repository(&principal, &path).await?], None))
             }
             RepoEntry::Owner(owner) if self.is_app() => self.of_installation(owner).await,
             RepoEntry::Owner(owner) => self.of_owner(owner).await,
-            RepoEntry::All if self.is_app() => {
-                let mut all = Vec::new();
-                for installation in self.installations().await? {
-                    let Some(account) = installation.account else { continue };
-                    match self.of_installation(&account.login).await {
-                        Ok(repositories) => all.extend(repositories),
-                        // One owner's trouble is not everybody's.
-                        Err(error @ Error::Installation { .. }) => tracing::warn!("{error}"),
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok(all)
-            }
+            RepoEntry::All if self.is_app() => self.of_all_installations().await,
             RepoEntry::All => self.listed("/user/repos?per_page=100").await,
         }
     }
 
-    async fn of_installation(&self, owner: &str) -> Result<Vec<Repository>, Error> {
+    /// One owner's trouble is not everybody's, and leaves a gap.
+    async fn of_all_installations(&self) -> Result<Listed<Repository>, Error> {
+        let installations = self.installations().await?;
+        let mut gap = installations.gap().cloned();
+        let mut all = Vec::new();
+        for installation in installations.into_known() {
+            // An enterprise's installation has no login, and no repositories.
+            let Some(account) = installation.account.filter(|account| !account.login.is_empty()) else {
+                continue;
+            };
+            if !is_login(&account.login) {
+                let problem =
+                    format!("the App is installed for \"{}\", which is no login", shown(&account.login));
+                gap.get_or_insert(Gap::Item { problem });
+                continue;
+            }
+            match self.of_installation(&account.login).await {
+                Ok(repositories) => {
+                    if let Some(of_one) = repositories.gap() {
+                        let what = format!("a part of the repositories of {}", account.login);
+                        gap.get_or_insert(Gap::Part { what, error: of_one.to_string() });
+                    }
+                    all.extend(repositories.into_known());
+                }
+                Err(error @ (Error::RateLimited { .. } | Error::Unauthorized(_) | Error::Credentials(_))) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    let what = format!("the repositories of {}", account.login);
+                    gap.get_or_insert(Gap::Part { what, error: error.to_string() });
+                }
+            }
+        }
+        Ok(Listed::new(all, gap))
+    }
+
+    async fn of_installation(&self, owner: &str) -> Result<Listed<Repository>, Error> {
         let principal = Principal::Owner(owner.to_owned());
         let first = self.path("/installation/repositories?per_page=100");
-        Ok(self.all_pages::<InstallationRepositoriesPage>(&principal, first, true).await?.items)
+        self.checked::<InstallationRepositoriesPage>(&principal, first).await
+    }
+
+    /// A list of repositories; those that break GitHub's own rules leave a gap.
+    async fn checked<P: Page<Item = RepositoryRow>>(
+        &self,
+        principal: &Principal,
+        first: String,
+    ) -> Result<Listed<Repository>, Error> {
+        let rows = self.all_pages::<P>(principal, first, true).await?.list;
+        let mut gap = rows.gap().cloned();
+        let mut repositories = Vec::with_capacity(rows.known().len());
+        for row in rows.known() {
+            match row.to_model(&self.0.web) {
+                Ok(repository) => repositories.push(repository),
+                Err(problem) => {
+                    gap.get_or_insert(Gap::Item { problem });
+                }
+            }
+        }
+        Ok(Listed::new(repositories, gap))
     }
 
     /// A user's or an organization's. Only the user itself sees its private ones, by another path (contract §1).
-    async fn of_owner(&self, owner: &str) -> Result<Vec<Repository>, Error> {
+    async fn of_owner(&self, owner: &str) -> Result<Listed<Repository>, Error> {
         let escaped = escape_segment(owner);
         let account = self.one::<Owner>(&Principal::Token, &format!("/users/{escaped}")).await?;
         if account.kind == "Organization" {
@@ -139,8 +242,8 @@ impl GitHub {
         }
     }
 
-    async fn listed(&self, path: &str) -> Result<Vec<Repository>, Error> {
-        Ok(self.all_pages::<RepositoriesPage>(&Principal::Token, self.path(path), true).await?.items)
+    async fn listed(&self, path: &str) -> Result<Listed<Repository>, Error> {
+        self.checked::<RepositoriesPage>(&Principal::Token, self.path(path)).await
     }
 }
 

@@ -10,7 +10,9 @@ use serde_json::json;
 use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
-use super::wire::{GroupRow, GroupsPage, RunnerRow, RunnersPage};
+use super::listed::{Listed, Sought};
+use super::secrets::{jit_configuration, token};
+use super::wire::{GroupsPage, RunnerRow, RunnersPage};
 use crate::http::{Response, escape_segment};
 use crate::model::Repository;
 use crate::secret::Secret;
@@ -51,6 +53,14 @@ impl Scope {
     /// Where a repository's runners register: at its organization, or at the repository itself.
     pub fn of(repository: &Repository, organization: bool) -> Self {
         if organization { Self::Organization(repository.owner.clone()) } else { repository.into() }
+    }
+
+    /// Whether it names anything: a runner's Meta need not.
+    pub fn is_named(&self) -> bool {
+        match self {
+            Self::Repository { owner, name } => !owner.is_empty() && !name.is_empty(),
+            Self::Organization(owner) => !owner.is_empty(),
+        }
     }
 
     fn owner(&self) -> &str {
@@ -128,7 +138,8 @@ impl GitHub {
     /// [`Error::is_ambiguous`], and [`GitHub::find_runner`] settles it.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] for a 409.
+    /// [`Error::AlreadyExists`] for a 409; [`Error::BadSecret`] for an answer that no runner may be started with: then
+    /// what was registered under the name is to be removed.
     pub async fn jit_config(
         &self,
         scope: &Scope,
@@ -142,7 +153,15 @@ impl GitHub {
         match response.status.as_u16() {
             200 | 201 => {
                 let answer: JitAnswer = response.json()?;
-                Ok(JitConfig { runner_id: answer.runner.id, encoded: Secret::new(answer.encoded_jit_config) })
+                if answer.runner.name != name {
+                    return Err(Error::BadSecret(format!(
+                        "GitHub was asked for a configuration of {name} and answered with that of another runner"
+                    )));
+                }
+                let encoded = jit_configuration(answer.encoded_jit_config).map_err(|problem| {
+                    Error::BadSecret(format!("GitHub's configuration for {name} cannot be used: {problem}"))
+                })?;
+                Ok(JitConfig { runner_id: answer.runner.id, encoded })
             }
             409 => Err(Error::AlreadyExists { name: name.to_owned() }),
             _ => Err(Error::from_answer(&response)),
@@ -160,7 +179,9 @@ impl GitHub {
         }
         let answer: TokenAnswer = response.json()?;
         Ok(RegistrationToken {
-            token: Secret::new(answer.token),
+            token: token(answer.token).map_err(|problem| {
+                Error::BadSecret(format!("GitHub's registration token for {scope} cannot be used: {problem}"))
+            })?,
             expires_at: answer.expires_at.and_then(|text| text.parse().ok()),
         })
     }
@@ -169,17 +190,17 @@ impl GitHub {
     ///
     /// # Errors
     /// As told by [`Error`]: then it is not known.
-    pub async fn find_runner(&self, scope: &Scope, name: &str) -> Result<Option<RegisteredRunner>, Error> {
-        // Older servers do not know the parameter and list all of them.
+    pub async fn find_runner(&self, scope: &Scope, name: &str) -> Result<Sought<RegisteredRunner>, Error> {
+        // Older servers do not know the parameter and list all of them: then only all pages prove an absence.
         let runners = self.runners(scope, &format!("?name={}&per_page=100", escape_segment(name))).await?;
-        Ok(runners.into_iter().find(|runner| runner.name == name))
+        Ok(runners.seek(|runner| runner.name == name))
     }
 
-    /// All runners registered there.
+    /// The runners registered there.
     ///
     /// # Errors
     /// As told by [`Error`].
-    pub async fn list_runners(&self, scope: &Scope) -> Result<Vec<RegisteredRunner>, Error> {
+    pub async fn list_runners(&self, scope: &Scope) -> Result<Listed<RegisteredRunner>, Error> {
         self.runners(scope, "?per_page=100").await
     }
 
@@ -204,15 +225,15 @@ impl GitHub {
     ///
     /// # Errors
     /// As told by [`Error`].
-    pub async fn runner_group(&self, organization: &str, name: &str) -> Result<Option<u64>, Error> {
+    pub async fn runner_group(&self, organization: &str, name: &str) -> Result<Sought<u64>, Error> {
         let first =
             self.path(&format!("/orgs/{}/actions/runner-groups?per_page=100", escape_segment(organization)));
         let principal = Principal::Owner(organization.to_owned());
-        let groups: Vec<GroupRow> = self.all_pages::<GroupsPage>(&principal, first, false).await?.items;
-        Ok(groups.into_iter().find(|group| group.name == name).map(|group| group.id))
+        let groups = self.all_pages::<GroupsPage>(&principal, first, false).await?.list;
+        Ok(groups.seek(|group| group.name == name).map(|group| group.id))
     }
 
-    async fn runners(&self, scope: &Scope, query: &str) -> Result<Vec<RegisteredRunner>, Error> {
+    async fn runners(&self, scope: &Scope, query: &str) -> Result<Listed<RegisteredRunner>, Error> {
         let principal = Principal::Owner(scope.owner().to_owned());
         // Not cached: the answer decides whether something is deleted, and names differ each time.
         let pages = self.all_pages::<RunnersPage>(&principal, self.runners_path(scope, query), false).await?;
@@ -222,7 +243,7 @@ impl GitHub {
             busy: row.busy,
             name: row.name,
         };
-        Ok(pages.items.into_iter().map(runner).collect())
+        Ok(pages.list.map(runner))
     }
 
     async fn register(

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
+use super::address::Web;
+use crate::model::{
+    JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob, is_login, is_repository_name,
+};
 
 /// The longest job name kept, in characters: it is free text and only shown.
 const MAX_NAME: usize = 200;
@@ -16,6 +19,8 @@ const MAX_NAME: usize = 200;
 pub trait Page: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static {
     /// What the list is of.
     type Item: Clone + Send;
+    /// Whether GitHub filters the list, and shows no more than [`MAX_ITEMS`](super::pagination::MAX_ITEMS) of it.
+    const FILTERED: bool = false;
     /// The items with their IDs.
     fn items(&self) -> impl Iterator<Item = (u64, Self::Item)>;
     /// How many the server says there are, on all pages.
@@ -51,6 +56,7 @@ pub struct Reference {
 
 impl Page for RunsPage {
     type Item = Run;
+    const FILTERED: bool = true;
     fn items(&self) -> impl Iterator<Item = (u64, Run)> {
         self.workflow_runs.iter().map(|run| (run.id, run.clone()))
     }
@@ -105,6 +111,7 @@ impl Job {
 
 impl Page for JobsPage {
     type Item = Arc<Job>;
+    const FILTERED: bool = true;
     fn items(&self) -> impl Iterator<Item = (u64, Arc<Job>)> {
         self.jobs.iter().map(|job| (job.id, job.clone()))
     }
@@ -137,17 +144,42 @@ pub struct Owner {
 }
 
 impl RepositoryRow {
-    /// The repository in the words of the model.
-    pub fn to_model(&self) -> Repository {
-        Repository {
+    /// The repository in the words of the model, its texts checked: owner, name and page go into templates, paths and
+    /// Meta.
+    ///
+    /// # Errors
+    /// Which rule of GitHub's own it breaks.
+    pub fn to_model(&self, web: &Web) -> Result<Repository, String> {
+        let problem = |what: String| Err(format!("repository {} is left out: {what}", self.id));
+        let (owner, name) = (&self.owner.login, &self.name);
+        if !is_login(owner) {
+            return problem(format!("\"{}\" is no login of GitHub", shown(owner)));
+        }
+        if !is_repository_name(name) {
+            return problem(format!("\"{}\" is no name of a repository", shown(name)));
+        }
+        if let Err(what) = web.check(&self.html_url, owner, name) {
+            return problem(what);
+        }
+        Ok(Repository {
             id: RepositoryId(self.id),
-            owner: self.owner.login.clone(),
-            name: self.name.clone(),
+            owner: owner.clone(),
+            name: name.clone(),
             html_url: self.html_url.clone(),
             archived: self.archived,
             disabled: self.disabled,
-        }
+        })
     }
+}
+
+/// How much of a text that is not permitted is shown, in characters.
+const SHOWN: usize = 40;
+
+/// The start of a text from outside, harmless: in ASCII, the rest escaped.
+pub(super) fn shown(text: &str) -> String {
+    let more = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
+    let start: String = text.chars().take(SHOWN).collect();
+    format!("{}{more}", start.escape_default())
 }
 
 /// A page of a user's or an organization's repositories.
@@ -156,9 +188,9 @@ impl RepositoryRow {
 pub struct RepositoriesPage(Vec<RepositoryRow>);
 
 impl Page for RepositoriesPage {
-    type Item = Repository;
-    fn items(&self) -> impl Iterator<Item = (u64, Repository)> {
-        self.0.iter().map(|row| (row.id, row.to_model()))
+    type Item = RepositoryRow;
+    fn items(&self) -> impl Iterator<Item = (u64, RepositoryRow)> {
+        self.0.iter().map(|row| (row.id, row.clone()))
     }
     fn total(&self) -> Option<u64> {
         None
@@ -173,9 +205,9 @@ pub struct InstallationRepositoriesPage {
 }
 
 impl Page for InstallationRepositoriesPage {
-    type Item = Repository;
-    fn items(&self) -> impl Iterator<Item = (u64, Repository)> {
-        self.repositories.iter().map(|row| (row.id, row.to_model()))
+    type Item = RepositoryRow;
+    fn items(&self) -> impl Iterator<Item = (u64, RepositoryRow)> {
+        self.repositories.iter().map(|row| (row.id, row.clone()))
     }
     fn total(&self) -> Option<u64> {
         Some(self.total_count)
@@ -276,9 +308,9 @@ impl Page for InstallationsPage {
 }
 
 impl Page for RepositoryRow {
-    type Item = Repository;
-    fn items(&self) -> impl Iterator<Item = (u64, Repository)> {
-        std::iter::once((self.id, self.to_model()))
+    type Item = RepositoryRow;
+    fn items(&self) -> impl Iterator<Item = (u64, RepositoryRow)> {
+        std::iter::once((self.id, self.clone()))
     }
     fn total(&self) -> Option<u64> {
         None

@@ -163,6 +163,15 @@ impl Error {
         }
     }
 
+    /// Whether the deadline passed after the request may have been sent.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Error::Timeout { sent, .. } => *sent,
+            Error::Repeated(last) => last.is_timeout(),
+            _ => false,
+        }
+    }
+
     /// The answer's status, where there was an answer.
     pub fn status(&self) -> Option<StatusCode> {
         match self {

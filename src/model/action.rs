@@ -289,7 +289,10 @@ pub enum HoldReason {
     /// The configuration does not name the repository any more.
     NotConfigured,
     /// The listing is incomplete: no Stop.
-    Incomplete,
+    Incomplete {
+        /// Why.
+        why: String,
+    },
     /// The job wants no runner now: waiting, pending or requested.
     NotQueued {
         /// GitHub's word.
@@ -526,7 +529,7 @@ impl fmt::Display for HoldReason {
             }
             HoldReason::Archived => f.write_str("archived or disabled: it gets no runners"),
             HoldReason::NotConfigured => f.write_str("not configured any more: it gets no runners"),
-            HoldReason::Incomplete => f.write_str("the listing is incomplete: nothing stops"),
+            HoldReason::Incomplete { why } => write!(f, "the listing is incomplete, so nothing stops: {why}"),
             HoldReason::NotQueued { status } => write!(f, "{status}: it wants no runner now"),
             HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
             HoldReason::GivenUp => f.write_str("queued for more than 24 h: GitHub has given it up"),

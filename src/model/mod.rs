@@ -7,6 +7,7 @@
 mod action;
 mod job;
 mod labels;
+mod names;
 mod naming;
 mod observation;
 mod runner;
@@ -20,6 +21,7 @@ pub use action::{
 pub use jiff::Timestamp;
 pub use job::{JobStatus, Repository, RepositoryId, WorkflowJob};
 pub use labels::Labels;
+pub use names::{host_of_page, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
 pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
 pub use runner::{

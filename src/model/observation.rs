@@ -52,6 +52,8 @@ pub struct RepositoryView {
     pub configured: bool,
     /// Its jobs.
     pub listing: Listing,
+    /// Why a fresh listing is not complete, for people.
+    pub missing: Option<String>,
 }
 
 /// What is known of a repository's jobs.

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, Repository, RepositoryId};
+use super::{Labels, Repository, RepositoryId, host_of_page, is_login, is_repository_name};
 
 /// A repository and a set of labels: demand and supply are counted per group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,14 +236,24 @@ impl Runner {
         Labels::from_joined(&self.meta.labelsstr)
     }
 
-    /// Its repository, as far as its Meta tells: ID 0 where there is none (nomadtools), an empty owner or name
-    /// where the address has none, and neither archived nor disabled.
+    /// Its repository, as far as its Meta tells: ID 0 where there is none (nomadtools), an empty owner, name and page
+    /// where the address is not a repository's, and neither archived nor disabled.
     pub fn repository(&self) -> Repository {
-        let html_url = self.meta.repo_url.clone();
-        let mut path = html_url.trim_end_matches('/').rsplit('/').map(str::to_owned);
+        let html_url = self.meta.repo_url.trim_end_matches('/');
+        let mut path = html_url.rsplit('/');
         let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
-        let id = self.meta.repo_id.unwrap_or(RepositoryId(0));
-        Repository { id, owner, name, html_url, archived: false, disabled: false }
+        // Anyone with submit-job writes a Meta.
+        let is_page =
+            is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
+        let checked = |text: &str| if is_page { text.to_owned() } else { String::new() };
+        Repository {
+            id: self.meta.repo_id.unwrap_or(RepositoryId(0)),
+            owner: checked(owner),
+            name: checked(name),
+            html_url: checked(html_url),
+            archived: false,
+            disabled: false,
+        }
     }
 
     /// Whether a Stop may end its process. The process of a lost allocation is Nomad's to end, as soon as it hears of

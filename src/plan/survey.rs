@@ -95,7 +95,8 @@ impl<'a> Survey<'a> {
         let github_now = match &view.listing {
             Listing::Fresh { now, complete, .. } => {
                 if !complete {
-                    hold(repository(), HoldReason::Incomplete);
+                    let why = view.missing.clone().unwrap_or_else(|| "something was not seen".to_owned());
+                    hold(repository(), HoldReason::Incomplete { why });
                 }
                 Some(*now)
             }

@@ -99,7 +99,8 @@ struct World(Observation);
 
 fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
     let listing = Listing::Fresh { now: ago(0), jobs, complete: true };
-    let view = RepositoryView { repository: repository(REPOSITORY), configured: true, listing };
+    let view =
+        RepositoryView { repository: repository(REPOSITORY), configured: true, listing, missing: None };
     World(Observation {
         nomad: Some(NomadView {
             now: ago(0),
@@ -260,7 +261,13 @@ fn unseen_is_not_zero() {
     let incomplete = world(vec![], vec![runner(1, 1, RunnerState::Starting)])
         .seen_twice()
         .listing(|jobs| Listing::Fresh { now: ago(0), jobs, complete: false });
-    assert_plan(incomplete.plan(), &["o/r7  the listing is incomplete: nothing stops"]);
+    let mut incomplete = incomplete;
+    assert_plan(
+        incomplete.plan(),
+        &["o/r7  the listing is incomplete, so nothing stops: something was not seen"],
+    );
+    incomplete.0.repositories.values_mut().for_each(|view| view.missing = Some("run 3: 502".to_owned()));
+    assert_plan(incomplete.plan(), &["o/r7  the listing is incomplete, so nothing stops: run 3: 502"]);
     let blind = Observation { nomad: None, ..stale.0 };
     assert_plan(plan(&blind, &policy(), seconds(0)).to_string(), &["everything  Nomad could not be seen"]);
 }
@@ -350,7 +357,7 @@ fn an_address_that_two_had_means_the_one_that_the_configuration_names() {
         let mut world = world(vec![queued(1)], vec![theirs.clone()]);
         let repository = Repository { id: other, ..repository(REPOSITORY) };
         let listing = Listing::Gone { since: seconds(1000) };
-        let former = RepositoryView { repository, configured: false, listing };
+        let former = RepositoryView { repository, configured: false, listing, missing: None };
         world.0.repositories.insert(other, former);
         let plan = world.plan();
         assert!(!plan.contains("start"), "{plan}");

@@ -197,12 +197,12 @@ async fn a_suspended_or_missing_installation_is_its_owners_trouble_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_hours_off_is_corrected_by_githubs() {
+async fn a_clock_that_is_minutes_off_is_corrected_by_githubs() {
     let Some(keys) = Keys::shared() else { return };
     let (world, ..) = world(keys);
-    for hours in [-5i64, 5] {
+    for minutes in [-10i64, 10] {
         let start = world.start;
-        let wrong = jiff::SignedDuration::from_hours(hours);
+        let wrong = jiff::SignedDuration::from_mins(minutes);
         let options =
             Options { clock: Arc::new(move || start.0 + start.1.elapsed() + wrong), ..world.options() };
         let github = world.github_with(app(keys), options);
@@ -210,6 +210,57 @@ async fn a_clock_that_is_hours_off_is_corrected_by_githubs() {
         assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
         assert_eq!(count(&world.requests(), " 401"), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_hours_off_is_told_and_not_corrected() {
+    let Some(keys) = Keys::shared() else { return };
+    let (world, ..) = world(keys);
+    for (hours, told) in [(-5i64, "5h ahead of this machine's"), (5, "5h behind this machine's")] {
+        let start = world.start;
+        let wrong = jiff::SignedDuration::from_hours(hours);
+        let options =
+            Options { clock: Arc::new(move || start.0 + start.1.elapsed() + wrong), ..world.options() };
+        let github = world.github_with(app(keys), options);
+        let resolution = github.repositories(&[entry("octo/app")], false).await;
+        let error = resolution.failures[0].1.to_string();
+        assert!(error.contains(told) && error.contains("clock"), "{error}");
+    }
+}
+
+/// Whoever answers in GitHub's place must not get a token that is good in years.
+#[tokio::test(start_paused = true)]
+async fn no_date_makes_a_token_for_another_year() {
+    let Some(keys) = Keys::shared() else { return };
+    let (world, ..) = world(keys);
+    let tokens: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen_tokens = tokens.clone();
+    world.fault(move |seen| {
+        let bearer = seen.headers.get("authorization").and_then(|value| value.to_str().ok());
+        seen_tokens.lock().unwrap().extend(bearer.map(str::to_owned));
+        Some(answer(401, &[("date", "Mon, 01 Jan 2035 12:00:00 GMT")], "{}"))
+    });
+    let github = world.github_with(app(keys), world.options());
+    for _ in 0..2 {
+        let resolution = github.repositories(&[entry("octo/app")], false).await;
+        let error = resolution.failures[0].1.to_string();
+        assert!(error.contains("ahead of this machine's"), "{error}");
+    }
+    let tokens = tokens.lock().unwrap();
+    assert!(tokens.len() >= 2);
+    for token in tokens.iter() {
+        use base64::Engine;
+        let claims = token.split('.').nth(1).unwrap();
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        let left = claims["exp"].as_i64().unwrap() - world.now().as_second();
+        assert!((0..=600).contains(&left), "it ends in {left} s");
+    }
+    drop(tokens);
+    // The right Date is believed again.
+    world.no_fault();
+    let resolution = github.repositories(&[entry("octo/app")], false).await;
+    assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,8 @@ async fn redirects_and_links_to_other_hosts_are_not_followed() {
             [("date", "Thu, 01 Jan 2026 12:00:00 GMT"), ("link", "<http://evil.test/?page=2>; rel=\"next\"")];
         Some(answer(200, &headers, r#"{"total_count":0,"workflow_runs":[]}"#))
     });
-    assert!(!world.github().list_jobs(&repository, false).await.unwrap().complete);
+    let listing = world.github().list_jobs(&repository, false).await.unwrap();
+    assert!(listing.missing.unwrap().contains("set github.url to http://evil.test"));
 }
 
 #[tokio::test(start_paused = true)]

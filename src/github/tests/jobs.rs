@@ -9,7 +9,7 @@ async fn all_jobs_of_all_active_runs_are_listed_over_all_pages() {
     let github = world.github();
     for (repository, count) in [(many_runs, 230), (many_jobs, 500)] {
         let listing = github.list_jobs(&repository, false).await.unwrap();
-        assert_eq!((listing.jobs.len(), listing.complete), (count, true));
+        assert_eq!((listing.jobs.len(), listing.is_complete()), (count, true));
         assert!(listing.jobs.is_sorted_by_key(|job| job.id));
         let job = &listing.jobs[0];
         assert_eq!((job.status, job.repository), (JobStatus::Queued, repository.id));
@@ -38,7 +38,7 @@ async fn an_unchanged_pass_is_free_and_says_the_same() {
     assert!(requests.iter().all(|line| line.ends_with(" 304")), "{requests:?}");
     assert_eq!(remaining(&github), before);
     assert_eq!(first.jobs, second.jobs);
-    assert!(second.complete && second.now > first.now);
+    assert!(second.is_complete() && second.now > first.now);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +121,7 @@ async fn a_run_that_no_list_has_any_more_is_followed_until_its_own_jobs_are_over
         given(&world, runs, jobs);
         let listing = github.list_jobs(&repository, false).await.unwrap();
         assert_eq!(ids(&listing.jobs), expected);
-        assert!(listing.complete);
+        assert!(listing.is_complete());
         assert_eq!(world.requests().iter().any(|line| line.contains("/runs/7/jobs")), asked);
     }
 }
@@ -135,8 +135,8 @@ async fn a_followed_run_that_was_deleted_makes_the_listing_incomplete_once() {
     github.list_jobs(&repository, false).await.unwrap();
     world.no_fault();
     let listing = github.list_jobs(&repository, false).await.unwrap();
-    assert_eq!((ids(&listing.jobs).as_slice(), listing.complete), (&[][..], false));
-    assert!(github.list_jobs(&repository, false).await.unwrap().complete);
+    assert_eq!((ids(&listing.jobs).as_slice(), listing.is_complete()), (&[][..], false));
+    assert!(github.list_jobs(&repository, false).await.unwrap().is_complete());
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +150,7 @@ async fn a_total_that_is_not_met_makes_a_listing_incomplete() {
     ] {
         given(&world, runs, jobs);
         let listing = world.github().list_jobs(&repository, false).await.unwrap();
-        assert_eq!((ids(&listing.jobs).as_slice(), listing.complete), (&[2][..], false));
+        assert_eq!((ids(&listing.jobs).as_slice(), listing.is_complete()), (&[2][..], false));
     }
 }
 
@@ -176,9 +176,120 @@ async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
     assert_eq!(jobs[2].runner_name.as_deref(), Some("r"));
     for garbage in ["", "{}", "[]", "{\"total_count\":1,\"jobs\":[{\"id\":\"x\"}]}", "<html>"] {
         given(&world, RUN, garbage);
+        // It costs this run only, and is said.
+        let listing = world.github().list_jobs(&repository, false).await.unwrap();
+        assert_eq!(listing.jobs, []);
+        let missing = listing.missing.unwrap();
+        assert!(missing.contains("the jobs of run 7 could not be read"), "{garbage}: {missing}");
+        assert!(missing.contains("unexpected answer"), "{garbage}: {missing}");
+        given(&world, garbage, QUEUED);
+        let missing = world.github().list_jobs(&repository, false).await.unwrap().missing.unwrap();
+        assert!(missing.contains("the in_progress runs could not be read"), "{garbage}: {missing}");
+        world.fault(move |_| Some(dated(garbage)));
         let error = world.github().list_jobs(&repository, false).await.unwrap_err();
         assert!(matches!(error, Error::Http(crate::http::Error::Json { .. })), "{garbage}: {error}");
     }
+}
+
+/// The jobs of runs with many jobs answer 502 again and again at a hundred a page, and not at fewer (contract §8).
+#[tokio::test(start_paused = true)]
+async fn what_fails_in_large_pages_is_read_in_small_ones() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 2, 60);
+    world.repository("octo/other", 1, 1);
+    let sick = world.sim(|sim, _| sim.runs().map(|run| run.id).next().unwrap());
+    let github = world.github();
+    for largest in [50, 30, 10] {
+        world.fault(move |seen| {
+            let size: u64 = seen.path.split("per_page=").nth(1)?.split('&').next()?.parse().ok()?;
+            (seen.path.contains(&format!("/{sick}/jobs")) && size > largest)
+                .then(|| answer(502, &[], r#"{"message":"Server Error"}"#))
+        });
+        let listing = github.list_jobs(&repository, false).await.unwrap();
+        assert_eq!((listing.jobs.len(), listing.missing), (120, None), "{largest}");
+        github.end_pass().await;
+        world.requests();
+        // What works is remembered.
+        github.list_jobs(&repository, false).await.unwrap();
+        assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 502")).count(), 0, "{largest}");
+        github.end_pass().await;
+    }
+    world.no_fault();
+    sleep(11 * 60).await;
+    world.requests();
+    github.list_jobs(&repository, false).await.unwrap();
+    assert!(world.requests().iter().all(|line| !line.contains("per_page=10&")), "large pages are back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cannot_be_read_costs_itself_only() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 3, 2);
+    let sick = world.sim(|sim, _| sim.runs().map(|run| run.id).next().unwrap());
+    let fails: [fn() -> Answer; 3] = [
+        || answer(502, &[], "<html>"),
+        || answer(200, &[], vec![b' '; 64 * 1024 * 1024]),
+        || answer(200, &[], "{}"),
+    ];
+    for fail in fails {
+        let github = world.github();
+        world.fault(move |seen| seen.path.contains(&format!("/{sick}/jobs")).then(fail));
+        let listing = github.list_jobs(&repository, false).await.unwrap();
+        assert_eq!(listing.jobs.len(), 4);
+        let missing = listing.missing.unwrap();
+        assert!(missing.contains(&format!("the jobs of run {sick} could not be read")), "{missing}");
+        assert!(!missing.contains("more like this"), "{missing}");
+        // It is followed until it can be read again.
+        world.no_fault();
+        let listing = github.list_jobs(&repository, false).await.unwrap();
+        assert_eq!((listing.jobs.len(), listing.missing), (6, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_sick_list_of_runs_leaves_the_others() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 2, 1);
+    let github = world.github();
+    world.fault(|seen| seen.path.contains("status=in_progress").then(|| answer(502, &[], "<html>")));
+    for _ in 0..2 {
+        let listing = github.list_jobs(&repository, true).await.unwrap();
+        assert_eq!(listing.jobs.len(), 2);
+        assert!(listing.missing.unwrap().contains("the in_progress runs could not be read"));
+    }
+    world.no_fault();
+    assert_eq!(github.list_jobs(&repository, false).await.unwrap().missing, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_cannot_be_read_costs_itself_only() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 120);
+    let github = world.github();
+    world.fault(|seen| {
+        let tenth = seen.path.contains("per_page=10&page=7");
+        let larger = seen.path.contains("/jobs?")
+            && !seen.path.contains("per_page=10&")
+            && !seen.path.ends_with("per_page=10");
+        (tenth || larger).then(|| answer(502, &[], "<html>"))
+    });
+    let listing = github.list_jobs(&repository, false).await.unwrap();
+    assert_eq!(listing.jobs.len(), 110);
+    assert!(listing.missing.unwrap().contains("a page could not be read"));
+}
+
+/// In an outage, asking for less at a time would only be asking more often.
+#[tokio::test(start_paused = true)]
+async fn an_outage_costs_no_more_requests_than_retries() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    let github = world.github();
+    github.list_jobs(&repository, false).await.unwrap();
+    world.fault(|_| Some(answer(502, &[], "<html>")));
+    sleep(61).await;
+    world.requests();
+    github.list_jobs(&repository, false).await.unwrap_err();
+    assert_eq!(world.requests().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

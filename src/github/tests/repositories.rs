@@ -80,3 +80,123 @@ async fn what_an_entry_means_is_remembered_and_outlives_failures() {
     // Its old name still leads to it.
     assert_eq!(names(&github.repositories(&entries, false).await.repositories), ["octo/two"]);
 }
+
+/// The list of an organization's repositories, with only the first of them.
+fn cut(world: &World, headers: &'static [(&'static str, &'static str)]) {
+    let rows =
+        r#"[{"id":ID,"name":"Tool","owner":{"login":"Acme"},"html_url":"https://github.com/Acme/Tool"}]"#;
+    let id = world.sim(|sim, _| sim.repository_id("Acme/Tool").unwrap());
+    let rows = rows.replace("ID", &id.to_string());
+    world.fault(move |seen| {
+        seen.path.contains("/orgs/acme/repos").then(|| answer(200, headers, rows.clone()))
+    });
+}
+
+const FOREIGN: &[(&str, &str)] =
+    &[("link", "<https://git.example/organizations/7/repos?page=2>; rel=\"next\"")];
+const SINGLE_SIGN_ON: &[(&str, &str)] =
+    &[("x-github-sso", "partial-results; organizations=21955855,20582480")];
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_repositories_that_was_read_in_part_takes_nothing_away() {
+    for (headers, told) in
+        [(FOREIGN, "set github.url to https://git.example"), (SINGLE_SIGN_ON, "(IDs 21955855, 20582480)")]
+    {
+        let world = world();
+        let github = world.github();
+        let entries = [entry("acme")];
+        cut(&world, headers);
+        // Nothing was known before: what is seen counts, and the entry has failed.
+        let resolution = github.repositories(&entries, true).await;
+        assert_eq!(names(&resolution.repositories), ["Acme/Tool"]);
+        assert_eq!(resolution.unconfirmed.len(), 0);
+        assert!(resolution.failures[0].1.to_string().contains(told), "{:?}", resolution.failures);
+        world.no_fault();
+        let resolution = github.repositories(&entries, true).await;
+        assert_eq!((resolution.failures.len(), resolution.repositories.len()), (0, 2));
+        // What was known before counts on, and is not confirmed; what came in addition is used.
+        cut(&world, headers);
+        for refresh in [true, false] {
+            let resolution = github.repositories(&entries, refresh).await;
+            assert_eq!(names(&resolution.repositories), ["Acme/Tool", "Acme/hidden"]);
+            let hidden = world.sim(|sim, _| sim.repository_id("Acme/hidden").unwrap());
+            let unconfirmed: Vec<u64> = resolution.unconfirmed.iter().map(|id| id.0).collect();
+            assert_eq!(unconfirmed, [hidden]);
+            assert_eq!(resolution.failures.len(), 1);
+            let error = &resolution.failures[0].1;
+            assert!(error.to_string().contains(told), "{error}");
+        }
+        // Another entry confirms it.
+        let both = [entry("acme"), entry("acme/hidden")];
+        assert_eq!(github.repositories(&both, false).await.unconfirmed.len(), 0);
+        // It is read again before the usual time.
+        world.no_fault();
+        sleep(61).await;
+        let resolution = github.repositories(&entries, false).await;
+        assert_eq!((resolution.failures.len(), resolution.unconfirmed.len()), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_reading_confirms_nothing() {
+    let world = world();
+    let github = world.github();
+    let entries = [entry("acme")];
+    github.repositories(&entries, true).await;
+    world.fault(|_| Some(answer(500, &[], "")));
+    let resolution = github.repositories(&entries, true).await;
+    assert_eq!((resolution.repositories.len(), resolution.unconfirmed.len()), (2, 2));
+}
+
+/// What GitHub says of names is text from outside: a template would take it as it is.
+#[tokio::test(start_paused = true)]
+async fn a_repository_whose_names_break_githubs_rules_is_left_out_and_said() {
+    let long = "x".repeat(2_000_000);
+    let evil = r#"https://github.com/Acme/b\"\n } } task \"evil\" { driver = \"raw_exec\" {"#;
+    let bad = [
+        ("Acme", "b", evil),
+        ("Acme", "b", "https://github.com/Acme/other"),
+        ("Acme", "b", "javascript:alert(1)"),
+        ("..", "b", "https://github.com/../b"),
+        (long.as_str(), "b", "https://github.com/Acme/b"),
+        ("Acme", "..", "https://github.com/Acme/.."),
+        ("Acme", "\\u001b[2Jhold", "https://github.com/Acme/b"),
+        ("Acme", "b\\u202e", "https://github.com/Acme/b"),
+        ("Ac me", "b", "https://github.com/Ac me/b"),
+    ];
+    for (owner, name, html_url) in bad {
+        let world = world();
+        let rows = format!(
+            r#"[{{"id":1,"name":"a","owner":{{"login":"Acme"}},"html_url":"https://github.com/Acme/a"}},
+                {{"id":2,"name":"{name}","owner":{{"login":"{owner}"}},"html_url":"{html_url}"}}]"#
+        );
+        serde_json::from_str::<serde_json::Value>(&rows).unwrap();
+        let one =
+            format!(r#"{{"id":2,"name":"{name}","owner":{{"login":"{owner}"}},"html_url":"{html_url}"}}"#);
+        world.fault(move |seen| match seen.path.as_str() {
+            path if path.contains("/orgs/acme/repos") => Some(answer(200, &[], rows.clone())),
+            path if path.contains("/repos/acme/b") => Some(answer(200, &[], one.clone())),
+            _ => None,
+        });
+        let resolution = world.github().repositories(&[entry("acme"), entry("acme/b")], false).await;
+        assert_eq!(names(&resolution.repositories), ["Acme/a"], "{owner:.20} {name}");
+        assert_eq!(resolution.failures.len(), 2);
+        for (_, error) in resolution.failures {
+            let error = error.to_string();
+            assert!(error.contains("repository 2 is left out") && error.len() < 500, "{error}");
+            assert!(error.chars().all(|c| c.is_ascii_graphic() || c == ' ' || c == '…'), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enterprise_servers_other_name_is_said_with_what_to_write() {
+    let world = world();
+    let options = Options { api_url: api_url("http://host.test/").unwrap(), ..world.options() };
+    let row = r#"{"id":2,"name":"b","owner":{"login":"Acme"},"html_url":"https://git.example/Acme/b"}"#;
+    world.fault(move |_| Some(answer(200, &[], row)));
+    let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
+    let resolution = github.repositories(&[entry("acme/b")], false).await;
+    let error = resolution.failures[0].1.to_string();
+    assert!(error.contains("set github.url to https://git.example"), "{error}");
+}

@@ -15,14 +15,14 @@ async fn the_life_of_a_registration() {
         assert!(!error.is_ambiguous());
         github.jit_config(&scope, "p-octo-app-10", &labels, 1).await.unwrap();
 
-        let found = github.find_runner(&scope, "p-octo-app-1").await.unwrap().unwrap();
+        let found = found(&github, &scope, "p-octo-app-1").await;
         assert_eq!((found.id, found.online, found.busy), (jit.runner_id, false, false));
-        assert_eq!(github.find_runner(&scope, "p-octo-app").await.unwrap(), None);
-        assert_eq!(github.list_runners(&scope).await.unwrap().len(), 2);
+        assert_eq!(github.find_runner(&scope, "p-octo-app").await.unwrap(), Sought::Absent);
+        assert_eq!(github.list_runners(&scope).await.unwrap().whole().unwrap().len(), 2);
 
         assert_eq!(github.delete_runner(&scope, jit.runner_id).await.unwrap(), Deleted::Deleted);
         assert_eq!(github.delete_runner(&scope, jit.runner_id).await.unwrap(), Deleted::NotThere);
-        assert_eq!(github.find_runner(&scope, "p-octo-app-1").await.unwrap(), None);
+        assert_eq!(github.find_runner(&scope, "p-octo-app-1").await.unwrap(), Sought::Absent);
         let token = github.registration_token(&scope).await.unwrap();
         assert_eq!(token.expires_at, Some(world.now() + Duration::from_secs(3600)));
         assert!(!token.token.is_empty() && !format!("{token:?}").contains(token.token.expose()));
@@ -41,7 +41,7 @@ async fn a_busy_runner_stays() {
     });
     sleep(5).await;
     assert_eq!(github.delete_runner(&scope, jit.runner_id).await.unwrap(), Deleted::Busy);
-    let found = github.find_runner(&scope, "runner").await.unwrap().unwrap();
+    let found = found(&github, &scope, "runner").await;
     assert!(found.online && found.busy);
     let listing = github.list_jobs(&repository, false).await.unwrap();
     assert_eq!(listing.jobs[0].runner_name.as_deref(), Some("runner"));
@@ -88,6 +88,56 @@ async fn a_runner_group_is_found_by_its_name() {
         sim.add_runner_group(organization, "nomad")
     });
     let github = world.github();
-    assert_eq!(github.runner_group("Widgets", "nomad").await.unwrap(), Some(group));
-    assert_eq!(github.runner_group("Widgets", "other").await.unwrap(), None);
+    assert_eq!(github.runner_group("Widgets", "nomad").await.unwrap(), Sought::Found(group));
+    assert_eq!(github.runner_group("Widgets", "other").await.unwrap(), Sought::Absent);
+}
+
+async fn found(github: &GitHub, scope: &Scope, name: &str) -> RegisteredRunner {
+    match github.find_runner(scope, name).await.unwrap() {
+        Sought::Found(runner) => runner,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// A server that does not know `?name=` lists all of them: absent is only who is in none of the pages.
+#[tokio::test(start_paused = true)]
+async fn who_is_in_a_part_of_the_list_is_found_and_nobody_else_is_absent() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    let scope = Scope::from(&repository);
+    let github = world.github();
+    let page = r#"{"total_count":150,"runners":[{"id":1,"name":"seen","status":"online","busy":true}]}"#;
+    let link = "<https://ghe-2.example/api/v3/repositories/1/actions/runners?page=2>; rel=\"next\"";
+    world.fault(move |_| Some(answer(200, &[("link", link)], page)));
+    assert!(found(&github, &scope, "seen").await.busy);
+    let Sought::Unseen(gap) = github.find_runner(&scope, "other").await.unwrap() else { panic!() };
+    assert!(gap.to_string().contains("set github.url to https://ghe-2.example"), "{gap}");
+    let list = github.list_runners(&scope).await.unwrap();
+    assert_eq!((list.known().len(), list.whole().is_err()), (1, true));
+    world.fault(move |_| Some(answer(200, &[], page)));
+    let Sought::Unseen(gap) = github.find_runner(&scope, "other").await.unwrap() else { panic!() };
+    assert_eq!(gap, Gap::Count { counted: 150, seen: 1 });
+    let groups = r#"{"total_count":3,"runner_groups":[{"id":2,"name":"seen"}]}"#;
+    world.fault(move |_| Some(answer(200, &[], groups)));
+    assert_eq!(github.runner_group("Widgets", "seen").await.unwrap(), Sought::Found(2));
+    assert!(matches!(github.runner_group("Widgets", "other").await.unwrap(), Sought::Unseen(_)));
+}
+
+/// All runners of a large organization are listed, be they more than GitHub shows of a filtered list.
+#[tokio::test(start_paused = true)]
+async fn many_runners_are_a_whole_list() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    world.fault(|seen| {
+        let page: u64 = seen.path.split("&page=").nth(1).and_then(|page| page.parse().ok()).unwrap_or(1);
+        let runners: Vec<String> =
+            (0..100).map(|at| format!(r#"{{"id":{},"name":"r{at}"}}"#, page * 100 + at)).collect();
+        let body = format!(r#"{{"total_count":1200,"runners":[{}]}}"#, runners.join(","));
+        let next = format!("</repos/octo/app/actions/runners?per_page=100&page={}>; rel=\"next\"", page + 1);
+        let headers = if page < 12 { vec![("link", next.as_str())] } else { Vec::new() };
+        Some(answer(200, &headers, body))
+    });
+    let scope = Scope::from(&repository);
+    assert_eq!(world.github().list_runners(&scope).await.unwrap().whole().unwrap().len(), 1200);
+    assert_eq!(world.github().find_runner(&scope, "other").await.unwrap(), Sought::Absent);
 }
