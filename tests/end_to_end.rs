@@ -12,6 +12,8 @@ mod crashes;
 mod disk;
 #[path = "end_to_end/faults.rs"]
 mod faults;
+#[path = "end_to_end/hostile.rs"]
+mod hostile;
 #[path = "end_to_end/life.rs"]
 mod life;
 #[path = "end_to_end/nomadtools.rs"]

@@ -13,7 +13,7 @@ use githubrunner_sim::github::{self, Conclusion, GitHub, JobSpec, Status, Token}
 use githubrunner_sim::nomad::{self, Nomad};
 use githubrunner_sim::serve::serve_tcp;
 use githubrunner_sim::world::{self, Shared, World, drive, lock};
-use hyper::Request;
+use hyper::{Request, Response};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -122,6 +122,11 @@ impl Site {
     /// What goes wrong from now on.
     pub fn fault(&self, before: impl FnMut(Side, &Request<Bytes>) -> Verdict + Send + 'static) {
         self.world().fault = Box::new(Before(Box::new(before)));
+    }
+
+    /// Which answers are not the simulated servers' own from now on: changed after the request took effect.
+    pub fn lie(&self, after: impl FnMut(Side, &Request<Bytes>, &mut Response<Bytes>) + Send + 'static) {
+        self.world().fault = Box::new(After(Box::new(after)));
     }
 
     /// Nothing goes wrong any more.
@@ -290,6 +295,23 @@ struct Before(Box<Decide>);
 impl Fault for Before {
     fn before(&mut self, side: Side, request: &Request<Bytes>, _: Timestamp) -> Verdict {
         (self.0)(side, request)
+    }
+}
+
+type Change = dyn FnMut(Side, &Request<Bytes>, &mut Response<Bytes>) + Send;
+
+struct After(Box<Change>);
+
+impl Fault for After {
+    fn after(
+        &mut self,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &mut Response<Bytes>,
+        _: Timestamp,
+    ) -> Verdict {
+        (self.0)(side, request, response);
+        Verdict::Pass
     }
 }
 
