@@ -28,3 +28,4 @@ pub mod plan;
 pub mod render;
 pub mod secret;
 pub mod status;
+pub mod text;

@@ -1,0 +1,207 @@
+//! Text from outside, for people: it cannot move a cursor, begin a line of its own, turn its neighbours around or go on
+//! for ever. Labels, names, error texts, task events and Meta are all written by somebody else.
+
+use std::{
+    fmt::{self, Write},
+    io,
+};
+
+/// The longest line about one thing, in characters. Errors of GitHub and Nomad are cut to less.
+pub const LINE: usize = 1000;
+
+/// The longest line of the log, in bytes: what one event says, its fields included.
+const LOG_LINE: usize = 8 * 1024;
+
+/// Whether a terminal or a page would not just show this character: control characters, marks that turn text around, and
+/// what has no width.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A text as it may be shown: harmful characters escaped, cut after `most` characters.
+pub fn shown(text: &str, most: usize) -> Shown<'_> {
+    Shown { text, most }
+}
+
+/// See [`shown`].
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    text: &'a str,
+    most: usize,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped::new(f, self.most).write_str(self.text)
+    }
+}
+
+/// Writes what may be shown of what is written to it. A `Display` that quotes foreign text begins with
+/// `let f = &mut Escaped::line(f);`.
+pub struct Escaped<'a, W> {
+    to: &'a mut W,
+    left: usize,
+    cut: bool,
+}
+
+impl<'a, W: Write> Escaped<'a, W> {
+    /// Cuts after `most` characters.
+    pub fn new(to: &'a mut W, most: usize) -> Self {
+        Escaped { to, left: most, cut: false }
+    }
+
+    /// Cuts after [`LINE`] characters.
+    pub fn line(to: &'a mut W) -> Self {
+        Escaped::new(to, LINE)
+    }
+}
+
+impl<W: Write> Write for Escaped<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if self.left == 0 {
+                if !self.cut {
+                    self.cut = true;
+                    self.to.write_char('…')?;
+                }
+                return Ok(());
+            }
+            self.left -= 1;
+            match c {
+                '\n' | '\r' | '\t' => write!(self.to, "{}", c.escape_default())?,
+                _ if is_harmful(c) => write!(self.to, "{}", c.escape_unicode())?,
+                _ => self.to.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a log's events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A line of text each, perhaps with colours.
+    Text {
+        /// Escape sequences for colours are ours; those in values were escaped before.
+        colours: bool,
+    },
+    /// A JSON object each.
+    Json,
+}
+
+/// A writer for a log: whatever an event quotes, it is one line, bounded, harmless, and shows no token.
+#[derive(Clone, Debug)]
+pub struct LogWriter<W> {
+    to: W,
+    form: Form,
+}
+
+impl<W: io::Write> LogWriter<W> {
+    /// Events of this form to `to`.
+    pub fn new(to: W, form: Form) -> Self {
+        LogWriter { to, form }
+    }
+}
+
+impl<W: io::Write> io::Write for LogWriter<W> {
+    /// Takes a whole event, as the subscriber writes it.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        self.to.write_all(log_line(text.trim_end_matches('\n'), self.form).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+fn log_line(event: &str, form: Form) -> String {
+    let event = crate::secret::without_tokens(event);
+    let mut line = String::with_capacity(event.len() + 1);
+    for c in event.chars() {
+        // A JSON object that is cut is none any more: its values are bounded where they are made.
+        if form != Form::Json && line.len() >= LOG_LINE {
+            line.push('…');
+            break;
+        }
+        let escaped = match (c, form) {
+            ('\u{1b}', Form::Text { colours: true }) => None,
+            _ if !is_harmful(c) => None,
+            (_, Form::Json) => {
+                Some(c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect())
+            }
+            ('\n' | '\r' | '\t', Form::Text { .. }) => Some(c.escape_default().to_string()),
+            (_, Form::Text { .. }) => Some(c.escape_unicode().to_string()),
+        };
+        match escaped {
+            None => line.push(c),
+            Some(escaped) => line.push_str(&escaped),
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// JSON that a terminal may show: the same values, with harmful characters escaped.
+pub fn harmless_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_harmful(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A terminal's commands, a line of its own, text turned around, and what cannot be seen.
+    const HOSTILE: &str =
+        "a\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged\u{202e}\u{2066}\u{200b}\u{feff}\u{9b}31m\u{e0041}";
+
+    #[test]
+    fn what_is_shown_is_harmless_and_bounded() {
+        let text = shown(HOSTILE, 1000).to_string();
+        assert!(!text.chars().any(is_harmful), "{text}");
+        assert!(text.starts_with("a\\u{1b}[2J") && text.contains("\\r\\n ERROR"), "{text}");
+        assert_eq!(shown("ärger – 日本", 100).to_string(), "ärger – 日本");
+        assert_eq!(shown(&"x".repeat(1_000_000), 10).to_string(), format!("{}…", "x".repeat(10)));
+        assert_eq!(shown("exactly", 7).to_string(), "exactly");
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_quotes() {
+        use std::io::Write;
+
+        for form in [Form::Text { colours: false }, Form::Json] {
+            let mut log = Vec::new();
+            let event = format!("INFO {HOSTILE} ghp_{} {}\n", "a".repeat(36), "y".repeat(100));
+            LogWriter::new(&mut log, form).write_all(event.as_bytes()).unwrap();
+            let log = String::from_utf8(log).unwrap();
+            assert_eq!(log.matches('\n').count(), 1, "{log}");
+            assert!(!log.trim_end().chars().any(is_harmful), "{log}");
+            assert!(!log.contains("ghp_a"), "{log}");
+        }
+        let coloured = log_line("\u{1b}[32mINFO\u{1b}[0m a\nb", Form::Text { colours: true });
+        assert_eq!(coloured, "\u{1b}[32mINFO\u{1b}[0m a\\nb\n");
+        assert!(log_line(&"x".repeat(1 << 20), Form::Text { colours: false }).len() < 2 * LOG_LINE);
+    }
+
+    #[test]
+    fn json_keeps_its_values() {
+        let value = serde_json::json!({ "name": HOSTILE });
+        let text = harmless_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.chars().any(|c| is_harmful(c) && c != '\n'), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+}
