@@ -4,7 +4,7 @@
 //! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next Mint,
 //! and everything else removes what is already gone.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use futures_util::{StreamExt, stream};
 
@@ -20,6 +20,7 @@ use crate::{
     nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, prepare},
     render::{Renderer, RunContext, credential_items},
     secret::Secret,
+    text::Escaped,
 };
 
 /// What it takes to perform a plan.
@@ -101,6 +102,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         match self {
             Outcome::Done => f.write_str("done"),
             Outcome::AlreadyDone => f.write_str("was done already"),

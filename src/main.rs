@@ -11,6 +11,8 @@ use githubrunner::{
     commands::{self, Setup, check::Verdict, stop::Selection},
     config::Config,
     nomad::job_from_json,
+    secret::without_tokens,
+    text::{Form, LINE, LogWriter, shown},
 };
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -166,7 +168,12 @@ fn start_log(global: &Global, usual: &'static str) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = io::stderr().is_terminal() && colours_wanted();
-    let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).with_ansi(colours);
+    let form = match global.log_format {
+        LogFormat::Text => Form::Text { colours },
+        LogFormat::Json => Form::Json,
+    };
+    let writer = move || LogWriter::new(io::stderr(), form);
+    let log = fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
     // It would be told on standard error, and panic where that cannot be written either: on a full disk.
     let log = log.log_internal_errors(false);
     match global.log_format {
@@ -179,10 +186,12 @@ fn colours_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }
 
-/// Tells what ended the program.
+/// Tells what ended the program. A text may have several lines, each of which may quote anything.
 fn complain(text: &str, code: u8) -> ExitCode {
+    let text = without_tokens(text.trim_end());
+    let lines: Vec<String> = text.lines().map(|line| shown(line, LINE).to_string()).collect();
     // Nobody is left to be told when standard error is closed.
-    let _ = writeln!(io::stderr(), "githubrunner: {}", text.trim_end());
+    let _ = writeln!(io::stderr(), "githubrunner: {}", lines.join("\n"));
     ExitCode::from(code)
 }
 

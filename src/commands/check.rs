@@ -8,6 +8,7 @@ use crate::{
     github::{Error as GitHubError, Scope, Sought},
     model::RunnerMeta,
     nomad::{PreparedJob, job_from_json, prepare},
+    text::{LINE, shown},
 };
 
 /// Fewer requests left than this and the first passes may meet the limit.
@@ -46,7 +47,7 @@ impl Report<'_> {
             Verdict::Failure => "failure",
         };
         let colon = if detail.is_empty() { "" } else { ": " };
-        writeln!(self.out, "{word:8} {what}{colon}{detail}")
+        writeln!(self.out, "{word:8} {}{colon}{}", shown(what, LINE), shown(detail, LINE))
     }
 
     fn result<T>(&mut self, what: &str, result: Result<T, impl std::fmt::Display>) -> io::Result<Option<T>> {

@@ -9,7 +9,11 @@ use super::table::Table;
 use crate::{
     model::{NomadView, Ownership, Runner, RunnerState, age, span},
     nomad::Nomad,
+    text::{harmless_json, shown},
 };
+
+/// How much a table says of why a runner is where it is, in characters; the JSON says all of it.
+const SHOWN_DETAIL: usize = 200;
 
 /// A runner as `list --json` shows it. Times are RFC 3339.
 #[derive(Serialize)]
@@ -40,15 +44,16 @@ pub async fn run(nomad: &Nomad, json: bool, out: &mut dyn Write) -> anyhow::Resu
     runners.sort_by_key(|runner| (runner.state, runner.submitted_at, runner.name.as_str()));
     if json {
         let rows: Vec<Row> = runners.iter().map(|runner| row(&view, runner)).collect();
-        serde_json::to_writer_pretty(&mut *out, &rows)?;
-        writeln!(out)?;
+        writeln!(out, "{}", harmless_json(&serde_json::to_string_pretty(&rows)?))?;
         return Ok(());
     }
     let mut table = Table::new(["ID", "REPOSITORY", "LABELS", "STATE", "AGE", "NODE", "GITHUB JOB"]);
     for runner in runners {
         let row = row(&view, runner);
         let detail = row.finish.as_deref().or(row.reason);
-        let state = detail.map_or(row.state.to_string(), |detail| format!("{} ({detail})", row.state));
+        let state = detail.map_or(row.state.to_string(), |detail| {
+            format!("{} ({})", row.state, shown(detail, SHOWN_DETAIL))
+        });
         let age = span(std::time::Duration::from_secs(row.age_seconds));
         let job = row.github_job.map(|job| job.to_string()).unwrap_or_default();
         let node = row.node.unwrap_or_default();

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use crate::text::{LINE, shown};
+
 /// Rows of text under a head.
 pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
@@ -14,9 +16,7 @@ impl<const N: usize> Table<N> {
 
     /// Adds a row; what a terminal would take for a command is escaped.
     pub fn row(&mut self, cells: [&str; N]) {
-        self.rows.push(cells.map(|cell| {
-            if cell.chars().any(char::is_control) { cell.escape_debug().to_string() } else { cell.to_owned() }
-        }));
+        self.rows.push(cells.map(|cell| shown(cell, LINE).to_string()));
     }
 
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {

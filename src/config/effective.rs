@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Config, PrivateKey, duration, template::INLINE};
-use crate::secret::Secret;
+use crate::{
+    secret::{self, HIDDEN, Secret, without_assigned},
+    text::harmless_json,
+};
 
 /// How `dumpconfig` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,17 +30,17 @@ pub enum Tokens {
     Plain,
 }
 
-/// What a secret looks like.
-const HIDDEN: &str = "***";
-
 pub(super) fn print(config: &Config, format: Format) -> String {
     let tree = config.tree(Tokens::Hidden);
     let text = match format {
-        Format::Json => serde_json::to_string_pretty(&tree).map_err(|error| error.to_string()),
+        Format::Json => serde_json::to_string_pretty(&tree)
+            .map(|json| harmless_json(&json))
+            .map_err(|error| error.to_string()),
         Format::Yaml => serde_yaml::to_string(&tree).map_err(|error| error.to_string()),
     };
     match text {
-        Ok(text) => text.trim_end().to_owned() + "\n",
+        // A token can stand by mistake where a path or a name should.
+        Ok(text) => secret::without_tokens(text.trim_end()).into_owned() + "\n",
         // A tree of plain JSON can always be written.
         Err(error) => format!("the configuration cannot be printed: {error}\n"),
     }
@@ -48,7 +51,12 @@ impl Config {
     pub fn tree(&self, tokens: Tokens) -> Value {
         let Config { nomad, github, scheduler, labels, .. } = self;
         let settings = settings(&self.settings, tokens);
-        let template = if self.template.name == INLINE { &self.template.text } else { &self.template.name };
+        let inline = self.template.name == INLINE;
+        let template = match (inline, tokens) {
+            (true, Tokens::Hidden) => without_assigned(&self.template.text),
+            (true, _) => self.template.text.clone(),
+            (false, _) => self.template.name.clone(),
+        };
         let mut github_tree = json!({
             "url": github.url,
             "token": token(github.token.as_ref(), tokens),
@@ -114,24 +122,36 @@ fn shown(text: &str, tokens: Tokens) -> Value {
     }
 }
 
-/// The settings; those whose names say that they are secret are treated so.
+/// The settings. Hidden is what looks like a token, what is assigned to a key that sounds like a secret, and all below such
+/// a key, at any depth.
 pub(crate) fn settings(settings: &Map<String, Value>, tokens: Tokens) -> Map<String, Value> {
-    let secret = |key: &str| {
-        let key = key.to_lowercase();
-        ["token", "secret", "password"].iter().any(|word| key.contains(word))
-    };
-    let mut result = Map::new();
-    for (key, value) in settings {
-        let value = match value {
-            Value::String(text) if !text.is_empty() && secret(key) && tokens == Tokens::Hidden => {
-                shown(text, tokens)
-            }
-            _ if key == "access_token" && tokens == Tokens::Absent => continue,
-            _ => value.clone(),
-        };
-        result.insert(key.clone(), value);
+    let is_left_out = |key: &str| key == "access_token" && tokens == Tokens::Absent;
+    let kept = settings.iter().filter(|(key, _)| !is_left_out(key));
+    match tokens {
+        Tokens::Hidden => {
+            kept.map(|(key, value)| (key.clone(), hidden(value, secret::is_secret_key(key)))).collect()
+        }
+        Tokens::Absent | Tokens::Plain => kept.map(|(key, value)| (key.clone(), value.clone())).collect(),
     }
-    result
+}
+
+/// A value without the secrets in it; with `all` it is one.
+fn hidden(value: &Value, all: bool) -> Value {
+    match value {
+        Value::String(text) if text.is_empty() => value.clone(),
+        Value::String(text) if all => shown(text, Tokens::Hidden),
+        Value::String(text) => Value::from(without_assigned(text)),
+        Value::Number(_) if all => Value::from(HIDDEN),
+        Value::Array(items) => items.iter().map(|item| hidden(item, all)).collect(),
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, value)| {
+                let name = secret::without_tokens(key).into_owned();
+                (name, hidden(value, all || secret::is_secret_key(key)))
+            })
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
 }
 
 /// A whole number of seconds as such.

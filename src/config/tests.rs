@@ -369,3 +369,47 @@ fn word() -> impl proptest::strategy::Strategy<Value = String> {
         ".{0,3}",
     ]
 }
+
+#[test]
+fn no_secret_is_printed_wherever_it_stands() {
+    let pat = format!("ghp_{}", "Zq".repeat(18));
+    let yaml = format!(
+        "repos: [a/b]\ngithub: {{token: x, cachefile: /tmp/{pat}}}\ntemplate: |\n  job \"x\" {{ password = \"inline\"\n  env {{ A = \"{pat}\" }} }}\n\
+         template_settings:\n  api_key: ZZKEY\n  pat: ZZPAT\n  registry: {{auth: [{{password: ZZNESTED}}], user: shown}}\n  \
+         secrets: [ZZLISTED, {{any: ZZDEEP}}, 12345678]\n  extra_config: |\n    auth {{ password = \"ZZEXTRA\" }}\n    image = \"shown\"\n  image: shown:{pat}\n"
+    );
+    let config = load(&yaml);
+    for format in [Format::Yaml, Format::Json] {
+        let text = config.effective(format);
+        for secret in ["ZZ", "inline", "12345678", pat.as_str()] {
+            assert!(!text.contains(secret), "{secret}: {text}");
+        }
+        assert!(text.matches("shown").count() >= 3, "{text}");
+    }
+}
+
+#[test]
+fn no_error_shows_a_token_that_stands_in_the_wrong_place() {
+    let pat = format!("ghp_{}", "Zq".repeat(18));
+    for yaml in [
+        format!("repos: [a/b]\n{pat}: 1\n"),
+        format!("repos: [a/b]\ngithub:\n  registration: {pat}\n"),
+        format!("repos: [a/b]\ngithub:\n  {pat}: x\n"),
+        format!("repos: [a/b]\ntemplate: {pat}\n"),
+        format!("repos: [\"{pat} x\"]\n"),
+        format!("repos: [a/b]\nnomad:\n  namespace: {pat}\n"),
+        pat.clone(),
+        format!("/etc/{pat}"),
+    ] {
+        let errors = Config::load(&yaml, &|_| None).unwrap_err().to_string();
+        assert!(!errors.contains("ZqZqZqZq"), "{errors}");
+    }
+}
+
+#[test]
+fn a_file_full_of_problems_gets_a_bounded_answer() {
+    let yaml: String = (0..5000).map(|number| format!("unknown{number}: {}\n", "x".repeat(200))).collect();
+    let text = Config::load(&yaml, &|_| None).unwrap_err().to_string();
+    assert!(text.len() < 10_000, "{}", text.len());
+    assert!(text.ends_with(" more problems"), "{text}");
+}

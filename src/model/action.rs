@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt::{self, Write},
     time::Duration,
 };
 
 use super::{GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
+use crate::text::Escaped;
 
 /// The outcome of planning: it leaves nothing to decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -424,6 +425,7 @@ impl fmt::Display for Plan {
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         match self {
             Action::Start(Start { repository, labels, cause, attempt, name, reason, .. }) => write!(
                 f,
@@ -474,6 +476,7 @@ impl fmt::Display for Consent {
 
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         match self {
             StopReason::Surplus { demand, supply } => write!(f, "surplus: {demand} queued, {supply} at hand"),
             StopReason::Unregistered { absent } => write!(f, "unregistered for {}", span(*absent)),
@@ -488,6 +491,7 @@ impl fmt::Display for StopReason {
 
 impl fmt::Display for PurgeReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         match self {
             PurgeReason::Expired { finish, dead } => write!(f, "{finish}, dead for {}", span(*dead)),
             PurgeReason::Asked => f.write_str("asked for"),
@@ -497,12 +501,14 @@ impl fmt::Display for PurgeReason {
 
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         write!(f, "hold     {}  {}", self.subject, self.reason)
     }
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         match self {
             Subject::Nomad => f.write_str("everything"),
             Subject::Repository { name } => f.write_str(name),
@@ -521,6 +527,7 @@ impl HoldReason {
 
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         match self {
             HoldReason::NomadUnseen => f.write_str("Nomad could not be seen: nothing is done"),
             HoldReason::NotListed { why } => write!(f, "not listed, so nothing starts or stops: {why}"),

@@ -1,11 +1,12 @@
 //! Runners: Nomad jobs that are ours.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, Repository, RepositoryId, host_of_page, is_login, is_repository_name};
+use crate::text::Escaped;
 
 /// A repository and a set of labels: demand and supply are counted per group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,6 +166,7 @@ impl Finish {
 
 impl fmt::Display for Finish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Escaped::line(f);
         match self {
             Finish::Success => f.write_str("success"),
             Finish::Stopped => f.write_str("stopped"),

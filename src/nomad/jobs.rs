@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Request, StatusCode, escape_segment};
 use crate::model::{Registration, RunnerMeta};
+use crate::text::shown;
 
 use super::allocations::blocked;
 use super::api::{Nomad, Retry};
@@ -77,7 +78,7 @@ impl Nomad {
             let message = response.shown_body();
             let line = line_of(&message).filter(|_| registration.needs_variable()).and_then(|number| {
                 let line = hcl.lines().nth(number.checked_sub(1)?)?.trim();
-                Some(line.chars().filter(|c| !c.is_control()).take(SHOWN_LINE).collect())
+                Some(shown(line, SHOWN_LINE).to_string())
             });
             return Err(Error::Hcl { message, line });
         }

@@ -11,6 +11,7 @@ use crate::model::{
     Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject,
     WorkflowJob, age,
 };
+use crate::text;
 
 /// A job fails after a day in the queue (contract github.md §6): what GitHub lists for longer is a ghost.
 const QUEUED_AT_MOST: Duration = Duration::from_secs(24 * 3600);
@@ -308,9 +309,8 @@ fn progress(job: &WorkflowJob) -> (u8, Option<jiff::Timestamp>, &[String], Optio
     (rank, job.created_at, &job.labels, job.runner_name.as_deref())
 }
 
-/// Labels for people: in one order, control characters escaped, cut to a bearable length.
+/// Labels for people: in one order, harmless, cut to a bearable length.
 fn shown(labels: &[String]) -> String {
     let labels = Labels::new(labels.iter().map(String::as_str)).joined();
-    let text: String = labels.chars().take(SHOWN_LABELS).collect();
-    text.escape_debug().to_string()
+    text::shown(&labels, SHOWN_LABELS).to_string()
 }

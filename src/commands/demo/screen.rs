@@ -10,6 +10,7 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::board::{Cell, Mood, Row};
+use crate::text::{self, LINE};
 
 /// The log's lines that the table shows below itself.
 const SHOWN_LOG: usize = 6;
@@ -216,5 +217,6 @@ fn colour(mood: Mood) -> Option<u8> {
 }
 
 fn cut(text: &str, width: usize) -> String {
-    text.chars().filter(|c| !c.is_control()).take(width.saturating_sub(1)).collect()
+    let shown = text::shown(text, LINE).to_string();
+    shown.chars().take(width.saturating_sub(1)).collect()
 }
