@@ -214,7 +214,7 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
             repository: repository(at).id,
             name: "build".to_owned(),
             status,
-            labels: spell(spec.labels.0, spec.labels.1),
+            labels: spell(spec.labels.0, spec.labels.1).into(),
             runner_name: named(runner.filter(|_| status != JobStatus::Queued)),
             created_at: spec.age.map(ago),
             html_url: None,

@@ -39,7 +39,11 @@ fn the_order_of_what_is_seen_never_matters() {
             let mut other = case.clone();
             for jobs in jobs_of(&mut other) {
                 shuffle.of(jobs);
-                jobs.iter_mut().for_each(|job| shuffle.of(&mut job.labels));
+                for job in jobs.iter_mut() {
+                    let mut labels = job.labels.to_vec();
+                    shuffle.of(&mut labels);
+                    job.labels = labels.into();
+                }
             }
             if let Some(nomad) = &mut other.observation.nomad {
                 shuffle.of(&mut nomad.runners);
@@ -64,7 +68,7 @@ fn the_case_of_labels_never_matters() {
             None => swapped(label),
         };
         for job in jobs_of(&mut other).flatten() {
-            job.labels.iter_mut().for_each(|label| *label = swap(label));
+            job.labels = job.labels.iter().map(|label| swap(label)).collect();
         }
         for runner in other.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners) {
             let labels: Vec<String> = runner.meta.labelsstr.split(',').map(swap).collect();

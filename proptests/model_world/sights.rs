@@ -19,7 +19,7 @@ impl World {
                 repository: repository(index).id,
                 name: "build".to_owned(),
                 status: job.status,
-                labels: job.labels.clone(),
+                labels: job.labels.clone().into(),
                 runner_name: job.runner.clone(),
                 created_at: Some(at(job.created)),
                 html_url: None,

@@ -75,7 +75,7 @@ where
 }
 
 fn note(config: &Config, labels: &[String], notes: &mut dyn Write) -> std::io::Result<()> {
-    if config.labels.matches(labels) {
+    if config.labels.matches(labels).is_yes() {
         return Ok(());
     }
     writeln!(

@@ -118,7 +118,14 @@ fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&
             return None;
         }
     };
-    let warnings = warnings(&github, registration, &template, has_access_token);
+    let mut warnings = warnings(&github, registration, &template, has_access_token);
+    if labels.may_give_up() {
+        warnings.push(
+            "runson_match looks around or back, and labels that take it too many steps are held; an expression without \
+             (?=, (?!, (?<, back-references and possessive or atomic groups takes no longer than a label is long"
+                .to_owned(),
+        );
+    }
     Some(Config {
         nomad,
         github,

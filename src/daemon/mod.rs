@@ -26,7 +26,7 @@ use crate::{
     github::GitHub,
     model::{
         Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
-        is_ours_by_name,
+        is_ours_by_name, summary,
     },
     nomad::Nomad,
     plan::{Policy, plan},
@@ -410,14 +410,13 @@ impl Daemon {
             }
             said.insert(key);
         }
-        for hold in &pass.plan.holds {
-            // An error says it already; and a pass without GitHub lists no repository.
-            if matches!(hold.reason, HoldReason::NotListed { .. }) || hold.reason.is_routine() {
-                continue;
-            }
-            let key = topic(hold);
+        // An error says it already; and a pass without GitHub lists no repository.
+        let is_worth_a_line =
+            |hold: &&Hold| !matches!(hold.reason, HoldReason::NotListed { .. }) && !hold.reason.is_routine();
+        for line in summary::lines(pass.plan.holds.iter().filter(is_worth_a_line)) {
+            let key = line.topic();
             if is_news(&key) {
-                tracing::info!("{hold}");
+                tracing::info!("{line}");
             }
             said.insert(key);
         }
@@ -449,9 +448,4 @@ fn holder() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok());
     format!("{} pid {}", host.as_deref().map_or("unknown host", str::trim), std::process::id())
-}
-
-/// What a Hold is about and why, without the numbers that change in every pass.
-fn topic(hold: &Hold) -> String {
-    format!("{} {:?}", hold.subject, std::mem::discriminant(&hold.reason))
 }

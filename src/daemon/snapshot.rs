@@ -2,6 +2,7 @@
 
 use super::{Pass, Scope};
 use crate::{
+    labels::Verdicts,
     model::{JobStatus, Listing},
     plan::Policy,
     status::Snapshot,
@@ -19,9 +20,9 @@ pub(super) fn snapshot(pass: &Pass, policy: &Policy, scope: Scope) -> Snapshot {
         let listed = views.clone().filter(|view| matches!(view.listing, Listing::Fresh { .. })).count();
         snapshot.repositories = Some((listed, views.len()));
     }
-    let is_queued = |status: JobStatus| status == JobStatus::Queued;
-    let jobs = views.flat_map(|view| view.listing.jobs());
-    snapshot.queued = jobs.filter(|job| is_queued(job.status) && policy.labels.matches(&job.labels)).count();
+    let mut verdicts = Verdicts::new(&policy.labels);
+    let queued = views.flat_map(|view| view.listing.jobs()).filter(|job| job.status == JobStatus::Queued);
+    snapshot.queued = queued.filter(|job| verdicts.of(&job.labels).is_yes()).count();
     for runner in pass.observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
         *snapshot.runners.entry(runner.state).or_default() += 1;
     }

@@ -29,6 +29,9 @@ const MAX_FILE: u64 = 64 * 1024 * 1024;
 /// How many entries are kept; those unused for longest go first. At about a kilobyte each that is 20 MB.
 const MAX_ENTRIES: usize = 20_000;
 
+/// A page that takes more is not kept, in bytes. One of 100 jobs takes 30 kB, unless a stranger chose their labels.
+const MAX_ENTRY: usize = 128 * 1024;
+
 /// An entry goes when it was not used for this long and for [`UNUSED_PASSES`] passes: the waiting runs
 /// are asked for every 5 minutes, repositories every 10.
 const UNUSED: Duration = Duration::from_secs(30 * 60);
@@ -218,6 +221,8 @@ impl Cache {
         let text = match &self.store {
             CacheStore::File(_) | CacheStore::Memory(_) => {
                 match serde_json::value::to_raw_value(value.as_ref()) {
+                    // A 304 would save less than it costs to keep.
+                    Ok(text) if text.get().len() > MAX_ENTRY => return,
                     Ok(text) => Some(Arc::from(text)),
                     Err(_) => return,
                 }

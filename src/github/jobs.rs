@@ -18,6 +18,10 @@ use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
 /// How many runs of a repository are followed by their ID; more make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
 
+/// How many of a repository's jobs are kept that are not in progress; more make the listing incomplete. The runs are read
+/// in the order of their IDs, so the oldest ones are kept.
+const MAX_WAITING: usize = 2000;
+
 /// The jobs of a repository's active runs, apart from those that are completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobListing {
@@ -211,6 +215,7 @@ impl GitHub {
             followed.runs.pop_first();
         }
         let mut jobs = BTreeMap::new();
+        let mut waiting = 0;
         for (run, result) in self.jobs_of(&principal, &runs_path, followed.runs.iter().copied()).await {
             let pages = match result {
                 Ok(pages) => pages,
@@ -238,8 +243,16 @@ impl GitHub {
                 followed.runs.remove(&run);
                 self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
             }
-            let wanted = pages.list.known().iter().filter(|job| job.status != JobStatus::Completed);
-            jobs.extend(wanted.map(|job| (job.id, job.to_model(repository.id, run))));
+            for job in pages.list.known().iter().filter(|job| job.status != JobStatus::Completed) {
+                if job.status != JobStatus::InProgress {
+                    waiting += usize::from(!jobs.contains_key(&job.id));
+                    if waiting > MAX_WAITING {
+                        missing.note(|| format!("more than {MAX_WAITING} jobs wait"));
+                        break;
+                    }
+                }
+                jobs.insert(job.id, job.to_model(repository.id, run));
+            }
         }
         let now = date.ok_or_else(|| Error::Unexpected("GitHub's answers have no Date header".into()))?;
         Ok(JobListing { now, jobs: jobs.into_values().collect(), missing: missing.told() })

@@ -3,11 +3,15 @@
 //! GitHub's own examples leave out fields and its clients meet nulls where its description has none, so everything
 //! that can be missing may be.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::address::Web;
+use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
     JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob, is_login, is_repository_name,
 };
@@ -81,8 +85,8 @@ pub struct Job {
     pub status: JobStatus,
     #[serde(default, deserialize_with = "or_default")]
     name: String,
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
-    labels: Vec<String>,
+    #[serde(default, deserialize_with = "bounded_labels")]
+    labels: Arc<[String]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     runner_name: Option<String>,
     #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
@@ -332,6 +336,38 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Labels, no more of them than it takes to see that they break the rules (see [`crate::labels`]): a stranger writes them,
+/// and a page can hold 100 jobs with 100 labels each.
+fn bounded_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[String]>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of labels")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut labels: A) -> Result<Self::Value, A::Error> {
+            let (mut kept, mut length) = (Vec::new(), 0);
+            while kept.len() <= LABELS_MAX && length <= LABELS_LENGTH_MAX {
+                let Some(label) = labels.next_element::<Cow<'_, str>>()? else { return Ok(kept) };
+                let label: String = label.chars().take(LABEL_LENGTH_MAX + 1).collect();
+                length += label.len();
+                kept.push(label);
+            }
+            while labels.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(kept)
+        }
+    }
+
+    Ok(deserializer.deserialize_any(Bounded)?.into())
 }
 
 /// A time; anything else is none: it is only used to give up on old jobs.

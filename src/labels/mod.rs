@@ -5,9 +5,12 @@ mod characters;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 
 pub use characters::{AllowedCharacters, harmless};
 
@@ -22,8 +25,13 @@ pub const LABELS_MAX: usize = 100;
 /// GitHub's limit for one label, in characters (contract github.md §2).
 pub const LABEL_LENGTH_MAX: usize = 256;
 
-/// How much of a label the regular expression gets to see: it must not take long, whatever is sent.
-const MATCHED_LENGTH: usize = 1024;
+/// The labels of one job together, in bytes: many times what anyone needs, and little enough to keep for every job of a
+/// large matrix.
+pub const LABELS_LENGTH_MAX: usize = 4096;
+
+/// How many steps back the regular expression may take for one label. Expressions that need them can take for ever, and
+/// what they are held against is a stranger's text.
+const STEPS_BACK: usize = 20_000;
 
 /// The labels that say how big a runner is.
 const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
@@ -49,7 +57,11 @@ impl LabelRules {
     /// # Errors
     /// The expression cannot be compiled; the text says why.
     pub fn new(runson_match: &str) -> Result<Self, String> {
-        let matcher = Regex::new(&python_to_rust(runson_match)).map_err(|error| error.to_string())?;
+        let pattern = python_to_rust(runson_match);
+        let matcher = RegexBuilder::new(&pattern)
+            .backtrack_limit(STEPS_BACK)
+            .build()
+            .map_err(|error| error.to_string())?;
         let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED)?;
         Ok(LabelRules { matcher, allowed, max_length: LABEL_LENGTH_MAX, limits: BTreeMap::new() })
     }
@@ -88,16 +100,27 @@ impl LabelRules {
         &self.limits
     }
 
-    /// Whether one of the labels matches `runson_match` at its start.
-    pub fn matches<S: AsRef<str>>(&self, labels: &[S]) -> bool {
-        labels.iter().any(|label| self.matches_label(label.as_ref()))
+    /// Whether one of the labels matches `runson_match` at its start. A caller with many labels asks through
+    /// [`Verdicts`].
+    pub fn matches<S: AsRef<str>>(&self, labels: &[S]) -> Match {
+        Verdicts::new(self).of(labels)
     }
 
-    fn matches_label(&self, label: &str) -> bool {
-        let seen = label.char_indices().nth(MATCHED_LENGTH).map_or(label, |(end, _)| &label[..end]);
-        // If there is a match at the start at all, then it is the leftmost one. An expression that gives
-        // up for too much backtracking does not match.
-        matches!(self.matcher.find(seen), Ok(Some(found)) if found.start() == 0)
+    fn matches_label(&self, label: &str) -> Match {
+        // One more than the longest that may be rendered: all of it is seen, or it breaks the rules anyway.
+        let seen = label.char_indices().nth(LABEL_LENGTH_MAX + 1).map_or(label, |(end, _)| &label[..end]);
+        // If there is a match at the start at all, then it is the leftmost one.
+        match self.matcher.find(seen) {
+            Ok(Some(found)) if found.start() == 0 => Match::Yes,
+            Ok(_) => Match::No,
+            Err(_) => Match::GaveUp,
+        }
+    }
+
+    /// Whether `runson_match` is outside of the expressions that take no longer than a label is long: it looks around or
+    /// back, and is given up on labels that take it too many steps.
+    pub fn may_give_up(&self) -> bool {
+        regex_syntax::parse(self.matcher.as_str()).is_err()
     }
 
     /// What the labels say, if all of them may be rendered.
@@ -109,7 +132,10 @@ impl LabelRules {
             return Err(LabelProblem::Empty);
         }
         if labels.len() > LABELS_MAX {
-            return Err(LabelProblem::TooMany { count: labels.len() });
+            return Err(LabelProblem::TooMany);
+        }
+        if labels.iter().map(|label| label.as_ref().len()).sum::<usize>() > LABELS_LENGTH_MAX {
+            return Err(LabelProblem::TooLong);
         }
         let mut sorted: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
         sorted.sort_unstable();
@@ -180,6 +206,78 @@ impl LabelRules {
     }
 }
 
+/// Whether labels match `runson_match`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// One does.
+    Yes,
+    /// None does.
+    No,
+    /// None of those that could be judged; the expression took too many steps on another.
+    GaveUp,
+}
+
+impl Match {
+    /// Whether one does.
+    pub fn is_yes(self) -> bool {
+        self == Match::Yes
+    }
+}
+
+/// So many labels of a repository are given up on, then all that are not known are: each costs as much as thousands of
+/// others.
+const GIVEN_UP_AT_MOST: usize = 100;
+
+/// So many verdicts are kept.
+const VERDICTS_AT_MOST: usize = 10_000;
+
+/// Verdicts on labels, each distinct one judged once.
+pub struct Verdicts<'a> {
+    rules: &'a LabelRules,
+    known: HashMap<String, Match>,
+    given_up: usize,
+}
+
+impl<'a> Verdicts<'a> {
+    /// None yet.
+    pub fn new(rules: &'a LabelRules) -> Self {
+        Verdicts { rules, known: HashMap::new(), given_up: 0 }
+    }
+
+    /// What follows is another repository's: what one has used up is not taken from the next.
+    pub fn next_repository(&mut self) {
+        self.given_up = 0;
+    }
+
+    /// Whether one of the labels matches `runson_match` at its start.
+    pub fn of<S: AsRef<str>>(&mut self, labels: &[S]) -> Match {
+        let mut verdict = Match::No;
+        for label in labels {
+            match self.of_one(label.as_ref()) {
+                Match::Yes => return Match::Yes,
+                Match::No => {}
+                Match::GaveUp => verdict = Match::GaveUp,
+            }
+        }
+        verdict
+    }
+
+    fn of_one(&mut self, label: &str) -> Match {
+        if let Some(verdict) = self.known.get(label) {
+            return *verdict;
+        }
+        if self.given_up >= GIVEN_UP_AT_MOST {
+            return Match::GaveUp;
+        }
+        let verdict = self.rules.matches_label(label);
+        self.given_up += usize::from(verdict == Match::GaveUp);
+        if self.known.len() < VERDICTS_AT_MOST {
+            self.known.insert(label.to_owned(), verdict);
+        }
+        verdict
+    }
+}
+
 impl fmt::Display for LabelRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.matcher.as_str())
@@ -204,11 +302,11 @@ pub enum LabelProblem {
     #[error("there is no label at all")]
     Empty,
     /// More than GitHub takes for one runner.
-    #[error("{count} labels: GitHub takes at most {LABELS_MAX} for one runner")]
-    TooMany {
-        /// How many there are.
-        count: usize,
-    },
+    #[error("there are more than {LABELS_MAX} labels, the most that GitHub takes for one runner")]
+    TooMany,
+    /// More text than is kept of a job's labels.
+    #[error("they are longer than {LABELS_LENGTH_MAX} bytes together")]
+    TooLong,
     /// One label is at fault.
     #[error("label \"{label}\" {why}")]
     Label {

@@ -41,23 +41,49 @@ fn neither_order_nor_duplicates_matter() {
 
 #[test]
 fn the_expression_matches_at_the_start_of_any_label() {
-    assert!(rules().matches(&["self-hosted", "nomadtools mem=1"]));
-    assert!(!rules().matches(&["xnomadtools"]));
-    assert!(!rules().matches::<&str>(&[]));
+    assert!(rules().matches(&["self-hosted", "nomadtools mem=1"]).is_yes());
+    assert!(!rules().matches(&["xnomadtools"]).is_yes());
+    assert!(!rules().matches::<&str>(&[]).is_yes());
     let rules = |text| LabelRules::new(text).unwrap();
-    assert!(rules("a|b").matches(&["b"]));
-    assert!(!rules("a|b").matches(&["cb"]));
-    assert!(rules("(?i)NOMAD").matches(&["nomadtools"]));
-    assert!(rules("(?P<x>a)(?P=x)$").matches(&["aa"]));
-    assert!(rules(r"a\Z").matches(&["a"]) && !rules(r"a\Z").matches(&["a\n"]));
-    assert!(rules("(?!self-hosted).*").matches(&["x"]));
+    assert!(rules("a|b").matches(&["b"]).is_yes());
+    assert!(!rules("a|b").matches(&["cb"]).is_yes());
+    assert!(rules("(?i)NOMAD").matches(&["nomadtools"]).is_yes());
+    assert!(rules("(?P<x>a)(?P=x)$").matches(&["aa"]).is_yes());
+    assert!(rules(r"a\Z").matches(&["a"]).is_yes() && !rules(r"a\Z").matches(&["a\n"]).is_yes());
+    assert!(rules("(?!self-hosted).*").matches(&["x"]).is_yes());
     assert!(LabelRules::new("(").is_err());
+}
+
+#[test]
+fn an_expression_that_takes_for_ever_is_given_up_and_says_so() {
+    let evil = LabelRules::new(r"(?:(?!windows)\w+[ -]*)+$").unwrap();
+    assert!(evil.may_give_up());
+    assert!(!LabelRules::new(r"nomadtools( .*)?\Z").unwrap().may_give_up());
+    let mut verdicts = Verdicts::new(&evil);
+    assert_eq!(verdicts.of(&["linux-x64"]), Match::Yes);
+    assert_eq!(verdicts.of(&["windows"]), Match::No);
+    let hostile = |number: usize| format!("{}{number}!", "a".repeat(200));
+    for number in 0..10_000 {
+        assert_eq!(verdicts.of(&[hostile(number)]), Match::GaveUp);
+    }
+    // It has cost as much as a hundred of them, and what is known stays known.
+    assert_eq!(verdicts.of(&["linux-x64"]), Match::Yes);
+    assert_eq!(verdicts.of(&["linux-arm64"]), Match::GaveUp);
+    verdicts.next_repository();
+    assert_eq!(verdicts.of(&["linux-arm64"]), Match::Yes);
+}
+
+#[test]
+fn labels_have_a_length_together() {
+    let labels = |count: usize| (0..count).map(|n| format!("{n:04}{}", "x".repeat(60))).collect::<Vec<_>>();
+    assert!(rules().check(&labels(64)).is_ok());
+    assert_eq!(rules().check(&labels(65)), Err(LabelProblem::TooLong));
 }
 
 #[test]
 fn an_expression_that_takes_for_ever_does_not() {
     let evil = LabelRules::new(r"(?:(a+)+)\1b").unwrap();
-    assert!(!evil.matches(&["a".repeat(1_000_000)]));
+    assert!(!evil.matches(&["a".repeat(1_000_000)]).is_yes());
 }
 
 #[test]
@@ -118,7 +144,7 @@ fn lengths_spaces_commas_and_nothing() {
     assert!(why(&rules(), "").contains("is empty"));
     assert_eq!(rules().check::<&str>(&[]), Err(LabelProblem::Empty));
     assert!(rules().check(&vec!["a"; 100]).is_ok());
-    assert_eq!(rules().check(&vec!["a"; 101]), Err(LabelProblem::TooMany { count: 101 }));
+    assert_eq!(rules().check(&vec!["a"; 101]), Err(LabelProblem::TooMany));
 }
 
 #[test]

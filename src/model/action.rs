@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::summary;
 use super::{GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
 use crate::text::Escaped;
 
@@ -416,8 +417,8 @@ impl fmt::Display for Plan {
         for action in &self.actions {
             writeln!(f, "{action}")?;
         }
-        for hold in &self.holds {
-            writeln!(f, "{hold}")?;
+        for line in summary::lines(&self.holds) {
+            writeln!(f, "{line}")?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Repositories and the jobs of their workflow runs.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -88,8 +88,9 @@ pub struct WorkflowJob {
     pub name: String,
     /// Its own status.
     pub status: JobStatus,
-    /// `runs-on` as GitHub gives it: hostile text, in any order and case.
-    pub labels: Vec<String>,
+    /// `runs-on` as GitHub gives it: hostile text, in any order and case. Of labels that break the rules for being too many
+    /// or too long there is only as much as tells it.
+    pub labels: Arc<[String]>,
     /// The runner that has it, when it is in progress.
     pub runner_name: Option<String>,
     /// When it was made; GitHub's own examples leave it out.

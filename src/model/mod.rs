@@ -11,6 +11,7 @@ mod names;
 mod naming;
 mod observation;
 mod runner;
+pub mod summary;
 
 use std::time::Duration;
 

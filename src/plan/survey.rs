@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::Policy;
+use crate::labels::{Match, Verdicts};
 use crate::model::{
     GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
     Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject,
@@ -24,6 +25,10 @@ pub(super) const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// Hostile labels are cut to this length where people read them, in characters.
 const SHOWN_LABELS: usize = 100;
+
+/// What holds a job whose labels `runson_match` was given up on.
+const GAVE_UP: &str = "runson_match takes too many steps to judge one of them; an expression without look-around and \
+                       back-references takes few";
 
 /// One group's jobs and runners.
 #[derive(Default)]
@@ -82,14 +87,16 @@ impl<'a> Survey<'a> {
         for view in named.into_iter().chain(others) {
             survey.by_url.entry(view.repository.html_url.to_lowercase()).or_insert(view.repository.id);
         }
+        let mut verdicts = Verdicts::new(&policy.labels);
         for view in survey.repositories.values() {
-            survey.count_jobs(view);
+            verdicts.next_repository();
+            survey.count_jobs(view, &mut verdicts);
         }
         survey.count_runners();
         survey
     }
 
-    fn count_jobs(&mut self, view: &'a RepositoryView) {
+    fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts) {
         let name = view.repository.full_name();
         let mut hold = |subject, reason| self.holds.push(Hold { subject, reason });
         let repository = || Subject::Repository { name: name.clone() };
@@ -131,12 +138,14 @@ impl<'a> Survey<'a> {
             let subject =
                 || Subject::Job { repository: name.clone(), id: job.id, labels: shown(&job.labels) };
             let is_old = |now| job.created_at.is_some_and(|at| age(now, at) > QUEUED_AT_MOST);
-            let reason = match job.status {
-                JobStatus::Queued if job.labels.is_empty() => {
+            let wants_runner = job.status == JobStatus::Queued;
+            let reason = match (job.status, verdicts.of(&job.labels)) {
+                (JobStatus::Queued, _) if job.labels.is_empty() => {
                     HoldReason::BadLabels { why: "there is none: `runs-on` names only a group".to_owned() }
                 }
-                _ if !self.policy.labels.matches(&job.labels) => continue,
-                JobStatus::Queued => match (&wanted, self.policy.labels.check(&job.labels)) {
+                (_, Match::GaveUp) if wants_runner => HoldReason::BadLabels { why: GAVE_UP.to_owned() },
+                (_, Match::No | Match::GaveUp) => continue,
+                (JobStatus::Queued, _) => match (&wanted, self.policy.labels.check(&job.labels)) {
                     (Err(reason), _) => {
                         hold(repository(), reason.clone());
                         continue;
@@ -156,10 +165,10 @@ impl<'a> Survey<'a> {
                         continue;
                     }
                 },
-                JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => {
+                (JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested, _) => {
                     HoldReason::NotQueued { status: job.status.as_str() }
                 }
-                JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown => continue,
+                (JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown, _) => continue,
             };
             hold(subject(), reason);
         }

@@ -52,7 +52,7 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
         repository: REPOSITORY,
         name: "build".to_owned(),
         status,
-        labels: vec!["nomadtools".to_owned()],
+        labels: vec!["nomadtools".to_owned()].into(),
         runner_name: None,
         created_at: Some(ago(100 - id as i64)),
         html_url: None,
@@ -171,11 +171,11 @@ fn a_queued_job_gets_a_runner_and_a_runner_without_a_secret_gets_one() {
 #[test]
 fn jobs_that_want_no_runner_get_none_and_the_reason_is_said() {
     let mut comma = queued(2);
-    comma.labels = vec!["nomadtools a,b".to_owned()];
+    comma.labels = vec!["nomadtools a,b".to_owned()].into();
     let mut no_labels = queued(3);
-    no_labels.labels.clear();
+    no_labels.labels = Vec::new().into();
     let mut foreign = queued(4);
-    foreign.labels = vec!["ubuntu-latest".to_owned()];
+    foreign.labels = vec!["ubuntu-latest".to_owned()].into();
     let mut ghost = queued(5);
     ghost.created_at = Some(ago(24 * 3600 + 1));
     assert_plan(
@@ -187,7 +187,7 @@ fn jobs_that_want_no_runner_get_none_and_the_reason_is_said() {
 #[test]
 fn a_busy_runner_is_no_supply_whichever_group_its_job_is_in() {
     let mut other = job(9, JobStatus::InProgress);
-    other.labels = vec!["else".to_owned()];
+    other.labels = vec!["else".to_owned()].into();
     let busy = runner(1, 1, RunnerState::Running);
     other.runner_name = Some(busy.name.clone());
     assert_plan(world(vec![queued(1), other], vec![busy]).plan(), &["start … for job 1, attempt 2"]);
@@ -289,7 +289,7 @@ fn an_idle_runner_that_no_job_needs_makes_room() {
     pending.blocked = Some(Blocked { exhausted: true, reason: "memory".to_owned() });
     pending.meta.labelsstr = "nomadtools big".to_owned();
     let mut wanted = queued(2);
-    wanted.labels = vec!["nomadtools big".to_owned()];
+    wanted.labels = vec!["nomadtools big".to_owned()].into();
     let idle = runner(1, 1, RunnerState::Running);
     let full = world(vec![wanted.clone()], vec![pending.clone(), idle.clone()]).seen_twice();
     let unplaced = "runner2  Nomad does not place it: memory";

@@ -13,10 +13,7 @@ async fn all_jobs_of_all_active_runs_are_listed_over_all_pages() {
         assert!(listing.jobs.is_sorted_by_key(|job| job.id));
         let job = &listing.jobs[0];
         assert_eq!((job.status, job.repository), (JobStatus::Queued, repository.id));
-        assert_eq!(
-            (job.labels.as_slice(), job.runner_name.as_deref()),
-            (["self-hosted".into()].as_slice(), None)
-        );
+        assert_eq!((&job.labels[..], job.runner_name.as_deref()), (["self-hosted".into()].as_slice(), None));
         assert_eq!(job.created_at, Some(world.now()));
         assert_eq!(listing.now, world.now());
     }
