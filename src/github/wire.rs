@@ -358,7 +358,8 @@ fn bounded_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[Str
             let (mut kept, mut length) = (Vec::new(), 0);
             while kept.len() <= LABELS_MAX && length <= LABELS_LENGTH_MAX {
                 let Some(label) = labels.next_element::<Cow<'_, str>>()? else { return Ok(kept) };
-                let label: String = label.chars().take(LABEL_LENGTH_MAX + 1).collect();
+                let end = label.char_indices().nth(LABEL_LENGTH_MAX + 1).map_or(label.len(), |(at, _)| at);
+                let label = label[..end].to_owned();
                 length += label.len();
                 kept.push(label);
             }

@@ -27,7 +27,7 @@ pub const LABEL_LENGTH_MAX: usize = 256;
 
 /// The labels of one job together, in bytes: many times what anyone needs, and little enough to keep for every job of a
 /// large matrix.
-pub const LABELS_LENGTH_MAX: usize = 4096;
+pub const LABELS_LENGTH_MAX: usize = 2048;
 
 /// How many steps back the regular expression may take for one label. Expressions that need them can take for ever, and
 /// what they are held against is a stranger's text.

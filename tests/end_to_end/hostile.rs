@@ -215,3 +215,38 @@ async fn a_run_that_needs_small_pages_is_served_and_harms_no_other() {
     let log = daemon.end().await.join("\n");
     assert!(!log.contains("ERROR"), "{log}");
 }
+
+/// The most memory that a process has had, in MB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test]
+async fn memory_and_log_are_bounded_whatever_labels_a_matrix_has() {
+    let site = Site::start().await;
+    {
+        let mut world = site.world();
+        let repository = world.github.repository_id(REPOSITORY).unwrap();
+        for run in 0..20 {
+            let job = |job: usize| {
+                let label = |number: usize| format!("nomadtools a{run}x{job}x{number}={}", "y".repeat(220));
+                JobSpec { labels: (0..100).map(label).collect(), ..JobSpec::new(&[], Duration::from_secs(1)) }
+            };
+            world.queue_run(repository, (0..256).map(job).collect()).unwrap();
+        }
+    }
+    let daemon = site.run(&site.config(""));
+    daemon.says("more jobs of").await;
+    let listed = site.requests(Side::GitHub);
+    // Two more whole listings: 20 runs of three pages, and the lists of runs.
+    until(&site, "the jobs are listed again and again", || site.requests(Side::GitHub) > listed + 2 * 62)
+        .await;
+    let memory = peak_memory(daemon.id());
+    let log: usize = daemon.log().iter().map(|line| line.len() + 1).sum();
+    println!("{memory} MB, {log} bytes of log");
+    daemon.end().await;
+    assert!(memory < 64, "{memory} MB");
+    assert!(log < 50_000, "{log} bytes of log");
+}
