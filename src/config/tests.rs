@@ -118,6 +118,13 @@ fn syntax_errors_say_where_and_what_to_do() {
         ("repos: [a/b]\n---\nrepos: [c/d]", "configuration:2:1", "one document"),
         ("repos: &x [*x]", "configuration:1:12", "inside of what it means"),
         ("repos: !!python/object:os.system x", "configuration:1:8", "tag"),
+        (
+            "repos: !!python/object/apply:os.system [id]",
+            "configuration:1:8",
+            "tag !!python/object/apply:os.system",
+        ),
+        ("repos: [a/b]\nnomad: !!python/object:x {a: b}", "configuration:2:8", "tag"),
+        ("repos: !!map [a/b]", "configuration:1:8", "tag"),
         ("- a\n- b", "configuration:1:1", "expected a mapping, found a list"),
         ("{a: b}: c", "configuration:1:1", "as a key"),
     ] {

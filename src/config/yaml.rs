@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::error::ConfigError;
+use crate::labels::harmless;
 
 /// A configuration is a few hundred nodes; aliases of aliases can make it any number.
 const NODES_MAX: usize = 20_000;
@@ -242,8 +243,10 @@ impl Loader {
             self.problem(place, "nested too deeply", "a configuration has a few levels only");
             return false;
         }
-        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
-            self.problem(place, &format!("the tag {tag} means nothing here"), "remove it");
+        let own = if matches!(kind, OpenKind::List(_)) { "seq" } else { "map" };
+        // `!!python/object/apply` is of the same schema as `!!map`, and makes other readers run code.
+        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema() || tag.suffix != own) {
+            self.problem(place, &format!("the tag {} means nothing here", shown_tag(tag)), "remove it");
         }
         self.open.push(Open { place, anchor, size: 1, kind });
         true
@@ -342,7 +345,7 @@ impl Loader {
                     _ => {
                         self.problem(
                             place,
-                            &format!("the text does not fit its tag !!{}", tag.suffix),
+                            &format!("the text does not fit its tag {}", shown_tag(tag)),
                             "remove the tag",
                         );
                         as_text()
@@ -351,11 +354,17 @@ impl Loader {
             }
             Some(tag) if tag.handle.is_empty() && tag.suffix == "!" => as_text(),
             Some(tag) => {
-                self.problem(place, &format!("the tag {tag} means nothing here"), "remove it");
+                self.problem(place, &format!("the tag {} means nothing here", shown_tag(tag)), "remove it");
                 as_text()
             }
         }
     }
+}
+
+/// A tag as it was written, harmless.
+fn shown_tag(tag: &Tag) -> String {
+    let handle = if tag.is_yaml_core_schema() { "!!" } else { tag.handle.as_str() };
+    harmless(&format!("{handle}{}", tag.suffix))
 }
 
 /// What a plain scalar means in YAML 1.1, without its times and its numbers to the base of 60.

@@ -1,5 +1,7 @@
 //! Single characters: which may stand in a label, and which may be shown to a person.
 
+use crate::text::is_harmful;
+
 /// How much of a hostile label an error message shows, in characters.
 const SHOWN_LENGTH: usize = 64;
 
@@ -61,11 +63,12 @@ impl AllowedCharacters {
             ranges.push((*first, last));
         }
         let allowed = AllowedCharacters { text: class.to_owned(), ranges };
-        let breaks = |c: &char| c.is_control() || c.is_whitespace() || "\"'`\\{}#,".contains(*c);
-        // U+3000 is the last of them all.
-        match ('\0'..='\u{3000}').find(|c| breaks(c) && allowed.contains(*c)) {
+        let breaks = |c: &char| is_harmful(*c) || c.is_whitespace() || "\"'`\\{}#,".contains(*c);
+        // U+3000 is the last that is common; beyond it there are only a few.
+        let beyond = ('\u{fe00}'..='\u{ffff}').chain('\u{e0000}'..='\u{e007f}');
+        match ('\0'..='\u{3000}').chain(beyond).find(|c| breaks(c) && allowed.contains(*c)) {
             Some(c) => Err(format!(
-                "'{}' cannot be allowed: it has a meaning in HCL or separates labels",
+                "'{}' cannot be allowed: it has a meaning in HCL, separates labels or cannot be seen",
                 c.escape_default()
             )),
             None => Ok(allowed),

@@ -33,6 +33,10 @@ pub const LABELS_LENGTH_MAX: usize = 2048;
 /// what they are held against is a stranger's text.
 const STEPS_BACK: usize = 20_000;
 
+/// Where only one of `cpu` and `cores` has a limit, a core counts as this many MHz: that of a fast one, so that `cores` does
+/// not get around a limit for `cpu`.
+const MHZ_OF_A_CORE: u64 = 4000;
+
 /// The labels that say how big a runner is.
 const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
 
@@ -78,8 +82,8 @@ impl LabelRules {
         self
     }
 
-    /// The same with limits for the numbers of some labels. One for `mem` holds for `maxmem` too, unless
-    /// that has its own.
+    /// The same with limits for the numbers of some labels. One for `mem` holds for `maxmem` too, unless that has its own;
+    /// `cpu` and `cores` bound each other likewise.
     pub fn with_limits(mut self, limits: BTreeMap<String, u64>) -> Self {
         self.limits = limits.into_iter().map(|(key, limit)| (key.to_lowercase(), limit)).collect();
         self
@@ -200,9 +204,16 @@ impl LabelRules {
         }
     }
 
+    /// The limit of a key: its own, else that of the key which asks for the same resource.
     fn limit(&self, key: &str) -> Option<u64> {
-        let other = if key == "maxmem" { "mem" } else { key };
-        self.limits.get(key).or_else(|| self.limits.get(other)).copied()
+        let of = |key: &str| self.limits.get(key).copied();
+        let other = match key {
+            "maxmem" => of("mem"),
+            "cores" => of("cpu").map(|limit| limit / MHZ_OF_A_CORE),
+            "cpu" => of("cores").map(|limit| limit.saturating_mul(MHZ_OF_A_CORE)),
+            _ => None,
+        };
+        of(key).or(other)
     }
 }
 

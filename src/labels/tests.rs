@@ -175,3 +175,30 @@ fn a_hostile_text_is_harmless_when_shown() {
     assert_eq!(harmless("a\u{1b}[31m\"\\\nä"), "a\\u{1b}[31m\\\"\\\\\\u{a}ä");
     assert_eq!(harmless(&"x".repeat(1000)).chars().count(), 65);
 }
+
+#[test]
+fn cores_do_not_get_around_a_limit_for_cpu() {
+    let rules = |key: &str, limit| rules().with_limits([(key.to_owned(), limit)].into());
+    for (key, limit, good, bad) in [
+        ("cpu", 8000, "cores=2", "cores=3"),
+        ("cpu", 3000, "cpu=3000", "cores=1"),
+        ("cores", 2, "cpu=8000", "cpu=8001"),
+        ("mem", 1000, "maxmem=1000", "maxmem=1001"),
+    ] {
+        let check = |label: &str| rules(key, limit).check(&["nomadtools".to_owned(), label.to_owned()]);
+        assert!(check(good).is_ok(), "{key}: {limit} and {good}");
+        assert!(
+            check(bad).unwrap_err().to_string().contains("the limit in runson_limits"),
+            "{key}: {limit}, {bad}"
+        );
+    }
+    let both = LabelRules::new("x").unwrap().with_limits([("cpu".into(), 100), ("cores".into(), 9)].into());
+    assert!(both.check(&["cores=9"]).is_ok(), "its own limit counts");
+}
+
+#[test]
+fn what_cannot_be_seen_cannot_be_allowed() {
+    for class in ["[a-z\u{202e}]", "[a\u{200b}]", "[\u{0}-\u{10ffff}]", "[\u{e0041}]"] {
+        assert!(AllowedCharacters::parse(class).is_err(), "{class:?}");
+    }
+}

@@ -1,5 +1,6 @@
 //! From labels and a template to the text of a Nomad job. Pure: no IO, the same text at every time.
 
+mod bounded;
 mod credentials;
 mod filters;
 #[cfg(test)]
@@ -9,6 +10,7 @@ use std::fmt;
 
 use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig, value::Serde};
 
+use bounded::Bounded;
 pub use credentials::{credential_items, variable_path};
 
 use crate::{
@@ -29,7 +31,7 @@ const RECURSION_MAX: usize = 100;
 
 /// The compiled template, with all of its context that does not change from one runner to the next.
 pub struct Renderer {
-    environment: Environment<'static>,
+    templates: Bounded,
     name: String,
     registration: Registration,
     config: Value,
@@ -115,7 +117,7 @@ impl Renderer {
             .unwrap_or_default()
             .to_owned();
         Ok(Renderer {
-            environment,
+            templates: Bounded::new(environment),
             name: name.clone(),
             registration,
             config: Value::from(Serde(&tree)),
@@ -134,7 +136,6 @@ impl Renderer {
         if run.labels.len() > LABELS_MAX {
             return error(format!("{} labels, at most {LABELS_MAX} are possible", run.labels.len()));
         }
-        let template = self.environment.get_template(&self.name).map_err(failed)?;
         let data = credentials::data(self.registration, run.name, &self.access_token);
         let variables = context! {
             CONFIG => self.config.clone(),
@@ -154,13 +155,7 @@ impl Renderer {
                 CREDENTIALS_JSON => credentials::json(&data),
             },
         };
-        let text = template.render(variables).map_err(failed)?;
-        if text.len() > RENDERED_MAX {
-            return error(format!(
-                "the job is {} bytes long, at most {RENDERED_MAX} are possible",
-                text.len()
-            ));
-        }
+        let text = self.templates.render(&self.name, variables).map_err(failed)?;
         if self.registration.needs_variable() && !text.contains(&variable_path(run.name)) {
             return error(format!(
                 "no RUN.CREDENTIALS in the job for the labels {}: the runner could not register",

@@ -1,0 +1,111 @@
+//! Rendering within real limits. Fuel counts a template's steps, but one step can join lists of a billion items.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use minijinja::{Environment, Error, ErrorKind, Value};
+
+use super::RENDERED_MAX;
+
+/// A rendering takes a few milliseconds. One that takes longer than this is given up.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// So many threads are given up, then nothing is rendered any more until one of them has ended: a thread cannot be stopped
+/// from outside.
+const GIVEN_UP_AT_MOST: usize = 2;
+
+/// A rendering's stack, in bytes: what the recursion limit needs in a build without optimizations, twice.
+const STACK: usize = 16 * 1024 * 1024;
+
+/// Renders templates on a thread of their own.
+pub(super) struct Bounded {
+    environment: Arc<Environment<'static>>,
+    worker: Mutex<Option<Worker>>,
+    given_up: Arc<AtomicUsize>,
+}
+
+/// A thread that renders what it is asked to until nobody can ask any more.
+struct Worker {
+    ask: Sender<(String, Value)>,
+    rendered: Receiver<Result<String, Error>>,
+}
+
+impl Bounded {
+    pub fn new(environment: Environment<'static>) -> Self {
+        Bounded { environment: Arc::new(environment), worker: Mutex::default(), given_up: Arc::default() }
+    }
+
+    /// The text of a template, at most [`RENDERED_MAX`] bytes.
+    ///
+    /// # Errors
+    /// The template's own; or it takes too long, or its text is too long.
+    pub fn render(&self, name: &str, variables: Value) -> Result<String, Error> {
+        let failed = |detail: String| Error::new(ErrorKind::InvalidOperation, detail);
+        let mut place = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = match place.take() {
+            Some(worker) => worker,
+            None if self.given_up.load(Ordering::Acquire) >= GIVEN_UP_AT_MOST => {
+                return Err(failed("earlier renderings took too long and still run".to_owned()));
+            }
+            None => self.worker().map_err(|error| failed(format!("no thread to render on: {error}")))?,
+        };
+        // If it has ended, the answer will not come either.
+        let _ = worker.ask.send((name.to_owned(), variables));
+        match worker.rendered.recv_timeout(WITHIN) {
+            Ok(result) => {
+                *place = Some(worker);
+                result
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.given_up.fetch_add(1, Ordering::AcqRel);
+                Err(failed(format!("it takes longer than {} s", WITHIN.as_secs())))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(failed("the rendering ended by itself".to_owned())),
+        }
+    }
+
+    fn worker(&self) -> io::Result<Worker> {
+        let (environment, given_up) = (Arc::clone(&self.environment), Arc::clone(&self.given_up));
+        let ((ask, asked), (answer, rendered)) = (channel::<(String, Value)>(), channel());
+        thread::Builder::new().name("render".to_owned()).stack_size(STACK).spawn(move || {
+            for (name, variables) in asked {
+                if answer.send(render(&environment, &name, variables)).is_err() {
+                    // Nobody waited for it any more.
+                    given_up.fetch_sub(1, Ordering::AcqRel);
+                }
+            }
+        })?;
+        Ok(Worker { ask, rendered })
+    }
+}
+
+/// A writer that takes no more than a job may have.
+struct Output(Vec<u8>);
+
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > RENDERED_MAX {
+            return Err(io::Error::other(format!("the job is longer than {RENDERED_MAX} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn render(environment: &Environment, name: &str, variables: Value) -> Result<String, Error> {
+    let mut output = Output(Vec::new());
+    environment.get_template(name)?.render_captured_to(variables, &mut output)?;
+    String::from_utf8(output.0).map_err(|_| Error::new(ErrorKind::InvalidOperation, "the job is not UTF-8"))
+}
