@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use githubrunner::model::*;
+use githubrunner::{
+    model::{summary::HoldLine, *},
+    text::{LINE, is_harmful},
+};
 use proptest::prelude::*;
 
 use super::{
@@ -301,8 +304,16 @@ pub fn caps_are_the_reason_where_they_are_given_as_one(facts: &Facts, plan: &Pla
 /// Labels are hostile: what people read moves no cursor and begins no line.
 pub fn what_people_read_is_harmless(_: &Facts, plan: &Plan) -> Checked {
     let text = plan.to_string();
-    prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", text);
-    prop_assert_eq!(text.lines().count(), plan.actions.len() + plan.holds.len());
+    prop_assert!(text.chars().all(|c| c == '\n' || !is_harmful(c)), "{:?}", text);
+    prop_assert!(text.lines().all(|line| line.chars().count() <= LINE + 1), "{:?}", text);
+    // Each hold is told, or counted among others of its kind.
+    let lines = summary::lines(&plan.holds);
+    prop_assert_eq!(text.lines().count(), plan.actions.len() + lines.len());
+    let told = lines.iter().map(|line| match line {
+        HoldLine::One(_) => 1,
+        HoldLine::More { count, .. } => *count,
+    });
+    prop_assert_eq!(told.sum::<usize>(), plan.holds.len());
     Ok(())
 }
 

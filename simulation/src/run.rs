@@ -106,6 +106,9 @@ pub fn run(scenario: &Scenario, how: How) -> Outcome {
     for leak in log.leaks() {
         outcome.findings.push(format!("a secret in the log: {leak}"));
     }
+    for line in log.harmful() {
+        outcome.findings.push(format!("a line of the log that is not harmless: {line:?}"));
+    }
     outcome
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
+use githubrunner::text::is_harmful;
 use githubrunner_sim::world::Shared;
 
 use tracing::field::{Field, Visit};
@@ -22,6 +23,9 @@ const INSTALLATION_MARK: &str = "ghs_";
 /// What is in each key's text.
 const KEY_MARK: &str = "PRIVATE KEY-----\nMII";
 
+/// No line of the log is longer, in characters: an action's own text and one error.
+const LONGEST_LINE: usize = 2500;
+
 /// The secret in a text, if there is one.
 pub fn secret_in(text: &[u8], also: &[String]) -> Option<String> {
     let holds = |secret: &str| memchr::memmem::find(text, secret.as_bytes()).is_some();
@@ -40,6 +44,7 @@ pub struct Log(Arc<Mutex<LogInner>>);
 #[derive(Default)]
 struct LogInner {
     leaks: Vec<String>,
+    harmful: Vec<String>,
     timeline: Option<Shared>,
 }
 
@@ -47,6 +52,11 @@ impl Log {
     /// The lines with a secret.
     pub fn leaks(&self) -> Vec<String> {
         self.inner().leaks.clone()
+    }
+
+    /// The lines that people read and that are not harmless, or are too long.
+    pub fn harmful(&self) -> Vec<String> {
+        self.inner().harmful.clone()
     }
 
     /// From now on its lines go to the timeline of this world.
@@ -125,6 +135,11 @@ impl Subscriber for Log {
         let mut inner = self.inner();
         if secret_in(line.0.as_bytes(), &[]).is_some() {
             inner.leaks.push(line.0.clone());
+        }
+        if *event.metadata().level() <= Level::INFO
+            && (line.0.chars().any(is_harmful) || line.0.chars().count() > LONGEST_LINE)
+        {
+            inner.harmful.push(line.0.clone());
         }
         // The exchanges are in the timeline already. The world itself logs nothing: its lock is free.
         if *event.metadata().level() <= Level::INFO

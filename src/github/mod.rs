@@ -19,14 +19,14 @@ mod repositories;
 mod runners;
 mod secrets;
 mod sizes;
-mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
 /// An entry of the configuration's `repos`.
 pub use crate::config::RepoEntry as Entry;
-pub use address::api_url;
+pub use address::{Web, api_url};
 pub use api::{Clock, GitHub, Options};
 pub use auth::{Auth, Key};
 pub use cache::{CacheEntry, CacheStore, read_cache};

@@ -79,14 +79,18 @@ impl Events {
     pub async fn next(&mut self) -> Result<Option<Hint>, Error> {
         loop {
             let Some(line) = self.lines.next(SILENCE).await? else { return Ok(None) };
-            // A line of another form is a hint as well, at worst a useless one.
-            let frame: Frame = serde_json::from_slice(&line).unwrap_or_default();
-            let jobs = frame.jobs(&self.prefix);
-            if !jobs.is_empty() {
-                return Ok(Some(Hint { jobs }));
+            if let Some(hint) = hint_of(&line, &self.prefix) {
+                return Ok(Some(hint));
             }
         }
     }
+}
+
+/// What a line of the stream says of jobs whose ID begins with `prefix`. A line of another form says nothing.
+pub fn hint_of(line: &[u8], prefix: &str) -> Option<Hint> {
+    let frame: Frame = serde_json::from_slice(line).unwrap_or_default();
+    let jobs = frame.jobs(prefix);
+    (!jobs.is_empty()).then_some(Hint { jobs })
 }
 
 /// One line of the stream, without the payloads.

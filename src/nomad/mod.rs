@@ -20,7 +20,7 @@ mod wire;
 pub use allocations::{blocked, classify};
 pub use api::Nomad;
 pub use error::{Error, Right};
-pub use events::{Events, Hint};
+pub use events::{Events, Hint, hint_of};
 pub use jobs::{PlanAnswer, Registered, Validation};
 pub use locks::{Acquired, Kept, Lease};
 pub use options::{Options, instance_id};

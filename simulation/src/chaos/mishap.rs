@@ -333,7 +333,8 @@ impl Suffer for World {
             Mishap::StartFailure => {
                 let failure = StartFailure {
                     kind: "Driver Failure".into(),
-                    message: "Failed to pull `image`: no space left on device".into(),
+                    // A driver quotes what a registry or a shell said, whatever that is.
+                    message: "Failed to pull `image`:\r\n\u{1b}[2K ERROR forged \u{202e}no space left".into(),
                 };
                 self.nomad.set_start_failure("", Some(failure));
                 Some("no process can be started".into())

@@ -128,7 +128,8 @@ const LABELS: &[&[&str]] = &[
     &["sim", "big"],
     &["sim mem=2000"],
     &["self-hosted"],
-    &["sim", "bad label;"],
+    // A terminal's commands, a forged line of the log and text turned around.
+    &["sim", "bad;\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged \u{202e}\u{2066}\u{200b}"],
 ];
 
 /// Whether jobs with these labels get a runner at all.
