@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use crate::chaos::Grip;
-use crate::chaos::scenario::{Access, Mode, Scenario, Settings};
+use crate::chaos::scenario::{Access, Entries, Mode, Scenario, Settings};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use githubrunner::config::Config;
+use githubrunner::config::{Config, RepoEntry};
 use githubrunner::daemon::{Daemon, Ended, Signals};
 use githubrunner::github::{self, Auth, CacheStore, GitHub, Key};
 use githubrunner::http::{self, Client, Endpoint, Secret};
@@ -96,14 +96,15 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
     let key = (settings.mode, settings.json_template, settings.access);
     let mut config =
         CONFIGS.with_borrow_mut(|configs| configs.entry(key).or_insert_with(|| load(settings)).clone());
-    config.repos = repositories
-        .iter()
-        .filter_map(|name| name.split_once('/'))
-        .map(|(owner, name)| githubrunner::config::RepoEntry::Repository {
-            owner: owner.to_owned(),
-            name: name.to_owned(),
-        })
-        .collect();
+    let named = repositories.iter().filter_map(|name| name.split_once('/'));
+    let owners: BTreeSet<&str> = named.clone().map(|(owner, _)| owner).collect();
+    config.repos = match settings.access.entries {
+        Entries::All => vec![RepoEntry::All],
+        Entries::Owners => owners.into_iter().map(|owner| RepoEntry::Owner(owner.to_owned())).collect(),
+        Entries::Each => named
+            .map(|(owner, name)| RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() })
+            .collect(),
+    };
     config.loop_interval = settings.loop_interval;
     config.parallel = settings.parallel;
     let scheduler = &mut config.scheduler;

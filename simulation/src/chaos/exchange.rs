@@ -74,11 +74,20 @@ pub enum Trouble {
     Late,
     /// A registration is removed, and the answer is lost.
     RemovalAnswer,
+    /// Lists come in part: they go on at another host, count more than they show, or leave out what the token is not
+    /// authorized for.
+    Part,
+    /// Repositories have names and pages that GitHub does not permit.
+    Names,
+    /// A runner is registered, and what it is to be started with is not a configuration, or another runner's.
+    Secrets,
+    /// The jobs of some runs answer 502 unless few are asked for at a time.
+    LargePages,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 26] = [
+    pub const ALL: [Trouble; 30] = [
         Trouble::Refused,
         Trouble::Reset,
         Trouble::LostAnswer,
@@ -105,6 +114,10 @@ impl Trouble {
         Trouble::LockAnswer,
         Trouble::Late,
         Trouble::RemovalAnswer,
+        Trouble::Part,
+        Trouble::Names,
+        Trouble::Secrets,
+        Trouble::LargePages,
     ];
 
     /// Where it happens; `None`: on either side.
@@ -112,7 +125,9 @@ impl Trouble {
         use Trouble::*;
         match self {
             PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
-            | JitInvalid | JitLateError | RemovalAnswer => Some(Side::GitHub),
+            | JitInvalid | JitLateError | RemovalAnswer | Part | Names | Secrets | LargePages => {
+                Some(Side::GitHub)
+            }
             NoLeader | Follower | LockAnswer => Some(Side::Nomad),
             _ => None,
         }
@@ -404,6 +419,7 @@ impl Fault for Faults {
             NoLeader,
         ];
         let own: &[Trouble] = match request.method() {
+            &Method::GET if lies::is_large_page(request) => &[LargePages],
             &Method::GET => &[],
             _ if registers(request) => &[JitConflict, JitInvalid, Late],
             _ => &[Late],
@@ -449,6 +465,10 @@ impl Fault for Faults {
                 Verdict::status(422, r#"{"message": "Validation Failed"}"#)
             }
             Some(Error) => self.error(side),
+            Some(LargePages) => {
+                self.say("cannot be made so large");
+                Verdict::status(502, r#"{"message": "Server Error"}"#)
+            }
             Some(trouble) => self.limit(trouble, now),
         }
     }
@@ -516,6 +536,28 @@ impl Fault for Faults {
             if lies::change_total(response, off) {
                 self.say(format!("counts {off:+}"));
             }
+        }
+        if is_list && self.is_on(side, now, Part) && self.hit(side, now, &[Part]).is_some() {
+            // Two lies about a count can make a truth.
+            let counts = !self.is_on(side, now, Totals);
+            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..3u8));
+            if let Some(what) = lies::cut_list(request, response, kind, counts, at) {
+                self.say(what);
+            }
+        }
+        if is_list && self.is_on(side, now, Names) && self.hit(side, now, &[Names]).is_some() {
+            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..lies::NAMES));
+            if lies::rename(request, response, kind, at) {
+                self.say("has a name that GitHub does not permit");
+            }
+        }
+        if registers(request)
+            && response.status() == StatusCode::CREATED
+            && self.hit(side, now, &[Secrets]).is_some()
+        {
+            let kind = self.rng.random_range(0..lies::SECRETS);
+            lies::spoil_secret(response, kind);
+            self.say("gives out what no runner may have");
         }
         let which = [LostAnswer, LateStall, LateError, Truncated, Garbled, ContentType];
         let own: &[Trouble] = match request {

@@ -179,6 +179,137 @@ pub(super) fn change_total(response: &mut Response<Bytes>, by: i64) -> bool {
     true
 }
 
+/// Where a list that is cut goes on.
+const ELSEWHERE: HeaderValue =
+    HeaderValue::from_static("<https://git.example/api/v3/x?page=2>; rel=\"next\"");
+
+/// The lists of GitHub that prove an absence, by the end of their paths and the key of their items.
+const LISTS: [(&str, &str); 7] = [
+    ("/actions/runners", "runners"),
+    ("/actions/runner-groups", "runner_groups"),
+    ("/actions/runs", "workflow_runs"),
+    ("/jobs", "jobs"),
+    ("/installation/repositories", "repositories"),
+    ("/app/installations", ""),
+    ("/repos", ""),
+];
+
+/// The items of a list in an answer's body.
+fn items<'a>(request: &Request<Bytes>, body: &'a mut Value) -> Option<&'a mut Vec<Value>> {
+    let path = request.uri().path();
+    let (_, key) = LISTS.into_iter().find(|(end, _)| path.ends_with(end))?;
+    if key.is_empty() { body.as_array_mut() } else { body.get_mut(key)?.as_array_mut() }
+}
+
+/// Leaves only the first items of a list, and says in one way that there is more: by a link to another host, by its
+/// count, or by what the token is not authorized for.
+pub(super) fn cut_list(
+    request: &Request<Bytes>,
+    response: &mut Response<Bytes>,
+    kind: u8,
+    counts: bool,
+    at: usize,
+) -> Option<String> {
+    let mut body: Value = serde_json::from_slice(response.body()).ok()?;
+    let list = items(request, &mut body)?;
+    let whole = list.len();
+    list.truncate(at % (whole + 1));
+    let left = list.len();
+    let has_total = body.get("total_count").is_some();
+    let what = match kind {
+        0 if has_total && counts && left < whole => "counts more than it shows",
+        1 => {
+            let header = HeaderValue::from_static("partial-results; organizations=21955855,20582480");
+            response.headers_mut().insert("x-github-sso", header);
+            "leaves out what the token is not authorized for"
+        }
+        _ => {
+            response.headers_mut().insert(LINK, ELSEWHERE);
+            "goes on at another host"
+        }
+    };
+    // The others say it in no other way.
+    if has_total && what != "counts more than it shows" {
+        let total = body["total_count"].as_u64().unwrap_or(0);
+        body["total_count"] = Value::from(total.saturating_sub((whole - left) as u64));
+    }
+    replace(response, &body);
+    Some(format!("{what}, {left} of {whole}"))
+}
+
+/// What no template, path or Meta may hold.
+pub const HOSTILE: &str = "h0stile";
+
+/// How many ways there are to [`rename`].
+pub(super) const NAMES: u8 = 6;
+
+/// Gives a repository in an answer a name or a page that GitHub does not permit.
+pub(super) fn rename(request: &Request<Bytes>, response: &mut Response<Bytes>, kind: u8, at: usize) -> bool {
+    let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) else { return false };
+    let repository = match body.get("html_url").is_some() && body.get("owner").is_some() {
+        true => &mut body,
+        false => {
+            let repositories = items(request, &mut body).into_iter().flatten();
+            let mut repositories: Vec<&mut Value> =
+                repositories.filter(|item| item.get("owner").is_some()).collect();
+            let count = repositories.len();
+            if count == 0 {
+                return false;
+            }
+            repositories.swap_remove(at % count)
+        }
+    };
+    let page = repository["html_url"].as_str().unwrap_or_default().to_owned();
+    match kind {
+        0 => {
+            let code = format!("{page}\"\n}} }}\ntask \"{HOSTILE}\" {{ driver = \"raw_exec\"");
+            repository["html_url"] = Value::from(code);
+        }
+        1 => repository["html_url"] = Value::from(format!("https://github.com/{HOSTILE}/app")),
+        2 => repository["html_url"] = Value::from(format!("{page}?{HOSTILE}")),
+        3 => repository["owner"]["login"] = Value::from(format!("../{HOSTILE}")),
+        4 => repository["name"] = Value::from(format!("\u{1b}]0;{HOSTILE}\u{7}")),
+        _ => repository["owner"]["login"] = Value::from(HOSTILE.repeat(100_000)),
+    }
+    replace(response, &body);
+    true
+}
+
+/// How many ways there are to [`spoil_secret`].
+pub(super) const SECRETS: u8 = 5;
+
+/// Puts something else into the answer to a registration.
+pub(super) fn spoil_secret(response: &mut Response<Bytes>, kind: u8) {
+    let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) else { return };
+    let key = if body.get("token").is_some() { "token" } else { "encoded_jit_config" };
+    let secret = body[key].as_str().unwrap_or_default().to_owned();
+    match kind {
+        0 => body[key] = Value::from(format!("{secret}\nLD_PRELOAD=/{HOSTILE}.so")),
+        1 => body[key] = Value::from(""),
+        2 => body[key] = Value::from(format!("{{{{ {HOSTILE} }}}}")),
+        3 => body[key] = Value::from(HOSTILE.repeat(100_000)),
+        _ if body.get("runner").is_some() => {
+            // An earlier registration has a smaller number: it may be that of a busy runner.
+            let id = body["runner"]["id"].as_u64().unwrap_or_default();
+            body["runner"]["id"] = Value::from(id.saturating_sub(1 + id % 9));
+            body["runner"]["name"] = Value::from(HOSTILE);
+        }
+        _ => body[key] = Value::from(format!(" {secret}")),
+    }
+    replace(response, &body);
+}
+
+/// Whether a request is for more than ten jobs at a time of a run that cannot show so many.
+pub(super) fn is_large_page(request: &Request<Bytes>) -> bool {
+    let uri = request.uri();
+    let of_run = uri.path().strip_suffix("/jobs").and_then(|path| path.rsplit('/').next());
+    let is_sick = of_run.and_then(|run| run.parse::<u64>().ok()).is_some_and(|run| run.is_multiple_of(2));
+    let size = uri.query().into_iter().flat_map(|query| query.split('&'));
+    let size =
+        size.filter_map(|pair| pair.strip_prefix("per_page=")).find_map(|size| size.parse::<u64>().ok());
+    is_sick && size.is_some_and(|size| size > 10)
+}
+
 fn replace(response: &mut Response<Bytes>, body: &Value) {
     response.headers_mut().remove(CONTENT_LENGTH);
     // What is not so must not be remembered as the answer to the right ETag.

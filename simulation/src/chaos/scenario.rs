@@ -12,7 +12,7 @@ use super::grip::Cut;
 use super::meanwhile::{Ambush, Turn};
 use super::mishap::Mishap;
 use super::settings::settings;
-pub use super::settings::{Access, Mode, Settings};
+pub use super::settings::{Access, Entries, Mode, Settings};
 pub use super::woe::Woe;
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::github::{self, Conclusion, JobSpec, Status};
@@ -188,7 +188,12 @@ impl Scenario {
         let repositories = ["acme/app", "acme/lib", "zoe/site"];
         let repositories: Vec<String> =
             repositories[..rng.random_range(1..=3)].iter().map(|name| (*name).to_string()).collect();
-        let settings = settings(&mut rng);
+        let mut settings = settings(&mut rng);
+        // An owner's other repositories would be ours, too.
+        let one_by_one = [Woe::Configuration, Woe::Repositories, Woe::Namesakes];
+        if !settings.access.organization && !woes.iter().any(|woe| one_by_one.contains(woe)) {
+            settings.access.entries = [Entries::Each, Entries::Owners, Entries::All][seed as usize % 3];
+        }
         let mut nomad = cluster(&mut rng, seed);
         nomad.event_buffer = if settings.hints { 50 } else { 0 };
         let over = Duration::from_secs(rng.random_range(120..=420));

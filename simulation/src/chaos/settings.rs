@@ -22,6 +22,18 @@ pub enum Mode {
     AccessToken,
 }
 
+/// What the configuration names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entries {
+    /// Each repository.
+    #[default]
+    Each,
+    /// Their owners.
+    Owners,
+    /// `*`
+    All,
+}
+
 /// How the daemon gets at GitHub, and where its runners belong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Access {
@@ -31,6 +43,8 @@ pub struct Access {
     pub organization: bool,
     /// `runner_group`.
     pub group: bool,
+    /// `repos`.
+    pub entries: Entries,
 }
 
 /// What the daemon is told.
@@ -84,7 +98,12 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
         make_room: rng.random_bool(0.6).then(|| seconds(rng, 30, 180)),
         parallel: rng.random_range(1..=5),
         mode,
-        access: Access { app, organization, group: organization && rng.random_bool(0.5) },
+        access: Access {
+            app,
+            organization,
+            group: organization && rng.random_bool(0.5),
+            entries: Entries::Each,
+        },
         json_template: rng.random_bool(0.8),
         cache: rng.random_bool(0.2),
         hints: rng.random_bool(0.3),

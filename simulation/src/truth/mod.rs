@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::chaos::exchange::Trouble;
 use crate::chaos::mishap::{Place, Suffer};
 use crate::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
-use crate::chaos::subject;
+use crate::chaos::{HOSTILE, subject};
 use bytes::Bytes;
 use githubrunner::model::is_ours_by_name;
 use githubrunner_sim::fault::{Arrived, Sender, Side};
@@ -75,6 +75,8 @@ pub struct Truth {
     sights: Sights,
     /// Which repositories the configuration does not name, by position, and from when until when.
     left_out: Vec<(usize, Timestamp, Timestamp)>,
+    /// GitHub's answers may hold hostile text.
+    has_hostile: bool,
     /// Nomad tells of what happens.
     told: bool,
     /// Nothing disturbs the daemon: what it does must be prompt and in order.
@@ -119,6 +121,9 @@ impl Truth {
             archived: BTreeMap::new(),
             secrets: Vec::new(),
             left_out: starts::left_out(scenario),
+            has_hostile: [Trouble::Names, Trouble::Secrets]
+                .into_iter()
+                .any(|trouble| scenario.episodes.iter().any(|episode| episode.trouble == trouble)),
             told: scenario.settings.hints && scenario.nomad.event_buffer > 0,
             quiet: prompt::is_quiet(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
@@ -151,6 +156,16 @@ impl Truth {
         let Arrived(sent) = request.extensions().get().copied().unwrap_or(Arrived(now));
         let mut lists = self.looked[sender(request)].allocations.iter().rev();
         world.nomad_time(lists.find(|list| **list <= sent).copied().unwrap_or(now))
+    }
+
+    /// What GitHub says of names, and gives out, is checked before it gets anywhere.
+    fn look_for_hostile_text(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        let has = |text: &[u8]| text.windows(HOSTILE.len()).any(|part| part == HOSTILE.as_bytes());
+        if has(request.uri().to_string().as_bytes()) || has(request.body()) {
+            let (method, path) = (request.method(), request.uri().path());
+            let path: String = path.chars().take(100).collect();
+            self.wrong(now, format!("hostile text in {method} {} {path}", side.name()));
+        }
     }
 
     fn look_for_secrets(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
@@ -226,6 +241,9 @@ impl Watch for Truth {
     }
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        if self.has_hostile {
+            self.look_for_hostile_text(side, request, now);
+        }
         if request.method() == Method::GET {
             let who = sender(request);
             match list(request) {

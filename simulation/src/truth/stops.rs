@@ -231,7 +231,10 @@ impl Truth {
                 Woe::OldServers,
                 Woe::LostAfter,
             ];
-            matches!(woe, Woe::Exchange(trouble) if *trouble != Trouble::Pages && *trouble != Trouble::Totals)
+            // What is said of a list does not lead to a Stop.
+            let harmless =
+                [Trouble::Pages, Trouble::Totals, Trouble::Part, Trouble::Names, Trouble::LargePages];
+            matches!(woe, Woe::Exchange(trouble) if !harmless.contains(trouble))
                 || unsure.contains(woe)
                 || woe.is_of_replicas()
         });
