@@ -14,6 +14,7 @@ use githubrunner::{
     secret::without_tokens,
     text::{Form, LINE, LogWriter, shown},
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Something failed.
@@ -23,6 +24,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    keep_memory_private();
     let cli = Cli::parse();
     #[cfg(feature = "demo")]
     let screen = demo::screen(&cli);
@@ -49,6 +51,15 @@ fn main() -> ExitCode {
     // What is still under way is dropped: a restart repairs it as it would a crash.
     runtime.shutdown_background();
     code
+}
+
+/// The memory holds tokens: no core dump is written of it, and no other process of this user reads it. Where the system
+/// does not know how, it stays as it is.
+fn keep_memory_private() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 async fn dispatch(cli: Cli) -> ExitCode {
@@ -91,8 +102,15 @@ impl std::error::Error for Unusable {}
 /// Whether all went well.
 async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<bool> {
     let out = &mut io::stdout();
-    let setup = |config| Setup::new(config, &environment, global.dry_run).map_err(Unusable);
-    let look = |config| Setup::new(config, &environment, true).map_err(Unusable);
+    let made = |config, dry_run| -> Result<Setup, Unusable> {
+        let setup = Setup::new(config, &environment, dry_run).map_err(Unusable)?;
+        for warning in &setup.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(setup)
+    };
+    let setup = |config| made(config, global.dry_run);
+    let look = |config| made(config, true);
     match command {
         Command::Run => {
             let reload = || Ok(setup(load(global).map_err(anyhow::Error::msg)?)?);

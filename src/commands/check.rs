@@ -65,8 +65,8 @@ impl Report<'_> {
 pub async fn run(setup: &Setup, out: &mut dyn Write) -> anyhow::Result<Verdict> {
     let mut report = Report { out, worst: Verdict::Ok };
     report.line(Verdict::Ok, "configuration", "")?;
-    for warning in setup.config.warnings() {
-        report.line(Verdict::Warning, "configuration", &warning)?;
+    for warning in setup.config.warnings().iter().chain(&setup.warnings) {
+        report.line(Verdict::Warning, "configuration", warning)?;
     }
     let rendered = template(&setup.config, &mut report)?;
     nomad(setup, &rendered, &mut report).await?;

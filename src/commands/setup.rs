@@ -35,6 +35,8 @@ pub struct Setup {
     pub renderer: Renderer,
     /// Perform nothing.
     pub dry_run: bool,
+    /// What works and should not be so, besides the configuration's own warnings.
+    pub warnings: Vec<String>,
 }
 
 /// Looks an environment variable up.
@@ -46,13 +48,19 @@ impl Setup {
     /// # Errors
     /// An address, certificate, key or template that is of no use.
     pub fn new(config: Config, env: Environment, dry_run: bool) -> anyhow::Result<Self> {
-        Ok(Setup {
-            renderer: Renderer::new(&config)?,
-            github: github(&config, dry_run)?,
-            nomad: nomad(&config, env, dry_run)?,
-            config,
-            dry_run,
-        })
+        let (github, nomad) = (github(&config, dry_run)?, nomad(&config, env, dry_run)?);
+        let mut warnings = Vec::new();
+        let exposed = |what: &str, address: &str| {
+            format!("{what} is sent over plain http to {address}, where others can read it: use https")
+        };
+        if api_url(&config.github.url).is_ok_and(|url| Endpoint::Url(url).is_exposed()) {
+            warnings.push(exposed("GitHub's token", &config.github.url));
+        }
+        let options = nomad.options();
+        if options.token.is_some() && options.address.is_exposed() {
+            warnings.push(exposed("Nomad's token", "NOMAD_ADDR"));
+        }
+        Ok(Setup { renderer: Renderer::new(&config)?, github, nomad, config, dry_run, warnings })
     }
 
     /// The daemon.
@@ -64,7 +72,7 @@ impl Setup {
     pub fn apply<'a>(&'a self, view: &'a NomadView) -> Apply<'a> {
         // Whoever asks for something by hand does so whichever replica leads.
         let leadership = Leadership::always();
-        let Setup { github, nomad, renderer, config, dry_run } = self;
+        let Setup { github, nomad, renderer, config, dry_run, .. } = self;
         Apply::new(config, github, nomad, renderer, &view.instance, leadership, *dry_run)
     }
 }

@@ -312,6 +312,14 @@ impl GitHub {
                     response.exchange
                 )));
             };
+            // A proxy may serve the API below a path, and something else beside it that must not get the token.
+            let prefix = self.path("/");
+            if !target.starts_with(&prefix) {
+                return Err(Error::Unexpected(format!(
+                    "{}: redirected to a path outside of github.url's own, {prefix}, which is not followed",
+                    response.exchange
+                )));
+            }
             request = request.with_path(target);
         }
         Err(Error::Unexpected(format!("{} {}: too many redirects", request.method(), request.path())))

@@ -74,6 +74,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether what is sent can be read on the way: plain `http` to a host that is not this machine.
+    pub fn is_exposed(&self) -> bool {
+        matches!(self, Self::Url(url) if url.scheme() == "http" && !is_loopback(url))
+    }
+
     /// Scheme, host and port for showing; a unix socket's path.
     pub(super) fn shown(&self) -> String {
         match self {
@@ -140,13 +145,7 @@ impl Proxy {
             ),
             Self::Given { https, no } => (https.clone(), no.clone()),
         };
-        let loopback = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() != "https" || loopback {
+        if url.scheme() != "https" || is_loopback(url) {
             return Ok(None);
         }
         let uri: Uri = format!("https://{}", authority(url))
@@ -167,6 +166,16 @@ impl Proxy {
             ));
         }
         Ok(Some(intercept))
+    }
+}
+
+/// Whether a URL's host is this machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -555,3 +555,16 @@ fn addresses_that_are_none_are_refused() {
         assert!(Endpoint::parse(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn what_others_can_read_on_the_way_is_exposed() {
+    let exposed = |address: &str| Endpoint::parse(address).unwrap().is_exposed();
+    for address in ["http://nomad.service.consul:4646", "http://10.0.0.1:4646", "http://[2001:db8::1]/"] {
+        assert!(exposed(address), "{address}");
+    }
+    for address in
+        ["https://nomad:4646", "http://127.0.0.1:4646", "http://localhost", "http://[::1]", "unix:///x"]
+    {
+        assert!(!exposed(address), "{address}");
+    }
+}

@@ -12,6 +12,13 @@ async fn redirects_and_links_to_other_hosts_are_not_followed() {
         assert!(error.to_string().contains("not followed"), "{error}");
         assert_eq!(world.requests().len(), 1);
     }
+    world.fault(move |_| Some(answer(301, &[("location", "http://host.test/elsewhere")], "")));
+    let below =
+        Options { api_url: url::Url::parse("http://host.test/github/api/").unwrap(), ..world.options() };
+    let github = world.github_with(Auth::Token(Secret::new(TOKEN)), below);
+    let error = github.list_jobs(&repository, false).await.unwrap_err();
+    assert!(error.to_string().contains("outside of github.url's own, /github/api/"), "{error}");
+    assert_eq!(world.requests().len(), 1);
     world.fault(|_| {
         let headers =
             [("date", "Thu, 01 Jan 2026 12:00:00 GMT"), ("link", "<http://evil.test/?page=2>; rel=\"next\"")];
