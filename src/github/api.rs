@@ -22,6 +22,7 @@ use super::listed::{Gap, Listed};
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
 use super::repositories::Remembered;
 use super::sizes::{self, Sizes};
+use super::turns::Turn;
 use super::wire::Page;
 use crate::http::{self, Request, Response, RetryPolicy};
 use crate::model::{RepositoryId, span};
@@ -29,6 +30,10 @@ use crate::model::{RepositoryId, span};
 /// The version of the REST API that we speak (contract §4).
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static("2022-11-28"));
+
+/// So many of the requests at once are not for the lists of a pass: where GitHub is slow, runners get their secrets and
+/// are let go all the same.
+const KEPT_FOR_ACTIONS: usize = 2;
 
 /// How many redirects in a row are followed: a repository can be renamed more than once.
 const MAX_REDIRECTS: usize = 3;
@@ -87,9 +92,18 @@ impl Options {
     }
 }
 
-/// GitHub. Clones share everything.
+/// GitHub. Clones share everything, apart from how long each of them may ask.
 #[derive(Clone)]
-pub struct GitHub(pub(super) Arc<Inner>);
+pub struct GitHub(pub(super) Arc<Inner>, Bounds);
+
+/// How long and how much one user of [`GitHub`] may ask.
+#[derive(Clone, Default)]
+struct Bounds {
+    /// No request begins later, and no answer to one that only reads is waited for.
+    until: Option<Instant>,
+    /// The turn of a repository's listing.
+    turn: Option<Arc<Turn>>,
+}
 
 pub(super) struct Inner {
     http: http::Client,
@@ -101,6 +115,8 @@ pub(super) struct Inner {
     limits: Limits,
     pub(super) sizes: Sizes,
     slots: Semaphore,
+    /// The part of the slots that lists of a pass take at most: what is done meanwhile gets the others.
+    reading: Semaphore,
     authenticator: Authenticator,
     clock: Clock,
     /// GitHub's clock minus ours, in seconds, as its last answer had it.
@@ -119,6 +135,35 @@ pub(super) struct Pages<T> {
     pub date: Option<Timestamp>,
 }
 
+/// A list while it is read.
+#[derive(Debug)]
+pub(super) struct Reading<T> {
+    first: String,
+    walk: Walk<T>,
+    /// The page that is asked for.
+    now: Option<String>,
+    total: Option<u64>,
+    date: Option<Timestamp>,
+    read: bool,
+    lost: usize,
+}
+
+impl<T> Reading<T> {
+    /// How many items were read so far.
+    pub fn len(&self) -> usize {
+        self.walk.len()
+    }
+
+    /// What was read.
+    pub fn end(self) -> Pages<T> {
+        let list = self.walk.finish();
+        if let Some(gap) = list.gap() {
+            tracing::debug!(list = self.first, "a list of GitHub was read in part only: {gap}");
+        }
+        Pages { list, date: self.date }
+    }
+}
+
 /// One page, whether GitHub sent it or only said that it is still the same.
 struct Fetched<P> {
     value: Arc<P>,
@@ -131,7 +176,7 @@ impl GitHub {
     /// The adapter over a client for the API's host. Reads the cache file.
     pub fn new(http: http::Client, auth: Auth, options: Options) -> Self {
         let origin = options.api_url[..url::Position::BeforePath].to_owned();
-        Self(Arc::new(Inner {
+        let inner = Inner {
             http,
             origin,
             web: Web::of(&options.api_url),
@@ -140,6 +185,7 @@ impl GitHub {
             limits: Limits::new(options.points_a_minute),
             sizes: Sizes::default(),
             slots: Semaphore::new(options.concurrency.max(1)),
+            reading: Semaphore::new(options.concurrency.saturating_sub(KEPT_FOR_ACTIONS).max(1)),
             concurrency: options.concurrency.max(1),
             authenticator: Authenticator::new(auth),
             clock: options.clock,
@@ -148,7 +194,21 @@ impl GitHub {
             full_every: options.full_every,
             resolved: Mutex::default(),
             followed: Mutex::default(),
-        }))
+        };
+        Self(Arc::new(inner), Bounds::default())
+    }
+
+    /// The same GitHub, asked no longer than this: what is not answered by then is [`Error::OutOfTime`]. A request that
+    /// changes something and is under way by then is waited for.
+    #[must_use]
+    pub fn until(&self, end: Instant) -> Self {
+        let until = Some(self.1.until.map_or(end, |until| until.min(end)));
+        Self(self.0.clone(), Bounds { until, ..self.1.clone() })
+    }
+
+    /// The same GitHub for one repository's turn in a pass.
+    pub(super) fn in_turn(&self, turn: Arc<Turn>) -> Self {
+        Self(self.0.clone(), Bounds { turn: Some(turn), ..self.1.clone() })
     }
 
     /// Ends a pass: the cache lets go what is unused and writes its file if anything changed.
@@ -273,21 +333,23 @@ impl GitHub {
     ) -> Result<Response, Error> {
         let policy = RetryPolicy { again: worth_repeating, ..RetryPolicy::default() };
         for _ in 0..=MAX_REDIRECTS {
-            let points = if request.method() == Method::GET { 1 } else { 5 };
+            let reads = request.method() == Method::GET;
+            let points = if reads { 1 } else { 5 };
             while let Some(wait) = self.0.limits.pace(&credentials.who, points) {
                 self.0.limits.check(&credentials.who, kind)?;
-                tokio::time::sleep(wait).await;
+                self.in_time(tokio::time::sleep(wait)).await?;
             }
-            let response = {
-                // Waiting for a slot is not part of the exchange's deadline. The semaphore is never closed.
-                let _slot = self.0.slots.acquire().await;
-                self.0.limits.check(&credentials.who, kind)?;
-                if repeat {
-                    self.0.http.send_with_retries(request.clone(), &policy).await?
-                } else {
-                    self.0.http.send(request.clone()).await?
+            // Waiting for a slot is not part of the exchange's deadline. The semaphore is never closed.
+            let _slot = self.in_time(self.0.slots.acquire()).await?;
+            self.0.limits.check(&credentials.who, kind)?;
+            let sent = async {
+                match repeat {
+                    true => self.0.http.send_with_retries(request.clone(), &policy).await,
+                    false => self.0.http.send(request.clone()).await,
                 }
             };
+            let response = if reads { self.in_time(sent).await?? } else { sent.await? };
+            drop(_slot);
             if let Some(date) = response.date() {
                 let ahead = date.as_second().saturating_sub((self.0.clock)().as_second());
                 self.0.ahead.store(ahead, Ordering::Relaxed);
@@ -325,6 +387,20 @@ impl GitHub {
         Err(Error::Unexpected(format!("{} {}: too many redirects", request.method(), request.path())))
     }
 
+    /// How many requests this turn has made.
+    pub(super) fn asked(&self) -> usize {
+        self.1.turn.as_ref().map_or(0, |turn| turn.asked())
+    }
+
+    /// What comes of it before the time is over.
+    pub(super) async fn in_time<T>(&self, what: impl Future<Output = T>) -> Result<T, Error> {
+        match self.1.until {
+            None => Ok(what.await),
+            // What is there at the last moment counts.
+            Some(end) => tokio::time::timeout_at(end, what).await.map_err(|_| Error::OutOfTime),
+        }
+    }
+
     /// One page, by ETag if `cached`.
     async fn page<P: Page>(
         &self,
@@ -332,6 +408,14 @@ impl GitHub {
         path: &str,
         cached: bool,
     ) -> Result<Fetched<P>, Error> {
+        // In this order: whoever waits for its share holds up nobody.
+        if let Some(turn) = &self.1.turn {
+            self.in_time(turn.ask()).await?;
+        }
+        let _reading = match &self.1.turn {
+            Some(_) => Some(self.in_time(self.0.reading.acquire()).await?),
+            None => None,
+        };
         let url = self.url(path);
         let known = |who: &str| if cached { self.0.cache.get::<P>(who, &url) } else { None };
         let (response, credentials) = self
@@ -378,51 +462,64 @@ impl GitHub {
         first: String,
         cached: bool,
     ) -> Result<Pages<P::Item>, Error> {
+        let mut reading = self.begin::<P>(first);
+        self.go_on::<P>(principal, &mut reading, cached).await?;
+        Ok(reading.end())
+    }
+
+    /// A list that is yet to be read.
+    pub(super) fn begin<P: Page>(&self, first: String) -> Reading<P::Item> {
         let mut walk = Walk::new(&self.0.api, self.0.sizes.first(&first));
         if !P::FILTERED {
             walk = walk.unfiltered();
         }
-        let mut total = None;
-        let mut date = None;
-        let mut read = false;
-        let mut lost = 0;
-        while let Some(path) = walk.next_page() {
+        Reading { first, walk, now: None, total: None, date: None, read: false, lost: 0 }
+    }
+
+    /// Reads a list to its end. After [`Error::OutOfTime`] it can be gone on with: what was read stays read.
+    pub(super) async fn go_on<P: Page>(
+        &self,
+        principal: &Principal,
+        reading: &mut Reading<P::Item>,
+        cached: bool,
+    ) -> Result<(), Error> {
+        while let Some(path) = reading.now.clone().or_else(|| reading.walk.next_page()) {
+            reading.now = Some(path.clone());
+            let Reading { first, walk, .. } = reading;
             let error = match self.page::<P>(principal, &path, cached).await {
                 Ok(page) => {
+                    reading.now = None;
                     if let Some(gap) = page.gap {
                         walk.miss(gap);
                     }
                     walk.take(&path, page.value.items(), page.value.total(), page.next.as_deref());
-                    self.0.sizes.worked(&first, &path);
-                    total = page.value.total().or(total);
-                    date = page.date.or(date);
-                    read = true;
+                    self.0.sizes.worked(first, &path);
+                    reading.total = page.value.total().or(reading.total);
+                    reading.date = page.date.or(reading.date);
+                    reading.read = true;
                     continue;
                 }
                 Err(error) if error.is_of_the_answer() => error,
                 Err(error) => return Err(error),
             };
-            if let Some(smaller) = self.0.sizes.smaller(&first, &path, error.is_timeout()) {
+            reading.now = None;
+            if let Some(smaller) = self.0.sizes.smaller(first, &path, error.is_timeout()) {
                 walk.instead(smaller);
                 continue;
             }
-            if !read {
-                self.0.sizes.failed(&first);
+            if !reading.read {
+                self.0.sizes.failed(first);
                 return Err(error);
             }
             walk.miss(Gap::Page { error: error.to_string() });
-            lost += 1;
-            if lost <= LOST_AT_MOST
-                && let Some(next) = sizes::after(&path, total)
+            reading.lost += 1;
+            if reading.lost <= LOST_AT_MOST
+                && let Some(next) = sizes::after(&path, reading.total)
             {
                 walk.instead(next);
             }
         }
-        let list = walk.finish();
-        if let Some(gap) = list.gap() {
-            tracing::debug!(list = first, "a list of GitHub was read in part only: {gap}");
-        }
-        Ok(Pages { list, date })
+        Ok(())
     }
 
     /// A single thing, by ETag.

@@ -1,25 +1,27 @@
 //! The jobs of a repository: what its active workflow runs hold (DESIGN: a pass).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::{GitHub, Pages, older_than};
+use super::api::{GitHub, Reading, older_than};
 use super::auth::Principal;
 use super::error::Error;
 use super::listed::Listed;
-use super::wire::{Job, JobsPage, RunsPage};
+use super::turns::{SHARE, Turn};
+use super::wire::{Job, JobsPage, Run, RunsPage};
 use crate::http::escape_segment;
 use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
 
 /// How many runs of a repository are followed by their ID; more make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
 
-/// How many of a repository's jobs are kept that are not in progress; more make the listing incomplete. The runs are read
-/// in the order of their IDs, so the oldest ones are kept.
+/// How many of a repository's jobs are kept that are not in progress; more make the listing incomplete.
 const MAX_WAITING: usize = 2000;
 
 /// The jobs of a repository's active runs, apart from those that are completed.
@@ -42,7 +44,7 @@ impl JobListing {
 }
 
 /// What a listing could not see. The first reason is told, and how many more there are.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Missing {
     first: Option<String>,
     more: usize,
@@ -69,7 +71,7 @@ impl Missing {
 }
 
 /// What earlier listings leave for the next one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Followed {
     /// Runs seen active whose own jobs have not said that they are over.
     pub(super) runs: BTreeSet<u64>,
@@ -77,13 +79,80 @@ pub(super) struct Followed {
     full_at: Option<Instant>,
     /// When it was last listed at all.
     listed_at: Option<Instant>,
-    /// A list of runs could not be read the last time.
+    /// A listing that was not over when its turn was.
+    unfinished: Option<Unfinished>,
+}
+
+/// A listing while it is made. One that is long takes several turns: what tells of runs stays, what tells of their jobs
+/// counts in the turn alone in which it was read.
+#[derive(Debug, Default)]
+struct Unfinished {
+    /// It is not the first turn.
+    again: bool,
+    /// The last turn had time for more than one share: the repository has many runs, and GitHub is not slow.
+    is_flooded: bool,
+    /// The runs that wait are listed, too.
+    full: bool,
+    /// The lists of runs to be read, the next one last.
+    lists: Vec<&'static str>,
+    /// The one that is being read.
+    list: Option<Reading<Run>>,
+    /// One could be read at least.
+    any_list: bool,
+    /// One could not.
     lists_failed: bool,
+    /// What the lists lack.
+    missing: Missing,
+    /// What the lists have.
+    listed: BTreeSet<u64>,
+    /// Those in progress, which name the runners that are busy.
+    in_progress: BTreeSet<u64>,
+    /// The runs whose jobs are to be read; `None` before the lists are.
+    unread: Option<BTreeSet<u64>>,
+    /// Those whose jobs were read in part.
+    halves: BTreeMap<u64, Reading<Arc<Job>>>,
+}
+
+/// The lists of runs, the first one last. They are read in the order in which runs go through them, so that one that
+/// moves on meanwhile is seen at least once.
+const LISTS: [&str; 5] = ["in_progress", "queued", "requested", "pending", "waiting"];
+
+impl Unfinished {
+    fn new(full: bool) -> Self {
+        let lists = if full { &LISTS[..] } else { &LISTS[..2] };
+        Self { full, lists: lists.to_vec(), ..Self::default() }
+    }
+
+    /// Whose jobs are read in which order. What is in progress tells who is busy, what is queued who is needed: none of
+    /// them may hold up the other.
+    fn order(&self) -> Vec<u64> {
+        let unread = self.unread.iter().flatten().copied();
+        let (busy, mut others): (VecDeque<u64>, VecDeque<u64>) =
+            unread.partition(|run| self.in_progress.contains(run));
+        let mut order = Vec::with_capacity(busy.len() + others.len());
+        for run in busy {
+            order.push(run);
+            order.extend(others.pop_front());
+        }
+        order.extend(others);
+        order
+    }
+
+    /// Whether jobs of runs that are not in progress are yet to be read.
+    fn has_others(&self) -> bool {
+        self.unread.iter().flatten().any(|run| !self.in_progress.contains(run))
+    }
+
+    /// The same after a turn with so many requests.
+    fn paused(self, asked: usize) -> Self {
+        Self { again: true, is_flooded: asked >= SHARE, ..self }
+    }
 }
 
 impl GitHub {
-    /// The jobs of many repositories, side by side. Those not answered when `within` is over are
-    /// [`Error::OutOfTime`]; a repository that fails harms no other.
+    /// The jobs of many repositories, side by side. Each has its share of the requests; what is left is for those that
+    /// need more. A listing that is not over when `within` is gives what it has, and is gone on with the next time;
+    /// [`Error::OutOfTime`] if that is nothing. A repository that fails harms no other.
     pub async fn list_all(
         &self,
         repositories: &[Repository],
@@ -99,29 +168,54 @@ impl GitHub {
             order.sort_by_key(|repository| followed.get(&repository.id).and_then(|known| known.listed_at));
         }
         let mut order = order.into_iter();
-        let mut tasks = JoinSet::new();
         let end = Instant::now() + within;
+        let github = self.until(end);
+        let told = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        let mut turns: BTreeMap<RepositoryId, Arc<Turn>> = BTreeMap::new();
+        let mut waiting: VecDeque<RepositoryId> = VecDeque::new();
         loop {
+            let begins = turns.iter().filter(|(id, turn)| turn.waits() && !waiting.contains(id));
+            let begins: Vec<RepositoryId> = begins.map(|(id, _)| *id).collect();
+            waiting.extend(begins);
             // A few at a time, so that the first ones are through when the time is over, and not all of them half.
-            while tasks.len() < self.0.concurrency
-                && let Some(repository) = order.next()
-            {
-                let (github, repository) = (self.clone(), repository.clone());
-                tasks.spawn(async move {
-                    let listing = github.list_jobs(&repository, full).await;
-                    (repository.id, listing)
-                });
+            while turns.len() < self.0.concurrency + waiting.len() && Instant::now() < end {
+                if let Some(repository) = order.next() {
+                    let turn = Arc::new(Turn::new(Arc::clone(&told)));
+                    turns.insert(repository.id, Arc::clone(&turn));
+                    let (github, repository) = (github.in_turn(turn), repository.clone());
+                    tasks.spawn(async move {
+                        let listing = github.list_jobs(&repository, full).await;
+                        (repository.id, listing)
+                    });
+                } else if let Some(turn) = waiting.pop_front().and_then(|id| turns.get(&id)) {
+                    turn.go_on();
+                } else {
+                    break;
+                }
             }
-            match tokio::time::timeout_at(end, tasks.join_next()).await {
-                Ok(Some(Ok((id, listing)))) => {
+            let joined = tokio::select! {
+                biased;
+                joined = tasks.join_next() => joined,
+                () = told.notified() => continue,
+            };
+            match joined {
+                Some(Ok((id, listing))) => {
+                    turns.remove(&id);
+                    waiting.retain(|waits| *waits != id);
                     listings.insert(id, listing);
                 }
-                Ok(Some(Err(error))) => tracing::error!("a listing ended by itself: {error}"),
-                // What is still under way is dropped with the set.
-                Ok(None) | Err(_) => break,
+                Some(Err(error)) => tracing::error!("a listing ended by itself: {error}"),
+                None => break,
             }
         }
         listings
+    }
+
+    /// The repositories whose listings go on when they are listed again.
+    pub fn unfinished(&self) -> BTreeSet<RepositoryId> {
+        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.iter().filter(|(_, known)| known.unfinished.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// The jobs of one repository. With `full`, and every few minutes by itself, runs that wait are listed too.
@@ -129,71 +223,224 @@ impl GitHub {
     /// # Errors
     /// As told by [`Error`]: then nothing at all is known of the repository's jobs.
     pub async fn list_jobs(&self, repository: &Repository, full: bool) -> Result<JobListing, Error> {
-        let mut followed = {
-            let all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-            all.get(&repository.id).cloned().unwrap_or_default()
+        let (mut runs, unfinished) = {
+            let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = all.get_mut(&repository.id);
+            let full = full
+                || known
+                    .as_ref()
+                    .and_then(|known| known.full_at)
+                    .is_none_or(|at| older_than(at, self.0.full_every));
+            let unfinished = known.as_ref().is_some_and(|known| known.unfinished.is_some());
+            let (runs, unfinished) = match known {
+                Some(known) if unfinished => (known.runs.clone(), known.unfinished.take()),
+                Some(known) => (known.runs.clone(), None),
+                None => (BTreeSet::new(), None),
+            };
+            (runs, unfinished.unwrap_or_else(|| Unfinished::new(full)))
         };
-        let full = full || followed.full_at.is_none_or(|at| older_than(at, self.0.full_every));
-        let listing = self.list(repository, full, &mut followed).await;
+        let mut listing = unfinished;
+        let result = self.list(repository, &mut runs, &mut listing).await;
         let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        match &listing {
-            // Gone: nothing to follow.
-            Err(Error::NotFound { .. }) => {
-                all.remove(&repository.id);
+        // Gone: nothing to follow.
+        if let Err(Error::NotFound { .. }) = result {
+            all.remove(&repository.id);
+            return result.map(|(jobs, _)| jobs);
+        }
+        let known = all.entry(repository.id).or_default();
+        // It had its turn.
+        let now = Instant::now();
+        known.listed_at = Some(now);
+        match result {
+            Ok((jobs, true)) => {
+                known.runs = runs;
+                if listing.full && !listing.lists_failed {
+                    known.full_at = Some(now);
+                }
+                Ok(jobs)
+            }
+            Ok((jobs, false)) => {
+                known.runs = runs;
+                known.unfinished = Some(listing.paused(self.asked()));
+                Ok(jobs)
             }
             // Half a listing has still seen some runs, but none of them to its end.
-            Err(_) => {
-                let known = all.entry(repository.id).or_default();
-                known.runs.append(&mut followed.runs);
-                // It had its turn.
-                known.listed_at = Some(Instant::now());
-            }
-            Ok(_) => {
-                followed.listed_at = Some(Instant::now());
-                if full && !followed.lists_failed {
-                    followed.full_at = followed.listed_at;
+            Err(error) => {
+                known.runs.append(&mut runs);
+                if matches!(error, Error::OutOfTime) {
+                    known.unfinished = Some(listing.paused(self.asked()));
                 }
-                all.insert(repository.id, followed);
+                Err(error)
             }
         }
-        listing
     }
 
+    /// One turn of a listing. The jobs that were read in it, and whether it is over.
     async fn list(
         &self,
         repository: &Repository,
-        full: bool,
-        followed: &mut Followed,
-    ) -> Result<JobListing, Error> {
-        // In the order in which runs go through them, so that one that moves on meanwhile is seen at least once.
-        let statuses: &[&str] = if full {
-            &["waiting", "pending", "requested", "queued", "in_progress"]
-        } else {
-            &["queued", "in_progress"]
-        };
+        runs: &mut BTreeSet<u64>,
+        listing: &mut Unfinished,
+    ) -> Result<(JobListing, bool), Error> {
         let principal = Principal::Owner(repository.owner.clone());
         let runs_path = self.path(&format!(
             "/repos/{}/{}/actions/runs",
             escape_segment(&repository.owner),
             escape_segment(&repository.name)
         ));
-        let mut missing = Missing::default();
-        let mut date = None;
-        let mut listed = BTreeSet::new();
-        let mut lists = statuses.len();
-        for status in statuses {
-            let first = format!("{runs_path}?status={status}&per_page=100&exclude_pull_requests=true");
-            let pages = match self.all_pages::<RunsPage>(&principal, first, true).await {
-                Ok(pages) => pages,
-                // One sick list is not the others' trouble, unless there is no other.
-                Err(error) if self.costs_itself_only(&error) && lists > 1 => {
-                    lists -= 1;
-                    missing.note(|| format!("the {status} runs could not be read: {error}"));
+        let is_busy_again = listing.is_flooded && listing.lists.is_empty() && listing.has_others();
+        if is_busy_again {
+            // Who is busy changes from turn to turn.
+            listing.in_progress.clear();
+            listing.lists.push(LISTS[0]);
+        }
+        let mut date = self.list_runs(&principal, &runs_path, repository, listing).await?;
+        // What is in no list may be in the part that was not read.
+        let lists_are_whole = listing.missing.first.is_none();
+        runs.extend(&listing.listed);
+        let mut missing = listing.missing.clone();
+        if runs.len() > MAX_FOLLOWED {
+            missing.note(|| format!("more than {MAX_FOLLOWED} runs are active"));
+        }
+        while runs.len() > MAX_FOLLOWED {
+            runs.pop_first();
+        }
+        let unread = listing.unread.get_or_insert_with(|| runs.clone());
+        if is_busy_again {
+            unread.extend(listing.in_progress.intersection(runs));
+        }
+        let mut jobs = BTreeMap::new();
+        let (mut waiting, mut too_many) = (0, false);
+        let mut read = 0;
+        let order: Vec<(u64, Reading<Arc<Job>>)> = listing
+            .order()
+            .into_iter()
+            .map(|run| {
+                let first = format!("{runs_path}/{run}/jobs?filter=latest&per_page=100");
+                (run, listing.halves.remove(&run).unwrap_or_else(|| self.begin::<JobsPage>(first)))
+            })
+            .collect();
+        // Side by side. A listed run is asked for even when all its jobs were completed the last time: jobs that need
+        // others appear when those are done. The ETag makes that free.
+        let mut results = stream::iter(order)
+            .map(|(run, mut reading)| {
+                let principal = &principal;
+                async move {
+                    let before = reading.len();
+                    let result = self.go_on::<JobsPage>(principal, &mut reading, true).await;
+                    (run, before, reading, result)
+                }
+            })
+            .buffer_unordered(self.0.concurrency);
+        let mut over_time = false;
+        while let Some((run, before, reading, result)) = results.next().await {
+            match result {
+                Ok(()) => {}
+                Err(Error::OutOfTime) => {
+                    over_time = true;
+                    if reading.len() > 0 {
+                        listing.halves.insert(run, reading);
+                    }
+                    continue;
+                }
+                // Deleted since. Whoever reads this listing is told that something was not seen.
+                Err(Error::NotFound { .. }) => {
+                    runs.remove(&run);
+                    listing.unread.get_or_insert_default().remove(&run);
+                    missing.note(|| format!("run {run} has gone while it was read"));
+                    continue;
+                }
+                Err(error) if self.costs_itself_only(&error) => {
+                    listing.unread.get_or_insert_default().remove(&run);
+                    missing.note(|| format!("the jobs of run {run} could not be read: {error}"));
                     continue;
                 }
                 Err(error) => return Err(error),
+            }
+            read += 1;
+            listing.unread.get_or_insert_default().remove(&run);
+            let pages = reading.end();
+            missing.take(&pages.list, || format!("the jobs of run {run}"));
+            date = pages.date.max(date);
+            let over = match pages.list.whole() {
+                // It can have no jobs yet; if no list has it either, it is over.
+                Ok([]) => listing.full,
+                // What an earlier turn has read is old.
+                Ok(_) if before > 0 => false,
+                Ok(some) => some.iter().all(|job| job.status == JobStatus::Completed),
+                Err(_) => false,
             };
-            missing.take(&pages.list, || format!("the {status} runs"));
+            if over && lists_are_whole && !listing.listed.contains(&run) {
+                runs.remove(&run);
+                self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
+            }
+            let fresh = pages.list.known().iter().skip(before);
+            for job in fresh.filter(|job| job.status != JobStatus::Completed) {
+                let is_new = !jobs.contains_key(&job.id);
+                if job.status != JobStatus::InProgress && is_new {
+                    if waiting == MAX_WAITING {
+                        too_many = true;
+                        continue;
+                    }
+                    waiting += 1;
+                }
+                jobs.insert(job.id, job.to_model(repository.id, run));
+            }
+        }
+        drop(results);
+        if too_many {
+            missing.note(|| format!("more than {MAX_WAITING} jobs wait"));
+        }
+        let left = listing.unread.as_ref().map_or(0, BTreeSet::len);
+        if over_time && read == 0 {
+            return Err(Error::OutOfTime);
+        }
+        if over_time || listing.again {
+            let of = runs.len();
+            missing.note(|| {
+                format!("reading it takes several passes: in this one {read} of {of} runs were read")
+            });
+        }
+        let now = date.ok_or_else(|| Error::Unexpected("GitHub's answers have no Date header".into()))?;
+        let jobs = jobs.into_values().collect();
+        Ok((JobListing { now, jobs, missing: missing.told() }, !over_time || left == 0))
+    }
+
+    /// Reads the lists of runs that are yet to be read. The `Date` of the last page.
+    async fn list_runs(
+        &self,
+        principal: &Principal,
+        runs_path: &str,
+        repository: &Repository,
+        listing: &mut Unfinished,
+    ) -> Result<Option<Timestamp>, Error> {
+        let mut date = None;
+        while let Some(status) = listing.lists.last().copied() {
+            let mut reading = listing.list.take().unwrap_or_else(|| {
+                self.begin::<RunsPage>(format!(
+                    "{runs_path}?status={status}&per_page=100&exclude_pull_requests=true"
+                ))
+            });
+            match self.go_on::<RunsPage>(principal, &mut reading, true).await {
+                Ok(()) => listing.any_list = true,
+                Err(Error::OutOfTime) => {
+                    listing.list = Some(reading);
+                    return Err(Error::OutOfTime);
+                }
+                // One sick list is not the others' trouble, unless there is no other.
+                Err(error)
+                    if self.costs_itself_only(&error) && (listing.any_list || listing.lists.len() > 1) =>
+                {
+                    listing.lists.pop();
+                    listing.lists_failed = true;
+                    listing.missing.note(|| format!("the {status} runs could not be read: {error}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            listing.lists.pop();
+            let pages = reading.end();
+            listing.missing.take(&pages.list, || format!("the {status} runs"));
             date = pages.date.or(date);
             for run in pages.list.into_known() {
                 if run.repository.is_some_and(|owner| owner.id != repository.id.0) {
@@ -201,94 +448,17 @@ impl GitHub {
                         what: format!("{} (another repository has its name now)", repository.full_name()),
                     });
                 }
-                listed.insert(run.id);
+                listing.listed.insert(run.id);
+                if status == LISTS[0] {
+                    listing.in_progress.insert(run.id);
+                }
             }
         }
-        followed.lists_failed = lists < statuses.len();
-        // What is in no list may be in the part that was not read.
-        let lists_are_whole = missing.first.is_none();
-        followed.runs.extend(&listed);
-        if followed.runs.len() > MAX_FOLLOWED {
-            missing.note(|| format!("more than {MAX_FOLLOWED} runs are active"));
-        }
-        while followed.runs.len() > MAX_FOLLOWED {
-            followed.runs.pop_first();
-        }
-        let mut jobs = BTreeMap::new();
-        let mut waiting = 0;
-        for (run, result) in self.jobs_of(&principal, &runs_path, followed.runs.iter().copied()).await {
-            let pages = match result {
-                Ok(pages) => pages,
-                // Deleted since. Whoever reads this listing is told that something was not seen.
-                Err(Error::NotFound { .. }) => {
-                    followed.runs.remove(&run);
-                    missing.note(|| format!("run {run} has gone while it was read"));
-                    continue;
-                }
-                Err(error) if self.costs_itself_only(&error) => {
-                    missing.note(|| format!("the jobs of run {run} could not be read: {error}"));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            missing.take(&pages.list, || format!("the jobs of run {run}"));
-            date = pages.date.max(date);
-            let over = match pages.list.whole() {
-                // It can have no jobs yet; if no list has it either, it is over.
-                Ok([]) => full,
-                Ok(some) => some.iter().all(|job| job.status == JobStatus::Completed),
-                Err(_) => false,
-            };
-            if over && lists_are_whole && !listed.contains(&run) {
-                followed.runs.remove(&run);
-                self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
-            }
-            for job in pages.list.known().iter().filter(|job| job.status != JobStatus::Completed) {
-                if job.status != JobStatus::InProgress {
-                    waiting += usize::from(!jobs.contains_key(&job.id));
-                    if waiting > MAX_WAITING {
-                        missing.note(|| format!("more than {MAX_WAITING} jobs wait"));
-                        break;
-                    }
-                }
-                jobs.insert(job.id, job.to_model(repository.id, run));
-            }
-        }
-        let now = date.ok_or_else(|| Error::Unexpected("GitHub's answers have no Date header".into()))?;
-        Ok(JobListing { now, jobs: jobs.into_values().collect(), missing: missing.told() })
+        Ok(date)
     }
 
     /// Whether a failure says nothing of other lists: the answer was bad, and GitHub gives others that are good.
     fn costs_itself_only(&self, error: &Error) -> bool {
         (error.is_of_the_answer() || error.is_senseless()) && self.0.sizes.is_answering()
-    }
-
-    /// The jobs of runs, side by side where there are several. A listed run is asked for even when all its jobs were
-    /// completed the last time: jobs that need others appear when those are done. The ETag makes that free.
-    async fn jobs_of(
-        &self,
-        principal: &Principal,
-        runs_path: &str,
-        runs: impl ExactSizeIterator<Item = u64>,
-    ) -> BTreeMap<u64, Result<Pages<Arc<Job>>, Error>> {
-        let mut results = BTreeMap::new();
-        let alone = runs.len() == 1;
-        let mut tasks = JoinSet::new();
-        for run in runs {
-            let first = format!("{runs_path}/{run}/jobs?filter=latest&per_page=100");
-            if alone {
-                results.insert(run, self.all_pages::<JobsPage>(principal, first, true).await);
-                break;
-            }
-            results.insert(run, Err(Error::Unexpected("the task that asked ended".into())));
-            let (github, principal) = (self.clone(), principal.clone());
-            tasks.spawn(async move { (run, github.all_pages::<JobsPage>(&principal, first, true).await) });
-        }
-        while let Some(joined) = tasks.join_next().await {
-            if let Ok((run, result)) = joined {
-                results.insert(run, result);
-            }
-        }
-        results
     }
 }

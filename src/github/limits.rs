@@ -32,6 +32,10 @@ pub struct Rate {
 /// The time over which secondary limits count points.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Requests that read leave this part of a minute's points, a tenth, to those that change something: while a repository
+/// is flooded, runners get their secrets all the same.
+const KEPT_FOR_WRITES: u64 = 10;
+
 /// The limits of all credentials.
 pub struct Limits {
     credentials: Mutex<BTreeMap<String, Credential>>,
@@ -68,6 +72,7 @@ impl Limits {
     /// How long a request that costs so many points has to wait for its turn; `None`: go, it is counted.
     pub fn pace(&self, who: &str, points: u64) -> Option<Duration> {
         let most = self.points_a_minute?;
+        let most = if points == 1 { most - most / KEPT_FOR_WRITES } else { most };
         let now = Instant::now();
         let mut credentials = self.lock();
         let window = &mut credentials.entry(who.to_owned()).or_default().points;

@@ -19,6 +19,7 @@ mod repositories;
 mod runners;
 mod secrets;
 mod sizes;
+mod turns;
 pub mod wire;
 
 #[cfg(test)]

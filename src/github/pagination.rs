@@ -173,6 +173,11 @@ impl<T> Walk<T> {
         }
     }
 
+    /// How many items were taken so far.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Another page is read in the place of the one that was to be next.
     pub fn instead(&mut self, page: impl Into<String>) {
         self.next = Some(page.into());

@@ -343,3 +343,81 @@ async fn a_renamed_repository_is_followed_and_one_that_took_its_name_is_not() {
     let error = github.list_jobs(&repository, false).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
 }
+
+/// A repository with 900 queued runs and 100 others with one job each.
+fn flooded(world: &World) -> (Repository, Vec<Repository>) {
+    let flood = world.repository("octo/flood", 900, 1);
+    let others = (0..100).map(|number| world.repository(&format!("octo/r{number}"), 1, 1)).collect();
+    (flood, others)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_in_one_repository_does_not_starve_the_others() {
+    let world = World::new(sim::Options::default());
+    let (flood, others) = flooded(&world);
+    let mut all = vec![flood.clone()];
+    all.extend(others.clone());
+    let github = world.github_with(
+        Auth::Token(Secret::new(TOKEN)),
+        Options { points_a_minute: Some(800), ..world.options() },
+    );
+    let began = Instant::now();
+    let mut seen = std::collections::BTreeMap::new();
+    let mut of_flood = std::collections::BTreeSet::new();
+    let mut whole = None;
+    while began.elapsed() < Duration::from_secs(600) && whole.is_none() {
+        let pass = Instant::now();
+        let listings = github.list_all(&all, false, Duration::from_secs(20)).await;
+        for (id, listing) in &listings {
+            if let Ok(listing) = listing {
+                seen.entry(*id).or_insert(began.elapsed().as_secs());
+                if *id == flood.id {
+                    of_flood.extend(listing.jobs.iter().map(|job| job.id));
+                    if of_flood.len() == 900 {
+                        whole = Some(began.elapsed().as_secs());
+                    }
+                }
+            }
+        }
+        github.end_pass().await;
+        tokio::time::sleep_until(pass + Duration::from_secs(60)).await;
+    }
+    let late: Vec<u64> = others.iter().map(|other| seen.get(&other.id).copied().unwrap_or(999)).collect();
+    let in_the_first_minute = late.iter().filter(|at| **at <= 60).count();
+    assert_eq!(in_the_first_minute, 100);
+    assert!(whole.is_some_and(|whole| whole <= 300), "{whole:?}, {} jobs", of_flood.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_takes_several_passes_is_gone_on_with() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 3, 1);
+    let options = Options { points_a_minute: Some(2), ..world.options() };
+    let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
+    let mut seen = std::collections::BTreeSet::new();
+    for minute in 0..4 {
+        let listings =
+            github.list_all(std::slice::from_ref(&repository), false, Duration::from_secs(59)).await;
+        match &listings[&repository.id] {
+            // Two of the five lists of runs each, and at last one of them and the jobs of one run.
+            Err(error) => assert!(minute < 2 && matches!(error, Error::OutOfTime), "{minute}: {error}"),
+            Ok(listing) => {
+                assert!(minute >= 2, "{minute}");
+                let missing = listing.missing.as_deref().unwrap_or_default();
+                assert!(missing.contains("reading it takes several passes"), "{missing}");
+                assert_eq!(
+                    listing.jobs.len(),
+                    if minute == 2 { 1 } else { 2 },
+                    "only what this pass has read"
+                );
+                seen.extend(listing.jobs.iter().map(|job| job.id));
+            }
+        }
+        assert_eq!(github.unfinished().is_empty(), minute == 3);
+        sleep(1).await;
+    }
+    let mut requests = world.requests();
+    requests.sort();
+    requests.dedup();
+    assert_eq!((seen.len(), requests.len()), (3, 8), "nothing is asked for twice: {requests:?}");
+}
