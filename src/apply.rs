@@ -7,6 +7,7 @@
 use std::fmt::{self, Write};
 
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use crate::{
     config::Config,
@@ -47,6 +48,8 @@ pub struct Apply<'a> {
     dry_run: bool,
     /// Whether this replica may act.
     leadership: Leadership,
+    /// No action that needs GitHub begins later.
+    begin_until: Option<Instant>,
 }
 
 /// What became of an action.
@@ -142,17 +145,40 @@ impl<'a> Apply<'a> {
             parallel: config.parallel,
             dry_run,
             leadership,
+            begin_until: None,
         }
     }
 
-    /// Performs a plan, several actions at once, and reports each one's outcome.
+    /// No action that needs GitHub begins after this.
+    #[must_use]
+    pub fn beginning_until(self, end: Instant) -> Self {
+        Apply { begin_until: Some(end), ..self }
+    }
+
+    /// Performs a plan, several actions at once, and reports each one's outcome. Those that need GitHub, and those that
+    /// do not: neither waits for the other. What there is no time for is not reported.
     pub async fn apply(&self, plan: &Plan) -> Vec<Report> {
-        stream::iter(plan.actions.iter().cloned())
-            .map(|action| async move {
-                let outcome = if self.dry_run { Outcome::DryRun } else { self.perform(&action).await };
-                Report { action, outcome }
+        let actions = plan.actions.iter().cloned().enumerate();
+        let (github, nomad): (Vec<_>, Vec<_>) = actions.partition(|(_, action)| action.needs_github());
+        let (mut reports, others) = tokio::join!(self.perform_all(github), self.perform_all(nomad));
+        reports.extend(others);
+        reports.sort_by_key(|(at, _)| *at);
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    async fn perform_all(&self, actions: Vec<(usize, Action)>) -> Vec<(usize, Report)> {
+        stream::iter(actions)
+            .map(|(at, action)| async move {
+                let is_late = self.begin_until.is_some_and(|end| Instant::now() >= end);
+                let outcome = match self.dry_run {
+                    true => Outcome::DryRun,
+                    false if is_late && action.needs_github() => return None,
+                    false => self.perform(&action).await,
+                };
+                Some((at, Report { action, outcome }))
             })
             .buffered(self.parallel.max(1))
+            .filter_map(std::future::ready)
             .collect()
             .await
     }

@@ -11,19 +11,21 @@ mod snapshot;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, watch},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     apply::{Apply, Report},
     config::Config,
-    github::GitHub,
+    github::{GitHub, Resolution},
     model::{
         Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
         is_ours_by_name, summary,
@@ -55,6 +57,24 @@ const HINTS_TOGETHER: Duration = Duration::from_millis(200);
 
 /// Passes that ask GitHub are never closer together, whatever wakes them.
 const SHORTEST_LOOP: Duration = Duration::from_secs(1);
+
+/// So long a pass asks GitHub at most. What it has heard by then counts; what is missing is asked for in the next one.
+const GITHUB_AT_MOST: Duration = Duration::from_secs(20);
+
+/// So long it waits at most to hear which repositories there are, so that time is left to list those that are known.
+const RESOLUTION_AT_MOST: Duration = Duration::from_secs(10);
+
+/// While GitHub is asked, Nomad alone is looked at so often: who waits for a secret does not wait for a slow GitHub.
+const NOMAD_MEANWHILE: Duration = Duration::from_secs(5);
+
+/// Registrations are listed for no longer in one pass.
+const REGISTRATIONS_AT_MOST: Duration = Duration::from_secs(10);
+
+/// No action that needs GitHub begins later in a pass: Nomad waits.
+const ACTIONS_BEGIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// An action asks GitHub no longer than this.
+const ACTIONS_END_WITHIN: Duration = Duration::from_secs(60);
 
 /// `once` waits at most so long for the runners it started to get their secrets.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -145,6 +165,8 @@ impl Pass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     Everything,
+    /// Only for what it could not tell to its end the last time.
+    Unfinished,
     NomadOnly,
 }
 
@@ -201,7 +223,7 @@ impl Daemon {
             epoch: self.epoch,
             status: self.status,
             memory: self.memory,
-            github_side: self.github_side,
+            github_side: self.github_side.reconfigured(),
             witness: self.witness,
             ..fresh
         }
@@ -256,10 +278,15 @@ impl Daemon {
             let began = Instant::now();
             let mut pass = self.pass(Scope::Everything).await;
             let next = (began + self.config.loop_interval).max(Instant::now() + SHORTEST_LOOP);
+            let mut may_go_on = Instant::now() + SHORTEST_LOOP;
             for step in 0.. {
                 let wait = FOLLOW_UPS[FOLLOW_UPS.len().min(step + 1) - 1];
                 let unsettled = pass.is_unsettled() && !self.dry_run;
-                let until = if unsettled { (Instant::now() + wait).min(next) } else { next };
+                let mut until = if unsettled { (Instant::now() + wait).min(next) } else { next };
+                let unfinished = !self.github.unfinished().is_empty();
+                if unfinished {
+                    until = until.min(may_go_on);
+                }
                 tokio::select! {
                     biased;
                     // A replica that has become the leader since does not wait for its turn.
@@ -272,7 +299,11 @@ impl Daemon {
                 if Instant::now() >= next {
                     break;
                 }
-                pass = self.pass(Scope::NomadOnly).await;
+                let goes_on = unfinished && Instant::now() >= may_go_on;
+                pass = self.pass(if goes_on { Scope::Unfinished } else { Scope::NomadOnly }).await;
+                if goes_on {
+                    may_go_on = Instant::now() + SHORTEST_LOOP;
+                }
             }
         }
     }
@@ -322,16 +353,21 @@ impl Daemon {
         let mut errors = Vec::new();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
-        let observation = self.observe(scope, &mut errors).await;
+        let (observation, meanwhile) = self.observe(scope, &mut errors).await;
         let planned_at = self.now();
         let plan = plan(&observation, &self.policy, planned_at);
+        // What Nomad alone tells of was seen again meanwhile, and is newer there.
+        let due = |action: &&Action| {
+            meanwhile == 0 || matches!(action, Action::Start(_) | Action::Stop(_) | Action::LookUp(_))
+        };
+        let due = Plan { actions: plan.actions.iter().filter(due).cloned().collect(), ..Plan::default() };
         let reports = match (&observation.nomad, term) {
             (Some(nomad), Some(term)) => tokio::select! {
                 biased;
                 () = self.leadership.over(term) => Vec::new(),
-                reports = async { self.apply(nomad).apply(&plan).await } => reports,
+                reports = self.apply(nomad, &due) => reports,
             },
-            (Some(nomad), None) if self.dry_run => self.apply(nomad).apply(&plan).await,
+            (Some(nomad), None) if self.dry_run => self.apply(nomad, &due).await,
             _ => Vec::new(),
         };
         let now = self.now();
@@ -340,7 +376,8 @@ impl Daemon {
             if let Some(nomad) = &observation.nomad {
                 let is_ours = |name: &str| is_ours_by_name(&self.policy.prefix, &nomad.instance, name);
                 let organization = self.policy.organization;
-                self.github_side.list_registrations(&self.github, organization, is_ours, now).await;
+                let github = self.github.until(Instant::now() + REGISTRATIONS_AT_MOST);
+                self.github_side.list_registrations(&github, organization, is_ours, now).await;
             }
             self.github.end_pass().await;
         }
@@ -361,30 +398,101 @@ impl Daemon {
         pass
     }
 
-    async fn observe(&mut self, scope: Scope, errors: &mut Vec<String>) -> Observation {
+    /// What is seen, and how many passes looked at Nomad alone while GitHub was asked.
+    async fn observe(&mut self, scope: Scope, errors: &mut Vec<String>) -> (Observation, usize) {
         let nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
             Err(error) => {
                 errors.push(format!("Nomad: {error}"));
-                return Observation { memory: self.memory.clone(), ..Observation::default() };
+                return (Observation { memory: self.memory.clone(), ..Observation::default() }, 0);
             }
         };
-        // GitHub after Nomad: a stale view of GitHub would start runners for jobs that are done.
+        // GitHub after Nomad: a stale view of GitHub would start runners for jobs that are done. So this view of Nomad
+        // stays the one that GitHub's is held against, whatever is seen of Nomad meanwhile.
         let now = self.now();
+        let mut meanwhile = Meanwhile { next: Instant::now() + NOMAD_MEANWHILE, passes: 0 };
         let repositories = match scope {
             Scope::NomadOnly => self.github_side.recall(),
-            Scope::Everything => {
-                self.github_side.list(&self.github, &self.config.repos, &nomad, now, errors).await
+            Scope::Everything | Scope::Unfinished => {
+                let end = Instant::now() + GITHUB_AT_MOST;
+                let wanted = match scope {
+                    Scope::Everything => {
+                        let found = self.resolve(&mut meanwhile).await;
+                        self.github_side.wanted(found, &nomad, errors)
+                    }
+                    _ => self.github_side.unfinished(&self.github),
+                };
+                let mut tasks = JoinSet::new();
+                let (github, repositories) = (self.github.clone(), wanted.repositories());
+                let within = end.saturating_duration_since(Instant::now());
+                tasks.spawn(async move { github.list_all(&repositories, false, within).await });
+                let listings = self.meanwhile(&mut tasks, None, &mut meanwhile).await.unwrap_or_default();
+                self.github_side.learn_all(wanted, listings, now, errors)
             }
         };
         let registrations = self.github_side.registrations();
-        Observation { nomad: Some(nomad), repositories, registrations, memory: self.memory.clone() }
+        let memory = self.memory.clone();
+        (Observation { nomad: Some(nomad), repositories, registrations, memory }, meanwhile.passes)
     }
 
-    fn apply<'a>(&'a self, nomad: &'a NomadView) -> Apply<'a> {
+    /// What the entries of `repos` mean, as far as GitHub says so in time.
+    async fn resolve(&mut self, meanwhile: &mut Meanwhile) -> Resolution {
+        let mut tasks = self.github_side.resolving(&self.github, &self.config.repos);
+        let end = Instant::now() + RESOLUTION_AT_MOST;
+        match self.meanwhile(&mut tasks, Some(end), meanwhile).await {
+            Some(found) => found,
+            None => {
+                self.github_side.go_on_resolving(tasks);
+                self.github.resolved(&self.config.repos)
+            }
+        }
+    }
+
+    /// What a task says, if it does in time. While it is waited for, Nomad's half goes on.
+    async fn meanwhile<T: 'static>(
+        &mut self,
+        tasks: &mut JoinSet<T>,
+        end: Option<Instant>,
+        meanwhile: &mut Meanwhile,
+    ) -> Option<T> {
+        loop {
+            let wake = end.map_or(meanwhile.next, |end| end.min(meanwhile.next));
+            tokio::select! {
+                biased;
+                joined = tasks.join_next() => match joined {
+                    Some(Ok(said)) => return Some(said),
+                    Some(Err(error)) => tracing::error!("a task that asks GitHub ended by itself: {error}"),
+                    None => return None,
+                },
+                () = sleep_until(wake) => {}
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return None;
+            }
+            if Instant::now() >= meanwhile.next {
+                if !self.dry_run {
+                    self.nomad_pass().await;
+                    meanwhile.passes += 1;
+                }
+                meanwhile.next = Instant::now() + NOMAD_MEANWHILE;
+            }
+        }
+    }
+
+    /// A pass inside of another one.
+    fn nomad_pass(&mut self) -> Pin<Box<dyn Future<Output = Pass> + '_>> {
+        Box::pin(self.pass(Scope::NomadOnly))
+    }
+
+    async fn apply(&self, nomad: &NomadView, plan: &Plan) -> Vec<Report> {
+        let now = Instant::now();
         let (leadership, instance) = (self.leadership.clone(), &nomad.instance);
         let Daemon { config, github, nomad, renderer, dry_run, .. } = self;
-        Apply::new(config, github, nomad, renderer, instance, leadership, *dry_run)
+        let github = github.until(now + ACTIONS_END_WITHIN);
+        Apply::new(config, &github, nomad, renderer, instance, leadership, *dry_run)
+            .beginning_until(now + ACTIONS_BEGIN_WITHIN)
+            .apply(plan)
+            .await
     }
 
     fn now(&self) -> Moment {
@@ -433,6 +541,12 @@ impl Pass {
             runner.ownership == Ownership::Ours && (placed || runner.state == RunnerState::Waiting)
         })
     }
+}
+
+/// The passes that look at Nomad alone while GitHub is asked.
+struct Meanwhile {
+    next: Instant,
+    passes: usize,
 }
 
 /// Stands for the lock, if there are replicas; never ends.

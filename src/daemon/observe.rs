@@ -1,19 +1,20 @@
 //! Observe: what Nomad says, then what GitHub says, each with its freshness.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
+use tokio::task::JoinSet;
 
 use crate::{
-    github::{Entry, Error, GitHub, JobListing, Listed, Scope},
+    github::{Entry, Error, GitHub, JobListing, Listed, Resolution, Scope},
     model::{
         Listing, Moment, NomadView, OwnRegistration, Ownership, Repository, RepositoryId, RepositoryView,
         Runner, WorkflowJob,
     },
 };
-
-/// Repositories that are not listed by then are not seen in this pass: they must not hold up the others.
-const LISTING_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Registrations are listed for orphans only: not before a start's first passes are done.
 const REGISTRATIONS_AFTER: Duration = Duration::from_secs(60);
@@ -39,6 +40,10 @@ const UNCONFIRMED: &str = "its entry in `repos` could not be read whole, and nam
 pub(super) struct GitHubSide {
     known: BTreeMap<RepositoryId, Known>,
     registered: BTreeMap<Scope, Registered>,
+    /// Finds out what the entries of `repos` mean; empty when that is known.
+    resolving: JoinSet<Resolution>,
+    /// What the last time could not find out.
+    unsure: bool,
 }
 
 /// The registrations of ours in one scope.
@@ -51,20 +56,52 @@ struct Known {
     view: RepositoryView,
     jobs: Option<(Vec<WorkflowJob>, bool)>,
     gone_since: Option<Moment>,
+    /// An entry was known to name it.
+    configured: bool,
+    /// One that could not be read whole the last time.
+    unconfirmed: bool,
+}
+
+/// What came of listing repositories.
+pub(super) type Listings = BTreeMap<RepositoryId, Result<JobListing, Error>>;
+
+/// What is to be listed in a pass.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// Each with whether the configuration names it.
+    repositories: BTreeMap<RepositoryId, (Repository, bool)>,
+    /// Those that an entry named before, and that nobody has confirmed since.
+    unconfirmed: BTreeSet<RepositoryId>,
+    /// Some entry could not be read: it may name any of them.
+    unsure: bool,
+}
+
+impl Wanted {
+    /// The repositories.
+    pub fn repositories(&self) -> Vec<Repository> {
+        self.repositories.values().map(|(repository, _)| repository.clone()).collect()
+    }
 }
 
 impl GitHubSide {
-    /// Lists each repository that is configured or has a runner of ours. What goes wrong is told in
-    /// `errors` and costs only the repository or entry that it concerns.
-    pub async fn list(
-        &mut self,
-        github: &GitHub,
-        entries: &[Entry],
-        nomad: &NomadView,
-        now: Moment,
-        errors: &mut Vec<String>,
-    ) -> BTreeMap<RepositoryId, RepositoryView> {
-        let found = github.repositories(entries, false).await;
+    /// The task that finds out what the entries of `repos` mean. One that has no end yet goes on.
+    pub fn resolving(&mut self, github: &GitHub, entries: &[Entry]) -> JoinSet<Resolution> {
+        let mut tasks = std::mem::take(&mut self.resolving);
+        if tasks.is_empty() {
+            let (github, entries) = (github.clone(), entries.to_vec());
+            tasks.spawn(async move { github.repositories(&entries, false).await });
+        }
+        tasks
+    }
+
+    /// What the entries mean is not known whole yet: their task goes on beside the passes.
+    pub fn go_on_resolving(&mut self, tasks: JoinSet<Resolution>) {
+        self.resolving = tasks;
+    }
+
+    /// What is to be listed: each repository that is configured or has a runner of ours. What goes wrong is told in
+    /// `errors` and costs only the entry that it concerns.
+    pub fn wanted(&mut self, found: Resolution, nomad: &NomadView, errors: &mut Vec<String>) -> Wanted {
         // A limit concerns all of them: one line tells it.
         let mut limited = None;
         let mut failed = Vec::new();
@@ -88,12 +125,37 @@ impl GitHubSide {
         wanted.retain(|_, (repository, _)| !idle(repository));
         self.known.retain(|id, _| wanted.contains_key(id));
 
-        let repositories: Vec<Repository> =
-            wanted.values().map(|(repository, _)| repository.clone()).collect();
-        let mut listings = github.list_all(&repositories, false, LISTING_DEADLINE).await;
+        errors.extend(limited);
         let unsure = !found.failures.is_empty();
+        Wanted { repositories: wanted, unconfirmed, unsure }
+    }
+
+    /// Those of the last time whose listings were not over.
+    pub fn unfinished(&self, github: &GitHub) -> Wanted {
+        let unfinished = github.unfinished();
+        let mut wanted = Wanted { unsure: self.unsure, ..Wanted::default() };
+        for (id, known) in self.known.iter().filter(|(id, _)| unfinished.contains(id)) {
+            wanted.repositories.insert(*id, (known.view.repository.clone(), known.configured));
+            wanted.unconfirmed.extend(known.unconfirmed.then_some(*id));
+        }
+        wanted
+    }
+
+    /// Takes in what GitHub said of these repositories; all others are as they were when they were last listed. What goes
+    /// wrong is told in `errors` and costs only the repository that it concerns.
+    pub fn learn_all(
+        &mut self,
+        wanted: Wanted,
+        mut listings: Listings,
+        now: Moment,
+        errors: &mut Vec<String>,
+    ) -> BTreeMap<RepositoryId, RepositoryView> {
+        let Wanted { repositories, unconfirmed, unsure } = wanted;
+        self.unsure = unsure;
+        let mut views = self.recall();
+        let mut limited = None;
         let mut failed = Vec::new();
-        for (id, (repository, configured)) in wanted {
+        for (id, (repository, configured)) in repositories {
             let mut listing = listings.remove(&id).unwrap_or(Err(Error::OutOfTime));
             // What its entry meant before counts on: jobs get runners, and nothing stops.
             if let Ok(listing) = &mut listing
@@ -107,11 +169,14 @@ impl GitHubSide {
                 Err(error @ Error::RateLimited { .. }) => limited = Some(error.to_string()),
                 Err(error) => failed.push(format!("{}: {error}", repository.full_name())),
             }
-            self.learn(repository, configured, unsure, listing, now);
+            let known = self.learn(repository, configured, unsure, listing, now);
+            known.configured = configured;
+            known.unconfirmed = unconfirmed.contains(&id);
+            views.insert(id, known.view.clone());
         }
         errors.extend(few(failed, "repositories"));
         errors.extend(limited);
-        self.known.iter().map(|(id, known)| (*id, known.view.clone())).collect()
+        views
     }
 
     /// What earlier passes saw: enough for all that needs no listing of this pass.
@@ -177,6 +242,11 @@ impl GitHubSide {
         }
     }
 
+    /// The same under another configuration: what its entries mean is asked for anew.
+    pub fn reconfigured(self) -> Self {
+        GitHubSide { resolving: JoinSet::new(), ..self }
+    }
+
     /// How many repositories are remembered.
     pub fn len(&self) -> usize {
         self.known.len()
@@ -194,7 +264,7 @@ impl GitHubSide {
         unsure: bool,
         listing: Result<JobListing, Error>,
         now: Moment,
-    ) {
+    ) -> &mut Known {
         let id = repository.id;
         let listed = Listing::Unseen { reason: String::new() };
         let view = RepositoryView { repository, configured, listing: listed, missing: None };
@@ -202,6 +272,8 @@ impl GitHubSide {
             view: view.clone(),
             jobs: None,
             gone_since: None,
+            configured,
+            unconfirmed: false,
         });
         known.view = view;
         if !matches!(listing, Err(Error::NotFound { .. })) {
@@ -224,6 +296,7 @@ impl GitHubSide {
         if !configured && unsure {
             known.view.configured = true;
         }
+        known
     }
 }
 

@@ -332,6 +332,9 @@ impl GitHub {
         mut request: Request,
     ) -> Result<Response, Error> {
         let policy = RetryPolicy { again: worth_repeating, ..RetryPolicy::default() };
+        if self.1.until.is_some_and(|end| Instant::now() >= end) {
+            return Err(Error::OutOfTime);
+        }
         for _ in 0..=MAX_REDIRECTS {
             let reads = request.method() == Method::GET;
             let points = if reads { 1 } else { 5 };

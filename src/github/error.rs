@@ -51,7 +51,7 @@ pub enum Error {
         name: String,
     },
     /// The time for a whole pass is over.
-    #[error("not asked: the time for this pass was over")]
+    #[error("not read to its end: the time for this pass was over")]
     OutOfTime,
     /// What GitHub gave out for a runner cannot be used: not a secret of the form that it has, or another runner's.
     #[error("{0}")]

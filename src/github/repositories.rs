@@ -71,17 +71,15 @@ impl GitHub {
     /// The repositories that the entries mean, remembered for a while unless `refresh`. An entry that fails harms no
     /// other; what it meant before still counts.
     pub async fn repositories(&self, entries: &[RepoEntry], refresh: bool) -> Resolution {
-        let mut resolution = Resolution::default();
-        let mut found: BTreeMap<RepositoryId, (Repository, bool)> = BTreeMap::new();
-        let mut asked: BTreeMap<RepoEntry, Option<Result<Listed<Repository>, Error>>> = BTreeMap::new();
+        let mut asked = BTreeSet::new();
+        let mut failures = Vec::new();
         let mut tasks = JoinSet::new();
         for entry in entries {
             let due = {
                 let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
                 resolved.get(&key(entry)).is_none_or(|known| refresh || known.is_due(self.0.refresh))
             };
-            if due && !asked.contains_key(entry) {
-                asked.insert(entry.clone(), None);
+            if due && asked.insert(entry.clone()) {
                 let (github, entry) = (self.clone(), entry.clone());
                 tasks.spawn(async move {
                     let result = github.resolve(&entry).await;
@@ -89,14 +87,11 @@ impl GitHub {
                 });
             }
         }
+        // Each is known as soon as it is read: whoever waits no longer for the others asks `resolved`.
         while let Some(joined) = tasks.join_next().await {
-            if let Ok((entry, result)) = joined {
-                asked.insert(entry, Some(result));
-            }
-        }
-        let mut resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        for (entry, result) in asked {
-            let result = result.unwrap_or_else(|| Err(Error::Unexpected("the task that asked ended".into())));
+            let Ok((entry, result)) = joined else { continue };
+            asked.remove(&entry);
+            let mut resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
                 Ok(read) => {
                     let learned = Remembered::learned(resolved.get(&key(&entry)), read);
@@ -106,10 +101,31 @@ impl GitHub {
                     if let Some(known) = resolved.get_mut(&key(&entry)) {
                         known.doubt();
                     }
-                    resolution.failures.push((entry, error));
+                    failures.push((entry, error));
                 }
             }
         }
+        let ended = || Error::Unexpected("the task that asked ended".into());
+        failures.extend(asked.into_iter().map(|entry| (entry, ended())));
+        failures.sort_by(|(one, _), (other, _)| one.cmp(other));
+        self.meant(entries, failures)
+    }
+
+    /// What is known of the entries without asking. Those that were never read are failures.
+    pub fn resolved(&self, entries: &[RepoEntry]) -> Resolution {
+        let unread = |entry: &&RepoEntry| {
+            let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+            !resolved.contains_key(&key(entry))
+        };
+        let failures = entries.iter().filter(unread).map(|entry| (entry.clone(), Error::OutOfTime));
+        self.meant(entries, failures.collect())
+    }
+
+    /// What the entries mean as far as it is known, when these could not be read.
+    fn meant(&self, entries: &[RepoEntry], failures: Vec<(RepoEntry, Error)>) -> Resolution {
+        let mut resolution = Resolution { failures, ..Resolution::default() };
+        let mut found: BTreeMap<RepositoryId, (Repository, bool)> = BTreeMap::new();
+        let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         let failed: BTreeSet<RepoEntry> =
             resolution.failures.iter().map(|(entry, _)| entry.clone()).collect();
         let mut seen = BTreeSet::new();

@@ -391,6 +391,18 @@ impl Action {
         }
     }
 
+    /// Whether GitHub is asked for it; otherwise Nomad alone.
+    pub fn needs_github(&self) -> bool {
+        match self {
+            Action::Start(_) => false,
+            Action::Mint(action) => action.registration != Registration::AccessToken,
+            Action::Stop(_) | Action::LookUp(_) => true,
+            Action::CleanUp(action) => action.repository.is_some(),
+            Action::Purge(action) => action.repository.is_some(),
+            Action::RemoveOrphan(action) => matches!(action.orphan, Orphan::Registration { .. }),
+        }
+    }
+
     /// The runner it is about.
     pub fn runner(&self) -> &str {
         match self {
