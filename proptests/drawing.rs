@@ -196,7 +196,13 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
     }
     let runners: Vec<Runner> = runners.into_values().collect();
     let variables = runners.iter().filter(|r| r.has_variable).map(|r| r.name.clone()).collect();
-    let nomad = NomadView { now: server_now(), instance: INSTANCE.to_owned(), runners, variables };
+    let nomad = NomadView {
+        now: server_now(),
+        instance: INSTANCE.to_owned(),
+        runners,
+        foreign: Vec::new(),
+        variables,
+    };
     Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), memory }
 }
 
@@ -260,6 +266,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             job_id: id.filter(|_| !theirs),
             attempt: spec.attempt.filter(|_| !theirs),
             registration: (!theirs).then_some(spec.registration),
+            mac: None,
         },
         state,
         finish: (state == Dead).then(|| spec.finish.clone()),

@@ -38,6 +38,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                     job_id: Some(start.cause),
                     attempt: Some(start.attempt),
                     registration: Some(Registration::Jit),
+                    mac: None,
                 },
                 state: RunnerState::Pending,
                 finish: None,

@@ -226,7 +226,9 @@ impl<'a> Apply<'a> {
             job_id: Some(start.cause),
             attempt: Some(start.attempt),
             registration: Some(self.registration),
+            mac: None,
         };
+        let meta = self.nomad.seal(&start.name, meta).await.map_err(nomad_outcome)?;
         let options = self.nomad.options();
         let job = prepare(parsed, options, meta, &start.name, self.registration).map_err(nomad_outcome)?;
         match self.nomad.register(&job, Some(&hcl)).await.map_err(nomad_outcome)? {
@@ -306,9 +308,7 @@ impl<'a> Apply<'a> {
             return Ok(Some(Outcome::AlreadyDone));
         }
         match self.registered(scope, &mint.name).await? {
-            Some(runner) if runner.online => {
-                Err(Outcome::Held("a runner of this name is online at GitHub already".to_owned()))
-            }
+            Some(runner) if runner.online => Err(online_already()),
             Some(runner) => {
                 self.delete_registration(scope, runner.id).await?;
                 Ok(None)
@@ -322,7 +322,7 @@ impl<'a> Apply<'a> {
         let scope = self.scope(&stop.repository);
         match stop.consent {
             Consent::NeverStarted => {
-                let removed = self.remove_registration(&scope, &stop.name).await;
+                let removed = self.remove_idle_registration(&scope, &stop.name).await;
                 let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
                     return Ok(Outcome::AlreadyDone);
                 };
@@ -379,7 +379,7 @@ impl<'a> Apply<'a> {
     /// allocation in the lost one's place since.
     async fn purge(&self, purge: &Purge) -> Result<Outcome> {
         let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
-        if runner.is_some_and(|runner| runner.is_live()) {
+        if runner.as_ref().is_some_and(|runner| runner.is_live()) {
             return Err(Outcome::Held("it is not dead any more".to_owned()));
         }
         if let Some(repository) = &purge.repository {
@@ -424,9 +424,17 @@ impl<'a> Apply<'a> {
             result => seen(result.map_err(github_outcome)?)?,
         };
         match found {
+            // GitHub takes a while to notice an end; what never began is not what is online.
+            Some(runner) if runner.is_connected() && !self.has_started(name).await? => Err(online_already()),
             Some(runner) => self.delete_registration(&scope, runner.id).await.map(|_| ()),
             None => Ok(()),
         }
+    }
+
+    /// Whether a task of this runner has ever started.
+    async fn has_started(&self, name: &str) -> Result<bool> {
+        let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
+        Ok(runner.is_some_and(|runner| runner.started))
     }
 
     /// Removes a registration by the runner's name, if there is one and it is not busy.
@@ -443,6 +451,16 @@ impl<'a> Apply<'a> {
             return Err(Outcome::Held("its Meta does not name a repository of GitHub".to_owned()));
         }
         seen(self.github.find_runner(scope, name).await.map_err(github_outcome)?)
+    }
+
+    /// Removes the registration of a runner that never started, by its name. Who is online under this name is another
+    /// one, or has started meanwhile.
+    async fn remove_idle_registration(&self, scope: &Scope, name: &str) -> Result<Removed> {
+        match self.registered(scope, name).await? {
+            Some(runner) if runner.is_connected() => Err(online_already()),
+            Some(runner) => self.delete_registration(scope, runner.id).await,
+            None => Ok(Removed::WasAbsent),
+        }
     }
 
     /// Where a repository's runners register.
@@ -479,6 +497,10 @@ impl<'a> Apply<'a> {
             Deleted::Busy => Err(Outcome::Held("GitHub says it is running a job".to_owned())),
         }
     }
+}
+
+fn online_already() -> Outcome {
+    Outcome::Held("a runner of this name is online at GitHub already".to_owned())
 }
 
 /// Whether a registration was there to be removed.

@@ -8,6 +8,7 @@ use crate::{
     http::tests::{Answer, Seen, answer, server},
     http::{self, Client},
     model::{Consent, PurgeReason, RepositoryId, StopReason},
+    nomad::seal::sample,
 };
 
 const DATE: (&str, &str) = ("date", "Tue, 24 Nov 2026 07:08:09 GMT");
@@ -18,17 +19,15 @@ fn ok(body: &Value) -> Answer {
 
 /// A Nomad with one runner of ours, which has this one allocation.
 fn nomad_with(job_status: &str, client_status: &str) -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
-    let meta = RunnerMeta { instance: Some("i".to_owned()), job_id: Some(7), ..RunnerMeta::default() };
-    let meta = serde_json::to_string(&meta).unwrap();
-    let job = json!({ "ID": "ghr-1", "Status": job_status, "SubmitTime": 1, "Meta": { "runner": meta } });
-    let allocation =
-        json!({ "ID": "a", "JobID": "ghr-1", "ClientStatus": client_status, "DesiredStatus": "run" });
+    let job = sample::stub(sample::NAME, job_status, &sample::meta("i"));
+    let allocation = json!({ "ID": "a", "JobID": "ghr-o-r-653s2utuoiw6qcj", "ClientStatus": client_status, "DesiredStatus": "run" });
     move |seen| match (seen.method.as_str(), seen.path.split('?').next().unwrap()) {
         ("GET", "/v1/jobs") => ok(&json!([job])),
         ("GET", "/v1/allocations") => ok(&json!([allocation])),
         ("GET", "/v1/vars") => ok(&json!([])),
         ("GET", "/v1/var/githubrunner/ghr/instance") => ok(&json!({ "Items": { "id": "i" } })),
-        ("DELETE", "/v1/job/ghr-1") => ok(&json!({})),
+        ("GET", "/v1/var/githubrunner/ghr/key") => ok(&sample::key_variable()),
+        ("DELETE", "/v1/job/ghr-o-r-653s2utuoiw6qcj") => ok(&json!({})),
         (method, path) => answer(404, &[DATE], format!("{method} {path}")),
     }
 }
@@ -81,13 +80,15 @@ fn repository() -> Repository {
 
 fn listed(online: bool, busy: bool) -> Option<Value> {
     let status = if online { "online" } else { "offline" };
-    Some(json!({ "id": 5, "name": "ghr-1", "os": "linux", "status": status, "busy": busy, "labels": [] }))
+    Some(
+        json!({ "id": 5, "name": "ghr-o-r-653s2utuoiw6qcj", "os": "linux", "status": status, "busy": busy, "labels": [] }),
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_lives_again_is_not_purged() {
     let purge = || {
-        let name = "ghr-1".to_owned();
+        let name = "ghr-o-r-653s2utuoiw6qcj".to_owned();
         Action::Purge(Purge { name, repository: None, reason: PurgeReason::Asked })
     };
     let (outcome, writes) = perform(purge(), nomad_with("running", "running"), github_with(None)).await;
@@ -95,7 +96,7 @@ async fn what_lives_again_is_not_purged() {
     assert_eq!(writes, Vec::<String>::new());
     let (outcome, writes) = perform(purge(), nomad_with("dead", "complete"), github_with(None)).await;
     assert!(matches!(outcome, Outcome::Done), "{outcome}");
-    assert_eq!(writes, ["DELETE /v1/job/ghr-1"]);
+    assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +107,8 @@ async fn only_who_is_connected_is_present() {
         (listed(true, false), true),
         (listed(false, true), true),
     ] {
-        let look_up = Action::LookUp(LookUp { name: "ghr-1".to_owned(), repository: repository() });
+        let look_up =
+            Action::LookUp(LookUp { name: "ghr-o-r-653s2utuoiw6qcj".to_owned(), repository: repository() });
         let nomad = nomad_with("running", "running");
         let (outcome, _) = perform(look_up, nomad, github_with(runner.clone())).await;
         let as_expected = match is_present {
@@ -125,6 +127,34 @@ async fn only_who_is_connected_is_present() {
     }
 }
 
+/// Whoever is online under the name of a runner that never started is another one.
+#[tokio::test(start_paused = true)]
+async fn what_never_started_costs_no_online_registration() {
+    let unplaced = || but(nomad_with("pending", "pending"), "GET", "/v1/allocations", || ok(&json!([])));
+    let delete = format!("DELETE /v1/job/{}", sample::NAME);
+    let (outcome, writes) =
+        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(true, false))).await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome}");
+    assert_eq!(writes, [delete.as_str()]);
+    // With a secret it may be that one.
+    let waits = || ok(&json!([{ "Path": format!("nomad/jobs/{}", sample::NAME) }]));
+    let nomad = but(unplaced(), "GET", "/v1/vars", waits);
+    let (outcome, writes) =
+        perform(stop(Consent::NeverStarted), nomad, github_with(listed(true, false))).await;
+    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert_eq!(writes, Vec::<String>::new());
+    let (_, writes) =
+        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(false, false))).await;
+    assert_eq!(writes, [delete.as_str(), "DELETE /repos/o/r/actions/runners/5"]);
+    // Nor does a dead one's clean-up.
+    let clean_up =
+        || Action::CleanUp(CleanUp { name: sample::NAME.to_owned(), repository: Some(repository()) });
+    let never_ran = || nomad_with("dead", "failed");
+    let (outcome, writes) = perform(clean_up(), never_ran(), github_with(listed(true, false))).await;
+    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert_eq!(writes, Vec::<String>::new());
+}
+
 /// The same Nomad, but for one kind of request.
 fn but(
     nomad: impl Fn(&Seen) -> Answer + Send + Sync,
@@ -138,11 +168,11 @@ fn but(
     }
 }
 
-const VARIABLE: &str = "/v1/var/nomad/jobs/ghr-1";
+const VARIABLE: &str = "/v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj";
 
 fn mint() -> Action {
     Action::Mint(Mint {
-        name: "ghr-1".to_owned(),
+        name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
         repository: repository(),
         labels: crate::model::Labels::new(["a".to_owned()]),
         registration: Registration::Jit,
@@ -150,8 +180,7 @@ fn mint() -> Action {
 }
 
 fn made() -> Answer {
-    let runner =
-        json!({ "id": 6, "name": "ghr-1", "os": "linux", "status": "offline", "busy": false, "labels": [] });
+    let runner = json!({ "id": 6, "name": sample::NAME, "os": "linux", "status": "offline", "busy": false, "labels": [] });
     // `{"a":"b"}`
     answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": "eyJhIjoiYiJ9" }).to_string())
 }
@@ -161,10 +190,10 @@ fn made() -> Answer {
 #[tokio::test(start_paused = true)]
 async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
     let answers = [
-        ("ghr-1", "abc\nLD_PRELOAD=/tmp/evil.so"),
-        ("ghr-1", ""),
-        ("ghr-1", "c"),
-        ("ghr-1", "bm90IEpTT04="),
+        (sample::NAME, "abc\nLD_PRELOAD=/tmp/evil.so"),
+        (sample::NAME, ""),
+        (sample::NAME, "c"),
+        (sample::NAME, "bm90IEpTT04="),
         ("ghr-2", "eyJhIjoiYiJ9"),
     ];
     for (name, config) in answers {
@@ -209,7 +238,7 @@ fn lists_read_in_part() -> [Answer; 4] {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
-    let (name, repository) = ("ghr-1".to_owned(), repository());
+    let (name, repository) = (sample::NAME.to_owned(), repository());
     let actions = [
         stop(Consent::GitHub),
         stop(Consent::Unregistered),
@@ -281,7 +310,7 @@ async fn a_meta_that_names_no_repository_leads_nowhere() {
 fn unnamed(meta: RunnerMeta) -> Repository {
     let epoch = crate::model::Timestamp::UNIX_EPOCH;
     let runner = crate::model::Runner {
-        name: "ghr-1".to_owned(),
+        name: sample::NAME.to_owned(),
         ownership: crate::model::Ownership::Ours,
         meta,
         state: RunnerState::Running,
@@ -307,7 +336,7 @@ async fn a_registration_in_use_is_not_taken_away_for_a_new_secret() {
         perform(mint(), nomad_with("running", "pending"), github(listed(true, false))).await;
     assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
-    let waits = || ok(&json!([{ "Path": "nomad/jobs/ghr-1" }]));
+    let waits = || ok(&json!([{ "Path": "nomad/jobs/ghr-o-r-653s2utuoiw6qcj" }]));
     let nomad = but(nomad_with("running", "pending"), "GET", "/v1/vars", waits);
     let (outcome, writes) = perform(mint(), nomad, github(listed(false, false))).await;
     assert!(matches!(outcome, Outcome::AlreadyDone), "{outcome}");
@@ -331,7 +360,8 @@ async fn only_what_was_registered_for_nothing_is_taken_back() {
 }
 
 fn stop(consent: Consent) -> Action {
-    let (name, repository, registration) = ("ghr-1".to_owned(), repository(), Registration::Jit);
+    let (name, repository, registration) =
+        ("ghr-o-r-653s2utuoiw6qcj".to_owned(), repository(), Registration::Jit);
     Action::Stop(Stop { name, repository, consent, registration, reason: StopReason::Lost })
 }
 
@@ -340,8 +370,8 @@ async fn what_has_started_meanwhile_is_not_stopped_as_never_started() {
     let (outcome, writes) =
         perform(stop(Consent::NeverStarted), nomad_with("running", "pending"), github_with(None)).await;
     assert!(matches!(outcome, Outcome::Done), "{outcome}");
-    assert_eq!(writes, ["DELETE /v1/job/ghr-1"]);
-    let allocation = json!({ "ID": "a", "JobID": "ghr-1", "ClientStatus": "running", "DesiredStatus": "run",
+    assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj"]);
+    let allocation = json!({ "ID": "a", "JobID": "ghr-o-r-653s2utuoiw6qcj", "ClientStatus": "running", "DesiredStatus": "run",
         "TaskStates": { "t": { "State": "running", "StartedAt": "2026-11-24T07:00:00Z" } } });
     let started = move || ok(&json!([allocation]));
     let nomad = but(nomad_with("running", "running"), "GET", "/v1/allocations", started);
@@ -362,14 +392,14 @@ async fn a_removal_whose_answer_was_lost_is_asked_again() {
     let (outcome, writes) = perform(stop(Consent::GitHub), nomad_with("running", "running"), github).await;
     assert!(matches!(outcome, Outcome::Done), "{outcome}");
     let removal = "DELETE /repos/o/r/actions/runners/5";
-    assert_eq!(writes, ["DELETE /v1/job/ghr-1", removal, removal]);
+    assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj", removal, removal]);
 }
 
 /// Orphans are looked at once more.
 #[tokio::test(start_paused = true)]
 async fn what_has_its_runner_again_is_no_orphan() {
-    let variable = Orphan::Variable { name: "ghr-1".to_owned() };
-    let registration = Orphan::Registration { name: "ghr-1".to_owned() };
+    let variable = Orphan::Variable { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
+    let registration = Orphan::Registration { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
     let remove = |orphan: &Orphan| {
         let repository = matches!(orphan, Orphan::Registration { .. }).then(repository);
         Action::RemoveOrphan(RemoveOrphan {
@@ -380,7 +410,7 @@ async fn what_has_its_runner_again_is_no_orphan() {
     };
     let nobody = || but(nomad_with("dead", "complete"), "GET", "/v1/jobs", || ok(&json!([])));
     for (orphan, runner, is_alone, removed) in [
-        (&variable, None, true, Some("DELETE /v1/var/nomad/jobs/ghr-1")),
+        (&variable, None, true, Some("DELETE /v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj")),
         (&variable, None, false, None),
         (&registration, listed(false, false), true, Some("DELETE /repos/o/r/actions/runners/5")),
         (&registration, listed(false, false), false, None),

@@ -40,6 +40,7 @@ const CASES: &[Case] = &[
     ("unplaced", |place| Box::pin(jobs::says_why_a_job_is_not_placed(place))),
     ("variables", |place| Box::pin(variables::writes_a_variable_once(place))),
     ("foreign", |place| Box::pin(jobs::leaves_out_what_is_not_ours(place))),
+    ("taken-over", |place| Box::pin(jobs::takes_over_once(place))),
     ("namespace", |place| Box::pin(variables::tells_a_missing_namespace(place))),
     ("instance", |place| Box::pin(variables::agrees_on_one_instance(place))),
     ("lock", |place| Box::pin(variables::one_holds_the_lock(place))),

@@ -38,6 +38,7 @@ impl World {
                     job_id: Some(start.cause),
                     attempt: Some(start.attempt),
                     registration: Some(self.settings.mode),
+                    mac: None,
                 };
                 let task =
                     Task { meta, submitted: self.now, placed: None, started: None, phase: Phase::Pending };

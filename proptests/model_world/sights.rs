@@ -39,6 +39,7 @@ impl World {
             now: at(self.now),
             instance: INSTANCE.to_owned(),
             runners,
+            foreign: Vec::new(),
             variables: self.variables.clone(),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::summary;
-use super::{GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
+use super::{ForeignReason, GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
 use crate::text::Escaped;
 
 /// The outcome of planning: it leaves nothing to decide.
@@ -337,6 +337,11 @@ pub enum HoldReason {
     },
     /// Its node is not heard of.
     Disconnected,
+    /// A job that says it is ours and is not: nothing is done with it.
+    Foreign {
+        /// What tells.
+        reason: ForeignReason,
+    },
     /// Surplus, but seen so in one listing only.
     SurplusOnce,
     /// Surplus, but not idle for long enough.
@@ -563,6 +568,7 @@ impl fmt::Display for HoldReason {
             }
             HoldReason::Unplaced { why } => write!(f, "Nomad does not place it: {why}"),
             HoldReason::Disconnected => f.write_str("its node is not heard of"),
+            HoldReason::Foreign { reason } => write!(f, "a foreign job, left alone: {reason}"),
             HoldReason::SurplusOnce => f.write_str("surplus; goes if the next listing says so too"),
             HoldReason::Idle { idle, timeout: Some(timeout) } => {
                 write!(f, "surplus, idle for {} of {}", span(*idle), span(*timeout))

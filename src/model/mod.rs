@@ -26,7 +26,8 @@ pub use names::{host_of_page, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
 pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
 pub use runner::{
-    Allocation, Blocked, Finish, GroupKey, Ownership, Registration, Runner, RunnerMeta, RunnerState,
+    Allocation, Blocked, Finish, Foreign, ForeignReason, GroupKey, Ownership, Registration, Runner,
+    RunnerMeta, RunnerState, whose_repository,
 };
 
 /// A monotonic time: how long after the start of this process.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Backoff, GroupKey, Moment, Orphan, Repository, RepositoryId, Runner, WorkflowJob};
+use super::{Backoff, Foreign, GroupKey, Moment, Orphan, Repository, RepositoryId, Runner, WorkflowJob};
 
 /// Everything the planner looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct NomadView {
     pub instance: String,
     /// Our runners and nomadtools', alive and dead; foreign jobs are not in it.
     pub runners: Vec<Runner>,
+    /// Jobs that say they are ours and are not: neither supply nor stopped nor purged.
+    pub foreign: Vec<Foreign>,
     /// The job IDs that a variable `nomad/jobs/ID` with our prefix exists for, jobs or no jobs.
     pub variables: BTreeSet<String>,
 }

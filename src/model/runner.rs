@@ -72,6 +72,59 @@ pub struct RunnerMeta {
     /// How it registers: a configuration that changes later does not change it for jobs that exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<Registration>,
+    /// The seal by the instance's key over the job's ID and the rest: without it nothing here counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// The repository that a Meta names, as far as it tells: ID 0 where there is none (nomadtools), an empty owner or name
+/// where the address has none, and neither archived nor disabled.
+pub fn whose_repository(meta: &RunnerMeta) -> Repository {
+    let html_url = meta.repo_url.trim_end_matches('/');
+    let mut path = html_url.rsplit('/');
+    let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
+    // Anyone with submit-job writes a Meta.
+    let is_page =
+        is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
+    let checked = |text: &str| if is_page { text.to_owned() } else { String::new() };
+    Repository {
+        id: meta.repo_id.unwrap_or(RepositoryId(0)),
+        owner: checked(owner),
+        name: checked(name),
+        html_url: checked(html_url),
+        archived: false,
+        disabled: false,
+    }
+}
+
+/// A job that says it is this instance's and is not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Foreign {
+    /// The job's ID.
+    pub name: String,
+    /// What tells.
+    pub reason: ForeignReason,
+}
+
+/// What tells that a job with our instance in its Meta is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ForeignReason {
+    /// Its ID is not the one that its Meta makes.
+    Name,
+    /// Its Meta has no seal.
+    Unsealed,
+    /// Its Meta has a seal, and not one of our key for this.
+    WrongSeal,
+}
+
+impl fmt::Display for ForeignReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ForeignReason::Name => "its Meta is another job's: the name does not fit",
+            ForeignReason::Unsealed => "its Meta has no MAC",
+            ForeignReason::WrongSeal => "the MAC in its Meta is not one of this instance",
+        })
+    }
 }
 
 /// Whose a runner is.
@@ -238,24 +291,9 @@ impl Runner {
         Labels::from_joined(&self.meta.labelsstr)
     }
 
-    /// Its repository, as far as its Meta tells: ID 0 where there is none (nomadtools), an empty owner, name and page
-    /// where the address is not a repository's, and neither archived nor disabled.
+    /// Its repository, as far as its Meta tells: see [`whose_repository`].
     pub fn repository(&self) -> Repository {
-        let html_url = self.meta.repo_url.trim_end_matches('/');
-        let mut path = html_url.rsplit('/');
-        let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
-        // Anyone with submit-job writes a Meta.
-        let is_page =
-            is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
-        let checked = |text: &str| if is_page { text.to_owned() } else { String::new() };
-        Repository {
-            id: self.meta.repo_id.unwrap_or(RepositoryId(0)),
-            owner: checked(owner),
-            name: checked(name),
-            html_url: checked(html_url),
-            archived: false,
-            disabled: false,
-        }
+        whose_repository(&self.meta)
     }
 
     /// Whether a Stop may end its process. The process of a lost allocation is Nomad's to end, as soon as it hears of

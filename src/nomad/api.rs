@@ -14,6 +14,7 @@ use crate::secret::Secret;
 
 use super::error::{Error, Right, worth_again};
 use super::options::Options;
+use super::seal::Key;
 
 /// The time for one exchange. A server without a leader takes up to 5 s to say so (contract §9).
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -44,6 +45,7 @@ pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) new_instance: String,
     pub(super) instance: Mutex<Option<KnownInstance>>,
+    pub(super) key: Mutex<Option<KnownKey>>,
     token: Mutex<Option<Secret>>,
     http_auth: Option<Secret>,
 }
@@ -52,6 +54,13 @@ pub(super) struct Inner {
 #[derive(Clone)]
 pub(super) struct KnownInstance {
     pub(super) id: String,
+    pub(super) confirmed_at: Instant,
+}
+
+/// The key as the variable last said; none where there is none and this process only looks.
+#[derive(Clone)]
+pub(super) struct KnownKey {
+    pub(super) key: Option<Key>,
     pub(super) confirmed_at: Instant,
 }
 
@@ -93,6 +102,7 @@ impl Nomad {
             client,
             new_instance: new_instance.into(),
             instance: Mutex::new(None),
+            key: Mutex::new(None),
             token: Mutex::new(options.first_token()),
             http_auth,
             options,

@@ -10,7 +10,8 @@ use super::super::allocations::tests::recorded;
 use super::*;
 use crate::http::tests::{Answer, Seen, answer, server};
 use crate::http::{Endpoint, MemoryConnect};
-use crate::model::{Registration, RunnerMeta, RunnerState};
+use crate::model::{ForeignReason, Registration, RunnerMeta, RunnerState};
+use crate::nomad::seal::sample::{self, NAME};
 use crate::nomad::{Registered, Written, prepare};
 
 const DATE: (&str, &str) = ("date", "Tue, 24 Nov 2026 07:08:09 GMT");
@@ -43,12 +44,11 @@ fn asked(seen: &Mutex<Vec<Seen>>) -> Vec<String> {
 }
 
 fn meta(instance: &str) -> RunnerMeta {
-    RunnerMeta { instance: Some(instance.into()), job_id: Some(7), attempt: Some(1), ..Default::default() }
+    sample::meta(instance)
 }
 
 fn stub(name: &str, status: &str) -> Value {
-    let meta = serde_json::to_string(&meta("i")).unwrap();
-    json!({ "ID": name, "Status": status, "SubmitTime": 1, "Meta": { "runner": meta } })
+    sample::stub(name, status, &meta("i"))
 }
 
 /// A Nomad with the instance "i", these jobs and allocations, and nothing else.
@@ -58,19 +58,21 @@ fn standing(jobs: Value, allocations: Value) -> impl Fn(&Seen) -> Answer + Send 
         "/v1/allocations" => ok(&allocations),
         "/v1/vars" | "/v1/evaluations" => ok(&json!([])),
         "/v1/var/githubrunner/ghr/instance" => ok(&json!({ "Items": { "id": "i" } })),
+        "/v1/var/githubrunner/ghr/key" => ok(&sample::key_variable()),
         path => text(404, path),
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unchanged_pass_is_three_requests() {
-    let jobs = json!([stub("ghr-1", "running"), stub("ghr-2", "dead")]);
-    let running = json!([{ "ID": "a", "JobID": "ghr-1", "ClientStatus": "running", "DesiredStatus": "run" }]);
+    let nomadtools = sample::stub("ghr-2", "dead", &RunnerMeta::default());
+    let jobs = json!([stub(NAME, "running"), nomadtools]);
+    let running = json!([{ "ID": "a", "JobID": NAME, "ClientStatus": "running", "DesiredStatus": "run" }]);
     let (nomad, seen) = nomad(standing(jobs, running));
     let view = nomad.observe().await.unwrap();
     assert_eq!((view.instance.as_str(), view.runners.len()), ("i", 2));
     assert_eq!(view.now.to_string(), "2026-11-24T07:08:09Z");
-    assert_eq!(seen.lock().unwrap().len(), 4, "the first one reads the instance");
+    assert_eq!(seen.lock().unwrap().len(), 5, "the first one reads the instance and the key");
     seen.lock().unwrap().clear();
     nomad.observe().await.unwrap();
     assert_eq!(asked(&seen), ["GET /v1/jobs", "GET /v1/allocations", "GET /v1/vars"]);
@@ -81,7 +83,7 @@ async fn an_unchanged_pass_is_three_requests() {
     seen.lock().unwrap().clear();
     tokio::time::advance(Duration::from_secs(301)).await;
     nomad.observe().await.unwrap();
-    assert_eq!(seen.lock().unwrap().len(), 4, "now and then it is read again");
+    assert_eq!(seen.lock().unwrap().len(), 5, "now and then they are read again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +99,7 @@ async fn a_pass_without_jobs_is_three_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pending_job_costs_the_blocked_evaluations() {
-    let (nomad, seen) = nomad(standing(json!([stub("ghr-1", "pending")]), json!([])));
+    let (nomad, seen) = nomad(standing(json!([stub(NAME, "pending")]), json!([])));
     assert_eq!(nomad.observe().await.unwrap().runners[0].state, RunnerState::Pending);
     assert!(asked(&seen).contains(&"GET /v1/evaluations".to_owned()));
 }
@@ -215,29 +217,33 @@ async fn basic_authentication_and_the_region_are_sent() {
 }
 
 fn prepared(nomad: &Nomad, registration: Registration) -> PreparedJob {
-    prepare(recorded("parse-ok"), nomad.options(), meta("i"), "ghr-1", registration).unwrap()
+    prepare(recorded("parse-ok"), nomad.options(), meta("i"), NAME, registration).unwrap()
 }
 
 use crate::nomad::PreparedJob;
 
 #[tokio::test(start_paused = true)]
 async fn a_registration_whose_answer_got_lost_is_recognised_by_its_meta() {
-    let existing = |instance: &str| {
-        let meta = serde_json::to_string(&meta(instance)).unwrap();
-        json!({ "ID": "ghr-1", "Meta": { "runner": meta } })
-    };
-    for (job, ours) in [(existing("i"), true), (existing("another"), false), (json!({ "Meta": null }), false)]
-    {
+    let existing = |meta: RunnerMeta| sample::stub(NAME, "dead", &meta);
+    for (job, ours) in [
+        (existing(meta("i")), true),
+        (existing(RunnerMeta { version: "another".into(), ..meta("i") }), true),
+        (existing(RunnerMeta { mac: None, ..meta("i") }), false),
+        (existing(meta("another")), false),
+        (json!({ "Meta": null }), false),
+    ] {
         let count = AtomicUsize::new(0);
         let (nomad, seen) =
             nomad(move |seen| match (seen.method.as_str(), count.fetch_add(1, Ordering::Relaxed)) {
                 ("PUT", 0) => text(500, "rpc error: EOF"),
                 ("PUT", _) => text(500, "Enforcing job modify index 0: job already exists"),
+                _ if seen.path.starts_with("/v1/var/") => ok(&sample::key_variable()),
                 _ => ok(&job),
             });
         let result = nomad.register(&prepared(&nomad, Registration::Jit), None).await;
         assert_eq!(result.is_ok_and(|registered| registered == Registered::Already), ours);
-        assert_eq!(asked(&seen), ["PUT /v1/jobs", "PUT /v1/jobs", "GET /v1/job/ghr-1"]);
+        let read = format!("GET /v1/job/{NAME}");
+        assert_eq!(asked(&seen)[..3], ["PUT /v1/jobs", "PUT /v1/jobs", read.as_str()]);
         let body: Value = serde_json::from_slice(&seen.lock().unwrap()[0].body).unwrap();
         assert_eq!((&body["EnforceIndex"], &body["JobModifyIndex"]), (&json!(true), &json!(0)));
     }
@@ -368,5 +374,72 @@ async fn a_lock_is_renewed_only_where_the_answer_is_the_locks() {
         let Acquired::Ours(lease) = acquired else { panic!("{acquired:?}") };
         let renewed = nomad.lock_renew(&lease, second).await;
         assert_eq!(renewed.as_ref().ok(), kept.as_ref(), "{renewed:?}");
+    }
+}
+
+/// A Nomad whose key's variable can be deleted, and that then takes a new one.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_key_is_made_anew_and_what_the_old_one_sealed_stays_ours() {
+    let variable = Arc::new(Mutex::new(Some(sample::key_variable())));
+    let jobs = Arc::new(Mutex::new(json!([stub(NAME, "running")])));
+    let (key, listed) = (variable.clone(), jobs.clone());
+    let (nomad, seen) =
+        nomad(move |seen| match (seen.method.as_str(), seen.path.split('?').next().unwrap()) {
+            ("GET", "/v1/jobs") => ok(&listed.lock().unwrap()),
+            ("GET", "/v1/var/githubrunner/ghr/instance") => ok(&json!({ "Items": { "id": "i" } })),
+            ("GET", "/v1/var/githubrunner/ghr/key") => match &*key.lock().unwrap() {
+                Some(variable) => ok(variable),
+                None => text(404, "variable not found"),
+            },
+            ("PUT", "/v1/var/githubrunner/ghr/key") => {
+                let mut body: Value = serde_json::from_slice(&seen.body).unwrap();
+                body["CreateIndex"] = json!(20);
+                *key.lock().unwrap() = Some(body.clone());
+                ok(&body)
+            }
+            ("GET", "/v1/namespace/github") => ok(&json!({ "Name": "github" })),
+            _ => ok(&json!([])),
+        });
+    assert_eq!(nomad.observe().await.unwrap().runners.len(), 1);
+    *variable.lock().unwrap() = None;
+    tokio::time::advance(Duration::from_secs(301)).await;
+    let view = nomad.observe().await.unwrap();
+    assert_eq!((view.runners.len(), view.foreign.len()), (1, 0));
+    let items = variable.lock().unwrap().clone().unwrap();
+    let old = sample::key_variable()["Items"]["key"].clone();
+    assert_eq!(items["Items"]["previous"], old);
+    assert_ne!(items["Items"]["key"], old);
+    // Who knows the old key seals nothing with it any more.
+    let mut forged = stub(NAME, "running");
+    forged["CreateIndex"] = json!(21);
+    *jobs.lock().unwrap() = json!([forged]);
+    let view = nomad.observe().await.unwrap();
+    assert_eq!((view.runners.len(), view.foreign[0].reason), (0, ForeignReason::WrongSeal));
+    // A new runner is sealed with the new key, read again where it is not fresh.
+    tokio::time::advance(Duration::from_secs(11)).await;
+    seen.lock().unwrap().clear();
+    let sealed = nomad.seal(NAME, RunnerMeta { mac: None, ..meta("i") }).await.unwrap();
+    assert_eq!(asked(&seen), ["GET /v1/var/githubrunner/ghr/key"]);
+    assert!(sealed.mac.is_some() && sealed.mac != meta("i").mac);
+    let shown = format!("{nomad:?} {:?}", nomad.options());
+    assert!(!shown.contains(items["Items"]["key"].as_str().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planted_job_is_foreign_and_says_why() {
+    let planted = [
+        ("ghr-o-r-somewhere", meta("i"), Some(ForeignReason::Name)),
+        (NAME, RunnerMeta { mac: None, ..meta("i") }, Some(ForeignReason::Unsealed)),
+        (NAME, RunnerMeta { repo_id: None, ..meta("i") }, Some(ForeignReason::WrongSeal)),
+        (NAME, meta("i"), None),
+        (NAME, meta("another"), None),
+    ];
+    for (name, meta, reason) in planted {
+        let is_ours = reason.is_none() && meta.instance.as_deref() == Some("i");
+        let (nomad, _) = nomad(standing(json!([sample::stub(name, "running", &meta)]), json!([])));
+        let view = nomad.observe().await.unwrap();
+        assert_eq!(view.foreign.first().map(|foreign| foreign.reason), reason, "{name}: {meta:?}");
+        assert_eq!(view.runners.len(), usize::from(is_ours), "{name}: {meta:?}");
+        assert_eq!(nomad.read_runner(name).await.unwrap().is_some(), is_ours);
     }
 }

@@ -13,6 +13,7 @@ use super::allocations::blocked;
 use super::api::{Nomad, Retry};
 use super::error::{Error, Right};
 use super::prepare::PreparedJob;
+use super::seal::History;
 use super::wire::{AllocationMetric, Evaluation, nullable};
 
 /// The longest line of a template that an error shows, in characters.
@@ -115,7 +116,14 @@ impl Nomad {
             return Err(self.error(&response, Right::Capability("submit-job")));
         }
         match self.read_meta(&job.name).await? {
-            Some(existing) if is_same_runner(&existing, &job.meta) => Ok(Registered::Already),
+            Some((existing, history)) if is_same_runner(&existing, &job.meta) => {
+                let sealed = existing.mac == job.meta.mac || {
+                    // Another replica's, with other spellings.
+                    let key = self.current_key().await?;
+                    key.is_none_or(|key| key.check(&job.name, &existing, history).is_ok())
+                };
+                if sealed { Ok(Registered::Already) } else { Err(Error::Taken { name: job.name.clone() }) }
+            }
             _ => Err(Error::Taken { name: job.name.clone() }),
         }
     }
@@ -167,12 +175,19 @@ impl Nomad {
         Ok(self.call(request, Retry::Yes, Right::Capability("submit-job")).await?.json()?)
     }
 
-    /// The Meta JSON of a job; `None` when there is no such job, or it has none of our form.
-    async fn read_meta(&self, name: &str) -> Result<Option<RunnerMeta>, Error> {
+    /// The Meta JSON of a job, and when it was made; `None` when there is no such job, or it has none of our form.
+    async fn read_meta(&self, name: &str) -> Result<Option<(RunnerMeta, History)>, Error> {
         #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
         struct Job {
-            #[serde(rename = "Meta", default, deserialize_with = "nullable")]
+            #[serde(default, deserialize_with = "nullable")]
             meta: BTreeMap<String, String>,
+            #[serde(default, deserialize_with = "nullable")]
+            create_index: u64,
+            #[serde(default, deserialize_with = "nullable")]
+            job_modify_index: u64,
+            #[serde(default, deserialize_with = "nullable")]
+            stop: bool,
         }
         let request = Request::get(format!("/v1/job/{}", escape_segment(name))).secret_answer();
         let response = self.answer(request, Retry::Yes).await?;
@@ -183,7 +198,10 @@ impl Nomad {
             return Err(self.error(&response, Right::Capability("read-job")));
         }
         let job: Job = response.json()?;
-        Ok(job.meta.get(&self.options().meta_key).and_then(|text| serde_json::from_str(text).ok()))
+        let meta = job.meta.get(&self.options().meta_key).and_then(|text| serde_json::from_str(text).ok());
+        let history =
+            History { created: job.create_index, modified: job.job_modify_index, stopped: job.stop };
+        Ok(meta.map(|meta| (meta, history)))
     }
 }
 

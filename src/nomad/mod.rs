@@ -14,6 +14,7 @@ mod observe;
 mod options;
 mod prepare;
 mod rights;
+pub(crate) mod seal;
 mod variables;
 mod wire;
 

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::http::Request;
-use crate::model::{Blocked, NomadView, Ownership, Runner, RunnerMeta, Timestamp};
+use crate::model::{Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, Timestamp};
 
 use super::allocations::{blocked, classify};
 use super::api::Nomad;
 use super::error::{Error, Right};
+use super::prepare::NAME_MAX;
+use super::seal::{History, Key, has_its_name};
 use super::wire::{AllocationStub, Evaluation, JobStub};
 
 impl Nomad {
@@ -24,7 +26,9 @@ impl Nomad {
             Some(instance) if jobs.iter().any(|job| job.is_of(&instance)) => instance,
             _ => self.confirm_instance().await?,
         };
-        let jobs: Vec<OurJob> = jobs.into_iter().filter_map(|job| job.owned_by(&instance)).collect();
+        let owner = self.owner(&jobs, instance).await?;
+        let mut foreign = Vec::new();
+        let jobs: Vec<OurJob> = jobs.into_iter().filter_map(|job| owner.sort(job, &mut foreign)).collect();
         let mut allocations = Vec::new();
         if !jobs.is_empty() {
             (allocations, now) = self.allocations(&prefix).await?;
@@ -40,7 +44,8 @@ impl Nomad {
             let reason = reasons.remove(&job.stub.id);
             classify(&job.stub, job.ownership, job.meta, allocations, has_variable, reason)
         });
-        Ok(NomadView { now: now.ok_or_else(no_date)?, instance, runners: runners.collect(), variables })
+        let (now, runners) = (now.ok_or_else(no_date)?, runners.collect());
+        Ok(NomadView { now, instance: owner.instance, runners, foreign, variables })
     }
 
     /// One runner as it is now, with the servers' clock; `None` when there is no such job of ours. For what is done
@@ -51,12 +56,22 @@ impl Nomad {
     pub async fn read_runner(&self, name: &str) -> Result<Option<Runner>, Error> {
         let instance = self.instance().await?;
         let (jobs, _) = self.jobs(name).await?;
-        let job = jobs.into_iter().find(|job| job.id == name).and_then(|job| job.owned_by(&instance));
-        let Some(job) = job else { return Ok(None) };
+        let owner = self.owner(&jobs, instance).await?;
+        let mut jobs = jobs.into_iter().filter(|job| job.id == name);
+        let Some(job) = jobs.find_map(|job| owner.sort(job, &mut Vec::new())) else { return Ok(None) };
         let (allocations, _) = self.allocations(name).await?;
         let has_variable = self.variables(name).await?.contains(name);
         let allocations = group(&allocations).remove(name).unwrap_or_default();
         Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, has_variable, None)))
+    }
+
+    /// What tells our jobs from others'. The key is only read where a job says that it is ours.
+    async fn owner(&self, jobs: &[ReadJob], instance: String) -> Result<Owner, Error> {
+        let key = match jobs.iter().any(|job| job.is_of(&instance)) {
+            true => self.current_key().await?,
+            false => None,
+        };
+        Ok(Owner { prefix: self.options().prefix.clone(), instance, key })
     }
 
     /// The jobs whose ID begins so, with the keys of ours in their Meta.
@@ -132,19 +147,47 @@ impl ReadJob {
     fn is_of(&self, instance: &str) -> bool {
         self.meta.instance.as_deref() == Some(instance)
     }
+}
 
-    /// `None` for another instance's.
-    fn owned_by(self, instance: &str) -> Option<OurJob> {
-        let ownership = match &self.meta.instance {
+/// Who we are: what tells our jobs from others'.
+pub(super) struct Owner {
+    pub(super) prefix: String,
+    pub(super) instance: String,
+    /// `None` where nobody has made one yet: then all that will be taken over is ours.
+    pub(super) key: Option<Key>,
+}
+
+impl Owner {
+    /// The job if it is ours or nomadtools', `None` for any other; what says that it is ours and is not, is noted.
+    fn sort(&self, job: ReadJob, foreign: &mut Vec<Foreign>) -> Option<OurJob> {
+        let ownership = match &job.meta.instance {
             None => Ownership::Nomadtools,
-            Some(_) if self.is_of(instance) => Ownership::Ours,
-            Some(_) => return None,
+            Some(_) if !job.is_of(&self.instance) => return None,
+            Some(_) => match self.check(&job.id, &job.meta, job.stub.history()) {
+                Ok(()) => Ownership::Ours,
+                Err(reason) => {
+                    foreign.push(Foreign { name: plain(&job.id), reason });
+                    return None;
+                }
+            },
         };
-        Some(OurJob { stub: self.stub, meta: self.meta, ownership })
+        Some(OurJob { stub: job.stub, meta: job.meta, ownership })
+    }
+
+    /// Whether a job with our instance in its Meta is ours.
+    pub(super) fn check(&self, name: &str, meta: &RunnerMeta, history: History) -> Result<(), ForeignReason> {
+        if !has_its_name(&self.prefix, name, meta) {
+            return Err(ForeignReason::Name);
+        }
+        self.key.as_ref().map_or(Ok(()), |key| key.check(name, meta, history))
     }
 }
 
 impl JobStub {
+    fn history(&self) -> History {
+        History { created: self.create_index, modified: self.job_modify_index, stopped: self.stop }
+    }
+
     /// Whether it waits for no allocation any more.
     fn is_over(&self) -> bool {
         self.stop || self.status == "dead"
@@ -158,6 +201,12 @@ fn group(allocations: &[AllocationStub]) -> BTreeMap<&str, Vec<&AllocationStub>>
         by_job.entry(allocation.job_id.as_str()).or_default().push(allocation);
     }
     by_job
+}
+
+/// A foreign job's ID for people: control characters escaped, cut to a bearable length.
+fn plain(id: &str) -> String {
+    let shown: String = id.chars().take(NAME_MAX).collect();
+    shown.escape_debug().to_string()
 }
 
 /// A text as a regular expression inside a filter's quoted string: what is not plain is matched as a class of one.

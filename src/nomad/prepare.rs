@@ -12,7 +12,7 @@ use super::options::Options;
 pub const RESOURCE_MAX: i64 = 10_000_000;
 
 /// The longest job ID: with `nomad/jobs/` before it, it is a variable's path of at most 128 (contract §8).
-const NAME_MAX: usize = 117;
+pub(super) const NAME_MAX: usize = 117;
 
 /// How long a runner's disconnected node may be away before Nomad replaces the runner: 24 h in nanoseconds. A job
 /// on GitHub's side is given up long before; without it Nomad kills the runner when its node comes back.

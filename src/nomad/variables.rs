@@ -8,10 +8,12 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::http::{Request, StatusCode, escape_segment};
+use crate::model::RunnerMeta;
 use crate::secret::Secret;
 
-use super::api::{KnownInstance, Nomad, Retry};
+use super::api::{KnownInstance, KnownKey, Nomad, Retry};
 use super::error::{Error, Right};
+use super::seal::Key;
 use super::wire::Variable;
 
 /// What a runner's variable holds, by key.
@@ -20,6 +22,10 @@ pub type CredentialItems = BTreeMap<String, Secret>;
 /// How often the instance's variable is looked at although jobs bear its ID: somebody may have deleted it, and a
 /// restart would then take another ID and never touch these jobs again.
 const CONFIRM_EVERY: Duration = Duration::from_secs(300);
+
+/// How old the key may be that a new runner is sealed with: another replica may have made another one since, and what
+/// the old one seals after that is nobody's.
+const SEAL_WITH_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What a write with cas 0 came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +90,8 @@ impl Nomad {
         if jobs(self) == jobs(other) {
             let known = other.last_instance();
             *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = known;
+            let known = other.last_key();
+            *self.0.key.lock().unwrap_or_else(PoisonError::into_inner) = known;
         }
     }
 
@@ -120,6 +128,70 @@ impl Nomad {
             let confirmed = KnownInstance { id: id.clone(), confirmed_at: Instant::now() };
             *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(id);
+        }
+        Err(Error::Setup(format!("{path} comes and goes: another program writes it")))
+    }
+
+    /// The Meta with the seal for the job of this ID.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Setup`] where there is no key and none may be made.
+    pub async fn seal(&self, name: &str, meta: RunnerMeta) -> Result<RunnerMeta, Error> {
+        let Some(key) = self.key(SEAL_WITH_AT_MOST).await? else {
+            return Err(Error::Setup("this process makes no key to seal runners with".to_owned()));
+        };
+        Ok(RunnerMeta { mac: Some(key.seal(name, &meta)), ..meta })
+    }
+
+    /// The key that the Metas of our jobs are sealed with, if it was read a short while ago or is there now.
+    pub(super) async fn current_key(&self) -> Result<Option<Key>, Error> {
+        self.key(CONFIRM_EVERY).await
+    }
+
+    async fn key(&self, at_most: Duration) -> Result<Option<Key>, Error> {
+        match self.last_key() {
+            Some(known) if known.confirmed_at.elapsed() < at_most => Ok(known.key),
+            _ => self.confirm_key().await,
+        }
+    }
+
+    fn last_key(&self) -> Option<KnownKey> {
+        self.0.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the variable `githubrunner/PREFIX/key`. Where there is none a new one is made, which names the one known
+    /// before: what that one has sealed until then stays ours. `None` where this process makes none.
+    async fn confirm_key(&self) -> Result<Option<Key>, Error> {
+        let path = format!("/v1/var/githubrunner/{}/key", escape_segment(&self.options().prefix));
+        let right = |capability| Right::Variables { path: "githubrunner/*", capability };
+        let known = self.last_key().and_then(|known| known.key);
+        // The second round reads what the first one wrote, and at which index.
+        for _ in 0..2 {
+            let response = self.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
+            let key = if response.is_success() {
+                let variable: Variable = response.json()?;
+                let item = |name: &str| variable.items.get(name).map(String::as_str);
+                let key = item("key").and_then(|key| Key::new(key, item("previous"), variable.create_index));
+                Some(key.ok_or_else(|| no_key(&path))?)
+            } else if response.status != StatusCode::NOT_FOUND {
+                return Err(self.error(&response, right("read")));
+            } else if !self.options().create_instance {
+                None
+            } else {
+                self.check_namespace().await?;
+                let new = Key::random()?;
+                let mut items = BTreeMap::from([("key", new.expose())]);
+                items.extend(known.as_ref().map(|known| ("previous", known.text().expose())));
+                self.create_variable(&path, &items, right("write")).await?;
+                tracing::info!(
+                    "a new key for the Metas of runners is in the variable githubrunner/{}/key",
+                    self.options().prefix
+                );
+                continue;
+            };
+            let confirmed = KnownKey { key: key.clone(), confirmed_at: Instant::now() };
+            *self.0.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
+            return Ok(key);
         }
         Err(Error::Setup(format!("{path} comes and goes: another program writes it")))
     }
@@ -166,6 +238,10 @@ impl Nomad {
 
 fn job_path(name: &str) -> String {
     format!("/v1/var/nomad/jobs/{}", escape_segment(name))
+}
+
+fn no_key(path: &str) -> Error {
+    Error::Setup(format!("{path} holds no key: another program wrote it; delete it with nomad var purge"))
 }
 
 fn no_id(path: &str) -> Error {

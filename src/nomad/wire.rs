@@ -28,6 +28,12 @@ pub struct JobStub {
     /// `pending`, `running` or `dead`; `dead` also while a stopped task is still going (contract §10).
     #[serde(default, deserialize_with = "nullable")]
     pub status: String,
+    /// The cluster's index when it was registered first.
+    #[serde(default, deserialize_with = "nullable")]
+    pub create_index: u64,
+    /// The cluster's index when it was last registered or stopped.
+    #[serde(default, deserialize_with = "nullable")]
+    pub job_modify_index: u64,
     /// Nanoseconds since the epoch; stopping a job sets it again.
     #[serde(default, deserialize_with = "nullable")]
     pub submit_time: i64,
@@ -199,6 +205,8 @@ pub(super) struct VariableStub {
 pub(super) struct Variable {
     #[serde(default, deserialize_with = "nullable")]
     pub(super) items: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) create_index: u64,
 }
 
 /// `null` as the default.

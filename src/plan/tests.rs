@@ -77,6 +77,7 @@ fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
             job_id: Some(cause),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
+            mac: None,
         },
         state,
         finish: (state == RunnerState::Dead).then_some(Finish::Success),
@@ -106,6 +107,7 @@ fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
             now: ago(0),
             instance: INSTANCE.to_owned(),
             runners,
+            foreign: Vec::new(),
             variables: Default::default(),
         }),
         repositories: [(REPOSITORY, view)].into(),
@@ -373,6 +375,20 @@ fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
         panic!("no start")
     };
     assert_eq!((start.attempt, start.name), (3, name(3)));
+}
+
+#[test]
+fn a_planted_job_is_held_and_what_bears_its_name_stays() {
+    let name = runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, 1);
+    let mut world = world(vec![queued(2)], vec![]);
+    let nomad = world.0.nomad.as_mut().unwrap();
+    nomad.foreign = vec![Foreign { name: name.clone(), reason: ForeignReason::Unsealed }];
+    nomad.variables = [name.clone()].into();
+    let plan = plan(&world.0, &policy(), seconds(0));
+    assert_eq!(plan.orphans, Default::default());
+    assert_eq!(plan.actions.len(), 1, "it is no supply: {plan}");
+    let hold = format!("hold     {name}  a foreign job, left alone: its Meta has no MAC");
+    assert!(plan.to_string().contains(&hold), "{plan}");
 }
 
 #[test]

@@ -144,6 +144,9 @@ fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
 
 /// Holds that only explain what is seen.
 pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
+    for foreign in &survey.nomad.foreign {
+        draft.hold_runner(&foreign.name, HoldReason::Foreign { reason: foreign.reason });
+    }
     for runner in survey.runners.values() {
         match (&runner.state, &runner.blocked) {
             (RunnerState::Disconnected, _) => draft.hold_runner(&runner.name, HoldReason::Disconnected),

@@ -109,3 +109,43 @@ fn render(environment: &Environment, name: &str, variables: Value) -> Result<Str
     environment.get_template(name)?.render_captured_to(variables, &mut output)?;
     String::from_utf8(output.0).map_err(|_| Error::new(ErrorKind::InvalidOperation, "the job is not UTF-8"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use minijinja::context;
+
+    use super::*;
+
+    #[test]
+    fn a_rendering_that_takes_too_long_is_given_up_and_others_go_on() {
+        let (release, wait) = channel::<()>();
+        let wait = Mutex::new(wait);
+        let mut environment = Environment::new();
+        environment.add_function("wait", move || {
+            // Until the test is over.
+            let _ = wait.lock().unwrap().recv();
+            String::new()
+        });
+        environment.add_template("stuck", "{{ wait() }}").unwrap();
+        environment.add_template("quick", "{{ 1 + 1 }}").unwrap();
+        let templates = Bounded::new(environment);
+        for _ in 0..GIVEN_UP_AT_MOST {
+            let error = templates.render("stuck", context! {}).unwrap_err();
+            assert!(error.to_string().contains("longer than 2 s"), "{error}");
+            if templates.given_up.load(Ordering::Acquire) < GIVEN_UP_AT_MOST {
+                assert_eq!(templates.render("quick", context! {}).unwrap(), "2");
+                // The next one gets a new thread.
+                assert!(templates.worker.lock().unwrap().is_some());
+            }
+        }
+        let error = templates.render("quick", context! {}).unwrap_err();
+        assert!(error.to_string().contains("still run"), "{error}");
+        drop(release);
+        while templates.given_up.load(Ordering::Acquire) > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(templates.render("quick", context! {}).unwrap(), "2");
+    }
+}

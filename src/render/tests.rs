@@ -189,8 +189,6 @@ fn a_template_has_a_bounded_time_and_output_whatever_its_steps_cost() {
     let config = |template: &str| with_template(template, "github: {registration: access_token}\n");
     let list =
         "{% set ns = namespace(x=[1]) %}{% for i in range(26) %}{% set ns.x = ns.x + ns.x %}{% endfor %}";
-    let long = render(&config(&format!("{list}{{{{ ns.x|min }}}}")), &["x"]).unwrap_err();
-    assert!(long.message.contains("longer than 2 s"), "{long}");
     let both = render(&config(&format!("{list}{{{{ ns.x }}}}")), &["x"]).unwrap_err();
     assert!(both.message.contains("longer than"), "{both}");
     let output = "{% for i in range(2000) %}{{ 'x' * 1000 }}{% endfor %}";

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use githubrunner::http::Request;
-use githubrunner::model::{Finish, Ownership, Registration, RunnerState};
-use githubrunner::nomad::{Error, Registered, Written, job_from_json, prepare};
+use githubrunner::model::{
+    Finish, ForeignReason, NomadView, Ownership, Registration, RepositoryId, RunnerMeta, RunnerState,
+};
+use githubrunner::nomad::{Error, Nomad, Options, Registered, Written, job_from_json, prepare};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -184,8 +186,9 @@ pub async fn says_why_a_job_is_not_placed(place: Place) {
     }
     let deadline = Instant::now() + WITHIN;
     let blocked = loop {
-        let view = nomad.observe().await.unwrap();
+        let mut view = nomad.observe().await.unwrap();
         assert!(view.runners.iter().all(|runner| runner.state == RunnerState::Pending));
+        view.runners.sort_by_key(|runner| runner.meta.job_id);
         let blocked: Option<Vec<_>> = view.runners.into_iter().map(|runner| runner.blocked).collect();
         match blocked {
             Some(blocked) if blocked.len() == 2 => break blocked,
@@ -210,7 +213,19 @@ pub async fn leaves_out_what_is_not_ours(place: Place) {
     let mut another = place.meta(&nomad, 3, Registration::Jit).await;
     another.instance = Some("another".into());
     let another = serde_json::to_string(&another).unwrap();
+    // Planted by somebody who may submit jobs and reads our Metas.
+    let copied = serde_json::to_string(&place.meta(&nomad, 1, Registration::Jit).await).unwrap();
+    let mut unsealed = place.meta(&nomad, 8, Registration::Jit).await;
+    unsealed.mac = None;
+    let changed = RunnerMeta {
+        mac: place.meta(&nomad, 8, Registration::Jit).await.mac,
+        ..place.meta(&nomad, 9, Registration::Jit).await
+    };
+    let text = |meta: &RunnerMeta| serde_json::to_string(meta).unwrap();
     for (number, meta) in [
+        (7, json!({ "runner": copied })),
+        (8, json!({ "runner": text(&unsealed) })),
+        (9, json!({ "runner": text(&changed) })),
         (2, json!({ "runner": nomadtools })),
         (3, json!({ "runner": another })),
         (4, json!({ "runner": "not JSON" })),
@@ -227,8 +242,76 @@ pub async fn leaves_out_what_is_not_ours(place: Place) {
     let mut seen: Vec<_> =
         view.runners.iter().map(|runner| (runner.name.clone(), runner.ownership)).collect();
     seen.sort();
-    assert_eq!(seen, vec![(ours, Ownership::Ours), (place.name(2), Ownership::Nomadtools)]);
-    assert_eq!(nomad.read_runner(&place.name(3)).await.unwrap(), None);
+    let mut expected = vec![(ours, Ownership::Ours), (place.name(2), Ownership::Nomadtools)];
+    expected.sort();
+    assert_eq!(seen, expected);
+    for number in [3, 7, 8, 9] {
+        assert_eq!(nomad.read_runner(&place.name(number)).await.unwrap(), None, "{number}");
+    }
+    let mut foreign: Vec<_> =
+        view.foreign.into_iter().map(|foreign| (foreign.name, foreign.reason)).collect();
+    let mut expected = vec![
+        (place.name(7), ForeignReason::Name),
+        (place.name(8), ForeignReason::Unsealed),
+        (place.name(9), ForeignReason::WrongSeal),
+    ];
+    foreign.sort();
+    expected.sort();
+    assert_eq!(foreign, expected);
+}
+
+/// Registers the job of this number with a Meta as it is.
+async fn plant(place: &Place, nomad: &Nomad, number: u64, meta: &RunnerMeta) -> String {
+    let mut job = place.parsed(nomad, LASTS, "").await;
+    job["ID"] = json!(place.name(number));
+    job["Meta"] = json!({ "runner": serde_json::to_string(meta).unwrap() });
+    let request = Request::put(format!("/v1/jobs?namespace={NAMESPACE}")).json(&json!({ "Job": job }));
+    place.send(request).await;
+    place.name(number)
+}
+
+pub async fn takes_over_once(place: Place) {
+    // Of the version before: the instance is there, no key, and jobs without a MAC.
+    let looking = Nomad::new(Options { create_instance: false, ..place.options() }, "none").unwrap();
+    let nomad = place.nomad();
+    let instance = nomad.instance().await.unwrap();
+    let meta = |number| RunnerMeta {
+        labelsstr: "a".into(),
+        repo_url: "https://github.com/o/r".into(),
+        version: "0".into(),
+        instance: Some(instance.clone()),
+        repo_id: Some(RepositoryId(1)),
+        job_id: Some(number),
+        attempt: Some(1),
+        registration: Some(Registration::Jit),
+        mac: None,
+    };
+    let old = plant(&place, &nomad, 1, &meta(1)).await;
+    let replaced = plant(&place, &nomad, 2, &meta(2)).await;
+    // Who only looks makes no key, and sees what will be taken over.
+    assert_eq!(looking.observe().await.unwrap().runners.len(), 2);
+    let names = |view: &NomadView| view.runners.iter().map(|runner| runner.name.clone()).collect::<Vec<_>>();
+    assert_eq!(nomad.observe().await.unwrap().runners.len(), 2);
+    // From here on it takes a MAC, also where an old job stood.
+    let planted = plant(&place, &nomad, 3, &meta(3)).await;
+    plant(&place, &nomad, 2, &RunnerMeta { labelsstr: "b".into(), ..meta(2) }).await;
+    let ours = place.start(&nomad, 4, LASTS).await;
+    for nomad in [&nomad, &place.nomad()] {
+        let view = nomad.observe().await.unwrap();
+        let mut expected = vec![old.clone(), ours.clone()];
+        expected.sort();
+        assert_eq!(names(&view), expected);
+        let mut foreign: Vec<_> = view.foreign.iter().map(|foreign| foreign.name.clone()).collect();
+        let mut expected = vec![replaced.clone(), planted.clone()];
+        (foreign.sort(), expected.sort());
+        assert_eq!(foreign, expected);
+    }
+    // Stopping an old one leaves it ours.
+    nomad.stop(&old).await.unwrap();
+    until(&nomad, &old, "stopping", |runner| runner.state != RunnerState::Running).await;
+    for name in [old, ours, replaced, planted] {
+        nomad.stop(&name).await.unwrap();
+    }
 }
 
 /// Each kind of request once.

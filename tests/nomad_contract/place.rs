@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use githubrunner::http::header::HeaderName;
 use githubrunner::http::{self, Client, Endpoint, Request};
-use githubrunner::model::{Registration, RepositoryId, Runner, RunnerMeta, RunnerState};
+use githubrunner::model::{
+    Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
+};
 use githubrunner::nomad::{Nomad, Options, PreparedJob, Registered, prepare};
 use githubrunner::secret::Secret;
 use serde_json::Value;
@@ -56,7 +58,7 @@ impl Place {
     }
 
     pub fn nomad(&self) -> Nomad {
-        Nomad::new(self.options(), format!("instance-of-{}", self.prefix)).unwrap()
+        Nomad::new(self.options(), self.instance()).unwrap()
     }
 
     fn client(&self) -> Client {
@@ -72,8 +74,14 @@ impl Place {
         self.client().send(request).await.unwrap().success().unwrap();
     }
 
+    fn instance(&self) -> String {
+        format!("instance-of-{}", self.prefix)
+    }
+
+    /// The name of attempt 1 for this job, in the instance of [`Place::nomad`].
     pub fn name(&self, number: u64) -> String {
-        format!("{}-o-r-{number:015}", self.prefix)
+        let meta = RunnerMeta { repo_url: "https://github.com/o/r".into(), ..RunnerMeta::default() };
+        runner_name(&self.prefix, &self.instance(), &whose_repository(&meta), number, 1)
     }
 
     /// A parsed job of one raw_exec task.
@@ -98,7 +106,7 @@ impl Place {
     }
 
     pub async fn meta(&self, nomad: &Nomad, number: u64, registration: Registration) -> RunnerMeta {
-        RunnerMeta {
+        let meta = RunnerMeta {
             labelsstr: "nomadtools".into(),
             repo_url: "https://github.com/o/r".into(),
             version: "0".into(),
@@ -107,7 +115,9 @@ impl Place {
             job_id: Some(number),
             attempt: Some(1),
             registration: Some(registration),
-        }
+            mac: None,
+        };
+        nomad.seal(&self.name(number), meta).await.unwrap()
     }
 
     /// Registers a runner whose task needs no variable.

@@ -1,0 +1,304 @@
+//! The seal on a runner's Meta: who may register a job cannot make one that counts as ours.
+//!
+//! A Meta counts only with a MAC (HMAC-SHA256) by the key in the variable `githubrunner/PREFIX/key`, over the job's ID
+//! and all that the Meta says, and only on a job with the ID that the Meta makes. The key is made once; deleted, it is
+//! made anew. A job that nobody has registered since before the key there is was made is taken over once:
+//!
+//! - by the key before it, where the process that made this one knew that: it was deleted to have another one;
+//! - else by instance and ID alone, as the version before seals did: it is the first key of this instance.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD as BASE64, URL_SAFE_NO_PAD as URL_SAFE};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::model::{ForeignReason, Registration, RunnerMeta, runner_name, whose_repository};
+use crate::secret::Secret;
+
+use super::error::Error;
+
+/// The length of a key, in bytes: that of the hash.
+const KEY_LENGTH: usize = 32;
+
+/// The first field of what is sealed: a MAC for another use of the key is none for this one.
+const PURPOSE: &str = "githubrunner runner";
+
+/// The key of an instance, as its variable holds it.
+#[derive(Clone)]
+pub(super) struct Key {
+    current: hmac::Key,
+    text: Secret,
+    previous: Option<hmac::Key>,
+    /// The variable's CreateIndex: indices of one cluster tell what was there first, whatever the clocks say.
+    created: u64,
+}
+
+/// When a job was made and changed, by the indices of the cluster.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct History {
+    /// CreateIndex.
+    pub(super) created: u64,
+    /// JobModifyIndex: registering a job again sets it, and so does stopping it.
+    pub(super) modified: u64,
+    /// Told to stop.
+    pub(super) stopped: bool,
+}
+
+impl Key {
+    /// From the texts in a variable that was created at this index; `None` when one is no key.
+    pub(super) fn new(text: &str, previous: Option<&str>, created: u64) -> Option<Key> {
+        let previous = match previous {
+            Some(text) => Some(key(text)?),
+            None => None,
+        };
+        Some(Key { current: key(text)?, text: Secret::new(text), previous, created })
+    }
+
+    /// The text of a new key.
+    pub(super) fn random() -> Result<Secret, Error> {
+        let mut bytes = [0; KEY_LENGTH];
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_| Error::Setup("the system has no random numbers for a new key".to_owned()))?;
+        Ok(Secret::new(BASE64.encode(bytes)))
+    }
+
+    /// Its text, for the variable of the one that comes after it.
+    pub(super) fn text(&self) -> &Secret {
+        &self.text
+    }
+
+    /// The MAC of a Meta on the job of this ID.
+    pub(super) fn seal(&self, name: &str, meta: &RunnerMeta) -> String {
+        URL_SAFE.encode(hmac::sign(&self.current, &sealed(name, meta)))
+    }
+
+    /// Whether the Meta bears this key's MAC, or the job is one that is taken over.
+    pub(super) fn check(&self, name: &str, meta: &RunnerMeta, history: History) -> Result<(), ForeignReason> {
+        if is_sealed_by(&self.current, name, meta) {
+            return Ok(());
+        }
+        // Stopping is no news of what it is.
+        let unchanged = history.modified < self.created || history.stopped;
+        let is_older = history.created < self.created && unchanged;
+        match &self.previous {
+            None if is_older => Ok(()),
+            Some(previous) if is_older && is_sealed_by(previous, name, meta) => Ok(()),
+            _ if meta.mac.is_none() => Err(ForeignReason::Unsealed),
+            _ => Err(ForeignReason::WrongSeal),
+        }
+    }
+}
+
+/// Neither the key nor what could tell it.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key(***, created at index {})", self.created)
+    }
+}
+
+fn key(text: &str) -> Option<hmac::Key> {
+    let bytes = BASE64.decode(text).ok()?;
+    (bytes.len() == KEY_LENGTH).then(|| hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+}
+
+/// In constant time.
+fn is_sealed_by(key: &hmac::Key, name: &str, meta: &RunnerMeta) -> bool {
+    let mac = meta.mac.as_deref().and_then(|mac| URL_SAFE.decode(mac).ok());
+    mac.is_some_and(|mac| hmac::verify(key, &sealed(name, meta), &mac).is_ok())
+}
+
+/// What the MAC is over: each field that there is, with its name, each text with its length before it, so that no two
+/// Metas make one text. A field that is added later is one more line where it is there, and nothing where it is not.
+fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
+    let RunnerMeta {
+        labelsstr,
+        repo_url,
+        // Says what wrote it, and decides nothing.
+        version: _,
+        instance,
+        repo_id,
+        job_id,
+        attempt,
+        registration,
+        mac: _,
+    } = meta;
+    let fields = [
+        ("purpose", Some(PURPOSE.to_owned())),
+        ("name", Some(name.to_owned())),
+        ("labels", Some(labelsstr.clone())),
+        ("repository", Some(repo_url.clone())),
+        ("instance", instance.clone()),
+        ("repository ID", repo_id.map(|id| id.0.to_string())),
+        ("job", job_id.map(|id| id.to_string())),
+        ("attempt", attempt.map(|attempt| attempt.to_string())),
+        ("registration", registration.as_ref().map(Registration::to_string)),
+    ];
+    let mut text = String::new();
+    for (field, value) in fields {
+        if let Some(value) = value {
+            text.push_str(&format!("{field} {} {value}\n", value.len()));
+        }
+    }
+    text.into_bytes()
+}
+
+/// Whether a job has the ID that its Meta makes.
+pub(super) fn has_its_name(prefix: &str, name: &str, meta: &RunnerMeta) -> bool {
+    let RunnerMeta { instance: Some(instance), job_id: Some(job), attempt: Some(attempt), .. } = meta else {
+        return false;
+    };
+    name == runner_name(prefix, instance, &whose_repository(meta), *job, *attempt)
+}
+
+/// A sealed Meta for the scripted Nomads of tests.
+#[cfg(test)]
+pub(crate) mod sample {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::RepositoryId;
+
+    /// The key of [`meta`]'s seal.
+    const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    /// The job ID of [`meta`] with the instance "i".
+    pub(crate) const NAME: &str = "ghr-o-r-653s2utuoiw6qcj";
+
+    /// What the variable `githubrunner/ghr/key` says.
+    pub(crate) fn key_variable() -> Value {
+        json!({ "Items": { "key": KEY }, "CreateIndex": 10 })
+    }
+
+    /// The Meta of attempt 1 for the job 7 of o/r, sealed, with the prefix "ghr".
+    pub(crate) fn meta(instance: &str) -> RunnerMeta {
+        let meta = RunnerMeta {
+            repo_url: "https://github.com/o/r".to_owned(),
+            instance: Some(instance.to_owned()),
+            repo_id: Some(RepositoryId(1)),
+            job_id: Some(7),
+            attempt: Some(1),
+            ..RunnerMeta::default()
+        };
+        let name = runner_name("ghr", instance, &whose_repository(&meta), 7, 1);
+        let key = Key::new(KEY, None, 10).expect("it is one");
+        RunnerMeta { mac: Some(key.seal(&name, &meta)), ..meta }
+    }
+
+    /// The stub of its job, made after the key.
+    pub(crate) fn stub(name: &str, status: &str, meta: &RunnerMeta) -> Value {
+        let meta = serde_json::to_string(meta).expect("it is data");
+        json!({
+            "ID": name, "Status": status, "SubmitTime": 1, "CreateIndex": 11, "JobModifyIndex": 11,
+            "Meta": { "runner": meta },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RepositoryId;
+
+    const TEXT: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const OTHER: &str = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    fn meta() -> RunnerMeta {
+        RunnerMeta {
+            labelsstr: "a,b".to_owned(),
+            repo_url: "https://github.com/o/r".to_owned(),
+            version: "1".to_owned(),
+            instance: Some("i".to_owned()),
+            repo_id: Some(RepositoryId(1)),
+            job_id: Some(7),
+            attempt: Some(1),
+            registration: Some(Registration::Jit),
+            mac: None,
+        }
+    }
+
+    fn sealed_by(key: &Key, name: &str, meta: RunnerMeta) -> RunnerMeta {
+        RunnerMeta { mac: Some(key.seal(name, &meta)), ..meta }
+    }
+
+    /// Made after the key of index 10.
+    const NEW: History = History { created: 11, modified: 11, stopped: false };
+    /// Made before it.
+    const OLD: History = History { created: 5, modified: 5, stopped: false };
+
+    #[test]
+    fn a_seal_is_for_one_job_and_all_that_its_meta_says() {
+        let key = Key::new(TEXT, None, 10).unwrap();
+        let good = sealed_by(&key, "n", meta());
+        assert_eq!(key.check("n", &good, NEW), Ok(()));
+        assert_eq!(key.check("other", &good, NEW), Err(ForeignReason::WrongSeal));
+        let changes: [fn(&mut RunnerMeta); 7] = [
+            |meta| meta.labelsstr = "a".to_owned(),
+            |meta| meta.repo_url = "https://github.com/o/other".to_owned(),
+            |meta| meta.instance = Some("j".to_owned()),
+            |meta| meta.repo_id = Some(RepositoryId(2)),
+            |meta| meta.job_id = Some(8),
+            |meta| meta.attempt = Some(2),
+            |meta| meta.registration = None,
+        ];
+        for change in changes {
+            let mut changed = good.clone();
+            change(&mut changed);
+            assert_eq!(key.check("n", &changed, NEW), Err(ForeignReason::WrongSeal), "{changed:?}");
+        }
+        let other = Key::new(OTHER, None, 10).unwrap();
+        assert_eq!(other.check("n", &good, NEW), Err(ForeignReason::WrongSeal));
+        for mac in ["", "!", &good.mac.clone().unwrap()[1..]] {
+            let cut = RunnerMeta { mac: Some(mac.to_owned()), ..meta() };
+            assert_eq!(key.check("n", &cut, NEW), Err(ForeignReason::WrongSeal), "{mac}");
+        }
+        assert_eq!(key.check("n", &meta(), NEW), Err(ForeignReason::Unsealed));
+    }
+
+    #[test]
+    fn a_text_does_not_pass_for_two_fields() {
+        let one = RunnerMeta { labelsstr: "a\nrepository 1 b".to_owned(), ..meta() };
+        let two = RunnerMeta { labelsstr: "a".to_owned(), repo_url: "b\n".to_owned(), ..meta() };
+        assert_ne!(sealed("n", &one), sealed("n", &two));
+    }
+
+    #[test]
+    fn the_first_key_takes_over_what_is_older_and_has_not_been_registered_again() {
+        let key = Key::new(TEXT, None, 10).unwrap();
+        assert_eq!(key.check("n", &meta(), OLD), Ok(()));
+        // Stopped by us since.
+        assert_eq!(key.check("n", &meta(), History { modified: 20, stopped: true, ..OLD }), Ok(()));
+        // Somebody has put another job in its place.
+        let again = History { modified: 20, ..OLD };
+        assert_eq!(key.check("n", &meta(), again), Err(ForeignReason::Unsealed));
+    }
+
+    #[test]
+    fn the_key_after_another_takes_over_only_what_that_one_has_sealed() {
+        let before = Key::new(TEXT, None, 1).unwrap();
+        let key = Key::new(OTHER, Some(TEXT), 10).unwrap();
+        let sealed = sealed_by(&before, "n", meta());
+        assert_eq!(key.check("n", &sealed, OLD), Ok(()));
+        assert_eq!(key.check("n", &sealed, NEW), Err(ForeignReason::WrongSeal), "who has the old key");
+        assert_eq!(key.check("n", &meta(), OLD), Err(ForeignReason::Unsealed), "planted before");
+    }
+
+    #[test]
+    fn a_new_key_is_a_key_and_is_shown_nowhere() {
+        let text = Key::random().unwrap();
+        let key = Key::new(text.expose(), None, 1).unwrap();
+        assert_ne!(text, Key::random().unwrap());
+        assert!(!format!("{key:?}").contains(text.expose()));
+        assert!(Key::new("short", None, 1).is_none() && Key::new(TEXT, Some("short"), 1).is_none());
+    }
+
+    #[test]
+    fn a_job_has_the_name_that_its_meta_makes() {
+        let name = runner_name("ghr", "i", &whose_repository(&meta()), 7, 1);
+        assert!(has_its_name("ghr", &name, &meta()));
+        assert!(!has_its_name("ghr", "ghr-o-r-another", &meta()));
+        assert!(!has_its_name("ghr", &name, &RunnerMeta { attempt: None, ..meta() }));
+    }
+}
