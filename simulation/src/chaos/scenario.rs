@@ -312,6 +312,11 @@ impl Scenario {
                 let mut hours = || SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
                 self.world.github_skew = hours();
                 self.world.nomad_skew = hours();
+                // An App signs with its own clock, which is corrected by minutes at most.
+                if self.settings.access.app {
+                    let minutes = self.world.github_skew.as_secs() / 60;
+                    self.world.github_skew = SignedDuration::from_secs(minutes);
+                }
             }
             Woe::NodeClocks => {
                 for node in &mut self.nomad.nodes {

@@ -31,6 +31,8 @@ pub struct Deeds {
     made: BTreeMap<String, (u64, String)>,
     /// How a runner was when GitHub was last asked for it.
     listed: BTreeMap<String, Listed>,
+    /// Which registration it had then.
+    registered_as: BTreeMap<String, u64>,
     /// Whether a runner's variable was there when Nomad was last asked for it alone.
     has_variable: BTreeMap<String, bool>,
     /// How a runner was when Nomad was last asked for it alone: its job, and then its allocations.
@@ -131,6 +133,9 @@ impl Deeds {
             Some(_) => Listed::Offline,
             None => Listed::Not,
         };
+        if let Some(runner) = runner {
+            self.registered_as.insert(name.clone(), runner.id);
+        }
         self.listed.insert(name, listed);
     }
 
@@ -228,6 +233,12 @@ impl Deeds {
             }
             (Action::Stop(_), Outcome::Absent) if removals().next().is_some() => {
                 Some("and it had removed it")
+            }
+            // Whose removal was asked for may have gone just before.
+            (Action::Stop(_), Outcome::Absent) if how.are_so && how.of_all => {
+                let was_there = !matches!(self.listed.get(name), None | Some(Listed::Not));
+                let asked = self.registered_as.get(name).is_some_and(|id| self.sent.contains_key(id));
+                (was_there && !asked).then_some("and GitHub lists it")
             }
             (Action::Stop(_), Outcome::Failed(error)) if is_lost_removal(error) => {
                 let once = |removal: &Removal| self.sent.get(&removal.id) == Some(&1);

@@ -59,6 +59,8 @@ pub struct Fate {
     pub gone_since: Option<Timestamp>,
     /// It had none for a while: somebody has registered it again.
     pub is_back: bool,
+    /// It was dead for a while, and is alive again: GitHub may not know it any more.
+    pub is_revived: bool,
 }
 
 impl Fate {
@@ -84,6 +86,7 @@ impl Fate {
             dead_since: None,
             gone_since: None,
             is_back: false,
+            is_revived: false,
         }
     }
 }
@@ -319,6 +322,7 @@ impl Fate {
         self.is_back |= job.is_some() && self.gone_since.is_some();
         if !is_dead && self.dead_since.is_some() {
             self.registered_at = now;
+            self.is_revived = true;
         }
         self.dead_since = is_dead.then(|| self.dead_since.unwrap_or(now));
         self.gone_since = job.is_none().then(|| self.gone_since.unwrap_or(now));

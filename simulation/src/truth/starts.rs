@@ -110,7 +110,8 @@ impl Truth {
         let at_hand = self.fates.open().filter(|(_, fate)| {
             let settled = self.is_so_for_long(Some(fate.registered_at), now)
                 && self.is_so_for_long(fate.unavailable_at, now);
-            fate.group == group && fate.available && settled
+            // GitHub may not know any more who was brought back by somebody.
+            fate.group == group && fate.available && settled && !fate.is_revived
         });
         let wanted = self.lately_queued(world, &group, now);
         let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
