@@ -68,13 +68,21 @@ impl Lesson<'_> {
     }
 }
 
-/// Each action has its outcome, unless this replica does not lead: then there may be none.
+/// Actions have their outcomes in their order. There may be none where this replica does not lead. Where GitHub is slow
+/// there is no time for some, and what Nomad alone tells of is left to the passes that looked at it meanwhile; a Start
+/// needs neither.
 pub fn what_is_planned_is_done_in_its_order_or_not_at_all(lesson: &Lesson) -> Checked {
     let Lesson { plan, reports, .. } = lesson;
+    let mut planned = plan.actions.iter();
+    for report in reports.iter() {
+        prop_assert!(planned.any(|action| *action == report.action), "something else was done");
+    }
+    let starts = |actions: Vec<&Action>| {
+        actions.into_iter().filter(|action| matches!(action, Action::Start(_))).count()
+    };
     if !reports.is_empty() {
-        prop_assert_eq!(reports.len(), plan.actions.len());
-        let same = reports.iter().zip(&plan.actions).all(|(report, action)| report.action == *action);
-        prop_assert!(same, "something else was done");
+        let done = starts(reports.iter().map(|report| &report.action).collect());
+        prop_assert_eq!(done, starts(plan.actions.iter().collect()), "a Start is left out");
     }
     Ok(())
 }

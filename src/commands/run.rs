@@ -1,10 +1,17 @@
 //! `run` and `once`.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{
     net::TcpListener,
+    runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
 };
@@ -18,13 +25,20 @@ use crate::{
 /// The exit code after a second SIGINT or SIGTERM, as shells give it for SIGINT.
 const INTERRUPTED: i32 = 130;
 
+/// The loop answers a signal at once, unless it is in the middle of a long computation. The process does not wait for the
+/// end of that: whatever it was about to do, the next start does.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(800);
+
+/// How often the loop says that it turns.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Passes until SIGTERM or SIGINT; SIGHUP reads the configuration again with `reload` and passes at once. A
 /// configuration that is broken then is told and the old one kept.
 ///
 /// # Errors
 /// The signals cannot be listened to.
 pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> anyhow::Result<()> {
-    let mut signals = listen()?;
+    let mut signals = listen(0)?;
     tracing::info!(
         "githubrunner {} watches {} with prefix {}; registration: {}",
         env!("CARGO_PKG_VERSION"),
@@ -35,15 +49,26 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
     let listener = match setup.config.status_listen {
         None => None,
         Some(address) => {
-            let listener = TcpListener::bind(address).await;
+            let _context = beside()?.enter();
+            let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)
+            });
             Some(listener.with_context(|| format!("status.listen: listening on {address}"))?)
         }
     };
     let mut daemon = setup.into_daemon();
     if let Some(listener) = listener {
         tracing::info!("status on http://{}", listener.local_addr()?);
-        tokio::spawn(status::serve(listener, daemon.status()));
+        beside()?.spawn(status::serve(listener, daemon.status()));
     }
+    let status = daemon.status();
+    tokio::spawn(async move {
+        loop {
+            status.beat();
+            tokio::time::sleep(BEAT).await;
+        }
+    });
     while daemon.run(&mut signals).await == Ended::Hangup {
         match reload() {
             Ok(setup) => {
@@ -63,7 +88,7 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
 /// # Errors
 /// The signals cannot be listened to.
 pub async fn once(setup: Setup) -> anyhow::Result<bool> {
-    let mut signals = listen()?;
+    let mut signals = listen(1)?;
     let mut daemon = setup.into_daemon();
     tokio::select! {
         biased;
@@ -72,18 +97,42 @@ pub async fn once(setup: Setup) -> anyhow::Result<bool> {
     }
 }
 
-/// Listens to SIGTERM, SIGINT and SIGHUP. The second of the first two ends the process at once.
-pub(super) fn listen() -> anyhow::Result<Signals> {
+/// What answers signals and health checks while the loop computes: a thread of its own.
+fn beside() -> anyhow::Result<&'static Runtime> {
+    static BESIDE: OnceLock<Runtime> = OnceLock::new();
+    if let Some(runtime) = BESIDE.get() {
+        return Ok(runtime);
+    }
+    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("beside").enable_all().build();
+    let runtime = runtime.context("the thread for signals and status cannot start")?;
+    Ok(BESIDE.get_or_init(|| runtime))
+}
+
+/// Listens to SIGTERM, SIGINT and SIGHUP. The second of the first two ends the process at once, and so does the first
+/// one, with this exit code, if the loop is too busy to notice it.
+pub(super) fn listen(code_if_busy: i32) -> anyhow::Result<Signals> {
     let context = "listening to signals";
-    let (mut terminate, mut interrupt, mut hangup) = (
-        signal(SignalKind::terminate()).context(context)?,
-        signal(SignalKind::interrupt()).context(context)?,
-        signal(SignalKind::hangup()).context(context)?,
-    );
+    let beside = beside()?;
+    let (mut terminate, mut interrupt, mut hangup) = {
+        let _context = beside.enter();
+        (
+            signal(SignalKind::terminate()).context(context)?,
+            signal(SignalKind::interrupt()).context(context)?,
+            signal(SignalKind::hangup()).context(context)?,
+        )
+    };
     let (shutdown, receiver) = watch::channel(false);
     let notify = Arc::new(Notify::new());
-    let signals = Signals { shutdown: receiver, hangup: notify.clone() };
+    let signals = Signals { shutdown: receiver.clone(), hangup: notify.clone() };
+    // This one runs where the loop does.
+    let noticed = Arc::new(AtomicBool::new(false));
+    let (notices, mut told) = (noticed.clone(), receiver);
     tokio::spawn(async move {
+        if told.wait_for(|shutdown| *shutdown).await.is_ok() {
+            notices.store(true, Ordering::SeqCst);
+        }
+    });
+    beside.spawn(async move {
         loop {
             tokio::select! {
                 biased;
@@ -100,7 +149,76 @@ pub(super) fn listen() -> anyhow::Result<Signals> {
             if shutdown.send(true).is_err() {
                 return;
             }
+            let noticed = noticed.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWERS_WITHIN).await;
+                if !noticed.load(Ordering::SeqCst) {
+                    tracing::info!("ended by a signal in the middle of a long computation");
+                    std::process::exit(code_if_busy);
+                }
+            });
         }
     });
     Ok(signals)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::TcpStream,
+        process::{Command, Stdio},
+        time::Instant,
+    };
+
+    use super::*;
+
+    const CHILD: &str = "GITHUBRUNNER_TEST_IS_BUSY";
+
+    /// A process whose loop computes for a minute.
+    fn be_busy() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let _signals = listen(7).unwrap();
+            let status = status::Status::new(Duration::from_secs(60));
+            let listener = {
+                let _context = beside().unwrap().enter();
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                listener.set_nonblocking(true).unwrap();
+                TcpListener::from_std(listener).unwrap()
+            };
+            println!("ADDRESS {}", listener.local_addr().unwrap());
+            beside().unwrap().spawn(status::serve(listener, status));
+            std::thread::sleep(Duration::from_secs(60));
+        });
+    }
+
+    #[test]
+    fn signals_and_health_are_answered_while_the_loop_computes() {
+        if std::env::var_os(CHILD).is_some() {
+            return be_busy();
+        }
+        let name = "commands::run::tests::signals_and_health_are_answered_while_the_loop_computes";
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // The test harness has not ended its line.
+        let address =
+            lines.find_map(|line| Some(line.unwrap().split_once("ADDRESS ")?.1.to_owned())).unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let told = Instant::now();
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.code(), Some(7));
+        assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    }
 }

@@ -132,6 +132,8 @@ pub struct Pass {
     pub reports: Vec<Report>,
     /// What could not be observed.
     pub errors: Vec<String>,
+    /// Whether it asked GitHub for jobs.
+    pub asked_github: bool,
     /// When it had done what it could.
     pub applied_at: Moment,
     /// Whether this replica led at the end: otherwise nothing was applied, or not all.
@@ -387,6 +389,7 @@ impl Daemon {
             plan,
             reports,
             errors,
+            asked_github: scope != Scope::NomadOnly,
             applied_at: now,
             led: term.is_some() && self.leadership.term() == term,
         };

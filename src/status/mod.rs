@@ -19,6 +19,9 @@ pub use server::serve;
 /// and an action's deadlines fit in it several times.
 const PASS_AT_MOST: Duration = Duration::from_secs(600);
 
+/// A loop that has not turned for so long is stuck in a computation.
+const STUCK: Duration = Duration::from_secs(60);
+
 /// What the last pass saw and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -47,13 +50,21 @@ struct Inner {
     interval: Duration,
     passes: u64,
     last: Instant,
+    /// When the loop last said that it turns; `None` where nobody says so.
+    beat: Option<Instant>,
     seen: Option<Snapshot>,
 }
 
 impl Status {
     /// That of a daemon that has made no pass yet; `interval` is the loop's.
     pub fn new(interval: Duration) -> Self {
-        Status(Arc::new(Mutex::new(Inner { interval, passes: 0, last: Instant::now(), seen: None })))
+        Status(Arc::new(Mutex::new(Inner {
+            interval,
+            passes: 0,
+            last: Instant::now(),
+            beat: None,
+            seen: None,
+        })))
     }
 
     /// Takes in a pass: what it saw and, in `actions`, only what it did itself.
@@ -70,11 +81,20 @@ impl Status {
         inner.seen = Some(snapshot);
     }
 
-    /// Whether passes end in time.
+    /// The loop turns.
+    pub fn beat(&self) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.beat = Some(Instant::now());
+    }
+
+    /// Whether this process is alive: the loop turns, and passes end, whatever GitHub and Nomad do.
     fn health(&self) -> Result<String, String> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ago = inner.last.elapsed();
         let text = format!("{} passes, the last one ended {} s ago\n", inner.passes, ago.as_secs());
+        if let Some(stuck) = inner.beat.map(|beat| beat.elapsed()).filter(|stuck| *stuck > STUCK) {
+            return Err(format!("the loop has been computing for {} s; {text}", stuck.as_secs()));
+        }
         if ago <= inner.interval + PASS_AT_MOST { Ok(text) } else { Err(text) }
     }
 
@@ -183,6 +203,18 @@ mod tests {
         assert!(status.health().is_ok());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(status.health().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_does_not_turn_is_not_healthy() {
+        let status = Status::new(Duration::from_secs(60));
+        status.beat();
+        tokio::time::advance(STUCK).await;
+        assert!(status.health().is_ok());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(status.health().is_err());
+        status.beat();
+        assert!(status.health().is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -57,6 +57,9 @@ pub enum List {
     Variables,
 }
 
+/// While GitHub is asked, Nomad alone is looked at after this time.
+const MEANWHILE: SignedDuration = SignedDuration::from_secs(5);
+
 #[derive(Default)]
 struct Sight {
     /// When the pass began.
@@ -65,6 +68,10 @@ struct Sight {
     runners: BTreeMap<List, BTreeMap<String, Look>>,
     /// Whether GitHub was asked for runs since the last pass was over.
     asked_github: bool,
+    /// The pass that goes on asking GitHub while others look at Nomad alone: what GitHub says is held against its view.
+    outer: Option<Outer>,
+    /// It is in the middle of a pass.
+    open: bool,
     /// The runs that it has listed with jobs: it follows them.
     followed: BTreeSet<u64>,
     /// The repositories that were deleted when it began.
@@ -72,6 +79,15 @@ struct Sight {
     /// The instance's ID as this daemon knows it.
     instance: Option<String>,
     deeds: Deeds,
+}
+
+/// What a pass was shown of Nomad before it asked GitHub.
+struct Outer {
+    began: Option<Timestamp>,
+    runners: BTreeMap<List, BTreeMap<String, Look>>,
+    deleted: BTreeSet<u64>,
+    /// A pass that looked at Nomad alone has ended within it.
+    is_outer: bool,
 }
 
 /// How a runner is, as the servers know.
@@ -136,11 +152,25 @@ impl Sights {
     /// A daemon begins a pass, or the list with which it does is asked for again. What is wrong with that.
     pub fn begins(&self, who: usize, world: &World, now: Timestamp) -> Option<String> {
         let mut inner = self.inner();
+        let sight = &mut inner[who];
+        // While GitHub is slow, passes look at Nomad alone; not where it answers at once.
+        let since = sight.began.map(|began| now.duration_since(began));
+        let is_early = sight.asked_github && since.is_none_or(|since| since < MEANWHILE);
+        let runners = std::mem::take(&mut sight.runners);
+        let is_within = sight.open
+            && sight.outer.is_none()
+            && since.is_some_and(|since| since >= MEANWHILE)
+            && (sight.asked_github || runners.contains_key(&List::Variables));
+        if is_within {
+            let deleted = std::mem::take(&mut sight.deleted);
+            sight.outer = Some(Outer { began: sight.began, runners, deleted, is_outer: false });
+        }
+        sight.open = true;
         inner[who].began = Some(now);
         let deleted = world.github.repositories().filter(|repository| repository.deleted);
         inner[who].deleted = deleted.map(|repository| repository.id).collect();
         inner[who].deeds = Deeds::default();
-        (inner[who].asked_github && self.whole).then(|| "GitHub was looked at before Nomad".into())
+        (is_early && self.whole).then(|| "GitHub was looked at before Nomad".into())
     }
 
     /// A daemon is told which instance it is of, or has said so. What is wrong with that.
@@ -208,12 +238,23 @@ impl Sights {
     ) -> Vec<String> {
         let mut inner = self.inner();
         let sight = &mut inner[who];
-        sight.asked_github = false;
+        sight.open = false;
+        let mut is_known = true;
+        if pass.asked_github {
+            sight.asked_github = false;
+            if let Some(outer) = sight.outer.take().filter(|outer| outer.is_outer) {
+                (sight.began, sight.runners, sight.deleted) = (outer.began, outer.runners, outer.deleted);
+                // A pass that was given up in its middle looks like the beginning of the next one.
+                is_known = self.whole;
+            }
+        } else if let Some(outer) = &mut sight.outer {
+            outer.is_outer = true;
+        }
         let deeds = std::mem::take(&mut sight.deeds);
         let mut wrong =
             if self.crowded { Vec::new() } else { deeds.passed(pass, world, place, self.answers) };
         let observation = &pass.observation;
-        let Some(began) = sight.began.filter(|_| self.answers.are_so) else { return wrong };
+        let Some(began) = sight.began.filter(|_| self.answers.are_so && is_known) else { return wrong };
         let Some(nomad) = &observation.nomad else { return wrong };
         wrong.extend(runners_seen_wrongly(nomad, &sight.runners));
         let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });

@@ -33,7 +33,7 @@ const SERVED: &str = "served";
 /// # Errors
 /// Loopback or the directory cannot be used.
 pub async fn run(args: &SimulatedGithub, out: &mut dyn Write) -> anyhow::Result<bool> {
-    let mut signals = listen()?;
+    let mut signals = listen(0)?;
     let now = Timestamp::now();
     let seed = seed()?;
     // Nobody asks this Nomad anything.

@@ -86,7 +86,7 @@ pub async fn run(
     screen: Screen,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let mut signals = listen()?;
+    let mut signals = listen(0)?;
     let stage = Stage::build().await?;
     let cluster = match real_nomad {
         true => Some(Cluster::prepare(env, format!("demo-{:06x}", seed()? & 0xff_ffff)).await?),
@@ -364,7 +364,7 @@ impl Director {
 /// # Errors
 /// The signals cannot be listened to.
 pub async fn stand_in(environment: impl Iterator<Item = (String, String)>) -> anyhow::Result<u8> {
-    let mut signals = listen()?;
+    let mut signals = listen(0)?;
     let shutdown = async move {
         let _ = signals.shutdown.wait_for(|shutdown| *shutdown).await;
     };
