@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
-use hyper::{HeaderMap, Method, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -196,7 +196,7 @@ impl Client {
             if parts.status.is_success() {
                 return Ok((parts.status, body));
             }
-            let (body, _) = self.read_body(body, parts.status, self.0.max_body, &exchange).await?;
+            let (body, _) = self.read_body(body, &parts, self.0.max_body, &exchange).await?;
             drop(permit);
             let (status, headers, exchange) = (parts.status, parts.headers, exchange.clone());
             let answer = Response { status, headers, body, exchange, repeated: false, _turn: None };
@@ -219,7 +219,7 @@ impl Client {
             // The semaphore is never closed; a permit is held until the body is read.
             let _permit = self.0.permits.acquire().await;
             let (parts, body) = self.head(message, &exchange).await?.into_parts();
-            let (body, turn) = self.read_body(body, parts.status, max_body, &exchange).await?;
+            let (body, turn) = self.read_body(body, &parts, max_body, &exchange).await?;
             Ok((parts.status, parts.headers, body, turn))
         };
         let outcome = match tokio::time::timeout(within, whole).await {
@@ -312,11 +312,16 @@ impl Client {
     async fn read_body(
         &self,
         mut body: Incoming,
-        status: StatusCode,
+        parts: &hyper::http::response::Parts,
         limit: usize,
         exchange: &Exchange,
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Error> {
-        let too_large = || Error::BodyTooLarge { exchange: Box::new(exchange.clone()), status, limit };
+        let too_large = || Error::BodyTooLarge {
+            exchange: Box::new(exchange.clone()),
+            status: parts.status,
+            limit,
+            headers: Box::new(parts.headers.clone()),
+        };
         let announced = body.size_hint().lower();
         if announced > limit as u64 {
             return Err(too_large());

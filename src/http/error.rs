@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 
 use crate::secret::Secret;
 
@@ -99,6 +99,8 @@ pub enum Error {
         status: StatusCode,
         /// The limit in bytes.
         limit: usize,
+        /// The answer's headers: what follows may be asked for all the same.
+        headers: Box<HeaderMap>,
     },
     /// An answer whose status the caller does not take.
     #[error("{exchange}: status {status}{}{body}", if .body.is_empty() { "" } else { ": " })]

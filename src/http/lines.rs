@@ -76,6 +76,7 @@ impl Lines {
             exchange: Box::new(self.exchange.clone()),
             status: self.status,
             limit: self.max_line,
+            headers: Box::default(),
         }
     }
 }

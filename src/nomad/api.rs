@@ -1,5 +1,6 @@
 //! The client: who we are in each request, and what an answer means.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,19 +20,35 @@ use super::seal::Key;
 /// The time for one exchange. A server without a leader takes up to 5 s to say so (contract §9).
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB.
-const MAX_BODY: usize = 32 * 1024 * 1024;
+/// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB. Anyone who may submit jobs can
+/// make some of them much larger: then they are asked for a few at a time.
+const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// How many entries a list's page has: 600 jobs with Meta are 0.38 MB (contract §11), so that what most clusters
 /// have is one request, and more is read in pieces that fit in memory.
 pub(super) const PAGE: usize = 1000;
 
 /// More pages than this are no honest list.
-const MAX_PAGES: usize = 200;
+const MAX_PAGES: usize = 400;
+
+/// A list that was too large for its pages begins with small ones for this time.
+const SIZE_REMEMBERED: Duration = Duration::from_secs(600);
 
 /// How many exchanges there are at once. Nomad counts connections, idle ones too, and refuses the 101st of an
 /// address (contract §9).
 const MAX_CONNECTIONS: usize = 8;
+
+/// Where the next page of a list begins.
+const NEXT_TOKEN: &str = "x-nomad-nexttoken";
+
+/// A list, or what could be read of it.
+pub(super) struct ListRead<T> {
+    pub(super) entries: Vec<T>,
+    /// The servers' clock.
+    pub(super) now: Option<jiff::Timestamp>,
+    /// Where the entries stand that are too large: what to begin a page with to get one of them.
+    pub(super) unread: Vec<String>,
+}
 
 /// The header with the token.
 const TOKEN: HeaderName = HeaderName::from_static("x-nomad-token");
@@ -47,6 +64,8 @@ pub(super) struct Inner {
     pub(super) instance: Mutex<Option<KnownInstance>>,
     pub(super) key: Mutex<Option<KnownKey>>,
     token: Mutex<Option<Secret>>,
+    /// How many entries a page of a list may have where that is few, by the list's path, and since when.
+    sizes: Mutex<BTreeMap<String, (usize, Instant)>>,
     http_auth: Option<Secret>,
 }
 
@@ -104,6 +123,7 @@ impl Nomad {
             instance: Mutex::new(None),
             key: Mutex::new(None),
             token: Mutex::new(options.first_token()),
+            sizes: Mutex::default(),
             http_auth,
             options,
         })))
@@ -153,27 +173,77 @@ impl Nomad {
         request: Request,
         right: Right,
     ) -> Result<(Vec<T>, Option<jiff::Timestamp>), Error> {
-        let request = request.query("per_page", &PAGE.to_string());
-        let mut entries: Vec<T> = Vec::new();
-        let mut page = request.clone();
-        let mut last_token = String::new();
+        let read = self.list_but(request.clone(), right).await?;
+        match read.unread.first() {
+            None => Ok((read.entries, read.now)),
+            Some(_) => Err(Error::Setup(format!("{request:?}: one entry is larger than {MAX_BODY} bytes"))),
+        }
+    }
+
+    /// A list without the entries that are too large by themselves. After a page that is too large fewer entries are asked
+    /// for at a time, down to one; after one that fits, more.
+    pub(super) async fn list_but<T: DeserializeOwned>(
+        &self,
+        request: Request,
+        right: Right,
+    ) -> Result<ListRead<T>, Error> {
+        let path = request.path().split('?').next().unwrap_or_default().to_owned();
+        let mut size = self.page_size(&path);
+        let mut smallest = PAGE;
+        let mut read = ListRead { entries: Vec::new(), now: None, unread: Vec::new() };
+        let mut token = String::new();
         for _ in 0..MAX_PAGES {
-            let response = self.call(page, Retry::Yes, right).await?;
-            let silent = response.header("x-nomad-lastcontact").and_then(|text| text.parse().ok());
-            let silent = Duration::from_millis(silent.unwrap_or(0));
-            if silent > SILENT_AT_MOST {
-                return Err(Error::Old { silent });
+            let mut page = request.clone().query("per_page", &size.to_string());
+            if !token.is_empty() {
+                page = page.query("next_token", &token);
             }
-            entries.append(&mut response.json()?);
-            match response.header("x-nomad-nexttoken") {
-                Some(token) if !token.is_empty() && token != last_token => {
-                    last_token = token.to_owned();
-                    page = request.clone().query("next_token", token);
+            let next = match self.call(page, Retry::Yes, right).await {
+                Ok(response) => {
+                    let silent = response.header("x-nomad-lastcontact").and_then(|text| text.parse().ok());
+                    let silent = Duration::from_millis(silent.unwrap_or(0));
+                    if silent > SILENT_AT_MOST {
+                        return Err(Error::Old { silent });
+                    }
+                    read.entries.append(&mut response.json()?);
+                    read.now = response.date();
+                    smallest = smallest.min(size);
+                    size = (size * 2).min(PAGE);
+                    response.header(NEXT_TOKEN).unwrap_or_default().to_owned()
                 }
-                _ => return Ok((entries, response.date())),
+                Err(Error::Exchange { error: http::Error::BodyTooLarge { .. } }) if size > 1 => {
+                    size /= 2;
+                    continue;
+                }
+                // It costs itself only: what follows is told by the headers.
+                Err(Error::Exchange { error: http::Error::BodyTooLarge { headers, .. } }) => {
+                    read.unread.push(token.clone());
+                    smallest = 1;
+                    let next = headers.get(NEXT_TOKEN).and_then(|value| value.to_str().ok());
+                    next.unwrap_or_default().to_owned()
+                }
+                Err(error) => return Err(error),
+            };
+            if next.is_empty() || next == token {
+                self.remember_size(path, smallest);
+                return Ok(read);
             }
+            token = next;
         }
         Err(Error::Setup(format!("{request:?}: the list does not end after {MAX_PAGES} pages")))
+    }
+
+    fn page_size(&self, path: &str) -> usize {
+        let sizes = self.0.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.get(path).filter(|(_, at)| at.elapsed() < SIZE_REMEMBERED).map_or(PAGE, |(size, _)| *size)
+    }
+
+    fn remember_size(&self, path: String, size: usize) {
+        let mut sizes = self.0.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        match (size, sizes.get(&path)) {
+            (PAGE, _) => drop(sizes.remove(&path)),
+            (_, Some((known, at))) if *known == size && at.elapsed() < SIZE_REMEMBERED => {}
+            _ => drop(sizes.insert(path, (size, Instant::now()))),
+        }
     }
 
     pub(super) async fn send(

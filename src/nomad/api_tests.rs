@@ -443,3 +443,81 @@ async fn a_planted_job_is_foreign_and_says_why() {
         assert_eq!(nomad.read_runner(name).await.unwrap().is_some(), is_ours);
     }
 }
+
+/// A Nomad that pages a list as it is asked to, each entry of which has about so many bytes.
+fn paged(entries: Vec<Value>, seen: &Seen) -> Answer {
+    let value = |name: &str| {
+        let query = seen.path.split_once('?').unwrap().1.to_owned();
+        query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}="))).map(str::to_owned)
+    };
+    let size: usize = value("per_page").unwrap().parse().unwrap();
+    let first: usize = value("next_token").map_or(0, |token| token.parse().unwrap());
+    let stubs_only = value("task_states").as_deref() == Some("false");
+    let page: Vec<Value> = entries[first..entries.len().min(first + size)]
+        .iter()
+        .map(|entry| {
+            let mut entry = entry.clone();
+            if stubs_only {
+                entry.as_object_mut().unwrap().remove("TaskStates");
+            }
+            entry
+        })
+        .collect();
+    let next = (first + size < entries.len()).then(|| (first + size).to_string());
+    let next: Option<&'static str> = next.map(|next| &*next.leak());
+    let headers: Vec<(&str, &str)> =
+        [Some(DATE), next.map(|next| ("x-nomad-nexttoken", next))].into_iter().flatten().collect();
+    answer(200, &headers, Value::from(page).to_string())
+}
+
+/// An allocation of a job with a start error of so many bytes.
+fn allocation_with_error(number: usize, job: &str, bytes: usize) -> Value {
+    json!({
+        "ID": format!("a{number}"), "JobID": job, "ClientStatus": "failed", "DesiredStatus": "run",
+        "TaskStates": { "runner": { "State": "dead", "Failed": true, "StartedAt": null, "Events": [
+            { "Type": "Driver Failure", "Time": 1, "DisplayMessage": "x".repeat(bytes) }
+        ] } }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_neighbour_made_large_is_read_a_few_at_a_time() {
+    let foreign_meta = json!({ "ID": "ghr-other", "Meta": { "huge": "y".repeat(900_000) } });
+    let mut jobs = vec![foreign_meta; 40];
+    jobs.push(stub(NAME, "dead"));
+    let mut allocations: Vec<Value> =
+        (0..62).map(|number| allocation_with_error(number, "ghr-other", 600_000)).collect();
+    allocations.push(allocation_with_error(62, NAME, 100));
+    let (nomad, seen) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+        "/v1/jobs" => paged(jobs.clone(), seen),
+        "/v1/allocations" => paged(allocations.clone(), seen),
+        _ => standing(json!([]), json!([]))(seen),
+    });
+    let view = nomad.observe().await.unwrap();
+    assert_eq!(view.runners.len(), 1, "{:?}", view.runners);
+    assert_eq!((view.runners[0].name.as_str(), view.runners[0].state), (NAME, RunnerState::Dead));
+    let requests = seen.lock().unwrap().len();
+    assert!(requests < 60, "{requests} requests");
+    // The next pass knows what size fits.
+    nomad.observe().await.unwrap();
+    let again = seen.lock().unwrap().len() - requests;
+    assert!(again <= requests, "{again} requests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_allocation_that_is_too_large_by_itself_costs_itself_only() {
+    let whole = super::MAX_BODY + 1;
+    for (job, others) in [("ghr-other", true), (NAME, false)] {
+        let allocations = vec![allocation_with_error(0, job, whole), allocation_with_error(1, NAME, 100)];
+        let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+            "/v1/jobs" => ok(&json!([stub(NAME, "dead")])),
+            "/v1/allocations" => paged(allocations.clone(), seen),
+            _ => standing(json!([]), json!([]))(seen),
+        });
+        let view = nomad.observe().await.unwrap();
+        assert_eq!(view.runners.len(), usize::from(others), "{job}");
+        let unreadable = view.foreign.iter().any(|foreign| foreign.reason == ForeignReason::Unreadable);
+        assert_eq!(unreadable, !others, "{job}: {:?}", view.foreign);
+        assert_eq!(nomad.read_runner(NAME).await.is_ok(), others, "{job}");
+    }
+}

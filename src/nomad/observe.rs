@@ -6,7 +6,7 @@ use crate::http::Request;
 use crate::model::{Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, Timestamp};
 
 use super::allocations::{blocked, classify};
-use super::api::Nomad;
+use super::api::{ListRead, Nomad, Retry};
 use super::error::{Error, Right};
 use super::prepare::NAME_MAX;
 use super::seal::{History, Key, has_its_name};
@@ -28,10 +28,18 @@ impl Nomad {
         };
         let owner = self.owner(&jobs, instance).await?;
         let mut foreign = Vec::new();
-        let jobs: Vec<OurJob> = jobs.into_iter().filter_map(|job| owner.sort(job, &mut foreign)).collect();
+        let mut jobs: Vec<OurJob> =
+            jobs.into_iter().filter_map(|job| owner.sort(job, &mut foreign)).collect();
         let mut allocations = Vec::new();
         if !jobs.is_empty() {
-            (allocations, now) = self.allocations(&prefix).await?;
+            let read = self.allocations(&prefix).await?;
+            let unreadable = self.jobs_of_unread(&prefix, &read.unread).await?;
+            // Nobody knows how such a runner is: nothing is done about it. Without its others' allocations it would only
+            // look as if it had none.
+            for job in jobs.extract_if(.., |job| unreadable.contains(&job.stub.id)) {
+                foreign.push(Foreign { name: plain(&job.stub.id), reason: ForeignReason::Unreadable });
+            }
+            (allocations, now) = (read.entries, read.now);
         }
         let variables = self.variables(&prefix).await?;
         let by_job = group(&allocations);
@@ -59,7 +67,13 @@ impl Nomad {
         let owner = self.owner(&jobs, instance).await?;
         let mut jobs = jobs.into_iter().filter(|job| job.id == name);
         let Some(job) = jobs.find_map(|job| owner.sort(job, &mut Vec::new())) else { return Ok(None) };
-        let (allocations, _) = self.allocations(name).await?;
+        let read = self.allocations(name).await?;
+        if self.jobs_of_unread(name, &read.unread).await?.contains(name) {
+            return Err(Error::Setup(format!(
+                "what Nomad says of an allocation of {name} is too large to be read"
+            )));
+        }
+        let allocations = read.entries;
         let has_variable = self.variables(name).await?.contains(name);
         let allocations = group(&allocations).remove(name).unwrap_or_default();
         Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, has_variable, None)))
@@ -77,7 +91,9 @@ impl Nomad {
     /// The jobs whose ID begins so, with the keys of ours in their Meta.
     async fn jobs(&self, prefix: &str) -> Result<(Vec<ReadJob>, Option<Timestamp>), Error> {
         let request = Request::get("/v1/jobs").query("prefix", prefix).query("meta", "true");
-        let (stubs, now) = self.list::<JobStub>(request, Right::Capability("list-jobs")).await?;
+        // A job that is too large for a list by itself is none that was made from a template.
+        let ListRead { entries: stubs, now, .. } =
+            self.list_but::<JobStub>(request, Right::Capability("list-jobs")).await?;
         let key = &self.options().meta_key;
         let read = |mut stub: JobStub| {
             let text = stub.meta.remove(key)?;
@@ -91,10 +107,26 @@ impl Nomad {
         Ok((stubs.into_iter().filter_map(read).collect(), now))
     }
 
-    async fn allocations(&self, prefix: &str) -> Result<(Vec<AllocationStub>, Option<Timestamp>), Error> {
-        let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
-        let request = Request::get("/v1/allocations").query("filter", &filter);
-        self.list(request, Right::Capability("read-job")).await
+    async fn allocations(&self, prefix: &str) -> Result<ListRead<AllocationStub>, Error> {
+        self.list_but(allocations_of(prefix), Right::Capability("read-job")).await
+    }
+
+    /// The jobs of allocations that are too large to be read: asked for without their tasks, which are what is large.
+    async fn jobs_of_unread(&self, prefix: &str, unread: &[String]) -> Result<BTreeSet<String>, Error> {
+        let mut jobs = BTreeSet::new();
+        for token in unread.iter().take(UNREAD_AT_MOST) {
+            let mut request = allocations_of(prefix).query("task_states", "false").query("per_page", "1");
+            if !token.is_empty() {
+                request = request.query("next_token", token);
+            }
+            let response = self.call(request, Retry::Yes, Right::Capability("read-job")).await?;
+            let stubs: Vec<AllocationStub> = response.json()?;
+            jobs.extend(stubs.into_iter().map(|stub| stub.job_id));
+        }
+        match unread.len() > UNREAD_AT_MOST {
+            false => Ok(jobs),
+            true => Err(Error::Setup(format!("{} allocations are too large to be read", unread.len()))),
+        }
     }
 
     /// Why our jobs that wait are not placed, by job.
@@ -127,6 +159,14 @@ impl Nomad {
         });
         Ok(names.collect())
     }
+}
+
+/// So many allocations that are too large are looked into in one pass.
+const UNREAD_AT_MOST: usize = 100;
+
+fn allocations_of(prefix: &str) -> Request {
+    let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
+    Request::get("/v1/allocations").query("filter", &filter)
 }
 
 /// A job with our prefix whose Meta holds JSON of our form.
