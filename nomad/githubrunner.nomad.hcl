@@ -17,9 +17,15 @@ variable "binary" {
 }
 
 variable "driver" {
-  description = "What runs `binary`: exec or raw_exec."
+  description = "What runs `binary`: exec, in a chroot as `user`, or raw_exec, as the agent's own user with all it may."
   type        = string
-  default     = "raw_exec"
+  default     = "exec"
+}
+
+variable "user" {
+  description = "Who `binary` runs as with exec."
+  type        = string
+  default     = "nobody"
 }
 
 variable "namespace" {
@@ -98,6 +104,7 @@ job "githubrunner" {
 
     task "githubrunner" {
       driver = var.image == "" ? var.driver : "docker"
+      user   = var.image == "" && var.driver == "exec" ? var.user : null
 
       dynamic "config" {
         for_each = var.image == "" ? [1] : []

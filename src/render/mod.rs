@@ -145,6 +145,7 @@ impl Renderer {
                 RUNNER_NAME => run.name,
                 REPO_URL => &run.repository.html_url,
                 REPO => run.repository.full_name(),
+                REPO_ID => run.repository.id.0,
                 REPO_OWNER => &run.repository.owner,
                 REPO_NAME => &run.repository.name,
                 LABELS => run.labels.joined().replace('"', "\\\""),

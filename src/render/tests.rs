@@ -66,7 +66,7 @@ fn combinations() -> Vec<(String, Vec<&'static str>)> {
             if template == "docker" && docker == "dind" {
                 continue;
             }
-            for cache in ["''", "no", "'no'", "/srv/cache"] {
+            for cache in ["''", "volume", "no", "'no'", "/srv/cache"] {
                 for more in more {
                     for labels in labels {
                         let yaml = format!(
@@ -330,4 +330,18 @@ fn the_readme_names_every_key_and_every_setting() {
     for key in keys {
         assert!(readme.contains(&format!("`{key}`")), "{key}");
     }
+}
+
+#[test]
+fn a_tool_cache_is_a_repositorys_own_and_there_where_it_is_asked_for() {
+    let mount = |settings: &str| {
+        let text = render(&config(settings), &["nomadtools"]).unwrap();
+        text.lines().find(|line| line.contains("source = ")).map(|line| line.trim().to_owned())
+    };
+    for off in ["", "template_settings: {cache: no}\n", "template_settings: {cache: ''}\n"] {
+        assert_eq!(mount(off), None, "{off}");
+    }
+    // `acme/web-x` is not `acme-web/x`: the number tells them apart.
+    let source = mount("template_settings: {cache: volume}\n");
+    assert_eq!(source.as_deref(), Some("source = \"NTGithubRunner-7-acme-widgets\""));
 }
