@@ -328,6 +328,11 @@ pub enum HoldReason {
         /// How many are allowed.
         limit: usize,
     },
+    /// A runner of nomadtools is to take it.
+    LeftToNomadtools {
+        /// Its name.
+        runner: String,
+    },
     /// The group lets a runner go in this very plan.
     GroupStops,
     /// Nomad does not place it.
@@ -563,6 +568,9 @@ impl fmt::Display for HoldReason {
             }
             HoldReason::StartFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waits for a place: {cap} is {limit}"),
+            HoldReason::LeftToNomadtools { runner } => {
+                write!(f, "left to {runner}, whose Meta is nomadtools' own; stop that job if it takes none")
+            }
             HoldReason::GroupStops => {
                 f.write_str("its group lets a runner go in this pass: the next one starts")
             }

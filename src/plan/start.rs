@@ -12,8 +12,8 @@ use super::{
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
-    Action, Cap, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, RepositoryId, RepositoryView,
-    Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age, runner_name,
+    Action, Cap, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership, RepositoryId,
+    RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age, runner_name,
 };
 
 /// Attempt 2 waits so long after the death of attempt 1, and each next one twice as long.
@@ -170,10 +170,15 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId
         let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
         let unplaced = unplaced_lately(survey, group);
+        // A job that says it is nomadtools' may never serve anything, and only its owner may end it.
+        let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
         let mut taken = 0;
         for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
             if taken == missing {
-                break;
+                let Some(runner) = foreign.next() else { break };
+                let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
+                draft.holds.push(Hold { subject: subject(turn.view, job), reason });
+                continue;
             }
             match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
                 Some(reason) => draft.holds.push(Hold { subject: subject(turn.view, job), reason }),

@@ -343,6 +343,10 @@ fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
     theirs.ownership = Ownership::Nomadtools;
     let strict = Policy { strict: true, ..policy() };
     assert_plan(world(vec![queued(1)], vec![theirs.clone()]).plan(), &[]);
+    // It says nothing of this job: whoever waits for it is told where to look.
+    let mut nameless = theirs.clone();
+    nameless.meta.job_id = Some(99);
+    assert_plan(world(vec![queued(1)], vec![nameless]).plan(), &["job 1 … left to runner"]);
     assert_plan(world(vec![], vec![theirs.clone()]).seen_twice().plan_with(&strict), &[]);
     theirs.state = RunnerState::Dead;
     theirs.has_variable = false;
