@@ -155,8 +155,10 @@ pub fn orphans_go_after_a_while_and_nothing_else(facts: &Facts, plan: &Plan) -> 
     let Some(nomad) = facts.nomad() else { return Ok(()) };
     let ours = |name: &str| is_ours_by_name(&facts.policy().prefix, &nomad.instance, name);
     let mut alone = BTreeSet::new();
+    // A foreign job's variable is its own affair, whatever its name says.
+    let foreign = |name: &str| nomad.foreign.iter().any(|foreign| foreign.name == name);
     for name in nomad.variables.iter().filter(|name| facts.runner(name).is_none()) {
-        if ours(name) {
+        if ours(name) && !foreign(name) {
             alone.insert(Orphan::Variable { name: name.clone() });
         }
     }

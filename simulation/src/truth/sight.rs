@@ -155,7 +155,9 @@ impl Sights {
         let sight = &mut inner[who];
         // While GitHub is slow, passes look at Nomad alone; not where it answers at once.
         let since = sight.began.map(|began| now.duration_since(began));
-        let is_early = sight.asked_github && since.is_none_or(|since| since < MEANWHILE);
+        // Within such a pass the list may be asked for again.
+        let is_early =
+            sight.asked_github && sight.outer.is_none() && since.is_none_or(|since| since < MEANWHILE);
         let runners = std::mem::take(&mut sight.runners);
         let is_within = sight.open
             && sight.outer.is_none()
