@@ -7,9 +7,17 @@ use jiff::Timestamp;
 
 use super::namesake::Rename;
 use super::scenario::is_placeable;
+use bytes::Bytes;
 use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
 use githubrunner_sim::nomad::{Exit, StartFailure};
 use githubrunner_sim::world::{Phase, World};
+use hyper::{Method, Request};
+use serde_json::json;
+
+use super::meanwhile::Interfere;
+
+/// A job that says it is ours and is not. Its ID has our prefix.
+pub const PLANTED: &str = "sim-acme-app-planted00000000";
 
 /// One thing that happens. Where it names nothing, `pick` decides among what is there then.
 #[derive(Clone, Debug)]
@@ -152,6 +160,11 @@ pub enum Mishap {
         /// With these labels.
         labels: Vec<String>,
     },
+    /// Somebody who may submit jobs, and no more, registers one with the Meta of one of ours.
+    PlantedJob {
+        /// Whose Meta.
+        pick: usize,
+    },
     /// GitHub's token is refused, or taken again.
     TokenRefused {
         /// Refused.
@@ -196,7 +209,7 @@ impl Place {
     }
 
     pub(super) fn ours(&self, name: &str) -> bool {
-        name.starts_with(&self.prefix) && !self.foreign.contains(name)
+        name.starts_with(&self.prefix) && !self.foreign.contains(name) && name != PLANTED
     }
 }
 
@@ -427,6 +440,15 @@ impl Suffer for World {
                 self.github.come_online(runner, at_github).ok()?;
                 Some(format!("the runner {} comes to {full_name}", registration.name))
             }
+            Mishap::PlantedJob { pick } => {
+                let ours = self.our_jobs(place);
+                let name = ours.get(pick % ours.len().max(1))?;
+                let mut spec = (*self.nomad.job(&place.namespace, name)?.spec).clone();
+                spec["ID"] = json!(PLANTED);
+                spec["Name"] = json!(PLANTED);
+                self.put_job(place, &json!({ "Job": spec }), now)
+                    .then(|| format!("somebody registers {PLANTED} with the Meta of {name}"))
+            }
             Mishap::TokenRefused { yes } => {
                 match yes {
                     true => self.github.revoke_token(&place.token),
@@ -458,6 +480,11 @@ impl Suffer for World {
         self.suffer(&Mishap::LeaderBack, place);
         self.suffer(&Mishap::StartWorks, place);
         self.suffer(&Mishap::SlowImages(start_delay), place);
+        let path = format!("/v1/job/{PLANTED}?purge=true&namespace={}", place.namespace);
+        if let Ok(request) = Request::builder().method(Method::DELETE).uri(path).body(Bytes::new()) {
+            let at_nomad = self.nomad_time(now);
+            self.nomad.handle(&request, at_nomad);
+        }
         self.suffer(&Mishap::TokenRefused { yes: false }, place);
         for pick in 0..place.repositories.len() {
             self.suffer(&Mishap::NameBack { pick }, place);

@@ -437,6 +437,7 @@ impl Scenario {
             Woe::Foreigners => {
                 let labels = ["sim", "linux", "big"].map(String::from).to_vec();
                 self.mishap(at, Mishap::ForeignRunner { pick, labels });
+                self.mishap(later(rng), Mishap::PlantedJob { pick });
             }
             Woe::Token => {
                 self.mishap(at, Mishap::TokenRefused { yes: true });

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chaos::exchange::Trouble;
-use crate::chaos::mishap::{Place, Suffer};
+use crate::chaos::mishap::{PLANTED, Place, Suffer};
 use crate::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
 use crate::chaos::{HOSTILE, subject};
 use bytes::Bytes;
@@ -271,6 +271,12 @@ impl Watch for Truth {
             return;
         }
         self.look_for_secrets(side, request, now);
+        if subject(Some(world), side, request).as_deref() == Some(PLANTED) {
+            self.wrong(
+                now,
+                format!("a planted job is taken for ours: {} {}", request.method(), request.uri()),
+            );
+        }
         // What ended without a process tells nobody.
         self.fates.update(world, &self.place, self.mode, now);
         let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
