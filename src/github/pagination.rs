@@ -88,7 +88,9 @@ pub fn on_same_host(api: &Url, base: &str, link: &str) -> Option<String> {
         && target.port_or_known_default() == api.port_or_known_default()
         && target.username().is_empty()
         && target.password().is_none();
-    same.then(|| target[Position::BeforePath..Position::AfterQuery].to_owned())
+    // A path that begins with two slashes would be read as another host by whoever joins it once more.
+    let path = &target[Position::BeforePath..Position::AfterQuery];
+    (same && !path.starts_with("//")).then(|| path.to_owned())
 }
 
 /// The longest name of a host (RFC 1035).
@@ -249,6 +251,8 @@ mod tests {
             ("https://ghe.example.evil.example/x", None),
             ("\\\\evil.example/x", None),
             ("file:///etc/passwd", None),
+            ("/.//evil.example/x", None),
+            ("https://ghe.example//evil.example/x", None),
         ];
         for (link, expected) in cases {
             assert_eq!(on_same_host(&api, base, link).as_deref(), expected, "{link}");
