@@ -14,6 +14,13 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
     let path = |key| section.text(key).map(|text| expand(text, env));
     let url = url(&section);
     let token = section.text("token");
+    for key in ["token", "access_token"] {
+        if let Some(name) = section.text(key).and_then(variable_in) {
+            let help =
+                format!("remove the key, and set the environment variable GH_TOKEN (here: from {name})");
+            section.problem(key, "environment variables are not expanded in the configuration", help);
+        }
+    }
     let token_file = path("token_file");
     let app = app(&section, env);
     for (key, other, both) in [
@@ -123,6 +130,20 @@ fn app(section: &Section, env: Environment) -> Option<AppConfig> {
     };
     app.finish();
     Some(AppConfig { issuer: issuer?, private_key: private_key? })
+}
+
+/// The environment variable that a text means in the way of shells and other programs: `$NAME`, `${NAME}`, `env(NAME)`,
+/// `${env.NAME}`.
+fn variable_in(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let inner = text
+        .strip_prefix("env(")
+        .and_then(|rest| rest.strip_suffix(')'))
+        .or_else(|| text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')))
+        .or_else(|| text.strip_prefix('$'))?;
+    let name = inner.trim_start_matches("env.").trim_matches(['"', '\'']);
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    is_name.then_some(name)
 }
 
 /// `~/` is the home directory.

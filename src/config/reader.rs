@@ -202,14 +202,30 @@ impl<'a> Section<'a> {
         for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(key.text.as_str())) {
             let path =
                 if self.path.is_empty() { key.text.clone() } else { format!("{}.{}", self.path, key.text) };
-            let help = match suggestion(&key.text, known.iter().copied()) {
-                Some(word) => format!("did you mean \"{word}\"?"),
-                None => format!("known here: {}", known.iter().copied().collect::<Vec<_>>().join(", ")),
+            let elsewhere = FROM_ENVIRONMENT.iter().find(|(known, _)| *known == path);
+            let help = match (elsewhere, suggestion(&key.text, known.iter().copied())) {
+                (Some((_, variable)), _) => {
+                    format!("set the environment variable {variable}, as for `nomad`")
+                }
+                (None, Some(word)) => format!("did you mean \"{word}\"?"),
+                (None, None) => {
+                    format!("known here: {}", known.iter().copied().collect::<Vec<_>>().join(", "))
+                }
             };
             self.problems.add(&path, key.place, "unknown key", help);
         }
     }
 }
+
+/// What people look for in the configuration and Nomad's own variables say.
+const FROM_ENVIRONMENT: [(&str, &str); 6] = [
+    ("nomad.address", "NOMAD_ADDR"),
+    ("nomad.addr", "NOMAD_ADDR"),
+    ("nomad.token", "NOMAD_TOKEN"),
+    ("nomad.region", "NOMAD_REGION"),
+    ("nomad.ca_cert", "NOMAD_CACERT"),
+    ("nomad.cacert", "NOMAD_CACERT"),
+];
 
 /// The word that was meant, perhaps.
 fn suggestion<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {

@@ -420,3 +420,18 @@ fn a_file_full_of_problems_gets_a_bounded_answer() {
     assert!(text.len() < 10_000, "{}", text.len());
     assert!(text.ends_with(" more problems"), "{text}");
 }
+
+#[test]
+fn what_other_programs_read_elsewhere_is_named() {
+    for (yaml, expected) in [
+        ("github: {token: $GITHUB_TOKEN}", "from GITHUB_TOKEN"),
+        ("github: {token: \"${MY_TOKEN}\"}", "from MY_TOKEN"),
+        ("github: {access_token: \"env(PAT)\"}", "from PAT"),
+        ("nomad: {address: http://x}", "NOMAD_ADDR"),
+        ("nomad: {token: x}", "NOMAD_TOKEN"),
+        ("nomad: {region: eu}", "NOMAD_REGION"),
+    ] {
+        let text = more_errors(yaml);
+        assert!(text.contains(expected), "{yaml}: {text}");
+    }
+}
