@@ -17,9 +17,9 @@ variable "binary" {
 }
 
 variable "driver" {
-  description = "What runs `binary`: exec, in a chroot as `user`, or raw_exec, as the agent's own user with all it may."
+  description = "What runs `binary`: raw_exec, as the agent's own user with all it may, or exec, in a chroot as `user`."
   type        = string
-  default     = "exec"
+  default     = "raw_exec"
 }
 
 variable "user" {
@@ -104,7 +104,7 @@ job "githubrunner" {
 
     task "githubrunner" {
       driver = var.image == "" ? var.driver : "docker"
-      user   = var.image == "" && var.driver == "exec" ? var.user : null
+      user   = var.image == "" && var.driver == "exec" ? var.user : ""
 
       dynamic "config" {
         for_each = var.image == "" ? [1] : []

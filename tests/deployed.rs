@@ -51,9 +51,7 @@ async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_polic
         &token,
     ]);
     let binary = format!("binary={PROGRAM}");
-    // A chroot has the node's own programs, and not the one that is tested.
-    let driver = "driver=raw_exec";
-    nomad(&["job", "run", "-detach", "-var", &binary, "-var", driver, "nomad/githubrunner.nomad.hcl"]);
+    nomad(&["job", "run", "-detach", "-var", &binary, "nomad/githubrunner.nomad.hcl"]);
 
     let ids = nomad(&["job", "allocs", "-namespace", "github", "-t", ALLOCATIONS, "githubrunner"]);
     let logs = || {
