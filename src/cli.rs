@@ -1,7 +1,4 @@
 //! The command line: clap's types, nothing else.
-
-use std::path::PathBuf;
-
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// Runs GitHub Actions runners on Nomad: one for each job that waits for one.
@@ -223,7 +220,7 @@ pub struct Yes {
 pub struct StandIn {
     /// Where to keep files
     #[arg(long, value_name = "DIRECTORY")]
-    pub directory: Option<PathBuf>,
+    pub directory: Option<std::path::PathBuf>,
 }
 
 /// `simulated-github`
@@ -232,7 +229,7 @@ pub struct StandIn {
 pub struct SimulatedGithub {
     /// Where to put `config.yml`, `token` and a runner
     #[arg(long, value_name = "DIRECTORY")]
-    pub directory: PathBuf,
+    pub directory: std::path::PathBuf,
     /// How long to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     pub within: u64,

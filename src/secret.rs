@@ -200,8 +200,7 @@ fn line_without_assigned(line: &str) -> Cow<'_, str> {
     let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     let mut result = String::new();
     let mut rest = line;
-    loop {
-        let Some(start) = rest.find(is_key) else { break };
+    while let Some(start) = rest.find(is_key) {
         let end = rest[start..].find(|c| !is_key(c)).map_or(rest.len(), |length| start + length);
         let key = &rest[start..end];
         let after = rest[end..].trim_start_matches(['"', '\'', '\\', ' ', '\t']);

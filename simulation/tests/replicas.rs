@@ -1,4 +1,5 @@
 //! Two daemons, of which one leads: how soon the other one does what is due.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 use std::time::Duration;
 

@@ -151,7 +151,7 @@ pub(super) struct Reading<T> {
 impl<T> Reading<T> {
     /// How many items were read so far.
     pub fn len(&self) -> usize {
-        self.walk.len()
+        self.walk.taken()
     }
 
     /// What was read.

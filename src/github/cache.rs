@@ -380,7 +380,16 @@ fn write_cache(path: &Path, entries: Vec<CacheEntry>) -> Result<(), String> {
         file.persist(path)?;
         Ok(())
     };
-    write().map_err(|error| fail(&error))
+    write().map_err(|error| fail(&innermost(&error)))
+}
+
+/// What the system said. The temporary file's name is another one each time, and the same trouble is to be said once.
+fn innermost(error: &std::io::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
 }
 
 /// Removes what a process left that was killed while it wrote. Another one may be writing now, so only old files go.

@@ -176,7 +176,7 @@ impl<T> Walk<T> {
     }
 
     /// How many items were taken so far.
-    pub fn len(&self) -> usize {
+    pub fn taken(&self) -> usize {
         self.items.len()
     }
 

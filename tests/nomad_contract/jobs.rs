@@ -303,7 +303,8 @@ pub async fn takes_over_once(place: Place) {
         assert_eq!(names(&view), expected);
         let mut foreign: Vec<_> = view.foreign.iter().map(|foreign| foreign.name.clone()).collect();
         let mut expected = vec![replaced.clone(), planted.clone()];
-        (foreign.sort(), expected.sort());
+        foreign.sort();
+        expected.sort();
         assert_eq!(foreign, expected);
     }
     // Stopping an old one leaves it ours.

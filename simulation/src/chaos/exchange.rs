@@ -419,8 +419,8 @@ impl Fault for Faults {
             NoLeader,
         ];
         let own: &[Trouble] = match request.method() {
-            &Method::GET if lies::is_large_page(request) => &[LargePages],
-            &Method::GET => &[],
+            method if *method == Method::GET && lies::is_large_page(request) => &[LargePages],
+            method if *method == Method::GET => &[],
             _ if registers(request) => &[JitConflict, JitInvalid, Late],
             _ => &[Late],
         };

@@ -1,7 +1,7 @@
 //! Trouble, decided by a seed: what goes wrong between a client and the servers, what the servers say that
 //! is not so, and what happens to the world behind everybody's back.
 //!
-//! [`exchange::Faults`] is a [`Fault`](super::fault::Fault) made of [`Episode`]s; [`mishap`] are changes of the
+//! [`exchange::Faults`] is a [`Fault`](githubrunner_sim::fault::Fault) made of [`Episode`]s; [`mishap`] are changes of the
 //! world itself; [`scenario`] decides from one seed all of a run. Each thing that goes wrong takes one from a
 //! [`Budget`], so that a run can be cut short: the shortest prefix that still fails tells the most.
 

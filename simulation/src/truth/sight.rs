@@ -57,8 +57,9 @@ pub enum List {
     Variables,
 }
 
-/// While GitHub is asked, Nomad alone is looked at after this time.
-const MEANWHILE: SignedDuration = SignedDuration::from_secs(5);
+/// While GitHub is asked, Nomad alone is looked at every 5 s; a list that is asked for again makes that a little less from
+/// here.
+const MEANWHILE: SignedDuration = SignedDuration::from_secs(4);
 
 #[derive(Default)]
 struct Sight {

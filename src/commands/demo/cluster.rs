@@ -139,7 +139,8 @@ impl Cluster {
             let purge = Request::delete(format!("/v1/job/{}", escape_segment(&id))).query("purge", "true");
             self.send(purge).await?.success()?;
         }
-        let mut variables = vec![format!("githubrunner/{}/instance", self.prefix)];
+        let own = ["instance", "key"].map(|name| format!("githubrunner/{}/{name}", self.prefix));
+        let mut variables = Vec::from(own);
         let list = Request::get("/v1/vars").query("prefix", &format!("nomad/jobs/{prefix}"));
         let found: Vec<VariableStub> = self.send(list).await?.success()?.json()?;
         variables.extend(found.into_iter().map(|variable| variable.path));
