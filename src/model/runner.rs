@@ -226,7 +226,10 @@ impl fmt::Display for Finish {
         match self {
             Finish::Success => f.write_str("success"),
             Finish::Stopped => f.write_str("stopped"),
-            Finish::Failure { exit_code: Some(code) } => write!(f, "failure, exit code {code}"),
+            Finish::Failure { exit_code: Some(code) } => {
+                write!(f, "failure, exit code {code}")?;
+                exit_code_means(*code).map_or(Ok(()), |meaning| write!(f, ": {meaning}"))
+            }
             Finish::Failure { exit_code: None } => f.write_str("failure"),
             Finish::OutOfMemory => f.write_str("out of memory"),
             Finish::Lost => f.write_str("node lost"),
@@ -235,6 +238,20 @@ impl fmt::Display for Finish {
             Finish::NeverRan { reason } => write!(f, "never ran: {reason}"),
         }
     }
+}
+
+/// What the official runner means by an exit code (`Runner.Common/Constants.cs`, `ReturnCode`).
+fn exit_code_means(code: i64) -> Option<&'static str> {
+    Some(match code {
+        0 => "it ended well, and its task did not",
+        1 => "the runner gave up; its own log says why",
+        2 => "an error that may pass: the runner wants to be started again",
+        3 | 4 => "the runner wants to be started again after an update of itself: use a newer version",
+        5 => "another runner has the session of this registration",
+        6 => "the runner's configuration was refreshed: it wants to be started again",
+        7 => "the runner's version is deprecated: use a newer version",
+        _ => return None,
+    })
 }
 
 /// Why Nomad does not place a job: from its blocked evaluation (contract nomad.md §12).
@@ -321,5 +338,19 @@ impl Runner {
     /// When it died: the end of its last task, else when it was registered.
     pub fn died_at(&self) -> Timestamp {
         self.ended_at.unwrap_or(self.submitted_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runners_own_exit_codes_have_words() {
+        let shown = |code| Finish::Failure { exit_code: Some(code) }.to_string();
+        assert_eq!(shown(7), "failure, exit code 7: the runner's version is deprecated: use a newer version");
+        assert!((0..=7).all(|code| shown(code).starts_with(&format!("failure, exit code {code}: "))));
+        assert_eq!(shown(137), "failure, exit code 137");
+        assert_eq!(Finish::Failure { exit_code: None }.to_string(), "failure");
     }
 }
