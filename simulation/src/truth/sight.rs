@@ -160,10 +160,10 @@ impl Sights {
         let is_early =
             sight.asked_github && sight.outer.is_none() && since.is_none_or(|since| since < MEANWHILE);
         let runners = std::mem::take(&mut sight.runners);
-        let is_within = sight.open
-            && sight.outer.is_none()
+        // Whoever has asked GitHub is in the middle of a pass, whatever passes have ended since.
+        let is_within = sight.outer.is_none()
             && since.is_some_and(|since| since >= MEANWHILE)
-            && (sight.asked_github || runners.contains_key(&List::Variables));
+            && (sight.asked_github || sight.open && runners.contains_key(&List::Variables));
         if is_within {
             let deleted = std::mem::take(&mut sight.deleted);
             sight.outer = Some(Outer { began: sight.began, runners, deleted, is_outer: false });
