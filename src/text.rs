@@ -123,7 +123,7 @@ fn log_line(event: &str, form: Form) -> String {
     let event = crate::secret::without_tokens(event);
     let mut line = String::with_capacity(event.len() + 1);
     for c in event.chars() {
-        // A JSON object that is cut is none any more: its values are bounded where they are made.
+        // Cutting would break the JSON: its values are bounded where they are made.
         if form != Form::Json && line.len() >= LOG_LINE {
             line.push('…');
             break;

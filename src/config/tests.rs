@@ -381,7 +381,7 @@ fn word() -> impl proptest::strategy::Strategy<Value = String> {
 fn no_secret_is_printed_wherever_it_stands() {
     let pat = format!("ghp_{}", "Zq".repeat(18));
     let yaml = format!(
-        "repos: [a/b]\ngithub: {{token: x, cachefile: /tmp/{pat}}}\ntemplate: |\n  job \"x\" {{ password = \"inline\"\n  env {{ A = \"{pat}\" }} }}\n\
+        "repos: [a/b]\ngithub: {{token: x, cachefile: /var/{pat}}}\ntemplate: |\n  job \"x\" {{ password = \"inline\"\n  env {{ A = \"{pat}\" }} }}\n\
          template_settings:\n  api_key: ZZKEY\n  pat: ZZPAT\n  registry: {{auth: [{{password: ZZNESTED}}], user: shown}}\n  \
          secrets: [ZZLISTED, {{any: ZZDEEP}}, 12345678]\n  extra_config: |\n    auth {{ password = \"ZZEXTRA\" }}\n    image = \"shown\"\n  image: shown:{pat}\n"
     );

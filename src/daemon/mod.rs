@@ -58,10 +58,10 @@ const HINTS_TOGETHER: Duration = Duration::from_millis(200);
 /// Passes that ask GitHub are never closer together, whatever wakes them.
 const SHORTEST_LOOP: Duration = Duration::from_secs(1);
 
-/// So long a pass asks GitHub at most. What it has heard by then counts; what is missing is asked for in the next one.
+/// The longest time a pass asks GitHub. What was answered by then counts; the next pass asks for the rest.
 const GITHUB_AT_MOST: Duration = Duration::from_secs(20);
 
-/// So long it waits at most to hear which repositories there are, so that time is left to list those that are known.
+/// The longest wait for the entries of `repos`, which leaves time to list the repositories that are known.
 const RESOLUTION_AT_MOST: Duration = Duration::from_secs(10);
 
 /// While GitHub is asked, Nomad alone is looked at so often: who waits for a secret does not wait for a slow GitHub.

@@ -91,7 +91,7 @@ impl Nomad {
     /// The jobs whose ID begins so, with the keys of ours in their Meta.
     async fn jobs(&self, prefix: &str) -> Result<(Vec<ReadJob>, Option<Timestamp>), Error> {
         let request = Request::get("/v1/jobs").query("prefix", prefix).query("meta", "true");
-        // A job that is too large for a list by itself is none that was made from a template.
+        // No template makes a job that is too large for a list by itself.
         let ListRead { entries: stubs, now, .. } =
             self.list_but::<JobStub>(request, Right::Capability("list-jobs")).await?;
         let key = &self.options().meta_key;
