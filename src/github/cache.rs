@@ -373,23 +373,16 @@ fn write_cache(path: &Path, entries: Vec<CacheEntry>) -> Result<(), String> {
     remove_left_over(directory, &prefix, suffix);
     // A name that nobody can foresee, made anew: one that exists may be a link to somebody's file.
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(&prefix).suffix(suffix).tempfile_in(directory)?;
-        file.write_all(&text)?;
+        // Its errors name the file, which has another name each time: the same trouble is to be said once.
+        let made = tempfile::Builder::new().prefix(&prefix).suffix(suffix).tempfile_in(directory);
+        let mut file = made.map_err(|error| std::io::Error::from(error.kind()))?;
+        file.as_file_mut().write_all(&text)?;
         file.as_file().sync_all()?;
         // A directory stays where it is: renaming onto it fails.
-        file.persist(path)?;
+        file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
-    write().map_err(|error| fail(&innermost(&error)))
-}
-
-/// What the system said. The temporary file's name is another one each time, and the same trouble is to be said once.
-fn innermost(error: &std::io::Error) -> String {
-    let mut inner: &dyn std::error::Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
+    write().map_err(|error| fail(&error))
 }
 
 /// Removes what a process left that was killed while it wrote. Another one may be writing now, so only old files go.
