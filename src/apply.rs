@@ -379,7 +379,7 @@ impl<'a> Apply<'a> {
     /// allocation in the lost one's place since.
     async fn purge(&self, purge: &Purge) -> Result<Outcome> {
         let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
-        if runner.as_ref().is_some_and(|runner| runner.is_live()) {
+        if runner.is_some_and(|runner| runner.is_live()) {
             return Err(Outcome::Held("it is not dead any more".to_owned()));
         }
         if let Some(repository) = &purge.repository {

@@ -27,13 +27,13 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(HIDDEN)
     }
 }
 
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(HIDDEN)
     }
 }
 
@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Secret {
 pub const HIDDEN: &str = "***";
 
 /// What the tokens of GitHub, Vault and others begin with.
-const PREFIXES: [&str; 12] = [
+pub const TOKEN_PREFIXES: [&str; 12] = [
     "ghp_",
     "gho_",
     "ghu_",
@@ -151,7 +151,7 @@ pub fn without_tokens(text: &str) -> Cow<'_, str> {
 
 /// Where a token begins in a word of letters, digits, `_`, `-` and `.`.
 fn token_in(word: &str) -> Option<usize> {
-    let prefixed = PREFIXES.iter().filter_map(|prefix| {
+    let prefixed = TOKEN_PREFIXES.iter().filter_map(|prefix| {
         let at = word.find(prefix)?;
         // `xghp_` is a word of its own; `TOKEN=ghp_` was split before.
         let begins = word[..at].chars().next_back().is_none_or(|c| !c.is_ascii_alphanumeric());

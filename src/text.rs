@@ -70,10 +70,9 @@ impl<W: Write> Write for Escaped<'_, W> {
                 return Ok(());
             }
             self.left -= 1;
-            match c {
-                '\n' | '\r' | '\t' => write!(self.to, "{}", c.escape_default())?,
-                _ if is_harmful(c) => write!(self.to, "{}", c.escape_unicode())?,
-                _ => self.to.write_char(c)?,
+            match escaped(c) {
+                None => self.to.write_char(c)?,
+                Some(escaped) => self.to.write_str(&escaped)?,
             }
         }
         Ok(())
@@ -130,12 +129,8 @@ fn log_line(event: &str, form: Form) -> String {
         }
         let escaped = match (c, form) {
             ('\u{1b}', Form::Text { colours: true }) => None,
-            _ if !is_harmful(c) => None,
-            (_, Form::Json) => {
-                Some(c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect())
-            }
-            ('\n' | '\r' | '\t', Form::Text { .. }) => Some(c.escape_default().to_string()),
-            (_, Form::Text { .. }) => Some(c.escape_unicode().to_string()),
+            (_, Form::Text { .. }) => escaped(c),
+            (_, Form::Json) => escaped_in_json(c),
         };
         match escaped {
             None => line.push(c),
@@ -150,15 +145,27 @@ fn log_line(event: &str, form: Form) -> String {
 pub fn harmless_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if is_harmful(c) && c != '\n' {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                text.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            text.push(c);
+        // Lines are the form of the JSON: inside of a value none is left.
+        match escaped_in_json(c).filter(|_| c != '\n') {
+            None => text.push(c),
+            Some(escaped) => text.push_str(&escaped),
         }
     }
     text
+}
+
+/// What stands for a harmful character; `None` where it may stand itself.
+fn escaped(c: char) -> Option<String> {
+    match c {
+        '\n' | '\r' | '\t' => Some(c.escape_default().to_string()),
+        _ => is_harmful(c).then(|| c.escape_unicode().to_string()),
+    }
+}
+
+/// The same inside of a JSON string.
+fn escaped_in_json(c: char) -> Option<String> {
+    let units = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    is_harmful(c).then(|| units(c))
 }
 
 #[cfg(test)]

@@ -4,10 +4,7 @@
 //! still carry what was asked for (contract github.md §2).
 
 use super::error::SHOWN_BODY;
-use crate::secret::Secret;
-
-/// What stands for a secret.
-const HIDDEN: &str = "***";
+use crate::secret::{HIDDEN, Secret, TOKEN_PREFIXES};
 
 /// How much of a body is looked at, in bytes: more than is shown, so that a secret is seen whole.
 const LOOKED_AT: usize = 64 * 1024;
@@ -21,9 +18,6 @@ const LONG: usize = 20;
 
 /// The same with slashes, dashes and underscores between them, which base64 has as well.
 const LONGEST: usize = 100;
-
-/// What GitHub's tokens begin with.
-const TOKENS: [&str; 6] = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"];
 
 /// The body's start as text, with the secrets in it replaced.
 pub(super) fn redacted(body: &[u8], secrets: &[Secret]) -> String {
@@ -49,7 +43,7 @@ fn without_long_words(text: &str) -> String {
         let end = rest[start..].find(|c| !is_base64(c)).map_or(rest.len(), |length| start + length);
         let word = &rest[start..end];
         result.push_str(&rest[..start]);
-        let token = TOKENS.iter().any(|prefix| word.contains(prefix));
+        let token = TOKEN_PREFIXES.iter().any(|prefix| word.contains(prefix));
         let long = word.len() >= LONGEST || word.split(is_mark).any(|part| part.len() >= LONG);
         result.push_str(if token || long { HIDDEN } else { word });
         rest = &rest[end..];

@@ -2,7 +2,7 @@
 //! wait for the same.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     fmt::{self, Write},
     mem::{Discriminant, discriminant},
 };
@@ -33,10 +33,9 @@ type Kind<'a> = (&'static str, &'a str, Discriminant<HoldReason>);
 /// The lines for these holds, in their order; what is summed up follows the last one of its kind that is told.
 pub fn lines<'a>(holds: impl IntoIterator<Item = &'a Hold>) -> Vec<HoldLine<'a>> {
     let mut lines: Vec<HoldLine> = Vec::new();
-    let mut seen: BTreeMap<(&str, &str, String), (usize, Option<usize>)> = BTreeMap::new();
+    let mut seen: HashMap<Kind, (usize, Option<usize>)> = HashMap::new();
     for hold in holds {
-        let (what, of, reason) = kind(hold);
-        let (count, more) = seen.entry((what, of, format!("{reason:?}"))).or_default();
+        let (count, more) = seen.entry(kind(hold)).or_default();
         *count += 1;
         match (*count > TOLD, more) {
             (false, _) => lines.push(HoldLine::One(hold)),

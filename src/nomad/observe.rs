@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::http::Request;
 use crate::model::{Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, Timestamp};
+use crate::text::shown;
 
 use super::allocations::{blocked, classify};
 use super::api::{ListRead, Nomad, Retry};
@@ -37,7 +38,10 @@ impl Nomad {
             // Nobody knows how such a runner is: nothing is done about it. Without its others' allocations it would only
             // look as if it had none.
             for job in jobs.extract_if(.., |job| unreadable.contains(&job.stub.id)) {
-                foreign.push(Foreign { name: plain(&job.stub.id), reason: ForeignReason::Unreadable });
+                foreign.push(Foreign {
+                    name: shown(&job.stub.id, NAME_MAX).to_string(),
+                    reason: ForeignReason::Unreadable,
+                });
             }
             (allocations, now) = (read.entries, read.now);
         }
@@ -206,7 +210,7 @@ impl Owner {
             Some(_) => match self.check(&job.id, &job.meta, job.stub.history()) {
                 Ok(()) => Ownership::Ours,
                 Err(reason) => {
-                    foreign.push(Foreign { name: plain(&job.id), reason });
+                    foreign.push(Foreign { name: shown(&job.id, NAME_MAX).to_string(), reason });
                     return None;
                 }
             },
@@ -241,12 +245,6 @@ fn group(allocations: &[AllocationStub]) -> BTreeMap<&str, Vec<&AllocationStub>>
         by_job.entry(allocation.job_id.as_str()).or_default().push(allocation);
     }
     by_job
-}
-
-/// A foreign job's ID for people: control characters escaped, cut to a bearable length.
-fn plain(id: &str) -> String {
-    let shown: String = id.chars().take(NAME_MAX).collect();
-    shown.escape_debug().to_string()
 }
 
 /// A text as a regular expression inside a filter's quoted string: what is not plain is matched as a class of one.
