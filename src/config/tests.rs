@@ -125,6 +125,12 @@ fn syntax_errors_say_where_and_what_to_do() {
         ),
         ("repos: [a/b]\nnomad: !!python/object:x {a: b}", "configuration:2:8", "tag"),
         ("repos: !!map [a/b]", "configuration:1:8", "tag"),
+        (
+            "!!python/object/apply:os.system repos: [a/b]",
+            "configuration:1:",
+            "tag !!python/object/apply:os.system",
+        ),
+        ("repos: [a/b]\nnomad: {!!int meta: x}", "configuration:2:", "tag !!int"),
         ("- a\n- b", "configuration:1:1", "expected a mapping, found a list"),
         ("{a: b}: c", "configuration:1:1", "as a key"),
     ] {

@@ -191,6 +191,10 @@ impl Loader {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 if self.wants_key() {
+                    // A key is text, whatever it looks like.
+                    if let Some(tag) = tag.as_deref().filter(|tag| !is_text(tag)) {
+                        self.meaningless(tag, place);
+                    }
                     self.set_key(Key { text: text.into_owned(), place });
                     return true;
                 }
@@ -246,10 +250,14 @@ impl Loader {
         let own = if matches!(kind, OpenKind::List(_)) { "seq" } else { "map" };
         // `!!python/object/apply` is of the same schema as `!!map`, and makes other readers run code.
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema() || tag.suffix != own) {
-            self.problem(place, &format!("the tag {} means nothing here", shown_tag(tag)), "remove it");
+            self.meaningless(tag, place);
         }
         self.open.push(Open { place, anchor, size: 1, kind });
         true
+    }
+
+    fn meaningless(&mut self, tag: &Tag, place: Place) {
+        self.problem(place, &format!("the tag {} means nothing here", shown_tag(tag)), "remove it");
     }
 
     fn close(&mut self) -> bool {
@@ -352,13 +360,19 @@ impl Loader {
                     }
                 }
             }
-            Some(tag) if tag.handle.is_empty() && tag.suffix == "!" => as_text(),
+            Some(tag) if is_text(tag) => as_text(),
             Some(tag) => {
-                self.problem(place, &format!("the tag {} means nothing here", shown_tag(tag)), "remove it");
+                self.meaningless(tag, place);
                 as_text()
             }
         }
     }
+}
+
+/// Whether a tag says that a scalar is text: `!!str`, or `!`.
+fn is_text(tag: &Tag) -> bool {
+    let is_core = tag.is_yaml_core_schema() || tag.handle == "!!";
+    is_core && tag.suffix == "str" || tag.handle.is_empty() && tag.suffix == "!"
 }
 
 /// A tag as it was written, harmless.

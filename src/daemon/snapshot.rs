@@ -21,8 +21,11 @@ pub(super) fn snapshot(pass: &Pass, policy: &Policy, scope: Scope) -> Snapshot {
         snapshot.repositories = Some((listed, views.len()));
     }
     let mut verdicts = Verdicts::new(&policy.labels);
-    let queued = views.flat_map(|view| view.listing.jobs()).filter(|job| job.status == JobStatus::Queued);
-    snapshot.queued = queued.filter(|job| verdicts.of(&job.labels).is_yes()).count();
+    for view in views {
+        verdicts.next_repository();
+        let queued = view.listing.jobs().iter().filter(|job| job.status == JobStatus::Queued);
+        snapshot.queued += queued.filter(|job| verdicts.of(&job.labels).is_yes()).count();
+    }
     for runner in pass.observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
         *snapshot.runners.entry(runner.state).or_default() += 1;
     }

@@ -277,7 +277,7 @@ impl Response {
 
     /// The server's clock when it answered: its `Date` header, in whole seconds.
     pub fn date(&self) -> Option<jiff::Timestamp> {
-        http_date(self.header(header::DATE)?)
+        date_of(&self.headers)
     }
 
     /// How long the server asks to wait: `retry-after` in seconds or as a date (against its own `Date`).
@@ -309,6 +309,11 @@ impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Response({}: {}, {} bytes)", self.exchange, self.status, self.body.len())
     }
+}
+
+/// A server's clock when it answered with these headers, as [`Response::date`].
+pub fn date_of(headers: &HeaderMap) -> Option<jiff::Timestamp> {
+    http_date(headers.get(header::DATE)?.to_str().ok()?)
 }
 
 /// An HTTP date as a timestamp.

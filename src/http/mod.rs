@@ -29,6 +29,6 @@ pub use error::{Error, Exchange};
 pub use hyper::header;
 pub use hyper::{HeaderMap, Method, StatusCode};
 pub use lines::Lines;
-pub use message::{Request, Response, escape_segment};
+pub use message::{Request, Response, date_of, escape_segment};
 pub use retry::RetryPolicy;
 pub use tls::TlsOptions;

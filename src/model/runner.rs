@@ -115,7 +115,7 @@ pub enum ForeignReason {
     Unsealed,
     /// Its Meta has a seal, and not one of our key for this.
     WrongSeal,
-    /// What Nomad says of its allocation is too large to be read. It may well be ours; nothing is done about it.
+    /// What Nomad says of it or of its allocation is too large to be read. It may well be ours; nothing is done about it.
     Unreadable,
 }
 
@@ -125,7 +125,7 @@ impl fmt::Display for ForeignReason {
             ForeignReason::Name => "its Meta is another job's: the name does not fit",
             ForeignReason::Unsealed => "its Meta has no MAC",
             ForeignReason::WrongSeal => "the MAC in its Meta is not one of this instance",
-            ForeignReason::Unreadable => "its allocation's task events are too large to be read",
+            ForeignReason::Unreadable => "what Nomad says of it or of its allocation is too large to be read",
         })
     }
 }

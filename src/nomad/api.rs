@@ -197,18 +197,12 @@ impl Nomad {
             if !token.is_empty() {
                 page = page.query("next_token", &token);
             }
-            let next = match self.call(page, Retry::Yes, right).await {
+            let headers = match self.call(page, Retry::Yes, right).await {
                 Ok(response) => {
-                    let silent = response.header("x-nomad-lastcontact").and_then(|text| text.parse().ok());
-                    let silent = Duration::from_millis(silent.unwrap_or(0));
-                    if silent > SILENT_AT_MOST {
-                        return Err(Error::Old { silent });
-                    }
                     read.entries.append(&mut response.json()?);
-                    read.now = response.date();
                     smallest = smallest.min(size);
                     size = (size * 2).min(PAGE);
-                    response.header(NEXT_TOKEN).unwrap_or_default().to_owned()
+                    response.headers
                 }
                 Err(Error::Exchange { error: http::Error::BodyTooLarge { .. } }) if size > 1 => {
                     size /= 2;
@@ -218,11 +212,18 @@ impl Nomad {
                 Err(Error::Exchange { error: http::Error::BodyTooLarge { headers, .. } }) => {
                     read.unread.push(token.clone());
                     smallest = 1;
-                    let next = headers.get(NEXT_TOKEN).and_then(|value| value.to_str().ok());
-                    next.unwrap_or_default().to_owned()
+                    *headers
                 }
                 Err(error) => return Err(error),
             };
+            let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+            let silent = header("x-nomad-lastcontact").and_then(|text| text.parse().ok());
+            let silent = Duration::from_millis(silent.unwrap_or(0));
+            if silent > SILENT_AT_MOST {
+                return Err(Error::Old { silent });
+            }
+            read.now = http::date_of(&headers);
+            let next = header(NEXT_TOKEN).unwrap_or_default().to_owned();
             if next.is_empty() || next == token {
                 self.remember_size(path, smallest);
                 return Ok(read);

@@ -521,3 +521,46 @@ async fn an_allocation_that_is_too_large_by_itself_costs_itself_only() {
         assert_eq!(nomad.read_runner(NAME).await.is_ok(), others, "{job}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_too_large_by_itself_is_not_absent() {
+    let whole = super::MAX_BODY + 1;
+    let mut large = stub(NAME, "running");
+    large["Meta"]["huge"] = json!("y".repeat(whole));
+    let by_meta = json!(large);
+    let mut nameless = stub(NAME, "running");
+    nameless["Name"] = json!("y".repeat(whole));
+    for (job, named) in [(by_meta, true), (nameless, false)] {
+        let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+            "/v1/jobs" => {
+                let mut job = job.clone();
+                if !seen.path.contains("meta=true") {
+                    job.as_object_mut().unwrap().remove("Meta");
+                }
+                paged(vec![job], seen)
+            }
+            _ => standing(json!([]), json!([]))(seen),
+        });
+        let view = nomad.observe().await.unwrap();
+        assert!(view.runners.is_empty());
+        let held = view.foreign.iter().any(|foreign| foreign.name == NAME);
+        assert_eq!(held, named, "{:?}", view.foreign);
+        let error = nomad.read_runner(NAME).await.unwrap_err().to_string();
+        assert!(error.contains("too large to be read"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_without_an_allocation_is_unknown_while_one_cannot_be_told_whose_it_is() {
+    let mut huge = allocation_with_error(0, "ghr-other", 10);
+    huge["TaskGroup"] = json!("y".repeat(super::MAX_BODY + 1));
+    let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+        "/v1/jobs" => ok(&json!([stub(NAME, "running")])),
+        "/v1/allocations" => paged(vec![huge.clone()], seen),
+        _ => standing(json!([]), json!([]))(seen),
+    });
+    let view = nomad.observe().await.unwrap();
+    assert!(view.runners.is_empty(), "{:?}", view.runners);
+    assert_eq!(view.foreign.len(), 1);
+    assert!(nomad.read_runner(NAME).await.is_err());
+}

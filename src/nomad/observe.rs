@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::http::Request;
+use serde::de::DeserializeOwned;
+
+use crate::http::{self, Request};
 use crate::model::{Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, Timestamp};
 use crate::text::shown;
 
@@ -22,26 +24,26 @@ impl Nomad {
     /// [`Error`]; nothing is then known of any runner.
     pub async fn observe(&self) -> Result<NomadView, Error> {
         let prefix = format!("{}-", self.options().prefix);
-        let (jobs, mut now) = self.jobs(&prefix).await?;
+        let Jobs { jobs, mut now, unread } = self.jobs(&prefix).await?;
         let instance = match self.known_instance() {
             Some(instance) if jobs.iter().any(|job| job.is_of(&instance)) => instance,
             _ => self.confirm_instance().await?,
         };
         let owner = self.owner(&jobs, instance).await?;
-        let mut foreign = Vec::new();
+        let mut foreign: Vec<Foreign> = unread.names.iter().map(|name| unreadable(name)).collect();
         let mut jobs: Vec<OurJob> =
             jobs.into_iter().filter_map(|job| owner.sort(job, &mut foreign)).collect();
         let mut allocations = Vec::new();
         if !jobs.is_empty() {
-            let read = self.allocations(&prefix).await?;
-            let unreadable = self.jobs_of_unread(&prefix, &read.unread).await?;
-            // Nobody knows how such a runner is: nothing is done about it. Without its others' allocations it would only
-            // look as if it had none.
-            for job in jobs.extract_if(.., |job| unreadable.contains(&job.stub.id)) {
-                foreign.push(Foreign {
-                    name: shown(&job.stub.id, NAME_MAX).to_string(),
-                    reason: ForeignReason::Unreadable,
-                });
+            let (read, unread) = self.allocations(&prefix).await?;
+            let listed = group(&read.entries);
+            // Nobody knows how such a runner is: nothing is done about it. Without an allocation that cannot be read it
+            // would only look as if it had none.
+            let is_unknown = |name: &String| {
+                unread.names.contains(name) || unread.nameless && !listed.contains_key(name.as_str())
+            };
+            for job in jobs.extract_if(.., |job| is_unknown(&job.stub.id)) {
+                foreign.push(unreadable(&job.stub.id));
             }
             (allocations, now) = (read.entries, read.now);
         }
@@ -67,17 +69,13 @@ impl Nomad {
     /// [`Error`].
     pub async fn read_runner(&self, name: &str) -> Result<Option<Runner>, Error> {
         let instance = self.instance().await?;
-        let (jobs, _) = self.jobs(name).await?;
+        let Jobs { jobs, unread, .. } = self.jobs(name).await?;
+        unread.must_not_be(name)?;
         let owner = self.owner(&jobs, instance).await?;
         let mut jobs = jobs.into_iter().filter(|job| job.id == name);
         let Some(job) = jobs.find_map(|job| owner.sort(job, &mut Vec::new())) else { return Ok(None) };
-        let read = self.allocations(name).await?;
-        if self.jobs_of_unread(name, &read.unread).await?.contains(name) {
-            return Err(Error::Setup(format!(
-                "what Nomad says of an allocation of {name} is too large to be read"
-            )));
-        }
-        let allocations = read.entries;
+        let (ListRead { entries: allocations, .. }, unread) = self.allocations(name).await?;
+        unread.must_not_be(name)?;
         let has_variable = self.variables(name).await?.contains(name);
         let allocations = group(&allocations).remove(name).unwrap_or_default();
         Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, has_variable, None)))
@@ -93,11 +91,13 @@ impl Nomad {
     }
 
     /// The jobs whose ID begins so, with the keys of ours in their Meta.
-    async fn jobs(&self, prefix: &str) -> Result<(Vec<ReadJob>, Option<Timestamp>), Error> {
-        let request = Request::get("/v1/jobs").query("prefix", prefix).query("meta", "true");
-        // No template makes a job that is too large for a list by itself.
-        let ListRead { entries: stubs, now, .. } =
-            self.list_but::<JobStub>(request, Right::Capability("list-jobs")).await?;
+    async fn jobs(&self, prefix: &str) -> Result<Jobs, Error> {
+        let list = Request::get("/v1/jobs").query("prefix", prefix);
+        let right = Right::Capability("list-jobs");
+        let read = self.list_but::<JobStub>(list.clone().query("meta", "true"), right).await?;
+        // Without its Meta.
+        let unread = self.names_of(list, right, &read.unread, |stub: JobStub| stub.id).await?;
+        let ListRead { entries: stubs, now, .. } = read;
         let key = &self.options().meta_key;
         let read = |mut stub: JobStub| {
             let text = stub.meta.remove(key)?;
@@ -108,29 +108,41 @@ impl Nomad {
             // The contract's prefix is a search; the rule that everything else is foreign is ours.
             (is_plain && stub.id.starts_with(prefix)).then_some(ReadJob { id: stub.id.clone(), stub, meta })
         };
-        Ok((stubs.into_iter().filter_map(read).collect(), now))
+        Ok(Jobs { jobs: stubs.into_iter().filter_map(read).collect(), now, unread })
     }
 
-    async fn allocations(&self, prefix: &str) -> Result<ListRead<AllocationStub>, Error> {
-        self.list_but(allocations_of(prefix), Right::Capability("read-job")).await
+    async fn allocations(&self, prefix: &str) -> Result<(ListRead<AllocationStub>, Unread), Error> {
+        let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
+        let list = Request::get("/v1/allocations").query("filter", &filter);
+        let right = Right::Capability("read-job");
+        let read = self.list_but(list.clone(), right).await?;
+        // Without the events of its tasks.
+        let smaller = list.query("task_states", "false");
+        let unread = self.names_of(smaller, right, &read.unread, |stub: AllocationStub| stub.job_id).await?;
+        Ok((read, unread))
     }
 
-    /// The jobs of allocations that are too large to be read: asked for without their tasks, which are what is large.
-    async fn jobs_of_unread(&self, prefix: &str, unread: &[String]) -> Result<BTreeSet<String>, Error> {
-        let mut jobs = BTreeSet::new();
+    /// The jobs of entries that are too large to be read, each asked for by itself and in a smaller form.
+    async fn names_of<T: DeserializeOwned>(
+        &self,
+        smaller: Request,
+        right: Right,
+        unread: &[String],
+        name: impl Fn(T) -> String,
+    ) -> Result<Unread, Error> {
+        let mut found = Unread { nameless: unread.len() > UNREAD_AT_MOST, ..Unread::default() };
         for token in unread.iter().take(UNREAD_AT_MOST) {
-            let mut request = allocations_of(prefix).query("task_states", "false").query("per_page", "1");
+            let mut request = smaller.clone().query("per_page", "1");
             if !token.is_empty() {
                 request = request.query("next_token", token);
             }
-            let response = self.call(request, Retry::Yes, Right::Capability("read-job")).await?;
-            let stubs: Vec<AllocationStub> = response.json()?;
-            jobs.extend(stubs.into_iter().map(|stub| stub.job_id));
+            match self.call(request, Retry::Yes, right).await {
+                Ok(response) => found.names.extend(response.json::<Vec<T>>()?.into_iter().map(&name)),
+                Err(Error::Exchange { error: http::Error::BodyTooLarge { .. } }) => found.nameless = true,
+                Err(error) => return Err(error),
+            }
         }
-        match unread.len() > UNREAD_AT_MOST {
-            false => Ok(jobs),
-            true => Err(Error::Setup(format!("{} allocations are too large to be read", unread.len()))),
-        }
+        Ok(found)
     }
 
     /// Why our jobs that wait are not placed, by job.
@@ -165,12 +177,37 @@ impl Nomad {
     }
 }
 
-/// So many allocations that are too large are looked into in one pass.
+/// So many entries that are too large are looked into in one pass.
 const UNREAD_AT_MOST: usize = 100;
 
-fn allocations_of(prefix: &str) -> Request {
-    let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
-    Request::get("/v1/allocations").query("filter", &filter)
+/// Our jobs, and others whose Meta looks like it.
+struct Jobs {
+    jobs: Vec<ReadJob>,
+    now: Option<Timestamp>,
+    unread: Unread,
+}
+
+/// What a list has and nobody can read, because it is too large.
+#[derive(Default)]
+struct Unread {
+    /// The jobs it is about.
+    names: BTreeSet<String>,
+    /// There is more, about a job that nobody knows.
+    nameless: bool,
+}
+
+impl Unread {
+    /// What is done to a runner needs to know all of it.
+    fn must_not_be(&self, name: &str) -> Result<(), Error> {
+        if !self.nameless && !self.names.contains(name) {
+            return Ok(());
+        }
+        Err(Error::Setup(format!("what Nomad says of {name} is too large to be read")))
+    }
+}
+
+fn unreadable(name: &str) -> Foreign {
+    Foreign { name: shown(name, NAME_MAX).to_string(), reason: ForeignReason::Unreadable }
 }
 
 /// A job with our prefix whose Meta holds JSON of our form.

@@ -182,11 +182,13 @@ impl Nomad {
                 let new = Key::random()?;
                 let mut items = BTreeMap::from([("key", new.expose())]);
                 items.extend(known.as_ref().map(|known| ("previous", known.text().expose())));
-                self.create_variable(&path, &items, right("write")).await?;
-                tracing::info!(
-                    "a new key for the Metas of runners is in the variable githubrunner/{}/key",
-                    self.options().prefix
-                );
+                // Another start or another replica may have been faster: the next round reads what it wrote.
+                if self.create_variable(&path, &items, right("write")).await? == Written::Written {
+                    tracing::info!(
+                        "a new key for the Metas of runners is in the variable githubrunner/{}/key",
+                        self.options().prefix
+                    );
+                }
                 continue;
             };
             let confirmed = KnownKey { key: key.clone(), confirmed_at: Instant::now() };
