@@ -197,8 +197,10 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     let time = |values: &'static [u64]| proptest::option::weighted(0.8, select(values).prop_map(secs));
     let idle = proptest::option::weighted(0.6, select(&[0_u64, 60, 600][..]).prop_map(secs));
     let times = (idle, time(&[0, 60, 600]), time(&[0, 600, 3600]), time(&[0, 60, 600]));
-    (cap(), cap(), cap(), proptest::bool::weighted(0.3), times).prop_map(
-        |(all, repository, group, strict, (idle, success, failure, patience))| Policy {
+    let limit = || select(&[30_u64, 120, 600][..]).prop_map(secs);
+    let limits = (limit(), limit(), limit(), limit());
+    (cap(), cap(), cap(), proptest::bool::weighted(0.3), times, limits).prop_map(
+        |(all, repository, group, strict, (idle, success, failure, patience), limits)| Policy {
             prefix: PREFIX.to_owned(),
             labels: rules(),
             max_runners: all,
@@ -209,6 +211,10 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             purge_successfull_timeout: success,
             purge_failure_timeout: failure,
             pending_to_kill_listening: patience,
+            waiting_timeout: limits.0,
+            starting_timeout: limits.1,
+            connect_timeout: limits.2,
+            unassigned_timeout: limits.3,
             organization: false,
         },
     )

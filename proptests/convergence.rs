@@ -146,6 +146,10 @@ impl Story {
             purge_successfull_timeout: Some(secs(self.purge)),
             purge_failure_timeout: Some(secs(2 * self.purge)),
             pending_to_kill_listening: Some(secs(60)),
+            waiting_timeout: secs(300),
+            starting_timeout: secs(1200),
+            connect_timeout: secs(300),
+            unassigned_timeout: secs(300),
             organization: false,
         }
     }

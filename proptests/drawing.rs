@@ -174,7 +174,12 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
             memory.presence.insert(name.clone(), presence);
         }
         memory.last_busy.extend(busy.map(|age| (name.clone(), NOW - secs(age))));
-        memory.runner_backoff.extend(failed.map(|until| (name.clone(), backoff(until))));
+        let failed = failed.map(|until| (name.clone(), backoff(until)));
+        if runner.state == RunnerState::Waiting && at % 3 > 0 {
+            memory.mint_backoff.extend(failed);
+        } else {
+            memory.runner_backoff.extend(failed);
+        }
         runners.insert(name, runner);
     }
     let mut views = BTreeMap::new();
@@ -266,12 +271,14 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             job_id: id.filter(|_| !theirs),
             attempt: spec.attempt.filter(|_| !theirs),
             registration: (!theirs).then_some(spec.registration),
+            task: None,
             mac: None,
         },
         state,
         finish: (state == Dead).then(|| spec.finish.clone()),
         started,
-        lost: lost && placed,
+        spent: lost && placed,
+        ending: lost && placed && variable,
         has_variable: match state {
             Waiting => false,
             Starting => needs_variable,
@@ -290,5 +297,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             .exhausted
             .filter(|_| state == Pending)
             .map(|exhausted| Blocked { exhausted, reason: "memory".to_owned() }),
+        last_event: None,
+        variable_at: (state == Starting && needs_variable).then(|| later(place + start)),
     }
 }

@@ -62,6 +62,10 @@ fn policy(cap: usize, purge: u64) -> Policy {
         purge_successfull_timeout: Some(secs(purge)),
         purge_failure_timeout: Some(secs(purge)),
         pending_to_kill_listening: Some(secs(60)),
+        waiting_timeout: secs(300),
+        starting_timeout: secs(1200),
+        connect_timeout: secs(300),
+        unassigned_timeout: secs(300),
         organization: false,
     }
 }

@@ -38,18 +38,22 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                     job_id: Some(start.cause),
                     attempt: Some(start.attempt),
                     registration: Some(Registration::Jit),
+                    task: None,
                     mac: None,
                 },
                 state: RunnerState::Pending,
                 finish: None,
                 started: false,
-                lost: false,
+                spent: false,
+                ending: false,
                 has_variable: false,
                 submitted_at: server_now(),
                 allocation: None,
                 started_at: None,
                 ended_at: None,
                 blocked: None,
+                last_event: None,
+                variable_at: None,
             }),
             (Action::Stop(_), Some(runner)) => match stopped {
                 Stopped::AtOnce if !runner.started => {
@@ -60,6 +64,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
             },
             (Action::Mint(_), Some(runner)) => {
                 runner.has_variable = true;
+                runner.variable_at = Some(crate::cases::server_now());
                 runner.state = RunnerState::Starting;
             }
             (Action::CleanUp(_), Some(runner)) => runner.has_variable = false,
@@ -100,7 +105,8 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                     .any(|reason| matches!(reason, HoldReason::GroupStops | HoldReason::Cap { .. }));
                 let yielded = stops(plan).any(|stop| {
                     let group = facts.group(facts.runner(&stop.name).unwrap());
-                    matches!(stop.reason, StopReason::Yield { .. }) && group == Some(&group_of_start(start))
+                    matches!(stop.reason, StopReason::Yield { .. } | StopReason::NotStarting { .. })
+                        && group == Some(&group_of_start(start))
                 });
                 prop_assert!(said || yielded, "job {} comes out of nowhere\nAFTER {after:?}", start.cause);
             }

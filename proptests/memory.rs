@@ -83,6 +83,7 @@ fn memory_holds_nothing_of_what_is_no_more() {
         prop_assert!(names(memory.presence.keys().collect()));
         prop_assert!(names(memory.last_busy.keys().collect()));
         prop_assert!(names(memory.runner_backoff.keys().collect()));
+        prop_assert!(names(memory.mint_backoff.keys().collect()));
         let known = |id: &RepositoryId| case.observation.repositories.contains_key(id);
         prop_assert!(memory.surplus.keys().all(known) && memory.last_start.keys().all(known));
         prop_assert!(memory.start_backoff.keys().all(|group| known(&group.repository)));
@@ -129,6 +130,7 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
                     Action::Start(start) => {
                         (case.observation.memory.start_backoff.get(&start.group()), 30_u64)
                     }
+                    Action::Mint(mint) => (case.observation.memory.mint_backoff.get(&mint.name), 5),
                     other => (case.observation.memory.runner_backoff.get(other.runner()), 5),
                 };
                 let times = failures.entry(action.runner().to_owned()).or_default();
@@ -149,6 +151,7 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
             match action {
                 Action::RemoveOrphan(_) => {}
                 Action::Start(start) => prop_assert!(!memory.start_backoff.contains_key(&start.group())),
+                Action::Mint(mint) => prop_assert!(!memory.mint_backoff.contains_key(&mint.name)),
                 other => prop_assert!(!memory.runner_backoff.contains_key(other.runner())),
             }
         }

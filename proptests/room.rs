@@ -35,7 +35,7 @@ fn crowded() -> impl Strategy<Value = Case> {
 fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
     case.observation.memory = Memory::default();
     for (at, runner) in case.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners).enumerate() {
-        runner.lost = false;
+        runner.spent = false;
         match runner.state {
             RunnerState::Running if at % 4 < 3 => {
                 let id = runner.meta.repo_id.unwrap_or(RepositoryId(1));

@@ -62,7 +62,7 @@ impl fmt::Debug for Case {
                 r.meta.attempt,
                 r.registration(),
                 r.started,
-                r.lost,
+                r.spent,
                 r.has_variable,
                 since(r.submitted_at),
                 r.allocation.as_ref().map(|a| since(a.created_at)),

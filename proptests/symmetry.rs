@@ -4,7 +4,7 @@ use githubrunner::model::*;
 use proptest::prelude::*;
 
 use crate::{
-    cases::{Case, for_all},
+    cases::{Case, for_all, secs},
     specification::facts::{starts, stops},
 };
 
@@ -102,6 +102,13 @@ fn what_is_alone_in_its_repository_is_planned_alone() {
         let mut case = case.clone();
         case.policy.max_runners = None;
         case.policy.pending_to_kill_listening = None;
+        for limit in [
+            &mut case.policy.waiting_timeout,
+            &mut case.policy.connect_timeout,
+            &mut case.policy.unassigned_timeout,
+        ] {
+            *limit = secs(1_000_000);
+        }
         if case.observation.nomad.is_none() {
             return Ok(());
         }

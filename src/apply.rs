@@ -18,7 +18,7 @@ use crate::{
         Action, CleanUp, Consent, LookUp, Mint, Orphan, Plan, Purge, Registration, RemoveOrphan, Repository,
         RunnerMeta, RunnerState, Start, Stop,
     },
-    nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, prepare},
+    nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, main_task, prepare},
     render::{Renderer, RunContext, credential_items},
     secret::Secret,
     text::Escaped,
@@ -226,6 +226,7 @@ impl<'a> Apply<'a> {
             job_id: Some(start.cause),
             attempt: Some(start.attempt),
             registration: Some(self.registration),
+            task: main_task(&parsed),
             mac: None,
         };
         let meta = self.nomad.seal(&start.name, meta).await.map_err(nomad_outcome)?;
@@ -304,7 +305,7 @@ impl<'a> Apply<'a> {
     /// A registration of that name exists: an earlier call of ours made it and its configuration is lost.
     /// `None` when the way is free.
     async fn clear_registration(&self, mint: &Mint, scope: &Scope) -> Result<Option<Outcome>> {
-        if self.nomad.variables(&mint.name).await.map_err(nomad_outcome)?.contains(&mint.name) {
+        if self.nomad.variables(&mint.name).await.map_err(nomad_outcome)?.contains_key(&mint.name) {
             return Ok(Some(Outcome::AlreadyDone));
         }
         match self.registered(scope, &mint.name).await? {

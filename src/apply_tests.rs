@@ -316,13 +316,16 @@ fn unnamed(meta: RunnerMeta) -> Repository {
         state: RunnerState::Running,
         finish: None,
         started: true,
-        lost: false,
+        spent: false,
+        ending: false,
         has_variable: true,
         submitted_at: epoch,
         allocation: None,
         started_at: None,
         ended_at: None,
         blocked: None,
+        last_event: None,
+        variable_at: None,
     };
     runner.repository()
 }
@@ -362,7 +365,7 @@ async fn only_what_was_registered_for_nothing_is_taken_back() {
 fn stop(consent: Consent) -> Action {
     let (name, repository, registration) =
         ("ghr-o-r-653s2utuoiw6qcj".to_owned(), repository(), Registration::Jit);
-    Action::Stop(Stop { name, repository, consent, registration, reason: StopReason::Lost })
+    Action::Stop(Stop { name, repository, consent, registration, reason: StopReason::Spent })
 }
 
 #[tokio::test(start_paused = true)]

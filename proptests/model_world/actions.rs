@@ -38,6 +38,7 @@ impl World {
                     job_id: Some(start.cause),
                     attempt: Some(start.attempt),
                     registration: Some(self.settings.mode),
+                    task: None,
                     mac: None,
                 };
                 let task =

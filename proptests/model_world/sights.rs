@@ -76,7 +76,8 @@ impl World {
             state,
             finish,
             started: task.started.is_some(),
-            lost: false,
+            spent: false,
+            ending: false,
             has_variable: self.variables.contains(name),
             submitted_at: at(task.submitted),
             allocation: task.placed.map(|placed| Allocation {
@@ -87,6 +88,8 @@ impl World {
             started_at: task.started.map(at),
             ended_at: ended.map(at),
             blocked: (state == RunnerState::Pending).then(blocked),
+            last_event: None,
+            variable_at: None,
         }
     }
 }

@@ -79,7 +79,7 @@ impl<'a> Facts<'a> {
             })
         };
         for (view, job) in facts.jobs.values() {
-            if facts.takes_jobs(view) && facts.wants_runner(view, job) {
+            if facts.takes_jobs(view) && facts.wants_runner(job) {
                 let at = number(&mut facts.groups, group_of_job(view, job));
                 facts.groups[at].1.demand.push(job);
             }
@@ -226,8 +226,9 @@ impl<'a> Facts<'a> {
         self.known(group).map_or(0, |known| known.live)
     }
 
+    /// Whether what it registers with is used, whatever brought it another allocation.
     pub fn spent(&self, runner: &Runner) -> bool {
-        runner.lost && self.ours(runner) && runner.registration() != Registration::AccessToken
+        runner.spent && self.ours(runner) && runner.registration() != Registration::AccessToken
     }
 
     /// Whether look-ups have not found it.
@@ -261,10 +262,9 @@ impl<'a> Facts<'a> {
         self.known(group).map_or(&[], |known| &known.supply)
     }
 
-    /// Queued, with labels of ours that may be rendered, and not given up, whatever the repository is like.
-    pub fn wants_runner(&self, view: &RepositoryView, job: &WorkflowJob) -> bool {
-        let old = self.queued_for(view, job).is_some_and(|queued| queued > secs(86_400));
-        job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner && !old
+    /// Queued, with labels of ours that may be rendered, however old, whatever the repository is like.
+    pub fn wants_runner(&self, job: &WorkflowJob) -> bool {
+        job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner
     }
 
     pub fn takes_jobs(&self, view: &RepositoryView) -> bool {
@@ -320,6 +320,81 @@ impl<'a> Facts<'a> {
     /// Whether an action on it failed a moment ago.
     pub fn waits_after_failure(&self, name: &str) -> bool {
         self.memory().runner_backoff.get(name).is_some_and(|backoff| backoff.until > self.seen.now)
+    }
+
+    /// Whether it got no credentials a moment ago.
+    pub fn waits_for_credentials(&self, name: &str) -> bool {
+        self.memory().mint_backoff.get(name).is_some_and(|backoff| backoff.until > self.seen.now)
+    }
+
+    /// How many attempts of a job are alive. One that found another job is none.
+    pub fn live_attempts(&self, cause: u64) -> usize {
+        let of_cause = |runner: &&Runner| runner.meta.job_id == Some(cause);
+        let alive = |runner: &&Runner| runner.state != RunnerState::Dead && !self.is_busy(runner);
+        self.runners().filter(of_cause).filter(alive).count()
+    }
+
+    /// For how long it has had its allocation.
+    fn placed_for(&self, runner: &Runner) -> Option<Duration> {
+        Some(self.age(runner.allocation.as_ref()?.created_at))
+    }
+
+    /// Whether its task has not started in time.
+    pub fn is_not_starting(&self, runner: &Runner) -> bool {
+        // It cannot start before it has its credentials.
+        let released = runner.variable_at.map(|at| self.age(at));
+        let starting = self.placed_for(runner).map(|placed| placed.min(released.unwrap_or(placed)));
+        runner.state == RunnerState::Starting
+            && starting.is_some_and(|starting| starting >= self.policy().starting_timeout)
+    }
+
+    /// Whether it has been without credentials for too long, and not because nobody has asked for them.
+    pub fn is_refused(&self, runner: &Runner) -> bool {
+        runner.state == RunnerState::Waiting
+            && self.memory().mint_backoff.contains_key(&runner.name)
+            && self.placed_for(runner).is_some_and(|placed| placed >= self.policy().waiting_timeout)
+    }
+
+    /// Whether GitHub has been giving it no job for too long, although one of its group waits for as long.
+    pub fn is_unassigned(&self, runner: &Runner) -> bool {
+        let limit = self.policy().unassigned_timeout;
+        let waits = |group: &Group| {
+            let known = self.known(group);
+            known.is_some_and(|known| {
+                known.demand.iter().any(|job| {
+                    let view = self.view(runner);
+                    view.and_then(|view| self.queued_for(view, job)).is_some_and(|queued| queued >= limit)
+                })
+            })
+        };
+        self.supplies(runner)
+            && self.idle(runner).is_some_and(|idle| idle >= limit)
+            && self.group(runner).is_some_and(waits)
+    }
+
+    /// Whether it makes no progress for so long that others get its place.
+    pub fn is_stuck(&self, runner: &Runner) -> bool {
+        let idle = |limit| self.idle(runner).is_some_and(|idle| idle >= limit);
+        let is_not_connected = runner.registration() == Registration::Jit
+            && self.absent(runner)
+            && idle(self.policy().connect_timeout);
+        self.ours(runner) && (self.is_refused(runner) || is_not_connected || self.is_unassigned(runner))
+    }
+
+    /// Whether the group's last runner was stopped a short while ago although its job still waits: ten minutes after a
+    /// first attempt, twice as long after each next one, four hours at most.
+    pub fn gave_up_its_place(&self, group: &Group) -> bool {
+        let of_group = self.runners().filter(|runner| self.group(runner) == Some(group));
+        let last = of_group.max_by(|a, b| (a.submitted_at, &a.name).cmp(&(b.submitted_at, &b.name)));
+        last.is_some_and(|last| {
+            let attempt = last.meta.attempt.unwrap_or(1);
+            let lateness = secs(14_400.min(600 << attempt.saturating_sub(1).min(10)));
+            let stopped = last.allocation.is_none() || last.finish == Some(Finish::Stopped);
+            last.state == RunnerState::Dead
+                && stopped
+                && self.dead_for(last) < lateness
+                && self.is_queued(last.meta.job_id)
+        })
     }
 
     pub fn was_surplus(&self, runner: &Runner) -> bool {

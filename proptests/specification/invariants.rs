@@ -55,14 +55,14 @@ pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
         match stop.consent {
             Consent::NeverStarted => {
                 let unstarted = matches!(runner.state, Pending | Waiting | Starting);
-                let is_replacement = runner.lost && unstarted;
+                let is_replacement = runner.spent && unstarted && !runner.ending;
                 prop_assert!(!runner.started || is_replacement, "{} has started", stop.name);
             }
             Consent::GitHub => {}
             Consent::Unregistered => {
                 prop_assert!(facts.is_unregistered(runner), "{} was not absent for long", stop.name);
                 let unregistered = matches!(stop.reason, StopReason::Unregistered { .. });
-                prop_assert!(unregistered || stop.reason == StopReason::Lost, "wrong consent");
+                prop_assert!(unregistered || stop.reason == StopReason::Spent, "wrong consent");
                 // Any other may be busy under another name.
                 prop_assert_eq!(stop.registration, Registration::Jit);
             }
@@ -100,11 +100,15 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
         match (views.get(&stop.repository.id).map(|view| &view.listing), &stop.reason) {
             (Some(Listing::Fresh { complete: true, .. }), _) => {}
             // Neither depends on what a listing lacks.
-            (Some(Listing::Fresh { .. }), StopReason::Lost | StopReason::Yield { .. }) => {}
+            (
+                Some(Listing::Fresh { .. }),
+                StopReason::Spent | StopReason::Yield { .. } | StopReason::NotStarting { .. },
+            ) => {}
             (Some(Listing::Gone { since }), StopReason::RepositoryGone) => {
                 // An organization can say whether it is busy.
                 let asked = facts.policy().organization && stop.consent == Consent::GitHub;
-                prop_assert!(!runner.started || runner.lost || asked, "{} has started", stop.name);
+                let over = runner.spent && !runner.ending;
+                prop_assert!(!runner.started || over || asked, "{} has started", stop.name);
                 prop_assert!(facts.since(*since) >= secs(3600), "{} so soon", stop.name);
             }
             (_, reason) => prop_assert!(false, "{} without a complete listing: {}", stop.name, reason),
@@ -149,7 +153,7 @@ pub fn each_cause_starts_once_under_the_next_number(facts: &Facts, plan: &Plan) 
         prop_assert!(!is_taken(start.attempt) || start.attempt == u32::MAX, "{}", start.name);
         let job = facts.jobs.get(&start.cause);
         let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("no job {}", start.cause)))?;
-        prop_assert!(facts.wants_runner(view, job), "job {} wants none", job.id);
+        prop_assert!(facts.wants_runner(job), "job {} wants none", job.id);
         prop_assert_eq!(view.repository.id, start.repository.id);
         prop_assert_eq!(key(start.labels.key()), group_of_job(view, job).1);
         let own = facts.supply(&group_of_start(start));
@@ -185,6 +189,8 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
     let others = |action: &&Action| !matches!(action, Action::Start(_) | Action::RemoveOrphan(_));
     for action in plan.actions.iter().filter(others) {
         prop_assert!(!facts.waits_after_failure(action.runner()), "{} although it failed", action);
+        let mint = matches!(action, Action::Mint(_)) && facts.waits_for_credentials(action.runner());
+        prop_assert!(!mint, "{} although it was refused", action);
     }
     // Nor is there a wait longer than that.
     for hold in &plan.holds {
@@ -196,7 +202,7 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         let last = last.ok_or_else(|| TestCaseError::fail(format!("the first attempt waits: {hold}")))?;
         prop_assert_eq!(*attempt, last.meta.attempt.unwrap_or(1).saturating_add(1));
         let rule = wait_after(last.meta.attempt.unwrap_or(1).into());
-        prop_assert_eq!(*wait + facts.dead_for(last), rule, "{}", hold);
+        prop_assert_eq!(*wait + over_for(facts, last), rule, "{}", hold);
     }
     for start in starts(plan) {
         let backoff = facts.memory().start_backoff.get(&start.group());
@@ -204,9 +210,40 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         prop_assert!(!rejected, "{} was rejected", start.name);
         let Some(last) = facts.newest(start.cause) else { continue };
         let wait = wait_after(last.meta.attempt.unwrap_or(1).into());
-        let dead = facts.dead_for(last);
-        let early = last.state == RunnerState::Dead && dead < wait;
-        prop_assert!(!early, "attempt {} {:?} after the last", start.attempt, dead);
+        let over = over_for(facts, last);
+        let early = !facts.is_busy(last) && over < wait;
+        prop_assert!(!early, "attempt {} {:?} after the last", start.attempt, over);
+    }
+    Ok(())
+}
+
+/// The time from which the next attempt counts: an attempt's death, or its start while it is alive.
+fn over_for(facts: &Facts, last: &Runner) -> Duration {
+    if last.state == RunnerState::Dead { facts.dead_for(last) } else { facts.age(last.submitted_at) }
+}
+
+pub fn no_more_than_two_attempts_of_a_job_are_alive(facts: &Facts, plan: &Plan) -> Checked {
+    for start in starts(plan) {
+        let alive = facts.live_attempts(start.cause);
+        prop_assert!(alive < 2, "job {} has {} live attempts already", start.cause, alive);
+    }
+    for hold in &plan.holds {
+        let (Subject::Job { id, .. }, HoldReason::LiveAttempts { count }) = (&hold.subject, &hold.reason)
+        else {
+            continue;
+        };
+        prop_assert_eq!(*count, facts.live_attempts(*id));
+        prop_assert!(*count >= 2, "{}", hold);
+    }
+    Ok(())
+}
+
+/// What makes no progress says so.
+pub fn what_is_stuck_is_told(facts: &Facts, plan: &Plan) -> Checked {
+    for runner in facts.runners().filter(|runner| facts.is_stuck(runner)) {
+        let stopped = stops(plan).any(|stop| stop.name == runner.name);
+        let told = runner_holds(plan, &runner.name).any(HoldReason::is_warning);
+        prop_assert!(stopped || told, "{} is stuck without a word", runner.name);
     }
     Ok(())
 }
@@ -226,7 +263,7 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
         })
         .collect();
     for (view, job) in facts.jobs.values().filter(|(_, job)| job.status == JobStatus::Queued) {
-        let demand = facts.wants_runner(view, job) && facts.takes_jobs(view);
+        let demand = facts.wants_runner(job) && facts.takes_jobs(view);
         if demand || facts.asks(&job.labels) == Asks::Nothing {
             continue;
         }
@@ -268,7 +305,8 @@ pub fn the_oldest_cause_goes_first(facts: &Facts, plan: &Plan) -> Checked {
                 continue;
             }
             let served = facts.supply(group).iter().any(|runner| runner.meta.job_id == Some(other.id));
-            let waits = job_holds(plan, other.id).any(|r| matches!(r, HoldReason::Attempts { .. }));
+            let waits = job_holds(plan, other.id)
+                .any(|r| matches!(r, HoldReason::Attempts { .. } | HoldReason::LiveAttempts { .. }));
             prop_assert!(served || waits, "job {} before {}", youngest.id, other.id);
         }
     }

@@ -131,6 +131,12 @@ pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups(facts: &Fa
         }
         let stopped = is_stopped(plan, &runner.name);
         let may = confirmed && facts.fresh(runner) == Some(true);
+        // It may have yielded its place before.
+        let yields = stops(plan)
+            .any(|stop| stop.name == runner.name && matches!(stop.reason, StopReason::Yield { .. }));
+        if yields && facts.is_stuck(runner) {
+            continue;
+        }
         // A spent one is let go for that reason.
         let may = may || (facts.spent(runner) && facts.fresh(runner).is_some());
         prop_assert_eq!(stopped, may && !facts.waits_after_failure(&runner.name), "{} stopped", runner.name);
@@ -140,7 +146,7 @@ pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups(facts: &Fa
     Ok(())
 }
 
-pub fn what_was_lost_goes_and_is_never_minted(facts: &Facts, plan: &Plan) -> Checked {
+pub fn what_is_spent_goes_and_is_never_minted(facts: &Facts, plan: &Plan) -> Checked {
     use RunnerState::{Pending, Running, Starting, Waiting};
     for runner in facts.runners().filter(|runner| facts.spent(runner)) {
         let minted = plan.actions.iter().any(|a| matches!(a, Action::Mint(m) if m.name == runner.name));
@@ -157,6 +163,22 @@ pub fn what_was_lost_goes_and_is_never_minted(facts: &Facts, plan: &Plan) -> Che
     Ok(())
 }
 
+/// Another attempt may be placed where it starts.
+pub fn what_does_not_start_in_time_is_stopped(facts: &Facts, plan: &Plan) -> Checked {
+    for runner in facts.runners() {
+        let due = facts.is_not_starting(runner)
+            && facts.ours(runner)
+            && !facts.is_busy(runner)
+            && facts.fresh(runner).is_some()
+            && !facts.waits_after_failure(&runner.name);
+        prop_assert!(!due || is_stopped(plan, &runner.name), "{} does not start and stays", runner.name);
+        let for_this = stops(plan)
+            .any(|stop| stop.name == runner.name && matches!(stop.reason, StopReason::NotStarting { .. }));
+        prop_assert!(!for_this || due, "{} is stopped too early", runner.name);
+    }
+    Ok(())
+}
+
 pub fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started(
     facts: &Facts,
     plan: &Plan,
@@ -164,8 +186,8 @@ pub fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started(
     use RunnerState::{Pending, Running, Starting, Waiting};
     for runner in facts.runners().filter(|runner| facts.ours(runner)) {
         let Some(Listing::Gone { since }) = facts.view(runner).map(|view| &view.listing) else { continue };
-        let unstarted =
-            matches!(runner.state, Pending | Waiting | Starting) && (!runner.started || runner.lost);
+        let unstarted = matches!(runner.state, Pending | Waiting | Starting)
+            && (!runner.started || runner.spent && !runner.ending);
         // An organization can say whether it is busy.
         let asked = facts.policy().organization && runner.state == Running;
         let due = (unstarted || asked)

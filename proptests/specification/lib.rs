@@ -74,6 +74,8 @@ macro_rules! properties {
             each_cause_starts_once_under_the_next_number,
             names_are_unique_valid_and_always_the_same,
             waits_are_obeyed,
+            no_more_than_two_attempts_of_a_job_are_alive,
+            what_is_stuck_is_told,
             every_queued_job_has_a_runner_to_spare_a_start_or_a_hold,
             the_oldest_cause_goes_first,
             caps_are_the_reason_where_they_are_given_as_one,
@@ -93,7 +95,8 @@ macro_rules! properties {
             the_oldest_idle_runner_leaves_first,
             look_ups_ask_only_for_idle_runners_and_not_too_often,
             an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups,
-            what_was_lost_goes_and_is_never_minted,
+            what_is_spent_goes_and_is_never_minted,
+            what_does_not_start_in_time_is_stopped,
             runners_of_a_repository_gone_for_an_hour_go_if_they_never_started,
         }
     };
@@ -102,6 +105,7 @@ macro_rules! properties {
             room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits,
             the_idle_do_not_stay_while_something_waits_for_room,
             the_unplaced_yield_to_another_groups_start,
+            the_stuck_yield_to_another_group,
             nobody_makes_room_in_a_repository_that_was_not_seen,
             room_is_made_only_where_it_helps,
         }

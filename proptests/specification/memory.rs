@@ -99,9 +99,19 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
         return Ok(());
     }
     let runners: BTreeSet<&str> = lesson.runners().map(|runner| runner.name.as_str()).collect();
-    let Memory { surplus, presence, last_busy, last_start, orphans, start_backoff, runner_backoff } =
-        lesson.after;
-    for name in presence.keys().chain(last_busy.keys()).chain(runner_backoff.keys()) {
+    let Memory {
+        surplus,
+        presence,
+        last_busy,
+        last_start,
+        orphans,
+        start_backoff,
+        runner_backoff,
+        mint_backoff,
+    } = lesson.after;
+    for name in
+        presence.keys().chain(last_busy.keys()).chain(runner_backoff.keys()).chain(mint_backoff.keys())
+    {
         prop_assert!(runners.contains(name.as_str()), "{} is no more", name);
     }
     let failed = start_backoff.keys().map(|group| &group.repository);
@@ -209,18 +219,26 @@ fn longer(before: Waits, first: u64, now: Moment) -> Waits {
 pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesson) -> Checked {
     for runner in lesson.runners() {
         let name = runner.name.as_str();
-        let mut expected = waits(lesson.before().runner_backoff.get(name));
+        let before = lesson.before();
+        let (mut expected, mut credentials) =
+            (waits(before.runner_backoff.get(name)), waits(before.mint_backoff.get(name)));
         for (action, outcome) in lesson.outcomes_of(name) {
-            expected = match (action, outcome) {
-                (Action::Start(_) | Action::RemoveOrphan(_), _) => expected,
+            // A runner that was refused its credentials may be stopped all the same.
+            let waits = if matches!(action, Action::Mint(_)) { &mut credentials } else { &mut expected };
+            *waits = match (action, outcome) {
+                (Action::Start(_) | Action::RemoveOrphan(_), _) => *waits,
                 (_, Outcome::Held(_) | Outcome::Failed(_) | Outcome::Rejected(_))
-                | (Action::Stop(_), Outcome::Absent) => longer(expected, 5, lesson.now),
+                | (Action::Stop(_), Outcome::Absent) => longer(*waits, 5, lesson.now),
                 _ => None,
             };
         }
-        let after = lesson.after.runner_backoff.get(name);
-        prop_assert_eq!(waits(after), expected, "{}", name);
-        prop_assert!(after.is_none_or(|backoff| !backoff.error.is_empty()), "{} waits for nothing", name);
+        for (after, expected) in [
+            (lesson.after.runner_backoff.get(name), expected),
+            (lesson.after.mint_backoff.get(name), credentials),
+        ] {
+            prop_assert_eq!(waits(after), expected, "{}", name);
+            prop_assert!(after.is_none_or(|backoff| !backoff.error.is_empty()), "{} waits for nothing", name);
+        }
     }
     Ok(())
 }

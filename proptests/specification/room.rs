@@ -79,6 +79,13 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
     for stop in stops(plan).filter(makes) {
         let runner = facts.runner_of(&stop.name)?;
         let own = facts.group(runner);
+        if let StopReason::Yield { .. } = stop.reason
+            && facts.is_stuck(runner)
+        {
+            let others = waiting_for_the_stuck(facts, plan);
+            prop_assert!(others.iter().any(|group| Some(group) != own), "{} yields to nobody", stop.name);
+            continue;
+        }
         if let StopReason::Yield { .. } = stop.reason {
             let patient = patience(facts).is_some_and(|patience| is_unplaced(facts, runner, patience));
             prop_assert!(patient, "{} has not waited for a place for long", stop.name);
@@ -100,7 +107,7 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
     }
     let leaving =
         facts.runners().filter(|runner| runner.state == RunnerState::Stopping).count() + stops(plan).count();
-    let waits = unplaced.len() + held.len();
+    let waits = unplaced.len() + held.len() + waiting_for_the_stuck(facts, plan).len();
     prop_assert!(leaving <= waits, "{} leave for {}", leaving, waits);
     Ok(())
 }
@@ -156,6 +163,48 @@ pub fn the_unplaced_yield_to_another_groups_start(facts: &Facts, plan: &Plan) ->
     Ok(())
 }
 
+/// The group of each that may have the place of a runner that is stuck, at once: runners that the nodes have no room for,
+/// and starts held at a cap whose group has not given up a place itself.
+fn waiting_for_the_stuck(facts: &Facts, plan: &Plan) -> Vec<Group> {
+    let exhausted = |runner: &&Runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted);
+    let unplaced = facts
+        .runners()
+        .filter(|runner| runner.state == RunnerState::Pending && !is_surplus(plan, runner))
+        .filter(|runner| exhausted(runner) && !stops_for_itself(plan, runner))
+        .filter_map(|runner| facts.group(runner).cloned());
+    let at_cap =
+        |reason: &HoldReason| matches!(reason, HoldReason::Cap { cap: Cap::All | Cap::Repository, .. });
+    let held = plan.holds.iter().filter(|hold| at_cap(&hold.reason)).filter_map(|hold| match hold.subject {
+        Subject::Job { id, .. } => facts.jobs.get(&id),
+        _ => None,
+    });
+    let held =
+        held.map(|(view, job)| group_of_job(view, job)).filter(|group| !facts.gave_up_its_place(group));
+    unplaced.chain(held).collect()
+}
+
+/// At the cap on all runners, or while nodes are full, what makes no progress does not keep its place: with one
+/// repository's registrations refused, or its jobs never assigned, all others are served.
+pub fn the_stuck_yield_to_another_group(facts: &Facts, plan: &Plan) -> Checked {
+    let other_caps = facts.policy().max_runners_per_group.or(facts.policy().max_runners_per_repository);
+    if other_caps.is_some() || somebody_leaves(facts, plan) {
+        return Ok(());
+    }
+    let waiting = waiting_for_the_stuck(facts, plan);
+    let started: Vec<Group> = starts(plan).map(group_of_start).collect();
+    for runner in facts.runners().filter(|runner| facts.is_stuck(runner)) {
+        let may = facts.fresh(runner).is_some()
+            && !facts.is_busy(runner)
+            && !facts.waits_after_failure(&runner.name);
+        let Some(group) = facts.group(runner).filter(|group| may && !started.contains(group)) else {
+            continue;
+        };
+        let other = waiting.iter().any(|other| other != group);
+        prop_assert!(!other, "{} keeps its place", runner.name);
+    }
+    Ok(())
+}
+
 pub fn nobody_makes_room_in_a_repository_that_was_not_seen(facts: &Facts, plan: &Plan) -> Checked {
     for stop in stops(plan) {
         if let StopReason::MakeRoom { .. } | StopReason::Yield { .. } = stop.reason {
@@ -169,7 +218,7 @@ pub fn nobody_makes_room_in_a_repository_that_was_not_seen(facts: &Facts, plan: 
 /// A place is worth nothing to a start that another cap holds back all the same.
 pub fn room_is_made_only_where_it_helps(facts: &Facts, plan: &Plan) -> Checked {
     for stop in stops(plan) {
-        let (StopReason::MakeRoom { waits } | StopReason::Yield { waits }) = &stop.reason else {
+        let (StopReason::MakeRoom { waits } | StopReason::Yield { waits, .. }) = &stop.reason else {
             continue;
         };
         let Some((name, id)) = waits.split_once(" job ") else { continue };

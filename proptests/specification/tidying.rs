@@ -20,7 +20,7 @@ pub fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else(facts: &Facts
         let waits = runner.state == RunnerState::Waiting
             && facts.ours(runner)
             && runner.registration() != Registration::AccessToken
-            && !runner.lost;
+            && !runner.spent;
         if mint.is_none() && !waits {
             continue;
         }
@@ -40,7 +40,9 @@ pub fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else(facts: &Facts
             None => {
                 let word = leaves || runner_holds(plan, &runner.name).next().is_some();
                 prop_assert!(word, "{} waits without a word", runner.name);
-                let may = takes && !facts.waits_after_failure(&runner.name);
+                let waits =
+                    facts.waits_after_failure(&runner.name) || facts.waits_for_credentials(&runner.name);
+                let may = takes && !waits;
                 // An incomplete listing may have a job for it.
                 let needed = match view.map(|view| &view.listing) {
                     Some(Listing::Fresh { complete: true, .. }) => !is_surplus(plan, runner),

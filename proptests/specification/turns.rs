@@ -7,34 +7,21 @@ use proptest::prelude::*;
 
 use super::{
     Checked,
-    facts::{Facts, Group, group_of_job, starts},
-    secs,
+    facts::{Facts, group_of_job, starts},
 };
 
 /// A repository's runners that are not dead, and its last start.
 type Has = (usize, Option<Timestamp>);
 
-/// Whose turn is sooner: what Nomad placed lately, then the repository with the fewest live runners, then the one whose
+/// Whose turn is sooner: what has not given up a place lately, then the repository with the fewest live runners, then the one whose
 /// last start is longest ago, then the oldest job.
 type Turn = (bool, usize, Option<Timestamp>, Option<Timestamp>, u64);
 
 fn turn(facts: &Facts, has: &BTreeMap<RepositoryId, Has>, id: u64) -> Option<Turn> {
     let (view, job) = facts.jobs.get(&id)?;
     let (live, last) = has.get(&view.repository.id).copied().unwrap_or_default();
-    let unplaced = was_not_placed(facts, &group_of_job(view, job));
-    Some((unplaced, live, last, job.created_at, job.id))
-}
-
-/// Whether the group's last runner died without ever having a place, a short while ago, and its job still waits.
-fn was_not_placed(facts: &Facts, group: &Group) -> bool {
-    let runners = facts.runners().filter(|runner| facts.group(runner) == Some(group));
-    let last = runners.max_by(|a, b| (a.submitted_at, &a.name).cmp(&(b.submitted_at, &b.name)));
-    last.is_some_and(|last| {
-        last.state == RunnerState::Dead
-            && last.allocation.is_none()
-            && facts.age(last.submitted_at) < secs(600)
-            && facts.is_queued(last.meta.job_id)
-    })
+    let late = facts.gave_up_its_place(&group_of_job(view, job));
+    Some((late, live, last, job.created_at, job.id))
 }
 
 /// No job gets a place while another one, that gets none for the cap on all, has its turn before it. Within the plan

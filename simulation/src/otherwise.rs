@@ -272,7 +272,7 @@ impl Otherwise {
         match kind {
             0 => runner.state = RunnerState::Stopping,
             1 => runner.state = RunnerState::Disconnected,
-            2 => runner.lost = runner.allocation.is_some(),
+            2 => runner.spent = runner.allocation.is_some(),
             3 | 4 if !runner.started => {
                 runner.state = RunnerState::Pending;
                 runner.allocation = None;
@@ -338,6 +338,7 @@ impl Otherwise {
                 memory.last_busy.insert(name, then);
             }
             (6, Some(name)) => {
+                memory.mint_backoff.insert(name.clone(), backoff.clone());
                 memory.runner_backoff.insert(name, backoff);
             }
             (7, _) => {

@@ -213,7 +213,7 @@ fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3], s
     world.touch();
 }
 
-/// A job that GitHub has given up a while ago, and still lists.
+/// A job that has been queued for longer than GitHub's limit, and that it never assigns.
 fn add_old_ghost(world: &mut World, place: &Place) {
     let mut ghost = JobSpec::new(&["sim"], Duration::from_secs(10));
     ghost.ghost = true;

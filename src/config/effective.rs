@@ -99,6 +99,10 @@ impl Config {
                 "max_runners_per_repository": scheduler.max_runners_per_repository.unwrap_or(0),
                 "max_runners_per_group": scheduler.max_runners_per_group.unwrap_or(0),
                 "pending_to_kill_listening": duration::format(scheduler.pending_to_kill_listening),
+                "waiting_timeout": duration::format(Some(scheduler.waiting_timeout)),
+                "starting_timeout": duration::format(Some(scheduler.starting_timeout)),
+                "connect_timeout": duration::format(Some(scheduler.connect_timeout)),
+                "unassigned_timeout": duration::format(Some(scheduler.unassigned_timeout)),
                 "strict": scheduler.strict,
             },
         })

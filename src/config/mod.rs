@@ -165,6 +165,14 @@ pub struct Scheduler {
     pub max_runners_per_group: Option<usize>,
     /// When something has waited for room for so long, an idle runner goes; `None`: never.
     pub pending_to_kill_listening: Option<Duration>,
+    /// A placed runner without credentials yields to others after this.
+    pub waiting_timeout: Duration,
+    /// A runner whose task has not started after this is stopped, and its job gets another attempt.
+    pub starting_timeout: Duration,
+    /// A runner that has not connected to GitHub after this yields to others.
+    pub connect_timeout: Duration,
+    /// An idle runner that is given no queued job for this long yields to others.
+    pub unassigned_timeout: Duration,
     /// Idle runners go as soon as no job needs them.
     pub strict: bool,
 }

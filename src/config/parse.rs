@@ -343,6 +343,18 @@ fn scheduler(top: &Section) -> Scheduler {
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
     let section = top.section("scheduler");
     let cap = |key| section.count(key).filter(|count| *count > 0);
+    let limit = |key, minutes| {
+        let default = MINUTE * minutes;
+        let limit = section.time(key, Some(default)).filter(|limit| !limit.is_zero());
+        limit.unwrap_or_else(|| {
+            section.problem(
+                key,
+                "it has no end, and others would never get past".to_owned(),
+                "write a time like 5m",
+            );
+            default
+        })
+    };
     let scheduler = Scheduler {
         runner_inactivity_timeout: section.time("runner_inactivity_timeout", None),
         purge_successfull_timeout: section.time("purge_successfull_timeout", Some(10 * MINUTE)),
@@ -351,6 +363,10 @@ fn scheduler(top: &Section) -> Scheduler {
         max_runners_per_repository: cap("max_runners_per_repository"),
         max_runners_per_group: cap("max_runners_per_group"),
         pending_to_kill_listening: section.time("pending_to_kill_listening", Some(MINUTE)),
+        waiting_timeout: limit("waiting_timeout", 5),
+        starting_timeout: limit("starting_timeout", 20),
+        connect_timeout: limit("connect_timeout", 5),
+        unassigned_timeout: limit("unassigned_timeout", 5),
         strict: section.boolean("strict", false),
     };
     section.finish();

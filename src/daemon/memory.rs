@@ -1,6 +1,9 @@
 //! What one pass leaves for the next.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     apply::{Outcome, Report},
@@ -84,9 +87,15 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
             memory.orphans.remove(&remove.orphan);
         }
         // Nobody gave consent; asking at once again changes nothing.
-        (Action::Stop(_), Outcome::Absent) => back_off(memory, name, NOT_LISTED, now),
+        (Action::Stop(_), Outcome::Absent) => back_off(&mut memory.runner_backoff, name, NOT_LISTED, now),
+        (Action::Mint(_), Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
+            back_off(&mut memory.mint_backoff, name, error, now);
+        }
+        (Action::Mint(_), _) => {
+            memory.mint_backoff.remove(name);
+        }
         (_, Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
-            back_off(memory, name, error, now);
+            back_off(&mut memory.runner_backoff, name, error, now);
         }
         _ => {
             memory.runner_backoff.remove(name);
@@ -95,9 +104,9 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
 }
 
 /// Actions on this runner wait.
-fn back_off(memory: &mut Memory, name: &str, error: &str, now: Moment) {
-    let backoff = longer(memory.runner_backoff.get(name), FIRST_WAIT, error, now);
-    memory.runner_backoff.insert(name.to_owned(), backoff);
+fn back_off(waits: &mut BTreeMap<String, Backoff>, name: &str, error: &str, now: Moment) {
+    let backoff = longer(waits.get(name), FIRST_WAIT, error, now);
+    waits.insert(name.to_owned(), backoff);
 }
 
 fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment) -> Backoff {
@@ -111,6 +120,7 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
     memory.runner_backoff.retain(|name, _| runners.contains(name.as_str()));
+    memory.mint_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
     // What was not tried again for so long has no job any more; anyone who can open a pull request can think

@@ -241,6 +241,7 @@ impl Daemon {
             ("last start", self.memory.last_start.len()),
             ("start backoff", self.memory.start_backoff.len()),
             ("runner backoff", self.memory.runner_backoff.len()),
+            ("mint backoff", self.memory.mint_backoff.len()),
             ("orphans", self.memory.orphans.len()),
             ("repositories", self.github_side.len()),
             ("said", self.said.values().map(BTreeSet::len).sum()),
@@ -526,7 +527,9 @@ impl Daemon {
             |hold: &&Hold| !matches!(hold.reason, HoldReason::NotListed { .. }) && !hold.reason.is_routine();
         for line in summary::lines(pass.plan.holds.iter().filter(is_worth_a_line)) {
             let key = line.topic();
-            if is_news(&key) {
+            if is_news(&key) && line.hold().reason.is_warning() {
+                tracing::warn!("{line}");
+            } else if is_news(&key) {
                 tracing::info!("{line}");
             }
             said.insert(key);

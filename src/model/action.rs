@@ -133,13 +133,22 @@ pub enum StopReason {
         /// The runner or the job that waits.
         waits: String,
     },
-    /// Unplaced for long at a cap, while another group's job waits.
+    /// It makes no progress: unplaced for long, without credentials, or given no job. Another group's job or runner waits.
     Yield {
-        /// The job that waits.
+        /// The runner or the job that waits.
         waits: String,
+        /// What it does instead of a job, for people.
+        but: &'static str,
     },
-    /// Its node went down: Nomad's replacement has a used configuration.
-    Lost,
+    /// An earlier allocation has used its configuration: no other one can.
+    Spent,
+    /// Its task did not start within `scheduler.starting_timeout`: another node may do better.
+    NotStarting {
+        /// For how long it has had all it needs.
+        starting: Duration,
+        /// What Nomad said last of its task.
+        event: Option<String>,
+    },
     /// Its repository is gone, and it never started or its organization can say whether it is busy.
     RepositoryGone,
     /// Somebody asked for it on the command line.
@@ -305,9 +314,12 @@ pub enum HoldReason {
         /// Which and why.
         why: String,
     },
-    /// Queued for more than 24 hours: GitHub has given it up.
-    GivenUp,
-    /// The previous attempt died a short while ago.
+    /// Earlier attempts are alive and none of them takes it: there are never more at once.
+    LiveAttempts {
+        /// How many.
+        count: usize,
+    },
+    /// The previous attempt died a short while ago, or is alive and takes no job.
     Attempts {
         /// The next one's number.
         attempt: u32,
@@ -362,6 +374,27 @@ pub enum HoldReason {
         error: String,
         /// How long it still waits.
         wait: Duration,
+    },
+    /// It was placed and has no credentials for longer than `scheduler.waiting_timeout`.
+    NoCredentials {
+        /// For how long it has been placed.
+        waiting: Duration,
+        /// What was answered last, if this process has asked.
+        error: Option<String>,
+    },
+    /// It has all it needs, and its task does not start.
+    NotStarting {
+        /// For how long it has been placed.
+        starting: Duration,
+        /// What Nomad said last of its task.
+        event: Option<String>,
+    },
+    /// It is idle for longer than `scheduler.unassigned_timeout`, and a job for it is queued for as long.
+    Unassigned {
+        /// For how long it has been idle.
+        idle: Duration,
+        /// Whether GitHub has said that it is connected.
+        online: bool,
     },
     /// GitHub does not list it as connected: it counts as no supply.
     Unregistered {
@@ -504,8 +537,12 @@ impl fmt::Display for StopReason {
             StopReason::Surplus { demand, supply } => write!(f, "surplus: {demand} queued, {supply} at hand"),
             StopReason::Unregistered { absent } => write!(f, "unregistered for {}", span(*absent)),
             StopReason::MakeRoom { waits } => write!(f, "idle and not needed, makes room for {waits}"),
-            StopReason::Yield { waits } => write!(f, "not placed for long, yields to {waits}"),
-            StopReason::Lost => f.write_str("its node went down and a configuration works once only"),
+            StopReason::Yield { waits, but } => write!(f, "{but}, yields to {waits}"),
+            StopReason::Spent => f.write_str("an earlier allocation has used its configuration"),
+            StopReason::NotStarting { starting, event } => {
+                write!(f, "its task has not started for {}", span(*starting))?;
+                event.as_ref().map_or(Ok(()), |event| write!(f, ", last event: {event}"))
+            }
             StopReason::RepositoryGone => f.write_str("its repository is gone"),
             StopReason::Asked => f.write_str("asked for"),
         }
@@ -542,9 +579,16 @@ impl fmt::Display for Subject {
 }
 
 impl HoldReason {
+    /// Whether somebody should look: it lasts, and does not mend by itself.
+    pub fn is_warning(&self) -> bool {
+        use HoldReason::{NoCredentials, NotStarting, Unassigned, Unregistered};
+        matches!(self, NoCredentials { .. } | NotStarting { .. } | Unassigned { .. } | Unregistered { .. })
+    }
+
     /// Whether almost every runner is held so for a moment: worth a word in a plan, not a line in the log.
     pub fn is_routine(&self) -> bool {
-        matches!(self, HoldReason::SurplusOnce | HoldReason::VariableFirst | HoldReason::CauseUnknown)
+        use HoldReason::{CauseUnknown, NoCredentials, SurplusOnce, VariableFirst};
+        matches!(self, SurplusOnce | VariableFirst | CauseUnknown | NoCredentials { error: None, .. })
     }
 }
 
@@ -562,9 +606,14 @@ impl fmt::Display for HoldReason {
             HoldReason::Incomplete { why } => write!(f, "the listing is incomplete, so nothing stops: {why}"),
             HoldReason::NotQueued { status } => write!(f, "{status}: it wants no runner now"),
             HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
-            HoldReason::GivenUp => f.write_str("queued for more than 24 h: GitHub has given it up"),
+            HoldReason::LiveAttempts { count } => {
+                write!(
+                    f,
+                    "{count} attempts are alive, and none takes it: the next one waits for the end of one"
+                )
+            }
             HoldReason::Attempts { attempt, wait } => {
-                write!(f, "attempt {attempt} waits {} after the last one died", span(*wait))
+                write!(f, "attempt {attempt} waits {} after the last one", span(*wait))
             }
             HoldReason::StartFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waits for a place: {cap} is {limit}"),
@@ -585,6 +634,28 @@ impl fmt::Display for HoldReason {
                 write!(f, "surplus, idle for {}; runner_inactivity_timeout is off", span(*idle))
             }
             HoldReason::ActionFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
+            HoldReason::NoCredentials { waiting, error } => {
+                let waiting = span(*waiting);
+                match error {
+                    Some(error) => write!(f, "no credentials for {waiting}: {error}"),
+                    None => write!(
+                        f,
+                        "no credentials for {waiting}: the daemon's log says why, and `githubrunner check` asks GitHub"
+                    ),
+                }
+            }
+            HoldReason::NotStarting { starting, event } => {
+                write!(f, "its task has not started for {}", span(*starting))?;
+                event.as_ref().map_or(Ok(()), |event| write!(f, ", last event: {event}"))
+            }
+            HoldReason::Unassigned { idle, online } => {
+                let online = if *online { "online and " } else { "" };
+                write!(
+                    f,
+                    "{online}idle for {} though its job is queued: check the runner group's access to the repository",
+                    span(*idle)
+                )
+            }
             HoldReason::Unregistered { absent } => {
                 write!(f, "GitHub has not seen it connected for {}: it does not count", span(*absent))
             }

@@ -118,8 +118,10 @@ pub struct Memory {
     pub orphans: BTreeMap<Orphan, Moment>,
     /// Groups whose last Start failed in a way that will not mend by itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
-    /// Runners for which an action failed (Mint, Stop, clean-up), by name.
+    /// Runners for which an action failed (Stop, look-up, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
+    /// Runners that got no credentials, by name: they may be stopped all the same.
+    pub mint_backoff: BTreeMap<String, Backoff>,
 }
 
 /// The answer to a look-up of a runner by name.

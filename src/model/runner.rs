@@ -72,6 +72,9 @@ pub struct RunnerMeta {
     /// How it registers: a configuration that changes later does not change it for jobs that exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<Registration>,
+    /// The task that is the runner, where the job has others too: it decides the runner's state and exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
     /// The seal by the instance's key over the job's ID and the rest: without it nothing here counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
@@ -289,10 +292,15 @@ pub struct Runner {
     pub finish: Option<Finish>,
     /// Whether a task of any of its allocations has ever started.
     pub started: bool,
-    /// A lost allocation: it is never minted again and is stopped with its replacement.
-    pub lost: bool,
+    /// An allocation that is lost or over has used what the runner registers with: whatever brought the next one
+    /// (a lost node, preemption, `nomad alloc stop`), it gets no credentials and is stopped.
+    pub spent: bool,
+    /// Another allocation, told to stop, still runs the runner's task.
+    pub ending: bool,
     /// Whether the variable `nomad/jobs/NAME` exists.
     pub has_variable: bool,
+    /// When it was created, by the servers' clock.
+    pub variable_at: Option<Timestamp>,
     /// When it was registered, by the servers' clock.
     pub submitted_at: Timestamp,
     /// The allocation its state comes from.
@@ -303,6 +311,8 @@ pub struct Runner {
     pub ended_at: Option<Timestamp>,
     /// Why it is not placed, when it is pending.
     pub blocked: Option<Blocked>,
+    /// What Nomad said last of its task, when it has an allocation and its task has not started.
+    pub last_event: Option<String>,
 }
 
 impl Runner {
@@ -316,10 +326,10 @@ impl Runner {
         whose_repository(&self.meta)
     }
 
-    /// Whether a Stop may end its process. The process of a lost allocation is Nomad's to end, as soon as it hears of
-    /// the node again; what Nomad put in its place and has not started has none.
+    /// Whether a Stop may end its process. The process of a lost allocation is Nomad's to end, as soon as it hears from
+    /// the node again; an allocation that replaces another one and has not started has none.
     pub fn may_have_process(&self) -> bool {
-        self.started && !(self.lost && self.state.is_unstarted())
+        self.started && (self.ending || !(self.spent && self.state.is_unstarted()))
     }
 
     /// Whether it is not dead: it counts against the caps.

@@ -1,6 +1,7 @@
 //! What a job and its allocations say of a runner. Pure; the order of the questions is contract §10's and §12's.
 
 use crate::model::{Allocation, Blocked, Finish, Ownership, Runner, RunnerMeta, RunnerState, Timestamp};
+use crate::text::shown;
 
 use super::wire::{AllocationStub, Evaluation, JobStub, TaskEvent, TaskState, nanoseconds};
 
@@ -16,6 +17,9 @@ const TIMED_OUT: &str = "exceeded max_run_duration";
 /// How the `Template` event begins of a task that waits for its variable (contract §8).
 const MISSING_VARIABLE: &str = "Missing: nomad.var";
 
+/// So much of an event is kept, in characters.
+const SHOWN_EVENT: usize = 300;
+
 /// Events that say why a task never started (contract §10, §12).
 const NEVER_RAN: &[&str] =
     &["Driver Failure", "Setup Failure", "Failed Artifact Download", "Task hook failed", "Failed Validation"];
@@ -26,7 +30,7 @@ pub fn classify(
     ownership: Ownership,
     meta: RunnerMeta,
     allocations: &[&AllocationStub],
-    has_variable: bool,
+    variable: Option<Timestamp>,
     blocked: Option<Blocked>,
 ) -> Runner {
     let mut runner = Runner {
@@ -35,35 +39,55 @@ pub fn classify(
         meta,
         state: RunnerState::Pending,
         finish: None,
-        started: allocations.iter().any(|allocation| allocation.has_started()),
-        lost: allocations.iter().any(|allocation| allocation.is_lost()),
-        has_variable,
+        started: false,
+        spent: false,
+        ending: false,
+        has_variable: variable.is_some(),
+        variable_at: variable,
         submitted_at: nanoseconds(job.submit_time),
         allocation: None,
         started_at: None,
         ended_at: None,
         blocked: None,
+        last_event: None,
     };
+    let main = runner.meta.task.clone();
+    let main = main.as_deref();
     let newest = allocations.iter().max_by_key(|allocation| allocation.create_index);
     let live = allocations.iter().filter(|allocation| !allocation.is_terminal()).max_by_key(|allocation| {
         (!allocation.is_told_to_stop(), allocation.client_status == "running", allocation.create_index)
     });
     if let Some(allocation) = live.or(newest) {
-        runner.started_at = allocation.tasks().filter_map(|task| task.started_at).max();
+        let of_tasks = || allocation.tasks().filter_map(|task| task.started_at).max();
+        runner.started_at = allocation.main(main).map_or_else(of_tasks, |task| task.started_at);
         runner.allocation = Some(Allocation {
             id: allocation.id.clone(),
             node: allocation.node_name.clone(),
             created_at: nanoseconds(allocation.create_time),
         });
     }
+    let is_lost = allocations.iter().any(|allocation| allocation.is_lost());
+    let started = || allocations.iter().filter(|allocation| allocation.has_started(main));
+    let is_live = |allocation: &&AllocationStub| live.is_some_and(|live| live.id == allocation.id);
+    runner.started = started().next().is_some();
+    runner.spent = is_lost || started().any(|allocation| !is_live(allocation));
+    runner.ending = started().any(|allocation| {
+        !is_live(allocation)
+            && !allocation.is_terminal()
+            && !allocation.is_lost()
+            && !allocation.is_over(main)
+    });
     let needs_variable = runner.registration().needs_variable();
     // Nomad itself replaces what was lost, and what nomadtools has started: its jobs keep Nomad's defaults.
-    let may_come_back = runner.lost || ownership == Ownership::Nomadtools;
+    let may_come_back = is_lost || ownership == Ownership::Nomadtools;
     match (live, newest) {
-        (Some(allocation), _) => runner.state = allocation.state(job.stop, needs_variable && !has_variable),
+        (Some(allocation), _) => {
+            runner.state = allocation.state(main, job.stop, needs_variable && variable.is_none());
+            runner.last_event = runner.state.is_unstarted().then(|| allocation.last_event(main)).flatten();
+        }
         (None, Some(newest)) if !is_queued(job, newest, may_come_back) => {
             runner.state = RunnerState::Dead;
-            runner.finish = Some(newest.finish());
+            runner.finish = Some(newest.finish(main));
             runner.ended_at = allocations.iter().map(|allocation| allocation.ended_at()).max();
         }
         (None, None) if job.stop || job.status == "dead" => {
@@ -116,19 +140,42 @@ impl AllocationStub {
         self.client_status == "lost" || self.desired_description.contains(LOST)
     }
 
-    /// Whether the runner's own task may have started. A task that waits for its variable is the runner's, and then
-    /// what has started is a prestart or sidecar task: the stub does not tell tasks' lifecycles.
-    fn has_started(&self) -> bool {
-        self.tasks().any(TaskState::has_started) && !self.tasks().any(TaskState::waits_for_variable)
+    /// The task that is the runner, where the Meta names it and the client has looked at it.
+    fn main(&self, main: Option<&str>) -> Option<&TaskState> {
+        self.task_states.get(main?)
+    }
+
+    /// Whether the runner's own task may have started. Where its name is not known, a task that waits for its variable
+    /// is the runner's, and what has started is a prestart or sidecar task: the stub does not tell lifecycles.
+    fn has_started(&self, main: Option<&str>) -> bool {
+        match main {
+            Some(_) => self.main(main).is_some_and(TaskState::has_started),
+            None => {
+                self.tasks().any(TaskState::has_started) && !self.tasks().any(TaskState::waits_for_variable)
+            }
+        }
+    }
+
+    /// Whether the runner's own task has ended, and others (poststop, sidecars) have not.
+    fn is_over(&self, main: Option<&str>) -> bool {
+        self.main(main).is_some_and(|task| task.state == "dead")
+    }
+
+    /// What was said last of the runner's own task, else of one that is not over.
+    fn last_event(&self, main: Option<&str>) -> Option<String> {
+        let task = self.main(main).or_else(|| self.tasks().find(|task| task.state != "dead"))?;
+        let event = task.events.last()?;
+        let text = if event.display_message.is_empty() { &event.kind } else { &event.display_message };
+        Some(shown(text, SHOWN_EVENT).to_string())
     }
 
     /// The state of an allocation that is not terminal.
-    fn state(&self, job_stopped: bool, lacks_variable: bool) -> RunnerState {
-        if job_stopped || self.is_told_to_stop() {
+    fn state(&self, main: Option<&str>, job_stopped: bool, lacks_variable: bool) -> RunnerState {
+        if job_stopped || self.is_told_to_stop() || self.is_over(main) {
             RunnerState::Stopping
         } else if self.client_status == "unknown" {
             RunnerState::Disconnected
-        } else if self.has_started() {
+        } else if self.has_started(main) {
             RunnerState::Running
         } else if lacks_variable {
             RunnerState::Waiting
@@ -146,20 +193,23 @@ impl AllocationStub {
     }
 
     /// How a terminal allocation ended.
-    fn finish(&self) -> Finish {
+    fn finish(&self, main: Option<&str>) -> Finish {
+        let principal_tasks = || self.principal_tasks(main);
         let exit_code =
-            self.principal_tasks().filter_map(TaskState::exit_code).find(|code| *code != 0).or_else(|| {
+            principal_tasks().filter_map(TaskState::exit_code).find(|code| *code != 0).or_else(|| {
                 // All zero, or none known.
-                self.principal_tasks().find_map(TaskState::exit_code)
+                principal_tasks().find_map(TaskState::exit_code)
             });
-        if self.client_status == "complete" && self.has_succeeded() {
+        // How a poststop task ended says nothing of the runner.
+        let is_complete = self.client_status == "complete" || self.main(main).is_some();
+        if is_complete && self.has_succeeded(main) {
             Finish::Success
         } else if self.is_lost() {
             Finish::Lost
         } else if self.tasks().any(TaskState::is_out_of_memory) {
             Finish::OutOfMemory
         } else if self.client_status == "failed" {
-            if self.tasks().any(TaskState::has_started) {
+            if principal_tasks().any(TaskState::has_started) {
                 Finish::Failure { exit_code }
             } else {
                 Finish::NeverRan { reason: self.why_never_ran() }
@@ -179,17 +229,19 @@ impl AllocationStub {
 
     /// Exit code 0 that nobody forced. A sidecar is killed when the main task is done and a prestart task is done
     /// before it begins: one principal task that ended well, and none that ended badly by itself, is success.
-    fn has_succeeded(&self) -> bool {
-        let by_itself = || self.principal_tasks().filter(|task| task.event("Killing").is_none());
+    fn has_succeeded(&self, main: Option<&str>) -> bool {
+        let by_itself = || self.principal_tasks(main).filter(|task| task.event("Killing").is_none());
         by_itself().any(|task| task.exit_code() == Some(0))
             && by_itself().all(|task| task.exit_code().unwrap_or(0) == 0)
     }
 
-    /// The tasks that were not over when another one started.
-    fn principal_tasks(&self) -> impl Iterator<Item = &TaskState> {
+    /// The runner's own task; where its name is not known, those that were not over when another one started.
+    fn principal_tasks(&self, main: Option<&str>) -> impl Iterator<Item = &TaskState> {
+        let main = self.main(main);
         let last_start = self.tasks().filter_map(|task| task.started_at).max();
-        self.tasks().filter(move |task| match (task.finished_at, last_start) {
-            (Some(finished), Some(start)) => finished >= start,
+        self.tasks().filter(move |task| match (main, task.finished_at, last_start) {
+            (Some(main), ..) => std::ptr::eq(*task, main),
+            (None, Some(finished), Some(start)) => finished >= start,
             _ => true,
         })
     }

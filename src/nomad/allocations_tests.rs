@@ -36,7 +36,8 @@ fn runner(job: &JobStub, allocations: &Value) -> Runner {
 fn with(job: &JobStub, allocations: &Value, registration: Registration, has_variable: bool) -> Runner {
     let allocations: Vec<AllocationStub> = serde_json::from_value(allocations.clone()).unwrap();
     let allocations: Vec<&AllocationStub> = allocations.iter().collect();
-    classify(job, Ownership::Ours, meta(registration), &allocations, has_variable, None)
+    let variable = has_variable.then_some(Timestamp::UNIX_EPOCH);
+    classify(job, Ownership::Ours, meta(registration), &allocations, variable, None)
 }
 
 /// The recorded allocation of one of the recordings' jobs, by the end of its ID.
@@ -165,7 +166,7 @@ fn no_allocation_is_pending_unless_it_was_stopped() {
         Ownership::Ours,
         meta(Registration::Jit),
         &[],
-        false,
+        None,
         Some(reason.clone()),
     );
     assert_eq!((pending.state, pending.blocked), (RunnerState::Pending, Some(reason)));
@@ -215,13 +216,13 @@ fn a_node_that_went_down_is_told_by_either_sign() {
     let running = json!({ "t": task("running", Some(1), None, &[]) });
     let lost = json!([allocation(1, "stop", "", "lost", running)]);
     let dead = runner(&job(false, "dead"), &lost);
-    assert_eq!((dead.state, &dead.finish, dead.lost), (RunnerState::Dead, &Some(Finish::Lost), true));
+    assert_eq!((dead.state, &dead.finish, dead.spent), (RunnerState::Dead, &Some(Finish::Lost), true));
     assert!(dead.started);
     // Back again: only the description still tells.
     let killed = json!({ "t": task("dead", Some(1), Some(9), &[killing(), exit(130)]) });
     let back = json!([allocation(1, "stop", LOST, "complete", killed)]);
     let dead = runner(&job(false, "dead"), &back);
-    assert_eq!((dead.finish, dead.lost), (Some(Finish::Lost), true));
+    assert_eq!((dead.finish, dead.spent), (Some(Finish::Lost), true));
 }
 
 #[test]
@@ -248,7 +249,7 @@ fn a_replacement_of_a_lost_allocation_is_marked_lost_and_never_unstarted() {
     let waiting = allocation(2, "run", "", "pending", json!({ "t": task("pending", None, None, &[]) }));
     let replaced = with(&job(false, "running"), &json!([lost, waiting]), Registration::Jit, false);
     assert_eq!(replaced.state, RunnerState::Waiting);
-    assert!(replaced.lost && replaced.started);
+    assert!(replaced.spent && replaced.started);
     assert_eq!(replaced.allocation.unwrap().id, "a2");
     // Not placed yet.
     let queued: JobStub = serde_json::from_value(
@@ -256,7 +257,69 @@ fn a_replacement_of_a_lost_allocation_is_marked_lost_and_never_unstarted() {
     )
     .unwrap();
     let replaced = runner(&queued, &json!([lost]));
-    assert_eq!((replaced.state, replaced.lost, replaced.started), (RunnerState::Pending, true, true));
+    assert_eq!((replaced.state, replaced.spent, replaced.started), (RunnerState::Pending, true, true));
+}
+
+/// Preemption, `nomad alloc stop`, an older server's drain: whatever brought the second allocation.
+#[test]
+fn an_allocation_after_one_that_has_started_is_spent() {
+    let running = json!({ "t": task("running", Some(1), None, &[]) });
+    let over = json!({ "t": task("dead", Some(1), Some(9), &[killing(), exit(137)]) });
+    let new = allocation(2, "run", "", "pending", json!({ "t": task("pending", None, None, &[]) }));
+    let evicted = allocation(1, "evict", "", "complete", over.clone());
+    let placed_again = runner(&job(false, "running"), &json!([evicted, new]));
+    assert_eq!((placed_again.state, placed_again.spent), (RunnerState::Starting, true));
+    assert!(placed_again.started && !placed_again.may_have_process());
+    // The first one may yet do its job.
+    let ending = allocation(1, "evict", "", "running", running.clone());
+    let both = runner(&job(false, "running"), &json!([ending, new]));
+    assert!(both.spent && both.ending && both.may_have_process());
+    // Both run: the new one with a used configuration.
+    let new = allocation(2, "run", "", "running", running.clone());
+    assert!(runner(&job(false, "running"), &json!([evicted, new])).spent);
+    let alone = runner(&job(false, "running"), &json!([allocation(1, "run", "", "running", running)]));
+    assert!(!alone.spent && !alone.ending);
+    // It waits for a place once more.
+    let queued: JobStub = serde_json::from_value(
+        json!({ "ID": "ghr-1", "Status": "pending", "JobSummary": { "Summary": { "g": { "Queued": 1 } } } }),
+    )
+    .unwrap();
+    let waits = runner(&queued, &json!([evicted]));
+    assert_eq!((waits.state, waits.spent, waits.may_have_process()), (RunnerState::Pending, true, false));
+    // Its task never started there: nothing is used.
+    let never = json!({ "t": task("dead", None, Some(2), &[]) });
+    let never = allocation(1, "stop", "", "complete", never);
+    let again = allocation(2, "run", "", "pending", json!({ "t": task("pending", None, None, &[]) }));
+    assert!(!runner(&job(false, "running"), &json!([never, again])).spent);
+}
+
+#[test]
+fn the_main_task_decides_state_and_exit_code() {
+    let of = |client: &str, status: &str, tasks: Value| {
+        let allocations: Vec<AllocationStub> =
+            serde_json::from_value(json!([allocation(1, "run", "", client, tasks)])).unwrap();
+        let meta = RunnerMeta { task: Some("runner".to_owned()), ..meta(Registration::Jit) };
+        let variable = Some(Timestamp::UNIX_EPOCH);
+        classify(&job(false, status), Ownership::Ours, meta, &[&allocations[0]], variable, None)
+    };
+    let side = task("running", Some(1), None, &[]);
+    let missing = [("Template", json!({ "message": "Missing: nomad.var.block(nomad/jobs/ci@ns.global)" }))];
+    let pending =
+        of("pending", "running", json!({ "runner": task("pending", None, None, &missing), "side": side }));
+    assert_eq!((pending.state, pending.started), (RunnerState::Starting, false));
+    assert_eq!(pending.last_event.as_deref(), Some("Missing: nomad.var.block(nomad/jobs/ci@ns.global)"));
+    let running = of("running", "running", json!({ "runner": side, "side": side }));
+    assert_eq!(running.state, RunnerState::Running);
+    let done = task("dead", Some(1), Some(5), &[exit(0)]);
+    let poststop = of("running", "running", json!({ "runner": done, "after": side }));
+    assert_eq!(poststop.state, RunnerState::Stopping, "dead only when poststop is over");
+    let failed_poststop = task("dead", Some(6), Some(7), &[exit(1)]);
+    let over = of("failed", "dead", json!({ "runner": done, "after": failed_poststop }));
+    assert_eq!((over.state, over.finish), (RunnerState::Dead, Some(Finish::Success)));
+    let failed = task("dead", Some(1), Some(5), &[exit(4)]);
+    let good_poststop = task("dead", Some(6), Some(7), &[exit(0)]);
+    let over = of("failed", "dead", json!({ "runner": failed, "after": good_poststop }));
+    assert_eq!(over.finish, Some(Finish::Failure { exit_code: Some(4) }));
 }
 
 #[test]
@@ -349,7 +412,7 @@ fn nomadtools_jobs_need_no_variable() {
     let placed: Vec<AllocationStub> =
         serde_json::from_value(json!([allocation(1, "run", "", "pending", Value::Null)])).unwrap();
     let meta = RunnerMeta { labelsstr: "nomadtools".into(), ..Default::default() };
-    let runner = classify(&job(false, "running"), Ownership::Nomadtools, meta, &[&placed[0]], false, None);
+    let runner = classify(&job(false, "running"), Ownership::Nomadtools, meta, &[&placed[0]], None, None);
     assert_eq!(runner.state, RunnerState::Starting);
 }
 

@@ -120,7 +120,7 @@ async fn a_long_list_is_read_page_by_page() {
         }
         answer
     });
-    let names: Vec<String> = nomad.variables("ghr-").await.unwrap().into_iter().collect();
+    let names: Vec<String> = nomad.variables("ghr-").await.unwrap().into_keys().collect();
     assert_eq!(names, ["ghr-00", "ghr-01", "ghr-10", "ghr-11", "ghr-20", "ghr-21"]);
     assert_eq!(seen.lock().unwrap().len(), 3);
 }
@@ -129,7 +129,7 @@ async fn a_long_list_is_read_page_by_page() {
 async fn a_variable_of_a_group_or_task_is_none_of_ours() {
     let list = json!([{ "Path": "nomad/jobs/ghr-1" }, { "Path": "nomad/jobs/ghr-1/g/t" }]);
     let (nomad, _) = nomad(move |_| ok(&list));
-    assert_eq!(nomad.variables("ghr-").await.unwrap().into_iter().collect::<Vec<_>>(), ["ghr-1"]);
+    assert_eq!(nomad.variables("ghr-").await.unwrap().into_keys().collect::<Vec<_>>(), ["ghr-1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,6 @@ pub use events::{Events, Hint, hint_of};
 pub use jobs::{PlanAnswer, Registered, Validation};
 pub use locks::{Acquired, Kept, Lease};
 pub use options::{Options, instance_id};
-pub use prepare::{PreparedJob, RESOURCE_MAX, job_from_json, prepare};
+pub use prepare::{PreparedJob, RESOURCE_MAX, job_from_json, main_task, prepare};
 pub use variables::{CredentialItems, Written};
 pub use wire::{AllocationMetric, AllocationStub, Evaluation, JobStub, TaskEvent, TaskState};

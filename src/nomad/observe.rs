@@ -13,7 +13,7 @@ use super::api::{ListRead, Nomad, Retry};
 use super::error::{Error, Right};
 use super::prepare::NAME_MAX;
 use super::seal::{History, Key, has_its_name};
-use super::wire::{AllocationStub, Evaluation, JobStub};
+use super::wire::{AllocationStub, Evaluation, JobStub, VariableStub, nanoseconds};
 
 impl Nomad {
     /// Our runners and variables. Three requests: jobs, allocations, variables. Without a job of ours the instance
@@ -54,11 +54,12 @@ impl Nomad {
         let mut reasons = if unplaced { self.blocked(&prefix).await? } else { BTreeMap::new() };
         let runners = jobs.into_iter().map(|job| {
             let allocations = by_job.get(job.stub.id.as_str()).map(Vec::as_slice).unwrap_or_default();
-            let has_variable = variables.contains(&job.stub.id);
+            let variable = variables.get(&job.stub.id).copied();
             let reason = reasons.remove(&job.stub.id);
-            classify(&job.stub, job.ownership, job.meta, allocations, has_variable, reason)
+            classify(&job.stub, job.ownership, job.meta, allocations, variable, reason)
         });
         let (now, runners) = (now.ok_or_else(no_date)?, runners.collect());
+        let variables = variables.into_keys().collect();
         Ok(NomadView { now, instance: owner.instance, runners, foreign, variables })
     }
 
@@ -76,9 +77,9 @@ impl Nomad {
         let Some(job) = jobs.find_map(|job| owner.sort(job, &mut Vec::new())) else { return Ok(None) };
         let (ListRead { entries: allocations, .. }, unread) = self.allocations(name).await?;
         unread.must_not_be(name)?;
-        let has_variable = self.variables(name).await?.contains(name);
+        let variable = self.variables(name).await?.get(name).copied();
         let allocations = group(&allocations).remove(name).unwrap_or_default();
-        Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, has_variable, None)))
+        Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, variable, None)))
     }
 
     /// What tells our jobs from others'. The key is only read where a job says that it is ours.
@@ -159,19 +160,19 @@ impl Nomad {
         Ok(reasons.collect())
     }
 
-    /// The job IDs that a variable `nomad/jobs/ID` exists for and that begin so. A token without the right to list
+    /// The job IDs that a variable `nomad/jobs/ID` exists for and that begin so, and when it was created. A token without the right to list
     /// them is answered with an empty list (contract §7).
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn variables(&self, prefix: &str) -> Result<BTreeSet<String>, Error> {
+    pub async fn variables(&self, prefix: &str) -> Result<BTreeMap<String, Timestamp>, Error> {
         let request = Request::get("/v1/vars").query("prefix", &format!("nomad/jobs/{prefix}"));
         let right = Right::Variables { path: "nomad/jobs/PREFIX-*", capability: "list" };
-        let (stubs, _) = self.list::<super::wire::VariableStub>(request, right).await?;
+        let (stubs, _) = self.list::<VariableStub>(request, right).await?;
         let names = stubs.into_iter().filter_map(|stub| {
             // A path that goes on names a group or a task, and is somebody else's.
             let name = stub.path.strip_prefix("nomad/jobs/")?;
-            (!name.contains('/')).then(|| name.to_owned())
+            (!name.contains('/')).then(|| (name.to_owned(), nanoseconds(stub.create_time)))
         });
         Ok(names.collect())
     }

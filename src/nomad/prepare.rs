@@ -117,6 +117,20 @@ pub fn prepare(
     Ok(PreparedJob { name: name.to_owned(), meta, registration, job: Value::Object(job) })
 }
 
+/// The name of the task that is the runner: the leader, else the only one without a lifecycle. `None` where neither tells,
+/// as in a job of a single task.
+pub fn main_task(job: &Value) -> Option<String> {
+    let tasks = job["TaskGroups"][0]["Tasks"].as_array().filter(|tasks| tasks.len() > 1)?;
+    let mut leaders = tasks.iter().filter(|task| task["Leader"] == true);
+    let mut main = tasks.iter().filter(|task| task["Lifecycle"].is_null());
+    let task = match (leaders.next(), main.next(), main.next()) {
+        (Some(leader), ..) => leader,
+        (None, Some(main), None) => main,
+        _ => return None,
+    };
+    task["Name"].as_str().map(str::to_owned)
+}
+
 /// A used registration cannot be used again: no restart, no rescheduling, no replacement.
 fn run_once(group: &mut Map<String, Value>) -> Result<(), Error> {
     no_restarts(group)?;

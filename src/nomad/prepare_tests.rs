@@ -33,6 +33,20 @@ fn refusal(job: Value) -> String {
 }
 
 #[test]
+fn the_main_task_is_the_leader_or_the_only_one_without_a_lifecycle() {
+    let of = |tasks: Value| main_task(&json!({ "TaskGroups": [{ "Tasks": tasks }] }));
+    let task = |name: &str, leader: bool, lifecycle: Value| json!({ "Name": name, "Leader": leader, "Lifecycle": lifecycle });
+    let hook = || json!({ "Hook": "poststop", "Sidecar": false });
+    let (runner, after) = (task("runner", false, Value::Null), task("after", false, hook()));
+    assert_eq!(of(json!([after, runner])).as_deref(), Some("runner"));
+    assert_eq!(of(json!([runner, task("led", true, Value::Null)])).as_deref(), Some("led"));
+    assert_eq!(of(json!([runner, task("other", false, Value::Null)])), None);
+    // Nothing else can be the runner.
+    assert_eq!(of(json!([runner])), None);
+    assert_eq!(main_task(&json!({})), None);
+}
+
+#[test]
 fn a_recorded_job_becomes_a_runners() {
     let mut options = options();
     options.region = Some("global".into());

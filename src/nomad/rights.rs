@@ -79,7 +79,7 @@ impl Nomad {
         self.put_variable(probe, &items).await?;
         let listed = self.variables(probe).await;
         self.delete_variable(probe).await?;
-        if listed?.contains(probe) { Ok(()) } else { Err(self.silently_refused(right)) }
+        if listed?.contains_key(probe) { Ok(()) } else { Err(self.silently_refused(right)) }
     }
 
     /// Sends once; success, or the status that says that only the content did not fit.

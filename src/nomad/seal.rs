@@ -123,6 +123,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         job_id,
         attempt,
         registration,
+        task,
         mac: _,
     } = meta;
     let fields = [
@@ -135,6 +136,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         ("job", job_id.map(|id| id.to_string())),
         ("attempt", attempt.map(|attempt| attempt.to_string())),
         ("registration", registration.as_ref().map(Registration::to_string)),
+        ("task", task.clone()),
     ];
     let mut text = String::new();
     for (field, value) in fields {
@@ -215,6 +217,7 @@ mod tests {
             job_id: Some(7),
             attempt: Some(1),
             registration: Some(Registration::Jit),
+            task: None,
             mac: None,
         }
     }

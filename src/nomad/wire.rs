@@ -197,6 +197,9 @@ pub struct AllocationMetric {
 pub(super) struct VariableStub {
     #[serde(default, deserialize_with = "nullable")]
     pub(super) path: String,
+    /// Nanoseconds since the epoch, by the servers' clock.
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) create_time: i64,
 }
 
 /// `GET /v1/var/PATH`, and the answer to a write. No `Debug`: Items may be secrets.

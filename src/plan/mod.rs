@@ -3,7 +3,9 @@
 //! The rules, each in its file:
 //!
 //! - `survey`: demand and supply of each group, who is busy, who is idle.
-//! - `stop`: surplus, unregistered and lost runners, and making room.
+//! - `stop`: surplus, unregistered, spent and gone runners, and those that do not start.
+//! - `stuck`: runners that make no progress.
+//! - `room`: who gives up its place to what waits for one.
 //! - `start`: what is missing, whose turn it is, caps, attempts.
 //! - `tidy`: secrets for the waiting, look-ups, and what the dead leave behind.
 //! - `orphans`: what belongs to no runner any more.
@@ -12,8 +14,10 @@
 
 mod orphans;
 mod policy;
+mod room;
 mod start;
 mod stop;
+mod stuck;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -38,17 +42,19 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
 
     let spare = stop::spare(&survey);
     let surplus = stop::surplus(&survey, &spare, &mut draft);
-    stop::lost(&survey, &mut draft);
+    stop::spent(&survey, &mut draft);
+    stop::not_starting(&survey, &mut draft);
     stop::unregistered(&survey, &mut draft);
     stop::gone(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
-    stop::make_room(&survey, &surplus, &held, &mut draft);
+    room::make_room(&survey, &surplus, &held, &mut draft);
     tidy::mints(&survey, &spare, &mut draft);
     tidy::look_ups(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
     tidy::purges(&survey, &mut draft);
     let orphans = orphans::remove(&survey, observation, &mut draft);
     tidy::explain(&survey, &mut draft);
+    stuck::explain(&survey, &mut draft);
 
     // What is stopped needs no word on why it would stay.
     draft

@@ -27,6 +27,14 @@ pub struct Policy {
     pub purge_failure_timeout: Option<Duration>,
     /// How long something waits for room before an idle runner that no job needs makes room; `None`: never.
     pub pending_to_kill_listening: Option<Duration>,
+    /// A placed runner without credentials yields to others after this.
+    pub waiting_timeout: Duration,
+    /// A runner whose task has not started after this is stopped, and its job gets another attempt.
+    pub starting_timeout: Duration,
+    /// A runner that has not connected to GitHub after this yields to others.
+    pub connect_timeout: Duration,
+    /// An idle runner that is given no queued job for this long yields to others.
+    pub unassigned_timeout: Duration,
     /// Runners belong to their repository's organization and outlive the repository.
     pub organization: bool,
 }
@@ -45,6 +53,10 @@ impl From<&Config> for Policy {
             purge_successfull_timeout: scheduler.purge_successfull_timeout,
             purge_failure_timeout: scheduler.purge_failure_timeout,
             pending_to_kill_listening: scheduler.pending_to_kill_listening,
+            waiting_timeout: scheduler.waiting_timeout,
+            starting_timeout: scheduler.starting_timeout,
+            connect_timeout: scheduler.connect_timeout,
+            unassigned_timeout: scheduler.unassigned_timeout,
             organization: config.organization(),
         }
     }

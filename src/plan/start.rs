@@ -12,7 +12,7 @@ use super::{
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
-    Action, Cap, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership, RepositoryId,
+    Action, Cap, Finish, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership, RepositoryId,
     RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age, runner_name,
 };
 
@@ -22,9 +22,15 @@ const FIRST_WAIT: Duration = Duration::from_secs(30);
 /// No attempt waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// For so long after it was started, a runner that Nomad never placed lets its group wait until all others are
-/// served: as long as the longest wait between attempts.
-const UNPLACED_WAITS: Duration = LONGEST_WAIT;
+/// For so long after a first attempt gave up its place, its group waits until all others are served; twice as long after
+/// each next one.
+const FIRST_LATENESS: Duration = LONGEST_WAIT;
+
+/// No group waits longer for that: whatever was wrong may have been mended.
+const LONGEST_LATENESS: Duration = Duration::from_secs(4 * 3600);
+
+/// So many attempts of one job are alive at most.
+const LIVE_ATTEMPTS: usize = 2;
 
 /// A start that a cap holds back, and that another runner's end would let happen.
 pub(super) struct Held {
@@ -35,6 +41,8 @@ pub(super) struct Held {
     pub age: Duration,
     /// Only the end of a runner of the same repository would help.
     pub within: bool,
+    /// Its group has given up a place lately: nobody who is stuck yields to it.
+    pub late: bool,
 }
 
 /// A job that wants a runner of its own.
@@ -42,8 +50,8 @@ struct Candidate<'a> {
     job: &'a WorkflowJob,
     key: &'a GroupKey,
     group: &'a Group<'a>,
-    /// Nomad did not place the group's last runner: it waits until all others are served.
-    unplaced: bool,
+    /// The group's last runner gave up its place: it waits until all others are served.
+    late: bool,
 }
 
 /// A repository's place in the queue for places.
@@ -59,10 +67,10 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     /// The smallest goes first: the repository with the fewest live runners, then the one whose last start is
-    /// longest ago, then the oldest job; what Nomad did not place lately goes after all others.
+    /// longest ago, then the oldest job; what gave up its place lately goes after all others.
     fn order(&self) -> Option<impl Ord + use<>> {
         let next = self.candidates.front()?;
-        Some((next.unplaced, self.live, self.last_start, oldest_first(next.job)))
+        Some((next.late, self.live, self.last_start, oldest_first(next.job)))
     }
 }
 
@@ -75,7 +83,7 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
     while let Some(turn) =
         turns.values_mut().filter(|turn| !turn.candidates.is_empty()).min_by_key(|turn| turn.order())
     {
-        let Some(Candidate { job, key, group, .. }) = turn.candidates.pop_front() else { break };
+        let Some(Candidate { job, key, group, late }) = turn.candidates.pop_front() else { break };
         let started_here = started.entry(key).or_default();
         let caps = [
             (Cap::All, survey.policy.max_runners, live_all),
@@ -99,6 +107,7 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
                     job: format!("{} job {}", turn.view.repository.full_name(), job.id),
                     age: job.created_at.map_or(Duration::ZERO, |at| age(turn.github_now, at)),
                     within,
+                    late,
                 });
             }
             continue;
@@ -169,7 +178,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId
         let missing = group.demand.len().saturating_sub(group.supply.len());
         let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
-        let unplaced = unplaced_lately(survey, group);
+        let late = gave_up_its_place_lately(survey, group);
         // A job that says it is nomadtools' may never serve anything, and only its owner may end it.
         let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
         let mut taken = 0;
@@ -184,13 +193,13 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId
                 Some(reason) => draft.holds.push(Hold { subject: subject(turn.view, job), reason }),
                 None => {
                     taken += 1;
-                    turn.candidates.push_back(Candidate { job, key, group, unplaced });
+                    turn.candidates.push_back(Candidate { job, key, group, late });
                 }
             }
         }
     }
     for turn in turns.values_mut() {
-        turn.candidates.make_contiguous().sort_by_key(|c| (c.unplaced, oldest_first(c.job)));
+        turn.candidates.make_contiguous().sort_by_key(|c| (c.late, oldest_first(c.job)));
     }
     turns
 }
@@ -205,32 +214,47 @@ fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) ->
     Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
 }
 
-/// Whether the group's last runner ended without ever having been placed, and its job still waits. Without
-/// this, a label that fits nowhere would get back each place that its runner has just yielded.
-fn unplaced_lately(survey: &Survey, group: &Group) -> bool {
-    group.last.is_some_and(|runner| {
-        runner.state == RunnerState::Dead
-            && runner.allocation.is_none()
-            && age(survey.nomad.now, runner.submitted_at) < UNPLACED_WAITS
-            && runner.meta.job_id.and_then(|cause| survey.statuses.get(&cause)) == Some(&JobStatus::Queued)
-    })
+/// Whether the group's last runner was stopped a short while ago although its job still waits: never placed, refused by
+/// GitHub, or given no job. Without this, what goes wrong would get back each place that it has just given up.
+fn gave_up_its_place_lately(survey: &Survey, group: &Group) -> bool {
+    let Some(last) = group.last.filter(|last| last.state == RunnerState::Dead) else { return false };
+    let stopped = last.allocation.is_none() || last.finish == Some(Finish::Stopped);
+    stopped
+        && survey.dead_for(last) < lateness(last.meta.attempt.unwrap_or(1))
+        && last.meta.job_id.and_then(|cause| survey.statuses.get(&cause)) == Some(&JobStatus::Queued)
 }
 
-/// Why this cause gets no further attempt now: the last one died a short while ago, whatever its exit code.
+/// Why this cause gets no further attempt now: enough are alive, or the last one died or was started a short while ago,
+/// whatever its exit code.
 fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
-    let newest: &Runner = survey.newest.get(&job.id)?;
-    if newest.state != RunnerState::Dead {
-        return None;
+    let count = survey.attempts.get(&job.id).copied().unwrap_or(0);
+    if count >= LIVE_ATTEMPTS {
+        return Some(HoldReason::LiveAttempts { count });
     }
+    let newest: &Runner = survey.newest.get(&job.id)?;
+    let since = match newest.state {
+        RunnerState::Dead => survey.dead_for(newest),
+        // It has found another job.
+        _ if survey.is_busy(newest) => return None,
+        _ => age(survey.nomad.now, newest.submitted_at),
+    };
     let attempt = newest.meta.attempt.unwrap_or(1);
-    let wait = wait_after(attempt).checked_sub(survey.dead_for(newest)).filter(|wait| !wait.is_zero())?;
+    let wait = wait_after(attempt).checked_sub(since).filter(|wait| !wait.is_zero())?;
     Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait })
 }
 
 /// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).
 fn wait_after(attempt: u32) -> Duration {
-    let doublings = attempt.saturating_sub(1).min(16);
-    FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT)
+    doubled(FIRST_WAIT, attempt).min(LONGEST_WAIT)
+}
+
+/// How long its group waits for others after attempt n gave up its place: min(10 min × 2^(n-1), 4 h).
+fn lateness(attempt: u32) -> Duration {
+    doubled(FIRST_LATENESS, attempt).min(LONGEST_LATENESS)
+}
+
+fn doubled(first: Duration, attempt: u32) -> Duration {
+    first.saturating_mul(1 << attempt.saturating_sub(1).min(16))
 }
 
 fn subject(view: &RepositoryView, job: &WorkflowJob) -> Subject {

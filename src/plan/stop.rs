@@ -7,20 +7,15 @@ use std::{
 
 use super::{
     Draft,
-    start::Held,
     survey::{ABSENT_AT_LEAST, Survey},
 };
 use crate::model::{
     Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, Repository,
-    RepositoryId, Runner, RunnerState, Stop, StopReason, age,
+    RepositoryId, Runner, RunnerState, Stop, StopReason,
 };
 
 /// A 404 can be a token's loss of rights for a while: so long is patience enough.
 const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
-
-/// Nobody waits for room before so long: what is placeable is placed 4 s after there is room (contract
-/// nomad.md §12), and with no patience at all places would be yielded back and forth.
-const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The runners that each group has more than jobs, who leaves first before others: as far as a complete listing knows, be
 /// it an earlier pass's. An incomplete one tells of new jobs, and nothing of what is missing.
@@ -96,17 +91,17 @@ fn order_of_leaving<'a>(
     )
 }
 
-fn was_surplus(survey: &Survey, repository: RepositoryId, runner: &Runner) -> bool {
+pub(super) fn was_surplus(survey: &Survey, repository: RepositoryId, runner: &Runner) -> bool {
     survey.memory.surplus.get(&repository).is_some_and(|names| names.contains(&runner.name))
 }
 
-/// A replacement for a lost allocation has a used configuration: it goes with its job.
-pub(super) fn lost(survey: &Survey, draft: &mut Draft) {
+/// An allocation that replaces a lost or used one has a used configuration: it goes with its job.
+pub(super) fn spent(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let alive =
             !matches!(runner.state, RunnerState::Dead | RunnerState::Stopping | RunnerState::Disconnected);
         if alive && survey.is_spent(runner) && survey.listed(runner, false).is_some() {
-            stop(survey, draft, runner, StopReason::Lost);
+            stop(survey, draft, runner, StopReason::Spent);
         }
     }
 }
@@ -139,105 +134,20 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// While something has waited long enough for room, the longest-idle runners that no job needs go, one for
-/// each waiting thing; at a cap, a runner unplaced for as long yields to another group's start.
-pub(super) fn make_room(
-    survey: &Survey,
-    surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
-    held: &[Held],
-    draft: &mut Draft,
-) {
-    let Some(patience) = survey.policy.pending_to_kill_listening else { return };
-    let patience = patience.max(SHORTEST_PATIENCE);
-    let patient = |runner: &Runner| age(survey.nomad.now, runner.submitted_at) >= patience;
-    let stopping = draft.stopping.clone();
-    let is_surplus = |runner: &Runner| {
-        surplus.values().any(|names| names.contains(&runner.name)) || stopping.contains(&runner.name)
-    };
-    let unplaced: Vec<&Runner> = survey
-        .runners
-        .values()
-        .copied()
-        .filter(|runner| runner.state == RunnerState::Pending && patient(runner))
-        .collect();
-    let exhausted = |runner: &Runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted);
-    let mut waiting: Vec<Waiting> = unplaced
-        .iter()
-        .filter(|runner| exhausted(runner) && !is_surplus(runner))
-        .map(|runner| Waiting { who: runner.name.clone(), within: None, start_of: None })
-        .collect();
-    waiting.extend(held.iter().filter(|held| held.age >= patience).map(|held| Waiting {
-        who: held.job.clone(),
-        within: held.within.then_some(held.group.repository),
-        start_of: Some(&held.group),
-    }));
-    // A group never starts and stops in one plan.
-    let starting: BTreeSet<GroupKey> = draft
-        .actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::Start(start) => Some(start.group()),
-            _ => None,
-        })
-        .collect();
-    // Room that is being made already.
-    let leaving = survey.runners.values().filter(|runner| runner.state == RunnerState::Stopping).count()
-        + stopping.len();
-
-    // Whom a Stop would not reach makes no room.
-    let may_go = |runner: &Runner| {
-        runner.ownership == Ownership::Ours
-            && !stopping.contains(&runner.name)
-            && !survey.is_busy(runner)
-            && survey.backoff(runner).is_none()
-    };
-    let mut idle: Vec<(&Runner, RepositoryId)> = surplus
-        .iter()
-        .flat_map(|(id, names)| names.iter().map(|name| (survey.runners[name.as_str()], *id)))
-        .filter(|(runner, id)| survey.idle(runner).is_some() && was_surplus(survey, *id, runner))
-        .filter(|(runner, _)| may_go(runner))
-        .collect();
-    idle.sort_by_key(|(runner, _)| (std::cmp::Reverse(survey.idle(runner)), runner.name.as_str()));
-    let mut yielding: Vec<&Runner> = unplaced
-        .into_iter()
-        .filter(|runner| may_go(runner))
-        .filter(|runner| survey.group_of(runner).is_some_and(|group| !starting.contains(&group)))
-        .collect();
-    yielding.sort_by_key(|runner| (runner.submitted_at, runner.name.as_str()));
-
-    for Waiting { who, within, start_of } in waiting.into_iter().skip(leaving) {
-        let helps = |id: RepositoryId| within.is_none_or(|within| within == id);
-        if let Some(at) = idle.iter().position(|(_, id)| helps(*id)) {
-            let (runner, _) = idle.remove(at);
-            // For whom room is made, it does not yield.
-            yielding.retain(|runner| runner.name != who);
-            stop(survey, draft, runner, StopReason::MakeRoom { waits: who });
-        } else if let Some(start_of) = start_of {
-            let yields = |runner: &Runner| {
-                survey.group_of(runner).is_some_and(|group| group != *start_of && helps(group.repository))
-                    && survey.listed(runner, false).is_some()
-            };
-            if let Some(at) = yielding.iter().position(|runner| yields(runner)) {
-                let runner = yielding.remove(at);
-                stop(survey, draft, runner, StopReason::Yield { waits: who });
-            }
+/// Runners whose task has not started in time: another attempt may be placed where it does.
+pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values() {
+        let Some(starting) = survey.not_started_for(runner) else { continue };
+        if starting >= survey.policy.starting_timeout && survey.listed(runner, false).is_some() {
+            let event = runner.last_event.clone();
+            stop(survey, draft, runner, StopReason::NotStarting { starting, event });
         }
     }
 }
 
-/// Something that waits for room.
-struct Waiting<'a> {
-    /// The runner or the job, for people.
-    who: String,
-    /// The repository that a place must come from; `None` where any would help.
-    within: Option<RepositoryId>,
-    /// The group whose start waits at a cap: unplaced runners of other groups yield to it.
-    start_of: Option<&'a GroupKey>,
-}
-
 /// Adds the Stop, unless the runner is nomadtools' own, is busy, is being stopped already, or a failure is
 /// recent.
-fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason) {
+pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason) {
     let Some(view) = survey.view_of(runner) else { return };
     let foreign = runner.ownership != Ownership::Ours;
     if foreign || survey.is_busy(runner) || draft.stopping.contains(&runner.name) {

@@ -8,14 +8,11 @@ use std::{
 use super::Policy;
 use crate::labels::{Match, Verdicts};
 use crate::model::{
-    GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
+    Backoff, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
     Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject,
     WorkflowJob, age,
 };
 use crate::text;
-
-/// A job fails after a day in the queue (contract github.md §6): what GitHub lists for longer is a ghost.
-const QUEUED_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// Clocks that are kept at all differ by less.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
@@ -59,6 +56,8 @@ pub(super) struct Survey<'a> {
     pub statuses: BTreeMap<u64, JobStatus>,
     /// The highest attempt of each cause, dead or alive.
     pub newest: BTreeMap<u64, &'a Runner>,
+    /// How many attempts of each cause are alive and not busy.
+    pub attempts: BTreeMap<u64, usize>,
     /// Holds that the counting found.
     pub holds: Vec<Hold>,
     busy: BTreeSet<&'a str>,
@@ -77,6 +76,7 @@ impl<'a> Survey<'a> {
             groups: BTreeMap::new(),
             statuses: BTreeMap::new(),
             newest: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             holds: Vec::new(),
             busy: BTreeSet::new(),
             by_url: BTreeMap::new(),
@@ -100,23 +100,20 @@ impl<'a> Survey<'a> {
         let name = view.repository.full_name();
         let mut hold = |subject, reason| self.holds.push(Hold { subject, reason });
         let repository = || Subject::Repository { name: name.clone() };
-        let github_now = match &view.listing {
-            Listing::Fresh { now, complete, .. } => {
+        match &view.listing {
+            Listing::Fresh { complete, .. } => {
                 if !complete {
                     let why = view.missing.clone().unwrap_or_else(|| "something was not seen".to_owned());
                     hold(repository(), HoldReason::Incomplete { why });
                 }
-                Some(*now)
             }
             Listing::Stale { reason, .. } | Listing::Unseen { reason } => {
                 hold(repository(), HoldReason::NotListed { why: reason.clone() });
-                None
             }
             Listing::Gone { since } => {
                 hold(repository(), HoldReason::RepositoryGone { since: self.now.saturating_sub(*since) });
-                None
             }
-        };
+        }
         let wanted = match (view.configured, view.repository.archived || view.repository.disabled) {
             (false, _) => Err(HoldReason::NotConfigured),
             (true, true) => Err(HoldReason::Archived),
@@ -137,7 +134,6 @@ impl<'a> Survey<'a> {
             self.statuses.insert(job.id, job.status);
             let subject =
                 || Subject::Job { repository: name.clone(), id: job.id, labels: shown(&job.labels) };
-            let is_old = |now| job.created_at.is_some_and(|at| age(now, at) > QUEUED_AT_MOST);
             let wants_runner = job.status == JobStatus::Queued;
             let reason = match (job.status, verdicts.of(&job.labels)) {
                 (JobStatus::Queued, _) if job.labels.is_empty() => {
@@ -151,7 +147,6 @@ impl<'a> Survey<'a> {
                         continue;
                     }
                     (Ok(()), Err(problem)) => HoldReason::BadLabels { why: problem.to_string() },
-                    (Ok(()), Ok(_)) if github_now.is_some_and(is_old) => HoldReason::GivenUp,
                     (Ok(()), Ok(_)) => {
                         let labels = Labels::new(job.labels.iter().map(String::as_str));
                         let key = GroupKey { repository: view.repository.id, labels: labels.clone() };
@@ -184,6 +179,10 @@ impl<'a> Survey<'a> {
                 let newest = self.newest.entry(cause).or_insert(runner);
                 if newest.meta.attempt < runner.meta.attempt {
                     *newest = runner;
+                }
+                // A busy one has found another job, and is nobody's attempt any more.
+                if runner.is_live() && !self.is_busy(runner) {
+                    *self.attempts.entry(cause).or_default() += 1;
                 }
             }
             let Some(key) = self.group_of(runner) else { continue };
@@ -261,9 +260,9 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Whether its configuration went down with a node: nothing can use it again.
+    /// Whether an earlier allocation has used its configuration: nothing can use it again.
     pub fn is_spent(&self, runner: &Runner) -> bool {
-        runner.lost && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
+        runner.spent && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
     }
 
     /// For how long a running runner has been idle; `None` when it is not.
@@ -290,9 +289,29 @@ impl<'a> Survey<'a> {
         age(self.nomad.now, died)
     }
 
-    /// How long actions on this runner still wait after a failure, and what it was.
+    /// For how long a placed runner has had all it needs, and its task has not started.
+    pub fn not_started_for(&self, runner: &Runner) -> Option<Duration> {
+        let placed = runner.allocation.as_ref().filter(|_| runner.state == RunnerState::Starting)?;
+        let released = runner.variable_at.unwrap_or(placed.created_at);
+        Some(age(self.nomad.now, placed.created_at.max(released)))
+    }
+
+    /// Why it got no credentials the last time.
+    pub fn mint_error(&self, runner: &Runner) -> Option<&'a str> {
+        Some(&self.memory.mint_backoff.get(&runner.name)?.error)
+    }
+
+    /// How long a runner waits for its credentials after a failure, and what it was.
+    pub fn mint_backoff(&self, runner: &Runner) -> Option<HoldReason> {
+        self.still_waits(self.memory.mint_backoff.get(&runner.name)?)
+    }
+
+    /// How long other actions on this runner still wait after a failure, and what it was.
     pub fn backoff(&self, runner: &Runner) -> Option<HoldReason> {
-        let backoff = self.memory.runner_backoff.get(&runner.name)?;
+        self.still_waits(self.memory.runner_backoff.get(&runner.name)?)
+    }
+
+    fn still_waits(&self, backoff: &Backoff) -> Option<HoldReason> {
         let wait = backoff.until.checked_sub(self.now).filter(|wait| !wait.is_zero())?;
         Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
     }

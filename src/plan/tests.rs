@@ -30,6 +30,10 @@ fn policy() -> Policy {
         purge_successfull_timeout: Some(seconds(600)),
         purge_failure_timeout: Some(seconds(3600)),
         pending_to_kill_listening: Some(seconds(60)),
+        waiting_timeout: seconds(300),
+        starting_timeout: seconds(1200),
+        connect_timeout: seconds(300),
+        unassigned_timeout: seconds(300),
         organization: false,
     }
 }
@@ -77,23 +81,31 @@ fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
             job_id: Some(cause),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
+            task: None,
             mac: None,
         },
         state,
         finish: (state == RunnerState::Dead).then_some(Finish::Success),
         started,
-        lost: false,
+        spent: false,
+        ending: false,
         has_variable: started && state != RunnerState::Dead,
         submitted_at: ago(100_000),
         allocation: (state != RunnerState::Pending).then(|| Allocation {
             id: "a".to_owned(),
             node: "n".to_owned(),
-            created_at: ago(1000),
+            created_at: ago(if started { 1000 } else { 60 }),
         }),
         started_at: started.then(|| ago(900)),
         ended_at: (state == RunnerState::Dead).then(|| ago(10)),
         blocked: None,
+        last_event: None,
+        variable_at: None,
     }
+}
+
+fn placed(runner: &mut Runner, seconds: i64) {
+    runner.allocation.as_mut().unwrap().created_at = ago(seconds);
 }
 
 struct World(Observation);
@@ -178,12 +190,18 @@ fn jobs_that_want_no_runner_get_none_and_the_reason_is_said() {
     no_labels.labels = Vec::new().into();
     let mut foreign = queued(4);
     foreign.labels = vec!["ubuntu-latest".to_owned()].into();
-    let mut ghost = queued(5);
-    ghost.created_at = Some(ago(24 * 3600 + 1));
     assert_plan(
-        world(vec![job(1, JobStatus::Waiting), comma, no_labels, foreign, ghost], vec![]).plan(),
-        &["job 1 … waiting", "job 2 … labels", "job 3 … there is none", "job 5 … 24 h"],
+        world(vec![job(1, JobStatus::Waiting), comma, no_labels, foreign], vec![]).plan(),
+        &["job 1 … waiting", "job 2 … labels", "job 3 … there is none"],
     );
+}
+
+/// It may have waited for an approval for days: its age is no queue time.
+#[test]
+fn a_job_is_served_however_old_it_is() {
+    let mut old = queued(1);
+    old.created_at = Some(ago(3 * 24 * 3600));
+    assert_plan(world(vec![old], vec![]).plan(), &["start … for job 1, attempt 1"]);
 }
 
 #[test]
@@ -329,11 +347,140 @@ fn the_dead_leave_nothing_behind() {
 #[test]
 fn a_replacement_for_a_lost_allocation_goes() {
     let mut lost = runner(1, 1, RunnerState::Waiting);
-    lost.lost = true;
+    lost.spent = true;
     lost.started = true;
     assert_plan(
         world(vec![queued(1)], vec![lost]).plan(),
-        &["stop     runner1 … node went down … never started", "job 1 … lets a runner go in this pass"],
+        &[
+            "stop     runner1 … an earlier allocation … never started",
+            "job 1 … lets a runner go in this pass",
+        ],
+    );
+}
+
+/// The job of another repository, which waits for the only place.
+fn another_repositorys_job(world: &mut World) {
+    let other = RepositoryId(REPOSITORY.0 + 1);
+    let job = WorkflowJob { id: 50, repository: other, created_at: Some(ago(1)), ..queued(50) };
+    let listing = Listing::Fresh { now: ago(0), jobs: vec![job], complete: true };
+    let view = RepositoryView { repository: repository(other), configured: true, listing, missing: None };
+    world.0.repositories.insert(other, view);
+}
+
+/// One place, and no room is made for what waits long.
+fn one_place() -> Policy {
+    Policy { max_runners: Some(1), pending_to_kill_listening: None, ..policy() }
+}
+
+#[test]
+fn a_runner_that_github_refuses_yields_its_place() {
+    let mut waiting = runner(1, 1, RunnerState::Waiting);
+    placed(&mut waiting, 900);
+    let mut world = world(vec![queued(1)], vec![waiting.clone()]);
+    another_repositorys_job(&mut world);
+    // A process that has not asked yet does so first, and says what it sees.
+    assert_plan(
+        world.plan_with(&one_place()),
+        &["mint     runner1", "job 50 … waits for a place", "runner1  no credentials for 15m"],
+    );
+    let refused = |until| Backoff { failures: 9, until: seconds(until), error: "403: disabled".to_owned() };
+    for until in [900, 1600] {
+        world.0.memory.mint_backoff = [(waiting.name.clone(), refused(until))].into();
+        assert_plan(
+            world.plan_with(&one_place()),
+            &["stop     runner1 … without credentials for long, yields to o/r8 job 50", "job 50 … waits"],
+        );
+    }
+    let patient = Policy { waiting_timeout: seconds(901), ..one_place() };
+    assert_plan(
+        world.plan_with(&patient),
+        &["job 50 … waits for a place", "runner1  tried again in 10m: 403: disabled"],
+    );
+    // Nobody waits: it stays, and the reason is told.
+    world.0.repositories.remove(&RepositoryId(REPOSITORY.0 + 1));
+    assert_plan(world.plan_with(&one_place()), &["runner1  no credentials for 15m: 403: disabled"]);
+}
+
+#[test]
+fn a_runner_that_gets_no_job_yields_its_place() {
+    let idle = runner(1, 1, RunnerState::Running);
+    let mut old = queued(1);
+    old.created_at = Some(ago(400));
+    let mut world = world(vec![old], vec![idle.clone()]);
+    let presence = Presence { checked_at: seconds(990), absent_since: None };
+    world.0.memory.presence.insert(idle.name.clone(), presence);
+    assert_plan(
+        world.plan_with(&one_place()),
+        &["runner1  online and idle for 15m though its job is queued: check the runner group's access"],
+    );
+    another_repositorys_job(&mut world);
+    assert_plan(
+        world.plan_with(&one_place()),
+        &[
+            "stop     runner1 … idle for long though its job is queued, yields to o/r8 … GitHub has",
+            "job 50 … waits",
+        ],
+    );
+}
+
+#[test]
+fn a_runner_that_does_not_start_is_told_and_then_replaced() {
+    let mut starting = runner(1, 1, RunnerState::Starting);
+    placed(&mut starting, 900);
+    starting.last_event = Some("Missing: nomad.var.block(nomad/jobs/ci@github.global)".to_owned());
+    let world = |runner: &Runner| world(vec![queued(1)], vec![runner.clone()]);
+    assert_plan(
+        world(&starting).plan(),
+        &["runner1  its task has not started for 15m, last event: Missing: nomad.var.block(nomad/jobs/ci@"],
+    );
+    let strict = Policy { starting_timeout: seconds(900), ..policy() };
+    assert_plan(
+        world(&starting).plan_with(&strict),
+        &["stop     runner1  its task has not started for 15m, last event: Missing"],
+    );
+    // What waited for its credentials for long has not been starting for as long.
+    starting.variable_at = Some(ago(30));
+    assert_plan(world(&starting).plan_with(&strict), &[]);
+}
+
+#[test]
+fn two_attempts_of_a_job_are_alive_at_most() {
+    let absent = |attempt| {
+        let mut runner = runner(1, attempt, RunnerState::Running);
+        runner.submitted_at = ago(70);
+        runner
+    };
+    let plan_of = |runners: Vec<Runner>| {
+        let mut world = world(vec![queued(1)], runners.clone());
+        world.0.memory.presence = runners
+            .iter()
+            .map(|r| {
+                (r.name.clone(), Presence { checked_at: seconds(990), absent_since: Some(seconds(900)) })
+            })
+            .collect();
+        world.plan()
+    };
+    assert!(plan_of(vec![absent(1)]).contains("attempt 2"), "{}", plan_of(vec![absent(1)]));
+    let two = plan_of(vec![absent(1), absent(2)]);
+    assert!(two.contains("2 attempts are alive") && !two.contains("start "), "{two}");
+    // One alone, of a later attempt, waits from its start.
+    let third = plan_of(vec![absent(3)]);
+    assert!(third.contains("attempt 4 waits 50s"), "{third}");
+}
+
+#[test]
+fn whoever_has_given_up_a_place_waits_for_others() {
+    let mut gave_up = runner(1, 1, RunnerState::Dead);
+    (gave_up.finish, gave_up.ended_at) = (Some(Finish::Stopped), Some(ago(599)));
+    let mut world = world(vec![queued(1)], vec![gave_up]);
+    another_repositorys_job(&mut world);
+    world.0.memory.last_start.insert(RepositoryId(REPOSITORY.0 + 1), ago(1));
+    let expected = ["start … for job 50", "job 1 … waits for a place"];
+    assert_plan(world.plan_with(&one_place()), &expected);
+    world.0.nomad.as_mut().unwrap().runners[0].ended_at = Some(ago(600));
+    assert_plan(
+        world.plan_with(&one_place()),
+        &["start … for job 1, attempt 2", "job 50 … waits for a place", "dead, kept"],
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Draft, stop::Spare, survey::Survey};
+use super::{Draft, stop::Spare, stuck, survey::Survey};
 use crate::model::{
     Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason, Runner,
     RunnerState,
@@ -22,7 +22,8 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
         let waits = runner.state == RunnerState::Waiting
             && runner.ownership == Ownership::Ours
             && runner.registration().needs_variable()
-            && !runner.lost;
+            && !runner.spent
+            && !draft.stopping.contains(&runner.name);
         if !waits {
             continue;
         }
@@ -38,7 +39,7 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
                 }
                 _ if !view.configured => Some(HoldReason::NotConfigured),
                 _ if view.repository.archived || view.repository.disabled => Some(HoldReason::Archived),
-                _ => survey.backoff(runner),
+                _ => survey.backoff(runner).or_else(|| survey.mint_backoff(runner)),
             },
         };
         match (hold, survey.view_of(runner)) {
@@ -48,6 +49,9 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
                 labels: runner.labels(),
                 registration: runner.registration(),
             })),
+            // What it waits for is said once.
+            (Some(HoldReason::ActionFailed { .. }), _) if stuck::no_credentials(survey, runner).is_some() => {
+            }
             (Some(reason), _) => draft.hold_runner(&runner.name, reason),
             (None, None) => {}
         }

@@ -284,6 +284,7 @@ pub async fn takes_over_once(place: Place) {
         job_id: Some(number),
         attempt: Some(1),
         registration: Some(Registration::Jit),
+        task: None,
         mac: None,
     };
     let old = plant(&place, &nomad, 1, &meta(1)).await;

@@ -115,6 +115,7 @@ impl Place {
             job_id: Some(number),
             attempt: Some(1),
             registration: Some(registration),
+            task: None,
             mac: None,
         };
         nomad.seal(&self.name(number), meta).await.unwrap()

@@ -245,7 +245,7 @@ impl Deeds {
                 removals().any(once).then_some("and nobody asked again for the lost answer")
             }
             (Action::Stop(stop), Outcome::Done) => {
-                let started = read.is_some_and(|look| look.started && !look.lost && is_alive(look));
+                let started = read.is_some_and(|look| look.started && !look.spent && is_alive(look));
                 let present = how.are_so && self.listed.get(name) == Some(&Listed::Connected);
                 match stop.consent {
                     _ if job.is_some_and(|job| !job.stop) && !self.ended.contains(name) => {

@@ -8,13 +8,10 @@ use crate::chaos::scenario::{Mode, is_servable};
 use githubrunner_sim::github::Job;
 use githubrunner_sim::nomad::{self, TaskPhase};
 use githubrunner_sim::world::{LiveRunner, Phase, World};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::daemon::{META, NAMESPACE};
-
-/// For so long GitHub keeps a job in its queue.
-const LONGEST_QUEUED: SignedDuration = SignedDuration::from_hours(24);
 
 /// A repository's ID and the labels, lower-cased and sorted.
 pub type Group = (u64, String);
@@ -196,11 +193,6 @@ pub fn was_replaced_since(world: &World, place: &Place, name: &str, since: Times
         && all().filter(|allocation| !allocation.client_terminal()).all(is_new)
 }
 
-/// Whether a job has been in the queue for longer than GitHub lets one.
-pub fn is_given_up(world: &World, job: &Job, now: Timestamp) -> bool {
-    world.github_time(now).duration_since(job.created_at) > LONGEST_QUEUED
-}
-
 /// What has become of all our runners.
 #[derive(Default)]
 pub struct Fates {
@@ -276,7 +268,7 @@ impl Fates {
                 settled.push(name.clone());
             }
         }
-        let demand = demand(world, now);
+        let demand = demand(world);
         for name in &self.open {
             let Some(fate) = self.all.get_mut(name) else { continue };
             let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
@@ -330,18 +322,12 @@ impl Fate {
 }
 
 /// How many jobs of each group want a runner.
-fn demand(world: &World, now: Timestamp) -> BTreeMap<Group, usize> {
+fn demand(world: &World) -> BTreeMap<Group, usize> {
     let mut demand = BTreeMap::new();
     for (repository, labels, line) in world.github.queued().filter(|(_, labels, _)| is_servable(labels)) {
-        *demand.entry(group_of_labels(repository, labels)).or_default() += in_time(world, line, now);
+        *demand.entry(group_of_labels(repository, labels)).or_default() += line.len();
     }
     demand
-}
-
-/// How many of these jobs GitHub has not given up.
-pub fn in_time(world: &World, line: &BTreeSet<(Timestamp, u64)>, now: Timestamp) -> usize {
-    let oldest = world.github_time(now).checked_sub(LONGEST_QUEUED).unwrap_or(Timestamp::MIN);
-    line.len() - line.range(..(oldest, 0)).count()
 }
 
 /// Whether a runner could take its job now or soon.

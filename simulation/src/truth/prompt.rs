@@ -12,7 +12,7 @@ use githubrunner_sim::world::{Phase, World};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Truth;
-use super::fates::{Group, allocations, group_of_job, has_variable, is_given_up, is_live};
+use super::fates::{Group, allocations, group_of_job, has_variable, is_live};
 use githubrunner_specification::invariants::wait_after;
 
 /// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
@@ -169,7 +169,7 @@ impl Truth {
 
     /// Whether a job should have a runner started for it, as far as attempts go.
     fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
-        if job.status != Status::Queued || !is_servable(&job.labels) || is_given_up(world, job, now) {
+        if job.status != Status::Queued || !is_servable(&job.labels) {
             return false;
         }
         let last = self.fates.iter().filter(|(_, fate)| fate.cause == job.id).max_by_key(|(_, f)| f.attempt);

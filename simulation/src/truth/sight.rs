@@ -99,8 +99,8 @@ pub struct Look {
     pub state: RunnerState,
     /// Whether a process of it ever was.
     pub started: bool,
-    /// Whether a node went down with it.
-    pub lost: bool,
+    /// Whether an allocation that was lost, or is another one, has used its configuration.
+    pub spent: bool,
     /// Whether Nomad may not be done with it: what it has decided does not show here.
     undecided: bool,
 }
@@ -386,7 +386,7 @@ fn runners_seen_wrongly(nomad: &NomadView, shown: &BTreeMap<List, BTreeMap<Strin
             instance: look.instance.clone(),
             state: runner.state,
             started: runner.started,
-            lost: runner.lost,
+            spent: runner.spent,
             undecided: look.undecided,
         };
         let waits = look.undecided && seen.state == RunnerState::Pending;
@@ -436,5 +436,8 @@ fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> L
         None => RunnerState::Pending,
     };
     let undecided = !over && alive.is_none();
-    Look { instance: Value::Null, state, started: all.iter().any(has_started), lost, undecided }
+    let is_alive = |allocation: &Allocation| alive.is_some_and(|alive| alive.id == allocation.id);
+    let used = all.iter().any(|allocation| has_started(allocation) && !is_alive(allocation));
+    let started = all.iter().any(has_started);
+    Look { instance: Value::Null, state, started, spent: lost || used, undecided }
 }

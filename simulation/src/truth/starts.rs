@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use super::super::daemon::META;
 use super::fates::{
-    Fate, Group, allocations, group_of, group_of_job, group_of_labels, in_time, is_given_up, is_live,
-    is_lost, meta_of, was_replaced_since,
+    Fate, Group, allocations, group_of, group_of_job, group_of_labels, is_live, is_lost, meta_of,
+    was_replaced_since,
 };
 use super::{Truth, sender};
 use githubrunner_specification::invariants::wait_after;
@@ -76,9 +76,6 @@ impl Truth {
         if self.is_left_out(job.repository, now) {
             wrong("whose repository the configuration does not name");
         }
-        if is_given_up(world, job, now) {
-            wrong("which GitHub has given up");
-        }
         if self.archived.get(&job.repository).is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
             wrong("whose repository takes none");
         }
@@ -129,9 +126,9 @@ impl Truth {
         let lately = world.github.changed_since(since).filter(|job| {
             let left =
                 matches!(left_queue(job), Queue::Left(at) if at_github.duration_since(at) <= self.slack);
-            left && !is_given_up(world, job, now) && of_group(job.repository, &job.labels)
+            left && of_group(job.repository, &job.labels)
         });
-        queued.map(|(_, _, line)| in_time(world, line, now)).sum::<usize>() + lately.count()
+        queued.map(|(_, _, line)| line.len()).sum::<usize>() + lately.count()
     }
 
     /// A runner's secret is about to be written.

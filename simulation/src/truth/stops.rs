@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::daemon::META;
 use super::Truth;
 use super::fates::{
-    Fate, Group, allocation_of, allocations, group_of_job, has_job, has_variable, is_given_up, is_live,
+    Fate, Group, allocation_of, allocations, group_of_job, has_job, has_variable, is_live,
     name_of_repository, processes, was_replaced_since,
 };
 use super::prompt::signed;
@@ -201,7 +201,6 @@ impl Truth {
             job.status == Status::Queued
                 && self.caps.iter().any(Option::is_some)
                 && is_servable(&job.labels)
-                && !is_given_up(world, job, now)
                 && at_github.duration_since(job.created_at) >= patience
                 && !self.fates.values().any(|fate| fate.cause == job.id && fate.supplies)
         })

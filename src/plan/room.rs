@@ -1,0 +1,189 @@
+//! Making room: what waits for a place, and who gives one up.
+//!
+//! 1. What waits: runners that Nomad has no room for, and starts that a cap holds back.
+//! 2. Who may leave: idle runners that no job needs, runners that make no progress, and runners that were never placed.
+//! 3. One leaves for each that waits, unless as many are leaving already.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    Draft,
+    start::Held,
+    stop::{stop, was_surplus},
+    stuck,
+    survey::Survey,
+};
+use crate::model::{Action, GroupKey, Ownership, RepositoryId, Runner, RunnerState, StopReason, age};
+
+/// Nobody waits for room before so long: what is placeable is placed 4 s after there is room (contract
+/// nomad.md §12), and with no patience at all places would be yielded back and forth.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Something that waits for room.
+struct Waiting<'a> {
+    /// The runner or the job, for people.
+    who: String,
+    /// Its group: nobody of the same one yields to it.
+    group: Option<GroupKey>,
+    /// The repository that a place must come from; `None` where any would help.
+    within: Option<RepositoryId>,
+    /// A start that a cap holds back; otherwise a runner that needs room on a node.
+    start: Option<&'a Held>,
+    /// It has waited for `pending_to_kill_listening`.
+    long: bool,
+}
+
+/// Those who may leave, each kind in its order.
+struct Leaving<'a> {
+    /// Idle runners that no job needs, the longest idle first.
+    idle: Vec<(&'a Runner, RepositoryId)>,
+    /// Runners that make no progress, and what they do instead of a job.
+    stuck: Vec<(&'a Runner, &'static str)>,
+    /// Runners that have not been placed for `pending_to_kill_listening`.
+    unplaced: Vec<&'a Runner>,
+}
+
+/// Stops one runner for each thing that waits and could use its place.
+pub(super) fn make_room(
+    survey: &Survey,
+    surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
+    held: &[Held],
+    draft: &mut Draft,
+) {
+    let waiting = waiting(survey, surplus, held, draft);
+    let mut leaving = Leaving::new(survey, surplus, draft);
+    // Room that is being made already.
+    let stopping = survey.runners.values().filter(|runner| runner.state == RunnerState::Stopping).count()
+        + draft.stopping.len();
+    for waiting in waiting.into_iter().skip(stopping) {
+        if let Some((runner, reason)) = leaving.next_for(survey, waiting) {
+            stop(survey, draft, runner, reason);
+        }
+    }
+}
+
+/// What waits for room: unplaced runners that the nodes have no room for, then held starts in their order.
+fn waiting<'a>(
+    survey: &Survey,
+    surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
+    held: &'a [Held],
+    draft: &Draft,
+) -> Vec<Waiting<'a>> {
+    let patience = patience(survey);
+    let leaves = |runner: &Runner| {
+        surplus.values().any(|names| names.contains(&runner.name)) || draft.stopping.contains(&runner.name)
+    };
+    let exhausted = |runner: &Runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted);
+    let runners =
+        unplaced(survey).filter(|runner| exhausted(runner) && !leaves(runner)).map(|runner| Waiting {
+            who: runner.name.clone(),
+            group: survey.group_of(runner),
+            within: None,
+            start: None,
+            long: waits_long(survey, runner),
+        });
+    let starts = held.iter().map(|held| Waiting {
+        who: held.job.clone(),
+        group: Some(held.group.clone()),
+        within: held.within.then_some(held.group.repository),
+        start: Some(held),
+        long: patience.is_some_and(|patience| held.age >= patience),
+    });
+    // Who has waited for long goes first; a start that nobody has tried yet passes who is stuck at once.
+    let usable = |waiting: &Waiting| waiting.long || waiting.start.is_none_or(|held| !held.late);
+    runners.chain(starts).filter(usable).collect()
+}
+
+impl<'a> Leaving<'a> {
+    fn new(
+        survey: &Survey<'a>,
+        surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
+        draft: &Draft,
+    ) -> Leaving<'a> {
+        // A Stop that would not be carried out makes no room.
+        let may_go = |runner: &Runner| {
+            runner.ownership == Ownership::Ours
+                && !draft.stopping.contains(&runner.name)
+                && !survey.is_busy(runner)
+                && survey.backoff(runner).is_none()
+        };
+        // A group never starts and stops in one plan.
+        let starting: BTreeSet<GroupKey> = draft
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Start(start) => Some(start.group()),
+                _ => None,
+            })
+            .collect();
+        let may_yield = |runner: &&Runner| {
+            may_go(runner) && survey.group_of(runner).is_some_and(|group| !starting.contains(&group))
+        };
+        let mut idle: Vec<(&Runner, RepositoryId)> = surplus
+            .iter()
+            .flat_map(|(id, names)| names.iter().map(|name| (survey.runners[name.as_str()], *id)))
+            .filter(|(runner, id)| survey.idle(runner).is_some() && was_surplus(survey, *id, runner))
+            .filter(|(runner, _)| may_go(runner))
+            .collect();
+        idle.sort_by_key(|(runner, _)| (Reverse(survey.idle(runner)), runner.name.as_str()));
+        let first = |runner: &&Runner| (runner.submitted_at, runner.name.clone());
+        let mut unplaced: Vec<&Runner> =
+            unplaced(survey).filter(|runner| waits_long(survey, runner)).filter(may_yield).collect();
+        unplaced.sort_by_key(first);
+        let mut stuck: Vec<(&Runner, &'static str)> = survey
+            .runners
+            .values()
+            .copied()
+            .filter(may_yield)
+            .filter_map(|runner| Some((runner, stuck::yields(survey, runner)?)))
+            .collect();
+        stuck.sort_by_key(|(runner, _)| first(runner));
+        Leaving { idle, stuck, unplaced }
+    }
+
+    /// Who leaves for it, and why.
+    fn next_for(&mut self, survey: &Survey, waiting: Waiting) -> Option<(&'a Runner, StopReason)> {
+        let Waiting { who, group, within, start, long } = waiting;
+        let helps = |id: RepositoryId| within.is_none_or(|within| within == id);
+        if let Some(at) = self.idle.iter().position(|(_, id)| long && helps(*id)) {
+            let (runner, _) = self.idle.remove(at);
+            // A runner that room is made for does not yield.
+            self.unplaced.retain(|runner| runner.name != who);
+            self.stuck.retain(|(stuck, _)| stuck.name != runner.name);
+            return Some((runner, StopReason::MakeRoom { waits: who }));
+        }
+        let yields = |runner: &Runner| {
+            let own = survey.group_of(runner);
+            own.is_some_and(|own| Some(&own) != group.as_ref() && helps(own.repository))
+                && survey.listed(runner, false).is_some()
+        };
+        if start.is_none_or(|held| !held.late)
+            && let Some(at) = self.stuck.iter().position(|(runner, _)| yields(runner))
+        {
+            let (runner, but) = self.stuck.remove(at);
+            self.idle.retain(|(idle, _)| idle.name != runner.name);
+            self.unplaced.retain(|runner| runner.name != who);
+            return Some((runner, StopReason::Yield { waits: who, but }));
+        }
+        let at = self.unplaced.iter().position(|runner| long && start.is_some() && yields(runner))?;
+        let runner = self.unplaced.remove(at);
+        Some((runner, StopReason::Yield { waits: who, but: "not placed for long" }))
+    }
+}
+
+/// How long something waits before others make room for it; `None`: never.
+fn patience(survey: &Survey) -> Option<Duration> {
+    survey.policy.pending_to_kill_listening.map(|patience| patience.max(SHORTEST_PATIENCE))
+}
+
+fn unplaced<'a>(survey: &Survey<'a>) -> impl Iterator<Item = &'a Runner> {
+    survey.runners.values().copied().filter(|runner| runner.state == RunnerState::Pending)
+}
+
+fn waits_long(survey: &Survey, runner: &Runner) -> bool {
+    patience(survey).is_some_and(|patience| age(survey.nomad.now, runner.submitted_at) >= patience)
+}

@@ -1,0 +1,71 @@
+//! Live runners that make no progress: each state has its limit. Past it a runner yields its place to others that wait for
+//! one, and a hold says what is known.
+
+use std::time::Duration;
+
+use super::{Draft, survey::Survey};
+use crate::model::{HoldReason, Listing, Ownership, Registration, Runner, RunnerState, age};
+
+/// A task that starts slower than this is worth a word: most images are there already.
+const SLOW_START: Duration = Duration::from_secs(120);
+
+/// What a runner that makes no progress does instead of a job, where it may yield its place. A runner whose task does not
+/// start is stopped in any case; one that was never placed has a rule of its own.
+pub(super) fn yields(survey: &Survey, runner: &Runner) -> Option<&'static str> {
+    if runner.ownership != Ownership::Ours {
+        return None;
+    }
+    if no_credentials(survey, runner).is_some() && survey.mint_error(runner).is_some() {
+        Some("placed and without credentials for long")
+    } else if is_not_connected(survey, runner) {
+        Some("not connected to GitHub")
+    } else if unassigned(survey, runner).is_some() {
+        Some("idle for long though its job is queued")
+    } else {
+        None
+    }
+}
+
+/// Holds for all that makes no progress.
+pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values().filter(|runner| runner.ownership == Ownership::Ours) {
+        if let Some(waiting) = no_credentials(survey, runner) {
+            let error = survey.mint_error(runner).map(str::to_owned);
+            draft.hold_runner(&runner.name, HoldReason::NoCredentials { waiting, error });
+        }
+        if let Some(starting) = survey.not_started_for(runner).filter(|starting| *starting >= SLOW_START) {
+            let event = runner.last_event.clone();
+            draft.hold_runner(&runner.name, HoldReason::NotStarting { starting, event });
+        }
+        if let Some(idle) = unassigned(survey, runner) {
+            let presence = survey.memory.presence.get(&runner.name);
+            let online = presence.is_some_and(|presence| presence.absent_since.is_none());
+            draft.hold_runner(&runner.name, HoldReason::Unassigned { idle, online });
+        }
+    }
+}
+
+/// For how long it has been placed without credentials, if that is too long.
+pub(super) fn no_credentials(survey: &Survey, runner: &Runner) -> Option<Duration> {
+    let placed = runner.allocation.as_ref().filter(|_| runner.state == RunnerState::Waiting)?;
+    let waiting = age(survey.nomad.now, placed.created_at);
+    (waiting >= survey.policy.waiting_timeout).then_some(waiting)
+}
+
+/// Whether GitHub has not listed it as connected for too long. A runner that registers by itself may have another name
+/// there.
+fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
+    runner.registration() == Registration::Jit
+        && survey.absent(runner).is_some()
+        && survey.idle(runner).is_some_and(|idle| idle >= survey.policy.connect_timeout)
+}
+
+/// For how long it has been idle, if that is too long for a runner of whose group a job is queued for as long.
+fn unassigned(survey: &Survey, runner: &Runner) -> Option<Duration> {
+    let limit = survey.policy.unassigned_timeout;
+    let idle = survey.idle(runner).filter(|idle| *idle >= limit && survey.supplies(runner))?;
+    let Listing::Fresh { now, .. } = survey.view_of(runner)?.listing else { return None };
+    let group = survey.groups.get(&survey.group_of(runner)?)?;
+    let waits = |job: &&crate::model::WorkflowJob| job.created_at.is_some_and(|at| age(now, at) >= limit);
+    group.demand.iter().copied().any(|job| waits(&job)).then_some(idle)
+}
