@@ -381,6 +381,12 @@ impl<'a> Facts<'a> {
         self.ours(runner) && (self.is_refused(runner) || is_not_connected || self.is_unassigned(runner))
     }
 
+    /// Whether the others of its group would fare no better than this one does.
+    pub fn is_stuck_with_its_group(&self, runner: &Runner) -> bool {
+        self.ours(runner)
+            && (self.is_refused(runner) || self.is_unassigned(runner) || self.is_not_starting(runner))
+    }
+
     /// Whether the group's last runner was stopped a short while ago although its job still waits: ten minutes after a
     /// first attempt, twice as long after each next one, four hours at most.
     pub fn gave_up_its_place(&self, group: &Group) -> bool {

@@ -87,6 +87,12 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
             continue;
         }
         if let StopReason::Yield { .. } = stop.reason {
+            let with_its_group = stops(plan)
+                .filter_map(|other| facts.runner(&other.name))
+                .any(|other| facts.is_stuck_with_its_group(other) && facts.group(other) == own);
+            if runner.state == RunnerState::Pending && with_its_group {
+                continue;
+            }
             let patient = patience(facts).is_some_and(|patience| is_unplaced(facts, runner, patience));
             prop_assert!(patient, "{} has not waited for a place for long", stop.name);
             prop_assert!(held.iter().any(|group| Some(group) != own), "{} yields to nobody", stop.name);
@@ -105,8 +111,26 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
             prop_assert!(!(stays && longer), "{} has been idle for longer than {}", other.name, stop.name);
         }
     }
-    let leaving =
-        facts.runners().filter(|runner| runner.state == RunnerState::Stopping).count() + stops(plan).count();
+    // Who was never placed and leaves together with its group's stuck runner makes no room on a node.
+    let follows = |stop: &&Stop| {
+        let own = facts.runner(&stop.name);
+        let is_stuck = |other: &Stop| {
+            facts.runner(&other.name).is_some_and(|other| facts.is_stuck_with_its_group(other))
+        };
+        matches!(stop.reason, StopReason::Yield { .. })
+            && own.is_some_and(|own| {
+                own.state == RunnerState::Pending
+                    && stops(plan).any(|other| {
+                        is_stuck(other)
+                            && facts.runner(&other.name).and_then(|o| facts.group(o)) == facts.group(own)
+                    })
+            })
+    };
+    if !stops(plan).any(|stop| makes(&stop) && !follows(&stop)) {
+        return Ok(());
+    }
+    let leaving = facts.runners().filter(|runner| runner.state == RunnerState::Stopping).count()
+        + stops(plan).filter(|stop| !follows(stop)).count();
     let waits = unplaced.len() + held.len() + waiting_for_the_stuck(facts, plan).len();
     prop_assert!(leaving <= waits, "{} leave for {}", leaving, waits);
     Ok(())

@@ -240,6 +240,71 @@ pub fn unplaceable() -> Outcome {
     outcome
 }
 
+/// What can be wrong with one repository, for as long as anybody looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// GitHub refuses to register its runners.
+    Refused,
+    /// GitHub assigns its jobs to nobody.
+    Unassigned,
+    /// The tasks of its runners do not start.
+    NeverStarts,
+}
+
+/// One repository is broken, with a backlog, and two others have a job now and then. At this cap, or on nodes with room
+/// for as many, each of those is taken in bounded time, and no job has more than two live attempts.
+pub fn one_is_broken(how: Broken, places: usize, capped: bool) -> Outcome {
+    let mut scenario = scenario(70, 3, 1, Duration::from_secs(30));
+    if capped {
+        scenario.settings.caps = [Some(places), None, None];
+    } else {
+        let memory_mb = 2_100 + 500 * places as u64;
+        scenario.nomad.nodes = vec![Node { memory_mb, cpu: 4_000, ..Node::named("node-0") }];
+    }
+    scenario.over = HOUR * 3;
+    let short = Duration::from_secs(30);
+    match how {
+        Broken::Refused => {
+            let refuse = |yes| Happening::Mishap(Mishap::RefuseRunners { pick: 0, yes });
+            scenario.happenings.push((Duration::ZERO, refuse(true)));
+            scenario.happenings.push((scenario.over - short, refuse(false)));
+        }
+        Broken::NeverStarts => {
+            let slow = |delay| Happening::Mishap(Mishap::SlowImagesOf { pick: 0, delay });
+            scenario.happenings.push((Duration::ZERO, slow(DAY)));
+            scenario.happenings.push((scenario.over - short, slow(Duration::from_secs(1))));
+        }
+        Broken::Unassigned => {}
+    }
+    let ghost = how == Broken::Unassigned;
+    let broken = || JobSpec { ghost, ..JobSpec::new(&["sim"], short) };
+    scenario.happenings.push((Duration::ZERO, Happening::Run(0, (0..4).map(|_| broken()).collect())));
+    for at in 1..=10 {
+        let jobs = vec![JobSpec::new(&["sim"], short)];
+        scenario.happenings.push((Duration::from_secs(900 * at), Happening::Run(1 + at as usize % 2, jobs)));
+        scenario.happenings.push((Duration::from_secs(900 * at), Happening::Run(0, vec![broken()])));
+    }
+    scenario.happenings.sort_by_key(|(at, _)| *at);
+    let mut outcome = run(&scenario, How { jobs: true, requests: u64::MAX, ..How::quietly() });
+    let others: Vec<&Job> =
+        outcome.jobs.iter().filter(|job| job.repository != outcome.jobs[0].repository).collect();
+    let served = others.iter().filter(|job| job.runner.is_some()).count();
+    if others.len() != 10 || served != 10 {
+        outcome.findings.push(format!("{how:?}: {served} of {} jobs of others were served", others.len()));
+    }
+    let taken =
+        |job: &&&Job| Duration::try_from(job.started_at.duration_since(job.created_at)).unwrap_or(DAY);
+    let longest = others.iter().map(|job| taken(&job)).max().unwrap_or(DAY);
+    // The longest limit of a state, and two passes.
+    let limit = if how == Broken::NeverStarts { 20 * 60 } else { 5 * 60 };
+    if longest > Duration::from_secs(limit + 120) {
+        outcome
+            .findings
+            .push(format!("{how:?}, {places} places: a job of another repository waited {longest:?}"));
+    }
+    outcome
+}
+
 /// A template that fails for some labels is tried ever more rarely, and harms no others.
 pub fn failing_template(json: bool) -> Outcome {
     let mut scenario = scenario(50, 2, 1, Duration::from_secs(20));

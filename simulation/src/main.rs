@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Parser;
 use githubrunner_simulation::chaos::scenario::{Mode, Scenario, Woe};
 
-use githubrunner_simulation::long;
+use githubrunner_simulation::long::{self, Broken};
 use githubrunner_simulation::run::{How, Outcome, run};
 use githubrunner_simulation::shrink::{brief, story};
 use githubrunner_simulation::sweep;
@@ -168,7 +168,7 @@ fn resident() -> u64 {
 
 fn long_life(short: bool, which: &str) -> ExitCode {
     let minute = std::time::Duration::from_secs(60);
-    let lives: [(&str, &dyn Fn() -> Outcome); 7] = [
+    let lives: [(&str, &dyn Fn() -> Outcome); 13] = [
         ("many days of churn", &|| {
             if short { long::days(2, minute * 5) } else { long::days(30, minute * 2) }
         }),
@@ -181,6 +181,18 @@ fn long_life(short: bool, which: &str) -> ExitCode {
         ("a failing template, JSON", &|| long::failing_template(true)),
         ("starts that fail for hours", &|| long::failing_for_hours(true)),
         ("secrets that fail for hours", &|| long::failing_for_hours(false)),
+        ("a repository whose runners are refused", &|| long::one_is_broken(Broken::Refused, 2, true)),
+        ("a repository whose runners are refused, on nodes", &|| {
+            long::one_is_broken(Broken::Refused, 2, false)
+        }),
+        ("a repository whose jobs are not assigned", &|| long::one_is_broken(Broken::Unassigned, 2, true)),
+        ("a repository whose jobs are not assigned, on nodes", &|| {
+            long::one_is_broken(Broken::Unassigned, 2, false)
+        }),
+        ("a repository whose runners never start", &|| long::one_is_broken(Broken::NeverStarts, 2, true)),
+        ("a repository whose runners never start, on nodes", &|| {
+            long::one_is_broken(Broken::NeverStarts, 2, false)
+        }),
     ];
     let mut well = true;
     for (name, life) in lives.into_iter().filter(|(name, _)| name.contains(which)) {

@@ -8,7 +8,7 @@ use githubrunner_simulation::chaos::scenario::{Happening, Mode, Scenario};
 
 use std::time::Duration;
 
-use githubrunner_simulation::long;
+use githubrunner_simulation::long::{self, Broken};
 use githubrunner_simulation::run::{How, run};
 use githubrunner_simulation::shrink::story;
 use githubrunner_simulation::sweep;
@@ -77,6 +77,15 @@ fn failing_templates_back_off_and_harm_no_others() {
 fn what_fails_for_hours_is_tried_now_and_then() {
     assert_well(&long::failing_for_hours(true));
     assert_well(&long::failing_for_hours(false));
+}
+
+#[test]
+fn one_broken_repository_holds_up_no_other() {
+    for how in [Broken::Refused, Broken::Unassigned, Broken::NeverStarts] {
+        for (places, capped) in [(1, true), (1, false)] {
+            assert_well(&long::one_is_broken(how, places, capped));
+        }
+    }
 }
 
 #[test]

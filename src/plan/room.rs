@@ -14,7 +14,7 @@ use super::{
     Draft,
     start::Held,
     stop::{stop, was_surplus},
-    stuck,
+    stuck::{self, Stuck},
     survey::Survey,
 };
 use crate::model::{Action, GroupKey, Ownership, RepositoryId, Runner, RunnerState, StopReason, age};
@@ -42,9 +42,11 @@ struct Leaving<'a> {
     /// Idle runners that no job needs, the longest idle first.
     idle: Vec<(&'a Runner, RepositoryId)>,
     /// Runners that make no progress, and what they do instead of a job.
-    stuck: Vec<(&'a Runner, &'static str)>,
+    stuck: Vec<(&'a Runner, Stuck)>,
     /// Runners that have not been placed for `pending_to_kill_listening`.
     unplaced: Vec<&'a Runner>,
+    /// All runners that have not been placed.
+    pending: Vec<&'a Runner>,
 }
 
 /// Stops one runner for each thing that waits and could use its place.
@@ -59,9 +61,30 @@ pub(super) fn make_room(
     // Room that is being made already.
     let stopping = survey.runners.values().filter(|runner| runner.state == RunnerState::Stopping).count()
         + draft.stopping.len();
-    for waiting in waiting.into_iter().skip(stopping) {
+    for waiting in waiting.iter().skip(stopping) {
         if let Some((runner, reason)) = leaving.next_for(survey, waiting) {
             stop(survey, draft, runner, reason);
+        }
+    }
+    clear_the_queue(survey, &waiting, &leaving, draft);
+}
+
+/// Nomad would give room on a node to those of a stuck runner's group that have waited for longer than others: they leave
+/// with it.
+fn clear_the_queue(survey: &Survey, waiting: &[Waiting], leaving: &Leaving, draft: &mut Draft) {
+    let stopping: Vec<&Runner> =
+        draft.stopping.iter().filter_map(|name| survey.runners.get(name.as_str()).copied()).collect();
+    for runner in stopping {
+        let but = match stuck::stuck(survey, runner) {
+            Some(stuck) if stuck.is_of_its_group() => stuck.words(),
+            None if survey.is_starting_too_long(runner) => "not placed, and its group's runners do not start",
+            _ => continue,
+        };
+        let group = survey.group_of(runner);
+        let other = waiting.iter().find(|waiting| waiting.start.is_none() && waiting.group != group);
+        let Some(other) = other.filter(|_| runner.allocation.is_some()) else { continue };
+        for behind in leaving.pending.iter().filter(|pending| survey.group_of(pending) == group) {
+            stop(survey, draft, behind, StopReason::Yield { waits: other.who.clone(), but });
         }
     }
 }
@@ -131,23 +154,25 @@ impl<'a> Leaving<'a> {
             .collect();
         idle.sort_by_key(|(runner, _)| (Reverse(survey.idle(runner)), runner.name.as_str()));
         let first = |runner: &&Runner| (runner.submitted_at, runner.name.clone());
-        let mut unplaced: Vec<&Runner> =
+        let mut waited: Vec<&Runner> =
             unplaced(survey).filter(|runner| waits_long(survey, runner)).filter(may_yield).collect();
-        unplaced.sort_by_key(first);
-        let mut stuck: Vec<(&Runner, &'static str)> = survey
+        waited.sort_by_key(first);
+        let mut stuck: Vec<(&Runner, Stuck)> = survey
             .runners
             .values()
             .copied()
             .filter(may_yield)
-            .filter_map(|runner| Some((runner, stuck::yields(survey, runner)?)))
+            .filter_map(|runner| Some((runner, stuck::stuck(survey, runner)?)))
             .collect();
         stuck.sort_by_key(|(runner, _)| first(runner));
-        Leaving { idle, stuck, unplaced }
+        let pending = unplaced(survey).filter(may_yield).collect();
+        Leaving { idle, stuck, unplaced: waited, pending }
     }
 
     /// Who leaves for it, and why.
-    fn next_for(&mut self, survey: &Survey, waiting: Waiting) -> Option<(&'a Runner, StopReason)> {
+    fn next_for(&mut self, survey: &Survey, waiting: &Waiting) -> Option<(&'a Runner, StopReason)> {
         let Waiting { who, group, within, start, long } = waiting;
+        let (who, within, long) = (who.clone(), *within, *long);
         let helps = |id: RepositoryId| within.is_none_or(|within| within == id);
         if let Some(at) = self.idle.iter().position(|(_, id)| long && helps(*id)) {
             let (runner, _) = self.idle.remove(at);
@@ -164,10 +189,10 @@ impl<'a> Leaving<'a> {
         if start.is_none_or(|held| !held.late)
             && let Some(at) = self.stuck.iter().position(|(runner, _)| yields(runner))
         {
-            let (runner, but) = self.stuck.remove(at);
+            let (runner, stuck) = self.stuck.remove(at);
             self.idle.retain(|(idle, _)| idle.name != runner.name);
             self.unplaced.retain(|runner| runner.name != who);
-            return Some((runner, StopReason::Yield { waits: who, but }));
+            return Some((runner, StopReason::Yield { waits: who, but: stuck.words() }));
         }
         let at = self.unplaced.iter().position(|runner| long && start.is_some() && yields(runner))?;
         let runner = self.unplaced.remove(at);

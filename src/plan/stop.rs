@@ -138,7 +138,7 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
 pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let Some(starting) = survey.not_started_for(runner) else { continue };
-        if starting >= survey.policy.starting_timeout && survey.listed(runner, false).is_some() {
+        if survey.is_starting_too_long(runner) && survey.listed(runner, false).is_some() {
             let event = runner.last_event.clone();
             stop(survey, draft, runner, StopReason::NotStarting { starting, event });
         }

@@ -9,18 +9,45 @@ use crate::model::{HoldReason, Listing, Ownership, Registration, Runner, RunnerS
 /// A task that starts slower than this is worth a word: most images are there already.
 const SLOW_START: Duration = Duration::from_secs(120);
 
-/// What a runner that makes no progress does instead of a job, where it may yield its place. A runner whose task does not
-/// start is stopped in any case; one that was never placed has a rule of its own.
-pub(super) fn yields(survey: &Survey, runner: &Runner) -> Option<&'static str> {
+/// How a runner makes no progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// GitHub has refused it credentials.
+    NoCredentials,
+    /// GitHub does not list it as connected.
+    NotConnected,
+    /// It is idle, and GitHub assigns it no job.
+    Unassigned,
+}
+
+impl Stuck {
+    /// For people: what it does instead of a job.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Stuck::NoCredentials => "placed and without credentials for long",
+            Stuck::NotConnected => "not connected to GitHub",
+            Stuck::Unassigned => "idle for long though its job is queued",
+        }
+    }
+
+    /// Whether the others of its group would fare no better: a node without a connection is one node's trouble.
+    pub(super) fn is_of_its_group(self) -> bool {
+        self != Stuck::NotConnected
+    }
+}
+
+/// Whether a runner may yield its place because it makes no progress. One whose task does not start is stopped in any
+/// case; one that was never placed has a rule of its own.
+pub(super) fn stuck(survey: &Survey, runner: &Runner) -> Option<Stuck> {
     if runner.ownership != Ownership::Ours {
         return None;
     }
     if no_credentials(survey, runner).is_some() && survey.mint_error(runner).is_some() {
-        Some("placed and without credentials for long")
+        Some(Stuck::NoCredentials)
     } else if is_not_connected(survey, runner) {
-        Some("not connected to GitHub")
+        Some(Stuck::NotConnected)
     } else if unassigned(survey, runner).is_some() {
-        Some("idle for long though its job is queued")
+        Some(Stuck::Unassigned)
     } else {
         None
     }

@@ -296,6 +296,11 @@ impl<'a> Survey<'a> {
         Some(age(self.nomad.now, placed.created_at.max(released)))
     }
 
+    /// Whether its task should have started by now.
+    pub fn is_starting_too_long(&self, runner: &Runner) -> bool {
+        self.not_started_for(runner).is_some_and(|starting| starting >= self.policy.starting_timeout)
+    }
+
     /// Why it got no credentials the last time.
     pub fn mint_error(&self, runner: &Runner) -> Option<&'a str> {
         Some(&self.memory.mint_backoff.get(&runner.name)?.error)

@@ -104,6 +104,12 @@ impl GitHub {
                     runners.into_iter().map(|runner| self.runner_json(runner)).collect();
                 Reply::json(200, json!({"total_count": total, "runners": runners})).linked(link)
             }
+            (&Method::POST, ["generate-jitconfig" | "registration-token"])
+                if matches!(scope, Scope::Repository(id)
+                    if self.repositories.get(&id).is_some_and(|repository| repository.refuses_runners)) =>
+            {
+                Reply::error(403, "")
+            }
             (&Method::POST, ["generate-jitconfig"]) => self.jit_route(ask, scope),
             (&Method::POST, [kind @ ("registration-token" | "remove-token")]) => {
                 let (token, expires_at) = self.make_registration_token(scope, *kind == "remove-token");

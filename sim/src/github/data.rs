@@ -35,6 +35,8 @@ pub struct Repository {
     pub archived: bool,
     /// Disabled by GitHub.
     pub disabled: bool,
+    /// Self-hosted runners are disabled for it: each registration is refused.
+    pub refuses_runners: bool,
     /// Gone: every request answers 404.
     pub deleted: bool,
     /// When it was made.

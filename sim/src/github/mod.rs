@@ -260,6 +260,7 @@ impl GitHub {
             private: false,
             archived: false,
             disabled: false,
+            refuses_runners: false,
             deleted: false,
             created_at: self.now,
             pushed_at: Some(self.now),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::namesake::Rename;
 use super::scenario::is_placeable;
+use crate::daemon::PREFIX;
 use bytes::Bytes;
 use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
 use githubrunner_sim::nomad::{Exit, StartFailure};
@@ -87,6 +88,20 @@ pub enum Mishap {
     },
     /// From now on processes take so long to start.
     SlowImages(Duration),
+    /// Self-hosted runners are disabled for a repository, or enabled again.
+    RefuseRunners {
+        /// Which.
+        pick: usize,
+        /// Disabled.
+        yes: bool,
+    },
+    /// The processes of one repository's runners take so long to start.
+    SlowImagesOf {
+        /// Which.
+        pick: usize,
+        /// How long.
+        delay: Duration,
+    },
     /// From now on no process can be started.
     StartFailure,
     /// Processes can be started again.
@@ -342,6 +357,16 @@ impl Suffer for World {
             Mishap::SlowImages(delay) => {
                 self.nomad.set_start_delay("", *delay);
                 Some(format!("processes take {delay:?} to start"))
+            }
+            Mishap::RefuseRunners { pick, yes } => {
+                let id = repository(pick)?;
+                self.github.repository_mut(id)?.refuses_runners = *yes;
+                Some(format!("{}: runners are refused: {yes}", self.github.full_name(id)?))
+            }
+            Mishap::SlowImagesOf { pick, delay } => {
+                let full_name = self.github.full_name(repository(pick)?)?;
+                self.nomad.set_start_delay(&format!("{PREFIX}-{}-", full_name.replace('/', "-")), *delay);
+                Some(format!("{full_name}: processes take {delay:?} to start"))
             }
             Mishap::StartFailure => {
                 let failure = StartFailure {

@@ -236,7 +236,9 @@ impl Truth {
         let Some(fate) = self.fates.get(name).filter(|_| may) else { return };
         let Some(idle) = fate.idle_since.map(|since| now.duration_since(since)) else { return };
         let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
-        if !fate.available || surplus * 10 >= signed(self.settings.loop_interval) * 9 {
+        let leaves =
+            surplus * 10 >= signed(self.settings.loop_interval) * 9 || self.may_yield(world, fate, now);
+        if !fate.available || leaves {
             return;
         }
         let is_wanted = self.lately_queued(world, &fate.group, now) > 0;

@@ -127,7 +127,7 @@ impl Truth {
 
     /// Who never started goes first, then the longest idle; before its time only where something waits for room.
     fn is_next_to_go(&self, world: &World, name: &str, fate: &Fate, now: Timestamp) {
-        if !self.quiet || !fate.available {
+        if !self.quiet || !fate.available || self.may_yield(world, fate, now) {
             return;
         }
         let soon = self.soon();
@@ -189,6 +189,34 @@ impl Truth {
         }
     }
 
+    /// Whether it makes no progress for so long that it gives up its place: to another group that waits for one, or, if
+    /// its task does not start, to its own job's next attempt.
+    pub(super) fn may_yield(&self, world: &World, fate: &Fate, now: Timestamp) -> bool {
+        let long = |since: Timestamp, minutes: i64| {
+            now.duration_since(since) >= SignedDuration::from_secs(60 * minutes - 10)
+        };
+        let is_live =
+            |name: &String| world.nomad.job(&self.place.namespace, name).is_some_and(|job| !job.stop);
+        let waits = || {
+            self.held(world, SignedDuration::ZERO, now).any(|job| fate.group != group_of_job(job))
+                || self
+                    .fates
+                    .iter()
+                    .any(|(name, other)| !other.placed && other.group != fate.group && is_live(name))
+        };
+        match fate.idle_since {
+            Some(since) => long(since, 5) && self.lately_queued(world, &fate.group, now) > 0 && waits(),
+            None if fate.placed && long(fate.registered_at, 20) => true,
+            None if fate.placed => long(fate.registered_at, 5) && waits(),
+            // With one of its group.
+            None => {
+                let stuck = |other: &Fate| long(other.idle_since.unwrap_or(other.registered_at), 5);
+                self.fates.values().any(|other| other.placed && other.group == fate.group && stuck(other))
+                    && waits()
+            }
+        }
+    }
+
     /// Jobs that have waited for so long without a runner of their own, where there are caps.
     fn held<'a>(
         &'a self,
@@ -240,7 +268,7 @@ impl Truth {
         // For a repository that the configuration does not name there is no demand.
         let unsure = unsure || self.times_left_out(fate.group.0).any(|(from, _)| from <= now);
         // Who works under another name looks idle to the daemon.
-        if unsure || !fate.available || self.mode == Mode::Renamed {
+        if unsure || !fate.available || self.mode == Mode::Renamed || self.may_yield(world, fate, now) {
             return;
         }
         // One that hangs looks like one that will take a job.
