@@ -1,4 +1,5 @@
 //! What the documents and comments refer to exists: sections of the contracts, files, and headings.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
 //! The layer rule of docs/architecture.md, read from there, and that no two files import each other, not even in a round.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
