@@ -1,4 +1,4 @@
-# githubrunner as a Nomad job. README, "Deployment", has the five commands around it.
+# githubrunner as a Nomad job. docs/deployment.md has the five commands around it.
 #
 # Its configuration and its GitHub token are in the Nomad variable `nomad/jobs/githubrunner`, items `config`
 # (YAML) and `token`, which only this job's tasks can read. It talks to Nomad through its task API with its

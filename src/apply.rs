@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::{
     config::Config,
-    daemon::Leadership,
     github::{self, Deleted, GitHub, RegisteredRunner, Scope, Sought},
     labels::LabelRules,
+    leadership::Leadership,
     model::{
         Action, CleanUp, Consent, LookUp, Mint, Orphan, Plan, Purge, Registration, RemoveOrphan, Repository,
         RunnerMeta, RunnerState, Start, Stop,

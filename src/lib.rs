@@ -4,11 +4,7 @@
 //! observe (github, nomad)  ->  plan (pure)  ->  apply (github, nomad)
 //! ```
 //!
-//! The layers, each importing only what stands to its left:
-//!
-//! ```text
-//! model, config <- plan, render <- github, nomad (over http) <- apply, daemon <- commands <- main
-//! ```
+//! Which room may import which is in docs/architecture.md, "Layer rule"; `tests/layers.rs` checks it.
 //!
 //! [`plan`] and [`render`] do no IO. [`github`] and [`nomad`] do not know each other. The
 //! package `githubrunner-sim` is a simulated world for the demo, tests and benchmarks; it depends on nothing
@@ -22,6 +18,7 @@ pub mod daemon;
 pub mod github;
 pub mod http;
 pub mod labels;
+pub mod leadership;
 pub mod model;
 pub mod nomad;
 pub mod plan;

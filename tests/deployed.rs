@@ -1,4 +1,4 @@
-//! The daemon deployed as README's "Deployment" says, on a real agent with ACLs: the files in `nomad/` as they
+//! The daemon deployed as docs/deployment.md says, on a real agent with ACLs: the files in `nomad/` as they
 //! are, the built program, a simulated GitHub. Where there is no `nomad` on PATH a plain line says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -44,7 +44,7 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    /// Reads the variables of the official runner and of `myoung34/github-runner` (contract §7). None for a task that
+    /// Reads the variables of the official runner and of `myoung34/github-runner` (contract github.md §7). None for a task that
     /// is no runner.
     pub fn from_environment(env: &BTreeMap<String, String>) -> Option<Credentials> {
         let text = |name: &str| env.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());

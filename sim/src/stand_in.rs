@@ -1,7 +1,7 @@
 //! A stand-in for the official runner, for a real Nomad and the simulated GitHub.
 //!
 //! A raw_exec task runs it in place of `run.sh`: it takes the same environment, speaks the simulated
-//! GitHub's `/_runner/` routes over plain HTTP on loopback, and prints what the real one prints (contract §7).
+//! GitHub's `/_runner/` routes over plain HTTP on loopback, and prints what the real one prints (contract github.md §7).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,7 +28,7 @@ const MOST_FAILURES: u32 = 60;
 const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Runs a runner until its job is over, it is refused, or `shutdown`. Answers the exit code: 0 as `run.sh`
-/// gives it (contract §7), 2 for an environment that makes no runner.
+/// gives it (contract github.md §7), 2 for an environment that makes no runner.
 pub async fn run(env: BTreeMap<String, String>, shutdown: impl Future<Output = ()>) -> u8 {
     run_with(env, shutdown, &mut std::io::stdout()).await
 }

@@ -2,7 +2,7 @@
 //!
 //! When a Nomad task starts, its environment tells which runner it is. After a start-up time the process
 //! connects to GitHub, takes jobs, and ends: by itself after an ephemeral runner's job or a refusal (with exit
-//! code 0, as `run.sh` does; contract §7), or because Nomad kills it. The world knows the truth about all
+//! code 0, as `run.sh` does; contract github.md §7), or because Nomad kills it. The world knows the truth about all
 //! of it, which tests compare with what a daemon believes.
 
 mod reactions;

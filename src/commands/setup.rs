@@ -8,9 +8,10 @@ use rand::{SeedableRng, rngs::StdRng};
 use crate::{
     apply::Apply,
     config::{Config, PrivateKey},
-    daemon::{Daemon, Leadership},
+    daemon::Daemon,
     github::{self, Auth, GitHub, Key, api_url},
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
+    leadership::Leadership,
     model::NomadView,
     nomad::{self, Nomad, instance_id},
     render::Renderer,

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    AppConfig, GitHubConfig, PrivateKey, RegistrationSetting, Scope, parse::Environment, reader::Section,
-    yaml::Data,
+    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, Scope, reader::Section, yaml::Data,
 };
 use crate::secret::Secret;
 

@@ -20,7 +20,11 @@ pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
 
+pub use crate::model::RepoEntry;
 use crate::{labels::LabelRules, model::Registration, secret::Secret};
+
+/// Environment variables.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The largest `nomad.jobprefix`: with it, a runner's name still shows the repository within GitHub's 64
 /// characters.
@@ -132,22 +136,6 @@ pub enum Scope {
     Organization,
 }
 
-/// One entry of `repos`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RepoEntry {
-    /// `owner/name`
-    Repository {
-        /// The owner's login.
-        owner: String,
-        /// The repository's name.
-        name: String,
-    },
-    /// A user or an organization: all its repositories.
-    Owner(String),
-    /// `*`: all that the token or the App may see.
-    All,
-}
-
 /// `scheduler`: how many, and for how long. Empty times and zeroes are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scheduler {
@@ -212,16 +200,6 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.effective(Format::Json))
-    }
-}
-
-impl fmt::Display for RepoEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RepoEntry::Repository { owner, name } => write!(f, "{owner}/{name}"),
-            RepoEntry::Owner(owner) => f.write_str(owner),
-            RepoEntry::All => f.write_str("*"),
-        }
     }
 }
 

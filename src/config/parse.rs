@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs::File, io::Read, net::SocketAddr, path::Path
 use serde_json::{Map, Value, json};
 
 use super::{
-    Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, GitHubConfig, JOBPREFIX_MAX, NomadConfig, RepoEntry,
-    Scheduler, Template, github,
+    Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
+    NomadConfig, RepoEntry, Scheduler, Template, github,
     reader::{Problems, Section},
     template,
     yaml::{self, Data, Node},
@@ -15,9 +15,6 @@ use crate::{
     labels::{AllowedCharacters, DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, harmless},
     model::Registration,
 };
-
-/// Environment variables.
-pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// nomadtools' `runson_match`.
 const DEFAULT_MATCH: &str = "nomadtools *(.*)";

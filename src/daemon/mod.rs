@@ -4,7 +4,6 @@
 //! never wrong: killed at any await and started again, it converges.
 
 mod hints;
-mod leader;
 mod memory;
 mod observe;
 mod snapshot;
@@ -26,6 +25,7 @@ use crate::{
     apply::{Apply, Report},
     config::Config,
     github::{GitHub, Resolution},
+    leadership::{Leader, Leadership},
     model::{
         Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
         is_ours_by_name, summary,
@@ -35,8 +35,6 @@ use crate::{
     render::Renderer,
     status::Status,
 };
-use leader::Leader;
-pub use leader::{Leadership, Term};
 pub use memory::learn;
 use observe::GitHubSide;
 

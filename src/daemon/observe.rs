@@ -9,10 +9,10 @@ use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
 
 use crate::{
-    github::{Entry, Error, GitHub, JobListing, Listed, Resolution, Scope},
+    github::{Error, GitHub, JobListing, Listed, Resolution, Scope},
     model::{
-        Listing, Moment, NomadView, OwnRegistration, Ownership, Repository, RepositoryId, RepositoryView,
-        Runner, WorkflowJob,
+        Listing, Moment, NomadView, OwnRegistration, Ownership, RepoEntry as Entry, Repository, RepositoryId,
+        RepositoryView, Runner, WorkflowJob,
     },
 };
 

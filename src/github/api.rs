@@ -20,7 +20,7 @@ use super::jobs::Followed;
 use super::limits::{Limits, Rate};
 use super::listed::{Gap, Listed};
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
-use super::repositories::Remembered;
+use super::remembered::Remembered;
 use super::sizes::{self, Sizes};
 use super::turns::Turn;
 use super::wire::Page;

@@ -1,7 +1,6 @@
 //! A GitHub App: its own token, its installations and theirs (contract §3).
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use hyper::Method;
@@ -16,7 +15,6 @@ use super::listed::Listed;
 use super::secrets;
 use super::wire::{Installation, InstallationsPage};
 use crate::http::{Response, escape_segment};
-use crate::secret::Secret;
 
 /// The App's own token is used for so long, of the 9 minutes it is good for.
 const JWT_USED: Duration = Duration::from_secs(8 * 60);
@@ -27,37 +25,10 @@ const RENEWED_EARLY: Duration = Duration::from_secs(5 * 60);
 /// A missing or suspended installation is asked for again after this.
 const ASKED_AGAIN: Duration = Duration::from_secs(5 * 60);
 
-/// What is remembered of the App.
-#[derive(Default)]
-pub struct AppState {
-    jwt: Mutex<Option<(Secret, Instant)>>,
-    /// By the owner's login in lower case. The inner mutex is tokio's, made to be held while one task asks GitHub and
-    /// the others wait for its answer.
-    owners: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<OwnerState>>>>,
-}
-
-#[derive(Default)]
-struct OwnerState {
-    installation: Option<u64>,
-    token: Option<(Credentials, Instant)>,
-    failed: Option<(Error, Instant)>,
-}
-
 #[derive(Deserialize)]
 struct TokenAnswer {
     token: String,
     expires_at: Option<String>,
-}
-
-impl AppState {
-    fn owner(&self, login: &str) -> Arc<tokio::sync::Mutex<OwnerState>> {
-        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        owners.entry(login.to_ascii_lowercase()).or_default().clone()
-    }
-
-    fn forget_jwt(&self) {
-        self.jwt.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
 }
 
 impl GitHub {

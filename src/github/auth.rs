@@ -1,5 +1,6 @@
 //! Who we are to GitHub: a token, a token in a file, or a GitHub App.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,6 @@ use std::time::Duration;
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
-use super::app::AppState;
 use super::error::Error;
 use crate::secret::Secret;
 
@@ -70,6 +70,33 @@ pub struct Credentials {
     pub token: Secret,
     /// Stands for these credentials in cache and limits: no secret, no spaces.
     pub who: Arc<str>,
+}
+
+/// What is remembered of the App.
+#[derive(Default)]
+pub struct AppState {
+    pub(super) jwt: Mutex<Option<(Secret, Instant)>>,
+    /// By the owner's login in lower case. The inner mutex is tokio's, made to be held while one task asks GitHub and
+    /// the others wait for its answer.
+    owners: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<OwnerState>>>>,
+}
+
+#[derive(Default)]
+pub(super) struct OwnerState {
+    pub(super) installation: Option<u64>,
+    pub(super) token: Option<(Credentials, Instant)>,
+    pub(super) failed: Option<(Error, Instant)>,
+}
+
+impl AppState {
+    pub(super) fn owner(&self, login: &str) -> Arc<tokio::sync::Mutex<OwnerState>> {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.entry(login.to_ascii_lowercase()).or_default().clone()
+    }
+
+    pub(super) fn forget_jwt(&self) {
+        self.jwt.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// The credentials at hand.

@@ -5,7 +5,11 @@
 
 use std::fmt;
 
-use super::pagination::{MAX_ITEMS, MAX_PAGES};
+/// How many pages of one list are read at most: 10,000 items at 100 a page.
+pub const MAX_PAGES: usize = 100;
+
+/// GitHub shows at most this many items of a filtered list: one that is so long may be cut (contract §1).
+pub const MAX_ITEMS: u64 = 1000;
 
 /// A list of GitHub, or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

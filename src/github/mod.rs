@@ -15,6 +15,7 @@ mod jwt;
 mod limits;
 mod listed;
 pub mod pagination;
+mod remembered;
 mod repositories;
 mod runners;
 mod secrets;
@@ -25,8 +26,6 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-/// An entry of the configuration's `repos`.
-pub use crate::config::RepoEntry as Entry;
 pub use address::{Web, api_url};
 pub use api::{Clock, GitHub, Options};
 pub use auth::{Auth, Key};

@@ -9,12 +9,7 @@ use std::collections::BTreeSet;
 use url::{Position, Url};
 
 use super::listed::{Gap, Listed};
-
-/// How many pages of one list are read at most: 10,000 items at 100 a page.
-pub const MAX_PAGES: usize = 100;
-
-/// GitHub shows at most this many items of a filtered list: one that is so long may be cut (contract §1).
-pub const MAX_ITEMS: u64 = 1000;
+pub use super::listed::{MAX_ITEMS, MAX_PAGES};
 
 /// The target of the first link with the relation `next` in a Link header (RFC 8288).
 pub fn next_link(header: &str) -> Option<&str> {

@@ -2,23 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use super::api::{GitHub, older_than};
+use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
 use super::listed::{Gap, Listed};
+use super::remembered::Remembered;
 use super::wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown};
-use crate::config::RepoEntry;
 use crate::http::escape_segment;
-use crate::model::{Repository, RepositoryId, is_login};
-
-/// An entry whose repositories were read in part is asked for again after this time: pages shift while they are read, and
-/// the next reading may be whole.
-const PART_READ_AGAIN: Duration = Duration::from_secs(60);
+use crate::model::{RepoEntry, Repository, RepositoryId, is_login};
 
 /// What the entries mean.
 #[derive(Debug, Clone, Default)]
@@ -30,41 +24,6 @@ pub struct Resolution {
     pub unconfirmed: BTreeSet<RepositoryId>,
     /// The entries that could not be resolved or refreshed, or only in part, and why.
     pub failures: Vec<(RepoEntry, Error)>,
-}
-
-/// What an entry meant.
-#[derive(Debug, Clone)]
-pub(super) struct Remembered {
-    /// By ID, each with whether the last reading had it.
-    repositories: BTreeMap<RepositoryId, (Repository, bool)>,
-    /// Why the last reading was incomplete.
-    gap: Option<Gap>,
-    at: Instant,
-}
-
-impl Remembered {
-    /// What a reading tells, after what was known before: an incomplete one takes nothing away.
-    fn learned(before: Option<&Remembered>, read: Listed<Repository>) -> Self {
-        let gap = read.gap().cloned();
-        let mut repositories = BTreeMap::new();
-        if let Some(before) = before.filter(|_| gap.is_some()) {
-            let unconfirmed = |(id, (repository, _)): (&RepositoryId, &(Repository, bool))| {
-                (*id, (repository.clone(), false))
-            };
-            repositories.extend(before.repositories.iter().map(unconfirmed));
-        }
-        repositories.extend(read.into_known().into_iter().map(|found| (found.id, (found, true))));
-        Self { repositories, gap, at: Instant::now() }
-    }
-
-    /// After a reading that failed.
-    fn doubt(&mut self) {
-        self.repositories.values_mut().for_each(|(_, confirmed)| *confirmed = false);
-    }
-
-    fn is_due(&self, refresh: Duration) -> bool {
-        older_than(self.at, if self.gap.is_some() { refresh.min(PART_READ_AGAIN) } else { refresh })
-    }
 }
 
 impl GitHub {

@@ -15,10 +15,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::*;
-use crate::config::RepoEntry;
 use crate::http::Client;
 use crate::http::tests::{Answer, Seen, answer, server};
-use crate::model::{Repository, Timestamp, WorkflowJob};
+use crate::model::{RepoEntry, Repository, Timestamp, WorkflowJob};
 use crate::secret::Secret;
 use githubrunner_sim::github as sim;
 

@@ -23,7 +23,7 @@ const MAX_NAME: usize = 200;
 pub trait Page: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static {
     /// What the list is of.
     type Item: Clone + Send;
-    /// Whether GitHub filters the list, and shows no more than [`MAX_ITEMS`](super::pagination::MAX_ITEMS) of it.
+    /// Whether GitHub filters the list, and shows no more than [`MAX_ITEMS`](super::listed::MAX_ITEMS) of it.
     const FILTERED: bool = false;
     /// The items with their IDs.
     fn items(&self) -> impl Iterator<Item = (u64, Self::Item)>;

@@ -44,7 +44,7 @@ pub struct Options {
     /// The User-Agent header.
     pub user_agent: String,
     /// How many exchanges, and so connections, there are at once. Nomad refuses the 101st connection of an address
-    /// (contract §9), GitHub more than 100 requests at once (contract §4); a handful is plenty.
+    /// (contract nomad.md §9), GitHub more than 100 requests at once (contract github.md §4); a handful is plenty.
     pub max_connections: usize,
     /// The time for one exchange, for requests that set none.
     pub deadline: Duration,

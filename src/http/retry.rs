@@ -62,7 +62,7 @@ impl RetryPolicy {
     }
 
     /// The wait that an answer asks for: `retry-after`, else until `x-ratelimit-reset` when nothing remains
-    /// (GitHub's order, contract §4), by the server's own clock.
+    /// (GitHub's order, contract github.md §4), by the server's own clock.
     pub(super) fn asked(response: &Response) -> Option<Duration> {
         response.retry_after().or_else(|| {
             if response.header("x-ratelimit-remaining")?.trim() != "0" {

@@ -5,6 +5,7 @@
 //! [`Moment`].
 
 mod action;
+mod entry;
 mod job;
 mod labels;
 mod names;
@@ -19,6 +20,7 @@ pub use action::{
     Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, LookUp, Mint, Orphan, Plan, Purge, PurgeReason,
     RemoveOrphan, Start, StartReason, Stop, StopReason, Subject, span,
 };
+pub use entry::RepoEntry;
 pub use jiff::Timestamp;
 pub use job::{JobStatus, Repository, RepositoryId, WorkflowJob};
 pub use labels::Labels;

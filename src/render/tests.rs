@@ -284,20 +284,53 @@ fn the_whole_context_by_name() {
     );
 }
 
-/// The first fenced block of the README in this language after a heading.
-fn readme_block(heading: &str, language: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let section = readme.split_once(&format!("\n{heading}\n")).unwrap().1;
-    let block = section.split_once(&format!("```{language}\n")).unwrap().1;
-    block.split_once("\n```").unwrap().0.to_owned()
+/// The documents for users, by their names.
+const DOCUMENTS: [(&str, &str); 9] = [
+    ("README.md", include_str!("../../README.md")),
+    ("docs/architecture.md", include_str!("../../docs/architecture.md")),
+    ("docs/configuration.md", CONFIGURATION),
+    ("docs/deployment.md", include_str!("../../docs/deployment.md")),
+    ("docs/development.md", include_str!("../../docs/development.md")),
+    ("docs/from-nomadtools.md", include_str!("../../docs/from-nomadtools.md")),
+    ("docs/security.md", include_str!("../../docs/security.md")),
+    ("docs/templates-and-labels.md", TEMPLATES),
+    ("docs/testing.md", include_str!("../../docs/testing.md")),
+];
+const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
+const TEMPLATES: &str = include_str!("../../docs/templates-and-labels.md");
+
+/// The fenced blocks of a document in this language.
+fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("\n```{language}\n");
+    document.split(fence.as_str()).skip(1).map(|rest| rest.split_once("\n```").unwrap().0).collect()
 }
 
 #[test]
-fn the_readme_is_right() {
-    let yaml = readme_block("## Configuration", "yaml");
-    assert_eq!(Config::load(&format!("{yaml}\n"), &|_| None).unwrap().registration(), Registration::Jit);
+fn every_yaml_example_of_the_documents_loads() {
+    let mut examples = 0;
+    for (name, text) in DOCUMENTS {
+        for yaml in blocks(text, "yaml") {
+            // Prometheus' rules are YAML, too.
+            if yaml.starts_with("groups:") {
+                continue;
+            }
+            let config = Config::load(&format!("{yaml}\n"), &|_| None)
+                .unwrap_or_else(|errors| panic!("{name}: {errors}\n{yaml}"));
+            Renderer::new(&config).unwrap_or_else(|error| panic!("{name}: {error}\n{yaml}"));
+            examples += 1;
+        }
+    }
+    assert!(examples >= 7, "{examples}");
+    for (document, first) in [(DOCUMENTS[0].1, "yaml"), (CONFIGURATION, "yaml")] {
+        let yaml = blocks(document, first)[0];
+        assert_eq!(Config::load(&format!("{yaml}\n"), &|_| None).unwrap().registration(), Registration::Jit);
+    }
+}
 
-    let template = serde_json::to_string(&readme_block("### Writing one", "jinja")).unwrap();
+#[test]
+fn the_template_of_the_documents_renders() {
+    let [template] = blocks(TEMPLATES, "jinja")[..] else { panic!("one template") };
+    let template = serde_json::to_string(template).unwrap();
     let text = render(&config(&format!("template: {template}\n")), &["nomadtools mem=2000"]).unwrap();
     let body: hcl::Body = hcl::from_str(&text).unwrap();
     assert_eq!(body.blocks().count(), 1);
@@ -305,8 +338,7 @@ fn the_readme_is_right() {
 }
 
 #[test]
-fn the_readme_names_every_key_and_every_setting() {
-    let readme = include_str!("../../README.md");
+fn the_documents_name_every_key_and_every_setting() {
     let tree = config("").tree(Tokens::Hidden);
     let mut keys = vec![
         "github.token_file",
@@ -318,17 +350,32 @@ fn the_readme_names_every_key_and_every_setting() {
     .into_iter()
     .map(str::to_owned)
     .collect::<Vec<_>>();
+    let mut settings = Vec::new();
     for (key, value) in tree.as_object().unwrap() {
         match value.as_object() {
-            Some(inner) if key == "template_settings" => keys.extend(inner.keys().cloned()),
+            Some(inner) if key == "template_settings" => {
+                settings.extend(inner.keys().cloned());
+                keys.push(key.clone());
+            }
             Some(inner) if key != "runson_limits" => {
                 keys.extend(inner.keys().map(|inner| format!("{key}.{inner}")));
             }
             _ => keys.push(key.clone()),
         }
     }
+    // What the bundled templates read besides those with a default.
+    for template in crate::config::BUILTIN_TEMPLATES {
+        let read = template.text.split("SETTINGS.").skip(1);
+        let name =
+            |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
+        settings.extend(read.map(name));
+    }
+    assert!(settings.iter().any(|setting| setting == "runner_url"), "{settings:?}");
     for key in keys {
-        assert!(readme.contains(&format!("`{key}`")), "{key}");
+        assert!(CONFIGURATION.contains(&format!("`{key}`")), "{key}");
+    }
+    for setting in settings {
+        assert!(TEMPLATES.contains(&format!("`{setting}`")), "{setting}");
     }
 }
 

@@ -88,7 +88,7 @@ impl Leadership {
 }
 
 /// The candidate for the lock.
-pub(super) struct Leader {
+pub struct Leader {
     nomad: Nomad,
     holder: String,
     /// The lock that it had last, until Nomad says that it is gone.
