@@ -4,6 +4,8 @@ mod bounded;
 mod credentials;
 mod filters;
 #[cfg(test)]
+mod listener_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -25,6 +27,15 @@ const FUEL: u64 = 500_000;
 
 /// Nomad drops the source of a job above 1 MB (contract nomad.md §2).
 const RENDERED_MAX: usize = 1_000_000;
+
+/// What `RUN.LISTENER` is: a bash script that runs the official runner in the working directory.
+const LISTENER: &str = include_str!("../../templates/listener.sh");
+
+/// The script without its comments, which each job would keep.
+fn listener() -> String {
+    let is_code = |line: &&str| !line.trim_start().starts_with('#');
+    LISTENER.lines().filter(is_code).map(|line| format!("{line}\n")).collect()
+}
 
 /// How deep macros may call each other.
 const RECURSION_MAX: usize = 100;
@@ -152,6 +163,7 @@ impl Renderer {
                 INFO => run.info,
                 JOB_ID => run.job,
                 ATTEMPT => run.attempt,
+                LISTENER => listener(),
                 CREDENTIALS => credentials::block(&data),
                 CREDENTIALS_JSON => credentials::json(&data),
             },
