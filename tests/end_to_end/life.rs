@@ -111,7 +111,9 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 1000);
     site.queue(&["nomadtools # cpu=1"], 1000);
-    let out = site.call(&["plan"]).await.well();
+    let plan = site.call(&["plan"]).await;
+    assert_eq!(plan.err, "", "each line is told once, on standard output");
+    let out = plan.well();
     assert!(out.contains("start ") && out.contains("acme/app"), "{out}");
     assert!(out.contains("hold ") && out.contains("labels"), "{out}");
     assert_eq!(site.writes(), Vec::<String>::new());
