@@ -82,7 +82,7 @@ fn template(config: &Config, report: &mut Report) -> io::Result<Vec<(String, Str
     let mut rendered = Vec::new();
     for example in EXAMPLES {
         let label = format!("nomadtools{example}");
-        let what = format!("template {} renders for the label \"{label}\"", config.template.name);
+        let what = format!("{} renders for the label \"{label}\"", config.template.called());
         let text = render::text(config, std::slice::from_ref(&label), None);
         if let Some(text) = report.result(&what, text.map_err(|error| format!("{error:#}")))? {
             rendered.push((label, text));

@@ -121,6 +121,22 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
 }
 
 #[tokio::test]
+async fn plan_notes_keys_of_labels_that_the_template_does_not_read() {
+    let site = Site::start().await;
+    for _ in 0..2 {
+        site.queue(&["nomadtools memmax=2000"], 1000);
+    }
+    site.queue(&["nomadtools mem=1000"], 1000);
+    let out = site.call(&["plan"]).await.well();
+    let notes: Vec<&str> = out.lines().filter(|line| line.starts_with("note ")).collect();
+    assert_eq!(
+        notes,
+        ["note  nomadtools memmax=2000: the template does not read memmax=; did you mean maxmem="],
+        "{out}"
+    );
+}
+
+#[tokio::test]
 async fn a_dry_run_says_the_same_and_does_nothing() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 1000);
