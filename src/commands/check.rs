@@ -21,6 +21,12 @@ const REPOSITORIES_TRIED: usize = 20;
 /// The runner group that every repository and every organization has (contract github.md §2).
 const DEFAULT_GROUP: u64 = 1;
 
+/// The oldest Nomad that knows all of what the bundled templates and `RUN.CREDENTIALS` say (contract nomad.md §8, §12).
+const OLDEST_NOMAD: &str = "1.10.2";
+
+/// How an older Nomad names what it does not know of it.
+const NEWER_HCL: [&str; 2] = ["named \"once\"", "\"disconnect\""];
+
 /// What labels may ask for, besides the first one: the template must render all of it.
 const EXAMPLES: [&str; 4] = ["", " cpu=500 mem=512", " cpu=500 mem=512 maxmem=1024", " tag=latest"];
 
@@ -113,6 +119,13 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
         let meta = RunnerMeta { labelsstr: label.clone(), ..RunnerMeta::default() };
         let fit = parsed.and_then(|parsed| prepare(parsed, nomad.options(), meta, &probe, registration));
         let what = format!("Nomad parses what the template makes of \"{label}\"");
+        let fit = fit.map_err(|error| {
+            let error = error.to_string();
+            match NEWER_HCL.iter().any(|name| error.contains(name)) {
+                true => format!("{error}; this server is older than Nomad {OLDEST_NOMAD}: update it"),
+                false => error,
+            }
+        });
         if let Some(fit) = report.result(&what, fit)? {
             job.get_or_insert(fit);
         }

@@ -209,3 +209,17 @@ async fn other_programs_forms_of_arguments_are_understood() {
         assert!(!output.stdout.is_empty(), "{arguments:?}");
     }
 }
+
+#[tokio::test]
+async fn check_says_that_a_nomad_is_too_old_for_the_templates() {
+    let site = Site::start().await;
+    site.fault(|_, request| match request.uri().path().ends_with("/jobs/parse") {
+        true => githubrunner_sim::fault::Verdict::status(
+            400,
+            "Failed to parse job: input.hcl:42,7-11: Unsupported argument; An argument named \"once\" is not expected here.",
+        ),
+        false => githubrunner_sim::fault::Verdict::Pass,
+    });
+    let check = site.call(&["check"]).await;
+    assert!(check.code == 1 && check.out.contains("older than Nomad 1.10.2"), "{}", check.out);
+}
