@@ -140,7 +140,7 @@ job "githubrunner" {
 
       # `github.token_file` may name it; it is the token unless the configuration has another way in.
       template {
-        data        = "GH_TOKEN={{ with nomadVar \"nomad/jobs/githubrunner\" }}{{ .token }}{{ end }}\n"
+        data        = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}GH_TOKEN={{ .token }}\nGH_ENTERPRISE_TOKEN={{ .token }}\n{{ end }}"
         destination = "secrets/github.env"
         env         = true
         change_mode = "restart"

@@ -1,4 +1,6 @@
 //! The command line: clap's types, nothing else.
+use std::ffi::OsString;
+
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// Runs GitHub Actions runners on Nomad: one for each job that waits for one.
@@ -13,7 +15,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
     disable_help_subcommand = true,
     after_help = "\
 Environment:
-  GH_TOKEN, GITHUB_TOKEN    the token for GitHub, where the configuration has none
+  GH_TOKEN, GITHUB_TOKEN    the token for github.com, where the configuration has none
+  GH_ENTERPRISE_TOKEN, GITHUB_ENTERPRISE_TOKEN
+                            the same for a GitHub Enterprise Server
   NOMAD_ADDR, NOMAD_TOKEN,  Nomad's address (default http://127.0.0.1:4646; unix:///path too),
   NOMAD_REGION, …           token and region, as the nomad command has them
   NO_COLOR                  no colours
@@ -35,7 +39,7 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The configuration: a file, or the YAML itself if it contains a newline
+    /// The configuration: a file, - for standard input, or the YAML itself if it contains a newline
     #[arg(
         short,
         long,
@@ -82,6 +86,7 @@ pub enum Command {
     /// Show what a pass would do now and why; changes nothing
     Plan,
     /// Check configuration, template, rights and connections before the first run
+    #[command(alias = "validate")]
     Check(Check),
     /// Show GitHub-shaped jobs being served, on simulators that are built in
     #[cfg(feature = "demo")]
@@ -238,6 +243,30 @@ pub struct SimulatedGithub {
     pub stay: bool,
 }
 
+impl Cli {
+    /// The arguments in clap's form: `-config FILE` and the like, as Go's programs have them, `help`, `help COMMAND` and
+    /// `version`.
+    pub fn usual(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+        let mut all: Vec<OsString> = arguments.into_iter().collect();
+        for argument in all.iter_mut().skip(1).take_while(|argument| *argument != "--") {
+            let Some(text) = argument.to_str() else { continue };
+            let name = text.split_once('=').map_or(text, |(name, _)| name);
+            if ["-config", "-version", "-help", "-dryrun", "-verbose", "-quiet"].contains(&name) {
+                *argument = format!("-{text}").into();
+            }
+        }
+        match all.get(1).and_then(|first| first.to_str()) {
+            Some("help") => {
+                all.remove(1);
+                all.push("--help".into());
+            }
+            Some("version") if all.len() == 2 => all[1] = "--version".into(),
+            _ => {}
+        }
+        all
+    }
+}
+
 impl Command {
     /// The same under its own name, where it is one of nomadtools'.
     pub fn canonical(self) -> Command {
@@ -283,6 +312,34 @@ mod tests {
             assert_eq!((cli.global.parallel, cli.global.verbose), (Some(4), 2), "{line}");
             assert!(matches!(cli.command, Command::Run));
         }
+    }
+
+    #[test]
+    fn other_programs_forms_are_understood() {
+        let usual = |line: &str| {
+            let words = Cli::usual(format!("githubrunner {line}").split(' ').map(OsString::from));
+            Cli::try_parse_from(words)
+        };
+        for line in ["-config file run", "-config=file run", "run -config file", "--config=file run"] {
+            assert_eq!(usual(line).unwrap().global.config.as_deref(), Some("file"), "{line}");
+        }
+        assert!(matches!(usual("validate").unwrap().command, Command::Check(_)));
+        assert_eq!(usual("-c - run").unwrap().global.config.as_deref(), Some("-"));
+        use clap::error::ErrorKind;
+        for (line, kind) in [
+            ("help", ErrorKind::DisplayHelp),
+            ("help run", ErrorKind::DisplayHelp),
+            ("-help", ErrorKind::DisplayHelp),
+            ("version", ErrorKind::DisplayVersion),
+            ("-version", ErrorKind::DisplayVersion),
+        ] {
+            assert_eq!(usual(line).unwrap_err().kind(), kind, "{line}");
+        }
+        let help = usual("help render").unwrap_err().to_string();
+        assert!(help.contains("--parse"), "{help}");
+        // What follows -- is nobody's option.
+        let labels = usual("render -- -config").unwrap();
+        assert!(matches!(labels.command, Command::Render(Render { labels, .. }) if labels == ["-config"]));
     }
 
     #[test]

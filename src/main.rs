@@ -1,8 +1,9 @@
 //! The `githubrunner` program: logging, the runtime, dispatch and exit codes.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal, Read, Write},
     process::ExitCode,
+    sync::OnceLock,
 };
 
 use clap::Parser;
@@ -20,12 +21,15 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// Something failed.
 const FAILED: u8 = 1;
 
+/// A configuration on standard input is no longer: more than what the parser takes.
+const CONFIG_BYTES_MAX: u64 = 8 << 20;
+
 /// Usage or configuration, as clap has it too.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     keep_memory_private();
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(Cli::usual(std::env::args_os()));
     #[cfg(feature = "demo")]
     let screen = demo::screen(&cli);
     #[cfg(feature = "demo")]
@@ -165,11 +169,33 @@ fn load(global: &Global) -> Result<Config, String> {
         "no configuration: name a file with -c FILE, or write the YAML itself after -c; \
          `githubrunner demo` needs none",
     )?;
+    let input;
+    let source = match source {
+        "-" => {
+            input = standard_input()?;
+            input.as_str()
+        }
+        _ => source,
+    };
     let mut config = Config::load(source, &environment).map_err(|errors| errors.to_string())?;
     if let Some(parallel) = global.parallel {
         config.parallel = parallel.into();
     }
     Ok(config)
+}
+
+/// The YAML from standard input: read once, kept for when the configuration is read again.
+fn standard_input() -> Result<String, String> {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    if let Some(text) = TEXT.get() {
+        return Ok(text.clone());
+    }
+    let mut text = String::new();
+    let read = io::stdin().lock().take(CONFIG_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| format!("the configuration cannot be read from standard input: {error}"))?;
+    // With a newline it is the YAML itself.
+    text.push('\n');
+    Ok(TEXT.get_or_init(|| text).clone())
 }
 
 fn environment(name: &str) -> Option<String> {

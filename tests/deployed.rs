@@ -139,7 +139,7 @@ async fn check_names_each_right_that_a_policy_lacks() {
             .arg("-c")
             .arg(directory.path().join("config.yml"))
             .arg("check")
-            .env("GH_TOKEN", std::fs::read_to_string(directory.path().join("token")).unwrap())
+            .env("GH_ENTERPRISE_TOKEN", std::fs::read_to_string(directory.path().join("token")).unwrap())
             .env("NOMAD_ADDR", &agent.address)
             .env("NOMAD_TOKEN", token)
             .output()

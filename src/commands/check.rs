@@ -6,7 +6,7 @@ use super::{Setup, render};
 use crate::{
     config::Config,
     github::{Error as GitHubError, Scope, Sought},
-    model::RunnerMeta,
+    model::{Registration, RunnerMeta},
     nomad::{PreparedJob, job_from_json, prepare},
     text::{LINE, shown},
 };
@@ -17,6 +17,15 @@ const FEW_REQUESTS: u64 = 200;
 /// So many repositories are tried for the right to make runners; the token's rights are the same for an
 /// owner's others.
 const REPOSITORIES_TRIED: usize = 20;
+
+/// The runner group that every repository and every organization has (contract github.md §2).
+const DEFAULT_GROUP: u64 = 1;
+
+/// The oldest Nomad that knows all of what the bundled templates and `RUN.CREDENTIALS` say (contract nomad.md §8, §12).
+const OLDEST_NOMAD: &str = "1.10.2";
+
+/// How an older Nomad names what it does not know of it.
+const NEWER_HCL: [&str; 2] = ["named \"once\"", "\"disconnect\""];
 
 /// What labels may ask for, besides the first one: the template must render all of it.
 const EXAMPLES: [&str; 4] = ["", " cpu=500 mem=512", " cpu=500 mem=512 maxmem=1024", " tag=latest"];
@@ -79,7 +88,7 @@ fn template(config: &Config, report: &mut Report) -> io::Result<Vec<(String, Str
     let mut rendered = Vec::new();
     for example in EXAMPLES {
         let label = format!("nomadtools{example}");
-        let what = format!("template {} renders for the label \"{label}\"", config.template.name);
+        let what = format!("{} renders for the label \"{label}\"", config.template.called());
         let text = render::text(config, std::slice::from_ref(&label), None);
         if let Some(text) = report.result(&what, text.map_err(|error| format!("{error:#}")))? {
             rendered.push((label, text));
@@ -110,6 +119,13 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
         let meta = RunnerMeta { labelsstr: label.clone(), ..RunnerMeta::default() };
         let fit = parsed.and_then(|parsed| prepare(parsed, nomad.options(), meta, &probe, registration));
         let what = format!("Nomad parses what the template makes of \"{label}\"");
+        let fit = fit.map_err(|error| {
+            let error = error.to_string();
+            match NEWER_HCL.iter().any(|name| error.contains(name)) {
+                true => format!("{error}; this server is older than Nomad {OLDEST_NOMAD}: update it"),
+                false => error,
+            }
+        });
         if let Some(fit) = report.result(&what, fit)? {
             job.get_or_insert(fit);
         }
@@ -173,14 +189,10 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         }
     }
     for scope in scopes.iter().take(REPOSITORIES_TRIED) {
-        let what = format!("{scope}: runners can be registered");
-        report.result(
-            &what,
-            github.registration_token(scope).await.map_err(|error| refused(&error, organization)),
-        )?;
-        if let (Scope::Organization(owner), Some(group)) = (scope, &setup.config.github.runner_group) {
-            let found = match github.runner_group(owner, group).await {
-                Ok(Sought::Found(_)) => Ok(()),
+        let mut group = Some(DEFAULT_GROUP);
+        if let (Scope::Organization(owner), Some(name)) = (scope, &setup.config.github.runner_group) {
+            let found = match github.runner_group(owner, name).await {
+                Ok(Sought::Found(id)) => Ok(id),
                 Ok(Sought::Absent) => Err(format!(
                     "there is none; make it in the settings of {owner}, or mend github.runner_group"
                 )),
@@ -189,8 +201,17 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
                 }
                 Err(error) => Err(refused(&error, organization)),
             };
-            report.result(&format!("{scope}: the runner group \"{group}\" is there"), found)?;
+            group = report.result(&format!("{scope}: the runner group \"{name}\" is there"), found)?;
         }
+        let jit = setup.config.registration() == Registration::Jit && !setup.dry_run;
+        let tried = match group {
+            Some(group) if jit => just_in_time(setup, scope, group).await,
+            _ => match github.registration_token(scope).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(registration_refused(setup, scope, &error).await),
+            },
+        };
+        report.result(&format!("{scope}: runners can be registered"), tried)?;
     }
     for ((who, resource), rate) in github.rates() {
         let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
@@ -198,6 +219,53 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
     }
     Ok(())
+}
+
+/// Registers a runner just in time, as a pass would, and removes it.
+async fn just_in_time(setup: &Setup, scope: &Scope, group: u64) -> Result<(), String> {
+    let github = &setup.github;
+    let name = format!("{}-check-{}", setup.config.nomad.jobprefix, std::process::id());
+    let made = github.jit_config(scope, &name, &["githubrunner-check".to_owned()], group).await;
+    let (id, problem) = match made {
+        Ok(config) => (Some(config.runner_id), None),
+        Err(error) => {
+            let id = match github.find_runner(scope, &name).await {
+                _ if !error.is_ambiguous() => None,
+                Ok(Sought::Found(runner)) => Some(runner.id),
+                _ => None,
+            };
+            let has_no_jit = matches!(error, GitHubError::NotFound { .. })
+                && github.registration_token(scope).await.is_ok();
+            let problem = match has_no_jit {
+                true => format!(
+                    "{error}; a registration token is given out there: this server is too old for just-in-time \
+                     configurations. Set github.registration: token, with a template that registers by it, \
+                     like builtin:myoung34"
+                ),
+                false => registration_refused(setup, scope, &error).await,
+            };
+            (id, Some(problem))
+        }
+    };
+    if let Some(id) = id
+        && let Err(error) = github.delete_runner(scope, id).await
+    {
+        return Err(format!(
+            "the registration {name} was made to try it and cannot be removed: {error}; remove it in the settings of {scope}"
+        ));
+    }
+    problem.map_or(Ok(()), Err)
+}
+
+/// Why runners cannot be registered, and what to do.
+async fn registration_refused(setup: &Setup, scope: &Scope, error: &GitHubError) -> String {
+    if let (Scope::Organization(owner), GitHubError::NotFound { .. } | GitHubError::Forbidden(_)) =
+        (scope, error)
+        && let Ok(true) = setup.github.is_user(owner).await
+    {
+        return format!("{owner} is a user: use scope: repository");
+    }
+    refused(error, setup.config.organization())
 }
 
 fn refused(error: &GitHubError, organization: bool) -> String {

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     config::{Config, RepoEntry},
+    labels::unread,
     model::{Labels, Repository, RepositoryId, runner_name},
     render::{Renderer, RunContext},
 };
@@ -75,6 +76,11 @@ where
 }
 
 fn note(config: &Config, labels: &[String], notes: &mut dyn Write) -> std::io::Result<()> {
+    if let (Some(keys), Ok(runs_on)) = (config.template.label_keys(), config.labels.check(labels)) {
+        for note in unread(&keys, &runs_on) {
+            writeln!(notes, "note: {note}")?;
+        }
+    }
     if config.labels.matches(labels).is_yes() {
         return Ok(());
     }
@@ -157,6 +163,31 @@ mod tests {
         run(&config, &labels(&["ubuntu-latest"]), None, &mut out, &mut notes).unwrap();
         assert!(String::from_utf8(out).unwrap().starts_with("job \"NTGithubRunner-acme-widgets-"));
         assert!(String::from_utf8(notes).unwrap().contains("matches none of these labels"));
+    }
+
+    #[test]
+    fn a_key_that_the_template_does_not_read_is_a_note_with_what_was_meant() {
+        let notes = |template: &str, label: &str| {
+            let (mut out, mut notes) = (Vec::new(), Vec::new());
+            let yaml = format!(
+                "repos: [acme/widgets]\ngithub: {{registration: access_token}}\ntemplate: {template}"
+            );
+            run(&config(&yaml), &labels(&[label]), None, &mut out, &mut notes).unwrap();
+            String::from_utf8(notes).unwrap()
+        };
+        let builtin = "builtin:myoung34";
+        assert_eq!(
+            notes(builtin, "nomadtools memmax=2000 ram=1 color=red mem=5"),
+            "note: the template does not read color=\nnote: the template does not read memmax=; did you mean maxmem=\n\
+             note: the template does not read ram=; did you mean mem=\n"
+        );
+        assert_eq!(notes(builtin, "nomadtools mem=5 cpu=1 tag=x image=y disk=500 nodocker other"), "");
+        assert_eq!(
+            notes("'{{ RUNSON.color }} job {}'", "nomadtools colour=red"),
+            "note: the template does not read colour=; did you mean color=\n"
+        );
+        // It may read any.
+        assert_eq!(notes("'{% for key in RUNSON %}{{ key }}{% endfor %}'", "nomadtools colour=red"), "");
     }
 
     #[tokio::test]

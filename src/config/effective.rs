@@ -85,6 +85,7 @@ impl Config {
             "runson_allowed": labels.allowed(),
             "runson_max_length": labels.max_length(),
             "runson_limits": labels.limits(),
+            "runson_numbers": labels.numbers(),
             "loop": seconds(self.loop_interval),
             "parallel": self.parallel,
             "status": { "listen": self.status_listen.map(|address| address.to_string()).unwrap_or_default() },

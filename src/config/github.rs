@@ -31,8 +31,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
             section.problem(key, format!("is there beside github.{other}"), "remove one of them");
         }
     }
-    let from_env =
-        || ["GH_TOKEN", "GITHUB_TOKEN"].iter().find_map(|name| env(name).filter(|text| !text.is_empty()));
+    let from_env = || tokens_for(url.as_deref()).iter().find_map(|name| set(env, name));
     let token = match token {
         Some(token) => Some(token.to_owned()),
         None if token_file.is_none() && section.get("app").is_none() => from_env(),
@@ -129,6 +128,39 @@ fn app(section: &Section, env: Environment) -> Option<AppConfig> {
     };
     app.finish();
     Some(AppConfig { issuer: issuer?, private_key: private_key? })
+}
+
+/// The environment variables with the token for an API's host, as `gh` has them: one for github.com never goes to another
+/// company's server (contract github.md §8).
+fn tokens_for(url: Option<&str>) -> [&'static str; 2] {
+    match url.is_none_or(is_githubs_own) {
+        true => ["GH_TOKEN", "GITHUB_TOKEN"],
+        false => ["GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"],
+    }
+}
+
+/// Whether an API is github.com's or one of *.ghe.com.
+fn is_githubs_own(url: &str) -> bool {
+    let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.is_some_and(|host| {
+        ["github.com", "api.github.com"].contains(&host.as_str()) || host.ends_with(".ghe.com")
+    })
+}
+
+/// A variable that is set and not empty.
+fn set(env: Environment, name: &str) -> Option<String> {
+    env(name).filter(|text| !text.is_empty())
+}
+
+/// What to say where there is no token for this host, but one for another in the environment.
+pub(super) fn token_of_another_host(github: &GitHubConfig, env: Environment) -> Option<String> {
+    let has_one = github.token.is_some() || github.token_file.is_some() || github.app.is_some();
+    let wanted = tokens_for(Some(&github.url));
+    let others = ["GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"];
+    let other = others.iter().find(|name| !wanted.contains(name) && set(env, name).is_some())?;
+    (!has_one).then(|| {
+        format!("{other} is not sent to {}: set {} to the token for that server", github.url, wanted[0])
+    })
 }
 
 /// The environment variable that a text means in the way of shells and other programs: `$NAME`, `${NAME}`, `env(NAME)`,

@@ -12,7 +12,7 @@ use super::{
     yaml::{self, Data, Node},
 };
 use crate::{
-    labels::{AllowedCharacters, DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, harmless},
+    labels::{AllowedCharacters, DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, SIZES, harmless},
     model::Registration,
 };
 
@@ -46,7 +46,8 @@ pub(super) fn load(source: &str, env: Environment) -> Result<Config, ConfigError
     let (root, errors) = yaml::parse(&text);
     let Some(root) = root else { return fail(errors) };
     let problems = Problems::new(errors);
-    let config = build(&root, &problems, env, directory.as_deref());
+    let file = Path::new(source).file_name().and_then(|name| name.to_str()).filter(|_| directory.is_some());
+    let config = build(&root, &problems, env, &harmless(file.unwrap_or_default()), directory.as_deref());
     match (problems.into_sorted(), config) {
         (errors, Some(config)) if errors.is_empty() => Ok(config),
         (errors, _) => fail(errors),
@@ -72,12 +73,18 @@ fn read(path: &str) -> Result<String, ConfigErrors> {
 }
 
 /// Everything, or `None` where a part is missing; then there is a problem that says so.
-fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&Path>) -> Option<Config> {
+fn build(
+    root: &Node,
+    problems: &Problems,
+    env: Environment,
+    source: &str,
+    directory: Option<&Path>,
+) -> Option<Config> {
     let top = Section::new(problems, "", Some(root), (1, 1));
     let nomad = nomad(&top);
     let github = github::parse(&top, env);
     let repos = repos(&top, problems);
-    let labels = labels(&top, problems);
+    let mut labels = labels(&top, problems);
     let loop_interval = loop_interval(&top);
     let parallel = match top.count("parallel") {
         Some(0) => {
@@ -88,12 +95,18 @@ fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&
         None => DEFAULT_PARALLEL,
     };
     let template = match Template::find(top.text("template").unwrap_or(DEFAULT_TEMPLATE), directory) {
-        Ok(template) => Some(template),
+        Ok(template) => {
+            let source = if source.is_empty() { "the configuration" } else { source };
+            Some(template.placed(source, top.place("template").0))
+        }
         Err((message, help)) => {
             top.problem("template", message, help);
             None
         }
     };
+    if let Some(numbers) = runson_numbers(&top, template.as_ref()) {
+        labels = labels.map(|labels| labels.with_numbers(numbers));
+    }
     let settings = settings(&top);
     let scheduler = scheduler(&top);
     let ha = top.section("ha");
@@ -116,6 +129,7 @@ fn build(root: &Node, problems: &Problems, env: Environment, directory: Option<&
         }
     };
     let mut warnings = warnings(&github, registration, &template, has_access_token);
+    warnings.extend(github::token_of_another_host(&github, env));
     if labels.may_give_up() {
         warnings.push(
             "runson_match looks around or back, and labels that take it too many steps are held; an expression without \
@@ -289,6 +303,31 @@ fn labels(top: &Section, problems: &Problems) -> Option<LabelRules> {
     Some(rules?.with_limits(limits).with_max_length(max_length).with_allowed(allowed.ok()?))
 }
 
+/// The keys whose values are numbers. What the bundled templates read as a number is one for them.
+fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<String>> {
+    let node = top.get("runson_numbers")?;
+    let help = "list them, like [cpu, mem]; [] for none";
+    let Data::List(items) = &node.data else {
+        top.problem("runson_numbers", format!("expected a list, found {}", node.kind()), help);
+        return None;
+    };
+    let mut numbers = Vec::new();
+    for item in items {
+        match &item.data {
+            Data::Text(key) => numbers.push(key.to_lowercase()),
+            _ => top.problem("runson_numbers", format!("expected text, found {}", item.kind()), help),
+        }
+    }
+    let missing = SIZES.iter().find(|size| !numbers.iter().any(|key| key == *size));
+    if let (Some(missing), true) =
+        (missing, template.is_some_and(|template| template.name.starts_with("builtin:")))
+    {
+        let message = format!("the bundled templates read {missing} as a number");
+        top.problem("runson_numbers", message, "remove the key, or write a template of your own");
+    }
+    Some(numbers)
+}
+
 fn loop_interval(top: &Section) -> Duration {
     const DEFAULT: Duration = Duration::from_secs(60);
     let seconds = match top.get("loop").map(|node| &node.data) {
@@ -377,7 +416,7 @@ fn warnings(
     has_access_token: bool,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    if registration == Registration::AccessToken {
+    if registration == Registration::AccessToken && template.reads_a_token() {
         let what_to_do = if template.name.starts_with("builtin:") {
             "remove github.access_token, template_settings.access_token and github.registration: runners then get \
              something that is good for nothing else"
@@ -386,9 +425,9 @@ fn warnings(
              or take one of the templates that come with githubrunner"
         };
         warnings.push(format!(
-            "the template ({}) puts a long-lived token into the runners' jobs, where everyone who may read jobs sees it \
+            "{} puts a long-lived token into the runners' jobs, where everyone who may read jobs sees it \
              and the workflows' code too: {what_to_do}",
-            template.name
+            template.called()
         ));
         if !has_access_token && github.token.is_none() {
             warnings.push(
@@ -397,7 +436,7 @@ fn warnings(
                     .to_owned(),
             );
         }
-    } else if has_access_token {
+    } else if registration != Registration::AccessToken && has_access_token {
         warnings.push(format!(
             "an access_token is configured but not used: runners register by {registration} (github.registration)"
         ));

@@ -22,6 +22,9 @@ pub const INLINE: &str = "template";
 
 const BUILTIN: &str = "builtin:";
 
+/// Where a template finds a long-lived token.
+const TOKENS: [&str; 3] = ["CONFIG.github.token", "CONFIG.github.access_token", "SETTINGS.access_token"];
+
 /// Nomad drops the source of a job above 1 MB (contract nomad.md §2).
 const BYTES_MAX: u64 = 1_000_000;
 
@@ -60,6 +63,8 @@ pub const BUILTIN_TEMPLATES: [BuiltinTemplate; 3] = [
 pub struct Template {
     /// `builtin:NAME`, a file's path, or `template` if the configuration holds the text.
     pub name: String,
+    /// Where the configuration holds the text: `config.yml, line 4`.
+    pub place: Option<String>,
     /// The text, Jinja2.
     pub text: String,
 }
@@ -77,14 +82,14 @@ impl Template {
         if value.starts_with(BUILTIN) {
             return Template::builtin(value);
         }
-        let inline = || Template { name: INLINE.to_owned(), text: value.to_owned() };
+        let inline = || Template { name: INLINE.to_owned(), place: None, text: value.to_owned() };
         if value.contains('\n') {
             return Ok(inline());
         }
         let other = directory.map(|directory| directory.join(value));
         for path in std::iter::once(Path::new(value)).chain(other.as_deref()) {
             match read(path) {
-                Ok(text) => return Ok(Template { name: path.display().to_string(), text }),
+                Ok(text) => return Ok(Template { name: path.display().to_string(), place: None, text }),
                 Err(error) if absent(error.kind()) => {}
                 Err(error) => {
                     return Err((
@@ -106,9 +111,40 @@ impl Template {
         ))
     }
 
+    /// The same, found in a configuration at this line.
+    pub(super) fn placed(self, source: &str, line: usize) -> Template {
+        let place = (self.name == INLINE).then(|| format!("{source}, line {line}"));
+        Template { place, ..self }
+    }
+
+    /// What to call it in a sentence.
+    pub fn called(&self) -> String {
+        match &self.place {
+            Some(place) => format!("the template in {place}"),
+            None => format!("the template ({})", self.name),
+        }
+    }
+
+    /// Whether it reads a long-lived token, given that its runners register by one.
+    pub(super) fn reads_a_token(&self) -> bool {
+        TOKENS.iter().chain(&["RUN.CREDENTIALS", "RUN.CREDENTIALS_JSON"]).any(|path| self.reads(path))
+    }
+
+    /// The keys of labels that it reads; `None` if it may read any.
+    pub fn label_keys(&self) -> Option<BTreeSet<String>> {
+        let names = self.names();
+        if names.is_empty() || names.contains("RUNSON") {
+            return None;
+        }
+        let key = |name: &String| Some(name.strip_prefix("RUNSON.")?.split('.').next()?.to_owned());
+        Some(names.iter().filter_map(key).collect())
+    }
+
     fn builtin(name: &str) -> Result<Template, Problem> {
         match BUILTIN_TEMPLATES.iter().find(|builtin| builtin.name == name) {
-            Some(builtin) => Ok(Template { name: name.to_owned(), text: builtin.text.to_owned() }),
+            Some(builtin) => {
+                Ok(Template { name: name.to_owned(), place: None, text: builtin.text.to_owned() })
+            }
             None => Err((
                 format!("there is no template \"{}\"", harmless(name)),
                 format!("take one of {}", names()),
@@ -171,8 +207,7 @@ pub fn registration(
     };
     let Some(builtin) = template.as_builtin() else {
         return Ok(wanted.unwrap_or_else(|| {
-            let tokens = ["CONFIG.github.token", "CONFIG.github.access_token", "SETTINGS.access_token"];
-            if tokens.iter().any(|token| template.reads(token)) {
+            if TOKENS.iter().any(|token| template.reads(token)) {
                 Registration::AccessToken
             } else {
                 Registration::Jit

@@ -441,3 +441,64 @@ fn what_other_programs_read_elsewhere_is_named() {
         assert!(text.contains(expected), "{yaml}: {text}");
     }
 }
+
+#[test]
+fn a_token_of_the_environment_goes_to_its_own_hosts_only() {
+    let load = |url: &str, variables: &[&'static str]| {
+        let env = |name: &str| variables.contains(&name).then(|| name.to_lowercase());
+        let yaml = format!("repos: [a/b]\ngithub: {{url: '{url}'}}\n");
+        let config = Config::load(&yaml, &env).unwrap();
+        (config.github.token.as_ref().map(|token| token.expose().to_owned()), config.warnings())
+    };
+    let all = ["GITHUB_TOKEN", "GH_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "GH_ENTERPRISE_TOKEN"];
+    for url in ["https://api.github.com", "github.com", "https://api.acme.ghe.com"] {
+        assert_eq!(load(url, &all).0.as_deref(), Some("gh_token"), "{url}");
+        assert_eq!(load(url, &["GITHUB_TOKEN"]).0.as_deref(), Some("github_token"), "{url}");
+        let (token, warnings) = load(url, &["GH_ENTERPRISE_TOKEN"]);
+        assert!(token.is_none() && warnings[0].contains("set GH_TOKEN"), "{url}: {warnings:?}");
+    }
+    for url in ["https://git.example.com/api/v3", "https://api.github.com.example.com", "https://evilghe.com"]
+    {
+        assert_eq!(load(url, &all).0.as_deref(), Some("gh_enterprise_token"), "{url}");
+        assert_eq!(load(url, &all[..3]).0.as_deref(), Some("github_enterprise_token"), "{url}");
+        let (token, warnings) = load(url, &all[..2]);
+        assert!(token.is_none() && warnings[0].contains("set GH_ENTERPRISE_TOKEN"), "{url}: {warnings:?}");
+    }
+}
+
+#[test]
+fn a_template_of_ones_own_says_which_keys_are_numbers() {
+    let own = |more: &str| {
+        let yaml = format!("repos: [a/b]\ntemplate: 'job {{ RUN.CREDENTIALS }}'\n{more}\n");
+        Config::load(&yaml, &|_| None).unwrap().labels
+    };
+    assert!(own("").check(&["mem=16G"]).is_err());
+    let labels = own("runson_numbers: [Disk]");
+    for good in ["mem=16G", "cpu=0.5", "cpu=4+8", "disk=7"] {
+        assert!(labels.check(&[good]).is_ok(), "{good}");
+    }
+    assert!(labels.check(&["disk=7G"]).is_err());
+    // A limit needs a number.
+    assert!(own("runson_numbers: []\nrunson_limits: {mem: 5}").check(&["mem=1G"]).is_err());
+    let errors = |yaml: &str| Config::load(yaml, &|_| None).unwrap_err().to_string();
+    let bundled = errors("repos: [a/b]\nrunson_numbers: [mem]\n");
+    assert!(bundled.contains("read cpu as a number"), "{bundled}");
+    assert!(errors("repos: [a/b]\nrunson_numbers: mem\n").contains("expected a list"));
+}
+
+#[test]
+fn a_template_that_reads_no_token_is_not_warned_of_one() {
+    let warnings = |template: &str| {
+        let yaml = format!(
+            "repos: [a/b]\ngithub: {{registration: access_token, token: x}}\ntemplate: '{template}'\n"
+        );
+        Config::load(&yaml, &|_| None).unwrap().warnings()
+    };
+    assert_eq!(warnings("job \"x\" {}"), Vec::<String>::new());
+    let warned = warnings("job {{ CONFIG.github.token }}");
+    assert!(
+        warned[0].starts_with("the template in the configuration, line 3 puts a long-lived token"),
+        "{warned:?}"
+    );
+    assert_eq!(warnings("job {{ RUN.CREDENTIALS }}").len(), 1);
+}

@@ -103,6 +103,8 @@ pub struct Daemon {
     nomad: Nomad,
     renderer: Renderer,
     dry_run: bool,
+    /// The plan is printed: it is not logged as well.
+    previews: bool,
     epoch: Instant,
     leader: Option<Leader>,
     leadership: Leadership,
@@ -185,6 +187,7 @@ impl Daemon {
             nomad,
             renderer,
             dry_run,
+            previews: false,
             epoch: Instant::now(),
             memory: Memory::default(),
             github_side: GitHubSide::default(),
@@ -347,6 +350,7 @@ impl Daemon {
     /// What a pass would do now; nothing is changed, not even remembered.
     pub async fn preview(&mut self) -> Pass {
         self.dry_run = true;
+        self.previews = true;
         self.pass(Scope::Everything).await
     }
 
@@ -396,7 +400,16 @@ impl Daemon {
         if let Some(witness) = &mut self.witness {
             witness(&pass, &self.policy, &self.memory);
         }
-        self.say(&pass, scope);
+        if self.previews {
+            // Whoever asked prints the plan: what it does not say is left.
+            pass.errors.iter().for_each(|error| tracing::error!("{error}"));
+            for Report { action, outcome } in pass.reports.iter().filter(|report| report.outcome.is_failure())
+            {
+                tracing::error!("{action}: {outcome}");
+            }
+        } else {
+            self.say(&pass, scope);
+        }
         pass
     }
 

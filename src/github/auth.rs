@@ -115,7 +115,7 @@ impl Authenticator {
     pub async fn token(&self) -> Result<Credentials, Error> {
         match &self.auth {
             Auth::Token(token) if token.is_empty() => Err(Error::Credentials(
-                "there is no GitHub token: set github.token, github.token_file or GH_TOKEN".into(),
+                "there is no GitHub token: set github.token, github.token_file or GH_TOKEN (GH_ENTERPRISE_TOKEN for a server that is not github.com)".into(),
             )),
             Auth::Token(token) => Ok(credentials(token.clone())),
             Auth::TokenFile(path) => {

@@ -197,6 +197,15 @@ impl GitHub {
         Ok(Listed::new(repositories, gap))
     }
 
+    /// Whether an owner is a user, who has no runners of its own.
+    ///
+    /// # Errors
+    /// As told by [`Error`].
+    pub async fn is_user(&self, owner: &str) -> Result<bool, Error> {
+        let path = format!("/users/{}", escape_segment(owner));
+        Ok(self.one::<Owner>(&Principal::Owner(owner.to_owned()), &path).await?.kind == "User")
+    }
+
     /// A user's or an organization's. Only the user itself sees its private ones, by another path (contract §1).
     async fn of_owner(&self, owner: &str) -> Result<Listed<Repository>, Error> {
         let escaped = escape_segment(owner);

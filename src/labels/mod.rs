@@ -4,6 +4,7 @@
 mod characters;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,6 +14,7 @@ use std::{
 use fancy_regex::{Regex, RegexBuilder};
 
 pub use characters::{AllowedCharacters, harmless};
+pub use unread::unread;
 
 use crate::model::Labels;
 
@@ -38,7 +40,7 @@ const STEPS_BACK: usize = 20_000;
 const MHZ_OF_A_CORE: u64 = 4000;
 
 /// The labels that say how big a runner is.
-const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
+pub const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
 
 /// Larger numbers overflow Nomad's scheduler (DESIGN: labels are hostile input).
 const SIZE_DIGITS: usize = 7;
@@ -53,6 +55,7 @@ pub struct LabelRules {
     allowed: AllowedCharacters,
     max_length: usize,
     limits: BTreeMap<String, u64>,
+    numbers: Vec<String>,
 }
 
 impl LabelRules {
@@ -67,7 +70,8 @@ impl LabelRules {
             .build()
             .map_err(|error| error.to_string())?;
         let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED)?;
-        Ok(LabelRules { matcher, allowed, max_length: LABEL_LENGTH_MAX, limits: BTreeMap::new() })
+        let numbers = SIZES.map(str::to_owned).to_vec();
+        Ok(LabelRules { matcher, allowed, max_length: LABEL_LENGTH_MAX, limits: BTreeMap::new(), numbers })
     }
 
     /// The same with other characters allowed.
@@ -87,6 +91,17 @@ impl LabelRules {
     pub fn with_limits(mut self, limits: BTreeMap<String, u64>) -> Self {
         self.limits = limits.into_iter().map(|(key, limit)| (key.to_lowercase(), limit)).collect();
         self
+    }
+
+    /// The same with other keys whose values must be numbers, in lower case; those with a limit are too.
+    pub fn with_numbers(mut self, keys: Vec<String>) -> Self {
+        self.numbers = keys;
+        self
+    }
+
+    /// `runson_numbers`.
+    pub fn numbers(&self) -> &[String] {
+        &self.numbers
     }
 
     /// `runson_allowed`.
@@ -193,7 +208,7 @@ impl LabelRules {
         }
         let limit = self.limit(key);
         // `mem` alone, without a value, says nothing of the size.
-        if value.is_empty() || (limit.is_none() && !SIZES.contains(&key)) {
+        if value.is_empty() || (limit.is_none() && !self.numbers.iter().any(|number| number == key)) {
             return Ok(());
         }
         let digits = value.len() <= SIZE_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit());

@@ -4,6 +4,8 @@ mod bounded;
 mod credentials;
 mod filters;
 #[cfg(test)]
+mod listener_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -25,6 +27,15 @@ const FUEL: u64 = 500_000;
 
 /// Nomad drops the source of a job above 1 MB (contract nomad.md §2).
 const RENDERED_MAX: usize = 1_000_000;
+
+/// What `RUN.LISTENER` is: a bash script that runs the official runner in the working directory.
+const LISTENER: &str = include_str!("../../templates/listener.sh");
+
+/// The script without its comments, which each job would keep.
+fn listener() -> String {
+    let is_code = |line: &&str| !line.trim_start().starts_with('#');
+    LISTENER.lines().filter(is_code).map(|line| format!("{line}\n")).collect()
+}
 
 /// How deep macros may call each other.
 const RECURSION_MAX: usize = 100;
@@ -74,9 +85,11 @@ impl std::error::Error for TemplateError {}
 
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "template {}", self.name)?;
+        // One inside of a configuration is called by its place there.
+        let inline = self.name.starts_with("the template in ");
+        write!(f, "{}{}", if inline { "" } else { "template " }, self.name)?;
         if let Some(line) = self.line {
-            write!(f, ", line {line}")?;
+            write!(f, "{} line {line}", if inline { ", its" } else { "," })?;
         }
         write!(f, ": {}", self.message)
     }
@@ -89,12 +102,22 @@ impl Renderer {
     /// A syntax error; or runners are to get their secret from a variable and the template never reads
     /// `RUN.CREDENTIALS`.
     pub fn new(config: &Config) -> Result<Renderer, TemplateError> {
-        let name = config.template.name.clone();
+        let template = &config.template;
+        let name = match template.place {
+            Some(_) => template.called(),
+            None => template.name.clone(),
+        };
         let error = |message| TemplateError { name: name.clone(), line: None, message };
         let mut environment = environment().map_err(|failed| template_error(&name, &failed))?;
-        environment
-            .add_template_owned(name.clone(), config.template.text.clone())
-            .map_err(|failed| template_error(&name, &failed))?;
+        environment.add_template_owned(name.clone(), config.template.text.clone()).map_err(|failed| {
+            let mut error = template_error(&name, &failed);
+            if has_braces_of_consul_template(&config.template.text, error.line) {
+                error.message.push_str(
+                    "; consul-template's braces are not Jinja's: put them between {% raw %} and {% endraw %}",
+                );
+            }
+            error
+        })?;
 
         let registration = config.registration();
         if registration.needs_variable() && !reads_credentials(&config.template) {
@@ -152,6 +175,7 @@ impl Renderer {
                 INFO => run.info,
                 JOB_ID => run.job,
                 ATTEMPT => run.attempt,
+                LISTENER => listener(),
                 CREDENTIALS => credentials::block(&data),
                 CREDENTIALS_JSON => credentials::json(&data),
             },
@@ -199,6 +223,38 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
 /// Whether there is a way for the credentials into the job.
 fn reads_credentials(template: &Template) -> bool {
     template.reads("RUN.CREDENTIALS") || template.reads("RUN.CREDENTIALS_JSON")
+}
+
+/// Whether a line where Jinja finds no sense, or the one before, is consul-template's.
+fn has_braces_of_consul_template(text: &str, line: Option<usize>) -> bool {
+    const WORDS: [&str; 12] = [
+        "with",
+        "env",
+        "key",
+        "keyOrDefault",
+        "range",
+        "nomadVar",
+        "secret",
+        "service",
+        "else",
+        "end",
+        "if",
+        "define",
+    ];
+    let Some(line) = line else { return false };
+    text.lines().skip(line.saturating_sub(2)).take(2).any(|line| {
+        line.split("{{").skip(1).any(|inner| {
+            let inner = inner.trim_start_matches('-').trim_start();
+            let word: String = inner.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let after = &inner[word.len()..];
+            let rest = after.trim_start();
+            // `{{ key }}` is Jinja's as well, `{{ key "x" }}` is not.
+            inner.starts_with(['.', '$'])
+                || WORDS.contains(&word.as_str())
+                    && after.starts_with([' ', '"', '`'])
+                    && rest.starts_with(|c: char| c.is_ascii_alphabetic() || "\"`.$".contains(c))
+        })
+    })
 }
 
 /// The reasons without the values.

@@ -146,7 +146,11 @@ fn undefined_names_are_as_in_jinja() {
     );
     let broken = with_template("a\n{{ nothing.attribute }}", "github: {registration: access_token}\n");
     let error = render(&broken, &["x"]).unwrap_err();
-    assert_eq!((error.name.as_str(), error.line), ("template", Some(2)), "{error}");
+    assert_eq!(error.line, Some(2), "{error}");
+    assert!(
+        error.to_string().starts_with("the template in the configuration, line 2, its line 2: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -225,6 +229,24 @@ fn a_template_without_credentials_is_an_error_at_start() {
 fn a_syntax_error_is_an_error_at_start() {
     let error = Renderer::new(&with_template("a\n{% if %}", "")).unwrap_err();
     assert_eq!(error.line, Some(2), "{error}");
+}
+
+#[test]
+fn braces_of_consul_template_that_stand_bare_are_told_so() {
+    for braces in [
+        r#"{{ with nomadVar "x" }}{{ .token }}{{ end }}"#,
+        r#"{{ env "HOME" }}"#,
+        r#"{{- key "a/b" }}"#,
+        "{{ .Data }}",
+        "{{ range services }}",
+    ] {
+        let error = Renderer::new(&with_template(&format!("a\n{braces}"), "")).unwrap_err();
+        assert!(error.message.contains("{% raw %}"), "{braces}: {error}");
+    }
+    for jinja in ["{{ key + }}", "{% if %}", "{{ env.a b }}"] {
+        let error = Renderer::new(&with_template(&format!("a\n{jinja}"), "")).unwrap_err();
+        assert!(!error.message.contains("{% raw %}"), "{jinja}: {error}");
+    }
 }
 
 #[test]

@@ -222,11 +222,16 @@ impl Site {
 
     /// A directory like the runner's unpacked tarball, in which the program itself is the runner.
     pub fn stand_in(&self) -> PathBuf {
+        self.stand_in_after("")
+    }
+
+    /// The same; each start begins with these lines of a shell script.
+    pub fn stand_in_after(&self, first: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let directory = self.directory.path().join("runner");
         let listener = directory.join("bin/Runner.Listener");
         std::fs::create_dir_all(directory.join("bin")).unwrap();
-        let script = format!("#!/bin/sh\nexec '{}' stand-in\n", env!("CARGO_BIN_EXE_githubrunner"));
+        let script = format!("#!/bin/sh\n{first}\nexec '{}' stand-in\n", env!("CARGO_BIN_EXE_githubrunner"));
         std::fs::write(&listener, script).unwrap();
         std::fs::set_permissions(&listener, std::fs::Permissions::from_mode(0o755)).unwrap();
         directory

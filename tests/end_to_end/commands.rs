@@ -175,3 +175,51 @@ async fn the_demo_ends_within_a_second_when_it_is_interrupted() {
     assert_eq!(status.code(), Some(1));
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_configuration_can_come_by_standard_input() {
+    let site = Site::start().await;
+    let mut child = site.program();
+    child.args(["-c", "-", "render", "nomadtools"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    // Without a newline at its end, as `echo -n` sends it.
+    let yaml = b"repos: [acme/of-standard-input]";
+    tokio::io::AsyncWriteExt::write_all(&mut child.stdin.take().unwrap(), yaml).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("of-standard-input"), "{text}");
+    assert!(text.ends_with("}\n"), "{text:?}");
+}
+
+#[tokio::test]
+async fn other_programs_forms_of_arguments_are_understood() {
+    let site = Site::start().await;
+    let config = site.write_config(&site.config(""));
+    let config = config.to_str().unwrap();
+    for arguments in [
+        &["-config", config, "render", "nomadtools"][..],
+        &["render", &format!("-config={config}"), "nomadtools"],
+        &["help"],
+        &["help", "run"],
+        &["version"],
+        &["-c", config, "validate"],
+    ] {
+        let output = site.program().args(arguments).output().await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn check_says_that_a_nomad_is_too_old_for_the_templates() {
+    let site = Site::start().await;
+    site.fault(|_, request| match request.uri().path().ends_with("/jobs/parse") {
+        true => githubrunner_sim::fault::Verdict::status(
+            400,
+            "Failed to parse job: input.hcl:42,7-11: Unsupported argument; An argument named \"once\" is not expected here.",
+        ),
+        false => githubrunner_sim::fault::Verdict::Pass,
+    });
+    let check = site.call(&["check"]).await;
+    assert!(check.code == 1 && check.out.contains("older than Nomad 1.10.2"), "{}", check.out);
+}

@@ -111,11 +111,29 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 1000);
     site.queue(&["nomadtools # cpu=1"], 1000);
-    let out = site.call(&["plan"]).await.well();
+    let plan = site.call(&["plan"]).await;
+    assert_eq!(plan.err, "", "each line is told once, on standard output");
+    let out = plan.well();
     assert!(out.contains("start ") && out.contains("acme/app"), "{out}");
     assert!(out.contains("hold ") && out.contains("labels"), "{out}");
     assert_eq!(site.writes(), Vec::<String>::new());
     assert!(!site.cache_file().exists());
+}
+
+#[tokio::test]
+async fn plan_notes_keys_of_labels_that_the_template_does_not_read() {
+    let site = Site::start().await;
+    for _ in 0..2 {
+        site.queue(&["nomadtools memmax=2000"], 1000);
+    }
+    site.queue(&["nomadtools mem=1000"], 1000);
+    let out = site.call(&["plan"]).await.well();
+    let notes: Vec<&str> = out.lines().filter(|line| line.starts_with("note ")).collect();
+    assert_eq!(
+        notes,
+        ["note  nomadtools memmax=2000: the template does not read memmax=; did you mean maxmem="],
+        "{out}"
+    );
 }
 
 #[tokio::test]

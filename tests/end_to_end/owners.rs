@@ -67,6 +67,43 @@ async fn a_token_without_the_organizations_runners_is_told_so() {
     assert!(check.out.contains("organization_self_hosted_runners"), "{}", check.out);
 }
 
+#[tokio::test]
+async fn check_makes_and_removes_a_just_in_time_registration() {
+    let site = Site::start().await;
+    let check = site.call(&["check"]).await.well();
+    assert!(check.contains("acme/app: runners can be registered"), "{check}");
+    let writes = site.writes();
+    assert!(writes.iter().any(|route| route.contains("generate-jitconfig")), "{writes:?}");
+    assert!(site.world().github.runners().next().is_none());
+}
+
+#[tokio::test]
+async fn check_says_where_a_server_has_no_just_in_time_configurations() {
+    let site = Site::start().await;
+    site.fault(|_, request| match request.uri().path().ends_with("/generate-jitconfig") {
+        true => githubrunner_sim::fault::Verdict::status(404, "{\"message\":\"Not Found\"}"),
+        false => githubrunner_sim::fault::Verdict::Pass,
+    });
+    let check = site.call(&["check"]).await;
+    assert!(check.code == 1 && check.out.contains("github.registration: token"), "{}", check.out);
+}
+
+#[tokio::test]
+async fn check_says_that_a_user_has_no_runners_of_its_own() {
+    let site = Site::start().await;
+    site.world().github.add_repository("octocat/app");
+    let config = site.config("").replace("github: {", "github: {scope: organization, ");
+    for template in ["builtin:raw_exec", "builtin:myoung34"] {
+        let config = config.replace("[acme/app]", "[octocat/app]").replace("builtin:raw_exec", template);
+        let check = site.call_with(&config, &["check"]).await;
+        assert!(
+            check.code == 1 && check.out.contains("octocat is a user: use scope: repository"),
+            "{}",
+            check.out
+        );
+    }
+}
+
 /// Knows the App; `acme` has it, `beta` suspended it, `gamma` never installed it.
 fn install(github: &mut GitHub, now: jiff::Timestamp) -> u64 {
     let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use githubrunner::http::Request;
 use githubrunner_sim::github::Status;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -65,6 +66,60 @@ async fn five_lines_of_configuration_serve_a_job_on_a_real_agent() {
     site.call_with(&config, &["purge", "--dead", "-y"]).await.well();
     assert_eq!(agent.get(&format!("/v1/jobs?namespace={NAMESPACE}")).await, serde_json::json!([]));
     assert!(site.world().github.runners().next().is_none());
+}
+
+/// A site on a real agent whose runner begins with these lines of a shell script, and its configuration.
+async fn with_runner(agent: &Agent, first: &str) -> (Site, String) {
+    agent.create_namespace(NAMESPACE).await;
+    let mut site = Site::start().await;
+    site.nomad = agent.address.clone();
+    let runner = site.stand_in_after(first);
+    let config = site.config(&format!("template_settings: {{runner_directory: \"{}\"}}\n", runner.display()));
+    (site, config)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_that_updates_itself_is_started_again_in_its_task_and_serves_its_job() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let updates = "[ -e ../updated ] || { touch ../updated update.finished; exit 3; }";
+    let (site, config) = with_runner(&agent, updates).await;
+    // The job is kept to be looked at.
+    let config = config.replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h");
+    let daemon = site.run(&config);
+    let job = site.queue(&["nomadtools"], 500);
+    site.served(job).await;
+    let jobs = agent.get(&format!("/v1/jobs?namespace={NAMESPACE}")).await;
+    assert_eq!(jobs.as_array().unwrap().len(), 1, "one attempt was enough: {jobs}");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_that_is_stopped_gets_sigint_and_ends_by_itself() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) =
+        with_runner(&agent, "[ -e ../again ] || { touch ../again update.finished; exit 4; }").await;
+    let busy = site.queue(&["nomadtools"], 600_000);
+    site.call_with(&config, &["once"]).await.well();
+    site.in_progress(busy).await;
+    let allocations = agent.get(&format!("/v1/allocations?namespace={NAMESPACE}")).await;
+    let (job, allocation) =
+        (allocations[0]["JobID"].as_str().unwrap(), allocations[0]["ID"].as_str().unwrap());
+    let began = Instant::now();
+    let path = format!("/v1/job/{job}?namespace={NAMESPACE}");
+    agent.client().send(Request::delete(path)).await.unwrap().success().unwrap();
+    let path = format!("/v1/allocation/{allocation}");
+    let end = loop {
+        let allocation = agent.get(&path).await;
+        let events = allocation["TaskStates"]["runner"]["Events"].as_array().unwrap();
+        if let Some(end) = events.iter().find(|event| event["Type"] == "Terminated") {
+            break end.clone();
+        }
+        // Nomad kills what has not ended 30 s after its SIGINT.
+        assert!(began.elapsed() < Duration::from_secs(25), "{events:#?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!((&end["ExitCode"], &end["Signal"]), (&Value::from(0), &Value::from(0)), "{end}");
+    assert_eq!(site.world().live_runners().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
