@@ -42,8 +42,7 @@ pub const GROUP: &str = "Simulated ones";
 pub const NOMAD_TOKEN: &str = "5ec4e7aa-70ce-4e57-9a3b-0123456789ab";
 /// The namespace of the runners' jobs.
 pub const NAMESPACE: &str = "runners";
-/// `jobprefix`.
-pub const PREFIX: &str = "sim";
+pub use crate::chaos::settings::PREFIX;
 /// The Meta key.
 pub const META: &str = "githubrunner";
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::namesake::Rename;
 use super::scenario::is_placeable;
-use crate::daemon::PREFIX;
+use super::settings::PREFIX;
 use bytes::Bytes;
 use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
 use githubrunner_sim::nomad::{Exit, StartFailure};

@@ -12,7 +12,7 @@ pub mod meanwhile;
 pub mod mishap;
 mod namesake;
 pub mod scenario;
-mod settings;
+pub mod settings;
 mod woe;
 
 use std::sync::Arc;

@@ -7,6 +7,9 @@ use rand::rngs::StdRng;
 
 use super::scenario::seconds;
 
+/// `jobprefix`.
+pub const PREFIX: &str = "sim";
+
 /// How runners get their secret in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
