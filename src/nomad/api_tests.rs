@@ -426,6 +426,24 @@ async fn a_deleted_key_is_made_anew_and_what_the_old_one_sealed_stays_ours() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_replica_has_sealed_with_a_newer_key_is_ours_at_once() {
+    let variable = Arc::new(Mutex::new(sample::earlier_key_variable()));
+    let key = variable.clone();
+    let (nomad, seen) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+        "/v1/var/githubrunner/ghr/key" => ok(&key.lock().unwrap()),
+        _ => standing(json!([stub(NAME, "running")]), json!([]))(seen),
+    });
+    assert_eq!(nomad.observe().await.unwrap().foreign[0].reason, ForeignReason::WrongSeal);
+    *variable.lock().unwrap() = sample::key_variable();
+    let view = nomad.observe().await.unwrap();
+    assert_eq!((view.runners.len(), view.foreign.len()), (1, 0));
+    assert!(nomad.read_runner(NAME).await.unwrap().is_some());
+    seen.lock().unwrap().clear();
+    nomad.observe().await.unwrap();
+    assert!(asked(&seen).iter().all(|path| !path.ends_with("/key")), "{:?}", asked(&seen));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_planted_job_is_foreign_and_says_why() {
     let planted = [
         ("ghr-o-r-somewhere", meta("i"), Some(ForeignReason::Name)),

@@ -298,8 +298,7 @@ impl Watch for Truth {
             }
             (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
             (Side::Nomad, "PUT") if path == "/v1/jobs" => {
-                let body = serde_json::from_slice(request.body()).unwrap_or_default();
-                self.registers(world, &body, self.looked(world, request, now), now);
+                self.registers(world, request, now);
             }
             (Side::Nomad, "PUT") if replicas::is_lock(&path) => {}
             (Side::Nomad, "PUT")
