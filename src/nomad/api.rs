@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB. Anyone who may submit jobs can
 /// make some of them much larger: then they are asked for a few at a time.
-const MAX_BODY: usize = 16 * 1024 * 1024;
+pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// How many entries a list's page has: 600 jobs with Meta are 0.38 MB (contract §11), so that what most clusters
 /// have is one request, and more is read in pieces that fit in memory.
@@ -108,7 +108,7 @@ impl Nomad {
             http::Options {
                 max_connections: MAX_CONNECTIONS,
                 deadline: DEADLINE,
-                max_body: MAX_BODY,
+                max_body: options.max_body,
                 tls: options.tls.clone(),
                 seed: options.seed,
                 ..http::Options::default()
@@ -176,7 +176,10 @@ impl Nomad {
         let read = self.list_but(request.clone(), right).await?;
         match read.unread.first() {
             None => Ok((read.entries, read.now)),
-            Some(_) => Err(Error::Setup(format!("{request:?}: one entry is larger than {MAX_BODY} bytes"))),
+            Some(_) => {
+                let most = self.0.options.max_body;
+                Err(Error::Setup(format!("{request:?}: one entry is larger than {most} bytes")))
+            }
         }
     }
 
