@@ -226,7 +226,12 @@ impl Nomad {
                 return Err(Error::Old { silent });
             }
             read.now = http::date_of(&headers);
-            let next = header(NEXT_TOKEN).unwrap_or_default().to_owned();
+            // It holds the ID of a job, which is anybody's and need not be ASCII: a list whose rest cannot be asked for has
+            // not ended.
+            let next = headers.get(NEXT_TOKEN).map_or(&[][..], |value| value.as_bytes());
+            let Ok(next) = String::from_utf8(next.to_vec()) else {
+                return Err(Error::Setup(format!("{request:?}: where the list goes on is no text")));
+            };
             if next.is_empty() || next == token {
                 self.remember_size(path, smallest);
                 return Ok(read);

@@ -523,6 +523,18 @@ async fn what_a_neighbour_made_large_is_read_a_few_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_goes_on_after_a_job_whose_id_is_not_ascii() {
+    const TOKEN: &str = "ghr-\u{202e}ä";
+    let (nomad, seen) = nomad(|seen| match seen.path.split_once('?').unwrap() {
+        ("/v1/jobs", query) if query.contains("next_token=") => ok(&json!([stub(NAME, "running")])),
+        ("/v1/jobs", _) => answer(200, &[DATE, ("x-nomad-nexttoken", TOKEN)], "[]".to_owned()),
+        _ => standing(json!([]), json!([]))(seen),
+    });
+    assert_eq!(nomad.observe().await.unwrap().runners.len(), 1);
+    assert!(seen.lock().unwrap()[1].path.contains("next_token=ghr-%E2%80%AE%C3%A4"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_allocation_that_is_too_large_by_itself_costs_itself_only() {
     let whole = super::MAX_BODY + 1;
     for (job, others) in [("ghr-other", true), (NAME, false)] {
