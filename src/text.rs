@@ -6,6 +6,8 @@ use std::{
     io,
 };
 
+use serde_json::Value;
+
 /// The longest line about one thing, in characters. Errors of GitHub and Nomad are cut to less.
 pub const LINE: usize = 1000;
 
@@ -120,38 +122,73 @@ impl<W: io::Write> io::Write for LogWriter<W> {
 
 fn log_line(event: &str, form: Form) -> String {
     let event = crate::secret::without_tokens(event);
-    let mut line = String::with_capacity(event.len() + 1);
-    for c in event.chars() {
-        // Cutting would break the JSON: its values are bounded where they are made.
-        if form != Form::Json && line.len() >= LOG_LINE {
-            line.push('…');
-            break;
-        }
-        let escaped = match (c, form) {
-            ('\u{1b}', Form::Text { colours: true }) => None,
-            (_, Form::Text { .. }) => escaped(c),
-            (_, Form::Json) => escaped_in_json(c),
-        };
-        match escaped {
-            None => line.push(c),
-            Some(escaped) => line.push_str(&escaped),
-        }
-    }
+    let mut line = match form {
+        Form::Text { colours } => text_line(&event, colours),
+        Form::Json => json_line(&event),
+    };
     line.push('\n');
     line
 }
 
-/// JSON that a terminal may show: the same values, with harmful characters escaped.
-pub fn harmless_json(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
+fn text_line(event: &str, colours: bool) -> String {
+    let mut line = String::with_capacity(event.len().min(LOG_LINE) + 1);
+    for c in event.chars() {
+        if line.len() >= LOG_LINE {
+            line.push('…');
+            break;
+        }
+        match escaped(c).filter(|_| !(colours && c == '\u{1b}')) {
+            None => line.push(c),
+            Some(escaped) => line.push_str(&escaped),
+        }
+    }
+    line
+}
+
+/// A line that is too long stays JSON: its longest values are cut.
+fn json_line(event: &str) -> String {
+    let line = escape_json(event, None);
+    if line.len() <= LOG_LINE {
+        return line;
+    }
+    let Ok(mut event) = serde_json::from_str::<Value>(event) else {
+        return Value::from(shown(event, LINE).to_string()).to_string();
+    };
+    for most in [LINE, LINE / 5, LINE / 50] {
+        cut_values(&mut event, most);
+        let line = escape_json(&event.to_string(), None);
+        if line.len() <= LOG_LINE {
+            return line;
+        }
+    }
+    serde_json::json!({ "level": event["level"], "message": "an event with too many values for a line" })
+        .to_string()
+}
+
+fn cut_values(value: &mut Value, most: usize) {
+    match value {
+        Value::String(text) if text.chars().nth(most).is_some() => *text = shown(text, most).to_string(),
+        Value::Array(values) => values.iter_mut().for_each(|value| cut_values(value, most)),
+        Value::Object(values) => values.values_mut().for_each(|value| cut_values(value, most)),
+        _ => {}
+    }
+}
+
+fn escape_json(json: &str, keep: Option<char>) -> String {
+    let mut text = String::with_capacity(json.len() + 1);
     for c in json.chars() {
-        // Lines are the form of the JSON: inside of a value none is left.
-        match escaped_in_json(c).filter(|_| c != '\n') {
+        match escaped_in_json(c).filter(|_| Some(c) != keep) {
             None => text.push(c),
             Some(escaped) => text.push_str(&escaped),
         }
     }
     text
+}
+
+/// JSON that a terminal may show: the same values, with harmful characters escaped.
+pub fn harmless_json(json: &str) -> String {
+    // Lines are the form of the JSON: inside of a value none is left.
+    escape_json(json, Some('\n'))
 }
 
 /// What stands for a harmful character; `None` where it may stand itself.
@@ -202,6 +239,26 @@ mod tests {
         let coloured = log_line("\u{1b}[32mINFO\u{1b}[0m a\nb", Form::Text { colours: true });
         assert_eq!(coloured, "\u{1b}[32mINFO\u{1b}[0m a\\nb\n");
         assert!(log_line(&"x".repeat(1 << 20), Form::Text { colours: false }).len() < 2 * LOG_LINE);
+    }
+
+    #[test]
+    fn a_long_line_of_json_is_cut_and_stays_json() {
+        let line = |fields: Value| {
+            let event = serde_json::json!({ "level": "WARN", "fields": fields });
+            let line = log_line(&event.to_string(), Form::Json);
+            assert!(line.len() <= LOG_LINE + 1 && line.ends_with('\n'), "{}", line.len());
+            serde_json::from_str::<Value>(&line).unwrap()
+        };
+        let long = line(serde_json::json!({ "message": "what is short", "error": "x".repeat(1 << 20) }));
+        assert_eq!(long["fields"]["message"], "what is short");
+        assert_eq!(long["fields"]["error"], format!("{}…", "x".repeat(LINE)));
+        let hostile = line(serde_json::json!({ "message": HOSTILE, "error": "\u{202e}".repeat(1 << 16) }));
+        assert_eq!(hostile["fields"]["message"], HOSTILE);
+        let many = line((0..5000).map(|n| (n.to_string(), Value::from("y".repeat(100)))).collect());
+        assert_eq!(many["level"], "WARN");
+        // Whatever stood before the JSON, all of it is one.
+        let other = log_line(&format!("no JSON {}", HOSTILE.repeat(1000)), Form::Json);
+        assert!(other.len() <= LOG_LINE && serde_json::from_str::<Value>(&other).unwrap().is_string());
     }
 
     #[test]

@@ -36,6 +36,17 @@ pub fn secret_in(text: &[u8], also: &[String]) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// What is wrong with a line that people read.
+pub fn harm_in(line: &str) -> Option<&'static str> {
+    if secret_in(line.as_bytes(), &[]).is_some() {
+        return Some("has a secret");
+    }
+    if line.chars().any(is_harmful) {
+        return Some("is not harmless");
+    }
+    (line.chars().count() > LONGEST_LINE).then_some("is too long")
+}
+
 /// Looks at what is logged: lines that hold a secret are kept, and lines that tell of something go to the timeline
 /// if they are wanted.
 #[derive(Clone, Default)]

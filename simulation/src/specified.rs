@@ -10,6 +10,7 @@ use githubrunner::plan::Policy;
 use githubrunner_sim::world::{Shared, lock};
 
 use super::otherwise;
+use super::secrets::harm_in;
 use super::truth::Findings;
 use super::truth::sight::Sights;
 use githubrunner_specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
@@ -70,7 +71,17 @@ fn broken_in(pass: &Pass, policy: &Policy, after: &Memory) -> Vec<String> {
     let plans = broken_by(seen, plan).into_iter().map(|wrong| format!("the plan breaks {wrong}"));
     let memories =
         wrongly_remembered(&lesson).into_iter().map(|wrong| format!("what is remembered breaks {wrong}"));
-    plans.chain(memories).collect()
+    plans.chain(memories).chain(read_by_people(pass)).collect()
+}
+
+/// What is wrong with the lines that people read of a pass.
+fn read_by_people(pass: &Pass) -> Vec<String> {
+    let holds = pass.plan.holds.iter().map(ToString::to_string);
+    let reports = pass.reports.iter().map(|report| format!("{}: {}", report.action, report.outcome));
+    let lines = holds.chain(reports);
+    lines
+        .filter_map(|line| harm_in(&line).map(|harm| format!("a line for people {harm}: {line:?}")))
+        .collect()
 }
 
 /// What the labels of this world ask for.

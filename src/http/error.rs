@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper::{HeaderMap, Method, StatusCode};
 
 use crate::secret::Secret;
+use crate::text::{LINE, shown};
 
 /// How much of a body an error shows, in bytes.
 pub(super) const SHOWN_BODY: usize = 300;
@@ -29,7 +30,7 @@ pub struct Exchange {
 
 impl fmt::Display for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.url)
+        write!(f, "{} {}", self.method, shown(&self.url, LINE))
     }
 }
 
@@ -186,26 +187,27 @@ impl Error {
     }
 }
 
-/// The start of a body as one line of text: bounded, control characters as spaces.
+/// The start of a body as one line of text: bounded, control characters as spaces, other harmful ones escaped.
 pub(super) fn start_of(body: &[u8]) -> String {
     let cut = &body[..body.len().min(SHOWN_BODY)];
     let text = String::from_utf8_lossy(cut);
-    let mut shown = String::with_capacity(text.len());
+    let mut line = String::with_capacity(text.len());
     for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()) {
-        if !shown.is_empty() {
-            shown.push(' ');
+        if !line.is_empty() {
+            line.push(' ');
         }
-        shown.push_str(word);
+        line.push_str(word);
     }
     if body.len() > SHOWN_BODY {
-        shown.push('…');
+        line.push('…');
     }
-    shown
+    shown(&line, LINE).to_string()
 }
 
 /// A path with its query, secret parameters' values replaced, for showing.
 pub(super) fn shown_path(path: &str) -> String {
-    let clean = |text: &str| text.replace(|c: char| c.is_control(), " ");
+    // Not cut: answers are kept by it.
+    let clean = |text: &str| shown(text, usize::MAX).to_string();
     let Some((path, query)) = path.split_once('?') else { return clean(path) };
     let query: Vec<String> = query
         .split('&')

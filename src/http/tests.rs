@@ -466,6 +466,17 @@ async fn errors_show_the_start_of_the_body_without_control_characters() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn errors_show_neither_a_path_nor_a_body_that_turns_text_around() {
+    let (endpoint, _) = server(|_| answer(500, &[], "one \u{202e}owt\u{2066} \u{200b}three".to_owned()));
+    let error = client(endpoint).send(Request::get("/x?\u{202e}a")).await.unwrap().success().unwrap_err();
+    assert!(error.to_string().contains("/x?\\u{202e}a: status 500"), "{error}");
+    assert!(error.to_string().ends_with("one \\u{202e}owt\\u{2066} \\u{200b}three"), "{error}");
+    for text in [error.to_string(), format!("{error:?}")] {
+        assert!(!text.chars().any(crate::text::is_harmful), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn lines_come_one_by_one_within_limits() {
     let endpoint = raw(|mut stream| async move {
         let head = read_head(&mut stream).await;

@@ -31,9 +31,20 @@ pub const LABEL_LENGTH_MAX: usize = 256;
 /// large matrix.
 pub const LABELS_LENGTH_MAX: usize = 2048;
 
-/// How many steps back the regular expression may take for one label. Expressions that need them can take for ever, and
-/// what they are held against is a stranger's text.
-const STEPS_BACK: usize = 20_000;
+/// How many steps back the regular expression may take for one label: few are tried first, because only the limit says
+/// how many were taken. Expressions that need many can take for ever, and what they are held against is a stranger's text.
+const STEPS_BACK: [usize; 3] = [200, 2_000, 20_000];
+
+/// The labels of one repository may take this many steps in a pass: ninety that are given up on, or ten thousand ordinary
+/// ones.
+const STEPS_OF_REPOSITORY: usize = 2_000_000;
+
+/// The repositories that are judged first may take this many together.
+const STEPS_OF_PASS: usize = 10_000_000;
+
+/// A repository has this many when nothing is left of that: enough for a hundred ordinary labels, so that hostile neighbours
+/// do not cost it its runners.
+const STEPS_AT_LEAST: usize = 20_000;
 
 /// Where only one of `cpu` and `cores` has a limit, a core counts as this many MHz: that of a fast one, so that `cores` does
 /// not get around a limit for `cpu`.
@@ -51,7 +62,9 @@ pub const DEFAULT_ALLOWED: &str = "[A-Za-z0-9._/:@+=-]";
 /// Which labels ask for a runner of ours, and which of those may be rendered.
 #[derive(Clone, Debug)]
 pub struct LabelRules {
-    matcher: Regex,
+    pattern: String,
+    /// One for each limit of [`STEPS_BACK`]; one alone if the expression takes no steps back.
+    matchers: Vec<Regex>,
     allowed: AllowedCharacters,
     max_length: usize,
     limits: BTreeMap<String, u64>,
@@ -65,13 +78,13 @@ impl LabelRules {
     /// The expression cannot be compiled; the text says why.
     pub fn new(runson_match: &str) -> Result<Self, String> {
         let pattern = python_to_rust(runson_match);
-        let matcher = RegexBuilder::new(&pattern)
-            .backtrack_limit(STEPS_BACK)
-            .build()
-            .map_err(|error| error.to_string())?;
+        let limits = if takes_steps_back(&pattern) { &STEPS_BACK[..] } else { &STEPS_BACK[2..] };
+        let matchers = limits.iter().map(|limit| RegexBuilder::new(&pattern).backtrack_limit(*limit).build());
+        let matchers = matchers.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED)?;
         let numbers = SIZES.map(str::to_owned).to_vec();
-        Ok(LabelRules { matcher, allowed, max_length: LABEL_LENGTH_MAX, limits: BTreeMap::new(), numbers })
+        let max_length = LABEL_LENGTH_MAX;
+        Ok(LabelRules { pattern, matchers, allowed, max_length, limits: BTreeMap::new(), numbers })
     }
 
     /// The same with other characters allowed.
@@ -125,21 +138,37 @@ impl LabelRules {
         Verdicts::new(self).of(labels)
     }
 
-    fn matches_label(&self, label: &str) -> Match {
+    /// The verdict on a label with at most so many steps back, and how many it may have taken.
+    fn judge(&self, label: &str, most: usize) -> (Match, usize) {
         // One more than the longest that may be rendered: all of it is seen, or it breaks the rules anyway.
         let seen = label.char_indices().nth(LABEL_LENGTH_MAX + 1).map_or(label, |(end, _)| &label[..end]);
         // If there is a match at the start at all, then it is the leftmost one.
-        match self.matcher.find(seen) {
+        let verdict = |matcher: &Regex| match matcher.find(seen) {
             Ok(Some(found)) if found.start() == 0 => Match::Yes,
             Ok(_) => Match::No,
             Err(_) => Match::GaveUp,
+        };
+        if let [matcher] = self.matchers.as_slice() {
+            return (verdict(matcher), 0);
         }
+        let mut steps = 0;
+        for (matcher, limit) in self.matchers.iter().zip(STEPS_BACK) {
+            if steps + limit > most {
+                break;
+            }
+            steps += limit;
+            let verdict = verdict(matcher);
+            if verdict != Match::GaveUp {
+                return (verdict, steps);
+            }
+        }
+        (Match::GaveUp, steps)
     }
 
     /// Whether `runson_match` is outside of the expressions that take no longer than a label is long: it looks around or
     /// back, and is given up on labels that take it too many steps.
     pub fn may_give_up(&self) -> bool {
-        regex_syntax::parse(self.matcher.as_str()).is_err()
+        self.matchers.len() > 1
     }
 
     /// What the labels say, if all of them may be rendered.
@@ -250,29 +279,36 @@ impl Match {
     }
 }
 
-/// So many labels of a repository are given up on, then all that are not known are: each costs as much as thousands of
-/// others.
-const GIVEN_UP_AT_MOST: usize = 100;
-
 /// So many verdicts are kept.
 const VERDICTS_AT_MOST: usize = 10_000;
 
-/// Verdicts on labels, each distinct one judged once.
+/// Verdicts on the labels of one pass, each distinct one judged once, with a bounded number of steps back together.
 pub struct Verdicts<'a> {
     rules: &'a LabelRules,
     known: HashMap<String, Match>,
-    given_up: usize,
+    /// What is left to the pass, and of that to the repository.
+    left: usize,
+    left_to_repository: usize,
+    taken: usize,
 }
 
 impl<'a> Verdicts<'a> {
     /// None yet.
     pub fn new(rules: &'a LabelRules) -> Self {
-        Verdicts { rules, known: HashMap::new(), given_up: 0 }
+        let mut verdicts =
+            Verdicts { rules, known: HashMap::new(), left: STEPS_OF_PASS, left_to_repository: 0, taken: 0 };
+        verdicts.next_repository();
+        verdicts
     }
 
     /// What follows is another repository's: what one has used up is not taken from the next.
     pub fn next_repository(&mut self) {
-        self.given_up = 0;
+        self.left_to_repository = self.left.clamp(STEPS_AT_LEAST, STEPS_OF_REPOSITORY);
+    }
+
+    /// How many steps back all of it may have taken.
+    pub fn steps(&self) -> usize {
+        self.taken
     }
 
     /// Whether one of the labels matches `runson_match` at its start.
@@ -292,12 +328,13 @@ impl<'a> Verdicts<'a> {
         if let Some(verdict) = self.known.get(label) {
             return *verdict;
         }
-        if self.given_up >= GIVEN_UP_AT_MOST {
-            return Match::GaveUp;
-        }
-        let verdict = self.rules.matches_label(label);
-        self.given_up += usize::from(verdict == Match::GaveUp);
-        if self.known.len() < VERDICTS_AT_MOST {
+        let (verdict, steps) = self.rules.judge(label, self.left_to_repository);
+        self.taken += steps;
+        self.left = self.left.saturating_sub(steps);
+        self.left_to_repository = self.left_to_repository.saturating_sub(steps);
+        // What was given up on for want of steps may have enough in the next repository.
+        let is_final = verdict != Match::GaveUp || steps >= STEPS_BACK.iter().sum();
+        if is_final && self.known.len() < VERDICTS_AT_MOST {
             self.known.insert(label.to_owned(), verdict);
         }
         verdict
@@ -306,8 +343,13 @@ impl<'a> Verdicts<'a> {
 
 impl fmt::Display for LabelRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.matcher.as_str())
+        f.write_str(&self.pattern)
     }
+}
+
+/// Whether an expression is outside of those that take no longer than a text is long.
+fn takes_steps_back(pattern: &str) -> bool {
+    regex_syntax::parse(pattern).is_err()
 }
 
 /// Python's `\Z` is the very end, Rust's `\z`.

@@ -66,11 +66,45 @@ fn an_expression_that_takes_for_ever_is_given_up_and_says_so() {
     for number in 0..10_000 {
         assert_eq!(verdicts.of(&[hostile(number)]), Match::GaveUp);
     }
-    // It has cost as much as a hundred of them, and what is known stays known.
+    // What is known stays known.
     assert_eq!(verdicts.of(&["linux-x64"]), Match::Yes);
     assert_eq!(verdicts.of(&["linux-arm64"]), Match::GaveUp);
     verdicts.next_repository();
     assert_eq!(verdicts.of(&["linux-arm64"]), Match::Yes);
+}
+
+#[test]
+fn all_labels_of_a_pass_take_a_bounded_number_of_steps() {
+    let evil = LabelRules::new(r"(?:(?!windows)\w+[ -]*)+$").unwrap();
+    let mut verdicts = Verdicts::new(&evil);
+    let hostile = |repository: usize, number: usize| format!("{}{repository}-{number}!", "a".repeat(200));
+    let repositories = 200;
+    for repository in 0..repositories {
+        verdicts.next_repository();
+        for number in 0..200 {
+            assert_eq!(verdicts.of(&[hostile(repository, number)]), Match::GaveUp);
+        }
+    }
+    let most = STEPS_OF_PASS + STEPS_OF_REPOSITORY + repositories * STEPS_AT_LEAST;
+    assert!((STEPS_OF_PASS..=most).contains(&verdicts.steps()), "{}", verdicts.steps());
+    // The repository that comes last has its share all the same.
+    verdicts.next_repository();
+    for number in 0..100 {
+        assert_eq!(verdicts.of(&[format!("linux-{number}")]), Match::Yes);
+    }
+    assert_eq!(verdicts.of(&[hostile(repositories, 0)]), Match::GaveUp);
+}
+
+#[test]
+fn many_labels_that_cost_little_are_bounded_too() {
+    let rules = LabelRules::new(r"(?!windows)\w+$").unwrap();
+    let mut verdicts = Verdicts::new(&rules);
+    let judged = (0..50_000).filter(|number| verdicts.of(&[format!("linux{number}")]).is_yes()).count();
+    assert_eq!(judged, STEPS_OF_REPOSITORY / STEPS_BACK[0]);
+    // Where no step goes back, there is nothing to bound.
+    let rules = LabelRules::new(r"linux\w+$").unwrap();
+    let mut verdicts = Verdicts::new(&rules);
+    assert!((0..50_000).all(|number| verdicts.of(&[format!("linux{number}")]).is_yes()));
 }
 
 #[test]

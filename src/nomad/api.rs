@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB. Anyone who may submit jobs can
 /// make some of them much larger: then they are asked for a few at a time.
-const MAX_BODY: usize = 16 * 1024 * 1024;
+pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// How many entries a list's page has: 600 jobs with Meta are 0.38 MB (contract §11), so that what most clusters
 /// have is one request, and more is read in pieces that fit in memory.
@@ -108,7 +108,7 @@ impl Nomad {
             http::Options {
                 max_connections: MAX_CONNECTIONS,
                 deadline: DEADLINE,
-                max_body: MAX_BODY,
+                max_body: options.max_body,
                 tls: options.tls.clone(),
                 seed: options.seed,
                 ..http::Options::default()
@@ -176,7 +176,10 @@ impl Nomad {
         let read = self.list_but(request.clone(), right).await?;
         match read.unread.first() {
             None => Ok((read.entries, read.now)),
-            Some(_) => Err(Error::Setup(format!("{request:?}: one entry is larger than {MAX_BODY} bytes"))),
+            Some(_) => {
+                let most = self.0.options.max_body;
+                Err(Error::Setup(format!("{request:?}: one entry is larger than {most} bytes")))
+            }
         }
     }
 
@@ -223,7 +226,12 @@ impl Nomad {
                 return Err(Error::Old { silent });
             }
             read.now = http::date_of(&headers);
-            let next = header(NEXT_TOKEN).unwrap_or_default().to_owned();
+            // It holds the ID of a job, which is anybody's and need not be ASCII: a list whose rest cannot be asked for has
+            // not ended.
+            let next = headers.get(NEXT_TOKEN).map_or(&[][..], |value| value.as_bytes());
+            let Ok(next) = String::from_utf8(next.to_vec()) else {
+                return Err(Error::Setup(format!("{request:?}: where the list goes on is no text")));
+            };
             if next.is_empty() || next == token {
                 self.remember_size(path, smallest);
                 return Ok(read);

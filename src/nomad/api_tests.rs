@@ -426,6 +426,24 @@ async fn a_deleted_key_is_made_anew_and_what_the_old_one_sealed_stays_ours() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_replica_has_sealed_with_a_newer_key_is_ours_at_once() {
+    let variable = Arc::new(Mutex::new(sample::earlier_key_variable()));
+    let key = variable.clone();
+    let (nomad, seen) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+        "/v1/var/githubrunner/ghr/key" => ok(&key.lock().unwrap()),
+        _ => standing(json!([stub(NAME, "running")]), json!([]))(seen),
+    });
+    assert_eq!(nomad.observe().await.unwrap().foreign[0].reason, ForeignReason::WrongSeal);
+    *variable.lock().unwrap() = sample::key_variable();
+    let view = nomad.observe().await.unwrap();
+    assert_eq!((view.runners.len(), view.foreign.len()), (1, 0));
+    assert!(nomad.read_runner(NAME).await.unwrap().is_some());
+    seen.lock().unwrap().clear();
+    nomad.observe().await.unwrap();
+    assert!(asked(&seen).iter().all(|path| !path.ends_with("/key")), "{:?}", asked(&seen));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_planted_job_is_foreign_and_says_why() {
     let planted = [
         ("ghr-o-r-somewhere", meta("i"), Some(ForeignReason::Name)),
@@ -502,6 +520,18 @@ async fn what_a_neighbour_made_large_is_read_a_few_at_a_time() {
     nomad.observe().await.unwrap();
     let again = seen.lock().unwrap().len() - requests;
     assert!(again <= requests, "{again} requests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_goes_on_after_a_job_whose_id_is_not_ascii() {
+    const TOKEN: &str = "ghr-\u{202e}ä";
+    let (nomad, seen) = nomad(|seen| match seen.path.split_once('?').unwrap() {
+        ("/v1/jobs", query) if query.contains("next_token=") => ok(&json!([stub(NAME, "running")])),
+        ("/v1/jobs", _) => answer(200, &[DATE, ("x-nomad-nexttoken", TOKEN)], "[]".to_owned()),
+        _ => standing(json!([]), json!([]))(seen),
+    });
+    assert_eq!(nomad.observe().await.unwrap().runners.len(), 1);
+    assert!(seen.lock().unwrap()[1].path.contains("next_token=ghr-%E2%80%AE%C3%A4"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -82,13 +82,23 @@ impl Nomad {
         Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, variable, None)))
     }
 
-    /// What tells our jobs from others'. The key is only read where a job says that it is ours.
+    /// What tells our jobs from others'. The key is only read where a job says that it is ours, and once more where one is
+    /// not by the key as it was read before: another replica may have made another one since.
     async fn owner(&self, jobs: &[ReadJob], instance: String) -> Result<Owner, Error> {
-        let key = match jobs.iter().any(|job| job.is_of(&instance)) {
-            true => self.current_key().await?,
-            false => None,
+        let mut owner = Owner { prefix: self.options().prefix.clone(), instance, key: None };
+        let ours: Vec<&ReadJob> = jobs.iter().filter(|job| job.is_of(&owner.instance)).collect();
+        if ours.is_empty() {
+            return Ok(owner);
+        }
+        owner.key = self.current_key().await?;
+        let is_of_another_key = |job: &&ReadJob| {
+            let reason = owner.check(&job.id, &job.meta, job.stub.history()).err();
+            reason == Some(ForeignReason::WrongSeal)
         };
-        Ok(Owner { prefix: self.options().prefix.clone(), instance, key })
+        if ours.iter().any(is_of_another_key) {
+            owner.key = self.confirm_key().await?;
+        }
+        Ok(owner)
     }
 
     /// The jobs whose ID begins so, with the keys of ours in their Meta.

@@ -36,6 +36,8 @@ pub struct Options {
     pub meta_key: String,
     /// Whether an instance's ID that is not there yet is written: off for what only looks.
     pub create_instance: bool,
+    /// The longest body of an answer, in bytes. A list that is longer is read a few entries at a time.
+    pub max_body: usize,
     /// The seed of the retries' jitter.
     pub seed: u64,
 }
@@ -59,6 +61,7 @@ impl Options {
             prefix: prefix.into(),
             meta_key: meta_key.into(),
             create_instance: true,
+            max_body: super::api::MAX_BODY,
             seed: 0,
         }
     }

@@ -174,6 +174,11 @@ pub(crate) mod sample {
         json!({ "Items": { "key": KEY }, "CreateIndex": 10 })
     }
 
+    /// What it said before.
+    pub(crate) fn earlier_key_variable() -> Value {
+        json!({ "Items": { "key": "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" }, "CreateIndex": 5 })
+    }
+
     /// The Meta of attempt 1 for the job 7 of o/r, sealed, with the prefix "ghr".
     pub(crate) fn meta(instance: &str) -> RunnerMeta {
         let meta = RunnerMeta {

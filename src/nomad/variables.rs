@@ -161,7 +161,7 @@ impl Nomad {
 
     /// Reads the variable `githubrunner/PREFIX/key`. Where there is none a new one is made, which names the one known
     /// before: what that one has sealed until then stays ours. `None` where this process makes none.
-    async fn confirm_key(&self) -> Result<Option<Key>, Error> {
+    pub(super) async fn confirm_key(&self) -> Result<Option<Key>, Error> {
         let path = format!("/v1/var/githubrunner/{}/key", escape_segment(&self.options().prefix));
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
         let known = self.last_key().and_then(|known| known.key);

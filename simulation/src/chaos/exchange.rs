@@ -83,11 +83,15 @@ pub enum Trouble {
     Secrets,
     /// The jobs of some runs answer 502 unless few are asked for at a time.
     LargePages,
+    /// Each page of a list takes several seconds.
+    SlowPages,
+    /// 500, 502 or 503 with a text that commands a terminal, forges a line of the log and quotes secrets.
+    HostileErrors,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 30] = [
+    pub const ALL: [Trouble; 32] = [
         Trouble::Refused,
         Trouble::Reset,
         Trouble::LostAnswer,
@@ -118,6 +122,8 @@ impl Trouble {
         Trouble::Names,
         Trouble::Secrets,
         Trouble::LargePages,
+        Trouble::SlowPages,
+        Trouble::HostileErrors,
     ];
 
     /// Where it happens; `None`: on either side.
@@ -125,7 +131,7 @@ impl Trouble {
         use Trouble::*;
         match self {
             PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
-            | JitInvalid | JitLateError | RemovalAnswer | Part | Names | Secrets | LargePages => {
+            | JitInvalid | JitLateError | RemovalAnswer | Part | Names | Secrets | LargePages | SlowPages => {
                 Some(Side::GitHub)
             }
             NoLeader | Follower | LockAnswer => Some(Side::Nomad),
@@ -417,10 +423,11 @@ impl Fault for Faults {
             SilentLimit,
             TooMany,
             NoLeader,
+            HostileErrors,
         ];
         let own: &[Trouble] = match request.method() {
-            method if *method == Method::GET && lies::is_large_page(request) => &[LargePages],
-            method if *method == Method::GET => &[],
+            method if *method == Method::GET && lies::is_large_page(request) => &[LargePages, SlowPages],
+            method if *method == Method::GET => &[SlowPages],
             _ if registers(request) => &[JitConflict, JitInvalid, Late],
             _ => &[Late],
         };
@@ -465,6 +472,16 @@ impl Fault for Faults {
                 Verdict::status(422, r#"{"message": "Validation Failed"}"#)
             }
             Some(Error) => self.error(side),
+            Some(SlowPages) => {
+                let wait = Duration::from_millis(self.rng.random_range(2_000..17_000));
+                self.say(format!("takes {wait:?}"));
+                Verdict::Delay(wait)
+            }
+            Some(HostileErrors) => {
+                let status = [500, 502, 503][self.rng.random_range(0..3)];
+                self.say(format!("answers {status} with a hostile text"));
+                Verdict::status(status, &lies::hostile_error(side, self.rng.random_bool(0.5)))
+            }
             Some(LargePages) => {
                 self.say("cannot be made so large");
                 Verdict::status(502, r#"{"message": "Server Error"}"#)

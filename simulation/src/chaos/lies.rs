@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use githubrunner_sim::fault::Side;
 
+use crate::daemon::{GITHUB_TOKEN, NOMAD_TOKEN};
+use crate::secrets::JIT_MARK;
+
 /// How much of the past is kept.
 const KEPT: SignedDuration = SignedDuration::from_secs(240);
 
@@ -239,6 +242,17 @@ pub(super) fn cut_list(
 
 /// What no template, path or Meta may hold.
 pub const HOSTILE: &str = "h0stile";
+
+/// Commands for a terminal, a forged line of the log, text turned around, and what cannot be seen.
+pub const FORGED: &str = "a\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged \u{202e}\u{2066}\u{200b}\u{9b}31m";
+
+/// An error's text that quotes what was sent, and more.
+pub(super) fn hostile_error(side: Side, json: bool) -> String {
+    let token = if side == Side::GitHub { GITHUB_TOKEN } else { NOMAD_TOKEN };
+    let text = format!("{FORGED} {token} {JIT_MARK}{} {FORGED}", "A".repeat(200));
+    let text = format!("{text} {}", "long ".repeat(1000));
+    if json { serde_json::json!({ "message": text }).to_string() } else { text }
+}
 
 /// How many ways there are to [`rename`].
 pub(super) const NAMES: u8 = 6;

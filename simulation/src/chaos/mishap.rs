@@ -13,12 +13,21 @@ use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Statu
 use githubrunner_sim::nomad::{Exit, StartFailure};
 use githubrunner_sim::world::{Phase, World};
 use hyper::{Method, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::lies::FORGED;
 use super::meanwhile::Interfere;
+use crate::daemon::META;
+use crate::truth::meta_of_job;
 
 /// A job that says it is ours and is not. Its ID has our prefix.
 pub const PLANTED: &str = "sim-acme-app-planted00000000";
+
+/// What the IDs of a neighbour's jobs begin with. They have our prefix.
+pub const STRANGER: &str = "sim-stranger-";
+
+/// The longest body that the daemon takes from Nomad here.
+pub const MAX_BODY: usize = 96 * 1024;
 
 /// One thing that happens. Where it names nothing, `pick` decides among what is there then.
 #[derive(Clone, Debug)]
@@ -104,6 +113,15 @@ pub enum Mishap {
     },
     /// From now on no process can be started.
     StartFailure,
+    /// The same, and the driver says so at length.
+    LongStartFailure,
+    /// A neighbour registers jobs that make a list too large, one of which is too large by itself.
+    LargeJobs,
+    /// A neighbour registers jobs whose Meta is not what ours is.
+    HostileMeta {
+        /// Whose Meta some of them have in part.
+        pick: usize,
+    },
     /// Processes can be started again.
     StartWorks,
     /// The servers lose their leader …
@@ -224,8 +242,49 @@ impl Place {
     }
 
     pub(super) fn ours(&self, name: &str) -> bool {
-        name.starts_with(&self.prefix) && !self.foreign.contains(name) && name != PLANTED
+        name.starts_with(&self.prefix) && !self.foreign.contains(name) && !is_strange(name)
     }
+}
+
+/// Whether a job is one that a neighbour has made to be taken for ours, or to be in the way.
+pub fn is_strange(name: &str) -> bool {
+    name == PLANTED || name.starts_with(STRANGER)
+}
+
+/// A neighbour's job: one that is over, so that it takes no room.
+fn strange_job(name: &str, meta: &Value) -> Value {
+    json!({"Job": {
+        "ID": name, "Name": name, "Type": "batch", "Stop": true, "Meta": meta,
+        "TaskGroups": [{"Name": "g", "Tasks": [{
+            "Name": "t", "Driver": "raw_exec", "Config": {"command": "sleep"},
+            "Resources": {"CPU": 1, "MemoryMB": 10},
+        }]}],
+    }})
+}
+
+/// What a neighbour may write instead of a Meta, with what it can know of this one.
+fn hostile_metas(own: &Value) -> Vec<String> {
+    let with = |changes: Value| {
+        let mut meta = own.clone();
+        for (key, value) in changes.as_object().into_iter().flatten() {
+            meta[key] = value.clone();
+        }
+        meta.to_string()
+    };
+    vec![
+        format!("{{\"labelsstr\": \"{FORGED}"),
+        "[".repeat(5_000),
+        format!("\u{0}{own}"),
+        with(json!({ "labelsstr": ["sim"] })),
+        with(json!({ "job_id": "1", "attempt": -1 })),
+        with(json!({ "attempt": u64::MAX, "repo_id": 1.5 })),
+        with(json!({ "labelsstr": FORGED, "mac": FORGED })),
+        with(json!({ "repo_url": format!("https://github.com/{FORGED}/app") })),
+        with(json!({ "labelsstr": "sim,".repeat(20_000) })),
+        with(json!({ "registration": FORGED })),
+        with(json!({ "mac": null })),
+        with(json!({ "mac": "A".repeat(20_000) })),
+    ]
 }
 
 /// One of them.
@@ -376,6 +435,30 @@ impl Suffer for World {
                 };
                 self.nomad.set_start_failure("", Some(failure));
                 Some("no process can be started".into())
+            }
+            Mishap::LongStartFailure => {
+                let message = format!("{FORGED} {}", "x".repeat(MAX_BODY / 8));
+                let failure = StartFailure { kind: "Driver Failure".into(), message };
+                self.nomad.set_start_failure("", Some(failure));
+                Some("no process can be started, which takes many words".into())
+            }
+            Mishap::LargeJobs => {
+                let sizes = (0..16).map(|_| MAX_BODY / 8).chain([MAX_BODY + 1, MAX_BODY / 8]);
+                let registered = sizes.enumerate().filter(|(number, size)| {
+                    let job =
+                        strange_job(&format!("{STRANGER}{number:02}"), &json!({ "x": "x".repeat(*size) }));
+                    self.put_job(place, &job, now)
+                });
+                Some(format!("somebody registers {} large jobs", registered.count()))
+            }
+            Mishap::HostileMeta { pick } => {
+                let name = chosen(&self.our_jobs(place), *pick)?;
+                let own = meta_of_job(self.nomad.job(&place.namespace, &name)?);
+                let registered = hostile_metas(&own).into_iter().enumerate().filter(|(number, meta)| {
+                    let job = strange_job(&format!("{STRANGER}\u{202e}{number:02}"), &json!({ META: meta }));
+                    self.put_job(place, &job, now)
+                });
+                Some(format!("somebody registers {} jobs with a hostile Meta", registered.count()))
             }
             Mishap::StartWorks => {
                 self.nomad.set_start_failure("", None);

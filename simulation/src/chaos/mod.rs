@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use exchange::{Disconnect, Episode, Faults, REPLICAS, Trouble};
 pub use grip::{Cut, Grip, Told};
-pub use lies::HOSTILE;
+pub use lies::{FORGED, HOSTILE};
 pub use meanwhile::{Ambush, Turn, subject};
 
 /// How many more things may happen in a run.

@@ -132,6 +132,9 @@ const LABELS: &[&[&str]] = &[
     &["sim", "bad;\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged \u{202e}\u{2066}\u{200b}"],
 ];
 
+/// So many runs are in the queue of a repository that is flooded.
+const FLOOD: usize = 200;
+
 /// Whether jobs with these labels get a runner at all.
 pub fn is_servable(labels: &[String]) -> bool {
     labels.iter().any(|label| label.to_lowercase().starts_with("sim"))
@@ -307,6 +310,14 @@ impl Scenario {
         let pick = rng.random_range(0..64usize);
         match woe {
             Woe::Exchange(trouble) => self.trouble(trouble, rng),
+            Woe::Flood => {
+                let at = self.times(rng)[0];
+                let repository = self.repositories.len() - 1;
+                // None of them is for us, and each has to be looked at.
+                let job = JobSpec { ghost: true, ..JobSpec::new(LABELS[5], Duration::from_secs(10)) };
+                let run = || (at, Happening::Run(repository, vec![job.clone()]));
+                self.happenings.extend((0..FLOOD).map(|_| run()));
+            }
             Woe::Ghosts | Woe::HeldJobs | Woe::Unplaceable => {}
             Woe::Clocks => {
                 let mut hours = || SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
@@ -439,6 +450,14 @@ impl Scenario {
                 self.mishap(at, Mishap::ForeignRunner { pick, labels });
                 self.mishap(later(rng), Mishap::PlantedJob { pick });
             }
+            Woe::LargeJobs => {
+                self.mishap(at, Mishap::LargeJobs);
+                if rng.random_bool(0.3) {
+                    self.mishap(at, Mishap::LongStartFailure);
+                    self.mishap(later(rng), Mishap::StartWorks);
+                }
+            }
+            Woe::HostileMeta => self.mishap(at, Mishap::HostileMeta { pick }),
             Woe::Token => {
                 self.mishap(at, Mishap::TokenRefused { yes: true });
                 self.mishap(later(rng), Mishap::TokenRefused { yes: false });
@@ -479,6 +498,7 @@ impl Scenario {
             | Woe::NodeClocks
             | Woe::SlowStops
             | Woe::RunLag
+            | Woe::Flood
             | Woe::Hangs => {}
         }
     }

@@ -69,6 +69,12 @@ pub enum Woe {
     Unplaceable,
     /// Something happens to a runner between a look at it and what is done about it.
     Meanwhile,
+    /// A neighbour's jobs, and what drivers say, are so large that lists are read a few entries at a time.
+    LargeJobs,
+    /// A neighbour's jobs have a Meta that is no JSON, or not of our form, or tells a terminal what to do.
+    HostileMeta,
+    /// One repository has very many runs in its queue, and requests are paced.
+    Flood,
     /// Of two daemons the one that leads dies, as in `Deaths`.
     LeaderDies,
     /// It is told to end.
@@ -116,6 +122,9 @@ impl Woe {
                 Woe::Configuration,
                 Woe::Unplaceable,
                 Woe::Meanwhile,
+                Woe::LargeJobs,
+                Woe::HostileMeta,
+                Woe::Flood,
                 Woe::LeaderDies,
                 Woe::LeaderExits,
                 Woe::LeaderPauses,

@@ -23,6 +23,8 @@ pub struct Deeds {
     registrations: Vec<Removal>,
     /// Variables that went, by the runner's name, and whether it was registered then.
     variables: Vec<(String, bool)>,
+    /// The seals of the runners that were to be registered in Nomad.
+    seals: BTreeMap<String, Value>,
     /// How often each registration's removal was sent.
     sent: BTreeMap<u64, usize>,
     /// The runners whose jobs were stopped or purged; somebody may have brought them back since.
@@ -113,6 +115,17 @@ impl Deeds {
     /// A variable goes.
     pub fn removes_variable(&mut self, world: &World, name: &str) {
         self.variables.push((name.to_owned(), self.has_stayed(world, name)));
+    }
+
+    /// A runner is to be registered in Nomad with this Meta.
+    pub fn asks_for(&mut self, name: &str, meta: &Value) {
+        self.seals.insert(name.to_owned(), meta["mac"].clone());
+    }
+
+    /// Whether somebody has registered a runner again with the seal of a key that the agent has forgotten: it is nobody's.
+    fn is_of_a_forgotten_key(&self, world: &World, name: &str, meta: &Value) -> bool {
+        let seal = self.seals.get(name);
+        world.nomad.forgot_at().is_some() && seal.is_some_and(|seal| *seal != meta["mac"])
     }
 
     /// GitHub has made a registration.
@@ -224,9 +237,11 @@ impl Deeds {
         let is_alive = |look: &Look| look.state != RunnerState::Dead;
         let read = self.read(name).filter(|_| how.are_so);
         match (&report.action, &report.outcome) {
-            (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => (job
-                .is_some_and(|job| meta_of_job(job)["job_id"] == start.cause))
-            .then_some("and it is there"),
+            (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => {
+                let meta = meta_of_job(job?);
+                let is_own = meta["job_id"] == start.cause && !self.is_of_a_forgotten_key(world, name, &meta);
+                is_own.then_some("and it is there")
+            }
             (Action::Mint(_), Outcome::AlreadyDone) if how.are_legible => {
                 let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id));
                 left.map(|_| "and what it registered has stayed")

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chaos::exchange::Trouble;
-use crate::chaos::mishap::{PLANTED, Place, Suffer};
+use crate::chaos::mishap::{Place, Suffer, is_strange};
 use crate::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
 use crate::chaos::{HOSTILE, subject};
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use super::daemon::{GITHUB_TOKEN, PREFIX};
 use super::secrets::secret_in;
 use fates::Fates;
+pub use fates::meta_of_job;
 use replicas::Leases;
 use sight::{List, Sights};
 use stops::Known;
@@ -81,6 +82,8 @@ pub struct Truth {
     told: bool,
     /// Nothing disturbs the daemon: what it does must be prompt and in order.
     quiet: bool,
+    /// Nothing does but that GitHub's lists take their time: Nomad's half must be prompt.
+    slow: bool,
     /// Answers are as things are, and one daemon acts for all the time.
     steady: bool,
     looked_up: BTreeMap<String, Timestamp>,
@@ -126,6 +129,7 @@ impl Truth {
                 .any(|trouble| scenario.episodes.iter().any(|episode| episode.trouble == trouble)),
             told: scenario.settings.hints && scenario.nomad.event_buffer > 0,
             quiet: prompt::is_quiet(scenario),
+            slow: prompt::is_slow(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),
             asked_for: BTreeMap::new(),
@@ -271,7 +275,9 @@ impl Watch for Truth {
             return;
         }
         self.look_for_secrets(side, request, now);
-        if subject(Some(world), side, request).as_deref() == Some(PLANTED) {
+        let about = subject(Some(world), side, request);
+        let about = about.map(|name| percent_decode_str(&name).decode_utf8_lossy().into_owned());
+        if about.is_some_and(|name| is_strange(&name)) {
             self.wrong(
                 now,
                 format!("a planted job is taken for ours: {} {}", request.method(), request.uri()),
@@ -298,8 +304,7 @@ impl Watch for Truth {
             }
             (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
             (Side::Nomad, "PUT") if path == "/v1/jobs" => {
-                let body = serde_json::from_slice(request.body()).unwrap_or_default();
-                self.registers(world, &body, self.looked(world, request, now), now);
+                self.registers(world, request, now);
             }
             (Side::Nomad, "PUT") if replicas::is_lock(&path) => {}
             (Side::Nomad, "PUT")

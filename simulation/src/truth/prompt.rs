@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::chaos::Trouble;
 use crate::chaos::mishap::Mishap;
 use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_placeable, is_servable};
 use githubrunner_sim::github::{Job, Status};
@@ -21,6 +22,16 @@ const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 /// What Nomad tells of is seen to within this time.
 const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 
+/// The same while each page of GitHub's lists takes up to 17 s: a pass acts for 20 s at most before Nomad is looked at
+/// again.
+const SECRET_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(60);
+
+/// A dead runner goes within this time then, besides the time for which it is kept: a listing says that its job is over.
+const PURGED_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(300);
+
+/// What a flood in one repository costs the others, and itself.
+const FLOODED: SignedDuration = SignedDuration::from_secs(180);
+
 /// Since when something is so that must not stay so.
 #[derive(Default)]
 pub struct Waits {
@@ -36,18 +47,43 @@ pub struct Waits {
 
 /// Whether nothing keeps the daemon from seeing things as they are and from doing what it wants.
 pub(super) fn is_quiet(scenario: &Scenario) -> bool {
-    let harmless = [Woe::HeldJobs, Woe::Ghosts, Woe::Clocks, Woe::Unplaceable, Woe::Runs];
+    is_quiet_but(scenario, None)
+}
+
+/// Whether only GitHub's lists take their time.
+pub(super) fn is_slow(scenario: &Scenario) -> bool {
+    is_quiet_but(scenario, Some(Trouble::SlowPages)) && !is_quiet(scenario)
+}
+
+fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
+    let harmless = [
+        Woe::HeldJobs,
+        Woe::Ghosts,
+        Woe::Clocks,
+        Woe::Unplaceable,
+        Woe::Runs,
+        Woe::LargeJobs,
+        Woe::HostileMeta,
+        Woe::Flood,
+    ];
+    let is_harmless = |woe: &Woe| harmless.contains(woe) || trouble.is_some_and(|t| *woe == Woe::Exchange(t));
     // Where many share a cap, places become free and are taken all the time, and who waits for one waits long.
     scenario.repositories.len() <= 3
-        && scenario.woes.iter().all(|woe| harmless.contains(woe))
+        && scenario.woes.iter().all(is_harmless)
         && scenario.settings.mode != Mode::Renamed
         // An organization's runners take the jobs of its other repositories.
         && !scenario.settings.access.organization
         && !scenario.replicas
-        && scenario.episodes.is_empty()
+        && scenario.episodes.iter().all(|episode| Some(episode.trouble) == trouble)
         && scenario.happenings.iter().all(|(_, happening)| match happening {
             Happening::Run(_, jobs) => jobs.iter().flat_map(|job| &job.labels).all(|l| !l.contains("fail=")),
-            Happening::Mishap(mishap) => matches!(mishap, Mishap::Rerun { .. } | Mishap::Cancel { .. }),
+            Happening::Mishap(mishap) => matches!(
+                mishap,
+                Mishap::Rerun { .. }
+                    | Mishap::Cancel { .. }
+                    | Mishap::LargeJobs
+                    | Mishap::HostileMeta { .. }
+            ),
             _ => false,
         })
 }
@@ -73,11 +109,45 @@ pub(super) fn signed(duration: Duration) -> SignedDuration {
 impl Truth {
     /// Two passes: what the first one does not see as it is, the second one does.
     pub(super) fn soon(&self) -> SignedDuration {
-        signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15)
+        let paced = if self.has(Woe::Flood) { FLOODED } else { SignedDuration::ZERO };
+        signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15) + paced
+    }
+
+    /// While GitHub's lists take their time, what waits gets its secret, and the dead go.
+    fn nomads_half_goes_on(&mut self, world: &World, now: Timestamp) {
+        let mut waits = std::mem::take(&mut self.waits);
+        let mut late = Vec::new();
+        for (name, fate) in self.fates.iter() {
+            let job = world.nomad.job(&self.place.namespace, name);
+            let live = job.is_some_and(|job| is_live(world, &self.place, job));
+            let waits_for_secret = live
+                && !has_variable(world, name)
+                && fate.surplus_first.is_none()
+                && job.is_some_and(|job| !job.stop)
+                && allocations(world, &self.place, name).any(|allocation| {
+                    allocation.desired_status == "run"
+                        && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
+                });
+            let lasted = lasts(&mut waits.secrets, name, waits_for_secret, now);
+            if lasted > SECRET_WHILE_SLOW {
+                late.push(format!("{name} has waited for its secret for {lasted} while GitHub is slow"));
+            }
+            let counts = world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued);
+            let lasted = lasts(&mut waits.useless, name, job.is_some() && !live && !counts, now);
+            let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + PURGED_WHILE_SLOW;
+            if lasted > most {
+                late.push(format!("{name} is dead and not purged for {lasted} while GitHub is slow"));
+            }
+        }
+        self.waits = waits;
+        late.into_iter().for_each(|what| self.wrong(now, what));
     }
 
     /// Looks for what should have been done by now.
     pub(super) fn is_prompt(&mut self, world: &World, now: Timestamp) {
+        if self.slow {
+            self.nomads_half_goes_on(world, now);
+        }
         if !self.quiet {
             return;
         }
@@ -125,7 +195,8 @@ impl Truth {
                     && !self.fates.values().any(|f| f.cause == fate.cause && f.attempt > fate.attempt)
             };
             let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
-            if lasted > most {
+            // In a flood it is known late that nothing is in the queue any more.
+            if lasted > most && !self.has(Woe::Flood) {
                 late.push(format!("{name} is dead and not purged for {lasted}"));
             }
         }

@@ -22,7 +22,9 @@ use githubrunner_specification::invariants::wait_after;
 
 impl Truth {
     /// A runner is about to be registered.
-    pub(super) fn registers(&mut self, world: &World, body: &Value, looked: Timestamp, now: Timestamp) {
+    pub(super) fn registers(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let looked = self.looked(world, request, now);
         let name = body["Job"]["ID"].as_str().unwrap_or_default();
         if body["EnforceIndex"] != true || body["JobModifyIndex"] != 0 {
             self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
@@ -33,6 +35,7 @@ impl Truth {
             self.wrong(now, format!("{name} may be started again by Nomad, with a secret that is used"));
         }
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
+        self.sights.does(request, |deeds| deeds.asks_for(name, &meta));
         let Some(cause) = meta["job_id"].as_u64() else {
             return self.wrong(now, format!("{name} has no cause in its Meta: {meta}"));
         };
