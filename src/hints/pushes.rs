@@ -32,6 +32,9 @@ const MOST_OWNERS: usize = 100;
 /// The longest wait after failures.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// The first page tells of pushes in so short a time before the newest one.
+const AT_FIRST: Duration = Duration::from_secs(60);
+
 /// A question is given up after this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -48,26 +51,23 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// The repositories that were pushed to since the page before. The first page tells of none: whoever starts looks at
-    /// everything. A push in the newest second counts twice, because a second one in it would not be seen.
+    /// The repositories that were pushed to since the page before. The first page tells of those that were pushed to
+    /// shortly before the newest: what was before that, the lists of the start have seen. A push in the newest second
+    /// counts twice, because a second one in it would not be seen.
     pub fn since(&mut self, page: &[Pushed]) -> Vec<Pushed> {
-        let mut moved: Vec<Pushed> = Vec::new();
-        for pushed in page.iter().filter(|_| self.begun) {
-            let is_new = match self.seen.get(&pushed.id) {
-                Some(at) => pushed.at > *at,
-                None => self.floor.is_none_or(|floor| pushed.at > floor),
-            };
-            if is_new || self.newest.contains(&pushed.id) {
-                moved.push(pushed.clone());
-            }
-        }
         let newest = page.iter().map(|pushed| pushed.at).max();
-        let again = page.iter().filter(|pushed| Some(pushed.at) == newest);
-        let again: BTreeSet<RepositoryId> = again
-            .filter(|pushed| self.seen.get(&pushed.id) != Some(&pushed.at))
-            .map(|pushed| pushed.id)
-            .collect();
-        self.newest = if self.begun { again } else { BTreeSet::new() };
+        let has_moved = |pushed: &&Pushed| match (self.seen.get(&pushed.id), newest) {
+            _ if self.newest.contains(&pushed.id) => true,
+            (Some(at), _) => pushed.at > *at,
+            (None, Some(newest)) if !self.begun => {
+                newest.duration_since(pushed.at).unsigned_abs() <= AT_FIRST
+            }
+            (None, _) => self.floor.is_none_or(|floor| pushed.at > floor),
+        };
+        let moved: Vec<Pushed> = page.iter().filter(has_moved).cloned().collect();
+        let is_unsure =
+            |pushed: &&Pushed| Some(pushed.at) == newest && self.seen.get(&pushed.id) != Some(&pushed.at);
+        self.newest = page.iter().filter(is_unsure).map(|pushed| pushed.id).collect();
         self.seen = page.iter().map(|pushed| (pushed.id, pushed.at)).collect();
         let is_full = page.len() >= PUSHED_PAGE;
         self.floor = if is_full { page.iter().map(|pushed| pushed.at).min() } else { None };
@@ -196,20 +196,22 @@ mod tests {
     }
 
     #[test]
-    fn the_first_page_tells_of_nothing_and_later_ones_of_what_moved() {
+    fn the_first_page_tells_of_the_last_minute_and_later_ones_of_what_moved() {
         let mut moved = Moved::default();
-        assert_eq!(since(&mut moved, &[(1, 30), (2, 20), (3, 10)]), [0; 0]);
-        assert_eq!(since(&mut moved, &[(1, 30), (2, 20), (3, 10)]), [0; 0]);
-        assert_eq!(since(&mut moved, &[(3, 40), (1, 30), (2, 20)]), [3]);
+        assert_eq!(since(&mut moved, &[(1, 330), (2, 320), (3, 10)]), [1, 2]);
+        assert_eq!(since(&mut moved, &[(1, 330), (2, 320), (3, 10)]), [1], "the newest second");
+        assert_eq!(since(&mut moved, &[(1, 330), (2, 320), (3, 10)]), [0; 0]);
+        assert_eq!(since(&mut moved, &[(3, 340), (1, 330), (2, 320)]), [3]);
         // A new repository.
-        assert_eq!(since(&mut moved, &[(4, 50), (3, 40), (1, 30), (2, 20)]), [4, 3]);
-        assert_eq!(since(&mut moved, &[(4, 50), (3, 40), (1, 30), (2, 20)]), [4]);
-        assert_eq!(since(&mut moved, &[(4, 50), (3, 40), (1, 30), (2, 20)]), [0; 0]);
+        assert_eq!(since(&mut moved, &[(4, 350), (3, 340), (1, 330), (2, 320)]), [4, 3]);
+        assert_eq!(since(&mut moved, &[(4, 350), (3, 340), (1, 330), (2, 320)]), [4]);
+        assert_eq!(since(&mut moved, &[(4, 350), (3, 340), (1, 330), (2, 320)]), [0; 0]);
     }
 
     #[test]
     fn a_push_in_the_newest_second_is_told_twice_because_another_one_would_not_show() {
         let mut moved = Moved::default();
+        since(&mut moved, &[(1, 30), (2, 20)]);
         since(&mut moved, &[(1, 30), (2, 20)]);
         assert_eq!(since(&mut moved, &[(2, 31), (1, 30)]), [2]);
         assert_eq!(since(&mut moved, &[(2, 31), (1, 30)]), [2]);
@@ -220,6 +222,7 @@ mod tests {
     fn what_comes_up_because_another_repository_left_has_not_moved() {
         let full: Vec<(u64, i64)> = (0..PUSHED_PAGE as u64).map(|n| (n, 1_000 - n as i64)).collect();
         let mut moved = Moved::default();
+        since(&mut moved, &full);
         since(&mut moved, &full);
         let mut shifted = full[1..].to_vec();
         shifted.push((500, 800));
