@@ -38,7 +38,7 @@ use crate::{
 };
 use leader::Leader;
 pub use leader::{Leadership, Term};
-pub use memory::learn;
+pub use memory::{LISTINGS_APART, learn};
 use observe::GitHubSide;
 
 /// After a Start, Nomad alone is looked at again so soon (an allocation is there within 30 ms, contract
@@ -110,6 +110,8 @@ pub struct Daemon {
     leader: Option<Leader>,
     leadership: Leadership,
     memory: Memory,
+    /// Since when each runner of a surplus has been one.
+    surplus_since: BTreeMap<String, Moment>,
     github_side: GitHubSide,
     status: Status,
     hints: Hints,
@@ -195,6 +197,7 @@ impl Daemon {
             dry_run,
             epoch: Instant::now(),
             memory: Memory::default(),
+            surplus_since: BTreeMap::new(),
             github_side: GitHubSide::default(),
             said: BTreeMap::new(),
             witness: None,
@@ -233,6 +236,7 @@ impl Daemon {
             status: self.status,
             hints: self.hints,
             memory: self.memory,
+            surplus_since: self.surplus_since,
             github_side: self.github_side.reconfigured(),
             witness: self.witness,
             ..fresh
@@ -402,6 +406,7 @@ impl Daemon {
         };
         let now = self.now();
         learn(&mut self.memory, &observation, &plan, &reports, now);
+        self.surplus_since = memory::surplus_since(&self.memory, &self.surplus_since, planned_at);
         if scope == Scope::Everything {
             if let Some(nomad) = &observation.nomad {
                 let is_ours = |name: &str| is_ours_by_name(&self.policy.prefix, &nomad.instance, name);
@@ -464,7 +469,8 @@ impl Daemon {
             }
         };
         let registrations = self.github_side.registrations();
-        let memory = self.memory.clone();
+        let mut memory = self.memory.clone();
+        memory::forget_recent_surplus(&mut memory, &self.surplus_since, &repositories, now);
         (Observation { nomad: Some(nomad), repositories, registrations, memory }, meanwhile.passes)
     }
 

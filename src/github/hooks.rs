@@ -180,7 +180,7 @@ impl GitHub {
     pub async fn create_hook(&self, place: &HookPlace, url: &str, secret: &Secret) -> Result<u64, Error> {
         let mut hook = settings(url, secret);
         hook["name"] = json!("web");
-        let made: Hook = self.write_hook(place, Method::POST, place.path(), &hook, 201).await?;
+        let made: Hook = self.write_hook(place, Method::POST, place.path(), &hook, secret, 201).await?;
         Ok(made.id)
     }
 
@@ -196,7 +196,8 @@ impl GitHub {
         secret: &Secret,
     ) -> Result<(), Error> {
         let path = format!("{}/{id}", place.path());
-        let _: Hook = self.write_hook(place, Method::PATCH, path, &settings(url, secret), 200).await?;
+        let _: Hook =
+            self.write_hook(place, Method::PATCH, path, &settings(url, secret), secret, 200).await?;
         Ok(())
     }
 
@@ -222,12 +223,16 @@ impl GitHub {
         method: Method,
         path: String,
         body: &serde_json::Value,
+        secret: &Secret,
         expected: u16,
     ) -> Result<T, Error> {
         let path = self.path(&path);
+        // An answer may repeat it as it was sent.
+        let escaped = serde_json::Value::from(secret.expose()).to_string();
+        let escaped = Secret::new(escaped.trim_matches('"'));
         let (response, _) = self
             .authorized(&place.principal(), "hook", false, |_| {
-                self.request(method.clone(), path.as_str()).json(body)
+                self.request(method.clone(), path.as_str()).json(body).hiding(secret).hiding(&escaped)
             })
             .await?;
         if response.status.as_u16() == expected {

@@ -321,7 +321,7 @@ async fn the_server_answers_at_once_and_counts_each_request() {
     assert_eq!(ask(address, &head("1", &body), &body).await, 200);
     assert_eq!(ask(address, "POST /webhook HTTP/1.1", &body).await, 401);
     assert_eq!(ask(address, &head("2", b"{"), b"{").await, 400);
-    assert_eq!(ask(address, "GET /webhook HTTP/1.1", b"").await, 405);
+    assert_eq!(ask(address, "PUT /webhook HTTP/1.1", b"").await, 405);
     assert_eq!(ask(address, "POST /elsewhere HTTP/1.1", b"").await, 404);
     let metrics = hints.0.status.metrics();
     for (outcome, count) in
@@ -331,6 +331,15 @@ async fn the_server_answers_at_once_and_counts_each_request() {
         assert!(metrics.contains(&line), "{outcome}: {metrics}");
     }
     assert!(metrics.contains("githubrunner_hints_total{source=\"webhook\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_load_balancer_is_told_whether_this_replica_leads() {
+    let (address, hints) = served().await;
+    for (leads, status) in [(false, 503), (true, 200), (false, 503)] {
+        hints.0.status.record(crate::status::Snapshot { leads, ..Default::default() });
+        assert_eq!(ask(address, "GET /webhook HTTP/1.1", b"").await, status);
+    }
 }
 
 #[tokio::test]

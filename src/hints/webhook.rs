@@ -85,6 +85,11 @@ impl Outcome {
         Outcome::Elsewhere,
     ];
 
+    /// The HTTP status that answers it.
+    pub fn status(self) -> u16 {
+        self.told().1.as_u16()
+    }
+
     /// The word for it in metrics.
     pub fn as_str(self) -> &'static str {
         self.told().0
@@ -126,9 +131,19 @@ pub async fn serve(listener: TcpListener, hints: Hints) {
     let answer = move |request: Request<Incoming>| {
         let (hints, room) = (hints.clone(), room.clone());
         async move {
+            if request.uri().path() == PATH && *request.method() == Method::GET {
+                // For a load balancer: deliveries are for the replica that acts on them.
+                return match hints.0.status.leads() {
+                    true => page(StatusCode::OK, "this replica leads"),
+                    false => page(StatusCode::SERVICE_UNAVAILABLE, "this replica does not lead"),
+                };
+            }
             if request.uri().path() == PATH && *request.method() != Method::POST {
-                let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only POST");
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+                let mut response = page(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "only POST, and GET to ask whether this replica leads",
+                );
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
                 hints.0.status.count(Counter::WebhookRequests, Outcome::Elsewhere.as_str());
                 return response;
             }
@@ -177,8 +192,8 @@ async fn read_body(
     Ok((read.freeze(), taken))
 }
 
-/// What becomes of a delivery.
-pub(super) async fn accept(hints: &Hints, headers: &HeaderMap, body: &[u8]) -> Outcome {
+/// What becomes of a delivery with these headers and this body.
+pub async fn accept(hints: &Hints, headers: &HeaderMap, body: &[u8]) -> Outcome {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let key = match hints.key().await {
         Ok(key) => key,

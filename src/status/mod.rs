@@ -124,6 +124,12 @@ impl Status {
         inner.beat = Some(Instant::now());
     }
 
+    /// Whether this replica applied in its last pass.
+    pub fn leads(&self) -> bool {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.seen.as_ref().is_some_and(|seen| seen.leads)
+    }
+
     /// Whether this process is alive: the loop turns, and passes end, whatever GitHub and Nomad do.
     fn health(&self) -> Result<String, String> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);

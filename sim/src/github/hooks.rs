@@ -146,10 +146,10 @@ impl Delivery {
 }
 
 impl GitHub {
-    /// Gives an App a webhook.
-    pub fn set_app_hook(&mut self, app: u64, url: &str, secret: &str) -> u64 {
+    /// Makes a hook for jobs' events, without a ping. An App has one hook, made in its settings.
+    pub fn make_hook(&mut self, place: HookPlace, url: &str, secret: &str) -> u64 {
         let events = vec!["workflow_job".to_string()];
-        self.add_hook(HookPlace::App(app), url, secret, false, events, true)
+        self.add_hook(place, url, secret, false, events, true)
     }
 
     /// All hooks.

@@ -106,3 +106,19 @@ async fn githubs_own_examples_are_read() {
         assert!(hooks[0].config.url.as_deref().is_some_and(|url| url.contains("example.com")), "{name}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_repeats_the_secret_does_not_show_it() {
+    let world = world();
+    let github = github(&world);
+    world.fault(|seen| {
+        let told = String::from_utf8_lossy(&seen.body).into_owned();
+        (seen.method == "POST").then(|| answer(422, &[], told))
+    });
+    for secret in ["plain words", "with \"quotes\""] {
+        let made = github.create_hook(&organization(), "http://ci.test/webhook", &Secret::new(secret)).await;
+        let error = made.unwrap_err().to_string();
+        assert!(error.contains("422") && error.contains("ci.test"), "{error}");
+        assert!(!error.contains("words") && !error.contains("quotes"), "{error}");
+    }
+}

@@ -123,7 +123,7 @@ fn the_log_may_lag() {
 fn an_apps_hook_covers_what_it_is_installed_for_and_its_log_needs_its_jwt() {
     let mut site = Site::new();
     let (app, key) = super::apps::install(&mut site, Reach::All);
-    site.github.set_app_hook(app, "http://ci.test/webhook", "a secret");
+    site.github.make_hook(HookPlace::App(app), "http://ci.test/webhook", "a secret");
     site.queue(site.app, &["x"]);
     site.queue(site.tool, &["x"]);
     let parcels = site.github.take_parcels();
