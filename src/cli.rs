@@ -103,6 +103,8 @@ pub enum Command {
     Purge(Purge),
     /// Print the configuration as it takes effect, without its secrets
     Dumpconfig(Dumpconfig),
+    /// Make, show or remove the webhook of an organization or repository
+    Webhook(Webhook),
     /// Show the cache of GitHub's answers
     #[command(alias = "showgithubcache")]
     Cache(Cache),
@@ -201,6 +203,28 @@ pub struct Dumpconfig {
     /// JSON instead of YAML
     #[arg(short, long)]
     pub json: bool,
+}
+
+/// `webhook`
+#[derive(Args, Clone, Debug)]
+pub struct Webhook {
+    /// What to do with the hook that delivers to webhook.url
+    #[arg(value_enum)]
+    pub action: WebhookAction,
+    /// An organization, or owner/name [default: each entry of repos]
+    #[arg(value_name = "OWNER[/NAME]")]
+    pub places: Vec<String>,
+}
+
+/// What to do with a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WebhookAction {
+    /// Make it, or give it its settings and the secret again
+    Install,
+    /// Show its settings and its last deliveries
+    Status,
+    /// Remove it
+    Remove,
 }
 
 /// `cache`

@@ -155,6 +155,10 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             };
             commands::stop::purge(&setup(config)?, selection, args.yes, out).await
         }
+        Command::Webhook(args) => {
+            let Setup { config, github, dry_run, .. } = setup(config)?;
+            commands::webhook::run(&config, &github, args.action, &args.places, dry_run, out).await
+        }
         Command::Dumpconfig(args) => commands::dumpconfig::run(&config, args.json, out).map(|()| true),
         Command::Cache(args) => {
             commands::cache::run(&config.github.cachefile, args.url.as_deref(), out).map(|()| true)

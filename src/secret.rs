@@ -1,6 +1,6 @@
 //! Text that must never be seen: tokens, keys, JIT configurations.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, io::Read, path::Path};
 
 use serde::{Deserialize, Deserializer};
 
@@ -41,6 +41,32 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Secret::new)
     }
+}
+
+/// The longest file with a secret, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// A secret from a file, without white space at its end.
+///
+/// # Errors
+/// It cannot be read, or is empty; the text names `what` and the path.
+pub async fn read_file(what: &str, path: &Path) -> Result<Secret, String> {
+    let fail = |error: String| format!("cannot read {what} from {}: {error}", path.display());
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        std::fs::File::open(owned)?.take(MAX_FILE).read_to_string(&mut text).map(|_| text)
+    });
+    let text = match read.await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => return Err(fail(error.to_string())),
+        Err(error) => return Err(fail(error.to_string())),
+    };
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(fail("it is empty".into()));
+    }
+    Ok(Secret::new(text))
 }
 
 /// What stands for a secret.

@@ -28,3 +28,5 @@ mod replicas;
 mod signals;
 #[path = "end_to_end/tls.rs"]
 mod tls;
+#[path = "end_to_end/webhooks.rs"]
+mod webhooks;

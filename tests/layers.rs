@@ -58,17 +58,12 @@ const KNOWN_CIRCLES: &[(&str, &[&str], &str)] = &[
         "simulation/src",
         &[
             "simulation/src/chaos/exchange.rs",
+            "simulation/src/chaos/lies.rs",
             "simulation/src/chaos/meanwhile.rs",
             "simulation/src/chaos/mishap.rs",
             "simulation/src/chaos/scenario.rs",
             "simulation/src/chaos/settings.rs",
             "simulation/src/chaos/woe.rs",
-        ],
-        "a scenario draws its faults, and each fault looks at the scenario",
-    ),
-    (
-        "simulation/src",
-        &[
             "simulation/src/daemon.rs",
             "simulation/src/replica.rs",
             "simulation/src/secrets.rs",
@@ -81,7 +76,8 @@ const KNOWN_CIRCLES: &[(&str, &[&str], &str)] = &[
             "simulation/src/truth/sight.rs",
             "simulation/src/truth/stops.rs",
         ],
-        "the judge knows the daemon that it judges, and the daemon is told to it",
+        "a scenario draws its faults and each fault looks at the scenario; the judge knows the daemon that it judges, and \
+         the daemon is told to it",
     ),
 ];
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use jiff::Timestamp;
 
+use super::github::Parcel;
 use super::world::World;
 
 /// Which of the two servers.
@@ -105,6 +106,13 @@ pub trait Fault: Send {
     ) -> Verdict {
         let _ = (side, request, response, now);
         Verdict::Pass
+    }
+
+    /// What becomes of a webhook's delivery: nothing is one that is lost, several are one that comes again, each so much
+    /// later. A changed one is forged.
+    fn carry(&mut self, parcel: Parcel, now: Timestamp) -> Vec<(Duration, Parcel)> {
+        let _ = now;
+        vec![(Duration::ZERO, parcel)]
     }
 
     /// What the last decision was, for the timeline.

@@ -3,9 +3,11 @@
 //! Plain data first, HTTP second: [`github::GitHub`] and [`nomad::Nomad`] are values that take a request
 //! and the time and give a response. [`world::World`] ties the two together: a task that Nomad starts
 //! connects to GitHub as a runner, a job that ends lets the task end. [`serve`] puts either side on a
-//! listener or on an in-memory stream, [`fault`] decides which requests go wrong, and [`clock`] is the
+//! listener or on an in-memory stream, [`carrier`] brings webhooks
+//! to where they go, [`fault`] decides which requests go wrong, and [`clock`] is the
 //! only source of time. [`stand_in`] is a runner process for a real Nomad.
 
+pub mod carrier;
 pub mod clock;
 pub mod fault;
 pub mod github;

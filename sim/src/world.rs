@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch as watched};
 
 use super::clock::{Clock, shift};
 use super::fault::{Fault, NoFault, Side};
-use super::github::{GitHub, JobSpec};
+use super::github::{GitHub, JobSpec, Parcel, Trigger};
 use super::nomad::Nomad;
 pub use super::process::Phase;
 use super::process::Process;
@@ -133,6 +133,7 @@ pub struct World {
     webhooks: VecDeque<(u64, &'static str)>,
     requests: Requests,
     changed: Arc<Notify>,
+    posted: Arc<Notify>,
     moved: watched::Sender<u64>,
     watch: Option<Box<dyn Watch>>,
     records: bool,
@@ -190,6 +191,7 @@ impl World {
             webhooks: VecDeque::new(),
             requests: Requests::default(),
             changed: Arc::new(Notify::new()),
+            posted: Arc::new(Notify::new()),
             moved: watched::Sender::new(0),
             watch: None,
             records: false,
@@ -252,9 +254,14 @@ impl World {
 
     /// Starts a workflow run now. None if the repository is not there.
     pub fn queue_run(&mut self, repository: u64, jobs: Vec<JobSpec>) -> Option<u64> {
+        self.queue_run_by(Trigger::Push, repository, jobs)
+    }
+
+    /// The same for this reason.
+    pub fn queue_run_by(&mut self, trigger: Trigger, repository: u64, jobs: Vec<JobSpec>) -> Option<u64> {
         let now = self.clock.now();
         self.advance(now);
-        let run = self.github.queue_run(repository, jobs, self.github_time(now));
+        let run = self.github.queue_run_by(trigger, repository, jobs, self.github_time(now));
         self.touch();
         run
     }
@@ -319,6 +326,9 @@ impl World {
                 self.task_event(event, now);
             }
         }
+        if self.github.has_parcels() {
+            self.posted.notify_one();
+        }
         let index = self.nomad.index();
         self.moved.send_if_modified(|known| std::mem::replace(known, index) != index);
         changed
@@ -342,6 +352,18 @@ impl World {
     /// Busy runners that were killed; a right daemon never causes one (a lost node or a crash asked for does).
     pub fn violations(&self) -> &[Violation] {
         &self.violations
+    }
+
+    /// Tells when a webhook is to be delivered.
+    pub(super) fn posted(&self) -> Arc<Notify> {
+        Arc::clone(&self.posted)
+    }
+
+    /// The webhooks that are to be delivered, each so much later, as the fault has it.
+    pub fn take_parcels(&mut self) -> Vec<(Duration, Parcel)> {
+        let now = self.clock.now();
+        let parcels = self.github.take_parcels();
+        parcels.into_iter().flat_map(|parcel| self.fault.carry(parcel, now)).collect()
     }
 
     /// The webhooks that GitHub would have sent since the last call: a job's ID and the action.

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use githubrunner::config::{Config, RepoEntry};
 use githubrunner::daemon::{Daemon, Ended, Signals};
 use githubrunner::github::{self, Auth, CacheStore, GitHub, Key};
+use githubrunner::hints::Hints;
 use githubrunner::http::{self, Client, Endpoint, Secret};
 use githubrunner::nomad::{self, Nomad, instance_id};
 use githubrunner::render::Renderer;
@@ -30,6 +31,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::specified::{self, Told};
+use super::webhooks::{self, Inboxes};
 
 /// The long-lived token; it must be seen nowhere.
 pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
@@ -106,6 +108,9 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
             .collect(),
     };
     config.loop_interval = settings.loop_interval;
+    if settings.webhooks {
+        config.webhook.secret = Some(Secret::new(webhooks::SECRET));
+    }
     config.parallel = settings.parallel;
     let scheduler = &mut config.scheduler;
     [scheduler.max_runners, scheduler.max_runners_per_repository, scheduler.max_runners_per_group] =
@@ -237,6 +242,8 @@ pub struct Maker {
     pub sizes: Sizes,
     /// Who is told of what its passes break.
     told: Told,
+    /// Where webhooks find it.
+    inboxes: Inboxes,
 }
 
 /// How many of what a daemon had, time after time.
@@ -266,6 +273,7 @@ impl Maker {
         grip: Grip,
         sizes: &Sizes,
         told: Told,
+        inboxes: Inboxes,
     ) -> Maker {
         let mut config = config(&scenario.settings, &scenario.repositories);
         config.ha = scenario.replicas;
@@ -282,6 +290,7 @@ impl Maker {
             left_out: Arc::default(),
             sizes: sizes.clone(),
             told,
+            inboxes,
         }
     }
 
@@ -300,10 +309,11 @@ impl Maker {
             self.sender.0,
             Arc::clone(&self.left_out),
         );
+        let Parts { github, nomad, renderer } = parts;
+        let daemon = Daemon::new(config, github, nomad, renderer, false).witnessed_by(witness);
+        let inbox = Inbox::open(&self.inboxes, self.sender.0, daemon.hints());
         let life = async move {
-            let Parts { github, nomad, renderer } = parts;
-            let mut daemon = Daemon::new(config, github, nomad, renderer, false).witnessed_by(witness);
-            let mut again = again;
+            let (mut daemon, mut again, _inbox) = (daemon, again, inbox);
             while daemon.run(&mut signals).await == Ended::Hangup {
                 again.made += 1;
                 sizes.add(&daemon, &reload, &again);
@@ -338,6 +348,7 @@ impl Maker {
             left_out: Arc::clone(&self.left_out),
             sizes: self.sizes.clone(),
             told: self.told.clone(),
+            inboxes: self.inboxes.clone(),
         }
     }
 
@@ -376,6 +387,22 @@ impl Maker {
         let nomad = Nomad::new(options, instance_id(&mut StdRng::seed_from_u64(seed))).unwrap();
         let renderer = Renderer::new(&self.config).unwrap_or_else(|error| panic!("{error}"));
         Parts { github, nomad, renderer }
+    }
+}
+
+/// A daemon that webhooks reach, while it lives.
+struct Inbox(Inboxes, usize);
+
+impl Inbox {
+    fn open(inboxes: &Inboxes, number: usize, hints: Hints) -> Inbox {
+        inboxes.open(number, hints);
+        Inbox(inboxes.clone(), number)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.close(self.1);
     }
 }
 

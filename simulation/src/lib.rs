@@ -16,3 +16,4 @@ pub mod shrink;
 pub mod specified;
 pub mod sweep;
 pub mod truth;
+pub mod webhooks;

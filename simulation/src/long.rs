@@ -31,6 +31,7 @@ fn settings(loop_interval: Duration) -> Settings {
         json_template: true,
         cache: true,
         hints: true,
+        webhooks: false,
     }
 }
 

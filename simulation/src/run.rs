@@ -26,6 +26,7 @@ use super::specified;
 use super::truth::replicas::{Leases, Takeover};
 use super::truth::sight::Sights;
 use super::truth::{Findings, Truth, left_over};
+use super::webhooks::{self, Fates, Inboxes};
 
 /// After all trouble is over, everything is done and gone within this time: a silent rate limit may last two
 /// hours, and failed actions wait up to ten minutes.
@@ -138,6 +139,9 @@ fn world(scenario: &Scenario) -> (World, Place) {
             github.add_runner_group(organization, GROUP);
         }
         place.repositories.push(github.add_repository(name));
+    }
+    if scenario.settings.webhooks {
+        webhooks::install(&mut github, organizations.iter().copied());
     }
     if let Some((owner, _)) =
         scenario.repositories[0].split_once('/').filter(|_| scenario.settings.access.organization)
@@ -269,6 +273,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         (false, true) => Disconnect::ForAMinute,
         (false, false) => Disconnect::AsAsked,
     });
+    faults.carry_by(Fates::new(scenario.seed));
     faults.ambush(scenario.ambushes.clone(), place.clone());
     let grips = faults.grips();
     world.fault = Box::new(faults);
@@ -283,6 +288,8 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         log.tell(&shared);
     }
     let driver = tokio::spawn(drive(shared.clone(), std::future::pending()));
+    let inboxes = Inboxes::default();
+    let carrier = webhooks::deliver(&shared, &inboxes, &findings);
     let sizes = Sizes::default();
     let replica = |(number, grip): (usize, Grip)| {
         let maker = Maker::new(
@@ -292,6 +299,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
             grip.clone(),
             &sizes,
             specified::Told { findings: findings.clone(), sights: sights.clone(), place: place.clone() },
+            inboxes.clone(),
         );
         Replica::new(number, maker, grip)
     };
@@ -311,6 +319,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     };
     run.go(&findings).await;
     driver.abort();
+    carrier.abort();
     let world = lock(&run.shared);
     Outcome {
         findings: findings.all(),

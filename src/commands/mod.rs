@@ -12,5 +12,6 @@ pub mod run;
 pub mod setup;
 pub mod stop;
 mod table;
+pub mod webhook;
 
 pub use setup::Setup;

@@ -1,6 +1,7 @@
 //! `run` and `once`.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +20,7 @@ use tokio::{
 use super::Setup;
 use crate::{
     daemon::{Ended, Signals},
+    hints::webhook,
     status,
 };
 
@@ -46,21 +48,17 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
         setup.config.nomad.jobprefix,
         setup.config.registration(),
     );
-    let listener = match setup.config.status_listen {
-        None => None,
-        Some(address) => {
-            let _context = beside()?.enter();
-            let listener = std::net::TcpListener::bind(address).and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener)
-            });
-            Some(listener.with_context(|| format!("status.listen: listening on {address}"))?)
-        }
-    };
+    let status_listener = listener("status.listen", setup.config.status_listen)?;
+    let webhook_listener = listener("webhook.listen", setup.config.webhook.listen)?;
+    let listens = (setup.config.status_listen, setup.config.webhook.listen);
     let mut daemon = setup.into_daemon();
-    if let Some(listener) = listener {
+    if let Some(listener) = status_listener {
         tracing::info!("status on http://{}", listener.local_addr()?);
         beside()?.spawn(status::serve(listener, daemon.status()));
+    }
+    if let Some(listener) = webhook_listener {
+        tracing::info!("webhooks on http://{}{}", listener.local_addr()?, webhook::PATH);
+        beside()?.spawn(webhook::serve(listener, daemon.hints()));
     }
     let status = daemon.status();
     tokio::spawn(async move {
@@ -74,6 +72,9 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
             Ok(setup) => {
                 tracing::info!("SIGHUP: the configuration was read again");
                 let Setup { config, github, nomad, renderer, .. } = setup;
+                if (config.status_listen, config.webhook.listen) != listens {
+                    tracing::warn!("status.listen and webhook.listen stay as they were until a restart");
+                }
                 daemon = daemon.reconfigured(config, github, nomad, renderer).await;
             }
             Err(error) => tracing::error!("SIGHUP: the old configuration stays: {error:#}"),
@@ -95,6 +96,17 @@ pub async fn once(setup: Setup) -> anyhow::Result<bool> {
         _ = signals.shutdown.wait_for(|shutdown| *shutdown) => Ok(false),
         pass = daemon.once() => Ok(!pass.failed()),
     }
+}
+
+/// Listens where a key says, if it does.
+fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let _context = beside()?.enter();
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    Ok(Some(listener.with_context(|| format!("{key}: listening on {address}"))?))
 }
 
 /// What answers signals and health checks while the loop computes: a thread of its own.

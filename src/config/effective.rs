@@ -66,6 +66,7 @@ impl Config {
             "registration": github.registration.as_str(),
             "scope": github.scope.as_str(),
             "runner_group": github.runner_group,
+            "watch_pushes": github.watch_pushes,
             "ca_file": github.ca_file,
         });
         if let (Some(app), true) = (&github.app, tokens == Tokens::Hidden) {
@@ -75,6 +76,18 @@ impl Config {
             };
         }
         if let Value::Object(entries) = &mut github_tree {
+            entries.retain(|_, value| !value.is_null());
+        }
+        let webhook = &self.webhook;
+        let mut webhook_tree = json!({
+            "listen": webhook.listen.map(|address| address.to_string()).unwrap_or_default(),
+            // It signs; no template needs it.
+            "secret": webhook.secret.as_ref().filter(|_| tokens == Tokens::Hidden).map(|_| HIDDEN),
+            "secret_file": webhook.secret_file,
+            "url": webhook.url,
+            "poll_deliveries": webhook.poll_deliveries,
+        });
+        if let Value::Object(entries) = &mut webhook_tree {
             entries.retain(|_, value| !value.is_null());
         }
         json!({
@@ -89,6 +102,7 @@ impl Config {
             "loop": seconds(self.loop_interval),
             "parallel": self.parallel,
             "status": { "listen": self.status_listen.map(|address| address.to_string()).unwrap_or_default() },
+            "webhook": webhook_tree,
             "ha": { "enabled": self.ha },
             "template": template,
             "template_settings": settings,

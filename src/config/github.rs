@@ -68,6 +68,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
         ),
         scope,
         runner_group,
+        watch_pushes: section.boolean("watch_pushes", true),
         ca_file: path("ca_file"),
         url: url.clone().unwrap_or_default(),
     };
@@ -178,7 +179,7 @@ fn variable_in(text: &str) -> Option<&str> {
 }
 
 /// `~/` is the home directory.
-fn expand(text: &str, env: Environment) -> PathBuf {
+pub(super) fn expand(text: &str, env: Environment) -> PathBuf {
     match (text.strip_prefix("~/"), env("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => PathBuf::from(text),

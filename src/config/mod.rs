@@ -11,6 +11,7 @@ mod reader;
 mod template;
 #[cfg(test)]
 mod tests;
+mod webhook;
 mod yaml;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -19,6 +20,7 @@ pub(crate) use effective::settings;
 pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
+pub use webhook::WebhookConfig;
 
 pub use crate::model::RepoEntry;
 use crate::{labels::LabelRules, model::Registration, secret::Secret};
@@ -51,6 +53,8 @@ pub struct Config {
     pub scheduler: Scheduler,
     /// `status.listen`, else GITHUBRUNNER_STATUS: where `/healthz`, `/readyz` and `/metrics` are served.
     pub status_listen: Option<SocketAddr>,
+    /// `webhook`
+    pub webhook: WebhookConfig,
     /// `ha.enabled`: several replicas run, and only the holder of a lock in Nomad applies.
     pub ha: bool,
     /// `parallel`, or `-P`: how many requests and actions are under way at once.
@@ -92,6 +96,8 @@ pub struct GitHubConfig {
     pub scope: Scope,
     /// `runner_group` of an organization's runners, by name; `None`: the default group.
     pub runner_group: Option<String>,
+    /// `watch_pushes`: the repositories that were pushed to last are asked for often.
+    pub watch_pushes: bool,
     /// `ca_file`: certificates (PEM) that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
 }

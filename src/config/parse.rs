@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, fs::File, io::Read, net::SocketAddr, path::Path
 
 use serde_json::{Map, Value, json};
 
+use super::webhook::listen_address;
 use super::{
     Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
     NomadConfig, RepoEntry, Scheduler, Template, github,
     reader::{Problems, Section},
-    template,
+    template, webhook,
     yaml::{self, Data, Node},
 };
 use crate::{
@@ -113,6 +114,7 @@ fn build(
     let ha_enabled = ha.boolean("enabled", false);
     ha.finish();
     let status_listen = status_listen(&top, env);
+    let webhook = webhook::parse(&top, env, github.as_ref(), &repos);
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
@@ -137,6 +139,13 @@ fn build(
                 .to_owned(),
         );
     }
+    if webhook.secret.as_ref().is_some_and(|secret| secret.expose().len() < webhook::SHORT_SECRET) {
+        warnings.push(format!(
+            "webhook.secret is shorter than {} characters and can be guessed: take a long random one, here and in the hook's \
+             settings at GitHub",
+            webhook::SHORT_SECRET
+        ));
+    }
     Some(Config {
         nomad,
         github,
@@ -147,6 +156,7 @@ fn build(
         settings,
         scheduler,
         status_listen,
+        webhook,
         ha: ha_enabled,
         parallel,
         registration,
@@ -158,14 +168,7 @@ fn status_listen(top: &Section, env: Environment) -> Option<SocketAddr> {
     let section = top.section("status");
     let from_env = env("GITHUBRUNNER_STATUS").filter(|text| !text.is_empty());
     let text = section.text("listen").map(str::to_owned).or(from_env);
-    let address = text.filter(|text| !text.is_empty()).and_then(|text| match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
-            let problem = format!("\"{}\" is no address", harmless(&text));
-            section.problem("listen", problem, "write an IP address and a port, like 127.0.0.1:9090");
-            None
-        }
-    });
+    let address = text.filter(|text| !text.is_empty()).and_then(|text| listen_address(&section, &text));
     section.finish();
     address
 }

@@ -502,3 +502,41 @@ fn a_template_that_reads_no_token_is_not_warned_of_one() {
     );
     assert_eq!(warnings("job {{ RUN.CREDENTIALS }}").len(), 1);
 }
+
+#[test]
+fn webhooks() {
+    let config = load_more(
+        "webhook: {listen: '127.0.0.1:8080', secret_file: ~/hook, url: 'https://ci.example.com/webhook', poll_deliveries: yes}",
+    );
+    let webhook = config.webhook;
+    assert_eq!(webhook.listen.unwrap().to_string(), "127.0.0.1:8080");
+    assert_eq!(webhook.secret_file.unwrap().to_str(), Some("/home/me/hook"));
+    assert!(webhook.poll_deliveries && webhook.secret.is_none());
+    assert_eq!(load_more("").webhook, WebhookConfig::default());
+    let secret = load_more("webhook: {secret: a secret of sixteen and more}");
+    assert!(secret.warnings().is_empty(), "{:?}", secret.warnings());
+    let shown = secret.effective(Format::Yaml);
+    assert!(shown.contains("secret: '***'") && !shown.contains("sixteen"), "{shown}");
+    for tokens in [Tokens::Absent, Tokens::Plain] {
+        assert!(!secret.tree(tokens).to_string().contains("sixteen"), "no template needs it");
+    }
+    assert!(load_more("webhook: {secret: hunter2}").warnings()[0].contains("shorter than 16"));
+}
+
+#[test]
+fn webhooks_that_cannot_work() {
+    for (yaml, key, told) in [
+        ("{listen: '127.0.0.1:80'}", "webhook.listen", "without a secret anyone could send deliveries"),
+        ("{listen: here, secret: s}", "webhook.listen", "\"here\" is no address"),
+        ("{secret: s, secret_file: f}", "webhook.secret_file", "is there beside webhook.secret"),
+        ("{url: 'ftp://x'}", "webhook.url", "neither http nor https"),
+        ("{url: 'https://me:pw@x'}", "webhook.url", "with a user or a password"),
+        ("{poll_deliveries: true}", "webhook.poll_deliveries", "it is not known whose deliveries to read"),
+        ("{lissten: x}", "webhook.lissten", "did you mean \"listen\"?"),
+    ] {
+        let text = more_errors(&format!("webhook: {yaml}"));
+        assert!(text.contains(key) && text.contains(told), "{yaml}: {text}");
+    }
+    let all = errors("repos: ['*']\nwebhook: {poll_deliveries: true, url: 'https://x'}");
+    assert!(all.contains("has no hook of its own"), "{all}");
+}

@@ -25,6 +25,7 @@ use crate::{
     apply::{Apply, Report},
     config::Config,
     github::{GitHub, Resolution},
+    hints::{Hints, follow},
     leadership::{Leader, Leadership},
     model::{
         Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
@@ -35,7 +36,7 @@ use crate::{
     render::Renderer,
     status::Status,
 };
-pub use memory::learn;
+pub use memory::{LISTINGS_APART, learn};
 use observe::GitHubSide;
 
 /// After a Start, Nomad alone is looked at again so soon (an allocation is there within 30 ms, contract
@@ -109,8 +110,11 @@ pub struct Daemon {
     leader: Option<Leader>,
     leadership: Leadership,
     memory: Memory,
+    /// Since when each runner of a surplus has been one.
+    surplus_since: BTreeMap<String, Moment>,
     github_side: GitHubSide,
     status: Status,
+    hints: Hints,
     /// The holds and errors of the last pass of each scope: they were said already.
     said: BTreeMap<Scope, BTreeSet<String>>,
     witness: Option<Witness>,
@@ -177,10 +181,14 @@ impl Daemon {
     pub fn new(config: Config, github: GitHub, nomad: Nomad, renderer: Renderer, dry_run: bool) -> Self {
         let leader = (config.ha && !dry_run).then(|| Leader::new(nomad.clone(), holder()));
         let leadership = leader.as_ref().map_or_else(Leadership::always, Leader::leadership);
+        let status = Status::new(config.loop_interval);
+        let hints = Hints::new(status.clone());
+        hints.configure(&config);
         Daemon {
             leader,
             leadership,
-            status: Status::new(config.loop_interval),
+            status,
+            hints,
             policy: Policy::from(&config),
             config,
             github,
@@ -190,6 +198,7 @@ impl Daemon {
             previews: false,
             epoch: Instant::now(),
             memory: Memory::default(),
+            surplus_since: BTreeMap::new(),
             github_side: GitHubSide::default(),
             said: BTreeMap::new(),
             witness: None,
@@ -220,12 +229,15 @@ impl Daemon {
             Some(leader) if fresh.config.ha => (Some(leader), self.leadership),
             _ => (fresh.leader, fresh.leadership),
         };
+        self.hints.configure(&fresh.config);
         Daemon {
             leader,
             leadership,
             epoch: self.epoch,
             status: self.status,
+            hints: self.hints,
             memory: self.memory,
+            surplus_since: self.surplus_since,
             github_side: self.github_side.reconfigured(),
             witness: self.witness,
             ..fresh
@@ -235,6 +247,7 @@ impl Daemon {
     /// How many things it remembers, by what they are: none of them may grow for ever.
     pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
         let mut sizes = self.github.sizes();
+        sizes.extend(self.hints.sizes());
         sizes.extend([
             ("surplus", self.memory.surplus.len()),
             ("presence", self.memory.presence.len()),
@@ -255,17 +268,27 @@ impl Daemon {
         self.status.clone()
     }
 
+    /// What it is hinted at, for the server that receives webhooks.
+    pub fn hints(&self) -> Hints {
+        self.hints.clone()
+    }
+
     /// Passes until it is told to end. A failing GitHub or Nomad never ends it.
     pub async fn run(&mut self, signals: &mut Signals) -> Ended {
         let hangup = signals.hangup.clone();
         let mut leader = self.leader.take();
         let (nomad, hint) = (self.nomad.clone(), Notify::new());
+        let leadership = self.leadership.clone();
+        let (github, config, hints) = (self.github.clone(), self.config.clone(), self.hints.clone());
+        let sources = follow(&github, &config, &hints, || leadership.holds());
+        let sources = std::pin::pin!(sources);
         let ended = tokio::select! {
             biased;
             _ = signals.shutdown.wait_for(|shutdown| *shutdown) => Ended::Shutdown,
             () = hangup.notified() => Ended::Hangup,
             never = stand(&mut leader) => never,
             never = hints::follow(&nomad, &hint) => never,
+            never = sources => never,
             never = self.pass_for_ever(&hint) => never,
         };
         if let (Ended::Shutdown, Some(leader)) = (ended, &mut leader) {
@@ -295,6 +318,10 @@ impl Daemon {
                     biased;
                     // A replica that has become the leader since does not wait for its turn.
                     () = self.leadership.held(), if !pass.led => break,
+                    () = self.hints.due(), if !self.dry_run && pass.led => {
+                        sleep_until(may_go_on.min(next)).await;
+                        break;
+                    }
                     () = sleep_until(until) => {}
                     () = hint.notified(), if !self.dry_run => {
                         sleep_until((Instant::now() + HINTS_TOGETHER).min(next)).await;
@@ -358,6 +385,10 @@ impl Daemon {
         let mut errors = Vec::new();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
+        if scope == Scope::Everything {
+            // What is hinted at from now on may be too late for this pass's lists.
+            self.hints.take();
+        }
         let (observation, meanwhile) = self.observe(scope, &mut errors).await;
         let planned_at = self.now();
         let plan = plan(&observation, &self.policy, planned_at);
@@ -377,6 +408,7 @@ impl Daemon {
         };
         let now = self.now();
         learn(&mut self.memory, &observation, &plan, &reports, now);
+        self.surplus_since = memory::surplus_since(&self.memory, &self.surplus_since, planned_at);
         if scope == Scope::Everything {
             if let Some(nomad) = &observation.nomad {
                 let is_ours = |name: &str| is_ours_by_name(&self.policy.prefix, &nomad.instance, name);
@@ -433,7 +465,9 @@ impl Daemon {
                 let wanted = match scope {
                     Scope::Everything => {
                         let found = self.resolve(&mut meanwhile).await;
-                        self.github_side.wanted(found, &nomad, errors)
+                        let wanted = self.github_side.wanted(found, &nomad, errors);
+                        self.hints.know(&wanted.repositories());
+                        wanted
                     }
                     _ => self.github_side.unfinished(&self.github),
                 };
@@ -446,7 +480,8 @@ impl Daemon {
             }
         };
         let registrations = self.github_side.registrations();
-        let memory = self.memory.clone();
+        let mut memory = self.memory.clone();
+        memory::forget_recent_surplus(&mut memory, &self.surplus_since, &repositories, now);
         (Observation { nomad: Some(nomad), repositories, registrations, memory }, meanwhile.passes)
     }
 

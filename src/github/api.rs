@@ -525,6 +525,27 @@ impl GitHub {
         Ok(())
     }
 
+    /// The first pages of a list until `enough` of the items that were read, `most` at most; each by ETag.
+    pub(super) async fn first_pages<P: Page>(
+        &self,
+        principal: &Principal,
+        first: String,
+        most: usize,
+        mut enough: impl FnMut(&[P::Item]) -> bool,
+    ) -> Result<Vec<P::Item>, Error> {
+        let (mut items, mut path) = (Vec::new(), first);
+        for _ in 0..most {
+            let page = self.page::<P>(principal, &path, true).await?;
+            items.extend(page.value.items().map(|(_, item)| item));
+            let next = page.next.as_deref().and_then(|next| on_same_host(&self.0.api, &path, next));
+            match next {
+                Some(next) if !enough(&items) && next != path => path = next,
+                _ => break,
+            }
+        }
+        Ok(items)
+    }
+
     /// A single thing, by ETag.
     pub(super) async fn one<P: Page>(&self, principal: &Principal, path: &str) -> Result<Arc<P>, Error> {
         Ok(self.page::<P>(principal, &self.path(path), true).await?.value)

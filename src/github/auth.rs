@@ -1,7 +1,6 @@
 //! Who we are to GitHub: a token, a token in a file, or a GitHub App.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,13 +9,10 @@ use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::error::Error;
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 /// A token file is read again when it was read so long ago: rotation is noticed at once, a pass reads it once.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-
-/// The longest file with a token or key, in bytes.
-const MAX_FILE: u64 = 64 * 1024;
 
 /// How to authenticate.
 #[derive(Debug, Clone)]
@@ -158,21 +154,5 @@ pub(super) fn hash(text: &str) -> String {
 
 /// A secret from a file, without white space at its end.
 async fn read_file(what: &str, path: &Path) -> Result<Secret, Error> {
-    let fail =
-        |error: String| Error::Credentials(format!("cannot read {what} from {}: {error}", path.display()));
-    let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let mut text = String::new();
-        std::fs::File::open(owned)?.take(MAX_FILE).read_to_string(&mut text).map(|_| text)
-    });
-    let text = match read.await {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => return Err(fail(error.to_string())),
-        Err(error) => return Err(fail(error.to_string())),
-    };
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(fail("it is empty".into()));
-    }
-    Ok(Secret::new(text))
+    secret::read_file(what, path).await.map_err(Error::Credentials)
 }

@@ -2,6 +2,7 @@
 
 mod app;
 mod cached;
+mod hooks;
 mod hostile;
 mod jobs;
 mod limited;

@@ -20,10 +20,6 @@ use super::seal::Key;
 /// The time for one exchange. A server without a leader takes up to 5 s to say so (contract §9).
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB. Anyone who may submit jobs can
-/// make some of them much larger: then they are asked for a few at a time.
-pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
-
 /// How many entries a list's page has: 600 jobs with Meta are 0.38 MB (contract §11), so that what most clusters
 /// have is one request, and more is read in pieces that fit in memory.
 pub(super) const PAGE: usize = 1000;

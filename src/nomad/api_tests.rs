@@ -536,7 +536,7 @@ async fn a_list_goes_on_after_a_job_whose_id_is_not_ascii() {
 
 #[tokio::test(start_paused = true)]
 async fn an_allocation_that_is_too_large_by_itself_costs_itself_only() {
-    let whole = super::MAX_BODY + 1;
+    let whole = crate::nomad::options::MAX_BODY + 1;
     for (job, others) in [("ghr-other", true), (NAME, false)] {
         let allocations = vec![allocation_with_error(0, job, whole), allocation_with_error(1, NAME, 100)];
         let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
@@ -554,7 +554,7 @@ async fn an_allocation_that_is_too_large_by_itself_costs_itself_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_too_large_by_itself_is_not_absent() {
-    let whole = super::MAX_BODY + 1;
+    let whole = crate::nomad::options::MAX_BODY + 1;
     let mut large = stub(NAME, "running");
     large["Meta"]["huge"] = json!("y".repeat(whole));
     let by_meta = json!(large);
@@ -583,7 +583,7 @@ async fn a_job_that_is_too_large_by_itself_is_not_absent() {
 #[tokio::test(start_paused = true)]
 async fn a_runner_without_an_allocation_is_unknown_while_one_cannot_be_told_whose_it_is() {
     let mut huge = allocation_with_error(0, "ghr-other", 10);
-    huge["TaskGroup"] = json!("y".repeat(super::MAX_BODY + 1));
+    huge["TaskGroup"] = json!("y".repeat(crate::nomad::options::MAX_BODY + 1));
     let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
         "/v1/jobs" => ok(&json!([stub(NAME, "running")])),
         "/v1/allocations" => paged(vec![huge.clone()], seen),

@@ -9,6 +9,10 @@ use crate::secret::Secret;
 
 use super::error::Error;
 
+/// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB. Anyone who may submit jobs can
+/// make some of them much larger: then they are asked for a few at a time.
+pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
+
 /// The nomad CLI's default.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";
 
@@ -61,7 +65,7 @@ impl Options {
             prefix: prefix.into(),
             meta_key: meta_key.into(),
             create_instance: true,
-            max_body: super::api::MAX_BODY,
+            max_body: MAX_BODY,
             seed: 0,
         }
     }

@@ -53,6 +53,28 @@ struct Inner {
     /// When the loop last said that it turns; `None` where nobody says so.
     beat: Option<Instant>,
     seen: Option<Snapshot>,
+    counts: BTreeMap<(Counter, &'static str), u64>,
+}
+
+/// What is counted between passes, by one label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counter {
+    /// Requests to the webhook's port, by how they came out.
+    WebhookRequests,
+    /// Reasons to look at a repository soon, by where they came from.
+    Hints,
+}
+
+impl Counter {
+    /// Name, label and help of its metric.
+    fn texts(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Counter::WebhookRequests => {
+                ("webhook_requests_total", "outcome", "Requests to the webhook's port, by outcome.")
+            }
+            Counter::Hints => ("hints_total", "source", "Reasons to look at a repository soon, by source."),
+        }
+    }
 }
 
 impl Status {
@@ -64,7 +86,22 @@ impl Status {
             last: Instant::now(),
             beat: None,
             seen: None,
+            counts: BTreeMap::new(),
         })))
+    }
+
+    /// Counts one more.
+    pub fn count(&self, counter: Counter, label: &'static str) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *inner.counts.entry((counter, label)).or_default() += 1;
+    }
+
+    /// Shows these counters before there is anything to count.
+    pub fn expect(&self, counter: Counter, labels: impl IntoIterator<Item = &'static str>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for label in labels {
+            inner.counts.entry((counter, label)).or_default();
+        }
     }
 
     /// Takes in a pass: what it saw and, in `actions`, only what it did itself.
@@ -85,6 +122,12 @@ impl Status {
     pub fn beat(&self) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.beat = Some(Instant::now());
+    }
+
+    /// Whether this replica applied in its last pass.
+    pub fn leads(&self) -> bool {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.seen.as_ref().is_some_and(|seen| seen.leads)
     }
 
     /// Whether this process is alive: the loop turns, and passes end, whatever GitHub and Nomad do.
@@ -110,7 +153,7 @@ impl Status {
     }
 
     /// In Prometheus' text format.
-    fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = inner.seen.clone().unwrap_or_default();
         let mut page = Page::default();
@@ -158,6 +201,12 @@ impl Status {
             (format!("{{action=\"{action}\",outcome=\"{outcome}\"}}"), *number)
         });
         page.metric("actions_total", "counter", "Actions since the start.", actions);
+        for counter in [Counter::WebhookRequests, Counter::Hints] {
+            let (name, label, help) = counter.texts();
+            let counts = inner.counts.iter().filter(|((of, _), _)| *of == counter);
+            let counts = counts.map(|((_, value), count)| (format!("{{{label}=\"{value}\"}}"), *count));
+            page.metric(name, "counter", help, counts);
+        }
         page.0
     }
 }

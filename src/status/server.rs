@@ -2,79 +2,25 @@
 //!
 //! Whoever asks gets an answer: a connection serves one request, and when too many are open the oldest goes.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{AbortHandle, JoinSet},
-    time::timeout,
-};
+use tokio::net::TcpListener;
 
 use super::Status;
+use crate::listen;
 
 /// Connections open at the same time. One more closes the oldest, so that nobody can hold up a health check.
 const CONNECTIONS: usize = 32;
 
-/// A connection serves one request, and has this long for it.
-const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A request's head must be there by then.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-
-/// The longest head of a request, in bytes.
-const LONGEST_HEAD: usize = 16 * 1024;
-
 /// Serves the status until it is dropped.
 pub async fn serve(listener: TcpListener, status: Status) {
-    let mut connections = JoinSet::new();
-    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
-    loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => {
-                by_age.retain(|connection| !connection.is_finished());
-                continue;
-            }
-        };
-        match stream {
-            Ok((stream, _)) => {
-                while by_age.len() >= CONNECTIONS
-                    && let Some(oldest) = by_age.pop_front()
-                {
-                    oldest.abort();
-                }
-                by_age.push_back(connections.spawn(connection(stream, status.clone())));
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely. Ours are the first to give some back.
-                by_age.drain(..).for_each(|connection| connection.abort());
-                tracing::warn!("the status server cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, status: Status) {
-    let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&status, &request))));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .header_read_timeout(HEAD_DEADLINE)
-        .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    // An error here concerns only whoever asked.
-    let _ = timeout(CONNECTION_DEADLINE, connection).await;
+    let answer = move |request: Request<Incoming>| std::future::ready(answer(&status, &request));
+    listen::serve(listener, "status", CONNECTIONS, answer).await;
 }
 
 fn answer(status: &Status, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -103,7 +49,13 @@ fn page(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        time::timeout,
+    };
 
     use super::*;
 

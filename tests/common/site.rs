@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use githubrunner_sim::carrier::{carry, over_http};
 use githubrunner_sim::clock::Clock;
 use githubrunner_sim::fault::{Fault, Side, Verdict};
 use githubrunner_sim::github::{self, Conclusion, GitHub, JobSpec, Status, Token};
@@ -117,6 +118,11 @@ impl Site {
     /// The truth.
     pub fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.shared)
+    }
+
+    /// GitHub delivers its webhooks from now on, over HTTP.
+    pub fn carry_webhooks(&self) {
+        tokio::spawn(carry(Arc::clone(&self.shared), over_http, std::future::pending()));
     }
 
     /// What goes wrong from now on.

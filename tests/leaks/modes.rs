@@ -10,6 +10,9 @@ use crate::echo::pem;
 /// The daemon's token at Nomad.
 pub const NOMAD_TOKEN: &str = "5ec2e700-0000-4000-8000-marked-nomad0";
 
+/// What webhooks are signed with: nothing that looks like a token.
+pub const WEBHOOK_SECRET: &str = "marked words of the webhook";
+
 /// The daemon's token at GitHub.
 const TOKEN: &str = "ghp_markedMarkedMarkedMarkedMarked0001";
 
@@ -36,7 +39,7 @@ pub struct Mode {
 fn with_token(name: &'static str, more: &str, yaml: &str, kinds: &'static [&'static str]) -> Mode {
     Mode {
         name,
-        secrets: vec![TOKEN.to_owned(), NOMAD_TOKEN.to_owned()],
+        secrets: vec![TOKEN.to_owned(), NOMAD_TOKEN.to_owned(), WEBHOOK_SECRET.to_owned()],
         in_jobs: &[],
         kinds,
         yaml: format!("  token: {TOKEN}\n{more}{yaml}"),
@@ -54,7 +57,12 @@ pub fn token() -> Mode {
 
 pub fn access_token() -> Mode {
     Mode {
-        secrets: vec![TOKEN.to_owned(), NOMAD_TOKEN.to_owned(), ACCESS_TOKEN.to_owned()],
+        secrets: vec![
+            TOKEN.to_owned(),
+            NOMAD_TOKEN.to_owned(),
+            WEBHOOK_SECRET.to_owned(),
+            ACCESS_TOKEN.to_owned(),
+        ],
         in_jobs: &[ACCESS_TOKEN],
         prepare: |github| {
             github.add_token(TOKEN, Token::classic("octocat", &["repo"]));
@@ -74,7 +82,7 @@ pub fn app() -> Mode {
     let indented = key.replace('\n', "\n      ");
     Mode {
         name: "app",
-        secrets: vec![key, NOMAD_TOKEN.to_owned()],
+        secrets: vec![key, NOMAD_TOKEN.to_owned(), WEBHOOK_SECRET.to_owned()],
         in_jobs: &[],
         kinds: &["given", "jwt", "installation", "jit", "variable"],
         yaml: format!(
@@ -88,6 +96,7 @@ pub fn app() -> Mode {
                 ("actions", Level::Read),
                 ("administration", Level::Write),
                 ("metadata", Level::Read),
+                ("repository_hooks", Level::Write),
             ]);
             let owner = github.repositories().next().unwrap().owner;
             let app = github.add_app(owner, CLIENT_ID, public, rights);
@@ -120,6 +129,7 @@ pub fn config(mode: &Mode, site: &Site) -> String {
     format!(
         "repos: [{REPOSITORY}]\nloop: 0.2\n\
          scheduler: {{purge_successfull_timeout: 1s, purge_failure_timeout: 1s}}\n\
+         webhook: {{secret: '{WEBHOOK_SECRET}', url: 'http://127.0.0.1:1/webhook', listen: '127.0.0.1:0'}}\n\
          github:\n  url: \"{}\"\n  cachefile: \"{}\"\n{}",
         site.github,
         site.cache_file().display(),

@@ -56,8 +56,11 @@ impl GitHub {
     fn list_runs(&self, ask: &Ask, repository: u64) -> Reply {
         let status = ask.parameter("status");
         let matches = |run: &&Run| {
-            let conclusion = run.conclusion.map(Conclusion::as_str);
-            status.is_none_or(|status| run.status.as_str() == status || conclusion == Some(status))
+            // The index says which; the rows themselves are current.
+            let conclusion = run.conclusion.filter(|_| run.indexed == Some(Status::Completed));
+            let conclusion = conclusion.map(Conclusion::as_str);
+            let indexed = run.indexed.map(Status::as_str);
+            status.is_none_or(|status| indexed == Some(status) || conclusion == Some(status))
                 && ask.parameter("created").is_none_or(|range| created_in(run, range))
         };
         let runs = self.runs_of.get(&repository).into_iter().flatten().rev();

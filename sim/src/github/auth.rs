@@ -73,6 +73,10 @@ impl Token {
         let mut all = vec![("metadata", Level::Read), ("actions", Level::Read)];
         if scopes.contains(&"repo") || scopes.contains(&"public_repo") {
             all.extend([("actions", Level::Write), ("administration", Level::Write)]);
+            all.push(("repository_hooks", Level::Write));
+        }
+        if scopes.contains(&"admin:org_hook") {
+            all.push(("organization_hooks", Level::Write));
         }
         if scopes.contains(&"admin:org") {
             all.push(("organization_self_hosted_runners", Level::Write));
@@ -194,28 +198,32 @@ impl GitHub {
         level: Level,
     ) -> Result<(), Reply> {
         let open = !repository.private && level == Level::Read && name != "administration";
-        let allowed = match who {
-            Who::Token { token, .. } => {
-                token.permissions.get(name).is_some_and(|own| *own >= level)
-                    && self.reaches(token, repository)
-            }
-            _ => false,
-        };
-        if open || allowed { Ok(()) } else { Err(denied(who)) }
+        if open || self.may_here(who, repository, name, level) { Ok(()) } else { Err(denied(who)) }
+    }
+
+    /// Whether a token has this right to a repository.
+    pub(super) fn may_here(&self, who: &Who, repository: &Repository, name: &str, level: Level) -> bool {
+        let Who::Token { token, .. } = who else { return false };
+        token.permissions.get(name).is_some_and(|own| *own >= level) && self.reaches(token, repository)
     }
 
     /// Whether somebody may do something with an organization's runners.
     pub(super) fn may_in_organization(&self, who: &Who, owner: &Owner, level: Level) -> Result<(), Reply> {
-        let Who::Token { token, .. } = who else { return Err(denied(who)) };
-        let allowed =
-            token.permissions.get("organization_self_hosted_runners").is_some_and(|own| *own >= level);
+        let allowed = self.may_there(who, owner, "organization_self_hosted_runners", level);
+        if allowed { Ok(()) } else { Err(denied(who)) }
+    }
+
+    /// Whether a token has this right to an organization.
+    pub(super) fn may_there(&self, who: &Who, owner: &Owner, name: &str, level: Level) -> bool {
+        let Who::Token { token, .. } = who else { return false };
+        let allowed = token.permissions.get(name).is_some_and(|own| *own >= level);
         let belongs = match &token.kind {
             Kind::Classic { login, .. } | Kind::FineGrained { login } => is_member(owner, login),
             Kind::Installation { id } => {
                 self.installations.get(id).is_some_and(|known| known.account == owner.id)
             }
         };
-        if allowed && belongs { Ok(()) } else { Err(denied(who)) }
+        allowed && belongs
     }
 
     /// Whether an access token given to a runner may make a registration token.

@@ -152,6 +152,29 @@ impl JobSpec {
     }
 }
 
+/// What starts a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Trigger {
+    /// A push, which moves the repository's `pushed_at`.
+    #[default]
+    Push,
+    /// A time.
+    Schedule,
+    /// Somebody, by hand or by the API.
+    Dispatch,
+}
+
+impl Trigger {
+    /// As GitHub writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Push => "push",
+            Trigger::Schedule => "schedule",
+            Trigger::Dispatch => "workflow_dispatch",
+        }
+    }
+}
+
 /// A workflow run.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -161,6 +184,10 @@ pub struct Run {
     pub repository: u64,
     /// The workflow's name.
     pub name: String,
+    /// What started it.
+    pub trigger: Trigger,
+    /// The status that filtered lists go by; none until the index has the run.
+    pub indexed: Option<Status>,
     /// Counts the repository's runs.
     pub number: u64,
     /// 1, then one more with each re-run.

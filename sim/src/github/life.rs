@@ -14,9 +14,30 @@ const CANCEL_GRACE: Duration = Duration::from_secs(2);
 impl GitHub {
     /// Starts a workflow run in a repository. None if the repository is not there.
     pub fn queue_run(&mut self, repository: u64, jobs: Vec<JobSpec>, now: Timestamp) -> Option<u64> {
+        self.queue_run_by(Trigger::Push, repository, jobs, now)
+    }
+
+    /// Somebody pushes to a repository, and no run follows from it.
+    pub fn push(&mut self, repository: u64, now: Timestamp) {
+        self.advance(now);
+        if let Some(known) = self.repositories.get_mut(&repository) {
+            known.pushed_at = Some(now);
+        }
+    }
+
+    /// Starts a workflow run for this reason; only a push moves `pushed_at` (contract §8).
+    pub fn queue_run_by(
+        &mut self,
+        trigger: Trigger,
+        repository: u64,
+        jobs: Vec<JobSpec>,
+        now: Timestamp,
+    ) -> Option<u64> {
         self.advance(now);
         let known = self.repositories.get_mut(&repository).filter(|repository| !repository.deleted)?;
-        known.pushed_at = Some(now);
+        if trigger == Trigger::Push {
+            known.pushed_at = Some(now);
+        }
         let id = self.new_id();
         let number = self.run_numbers.entry(repository).or_insert(0);
         *number += 1;
@@ -24,6 +45,8 @@ impl GitHub {
             id,
             repository,
             name: "CI".to_string(),
+            trigger,
+            indexed: None,
             number: *number,
             attempt: 1,
             status: Status::Queued,
@@ -38,6 +61,7 @@ impl GitHub {
         };
         self.runs.insert(id, run);
         self.runs_of.entry(repository).or_default().insert(id);
+        self.index(id, Status::Queued, now);
         self.schedule_ready_jobs(id, now);
         self.update_run(id, now);
         self.advance(now);
@@ -57,9 +81,21 @@ impl GitHub {
         known.cancelled = false;
         known.started_at = now;
         known.updated_at = now;
+        self.index(run, Status::Queued, now);
         self.schedule_ready_jobs(run, now);
         self.advance(now);
         true
+    }
+
+    /// The index takes in a run's status, now or later.
+    fn index(&mut self, run: u64, status: Status, now: Timestamp) {
+        if self.options.index_lag.is_zero() {
+            if let Some(known) = self.runs.get_mut(&run) {
+                known.indexed = Some(status);
+            }
+            return;
+        }
+        self.timers.insert((after(now, self.options.index_lag), Timer::Index { run, status }));
     }
 
     /// Cancels a run: its queued jobs are over at once, those in progress soon.
@@ -150,6 +186,11 @@ impl GitHub {
                 }
             }
             Timer::Status { run } => self.set_status(run, now),
+            Timer::Index { run, status } => {
+                if let Some(known) = self.runs.get_mut(&run) {
+                    known.indexed = Some(status);
+                }
+            }
             Timer::Silence { runner } => self.check_silence(runner, now),
             Timer::Stale { runner } => {
                 let limit = self.options.stale_after;
@@ -441,8 +482,10 @@ impl GitHub {
             known.status = status;
             known.conclusion = conclusion;
             known.updated_at = now;
+            let attempt = known.attempt;
+            self.index(run, status, now);
             if status == Status::Completed {
-                let forget = Timer::Forget { run, attempt: known.attempt };
+                let forget = Timer::Forget { run, attempt };
                 self.timers.insert((after(now, self.options.keep_runs), forget));
             }
         }

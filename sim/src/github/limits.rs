@@ -33,7 +33,8 @@ struct Bucket {
 #[derive(Clone, Default)]
 pub(super) struct Limits {
     buckets: BTreeMap<(String, &'static str), Bucket>,
-    points: BTreeMap<String, (Timestamp, u64)>,
+    /// Since when, the points, and GitHub's own time.
+    points: BTreeMap<String, (Timestamp, u64, Duration)>,
     imposed: Option<(Limited, Timestamp)>,
 }
 
@@ -106,12 +107,13 @@ impl Limits {
                 Limited::SecondarySilent => secondary(options),
             });
         }
-        let window = self.points.entry(key.to_string()).or_insert((now, 0));
+        let window = self.points.entry(key.to_string()).or_insert((now, 0, Duration::ZERO));
         if after(window.0, MINUTE) <= now {
-            *window = (now, 0);
+            *window = (now, 0, Duration::ZERO);
         }
         window.1 += points;
-        if window.1 > options.points_a_minute {
+        window.2 = window.2.saturating_add(options.cpu_per_request);
+        if window.1 > options.points_a_minute || window.2 > options.cpu_a_minute {
             return Some(secondary(options).with("retry-after", "60".to_string()));
         }
         if self.standing(key, resource, limit, now).remaining() == 0 {

@@ -9,6 +9,7 @@ mod actions;
 mod apps;
 mod auth;
 mod data;
+mod hooks;
 mod http;
 mod life;
 mod limits;
@@ -22,7 +23,7 @@ mod shapes;
 mod tests;
 mod webhook;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -33,8 +34,9 @@ pub use apps::{App, Installation};
 pub use auth::{Level, Permissions, Reach, Token, permissions};
 pub use data::{
     Conclusion, Event, Job, JobRunner, JobSpec, Owner, Removal, Repository, Run, Runner, RunnerGroup, Scope,
-    Status,
+    Status, Trigger,
 };
+pub use hooks::{Hook, HookPlace, Parcel, sign};
 pub use limits::Limited;
 pub(crate) use runners::jit_server;
 pub use runners::{Leave, Refused, Registration};
@@ -67,6 +69,14 @@ pub struct Options {
     pub jit_expiry: Duration,
     /// A job queued for longer fails (contract §6: 24 h).
     pub queue_limit: Duration,
+    /// Lists that are filtered come from an index that is behind by this (contract §8: minutes to days at times).
+    pub index_lag: Duration,
+    /// A delivery stands in its hook's log after this (contract §8: minutes at times).
+    pub delivery_lag: Duration,
+    /// GitHub's own time for one request, of which [`Options::cpu_a_minute`] is the secondary limit; zero: not counted.
+    pub cpu_per_request: Duration,
+    /// GitHub's own time for one client's requests in a minute (contract §8: 90 s).
+    pub cpu_a_minute: Duration,
     /// The longest time by which a run's status lags behind its jobs.
     pub run_lag: Duration,
     /// A run of which no job is in progress is queued again while one waits for a runner; otherwise it stays in progress
@@ -95,6 +105,10 @@ impl Default for Options {
             pickup: (Duration::from_millis(500), Duration::from_secs(2)),
             jit_expiry: Duration::from_secs(300),
             queue_limit: Duration::from_secs(24 * 3600),
+            index_lag: Duration::ZERO,
+            delivery_lag: Duration::ZERO,
+            cpu_per_request: Duration::ZERO,
+            cpu_a_minute: Duration::from_secs(90),
             run_lag: Duration::ZERO,
             requeues: false,
             lost_after: Duration::from_secs(600),
@@ -117,6 +131,8 @@ enum Timer {
     End { job: u64, turn: u32, conclusion: u8 },
     /// A queued job has waited too long.
     GiveUp { job: u64, turn: u32 },
+    /// The index of runs takes in a status.
+    Index { run: u64, status: Status },
     /// A run's listed status catches up with its jobs.
     Status { run: u64 },
     /// An offline runner may have to leave the list.
@@ -156,6 +172,8 @@ pub struct GitHub {
     tokens: BTreeMap<String, Token>,
     apps: BTreeMap<u64, App>,
     installations: BTreeMap<u64, Installation>,
+    hooks: BTreeMap<u64, Hook>,
+    parcels: VecDeque<Parcel>,
     registration: runners::RegistrationBook,
     limits: limits::Limits,
     sessions: session::Sessions,
@@ -195,6 +213,8 @@ impl GitHub {
             tokens: BTreeMap::new(),
             apps: BTreeMap::new(),
             installations: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            parcels: VecDeque::new(),
             registration: runners::RegistrationBook::default(),
             limits: limits::Limits::default(),
             sessions: session::Sessions::default(),
@@ -405,6 +425,13 @@ impl GitHub {
         const MOST_EVENTS: usize = 10_000;
         if self.events.len() >= MOST_EVENTS {
             self.events.drain(..MOST_EVENTS / 2);
+        }
+        match event {
+            Event::JobQueued { job } => self.deliver_job(job, "queued"),
+            Event::JobHeld { job } => self.deliver_job(job, "waiting"),
+            Event::JobStarted { job, .. } => self.deliver_job(job, "in_progress"),
+            Event::JobCompleted { job, .. } => self.deliver_job(job, "completed"),
+            Event::RunnerOnline { .. } | Event::RunnerOffline { .. } | Event::RunnerRemoved { .. } => {}
         }
         self.events.push(event);
     }

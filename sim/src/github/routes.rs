@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::auth::{Kind, Level, Who};
 use super::data::*;
+use super::hooks::HookPlace;
 use super::http::{Ask, Reply};
 use super::page::cut;
 use super::{GitHub, auth};
@@ -86,6 +87,14 @@ impl GitHub {
         let level = if get { Level::Read } else { Level::Write };
         match rest {
             [] if get => Reply::json(200, self.repository_json(id, &ask.base, true).unwrap_or_default()),
+            ["hooks", rest @ ..] => {
+                let place = HookPlace::Repository(id);
+                if !self.may_hook(&ask.who, place, level) {
+                    return Reply::not_found();
+                }
+                let path = format!("{}/repos/{}/hooks", ask.base, self.full_name(id).unwrap_or_default());
+                self.hooks_route(ask, place, &path, rest)
+            }
             ["actions", "runners", rest @ ..] => {
                 // The route's own right decides reading too: administration.
                 if let Err(reply) = self.may(&ask.who, repository, "administration", level) {
@@ -118,6 +127,14 @@ impl GitHub {
                 self.repository_list(ask, &format!("/organizations/{id}/repos"), list, "created")
             }
             ["installation"] if get => self.find_installation(ask, id, None),
+            ["hooks", rest @ ..] => {
+                let (place, path) =
+                    (HookPlace::Organization(id), format!("{}/orgs/{}/hooks", ask.base, owner.login));
+                if !self.may_hook(&ask.who, place, level) {
+                    return Reply::not_found();
+                }
+                self.hooks_route(ask, place, &path, rest)
+            }
             ["actions", "runners", rest @ ..] => match self.may_in_organization(&ask.who, owner, level) {
                 Ok(()) => self.runner_route(ask, Scope::Organization(id), rest),
                 Err(reply) => reply,
@@ -251,6 +268,7 @@ impl GitHub {
                 Some(app) => Reply::json(200, self.app_json(app, &ask.base)),
                 None => Reply::not_found(),
             },
+            ["hook", rest @ ..] => self.app_hook_route(ask, app, rest),
             ["installations"] if get => {
                 let list = self.installations.values().filter(|installation| installation.app == app);
                 let (list, link) = cut(ask, "/app/installations", list.collect(), usize::MAX);

@@ -187,7 +187,7 @@ impl GitHub {
         let mut json = json!({
             "id": run.id, "name": run.name, "node_id": node_id("WorkflowRun", run.id), "head_branch": "main",
             "head_sha": commit(run.id), "path": ".github/workflows/ci.yml", "display_title": "Change something",
-            "run_number": run.number, "event": "push", "status": run.status.as_str(),
+            "run_number": run.number, "event": run.trigger.as_str(), "status": run.status.as_str(),
             "conclusion": run.conclusion.map(Conclusion::as_str), "workflow_id": 1,
             "check_suite_id": run.id, "check_suite_node_id": node_id("CheckSuite", run.id), "url": url,
             "html_url": format!("{}/{full_name}/actions/runs/{}", self.options.web_url, run.id),

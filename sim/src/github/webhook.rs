@@ -34,16 +34,23 @@ impl GitHub {
         let mut event =
             json!({"action": action, "workflow_job": workflow_job, "repository": shown, "sender": sender});
         if owner.organization {
-            let url = format!("{base}/orgs/{}", owner.login);
-            event["organization"] = json!({
+            event["organization"] = self.short_organization_json(owner.id, base);
+        }
+        Some(event)
+    }
+
+    /// An organization as it stands in webhooks.
+    pub(super) fn short_organization_json(&self, id: u64, base: &str) -> Value {
+        let Some(owner) = self.owners.get(&id) else { return Value::Null };
+        let sender = self.user_json(id, base, false);
+        let url = format!("{base}/orgs/{}", owner.login);
+        json!({
                 "login": owner.login, "id": owner.id, "node_id": sender["node_id"], "url": url,
                 "repos_url": format!("{url}/repos"), "events_url": format!("{url}/events"),
                 "hooks_url": format!("{url}/hooks"), "issues_url": format!("{url}/issues"),
                 "members_url": format!("{url}/members{{/member}}"),
                 "public_members_url": format!("{url}/public_members{{/member}}"),
                 "avatar_url": sender["avatar_url"], "description": "",
-            });
-        }
-        Some(event)
+        })
     }
 }

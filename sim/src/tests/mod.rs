@@ -1,5 +1,6 @@
 //! The world, its servers and the stand-in runner.
 
+mod carrier;
 mod serve;
 mod stand_in;
 mod world;

@@ -14,7 +14,9 @@ use super::grip::Grip;
 use super::lies::{self, Past};
 use super::meanwhile::{Ambush, HELD_FOR, Held, Interfere, subject};
 use super::mishap::Place;
+use crate::webhooks::Fates;
 use githubrunner_sim::fault::{Fault, Sender, Side, Verdict};
+use githubrunner_sim::github::Parcel;
 use githubrunner_sim::keep;
 use githubrunner_sim::world::World;
 
@@ -183,6 +185,7 @@ pub struct Faults {
     note: Option<String>,
     grips: [Grip; REPLICAS],
     no_stream: bool,
+    webhooks: Option<Fates>,
     disconnect: Disconnect,
     latency: Duration,
     ambushes: Vec<Ambush>,
@@ -214,6 +217,7 @@ impl Faults {
             note: None,
             grips: Default::default(),
             no_stream: false,
+            webhooks: None,
             disconnect: Disconnect::AsAsked,
             latency: Duration::ZERO,
             ambushes: Vec::new(),
@@ -226,6 +230,11 @@ impl Faults {
     /// Nomad refuses its event stream, as to a token without the right.
     pub fn refuse_stream(&mut self, yes: bool) {
         self.no_stream = yes;
+    }
+
+    /// What becomes of webhooks.
+    pub fn carry_by(&mut self, fates: Fates) {
+        self.webhooks = Some(fates);
     }
 
     /// What happens between looks and acts.
@@ -386,6 +395,13 @@ fn locks(request: &Request<Bytes>) -> bool {
 }
 
 impl Fault for Faults {
+    fn carry(&mut self, parcel: Parcel, _: Timestamp) -> Vec<(Duration, Parcel)> {
+        match &mut self.webhooks {
+            Some(fates) => fates.of(parcel),
+            None => vec![(Duration::ZERO, parcel)],
+        }
+    }
+
     fn refuses(&mut self, side: Side, now: Timestamp) -> bool {
         self.is_on(side, now, Trouble::Refused) && self.hit(side, now, &[Trouble::Refused]).is_some()
     }

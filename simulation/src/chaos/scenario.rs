@@ -197,6 +197,8 @@ impl Scenario {
         if !settings.access.organization && !woes.iter().any(|woe| one_by_one.contains(woe)) {
             settings.access.entries = [Entries::Each, Entries::Owners, Entries::All][seed as usize % 3];
         }
+        // Apart from the other draws.
+        settings.webhooks = (seed / 3).is_multiple_of(3);
         let mut nomad = cluster(&mut rng, seed);
         nomad.event_buffer = if settings.hints { 50 } else { 0 };
         let over = Duration::from_secs(rng.random_range(120..=420));

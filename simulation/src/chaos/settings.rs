@@ -77,6 +77,8 @@ pub struct Settings {
     pub cache: bool,
     /// Nomad's event stream is there.
     pub hints: bool,
+    /// GitHub delivers webhooks.
+    pub webhooks: bool,
 }
 
 /// What a seed decides.
@@ -110,5 +112,6 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
         json_template: rng.random_bool(0.8),
         cache: rng.random_bool(0.2),
         hints: rng.random_bool(0.3),
+        webhooks: false,
     }
 }

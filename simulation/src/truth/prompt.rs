@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::chaos::Trouble;
 use crate::chaos::mishap::Mishap;
 use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_placeable, is_servable};
+use githubrunner::daemon::LISTINGS_APART;
 use githubrunner_sim::github::{Job, Status};
 use githubrunner_sim::nomad::TaskPhase;
 use githubrunner_sim::world::{Phase, World};
@@ -141,6 +142,12 @@ impl Truth {
         }
         self.waits = waits;
         late.into_iter().for_each(|what| self.wrong(now, what));
+    }
+
+    /// The least time between two listings that count: of a `loop`, whose passes begin a little late; webhooks bring them
+    /// closer together, but two that are too close count as one.
+    pub(super) fn listings_apart(&self) -> SignedDuration {
+        if self.settings.webhooks { signed(LISTINGS_APART) } else { signed(self.settings.loop_interval) / 2 }
     }
 
     /// Looks for what should have been done by now.
@@ -307,9 +314,11 @@ impl Truth {
         let Some(fate) = self.fates.get(name).filter(|_| may) else { return };
         let Some(idle) = fate.idle_since.map(|since| now.duration_since(since)) else { return };
         let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
-        let leaves =
-            surplus * 10 >= signed(self.settings.loop_interval) * 9 || self.may_yield(world, fate, now);
-        if !fate.available || leaves {
+        let twice = match self.settings.webhooks {
+            true => surplus >= self.listings_apart(),
+            false => surplus * 10 >= signed(self.settings.loop_interval) * 9,
+        };
+        if !fate.available || twice || self.may_yield(world, fate, now) {
             return;
         }
         let is_wanted = self.lately_queued(world, &fate.group, now) > 0;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::chaos::mishap::Place;
-use crate::chaos::scenario::{Happening, Scenario, Woe};
+use crate::chaos::scenario::{Entries, Happening, Scenario, Woe};
 use crate::chaos::{Trouble, subject};
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
@@ -44,6 +44,8 @@ pub struct Sights {
     resolved_within: SignedDuration,
     /// … and nothing keeps the daemon from that.
     resolves: bool,
+    /// `*` means what the App is installed for, and a suspended installation counts as none until the daemon asks again.
+    suspends: bool,
 }
 
 /// Which of the three lists of Nomad.
@@ -135,6 +137,9 @@ impl Sights {
             resolves: scenario.episodes.is_empty()
                 && !scenario.replicas
                 && ![Woe::Token, Woe::Repositories].into_iter().any(|woe| scenario.has(woe)),
+            suspends: scenario.settings.access.app
+                && scenario.settings.access.entries == Entries::All
+                && scenario.has(Woe::Token),
             whole: !scenario.replicas
                 && !scenario.woes.iter().any(ends_early)
                 && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
@@ -282,6 +287,9 @@ impl Sights {
 
     /// Whether the configuration names a repository; `None` while the daemon may not know whom its names mean.
     fn is_configured(&self, id: u64, world: &World, place: &Place, left_out: Option<usize>) -> Option<bool> {
+        if self.suspends {
+            return None;
+        }
         let now = world.github_time(world.clock.now());
         let mut configured = false;
         for (at, name) in self.entries.iter().enumerate().filter(|(at, _)| Some(*at) != left_out) {

@@ -135,7 +135,7 @@ impl Truth {
         let others = || self.fates.iter().filter(|(other, fate)| *other != name && fate.available);
         let Some(idle_since) = fate.idle_since else {
             let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
-            let twice = surplus * 2 >= signed(self.settings.loop_interval);
+            let twice = surplus >= self.listings_apart();
             if !twice && !self.is_waited_for(world, &fate.group, now) {
                 self.wrong(
                     now,
@@ -289,7 +289,7 @@ impl Truth {
         // Who takes one job after the other may have had one between the two listings.
         let yields = yields || self.mode == Mode::Persistent;
         // Whose job ended in the middle of the first listing looked idle there: the specification knows what was listed.
-        if !yields && surplus.is_none_or(|surplus| surplus * 2 < settings.loop_interval) {
+        if !yields && surplus.is_none_or(|surplus| signed(surplus) < self.listings_apart()) {
             self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
         }
         // A client tells of a start a little later: what the servers did not know yet nobody can wait for.

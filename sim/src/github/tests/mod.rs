@@ -1,6 +1,7 @@
 //! The simulated GitHub's behaviour, by subject.
 
 mod apps;
+mod hooks;
 mod jobs;
 mod limits;
 mod listings;
@@ -76,7 +77,7 @@ impl Site {
         let octo_org = github.add_organization("octo-org", &["octocat"]);
         let app = github.add_repository("octo-org/app");
         let tool = github.add_repository("octocat/tool");
-        github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org"]));
+        github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org", "admin:org_hook"]));
         Site { github, now, token: Some(TOKEN.to_string()), octo_org, app, tool }
     }
 
@@ -119,6 +120,10 @@ impl Site {
 
     pub fn post(&mut self, target: &str, body: Value) -> Answer {
         self.ask(Method::POST, target, &[], body)
+    }
+
+    pub fn patch(&mut self, target: &str, body: Value) -> Answer {
+        self.ask(Method::PATCH, target, &[], body)
     }
 
     pub fn delete(&mut self, target: &str) -> Answer {

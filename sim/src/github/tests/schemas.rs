@@ -167,6 +167,48 @@ fn installations() {
 }
 
 #[test]
+fn hooks_and_their_deliveries() {
+    let mut site = Site::new();
+    let mut pings = Vec::new();
+    for (place, schema) in [("/orgs/octo-org", "org"), ("/repos/octo-org/app", "repo")] {
+        let body = json!({
+            "name": "web", "active": true, "events": ["workflow_job"],
+            "config": {"url": "http://ci.test/webhook", "content_type": "json", "secret": "s", "insecure_ssl": "0"},
+        });
+        holds(&format!("create-{schema}-hook.request"), &body);
+        let made = site.post(&format!("{place}/hooks"), body.clone());
+        assert_eq!(made.status, 201, "{made:?}");
+        holds(&format!("get-{schema}-hook"), &made.body);
+        let list = site.get(&format!("{place}/hooks")).body;
+        assert_eq!(list.as_array().unwrap().len(), 1);
+        holds(&format!("list-{schema}-hooks"), &list);
+        let hook = format!("{place}/hooks/{}", made.body["id"]);
+        let changed = site.patch(&hook, json!({"events": ["workflow_job", "push"]}));
+        assert_eq!((changed.status, &changed.body["events"][1]), (200, &json!("push")));
+        holds(&format!("get-{schema}-hook"), &changed.body);
+        pings.extend(site.github.take_parcels());
+        let again = site.post(&format!("{place}/hooks"), body);
+        assert_eq!(again.status, 422);
+        holds("validation-error", &again.body);
+    }
+    assert_eq!(pings.len(), 2);
+    for ping in pings {
+        holds("webhook.ping", &serde_json::from_str(&ping.body).unwrap());
+    }
+    site.queue(site.app, &["x"]);
+    let parcels = site.github.take_parcels();
+    assert_eq!(parcels.len(), 2, "the repository's hook and its organization's");
+    for parcel in parcels {
+        holds("webhook.workflow_job", &serde_json::from_str(&parcel.body).unwrap());
+        site.github.delivered(parcel.delivery, Some(502));
+    }
+    let hook = site.get("/orgs/octo-org/hooks").body[0]["deliveries_url"].as_str().unwrap().to_string();
+    let log = site.get(&hook).body;
+    assert_eq!(log.as_array().unwrap().len(), 2);
+    holds("list-hook-deliveries", &log);
+}
+
+#[test]
 fn webhooks_in_every_action() {
     let mut site = Site::new();
     let held = JobSpec { held: Some(Status::Pending), ..JobSpec::new(&["x"], HOUR) };

@@ -1,0 +1,106 @@
+//! GitHub's webhooks in a run: they reach whichever daemon lives, and are lost, late, twice and forged on the way.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use githubrunner::hints::{Hints, webhook};
+use githubrunner_sim::carrier::{carry, request};
+use githubrunner_sim::github::{GitHub, HookPlace, Parcel, sign};
+use githubrunner_sim::world::{Shared, lock};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinHandle;
+
+use crate::truth::Findings;
+
+/// What deliveries are signed with; it must be seen nowhere.
+pub const SECRET: &str = "SECRETofTheWebhooks0123456789abcdef";
+
+/// Where the hooks deliver to.
+const URL: &str = "http://daemon.test/webhook";
+
+/// The status for a wrong signature.
+const UNAUTHORIZED: u16 = 401;
+
+/// The daemons that live, by their number.
+#[derive(Clone, Default)]
+pub struct Inboxes(Arc<Mutex<BTreeMap<usize, Hints>>>);
+
+impl Inboxes {
+    /// A daemon begins to listen.
+    pub fn open(&self, number: usize, hints: Hints) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, hints);
+    }
+
+    /// It listens no more.
+    pub fn close(&self, number: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    /// Whom a delivery reaches, as behind a load balancer.
+    fn of(&self, parcel: &Parcel) -> Option<Hints> {
+        let inboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let nth = usize::try_from(parcel.delivery).unwrap_or(0) % inboxes.len().max(1);
+        inboxes.values().nth(nth).cloned()
+    }
+}
+
+/// Makes the hooks of these organizations.
+pub fn install(github: &mut GitHub, organizations: impl IntoIterator<Item = u64>) {
+    for organization in organizations {
+        github.make_hook(HookPlace::Organization(organization), URL, SECRET);
+    }
+}
+
+/// Carries deliveries to the daemons. One that is forged and believed all the same is a finding.
+pub fn deliver(shared: &Shared, inboxes: &Inboxes, findings: &Findings) -> JoinHandle<()> {
+    let (world, inboxes, findings) = (Arc::clone(shared), inboxes.clone(), findings.clone());
+    let post = move |parcel: Parcel| {
+        let (world, inboxes, findings) = (Arc::clone(&world), inboxes.clone(), findings.clone());
+        async move {
+            let hints = inboxes.of(&parcel)?;
+            let (head, _) = request(&parcel, webhook::PATH, "daemon.test")?.into_parts();
+            let status = webhook::accept(&hints, &head.headers, parcel.body.as_bytes()).await.status();
+            let is_real = parcel.signature == Some(sign(SECRET, parcel.body.as_bytes()));
+            if is_real == (status == UNAUTHORIZED) {
+                let now = lock(&world).clock.now();
+                findings.add(now, format!("a webhook that is real: {is_real} is answered with {status}"));
+            }
+            Some(status)
+        }
+    };
+    tokio::spawn(carry(Arc::clone(shared), post, std::future::pending()))
+}
+
+/// What becomes of deliveries, decided by a seed.
+pub struct Fates(StdRng);
+
+impl Fates {
+    /// Those of a run.
+    pub fn new(seed: u64) -> Fates {
+        Fates(StdRng::seed_from_u64(seed ^ 0x7765_6268_6f6f))
+    }
+
+    /// Each copy that arrives, and how much later.
+    pub fn of(&mut self, parcel: Parcel) -> Vec<(Duration, Parcel)> {
+        let rng = &mut self.0;
+        let soon = Duration::from_millis(rng.random_range(50..=2_000));
+        let late = Duration::from_secs(rng.random_range(3..=180));
+        match rng.random_range(0..10) {
+            0 => Vec::new(),
+            1 => vec![(late, parcel)],
+            2 => vec![(soon, parcel.clone()), (late, parcel)],
+            3 => {
+                let forged = Parcel { signature: Some(sign("guessed", parcel.body.as_bytes())), ..parcel };
+                vec![(soon, forged)]
+            }
+            4 => {
+                // A true signature of another body.
+                let body = parcel.body.replacen("queued", "in_progress", 1) + " ";
+                vec![(soon, Parcel { body, ..parcel.clone() }), (soon, parcel)]
+            }
+            _ => vec![(soon, parcel)],
+        }
+    }
+}

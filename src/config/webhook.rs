@@ -1,0 +1,96 @@
+//! The section `webhook`: deliveries of GitHub as hints to look sooner.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use super::{Environment, GitHubConfig, RepoEntry, github::expand, reader::Section};
+use crate::{labels::harmless, secret::Secret};
+
+/// A secret that is shorter can be guessed.
+pub(super) const SHORT_SECRET: usize = 16;
+
+/// `webhook`: deliveries of GitHub as hints to look sooner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// `listen`: where `POST /webhook` is served.
+    pub listen: Option<SocketAddr>,
+    /// `secret`: what deliveries are signed with.
+    pub secret: Option<Secret>,
+    /// `secret_file`: a file with the secret, read again when it changes.
+    pub secret_file: Option<PathBuf>,
+    /// `url`: where GitHub delivers to, which also tells our hook from others.
+    pub url: Option<String>,
+    /// `poll_deliveries`: the log of deliveries is read, for those that never arrive.
+    pub poll_deliveries: bool,
+}
+
+/// Reads the section.
+pub(super) fn parse(
+    top: &Section,
+    env: Environment,
+    github: Option<&GitHubConfig>,
+    repos: &[RepoEntry],
+) -> WebhookConfig {
+    let section = top.section("webhook");
+    let config = WebhookConfig {
+        listen: section.text("listen").and_then(|text| listen_address(&section, text)),
+        secret: section.text("secret").map(|text| Secret::new(text.trim())),
+        secret_file: section.text("secret_file").map(|text| expand(text, env)),
+        url: url(&section),
+        poll_deliveries: section.boolean("poll_deliveries", false),
+    };
+    if config.secret.is_some() && config.secret_file.is_some() {
+        section.problem("secret_file", "is there beside webhook.secret", "remove one of them");
+    }
+    if config.listen.is_some() && config.secret.is_none() && config.secret_file.is_none() {
+        section.problem(
+            "listen",
+            "without a secret anyone could send deliveries",
+            "set webhook.secret_file, or webhook.secret, to what the hook's settings at GitHub have",
+        );
+    }
+    let is_app = github.is_none_or(|github| github.app.is_some());
+    if config.poll_deliveries && !is_app && section.text("url").is_none() {
+        section.problem(
+            "poll_deliveries",
+            "it is not known whose deliveries to read",
+            "set webhook.url to the URL that the hook has, or use a github.app with a webhook",
+        );
+    }
+    if config.poll_deliveries
+        && !is_app
+        && repos.iter().all(|entry| *entry == RepoEntry::All)
+        && !repos.is_empty()
+    {
+        section.problem(
+            "poll_deliveries",
+            "\"*\" in repos has no hook of its own",
+            "list the organizations and repositories that have one, or use a github.app",
+        );
+    }
+    section.finish();
+    config
+}
+
+fn url(section: &Section) -> Option<String> {
+    let text = section.text("url")?;
+    let message = match url::Url::parse(text) {
+        Err(error) => format!("not a URL: {error}"),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => "neither http nor https".to_owned(),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "with a user or a password, which everyone sees who may see the hook".to_owned()
+        }
+        Ok(_) => return Some(text.to_owned()),
+    };
+    section.problem("url", message, "write what GitHub reaches, like https://ci.example.com/webhook");
+    None
+}
+
+/// What `listen` says in a section.
+pub(super) fn listen_address(section: &Section, text: &str) -> Option<SocketAddr> {
+    let address = text.parse();
+    if address.is_err() {
+        let problem = format!("\"{}\" is no address", harmless(text));
+        section.problem("listen", problem, "write an IP address and a port, like 127.0.0.1:9090");
+    }
+    address.ok()
+}

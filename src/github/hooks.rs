@@ -1,0 +1,271 @@
+//! Webhooks: their settings and the log of their deliveries (contract §5, §8).
+
+use std::fmt;
+
+use hyper::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::api::GitHub;
+use super::auth::Principal;
+use super::error::Error;
+use super::listed::Listed;
+use super::wire::Page;
+use crate::http::escape_segment;
+use crate::model::{RepositoryId, Timestamp};
+use crate::secret::Secret;
+
+/// The one event that a hook of ours asks for.
+pub const HOOK_EVENT: &str = "workflow_job";
+
+/// Whose hooks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HookPlace {
+    /// The App's own hook, of which there is one.
+    App,
+    /// An organization's.
+    Organization(String),
+    /// A repository's.
+    Repository {
+        /// The owner's login.
+        owner: String,
+        /// The name.
+        name: String,
+    },
+}
+
+impl fmt::Display for HookPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App => f.write_str("the App"),
+            Self::Organization(login) => f.write_str(login),
+            Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
+        }
+    }
+}
+
+impl HookPlace {
+    fn principal(&self) -> Principal {
+        match self {
+            Self::App => Principal::App,
+            Self::Organization(owner) | Self::Repository { owner, .. } => Principal::Owner(owner.clone()),
+        }
+    }
+
+    /// The path of its hooks.
+    fn path(&self) -> String {
+        match self {
+            Self::App => "/app/hook".to_owned(),
+            Self::Organization(login) => format!("/orgs/{}/hooks", escape_segment(login)),
+            Self::Repository { owner, name } => {
+                format!("/repos/{}/{}/hooks", escape_segment(owner), escape_segment(name))
+            }
+        }
+    }
+}
+
+/// A hook's settings. Its secret is never shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Its ID.
+    pub id: u64,
+    /// Whether it delivers.
+    #[serde(default)]
+    pub active: bool,
+    /// Which events it delivers.
+    #[serde(default)]
+    pub events: Vec<String>,
+    /// Where and how.
+    #[serde(default)]
+    pub config: HookConfig,
+}
+
+/// Where and how a hook delivers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookConfig {
+    /// Where to.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// `json` or `form`.
+    #[serde(default)]
+    pub content_type: Option<String>,
+    /// `********` where there is one.
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+struct HooksPage(Vec<Hook>);
+
+impl Page for HooksPage {
+    type Item = Hook;
+    fn items(&self) -> impl Iterator<Item = (u64, Hook)> {
+        self.0.iter().map(|hook| (hook.id, hook.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A delivery in a hook's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookDelivery {
+    /// Its number in the log; a redelivery has another one.
+    pub id: u64,
+    /// The same for each redelivery.
+    #[serde(default)]
+    pub guid: String,
+    /// When.
+    #[serde(default)]
+    pub delivered_at: Option<Timestamp>,
+    /// How it came out, for people: `OK`, `Invalid HTTP Response: 401`.
+    #[serde(default)]
+    pub status: String,
+    /// The HTTP status of our answer; 0 if there was none.
+    #[serde(default)]
+    pub status_code: u16,
+    /// Which event.
+    #[serde(default)]
+    pub event: String,
+    /// Which action of it.
+    #[serde(default)]
+    pub action: Option<String>,
+    /// The repository that it is about.
+    #[serde(default)]
+    pub repository_id: Option<u64>,
+}
+
+impl HookDelivery {
+    /// The repository, if a job of it was queued, started or completed.
+    pub fn job_of(&self) -> Option<RepositoryId> {
+        let moved = matches!(self.action.as_deref(), Some("queued" | "in_progress" | "completed"));
+        self.repository_id.filter(|_| moved && self.event == HOOK_EVENT).map(RepositoryId)
+    }
+
+    /// Whether it arrived.
+    pub fn arrived(&self) -> bool {
+        (200..300).contains(&self.status_code)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+struct DeliveriesPage(Vec<HookDelivery>);
+
+impl Page for DeliveriesPage {
+    type Item = HookDelivery;
+    fn items(&self) -> impl Iterator<Item = (u64, HookDelivery)> {
+        self.0.iter().map(|delivery| (delivery.id, delivery.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl GitHub {
+    /// All hooks of an organization or a repository.
+    ///
+    /// # Errors
+    /// Those of a list.
+    pub async fn hooks(&self, place: &HookPlace) -> Result<Listed<Hook>, Error> {
+        let first = self.path(&format!("{}?per_page=100", place.path()));
+        Ok(self.all_pages::<HooksPage>(&place.principal(), first, false).await?.list)
+    }
+
+    /// Makes a hook for jobs' events, and tells its ID.
+    ///
+    /// # Errors
+    /// The token lacks the permission; or it was made and the answer was lost: list them.
+    pub async fn create_hook(&self, place: &HookPlace, url: &str, secret: &Secret) -> Result<u64, Error> {
+        let mut hook = settings(url, secret);
+        hook["name"] = json!("web");
+        let made: Hook = self.write_hook(place, Method::POST, place.path(), &hook, secret, 201).await?;
+        Ok(made.id)
+    }
+
+    /// Gives a hook these settings and the secret.
+    ///
+    /// # Errors
+    /// The token lacks the permission, or it is not there any more.
+    pub async fn update_hook(
+        &self,
+        place: &HookPlace,
+        id: u64,
+        url: &str,
+        secret: &Secret,
+    ) -> Result<(), Error> {
+        let path = format!("{}/{id}", place.path());
+        let _: Hook =
+            self.write_hook(place, Method::PATCH, path, &settings(url, secret), secret, 200).await?;
+        Ok(())
+    }
+
+    /// Removes a hook; whether it was there.
+    ///
+    /// # Errors
+    /// The token lacks the permission.
+    pub async fn delete_hook(&self, place: &HookPlace, id: u64) -> Result<bool, Error> {
+        let path = self.path(&format!("{}/{id}", place.path()));
+        let (response, _) = self
+            .authorized(&place.principal(), "hook", true, |_| self.request(Method::DELETE, path.as_str()))
+            .await?;
+        match response.status.as_u16() {
+            204 => Ok(true),
+            404 => Ok(false),
+            _ => Err(Error::from_answer(&response)),
+        }
+    }
+
+    async fn write_hook<T: serde::de::DeserializeOwned>(
+        &self,
+        place: &HookPlace,
+        method: Method,
+        path: String,
+        body: &serde_json::Value,
+        secret: &Secret,
+        expected: u16,
+    ) -> Result<T, Error> {
+        let path = self.path(&path);
+        // An answer may repeat it as it was sent.
+        let escaped = serde_json::Value::from(secret.expose()).to_string();
+        let escaped = Secret::new(escaped.trim_matches('"'));
+        let (response, _) = self
+            .authorized(&place.principal(), "hook", false, |_| {
+                self.request(method.clone(), path.as_str()).json(body).hiding(secret).hiding(&escaped)
+            })
+            .await?;
+        if response.status.as_u16() == expected {
+            Ok(response.json()?)
+        } else {
+            Err(Error::from_answer(&response))
+        }
+    }
+
+    /// The latest deliveries, newest first: pages of 100 until `enough`, `pages` at most. One request while nothing is new.
+    ///
+    /// # Errors
+    /// Those of a list.
+    pub async fn deliveries(
+        &self,
+        place: &HookPlace,
+        hook: Option<u64>,
+        pages: usize,
+        enough: impl FnMut(&[HookDelivery]) -> bool,
+    ) -> Result<Vec<HookDelivery>, Error> {
+        let path = match hook {
+            Some(hook) => format!("{}/{hook}/deliveries?per_page=100", place.path()),
+            None => format!("{}/deliveries?per_page=100", place.path()),
+        };
+        self.first_pages::<DeliveriesPage>(&place.principal(), self.path(&path), pages, enough).await
+    }
+}
+
+/// What a hook of ours is to be.
+fn settings(url: &str, secret: &Secret) -> serde_json::Value {
+    json!({
+        "active": true,
+        "events": [HOOK_EVENT],
+        "config": { "url": url, "content_type": "json", "insecure_ssl": "0", "secret": secret.expose() },
+    })
+}

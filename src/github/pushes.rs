@@ -1,0 +1,116 @@
+//! Which of an owner's repositories were pushed to last (contract §1, §8).
+
+use serde::{Deserialize, Serialize};
+
+use super::api::GitHub;
+use super::auth::Principal;
+use super::error::Error;
+use super::wire::{Owner, Page};
+use crate::http::escape_segment;
+use crate::model::{RepositoryId, Timestamp, is_login, is_repository_name};
+
+/// So many repositories are listed at once, the most that GitHub gives.
+pub const PUSHED_PAGE: usize = 100;
+
+/// Whose repositories are listed, by the last push.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PushedList {
+    /// An organization's.
+    Organization(String),
+    /// A person's; only public ones.
+    Person(String),
+    /// All that the token's own person may see.
+    Everything,
+    /// Those that belong to the token's own person.
+    Own,
+}
+
+/// A repository and its last push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The repository.
+    pub id: RepositoryId,
+    /// `owner/name`, checked.
+    pub full_name: String,
+    /// The last push, in whole seconds.
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct PushedPage(Vec<PushedRow>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PushedRow {
+    id: u64,
+    name: String,
+    owner: Login,
+    #[serde(default)]
+    pushed_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Login {
+    login: String,
+}
+
+impl Page for PushedPage {
+    type Item = PushedRow;
+    fn items(&self) -> impl Iterator<Item = (u64, PushedRow)> {
+        self.0.iter().map(|row| (row.id, row.clone()))
+    }
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl GitHub {
+    /// The list that names this owner's repositories by their last push.
+    ///
+    /// # Errors
+    /// Nobody knows whether it is an organization.
+    pub async fn pushed_list(&self, owner: &str) -> Result<PushedList, Error> {
+        let principal = Principal::Owner(owner.to_owned());
+        let account = self.one::<Owner>(&principal, &format!("/users/{}", escape_segment(owner))).await?;
+        if account.kind == "Organization" {
+            return Ok(PushedList::Organization(owner.to_owned()));
+        }
+        let ourselves = !self.is_app()
+            && match self.one::<Owner>(&principal, "/user").await {
+                Ok(user) => user.login.eq_ignore_ascii_case(owner),
+                // Some tokens belong to nobody.
+                Err(Error::Forbidden(_) | Error::NotFound { .. }) => false,
+                Err(error) => return Err(error),
+            };
+        Ok(if ourselves { PushedList::Own } else { PushedList::Person(owner.to_owned()) })
+    }
+
+    /// The [`PUSHED_PAGE`] repositories that were pushed to last, newest first: one request, free of the primary limit while
+    /// nothing has changed.
+    ///
+    /// # Errors
+    /// Those of a list.
+    pub async fn pushed(&self, list: &PushedList) -> Result<Vec<Pushed>, Error> {
+        let order = format!("sort=pushed&direction=desc&per_page={PUSHED_PAGE}");
+        let (principal, path) = match list {
+            PushedList::Organization(login) => {
+                let path = format!("/orgs/{}/repos?type=all&{order}", escape_segment(login));
+                (Principal::Owner(login.clone()), path)
+            }
+            PushedList::Person(login) => {
+                let path = format!("/users/{}/repos?type=owner&{order}", escape_segment(login));
+                (Principal::Owner(login.clone()), path)
+            }
+            PushedList::Own => (Principal::Token, format!("/user/repos?affiliation=owner&{order}")),
+            PushedList::Everything => (Principal::Token, format!("/user/repos?{order}")),
+        };
+        let page = self.one::<PushedPage>(&principal, &path).await?;
+        // What breaks GitHub's own rules is no hint.
+        let checked = page.0.iter().filter(|row| is_login(&row.owner.login) && is_repository_name(&row.name));
+        let pushed = checked.filter_map(|row| {
+            let full_name = format!("{}/{}", row.owner.login, row.name);
+            Some(Pushed { id: RepositoryId(row.id), full_name, at: row.pushed_at? })
+        });
+        Ok(pushed.take(PUSHED_PAGE).collect())
+    }
+}

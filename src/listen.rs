@@ -1,0 +1,79 @@
+//! A small HTTP server: whoever asks gets an answer.
+//!
+//! A connection serves one request within a short time, and when too many are open the oldest goes.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
+
+/// A connection serves one request, and has this long for it.
+pub const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A request's head must be there by then.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest head of a request, in bytes.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Serves until it is dropped. With more than `connections` open at once the oldest is closed, so that nobody can hold up
+/// the others. `what` names the server in the log.
+pub async fn serve<A, F>(listener: TcpListener, what: &str, connections: usize, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let mut open = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next() => {
+                by_age.retain(|connection| !connection.is_finished());
+                continue;
+            }
+        };
+        match stream {
+            Ok((stream, _)) => {
+                while by_age.len() >= connections
+                    && let Some(oldest) = by_age.pop_front()
+                {
+                    oldest.abort();
+                }
+                by_age.push_back(open.spawn(connection(stream, answer.clone())));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely. Ours are the first to give some back.
+                by_age.drain(..).for_each(|connection| connection.abort());
+                tracing::warn!("the {what} server cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn connection<A, F>(stream: TcpStream, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    // An error here concerns only whoever asked.
+    let _ = timeout(CONNECTION_DEADLINE, connection).await;
+}
