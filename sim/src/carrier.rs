@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::github::Parcel;
 use super::world::{Shared, lock};
 
-/// GitHub waits so long for an answer (contract §5).
+/// GitHub waits so long for an answer (contract github.md §5).
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// So many deliveries are under way at once; later ones wait.

@@ -251,6 +251,9 @@ impl Watch for Truth {
         if request.method() == Method::GET {
             let who = sender(request);
             match list(request) {
+                // A further page begins nothing.
+                Some(List::Jobs)
+                    if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
                 Some(List::Jobs) => {
                     self.looked[who].jobs = Some(now);
                     if let Some(wrong) = self.sights.begins(who, world, now) {

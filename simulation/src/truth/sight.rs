@@ -8,7 +8,7 @@ use crate::chaos::scenario::{Entries, Happening, Scenario, Woe};
 use crate::chaos::{Trouble, subject};
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
-use githubrunner::model::{Listing, NomadView, Ownership, RepositoryView, RunnerState};
+use githubrunner::model::{ForeignReason, Listing, NomadView, Ownership, RepositoryView, RunnerState};
 use githubrunner_sim::fault::{Arrived, Side};
 use githubrunner_sim::github::Status;
 use githubrunner_sim::nomad::{self, Allocation, TaskPhase};
@@ -196,8 +196,13 @@ impl Sights {
     /// One of the lists is answered.
     pub fn answers(&self, who: usize, list: List, world: &World, place: &Place, fates: &Fates) {
         if self.answers.are_so {
-            let looks = looks(world, place, fates);
-            self.inner()[who].runners.insert(list, looks);
+            let mut looks = looks(world, place, fates);
+            let shown = &mut self.inner()[who].runners;
+            // A runner that changed between two pages of one list may be on either.
+            if let Some(before) = shown.get(&list) {
+                looks.retain(|name, look| before.get(name) == Some(look));
+            }
+            shown.insert(list, looks);
         }
     }
 
@@ -264,7 +269,8 @@ impl Sights {
         let observation = &pass.observation;
         let Some(began) = sight.began.filter(|_| self.answers.are_so && is_known) else { return wrong };
         let Some(nomad) = &observation.nomad else { return wrong };
-        wrong.extend(runners_seen_wrongly(nomad, &sight.runners));
+        let forgot = world.nomad.forgot_at().is_some();
+        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, forgot));
         let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
         if observation.repositories.values().any(|view| fresh(&view)) {
             for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
@@ -374,7 +380,11 @@ fn is_astray(view: &RepositoryView, world: &World, began: Timestamp) -> bool {
 }
 
 /// What was the same in all three lists is seen as it was.
-fn runners_seen_wrongly(nomad: &NomadView, shown: &BTreeMap<List, BTreeMap<String, Look>>) -> Vec<String> {
+fn runners_seen_wrongly(
+    nomad: &NomadView,
+    shown: &BTreeMap<List, BTreeMap<String, Look>>,
+    forgot: bool,
+) -> Vec<String> {
     let (Some(jobs), Some(allocations), Some(variables)) =
         (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
     else {
@@ -387,7 +397,14 @@ fn runners_seen_wrongly(nomad: &NomadView, shown: &BTreeMap<List, BTreeMap<Strin
             continue;
         }
         let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
-            wrong.push(format!("{name} is not seen"));
+            // Sealed with a key that the agent has forgotten since, it is nobody's, and held as such.
+            let is_held = nomad
+                .foreign
+                .iter()
+                .any(|foreign| foreign.name == *name && foreign.reason == ForeignReason::WrongSeal && forgot);
+            if !is_held {
+                wrong.push(format!("{name} is not seen"));
+            }
             continue;
         };
         let seen = Look {

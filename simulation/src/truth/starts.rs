@@ -199,7 +199,11 @@ impl Truth {
         let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
         let Some(ended) = ended.filter_map(|task| task.finished_at).max() else { return };
         // Who died while the pass was looking at GitHub was alive when it looked at Nomad.
-        if !self.steady && i128::from(ended) + 2_000_000_000 > looked.as_nanosecond() {
+        // Where GitHub stalls, passes that look at Nomad alone have ended since.
+        let stalls =
+            [Trouble::Stall, Trouble::LateStall, Trouble::Slow, Trouble::SlowPages].map(Woe::Exchange);
+        let patience = if self.has_any(&stalls) { 30_000_000_000 } else { 2_000_000_000 };
+        if !self.steady && i128::from(ended) + patience > looked.as_nanosecond() {
             return;
         }
         let at_nomad = world.nomad_time(now).as_nanosecond();
