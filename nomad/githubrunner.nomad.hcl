@@ -11,15 +11,15 @@ variable "image" {
 }
 
 variable "binary" {
-  description = "The program, where no image is given: a path on the node."
+  description = "The program, where no image is given: a path on the node, with exec one that its chroot has (/usr and /bin by default)."
   type        = string
   default     = "/usr/local/bin/githubrunner"
 }
 
 variable "driver" {
-  description = "What runs `binary`: raw_exec, as the agent's own user with all it may, or exec, in a chroot as `user`."
+  description = "What runs `binary`: exec, in a chroot as `user` (Linux, an agent that is root), or raw_exec, as the agent's own user with all it may."
   type        = string
-  default     = "raw_exec"
+  default     = "exec"
 }
 
 variable "user" {

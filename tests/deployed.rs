@@ -17,15 +17,47 @@ const POLICY: &str = "nomad/githubrunner.policy.hcl";
 /// Seconds: a deployment with all it serves takes ten on an idle machine.
 const WITHIN: u64 = 240;
 
+/// One command of `nomad`: some seconds on an idle machine.
+const COMMAND_WITHIN: Duration = Duration::from_secs(60);
+
+/// The job's `kill_timeout` is 10 s: a task that needs it does not end by itself. With Nomad's own share.
+const STOPPED_WITHIN: Duration = Duration::from_secs(8);
+
 #[tokio::test]
-async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_policy() {
+async fn the_bundled_job_serves_jobs_as_nobody_in_a_chroot() {
+    let options = AgentOptions { acl: true, program: Some(PROGRAM), ..AgentOptions::default() };
+    let Some(agent) = Agent::start(options).await else {
+        return;
+    };
+    let node = &agent.get("/v1/nodes").await[0];
+    let exec = &node["Drivers"]["exec"];
+    if exec["Healthy"] != true {
+        println!("skipped: this agent has no exec driver: {}", exec["HealthDescription"]);
+        return;
+    }
+    let program = "/usr/local/bin/githubrunner";
+    let id = deployed(&agent, &[], program, &["id", "-u"]).await;
+    let nobody = std::fs::read_to_string("/etc/passwd").unwrap();
+    let nobody = nobody.lines().find(|line| line.starts_with("nobody:")).unwrap();
+    assert_eq!(Some(id.trim()), nobody.split(':').nth(2));
+}
+
+#[tokio::test]
+async fn the_bundled_job_serves_jobs_with_raw_exec_where_a_variable_says_so() {
     let Some(agent) = Agent::start(AgentOptions { acl: true, ..AgentOptions::default() }).await else {
         return;
     };
+    let binary = format!("binary={PROGRAM}");
+    deployed(&agent, &["-var", "driver=raw_exec", "-var", &binary], PROGRAM, &["id", "-u"]).await;
+}
+
+/// Deploys the bundled job with these variables: it serves three jobs through its task API with the bundled policy,
+/// gets healthy, leaks nothing and stops at once. `program` is where its task finds it. What `command` says in its task.
+async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let github = SimulatedGitHub::start(directory.path());
-    let nomad = |args: &[&str]| nomad(&agent, args);
-    nomad(&["namespace", "apply", "nomad/namespace.hcl"]);
+    let nomad = async |args: &[&str]| nomad(agent, args).await;
+    nomad(&["namespace", "apply", "nomad/namespace.hcl"]).await;
     nomad(&[
         "acl",
         "policy",
@@ -36,7 +68,8 @@ async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_polic
         "githubrunner",
         "githubrunner",
         POLICY,
-    ]);
+    ])
+    .await;
     let item = |name: &str, file: &str| format!("{name}=@{}", directory.path().join(file).display());
     let (config, token) = (item("config", "config.yml"), item("token", "token"));
     nomad(&[
@@ -49,23 +82,20 @@ async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_polic
         "nomad/jobs/githubrunner",
         &config,
         &token,
-    ]);
-    let binary = format!("binary={PROGRAM}");
-    nomad(&["job", "run", "-detach", "-var", &binary, "nomad/githubrunner.nomad.hcl"]);
+    ])
+    .await;
+    nomad(&[&["job", "run", "-detach"], variables, &["nomad/githubrunner.nomad.hcl"]].concat()).await;
 
-    let ids = nomad(&["job", "allocs", "-namespace", "github", "-t", ALLOCATIONS, "githubrunner"]);
-    let logs = || {
+    let ids = nomad(&["job", "allocs", "-namespace", "github", "-t", ALLOCATIONS, "githubrunner"]).await;
+    let logs = async || {
         let id = ids.lines().next().unwrap_or_default();
-        nomad_output(&agent, &["alloc", "logs", "-namespace", "github", "-stderr", id])
+        nomad_output(agent, &["alloc", "logs", "-namespace", "github", "-stderr", id]).await
     };
     let began = Instant::now();
     while !directory.path().join("served").exists() {
-        assert!(
-            began.elapsed() < Duration::from_secs(WITHIN),
-            "{}\nthe daemon says: {}",
-            github.end(),
-            text(&logs())
-        );
+        if began.elapsed() > Duration::from_secs(WITHIN) {
+            panic!("{}\nthe daemon says: {}", github.end(), text(&logs().await));
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
@@ -73,27 +103,43 @@ async fn the_bundled_job_serves_jobs_through_its_task_api_with_the_bundled_polic
     let deployment =
         ["job", "deployments", "-namespace", "github", "-latest", "-t", "{{.Status}}", "githubrunner"];
     let began = Instant::now();
-    while nomad(&deployment).trim() == "running" && began.elapsed() < Duration::from_secs(WITHIN) {
+    while nomad(&deployment).await.trim() == "running" && began.elapsed() < Duration::from_secs(WITHIN) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert_eq!(nomad(&deployment).trim(), "successful", "{}", text(&logs()));
+    assert_eq!(nomad(&deployment).await.trim(), "successful", "{}", text(&logs().await));
 
     // The same rights hold for `check` beside it: in the task's own environment, so through the task API.
-    let check = ["alloc", "exec", "-namespace", "github", "-i=false", "-t=false", "-job", "githubrunner"];
-    let command = [PROGRAM, "-c", "local/config.yml", "check"];
-    let check = nomad_output(&agent, &[&check[..], &command[..]].concat());
+    let exec = ["alloc", "exec", "-namespace", "github", "-i=false", "-t=false", "-job", "githubrunner"];
+    let check = [program, "-c", "local/config.yml", "check"];
+    let check = nomad_output(agent, &[&exec[..], &check[..]].concat()).await;
     let lines = text(&check);
     assert!(check.status.success(), "{lines}");
     assert!(lines.contains("the Nomad token has the capability submit-job"), "{lines}");
     let said = github.end();
     assert!(said.contains("3 of 3 jobs served."), "{said}");
+    let answer = nomad(&[&exec[..], command].concat()).await;
 
     // Nothing of it is in the daemon's log, the job or its Submission.
     let secret = std::fs::read_to_string(directory.path().join("token")).unwrap();
-    let inspect = nomad(&["job", "inspect", "-namespace", "github", "githubrunner"]);
-    for (place, text) in [("log", text(&logs())), ("job", inspect)] {
+    let inspect = nomad(&["job", "inspect", "-namespace", "github", "githubrunner"]).await;
+    for (place, text) in [("log", text(&logs().await)), ("job", inspect)] {
         assert!(!text.is_empty() && !text.contains(secret.trim()), "the token is in the {place}: {text}");
     }
+
+    // It ends by itself when it is told to.
+    let allocation = format!("/v1/allocation/{}", ids.lines().next().unwrap_or_default());
+    let began = Instant::now();
+    nomad(&["job", "stop", "-detach", "-namespace", "github", "githubrunner"]).await;
+    let ended = loop {
+        let allocation = agent.get(&allocation).await;
+        if allocation["ClientStatus"] != "running" {
+            break allocation;
+        }
+        assert!(began.elapsed() < STOPPED_WITHIN, "{}", text(&logs().await));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(ended["ClientStatus"], "complete", "{}", text(&logs().await));
+    answer
 }
 
 const ALLOCATIONS: &str = "{{range .}}{{println .ID}}{{end}}";
@@ -132,7 +178,7 @@ async fn check_names_each_right_that_a_policy_lacks() {
     let directory = tempfile::tempdir().unwrap();
     // Its jobs wait until it is dropped: `check` starts nothing.
     let _github = SimulatedGitHub::start(directory.path());
-    nomad(&agent, &["namespace", "apply", "nomad/namespace.hcl"]);
+    nomad(&agent, &["namespace", "apply", "nomad/namespace.hcl"]).await;
     let policy = std::fs::read_to_string(POLICY).unwrap();
     let check = |token: &str| {
         let output = Command::new(PROGRAM)
@@ -168,22 +214,24 @@ async fn check_names_each_right_that_a_policy_lacks() {
         assert!(failures.iter().all(blamed), "{from}: {lines}");
     }
     // Nothing is left of all the trying.
-    let left = nomad(&agent, &["var", "list", "-namespace", "github", "-out", "terse"]);
+    let left = nomad(&agent, &["var", "list", "-namespace", "github", "-out", "terse"]).await;
     assert_eq!(left.trim(), "", "{left}");
 }
 
 /// Runs the nomad command with the management token. Its output, which says what is wrong if it fails.
-fn nomad(agent: &Agent, args: &[&str]) -> String {
-    let output = nomad_output(agent, args);
+async fn nomad(agent: &Agent, args: &[&str]) -> String {
+    let output = nomad_output(agent, args).await;
     assert!(output.status.success(), "nomad {args:?}: {}", text(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn nomad_output(agent: &Agent, args: &[&str]) -> Output {
-    let mut command = Command::new("nomad");
-    command.args(args).env("NOMAD_ADDR", &agent.address).stdin(Stdio::null());
+/// A command that does not end is ended: `alloc exec` of a path that is not in the chroot waits for ever.
+async fn nomad_output(agent: &Agent, args: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new("nomad");
+    command.args(args).env("NOMAD_ADDR", &agent.address).stdin(Stdio::null()).kill_on_drop(true);
     command.env("NOMAD_TOKEN", agent.token.as_deref().unwrap());
-    command.output().unwrap()
+    let output = tokio::time::timeout(COMMAND_WITHIN, command.output()).await;
+    output.unwrap_or_else(|_| panic!("nomad {args:?}: not done after {COMMAND_WITHIN:?}")).unwrap()
 }
 
 fn text(output: &Output) -> String {

@@ -75,6 +75,7 @@ const KNOWN_CIRCLES: &[(&str, &[&str], &str)] = &[
             "simulation/src/truth/replicas.rs",
             "simulation/src/truth/sight.rs",
             "simulation/src/truth/stops.rs",
+            "simulation/src/webhooks.rs",
         ],
         "a scenario draws its faults and each fault looks at the scenario; the judge knows the daemon that it judges, and \
          the daemon is told to it",

@@ -41,7 +41,13 @@ pub struct AgentOptions {
     pub acl: bool,
     /// Its API over HTTPS.
     pub tls: Option<Tls>,
+    /// This program is `/usr/local/bin/githubrunner` in the chroot of `exec` tasks.
+    pub program: Option<&'static str>,
 }
+
+/// What else the chroot of `exec` tasks has: what a dynamically linked program needs, and `id`. The default is all of
+/// `/usr`, which takes seconds to link.
+const CHROOT: [&str; 4] = ["/etc", "/lib", "/lib64", "/usr/bin/id"];
 
 /// An API over HTTPS, with the certificates of a directory: `ca.pem`, `server.pem`, `server.key`, and for clients
 /// `client.pem`, `client.key`.
@@ -113,6 +119,7 @@ impl Agent {
         let [http, rpc, serf] = free_ports();
         let acl = options.acl;
         let allocations = directory.join("a").display().to_string();
+        let chroot = options.program.map(chroot_of).unwrap_or_default();
         let configuration = format!(
             r#"
             bind_addr = "127.0.0.1"
@@ -126,6 +133,7 @@ impl Agent {
               # Short: a task API's socket has a path of at most 107 bytes, or there is none.
               alloc_dir = "{allocations}"
               options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }}
+              {chroot}
             }}
             plugin "raw_exec" {{
               config {{
@@ -243,6 +251,14 @@ impl Drop for Agent {
         // The shell kills what does not end by itself: this wait is bounded.
         let _ = self.watch.wait();
     }
+}
+
+/// The client's `chroot_env` with a program in it.
+fn chroot_of(program: &str) -> String {
+    let there = CHROOT.iter().filter(|path| Path::new(path).exists());
+    let mut lines: Vec<String> = there.map(|path| format!("\"{path}\" = \"{path}\"\n")).collect();
+    lines.push(format!("\"{program}\" = \"/usr/local/bin/githubrunner\"\n"));
+    format!("chroot_env {{\n{}}}", lines.concat())
 }
 
 fn is_ready(node: &Value) -> bool {

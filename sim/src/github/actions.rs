@@ -4,10 +4,10 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::GitHub;
+use super::data::number;
 use super::data::*;
 use super::http::{Ask, Reply};
 use super::page::cut;
-use super::routes::number;
 use super::runners::JitRefused;
 
 /// A filtered listing of runs ends here (contract §1).

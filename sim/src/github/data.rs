@@ -373,3 +373,8 @@ pub enum Removal {
     /// `config.sh --replace` registered the name anew.
     Replaced,
 }
+
+/// An ID in a path.
+pub(super) fn number(text: &str) -> Option<u64> {
+    text.parse().ok()
+}

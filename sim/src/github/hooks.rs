@@ -12,8 +12,8 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use super::auth::{Level, Who};
+use super::data::number;
 use super::http::{Ask, Reply};
-use super::routes::number;
 use super::shapes::time;
 use super::{GitHub, after};
 use crate::keep;

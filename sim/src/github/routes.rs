@@ -4,6 +4,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::auth::{Kind, Level, Who};
+use super::data::number;
 use super::data::*;
 use super::hooks::HookPlace;
 use super::http::{Ask, Reply};
@@ -297,10 +298,6 @@ fn needs_jwt(ask: &Ask) -> Reply {
         Who::App(_) => Reply::not_found(),
         _ => Reply::error(401, "A JSON web token could not be decoded"),
     }
-}
-
-pub(super) fn number(text: &str) -> Option<u64> {
-    text.parse().ok()
 }
 
 /// A renamed repository: by its ID, permanently; a request that changes something keeps its method.
