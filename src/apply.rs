@@ -16,7 +16,7 @@ use crate::{
     leadership::Leadership,
     model::{
         Action, CleanUp, Consent, LookUp, Mint, Orphan, Plan, Purge, Registration, RemoveOrphan, Repository,
-        RunnerMeta, RunnerState, Start, Stop,
+        RunnerMeta, RunnerState, Start, Stop, StopReason,
     },
     nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, main_task, prepare},
     render::{Renderer, RunContext, credential_items},
@@ -342,6 +342,9 @@ impl<'a> Apply<'a> {
             }
             Consent::GitHub => match self.remove_registration(&scope, &stop.name).await? {
                 Removed::Yes => {}
+                // A used configuration registers nobody again: this process can get no job.
+                Removed::WasAbsent
+                    if stop.reason == StopReason::Spent && stop.registration == Registration::Jit => {}
                 Removed::WasAbsent => return Ok(Outcome::Absent),
             },
             Consent::Unregistered => {

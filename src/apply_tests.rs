@@ -398,6 +398,19 @@ async fn a_removal_whose_answer_was_lost_is_asked_again() {
     assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj", removal, removal]);
 }
 
+/// GitHub cannot consent to what it does not list: only a used configuration cannot be given a job all the same.
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_github_does_not_list_is_stopped_only_if_its_configuration_is_used() {
+    for (reason, is_stopped) in [(StopReason::Spent, true), (StopReason::Asked, false)] {
+        let Action::Stop(stop) = stop(Consent::GitHub) else { panic!("it is a stop") };
+        let stop = Action::Stop(Stop { reason, ..stop });
+        let (outcome, writes) = perform(stop, nomad_with("running", "running"), github_with(None)).await;
+        let expected: &[&str] = if is_stopped { &["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj"] } else { &[] };
+        assert_eq!(writes, expected, "{outcome}");
+        assert_eq!(matches!(outcome, Outcome::Absent), !is_stopped, "{outcome}");
+    }
+}
+
 /// Orphans are looked at once more.
 #[tokio::test(start_paused = true)]
 async fn what_has_its_runner_again_is_no_orphan() {

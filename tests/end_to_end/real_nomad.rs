@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use githubrunner::http::Request;
-use githubrunner_sim::github::Status;
+use githubrunner_sim::github::{JobSpec, Status};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -94,6 +94,84 @@ async fn a_runner_that_updates_itself_is_started_again_in_its_task_and_serves_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_that_github_refuses_yields_the_only_place_to_another_repository() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) = with_runner(&agent, "").await;
+    let other = site.world().github.add_repository("acme/other");
+    site.world().github.repository_mut(site.repository).unwrap().refuses_runners = true;
+    let config = config
+        .replace(&format!("repos: [{REPOSITORY}]"), &format!("repos: [{REPOSITORY}, acme/other]"))
+        .replace("scheduler: {", "scheduler: {max_runners: 1, waiting_timeout: 3s, ");
+    let daemon = site.run(&config);
+    let refused = site.queue(&["nomadtools"], 500);
+    daemon.says("hold     NTGithubRunner-acme-app-").await;
+    daemon.says("no credentials for ").await;
+    let run = site.world().queue_run(other, vec![JobSpec::new(&["nomadtools"], Duration::from_millis(500))]);
+    let served = site.world().github.run(run.unwrap()).unwrap().jobs[0];
+    site.served(served).await;
+    assert_eq!(site.status(refused), Status::Queued);
+    let stops = daemon.lines_with(&format!("yields to acme/other job {served}"));
+    assert_eq!(stops.len(), 1, "{stops:?}");
+    let held = daemon.lines_with("no credentials for ");
+    assert!(held[0].contains("WARN") && held[0].contains("403"), "{held:?}");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_waits_for_what_nobody_wrote_is_told_and_tried_again() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) = with_runner(&agent, "").await;
+    let missing = r#"{extra_task: "template {\n data = \"{{ with nomadVar \\\"nomad/jobs/ci\\\" }}{{ .key }}{{ end }}\"\n destination = \"local/ci\"\n}", "#;
+    let config = config
+        .replace("template_settings: {", &format!("template_settings: {missing}"))
+        .replace("scheduler: {", "scheduler: {starting_timeout: 8s, ");
+    let daemon = site.run(&config);
+    site.queue(&["nomadtools"], 500);
+    daemon.says("its task has not started for").await;
+    let stops = daemon.lines_with("its task has not started for");
+    assert!(stops[0].contains("last event: Missing: nomad.var.block(nomad/jobs/ci@"), "{stops:?}");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_allocation_that_replaces_a_stopped_one_is_stopped_with_its_used_configuration() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    // The second one does not end by itself: there would be nothing to stop.
+    let marks = tempfile::tempdir().unwrap();
+    let mark = marks.path().join("started");
+    let second = format!("[ -e '{0}' ] && exec sleep 600; touch '{0}'", mark.display());
+    let (site, config) = with_runner(&agent, &second).await;
+    let config = config.replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h");
+    let config = config.replace("purge_failure_timeout: 1s", "purge_failure_timeout: 1h");
+    let daemon = site.run(&config);
+    let busy = site.queue(&["nomadtools"], 600_000);
+    site.in_progress(busy).await;
+    let allocations = agent.get(&format!("/v1/allocations?namespace={NAMESPACE}")).await;
+    let (job, first) = (allocations[0]["JobID"].clone(), allocations[0]["ID"].as_str().unwrap().to_owned());
+    let stop = Request::put(format!("/v1/allocation/{first}/stop"));
+    agent.client().send(stop).await.unwrap().success().unwrap();
+    // Nomad starts another one with what the first one has used.
+    daemon.says("an earlier allocation has used its configuration").await;
+    let stops = daemon.lines_with("an earlier allocation has used its configuration");
+    assert!(stops[0].contains(job.as_str().unwrap()), "{stops:?}");
+    // GitHub counts the first one's job as running, and consents when that is over.
+    let run = site.world().github.job(busy).unwrap().run;
+    {
+        let mut world = site.world();
+        let now = world.clock.now();
+        world.github.cancel_run(run, now);
+        world.touch();
+    }
+    let deadline = Instant::now() + WITHIN;
+    let path = format!("/v1/jobs?namespace={NAMESPACE}&prefix={}", job.as_str().unwrap());
+    while agent.get(&path).await[0]["Stop"] != true {
+        assert!(Instant::now() < deadline, "{}", daemon.log().join("\n"));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runner_that_is_stopped_gets_sigint_and_ends_by_itself() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     let (site, config) =
@@ -110,7 +188,7 @@ async fn a_runner_that_is_stopped_gets_sigint_and_ends_by_itself() {
     let path = format!("/v1/allocation/{allocation}");
     let end = loop {
         let allocation = agent.get(&path).await;
-        let events = allocation["TaskStates"]["runner"]["Events"].as_array().unwrap();
+        let events = allocation["TaskStates"]["runner"]["Events"].as_array().cloned().unwrap_or_default();
         if let Some(end) = events.iter().find(|event| event["Type"] == "Terminated") {
             break end.clone();
         }
