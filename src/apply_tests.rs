@@ -147,8 +147,13 @@ async fn what_never_started_costs_no_online_registration() {
         perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(false, false))).await;
     assert_eq!(writes, [delete.as_str(), "DELETE /repos/o/r/actions/runners/5"]);
     // Nor does a dead one's clean-up.
-    let clean_up =
-        || Action::CleanUp(CleanUp { name: sample::NAME.to_owned(), repository: Some(repository()) });
+    let clean_up = || {
+        Action::CleanUp(CleanUp {
+            name: sample::NAME.to_owned(),
+            repository: Some(repository()),
+            finish: String::new(),
+        })
+    };
     let never_ran = || nomad_with("dead", "failed");
     let (outcome, writes) = perform(clean_up(), never_ran(), github_with(listed(true, false))).await;
     assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
@@ -243,7 +248,11 @@ async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
         stop(Consent::GitHub),
         stop(Consent::Unregistered),
         Action::LookUp(LookUp { name: name.clone(), repository: repository.clone() }),
-        Action::CleanUp(CleanUp { name: name.clone(), repository: Some(repository.clone()) }),
+        Action::CleanUp(CleanUp {
+            name: name.clone(),
+            repository: Some(repository.clone()),
+            finish: String::new(),
+        }),
         Action::Purge(Purge {
             name: name.clone(),
             repository: Some(repository.clone()),

@@ -1,11 +1,12 @@
 //! `check`: everything that the first run needs, tried before it, one line each.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::{Setup, render};
 use crate::{
     config::Config,
-    github::{Error as GitHubError, Scope, Sought},
+    github::{Error as GitHubError, GitHub, Scope, Sought},
     model::{Registration, RunnerMeta},
     nomad::{PreparedJob, job_from_json, prepare},
     text::{LINE, shown},
@@ -17,6 +18,9 @@ const FEW_REQUESTS: u64 = 200;
 /// So many repositories are tried for the right to make runners; the token's rights are the same for an
 /// owner's others.
 const REPOSITORIES_TRIED: usize = 20;
+
+/// So many versions of runners are looked up.
+const VERSIONS_TRIED: usize = 10;
 
 /// The runner group that every repository and every organization has (contract github.md §2).
 const DEFAULT_GROUP: u64 = 1;
@@ -144,6 +148,24 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
     Ok(())
 }
 
+/// The versions of the runners that are registered now, and until when they get jobs.
+async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) -> io::Result<()> {
+    let mut seen: BTreeMap<String, &Scope> = BTreeMap::new();
+    for scope in scopes.iter().take(REPOSITORIES_TRIED) {
+        let Ok(runners) = github.list_runners(scope).await else { continue };
+        seen.extend(runners.into_known().into_iter().filter_map(|runner| Some((runner.version?, scope))));
+    }
+    for (version, scope) in seen.into_iter().take(VERSIONS_TRIED) {
+        let Ok(Some(ends)) = github.version_ends(scope, &version).await else { continue };
+        let what = format!("the runners' version {version} gets jobs");
+        match ends.warning(&version) {
+            Some(warning) => report.line(Verdict::Warning, &what, &warning)?,
+            None => report.line(Verdict::Ok, &what, "")?,
+        }
+    }
+    Ok(())
+}
+
 async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let github = &setup.github;
     let found = github.repositories(&setup.config.repos, true).await;
@@ -188,6 +210,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
             }
         }
     }
+    versions(github, &scopes, report).await?;
     for scope in scopes.iter().take(REPOSITORIES_TRIED) {
         let mut group = Some(DEFAULT_GROUP);
         if let (Scope::Organization(owner), Some(name)) = (scope, &setup.config.github.runner_group) {

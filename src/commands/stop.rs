@@ -102,7 +102,11 @@ pub async fn purge(
         .filter(|runner| names.contains(&runner.name) && runner.state == RunnerState::Dead)
         .collect();
     let clean_ups = dead.iter().filter(|runner| runner.has_variable).map(|runner| {
-        Action::CleanUp(CleanUp { name: runner.name.clone(), repository: Some(runner.repository()) })
+        Action::CleanUp(CleanUp {
+            name: runner.name.clone(),
+            repository: Some(runner.repository()),
+            finish: runner.how_it_ended(),
+        })
     });
     let cleaned = perform(setup, &view, clean_ups.collect(), out).await?;
     let purges = dead.iter().filter(|runner| !runner.has_variable || cleaned).map(|runner| {

@@ -7,6 +7,7 @@ mod hints;
 mod memory;
 mod observe;
 mod snapshot;
+mod versions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -415,6 +416,7 @@ impl Daemon {
                 let organization = self.policy.organization;
                 let github = self.github.until(Instant::now() + REGISTRATIONS_AT_MOST);
                 self.github_side.list_registrations(&github, organization, is_ours, now).await;
+                self.status.ends(self.github_side.versions.ask(&github, now).await);
             }
             self.github.end_pass().await;
         }

@@ -8,6 +8,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
 
+use super::versions::Versions;
 use crate::{
     github::{Error, GitHub, JobListing, Listed, Resolution, Scope},
     model::{
@@ -44,6 +45,8 @@ pub(super) struct GitHubSide {
     resolving: JoinSet<Resolution>,
     /// What the last time could not find out.
     unsure: bool,
+    /// The versions of the runners that were listed.
+    pub(super) versions: Versions,
 }
 
 /// The registrations of ours in one scope.
@@ -232,6 +235,7 @@ impl GitHubSide {
                 tracing::debug!(?scope, %error, "registrations not listed");
                 Vec::new()
             });
+            self.versions.see(&scope, &runners);
             let ours = runners.into_iter().filter(|runner| is_ours(&runner.name));
             let registrations = ours.map(|runner| OwnRegistration {
                 online: runner.is_connected(),

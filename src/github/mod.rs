@@ -23,6 +23,7 @@ mod runners;
 mod secrets;
 mod sizes;
 mod turns;
+mod versions;
 pub mod wire;
 
 #[cfg(test)]
@@ -40,3 +41,4 @@ pub use listed::{Gap, Listed, Sought};
 pub use pushes::{PUSHED_PAGE, Pushed, PushedList};
 pub use repositories::Resolution;
 pub use runners::{Deleted, JitConfig, RegisteredRunner, RegistrationToken, Scope};
+pub use versions::VersionEnds;

@@ -12,7 +12,7 @@ use super::auth::Principal;
 use super::error::Error;
 use super::listed::{Listed, Sought};
 use super::secrets::{jit_configuration, token};
-use super::wire::{GroupsPage, RunnerRow, RunnersPage};
+use super::wire::{GroupsPage, RunnerRow, RunnersPage, runner_version};
 use crate::http::{Response, escape_segment};
 use crate::model::Repository;
 use crate::secret::Secret;
@@ -63,7 +63,7 @@ impl Scope {
         }
     }
 
-    fn owner(&self) -> &str {
+    pub(super) fn owner(&self) -> &str {
         match self {
             Self::Repository { owner, .. } | Self::Organization(owner) => owner,
         }
@@ -99,6 +99,8 @@ pub struct RegisteredRunner {
     pub online: bool,
     /// Whether it runs a job.
     pub busy: bool,
+    /// Its version, once it has connected: numbers with points between them.
+    pub version: Option<String>,
 }
 
 impl RegisteredRunner {
@@ -242,6 +244,7 @@ impl GitHub {
             online: row.status == "online",
             busy: row.busy,
             name: row.name,
+            version: runner_version(row.version),
         };
         Ok(pages.list.map(runner))
     }
@@ -264,7 +267,7 @@ impl GitHub {
         Ok(self.authorized(&principal, REGISTRATION, false, build).await?.0)
     }
 
-    fn runners_path(&self, scope: &Scope, rest: &str) -> String {
+    pub(super) fn runners_path(&self, scope: &Scope, rest: &str) -> String {
         let base = match scope {
             Scope::Repository { owner, name } => {
                 format!("/repos/{}/{}", escape_segment(owner), escape_segment(name))

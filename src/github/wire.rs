@@ -238,6 +238,18 @@ pub struct RunnerRow {
     /// Whether it runs a job.
     #[serde(default, deserialize_with = "or_default")]
     pub busy: bool,
+    /// Its version, once it has connected.
+    #[serde(default, deserialize_with = "or_default")]
+    pub version: Option<String>,
+}
+
+/// No version of a runner is longer, in bytes.
+const LONGEST_VERSION: usize = 20;
+
+/// A version as GitHub says it, if it is one: it becomes a part of a path and of what people read.
+pub(super) fn runner_version(version: Option<String>) -> Option<String> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    version.filter(|version| version.len() <= LONGEST_VERSION && version.split('.').all(is_number))
 }
 
 impl Page for RunnersPage {
@@ -375,4 +387,18 @@ fn bounded_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[Str
 fn time_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.and_then(|text| text.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_numbers_with_points() {
+        let good = |text: &str| runner_version(Some(text.to_owned())).is_some();
+        assert!(good("2.334.0"));
+        for bad in ["", ".", "2.", "2/../3", "2.334.0-beta", "1.2.3.4.5.6.7.8.9.10.11", "2\u{202e}"] {
+            assert!(!good(bad), "{bad}");
+        }
+    }
 }

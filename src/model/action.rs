@@ -171,6 +171,8 @@ pub struct CleanUp {
     pub name: String,
     /// Where it was registered; `None` when the repository is not known any more.
     pub repository: Option<Repository>,
+    /// How it ended, for people.
+    pub finish: String,
 }
 
 /// Remove a dead runner's job.
@@ -497,8 +499,8 @@ impl fmt::Display for Action {
             Action::LookUp(LookUp { name, .. }) => {
                 write!(f, "look up  {name}  idle while a job waits: is it still registered?")
             }
-            Action::CleanUp(CleanUp { name, .. }) => {
-                write!(f, "clean up {name}  dead: its registration and its variable go")
+            Action::CleanUp(CleanUp { name, finish, .. }) => {
+                write!(f, "clean up {name}  dead ({finish}): its registration and its variable go")
             }
             Action::Purge(Purge { name, reason, .. }) => write!(f, "purge    {name}  {reason}"),
             Action::RemoveOrphan(RemoveOrphan { orphan, seen, .. }) => {

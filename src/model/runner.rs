@@ -345,6 +345,11 @@ impl Runner {
         }
     }
 
+    /// How it ended, for people.
+    pub fn how_it_ended(&self) -> String {
+        self.finish.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string)
+    }
+
     /// When it died: the end of its last task, else when it was registered.
     pub fn died_at(&self) -> Timestamp {
         self.ended_at.unwrap_or(self.submitted_at)

@@ -339,7 +339,10 @@ fn an_unregistered_runner_is_looked_up_then_replaced_then_stopped() {
 fn the_dead_leave_nothing_behind() {
     let mut dead = runner(1, 1, RunnerState::Dead);
     dead.has_variable = true;
-    assert_plan(world(vec![], vec![dead.clone()]).plan(), &["clean up runner1"]);
+    assert_plan(
+        world(vec![], vec![dead.clone()]).plan(),
+        &["clean up runner1  dead (success): its registration"],
+    );
     dead.ended_at = Some(ago(700));
     assert_plan(world(vec![], vec![dead]).plan(), &["clean up runner1", "kept until its variable is gone"]);
 }

@@ -88,6 +88,7 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
             None => draft.actions.push(Action::CleanUp(CleanUp {
                 name: runner.name.clone(),
                 repository: survey.view_of(runner).map(|view| view.repository.clone()),
+                finish: runner.how_it_ended(),
             })),
         }
     }
@@ -117,7 +118,7 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
         let may_be_registered =
             runner.ownership == Ownership::Ours && !runner.registration().needs_variable() && runner.started;
         let view = survey.view_of(runner).filter(|view| !matches!(view.listing, Listing::Gone { .. }));
-        let finish = runner.finish.as_ref().map_or("ended".to_owned(), ToString::to_string);
+        let finish = runner.how_it_ended();
         draft.actions.push(Action::Purge(Purge {
             name: runner.name.clone(),
             repository: view.filter(|_| may_be_registered).map(|view| view.repository.clone()),

@@ -54,6 +54,7 @@ struct Inner {
     beat: Option<Instant>,
     seen: Option<Snapshot>,
     counts: BTreeMap<(Counter, &'static str), u64>,
+    ends: BTreeMap<String, u64>,
 }
 
 /// What is counted between passes, by one label.
@@ -87,6 +88,7 @@ impl Status {
             beat: None,
             seen: None,
             counts: BTreeMap::new(),
+            ends: BTreeMap::new(),
         })))
     }
 
@@ -122,6 +124,12 @@ impl Status {
     pub fn beat(&self) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.beat = Some(Instant::now());
+    }
+
+    /// When each version of the runner that ends stops getting jobs, in seconds since the epoch.
+    pub fn ends(&self, ends: &BTreeMap<String, u64>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.ends.clone_from(ends);
     }
 
     /// Whether this replica applied in its last pass.
@@ -201,6 +209,13 @@ impl Status {
             (format!("{{action=\"{action}\",outcome=\"{outcome}\"}}"), *number)
         });
         page.metric("actions_total", "counter", "Actions since the start.", actions);
+        let ends = inner.ends.iter().map(|(version, at)| (format!("{{version=\"{version}\"}}"), *at));
+        page.metric(
+            "runner_version_end_timestamp_seconds",
+            "gauge",
+            "When a runner's version stops getting jobs.",
+            ends,
+        );
         for counter in [Counter::WebhookRequests, Counter::Hints] {
             let (name, label, help) = counter.texts();
             let counts = inner.counts.iter().filter(|((of, _), _)| *of == counter);

@@ -211,6 +211,29 @@ async fn other_programs_forms_of_arguments_are_understood() {
 }
 
 #[tokio::test]
+async fn check_warns_of_a_runners_version_that_ends_soon() {
+    let site = Site::start().await;
+    {
+        let mut world = site.world();
+        let end = world.github_time(world.clock.now()) + jiff::SignedDuration::from_hours(24);
+        let options = world.github.options_mut();
+        options.runner_version = Some("2.334.0".to_owned());
+        options.runner_versions = [("2.334.0".to_owned(), Some(end))].into();
+    }
+    let busy = site.queue(&["nomadtools"], 60_000);
+    site.call(&["once"]).await.well();
+    site.in_progress(busy).await;
+    let check = site.call(&["check"]).await;
+    assert!(
+        check
+            .out
+            .contains("warning  the runners' version 2.334.0 gets jobs: runner 2.334.0 gets no jobs from"),
+        "{}",
+        check.out
+    );
+}
+
+#[tokio::test]
 async fn check_says_that_a_nomad_is_too_old_for_the_templates() {
     let site = Site::start().await;
     site.fault(|_, request| match request.uri().path().ends_with("/jobs/parse") {

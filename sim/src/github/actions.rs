@@ -107,6 +107,16 @@ impl GitHub {
                     runners.into_iter().map(|runner| self.runner_json(runner)).collect();
                 Reply::json(200, json!({"total_count": total, "runners": runners})).linked(link)
             }
+            (&Method::GET, ["deprecations", version]) => match self.options.runner_versions.get(*version) {
+                Some(end) => {
+                    let mut answer = json!({ "runner_version": version });
+                    if let Some(end) = end {
+                        answer["runtime_deprecates_at"] = json!(super::shapes::time(*end));
+                    }
+                    Reply::json(200, answer)
+                }
+                None => Reply::not_found(),
+            },
             (&Method::POST, ["generate-jitconfig" | "registration-token"])
                 if matches!(scope, Scope::Repository(id)
                     if self.repositories.get(&id).is_some_and(|repository| repository.refuses_runners)) =>

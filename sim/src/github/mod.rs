@@ -44,6 +44,10 @@ pub use runners::{Leave, Refused, Registration};
 /// How the simulated GitHub behaves. `Default` is the real one's manner, with pick-up times of a second or two.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The version that runners say they have once they connected.
+    pub runner_version: Option<String>,
+    /// When a version stops getting jobs; the newest has no end. Others are not known.
+    pub runner_versions: BTreeMap<String, Option<Timestamp>>,
     /// Decides IDs, tokens and which of several fitting runners gets a job.
     pub seed: u64,
     /// What stands before every path: empty, or `/api/v3` as on an Enterprise Server.
@@ -93,6 +97,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            runner_version: None,
+            runner_versions: BTreeMap::new(),
             seed: 1,
             path_prefix: String::new(),
             scheme: "http".to_string(),

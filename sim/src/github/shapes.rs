@@ -255,6 +255,7 @@ impl GitHub {
             "id": runner.id, "name": runner.name, "os": if runner.online || !runner.jit { "Linux" } else { "unknown" },
             "status": if runner.online { "online" } else { "offline" }, "busy": runner.job.is_some(),
             "ephemeral": runner.ephemeral, "runner_group_id": runner.group,
+            "version": self.options.runner_version.as_ref().filter(|_| runner.online),
             "labels": runner.labels.iter().enumerate().map(label).collect::<Vec<_>>(),
         })
     }

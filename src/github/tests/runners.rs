@@ -92,6 +92,32 @@ async fn a_runner_group_is_found_by_its_name() {
     assert_eq!(github.runner_group("Widgets", "other").await.unwrap(), Sought::Absent);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_runners_version_is_known_and_an_unknown_version_has_none() {
+    let world = World::new(sim::Options {
+        runner_version: Some("2.334.0".to_owned()),
+        runner_versions: [
+            ("2.334.0".to_owned(), Some("2026-08-10T00:00:00Z".parse().unwrap())),
+            ("2.340.0".to_owned(), None),
+        ]
+        .into(),
+        ..sim::Options::default()
+    });
+    let repository = world.repository("octo/app", 1, 1);
+    let github = world.github();
+    for scope in [Scope::from(&repository), Scope::Organization("Acme".into())] {
+        let jit = github.jit_config(&scope, "r", &["a".into()], 1).await.unwrap();
+        assert_eq!(found(&github, &scope, "r").await.version, None, "it has never connected");
+        world.sim(|sim, now| sim.connect_jit(jit.encoded.expose(), now).unwrap());
+        assert_eq!(found(&github, &scope, "r").await.version.as_deref(), Some("2.334.0"));
+        let ends = github.version_ends(&scope, "2.334.0").await.unwrap().unwrap();
+        assert_eq!(ends.jobs, Some("2026-08-10T00:00:00Z".parse().unwrap()));
+        assert_eq!(ends.now, Some(world.now()));
+        assert_eq!(github.version_ends(&scope, "2.340.0").await.unwrap().unwrap().jobs, None);
+        assert_eq!(github.version_ends(&scope, "1.0.0").await.unwrap(), None);
+    }
+}
+
 async fn found(github: &GitHub, scope: &Scope, name: &str) -> RegisteredRunner {
     match github.find_runner(scope, name).await.unwrap() {
         Sought::Found(runner) => runner,
