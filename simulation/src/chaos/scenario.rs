@@ -208,6 +208,8 @@ impl Scenario {
             github: github::Options {
                 seed,
                 lean: true,
+                runner_version: Some("2.334.0".to_owned()),
+                runner_versions: [("2.334.0".to_owned(), Some(base))].into(),
                 requeues: rng.random_bool(0.5),
                 // An hour is longer than most runs.
                 token_life: Duration::from_secs(rng.random_range(120..=3600)),
