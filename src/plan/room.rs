@@ -116,7 +116,7 @@ fn waiting<'a>(
         start: Some(held),
         long: patience.is_some_and(|patience| held.age >= patience),
     });
-    // Who has waited for long goes first; a start that nobody has tried yet passes who is stuck at once.
+    // What has waited for long may have any place; what has not, that of a runner without progress.
     let usable = |waiting: &Waiting| waiting.long || waiting.start.is_none_or(|held| !held.late);
     runners.chain(starts).filter(usable).collect()
 }
