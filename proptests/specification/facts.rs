@@ -158,6 +158,15 @@ impl<'a> Facts<'a> {
         self.nomad().is_some_and(|nomad| nomad.variables.contains(name))
     }
 
+    /// Whether a variable or somebody else's job has this name.
+    pub fn is_taken(&self, name: &str) -> bool {
+        let is_foreign = |nomad: &NomadView| {
+            let is_known = |foreign: &&Foreign| foreign.reason != ForeignReason::Unreadable;
+            nomad.foreign.iter().filter(is_known).any(|foreign| foreign.name == name)
+        };
+        self.has_variable(name) || self.nomad().is_some_and(is_foreign)
+    }
+
     /// The name of a cause's runner.
     pub fn name(&self, repository: &Repository, cause: u64, attempt: u32) -> String {
         let instance = self.nomad().map_or("", |nomad| &nomad.instance);

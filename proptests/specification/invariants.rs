@@ -146,8 +146,8 @@ pub fn each_cause_starts_once_under_the_next_number(facts: &Facts, plan: &Plan) 
         prop_assert!(causes.insert(start.cause), "job {} twice", start.cause);
         let attempts = facts.runners().filter(|runner| runner.meta.job_id == Some(start.cause));
         let highest = attempts.map(|runner| runner.meta.attempt.unwrap_or(1)).max().unwrap_or(0);
-        // A name whose variable is still there is not taken again.
-        let is_taken = |attempt| facts.has_variable(&facts.name(&start.repository, start.cause, attempt));
+        // A name whose variable is still there, or that somebody else's job has, is not taken.
+        let is_taken = |attempt| facts.is_taken(&facts.name(&start.repository, start.cause, attempt));
         prop_assert!(start.attempt > highest || highest == u32::MAX, "{}", start.name);
         prop_assert!((highest.saturating_add(1)..start.attempt).all(is_taken), "{}", start.name);
         prop_assert!(!is_taken(start.attempt) || start.attempt == u32::MAX, "{}", start.name);

@@ -12,8 +12,9 @@ use super::{
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
-    Action, Cap, Finish, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership, RepositoryId,
-    RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age, runner_name,
+    Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership,
+    RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age,
+    runner_name,
 };
 
 /// Attempt 2 waits so long after the death of attempt 1, and each next one twice as long.
@@ -135,11 +136,18 @@ fn start(
     let name = |attempt: u32| {
         runner_name(&survey.policy.prefix, &survey.nomad.instance, &view.repository, job.id, attempt)
     };
-    // Somebody has purged a runner's job: its variable is still there, and would be taken for the next one's.
-    let variables = &survey.nomad.variables;
+    // Somebody has purged a runner's job: its variable is still there, and would be taken for the next one's. Or somebody
+    // else's job has the name: nothing can be started under it. One that cannot be read may be ours.
+    let (variables, foreign) = (&survey.nomad.variables, &survey.nomad.foreign);
+    let is_taken = |name: &String| {
+        variables.contains(name)
+            || foreign
+                .iter()
+                .any(|foreign| foreign.name == *name && foreign.reason != ForeignReason::Unreadable)
+    };
     let next = last.saturating_add(1);
-    let mut attempts = (next..=u32::MAX).take(variables.len() + 1);
-    let attempt = attempts.find(|attempt| !variables.contains(&name(*attempt))).unwrap_or(next);
+    let mut attempts = (next..=u32::MAX).take(variables.len() + foreign.len() + 1);
+    let attempt = attempts.find(|attempt| !is_taken(&name(*attempt))).unwrap_or(next);
     let (demand, supply) = (group.demand.len(), group.supply.len());
     Start {
         repository: view.repository.clone(),

@@ -532,6 +532,18 @@ fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
 }
 
 #[test]
+fn a_start_does_not_take_a_name_that_somebody_elses_job_has() {
+    let mut world = world(vec![queued(1)], vec![]);
+    let name = |attempt| runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, attempt);
+    world.0.nomad.as_mut().unwrap().foreign =
+        vec![Foreign { name: name(1), reason: ForeignReason::WrongSeal }];
+    let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
+        panic!("no start")
+    };
+    assert_eq!((start.attempt, start.name), (2, name(2)));
+}
+
+#[test]
 fn a_planted_job_is_held_and_what_bears_its_name_stays() {
     let name = runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, 1);
     let mut world = world(vec![queued(2)], vec![]);

@@ -398,10 +398,11 @@ fn runners_seen_wrongly(
         }
         let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
             // Sealed with a key that the agent has forgotten since, it is nobody's, and held as such.
-            let is_held = nomad
-                .foreign
-                .iter()
-                .any(|foreign| foreign.name == *name && foreign.reason == ForeignReason::WrongSeal && forgot);
+            let is_held = nomad.foreign.iter().any(|foreign| {
+                let is_nobodys = foreign.reason == ForeignReason::WrongSeal && forgot;
+                // What lies beside something too large to be read is held, and stays what it is.
+                foreign.name == *name && (is_nobodys || foreign.reason == ForeignReason::Unreadable)
+            });
             if !is_held {
                 wrong.push(format!("{name} is not seen"));
             }
