@@ -200,7 +200,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         );
     }
     let runners: Vec<Runner> = runners.into_values().collect();
-    let variables = runners.iter().filter(|r| r.has_variable).map(|r| r.name.clone()).collect();
+    let variables = runners.iter().filter(|r| r.variable.is_some()).map(|r| r.name.clone()).collect();
     let nomad = NomadView {
         now: server_now(),
         instance: INSTANCE.to_owned(),
@@ -279,11 +279,12 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
         started,
         spent: lost && placed,
         ending: lost && placed && variable,
-        has_variable: match state {
+        variable: match state {
             Waiting => false,
             Starting => needs_variable,
             _ => needs_variable && placed && variable,
-        },
+        }
+        .then(|| later(place + start)),
         submitted_at: ago(submitted),
         allocation: placed.then(|| Allocation {
             id: "a".to_owned(),
@@ -298,6 +299,5 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             .filter(|_| state == Pending)
             .map(|exhausted| Blocked { exhausted, reason: "memory".to_owned() }),
         last_event: None,
-        variable_at: (state == Starting && needs_variable).then(|| later(place + start)),
     }
 }

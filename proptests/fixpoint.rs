@@ -46,14 +46,13 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                 started: false,
                 spent: false,
                 ending: false,
-                has_variable: false,
+                variable: None,
                 submitted_at: server_now(),
                 allocation: None,
                 started_at: None,
                 ended_at: None,
                 blocked: None,
                 last_event: None,
-                variable_at: None,
             }),
             (Action::Stop(_), Some(runner)) => match stopped {
                 Stopped::AtOnce if !runner.started => {
@@ -63,11 +62,10 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                 _ => runner.state = RunnerState::Stopping,
             },
             (Action::Mint(_), Some(runner)) => {
-                runner.has_variable = true;
-                runner.variable_at = Some(crate::cases::server_now());
+                runner.variable = Some(crate::cases::server_now());
                 runner.state = RunnerState::Starting;
             }
-            (Action::CleanUp(_), Some(runner)) => runner.has_variable = false,
+            (Action::CleanUp(_), Some(runner)) => runner.variable = None,
             (Action::Purge(purge), Some(_)) => nomad.runners.retain(|runner| runner.name != purge.name),
             _ => {}
         }

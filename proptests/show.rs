@@ -63,7 +63,7 @@ impl fmt::Debug for Case {
                 r.registration(),
                 r.started,
                 r.spent,
-                r.has_variable,
+                r.variable.is_some(),
                 since(r.submitted_at),
                 r.allocation.as_ref().map(|a| since(a.created_at)),
                 r.started_at.map(since),

@@ -35,7 +35,7 @@ fn a_clients_clock_delays_nothing_for_long() {
             let runner = &mut case.observation.nomad.as_mut().unwrap().runners[at];
             runner.submitted_at = ago(submitted);
             runner.ended_at = Some(ago(0) + jiff::SignedDuration::from_secs(ahead));
-            runner.has_variable = false;
+            runner.variable = None;
             let name = runner.name.clone();
             let plan = case.plan();
             let waits = plan.holds.iter().any(|hold| {

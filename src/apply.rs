@@ -336,7 +336,7 @@ impl<'a> Apply<'a> {
                 // Without a secret it cannot take a job; with one, only without its registration.
                 match removed {
                     Ok(_) => {}
-                    Err(outcome) if runner.has_variable => return Err(outcome),
+                    Err(outcome) if runner.variable.is_some() => return Err(outcome),
                     Err(outcome) => tracing::debug!(runner = stop.name, %outcome, "registration not removed"),
                 }
             }

@@ -327,14 +327,13 @@ fn unnamed(meta: RunnerMeta) -> Repository {
         started: true,
         spent: false,
         ending: false,
-        has_variable: true,
+        variable: Some(jiff::Timestamp::UNIX_EPOCH),
         submitted_at: epoch,
         allocation: None,
         started_at: None,
         ended_at: None,
         blocked: None,
         last_event: None,
-        variable_at: None,
     };
     runner.repository()
 }

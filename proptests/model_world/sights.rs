@@ -78,7 +78,7 @@ impl World {
             started: task.started.is_some(),
             spent: false,
             ending: false,
-            has_variable: self.variables.contains(name),
+            variable: self.variables.contains(name).then(|| at(task.placed.unwrap_or(task.submitted))),
             submitted_at: at(task.submitted),
             allocation: task.placed.map(|placed| Allocation {
                 id: "a".to_owned(),
@@ -89,7 +89,6 @@ impl World {
             ended_at: ended.map(at),
             blocked: (state == RunnerState::Pending).then(blocked),
             last_event: None,
-            variable_at: None,
         }
     }
 }

@@ -351,7 +351,7 @@ impl<'a> Facts<'a> {
     /// Whether its task has not started in time.
     pub fn is_not_starting(&self, runner: &Runner) -> bool {
         // It cannot start before it has its credentials.
-        let released = runner.variable_at.map(|at| self.age(at));
+        let released = runner.variable.map(|at| self.age(at));
         let starting = self.placed_for(runner).map(|placed| placed.min(released.unwrap_or(placed)));
         runner.state == RunnerState::Starting
             && starting.is_some_and(|starting| starting >= self.policy().starting_timeout)

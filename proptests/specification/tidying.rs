@@ -61,7 +61,7 @@ pub fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else(facts: &Facts
 pub fn a_dead_runners_variable_goes_at_once(facts: &Facts, plan: &Plan) -> Checked {
     for runner in facts.runners() {
         let cleaned = is_cleaned(plan, runner);
-        let due = runner.state == RunnerState::Dead && facts.ours(runner) && runner.has_variable;
+        let due = runner.state == RunnerState::Dead && facts.ours(runner) && runner.variable.is_some();
         let due = due && !facts.waits_after_failure(&runner.name);
         prop_assert_eq!(cleaned, due, "{} cleaned up", runner.name);
     }
@@ -92,7 +92,7 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
         let expired = timeout.is_some_and(|timeout| facts.dead_for(runner) >= timeout);
         let cause = runner.meta.job_id;
         let newest = cause.and_then(|cause| facts.newest(cause)).is_some_and(|r| r.name == runner.name);
-        let variable = facts.ours(runner) && runner.has_variable;
+        let variable = facts.ours(runner) && runner.variable.is_some();
         if let Some(purge) = purge {
             prop_assert!(dead, "{}: it lives", purge);
             prop_assert!(expired, "{}: too early", purge);

@@ -281,7 +281,7 @@ impl Otherwise {
             }
             5 if !runner.started => {
                 runner.state = RunnerState::Waiting;
-                runner.has_variable = false;
+                runner.variable = None;
             }
             6 | 7 => {
                 runner.state = RunnerState::Dead;

@@ -101,7 +101,7 @@ pub async fn purge(
         .iter()
         .filter(|runner| names.contains(&runner.name) && runner.state == RunnerState::Dead)
         .collect();
-    let clean_ups = dead.iter().filter(|runner| runner.has_variable).map(|runner| {
+    let clean_ups = dead.iter().filter(|runner| runner.variable.is_some()).map(|runner| {
         Action::CleanUp(CleanUp {
             name: runner.name.clone(),
             repository: Some(runner.repository()),
@@ -109,7 +109,7 @@ pub async fn purge(
         })
     });
     let cleaned = perform(setup, &view, clean_ups.collect(), out).await?;
-    let purges = dead.iter().filter(|runner| !runner.has_variable || cleaned).map(|runner| {
+    let purges = dead.iter().filter(|runner| runner.variable.is_none() || cleaned).map(|runner| {
         let in_job = runner.registration() == Registration::AccessToken && runner.started;
         let repository = in_job.then(|| runner.repository());
         Action::Purge(Purge { name: runner.name.clone(), repository, reason: PurgeReason::Asked })

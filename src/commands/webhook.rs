@@ -7,7 +7,7 @@ use anyhow::{anyhow, bail};
 use super::table::Table;
 use crate::{
     cli::WebhookAction,
-    config::{Config, RepoEntry},
+    config::Config,
     github::{Error, GitHub, HOOK_EVENT, Hook, HookDelivery, HookPlace},
     secret::{self, Secret, without_tokens},
     text::{LINE, shown},
@@ -74,17 +74,7 @@ fn well(text: String) -> Result<Told, Error> {
 
 /// The places that the configuration means.
 fn configured(config: &Config) -> anyhow::Result<BTreeSet<HookPlace>> {
-    let places: BTreeSet<HookPlace> = config
-        .repos
-        .iter()
-        .filter_map(|entry| match entry {
-            RepoEntry::Owner(login) => Some(HookPlace::Organization(login.clone())),
-            RepoEntry::Repository { owner, name } => {
-                Some(HookPlace::Repository { owner: owner.clone(), name: name.clone() })
-            }
-            RepoEntry::All => None,
-        })
-        .collect();
+    let places: BTreeSet<HookPlace> = config.repos.iter().filter_map(HookPlace::of).collect();
     if places.is_empty() {
         bail!("\"*\" in repos has no hook of its own: name an organization, or owner/name");
     }

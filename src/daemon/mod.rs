@@ -105,8 +105,6 @@ pub struct Daemon {
     nomad: Nomad,
     renderer: Renderer,
     dry_run: bool,
-    /// The plan is printed: it is not logged as well.
-    previews: bool,
     epoch: Instant,
     leader: Option<Leader>,
     leadership: Leadership,
@@ -196,7 +194,6 @@ impl Daemon {
             nomad,
             renderer,
             dry_run,
-            previews: false,
             epoch: Instant::now(),
             memory: Memory::default(),
             surplus_since: BTreeMap::new(),
@@ -378,11 +375,22 @@ impl Daemon {
     /// What a pass would do now; nothing is changed, not even remembered.
     pub async fn preview(&mut self) -> Pass {
         self.dry_run = true;
-        self.previews = true;
-        self.pass(Scope::Everything).await
+        let pass = self.look_and_act(Scope::Everything).await;
+        // Whoever asked prints the plan: what it does not say is left.
+        pass.errors.iter().for_each(|error| tracing::error!("{error}"));
+        for Report { action, outcome } in pass.reports.iter().filter(|report| report.outcome.is_failure()) {
+            tracing::error!("{action}: {outcome}");
+        }
+        pass
     }
 
     async fn pass(&mut self, scope: Scope) -> Pass {
+        let pass = self.look_and_act(scope).await;
+        self.say(&pass, scope);
+        pass
+    }
+
+    async fn look_and_act(&mut self, scope: Scope) -> Pass {
         let mut errors = Vec::new();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
@@ -433,16 +441,6 @@ impl Daemon {
         self.status.record(snapshot::snapshot(&pass, &self.policy, scope));
         if let Some(witness) = &mut self.witness {
             witness(&pass, &self.policy, &self.memory);
-        }
-        if self.previews {
-            // Whoever asked prints the plan: what it does not say is left.
-            pass.errors.iter().for_each(|error| tracing::error!("{error}"));
-            for Report { action, outcome } in pass.reports.iter().filter(|report| report.outcome.is_failure())
-            {
-                tracing::error!("{action}: {outcome}");
-            }
-        } else {
-            self.say(&pass, scope);
         }
         pass
     }

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::listed::Listed;
 use super::wire::Page;
 use crate::http::escape_segment;
-use crate::model::{RepositoryId, Timestamp};
+use crate::model::{RepoEntry, RepositoryId, Timestamp};
 use crate::secret::Secret;
 
 /// The one event that a hook of ours asks for.
@@ -45,6 +45,17 @@ impl fmt::Display for HookPlace {
 }
 
 impl HookPlace {
+    /// Whose hook delivers for an entry of `repos`; `*` has none of its own.
+    pub fn of(entry: &RepoEntry) -> Option<Self> {
+        match entry {
+            RepoEntry::Owner(login) => Some(Self::Organization(login.clone())),
+            RepoEntry::Repository { owner, name } => {
+                Some(Self::Repository { owner: owner.clone(), name: name.clone() })
+            }
+            RepoEntry::All => None,
+        }
+    }
+
     fn principal(&self) -> Principal {
         match self {
             Self::App => Principal::App,

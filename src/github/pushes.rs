@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
+use super::repositories::Account;
 use super::wire::{Owner, Page};
 use crate::http::escape_segment;
 use crate::model::{RepositoryId, Timestamp, is_login, is_repository_name};
@@ -44,14 +45,9 @@ struct PushedPage(Vec<PushedRow>);
 struct PushedRow {
     id: u64,
     name: String,
-    owner: Login,
+    owner: Owner,
     #[serde(default)]
     pushed_at: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Login {
-    login: String,
 }
 
 impl Page for PushedPage {
@@ -70,19 +66,11 @@ impl GitHub {
     /// # Errors
     /// Nobody knows whether it is an organization.
     pub async fn pushed_list(&self, owner: &str) -> Result<PushedList, Error> {
-        let principal = Principal::Owner(owner.to_owned());
-        let account = self.one::<Owner>(&principal, &format!("/users/{}", escape_segment(owner))).await?;
-        if account.kind == "Organization" {
-            return Ok(PushedList::Organization(owner.to_owned()));
-        }
-        let ourselves = !self.is_app()
-            && match self.one::<Owner>(&principal, "/user").await {
-                Ok(user) => user.login.eq_ignore_ascii_case(owner),
-                // Some tokens belong to nobody.
-                Err(Error::Forbidden(_) | Error::NotFound { .. }) => false,
-                Err(error) => return Err(error),
-            };
-        Ok(if ourselves { PushedList::Own } else { PushedList::Person(owner.to_owned()) })
+        Ok(match self.account(&Principal::Owner(owner.to_owned()), owner).await? {
+            Account::Organization => PushedList::Organization(owner.to_owned()),
+            Account::Ourselves => PushedList::Own,
+            Account::Person => PushedList::Person(owner.to_owned()),
+        })
     }
 
     /// The [`PUSHED_PAGE`] repositories that were pushed to last, newest first: one request, free of the primary limit while

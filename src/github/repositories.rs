@@ -26,6 +26,16 @@ pub struct Resolution {
     pub failures: Vec<(RepoEntry, Error)>,
 }
 
+/// What an owner is to whoever asks.
+pub(super) enum Account {
+    /// An organization.
+    Organization,
+    /// The person whose token asks.
+    Ourselves,
+    /// Another person.
+    Person,
+}
+
 impl GitHub {
     /// The repositories that the entries mean, remembered for a while unless `refresh`. An entry that fails harms no
     /// other; what it meant before still counts.
@@ -202,28 +212,40 @@ impl GitHub {
     /// # Errors
     /// As told by [`Error`].
     pub async fn is_user(&self, owner: &str) -> Result<bool, Error> {
-        let path = format!("/users/{}", escape_segment(owner));
-        Ok(self.one::<Owner>(&Principal::Owner(owner.to_owned()), &path).await?.kind == "User")
+        Ok(self.kind_of(&Principal::Owner(owner.to_owned()), owner).await? == "User")
+    }
+
+    /// What an owner is to whoever asks.
+    pub(super) async fn account(&self, principal: &Principal, owner: &str) -> Result<Account, Error> {
+        if self.kind_of(principal, owner).await? == "Organization" {
+            return Ok(Account::Organization);
+        }
+        if self.is_app() {
+            return Ok(Account::Person);
+        }
+        match self.one::<Owner>(principal, "/user").await {
+            Ok(user) if user.login.eq_ignore_ascii_case(owner) => Ok(Account::Ourselves),
+            // Some tokens belong to nobody.
+            Ok(_) | Err(Error::Forbidden(_) | Error::NotFound { .. }) => Ok(Account::Person),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `User` or `Organization`.
+    async fn kind_of(&self, principal: &Principal, owner: &str) -> Result<String, Error> {
+        let account = self.one::<Owner>(principal, &format!("/users/{}", escape_segment(owner))).await?;
+        Ok(account.kind.clone())
     }
 
     /// A user's or an organization's. Only the user itself sees its private ones, by another path (contract §1).
     async fn of_owner(&self, owner: &str) -> Result<Listed<Repository>, Error> {
         let escaped = escape_segment(owner);
-        let account = self.one::<Owner>(&Principal::Token, &format!("/users/{escaped}")).await?;
-        if account.kind == "Organization" {
-            return self.listed(&format!("/orgs/{escaped}/repos?type=all&sort=pushed&per_page=100")).await;
-        }
-        let ourselves = match self.one::<Owner>(&Principal::Token, "/user").await {
-            Ok(user) => user.login.eq_ignore_ascii_case(owner),
-            // Some tokens belong to nobody.
-            Err(Error::Forbidden(_) | Error::NotFound { .. }) => false,
-            Err(error) => return Err(error),
+        let path = match self.account(&Principal::Token, owner).await? {
+            Account::Organization => format!("/orgs/{escaped}/repos?type=all&sort=pushed&per_page=100"),
+            Account::Ourselves => "/user/repos?affiliation=owner&per_page=100".to_owned(),
+            Account::Person => format!("/users/{escaped}/repos?type=owner&per_page=100"),
         };
-        if ourselves {
-            self.listed("/user/repos?affiliation=owner&per_page=100").await
-        } else {
-            self.listed(&format!("/users/{escaped}/repos?type=owner&per_page=100")).await
-        }
+        self.listed(&path).await
     }
 
     async fn listed(&self, path: &str) -> Result<Listed<Repository>, Error> {

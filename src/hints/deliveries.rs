@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Guid, Hint, Hints, Reason};
+use super::{Guid, Hint, Hints, Reason, wait_after};
 use crate::{
-    config::{Config, RepoEntry},
+    config::Config,
     github::{Error, GitHub, HookDelivery, HookPlace},
     model::Timestamp,
 };
@@ -23,9 +23,6 @@ const PAGES: usize = 5;
 
 /// So many hooks' logs are read at most.
 const MOST_HOOKS: usize = 100;
-
-/// The longest wait after failures.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// A reading is given up after this.
 const READ_WITHIN: Duration = Duration::from_secs(20);
@@ -114,12 +111,7 @@ pub(super) async fn follow(
                     tracing::warn!("webhook.poll_deliveries: the deliveries for {}: {error}", log.place);
                 }
                 log.failures = log.failures.saturating_add(1);
-                let wait = READ_EVERY.saturating_mul(1 << log.failures.min(10)).min(LONGEST_WAIT);
-                let wait = match error {
-                    Error::RateLimited { wait: limited, .. } => wait.max(limited),
-                    _ => wait,
-                };
-                log.next = Instant::now() + wait;
+                log.next = Instant::now() + wait_after(READ_EVERY, log.failures, &error);
             }
         }
     }
@@ -161,17 +153,7 @@ fn logs(github: &GitHub, config: &Config) -> Vec<Log> {
     if github.is_app() {
         return vec![log(HookPlace::App)];
     }
-    let places: BTreeSet<HookPlace> = config
-        .repos
-        .iter()
-        .filter_map(|entry| match entry {
-            RepoEntry::Owner(login) => Some(HookPlace::Organization(login.clone())),
-            RepoEntry::Repository { owner, name } => {
-                Some(HookPlace::Repository { owner: owner.clone(), name: name.clone() })
-            }
-            RepoEntry::All => None,
-        })
-        .collect();
+    let places: BTreeSet<HookPlace> = config.repos.iter().filter_map(HookPlace::of).collect();
     if places.len() > MOST_HOOKS {
         tracing::warn!(
             "webhook.poll_deliveries: {} entries of repos, of which the deliveries of {MOST_HOOKS} are read; a hook of the \

@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     config::{Config, RepoEntry},
+    github::Error,
     labels::{LabelRules, Match},
     model::{Repository, RepositoryId},
     secret::{self, Secret},
@@ -50,6 +51,9 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What everyone can provoke is told no more often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// The longest wait of a source after failures.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// A reason to look at a repository soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -309,6 +313,15 @@ impl Inner {
             RepoEntry::Owner(login) => login.eq_ignore_ascii_case(owner),
             RepoEntry::All => true,
         })
+    }
+}
+
+/// How long a source waits after its n-th failure in a row: twice as long each time, and as long as GitHub asks for.
+fn wait_after(every: Duration, failures: u32, error: &Error) -> Duration {
+    let wait = every.saturating_mul(1 << failures.min(10)).min(LONGEST_WAIT);
+    match error {
+        Error::RateLimited { wait: limited, .. } => wait.max(*limited),
+        _ => wait,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{Hint, Hints, Known, Reason};
+use super::{Hint, Hints, Known, Reason, wait_after};
 use crate::{
     config::RepoEntry,
     github::{Error, GitHub, PUSHED_PAGE, Pushed, PushedList},
@@ -28,9 +28,6 @@ const QUESTIONS_APART: Duration = Duration::from_secs(2);
 
 /// So many owners are asked about at most.
 const MOST_OWNERS: usize = 100;
-
-/// The longest wait after failures.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// The first page tells of pushes in so short a time before the newest one.
 const AT_FIRST: Duration = Duration::from_secs(60);
@@ -125,12 +122,7 @@ async fn ask(github: &GitHub, name: &str, owner: &mut Owner, hints: &Hints) {
         Err(error) => {
             tracing::debug!("the last pushes of {name} are not known: {error}");
             owner.failures = owner.failures.saturating_add(1);
-            let wait = ASK_EVERY.saturating_mul(1 << owner.failures.min(10)).min(LONGEST_WAIT);
-            let wait = match error {
-                Error::RateLimited { wait: limited, .. } => wait.max(limited),
-                _ => wait,
-            };
-            owner.next = Instant::now() + wait;
+            owner.next = Instant::now() + wait_after(ASK_EVERY, owner.failures, &error);
         }
     }
 }

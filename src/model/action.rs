@@ -541,10 +541,7 @@ impl fmt::Display for StopReason {
             StopReason::MakeRoom { waits } => write!(f, "idle and not needed, makes room for {waits}"),
             StopReason::Yield { waits, but } => write!(f, "{but}, yields to {waits}"),
             StopReason::Spent => f.write_str("an earlier allocation has used its configuration"),
-            StopReason::NotStarting { starting, event } => {
-                write!(f, "its task has not started for {}", span(*starting))?;
-                event.as_ref().map_or(Ok(()), |event| write!(f, ", last event: {event}"))
-            }
+            StopReason::NotStarting { starting, event } => not_started(f, *starting, event.as_deref()),
             StopReason::RepositoryGone => f.write_str("its repository is gone"),
             StopReason::Asked => f.write_str("asked for"),
         }
@@ -646,10 +643,7 @@ impl fmt::Display for HoldReason {
                     ),
                 }
             }
-            HoldReason::NotStarting { starting, event } => {
-                write!(f, "its task has not started for {}", span(*starting))?;
-                event.as_ref().map_or(Ok(()), |event| write!(f, ", last event: {event}"))
-            }
+            HoldReason::NotStarting { starting, event } => not_started(f, *starting, event.as_deref()),
             HoldReason::Unassigned { idle, online } => {
                 let online = if *online { "online and " } else { "" };
                 write!(
@@ -678,6 +672,11 @@ impl fmt::Display for Cap {
             Cap::Group => "scheduler.max_runners_per_group",
         })
     }
+}
+
+fn not_started(f: &mut impl Write, starting: Duration, event: Option<&str>) -> fmt::Result {
+    write!(f, "its task has not started for {}", span(starting))?;
+    event.map_or(Ok(()), |event| write!(f, ", last event: {event}"))
 }
 
 /// A duration for people: `1d2h`, `3m5s`, `0s`; at most two units.

@@ -297,10 +297,8 @@ pub struct Runner {
     pub spent: bool,
     /// Another allocation, told to stop, still runs the runner's task.
     pub ending: bool,
-    /// Whether the variable `nomad/jobs/NAME` exists.
-    pub has_variable: bool,
-    /// When it was created, by the servers' clock.
-    pub variable_at: Option<Timestamp>,
+    /// When the variable `nomad/jobs/NAME` was created, by the servers' clock; `None`: there is none.
+    pub variable: Option<Timestamp>,
     /// When it was registered, by the servers' clock.
     pub submitted_at: Timestamp,
     /// The allocation its state comes from.

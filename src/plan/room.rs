@@ -77,7 +77,9 @@ fn clear_the_queue(survey: &Survey, waiting: &[Waiting], leaving: &Leaving, draf
     for runner in stopping {
         let but = match stuck::stuck(survey, runner) {
             Some(stuck) if stuck.is_of_its_group() => stuck.words(),
-            None if survey.is_starting_too_long(runner) => "not placed, and its group's runners do not start",
+            None if survey.starting_too_long(runner).is_some() => {
+                "not placed, and its group's runners do not start"
+            }
             _ => continue,
         };
         let group = survey.group_of(runner);

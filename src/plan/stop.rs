@@ -137,8 +137,8 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
 /// Runners whose task has not started in time: another attempt may be placed where it does.
 pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
-        let Some(starting) = survey.not_started_for(runner) else { continue };
-        if survey.is_starting_too_long(runner) && survey.listed(runner, false).is_some() {
+        let Some(starting) = survey.starting_too_long(runner) else { continue };
+        if survey.listed(runner, false).is_some() {
             let event = runner.last_event.clone();
             stop(survey, draft, runner, StopReason::NotStarting { starting, event });
         }

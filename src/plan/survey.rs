@@ -292,13 +292,13 @@ impl<'a> Survey<'a> {
     /// For how long a placed runner has had all it needs, and its task has not started.
     pub fn not_started_for(&self, runner: &Runner) -> Option<Duration> {
         let placed = runner.allocation.as_ref().filter(|_| runner.state == RunnerState::Starting)?;
-        let released = runner.variable_at.unwrap_or(placed.created_at);
+        let released = runner.variable.unwrap_or(placed.created_at);
         Some(age(self.nomad.now, placed.created_at.max(released)))
     }
 
-    /// Whether its task should have started by now.
-    pub fn is_starting_too_long(&self, runner: &Runner) -> bool {
-        self.not_started_for(runner).is_some_and(|starting| starting >= self.policy.starting_timeout)
+    /// The same, where its task should have started by now.
+    pub fn starting_too_long(&self, runner: &Runner) -> Option<Duration> {
+        self.not_started_for(runner).filter(|starting| *starting >= self.policy.starting_timeout)
     }
 
     /// Why it got no credentials the last time.

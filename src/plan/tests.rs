@@ -89,7 +89,7 @@ fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
         started,
         spent: false,
         ending: false,
-        has_variable: started && state != RunnerState::Dead,
+        variable: (started && state != RunnerState::Dead).then(|| ago(1000)),
         submitted_at: ago(100_000),
         allocation: (state != RunnerState::Pending).then(|| Allocation {
             id: "a".to_owned(),
@@ -100,7 +100,6 @@ fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
         ended_at: (state == RunnerState::Dead).then(|| ago(10)),
         blocked: None,
         last_event: None,
-        variable_at: None,
     }
 }
 
@@ -338,7 +337,7 @@ fn an_unregistered_runner_is_looked_up_then_replaced_then_stopped() {
 #[test]
 fn the_dead_leave_nothing_behind() {
     let mut dead = runner(1, 1, RunnerState::Dead);
-    dead.has_variable = true;
+    dead.variable = Some(ago(1000));
     assert_plan(
         world(vec![], vec![dead.clone()]).plan(),
         &["clean up runner1  dead (success): its registration"],
@@ -442,7 +441,7 @@ fn a_runner_that_does_not_start_is_told_and_then_replaced() {
         &["stop     runner1  its task has not started for 15m, last event: Missing"],
     );
     // What waited for its credentials for long has not been starting for as long.
-    starting.variable_at = Some(ago(30));
+    starting.variable = Some(ago(30));
     assert_plan(world(&starting).plan_with(&strict), &[]);
 }
 
@@ -499,7 +498,7 @@ fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
     assert_plan(world(vec![queued(1)], vec![nameless]).plan(), &["job 1 … left to runner"]);
     assert_plan(world(vec![], vec![theirs.clone()]).seen_twice().plan_with(&strict), &[]);
     theirs.state = RunnerState::Dead;
-    theirs.has_variable = false;
+    theirs.variable = None;
     theirs.ended_at = Some(ago(3600));
     assert_plan(world(vec![], vec![theirs]).plan(), &["purge"]);
 }

@@ -82,7 +82,9 @@ pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
 
 /// The variable of each dead runner goes at once, after its registration.
 pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
-    for runner in dead(survey).filter(|runner| runner.ownership == Ownership::Ours && runner.has_variable) {
+    for runner in
+        dead(survey).filter(|runner| runner.ownership == Ownership::Ours && runner.variable.is_some())
+    {
         match survey.backoff(runner) {
             Some(reason) => draft.hold_runner(&runner.name, reason),
             None => draft.actions.push(Action::CleanUp(CleanUp {
@@ -105,7 +107,7 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
             continue;
         }
         // A variable of nomadtools' jobs is their owner's and stays.
-        let hold = if runner.has_variable && runner.ownership == Ownership::Ours {
+        let hold = if runner.variable.is_some() && runner.ownership == Ownership::Ours {
             Some(HoldReason::VariableFirst)
         } else {
             counts_attempts(survey, runner).or_else(|| survey.backoff(runner))
