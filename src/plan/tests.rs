@@ -1,6 +1,6 @@
 //! The rules as scenarios. The invariants stand in `proptests/`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -401,6 +401,53 @@ fn a_runner_that_github_refuses_yields_its_place() {
     // Nobody waits: it stays, and the reason is told.
     world.0.repositories.remove(&RepositoryId(REPOSITORY.0 + 1));
     assert_plan(world.plan_with(&one_place()), &["runner1  no credentials for 15m: 403: disabled"]);
+}
+
+/// A refused runner of o/r7 and its error.
+fn refused() -> (Runner, BTreeMap<String, Backoff>) {
+    let mut waiting = runner(1, 1, RunnerState::Waiting);
+    placed(&mut waiting, 900);
+    let backoff = Backoff { failures: 9, until: seconds(900), error: "403: disabled".to_owned() };
+    let failed = [(waiting.name.clone(), backoff)].into();
+    (waiting, failed)
+}
+
+/// Nomad would place the unplaced runner of the same group first: it has waited for longer.
+#[test]
+fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
+    let (waiting, failed) = refused();
+    let behind = runner(2, 1, RunnerState::Pending);
+    let mut other = runner(3, 1, RunnerState::Pending);
+    other.meta.labelsstr = "nomadtools big".to_owned();
+    other.blocked = Some(Blocked { exhausted: true, reason: "memory".to_owned() });
+    let mut wanted = queued(3);
+    wanted.labels = vec!["nomadtools big".to_owned()].into();
+    let mut world = world(vec![queued(1), queued(2), wanted], vec![waiting, behind, other]);
+    world.0.memory.mint_backoff = failed;
+    let text = world.plan();
+    for stopped in ["runner1", "runner2"] {
+        let line = format!("stop     {stopped}  placed and without credentials for long, yields to runner3");
+        assert!(text.contains(&line), "{text}");
+    }
+    assert!(!text.contains("stop     runner3"), "{text}");
+}
+
+#[test]
+fn a_stuck_runner_does_not_yield_to_a_group_that_gave_up_a_place_itself() {
+    let (waiting, failed) = refused();
+    let other = RepositoryId(REPOSITORY.0 + 1);
+    let mut gave_up = runner(50, 1, RunnerState::Dead);
+    gave_up.meta.repo_id = Some(other);
+    (gave_up.finish, gave_up.ended_at) = (Some(Finish::Stopped), Some(ago(100)));
+    let mut world = world(vec![queued(1)], vec![waiting, gave_up]);
+    another_repositorys_job(&mut world);
+    let job = WorkflowJob { repository: other, created_at: Some(ago(400)), ..queued(50) };
+    let listing = Listing::Fresh { now: ago(0), jobs: vec![job], complete: true };
+    world.0.repositories.get_mut(&other).unwrap().listing = listing;
+    world.0.memory.mint_backoff = failed;
+    let capped = Policy { max_runners: Some(1), ..policy() };
+    let text = world.plan_with(&capped);
+    assert!(text.contains("job 50") && !text.contains("stop "), "{text}");
 }
 
 #[test]
