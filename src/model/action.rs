@@ -356,6 +356,8 @@ pub enum HoldReason {
     },
     /// Its node is not heard of.
     Disconnected,
+    /// What Nomad says of its tasks is too large to be read: it is taken for one that has started.
+    TasksUnread,
     /// A job that says it is ours and is not: nothing is done with it.
     Foreign {
         /// What tells.
@@ -624,6 +626,9 @@ impl fmt::Display for HoldReason {
             }
             HoldReason::Unplaced { why } => write!(f, "Nomad does not place it: {why}"),
             HoldReason::Disconnected => f.write_str("its node is not heard of"),
+            HoldReason::TasksUnread => f.write_str(
+                "what Nomad says of its tasks is too large to be read: it is taken for a running one",
+            ),
             HoldReason::Foreign { reason } => write!(f, "a foreign job, left alone: {reason}"),
             HoldReason::SurplusOnce => f.write_str("surplus; goes if the next listing says so too"),
             HoldReason::Idle { idle, timeout: Some(timeout) } => {

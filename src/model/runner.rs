@@ -309,7 +309,8 @@ pub struct Runner {
     pub ended_at: Option<Timestamp>,
     /// Why it is not placed, when it is pending.
     pub blocked: Option<Blocked>,
-    /// What Nomad said last of its task, when it has an allocation and its task has not started.
+    /// What Nomad said last of its task, when it has an allocation and its task has not started. `Some` of a running one
+    /// means that what Nomad says of its tasks is too large to be read.
     pub last_event: Option<String>,
 }
 

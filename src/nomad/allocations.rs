@@ -17,6 +17,9 @@ const TIMED_OUT: &str = "exceeded max_run_duration";
 /// How the `Template` event begins of a task that waits for its variable (contract §8).
 const MISSING_VARIABLE: &str = "Missing: nomad.var";
 
+/// Stands for the events of tasks that are too large to be read.
+const TASKS_UNREAD: &str = "what Nomad says of its tasks is too large to be read";
+
 /// So much of an event is kept, in characters.
 const SHOWN_EVENT: usize = 300;
 
@@ -82,7 +85,8 @@ pub fn classify(
     match (live, newest) {
         (Some(allocation), _) => {
             runner.state = allocation.state(main, job.stop, needs_variable && variable.is_none());
-            runner.last_event = runner.state.is_unstarted().then(|| allocation.last_event(main)).flatten();
+            let tells = runner.state.is_unstarted() || allocation.tasks_unread;
+            runner.last_event = tells.then(|| allocation.last_event(main)).flatten();
         }
         (None, Some(newest)) if !is_queued(job, newest, may_come_back) => {
             runner.state = RunnerState::Dead;
@@ -146,8 +150,10 @@ impl AllocationStub {
 
     /// Whether the runner's own task may have started. Where its name is not known, a task that waits for its variable
     /// is the runner's, and what has started is a prestart or sidecar task: the stub does not tell lifecycles.
+    /// Where its tasks are too large to be read, it may have a job: only GitHub can tell.
     fn has_started(&self, main: Option<&str>) -> bool {
         match main {
+            _ if self.tasks_unread => true,
             Some(_) => self.main(main).is_some_and(TaskState::has_started),
             None => {
                 self.tasks().any(TaskState::has_started) && !self.tasks().any(TaskState::waits_for_variable)
@@ -162,6 +168,9 @@ impl AllocationStub {
 
     /// What was said last of the runner's own task, else of one that is not over.
     fn last_event(&self, main: Option<&str>) -> Option<String> {
+        if self.tasks_unread {
+            return Some(TASKS_UNREAD.to_owned());
+        }
         let task = self.main(main).or_else(|| self.tasks().find(|task| task.state != "dead"))?;
         let event = task.events.last()?;
         let text = if event.display_message.is_empty() { &event.kind } else { &event.display_message };
@@ -208,7 +217,7 @@ impl AllocationStub {
         } else if self.tasks().any(TaskState::is_out_of_memory) {
             Finish::OutOfMemory
         } else if self.client_status == "failed" {
-            if principal_tasks().any(TaskState::has_started) {
+            if self.tasks_unread || principal_tasks().any(TaskState::has_started) {
                 Finish::Failure { exit_code }
             } else {
                 Finish::NeverRan { reason: self.why_never_ran() }

@@ -535,9 +535,9 @@ async fn a_list_goes_on_after_a_job_whose_id_is_not_ascii() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_allocation_that_is_too_large_by_itself_costs_itself_only() {
+async fn an_allocation_that_is_too_large_by_itself_is_known_without_its_tasks() {
     let whole = crate::nomad::options::MAX_BODY + 1;
-    for (job, others) in [("ghr-other", true), (NAME, false)] {
+    for job in ["ghr-other", NAME] {
         let allocations = vec![allocation_with_error(0, job, whole), allocation_with_error(1, NAME, 100)];
         let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
             "/v1/jobs" => ok(&json!([stub(NAME, "dead")])),
@@ -545,10 +545,30 @@ async fn an_allocation_that_is_too_large_by_itself_costs_itself_only() {
             _ => standing(json!([]), json!([]))(seen),
         });
         let view = nomad.observe().await.unwrap();
-        assert_eq!(view.runners.len(), usize::from(others), "{job}");
-        let unreadable = view.foreign.iter().any(|foreign| foreign.reason == ForeignReason::Unreadable);
-        assert_eq!(unreadable, !others, "{job}: {:?}", view.foreign);
-        assert_eq!(nomad.read_runner(NAME).await.is_ok(), others, "{job}");
+        assert!(view.foreign.is_empty(), "{job}: {:?}", view.foreign);
+        let states: Vec<RunnerState> = view.runners.iter().map(|runner| runner.state).collect();
+        assert_eq!(states, [RunnerState::Dead], "{job}");
+        assert_eq!(nomad.read_runner(NAME).await.unwrap().as_ref(), view.runners.first(), "{job}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_runner_whose_tasks_are_too_large_to_be_read_is_taken_for_a_running_one() {
+    let whole = crate::nomad::options::MAX_BODY + 1;
+    for (status, state) in [("pending", RunnerState::Running), ("unknown", RunnerState::Disconnected)] {
+        let mut allocation = allocation_with_error(0, NAME, whole);
+        allocation["ClientStatus"] = json!(status);
+        let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+            "/v1/jobs" => ok(&json!([stub(NAME, "running")])),
+            "/v1/allocations" => paged(vec![allocation.clone()], seen),
+            _ => standing(json!([]), json!([]))(seen),
+        });
+        let view = nomad.observe().await.unwrap();
+        assert!(view.foreign.is_empty(), "{:?}", view.foreign);
+        let [runner] = &view.runners[..] else { panic!("{:?}", view.runners) };
+        // It may be busy: only GitHub can tell.
+        assert_eq!((runner.state, runner.started), (state, true), "{status}");
+        assert!(runner.last_event.as_ref().is_some_and(|event| event.contains("too large")), "{status}");
     }
 }
 

@@ -35,13 +35,11 @@ impl Nomad {
             jobs.into_iter().filter_map(|job| owner.sort(job, &mut foreign)).collect();
         let mut allocations = Vec::new();
         if !jobs.is_empty() {
-            let (read, unread) = self.allocations(&prefix).await?;
+            let (read, nameless) = self.allocations(&prefix).await?;
             let listed = group(&read.entries);
             // Nobody knows how such a runner is: nothing is done about it. Without an allocation that cannot be read it
             // would only look as if it had none.
-            let is_unknown = |name: &String| {
-                unread.names.contains(name) || unread.nameless && !listed.contains_key(name.as_str())
-            };
+            let is_unknown = |name: &String| nameless && !listed.contains_key(name.as_str());
             for job in jobs.extract_if(.., |job| is_unknown(&job.stub.id)) {
                 foreign.push(unreadable(&job.stub.id));
             }
@@ -75,8 +73,8 @@ impl Nomad {
         let owner = self.owner(&jobs, instance).await?;
         let mut jobs = jobs.into_iter().filter(|job| job.id == name);
         let Some(job) = jobs.find_map(|job| owner.sort(job, &mut Vec::new())) else { return Ok(None) };
-        let (ListRead { entries: allocations, .. }, unread) = self.allocations(name).await?;
-        unread.must_not_be(name)?;
+        let (ListRead { entries: allocations, .. }, nameless) = self.allocations(name).await?;
+        Unread { names: BTreeSet::new(), nameless }.must_not_be(name)?;
         let variable = self.variables(name).await?.get(name).copied();
         let allocations = group(&allocations).remove(name).unwrap_or_default();
         Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, variable, None)))
@@ -107,7 +105,8 @@ impl Nomad {
         let right = Right::Capability("list-jobs");
         let read = self.list_but::<JobStub>(list.clone().query("meta", "true"), right).await?;
         // Without its Meta.
-        let unread = self.names_of(list, right, &read.unread, |stub: JobStub| stub.id).await?;
+        let (smaller, nameless) = self.smaller::<JobStub>(list, right, &read.unread).await?;
+        let unread = Unread { names: smaller.into_iter().map(|stub| stub.id).collect(), nameless };
         let ListRead { entries: stubs, now, .. } = read;
         let key = &self.options().meta_key;
         let read = |mut stub: JobStub| {
@@ -122,38 +121,45 @@ impl Nomad {
         Ok(Jobs { jobs: stubs.into_iter().filter_map(read).collect(), now, unread })
     }
 
-    async fn allocations(&self, prefix: &str) -> Result<(ListRead<AllocationStub>, Unread), Error> {
+    /// The allocations of the jobs whose ID begins so. One that is too large comes without its tasks. Whether there are
+    /// others, of a job that nobody knows.
+    async fn allocations(&self, prefix: &str) -> Result<(ListRead<AllocationStub>, bool), Error> {
         let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
         let list = Request::get("/v1/allocations").query("filter", &filter);
         let right = Right::Capability("read-job");
-        let read = self.list_but(list.clone(), right).await?;
-        // Without the events of its tasks.
-        let smaller = list.query("task_states", "false");
-        let unread = self.names_of(smaller, right, &read.unread, |stub: AllocationStub| stub.job_id).await?;
-        Ok((read, unread))
+        let mut read = self.list_but::<AllocationStub>(list.clone(), right).await?;
+        let (smaller, nameless) =
+            self.smaller::<AllocationStub>(list.query("task_states", "false"), right, &read.unread).await?;
+        for allocation in smaller {
+            // Where the large one is gone by now, the next one is told, which the list has.
+            if read.entries.iter().all(|listed| listed.id != allocation.id) {
+                read.entries.push(AllocationStub { tasks_unread: true, ..allocation });
+            }
+        }
+        Ok((read, nameless))
     }
 
-    /// The jobs of entries that are too large to be read, each asked for by itself and in a smaller form.
-    async fn names_of<T: DeserializeOwned>(
+    /// The entries that are too large to be read, each asked for by itself and in a smaller form; and whether there are
+    /// more.
+    async fn smaller<T: DeserializeOwned>(
         &self,
         smaller: Request,
         right: Right,
         unread: &[String],
-        name: impl Fn(T) -> String,
-    ) -> Result<Unread, Error> {
-        let mut found = Unread { nameless: unread.len() > UNREAD_AT_MOST, ..Unread::default() };
+    ) -> Result<(Vec<T>, bool), Error> {
+        let (mut found, mut more) = (Vec::new(), unread.len() > UNREAD_AT_MOST);
         for token in unread.iter().take(UNREAD_AT_MOST) {
             let mut request = smaller.clone().query("per_page", "1");
             if !token.is_empty() {
                 request = request.query("next_token", token);
             }
             match self.call(request, Retry::Yes, right).await {
-                Ok(response) => found.names.extend(response.json::<Vec<T>>()?.into_iter().map(&name)),
-                Err(Error::Exchange { error: http::Error::BodyTooLarge { .. } }) => found.nameless = true,
+                Ok(response) => found.append(&mut response.json()?),
+                Err(Error::Exchange { error: http::Error::BodyTooLarge { .. } }) => more = true,
                 Err(error) => return Err(error),
             }
         }
-        Ok(found)
+        Ok((found, more))
     }
 
     /// Why our jobs that wait are not placed, by job.

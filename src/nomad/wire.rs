@@ -96,6 +96,9 @@ pub struct AllocationStub {
     /// By task; `null` until the client has looked at it.
     #[serde(default, deserialize_with = "nullable")]
     pub task_states: BTreeMap<String, TaskState>,
+    /// With its tasks it is too large to be read: nobody knows of them.
+    #[serde(skip)]
+    pub tasks_unread: bool,
     /// The evaluation that will replace a failed one after a delay.
     #[serde(rename = "FollowupEvalID", default, deserialize_with = "nullable")]
     pub followup_evaluation: String,

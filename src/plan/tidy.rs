@@ -157,6 +157,9 @@ pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         match (&runner.state, &runner.blocked) {
             (RunnerState::Disconnected, _) => draft.hold_runner(&runner.name, HoldReason::Disconnected),
+            (RunnerState::Running, _) if runner.last_event.is_some() => {
+                draft.hold_runner(&runner.name, HoldReason::TasksUnread);
+            }
             (RunnerState::Pending, Some(blocked)) => {
                 draft.hold_runner(&runner.name, HoldReason::Unplaced { why: blocked.reason.clone() });
             }

@@ -43,6 +43,7 @@ pub use options::{Delays, Exit, LiveTask, Node, Options, TaskEvent};
 pub use options::{JobPolicy, NamespaceRules, Policy, Token, TokenKind, VariableRule};
 pub use state::{Allocation, Evaluation, Job, Lock, Nanos, Task, TaskPhase, Variable};
 pub use stream::Topics;
+pub use view::allocation_stub;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::chaos::mishap::Place;
+use crate::chaos::mishap::{MAX_BODY, Place};
 use crate::chaos::scenario::{Entries, Happening, Scenario, Woe};
 use crate::chaos::{Trouble, subject};
 use bytes::Bytes;
@@ -434,15 +434,24 @@ fn looks(world: &World, place: &Place, fates: &Fates) -> BTreeMap<String, Look> 
     fates.open().filter_map(look).collect()
 }
 
+/// Whether it does not fit in a list by itself, so that a daemon is told of it without its tasks.
+fn is_too_large(allocation: &Allocation) -> bool {
+    let mut events = allocation.tasks.iter().flat_map(|task| &task.events);
+    let has_long = events.any(|event| event["DisplayMessage"].as_str().is_some_and(|m| m.len() > 1000));
+    has_long && nomad::allocation_stub(allocation, true).to_string().len() > MAX_BODY
+}
+
 /// How one is (DESIGN: a runner's state).
 fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> Look {
     let all: Vec<&Allocation> = allocations(world, place, &job.id).collect();
     let has_started = |allocation: &&Allocation| {
-        allocation.tasks.iter().any(|task| task.started_at.is_some())
-            && !allocation
-                .tasks
-                .iter()
-                .any(|task| task.phase == TaskPhase::Waiting && task.started_at.is_none())
+        // Whose tasks nobody can read may have a process.
+        is_too_large(allocation)
+            || allocation.tasks.iter().any(|task| task.started_at.is_some())
+                && !allocation
+                    .tasks
+                    .iter()
+                    .any(|task| task.phase == TaskPhase::Waiting && task.started_at.is_none())
     };
     let told = |allocation: &Allocation| matches!(allocation.desired_status, "stop" | "evict");
     let lost = all.iter().any(|allocation| is_lost(allocation));
