@@ -514,7 +514,7 @@ impl Run<'_> {
     /// Whether all is done and gone, or should be.
     fn is_over(&self, now: Instant, over: Instant, findings: &Findings) -> bool {
         let world = lock(&self.shared);
-        let left = left_over(&world, &self.place);
+        let left = left_over(&world, &self.place, &self.sights);
         let at = world.clock.now();
         if left.is_empty() {
             return true;

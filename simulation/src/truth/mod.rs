@@ -242,6 +242,13 @@ impl Watch for Truth {
         if let Some(id) = removed_registration(side, request) {
             self.sights.does(request, |deeds| deeds.sends_removal(id));
         }
+        // Whether it gets there or not: a pass whose first request stalls is in its middle, too.
+        if side == Side::GitHub
+            && request.method() == Method::GET
+            && request.uri().path().ends_with("/actions/runs")
+        {
+            self.sights.asks_github(sender(request));
+        }
     }
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
@@ -264,9 +271,6 @@ impl Watch for Truth {
                     keep(&mut self.looked[who].allocations, LISTS, now);
                     // What ended without a process, and is to be replaced, tells nobody else.
                     self.fates.update(world, &self.place, self.mode, now);
-                }
-                _ if side == Side::GitHub && request.uri().path().ends_with("/actions/runs") => {
-                    self.sights.asks_github(who);
                 }
                 _ => {}
             }
@@ -395,7 +399,7 @@ impl Watch for Truth {
 }
 
 /// What is left that should be gone or done, when all trouble is over.
-pub fn left_over(world: &World, place: &Place) -> Vec<String> {
+pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job. What hangs and
     // whose repository is gone stays too: nobody can say that it is not busy.
     let own = |live: &LiveRunner| Some(world.github.job(live.cause?)?.repository);
@@ -424,6 +428,16 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         let mut tasks = allocation.client_tasks().iter();
         place.renamed && tasks.any(|task| task.started_at.is_some() && task.phase == TaskPhase::Waiting)
     };
+    // What somebody has registered again with the seal of a key that the agent has forgotten since is nobody's to the
+    // daemon. Live it takes room; dead it is only left alone, with what bears its name.
+    let is_nobodys = |name: &str| {
+        let job = world.nomad.job(&place.namespace, name);
+        job.is_some_and(|job| sights.is_of_a_forgotten_key(world, job))
+    };
+    let takes_room = |name: &str| {
+        let job = world.nomad.job(&place.namespace, name);
+        job.is_some_and(|job| fates::is_live(world, place, job))
+    };
     let waiting_again = world.nomad.allocations().filter(waits_again);
     let waiting_again = waiting_again.map(|allocation| allocation.job_id.clone());
     let stays: BTreeSet<String> = world
@@ -437,10 +451,11 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         .map(|live| live.nomad_job)
         .chain(waiting_again)
         .chain(world.our_jobs(place).into_iter().filter(|name| !is_own(name)))
+        .chain(world.our_jobs(place).into_iter().filter(|name| is_nobodys(name) && takes_room(name)))
         .collect();
     let is_unplaced = |name: &str| fates::allocations(world, place, name).next().is_none();
     // What stays may take the room of others, and counts against the caps.
-    let no_room = stays.iter().any(|name| is_own(name))
+    let no_room = stays.iter().any(|name| is_own(name) && !is_nobodys(name))
         || !stays.is_empty() && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
     let mut left = Vec::new();
     for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
@@ -464,10 +479,11 @@ pub fn left_over(world: &World, place: &Place) -> Vec<String> {
         let of = fates::repository_of(job);
         is_over && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
     };
-    let jobs = jobs.filter(|name| !is_kept(name));
+    let jobs = jobs.filter(|name| !is_kept(name) && !is_nobodys(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
     let Some(instance) = instance else { return left };
-    let ours = |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name);
+    let ours =
+        |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name) && !is_nobodys(name);
     for variable in world.nomad.variables() {
         if variable.path.strip_prefix("nomad/jobs/").is_some_and(ours) {
             left.push(format!("variable {}", variable.path));

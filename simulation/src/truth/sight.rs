@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::super::daemon::META;
 use super::deeds::{Answers, Deeds};
-use super::fates::{Fate, Fates, allocations, has_variable, is_lost};
+use super::fates::{Fate, Fates, allocations, has_variable, is_lost, meta_of_job};
 use super::prompt::signed;
 use super::sender;
 
@@ -27,6 +27,8 @@ use super::sender;
 #[derive(Clone)]
 pub struct Sights {
     inner: Arc<Mutex<[Sight; 2]>>,
+    /// The seals of all runners that a daemon has registered, and when it last asked for that, by the servers' clock.
+    seals: Arc<Mutex<BTreeMap<String, Timestamp>>>,
     answers: Answers,
     /// Runs are listed a while after they appear.
     runs_lag: bool,
@@ -118,6 +120,7 @@ impl Sights {
         };
         Sights {
             inner: Arc::default(),
+            seals: Arc::default(),
             answers: Answers {
                 are_so: !scenario.has(Woe::Exchange(Trouble::Lag)),
                 of_all: !scenario.has(Woe::Repositories) && !scenario.has(Woe::Namesakes),
@@ -148,6 +151,22 @@ impl Sights {
 
     fn inner(&self) -> MutexGuard<'_, [Sight; 2]> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A daemon has registered a runner with this seal, and has asked for that then, by the servers' clock.
+    pub fn has_sealed(&self, seal: &Value, at: Timestamp) {
+        if let Some(seal) = seal.as_str() {
+            self.seals.lock().unwrap_or_else(PoisonError::into_inner).insert(seal.to_owned(), at);
+        }
+    }
+
+    /// Whether a job was sealed before the agent forgot the key that it was sealed with, and somebody has registered it
+    /// again since: to the daemon it is nobody's, and nobody's is left alone.
+    pub fn is_of_a_forgotten_key(&self, world: &World, job: &nomad::Job) -> bool {
+        let Some(forgot_at) = world.nomad.forgot_at() else { return false };
+        let meta = meta_of_job(job);
+        let seals = self.seals.lock().unwrap_or_else(PoisonError::into_inner);
+        meta["mac"].as_str().and_then(|seal| seals.get(seal)).is_some_and(|sealed_at| *sealed_at < forgot_at)
     }
 
     /// A daemon asks GitHub for runs.
@@ -269,8 +288,11 @@ impl Sights {
         let observation = &pass.observation;
         let Some(began) = sight.began.filter(|_| self.answers.are_so && is_known) else { return wrong };
         let Some(nomad) = &observation.nomad else { return wrong };
-        let forgot = world.nomad.forgot_at().is_some();
-        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, forgot));
+        let is_nobodys = |name: &str| {
+            let job = world.nomad.job(&place.namespace, name);
+            job.is_none_or(|job| self.is_of_a_forgotten_key(world, job))
+        };
+        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys));
         let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
         if observation.repositories.values().any(|view| fresh(&view)) {
             for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
@@ -383,7 +405,7 @@ fn is_astray(view: &RepositoryView, world: &World, began: Timestamp) -> bool {
 fn runners_seen_wrongly(
     nomad: &NomadView,
     shown: &BTreeMap<List, BTreeMap<String, Look>>,
-    forgot: bool,
+    is_nobodys: impl Fn(&str) -> bool,
 ) -> Vec<String> {
     let (Some(jobs), Some(allocations), Some(variables)) =
         (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
@@ -399,7 +421,7 @@ fn runners_seen_wrongly(
         let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
             // Sealed with a key that the agent has forgotten since, it is nobody's, and held as such.
             let is_held = nomad.foreign.iter().any(|foreign| {
-                let is_nobodys = foreign.reason == ForeignReason::WrongSeal && forgot;
+                let is_nobodys = foreign.reason == ForeignReason::WrongSeal && is_nobodys(name);
                 // What lies beside something too large to be read is held, and stays what it is.
                 foreign.name == *name && (is_nobodys || foreign.reason == ForeignReason::Unreadable)
             });

@@ -7,6 +7,7 @@ use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_servable};
 use bytes::Bytes;
 use githubrunner_sim::fault::Arrived;
 use githubrunner_sim::github::{Job, Status};
+use githubrunner_sim::nomad;
 use githubrunner_sim::world::World;
 use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
@@ -221,6 +222,7 @@ impl Truth {
         let name = body["Job"]["ID"].as_str().unwrap_or_default().to_owned();
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
         let Arrived(asked_at) = request.extensions().get().copied().unwrap_or(Arrived(now));
+        self.sights.has_sealed(&meta["mac"], world.nomad_time(asked_at));
         self.fates.insert(name.clone(), Fate { asked_at, ..Fate::new(&meta, now) });
         let Some(own) = self.fates.get(&name) else { return };
         let looked = self.looked(world, request, now);
@@ -232,7 +234,9 @@ impl Truth {
         };
         let is_live = |name: &str| {
             let job = world.nomad.job(&self.place.namespace, name);
-            job.is_some_and(|job| is_live(world, &self.place, job))
+            // What somebody has registered again with the seal of a forgotten key is nobody's: it takes no place.
+            let is_ours = |job: &&nomad::Job| !self.sights.is_of_a_forgotten_key(world, job);
+            job.filter(is_ours).is_some_and(|job| is_live(world, &self.place, job))
         };
         let of_instance = self.fates.open().filter(|(_, other)| other.instance == own.instance);
         let live = of_instance.filter(|(name, fate)| is_live(name) && !unseen(name, fate));
