@@ -312,7 +312,8 @@ impl<'a> Facts<'a> {
             return None;
         }
         let placed = runner.allocation.as_ref().map_or(runner.submitted_at, |a| a.created_at);
-        let started = runner.started_at.filter(|at| *at <= nomad.now).unwrap_or(placed).max(placed);
+        let known = |at: &Timestamp| age(*at, nomad.now) <= secs(60);
+        let started = runner.started_at.filter(known).unwrap_or(placed).max(placed);
         let idle = age(nomad.now, started);
         let busy = self.memory().last_busy.get(&runner.name).map(|at| self.since(*at));
         Some(busy.unwrap_or(idle).min(idle))

@@ -272,8 +272,9 @@ impl<'a> Survey<'a> {
         }
         // A client's clock may be off: its times are held between the servers' own.
         let placed = runner.allocation.as_ref().map_or(runner.submitted_at, |a| a.created_at);
-        let started =
-            runner.started_at.filter(|at| *at <= self.nomad.now).map_or(placed, |at| at.max(placed));
+        // A `Date` has whole seconds: who has started within this one is not ahead.
+        let known = |at: &crate::model::Timestamp| age(*at, self.nomad.now) <= CLOCKS_APART;
+        let started = runner.started_at.filter(known).map_or(placed, |at| at.max(placed));
         let idle = age(self.nomad.now, started);
         let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.saturating_sub(*at));
         Some(busy.map_or(idle, |busy| busy.min(idle)))

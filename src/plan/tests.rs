@@ -103,6 +103,19 @@ fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
     }
 }
 
+#[test]
+fn who_has_started_within_the_second_of_the_servers_clock_is_not_idle_since_its_placement() {
+    for (ahead, is_asked_for) in [(500, false), (3_600_000, true)] {
+        let mut runner = runner(1, 1, RunnerState::Running);
+        placed(&mut runner, 1000);
+        runner.started_at = Some(ago(0) + SignedDuration::from_millis(ahead));
+        let world = world(vec![queued(1)], vec![runner]);
+        let actions = plan(&world.0, &policy(), seconds(0)).actions;
+        let is_look_up = |action: &Action| matches!(action, Action::LookUp(_));
+        assert_eq!(actions.iter().any(is_look_up), is_asked_for, "{ahead} ms ahead: {actions:?}");
+    }
+}
+
 fn placed(runner: &mut Runner, seconds: i64) {
     runner.allocation.as_mut().unwrap().created_at = ago(seconds);
 }

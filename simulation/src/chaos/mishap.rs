@@ -10,7 +10,8 @@ use super::scenario::is_placeable;
 use super::settings::PREFIX;
 use bytes::Bytes;
 use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
-use githubrunner_sim::nomad::{Exit, StartFailure};
+use githubrunner::model::{Repository, RepositoryId, runner_name};
+use githubrunner_sim::nomad::{self, Exit, StartFailure};
 use githubrunner_sim::world::{Phase, World};
 use hyper::{Method, Request};
 use serde_json::{Value, json};
@@ -251,6 +252,37 @@ pub fn is_strange(name: &str) -> bool {
     name == PLANTED || name.starts_with(STRANGER)
 }
 
+/// What marks a Meta that somebody has made for the next attempt of a job of ours. The daemon knows nothing of it.
+const MARK: &str = "planted";
+
+/// Whether somebody has made a job under the name that one of ours will have.
+pub fn is_planted(job: &nomad::Job) -> bool {
+    meta_of_job(job).get(MARK).is_some()
+}
+
+/// The name and the Meta of the next attempt, with the seal of this one.
+fn next_attempt(own: &Value) -> Option<(String, Value)> {
+    let (job, attempt) = (own["job_id"].as_u64()?, u32::try_from(own["attempt"].as_u64()?).ok()? + 1);
+    let (owner, name) = own["repo_url"].as_str()?.strip_prefix("https://github.com/")?.split_once('/')?;
+    let repository = Repository {
+        id: RepositoryId(own["repo_id"].as_u64()?),
+        owner: owner.to_owned(),
+        name: name.to_owned(),
+        html_url: String::new(),
+        archived: false,
+        disabled: false,
+    };
+    let name = runner_name(PREFIX, own["instance"].as_str()?, &repository, job, attempt);
+    let mut meta = own.clone();
+    (meta["attempt"], meta[MARK]) = (json!(attempt), json!(true));
+    Some((name, meta))
+}
+
+/// What the names of a repository's runners begin with.
+fn names_of(full_name: &str) -> String {
+    format!("{PREFIX}-{}-", full_name.replace('/', "-"))
+}
+
 /// A neighbour's job: one that is over, so that it takes no room.
 fn strange_job(name: &str, meta: &Value) -> Value {
     json!({"Job": {
@@ -301,6 +333,9 @@ pub trait Suffer {
 
     /// The jobs of ours, dead ones too.
     fn our_jobs(&self, place: &Place) -> Vec<String>;
+
+    /// The jobs that somebody has made under the names that ours will have.
+    fn planted_jobs(&self, place: &Place) -> Vec<String>;
 
     /// All trouble is over: nodes and leader are back, processes start, runners of others leave, what can never be
     /// served is cancelled.
@@ -424,7 +459,7 @@ impl Suffer for World {
             }
             Mishap::SlowImagesOf { pick, delay } => {
                 let full_name = self.github.full_name(repository(pick)?)?;
-                self.nomad.set_start_delay(&format!("{PREFIX}-{}-", full_name.replace('/', "-")), *delay);
+                self.nomad.set_start_delay(&names_of(&full_name), *delay);
                 Some(format!("{full_name}: processes take {delay:?} to start"))
             }
             Mishap::StartFailure => {
@@ -458,7 +493,17 @@ impl Suffer for World {
                     let job = strange_job(&format!("{STRANGER}\u{202e}{number:02}"), &json!({ META: meta }));
                     self.put_job(place, &job, now)
                 });
-                Some(format!("somebody registers {} jobs with a hostile Meta", registered.count()))
+                let registered = registered.count();
+                // What only its seal can tell from ours: the next attempt's name, and all that belongs into its Meta.
+                let next = next_attempt(&own).filter(|(name, _)| {
+                    self.nomad.job(&place.namespace, name).is_none() && place.ours(name)
+                });
+                let planted = next.is_some_and(|(name, meta)| {
+                    let job = strange_job(&name, &json!({ META: meta.to_string() }));
+                    self.put_job(place, &job, now)
+                });
+                let next = if planted { ", and one under the next attempt's name" } else { "" };
+                Some(format!("somebody registers {registered} jobs with a hostile Meta{next}"))
             }
             Mishap::StartWorks => {
                 self.nomad.set_start_failure("", None);
@@ -578,8 +623,15 @@ impl Suffer for World {
     }
 
     fn our_jobs(&self, place: &Place) -> Vec<String> {
-        let ours = self.nomad.jobs().filter(|job| job.namespace == place.namespace && place.ours(&job.id));
+        let ours = self.nomad.jobs().filter(|job| {
+            job.namespace == place.namespace && place.ours(&job.id) && !is_planted(job)
+        });
         ours.map(|job| job.id.clone()).collect()
+    }
+
+    fn planted_jobs(&self, place: &Place) -> Vec<String> {
+        let planted = self.nomad.jobs().filter(|job| job.namespace == place.namespace && is_planted(job));
+        planted.map(|job| job.id.clone()).collect()
     }
 
     fn calm_down(&mut self, place: &Place, start_delay: Duration) {
@@ -603,7 +655,14 @@ impl Suffer for World {
                 repository.private = false;
                 // GitHub lets nobody remove what a disabled one has.
                 repository.disabled = false;
+                repository.refuses_runners = false;
             }
+            if let Some(full_name) = self.github.full_name(*id) {
+                self.nomad.set_start_delay(&names_of(&full_name), start_delay);
+            }
+        }
+        for name in self.planted_jobs(place) {
+            self.nomad.purge_job(&place.namespace, &name, self.nomad_time(now));
         }
         // Where GitHub cannot tell whether a runner is busy, nobody but its owner can end one that hangs.
         self.options_mut().hangs = 0.0;

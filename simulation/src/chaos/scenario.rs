@@ -201,7 +201,11 @@ impl Scenario {
         settings.webhooks = (seed / 3).is_multiple_of(3);
         let mut nomad = cluster(&mut rng, seed);
         nomad.event_buffer = if settings.hints { 50 } else { 0 };
-        let over = Duration::from_secs(rng.random_range(120..=420));
+        let mut over = Duration::from_secs(rng.random_range(120..=420));
+        // Whoever makes no progress is waited for five minutes, or twenty.
+        if woes.iter().any(|woe| woe.is_of_the_stuck()) {
+            over += Duration::from_secs(rng.random_range(600..=2700));
+        }
         let mut scenario = Scenario {
             seed,
             base,
@@ -322,6 +326,7 @@ impl Scenario {
                 let run = || (at, Happening::Run(repository, vec![job.clone()]));
                 self.happenings.extend((0..FLOOD).map(|_| run()));
             }
+            Woe::RefusedRunners | Woe::UnassignedJobs | Woe::SlowStarts => self.stick(woe, pick, rng),
             Woe::Ghosts | Woe::HeldJobs | Woe::Unplaceable => {}
             Woe::Clocks => {
                 let mut hours = || SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
@@ -503,7 +508,48 @@ impl Scenario {
             | Woe::SlowStops
             | Woe::RunLag
             | Woe::Flood
+            | Woe::RefusedRunners
+            | Woe::UnassignedJobs
+            | Woe::SlowStarts
             | Woe::Hangs => {}
+        }
+    }
+
+    /// One repository's runners make no progress for a while, or to the end, and others have jobs meanwhile.
+    fn stick(&mut self, woe: Woe, pick: usize, rng: &mut StdRng) {
+        let repository = pick % self.repositories.len();
+        let of_over = |share: f64| self.over.mul_f64(share);
+        let (from, until) =
+            (of_over(rng.random_range(0.0..0.3)), of_over(rng.random_range(0.5..1.3)).min(self.over));
+        match woe {
+            Woe::RefusedRunners => {
+                self.mishap(from, Mishap::RefuseRunners { pick: repository, yes: true });
+                self.mishap(until, Mishap::RefuseRunners { pick: repository, yes: false });
+            }
+            Woe::SlowStarts => {
+                let delay = seconds(rng, 120, 3600);
+                self.mishap(from, Mishap::SlowImagesOf { pick: repository, delay });
+                let delay = self.nomad.delays.start;
+                self.mishap(until, Mishap::SlowImagesOf { pick: repository, delay });
+            }
+            _ => {
+                for (at, happening) in &mut self.happenings {
+                    if let Happening::Run(of, jobs) = happening
+                        && *of == repository
+                        && *at >= from
+                    {
+                        jobs.iter_mut().for_each(|job| job.ghost = true);
+                    }
+                }
+            }
+        }
+        for _ in 0..rng.random_range(2..=6) {
+            let at = from + (self.over - from).mul_f64(rng.random_range(0.0..0.8));
+            let of = rng.random_range(0..self.repositories.len());
+            let ghost = woe == Woe::UnassignedJobs && of == repository;
+            let job = self.job(0, rng);
+            let jobs = vec![JobSpec { ghost: job.ghost || ghost, ..job }];
+            self.happenings.push((at, Happening::Run(of, jobs)));
         }
     }
 

@@ -75,6 +75,12 @@ pub enum Woe {
     HostileMeta,
     /// One repository has very many runs in its queue, and requests are paced.
     Flood,
+    /// GitHub refuses to register one repository's runners.
+    RefusedRunners,
+    /// GitHub assigns one repository's jobs to nobody.
+    UnassignedJobs,
+    /// The tasks of one repository's runners take very long to start.
+    SlowStarts,
     /// Of two daemons the one that leads dies, as in `Deaths`.
     LeaderDies,
     /// It is told to end.
@@ -125,12 +131,20 @@ impl Woe {
                 Woe::LargeJobs,
                 Woe::HostileMeta,
                 Woe::Flood,
+                Woe::RefusedRunners,
+                Woe::UnassignedJobs,
+                Woe::SlowStarts,
                 Woe::LeaderDies,
                 Woe::LeaderExits,
                 Woe::LeaderPauses,
                 Woe::LeaderCut,
             ])
             .collect()
+    }
+
+    /// Whether one repository's runners make no progress.
+    pub fn is_of_the_stuck(self) -> bool {
+        [Woe::RefusedRunners, Woe::UnassignedJobs, Woe::SlowStarts].contains(&self)
     }
 
     /// Whether it is one of two daemons with a lock.

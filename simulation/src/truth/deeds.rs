@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::chaos::mishap::Place;
+use crate::chaos::mishap::{Place, is_planted};
 use crate::chaos::subject;
 use bytes::Bytes;
 use githubrunner::apply::{Outcome, Report};
@@ -239,7 +239,8 @@ impl Deeds {
         match (&report.action, &report.outcome) {
             (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => {
                 let meta = meta_of_job(job?);
-                let is_own = meta["job_id"] == start.cause && !self.is_of_a_forgotten_key(world, name, &meta);
+                let is_nobodys = self.is_of_a_forgotten_key(world, name, &meta) || is_planted(job?);
+                let is_own = meta["job_id"] == start.cause && !is_nobodys;
                 is_own.then_some("and it is there")
             }
             (Action::Mint(_), Outcome::AlreadyDone) if how.are_legible => {

@@ -7,12 +7,13 @@ pub mod replicas;
 pub mod sight;
 mod starts;
 mod stops;
+mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chaos::exchange::Trouble;
-use crate::chaos::mishap::{Place, Suffer, is_strange};
+use crate::chaos::mishap::{Place, Suffer, is_planted, is_strange};
 use crate::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
 use crate::chaos::{HOSTILE, subject};
 use bytes::Bytes;
@@ -93,6 +94,7 @@ pub struct Truth {
     looked: [Looked; 2],
     waits: prompt::Waits,
     looked_at: Timestamp,
+    stuck: stuck::Stuck,
 }
 
 /// When a daemon listed what.
@@ -136,6 +138,7 @@ impl Truth {
             looked: Default::default(),
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
+            stuck: stuck::Stuck::new(scenario, &place),
             place,
             findings,
         }
@@ -284,7 +287,12 @@ impl Watch for Truth {
         self.look_for_secrets(side, request, now);
         let about = subject(Some(world), side, request);
         let about = about.map(|name| percent_decode_str(&name).decode_utf8_lossy().into_owned());
-        if about.is_some_and(|name| is_strange(&name)) {
+        // What goes with an earlier runner of the name may still go.
+        let is_planted = |name: &str| {
+            let gives = request.method() != Method::DELETE && request.uri().path() != "/v1/jobs";
+            gives && world.nomad.job(&self.place.namespace, name).is_some_and(is_planted)
+        };
+        if about.is_some_and(|name| is_strange(&name) || is_planted(&name)) {
             self.wrong(
                 now,
                 format!("a planted job is taken for ours: {} {}", request.method(), request.uri()),
@@ -394,7 +402,9 @@ impl Watch for Truth {
         self.looked_at = now;
         self.fates.update(world, &self.place, self.mode, now);
         self.note_archived(world, now);
+        self.stuck.look(world, now);
         self.is_prompt(world, now);
+        self.is_passed_over(world, now);
     }
 }
 

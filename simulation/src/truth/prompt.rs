@@ -28,10 +28,13 @@ const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 const SECRET_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(60);
 
 /// A dead runner goes within this time then, besides the time for which it is kept: a listing says that its job is over.
-const PURGED_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(300);
+const PURGED_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(200);
 
-/// What a flood in one repository costs the others, and itself.
-const FLOODED: SignedDuration = SignedDuration::from_secs(180);
+/// A listing of 200 runs at 800 points a minute, which shares its requests with others.
+const LISTED_IN_A_FLOOD: SignedDuration = SignedDuration::from_secs(300);
+
+/// What a flood in one repository costs the others, and its own queue.
+const FLOODED: SignedDuration = SignedDuration::from_secs(60);
 
 /// Since when something is so that must not stay so.
 #[derive(Default)]
@@ -66,6 +69,9 @@ fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
         Woe::LargeJobs,
         Woe::HostileMeta,
         Woe::Flood,
+        Woe::RefusedRunners,
+        Woe::UnassignedJobs,
+        Woe::SlowStarts,
     ];
     let is_harmless = |woe: &Woe| harmless.contains(woe) || trouble.is_some_and(|t| *woe == Woe::Exchange(t));
     // Where many share a cap, places become free and are taken all the time, and who waits for one waits long.
@@ -84,6 +90,8 @@ fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
                     | Mishap::Cancel { .. }
                     | Mishap::LargeJobs
                     | Mishap::HostileMeta { .. }
+                    | Mishap::RefuseRunners { .. }
+                    | Mishap::SlowImagesOf { .. }
             ),
             _ => false,
         })
@@ -114,6 +122,13 @@ impl Truth {
         signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15) + paced
     }
 
+    /// How much later than others a repository is listed to its end: the one with the flood, whose listing is continued
+    /// from pass to pass.
+    fn listed_later(&self, repository: u64) -> SignedDuration {
+        let is_flooded = self.has(Woe::Flood) && self.place.repositories.last() == Some(&repository);
+        if is_flooded { LISTED_IN_A_FLOOD } else { SignedDuration::ZERO }
+    }
+
     /// While GitHub's lists take their time, what waits gets its secret, and the dead go.
     fn nomads_half_goes_on(&mut self, world: &World, now: Timestamp) {
         let mut waits = std::mem::take(&mut self.waits);
@@ -122,6 +137,7 @@ impl Truth {
             let job = world.nomad.job(&self.place.namespace, name);
             let live = job.is_some_and(|job| is_live(world, &self.place, job));
             let waits_for_secret = live
+                && !self.stuck.are_refused(fate.group.0, now)
                 && !has_variable(world, name)
                 && fate.surplus_first.is_none()
                 && job.is_some_and(|job| !job.stop)
@@ -136,6 +152,7 @@ impl Truth {
             let counts = world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued);
             let lasted = lasts(&mut waits.useless, name, job.is_some() && !live && !counts, now);
             let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + PURGED_WHILE_SLOW;
+            let most = most + self.listed_later(fate.group.0);
             if lasted > most {
                 late.push(format!("{name} is dead and not purged for {lasted} while GitHub is slow"));
             }
@@ -174,6 +191,7 @@ impl Truth {
             *supply.entry(&fate.group).or_default() += usize::from(fate.supplies);
             let has_variable = has_variable(world, name);
             let wants_secret = live
+                && !self.stuck.are_refused(fate.group.0, now)
                 && !has_variable
                 && fate.surplus_since.is_none()
                 && job.is_some_and(|job| !job.stop)
@@ -192,18 +210,24 @@ impl Truth {
             let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
             // A death is told of; who dies while it is asked for at GitHub is tried again after a wait.
             let was_asked = self.asked_for.get(name).is_some_and(|at| now.duration_since(*at) < soon);
-            if lasted > if self.told && !was_asked { TOLD_WITHIN } else { soon } {
+            let within = match self.told && !was_asked {
+                // In a flood its registration is asked for in its turn.
+                true if self.has(Woe::Flood) => TOLD_WITHIN * 2,
+                true => TOLD_WITHIN,
+                false => soon,
+            };
+            if lasted > within {
                 late.push(format!("{name} is dead, and its variable has stayed for {lasted}"));
             }
             lasts(&mut waits.dead, name, dead, now);
             let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + soon;
+            let most = most + self.listed_later(fate.group.0);
             let counts = || {
                 world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued)
                     && !self.fates.values().any(|f| f.cause == fate.cause && f.attempt > fate.attempt)
             };
             let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
-            // In a flood it is known late that nothing is in the queue any more.
-            if lasted > most && !self.has(Woe::Flood) {
+            if lasted > most {
                 late.push(format!("{name} is dead and not purged for {lasted}"));
             }
         }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::chaos::mishap::{MAX_BODY, Place};
+use crate::chaos::mishap::{MAX_BODY, Mishap, Place};
 use crate::chaos::scenario::{Entries, Happening, Scenario, Woe};
 use crate::chaos::{Trouble, subject};
 use bytes::Bytes;
@@ -46,8 +47,9 @@ pub struct Sights {
     resolved_within: SignedDuration,
     /// … and nothing keeps the daemon from that.
     resolves: bool,
-    /// `*` means what the App is installed for, and a suspended installation counts as none until the daemon asks again.
-    suspends: bool,
+    /// `*` means what the App is installed for, and a suspended installation counts as none until the daemon asks again:
+    /// from when until when it may.
+    suspended: Vec<(Timestamp, Timestamp)>,
 }
 
 /// Which of the three lists of Nomad.
@@ -64,6 +66,9 @@ pub enum List {
 /// While GitHub is asked, Nomad alone is looked at every 5 s; a list that is asked for again makes that a little less from
 /// here.
 const MEANWHILE: SignedDuration = SignedDuration::from_secs(4);
+
+/// What the entries mean is asked for again within this time after a refusal: every minute, and failures wait.
+const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(600);
 
 #[derive(Default)]
 struct Sight {
@@ -140,9 +145,7 @@ impl Sights {
             resolves: scenario.episodes.is_empty()
                 && !scenario.replicas
                 && ![Woe::Token, Woe::Repositories].into_iter().any(|woe| scenario.has(woe)),
-            suspends: scenario.settings.access.app
-                && scenario.settings.access.entries == Entries::All
-                && scenario.has(Woe::Token),
+            suspended: suspended(scenario),
             whole: !scenario.replicas
                 && !scenario.woes.iter().any(ends_early)
                 && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
@@ -315,10 +318,11 @@ impl Sights {
 
     /// Whether the configuration names a repository; `None` while the daemon may not know whom its names mean.
     fn is_configured(&self, id: u64, world: &World, place: &Place, left_out: Option<usize>) -> Option<bool> {
-        if self.suspends {
+        let now = world.clock.now();
+        if self.suspended.iter().any(|(from, until)| *from <= now && now <= *until) {
             return None;
         }
-        let now = world.github_time(world.clock.now());
+        let now = world.github_time(now);
         let mut configured = false;
         for (at, name) in self.entries.iter().enumerate().filter(|(at, _)| Some(*at) != left_out) {
             let first = place.repositories[at];
@@ -392,6 +396,28 @@ impl Sights {
         }
         wrong
     }
+}
+
+/// When `*` may mean less than it says: from each refusal of the token until the daemon must have asked again.
+fn suspended(scenario: &Scenario) -> Vec<(Timestamp, Timestamp)> {
+    if !scenario.settings.access.app || scenario.settings.access.entries != Entries::All {
+        return Vec::new();
+    }
+    let at = |passed: Duration| scenario.base.checked_add(passed).unwrap_or(scenario.base);
+    let mut all = Vec::new();
+    let mut since = None;
+    for (passed, happening) in &scenario.happenings {
+        match happening {
+            Happening::Mishap(Mishap::TokenRefused { yes: true }) => since = since.or(Some(*passed)),
+            Happening::Mishap(Mishap::TokenRefused { yes: false }) => {
+                // Another refusal may follow: the last taking back ends it.
+                all.extend(since.take().map(|since| (at(since), at(*passed + ASKED_AGAIN_WITHIN))));
+            }
+            _ => {}
+        }
+    }
+    all.extend(since.map(|since| (at(since), at(scenario.over + ASKED_AGAIN_WITHIN))));
+    all
 }
 
 /// Whether another repository has the name under which this one was listed, or had it until the pass had begun.

@@ -59,6 +59,7 @@ impl Truth {
             let two_lead = self.leases.two_may_lead(world, now);
             if is_same(&fate.instance)
                 && fate.available
+                && !self.is_unknown_for_long(fate, now)
                 && !two_lead
                 && self.is_so_for_long(fate.unavailable_at, now)
             {
@@ -112,13 +113,24 @@ impl Truth {
             let settled = self.is_so_for_long(Some(fate.registered_at), now)
                 && self.is_so_for_long(fate.unavailable_at, now);
             // GitHub may not know any more who was brought back by somebody.
-            fate.group == group && fate.available && settled && !fate.is_revived
+            fate.group == group
+                && fate.available
+                && settled
+                && !fate.is_revived
+                && !self.is_unknown_for_long(fate, now)
         });
         let wanted = self.lately_queued(world, &group, now);
         let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
         if at_hand.len() >= wanted {
             self.wrong(now, format!("{name} is started although {at_hand:?} are at hand for {wanted} jobs"));
         }
+    }
+
+    /// Whether it has been idle under another name for so long that look-ups have not found it for ten minutes: it counts
+    /// no more, and its job may have another attempt.
+    fn is_unknown_for_long(&self, fate: &Fate, now: Timestamp) -> bool {
+        let long = SignedDuration::from_secs(600);
+        self.mode == Mode::Renamed && fate.idle_since.is_some_and(|since| now.duration_since(since) >= long)
     }
 
     /// How many of a group's jobs are in the queue, or were when a pass that still acts looked.

@@ -197,12 +197,19 @@ impl Truth {
         };
         let is_live =
             |name: &String| world.nomad.job(&self.place.namespace, name).is_some_and(|job| !job.stop);
+        // Two go for one, or the first one's place was taken before the second one went: who was placed since the pass
+        // looked waited then.
+        let at_nomad = world.nomad_time(now).as_nanosecond();
+        let has_waited = |name: &String| {
+            allocations(world, &self.place, name)
+                .all(|own| at_nomad - i128::from(own.create_time) < self.slack.as_nanos())
+        };
         let waits = || {
             self.held(world, SignedDuration::ZERO, now).any(|job| fate.group != group_of_job(job))
                 || self
                     .fates
                     .iter()
-                    .any(|(name, other)| !other.placed && other.group != fate.group && is_live(name))
+                    .any(|(name, other)| other.group != fate.group && is_live(name) && has_waited(name))
         };
         match fate.idle_since {
             Some(since) => long(since, 5) && self.lately_queued(world, &fate.group, now) > 0 && waits(),
