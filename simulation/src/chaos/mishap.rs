@@ -9,8 +9,8 @@ use super::namesake::Rename;
 use super::scenario::is_placeable;
 use super::settings::PREFIX;
 use bytes::Bytes;
-use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
 use githubrunner::model::{Repository, RepositoryId, runner_name};
+use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
 use githubrunner_sim::nomad::{self, Exit, StartFailure};
 use githubrunner_sim::world::{Phase, World};
 use hyper::{Method, Request};
@@ -495,9 +495,8 @@ impl Suffer for World {
                 });
                 let registered = registered.count();
                 // What only its seal can tell from ours: the next attempt's name, and all that belongs into its Meta.
-                let next = next_attempt(&own).filter(|(name, _)| {
-                    self.nomad.job(&place.namespace, name).is_none() && place.ours(name)
-                });
+                let next = next_attempt(&own)
+                    .filter(|(name, _)| self.nomad.job(&place.namespace, name).is_none() && place.ours(name));
                 let planted = next.is_some_and(|(name, meta)| {
                     let job = strange_job(&name, &json!({ META: meta.to_string() }));
                     self.put_job(place, &job, now)
@@ -623,9 +622,10 @@ impl Suffer for World {
     }
 
     fn our_jobs(&self, place: &Place) -> Vec<String> {
-        let ours = self.nomad.jobs().filter(|job| {
-            job.namespace == place.namespace && place.ours(&job.id) && !is_planted(job)
-        });
+        let ours = self
+            .nomad
+            .jobs()
+            .filter(|job| job.namespace == place.namespace && place.ours(&job.id) && !is_planted(job));
         ours.map(|job| job.id.clone()).collect()
     }
 

@@ -95,6 +95,10 @@ pub struct Truth {
     waits: prompt::Waits,
     looked_at: Timestamp,
     stuck: stuck::Stuck,
+    /// When a daemon last asked Nomad for anything.
+    asked_nomad_at: Timestamp,
+    /// When it last did something, or asked GitHub for a runner.
+    acted_at: Timestamp,
 }
 
 /// When a daemon listed what.
@@ -139,6 +143,8 @@ impl Truth {
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
             stuck: stuck::Stuck::new(scenario, &place),
+            asked_nomad_at: Timestamp::UNIX_EPOCH,
+            acted_at: Timestamp::UNIX_EPOCH,
             place,
             findings,
         }
@@ -258,6 +264,12 @@ impl Watch for Truth {
         if self.has_hostile {
             self.look_for_hostile_text(side, request, now);
         }
+        if side == Side::Nomad {
+            self.asked_nomad_at = now;
+        }
+        if request.method() != Method::GET || request.uri().path().contains("/actions/runners") {
+            self.acted_at = now;
+        }
         if request.method() == Method::GET {
             let who = sender(request);
             match list(request) {
@@ -348,6 +360,9 @@ impl Watch for Truth {
         response: &Response<Bytes>,
         now: Timestamp,
     ) {
+        if side == Side::GitHub {
+            self.has_looked_meanwhile(request, now);
+        }
         let path = request.uri().path();
         if !response.status().is_success() {
             if let Some(id) = removed_registration(side, request) {

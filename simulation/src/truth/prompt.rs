@@ -7,10 +7,13 @@ use std::time::Duration;
 use crate::chaos::Trouble;
 use crate::chaos::mishap::Mishap;
 use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_placeable, is_servable};
+use bytes::Bytes;
 use githubrunner::daemon::LISTINGS_APART;
+use githubrunner_sim::fault::Arrived;
 use githubrunner_sim::github::{Job, Status};
 use githubrunner_sim::nomad::TaskPhase;
 use githubrunner_sim::world::{Phase, World};
+use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Truth;
@@ -25,10 +28,16 @@ const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 
 /// The same while each page of GitHub's lists takes up to 17 s: a pass acts for 20 s at most before Nomad is looked at
 /// again.
-const SECRET_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(60);
+const SECRET_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(40);
+
+/// Nomad is looked at every 5 s while GitHub is asked, ...
+const LOOKED_WITHIN: SignedDuration = SignedDuration::from_secs(6);
+
+/// ... but for the time that what was seen then takes to be done.
+const ACTIONS_TAKE: SignedDuration = SignedDuration::from_secs(20);
 
 /// A dead runner goes within this time then, besides the time for which it is kept: a listing says that its job is over.
-const PURGED_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(200);
+const PURGED_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(300);
 
 /// A listing of 200 runs at 800 points a minute, which shares its requests with others.
 const LISTED_IN_A_FLOOD: SignedDuration = SignedDuration::from_secs(300);
@@ -127,6 +136,20 @@ impl Truth {
     fn listed_later(&self, repository: u64) -> SignedDuration {
         let is_flooded = self.has(Woe::Flood) && self.place.repositories.last() == Some(&repository);
         if is_flooded { LISTED_IN_A_FLOOD } else { SignedDuration::ZERO }
+    }
+
+    /// A page of runs or jobs that took long: Nomad was looked at meanwhile, unless something was being done.
+    pub(super) fn has_looked_meanwhile(&self, request: &Request<Bytes>, now: Timestamp) {
+        let path = request.uri().path();
+        let is_page = request.method() == Method::GET && (path.ends_with("/runs") || path.ends_with("/jobs"));
+        let Some(Arrived(since)) = request.extensions().get().copied().filter(|_| self.slow && is_page)
+        else {
+            return;
+        };
+        let is_busy = now.duration_since(self.acted_at) <= now.duration_since(since) + ACTIONS_TAKE;
+        if now.duration_since(since) > LOOKED_WITHIN && self.asked_nomad_at < since && !is_busy {
+            self.wrong(now, format!("Nomad was not looked at while {path} took from {since} on"));
+        }
     }
 
     /// While GitHub's lists take their time, what waits gets its secret, and the dead go.
@@ -342,7 +365,7 @@ impl Truth {
             true => surplus >= self.listings_apart(),
             false => surplus * 10 >= signed(self.settings.loop_interval) * 9,
         };
-        if !fate.available || twice || self.may_yield(world, fate, now) {
+        if !fate.available || twice || self.may_yield(world, name, fate, now) {
             return;
         }
         let is_wanted = self.lately_queued(world, &fate.group, now) > 0;

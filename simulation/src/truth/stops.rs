@@ -127,7 +127,7 @@ impl Truth {
 
     /// Who never started goes first, then the longest idle; before its time only where something waits for room.
     fn is_next_to_go(&self, world: &World, name: &str, fate: &Fate, now: Timestamp) {
-        if !self.quiet || !fate.available || self.may_yield(world, fate, now) {
+        if !self.quiet || !fate.available || self.may_yield(world, name, fate, now) {
             return;
         }
         let soon = self.soon();
@@ -191,30 +191,35 @@ impl Truth {
 
     /// Whether it makes no progress for so long that it gives up its place: to another group that waits for one, or, if
     /// its task does not start, to its own job's next attempt.
-    pub(super) fn may_yield(&self, world: &World, fate: &Fate, now: Timestamp) -> bool {
+    pub(super) fn may_yield(&self, world: &World, name: &str, fate: &Fate, now: Timestamp) -> bool {
         let long = |since: Timestamp, minutes: i64| {
             now.duration_since(since) >= SignedDuration::from_secs(60 * minutes - 10)
         };
         let is_live =
             |name: &String| world.nomad.job(&self.place.namespace, name).is_some_and(|job| !job.stop);
         // Two go for one, or the first one's place was taken before the second one went: who was placed since the pass
-        // looked waited then.
+        // looked waited then. So did who was told to go in the same pass, because the placed ones of its group are stuck, too.
         let at_nomad = world.nomad_time(now).as_nanosecond();
-        let has_waited = |name: &String| {
+        let has_waited = |name: &str| {
             allocations(world, &self.place, name)
                 .all(|own| at_nomad - i128::from(own.create_time) < self.slack.as_nanos())
+        };
+        let left_lately = |other: &Fate| {
+            other.dead_since.is_some_and(|since| !other.placed && now.duration_since(since) <= self.slack)
         };
         let waits = || {
             self.held(world, SignedDuration::ZERO, now).any(|job| fate.group != group_of_job(job))
                 || self
                     .fates
                     .iter()
-                    .any(|(name, other)| other.group != fate.group && is_live(name) && has_waited(name))
+                    .filter(|(_, other)| other.group != fate.group)
+                    .any(|(name, other)| is_live(name) && has_waited(name) || left_lately(other))
         };
         match fate.idle_since {
             Some(since) => long(since, 5) && self.lately_queued(world, &fate.group, now) > 0 && waits(),
             None if fate.placed && long(fate.registered_at, 20) => true,
-            None if fate.placed => long(fate.registered_at, 5) && waits(),
+            // One that was placed when it was about to go has waited, too.
+            None if fate.placed && !has_waited(name) => long(fate.registered_at, 5) && waits(),
             // With one of its group.
             None => {
                 let stuck = |other: &Fate| long(other.idle_since.unwrap_or(other.registered_at), 5);
@@ -275,7 +280,7 @@ impl Truth {
         // For a repository that the configuration does not name there is no demand.
         let unsure = unsure || self.times_left_out(fate.group.0).any(|(from, _)| from <= now);
         // Who works under another name looks idle to the daemon.
-        if unsure || !fate.available || self.mode == Mode::Renamed || self.may_yield(world, fate, now) {
+        if unsure || !fate.available || self.mode == Mode::Renamed || self.may_yield(world, name, fate, now) {
             return;
         }
         // One that hangs looks like one that will take a job.

@@ -112,7 +112,8 @@ impl Truth {
                 && healthy.iter().all(|other| **other == group)
                 && !gave_up()
         });
-        let waits: BTreeSet<u64> = if stuck > 0 { waits.map(|job| job.id).collect() } else { BTreeSet::new() };
+        let waits: BTreeSet<u64> =
+            if stuck > 0 { waits.map(|job| job.id).collect() } else { BTreeSet::new() };
         let most = self.stuck.limit + self.soon() * 2 + TAKES_OVER_WITHIN;
         self.stuck.behind.retain(|job, _| waits.contains(job));
         let mut late = Vec::new();
