@@ -76,7 +76,9 @@ impl World {
                 self.tasks.get_mut(&name).unwrap().phase = Phase::Stopping { until };
                 Outcome::Done
             }
-            Action::LookUp(_) if self.registrations.contains_key(&name) => Outcome::Present,
+            Action::LookUp(_) if self.registrations.get(&name).is_some_and(|listed| listed.online) => {
+                Outcome::Present
+            }
             Action::LookUp(_) => Outcome::Absent,
             Action::CleanUp(_) => {
                 if busy {

@@ -416,8 +416,9 @@ fn refused() -> (Runner, BTreeMap<String, Backoff>) {
 #[test]
 fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
     let (waiting, failed) = refused();
-    let behind = runner(2, 1, RunnerState::Pending);
+    let mut behind = runner(2, 1, RunnerState::Pending);
     let mut other = runner(3, 1, RunnerState::Pending);
+    behind.submitted_at = other.submitted_at - Duration::from_secs(1);
     other.meta.labelsstr = "nomadtools big".to_owned();
     other.blocked = Some(Blocked { exhausted: true, reason: "memory".to_owned() });
     let mut wanted = queued(3);
@@ -430,6 +431,12 @@ fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
         assert!(text.contains(&line), "{text}");
     }
     assert!(!text.contains("stop     runner3"), "{text}");
+    // One that came later is in nobody's way.
+    let nomad = world.0.nomad.as_mut().unwrap();
+    let behind = nomad.runners.iter_mut().find(|runner| runner.meta.job_id == Some(2)).unwrap();
+    behind.submitted_at += Duration::from_secs(2);
+    let text = world.plan();
+    assert!(text.contains("stop     runner1") && !text.contains("stop     runner2"), "{text}");
 }
 
 #[test]
