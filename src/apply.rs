@@ -108,10 +108,10 @@ impl fmt::Display for Outcome {
         let f = &mut Escaped::line(f);
         match self {
             Outcome::Done => f.write_str("done"),
-            Outcome::AlreadyDone => f.write_str("was done already"),
+            Outcome::AlreadyDone => f.write_str("already done"),
             Outcome::Present => f.write_str("connected to GitHub"),
             Outcome::Absent => f.write_str("not connected to GitHub"),
-            Outcome::Held(why) => write!(f, "not now: {why}"),
+            Outcome::Held(why) => write!(f, "skipped: {why}"),
             Outcome::Failed(error) => write!(f, "failed: {error}"),
             Outcome::Rejected(error) => write!(f, "rejected: {error}"),
             Outcome::DryRun => f.write_str("dry run"),
@@ -185,7 +185,7 @@ impl<'a> Apply<'a> {
 
     async fn perform(&self, action: &Action) -> Outcome {
         if !self.leadership.holds() {
-            return Outcome::Held("another replica leads".to_owned());
+            return Outcome::Held("another replica holds the leader lock".to_owned());
         }
         let result = match action {
             Action::Start(start) => self.start(start).await,
@@ -331,7 +331,7 @@ impl<'a> Apply<'a> {
                     return Ok(Outcome::AlreadyDone);
                 }
                 if runner.may_have_process() {
-                    return Err(Outcome::Held("its task has started meanwhile".to_owned()));
+                    return Err(Outcome::Held("its task has started in the meantime".to_owned()));
                 }
                 // Without a secret it cannot take a job; with one, only without its registration.
                 match removed {
@@ -384,7 +384,7 @@ impl<'a> Apply<'a> {
     async fn purge(&self, purge: &Purge) -> Result<Outcome> {
         let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
         if runner.is_some_and(|runner| runner.is_live()) {
-            return Err(Outcome::Held("it is not dead any more".to_owned()));
+            return Err(Outcome::Held("it is no longer dead".to_owned()));
         }
         if let Some(repository) = &purge.repository {
             self.remove_registration_if_any(repository, &purge.name).await?;
@@ -480,7 +480,7 @@ impl<'a> Apply<'a> {
         match self.github.runner_group(organization, name).await.map_err(github_outcome)? {
             Sought::Found(id) => Ok(id),
             Sought::Unseen(gap) => Err(Outcome::Held(format!(
-                "it is not known whether {organization} has the runner group {name:?}: GitHub's list is incomplete: {gap}"
+                "cannot tell whether {organization} has the runner group {name:?}: GitHub's list is incomplete: {gap}"
             ))),
             Sought::Absent => {
                 Err(Outcome::Rejected(format!("{organization} has no runner group named {name:?}")))
@@ -504,7 +504,7 @@ impl<'a> Apply<'a> {
 }
 
 fn online_already() -> Outcome {
-    Outcome::Held("a runner of this name is online at GitHub already".to_owned())
+    Outcome::Held("a runner of this name is already online at GitHub".to_owned())
 }
 
 /// Whether a registration was there to be removed.
@@ -523,7 +523,7 @@ fn seen<T>(sought: Sought<T>) -> Result<Option<T>> {
         Sought::Found(found) => Ok(Some(found)),
         Sought::Absent => Ok(None),
         Sought::Unseen(gap) => Err(Outcome::Held(format!(
-            "it is not known whether it is registered: GitHub's list of runners is incomplete: {gap}"
+            "cannot tell whether it is registered: GitHub's list of runners is incomplete: {gap}"
         ))),
     }
 }

@@ -46,8 +46,9 @@ impl Selection {
                 .iter()
                 .map(|id| {
                     let runner = view.runners.iter().find(|runner| runner.name == *id);
-                    runner
-                        .with_context(|| format!("{id} is no runner of ours; `githubrunner list` shows them"))
+                    runner.with_context(|| {
+                        format!("{id} is not one of our runners; `githubrunner list` shows them")
+                    })
                 })
                 .collect(),
         }

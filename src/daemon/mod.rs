@@ -354,7 +354,7 @@ impl Daemon {
 
     async fn once_as_leader(&mut self) -> Pass {
         if tokio::time::timeout(SETTLE_DEADLINE, self.leadership.held()).await.is_err() {
-            tracing::warn!("another replica leads: this one only looks");
+            tracing::warn!("standing by: another replica holds the leader lock");
         }
         let mut first = self.pass(Scope::Everything).await;
         let deadline = Instant::now() + SETTLE_DEADLINE;

@@ -78,7 +78,7 @@ fn clear_the_queue(survey: &Survey, waiting: &[Waiting], leaving: &Leaving, draf
         let but = match stuck::stuck(survey, runner) {
             Some(stuck) if stuck.is_of_its_group() => stuck.words(),
             None if survey.starting_too_long(runner).is_some() => {
-                "not placed, and its group's runners do not start"
+                "unplaced, and its group's runners do not start"
             }
             _ => continue,
         };
@@ -206,7 +206,7 @@ impl<'a> Leaving<'a> {
         }
         let at = self.unplaced.iter().position(|runner| long && start.is_some() && yields(runner))?;
         let runner = self.unplaced.remove(at);
-        Some((runner, StopReason::Yield { waits: who, but: "not placed for long" }))
+        Some((runner, StopReason::Yield { waits: who, but: "unplaced for too long" }))
     }
 }
 

@@ -110,7 +110,7 @@ async fn a_runner_that_github_refuses_yields_the_only_place_to_another_repositor
     let served = site.world().github.run(run.unwrap()).unwrap().jobs[0];
     site.served(served).await;
     assert_eq!(site.status(refused), Status::Queued);
-    let stops = daemon.lines_with(&format!("yields to acme/other job {served}"));
+    let stops = daemon.lines_with(&format!("yielding to acme/other job {served}"));
     assert_eq!(stops.len(), 1, "{stops:?}");
     let held = daemon.lines_with("no credentials for ");
     assert!(held[0].contains("WARN") && held[0].contains("403"), "{held:?}");
@@ -151,8 +151,8 @@ async fn an_allocation_that_replaces_a_stopped_one_is_stopped_with_its_used_conf
     let stop = Request::put(format!("/v1/allocation/{first}/stop"));
     agent.client().send(stop).await.unwrap().success().unwrap();
     // Nomad starts another one with what the first one has used.
-    daemon.says("an earlier allocation has used its configuration").await;
-    let stops = daemon.lines_with("an earlier allocation has used its configuration");
+    daemon.says("an earlier allocation used its credentials").await;
+    let stops = daemon.lines_with("an earlier allocation used its credentials");
     assert!(stops[0].contains(job.as_str().unwrap()), "{stops:?}");
     // GitHub counts the first one's job as running, and consents when that is over.
     let run = site.world().github.job(busy).unwrap().run;
@@ -184,12 +184,12 @@ async fn a_runner_that_gets_no_job_yields_the_only_place_to_another_repository()
     until(&site, "its runner is online", || site.world().github.runners().any(|runner| runner.online)).await;
     // While nobody else waits, it stays.
     daemon.says("though its job is queued").await;
-    assert_eq!(daemon.lines_with("yields to"), Vec::<String>::new());
+    assert_eq!(daemon.lines_with("yielding to"), Vec::<String>::new());
     let run = site.world().queue_run(other, vec![JobSpec::new(&["nomadtools"], Duration::from_millis(500))]);
     let served = site.world().github.run(run.unwrap()).unwrap().jobs[0];
     site.served(served).await;
     assert_eq!(site.status(unassigned), Status::Queued);
-    let stops = daemon.lines_with(&format!("yields to acme/other job {served}"));
+    let stops = daemon.lines_with(&format!("yielding to acme/other job {served}"));
     assert_eq!(stops.len(), 1, "{stops:?}");
     let held = daemon.lines_with("though its job is queued");
     assert!(held[0].contains("WARN"), "{held:?}");
@@ -231,10 +231,10 @@ async fn a_preempted_runner_is_spent_and_its_job_is_due_another_attempt() {
         }] }],
     } });
     agent.client().send(Request::put("/v1/jobs").json(&urgent)).await.unwrap().success().unwrap();
-    daemon.says("an earlier allocation has used its configuration").await;
-    let stops = daemon.lines_with("an earlier allocation has used its configuration");
+    daemon.says("an earlier allocation used its credentials").await;
+    let stops = daemon.lines_with("an earlier allocation used its credentials");
     assert!(stops[0].contains(job), "{stops:?}");
-    daemon.says("attempt 2 waits").await;
+    daemon.says("attempt 2 starts in").await;
     let preempted = agent.get(&format!("/v1/allocation/{first}")).await;
     assert_eq!(preempted["DesiredStatus"], "evict", "{preempted}");
     let path = format!("/v1/job/{job}?namespace={NAMESPACE}");
@@ -266,23 +266,27 @@ async fn a_runner_is_dead_only_when_its_poststop_task_is_over() {
     let job = site.queue(&["nomadtools"], 300);
     site.served(job).await;
     until(&site, "the poststop task has begun", || begun.exists()).await;
-    let list = site.call_with(&config, &["list", "--json"]).await.well();
-    let runners: Vec<Value> = serde_json::from_str(&list).unwrap();
-    assert_eq!((runners.len(), &runners[0]["state"]), (1, &Value::from("stopping")), "{list}");
-
+    // The servers hear a little later that the runner's own task is over.
+    until_listed(&site, &config, "stopping").await;
     std::fs::write(&go, "").unwrap();
-    let deadline = Instant::now() + WITHIN;
-    let dead = loop {
-        let list = site.call_with(&config, &["list", "--json"]).await.well();
-        let runners: Vec<Value> = serde_json::from_str(&list).unwrap();
-        if runners[0]["state"] == "dead" {
-            break runners[0].clone();
-        }
-        assert!(Instant::now() < deadline, "{list}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let dead = until_listed(&site, &config, "dead").await;
     assert_eq!(dead["finish"], "success", "{dead}");
     daemon.end().await;
+}
+
+/// Lists the runners until the only one is in this state; it is not dead before.
+async fn until_listed(site: &Site, config: &str, state: &str) -> Value {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let list = site.call_with(config, &["list", "--json"]).await.well();
+        let mut runners: Vec<Value> = serde_json::from_str(&list).unwrap();
+        assert_eq!(runners.len(), 1, "{list}");
+        if runners[0]["state"] == state {
+            return runners.remove(0);
+        }
+        assert!(runners[0]["state"] != "dead" && Instant::now() < deadline, "{list}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
