@@ -58,7 +58,7 @@ pub struct Global {
     /// Log more; -vv logs everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Log only warnings and errors
+    /// Log only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Format of the log on standard error

@@ -13,7 +13,7 @@ use githubrunner::{
     config::Config,
     nomad::job_from_json,
     secret::without_tokens,
-    text::{Form, LINE, LogWriter, shown},
+    text::{Form, LINE, LogWriter, TextFields, shown},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::{EnvFilter, fmt};
@@ -224,7 +224,7 @@ fn start_log(global: &Global, usual: &'static str) {
     // It would be told on standard error, and panic where that cannot be written either: on a full disk.
     let log = log.log_internal_errors(false);
     match global.log_format {
-        LogFormat::Text => log.init(),
+        LogFormat::Text => log.fmt_fields(TextFields).init(),
         LogFormat::Json => log.json().init(),
     }
 }
@@ -261,6 +261,7 @@ mod demo {
     use githubrunner::{
         cli::{Cli, Command},
         commands::demo::{self, LogPane, Screen},
+        text::TextFields,
     };
     use tracing_subscriber::{EnvFilter, fmt};
 
@@ -286,6 +287,7 @@ mod demo {
                 .with_level(false)
                 .with_target(false)
                 .with_ansi(false)
+                .fmt_fields(TextFields)
                 .with_env_filter(EnvFilter::new("githubrunner=info,warn"))
                 .with_writer(log.clone())
                 .init(),

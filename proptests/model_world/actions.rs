@@ -1,9 +1,6 @@
 //! What the planner's actions do to the model world.
 
-use githubrunner::{
-    apply::Outcome,
-    model::{Registration as Mode, *},
-};
+use githubrunner::model::{Registration as Mode, *};
 
 use super::{Listed, Phase, Task, World};
 use crate::cases::INSTANCE;

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use super::summary;
 use super::{ForeignReason, GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
 use crate::text::Escaped;
 
@@ -448,6 +447,19 @@ impl Action {
         }
     }
 
+    /// The repository it is about; `None` where that is not known.
+    pub fn repository(&self) -> Option<&Repository> {
+        match self {
+            Action::Start(action) => Some(&action.repository),
+            Action::Mint(action) => Some(&action.repository),
+            Action::Stop(action) => Some(&action.repository),
+            Action::LookUp(action) => Some(&action.repository),
+            Action::CleanUp(action) => action.repository.as_ref(),
+            Action::Purge(action) => action.repository.as_ref(),
+            Action::RemoveOrphan(action) => action.repository.as_ref(),
+        }
+    }
+
     /// The runner it is about.
     pub fn runner(&self) -> &str {
         match self {
@@ -466,18 +478,6 @@ impl Start {
     /// The group it belongs to.
     pub fn group(&self) -> GroupKey {
         GroupKey { repository: self.repository.id, labels: self.labels.clone() }
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for action in &self.actions {
-            writeln!(f, "{action}")?;
-        }
-        for line in summary::lines(&self.holds) {
-            writeln!(f, "{line}")?;
-        }
-        Ok(())
     }
 }
 
