@@ -18,7 +18,7 @@ use proptest::{
 };
 
 use crate::{
-    drawing::{backoff, build, job, labels, repository_spec, runner_spec, spell},
+    drawing::{Pair, backoff, build, job, labels, pair, repository_spec, runner_spec, spell},
     specification::{Asks, Checked, Facts, Seen},
     strays::{add_stray, stray},
 };
@@ -225,17 +225,19 @@ pub fn case() -> impl Strategy<Value = Case> {
     let groups_failed = vec((0..3_usize, labels(true), -1..2_i64), 0..2);
     let started = vec((0..3_usize, select(AGES.to_vec())), 0..3);
     let strays = vec(stray(), 0..4);
+    let pairs = proptest::option::weighted(0.1, pair().boxed());
     (
         vec(repository_spec(), 1..4),
         vec(job(), 0..9),
-        vec(runner_spec(), 0..9),
+        (vec(runner_spec(), 0..9), pairs),
         policy(),
         groups_failed,
         started,
         strays,
         proptest::bool::weighted(0.02),
     )
-        .prop_map(|(repositories, jobs, runners, policy, failed, started, strays, blind)| {
+        .prop_map(|(repositories, jobs, (mut runners, pair), policy, failed, started, strays, blind)| {
+            runners.extend(pair.iter().flat_map(Pair::specs));
             let mut observation = build(&repositories, &jobs, &runners);
             for (at, (labels, spelling), until) in failed {
                 let group =

@@ -96,10 +96,11 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
     let label = prop_oneof![5 => Just(0_usize), 2 => Just(1), 2 => Just(2), 1 => Just(3)];
     let arrival = (0..3_usize, label, 0..900_u64, select(vec![1_u64, 20, 90, 300]));
     let cap = || proptest::option::weighted(0.5, 1..4_usize);
+    let unreachable = prop_oneof![Just(0_u64), 1..40_u64];
     let chances = if faulty {
-        (0..30_u64, 0..25_u64, 0..20_u64, 0..25_u64, 0..25_u64, 0..20_u64, 0..4_u64).boxed()
+        (0..30_u64, 0..25_u64, 0..20_u64, 0..25_u64, 0..25_u64, 0..20_u64, 0..4_u64, unreachable).boxed()
     } else {
-        Just((0, 0, 0, 0, 0, 0, 0)).boxed()
+        Just((0, 0, 0, 0, 0, 0, 0, 0)).boxed()
     };
     (
         (1..4_usize, 1..5_usize, select(vec![0_u64, 10, 60]), select(vec![0_u64, 10, 40]), mode),
@@ -112,7 +113,11 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
     )
         .prop_map(|(world, chances, mut arrivals, caps, idle, purge, seed)| {
             let (repositories, capacity, pull, kill, mode) = world;
-            let (crashes, failures, lost_answers, unseen, incomplete, restarts, forgets) = chances;
+            let (crashes, failures, lost_answers, unseen, incomplete, restarts, forgets, unreachable) =
+                chances;
+            // Absence counts from the first look-up that this daemon made: one that never lives for ten minutes cannot know
+            // that a runner is not coming.
+            let restarts = if unreachable > 0 { 0 } else { restarts };
             arrivals.iter_mut().for_each(|arrival| arrival.0 %= repositories);
             arrivals.sort_by_key(|arrival| arrival.2);
             let settings = Settings {
@@ -127,6 +132,7 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
                 unseen,
                 incomplete,
                 forgets,
+                unreachable,
             };
             Story { settings, arrivals, caps, idle, purge, restarts, seed }
         })
@@ -157,12 +163,8 @@ impl Story {
     /// By when everything that fits somewhere has run, even one after another: its time, an image's pull, the
     /// wait for a place that somebody idle or unplaced must first leave, and two passes to see each of it.
     fn deadline(&self) -> u64 {
-        let slow =
-            if self.restarts + self.settings.failures + self.settings.crashes + self.settings.forgets > 0 {
-                2400
-            } else {
-                0
-            };
+        let Settings { failures, crashes, forgets, unreachable, .. } = &self.settings;
+        let slow = if self.restarts + failures + crashes + forgets + unreachable > 0 { 2400 } else { 0 };
         let each = |lasts: u64| lasts + self.settings.pull + self.settings.kill + 90 + 6 * LOOP;
         900 + self.arrivals.iter().map(|arrival| each(arrival.3) + slow).sum::<u64>() + 1200
     }
@@ -203,9 +205,17 @@ impl Story {
                     job.status = JobStatus::Completed;
                     job.ends = now;
                 }
-                let Settings { crashes, failures, lost_answers, unseen, incomplete, forgets, .. } =
-                    &mut world.settings;
-                for chance in [crashes, failures, lost_answers, unseen, incomplete, forgets] {
+                let Settings {
+                    crashes,
+                    failures,
+                    lost_answers,
+                    unseen,
+                    incomplete,
+                    forgets,
+                    unreachable,
+                    ..
+                } = &mut world.settings;
+                for chance in [crashes, failures, lost_answers, unseen, incomplete, forgets, unreachable] {
                     *chance = 0;
                 }
             }
@@ -244,6 +254,9 @@ impl Story {
             || live.values().any(|count| over(group, *count))
         {
             return Err(format!("over a cap: {live:?}"));
+        }
+        if let Some((cause, count)) = world.attempts().iter().find(|(_, count)| **count > 2) {
+            return Err(format!("job {cause} has {count} live attempts"));
         }
         match world.at_hand().iter().find(|(_, runners)| runners.len() > 1) {
             Some((cause, runners)) => Err(format!("job {cause} has two runners at hand: {runners:?}")),

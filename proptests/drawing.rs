@@ -121,6 +121,45 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         )
 }
 
+/// Two attempts of one job, so that its limit is met: both alive, and neither can take the job.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    job: usize,
+    attempt: u32,
+    /// Connected once and out of GitHub's reach, else out of the servers'.
+    idle: (bool, bool),
+    runners: (RunnerSpec, RunnerSpec),
+}
+
+pub fn pair() -> impl Strategy<Value = Pair> {
+    let idle = (any::<bool>(), any::<bool>());
+    (0..4_usize, 1..4_u32, idle, (runner_spec().boxed(), runner_spec().boxed()))
+        .prop_map(|(job, attempt, idle, runners)| Pair { job, attempt, idle, runners })
+}
+
+impl Pair {
+    /// Its runners as [`build`] wants them.
+    pub fn specs(&self) -> [RunnerSpec; 2] {
+        let out_of_reach = |spec: &RunnerSpec, attempt: u32, idle: bool| {
+            let (surplus, presence, busy, failed) = &spec.memory;
+            let absent = presence.map_or((Some(60), 0), |(absent, asked)| (absent.or(Some(60)), asked));
+            RunnerSpec {
+                cause: Some((true, self.job)),
+                attempt: Some(attempt),
+                state: if idle { RunnerState::Running } else { RunnerState::Disconnected },
+                flags: (false, false, spec.flags.2, true),
+                registration: Registration::Jit,
+                memory: (*surplus, Some(absent), *busy, *failed),
+                ..spec.clone()
+            }
+        };
+        [
+            out_of_reach(&self.runners.0, self.attempt, self.idle.0),
+            out_of_reach(&self.runners.1, self.attempt + 1, self.idle.1),
+        ]
+    }
+}
+
 /// In the surplus before; presence (absent since, asked); busy last; failed (until, relative to now).
 type Remembered = (bool, Option<(Option<u64>, u64)>, Option<u64>, Option<i64>);
 

@@ -47,6 +47,7 @@ fn settings(repositories: usize) -> Settings {
         unseen: 0,
         incomplete: 0,
         forgets: 0,
+        unreachable: 0,
     }
 }
 

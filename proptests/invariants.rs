@@ -84,6 +84,7 @@ fn the_cases_reach_every_rule() {
         ("Hold Repository", 50),
         ("Hold Group", 40),
         ("Hold Attempts", 40),
+        ("Hold LiveAttempts", 20),
         ("Hold StartFailed", 20),
         ("Hold GroupStops", 20),
         ("Hold ActionFailed", 50),

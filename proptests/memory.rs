@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use githubrunner::{apply::Outcome, model::*};
+use githubrunner::model::*;
 use proptest::prelude::*;
 
 use crate::{

@@ -4,7 +4,7 @@
 //! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next Mint,
 //! and everything else removes what is already gone.
 
-use std::fmt::{self, Write};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
@@ -21,8 +21,9 @@ use crate::{
     nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, main_task, prepare},
     render::{Renderer, RunContext, credential_items},
     secret::Secret,
-    text::Escaped,
 };
+
+pub use crate::model::{Outcome, Report};
 
 /// What it takes to perform a plan.
 pub struct Apply<'a> {
@@ -50,74 +51,12 @@ pub struct Apply<'a> {
     leadership: Leadership,
     /// No action that needs GitHub begins later.
     begin_until: Option<Instant>,
+    /// Hears of each action that was performed, when it ends, and how long it took.
+    told: Option<Tell>,
 }
 
-/// What became of an action.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The action.
-    pub action: Action,
-    /// Its outcome.
-    pub outcome: Outcome,
-}
-
-/// What became of an action.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// Done.
-    Done,
-    /// There was nothing to do any more: somebody else, or an earlier attempt of ours, was faster.
-    AlreadyDone,
-    /// The runner is registered at GitHub and connected.
-    Present,
-    /// The runner is not registered at GitHub, or not connected.
-    Absent,
-    /// Not done, with a reason that may pass: busy, online, no right.
-    Held(String),
-    /// Failed in a way that trying again may mend.
-    Failed(String),
-    /// Failed for a reason that lies in the template, the labels or the configuration.
-    Rejected(String),
-    /// Dry run: nothing was performed.
-    DryRun,
-}
-
-impl Outcome {
-    /// The word for it, without what happened.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Outcome::Done => "done",
-            Outcome::AlreadyDone => "already_done",
-            Outcome::Present => "present",
-            Outcome::Absent => "absent",
-            Outcome::Held(_) => "held",
-            Outcome::Failed(_) => "failed",
-            Outcome::Rejected(_) => "rejected",
-            Outcome::DryRun => "dry_run",
-        }
-    }
-
-    /// Whether `once` must say that something failed.
-    pub fn is_failure(&self) -> bool {
-        matches!(self, Outcome::Failed(_) | Outcome::Rejected(_))
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let f = &mut Escaped::line(f);
-        match self {
-            Outcome::Done => f.write_str("done"),
-            Outcome::AlreadyDone => f.write_str("was done already"),
-            Outcome::Present => f.write_str("connected to GitHub"),
-            Outcome::Absent => f.write_str("not connected to GitHub"),
-            Outcome::Held(why) => write!(f, "not now: {why}"),
-            Outcome::Failed(error) => write!(f, "failed: {error}"),
-            Outcome::Rejected(error) => write!(f, "rejected: {error}"),
-            Outcome::DryRun => f.write_str("dry run"),
-        }
-    }
-}
+/// Hears of an action and how long it took.
+pub type Tell = fn(&Report, Duration);
 
 /// How an action ended early.
 type Result<T, E = Outcome> = std::result::Result<T, E>;
@@ -146,6 +85,7 @@ impl<'a> Apply<'a> {
             dry_run,
             leadership,
             begin_until: None,
+            told: None,
         }
     }
 
@@ -153,6 +93,12 @@ impl<'a> Apply<'a> {
     #[must_use]
     pub fn beginning_until(self, end: Instant) -> Self {
         Apply { begin_until: Some(end), ..self }
+    }
+
+    /// Tells of each action when it ends.
+    #[must_use]
+    pub fn telling(self, told: Tell) -> Self {
+        Apply { told: Some(told), ..self }
     }
 
     /// Performs a plan, several actions at once, and reports each one's outcome. Those that need GitHub, and those that
@@ -169,13 +115,18 @@ impl<'a> Apply<'a> {
     async fn perform_all(&self, actions: Vec<(usize, Action)>) -> Vec<(usize, Report)> {
         stream::iter(actions)
             .map(|(at, action)| async move {
-                let is_late = self.begin_until.is_some_and(|end| Instant::now() >= end);
-                let outcome = match self.dry_run {
-                    true => Outcome::DryRun,
-                    false if is_late && action.needs_github() => return None,
-                    false => self.perform(&action).await,
-                };
-                Some((at, Report { action, outcome }))
+                if self.dry_run {
+                    return Some((at, Report { action, outcome: Outcome::DryRun }));
+                }
+                let began = Instant::now();
+                if action.needs_github() && self.begin_until.is_some_and(|end| began >= end) {
+                    return None;
+                }
+                let report = Report { outcome: self.perform(&action).await, action };
+                if let Some(tell) = self.told {
+                    tell(&report, began.elapsed());
+                }
+                Some((at, report))
             })
             .buffered(self.parallel.max(1))
             .filter_map(std::future::ready)
@@ -185,7 +136,7 @@ impl<'a> Apply<'a> {
 
     async fn perform(&self, action: &Action) -> Outcome {
         if !self.leadership.holds() {
-            return Outcome::Held("another replica leads".to_owned());
+            return Outcome::Held("another replica holds the leader lock".to_owned());
         }
         let result = match action {
             Action::Start(start) => self.start(start).await,
@@ -331,7 +282,7 @@ impl<'a> Apply<'a> {
                     return Ok(Outcome::AlreadyDone);
                 }
                 if runner.may_have_process() {
-                    return Err(Outcome::Held("its task has started meanwhile".to_owned()));
+                    return Err(Outcome::Held("its task has started in the meantime".to_owned()));
                 }
                 // Without a secret it cannot take a job; with one, only without its registration.
                 match removed {
@@ -384,7 +335,7 @@ impl<'a> Apply<'a> {
     async fn purge(&self, purge: &Purge) -> Result<Outcome> {
         let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
         if runner.is_some_and(|runner| runner.is_live()) {
-            return Err(Outcome::Held("it is not dead any more".to_owned()));
+            return Err(Outcome::Held("it is no longer dead".to_owned()));
         }
         if let Some(repository) = &purge.repository {
             self.remove_registration_if_any(repository, &purge.name).await?;
@@ -480,7 +431,7 @@ impl<'a> Apply<'a> {
         match self.github.runner_group(organization, name).await.map_err(github_outcome)? {
             Sought::Found(id) => Ok(id),
             Sought::Unseen(gap) => Err(Outcome::Held(format!(
-                "it is not known whether {organization} has the runner group {name:?}: GitHub's list is incomplete: {gap}"
+                "cannot tell whether {organization} has the runner group {name:?}: GitHub's list is incomplete: {gap}"
             ))),
             Sought::Absent => {
                 Err(Outcome::Rejected(format!("{organization} has no runner group named {name:?}")))
@@ -504,7 +455,7 @@ impl<'a> Apply<'a> {
 }
 
 fn online_already() -> Outcome {
-    Outcome::Held("a runner of this name is online at GitHub already".to_owned())
+    Outcome::Held("a runner of this name is already online at GitHub".to_owned())
 }
 
 /// Whether a registration was there to be removed.
@@ -523,12 +474,12 @@ fn seen<T>(sought: Sought<T>) -> Result<Option<T>> {
         Sought::Found(found) => Ok(Some(found)),
         Sought::Absent => Ok(None),
         Sought::Unseen(gap) => Err(Outcome::Held(format!(
-            "it is not known whether it is registered: GitHub's list of runners is incomplete: {gap}"
+            "cannot tell whether it is registered: GitHub's list of runners is incomplete: {gap}"
         ))),
     }
 }
 
-fn rejected(error: impl fmt::Display) -> Outcome {
+fn rejected(error: impl std::fmt::Display) -> Outcome {
     Outcome::Rejected(error.to_string())
 }
 

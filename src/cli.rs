@@ -3,7 +3,7 @@ use std::ffi::OsString;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-/// Runs GitHub Actions runners on Nomad: one for each job that waits for one.
+/// Runs self-hosted GitHub Actions runners on Nomad: one for each queued job.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "githubrunner",
@@ -15,16 +15,16 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
     disable_help_subcommand = true,
     after_help = "\
 Environment:
-  GH_TOKEN, GITHUB_TOKEN    the token for github.com, where the configuration has none
+  GH_TOKEN, GITHUB_TOKEN    the token for github.com, if the configuration has none
   GH_ENTERPRISE_TOKEN, GITHUB_ENTERPRISE_TOKEN
                             the same for a GitHub Enterprise Server
   NOMAD_ADDR, NOMAD_TOKEN,  Nomad's address (default http://127.0.0.1:4646; unix:///path too),
-  NOMAD_REGION, …           token and region, as the nomad command has them
-  NO_COLOR                  no colours
+  NOMAD_REGION, …           token and region, as for the nomad command
+  NO_COLOR                  disables colors
 
-Exit codes: 0 well, 1 something failed, 2 usage or configuration.
+Exit codes: 0 success, 1 failure, 2 invalid usage or configuration.
 
-A first look, with nothing installed:  githubrunner demo"
+To see it work without any setup:  githubrunner demo"
 )]
 pub struct Cli {
     /// Options that all commands know, before or after the command.
@@ -49,19 +49,19 @@ pub struct Global {
         hide_env_values = true
     )]
     pub config: Option<String>,
-    /// Change nothing: show what would be done
+    /// Change nothing; show what would be done
     #[arg(short = 'n', long = "dry-run", visible_alias = "dryrun", global = true)]
     pub dry_run: bool,
-    /// How many requests and actions are under way at once [default: 8, or the configuration's]
+    /// How many requests and actions run in parallel [default: the configuration's, else 8]
     #[arg(short = 'P', long, global = true, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub parallel: Option<u8>,
-    /// Say more; twice: everything
+    /// Log more; -vv logs everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Say only what went wrong
+    /// Log only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// How the log is written, to standard error
+    /// Format of the log on standard error
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
 }
@@ -69,43 +69,43 @@ pub struct Global {
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people
+    /// Lines of text
     #[default]
     Text,
-    /// A JSON object a line
+    /// One JSON object per line
     Json,
 }
 
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Watch the repositories and keep them supplied with runners, until SIGTERM or SIGINT
+    /// Watch the repositories and start runners for their jobs until SIGTERM or SIGINT
     Run,
-    /// Make one pass, and wait until its runners have their secrets
+    /// Make one pass and wait until the runners it started have their credentials
     Once,
-    /// Show what a pass would do now and why; changes nothing
+    /// Show what a pass would do now and why, without changing anything
     Plan,
-    /// Check configuration, template, rights and connections before the first run
+    /// Check the configuration, template, permissions and connections
     #[command(alias = "validate")]
     Check(Check),
-    /// Show GitHub-shaped jobs being served, on simulators that are built in
+    /// Show the daemon at work on built-in simulators
     #[cfg(feature = "demo")]
     Demo(Demo),
-    /// Print the Nomad job for these labels
+    /// Print the Nomad job that the template renders for these labels
     #[command(alias = "rendertemplate")]
     Render(Render),
     /// List the runners
     #[command(aliases = ["listrunners", "ls"])]
     List(List),
-    /// Let runners go, with GitHub's consent
+    /// Stop runners, with GitHub's consent
     Stop(Stop),
-    /// Remove the jobs of dead runners
+    /// Purge the Nomad jobs of dead runners
     Purge(Purge),
-    /// Print the configuration as it takes effect, without its secrets
+    /// Print the effective configuration with secrets hidden
     Dumpconfig(Dumpconfig),
-    /// Make, show or remove the webhook of an organization or repository
+    /// Install, show or remove the webhook of an organization or repository
     Webhook(Webhook),
-    /// Show the cache of GitHub's answers
+    /// Show the cache of GitHub's responses
     #[command(alias = "showgithubcache")]
     Cache(Cache),
     /// nomadtools' name for `stop --all`
@@ -130,7 +130,7 @@ pub enum Command {
 /// `check`
 #[derive(Args, Clone, Debug, Default)]
 pub struct Check {
-    /// Warnings count as failures
+    /// Treat warnings as failures
     #[arg(long)]
     pub strict: bool,
 }
@@ -139,7 +139,7 @@ pub struct Check {
 #[cfg(feature = "demo")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct Demo {
-    /// Use the real Nomad agent at NOMAD_ADDR; only GitHub is simulated
+    /// Use the real Nomad agent at NOMAD_ADDR and simulate only GitHub
     #[arg(long)]
     pub nomad: bool,
 }
@@ -147,13 +147,13 @@ pub struct Demo {
 /// `render`
 #[derive(Args, Clone, Debug)]
 pub struct Render {
-    /// The labels, as in runs-on; write one that has spaces in quotes
+    /// The labels, as in runs-on; quote a label that contains spaces
     #[arg(required = true, value_name = "LABEL")]
     pub labels: Vec<String>,
     /// The repository that the runner is for
     #[arg(long, value_name = "OWNER/NAME")]
     pub repo: Option<String>,
-    /// Have Nomad parse it, and print its JSON
+    /// Have Nomad parse the job, and print it as JSON
     #[arg(long)]
     pub parse: bool,
 }
@@ -161,7 +161,7 @@ pub struct Render {
 /// `list`
 #[derive(Args, Clone, Debug, Default)]
 pub struct List {
-    /// For programs
+    /// Print JSON
     #[arg(short, long)]
     pub json: bool,
 }
@@ -175,7 +175,7 @@ pub struct Stop {
     /// All runners
     #[arg(short, long)]
     pub all: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 }
@@ -189,10 +189,10 @@ pub struct Purge {
     /// All dead runners
     #[arg(long, conflicts_with = "all")]
     pub dead: bool,
-    /// All runners; those alive are stopped first
+    /// All runners; live ones are stopped first
     #[arg(short, long)]
     pub all: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 }
@@ -200,7 +200,7 @@ pub struct Purge {
 /// `dumpconfig`
 #[derive(Args, Clone, Debug, Default)]
 pub struct Dumpconfig {
-    /// JSON instead of YAML
+    /// Print JSON instead of YAML
     #[arg(short, long)]
     pub json: bool,
 }
@@ -219,9 +219,9 @@ pub struct Webhook {
 /// What to do with a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WebhookAction {
-    /// Make it, or give it its settings and the secret again
+    /// Create it, or update its settings and secret
     Install,
-    /// Show its settings and its last deliveries
+    /// Show its settings and latest deliveries
     Status,
     /// Remove it
     Remove,
@@ -230,7 +230,7 @@ pub enum WebhookAction {
 /// `cache`
 #[derive(Args, Clone, Debug, Default)]
 pub struct Cache {
-    /// Only the answers for this URL
+    /// Only responses for this URL
     #[arg(value_name = "URL")]
     pub url: Option<String>,
 }
@@ -238,7 +238,7 @@ pub struct Cache {
 /// nomadtools' names for commands on all runners.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Yes {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 }

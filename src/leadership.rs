@@ -131,7 +131,7 @@ impl Leader {
             Ok(Acquired::Ours(lease)) => self.lead(lease, began),
             Ok(Acquired::Held) => sleep(ASK_EVERY).await,
             Err(error) => {
-                tracing::debug!(%error, "the lock cannot be asked for");
+                tracing::debug!(%error, "cannot read the leader lock");
                 sleep(ASK_EVERY * 2).await;
             }
         }
@@ -139,7 +139,7 @@ impl Leader {
 
     /// A new term, for what was asked then.
     fn lead(&mut self, lease: Lease, began: Instant) {
-        tracing::info!(holder = self.holder, "leads: this replica applies");
+        tracing::info!(holder = self.holder, "acquired the leader lock");
         self.terms += 1;
         self.lease = Some(lease);
         self.held.send_replace(Some(Held { term: Term(self.terms), until: began + TTL }));
@@ -162,10 +162,10 @@ impl Leader {
                 }
                 Ok(Kept::Lost) => {
                     self.lease = None;
-                    return self.give_up("Nomad says that it is another's");
+                    return self.give_up("another replica holds it");
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the lock was not renewed");
+                    tracing::debug!(%error, "the leader lock was not renewed");
                     sleep(ASK_EVERY).await;
                 }
             }
@@ -180,14 +180,14 @@ impl Leader {
             Ok(Kept::Kept) => self.lead(lease, began),
             Ok(Kept::Lost) => self.lease = None,
             Err(error) => {
-                tracing::debug!(%error, "the lock cannot be renewed");
+                tracing::debug!(%error, "cannot renew the leader lock");
                 sleep(ASK_EVERY * 2).await;
             }
         }
     }
 
     fn give_up(&mut self, why: &str) {
-        tracing::warn!("leads no more: the lock is lost ({why}); this replica only observes");
+        tracing::warn!("lost the leader lock ({why}); standing by");
         self.held.send_replace(None);
     }
 
@@ -200,7 +200,7 @@ impl Leader {
             return;
         }
         if let Err(error) = self.nomad.lock_release(&lease, RELEASE_DEADLINE.min(held.until - now)).await {
-            tracing::debug!(%error, "the lock was not released; it expires by itself");
+            tracing::debug!(%error, "could not release the leader lock; it will expire");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Runs GitHub Actions runners on Nomad: one for each job that waits for one.
+//! Runs self-hosted GitHub Actions runners on Nomad: one for each queued job.
 //!
 //! ```text
 //! observe (github, nomad)  ->  plan (pure)  ->  apply (github, nomad)

@@ -13,7 +13,7 @@ use githubrunner::{
     config::Config,
     nomad::job_from_json,
     secret::without_tokens,
-    text::{Form, LINE, LogWriter, shown},
+    text::{Form, LINE, LogWriter, TextFields, shown},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::{EnvFilter, fmt};
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("the runtime cannot start: {error}"), FAILED),
+        Err(error) => return complain(&format!("cannot start the runtime: {error}"), FAILED),
     };
     #[cfg(feature = "demo")]
     let code = runtime.block_on(async {
@@ -170,8 +170,7 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
 /// The configuration that `-c` names, with what the command line overrides.
 fn load(global: &Global) -> Result<Config, String> {
     let source = global.config.as_deref().ok_or(
-        "no configuration: name a file with -c FILE, or write the YAML itself after -c; \
-         `githubrunner demo` needs none",
+        "no configuration: pass a file with -c FILE or the YAML itself after -c; `githubrunner demo` needs none",
     )?;
     let input;
     let source = match source {
@@ -196,7 +195,7 @@ fn standard_input() -> Result<String, String> {
     }
     let mut text = String::new();
     let read = io::stdin().lock().take(CONFIG_BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| format!("the configuration cannot be read from standard input: {error}"))?;
+    read.map_err(|error| format!("cannot read the configuration from standard input: {error}"))?;
     // With a newline it is the YAML itself.
     text.push('\n');
     Ok(TEXT.get_or_init(|| text).clone())
@@ -225,7 +224,7 @@ fn start_log(global: &Global, usual: &'static str) {
     // It would be told on standard error, and panic where that cannot be written either: on a full disk.
     let log = log.log_internal_errors(false);
     match global.log_format {
-        LogFormat::Text => log.init(),
+        LogFormat::Text => log.fmt_fields(TextFields).init(),
         LogFormat::Json => log.json().init(),
     }
 }
@@ -262,6 +261,7 @@ mod demo {
     use githubrunner::{
         cli::{Cli, Command},
         commands::demo::{self, LogPane, Screen},
+        text::TextFields,
     };
     use tracing_subscriber::{EnvFilter, fmt};
 
@@ -287,6 +287,7 @@ mod demo {
                 .with_level(false)
                 .with_target(false)
                 .with_ansi(false)
+                .fmt_fields(TextFields)
                 .with_env_filter(EnvFilter::new("githubrunner=info,warn"))
                 .with_writer(log.clone())
                 .init(),

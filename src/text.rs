@@ -7,6 +7,11 @@ use std::{
 };
 
 use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::{
+    field::RecordFields,
+    fmt::{FormatFields, format::Writer},
+};
 
 /// The longest line about one thing, in characters. Errors of GitHub and Nomad are cut to less.
 pub const LINE: usize = 1000;
@@ -203,6 +208,43 @@ fn escaped(c: char) -> Option<String> {
 fn escaped_in_json(c: char) -> Option<String> {
     let units = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
     is_harmful(c).then(|| units(c))
+}
+
+/// The fields of a log line for people: of what an action's message says already, only how long it took. JSON has them all.
+#[derive(Debug, Default)]
+pub struct TextFields;
+
+impl<'w> FormatFields<'w> for TextFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut said = Said::default();
+        fields.record(&mut said);
+        writer.write_str(&said.message)?;
+        let shown = said.fields.iter().filter(|field| !said.of_action || field.starts_with("took"));
+        shown.enumerate().try_for_each(|(at, field)| {
+            let space = if at == 0 && said.message.is_empty() { "" } else { " " };
+            write!(writer, "{space}{field}")
+        })
+    }
+}
+
+/// What a log event holds.
+#[derive(Default)]
+struct Said {
+    message: String,
+    fields: Vec<String>,
+    of_action: bool,
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => {
+                self.of_action |= name == "action";
+                self.fields.push(format!("{name}={value:?}"));
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,11 +11,6 @@ use std::{
 const KNOWN_CIRCLES: &[(&str, &[&str], &str)] = &[
     (
         "src",
-        &["src/model/action.rs", "src/model/summary.rs"],
-        "a plan prints its holds with their summary, which counts them by their kinds",
-    ),
-    (
-        "src",
         &["src/github/api.rs", "src/github/jobs.rs"],
         "the client holds what its listings leave for the next one, and a listing that is not over holds its reading",
     ),

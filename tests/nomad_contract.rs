@@ -4,6 +4,8 @@
 mod common;
 #[path = "nomad_contract/jobs.rs"]
 mod jobs;
+#[path = "nomad_contract/large.rs"]
+mod large;
 #[path = "nomad_contract/place.rs"]
 mod place;
 #[path = "nomad_contract/variables.rs"]
@@ -41,6 +43,7 @@ const CASES: &[Case] = &[
     ("variables", |place| Box::pin(variables::writes_a_variable_once(place))),
     ("foreign", |place| Box::pin(jobs::leaves_out_what_is_not_ours(place))),
     ("taken-over", |place| Box::pin(jobs::takes_over_once(place))),
+    ("large", |place| Box::pin(large::reads_the_rest_of_lists_that_are_too_large(place))),
     ("namespace", |place| Box::pin(variables::tells_a_missing_namespace(place))),
     ("instance", |place| Box::pin(variables::agrees_on_one_instance(place))),
     ("lock", |place| Box::pin(variables::one_holds_the_lock(place))),
@@ -66,6 +69,14 @@ async fn on_the_simulated_nomad() {
     let mut nomad = sim::Nomad::new(options, clock.now());
     let failure = sim::StartFailure { kind: "Driver Failure".into(), message: "no such command".into() };
     nomad.set_start_failure("ghr-never-ran-", Some(failure));
+    let place = Place {
+        endpoint: Endpoint::parse("http://nomad.sim").unwrap(),
+        prefix: "ghr-large".into(),
+        token: None,
+    };
+    for (job, message) in large::start_errors(&place) {
+        nomad.set_start_failure(&job, Some(sim::StartFailure { kind: "Driver Failure".into(), message }));
+    }
     let nomad = SimNomad::serve(nomad, clock);
     // It leaves the event stream to its server.
     let cases: Vec<Case> = CASES.iter().filter(|(name, _)| *name != "events").copied().collect();

@@ -1,9 +1,6 @@
 //! What the planner's actions do to the model world.
 
-use githubrunner::{
-    apply::Outcome,
-    model::{Registration as Mode, *},
-};
+use githubrunner::model::{Registration as Mode, *};
 
 use super::{Listed, Phase, Task, World};
 use crate::cases::INSTANCE;
@@ -76,7 +73,9 @@ impl World {
                 self.tasks.get_mut(&name).unwrap().phase = Phase::Stopping { until };
                 Outcome::Done
             }
-            Action::LookUp(_) if self.registrations.contains_key(&name) => Outcome::Present,
+            Action::LookUp(_) if self.registrations.get(&name).is_some_and(|listed| listed.online) => {
+                Outcome::Present
+            }
             Action::LookUp(_) => Outcome::Absent,
             Action::CleanUp(_) => {
                 if busy {

@@ -58,6 +58,8 @@ pub struct Settings {
     pub incomplete: u64,
     /// GitHub forgets a registered runner, at each step.
     pub forgets: u64,
+    /// A runner's node does not get to GitHub: its process runs, and never connects.
+    pub unreachable: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -216,7 +218,13 @@ impl World {
             }
             self.end(name, Finish::Failure { exit_code: Some(1) });
         } else {
-            self.registrations.insert(name.to_owned(), listed);
+            // One that registers by itself is not known to GitHub without a connection.
+            let reachable =
+                self.settings.mode != Mode::Jit || !self.random.percent(self.settings.unreachable);
+            if !reachable {
+                self.say(format!("{name} does not get to GitHub"));
+            }
+            self.registrations.insert(name.to_owned(), Listed { online: reachable, ..listed });
         }
     }
 
@@ -294,6 +302,18 @@ impl World {
         live
     }
 
+    /// How many attempts of each cause are alive. One that found another job is none.
+    pub fn attempts(&self) -> BTreeMap<u64, usize> {
+        let mut attempts = BTreeMap::new();
+        for (name, task) in &self.tasks {
+            let busy = self.registrations.get(name).is_some_and(|listed| listed.job.is_some());
+            if !busy && !matches!(task.phase, Phase::Dead { .. }) {
+                *attempts.entry(task.meta.job_id.unwrap()).or_default() += 1;
+            }
+        }
+        attempts
+    }
+
     /// The runners of each cause that could take a job, now or soon.
     pub fn at_hand(&self) -> BTreeMap<u64, Vec<&str>> {
         let mut at_hand: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
@@ -301,7 +321,7 @@ impl World {
             let listed = self.registrations.get(name);
             let idle = match task.phase {
                 Phase::Pending | Phase::Waiting | Phase::Starting { .. } => true,
-                Phase::Running => listed.is_some_and(|listed| listed.job.is_none()),
+                Phase::Running => listed.is_some_and(|listed| listed.online && listed.job.is_none()),
                 Phase::Stopping { .. } | Phase::Dead { .. } => false,
             };
             if idle {

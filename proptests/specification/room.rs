@@ -91,6 +91,15 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
                 .filter_map(|other| facts.runner(&other.name))
                 .any(|other| facts.is_stuck_with_its_group(other) && facts.group(other) == own);
             if runner.state == RunnerState::Pending && with_its_group {
+                // Nomad would place it first only if it was there first.
+                let mut later = facts.runners().filter(|other| {
+                    other.state == RunnerState::Pending && other.submitted_at > runner.submitted_at
+                });
+                prop_assert!(
+                    later.any(|other| facts.group(other) != own),
+                    "{} is in nobody's way",
+                    stop.name
+                );
                 continue;
             }
             let patient = patience(facts).is_some_and(|patience| is_unplaced(facts, runner, patience));

@@ -93,9 +93,9 @@ fn the_daemon_may_die_at_any_await() {
     for (mode, step) in [(Mode::Jit, 11), (Mode::Token, 37)] {
         let life = sweep::undisturbed(mode);
         assert_well(&life);
-        for action in ["start", "mint", "stop", "clean up", "purge"] {
+        for action in ["start", "issue", "stop", "clean up", "purge"] {
             let done = format!(" INFO {action:<8} sim-acme-app");
-            let line = life.timeline.iter().find(|line| line.contains(&done) && line.ends_with("done"));
+            let line = life.timeline.iter().find(|line| line.contains(&done) && line.contains(": done "));
             assert!(line.is_some(), "{mode:?} does no {action}: {:#?}", life.timeline);
         }
         let (deaths, bad) = sweep::sweep(mode, step);

@@ -126,7 +126,7 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
         let fit = fit.map_err(|error| {
             let error = error.to_string();
             match NEWER_HCL.iter().any(|name| error.contains(name)) {
-                true => format!("{error}; this server is older than Nomad {OLDEST_NOMAD}: update it"),
+                true => format!("{error}; the server is older than Nomad {OLDEST_NOMAD}: update it"),
                 false => error,
             }
         });
@@ -178,7 +178,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     }
     if found.repositories.is_empty() {
         if found.failures.is_empty() {
-            let advice = "the entries name no repository that the token may see";
+            let advice = "the entries name no repository that the token can see";
             report.line(Verdict::Warning, "GitHub shows repositories", advice)?;
         }
         return Ok(());
@@ -201,7 +201,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         match github.list_jobs(repository, false).await {
             Ok(listing) => {
                 if let Some(missing) = listing.missing {
-                    report.line(Verdict::Warning, &what, &format!("in part only: {missing}"))?;
+                    report.line(Verdict::Warning, &what, &format!("only in part: {missing}"))?;
                 }
             }
             Err(error) => {
@@ -217,11 +217,9 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
             let found = match github.runner_group(owner, name).await {
                 Ok(Sought::Found(id)) => Ok(id),
                 Ok(Sought::Absent) => Err(format!(
-                    "there is none; make it in the settings of {owner}, or mend github.runner_group"
+                    "it does not exist; create it in the settings of {owner}, or correct github.runner_group"
                 )),
-                Ok(Sought::Unseen(gap)) => {
-                    Err(format!("it is not known: GitHub's list is incomplete: {gap}"))
-                }
+                Ok(Sought::Unseen(gap)) => Err(format!("unknown: GitHub's list is incomplete: {gap}")),
                 Err(error) => Err(refused(&error, organization)),
             };
             group = report.result(&format!("{scope}: the runner group \"{name}\" is there"), found)?;
@@ -261,8 +259,7 @@ async fn just_in_time(setup: &Setup, scope: &Scope, group: u64) -> Result<(), St
                 && github.registration_token(scope).await.is_ok();
             let problem = match has_no_jit {
                 true => format!(
-                    "{error}; a registration token is given out there: this server is too old for just-in-time \
-                     configurations. Set github.registration: token, with a template that registers by it, \
+                    "{error}; registration tokens work there: this server is too old for just-in-time configurations. Set github.registration: token, with a template that registers by it, \
                      like builtin:myoung34"
                 ),
                 false => registration_refused(setup, scope, &error).await,
@@ -274,7 +271,7 @@ async fn just_in_time(setup: &Setup, scope: &Scope, group: u64) -> Result<(), St
         && let Err(error) = github.delete_runner(scope, id).await
     {
         return Err(format!(
-            "the registration {name} was made to try it and cannot be removed: {error}; remove it in the settings of {scope}"
+            "cannot remove the test registration {name}: {error}; remove it in the settings of {scope}"
         ));
     }
     problem.map_or(Ok(()), Err)

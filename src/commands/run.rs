@@ -70,17 +70,17 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
     while daemon.run(&mut signals).await == Ended::Hangup {
         match reload() {
             Ok(setup) => {
-                tracing::info!("SIGHUP: the configuration was read again");
+                tracing::info!("SIGHUP: reloaded the configuration");
                 let Setup { config, github, nomad, renderer, .. } = setup;
                 if (config.status_listen, config.webhook.listen) != listens {
-                    tracing::warn!("status.listen and webhook.listen stay as they were until a restart");
+                    tracing::warn!("changes to status.listen and webhook.listen take effect after a restart");
                 }
                 daemon = daemon.reconfigured(config, github, nomad, renderer).await;
             }
-            Err(error) => tracing::error!("SIGHUP: the old configuration stays: {error:#}"),
+            Err(error) => tracing::error!("SIGHUP: keeping the old configuration: {error:#}"),
         }
     }
-    tracing::info!("ended by a signal; runners and their jobs go on");
+    tracing::info!("stopping on a signal; runners and their jobs keep running");
     Ok(())
 }
 
@@ -116,7 +116,7 @@ fn beside() -> anyhow::Result<&'static Runtime> {
         return Ok(runtime);
     }
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("beside").enable_all().build();
-    let runtime = runtime.context("the thread for signals and status cannot start")?;
+    let runtime = runtime.context("cannot start the thread for signals and status")?;
     Ok(BESIDE.get_or_init(|| runtime))
 }
 
@@ -165,7 +165,7 @@ pub(super) fn listen(code_if_busy: i32) -> anyhow::Result<Signals> {
             tokio::spawn(async move {
                 tokio::time::sleep(ANSWERS_WITHIN).await;
                 if !noticed.load(Ordering::SeqCst) {
-                    tracing::info!("ended by a signal in the middle of a long computation");
+                    tracing::info!("stopping on a signal during a long computation");
                     std::process::exit(code_if_busy);
                 }
             });

@@ -52,7 +52,7 @@ impl Setup {
         let (github, nomad) = (github(&config, dry_run)?, nomad(&config, env, dry_run)?);
         let mut warnings = Vec::new();
         let exposed = |what: &str, address: &str| {
-            format!("{what} is sent over plain http to {address}, where others can read it: use https")
+            format!("{what} is sent over plain http to {address}, where others can read it; use https")
         };
         if api_url(&config.github.url).is_ok_and(|url| Endpoint::Url(url).is_exposed()) {
             warnings.push(exposed("GitHub's token", &config.github.url));
@@ -124,5 +124,5 @@ fn nomad(config: &Config, env: Environment, dry_run: bool) -> anyhow::Result<Nom
 }
 
 pub(super) fn seed() -> anyhow::Result<u64> {
-    getrandom::u64().map_err(|error| anyhow!("the system gives no random numbers: {error}"))
+    getrandom::u64().map_err(|error| anyhow!("the system provides no random numbers: {error}"))
 }

@@ -9,12 +9,9 @@ use anyhow::{Context, bail};
 use tokio::time::Instant;
 
 use super::Setup;
-use crate::{
-    apply::{Outcome, Report},
-    model::{
-        Action, CleanUp, Consent, NomadView, Plan, Purge, PurgeReason, Registration, Runner, RunnerState,
-        Stop, StopReason,
-    },
+use crate::model::{
+    Action, CleanUp, Consent, NomadView, Outcome, Plan, Purge, PurgeReason, Registration, Report, Runner,
+    RunnerState, Stop, StopReason,
 };
 
 /// So long `purge` waits for what it stopped to die: Nomad's default kill_timeout is 5 s, the client's
@@ -46,8 +43,9 @@ impl Selection {
                 .iter()
                 .map(|id| {
                     let runner = view.runners.iter().find(|runner| runner.name == *id);
-                    runner
-                        .with_context(|| format!("{id} is no runner of ours; `githubrunner list` shows them"))
+                    runner.with_context(|| {
+                        format!("{id} is not one of our runners; `githubrunner list` shows them")
+                    })
                 })
                 .collect(),
         }

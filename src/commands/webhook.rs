@@ -99,7 +99,7 @@ async fn secret_of(config: &Config) -> anyhow::Result<Secret> {
             secret::read_file("webhook.secret_file", path).await.map_err(|error| anyhow!(error))
         }
         (None, None) => {
-            bail!("there is no webhook.secret: set webhook.secret_file to a file with a long random text")
+            bail!("webhook.secret is not set: set webhook.secret_file to a file with a long random text")
         }
     }
 }
@@ -123,10 +123,10 @@ async fn install(
 ) -> Result<Told, Error> {
     match ours(github, place, url).await?.first() {
         Some(hook) if dry_run => well(format!("{place}: would update hook {}", hook.id)),
-        None if dry_run => well(format!("{place}: would make a hook that delivers to {url}")),
+        None if dry_run => well(format!("{place}: would create a hook that delivers to {url}")),
         Some(hook) => {
             github.update_hook(place, hook.id, url, secret).await?;
-            well(format!("{place}: hook {} was there and is updated", hook.id))
+            well(format!("{place}: updated hook {}", hook.id))
         }
         None => {
             let id = github.create_hook(place, url, secret).await?;
@@ -146,7 +146,7 @@ async fn remove(github: &GitHub, place: &HookPlace, url: &str, dry_run: bool) ->
             lines.push(format!("{place}: would remove hook {}", hook.id));
         } else {
             github.delete_hook(place, hook.id).await?;
-            lines.push(format!("{place}: hook {} is removed", hook.id));
+            lines.push(format!("{place}: removed hook {}", hook.id));
         }
     }
     well(lines.join("\n"))
@@ -157,7 +157,7 @@ async fn status(github: &GitHub, place: &HookPlace, url: &str) -> Result<Told, E
     let hooks = ours(github, place, url).await?;
     let Some(hook) = hooks.first() else {
         let text =
-            format!("{place}: no hook delivers to {url}; make one with `githubrunner webhook install`\n");
+            format!("{place}: no hook delivers to {url}; create one with `githubrunner webhook install`\n");
         return Ok(Told { text, is_well: false });
     };
     let mut problems = Vec::new();
@@ -176,7 +176,7 @@ async fn status(github: &GitHub, place: &HookPlace, url: &str) -> Result<Told, E
     match problems.as_slice() {
         [] => text.push_str(" is active"),
         problems => {
-            text.push_str(&format!(" {}: mend it with `githubrunner webhook install`", problems.join(", ")))
+            text.push_str(&format!(" {}: fix it with `githubrunner webhook install`", problems.join(", ")))
         }
     }
     text.push_str(&match deliveries.len() {

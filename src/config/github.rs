@@ -28,7 +28,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
         ("app", "token_file", token_file.is_some() && section.get("app").is_some()),
     ] {
         if both {
-            section.problem(key, format!("is there beside github.{other}"), "remove one of them");
+            section.problem(key, format!("conflicts with github.{other}"), "remove one of them");
         }
     }
     let from_env = || tokens_for(url.as_deref()).iter().find_map(|name| set(env, name));
@@ -82,13 +82,13 @@ fn url(section: &Section) -> Option<String> {
     let help = "write https://api.github.com, or https://HOST/api/v3 for an Enterprise Server";
     let message = match url::Url::parse(&text) {
         Err(error) => format!("not a URL: {error}"),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => "neither http nor https".to_owned(),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => "not an http or https URL".to_owned(),
         Ok(url) if url.host_str().is_none() => "without a host".to_owned(),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            "with a user or a password".to_owned()
+            "contains a user name or password".to_owned()
         }
         Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            "with a query or a fragment".to_owned()
+            "contains a query or fragment".to_owned()
         }
         Ok(_) => return Some(text.trim_end_matches('/').to_owned()),
     };

@@ -182,7 +182,7 @@ fn nomad(top: &Section) -> NomadConfig {
         let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
         if value.len() > max || !value.chars().all(fits) {
             let help = if key == "namespace" && value == "*" {
-                "jobs are registered in one namespace: write its name".to_owned()
+                "jobs are registered in a single namespace: write its name".to_owned()
             } else {
                 format!(
                     "write 1 to {max} of a-z, A-Z, 0-9 and {}",
@@ -219,7 +219,7 @@ fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
         None => &[],
     };
     if items.is_empty() {
-        top.problem("repos", "there is no repository to look at", help);
+        top.problem("repos", "no repositories are listed", help);
     }
     for item in items {
         let entry = match &item.data {
@@ -231,7 +231,7 @@ fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
             Some(_) => {}
             None => {
                 let shown = match &item.data {
-                    Data::Text(text) => format!("\"{}\" is no repository", harmless(text)),
+                    Data::Text(text) => format!("\"{}\" is not a repository", harmless(text)),
                     _ => format!("expected text, found {}", item.kind()),
                 };
                 problems.add(
@@ -388,7 +388,7 @@ fn scheduler(top: &Section) -> Scheduler {
         limit.unwrap_or_else(|| {
             section.problem(
                 key,
-                "it has no end, and others would never get past".to_owned(),
+                "it needs an end, or the runner would never yield to others".to_owned(),
                 "write a time like 5m",
             );
             default

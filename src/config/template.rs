@@ -94,7 +94,7 @@ impl Template {
                 Err(error) => {
                     return Err((
                         format!("the file {} cannot be read: {error}", path.display()),
-                        "look at its permissions and its encoding, UTF-8".to_owned(),
+                        "check its permissions, and that it is UTF-8".to_owned(),
                     ));
                 }
             }
@@ -103,7 +103,7 @@ impl Template {
             return Ok(inline());
         }
         Err((
-            format!("there is no file \"{}\"", harmless(value)),
+            format!("file \"{}\" does not exist", harmless(value)),
             format!(
                 "write a path relative to the working directory or to this file, the text itself, or one of {}",
                 names()
@@ -146,7 +146,7 @@ impl Template {
                 Ok(Template { name: name.to_owned(), place: None, text: builtin.text.to_owned() })
             }
             None => Err((
-                format!("there is no template \"{}\"", harmless(name)),
+                format!("template \"{}\" does not exist", harmless(name)),
                 format!("take one of {}", names()),
             )),
         }

@@ -116,7 +116,7 @@ fn syntax_errors_say_where_and_what_to_do() {
         ("repos:\n  - *", "configuration:2:5", "put the * in quotes"),
         ("repos:\n\t- a/b", "configuration:2:", "not with tabs"),
         ("repos: [a/b]\n---\nrepos: [c/d]", "configuration:2:1", "one document"),
-        ("repos: &x [*x]", "configuration:1:12", "inside of what it means"),
+        ("repos: &x [*x]", "configuration:1:12", "inside its own anchor"),
         ("repos: !!python/object:os.system x", "configuration:1:8", "tag"),
         (
             "repos: !!python/object/apply:os.system [id]",
@@ -147,7 +147,7 @@ fn hostile_yaml_ends() {
         let item = format!("*a{}", n - 1);
         laughs.push_str(&format!("a{n}: &a{n} [{}]\n", vec![item; 10].join(", ")));
     }
-    assert!(errors(&laughs).contains("too large once its aliases are written out"));
+    assert!(errors(&laughs).contains("too large after its aliases are expanded"));
     for deep in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(50_000)] {
         assert!(errors(&deep).contains("configuration:1"), "{}", &deep[..10]);
     }
@@ -211,7 +211,7 @@ fn entries_of_repos() {
         assert!(errors(&format!("repos: [{bad}]")).contains("write owner/name"), "{bad}");
     }
     for empty in ["", "repos:", "repos: []", "nomad: {}"] {
-        assert!(errors(empty).contains("there is no repository to look at"), "{empty}");
+        assert!(errors(empty).contains("no repositories are listed"), "{empty}");
     }
 }
 
@@ -265,7 +265,7 @@ fn where_templates_come_from() {
     assert_eq!(load("'job \"x\" {}'").unwrap().template.name, "template");
     assert_eq!(load("|\n  one\n  two").unwrap().template.text, "one\ntwo\n");
     for (bad, words) in [
-        ("other.j2", "no file"),
+        ("other.j2", "does not exist"),
         ("builtin:podman", "builtin:raw_exec"),
         (".", "directory"),
         ("[x]", "expected text"),
@@ -527,11 +527,11 @@ fn webhooks() {
 fn webhooks_that_cannot_work() {
     for (yaml, key, told) in [
         ("{listen: '127.0.0.1:80'}", "webhook.listen", "without a secret anyone could send deliveries"),
-        ("{listen: here, secret: s}", "webhook.listen", "\"here\" is no address"),
-        ("{secret: s, secret_file: f}", "webhook.secret_file", "is there beside webhook.secret"),
-        ("{url: 'ftp://x'}", "webhook.url", "neither http nor https"),
-        ("{url: 'https://me:pw@x'}", "webhook.url", "with a user or a password"),
-        ("{poll_deliveries: true}", "webhook.poll_deliveries", "it is not known whose deliveries to read"),
+        ("{listen: here, secret: s}", "webhook.listen", "\"here\" is not an address"),
+        ("{secret: s, secret_file: f}", "webhook.secret_file", "conflicts with webhook.secret"),
+        ("{url: 'ftp://x'}", "webhook.url", "not an http or https URL"),
+        ("{url: 'https://me:pw@x'}", "webhook.url", "contains a user name or password"),
+        ("{poll_deliveries: true}", "webhook.poll_deliveries", "the hook to read deliveries of is unknown"),
         ("{lissten: x}", "webhook.lissten", "did you mean \"listen\"?"),
     ] {
         let text = more_errors(&format!("webhook: {yaml}"));

@@ -39,7 +39,7 @@ pub(super) fn parse(
         poll_deliveries: section.boolean("poll_deliveries", false),
     };
     if config.secret.is_some() && config.secret_file.is_some() {
-        section.problem("secret_file", "is there beside webhook.secret", "remove one of them");
+        section.problem("secret_file", "conflicts with webhook.secret", "remove one of them");
     }
     if config.listen.is_some() && config.secret.is_none() && config.secret_file.is_none() {
         section.problem(
@@ -52,7 +52,7 @@ pub(super) fn parse(
     if config.poll_deliveries && !is_app && section.text("url").is_none() {
         section.problem(
             "poll_deliveries",
-            "it is not known whose deliveries to read",
+            "the hook to read deliveries of is unknown",
             "set webhook.url to the URL that the hook has, or use a github.app with a webhook",
         );
     }
@@ -75,9 +75,9 @@ fn url(section: &Section) -> Option<String> {
     let text = section.text("url")?;
     let message = match url::Url::parse(text) {
         Err(error) => format!("not a URL: {error}"),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => "neither http nor https".to_owned(),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => "not an http or https URL".to_owned(),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            "with a user or a password, which everyone sees who may see the hook".to_owned()
+            "contains a user name or password, which everyone who can see the hook can read".to_owned()
         }
         Ok(_) => return Some(text.to_owned()),
     };
@@ -89,7 +89,7 @@ fn url(section: &Section) -> Option<String> {
 pub(super) fn listen_address(section: &Section, text: &str) -> Option<SocketAddr> {
     let address = text.parse();
     if address.is_err() {
-        let problem = format!("\"{}\" is no address", harmless(text));
+        let problem = format!("\"{}\" is not an address", harmless(text));
         section.problem("listen", problem, "write an IP address and a port, like 127.0.0.1:9090");
     }
     address.ok()

@@ -138,7 +138,7 @@ fn syntax_help(text: &str, marker: Marker) -> &'static str {
     if line.trim_end().ends_with('*') {
         return "put the * in quotes: \"*\"";
     }
-    "look at the indentation here and in the line above, and put text with special characters in quotes"
+    "check the indentation here and in the line above, and quote text with special characters"
 }
 
 /// Builds the tree from the parser's events, without recursion.
@@ -208,7 +208,7 @@ impl Loader {
                 }
                 Some(node) => self.attach(node, 0),
                 None => {
-                    self.problem(place, "an alias that stands inside of what it means", "write it out");
+                    self.problem(place, "an alias inside its own anchor", "write it out");
                     false
                 }
             },
@@ -239,7 +239,7 @@ impl Loader {
             self.problem(
                 place,
                 "a list or a mapping as a key",
-                "a key is a word; text that begins with [ or { belongs in quotes",
+                "a key is a word; quote text that starts with [ or {",
             );
             return false;
         }
@@ -257,7 +257,7 @@ impl Loader {
     }
 
     fn meaningless(&mut self, tag: &Tag, place: Place) {
-        self.problem(place, &format!("the tag {} means nothing here", shown_tag(tag)), "remove it");
+        self.problem(place, &format!("unknown tag {}", shown_tag(tag)), "remove it");
     }
 
     fn close(&mut self) -> bool {
@@ -289,7 +289,7 @@ impl Loader {
         open.size = open.size.saturating_add(node.size);
         if open.size.max(self.nodes) > NODES_MAX {
             let place = node.place;
-            self.problem(place, "too large once its aliases are written out", "use fewer of them");
+            self.problem(place, "too large after its aliases are expanded", "use fewer of them");
             return false;
         }
         match &mut open.kind {
@@ -299,7 +299,7 @@ impl Loader {
                 if key.text == "<<" {
                     merges.push((key.place, node));
                 } else if let Some((first, _)) = entries.iter().find(|(other, _)| other.text == key.text) {
-                    let message = format!("the key is there twice, first in line {}", first.place.0);
+                    let message = format!("duplicate key, first in line {}", first.place.0);
                     self.errors.push(ConfigError {
                         key: key.text,
                         place: Some(key.place),
@@ -353,7 +353,7 @@ impl Loader {
                     _ => {
                         self.problem(
                             place,
-                            &format!("the text does not fit its tag {}", shown_tag(tag)),
+                            &format!("the value does not match its tag {}", shown_tag(tag)),
                             "remove the tag",
                         );
                         as_text()

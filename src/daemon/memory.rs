@@ -24,7 +24,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(5);
 const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
 
 /// Why a Stop without an answer waits.
-const NOT_LISTED: &str = "GitHub lists no runner of this name, so nobody can say whether it is busy";
+const NOT_LISTED: &str = "GitHub lists no runner of this name, so it may be busy";
 
 /// No action waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);

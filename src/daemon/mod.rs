@@ -3,6 +3,7 @@
 //! GitHub and Nomad are the only state. What this keeps between passes makes it faster or more patient,
 //! never wrong: killed at any await and started again, it converges.
 
+mod ended;
 mod hints;
 mod memory;
 mod observe;
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Apply, Report},
+    apply::{Apply, Outcome, Report},
     config::Config,
     github::{GitHub, Resolution},
     hints::{Hints, follow},
@@ -354,7 +355,7 @@ impl Daemon {
 
     async fn once_as_leader(&mut self) -> Pass {
         if tokio::time::timeout(SETTLE_DEADLINE, self.leadership.held()).await.is_err() {
-            tracing::warn!("another replica leads: this one only looks");
+            tracing::warn!("standing by: another replica holds the leader lock");
         }
         let mut first = self.pass(Scope::Everything).await;
         let deadline = Instant::now() + SETTLE_DEADLINE;
@@ -541,6 +542,7 @@ impl Daemon {
         let github = github.until(now + ACTIONS_END_WITHIN);
         Apply::new(config, &github, nomad, renderer, instance, leadership, *dry_run)
             .beginning_until(now + ACTIONS_BEGIN_WITHIN)
+            .telling(ended::say)
             .apply(plan)
             .await
     }
@@ -551,12 +553,9 @@ impl Daemon {
 
     /// Says what was done, and what is new among what was not.
     fn say(&mut self, pass: &Pass, scope: Scope) {
-        for Report { action, outcome } in &pass.reports {
-            if outcome.is_failure() {
-                tracing::error!("{action}: {outcome}");
-            } else {
-                tracing::info!("{action}: {outcome}");
-            }
+        // The others were told when they ended.
+        for report in pass.reports.iter().filter(|report| matches!(report.outcome, Outcome::DryRun)) {
+            ended::say(report, Duration::ZERO);
         }
         let mut said = BTreeSet::new();
         let is_news = |key: &String| !self.said.values().any(|said| said.contains(key));

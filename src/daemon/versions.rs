@@ -51,7 +51,7 @@ impl Versions {
                     };
                 }
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, version, "the end of a runner's version is not known"),
+                Err(error) => tracing::debug!(%error, version, "cannot look up when a runner's version ends"),
             }
         }
         &self.ends

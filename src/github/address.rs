@@ -17,12 +17,10 @@ pub fn api_url(text: &str) -> Result<Url, String> {
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let mut url = Url::parse(&with_scheme).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("{text:?} is neither http nor https"));
+        return Err(format!("{text:?} is not an http or https URL"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(
-            "the URL of the API has user information in it; give the token as github.token".to_owned()
-        );
+        return Err("the API's URL contains credentials; set github.token instead".to_owned());
     }
     url.set_query(None);
     url.set_fragment(None);

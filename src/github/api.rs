@@ -451,7 +451,7 @@ impl GitHub {
                     self.0.sizes.answered();
                     Ok(Fetched { value: known.value, next: known.next, gap: None, date })
                 }
-                None => Err(Error::Unexpected(format!("{}: 304 without being asked for", response.exchange))),
+                None => Err(Error::Unexpected(format!("{}: unexpected 304 Not Modified", response.exchange))),
             },
             _ => Err(Error::from_answer(&response)),
         }

@@ -146,8 +146,8 @@ impl GitHub {
             403 if !mentions_suspended(&response) => {
                 return Err(fail(format!("no token: {}", response.error())));
             }
-            403 => return Err(fail("it is suspended; its owner can lift that in the settings".into())),
-            404 => return Err(fail("it is gone; install the App again".into())),
+            403 => return Err(fail("it is suspended; its owner can unsuspend it in the settings".into())),
+            404 => return Err(fail("it no longer exists; install the App again".into())),
             _ => return Err(Error::from_answer(&response)),
         }
         let answer: TokenAnswer = response.json()?;
@@ -178,14 +178,14 @@ impl GitHub {
                     let installation: Installation = response.json()?;
                     return match installation.suspended_at {
                         None => Ok(installation.id),
-                        Some(_) => Err(fail("it is suspended; its owner can lift that in the settings")),
+                        Some(_) => Err(fail("it is suspended; its owner can unsuspend it in the settings")),
                     };
                 }
                 404 => {}
                 _ => return Err(Error::from_answer(&response)),
             }
         }
-        Err(fail("there is none; install the App for this owner"))
+        Err(fail("it does not exist; install the App for this owner"))
     }
 }
 

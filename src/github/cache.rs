@@ -181,7 +181,7 @@ impl Cache {
                         .insert(key, Entry { etag, next, text, value: None, used_at: now, used_in: 0 });
                 }
             }
-            Err(error) => tracing::warn!("the cache file is ignored: {error}"),
+            Err(error) => tracing::warn!("ignoring the cache file: {error}"),
         }
         Self { store, state: Mutex::new(state) }
     }
@@ -274,7 +274,7 @@ impl Cache {
         if let Some(error) = &failure
             && state.failure.as_ref() != Some(error)
         {
-            tracing::warn!("the cache file cannot be written, which costs only time: {error}");
+            tracing::warn!("cannot write the cache file, so the next start is slower: {error}");
         }
         state.changed = failure.is_some();
         state.failure = failure;

@@ -12,13 +12,13 @@ use crate::http;
 #[non_exhaustive]
 pub enum Error {
     /// 404 (or 410, 451): it does not exist, or the token may not see it.
-    #[error("{what} is not there, or the token may not see it")]
+    #[error("{what} does not exist, or the token cannot see it")]
     NotFound {
         /// What was asked for, with method and URL.
         what: String,
     },
     /// A rate limit, primary or secondary: nothing is asked until then (contract §4).
-    #[error("GitHub's rate limit ({resource}) is reached: nothing is asked for another {} s", .wait.as_secs())]
+    #[error("GitHub's rate limit ({resource}) is exhausted: no requests for another {} s", .wait.as_secs())]
     RateLimited {
         /// When asking makes sense again.
         until: Instant,
@@ -45,13 +45,13 @@ pub enum Error {
     #[error("{0}")]
     Credentials(String),
     /// 409: a runner of that name is registered already.
-    #[error("a runner named {name} is registered already")]
+    #[error("a runner named {name} is already registered")]
     AlreadyExists {
         /// The name.
         name: String,
     },
     /// The time for a whole pass is over.
-    #[error("not read to its end: the time for this pass was over")]
+    #[error("not read completely: the pass ran out of time")]
     OutOfTime,
     /// What GitHub gave out for a runner cannot be used: not a secret of the form that it has, or another runner's.
     #[error("{0}")]

@@ -343,7 +343,7 @@ impl GitHub {
                     }
                     continue;
                 }
-                // Deleted since. Whoever reads this listing is told that something was not seen.
+                // Deleted since. Whoever reads this listing is told that part of it could not be read.
                 Err(Error::NotFound { .. }) => {
                     runs.remove(&run);
                     listing.unread.get_or_insert_default().remove(&run);

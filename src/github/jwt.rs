@@ -22,14 +22,14 @@ const LIFETIME: i64 = 9 * 60;
 /// A text for people when the key is of no use.
 pub fn sign(issuer: &str, pem: &Secret, now: Timestamp) -> Result<Secret, String> {
     let key = PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(|_| {
-        "the App's private key is not in PEM form (-----BEGIN RSA PRIVATE KEY-----)".to_owned()
+        "the App's private key is not a PEM file (-----BEGIN RSA PRIVATE KEY-----)".to_owned()
     })?;
     let key = match &key {
         PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
         PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
         _ => return Err("the App's private key is not an RSA key".to_owned()),
     }
-    .map_err(|error| format!("the App's private key is of no use: {error}"))?;
+    .map_err(|error| format!("invalid App private key: {error}"))?;
     let seconds = now.as_second();
     let claims = serde_json::json!({
         "iat": seconds - BACKDATED,

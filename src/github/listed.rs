@@ -140,7 +140,7 @@ pub enum Gap {
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Circle => f.write_str("its pages go in a circle"),
+            Self::Circle => f.write_str("its pages form a loop"),
             Self::Endless => write!(f, "it has more than {MAX_PAGES} pages"),
             Self::Elsewhere(Some(origin)) => write!(
                 f,
@@ -162,8 +162,8 @@ impl fmt::Display for Gap {
                 }
                 f.write_str("; authorize it in the token's settings (Configure SSO)")
             }
-            Self::Page { error } => write!(f, "a page could not be read: {error}"),
-            Self::Part { what, error } => write!(f, "{what} could not be read: {error}"),
+            Self::Page { error } => write!(f, "cannot read a page: {error}"),
+            Self::Part { what, error } => write!(f, "cannot read {what}: {error}"),
             Self::Item { problem } => f.write_str(problem),
         }
     }

@@ -156,15 +156,17 @@ impl GitHub {
                 continue;
             };
             if !is_login(&account.login) {
-                let problem =
-                    format!("the App is installed for \"{}\", which is no login", shown(&account.login));
+                let problem = format!(
+                    "the App is installed for \"{}\", which is not a valid login",
+                    shown(&account.login)
+                );
                 gap.get_or_insert(Gap::Item { problem });
                 continue;
             }
             match self.of_installation(&account.login).await {
                 Ok(repositories) => {
                     if let Some(of_one) = repositories.gap() {
-                        let what = format!("a part of the repositories of {}", account.login);
+                        let what = format!("part of the repositories of {}", account.login);
                         gap.get_or_insert(Gap::Part { what, error: of_one.to_string() });
                     }
                     all.extend(repositories.into_known());

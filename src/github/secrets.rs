@@ -46,7 +46,7 @@ pub fn token(text: String) -> Result<Secret, &'static str> {
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     if !text.bytes().all(plain) {
-        return Err("it has characters that no token has");
+        return Err("it contains characters that are not valid in a token");
     }
     Ok(Secret::new(text))
 }

@@ -157,10 +157,10 @@ impl RepositoryRow {
         let problem = |what: String| Err(format!("repository {} is left out: {what}", self.id));
         let (owner, name) = (&self.owner.login, &self.name);
         if !is_login(owner) {
-            return problem(format!("\"{}\" is no login of GitHub", shown(owner)));
+            return problem(format!("\"{}\" is not a valid GitHub login", shown(owner)));
         }
         if !is_repository_name(name) {
-            return problem(format!("\"{}\" is no name of a repository", shown(name)));
+            return problem(format!("\"{}\" is not a valid repository name", shown(name)));
         }
         if let Err(what) = web.check(&self.html_url, owner, name) {
             return problem(what);

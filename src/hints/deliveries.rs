@@ -133,7 +133,8 @@ async fn read(github: &GitHub, config: &Config, log: &mut Log) -> Result<Vec<Hoo
         let ours = hooks.known().iter().find(|hook| hook.config.url.as_deref() == url);
         let hook = ours.ok_or_else(|| {
             Error::Unexpected(
-                "no hook has the URL of webhook.url: make one with `githubrunner webhook install`".to_owned(),
+                "no hook has the URL of webhook.url: create one with `githubrunner webhook install`"
+                    .to_owned(),
             )
         })?;
         log.hook = Some(hook.id);

@@ -120,7 +120,7 @@ async fn ask(github: &GitHub, name: &str, owner: &mut Owner, hints: &Hints) {
             }
         }
         Err(error) => {
-            tracing::debug!("the last pushes of {name} are not known: {error}");
+            tracing::debug!("cannot list the latest pushes of {name}: {error}");
             owner.failures = owner.failures.saturating_add(1);
             owner.next = Instant::now() + wait_after(ASK_EVERY, owner.failures, &error);
         }

@@ -199,7 +199,7 @@ pub async fn accept(hints: &Hints, headers: &HeaderMap, body: &[u8]) -> Outcome 
         Ok(key) => key,
         Err(error) => {
             if hints.may_complain() {
-                tracing::warn!("webhook deliveries cannot be checked and are refused: {error}");
+                tracing::warn!("cannot verify webhook deliveries, so all are refused: {error}");
             }
             return Outcome::Unavailable;
         }
@@ -220,7 +220,7 @@ pub async fn accept(hints: &Hints, headers: &HeaderMap, body: &[u8]) -> Outcome 
         Ok(Said::Ping) => return Outcome::Ping,
         Ok(Said::Other) => return Outcome::OtherEvent,
         Err(error) => {
-            tracing::debug!("a signed webhook delivery was not understood: {error}");
+            tracing::debug!("cannot parse a signed webhook delivery: {error}");
             return Outcome::Malformed;
         }
     };

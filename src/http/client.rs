@@ -113,7 +113,7 @@ impl Client {
             .http1_max_buf_size(MAX_HEADER_SECTION)
             .build(connector);
         let user_agent = HeaderValue::from_str(&options.user_agent)
-            .map_err(|_| Error::Setup("the user agent has a character that is not allowed".into()))?;
+            .map_err(|_| Error::Setup("the user agent contains an invalid character".into()))?;
         Ok(Self(Arc::new(Inner {
             hyper,
             base: endpoint.base(),
@@ -175,7 +175,7 @@ impl Client {
                 Ok(response) => response.error().is_ambiguous(),
                 Err(error) => error.is_ambiguous(),
             };
-            tracing::debug!(attempt, wait_ms = wait.as_millis() as u64, ?result, "sending again");
+            tracing::debug!(attempt, wait_ms = wait.as_millis() as u64, ?result, "retrying the request");
             tokio::time::sleep(wait).await;
         }
     }
@@ -262,7 +262,7 @@ impl Client {
             return Err(invalid(detail.clone()));
         }
         if !request.path.starts_with('/') {
-            return Err(invalid("its path does not begin with a slash".into()));
+            return Err(invalid("its path does not start with a slash".into()));
         }
         let prefix = if request.from_root { "" } else { self.0.endpoint.prefix() };
         let uri = format!("{}{prefix}{}", self.0.base, request.path);
@@ -367,7 +367,7 @@ fn basic_auth(endpoint: &Endpoint) -> Result<Option<HeaderValue>, Error> {
     let encoded = Secret::new(base64::engine::general_purpose::STANDARD.encode(pair));
     secret::header("Basic ", &encoded)
         .map(Some)
-        .map_err(|_| Error::Setup("the address's user information is of no use".into()))
+        .map_err(|_| Error::Setup("invalid user name or password in the address".into()))
 }
 
 /// A request that was given a connection may have been sent, one that was not certainly has not.

@@ -52,7 +52,7 @@ impl Endpoint {
         if let Some(path) = address.strip_prefix("unix://") {
             if !path.starts_with('/') {
                 return Err(Error::Setup(format!(
-                    "{address:?} is no address: a unix socket is written unix:///path"
+                    "{address:?} is not an address: write a Unix socket as unix:///path"
                 )));
             }
             return Ok(Self::Unix(PathBuf::from(path)));
@@ -70,7 +70,7 @@ impl Endpoint {
     pub fn from_url(url: Url) -> Result<Self, Error> {
         match url.scheme() {
             "http" | "https" if url.host_str().is_some() => Ok(Self::Url(url)),
-            other => Err(Error::Setup(format!("not an address: {other}: is neither http nor https"))),
+            other => Err(Error::Setup(format!("not an address: {other}: neither http nor https"))),
         }
     }
 
@@ -162,7 +162,7 @@ impl Proxy {
         };
         if intercept.uri().scheme_str() != Some("http") || intercept.raw_auth().is_some() {
             return Err(Error::Setup(
-                "HTTPS_PROXY: only a proxy spoken to by plain http is supported: http://HOST:PORT".into(),
+                "HTTPS_PROXY: only plain-http proxies are supported: http://HOST:PORT".into(),
             ));
         }
         Ok(Some(intercept))

@@ -64,9 +64,7 @@ pub enum Error {
         detail: String,
     },
     /// No secure connection, so nothing was sent.
-    #[error(
-        "{exchange}: no secure connection: {detail}; check the certificate authority and the server's name"
-    )]
+    #[error("{exchange}: TLS failed: {detail}; check the certificate authority and the server's name")]
     Tls {
         /// The exchange.
         exchange: Box<Exchange>,
@@ -74,7 +72,7 @@ pub enum Error {
         detail: String,
     },
     /// The deadline passed.
-    #[error("{exchange}: {} within {:.1} s", if *.sent { "no whole answer" } else { "no connection" }, .after.as_secs_f64())]
+    #[error("{exchange}: timed out after {:.1} s {}", .after.as_secs_f64(), if *.sent { "waiting for the response" } else { "connecting" })]
     Timeout {
         /// The exchange.
         exchange: Box<Exchange>,
@@ -83,8 +81,8 @@ pub enum Error {
         /// Whether the request may have been sent.
         sent: bool,
     },
-    /// The connection ended before the whole answer was there. The request may have taken effect.
-    #[error("{exchange}: the connection ended before the whole answer was there: {detail}")]
+    /// The connection ended before the response was complete. The request may have taken effect.
+    #[error("{exchange}: the connection closed before the response was complete: {detail}")]
     Closed {
         /// The exchange.
         exchange: Box<Exchange>,
@@ -92,7 +90,7 @@ pub enum Error {
         detail: String,
     },
     /// The answer's body, or a line of it, is longer than allowed.
-    #[error("{exchange}: status {status}: the answer is longer than the {limit} bytes allowed")]
+    #[error("{exchange}: status {status}: the response is larger than the limit of {limit} bytes")]
     BodyTooLarge {
         /// The exchange.
         exchange: Box<Exchange>,
@@ -116,7 +114,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// An answer that is not the JSON the caller expects.
-    #[error("{exchange}: status {status}: unexpected answer: {detail}{}{body}", if .body.is_empty() { "" } else { ": " })]
+    #[error("{exchange}: status {status}: unexpected response: {detail}{}{body}", if .body.is_empty() { "" } else { ": " })]
     Json {
         /// The exchange.
         exchange: Box<Exchange>,

@@ -116,8 +116,7 @@ impl Request {
         match HeaderValue::from_str(value) {
             Ok(value) => self.header(name, value),
             Err(_) => {
-                self.invalid =
-                    Some(format!("the value of the header {name} has a character that is not allowed"));
+                self.invalid = Some(format!("the value of the header {name} contains an invalid character"));
                 self
             }
         }
@@ -137,7 +136,7 @@ impl Request {
             Ok(value) => self.hiding(secret).header(name, value),
             Err(_) => {
                 self.invalid = Some(format!(
-                    "the secret for the header {name} has a character that is not allowed (a newline at its end?)"
+                    "the secret for the header {name} contains an invalid character (a trailing newline?)"
                 ));
                 self
             }
@@ -251,7 +250,7 @@ impl Response {
             status: self.status,
             // The parser quotes values of a wrong type, and the value may be the secret.
             detail: if self.hides_body() {
-                format!("not as expected at line {} column {}", error.line(), error.column())
+                format!("unexpected JSON at line {} column {}", error.line(), error.column())
             } else {
                 self.shown(error.to_string().as_bytes())
             },

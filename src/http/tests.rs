@@ -178,7 +178,7 @@ async fn the_deadline_covers_the_wait_for_a_permit_and_the_body() {
     let second = second.unwrap_err();
     assert!(matches!(second, Error::Timeout { sent: false, .. }), "{second}");
     assert!(!second.is_ambiguous());
-    assert_eq!(second.to_string(), "GET http://host.test/2: no connection within 4.0 s");
+    assert_eq!(second.to_string(), "GET http://host.test/2: timed out after 4.0 s connecting");
 }
 
 #[tokio::test(start_paused = true)]

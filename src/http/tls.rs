@@ -53,8 +53,7 @@ pub(super) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, E
         (None, None) => builder.with_no_client_auth(),
         _ => {
             return Err(Error::Setup(
-                "a client certificate needs its private key and the other way round: give both or none"
-                    .into(),
+                "a client certificate and its private key go together: give both or none".into(),
             ));
         }
     };
@@ -89,7 +88,7 @@ fn authorities(options: &TlsOptions) -> Result<RootCertStore, Error> {
     }
     if roots.is_empty() {
         return Err(Error::Setup(
-            "TLS: no certificate authority is known; install the system's (ca-certificates) or name a file"
+            "TLS: no certificate authorities found; install the system's (ca-certificates) or name a file"
                 .into(),
         ));
     }
@@ -101,7 +100,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unreadable("certificates", path, &error))?;
     if found.is_empty() {
-        return Err(Error::Setup(format!("{} holds no certificate in PEM form", path.display())));
+        return Err(Error::Setup(format!("{} contains no PEM certificate", path.display())));
     }
     Ok(found)
 }

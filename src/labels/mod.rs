@@ -367,7 +367,7 @@ fn python_to_rust(pattern: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelProblem {
     /// `runs-on` names a group of runners only, or nothing.
-    #[error("there is no label at all")]
+    #[error("it has no labels")]
     Empty,
     /// More than GitHub takes for one runner.
     #[error("there are more than {LABELS_MAX} labels, the most that GitHub takes for one runner")]

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use super::summary;
 use super::{ForeignReason, GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
 use crate::text::Escaped;
 
@@ -450,6 +449,19 @@ impl Action {
         }
     }
 
+    /// The repository it is about; `None` where that is not known.
+    pub fn repository(&self) -> Option<&Repository> {
+        match self {
+            Action::Start(action) => Some(&action.repository),
+            Action::Mint(action) => Some(&action.repository),
+            Action::Stop(action) => Some(&action.repository),
+            Action::LookUp(action) => Some(&action.repository),
+            Action::CleanUp(action) => action.repository.as_ref(),
+            Action::Purge(action) => action.repository.as_ref(),
+            Action::RemoveOrphan(action) => action.repository.as_ref(),
+        }
+    }
+
     /// The runner it is about.
     pub fn runner(&self) -> &str {
         match self {
@@ -471,18 +483,6 @@ impl Start {
     }
 }
 
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for action in &self.actions {
-            writeln!(f, "{action}")?;
-        }
-        for line in summary::lines(&self.holds) {
-            writeln!(f, "{line}")?;
-        }
-        Ok(())
-    }
-}
-
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
@@ -493,22 +493,22 @@ impl fmt::Display for Action {
                 repository.full_name()
             ),
             Action::Mint(Mint { name, registration, .. }) => {
-                write!(f, "mint     {name}  placed and waiting for its secret ({registration})")
+                write!(f, "issue    {name}  placed and waiting for credentials ({registration})")
             }
             Action::Stop(Stop { name, consent, reason, .. }) => {
                 write!(f, "stop     {name}  {reason}; {consent}")
             }
             Action::LookUp(LookUp { name, .. }) => {
-                write!(f, "look up  {name}  idle while a job waits: is it still registered?")
+                write!(f, "verify   {name}  idle while a job waits: verifying its registration")
             }
             Action::CleanUp(CleanUp { name, finish, .. }) => {
-                write!(f, "clean up {name}  dead ({finish}): its registration and its variable go")
+                write!(f, "clean up {name}  dead ({finish}): removing its registration and variable")
             }
             Action::Purge(Purge { name, reason, .. }) => write!(f, "purge    {name}  {reason}"),
             Action::RemoveOrphan(RemoveOrphan { orphan, seen, .. }) => {
                 let (what, lacks) = match orphan {
                     Orphan::Variable { .. } => ("variable", "a job"),
-                    Orphan::Registration { .. } => ("registration, offline,", "a live runner"),
+                    Orphan::Registration { .. } => ("offline registration", "a live runner"),
                 };
                 write!(f, "remove   {}  {what} without {lacks} for {}", orphan.name(), span(*seen))
             }
@@ -519,7 +519,7 @@ impl fmt::Display for Action {
 impl fmt::Display for StartReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartReason::Missing { demand, supply } => write!(f, "{demand} queued, {supply} at hand"),
+            StartReason::Missing { demand, supply } => write!(f, "{demand} queued, {supply} available"),
         }
     }
 }
@@ -527,9 +527,9 @@ impl fmt::Display for StartReason {
 impl fmt::Display for Consent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Consent::NeverStarted => "its task never started",
-            Consent::GitHub => "once GitHub has removed its registration",
-            Consent::Unregistered => "GitHub does not see it",
+            Consent::NeverStarted => "its task is not running",
+            Consent::GitHub => "after GitHub removes its registration",
+            Consent::Unregistered => "GitHub cannot assign it a job",
         })
     }
 }
@@ -538,14 +538,16 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
-            StopReason::Surplus { demand, supply } => write!(f, "surplus: {demand} queued, {supply} at hand"),
-            StopReason::Unregistered { absent } => write!(f, "unregistered for {}", span(*absent)),
-            StopReason::MakeRoom { waits } => write!(f, "idle and not needed, makes room for {waits}"),
-            StopReason::Yield { waits, but } => write!(f, "{but}, yields to {waits}"),
-            StopReason::Spent => f.write_str("an earlier allocation has used its configuration"),
+            StopReason::Surplus { demand, supply } => {
+                write!(f, "surplus: {demand} queued, {supply} available")
+            }
+            StopReason::Unregistered { absent } => write!(f, "not connected to GitHub for {}", span(*absent)),
+            StopReason::MakeRoom { waits } => write!(f, "idle and not needed, making room for {waits}"),
+            StopReason::Yield { waits, but } => write!(f, "{but}, yielding to {waits}"),
+            StopReason::Spent => f.write_str("an earlier allocation used its credentials"),
             StopReason::NotStarting { starting, event } => not_started(f, *starting, event.as_deref()),
             StopReason::RepositoryGone => f.write_str("its repository is gone"),
-            StopReason::Asked => f.write_str("asked for"),
+            StopReason::Asked => f.write_str("requested on the command line"),
         }
     }
 }
@@ -555,7 +557,7 @@ impl fmt::Display for PurgeReason {
         let f = &mut Escaped::line(f);
         match self {
             PurgeReason::Expired { finish, dead } => write!(f, "{finish}, dead for {}", span(*dead)),
-            PurgeReason::Asked => f.write_str("asked for"),
+            PurgeReason::Asked => f.write_str("requested on the command line"),
         }
     }
 }
@@ -597,54 +599,56 @@ impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
-            HoldReason::NomadUnseen => f.write_str("Nomad could not be seen: nothing is done"),
-            HoldReason::NotListed { why } => write!(f, "not listed, so nothing starts or stops: {why}"),
+            HoldReason::NomadUnseen => f.write_str("Nomad unreachable: skipping this pass"),
+            HoldReason::NotListed { why } => {
+                write!(f, "could not be listed, so nothing starts or stops: {why}")
+            }
             HoldReason::RepositoryGone { since } => {
-                write!(f, "GitHub answers 404 for {}: deleted, or the token may not see it", span(*since))
+                write!(f, "GitHub has answered 404 for {}: deleted, or the token cannot see it", span(*since))
             }
             HoldReason::Archived => f.write_str("archived or disabled: it gets no runners"),
-            HoldReason::NotConfigured => f.write_str("not configured any more: it gets no runners"),
+            HoldReason::NotConfigured => f.write_str("no longer configured: it gets no runners"),
             HoldReason::Incomplete { why } => write!(f, "the listing is incomplete, so nothing stops: {why}"),
-            HoldReason::NotQueued { status } => write!(f, "{status}: it wants no runner now"),
+            HoldReason::NotQueued { status } => write!(f, "{status}: it needs no runner yet"),
             HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
             HoldReason::LiveAttempts { count } => {
                 write!(
                     f,
-                    "{count} attempts are alive, and none takes it: the next one waits for the end of one"
+                    "{count} attempts are alive and none takes it: the next one starts after one of them ends"
                 )
             }
             HoldReason::Attempts { attempt, wait } => {
-                write!(f, "attempt {attempt} waits {} after the last one", span(*wait))
+                write!(f, "attempt {attempt} starts in {}", span(*wait))
             }
-            HoldReason::StartFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
+            HoldReason::StartFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waits for a place: {cap} is {limit}"),
             HoldReason::LeftToNomadtools { runner } => {
-                write!(f, "left to {runner}, whose Meta is nomadtools' own; stop that job if it takes none")
+                write!(f, "left to {runner}, a job of nomadtools; stop that job if it never takes one")
             }
             HoldReason::GroupStops => {
-                f.write_str("its group lets a runner go in this pass: the next one starts")
+                f.write_str("a runner of its group stops in this pass: it starts in the next one")
             }
-            HoldReason::Unplaced { why } => write!(f, "Nomad does not place it: {why}"),
-            HoldReason::Disconnected => f.write_str("its node is not heard of"),
+            HoldReason::Unplaced { why } => write!(f, "Nomad cannot place it: {why}"),
+            HoldReason::Disconnected => f.write_str("node disconnected (client status unknown)"),
             HoldReason::TasksUnread => f.write_str(
                 "what Nomad says of its tasks is too large to be read: it is taken for a running one",
             ),
             HoldReason::Foreign { reason } => write!(f, "a foreign job, left alone: {reason}"),
-            HoldReason::SurplusOnce => f.write_str("surplus; goes if the next listing says so too"),
+            HoldReason::SurplusOnce => f.write_str("surplus; stops if the next listing confirms it"),
             HoldReason::Idle { idle, timeout: Some(timeout) } => {
                 write!(f, "surplus, idle for {} of {}", span(*idle), span(*timeout))
             }
             HoldReason::Idle { idle, timeout: None } => {
                 write!(f, "surplus, idle for {}; runner_inactivity_timeout is off", span(*idle))
             }
-            HoldReason::ActionFailed { error, wait } => write!(f, "tried again in {}: {error}", span(*wait)),
+            HoldReason::ActionFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
             HoldReason::NoCredentials { waiting, error } => {
                 let waiting = span(*waiting);
                 match error {
                     Some(error) => write!(f, "no credentials for {waiting}: {error}"),
                     None => write!(
                         f,
-                        "no credentials for {waiting}: the daemon's log says why, and `githubrunner check` asks GitHub"
+                        "no credentials for {waiting}: see the daemon's log, or run `githubrunner check`"
                     ),
                 }
             }
@@ -658,10 +662,10 @@ impl fmt::Display for HoldReason {
                 )
             }
             HoldReason::Unregistered { absent } => {
-                write!(f, "GitHub has not seen it connected for {}: it does not count", span(*absent))
+                write!(f, "not connected to GitHub for {}: it does not count as supply", span(*absent))
             }
             HoldReason::CountsAttempts => {
-                f.write_str("dead, kept: the newest attempt for a job still queued")
+                f.write_str("dead, kept: it is the newest attempt for a job that is still queued")
             }
             HoldReason::CauseUnknown => f.write_str("dead, kept: its job may still be queued"),
             HoldReason::VariableFirst => f.write_str("dead, kept until its variable is gone"),

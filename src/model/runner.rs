@@ -125,10 +125,10 @@ pub enum ForeignReason {
 impl fmt::Display for ForeignReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ForeignReason::Name => "its Meta is another job's: the name does not fit",
+            ForeignReason::Name => "its Meta belongs to another job: the name does not match",
             ForeignReason::Unsealed => "its Meta has no MAC",
-            ForeignReason::WrongSeal => "the MAC in its Meta is not one of this instance",
-            ForeignReason::Unreadable => "what Nomad says of it or of its allocation is too large to be read",
+            ForeignReason::WrongSeal => "the MAC in its Meta was not made by this deployment",
+            ForeignReason::Unreadable => "Nomad's data about it or its allocation is too large to read",
         })
     }
 }
@@ -246,12 +246,12 @@ impl fmt::Display for Finish {
 /// What the official runner means by an exit code (`Runner.Common/Constants.cs`, `ReturnCode`).
 fn exit_code_means(code: i64) -> Option<&'static str> {
     Some(match code {
-        0 => "it ended well, and its task did not",
-        1 => "the runner gave up; its own log says why",
-        2 => "an error that may pass: the runner wants to be started again",
-        3 | 4 => "the runner wants to be started again after an update of itself: use a newer version",
-        5 => "another runner has the session of this registration",
-        6 => "the runner's configuration was refreshed: it wants to be started again",
+        0 => "the runner succeeded and its task did not",
+        1 => "the runner gave up; see the task's log",
+        2 => "temporary error: the runner asked for a restart",
+        3 | 4 => "the runner asked for a restart to update itself: use a newer version",
+        5 => "another runner uses the session of this registration",
+        6 => "the runner's configuration was refreshed: it asked for a restart",
         7 => "the runner's version is deprecated: use a newer version",
         _ => return None,
     })

@@ -7,7 +7,7 @@ use std::{
     mem::{Discriminant, discriminant},
 };
 
-use super::{Hold, HoldReason, Subject};
+use super::{Hold, HoldReason, Plan, Subject};
 use crate::text::Escaped;
 
 /// So many holds of a kind are told one by one.
@@ -60,6 +60,18 @@ fn kind(hold: &Hold) -> Kind<'_> {
         Subject::Repository { .. } => ("repository", "", reason),
         Subject::Job { repository, .. } => ("job", repository, reason),
         Subject::Runner { .. } => ("runner", "", reason),
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for action in &self.actions {
+            writeln!(f, "{action}")?;
+        }
+        for line in lines(&self.holds) {
+            writeln!(f, "{line}")?;
+        }
+        Ok(())
     }
 }
 

@@ -144,7 +144,7 @@ impl Nomad {
         }
         match self.0.options.read_token_file() {
             Some(renewed) if token.as_ref() != Some(&renewed) => {
-                tracing::debug!("Nomad refused the token; its file holds another one");
+                tracing::debug!("Nomad refused the token; retrying with the new one from its file");
                 *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed.clone());
                 self.send(request, Some(&renewed), retry).await
             }
@@ -226,7 +226,7 @@ impl Nomad {
             // not ended.
             let next = headers.get(NEXT_TOKEN).map_or(&[][..], |value| value.as_bytes());
             let Ok(next) = String::from_utf8(next.to_vec()) else {
-                return Err(Error::Setup(format!("{request:?}: where the list goes on is no text")));
+                return Err(Error::Setup(format!("{request:?}: the next page's token is not text")));
             };
             if next.is_empty() || next == token {
                 self.remember_size(path, smallest);

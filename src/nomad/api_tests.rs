@@ -596,7 +596,7 @@ async fn a_job_that_is_too_large_by_itself_is_not_absent() {
         let held = view.foreign.iter().any(|foreign| foreign.name == NAME);
         assert_eq!(held, named, "{:?}", view.foreign);
         let error = nomad.read_runner(NAME).await.unwrap_err().to_string();
-        assert!(error.contains("too large to be read"), "{error}");
+        assert!(error.contains("too large to read"), "{error}");
     }
 }
 

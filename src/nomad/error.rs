@@ -18,11 +18,11 @@ pub enum Error {
         error: http::Error,
     },
     /// The servers cannot answer now: no leader, no connection between them, too many requests.
-    #[error("{0}; Nomad's servers are not ready (nomad server members)")]
+    #[error("{0}; Nomad's servers are not ready (see nomad server members)")]
     Unavailable(http::Error),
     /// The answer tells of how things were.
     #[error(
-        "the Nomad server that answers has not heard of its leader for {} s, so what it says is old (nomad server members)",
+        "the Nomad server lost contact with its leader {} s ago, so its data is stale (see nomad server members)",
         .silent.as_secs()
     )]
     Old {
@@ -70,12 +70,10 @@ pub enum Error {
         line: Option<String>,
     },
     /// The rendered job cannot be a runner.
-    #[error("the rendered job is not fit for a runner: {0}")]
+    #[error("the rendered job cannot be a runner: {0}")]
     Job(String),
     /// A job with this ID exists and is not the one that was to be registered.
-    #[error(
-        "a Nomad job {name:?} that is another runner's or somebody else's exists already; see nomad job status {name}"
-    )]
+    #[error("the Nomad job {name:?} already exists and is not this runner's; see nomad job status {name}")]
     Taken {
         /// The job's ID.
         name: String,
@@ -208,9 +206,9 @@ fn hint_of(error: &http::Error) -> &'static str {
             " (there is no task API where the path of its socket would be longer than 107 bytes: give the Nomad \
              client a shorter data_dir or alloc_dir)"
         }
-        http::Error::Connect { .. } => " (NOMAD_ADDR says where Nomad is)",
+        http::Error::Connect { .. } => " (NOMAD_ADDR sets Nomad's address)",
         http::Error::Tls { detail, .. } if detail.contains("fatal alert") => {
-            " (Nomad wants to know who we are: NOMAD_CLIENT_CERT, NOMAD_CLIENT_KEY)"
+            " (Nomad requires a client certificate: set NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY)"
         }
         http::Error::Tls { .. } => " (NOMAD_CACERT, NOMAD_CAPATH, NOMAD_TLS_SERVER_NAME)",
         _ => "",

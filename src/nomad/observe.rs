@@ -219,7 +219,7 @@ impl Unread {
         if !self.nameless && !self.names.contains(name) {
             return Ok(());
         }
-        Err(Error::Setup(format!("what Nomad says of {name} is too large to be read")))
+        Err(Error::Setup(format!("Nomad's data about {name} is too large to read")))
     }
 }
 
@@ -316,7 +316,7 @@ fn escape_pattern(text: &str) -> String {
 }
 
 fn no_date() -> Error {
-    Error::Setup("Nomad's answers have no Date header: ages cannot be told".to_owned())
+    Error::Setup("Nomad's responses have no Date header, so ages are unknown".to_owned())
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl Options {
             return Err(Error::Setup("NOMAD_HTTP_AUTH: write user:password".to_owned()));
         }
         if lookup("NOMAD_CLIENT_CERT").is_some() != lookup("NOMAD_CLIENT_KEY").is_some() {
-            let both = "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY: one needs the other, set both or none";
+            let both = "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY go together: set both or none";
             return Err(Error::Setup(both.to_owned()));
         }
         let ca_files: Vec<PathBuf> = lookup("NOMAD_CACERT").map(PathBuf::from).into_iter().collect();
@@ -123,7 +123,7 @@ impl Options {
             skip_verify: match lookup("NOMAD_SKIP_VERIFY") {
                 None => false,
                 Some(text) => boolean(&text).ok_or_else(|| {
-                    Error::Setup(format!("NOMAD_SKIP_VERIFY: {text:?} is neither true nor false"))
+                    Error::Setup(format!("NOMAD_SKIP_VERIFY: {text:?} is not true or false"))
                 })?,
             },
         };

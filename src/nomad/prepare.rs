@@ -51,7 +51,7 @@ pub fn job_from_json(text: &str) -> Result<Option<Value>, Error> {
     let value: Value = serde_json::from_str(text).map_err(|error| {
         // The error's own text may quote the rendered job.
         Error::Job(format!(
-            "it begins like JSON and is not JSON, at line {} column {}",
+            "it starts like JSON but is not valid JSON, at line {} column {}",
             error.line(),
             error.column()
         ))
@@ -81,7 +81,7 @@ pub fn prepare(
     check_name(name, &options.prefix)?;
     for key in ["Periodic", "ParameterizedJob", "Multiregion"] {
         if job.get(key).is_some_and(|value| !value.is_null()) {
-            return Err(unfit(&format!("{key} has no place in it: a runner runs once, here and now")));
+            return Err(unfit(&format!("{key} is not allowed: a runner runs once, immediately")));
         }
     }
     match job.get("Type").and_then(Value::as_str).unwrap_or_default() {
@@ -196,7 +196,7 @@ fn check_name(name: &str, prefix: &str) -> Result<(), Error> {
         Ok(())
     } else {
         Err(unfit(&format!(
-            "{name:?} is no name for it: PREFIX-…, at most {NAME_MAX} letters, digits, dashes and underscores"
+            "{name:?} is not a valid name: PREFIX-…, at most {NAME_MAX} letters, digits, dashes and underscores"
         )))
     }
 }

@@ -93,6 +93,6 @@ impl Nomad {
 
     fn silently_refused(&self, right: Right) -> Error {
         let advice = right.advice(self.token().is_some(), &self.options().namespace);
-        Error::Setup(format!("Nomad lists no variables although there is one; {advice}"))
+        Error::Setup(format!("Nomad lists no variables although one exists; {advice}"))
     }
 }

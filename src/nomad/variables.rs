@@ -129,7 +129,7 @@ impl Nomad {
             *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(id);
         }
-        Err(Error::Setup(format!("{path} comes and goes: another program writes it")))
+        Err(Error::Setup(format!("{path} keeps changing: another program writes it")))
     }
 
     /// The Meta with the seal for the job of this ID.
@@ -185,7 +185,7 @@ impl Nomad {
                 // Another start or another replica may have been faster: the next round reads what it wrote.
                 if self.create_variable(&path, &items, right("write")).await? == Written::Written {
                     tracing::info!(
-                        "a new key for the Metas of runners is in the variable githubrunner/{}/key",
+                        "created a new key for runners' Metas in the variable githubrunner/{}/key",
                         self.options().prefix
                     );
                 }
@@ -195,7 +195,7 @@ impl Nomad {
             *self.0.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(key);
         }
-        Err(Error::Setup(format!("{path} comes and goes: another program writes it")))
+        Err(Error::Setup(format!("{path} keeps changing: another program writes it")))
     }
 
     /// Whether our namespace exists.
@@ -243,7 +243,7 @@ fn job_path(name: &str) -> String {
 }
 
 fn no_key(path: &str) -> Error {
-    Error::Setup(format!("{path} holds no key: another program wrote it; delete it with nomad var purge"))
+    Error::Setup(format!("{path} contains no key: another program wrote it; delete it with nomad var purge"))
 }
 
 fn no_id(path: &str) -> Error {

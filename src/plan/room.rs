@@ -78,15 +78,23 @@ fn clear_the_queue(survey: &Survey, waiting: &[Waiting], leaving: &Leaving, draf
         let but = match stuck::stuck(survey, runner) {
             Some(stuck) if stuck.is_of_its_group() => stuck.words(),
             None if survey.starting_too_long(runner).is_some() => {
-                "not placed, and its group's runners do not start"
+                "unplaced, and its group's runners do not start"
             }
             _ => continue,
         };
         let group = survey.group_of(runner);
-        let other = waiting.iter().find(|waiting| waiting.start.is_none() && waiting.group != group);
-        let Some(other) = other.filter(|_| runner.allocation.is_some()) else { continue };
+        if runner.allocation.is_none() {
+            continue;
+        }
+        let others = || waiting.iter().filter(|waiting| waiting.start.is_none() && waiting.group != group);
         for behind in leaving.pending.iter().filter(|pending| survey.group_of(pending) == group) {
-            stop(survey, draft, behind, StopReason::Yield { waits: other.who.clone(), but });
+            let is_later = |waiting: &&Waiting| {
+                let other = survey.runners.get(waiting.who.as_str());
+                other.is_some_and(|other| other.submitted_at > behind.submitted_at)
+            };
+            if let Some(other) = others().find(is_later) {
+                stop(survey, draft, behind, StopReason::Yield { waits: other.who.clone(), but });
+            }
         }
     }
 }
@@ -198,7 +206,7 @@ impl<'a> Leaving<'a> {
         }
         let at = self.unplaced.iter().position(|runner| long && start.is_some() && yields(runner))?;
         let runner = self.unplaced.remove(at);
-        Some((runner, StopReason::Yield { waits: who, but: "not placed for long" }))
+        Some((runner, StopReason::Yield { waits: who, but: "unplaced for too long" }))
     }
 }
 

@@ -24,9 +24,9 @@ impl Stuck {
     /// For people: what it does instead of a job.
     pub(super) fn words(self) -> &'static str {
         match self {
-            Stuck::NoCredentials => "placed and without credentials for long",
+            Stuck::NoCredentials => "no credentials for too long",
             Stuck::NotConnected => "not connected to GitHub",
-            Stuck::Unassigned => "idle for long though its job is queued",
+            Stuck::Unassigned => "idle for too long though its job is queued",
         }
     }
 

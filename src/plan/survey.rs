@@ -103,7 +103,8 @@ impl<'a> Survey<'a> {
         match &view.listing {
             Listing::Fresh { complete, .. } => {
                 if !complete {
-                    let why = view.missing.clone().unwrap_or_else(|| "something was not seen".to_owned());
+                    let why =
+                        view.missing.clone().unwrap_or_else(|| "part of it could not be read".to_owned());
                     hold(repository(), HoldReason::Incomplete { why });
                 }
             }
@@ -137,7 +138,7 @@ impl<'a> Survey<'a> {
             let wants_runner = job.status == JobStatus::Queued;
             let reason = match (job.status, verdicts.of(&job.labels)) {
                 (JobStatus::Queued, _) if job.labels.is_empty() => {
-                    HoldReason::BadLabels { why: "there is none: `runs-on` names only a group".to_owned() }
+                    HoldReason::BadLabels { why: "it has none: `runs-on` names only a group".to_owned() }
                 }
                 (_, Match::GaveUp) if wants_runner => HoldReason::BadLabels { why: GAVE_UP.to_owned() },
                 (_, Match::No | Match::GaveUp) => continue,
@@ -198,7 +199,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// The group of a runner; `None` when its repository is not known.
+    /// The group of a runner; `None` when its repository is unknown.
     pub fn group_of(&self, runner: &Runner) -> Option<GroupKey> {
         Some(GroupKey { repository: self.repository_id(runner)?, labels: runner.labels() })
     }
@@ -260,7 +261,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Whether an earlier allocation has used its configuration: nothing can use it again.
+    /// Whether an earlier allocation used its credentials: nothing can use it again.
     pub fn is_spent(&self, runner: &Runner) -> bool {
         runner.spent && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
     }

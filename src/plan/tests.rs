@@ -188,10 +188,10 @@ fn assert_plan(actual: String, expected: &[&str]) {
 fn a_queued_job_gets_a_runner_and_a_runner_without_a_secret_gets_one() {
     assert_plan(
         world(vec![queued(1)], vec![]).plan(),
-        &["start … for job 1, attempt 1: 1 queued, 0 at hand"],
+        &["start … for job 1, attempt 1: 1 queued, 0 available"],
     );
     let waiting = world(vec![queued(1)], vec![runner(1, 1, RunnerState::Waiting)]);
-    assert_plan(waiting.plan(), &["mint     runner1"]);
+    assert_plan(waiting.plan(), &["issue    runner1"]);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn jobs_that_want_no_runner_get_none_and_the_reason_is_said() {
     foreign.labels = vec!["ubuntu-latest".to_owned()].into();
     assert_plan(
         world(vec![job(1, JobStatus::Waiting), comma, no_labels, foreign], vec![]).plan(),
-        &["job 1 … waiting", "job 2 … labels", "job 3 … there is none"],
+        &["job 1 … waiting", "job 2 … labels", "job 3 … it has none"],
     );
 }
 
@@ -229,13 +229,13 @@ fn a_busy_runner_is_no_supply_whichever_group_its_job_is_in() {
 fn the_next_attempt_waits_after_the_last_ones_death() {
     let mut dead = runner(1, 2, RunnerState::Dead);
     dead.ended_at = Some(ago(59));
-    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["attempt 3 waits 1s"]);
+    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["attempt 3 starts in 1s"]);
     dead.ended_at = Some(ago(60));
     assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["start … attempt 3"]);
     dead.ended_at = Some(ago(3600));
     assert_plan(
         world(vec![queued(1)], vec![dead.clone()]).plan(),
-        &["start … attempt 3", "dead, kept: the newest attempt"],
+        &["start … attempt 3", "dead, kept: it is the newest attempt"],
     );
     assert_plan(world(vec![], vec![dead]).plan(), &["purge    runner1 … success, dead for 1h"]);
 }
@@ -243,12 +243,12 @@ fn the_next_attempt_waits_after_the_last_ones_death() {
 #[test]
 fn surplus_goes_when_seen_twice_and_idle_runners_only_after_their_timeout() {
     let starting = world(vec![], vec![runner(1, 1, RunnerState::Starting)]);
-    assert_plan(starting.plan(), &["runner1  surplus; goes if the next listing says so too"]);
-    assert_plan(starting.seen_twice().plan(), &["stop     runner1 … its task never started"]);
+    assert_plan(starting.plan(), &["runner1  surplus; stops if the next listing confirms it"]);
+    assert_plan(starting.seen_twice().plan(), &["stop     runner1 … its task is not running"]);
     let idle = world(vec![], vec![runner(1, 1, RunnerState::Running)]).seen_twice();
     assert_plan(idle.plan(), &["surplus, idle for 15m; runner_inactivity_timeout is off"]);
     let strict = Policy { strict: true, ..policy() };
-    assert_plan(idle.plan_with(&strict), &["stop     runner1 … once GitHub has removed its registration"]);
+    assert_plan(idle.plan_with(&strict), &["stop     runner1 … after GitHub removes its registration"]);
     let patient = Policy { runner_inactivity_timeout: Some(seconds(901)), ..policy() };
     assert_plan(idle.plan_with(&patient), &["surplus, idle for 15m of 15m1s"]);
     let due = Policy { runner_inactivity_timeout: Some(seconds(900)), ..policy() };
@@ -264,7 +264,7 @@ fn started_runners_of_a_repository_that_is_gone_go_only_where_github_can_be_aske
     assert!(!after(&policy(), 3600).contains("stop "), "{}", after(&policy(), 3600));
     assert!(!after(&organization, 3599).contains("stop "), "{}", after(&organization, 3599));
     let text = after(&organization, 3600);
-    assert!(text.contains("its repository is gone; once GitHub has removed its registration"), "{text}");
+    assert!(text.contains("its repository is gone; after GitHub removes its registration"), "{text}");
 }
 
 /// Between two listings: next to one that has just finished it was spare, and then it is needed, or no job needs it.
@@ -276,9 +276,9 @@ fn a_secret_is_for_whom_the_last_listing_has_a_job() {
     needed.0.nomad.as_mut().unwrap().runners.pop();
     let needed = needed.listing(stale);
     assert!(!needed.0.memory.surplus[&REPOSITORY].is_empty());
-    assert!(needed.plan().contains("mint     runner1"), "{}", needed.plan());
+    assert!(needed.plan().contains("issue    runner1"), "{}", needed.plan());
     let spare = world(vec![], vec![waiting()]).listing(stale);
-    assert!(!spare.plan().contains("mint "), "{}", spare.plan());
+    assert!(!spare.plan().contains("issue "), "{}", spare.plan());
 }
 
 #[test]
@@ -289,19 +289,22 @@ fn unseen_is_not_zero() {
         complete: true,
         reason: "503".to_owned(),
     });
-    assert_plan(stale.plan(), &["mint     runner2", "o/r7  not listed, so nothing starts or stops: 503"]);
+    assert_plan(
+        stale.plan(),
+        &["issue    runner2", "o/r7  could not be listed, so nothing starts or stops: 503"],
+    );
     let incomplete = world(vec![], vec![runner(1, 1, RunnerState::Starting)])
         .seen_twice()
         .listing(|jobs| Listing::Fresh { now: ago(0), jobs, complete: false });
     let mut incomplete = incomplete;
     assert_plan(
         incomplete.plan(),
-        &["o/r7  the listing is incomplete, so nothing stops: something was not seen"],
+        &["o/r7  the listing is incomplete, so nothing stops: part of it could not be read"],
     );
     incomplete.0.repositories.values_mut().for_each(|view| view.missing = Some("run 3: 502".to_owned()));
     assert_plan(incomplete.plan(), &["o/r7  the listing is incomplete, so nothing stops: run 3: 502"]);
     let blind = Observation { nomad: None, ..stale.0 };
-    assert_plan(plan(&blind, &policy(), seconds(0)).to_string(), &["everything  Nomad could not be seen"]);
+    assert_plan(plan(&blind, &policy(), seconds(0)).to_string(), &["everything  Nomad unreachable"]);
 }
 
 #[test]
@@ -324,8 +327,8 @@ fn an_idle_runner_that_no_job_needs_makes_room() {
     wanted.labels = vec!["nomadtools big".to_owned()].into();
     let idle = runner(1, 1, RunnerState::Running);
     let full = world(vec![wanted.clone()], vec![pending.clone(), idle.clone()]).seen_twice();
-    let unplaced = "runner2  Nomad does not place it: memory";
-    assert_plan(full.plan(), &["stop     runner1 … makes room for runner2", unplaced]);
+    let unplaced = "runner2  Nomad cannot place it: memory";
+    assert_plan(full.plan(), &["stop     runner1 … making room for runner2", unplaced]);
     pending.blocked = Some(Blocked { exhausted: false, reason: "memory".to_owned() });
     let never_fits = world(vec![wanted], vec![pending, idle]).seen_twice();
     assert_plan(never_fits.plan(), &["runner1  surplus, idle", unplaced]);
@@ -335,15 +338,15 @@ fn an_idle_runner_that_no_job_needs_makes_room() {
 fn an_unregistered_runner_is_looked_up_then_replaced_then_stopped() {
     let idle = runner(1, 1, RunnerState::Running);
     let mut world = world(vec![queued(1)], vec![idle.clone()]);
-    assert_plan(world.plan(), &["look up  runner1"]);
+    assert_plan(world.plan(), &["verify   runner1"]);
     let absent =
         |since, checked| Presence { checked_at: seconds(checked), absent_since: Some(seconds(since)) };
     world.0.memory.presence.insert(idle.name.clone(), absent(900, 990));
-    assert_plan(world.plan(), &["start … attempt 2", "runner1  GitHub has not seen it connected for 1m40s"]);
+    assert_plan(world.plan(), &["start … attempt 2", "runner1  not connected to GitHub for 1m40s"]);
     world.0.memory.presence.insert(idle.name, absent(400, 1000));
     assert_plan(
         world.plan(),
-        &["stop     runner1 … GitHub does not see it", "lets a runner go in this pass"],
+        &["stop     runner1 … GitHub cannot assign it a job", "a runner of its group stops in this pass"],
     );
 }
 
@@ -353,7 +356,7 @@ fn the_dead_leave_nothing_behind() {
     dead.variable = Some(ago(1000));
     assert_plan(
         world(vec![], vec![dead.clone()]).plan(),
-        &["clean up runner1  dead (success): its registration"],
+        &["clean up runner1  dead (success): removing its registration"],
     );
     dead.ended_at = Some(ago(700));
     assert_plan(world(vec![], vec![dead]).plan(), &["clean up runner1", "kept until its variable is gone"]);
@@ -368,7 +371,7 @@ fn a_replacement_for_a_lost_allocation_goes() {
         world(vec![queued(1)], vec![lost]).plan(),
         &[
             "stop     runner1 … an earlier allocation … never started",
-            "job 1 … lets a runner go in this pass",
+            "job 1 … a runner of its group stops in this pass",
         ],
     );
 }
@@ -396,20 +399,20 @@ fn a_runner_that_github_refuses_yields_its_place() {
     // A process that has not asked yet does so first, and says what it sees.
     assert_plan(
         world.plan_with(&one_place()),
-        &["mint     runner1", "job 50 … waits for a place", "runner1  no credentials for 15m"],
+        &["issue    runner1", "job 50 … waits for a place", "runner1  no credentials for 15m"],
     );
     let refused = |until| Backoff { failures: 9, until: seconds(until), error: "403: disabled".to_owned() };
     for until in [900, 1600] {
         world.0.memory.mint_backoff = [(waiting.name.clone(), refused(until))].into();
         assert_plan(
             world.plan_with(&one_place()),
-            &["stop     runner1 … without credentials for long, yields to o/r8 job 50", "job 50 … waits"],
+            &["stop     runner1 … no credentials for too long, yielding to o/r8 job 50", "job 50 … waits"],
         );
     }
     let patient = Policy { waiting_timeout: seconds(901), ..one_place() };
     assert_plan(
         world.plan_with(&patient),
-        &["job 50 … waits for a place", "runner1  tried again in 10m: 403: disabled"],
+        &["job 50 … waits for a place", "runner1  retrying in 10m: 403: disabled"],
     );
     // Nobody waits: it stays, and the reason is told.
     world.0.repositories.remove(&RepositoryId(REPOSITORY.0 + 1));
@@ -429,8 +432,9 @@ fn refused() -> (Runner, BTreeMap<String, Backoff>) {
 #[test]
 fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
     let (waiting, failed) = refused();
-    let behind = runner(2, 1, RunnerState::Pending);
+    let mut behind = runner(2, 1, RunnerState::Pending);
     let mut other = runner(3, 1, RunnerState::Pending);
+    behind.submitted_at = other.submitted_at - Duration::from_secs(1);
     other.meta.labelsstr = "nomadtools big".to_owned();
     other.blocked = Some(Blocked { exhausted: true, reason: "memory".to_owned() });
     let mut wanted = queued(3);
@@ -439,10 +443,16 @@ fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
     world.0.memory.mint_backoff = failed;
     let text = world.plan();
     for stopped in ["runner1", "runner2"] {
-        let line = format!("stop     {stopped}  placed and without credentials for long, yields to runner3");
+        let line = format!("stop     {stopped}  no credentials for too long, yielding to runner3");
         assert!(text.contains(&line), "{text}");
     }
     assert!(!text.contains("stop     runner3"), "{text}");
+    // One that came later is in nobody's way.
+    let nomad = world.0.nomad.as_mut().unwrap();
+    let behind = nomad.runners.iter_mut().find(|runner| runner.meta.job_id == Some(2)).unwrap();
+    behind.submitted_at += Duration::from_secs(2);
+    let text = world.plan();
+    assert!(text.contains("stop     runner1") && !text.contains("stop     runner2"), "{text}");
 }
 
 #[test]
@@ -479,7 +489,7 @@ fn a_runner_that_gets_no_job_yields_its_place() {
     assert_plan(
         world.plan_with(&one_place()),
         &[
-            "stop     runner1 … idle for long though its job is queued, yields to o/r8 … GitHub has",
+            "stop     runner1 … idle for too long though its job is queued, yielding to o/r8 … GitHub removes",
             "job 50 … waits",
         ],
     );
@@ -527,7 +537,7 @@ fn two_attempts_of_a_job_are_alive_at_most() {
     assert!(two.contains("2 attempts are alive") && !two.contains("start "), "{two}");
     // One alone, of a later attempt, waits from its start.
     let third = plan_of(vec![absent(3)]);
-    assert!(third.contains("attempt 4 waits 50s"), "{third}");
+    assert!(third.contains("attempt 4 starts in 50s"), "{third}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
             continue;
         }
         let hold = match survey.view_of(runner) {
-            None => Some(HoldReason::NotListed { why: "its repository is not known".to_owned() }),
+            None => Some(HoldReason::NotListed { why: "its repository is unknown".to_owned() }),
             Some(view) => match view.listing {
                 Listing::Gone { since } => {
                     Some(HoldReason::RepositoryGone { since: survey.now.saturating_sub(since) })

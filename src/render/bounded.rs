@@ -53,9 +53,11 @@ impl Bounded {
         let worker = match place.take() {
             Some(worker) => worker,
             None if self.given_up.load(Ordering::Acquire) >= GIVEN_UP_AT_MOST => {
-                return Err(failed("earlier renderings took too long and still run".to_owned()));
+                return Err(failed("earlier renderings took too long and are still running".to_owned()));
             }
-            None => self.worker().map_err(|error| failed(format!("no thread to render on: {error}")))?,
+            None => self
+                .worker()
+                .map_err(|error| failed(format!("cannot start a thread to render on: {error}")))?,
         };
         // If it has ended, the answer will not come either.
         let _ = worker.ask.send((name.to_owned(), variables));

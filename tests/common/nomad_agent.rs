@@ -43,6 +43,8 @@ pub struct AgentOptions {
     pub tls: Option<Tls>,
     /// This program is `/usr/local/bin/githubrunner` in the chroot of `exec` tasks.
     pub program: Option<&'static str>,
+    /// How much memory its node has for tasks, in MB; otherwise what the machine has.
+    pub memory: Option<u32>,
 }
 
 /// What else the chroot of `exec` tasks has: what a dynamically linked program needs, and `id`. The default is all of
@@ -120,6 +122,7 @@ impl Agent {
         let acl = options.acl;
         let allocations = directory.join("a").display().to_string();
         let chroot = options.program.map(chroot_of).unwrap_or_default();
+        let memory = options.memory.map(|memory| format!("memory_total_mb = {memory}")).unwrap_or_default();
         let configuration = format!(
             r#"
             bind_addr = "127.0.0.1"
@@ -134,6 +137,7 @@ impl Agent {
               alloc_dir = "{allocations}"
               options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }}
               {chroot}
+              {memory}
             }}
             plugin "raw_exec" {{
               config {{

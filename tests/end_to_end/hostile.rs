@@ -63,7 +63,7 @@ async fn a_list_of_runners_that_is_cut_lets_nobody_go() {
     for arguments in [["stop", "--all", "-y"], ["purge", "--all", "-y"]] {
         let stopped = site.call(&arguments).await;
         assert_ne!(stopped.code, 0, "{}", stopped.out);
-        assert!(stopped.out.contains("it is not known whether it is registered"), "{}", stopped.out);
+        assert!(stopped.out.contains("cannot tell whether it is registered"), "{}", stopped.out);
         assert!(stopped.out.contains("set github.url to https://git.example"), "{}", stopped.out);
     }
     assert_eq!(site.status(busy), Status::InProgress);
@@ -107,7 +107,7 @@ async fn a_list_of_repositories_that_is_cut_takes_none_away() {
     let before = listed.load(Ordering::SeqCst);
     until(&site, "four more passes", || listed.load(Ordering::SeqCst) >= before + 8).await;
     let log = daemon.end().await.join("\n");
-    assert!(!log.contains("not configured any more"), "{log}");
+    assert!(!log.contains("no longer configured"), "{log}");
     assert!(site.world().nomad.jobs().all(|job| !job.stop), "{log}");
     assert_eq!(site.status(job), Status::Queued);
 }

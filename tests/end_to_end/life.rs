@@ -16,7 +16,7 @@ async fn a_queued_job_is_served_and_everything_purged() {
     until(&site, "nothing is left", || site.is_clean()).await;
     let log = daemon.end().await;
     assert!(site.world().violations().is_empty());
-    for word in ["start ", "mint ", "purge "] {
+    for word in ["start ", "issue ", "purge "] {
         assert!(log.iter().any(|line| line.contains(word)), "{word:?} in {}", log.join("\n"));
     }
 }

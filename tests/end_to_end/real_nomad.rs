@@ -110,7 +110,7 @@ async fn a_runner_that_github_refuses_yields_the_only_place_to_another_repositor
     let served = site.world().github.run(run.unwrap()).unwrap().jobs[0];
     site.served(served).await;
     assert_eq!(site.status(refused), Status::Queued);
-    let stops = daemon.lines_with(&format!("yields to acme/other job {served}"));
+    let stops = daemon.lines_with(&format!("yielding to acme/other job {served}"));
     assert_eq!(stops.len(), 1, "{stops:?}");
     let held = daemon.lines_with("no credentials for ");
     assert!(held[0].contains("WARN") && held[0].contains("403"), "{held:?}");
@@ -151,8 +151,8 @@ async fn an_allocation_that_replaces_a_stopped_one_is_stopped_with_its_used_conf
     let stop = Request::put(format!("/v1/allocation/{first}/stop"));
     agent.client().send(stop).await.unwrap().success().unwrap();
     // Nomad starts another one with what the first one has used.
-    daemon.says("an earlier allocation has used its configuration").await;
-    let stops = daemon.lines_with("an earlier allocation has used its configuration");
+    daemon.says("an earlier allocation used its credentials").await;
+    let stops = daemon.lines_with("an earlier allocation used its credentials");
     assert!(stops[0].contains(job.as_str().unwrap()), "{stops:?}");
     // GitHub counts the first one's job as running, and consents when that is over.
     let run = site.world().github.job(busy).unwrap().run;
@@ -169,6 +169,124 @@ async fn an_allocation_that_replaces_a_stopped_one_is_stopped_with_its_used_conf
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_that_gets_no_job_yields_the_only_place_to_another_repository() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) = with_runner(&agent, "").await;
+    let other = site.world().github.add_repository("acme/other");
+    let config = config
+        .replace(&format!("repos: [{REPOSITORY}]"), &format!("repos: [{REPOSITORY}, acme/other]"))
+        .replace("scheduler: {", "scheduler: {max_runners: 1, unassigned_timeout: 3s, ");
+    let daemon = site.run(&config);
+    let unassigned = never_assigned(&site);
+    until(&site, "its runner is online", || site.world().github.runners().any(|runner| runner.online)).await;
+    // While nobody else waits, it stays.
+    daemon.says("though its job is queued").await;
+    assert_eq!(daemon.lines_with("yielding to"), Vec::<String>::new());
+    let run = site.world().queue_run(other, vec![JobSpec::new(&["nomadtools"], Duration::from_millis(500))]);
+    let served = site.world().github.run(run.unwrap()).unwrap().jobs[0];
+    site.served(served).await;
+    assert_eq!(site.status(unassigned), Status::Queued);
+    let stops = daemon.lines_with(&format!("yielding to acme/other job {served}"));
+    assert_eq!(stops.len(), 1, "{stops:?}");
+    let held = daemon.lines_with("though its job is queued");
+    assert!(held[0].contains("WARN"), "{held:?}");
+    daemon.end().await;
+}
+
+/// A job that stays queued because GitHub gives it no runner.
+fn never_assigned(site: &Site) -> u64 {
+    let spec = JobSpec { ghost: true, ..JobSpec::new(&["nomadtools"], Duration::from_secs(1)) };
+    let mut world = site.world();
+    let run = world.queue_run(site.repository, vec![spec]).unwrap();
+    world.github.run(run).unwrap().jobs[0]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preempted_runner_is_spent_and_its_job_is_due_another_attempt() {
+    let Some(agent) = Agent::start(AgentOptions { memory: Some(400), ..Default::default() }).await else {
+        return;
+    };
+    let preemption = serde_json::json!({ "PreemptionConfig": { "BatchSchedulerEnabled": true } });
+    let request = Request::put("/v1/operator/scheduler/configuration").json(&preemption);
+    agent.client().send(request).await.unwrap().success().unwrap();
+    let (site, config) = with_runner(&agent, "").await;
+    let config = config
+        .replace("template_settings: {", "template_settings: {mem: 200, ")
+        .replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h")
+        .replace("purge_failure_timeout: 1s", "purge_failure_timeout: 1h");
+    let daemon = site.run(&config);
+    never_assigned(&site);
+    until(&site, "its runner is online", || site.world().github.runners().any(|runner| runner.online)).await;
+    let allocations = agent.get(&format!("/v1/allocations?namespace={NAMESPACE}")).await;
+    let (job, first) = (allocations[0]["JobID"].as_str().unwrap(), allocations[0]["ID"].as_str().unwrap());
+
+    let urgent = serde_json::json!({ "Job": {
+        "ID": "urgent", "Type": "batch", "Priority": 90, "Namespace": NAMESPACE,
+        "TaskGroups": [{ "Name": "g", "Tasks": [{
+            "Name": "t", "Driver": "raw_exec", "Config": { "command": "/bin/sleep", "args": ["600"] },
+            "Resources": { "CPU": 10, "MemoryMB": 300 },
+        }] }],
+    } });
+    agent.client().send(Request::put("/v1/jobs").json(&urgent)).await.unwrap().success().unwrap();
+    daemon.says("an earlier allocation used its credentials").await;
+    let stops = daemon.lines_with("an earlier allocation used its credentials");
+    assert!(stops[0].contains(job), "{stops:?}");
+    daemon.says("attempt 2 starts in").await;
+    let preempted = agent.get(&format!("/v1/allocation/{first}")).await;
+    assert_eq!(preempted["DesiredStatus"], "evict", "{preempted}");
+    let path = format!("/v1/job/{job}?namespace={NAMESPACE}");
+    let deadline = Instant::now() + WITHIN;
+    while agent.get(&path).await["Stop"] != true {
+        assert!(Instant::now() < deadline, "{}", daemon.log().join("\n"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_is_dead_only_when_its_poststop_task_is_over() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) = with_runner(&agent, "").await;
+    let marks = tempfile::tempdir().unwrap();
+    let (begun, go) = (marks.path().join("begun"), marks.path().join("go"));
+    // It ends badly: the runner's own task decides.
+    let script =
+        format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done; exit 7", begun.display(), go.display());
+    let task = format!(
+        "task \"after\" {{\n driver = \"raw_exec\"\n lifecycle {{\n hook = \"poststop\"\n }}\n config {{\n \
+         command = \"/bin/sh\"\n args = [\"-c\", \"{script}\"]\n }}\n resources {{\n memory = 10\n }}\n}}"
+    );
+    let config = config
+        .replace("template_settings: {", &format!("template_settings: {{extra_group: {task:?}, "))
+        .replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h");
+    let daemon = site.run(&config);
+    let job = site.queue(&["nomadtools"], 300);
+    site.served(job).await;
+    until(&site, "the poststop task has begun", || begun.exists()).await;
+    // The servers hear a little later that the runner's own task is over.
+    until_listed(&site, &config, "stopping").await;
+    std::fs::write(&go, "").unwrap();
+    let dead = until_listed(&site, &config, "dead").await;
+    assert_eq!(dead["finish"], "success", "{dead}");
+    daemon.end().await;
+}
+
+/// Lists the runners until the only one is in this state; it is not dead before.
+async fn until_listed(site: &Site, config: &str, state: &str) -> Value {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let list = site.call_with(config, &["list", "--json"]).await.well();
+        let mut runners: Vec<Value> = serde_json::from_str(&list).unwrap();
+        assert_eq!(runners.len(), 1, "{list}");
+        if runners[0]["state"] == state {
+            return runners.remove(0);
+        }
+        assert!(runners[0]["state"] != "dead" && Instant::now() < deadline, "{list}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

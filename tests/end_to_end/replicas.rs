@@ -58,7 +58,7 @@ impl Pair {
     }
 }
 
-const LEADS: &str = "leads: this replica applies";
+const LEADS: &str = "acquired the leader lock";
 
 async fn takes_over(replica: &Running, since: Instant, within: Duration) -> Duration {
     while replica.lines_with(LEADS).is_empty() {
@@ -102,7 +102,7 @@ async fn failover(agent: Option<Agent>, signal: &str) -> Duration {
     let mut jobs = vec![before, meanwhile];
     if signal == "STOP" {
         pair.first.signal("CONT");
-        pair.first.says("leads no more").await;
+        pair.first.says("lost the leader lock").await;
         let after = site.queue(&["nomadtools"], 300);
         site.served(after).await;
         jobs.push(after);

@@ -72,7 +72,7 @@ async fn sighup_passes_at_once_with_the_new_configuration() {
     let job = site.queue(&["nomadtools"], 300);
     site.write_config(&config);
     daemon.signal("HUP");
-    daemon.says("the configuration was read again").await;
+    daemon.says("reloaded the configuration").await;
     site.served(job).await;
     daemon.end().await;
 }
@@ -85,7 +85,7 @@ async fn sighup_with_a_broken_configuration_keeps_the_old_one_and_says_why() {
     let job = site.queue(&["nomadtools"], 300);
     site.write_config("repos: [acme/app]\nlopo: 1\n");
     daemon.signal("HUP");
-    daemon.says("the old configuration stays").await;
+    daemon.says("keeping the old configuration").await;
     let said = daemon.lines_with("lopo");
     assert!(!said.is_empty(), "{}", daemon.log().join("\n"));
     // The old one passes at once all the same.

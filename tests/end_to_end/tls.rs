@@ -81,7 +81,7 @@ async fn list(site: &Site, agent: &Agent, directory: &Path, variables: &[(&str, 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_agent_behind_tls() {
-    const ADVICE: &[&str] = &["no secure connection", "certificate", "NOMAD_CACERT"];
+    const ADVICE: &[&str] = &["TLS failed", "certificate", "NOMAD_CACERT"];
     let cases: &[Case] = &[
         (&[("NOMAD_CACERT", "ca.pem")], Ok(())),
         (&[("NOMAD_CAPATH", "authorities")], Ok(())),

@@ -131,10 +131,10 @@ async fn the_hook_is_installed_shown_and_removed() {
     let status = call(&["webhook", "status", "acme"]).await;
     assert!(status.code == 1 && status.out.contains("acme: no hook delivers to http://127.0.0.1:1/webhook"));
     let planned = call(&["-n", "webhook", "install", "acme"]).await.well();
-    assert!(planned.contains("would make a hook") && site.world().github.hooks().count() == 0, "{planned}");
+    assert!(planned.contains("would create a hook") && site.world().github.hooks().count() == 0, "{planned}");
     call(&["webhook", "install", "acme"]).await.well();
     let again = call(&["webhook", "install", "acme"]).await.well();
-    assert!(again.contains("was there and is updated"), "{again}");
+    assert!(again.contains("updated hook"), "{again}");
     assert_eq!(site.world().github.hooks().map(|hook| hook.secret.clone()).collect::<Vec<_>>(), [SECRET]);
     let job = site.queue(&["nomadtools"], 100);
     until(&site, "a delivery has failed", || {
@@ -149,7 +149,7 @@ async fn the_hook_is_installed_shown_and_removed() {
         assert!(shown.out.contains(text), "{text}: {}", shown.out);
     }
     let removed = call(&["webhook", "remove", "acme"]).await.well();
-    assert!(removed.contains("is removed") && site.world().github.hooks().count() == 0, "{removed}");
+    assert!(removed.contains("removed hook") && site.world().github.hooks().count() == 0, "{removed}");
     call(&["webhook", "remove", "acme"]).await.well();
     assert_eq!(site.status(job), Status::Queued);
     site.world().github.add_token(TOKEN, Token::classic("octocat", &["repo"]));

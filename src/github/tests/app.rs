@@ -72,7 +72,7 @@ fn the_signature_is_one_that_openssl_verifies() {
     }
     for bad in ["", "no key", "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"] {
         let error = jwt::sign("x", &Secret::new(bad), now).unwrap_err();
-        assert!(error.starts_with("the App's private key"), "{error}");
+        assert!(error.contains("App") && error.contains("private key"), "{error}");
     }
 }
 

@@ -178,7 +178,7 @@ async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
         assert_eq!(listing.jobs, []);
         let missing = listing.missing.unwrap();
         assert!(missing.contains("the jobs of run 7 could not be read"), "{garbage}: {missing}");
-        assert!(missing.contains("unexpected answer"), "{garbage}: {missing}");
+        assert!(missing.contains("unexpected response"), "{garbage}: {missing}");
         given(&world, garbage, QUEUED);
         let missing = world.github().list_jobs(&repository, false).await.unwrap().missing.unwrap();
         assert!(missing.contains("the in_progress runs could not be read"), "{garbage}: {missing}");
@@ -272,7 +272,7 @@ async fn a_page_that_cannot_be_read_costs_itself_only() {
     });
     let listing = github.list_jobs(&repository, false).await.unwrap();
     assert_eq!(listing.jobs.len(), 110);
-    assert!(listing.missing.unwrap().contains("a page could not be read"));
+    assert!(listing.missing.unwrap().contains("cannot read a page"));
 }
 
 /// In an outage, asking for less at a time would only be asking more often.

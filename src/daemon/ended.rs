@@ -1,0 +1,114 @@
+//! The log line of an action, written when it ends.
+
+use std::time::Duration;
+
+use crate::model::{Action, Outcome, Report};
+
+/// Says what became of an action. The message is for people; the fields are for queries over the JSON form.
+pub(super) fn say(report: &Report, took: Duration) {
+    let Report { action, outcome } = report;
+    let (kind, runner, result) = (action.kind(), action.runner(), outcome.kind());
+    let repository = action.repository().map(|repository| repository.full_name());
+    let (job, attempt) = match action {
+        Action::Start(start) => (Some(start.cause), Some(start.attempt)),
+        _ => (None, None),
+    };
+    let error = match outcome {
+        Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error) => Some(error.as_str()),
+        _ => None,
+    };
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    // The level of an event is part of its code.
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                action = kind,
+                runner,
+                repository,
+                job,
+                attempt,
+                outcome = result,
+                error,
+                took_ms,
+                "{action}: {outcome}"
+            )
+        };
+    }
+    match outcome.is_failure() {
+        true => line!(error),
+        false => line!(info),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use serde_json::{Value, json};
+    use tracing_subscriber::fmt;
+
+    use super::*;
+    use crate::{model::LookUp, text::TextFields};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn taken(&self) -> String {
+            String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_can_be_queried_and_one_of_text_says_each_thing_once() {
+        let look_up = LookUp {
+            name: "runner1".to_owned(),
+            repository: crate::model::Repository {
+                id: crate::model::RepositoryId(7),
+                owner: "acme".to_owned(),
+                name: "app".to_owned(),
+                html_url: "https://github.com/acme/app".to_owned(),
+                archived: false,
+                disabled: false,
+            },
+        };
+        let report =
+            Report { action: Action::LookUp(look_up), outcome: Outcome::Failed("status 500".to_owned()) };
+        let log = Log::default();
+        let say = || say(&report, Duration::from_millis(1234));
+        let writer = || {
+            let log = log.clone();
+            move || log.clone()
+        };
+        tracing::subscriber::with_default(fmt().json().with_writer(writer()).finish(), say);
+        let line: Value = serde_json::from_str(&log.taken()).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        let message = line["fields"]["message"].as_str().unwrap().to_owned();
+        let fields = json!({
+            "message": message, "action": "look_up", "runner": "runner1", "repository": "acme/app",
+            "outcome": "failed", "error": "status 500", "took_ms": 1234,
+        });
+        assert_eq!(line["fields"], fields);
+
+        let text = fmt().fmt_fields(TextFields).with_ansi(false).with_target(false).with_writer(writer());
+        tracing::subscriber::with_default(text.without_time().finish(), || {
+            say();
+            tracing::info!(holder = "host", "acquired");
+        });
+        assert_eq!(log.taken(), format!("ERROR {message} took_ms=1234\n INFO acquired holder=\"host\"\n"));
+    }
+}
