@@ -168,7 +168,8 @@ pub type RepositorySpec = (u8, u8, bool, u64);
 
 pub fn repository_spec() -> impl Strategy<Value = RepositorySpec> {
     let oddity = prop_oneof![14 => Just(0_u8), 1 => Just(1_u8), 1 => Just(2_u8), 1 => Just(3_u8)];
-    let kind = prop_oneof![12 => Just(0_u8), 2 => Just(1_u8), 1 => Just(2_u8), 1 => Just(3_u8)];
+    let kind =
+        prop_oneof![12 => Just(0_u8), 1 => Just(1_u8), 1 => Just(2_u8), 1 => Just(3_u8), 1 => Just(4_u8)];
     (oddity, kind, proptest::bool::weighted(0.85), select(AGES.to_vec()))
 }
 
@@ -204,7 +205,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         names.push(name.clone());
         let (surplus, presence, busy, failed) = &spec.memory;
         if let Some(id) = runner.meta.repo_id.filter(|_| *surplus) {
-            memory.surplus.entry(id).or_default().insert(name.clone());
+            memory.surplus.entry(id).or_default().insert(name.clone(), ago([60, 5, 60, 4][at % 4]));
         }
         if let Some((absent, checked)) = presence {
             let checked = absent.map_or(*checked, |absent| absent.min(*checked));
@@ -230,6 +231,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         let listing = match kind {
             0 => Listing::Fresh { now: server_now(), jobs, complete },
             1 => Listing::Stale { jobs, complete, reason: "503".to_owned() },
+            4 => Listing::Earlier { jobs, complete },
             2 => Listing::Unseen { reason: "503".to_owned() },
             _ => Listing::Gone { since: NOW - secs(since) },
         };

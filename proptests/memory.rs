@@ -51,7 +51,15 @@ fn after_luck(
     };
     let reports = reports_of(plan, outcome);
     let memory = learned(&case.observation, plan, &reports, NOW);
-    property(&Lesson { observation: &case.observation, plan, reports: &reports, now: NOW, after: &memory })
+    property(&Lesson {
+        observation: &case.observation,
+        plan,
+        reports: &reports,
+        late: 0,
+        left: None,
+        now: NOW,
+        after: &memory,
+    })
 }
 
 /// The memory after a pass in which every action ends in this way.

@@ -39,7 +39,7 @@ fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
         match runner.state {
             RunnerState::Running if at % 4 < 3 => {
                 let id = runner.meta.repo_id.unwrap_or(RepositoryId(1));
-                case.observation.memory.surplus.entry(id).or_default().insert(runner.name.clone());
+                case.observation.memory.surplus.entry(id).or_default().insert(runner.name.clone(), ago(60));
             }
             RunnerState::Pending => runner.submitted_at = runner.submitted_at.min(ago(240)),
             RunnerState::Stopping if crowd != Crowd::Leaving => runner.state = RunnerState::Disconnected,

@@ -24,6 +24,7 @@ impl fmt::Debug for Case {
         for view in self.observation.repositories.values() {
             let kind = match &view.listing {
                 Listing::Fresh { complete, .. } => format!("fresh, complete {complete}"),
+                Listing::Earlier { complete, .. } => format!("earlier, complete {complete}"),
                 Listing::Stale { complete, .. } => format!("stale, complete {complete}"),
                 Listing::Unseen { .. } => "unseen".to_owned(),
                 Listing::Gone { since } => format!("gone since {since:?}"),

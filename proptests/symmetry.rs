@@ -26,7 +26,9 @@ impl Shuffle {
 
 fn jobs_of(case: &mut Case) -> impl Iterator<Item = &mut Vec<WorkflowJob>> {
     case.observation.repositories.values_mut().filter_map(|view| match &mut view.listing {
-        Listing::Fresh { jobs, .. } | Listing::Stale { jobs, .. } => Some(jobs),
+        Listing::Fresh { jobs, .. } | Listing::Earlier { jobs, .. } | Listing::Stale { jobs, .. } => {
+            Some(jobs)
+        }
         _ => None,
     })
 }

@@ -4,10 +4,10 @@
 //! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next Mint,
 //! and everything else removes what is already gone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
-use tokio::time::Instant;
+use futures_util::future::join_all;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     config::Config,
@@ -25,32 +25,33 @@ use crate::{
 
 pub use crate::model::{Outcome, Report};
 
-/// What it takes to perform a plan.
-pub struct Apply<'a> {
+/// What it takes to perform a plan. Clones share everything but GitHub's deadline.
+#[derive(Clone)]
+pub struct Apply {
     /// GitHub's side.
-    github: &'a GitHub,
+    github: GitHub,
     /// Nomad's side.
-    nomad: &'a Nomad,
+    nomad: Nomad,
     /// The template.
-    renderer: &'a Renderer,
+    renderer: Arc<Renderer>,
     /// Which labels may be rendered, and how they split.
-    labels: &'a LabelRules,
+    labels: Arc<LabelRules>,
     /// How new runners register.
     registration: Registration,
     /// Runners register at their repository's organization, not at the repository.
     organization: bool,
     /// The runner group's name, at an organization; the default one if there is none.
-    runner_group: Option<&'a str>,
+    runner_group: Option<Arc<str>>,
     /// The instance that new runners belong to.
-    instance: &'a str,
-    /// How many actions are performed at once.
-    parallel: usize,
+    instance: Arc<str>,
     /// Perform nothing.
     dry_run: bool,
     /// Whether this replica may act.
     leadership: Leadership,
-    /// No action that needs GitHub begins later.
-    begin_until: Option<Instant>,
+    /// How many actions that need GitHub are performed at once, …
+    at_github: Arc<Semaphore>,
+    /// … and how many that do not: neither waits for the other.
+    at_nomad: Arc<Semaphore>,
     /// Hears of each action that was performed, when it ends, and how long it took.
     told: Option<Tell>,
 }
@@ -58,41 +59,47 @@ pub struct Apply<'a> {
 /// Hears of an action and how long it took.
 pub type Tell = fn(&Report, Duration);
 
+/// No action that needs GitHub begins later than this after it was planned: what was seen is too old by then.
+const BEGINS_WITHIN: Duration = Duration::from_secs(20);
+
+/// An action asks GitHub no longer than this.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
 /// How an action ended early.
 type Result<T, E = Outcome> = std::result::Result<T, E>;
 
-impl<'a> Apply<'a> {
+impl Apply {
     /// For the runners of an instance, as the configuration wants them.
     pub fn new(
-        config: &'a Config,
-        github: &'a GitHub,
-        nomad: &'a Nomad,
-        renderer: &'a Renderer,
-        instance: &'a str,
+        config: &Config,
+        github: GitHub,
+        nomad: Nomad,
+        renderer: Arc<Renderer>,
+        instance: &str,
         leadership: Leadership,
         dry_run: bool,
     ) -> Self {
+        let side_by_side = || Arc::new(Semaphore::new(config.parallel.max(1)));
         Apply {
             github,
             nomad,
             renderer,
-            labels: &config.labels,
+            labels: Arc::new(config.labels.clone()),
             registration: config.registration(),
             organization: config.organization(),
-            runner_group: config.github.runner_group.as_deref(),
-            instance,
-            parallel: config.parallel,
+            runner_group: config.github.runner_group.as_deref().map(Arc::from),
+            instance: instance.into(),
             dry_run,
             leadership,
-            begin_until: None,
+            at_github: side_by_side(),
+            at_nomad: side_by_side(),
             told: None,
         }
     }
 
-    /// No action that needs GitHub begins after this.
-    #[must_use]
-    pub fn beginning_until(self, end: Instant) -> Self {
-        Apply { begin_until: Some(end), ..self }
+    /// The instance that new runners belong to.
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Tells of each action when it ends.
@@ -101,37 +108,32 @@ impl<'a> Apply<'a> {
         Apply { told: Some(told), ..self }
     }
 
-    /// Performs a plan, several actions at once, and reports each one's outcome. Those that need GitHub, and those that
-    /// do not: neither waits for the other. What there is no time for is not reported.
+    /// Performs a plan, several actions at once, and reports each one's outcome in the plan's order. What there is no time
+    /// for is not reported.
     pub async fn apply(&self, plan: &Plan) -> Vec<Report> {
-        let actions = plan.actions.iter().cloned().enumerate();
-        let (github, nomad): (Vec<_>, Vec<_>) = actions.partition(|(_, action)| action.needs_github());
-        let (mut reports, others) = tokio::join!(self.perform_all(github), self.perform_all(nomad));
-        reports.extend(others);
-        reports.sort_by_key(|(at, _)| *at);
-        reports.into_iter().map(|(_, report)| report).collect()
+        let reports = plan.actions.iter().cloned().map(|action| self.act(action));
+        join_all(reports).await.into_iter().flatten().collect()
     }
 
-    async fn perform_all(&self, actions: Vec<(usize, Action)>) -> Vec<(usize, Report)> {
-        stream::iter(actions)
-            .map(|(at, action)| async move {
-                if self.dry_run {
-                    return Some((at, Report { action, outcome: Outcome::DryRun }));
-                }
-                let began = Instant::now();
-                if action.needs_github() && self.begin_until.is_some_and(|end| began >= end) {
-                    return None;
-                }
-                let report = Report { outcome: self.perform(&action).await, action };
-                if let Some(tell) = self.told {
-                    tell(&report, began.elapsed());
-                }
-                Some((at, report))
-            })
-            .buffered(self.parallel.max(1))
-            .filter_map(std::future::ready)
-            .collect()
-            .await
+    /// Performs one action in its turn. `None`: its turn came too late.
+    pub async fn act(&self, action: Action) -> Option<Report> {
+        if self.dry_run {
+            return Some(Report { action, outcome: Outcome::DryRun });
+        }
+        let needs_github = action.needs_github();
+        let turns = if needs_github { &self.at_github } else { &self.at_nomad };
+        let turn = turns.acquire();
+        let _turn = match needs_github {
+            true => tokio::time::timeout(BEGINS_WITHIN, turn).await.ok()?,
+            false => turn.await,
+        };
+        let apply = Apply { github: self.github.until(Instant::now() + ENDS_WITHIN), ..self.clone() };
+        let began = Instant::now();
+        let report = Report { outcome: apply.perform(&action).await, action };
+        if let Some(tell) = self.told {
+            tell(&report, began.elapsed());
+        }
+        Some(report)
     }
 
     async fn perform(&self, action: &Action) -> Outcome {
@@ -172,7 +174,7 @@ impl<'a> Apply<'a> {
             labelsstr: start.labels.joined(),
             repo_url: start.repository.html_url.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: Some(self.instance.to_owned()),
+            instance: Some(self.instance.to_string()),
             repo_id: Some(start.repository.id),
             job_id: Some(start.cause),
             attempt: Some(start.attempt),
@@ -425,7 +427,7 @@ impl<'a> Apply<'a> {
 
     /// The ID of the group that runners join. A repository has only the first one (contract github.md §2).
     async fn runner_group(&self, scope: &Scope) -> Result<u64> {
-        let (Scope::Organization(organization), Some(name)) = (scope, self.runner_group) else {
+        let (Scope::Organization(organization), Some(name)) = (scope, self.runner_group.as_deref()) else {
             return Ok(1);
         };
         match self.github.runner_group(organization, name).await.map_err(github_outcome)? {

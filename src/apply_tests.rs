@@ -57,7 +57,7 @@ async fn perform(
     let options = github::Options::new(url::Url::parse("http://api.github.test").unwrap());
     let github = GitHub::new(client, Auth::Token(Secret::new("a-token")), options);
     let renderer = Renderer::new(&config).unwrap();
-    let apply = Apply::new(&config, &github, &nomad, &renderer, "i", Leadership::always(), false);
+    let apply = Apply::new(&config, github, nomad, renderer.into(), "i", Leadership::always(), false);
     let mut reports = apply.apply(&Plan { actions: vec![action], ..Plan::default() }).await;
     let writes = [seen, asked].into_iter().flat_map(|seen| seen.lock().unwrap().clone());
     let writes = writes

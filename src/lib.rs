@@ -25,6 +25,7 @@ pub mod model;
 pub mod nomad;
 pub mod plan;
 pub mod render;
+pub mod schedule;
 pub mod secret;
 pub mod status;
 pub mod text;

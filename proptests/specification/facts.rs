@@ -414,9 +414,10 @@ impl<'a> Facts<'a> {
     }
 
     pub fn was_surplus(&self, runner: &Runner) -> bool {
-        self.view(runner)
-            .and_then(|view| self.memory().surplus.get(&view.repository.id))
-            .is_some_and(|names| names.contains(&runner.name))
+        let Some(view) = self.view(runner) else { return false };
+        let Listing::Fresh { now, .. } = view.listing else { return false };
+        let since = self.memory().surplus.get(&view.repository.id).and_then(|names| names.get(&runner.name));
+        since.is_some_and(|since| now.duration_since(*since).as_secs_f64() >= 5.0)
     }
 }
 

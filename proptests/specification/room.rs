@@ -90,18 +90,15 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
             let with_its_group = stops(plan)
                 .filter_map(|other| facts.runner(&other.name))
                 .any(|other| facts.is_stuck_with_its_group(other) && facts.group(other) == own);
-            if runner.state == RunnerState::Pending && with_its_group {
-                // Nomad would place it first only if it was there first.
-                let mut later = facts.runners().filter(|other| {
-                    other.state == RunnerState::Pending && other.submitted_at > runner.submitted_at
-                });
-                prop_assert!(
-                    later.any(|other| facts.group(other) != own),
-                    "{} is in nobody's way",
-                    stop.name
-                );
+            // Nomad would place it first only if it was there first.
+            let mut later = facts.runners().filter(|other| {
+                other.state == RunnerState::Pending && other.submitted_at > runner.submitted_at
+            });
+            let is_in_the_way = later.any(|other| facts.group(other) != own);
+            if runner.state == RunnerState::Pending && with_its_group && is_in_the_way {
                 continue;
             }
+            // Or it has not been placed for long itself.
             let patient = patience(facts).is_some_and(|patience| is_unplaced(facts, runner, patience));
             prop_assert!(patient, "{} has not waited for a place for long", stop.name);
             prop_assert!(held.iter().any(|group| Some(group) != own), "{} yields to nobody", stop.name);

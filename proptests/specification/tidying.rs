@@ -46,9 +46,11 @@ pub fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else(facts: &Facts
                 // An incomplete listing may have a job for it.
                 let needed = match view.map(|view| &view.listing) {
                     Some(Listing::Fresh { complete: true, .. }) => !is_surplus(plan, runner),
-                    Some(Listing::Stale { complete: true, .. }) => facts
-                        .group(runner)
-                        .is_some_and(|group| facts.supply(group).len() <= facts.demand_of(group)),
+                    Some(Listing::Earlier { complete: true, .. } | Listing::Stale { complete: true, .. }) => {
+                        facts
+                            .group(runner)
+                            .is_some_and(|group| facts.supply(group).len() <= facts.demand_of(group))
+                    }
                     _ => true,
                 };
                 prop_assert!(!(may && needed) || leaves, "{} waits in vain", runner.name);
@@ -103,7 +105,7 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
             let known = cause.is_none_or(|cause| facts.jobs.contains_key(&cause));
             let unseen = match facts.view(runner).map(|view| &view.listing) {
                 // An old listing may be older than the job.
-                None | Some(Listing::Unseen { .. } | Listing::Stale { .. }) => true,
+                None | Some(Listing::Unseen { .. } | Listing::Earlier { .. } | Listing::Stale { .. }) => true,
                 Some(Listing::Fresh { complete, .. }) => !complete,
                 Some(Listing::Gone { .. }) => false,
             };

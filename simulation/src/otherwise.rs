@@ -65,7 +65,15 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
     let plans = broken_by(seen, &plan);
     let reports = reports_of(&plan, |action| outcome(action, &mut random));
     let after = learned(&observation, &plan, &reports, now);
-    let lesson = Lesson { observation: &observation, plan: &plan, reports: &reports, now, after: &after };
+    let lesson = Lesson {
+        observation: &observation,
+        plan: &plan,
+        reports: &reports,
+        late: 0,
+        left: None,
+        now,
+        after: &after,
+    };
     let memories = wrongly_remembered(&lesson);
     let told = |wrong: String| format!("it would break {wrong}, had it been otherwise: {}", how.join(", "));
     plans.into_iter().chain(memories).map(told).collect()
@@ -219,7 +227,11 @@ impl Otherwise {
                 }
                 _ => {
                     let id = runner.meta.repo_id.unwrap_or(RepositoryId(0));
-                    memory.surplus.entry(id).or_default().insert(runner.name.clone());
+                    memory
+                        .surplus
+                        .entry(id)
+                        .or_default()
+                        .insert(runner.name.clone(), server_now - SignedDuration::from_mins(1));
                 }
             }
         }
@@ -323,11 +335,12 @@ impl Otherwise {
             })
             .collect();
         let first = self.observation.repositories.keys().next().copied();
+        let before = self.server_now() - SignedDuration::from_mins(1);
         let memory = &mut self.observation.memory;
         match (kind, name) {
             (0..3, _) => {
                 for (id, name, _) in runners {
-                    memory.surplus.entry(id.unwrap_or(RepositoryId(0))).or_default().insert(name);
+                    memory.surplus.entry(id.unwrap_or(RepositoryId(0))).or_default().insert(name, before);
                 }
             }
             (3 | 4, Some(name)) => {
@@ -359,7 +372,9 @@ impl Otherwise {
             Listing::Fresh { now, .. } => Some(*now),
             _ => None,
         };
-        let (Listing::Fresh { jobs, .. } | Listing::Stale { jobs, .. }) = &mut view.listing else {
+        let (Listing::Fresh { jobs, .. } | Listing::Earlier { jobs, .. } | Listing::Stale { jobs, .. }) =
+            &mut view.listing
+        else {
             return "no jobs";
         };
         // Nobody else has it.

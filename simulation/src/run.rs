@@ -36,7 +36,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(3 * 3600 + 1800);
 const LOOK: Duration = Duration::from_secs(5);
 
 /// More requests than this are usually a daemon that runs wild.
-const MOST_REQUESTS: u64 = 60_000;
+const MOST_REQUESTS: u64 = 300_000;
 
 /// The login that the daemon's token belongs to.
 const LOGIN: &str = "bot";

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chaos::mishap::Place;
 use crate::chaos::scenario::is_servable;
+use githubrunner::apply::Report;
 use githubrunner::daemon::{Pass, Witness};
 use githubrunner::model::Memory;
 use githubrunner::plan::Policy;
@@ -65,9 +66,18 @@ fn size(pass: &Pass) -> usize {
 }
 
 fn broken_in(pass: &Pass, policy: &Policy, after: &Memory) -> Vec<String> {
-    let Pass { observation, plan, reports, applied_at, .. } = pass;
+    let Pass { observation, plan, late, left, applied_at, .. } = pass;
+    let done: Vec<Report> = pass.done().cloned().collect();
     let seen = Seen { observation, policy, now: pass.planned_at, asks };
-    let lesson = Lesson { observation, plan, reports, now: *applied_at, after };
+    let lesson = Lesson {
+        observation,
+        plan,
+        reports: &done,
+        late: late.len(),
+        left: pass.led.then_some(left),
+        now: *applied_at,
+        after,
+    };
     let plans = broken_by(seen, plan).into_iter().map(|wrong| format!("the plan breaks {wrong}"));
     let memories =
         wrongly_remembered(&lesson).into_iter().map(|wrong| format!("what is remembered breaks {wrong}"));
@@ -77,7 +87,7 @@ fn broken_in(pass: &Pass, policy: &Policy, after: &Memory) -> Vec<String> {
 /// What is wrong with the lines that people read of a pass.
 fn read_by_people(pass: &Pass) -> Vec<String> {
     let holds = pass.plan.holds.iter().map(ToString::to_string);
-    let reports = pass.reports.iter().map(|report| format!("{}: {}", report.action, report.outcome));
+    let reports = pass.done().map(|report| format!("{}: {}", report.action, report.outcome));
     let lines = holds.chain(reports);
     lines
         .filter_map(|line| harm_in(&line).map(|harm| format!("a line for people {harm}: {line:?}")))

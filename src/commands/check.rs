@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::{Setup, render};
 use crate::{
     config::Config,
-    github::{Error as GitHubError, GitHub, Scope, Sought},
+    github::{Error as GitHubError, GitHub, Look, Scope, Sought},
     model::{Registration, RunnerMeta},
     nomad::{PreparedJob, job_from_json, prepare},
     text::{LINE, shown},
@@ -198,7 +198,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
             scopes.push(scope);
         }
         let what = format!("{name}: its jobs can be listed");
-        match github.list_jobs(repository, false).await {
+        match github.list_jobs(repository, Look::Active).await {
             Ok(listing) => {
                 if let Some(missing) = listing.missing {
                     report.line(Verdict::Warning, &what, &format!("only in part: {missing}"))?;

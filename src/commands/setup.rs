@@ -1,6 +1,6 @@
 //! From a configuration and an environment to what the commands work with.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use rand::{SeedableRng, rngs::StdRng};
@@ -11,6 +11,7 @@ use crate::{
     daemon::Daemon,
     github::{self, Auth, GitHub, Key, api_url},
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
+    labels::Interest,
     leadership::Leadership,
     model::NomadView,
     nomad::{self, Nomad, instance_id},
@@ -33,7 +34,7 @@ pub struct Setup {
     /// Nomad's side; connects nowhere by itself.
     pub nomad: Nomad,
     /// The template, compiled.
-    pub renderer: Renderer,
+    pub renderer: Arc<Renderer>,
     /// Perform nothing.
     pub dry_run: bool,
     /// What works and should not be so, besides the configuration's own warnings.
@@ -61,7 +62,7 @@ impl Setup {
         if options.token.is_some() && options.address.is_exposed() {
             warnings.push(exposed("Nomad's token", "NOMAD_ADDR"));
         }
-        Ok(Setup { renderer: Renderer::new(&config)?, github, nomad, config, dry_run, warnings })
+        Ok(Setup { renderer: Arc::new(Renderer::new(&config)?), github, nomad, config, dry_run, warnings })
     }
 
     /// The daemon.
@@ -70,10 +71,11 @@ impl Setup {
     }
 
     /// What performs plans.
-    pub fn apply<'a>(&'a self, view: &'a NomadView) -> Apply<'a> {
+    pub fn apply(&self, view: &NomadView) -> Apply {
         // Whoever asks for something by hand does so whichever replica leads.
         let leadership = Leadership::always();
         let Setup { github, nomad, renderer, config, dry_run, .. } = self;
+        let (github, nomad, renderer) = (github.clone(), nomad.clone(), renderer.clone());
         Apply::new(config, github, nomad, renderer, &view.instance, leadership, *dry_run)
     }
 }
@@ -109,7 +111,8 @@ fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     };
     let file = settings.cachefile.clone();
     let cache = if dry_run { github::CacheStore::ReadFile(file) } else { github::CacheStore::File(file) };
-    let options = github::Options { cache, ..github::Options::new(api) };
+    let interest = Some(Arc::new(Interest::new(&config.labels, &config.nomad.jobprefix)));
+    let options = github::Options { cache, interest, ..github::Options::new(api) };
     Ok(GitHub::new(client, auth, options))
 }
 

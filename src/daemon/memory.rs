@@ -7,15 +7,8 @@ use std::{
 
 use crate::{
     apply::{Outcome, Report},
-    model::{
-        Action, Backoff, JobStatus, Listing, Memory, Moment, Observation, Plan, Presence, RepositoryId,
-        RepositoryView,
-    },
+    model::{Action, Backoff, JobStatus, Listing, Memory, Moment, Observation, Plan, Presence},
 };
-
-/// A runner is surplus in two listings if they are no closer together. Whoever ends looks idle for a second or two: a job
-/// is over before its runner is.
-pub const LISTINGS_APART: Duration = Duration::from_secs(5);
 
 /// After a first failure an action waits so long, and each further time twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -32,7 +25,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Takes what the pass has taught into the memory. `now` is the end of the pass.
 pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, reports: &[Report], now: Moment) {
     for (repository, names) in &plan.surplus {
-        memory.surplus.insert(*repository, names.clone());
+        let listing = observation.repositories.get(repository).map(|view| &view.listing);
+        let Some(Listing::Fresh { now, .. }) = listing else { continue };
+        let before = memory.surplus.remove(repository).unwrap_or_default();
+        let since = |name: &String| (name.clone(), before.get(name).copied().unwrap_or(*now));
+        memory.surplus.insert(*repository, names.iter().map(since).collect());
     }
     if observation.nomad.is_some() {
         memory.orphans.retain(|orphan, _| plan.orphans.contains(orphan));
@@ -61,35 +58,6 @@ pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, report
     }
     if let Some(nomad) = &observation.nomad {
         forget(memory, observation, nomad.runners.iter().map(|runner| runner.name.as_str()).collect(), now);
-    }
-}
-
-/// Since when each runner of a surplus has been one, listing after listing.
-pub(super) fn surplus_since(
-    memory: &Memory,
-    before: &BTreeMap<String, Moment>,
-    now: Moment,
-) -> BTreeMap<String, Moment> {
-    let names = memory.surplus.values().flatten();
-    names.map(|name| (name.clone(), before.get(name).copied().unwrap_or(now))).collect()
-}
-
-/// Forgets what was surplus for less than [`LISTINGS_APART`] where GitHub was just listed: hints bring two listings so
-/// close together that both see the same moment.
-pub(super) fn forget_recent_surplus(
-    memory: &mut Memory,
-    since: &BTreeMap<String, Moment>,
-    repositories: &BTreeMap<RepositoryId, RepositoryView>,
-    now: Moment,
-) {
-    for (repository, names) in &mut memory.surplus {
-        let listing = repositories.get(repository).map(|view| &view.listing);
-        if matches!(listing, Some(Listing::Fresh { complete: true, .. })) {
-            let is_old = |name: &String| {
-                since.get(name).is_some_and(|since| now.saturating_sub(*since) >= LISTINGS_APART)
-            };
-            names.retain(is_old);
-        }
     }
 }
 
@@ -164,54 +132,4 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.start_backoff.retain(|group, backoff| {
         observation.repositories.contains_key(&group.repository) && now < backoff.until + LONGEST_WAIT
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Repository, Timestamp};
-
-    fn views(complete: bool) -> BTreeMap<RepositoryId, RepositoryView> {
-        let repository = Repository {
-            id: RepositoryId(7),
-            owner: "o".into(),
-            name: "r".into(),
-            html_url: String::new(),
-            archived: false,
-            disabled: false,
-        };
-        let listing = Listing::Fresh { now: Timestamp::UNIX_EPOCH, jobs: Vec::new(), complete };
-        BTreeMap::from([(
-            RepositoryId(7),
-            RepositoryView { repository, configured: true, listing, missing: None },
-        )])
-    }
-
-    #[test]
-    fn surplus_counts_from_one_listing_to_one_five_seconds_later_whatever_is_listed_between() {
-        let seconds = Duration::from_secs;
-        let mut memory = Memory::default();
-        let surplus = |names: &[&str]| {
-            BTreeMap::from([(RepositoryId(7), names.iter().map(|name| (*name).to_owned()).collect())])
-        };
-        let old = |memory: &Memory, since: &BTreeMap<String, Moment>, complete, now| -> Vec<String> {
-            let mut seen = memory.clone();
-            forget_recent_surplus(&mut seen, since, &views(complete), now);
-            seen.surplus.into_values().flatten().collect()
-        };
-        memory.surplus = surplus(&["a", "b"]);
-        let since = surplus_since(&memory, &BTreeMap::new(), seconds(100));
-        assert!(old(&memory, &since, true, seconds(104)).is_empty());
-        // In a listing between, one of them was needed.
-        memory.surplus = surplus(&["a"]);
-        let since = surplus_since(&memory, &since, seconds(102));
-        memory.surplus = surplus(&["a", "b"]);
-        let since = surplus_since(&memory, &since, seconds(104));
-        assert_eq!(old(&memory, &since, true, seconds(105)), ["a"]);
-        assert_eq!(old(&memory, &since, true, seconds(109)), ["a", "b"]);
-        // What was not listed whole is remembered as it was.
-        assert_eq!(old(&memory, &since, false, seconds(104)), ["a", "b"]);
-        memory.surplus.clear();
-        assert!(surplus_since(&memory, &since, seconds(110)).is_empty());
-    }
 }

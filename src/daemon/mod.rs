@@ -3,19 +3,16 @@
 //! GitHub and Nomad are the only state. What this keeps between passes makes it faster or more patient,
 //! never wrong: killed at any await and started again, it converges.
 
+mod acts;
 mod ended;
 mod hints;
 mod memory;
 mod observe;
+mod said;
 mod snapshot;
 mod versions;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -24,25 +21,29 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Apply, Outcome, Report},
+    apply::{Apply, Report},
     config::Config,
-    github::{GitHub, Resolution},
+    github::{Error, GitHub, JobListing, Look},
     hints::{Hints, follow},
+    labels::Interest,
     leadership::{Leader, Leadership},
     model::{
-        Action, Hold, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RunnerState,
-        is_ours_by_name, summary,
+        Action, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RepositoryId,
+        RunnerState, is_ours_by_name,
     },
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
+    schedule::{Budget, Schedule, Seen},
     status::Status,
 };
-pub use memory::{LISTINGS_APART, learn};
-use observe::GitHubSide;
+use acts::Acts;
+pub use memory::learn;
+use observe::{Chore, GitHubSide, Marks};
+use said::Said;
 
-/// After a Start, Nomad alone is looked at again so soon (an allocation is there within 30 ms, contract
-/// nomad.md §8), and ever later while something waits for a place or a secret. The last one repeats.
+/// After a Start, Nomad is looked at again so soon (an allocation is there within 30 ms, contract nomad.md §8), and ever
+/// later while something waits for a place or a secret. The last one repeats.
 const FOLLOW_UPS: [Duration; 7] = [
     Duration::from_millis(100),
     Duration::from_millis(300),
@@ -53,29 +54,35 @@ const FOLLOW_UPS: [Duration; 7] = [
     Duration::from_secs(15),
 ];
 
-/// Events come several at a time: so long after the first one is looked.
-const HINTS_TOGETHER: Duration = Duration::from_millis(200);
+/// Events and looks come several at a time: so long after the first one a pass begins.
+const TOGETHER: Duration = Duration::from_millis(50);
 
-/// Passes that ask GitHub are never closer together, whatever wakes them.
-const SHORTEST_LOOP: Duration = Duration::from_secs(1);
+/// Two passes are never closer together.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest time a pass asks GitHub. What was answered by then counts; the next pass asks for the rest.
-const GITHUB_AT_MOST: Duration = Duration::from_secs(20);
+/// While there are runners or jobs a pass begins at least so often: much is a matter of time.
+const WITH_WORK: Duration = Duration::from_secs(5);
 
-/// The longest wait for the entries of `repos`, which leaves time to list the repositories that are known.
-const RESOLUTION_AT_MOST: Duration = Duration::from_secs(10);
+/// So many looks are under way at most.
+const MOST_LOOKS: usize = 24;
 
-/// While GitHub is asked, Nomad alone is looked at so often: who waits for a secret does not wait for a slow GitHub.
-const NOMAD_MEANWHILE: Duration = Duration::from_secs(5);
+/// One look takes no longer; what it has read by then counts, and the next one goes on.
+const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
-/// Registrations are listed for no longer in one pass.
-const REGISTRATIONS_AT_MOST: Duration = Duration::from_secs(10);
+/// Where everything is looked at in one pass (`once`, `plan`): the longest time for that.
+const GITHUB_AT_MOST: Duration = Duration::from_secs(60);
 
-/// No action that needs GitHub begins later in a pass: Nomad waits.
-const ACTIONS_BEGIN_WITHIN: Duration = Duration::from_secs(20);
+/// What waits for a place needs all who may make room to be listed at the same time; asked for no more often.
+const ROOM_EVERY: Duration = Duration::from_secs(10);
 
-/// An action asks GitHub no longer than this.
-const ACTIONS_END_WITHIN: Duration = Duration::from_secs(60);
+/// What is seen in full, for Stops and purges, is seen at least so often while runners of ours are there, or every `loop`.
+const ACTIVE_EVERY: Duration = Duration::from_secs(60);
+
+/// What the entries of `repos` mean is asked this often at most; the adapter knows when it is due.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+
+/// A chore at GitHub (registrations, versions) is given up after this.
+const CHORE_WITHIN: Duration = Duration::from_secs(30);
 
 /// `once` waits at most so long for the runners it started to get their secrets.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -104,20 +111,43 @@ pub struct Daemon {
     policy: Policy,
     github: GitHub,
     nomad: Nomad,
-    renderer: Renderer,
+    renderer: Arc<Renderer>,
+    interest: Interest,
     dry_run: bool,
     epoch: Instant,
     leader: Option<Leader>,
     leadership: Leadership,
     memory: Memory,
-    /// Since when each runner of a surplus has been one.
-    surplus_since: BTreeMap<String, Moment>,
     github_side: GitHubSide,
+    schedule: Schedule,
+    looks: JoinSet<Looked>,
+    acts: Acts,
+    /// What performs actions, for the instance that Nomad told of.
+    apply: Option<Apply>,
+    /// What each repository's runners were in the last view of Nomad; `None` before the first one.
+    marks: Option<Marks>,
+    /// What went wrong since the last pass.
+    errors: Vec<String>,
+    /// When all who may make room were last asked for.
+    room_at: Option<Moment>,
     status: Status,
     hints: Hints,
-    /// The holds and errors of the last pass of each scope: they were said already.
-    said: BTreeMap<Scope, BTreeSet<String>>,
+    said: Said,
     witness: Option<Witness>,
+}
+
+/// A look that has ended.
+struct Looked {
+    repository: RepositoryId,
+    began: Moment,
+    ended: Moment,
+    /// What the repository's runners were before it began.
+    marks: Marks,
+    /// It was asked for, apart from the pace.
+    asked: bool,
+    /// Whether it is gone on with.
+    unfinished: bool,
+    result: Result<JobListing, Error>,
 }
 
 /// Told of each pass when it is over, with the policy that it planned by and with what it leaves for the next one.
@@ -132,12 +162,18 @@ pub struct Pass {
     pub planned_at: Moment,
     /// What it planned.
     pub plan: Plan,
-    /// What became of it.
+    /// What became of it, as far as it is over, in the plan's order.
     pub reports: Vec<Report>,
+    /// What became of actions that earlier passes began.
+    pub late: Vec<Report>,
     /// What could not be observed.
     pub errors: Vec<String>,
-    /// Whether it asked GitHub for jobs.
-    pub asked_github: bool,
+    /// Which listings it could use as fresh ones, and how long before the plan each of them began.
+    pub fresh: BTreeMap<RepositoryId, Duration>,
+    /// The actions that earlier passes had begun and that were not over when this one planned.
+    pub under_way: Vec<Action>,
+    /// Those that were not over at its end.
+    pub left: Vec<Action>,
     /// When it had done what it could.
     pub applied_at: Moment,
     /// Whether this replica led at the end: otherwise nothing was applied, or not all.
@@ -147,7 +183,7 @@ pub struct Pass {
 impl Pass {
     /// Whether anything failed.
     pub fn failed(&self) -> bool {
-        !self.errors.is_empty() || self.reports.iter().any(|report| report.outcome.is_failure())
+        !self.errors.is_empty() || self.done().any(|report| report.outcome.is_failure())
     }
 
     /// Whether Nomad alone can bring news soon: something was started, or waits for a place or a secret.
@@ -162,23 +198,25 @@ impl Pass {
                 .any(|runner| waits(runner.state) && runner.ownership == Ownership::Ours)
     }
 
+    /// What became of actions, whenever they began.
+    pub fn done(&self) -> impl Iterator<Item = &Report> {
+        self.late.iter().chain(&self.reports)
+    }
+
     fn starts(&self) -> usize {
         self.reports.iter().filter(|report| matches!(report.action, Action::Start(_))).count()
     }
 }
 
-/// Whether a pass asks GitHub too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
-    Everything,
-    /// Only for what it could not tell to its end the last time.
-    Unfinished,
-    NomadOnly,
-}
-
 impl Daemon {
     /// A daemon that has seen nothing yet.
-    pub fn new(config: Config, github: GitHub, nomad: Nomad, renderer: Renderer, dry_run: bool) -> Self {
+    pub fn new(
+        config: Config,
+        github: GitHub,
+        nomad: Nomad,
+        renderer: impl Into<Arc<Renderer>>,
+        dry_run: bool,
+    ) -> Self {
         let leader = (config.ha && !dry_run).then(|| Leader::new(nomad.clone(), holder()));
         let leadership = leader.as_ref().map_or_else(Leadership::always, Leader::leadership);
         let status = Status::new(config.loop_interval);
@@ -190,16 +228,23 @@ impl Daemon {
             status,
             hints,
             policy: Policy::from(&config),
+            interest: Interest::new(&config.labels, &config.nomad.jobprefix),
             config,
             github,
             nomad,
-            renderer,
+            renderer: renderer.into(),
             dry_run,
             epoch: Instant::now(),
             memory: Memory::default(),
-            surplus_since: BTreeMap::new(),
             github_side: GitHubSide::default(),
-            said: BTreeMap::new(),
+            schedule: Schedule::default(),
+            looks: JoinSet::new(),
+            acts: Acts::default(),
+            apply: None,
+            marks: None,
+            errors: Vec::new(),
+            room_at: None,
+            said: Said::default(),
             witness: None,
         }
     }
@@ -215,7 +260,7 @@ impl Daemon {
         config: Config,
         github: GitHub,
         nomad: Nomad,
-        renderer: Renderer,
+        renderer: impl Into<Arc<Renderer>>,
     ) -> Self {
         nomad.take_over(&self.nomad);
         match (&mut self.leader, config.ha) {
@@ -236,8 +281,9 @@ impl Daemon {
             status: self.status,
             hints: self.hints,
             memory: self.memory,
-            surplus_since: self.surplus_since,
             github_side: self.github_side.reconfigured(),
+            marks: self.marks,
+            said: self.said,
             witness: self.witness,
             ..fresh
         }
@@ -257,7 +303,10 @@ impl Daemon {
             ("mint backoff", self.memory.mint_backoff.len()),
             ("orphans", self.memory.orphans.len()),
             ("repositories", self.github_side.len()),
-            ("said", self.said.values().map(BTreeSet::len).sum()),
+            ("said", self.said.len()),
+            ("scheduled", self.schedule.len()),
+            ("looks under way", self.looks.len()),
+            ("actions under way", self.acts.len()),
         ]);
         sizes
     }
@@ -288,8 +337,11 @@ impl Daemon {
             never = stand(&mut leader) => never,
             never = hints::follow(&nomad, &hint) => never,
             never = sources => never,
-            never = self.pass_for_ever(&hint) => never,
+            never = self.go_on(&hint) => never,
         };
+        // Whatever is under way is cut off, as by a crash: the next pass sees what came of it.
+        self.looks.abort_all();
+        self.acts.cut();
         if let (Ended::Shutdown, Some(leader)) = (ended, &mut leader) {
             leader.release().await;
         }
@@ -297,45 +349,167 @@ impl Daemon {
         ended
     }
 
-    /// Passes that ask GitHub begin every `loop`; between them Nomad alone is looked at: after a hint, and
-    /// while something waits for a place or a secret.
-    async fn pass_for_ever(&mut self, hint: &Notify) -> Ended {
+    /// Looks at repositories as the schedule has it, and passes whenever there is something to plan for: a look has brought
+    /// news, Nomad hints at something, an action is over, something waits for a place or a secret, or it is time.
+    async fn go_on(&mut self, hint: &Notify) -> Ended {
+        let mut step = 0;
+        let mut next = Instant::now();
+        let mut led = None;
         loop {
-            let began = Instant::now();
-            let mut pass = self.pass(Scope::Everything).await;
-            let next = (began + self.config.loop_interval).max(Instant::now() + SHORTEST_LOOP);
-            let mut may_go_on = Instant::now() + SHORTEST_LOOP;
-            for step in 0.. {
-                let wait = FOLLOW_UPS[FOLLOW_UPS.len().min(step + 1) - 1];
+            if self.leadership.term() != led {
+                // Whoever leads now looks at what goes on first.
+                led = self.leadership.term();
+                self.schedule.ask_hot(self.now());
+                next = Instant::now();
+            }
+            self.chores();
+            self.look_around();
+            if Instant::now() >= next {
+                let pass = self.pass().await;
+                let ended = Instant::now();
+                step = if pass.starts() > 0 { 0 } else { step + 1 };
                 let unsettled = pass.is_unsettled() && !self.dry_run;
-                let mut until = if unsettled { (Instant::now() + wait).min(next) } else { next };
-                let unfinished = !self.github.unfinished().is_empty();
-                if unfinished {
-                    until = until.min(may_go_on);
+                let has_runners = pass
+                    .observation
+                    .nomad
+                    .as_ref()
+                    .is_none_or(|nomad| nomad.runners.iter().any(|r| r.is_live()));
+                let has_work = has_runners || self.github_side.has_demand();
+                let wait = if unsettled {
+                    FOLLOW_UPS[FOLLOW_UPS.len().min(step + 1) - 1].min(WITH_WORK)
+                } else if has_work && !self.dry_run {
+                    WITH_WORK
+                } else {
+                    self.config.loop_interval
+                };
+                next = ended + wait.min(self.config.loop_interval).max(SHORTEST_PAUSE);
+                continue;
+            }
+            // A dry run says the same again with each pass.
+            let dry_run = self.dry_run;
+            let soon = move |next: &mut Instant| {
+                if !dry_run {
+                    *next = (*next).min(Instant::now() + TOGETHER);
                 }
-                tokio::select! {
-                    biased;
-                    // A replica that has become the leader since does not wait for its turn.
-                    () = self.leadership.held(), if !pass.led => break,
-                    () = self.hints.due(), if !self.dry_run && pass.led => {
-                        sleep_until(may_go_on.min(next)).await;
-                        break;
+            };
+            let due = self.next_look();
+            tokio::select! {
+                biased;
+                () = self.leadership.held(), if led.is_none() => {}
+                () = sleep_until(next) => {}
+                done = self.acts.next() => {
+                    self.acts.over(done);
+                    soon(&mut next);
+                }
+                () = hint.notified() => soon(&mut next),
+                Some(looked) = self.looks.join_next() => {
+                    if self.looked(looked) {
+                        soon(&mut next);
                     }
-                    () = sleep_until(until) => {}
-                    () = hint.notified(), if !self.dry_run => {
-                        sleep_until((Instant::now() + HINTS_TOGETHER).min(next)).await;
+                }
+                chore = self.github_side.chore() => {
+                    if self.chore_done(chore) {
+                        soon(&mut next);
                     }
                 }
-                if Instant::now() >= next {
-                    break;
-                }
-                let goes_on = unfinished && Instant::now() >= may_go_on;
-                pass = self.pass(if goes_on { Scope::Unfinished } else { Scope::NomadOnly }).await;
-                if goes_on {
-                    may_go_on = Instant::now() + SHORTEST_LOOP;
-                }
+                () = self.hints.due() => self.take_hints(),
+                () = sleep_until(due) => {}
             }
         }
+    }
+
+    /// Takes what is hinted at into the schedule.
+    fn take_hints(&mut self) {
+        let now = self.now();
+        for hint in self.hints.take() {
+            self.schedule.hint(hint.repository, now);
+        }
+    }
+
+    /// What the schedule may ask with a payer's credentials.
+    fn budget(&self) -> impl Fn(&str) -> Budget + use<> {
+        let (github, leads, longest_hot) =
+            (self.github.clone(), self.leadership.holds(), self.config.loop_interval);
+        move |payer| {
+            let headroom = github.headroom(payer);
+            Budget { a_minute: headroom.a_minute, ahead: headroom.ahead, leads, longest_hot }
+        }
+    }
+
+    /// When something is to be looked at next.
+    fn next_look(&self) -> Instant {
+        let longest = Instant::now() + RESOLVE_EVERY;
+        if self.marks.is_none() || self.looks.len() >= MOST_LOOKS {
+            return longest;
+        }
+        let next = self.schedule.next(self.now(), self.budget());
+        next.map_or(longest, |next| longest.min(self.epoch + next))
+    }
+
+    /// Begins the looks that are due.
+    fn look_around(&mut self) {
+        // What Nomad was like before a look began is what the look is held against.
+        let Some(marks) = &self.marks else { return };
+        let now = self.now();
+        let room = MOST_LOOKS.saturating_sub(self.looks.len());
+        let due = self.schedule.due(now, room, self.budget());
+        for (id, asked) in due {
+            let slow = self.schedule.slow(id, now);
+            let marks = marks.of(id);
+            let active_every = self.config.loop_interval.min(ACTIVE_EVERY);
+            let found = self.github_side.to_look_at(id, slow, &marks, now, active_every);
+            let Some((repository, look)) = found else { continue };
+            let (github, epoch) = (self.github.clone(), self.epoch);
+            self.looks.spawn(async move {
+                let result = github.look(&repository, look, LOOK_WITHIN).await;
+                Looked {
+                    repository: repository.id,
+                    began: now,
+                    ended: epoch.elapsed(),
+                    marks,
+                    asked,
+                    unfinished: github.is_unfinished(repository.id),
+                    result,
+                }
+            });
+        }
+    }
+
+    /// Takes in what a look has shown. Whether that calls for a pass.
+    fn looked(&mut self, looked: Result<Looked, tokio::task::JoinError>) -> bool {
+        let looked = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
+                if !error.is_cancelled() {
+                    tracing::error!("a look at a repository ended by itself: {error}");
+                }
+                return false;
+            }
+        };
+        let id = looked.repository;
+        if let Err(Error::RateLimited { until, .. }) = &looked.result {
+            self.schedule.pause(id, until.saturating_duration_since(self.epoch));
+        }
+        let mut seen = Seen {
+            at: looked.ended,
+            took: looked.ended.saturating_sub(looked.began),
+            failed: !matches!(looked.result, Ok(_) | Err(Error::RateLimited { .. } | Error::OutOfTime)),
+            unfinished: looked.unfinished,
+            ours: looked.marks.any_live(),
+            newest_run: None,
+            unused: false,
+            requests: 1,
+        };
+        if let Ok(listing) = &looked.result {
+            let age = |at| Duration::try_from(listing.now.duration_since(at)).unwrap_or_default();
+            seen.newest_run = listing.newest_run.map(age);
+            seen.unused = listing.has_runs == Some(false);
+            seen.requests = listing.requests;
+        }
+        let (is_news, has_jobs) = self.github_side.learn(looked, &self.interest, &mut self.errors);
+        seen.ours |= has_jobs;
+        self.schedule.seen(id, &seen);
+        is_news
     }
 
     /// One pass, then Nomad alone until the runners it started have their secrets. The first pass is given
@@ -357,17 +531,19 @@ impl Daemon {
         if tokio::time::timeout(SETTLE_DEADLINE, self.leadership.held()).await.is_err() {
             tracing::warn!("standing by: another replica holds the leader lock");
         }
-        let mut first = self.pass(Scope::Everything).await;
+        self.look_at_everything().await;
+        let mut first = self.pass().await;
+        self.github.end_pass().await;
         let deadline = Instant::now() + SETTLE_DEADLINE;
-        let mut unsettled = !self.dry_run && first.is_unsettled();
+        let mut unsettled = !self.dry_run && (first.is_unsettled() || self.acts.len() > 0);
         for wait in FOLLOW_UPS.iter().chain(std::iter::repeat(&Duration::from_secs(2))) {
             if !unsettled || Instant::now() + *wait > deadline {
                 break;
             }
             sleep_until(Instant::now() + *wait).await;
-            let next = self.pass(Scope::NomadOnly).await;
-            unsettled = next.waits_for_secret();
-            first.reports.extend(next.reports);
+            let next = self.pass().await;
+            unsettled = next.waits_for_secret() || self.acts.len() > 0;
+            first.reports.extend(next.late.into_iter().chain(next.reports));
             first.errors.extend(next.errors);
         }
         first
@@ -376,212 +552,178 @@ impl Daemon {
     /// What a pass would do now; nothing is changed, not even remembered.
     pub async fn preview(&mut self) -> Pass {
         self.dry_run = true;
-        let pass = self.look_and_act(Scope::Everything).await;
+        self.look_at_everything().await;
+        let pass = self.look_and_act().await;
         // Whoever asked prints the plan: what it does not say is left.
         pass.errors.iter().for_each(|error| tracing::error!("{error}"));
-        for Report { action, outcome } in pass.reports.iter().filter(|report| report.outcome.is_failure()) {
+        for Report { action, outcome } in pass.done().filter(|report| report.outcome.is_failure()) {
             tracing::error!("{action}: {outcome}");
         }
         pass
     }
 
-    async fn pass(&mut self, scope: Scope) -> Pass {
-        let pass = self.look_and_act(scope).await;
-        self.say(&pass, scope);
+    /// Looks at all repositories at once, in full.
+    async fn look_at_everything(&mut self) {
+        let nomad = match self.nomad.observe().await {
+            Ok(nomad) => nomad,
+            // The pass says it.
+            Err(_) => return,
+        };
+        let marks = Marks::of_all(&nomad);
+        let began = self.now();
+        let found = self.github.repositories(&self.config.repos, false).await;
+        self.github_side.resolved(found);
+        self.github_side.want(&nomad);
+        self.marks = Some(marks.clone());
+        let repositories = self.github_side.repositories();
+        let listings = self.github.list_all(&repositories, Look::All, GITHUB_AT_MOST).await;
+        let ended = self.now();
+        for (repository, result) in listings {
+            let marks = marks.of(repository);
+            let looked = Looked { repository, began, ended, marks, asked: true, unfinished: false, result };
+            self.github_side.learn(looked, &self.interest, &mut self.errors);
+        }
+        self.github_side.all_at_once(GITHUB_AT_MOST);
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let pass = self.look_and_act().await;
+        self.said.say(&pass, self.now());
         pass
     }
 
-    async fn look_and_act(&mut self, scope: Scope) -> Pass {
-        let mut errors = Vec::new();
+    async fn look_and_act(&mut self) -> Pass {
+        // What is over by now is in what Nomad shows next; what is not may be in it or not.
+        let late = self.acts.taken();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
-        if scope == Scope::Everything {
-            // What is hinted at from now on may be too late for this pass's lists.
-            self.hints.take();
-        }
-        let (observation, meanwhile) = self.observe(scope, &mut errors).await;
+        let observation = self.observe().await;
+        let mut errors = std::mem::take(&mut self.errors);
+        errors.splice(0..0, self.github_side.trouble());
         let planned_at = self.now();
+        let under_way = self.acts.under_way();
         let plan = plan(&observation, &self.policy, planned_at);
-        // What Nomad alone tells of was seen again meanwhile, and is newer there.
-        let due = |action: &&Action| {
-            meanwhile == 0 || matches!(action, Action::Start(_) | Action::Stop(_) | Action::LookUp(_))
-        };
-        let due = Plan { actions: plan.actions.iter().filter(due).cloned().collect(), ..Plan::default() };
+        // Each runner has one action at a time.
+        let due: Vec<Action> = plan
+            .actions
+            .iter()
+            .filter(|action| !under_way.iter().any(|other| other.runner() == action.runner()))
+            .cloned()
+            .collect();
         let reports = match (&observation.nomad, term) {
-            (Some(nomad), Some(term)) => tokio::select! {
-                biased;
-                () = self.leadership.over(term) => Vec::new(),
-                reports = self.apply(nomad, &due) => reports,
-            },
-            (Some(nomad), None) if self.dry_run => self.apply(nomad, &due).await,
+            (Some(nomad), Some(term)) => {
+                let (apply, leadership) = (self.apply(nomad), self.leadership.clone());
+                self.acts.begin(due, apply, leadership, term).await
+            }
+            (Some(nomad), None) if self.dry_run => {
+                self.apply(nomad).apply(&Plan { actions: due, ..Plan::default() }).await
+            }
             _ => Vec::new(),
         };
         let now = self.now();
-        learn(&mut self.memory, &observation, &plan, &reports, now);
-        self.surplus_since = memory::surplus_since(&self.memory, &self.surplus_since, planned_at);
-        if scope == Scope::Everything {
-            if let Some(nomad) = &observation.nomad {
-                let is_ours = |name: &str| is_ours_by_name(&self.policy.prefix, &nomad.instance, name);
-                let organization = self.policy.organization;
-                let github = self.github.until(Instant::now() + REGISTRATIONS_AT_MOST);
-                self.github_side.list_registrations(&github, organization, is_ours, now).await;
-                self.status.ends(self.github_side.versions.ask(&github, now).await);
-            }
-            self.github.end_pass().await;
-        }
+        let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
+        learn(&mut self.memory, &observation, &plan, &done, now);
+        self.make_room(&observation, &plan, now);
+        let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
             planned_at,
             plan,
             reports,
+            late,
             errors,
-            asked_github: scope != Scope::NomadOnly,
+            fresh,
+            under_way,
+            left: self.acts.under_way(),
             applied_at: now,
             led: term.is_some() && self.leadership.term() == term,
         };
-        self.status.record(snapshot::snapshot(&pass, &self.policy, scope));
+        self.status.record(snapshot::snapshot(&pass, &self.policy));
         if let Some(witness) = &mut self.witness {
             witness(&pass, &self.policy, &self.memory);
         }
         pass
     }
 
-    /// What is seen, and how many passes looked at Nomad alone while GitHub was asked.
-    async fn observe(&mut self, scope: Scope, errors: &mut Vec<String>) -> (Observation, usize) {
-        let nomad = match self.nomad.observe().await {
+    /// Who may make room for what waits is looked at together.
+    fn make_room(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
+        let is_time = self.room_at.is_none_or(|at| now.saturating_sub(at) >= ROOM_EVERY);
+        let is_held = || plan.holds.iter().any(|hold| matches!(hold.reason, HoldReason::Cap { .. }));
+        let mut runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
+        if is_time && (runners.any(|runner| runner.blocked.is_some()) || is_held()) {
+            self.room_at = Some(now);
+            self.schedule.ask_hot(now);
+        }
+    }
+
+    /// What Nomad shows now, and what GitHub has shown.
+    async fn observe(&mut self) -> Observation {
+        let mut nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
             Err(error) => {
-                errors.push(format!("Nomad: {error}"));
-                return (Observation { memory: self.memory.clone(), ..Observation::default() }, 0);
+                self.errors.push(format!("Nomad: {error}"));
+                return Observation { memory: self.memory.clone(), ..Observation::default() };
             }
         };
-        // GitHub after Nomad: a stale view of GitHub would start runners for jobs that are done. So this view of Nomad
-        // stays the one that GitHub's is held against, whatever is seen of Nomad meanwhile.
+        let marks = Marks::of_all(&nomad);
         let now = self.now();
-        let mut meanwhile = Meanwhile { next: Instant::now() + NOMAD_MEANWHILE, passes: 0 };
-        let repositories = match scope {
-            Scope::NomadOnly => self.github_side.recall(),
-            Scope::Everything | Scope::Unfinished => {
-                let end = Instant::now() + GITHUB_AT_MOST;
-                let wanted = match scope {
-                    Scope::Everything => {
-                        let found = self.resolve(&mut meanwhile).await;
-                        let wanted = self.github_side.wanted(found, &nomad, errors);
-                        self.hints.know(&wanted.repositories());
-                        wanted
-                    }
-                    _ => self.github_side.unfinished(&self.github),
-                };
-                let mut tasks = JoinSet::new();
-                let (github, repositories) = (self.github.clone(), wanted.repositories());
-                let within = end.saturating_duration_since(Instant::now());
-                tasks.spawn(async move { github.list_all(&repositories, false, within).await });
-                let listings = self.meanwhile(&mut tasks, None, &mut meanwhile).await.unwrap_or_default();
-                self.github_side.learn_all(wanted, listings, now, errors)
-            }
-        };
+        self.github_side.resolved_so_far(&self.github, &self.config.repos, now);
+        // What has come or gone since a look began makes the look worthless, and another one due.
+        for id in self.github_side.outdated(&marks) {
+            self.schedule.again(id);
+        }
+        self.github_side.want(&nomad);
+        let (github_side, github) = (&self.github_side, &self.github);
+        self.schedule.know(
+            github_side
+                .scheduled()
+                .map(|(repository, pushed)| (repository.id, github.payer(&repository.owner), pushed)),
+        );
+        self.schedule.ours(marks.live());
+        self.hints.know(&self.github_side.repositories());
+        let repositories = self.github_side.views(&marks, &self.acts, now);
+        self.marks = Some(marks);
+        self.acts.show_in(&mut nomad);
         let registrations = self.github_side.registrations();
-        let mut memory = self.memory.clone();
-        memory::forget_recent_surplus(&mut memory, &self.surplus_since, &repositories, now);
-        (Observation { nomad: Some(nomad), repositories, registrations, memory }, meanwhile.passes)
+        Observation { nomad: Some(nomad), repositories, registrations, memory: self.memory.clone() }
     }
 
-    /// What the entries of `repos` mean, as far as GitHub says so in time.
-    async fn resolve(&mut self, meanwhile: &mut Meanwhile) -> Resolution {
-        let mut tasks = self.github_side.resolving(&self.github, &self.config.repos);
-        let end = Instant::now() + RESOLUTION_AT_MOST;
-        match self.meanwhile(&mut tasks, Some(end), meanwhile).await {
-            Some(found) => found,
-            None => {
-                self.github_side.go_on_resolving(tasks);
-                self.github.resolved(&self.config.repos)
-            }
+    /// What performs actions for the instance that Nomad tells of.
+    fn apply(&mut self, nomad: &NomadView) -> Apply {
+        if let Some(apply) = self.apply.as_ref().filter(|apply| apply.instance() == nomad.instance) {
+            return apply.clone();
         }
+        let (github, nomads, renderer) = (self.github.clone(), self.nomad.clone(), self.renderer.clone());
+        let leadership = self.leadership.clone();
+        let apply =
+            Apply::new(&self.config, github, nomads, renderer, &nomad.instance, leadership, self.dry_run)
+                .telling(ended::say);
+        self.apply = Some(apply.clone());
+        apply
     }
 
-    /// What a task says, if it does in time. While it is waited for, Nomad's half goes on.
-    async fn meanwhile<T: 'static>(
-        &mut self,
-        tasks: &mut JoinSet<T>,
-        end: Option<Instant>,
-        meanwhile: &mut Meanwhile,
-    ) -> Option<T> {
-        loop {
-            let wake = end.map_or(meanwhile.next, |end| end.min(meanwhile.next));
-            tokio::select! {
-                biased;
-                joined = tasks.join_next() => match joined {
-                    Some(Ok(said)) => return Some(said),
-                    Some(Err(error)) => tracing::error!("a task that asks GitHub ended by itself: {error}"),
-                    None => return None,
-                },
-                () = sleep_until(wake) => {}
-            }
-            if end.is_some_and(|end| Instant::now() >= end) {
-                return None;
-            }
-            if Instant::now() >= meanwhile.next {
-                if !self.dry_run {
-                    self.nomad_pass().await;
-                    meanwhile.passes += 1;
-                }
-                meanwhile.next = Instant::now() + NOMAD_MEANWHILE;
-            }
-        }
+    /// Begins what is to be asked of GitHub now and then: what the entries of `repos` mean, whose registrations there are,
+    /// which versions end.
+    fn chores(&mut self) {
+        let now = self.now();
+        let scope = self.policy.organization;
+        self.github_side.chores(&self.github, &self.config.repos, scope, now, self.config.loop_interval);
     }
 
-    /// A pass inside of another one.
-    fn nomad_pass(&mut self) -> Pin<Box<dyn Future<Output = Pass> + '_>> {
-        Box::pin(self.pass(Scope::NomadOnly))
-    }
-
-    async fn apply(&self, nomad: &NomadView, plan: &Plan) -> Vec<Report> {
-        let now = Instant::now();
-        let (leadership, instance) = (self.leadership.clone(), &nomad.instance);
-        let Daemon { config, github, nomad, renderer, dry_run, .. } = self;
-        let github = github.until(now + ACTIONS_END_WITHIN);
-        Apply::new(config, &github, nomad, renderer, instance, leadership, *dry_run)
-            .beginning_until(now + ACTIONS_BEGIN_WITHIN)
-            .telling(ended::say)
-            .apply(plan)
-            .await
+    /// Takes in what a chore has brought. Whether that calls for a pass.
+    fn chore_done(&mut self, chore: Option<Chore>) -> bool {
+        let Some(chore) = chore else { return false };
+        let now = self.now();
+        let (prefix, apply) = (&self.policy.prefix, &self.apply);
+        let is_ours =
+            |name: &str| apply.as_ref().is_some_and(|apply| is_ours_by_name(prefix, apply.instance(), name));
+        let is_news = self.github_side.done(chore, is_ours, now);
+        self.status.ends(self.github_side.versions.ends());
+        is_news
     }
 
     fn now(&self) -> Moment {
         self.epoch.elapsed()
-    }
-
-    /// Says what was done, and what is new among what was not.
-    fn say(&mut self, pass: &Pass, scope: Scope) {
-        // The others were told when they ended.
-        for report in pass.reports.iter().filter(|report| matches!(report.outcome, Outcome::DryRun)) {
-            ended::say(report, Duration::ZERO);
-        }
-        let mut said = BTreeSet::new();
-        let is_news = |key: &String| !self.said.values().any(|said| said.contains(key));
-        for error in &pass.errors {
-            // The time that is left, say, is no news.
-            let key = error.replace(|c: char| c.is_ascii_digit(), "");
-            if is_news(&key) {
-                tracing::error!("{error}");
-            }
-            said.insert(key);
-        }
-        // An error says it already; and a pass without GitHub lists no repository.
-        let is_worth_a_line =
-            |hold: &&Hold| !matches!(hold.reason, HoldReason::NotListed { .. }) && !hold.reason.is_routine();
-        for line in summary::lines(pass.plan.holds.iter().filter(is_worth_a_line)) {
-            let key = line.topic();
-            if is_news(&key) && line.hold().reason.is_warning() {
-                tracing::warn!("{line}");
-            } else if is_news(&key) {
-                tracing::info!("{line}");
-            }
-            said.insert(key);
-        }
-        // Each scope sees what the other one does not.
-        self.said.insert(scope, said);
-        tracing::debug!(actions = pass.reports.len(), holds = pass.plan.holds.len(), ?scope, "pass");
     }
 }
 
@@ -592,12 +734,6 @@ impl Pass {
             runner.ownership == Ownership::Ours && (placed || runner.state == RunnerState::Waiting)
         })
     }
-}
-
-/// The passes that look at Nomad alone while GitHub is asked.
-struct Meanwhile {
-    next: Instant,
-    passes: usize,
 }
 
 /// Stands for the lock, if there are replicas; never ends.

@@ -1,14 +1,14 @@
 //! A pass as the status tells it.
 
-use super::{Pass, Scope};
+use super::Pass;
 use crate::{
     labels::Verdicts,
-    model::{JobStatus, Listing},
+    model::{JobStatus, Listing, RepositoryView},
     plan::Policy,
     status::Snapshot,
 };
 
-pub(super) fn snapshot(pass: &Pass, policy: &Policy, scope: Scope) -> Snapshot {
+pub(super) fn snapshot(pass: &Pass, policy: &Policy) -> Snapshot {
     let mut snapshot = Snapshot {
         nomad_seen: pass.observation.nomad.is_some(),
         holds: pass.plan.holds.len(),
@@ -16,10 +16,9 @@ pub(super) fn snapshot(pass: &Pass, policy: &Policy, scope: Scope) -> Snapshot {
         ..Snapshot::default()
     };
     let views = pass.observation.repositories.values();
-    if scope == Scope::Everything {
-        let listed = views.clone().filter(|view| matches!(view.listing, Listing::Fresh { .. })).count();
-        snapshot.repositories = Some((listed, views.len()));
-    }
+    let is_seen =
+        |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. } | Listing::Earlier { .. });
+    snapshot.repositories = Some((views.clone().filter(is_seen).count(), views.len()));
     let mut verdicts = Verdicts::new(&policy.labels);
     for view in views {
         verdicts.next_repository();
@@ -29,7 +28,7 @@ pub(super) fn snapshot(pass: &Pass, policy: &Policy, scope: Scope) -> Snapshot {
     for runner in pass.observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
         *snapshot.runners.entry(runner.state).or_default() += 1;
     }
-    for report in &pass.reports {
+    for report in pass.done() {
         *snapshot.actions.entry((report.action.kind(), report.outcome.kind())).or_default() += 1;
     }
     snapshot

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    github::{GitHub, RegisteredRunner, Scope},
+    github::{Error, RegisteredRunner, Scope, VersionEnds},
     model::Moment,
 };
 
@@ -33,27 +33,39 @@ impl Versions {
         }
     }
 
-    /// Asks for those that are due, and warns of those that end soon. Gives all ends, for the metrics.
-    pub(super) async fn ask(&mut self, github: &GitHub, now: Moment) -> &BTreeMap<String, u64> {
+    /// Those that are to be asked for, and where. From now on they are not.
+    pub(super) fn due(&mut self, now: Moment) -> Vec<(String, Scope)> {
         let due = |asked: Option<Moment>| asked.is_none_or(|at| now.saturating_sub(at) >= DAILY);
         let due = self.seen.iter_mut().filter(|(_, (_, asked))| due(*asked)).take(A_PASS);
-        for (version, (scope, asked)) in due {
+        due.map(|(version, (scope, asked))| {
             *asked = Some(now);
-            match github.version_ends(scope, version).await {
+            (version.clone(), scope.clone())
+        })
+        .collect()
+    }
+
+    /// Takes in until when they get jobs, and warns of those that end soon.
+    pub(super) fn learn(&mut self, ends: Vec<(String, Result<Option<VersionEnds>, Error>)>) {
+        for (version, ends) in ends {
+            match ends {
                 Ok(Some(ends)) => {
-                    if let Some(warning) = ends.warning(version) {
+                    if let Some(warning) = ends.warning(&version) {
                         tracing::warn!("{warning}");
                     }
                     let seconds = ends.jobs.and_then(|at| u64::try_from(at.as_second()).ok());
                     match seconds {
-                        Some(seconds) => self.ends.insert(version.clone(), seconds),
-                        None => self.ends.remove(version),
+                        Some(seconds) => self.ends.insert(version, seconds),
+                        None => self.ends.remove(&version),
                     };
                 }
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, version, "cannot look up when a runner's version ends"),
             }
         }
+    }
+
+    /// When each version that ends stops getting jobs.
+    pub(super) fn ends(&self) -> &BTreeMap<String, u64> {
         &self.ends
     }
 }

@@ -17,7 +17,7 @@ use super::auth::{Auth, Authenticator, Credentials, Principal};
 use super::cache::{Cache, CacheStore};
 use super::error::Error;
 use super::jobs::Followed;
-use super::limits::{Limits, Rate};
+use super::limits::{Headroom, Limits, READS, Rate};
 use super::listed::{Gap, Listed};
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
 use super::remembered::Remembered;
@@ -25,6 +25,7 @@ use super::sizes::{self, Sizes};
 use super::turns::Turn;
 use super::wire::Page;
 use crate::http::{self, Request, Response, RetryPolicy};
+use crate::labels::Interest;
 use crate::model::{RepositoryId, span};
 
 /// The version of the REST API that we speak (contract §4).
@@ -62,32 +63,29 @@ pub struct Options {
     pub concurrency: usize,
     /// How long the repositories of an entry are remembered.
     pub refresh: Duration,
-    /// How often a repository's waiting, pending and requested runs are listed too: they can hold queued jobs.
-    pub full_every: Duration,
-    /// Requests are spread so that they use no more points a minute, where one that reads costs 1 and others 5;
-    /// `None`: as fast as they come.
+    /// No more points are used in any minute, where a request that reads costs 1 and others 5, while the server's answers
+    /// have rate-limit headers; `None`: as many as come.
     pub points_a_minute: Option<u64>,
     /// The time of day.
     pub clock: Clock,
+    /// Which jobs concern us: a run that has none of them is looked into rarely. `None`: all do.
+    pub interest: Option<Arc<Interest>>,
 }
 
 /// GitHub's secondary limit is 900 points a minute (contract §4); others use the same token.
-const POINTS_A_MINUTE: u64 = 800;
+pub const POINTS_A_MINUTE: u64 = 700;
 
 impl Options {
     /// The defaults for an API.
     pub fn new(api_url: Url) -> Self {
-        // An Enterprise Server sets its own limits, most set none.
-        let public =
-            api_url.host_str().is_some_and(|host| host == "api.github.com" || host.ends_with(".ghe.com"));
         Self {
-            points_a_minute: public.then_some(POINTS_A_MINUTE),
+            points_a_minute: Some(POINTS_A_MINUTE),
             api_url,
             cache: CacheStore::None,
-            concurrency: 8,
+            concurrency: 16,
             refresh: Duration::from_secs(10 * 60),
-            full_every: Duration::from_secs(5 * 60),
             clock: Arc::new(Timestamp::now),
+            interest: None,
         }
     }
 }
@@ -123,9 +121,13 @@ pub(super) struct Inner {
     ahead: AtomicI64,
     pub(super) concurrency: usize,
     pub(super) refresh: Duration,
-    pub(super) full_every: Duration,
+    pub(super) interest: Option<Arc<Interest>>,
+    /// What the credentials of each owner are called; of a token, that of nobody.
+    known_as: Mutex<BTreeMap<String, Arc<str>>>,
     pub(super) resolved: Mutex<BTreeMap<String, Remembered>>,
     pub(super) followed: Mutex<BTreeMap<RepositoryId, Followed>>,
+    /// The last push of each repository that a list told of.
+    pub(super) pushed: Mutex<BTreeMap<RepositoryId, Timestamp>>,
 }
 
 /// A list from all its pages.
@@ -165,11 +167,11 @@ impl<T> Reading<T> {
 }
 
 /// One page, whether GitHub sent it or only said that it is still the same.
-struct Fetched<P> {
-    value: Arc<P>,
+pub(super) struct Fetched<P> {
+    pub value: Arc<P>,
     next: Option<String>,
-    gap: Option<Gap>,
-    date: Option<Timestamp>,
+    pub gap: Option<Gap>,
+    pub date: Option<Timestamp>,
 }
 
 impl GitHub {
@@ -191,9 +193,11 @@ impl GitHub {
             clock: options.clock,
             ahead: AtomicI64::new(0),
             refresh: options.refresh,
-            full_every: options.full_every,
+            interest: options.interest,
+            known_as: Mutex::default(),
             resolved: Mutex::default(),
             followed: Mutex::default(),
+            pushed: Mutex::default(),
         };
         Self(Arc::new(inner), Bounds::default())
     }
@@ -234,6 +238,30 @@ impl GitHub {
     /// The rate limits as GitHub last told them, by credentials (a name, no secret) and bucket.
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
         self.0.limits.rates()
+    }
+
+    /// Whose requests are counted together with those for an owner's repositories: with an App each owner's alone, with a
+    /// token everybody's.
+    pub fn payer(&self, owner: &str) -> String {
+        if self.is_app() { owner.to_ascii_lowercase() } else { String::new() }
+    }
+
+    /// What an [`payer`](Self::payer) may still do.
+    pub fn headroom(&self, payer: &str) -> Headroom {
+        let who = self.0.known_as.lock().unwrap_or_else(PoisonError::into_inner).get(payer).cloned();
+        self.0.limits.headroom(who.as_deref().unwrap_or_default())
+    }
+
+    fn is_known_as(&self, principal: &Principal, credentials: &Credentials) {
+        let payer = match principal {
+            Principal::Owner(owner) => self.payer(owner),
+            Principal::Token => String::new(),
+            Principal::App => return,
+        };
+        let mut known = self.0.known_as.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(&payer) != Some(&credentials.who) {
+            known.insert(payer, credentials.who.clone());
+        }
     }
 
     pub(super) fn authenticator(&self) -> &Authenticator {
@@ -304,6 +332,7 @@ impl GitHub {
         loop {
             // Boxed: an installation's credentials are themselves got by authorized requests.
             let credentials = Box::pin(self.credentials(principal)).await?;
+            self.is_known_as(principal, &credentials);
             let request = build(&credentials).bearer(&credentials.token);
             let response = self.exchange(&credentials, kind, repeat, request).await?;
             if response.status.as_u16() != 401 {
@@ -345,6 +374,7 @@ impl GitHub {
             // Waiting for a slot is not part of the exchange's deadline. The semaphore is never closed.
             let _slot = self.in_time(self.0.slots.acquire()).await?;
             self.0.limits.check(&credentials.who, kind)?;
+            let began = Instant::now();
             let sent = async {
                 match repeat {
                     true => self.0.http.send_with_retries(request.clone(), &policy).await,
@@ -353,6 +383,7 @@ impl GitHub {
             };
             let response = if reads { self.in_time(sent).await?? } else { sent.await? };
             drop(_slot);
+            self.0.limits.took(&credentials.who, began.elapsed());
             if let Some(date) = response.date() {
                 let ahead = date.as_second().saturating_sub((self.0.clock)().as_second());
                 self.0.ahead.store(ahead, Ordering::Relaxed);
@@ -405,7 +436,7 @@ impl GitHub {
     }
 
     /// One page, by ETag if `cached`.
-    async fn page<P: Page>(
+    pub(super) async fn page<P: Page>(
         &self,
         principal: &Principal,
         path: &str,
@@ -413,7 +444,7 @@ impl GitHub {
     ) -> Result<Fetched<P>, Error> {
         // In this order: whoever waits for its share holds up nobody.
         if let Some(turn) = &self.1.turn {
-            self.in_time(turn.ask()).await?;
+            self.in_time(turn.ask()).await??;
         }
         let _reading = match &self.1.turn {
             Some(_) => Some(self.in_time(self.0.reading.acquire()).await?),
@@ -422,7 +453,7 @@ impl GitHub {
         let url = self.url(path);
         let known = |who: &str| if cached { self.0.cache.get::<P>(who, &url) } else { None };
         let (response, credentials) = self
-            .authorized(principal, "read", true, |credentials| {
+            .authorized(principal, READS, true, |credentials| {
                 let request = self.request(Method::GET, path);
                 match known(&credentials.who) {
                     Some(known) => request.header_text(header::IF_NONE_MATCH, &known.etag),
@@ -555,9 +586,4 @@ impl GitHub {
 /// 5xx; rate limits are dealt with by [`Limits`].
 fn worth_repeating(response: &Response) -> bool {
     matches!(response.status.as_u16(), 500 | 502 | 503 | 504)
-}
-
-/// How long something was ago, for what is remembered.
-pub(super) fn older_than(at: Instant, limit: Duration) -> bool {
-    at.elapsed() >= limit
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::wire::Page;
 
 /// The form of the file; another one is ignored.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The longest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
@@ -32,9 +32,9 @@ const MAX_ENTRIES: usize = 20_000;
 /// A page that takes more is not kept, in bytes. One of 100 jobs takes 30 kB, unless a stranger chose their labels.
 const MAX_ENTRY: usize = 128 * 1024;
 
-/// An entry goes when it was not used for this long and for [`UNUSED_PASSES`] passes: the waiting runs
-/// are asked for every 5 minutes, repositories every 10.
-const UNUSED: Duration = Duration::from_secs(30 * 60);
+/// An entry goes when it was not used for this long and for [`UNUSED_PASSES`] passes: where little happens, runs that wait are
+/// asked for every 6 hours.
+const UNUSED: Duration = Duration::from_secs(7 * 3600);
 
 /// See [`UNUSED`].
 const UNUSED_PASSES: u64 = 3;

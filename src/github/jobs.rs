@@ -9,13 +9,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::{GitHub, Reading, older_than};
+use super::api::{GitHub, Reading};
 use super::auth::Principal;
 use super::error::Error;
 use super::listed::Listed;
 use super::turns::{SHARE, Turn};
-use super::wire::{Job, JobsPage, Run, RunsPage};
+use super::wire::{Job, JobsPage, Page, Run, RunsPage};
 use crate::http::escape_segment;
+use crate::labels::Interest;
 use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
 
 /// How many runs of a repository are followed by their ID; more make the listing incomplete.
@@ -23,6 +24,32 @@ const MAX_FOLLOWED: usize = 1000;
 
 /// How many of a repository's jobs are kept that are not in progress; more make the listing incomplete.
 const MAX_WAITING: usize = 2000;
+
+/// The newest runs that a look sees, whatever their status: one request, free while nothing changes. Large pages are slow.
+const NEWEST: usize = 20;
+
+/// How many runs of one repository are looked into at once.
+const SIDE_BY_SIDE: usize = 4;
+
+/// A run without a job of interest is looked into again after this time, or when it has changed.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What a look at a repository asks for: each asks for more than the one before it. Runs that were seen active are followed by
+/// their IDs in all of them.
+///
+/// Lists by status come from a search index that lags behind, for hours at times (contract §8); the list of the newest runs
+/// is right more often, and lacks old runs that are run again. So demand is what any of them shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// The newest runs. It proves that a job is there, not that none is.
+    Newest,
+    /// Those, and all queued ones: old runs that are run again.
+    Queued,
+    /// Those, and all in progress: what it does not show is over.
+    Active,
+    /// Those, and all that wait, are pending or requested: they can hold queued jobs.
+    All,
+}
 
 /// The jobs of a repository's active runs, apart from those that are completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +61,20 @@ pub struct JobListing {
     /// What may be missing among them, and why; `None` when every list involved was read to its end, with as many
     /// distinct IDs as its `total_count` and fewer than 1,000.
     pub missing: Option<String>,
+    /// What was asked for.
+    pub look: Look,
+    /// When the newest run was made, if that was seen.
+    pub newest_run: Option<Timestamp>,
+    /// Whether there has ever been a run, if that was seen.
+    pub has_runs: Option<bool>,
+    /// How many requests it took.
+    pub requests: usize,
 }
 
 impl JobListing {
     /// Whether a job that is not among them is over.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_none()
+        self.look >= Look::Active && self.missing.is_none()
     }
 }
 
@@ -75,32 +110,38 @@ impl Missing {
 pub(super) struct Followed {
     /// Runs seen active whose own jobs have not said that they are over.
     pub(super) runs: BTreeSet<u64>,
-    /// When the waiting, pending and requested runs were last listed.
-    full_at: Option<Instant>,
+    /// Those without a job of interest: when each was last looked into, and what it was like.
+    quiet: BTreeMap<u64, (Instant, Mark)>,
     /// When it was last listed at all.
     listed_at: Option<Instant>,
     /// A listing that was not over when its turn was.
     unfinished: Option<Unfinished>,
 }
 
+/// What changes when something happens in a run; `None` where that was not seen.
+type Mark = Option<(Option<JobStatus>, Option<u32>, Option<Timestamp>)>;
+
 /// A listing while it is made. One that is long takes several turns: what tells of runs stays, what tells of their jobs
 /// counts in the turn alone in which it was read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Unfinished {
+    look: Look,
+    /// The newest runs are yet to be read.
+    newest: bool,
+    /// What the newest runs are like.
+    marks: BTreeMap<u64, Mark>,
+    newest_run: Option<Timestamp>,
+    has_runs: Option<bool>,
     /// It is not the first turn.
     again: bool,
     /// The last turn had time for more than one share: the repository has many runs, and GitHub is not slow.
     is_flooded: bool,
-    /// The runs that wait are listed, too.
-    full: bool,
     /// The lists of runs to be read, the next one last.
     lists: Vec<&'static str>,
     /// The one that is being read.
     list: Option<Reading<Run>>,
     /// One could be read at least.
     any_list: bool,
-    /// One could not.
-    lists_failed: bool,
     /// What the lists lack.
     missing: Missing,
     /// What the lists have.
@@ -118,9 +159,37 @@ struct Unfinished {
 const LISTS: [&str; 5] = ["in_progress", "queued", "requested", "pending", "waiting"];
 
 impl Unfinished {
-    fn new(full: bool) -> Self {
-        let lists = if full { &LISTS[..] } else { &LISTS[..2] };
-        Self { full, lists: lists.to_vec(), ..Self::default() }
+    fn new(look: Look) -> Self {
+        let lists = match look {
+            Look::Newest => &[],
+            Look::Queued => &LISTS[1..2],
+            Look::Active => &LISTS[..2],
+            Look::All => &LISTS[..],
+        };
+        Self {
+            look,
+            newest: true,
+            marks: BTreeMap::new(),
+            newest_run: None,
+            has_runs: None,
+            again: false,
+            is_flooded: false,
+            lists: lists.to_vec(),
+            list: None,
+            any_list: false,
+            missing: Missing::default(),
+            listed: BTreeSet::new(),
+            in_progress: BTreeSet::new(),
+            unread: None,
+            halves: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a run need not be looked into now.
+    fn is_quiet(&self, run: u64, quiet: &BTreeMap<u64, (Instant, Mark)>) -> bool {
+        let mark = self.marks.get(&run).copied().flatten();
+        self.look < Look::Active
+            && quiet.get(&run).is_some_and(|(at, before)| at.elapsed() < QUIET && *before == mark)
     }
 
     /// Whose jobs are read in which order. What is in progress tells who is busy, what is queued who is needed: none of
@@ -156,7 +225,7 @@ impl GitHub {
     pub async fn list_all(
         &self,
         repositories: &[Repository],
-        full: bool,
+        look: Look,
         within: Duration,
     ) -> BTreeMap<RepositoryId, Result<JobListing, Error>> {
         let mut listings: BTreeMap<_, _> =
@@ -185,7 +254,7 @@ impl GitHub {
                     turns.insert(repository.id, Arc::clone(&turn));
                     let (github, repository) = (github.in_turn(turn), repository.clone());
                     tasks.spawn(async move {
-                        let listing = github.list_jobs(&repository, full).await;
+                        let listing = github.list_jobs(&repository, look).await;
                         (repository.id, listing)
                     });
                 } else if let Some(turn) = waiting.pop_front().and_then(|id| turns.get(&id)) {
@@ -212,35 +281,47 @@ impl GitHub {
         listings
     }
 
-    /// The repositories whose listings go on when they are listed again.
-    pub fn unfinished(&self) -> BTreeSet<RepositoryId> {
-        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.iter().filter(|(_, known)| known.unfinished.is_some()).map(|(id, _)| *id).collect()
-    }
-
-    /// The jobs of one repository. With `full`, and every few minutes by itself, runs that wait are listed too.
+    /// Looks at one repository, with a share of requests and for no longer than `within`. What that is not enough for is
+    /// gone on with in the next look.
     ///
     /// # Errors
     /// As told by [`Error`]: then nothing at all is known of the repository's jobs.
-    pub async fn list_jobs(&self, repository: &Repository, full: bool) -> Result<JobListing, Error> {
-        let (mut runs, unfinished) = {
+    pub async fn look(
+        &self,
+        repository: &Repository,
+        look: Look,
+        within: Duration,
+    ) -> Result<JobListing, Error> {
+        let github = self.until(Instant::now() + within).in_turn(Arc::new(Turn::alone()));
+        github.list_jobs(repository, look).await
+    }
+
+    /// Whether a repository's listing goes on when it is looked at again.
+    pub fn is_unfinished(&self, repository: RepositoryId) -> bool {
+        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.get(&repository).is_some_and(|known| known.unfinished.is_some())
+    }
+
+    /// The jobs of one repository.
+    ///
+    /// # Errors
+    /// As told by [`Error`]: then nothing at all is known of the repository's jobs.
+    pub async fn list_jobs(&self, repository: &Repository, look: Look) -> Result<JobListing, Error> {
+        let (mut runs, mut quiet, unfinished) = {
             let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = all.get_mut(&repository.id);
-            let full = full
-                || known
-                    .as_ref()
-                    .and_then(|known| known.full_at)
-                    .is_none_or(|at| older_than(at, self.0.full_every));
-            let unfinished = known.as_ref().is_some_and(|known| known.unfinished.is_some());
-            let (runs, unfinished) = match known {
-                Some(known) if unfinished => (known.runs.clone(), known.unfinished.take()),
-                Some(known) => (known.runs.clone(), None),
-                None => (BTreeSet::new(), None),
-            };
-            (runs, unfinished.unwrap_or_else(|| Unfinished::new(full)))
+            match all.get_mut(&repository.id) {
+                // One that sees less does not become one that sees more.
+                Some(known) => (
+                    known.runs.clone(),
+                    known.quiet.clone(),
+                    known.unfinished.take().filter(|unfinished| unfinished.look >= look),
+                ),
+                None => (BTreeSet::new(), BTreeMap::new(), None),
+            }
         };
-        let mut listing = unfinished;
-        let result = self.list(repository, &mut runs, &mut listing).await;
+        let mut listing = unfinished.unwrap_or_else(|| Unfinished::new(look));
+        let result = self.list(repository, &mut runs, &mut quiet, &mut listing).await;
+        quiet.retain(|run, _| runs.contains(run));
         let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         // Gone: nothing to follow.
         if let Err(Error::NotFound { .. }) = result {
@@ -251,12 +332,10 @@ impl GitHub {
         // It had its turn.
         let now = Instant::now();
         known.listed_at = Some(now);
+        known.quiet = quiet;
         match result {
             Ok((jobs, true)) => {
                 known.runs = runs;
-                if listing.full && !listing.lists_failed {
-                    known.full_at = Some(now);
-                }
                 Ok(jobs)
             }
             Ok((jobs, false)) => {
@@ -280,8 +359,10 @@ impl GitHub {
         &self,
         repository: &Repository,
         runs: &mut BTreeSet<u64>,
+        quiet: &mut BTreeMap<u64, (Instant, Mark)>,
         listing: &mut Unfinished,
     ) -> Result<(JobListing, bool), Error> {
+        let asked_before = self.asked();
         let principal = Principal::Owner(repository.owner.clone());
         let runs_path = self.path(&format!(
             "/repos/{}/{}/actions/runs",
@@ -294,9 +375,10 @@ impl GitHub {
             listing.in_progress.clear();
             listing.lists.push(LISTS[0]);
         }
-        let mut date = self.list_runs(&principal, &runs_path, repository, listing).await?;
+        let newest = self.list_newest(&principal, &runs_path, repository, listing).await?;
+        let mut date = self.list_runs(&principal, &runs_path, repository, listing).await?.max(newest);
         // What is in no list may be in the part that was not read.
-        let lists_are_whole = listing.missing.first.is_none();
+        let lists_are_whole = listing.look >= Look::Active && listing.missing.first.is_none();
         runs.extend(&listing.listed);
         let mut missing = listing.missing.clone();
         if runs.len() > MAX_FOLLOWED {
@@ -305,7 +387,11 @@ impl GitHub {
         while runs.len() > MAX_FOLLOWED {
             runs.pop_first();
         }
-        let unread = listing.unread.get_or_insert_with(|| runs.clone());
+        if listing.unread.is_none() {
+            let unread = runs.iter().copied().filter(|run| !listing.is_quiet(*run, quiet));
+            listing.unread = Some(unread.collect());
+        }
+        let unread = listing.unread.get_or_insert_default();
         if is_busy_again {
             unread.extend(listing.in_progress.intersection(runs));
         }
@@ -331,8 +417,9 @@ impl GitHub {
                     (run, before, reading, result)
                 }
             })
-            .buffer_unordered(self.0.concurrency);
+            .buffer_unordered(self.0.concurrency.min(SIDE_BY_SIDE));
         let mut over_time = false;
+        let mut judge = self.0.interest.as_deref().map(Interest::judge);
         while let Some((run, before, reading, result)) = results.next().await {
             match result {
                 Ok(()) => {}
@@ -362,15 +449,28 @@ impl GitHub {
             let pages = reading.end();
             missing.take(&pages.list, || format!("the jobs of run {run}"));
             date = pages.date.max(date);
+            let concerns_us = |job: &Arc<Job>| {
+                job.status != JobStatus::Completed
+                    && judge.as_mut().is_none_or(|judge| judge.is_ours(job.labels(), job.runner_name()))
+            };
+            if pages.list.whole().is_ok_and(|jobs| !jobs.iter().any(concerns_us)) {
+                quiet.insert(run, (Instant::now(), listing.marks.get(&run).copied().flatten()));
+            } else {
+                quiet.remove(&run);
+            }
             let over = match pages.list.whole() {
                 // It can have no jobs yet; if no list has it either, it is over.
-                Ok([]) => listing.full,
+                Ok([]) => listing.look == Look::All,
                 // What an earlier turn has read is old.
                 Ok(_) if before > 0 => false,
                 Ok(some) => some.iter().all(|job| job.status == JobStatus::Completed),
                 Err(_) => false,
             };
-            if over && lists_are_whole && !listing.listed.contains(&run) {
+            let is_completed = listing
+                .marks
+                .get(&run)
+                .is_some_and(|mark| mark.is_some_and(|(status, ..)| status == Some(JobStatus::Completed)));
+            if over && (lists_are_whole || is_completed) && !listing.listed.contains(&run) {
                 runs.remove(&run);
                 self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
             }
@@ -403,7 +503,60 @@ impl GitHub {
         }
         let now = date.ok_or_else(|| Error::Unexpected("GitHub's answers have no Date header".into()))?;
         let jobs = jobs.into_values().collect();
-        Ok((JobListing { now, jobs, missing: missing.told() }, !over_time || left == 0))
+        let Unfinished { look, newest_run, has_runs, .. } = *listing;
+        let (missing, requests) = (missing.told(), self.asked().saturating_sub(asked_before));
+        let listing = JobListing { now, jobs, missing, look, newest_run, has_runs, requests };
+        Ok((listing, !over_time || left == 0))
+    }
+
+    /// Reads the newest runs. The `Date` of the page.
+    async fn list_newest(
+        &self,
+        principal: &Principal,
+        runs_path: &str,
+        repository: &Repository,
+        listing: &mut Unfinished,
+    ) -> Result<Option<Timestamp>, Error> {
+        if !listing.newest {
+            return Ok(None);
+        }
+        let path = format!("{runs_path}?per_page={NEWEST}&exclude_pull_requests=true");
+        let page = match self.page::<RunsPage>(principal, &path, true).await {
+            Ok(page) => page,
+            Err(error) if self.costs_itself_only(&error) && !listing.lists.is_empty() => {
+                listing.newest = false;
+                listing.missing.note(|| format!("the newest runs could not be read: {error}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        listing.newest = false;
+        listing.any_list = true;
+        if let Some(gap) = page.gap {
+            listing.missing.note(|| format!("the newest runs: {gap}"));
+        }
+        listing.has_runs = page.value.total().map(|total| total > 0);
+        for (id, run) in page.value.items() {
+            self.is_of(repository, &run)?;
+            listing.newest_run = listing.newest_run.max(run.created_at);
+            listing.marks.insert(id, Some((run.status, run.run_attempt, run.updated_at)));
+            if run.status != Some(JobStatus::Completed) {
+                listing.listed.insert(id);
+            }
+            if run.status == Some(JobStatus::InProgress) {
+                listing.in_progress.insert(id);
+            }
+        }
+        Ok(page.date)
+    }
+
+    fn is_of(&self, repository: &Repository, run: &Run) -> Result<(), Error> {
+        match &run.repository {
+            Some(owner) if owner.id != repository.id.0 => Err(Error::NotFound {
+                what: format!("{} (another repository has its name now)", repository.full_name()),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Reads the lists of runs that are yet to be read. The `Date` of the last page.
@@ -432,7 +585,6 @@ impl GitHub {
                     if self.costs_itself_only(&error) && (listing.any_list || listing.lists.len() > 1) =>
                 {
                     listing.lists.pop();
-                    listing.lists_failed = true;
                     listing.missing.note(|| format!("the {status} runs could not be read: {error}"));
                     continue;
                 }
@@ -443,11 +595,7 @@ impl GitHub {
             listing.missing.take(&pages.list, || format!("the {status} runs"));
             date = pages.date.or(date);
             for run in pages.list.into_known() {
-                if run.repository.is_some_and(|owner| owner.id != repository.id.0) {
-                    return Err(Error::NotFound {
-                        what: format!("{} (another repository has its name now)", repository.full_name()),
-                    });
-                }
+                self.is_of(repository, &run)?;
                 listing.listed.insert(run.id);
                 if status == LISTS[0] {
                     listing.in_progress.insert(run.id);

@@ -1,6 +1,13 @@
-//! GitHub's rate limits: stop asking when told to, and say so once (contract §4).
+//! GitHub's rate limits (contract §4): a governor for each credential, so that no limit is ever exhausted; and where one
+//! is reached all the same, a stop that is said once.
+//!
+//! - Points: at most [`Options::points_a_minute`](super::Options::points_a_minute) in any minute.
+//! - Response times: at most [`SECONDS_A_MINUTE`] together in any minute, which is how GitHub says to estimate its own CPU time.
+//! - The primary limit: a tenth of it is kept for requests that change something.
+//!
+//! A server whose answers have no rate-limit headers has no limits, and no governor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +21,12 @@ const UNNAMED: Duration = Duration::from_secs(60);
 
 /// No wait is longer: primary limits reset within the hour, and clocks can be wrong.
 const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// The kind of all requests that read.
+pub const READS: &str = "read";
+
+/// Smaller primary limits are not GitHub's, and nothing of them is kept.
+const KEPT_FROM: u64 = 1_000;
 
 /// What a secondary limit is called here; it holds for all requests.
 const SECONDARY: &str = "secondary";
@@ -29,12 +42,73 @@ pub struct Rate {
     pub reset: i64,
 }
 
-/// The time over which secondary limits count points.
+/// The time over which secondary limits count.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Requests that read leave this part of a minute's points, a tenth, to those that change something: while a repository
-/// is flooded, runners get their secrets all the same.
+/// is flooded, runners get their secrets all the same. The same part of the primary limit.
 const KEPT_FOR_WRITES: u64 = 10;
+
+/// The response times of a minute may add up to this much. GitHub allows 90 s of its CPU time a minute.
+pub const SECONDS_A_MINUTE: Duration = Duration::from_secs(70);
+
+/// One answer counts no more than this: what takes longer waits for something else than a CPU.
+const ONE_ANSWER: Duration = Duration::from_secs(2);
+
+/// An answer takes this long where none is known yet.
+const FIRST_GUESS: Duration = Duration::from_millis(100);
+
+/// The window of the primary limit.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Reading may be ahead of an even use of the primary limit by a quarter of it: at a start everything is new.
+const AHEAD: f64 = 0.25;
+
+/// Without limits a server is asked no faster by the schedule.
+const UNLIMITED_A_MINUTE: f64 = 1_200.0;
+
+/// What a credential may still do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Headroom {
+    /// Requests that read, a minute, by the points and the response times.
+    pub a_minute: f64,
+    /// The primary limit is used no faster than it is refilled, so that what is not urgent may be asked too.
+    pub ahead: bool,
+}
+
+/// What was used in the last minute.
+#[derive(Default)]
+struct Window {
+    used: VecDeque<(Instant, u64)>,
+    sum: u64,
+}
+
+impl Window {
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, used)) = self.used.front().copied()
+            && now.duration_since(at) >= MINUTE
+        {
+            self.used.pop_front();
+            self.sum -= used;
+        }
+    }
+
+    fn add(&mut self, now: Instant, used: u64) {
+        self.sum += used;
+        // By the second, so that it stays short; what counts as later leaves later.
+        match self.used.back_mut() {
+            Some((at, sum)) if now.duration_since(*at) < Duration::from_secs(1) => *sum += used,
+            _ => self.used.push_back((now, used)),
+        }
+    }
+
+    /// How long until some of it is forgotten.
+    fn wait(&self, now: Instant) -> Duration {
+        let first =
+            self.used.front().map_or(MINUTE, |(at, _)| MINUTE.saturating_sub(now.duration_since(*at)));
+        first.max(Duration::from_millis(10))
+    }
+}
 
 /// The limits of all credentials.
 pub struct Limits {
@@ -50,8 +124,17 @@ struct Credential {
     rates: BTreeMap<String, Rate>,
     /// Which bucket a kind of request was last counted in.
     resources: BTreeMap<&'static str, String>,
-    /// The points used since then.
-    points: Option<(Instant, u64)>,
+    points: Window,
+    /// Response times, in milliseconds.
+    times: Window,
+    /// The mean of them.
+    mean: Option<Duration>,
+    /// An answer came without rate-limit headers, and none with them.
+    unlimited: bool,
+    /// When each bucket begins anew.
+    resets: BTreeMap<String, Instant>,
+    /// It was said that the rest of a bucket is kept, until then.
+    kept: Option<Instant>,
 }
 
 struct Blocked {
@@ -72,20 +155,48 @@ impl Limits {
     /// How long a request that costs so many points has to wait for its turn; `None`: go, it is counted.
     pub fn pace(&self, who: &str, points: u64) -> Option<Duration> {
         let most = self.points_a_minute?;
-        let most = if points == 1 { most - most / KEPT_FOR_WRITES } else { most };
+        let reads = points == 1;
+        let most = if reads { most - most / KEPT_FOR_WRITES } else { most };
         let now = Instant::now();
         let mut credentials = self.lock();
-        let window = &mut credentials.entry(who.to_owned()).or_default().points;
-        match window {
-            Some((since, used)) if now.duration_since(*since) < MINUTE => {
-                if *used > 0 && *used + points > most {
-                    return Some(MINUTE - now.duration_since(*since));
-                }
-                *used += points;
-            }
-            _ => *window = Some((now, points)),
+        let credential = credentials.entry(who.to_owned()).or_default();
+        if credential.unlimited {
+            return None;
         }
+        credential.points.forget(now);
+        credential.times.forget(now);
+        if credential.points.sum > 0 && credential.points.sum + points > most {
+            return Some(credential.points.wait(now));
+        }
+        if reads && u128::from(credential.times.sum) >= SECONDS_A_MINUTE.as_millis() {
+            return Some(credential.times.wait(now));
+        }
+        credential.points.add(now, points);
         None
+    }
+
+    /// An answer took so long.
+    pub fn took(&self, who: &str, time: Duration) {
+        let time = time.min(ONE_ANSWER);
+        let mut credentials = self.lock();
+        let credential = credentials.entry(who.to_owned()).or_default();
+        credential.times.add(Instant::now(), u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        credential.mean = Some(credential.mean.map_or(time, |mean| mean * 9 / 10 + time / 10));
+    }
+
+    /// What a credential may still do.
+    pub fn headroom(&self, who: &str) -> Headroom {
+        let credentials = self.lock();
+        let credential = credentials.get(who);
+        let mean = credential.and_then(|credential| credential.mean).unwrap_or(FIRST_GUESS);
+        let unlimited = credential.is_some_and(|credential| credential.unlimited);
+        let Some(points) = self.points_a_minute.filter(|_| !unlimited) else {
+            return Headroom { a_minute: UNLIMITED_A_MINUTE, ahead: true };
+        };
+        let reads = (points - points / KEPT_FOR_WRITES) as f64;
+        let by_time = SECONDS_A_MINUTE.as_secs_f64() / mean.as_secs_f64().max(0.001);
+        let ahead = credential.is_none_or(|credential| credential.is_ahead());
+        Headroom { a_minute: reads.min(by_time), ahead }
     }
 
     /// Whether a kind of request may be sent now.
@@ -97,6 +208,11 @@ impl Limits {
         let Some(credential) = credentials.get(who) else { return Ok(()) };
         let resource = credential.resources.get(kind).map_or("core", String::as_str);
         let now = Instant::now();
+        if kind == READS
+            && let Some(until) = credential.kept_until(resource, now)
+        {
+            return Err(Error::RateLimited { until, wait: until - now, resource: resource.to_owned() });
+        }
         for name in [SECONDARY, resource] {
             if let Some(blocked) = credential.blocked.get(name)
                 && blocked.until > now
@@ -126,9 +242,14 @@ impl Limits {
                 // Bounded: GitHub has about a dozen buckets.
                 if credential.rates.len() < 50 || credential.rates.contains_key(name) {
                     credential.rates.insert(name.to_owned(), rate);
+                    if let Some(wait) = until_reset(response) {
+                        credential.resets.insert(name.to_owned(), now + wait.min(LONGEST));
+                    }
                 }
             }
         }
+        credential.unlimited = credential.rates.is_empty() && response.status.is_success();
+        credential.keeps(kind, now);
         let resource = credential.resources.get(kind).map_or("core", String::as_str).to_owned();
         if !matches!(response.status.as_u16(), 403 | 429) {
             // It goes through again: the next limit starts with a short wait. Answers to requests sent before
@@ -181,6 +302,53 @@ impl Limits {
             credential.rates.iter().map(|(name, rate)| ((who.clone(), name.clone()), *rate))
         });
         all.collect()
+    }
+}
+
+impl Credential {
+    fn resource(&self, kind: &str) -> &str {
+        self.resources.get(kind).map_or("core", String::as_str)
+    }
+
+    /// Until when reading waits because the rest of a bucket is kept for requests that change something.
+    fn kept_until(&self, resource: &str, now: Instant) -> Option<Instant> {
+        let rate = self.rates.get(resource)?;
+        let until = self.resets.get(resource).copied().filter(|until| *until > now)?;
+        // A bucket that is nearly empty by nature keeps nothing.
+        let kept = rate.limit / KEPT_FOR_WRITES;
+        (rate.limit >= KEPT_FROM && rate.remaining > 0 && rate.remaining <= kept).then_some(until)
+    }
+
+    /// Says once that the rest is kept.
+    fn keeps(&mut self, kind: &str, now: Instant) {
+        if kind != READS {
+            return;
+        }
+        let resource = self.resource(kind).to_owned();
+        let Some(until) = self.kept_until(&resource, now) else { return };
+        if self.kept.is_none_or(|kept| kept <= now) {
+            self.kept = Some(until);
+            tracing::warn!(
+                "GitHub's rate limit ({resource}) is nearly reached: what is left is kept for runners, and nothing is looked at for {} s",
+                (until - now).as_secs()
+            );
+        }
+    }
+
+    /// Whether the primary limit is used no faster than it is refilled.
+    fn is_ahead(&self) -> bool {
+        let resource = self.resource(READS);
+        let (Some(rate), Some(reset)) = (self.rates.get(resource), self.resets.get(resource)) else {
+            return true;
+        };
+        let left = reset.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        let kept = rate.limit / KEPT_FOR_WRITES;
+        let part = (left.as_secs_f64() / HOUR.as_secs_f64()).min(1.0);
+        let line = (rate.limit - kept) as f64 * part * (1.0 - AHEAD);
+        rate.remaining.saturating_sub(kept) as f64 >= line
     }
 }
 

@@ -30,13 +30,13 @@ pub mod wire;
 mod tests;
 
 pub use address::{Web, api_url};
-pub use api::{Clock, GitHub, Options};
+pub use api::{Clock, GitHub, Options, POINTS_A_MINUTE};
 pub use auth::{Auth, Key};
 pub use cache::{CacheEntry, CacheStore, read_cache};
 pub use error::Error;
 pub use hooks::{HOOK_EVENT, Hook, HookConfig, HookDelivery, HookPlace};
-pub use jobs::JobListing;
-pub use limits::Rate;
+pub use jobs::{JobListing, Look};
+pub use limits::{Headroom, Rate};
 pub use listed::{Gap, Listed, Sought};
 pub use pushes::{PUSHED_PAGE, Pushed, PushedList};
 pub use repositories::Resolution;

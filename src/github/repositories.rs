@@ -12,7 +12,7 @@ use super::listed::{Gap, Listed};
 use super::remembered::Remembered;
 use super::wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown};
 use crate::http::escape_segment;
-use crate::model::{RepoEntry, Repository, RepositoryId, is_login};
+use crate::model::{RepoEntry, Repository, RepositoryId, Timestamp, is_login};
 
 /// What the entries mean.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub struct Resolution {
     /// Those among them that an entry meant before and that nobody has confirmed since: its last reading failed, or was
     /// incomplete and has not got them.
     pub unconfirmed: BTreeSet<RepositoryId>,
+    /// When each was last pushed to, where a list has told that.
+    pub pushed_at: BTreeMap<RepositoryId, Timestamp>,
     /// The entries that could not be resolved or refreshed, or only in part, and why.
     pub failures: Vec<(RepoEntry, Error)>,
 }
@@ -111,6 +113,9 @@ impl GitHub {
                 }
             }
         }
+        let pushed = self.0.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        resolution.pushed_at =
+            pushed.iter().filter(|(id, _)| found.contains_key(id)).map(|(id, at)| (*id, *at)).collect();
         resolution.unconfirmed =
             found.iter().filter(|(_, (_, confirmed))| !confirmed).map(|(id, _)| *id).collect();
         resolution.repositories = found.into_values().map(|(repository, _)| repository).collect();
@@ -200,7 +205,13 @@ impl GitHub {
         let mut repositories = Vec::with_capacity(rows.known().len());
         for row in rows.known() {
             match row.to_model(&self.0.web) {
-                Ok(repository) => repositories.push(repository),
+                Ok(repository) => {
+                    if let Some(at) = row.pushed_at {
+                        let mut pushed = self.0.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+                        pushed.insert(repository.id, at);
+                    }
+                    repositories.push(repository);
+                }
                 Err(problem) => {
                     gap.get_or_insert(Gap::Item { problem });
                 }

@@ -8,12 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, Semaphore};
 
+use super::error::Error;
+
 /// So many requests are one share: what nearly all repositories need. Five lists of runs, and the jobs of 19 runs.
 pub(super) const SHARE: usize = 24;
+
+/// A look at one repository alone makes so many requests; it is gone on with in the next one.
+const OF_A_LOOK: usize = 60;
 
 /// One repository's turn in a pass.
 pub(super) struct Turn {
     share: Semaphore,
+    /// It ends with its share: nobody gives it another one.
+    alone: bool,
     /// It waits for another share.
     waits: AtomicBool,
     asked: AtomicUsize,
@@ -24,13 +31,29 @@ pub(super) struct Turn {
 impl Turn {
     /// A turn with its first share.
     pub fn new(told: Arc<Notify>) -> Self {
-        Self { share: Semaphore::new(SHARE), waits: AtomicBool::new(false), asked: AtomicUsize::new(0), told }
+        Self {
+            share: Semaphore::new(SHARE),
+            alone: false,
+            waits: AtomicBool::new(false),
+            asked: AtomicUsize::new(0),
+            told,
+        }
+    }
+
+    /// The only turn of a look.
+    pub fn alone() -> Self {
+        Self { share: Semaphore::new(OF_A_LOOK), alone: true, ..Self::new(Arc::default()) }
     }
 
     /// Takes one request from the share; waits for another share when it is used up.
-    pub async fn ask(&self) {
+    ///
+    /// # Errors
+    /// [`Error::OutOfTime`]: there is no other share.
+    pub async fn ask(&self) -> Result<(), Error> {
         if let Ok(permit) = self.share.try_acquire() {
             permit.forget();
+        } else if self.alone {
+            return Err(Error::OutOfTime);
         } else {
             if !self.waits.swap(true, Ordering::SeqCst) {
                 self.told.notify_one();
@@ -41,6 +64,7 @@ impl Turn {
             }
         }
         self.asked.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Whether it waits for another share.

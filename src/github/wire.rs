@@ -49,6 +49,15 @@ pub struct Run {
     /// The repository, where the answer tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Reference>,
+    /// Its status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<JobStatus>,
+    /// When it was made.
+    #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+    /// When it last changed.
+    #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
 }
 
 /// Something with a numeric ID.
@@ -96,6 +105,16 @@ pub struct Job {
 }
 
 impl Job {
+    /// What it runs on.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Who runs it.
+    pub fn runner_name(&self) -> Option<&str> {
+        self.runner_name.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// The job in the words of the model.
     pub fn to_model(&self, repository: RepositoryId, run_id: u64) -> WorkflowJob {
         WorkflowJob {
@@ -135,6 +154,9 @@ pub struct RepositoryRow {
     archived: bool,
     #[serde(default, deserialize_with = "or_default")]
     disabled: bool,
+    /// The last push.
+    #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+    pub pushed_at: Option<Timestamp>,
 }
 
 /// A user or an organization.

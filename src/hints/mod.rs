@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     config::{Config, RepoEntry},
     github::Error,
-    labels::{LabelRules, Match},
+    labels::Interest,
     model::{Repository, RepositoryId},
     secret::{self, Secret},
     status::{Counter, Status},
@@ -136,9 +136,7 @@ pub struct Known {
 /// What the sources need of the configuration.
 struct Settings {
     repos: Vec<RepoEntry>,
-    labels: LabelRules,
-    /// What our runners' names begin with.
-    prefix: String,
+    interest: Interest,
     secret: Option<Secret>,
     secret_file: Option<PathBuf>,
 }
@@ -155,8 +153,7 @@ impl Hints {
     pub fn configure(&self, config: &Config) {
         let settings = Settings {
             repos: config.repos.clone(),
-            labels: config.labels.clone(),
-            prefix: format!("{}-", config.nomad.jobprefix),
+            interest: Interest::new(&config.labels, &config.nomad.jobprefix),
             secret: config.webhook.secret.clone(),
             secret_file: config.webhook.secret_file.clone(),
         };
@@ -248,8 +245,7 @@ impl Hints {
     /// Whether a job is one for our runners, or runs on one.
     fn is_ours(&self, labels: &[String], runner: Option<&str>) -> bool {
         let Some(settings) = self.inner().settings.clone() else { return false };
-        runner.is_some_and(|name| name.starts_with(&settings.prefix))
-            || settings.labels.matches(labels) != Match::No
+        settings.interest.is_ours(labels, runner)
     }
 
     /// The key of the webhook's signatures.

@@ -71,6 +71,44 @@ pub struct LabelRules {
     numbers: Vec<String>,
 }
 
+/// Which jobs concern us, by their labels and the name of their runner.
+#[derive(Clone, Debug)]
+pub struct Interest {
+    rules: LabelRules,
+    /// What our runners' names begin with.
+    prefix: String,
+}
+
+impl Interest {
+    /// For these labels, and runners whose names begin so.
+    pub fn new(rules: &LabelRules, jobprefix: &str) -> Self {
+        Interest { rules: rules.clone(), prefix: format!("{jobprefix}-") }
+    }
+
+    /// Whether a job is one for our runners, or runs on one.
+    pub fn is_ours(&self, labels: &[String], runner: Option<&str>) -> bool {
+        self.judge().is_ours(labels, runner)
+    }
+
+    /// For many jobs of one repository.
+    pub fn judge(&self) -> Judge<'_> {
+        Judge { verdicts: Verdicts::new(&self.rules), prefix: &self.prefix }
+    }
+}
+
+/// Judges jobs within the limits of [`Verdicts`]. A job that is given up on may be one of ours.
+pub struct Judge<'a> {
+    verdicts: Verdicts<'a>,
+    prefix: &'a str,
+}
+
+impl Judge<'_> {
+    /// Whether a job is one for our runners, or runs on one.
+    pub fn is_ours(&mut self, labels: &[String], runner: Option<&str>) -> bool {
+        runner.is_some_and(|name| name.starts_with(self.prefix)) || self.verdicts.of(labels) != Match::No
+    }
+}
+
 impl LabelRules {
     /// Rules with this `runson_match`, a Python regular expression, and defaults for the rest.
     ///

@@ -54,20 +54,28 @@ pub struct RepositoryView {
     pub configured: bool,
     /// Its jobs.
     pub listing: Listing,
-    /// Why a fresh listing is not complete, for people.
+    /// Why a fresh listing is not complete, for people; `None`, too, where only a part was asked for.
     pub missing: Option<String>,
 }
 
 /// What is known of a repository's jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// A listing that began after this pass's listing of Nomad: it permits Start and, if complete, Stop.
+    /// A listing that may be held against this pass's listing of Nomad: since before it began, nothing of this repository
+    /// came or went in Nomad. It permits Start and, if complete, Stop.
     Fresh {
         /// The `Date` of its last page.
         now: Timestamp,
         /// The jobs of all active runs.
         jobs: Vec<WorkflowJob>,
-        /// As many distinct IDs as `total_count` everywhere, and less than 1,000.
+        /// As many distinct IDs as `total_count` everywhere, and less than 1,000. False where only a part was asked for, too.
+        complete: bool,
+    },
+    /// A listing of a while ago; the schedule says when the next one is due. As good as [`Listing::Stale`], and nothing is wrong.
+    Earlier {
+        /// Its jobs.
+        jobs: Vec<WorkflowJob>,
+        /// Whether it was complete.
         complete: bool,
     },
     /// An earlier listing: good enough to know who is busy and which causes wait, for nothing else.
@@ -95,7 +103,7 @@ impl Listing {
     /// The jobs, fresh or stale.
     pub fn jobs(&self) -> &[WorkflowJob] {
         match self {
-            Listing::Fresh { jobs, .. } | Listing::Stale { jobs, .. } => jobs,
+            Listing::Fresh { jobs, .. } | Listing::Earlier { jobs, .. } | Listing::Stale { jobs, .. } => jobs,
             Listing::Unseen { .. } | Listing::Gone { .. } => &[],
         }
     }
@@ -105,8 +113,9 @@ impl Listing {
 /// makes the planner more patient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Each repository's surplus runners, by name, in its last complete listing.
-    pub surplus: BTreeMap<RepositoryId, BTreeSet<String>>,
+    /// Each repository's surplus runners, by name, in its last complete listing, and the time of the first listing in a row
+    /// that showed each of them as one.
+    pub surplus: BTreeMap<RepositoryId, BTreeMap<String, Timestamp>>,
     /// What a look-up at GitHub said of a runner, by name.
     pub presence: BTreeMap<String, Presence>,
     /// When a runner was last seen busy, by name; only runners that take several jobs need it.

@@ -11,8 +11,12 @@ use super::{
 };
 use crate::model::{
     Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, Repository,
-    RepositoryId, Runner, RunnerState, Stop, StopReason,
+    RepositoryId, Runner, RunnerState, Stop, StopReason, age,
 };
+
+/// A runner is surplus in two listings if they are no closer together. Whoever ends looks idle for a second or two: a job
+/// is over before its runner is.
+pub const LISTINGS_APART: Duration = Duration::from_secs(5);
 
 /// A 404 can be a token's loss of rights for a while: so long is patience enough.
 const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
@@ -26,7 +30,12 @@ pub(super) fn spare<'a>(survey: &'a Survey<'a>) -> Spare<'a> {
     let groups = survey.groups.iter().filter(|(key, _)| {
         let listing = survey.repositories.get(&key.repository).map(|view| &view.listing);
         let complete = |listing: &&Listing| {
-            matches!(listing, Listing::Fresh { complete: true, .. } | Listing::Stale { complete: true, .. })
+            matches!(
+                listing,
+                Listing::Fresh { complete: true, .. }
+                    | Listing::Earlier { complete: true, .. }
+                    | Listing::Stale { complete: true, .. }
+            )
         };
         listing.filter(complete).is_some()
     });
@@ -91,8 +100,12 @@ fn order_of_leaving<'a>(
     )
 }
 
+/// Whether an earlier listing, and all since then, showed it as surplus.
 pub(super) fn was_surplus(survey: &Survey, repository: RepositoryId, runner: &Runner) -> bool {
-    survey.memory.surplus.get(&repository).is_some_and(|names| names.contains(&runner.name))
+    let listing = survey.repositories.get(&repository).map(|view| &view.listing);
+    let Some(Listing::Fresh { now, .. }) = listing else { return false };
+    let since = survey.memory.surplus.get(&repository).and_then(|names| names.get(&runner.name));
+    since.is_some_and(|since| age(*now, *since) >= LISTINGS_APART)
 }
 
 /// An allocation that replaces a lost or used one has a used configuration: it goes with its job.
@@ -114,7 +127,8 @@ pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
             survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
         if confirmed && survey.listed(runner, true).is_some() {
             stop(survey, draft, runner, StopReason::Unregistered { absent });
-        } else if !survey.supplies(runner) {
+        }
+        if !draft.stopping.contains(&runner.name) && !survey.supplies(runner) {
             draft.hold_runner(&runner.name, HoldReason::Unregistered { absent });
         }
     }
@@ -158,8 +172,10 @@ pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: 
         return;
     }
     let repository: Repository = view.repository.clone();
-    // A runner with a JIT configuration bears the name that we know; any other may be busy under another one.
-    let is_unregistered = runner.registration() == Registration::Jit
+    // A runner with a JIT configuration bears the name that we know; any other may be busy under another one. And what a
+    // listing does not have may be in the part that was not read.
+    let is_unregistered = matches!(reason, StopReason::Unregistered { .. } | StopReason::Spent)
+        && runner.registration() == Registration::Jit
         && survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
     let consent = match runner.may_have_process() {
         true if is_unregistered => Consent::Unregistered,

@@ -102,12 +102,12 @@ impl<'a> Survey<'a> {
         let repository = || Subject::Repository { name: name.clone() };
         match &view.listing {
             Listing::Fresh { complete, .. } => {
-                if !complete {
-                    let why =
-                        view.missing.clone().unwrap_or_else(|| "part of it could not be read".to_owned());
+                // Where only a part was asked for nothing is wrong.
+                if let Some(why) = view.missing.clone().filter(|_| !complete) {
                     hold(repository(), HoldReason::Incomplete { why });
                 }
             }
+            Listing::Earlier { .. } => {}
             Listing::Stale { reason, .. } | Listing::Unseen { reason } => {
                 hold(repository(), HoldReason::NotListed { why: reason.clone() });
             }

@@ -139,7 +139,7 @@ fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
     // An old listing may be older than the job.
     let absence_tells = match view.listing {
         Listing::Fresh { complete, .. } => complete,
-        Listing::Stale { .. } | Listing::Unseen { .. } => false,
+        Listing::Earlier { .. } | Listing::Stale { .. } | Listing::Unseen { .. } => false,
         Listing::Gone { .. } => return None,
     };
     match survey.statuses.get(&cause) {

@@ -7,10 +7,11 @@ use crate::chaos::subject;
 use bytes::Bytes;
 use githubrunner::apply::{Outcome, Report};
 use githubrunner::daemon::Pass;
-use githubrunner::model::{Action, Consent, Orphan, Plan, RunnerState};
+use githubrunner::model::{Action, Consent, Orphan, RunnerState};
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::world::World;
 use hyper::{Request, Response};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::fates::{has_variable, meta_of_job};
@@ -19,6 +20,8 @@ use super::sight::Look;
 /// What was asked for in one pass, and what was so at that moment.
 #[derive(Default)]
 pub struct Deeds {
+    /// When the request was sent that is looked at now.
+    pub asked: Option<Timestamp>,
     /// Registrations that went, by the runner's name.
     registrations: Vec<Removal>,
     /// Variables that went, by the runner's name, and whether it was registered then.
@@ -62,6 +65,8 @@ enum Listed {
 
 struct Removal {
     id: u64,
+    /// When it was asked for.
+    asked: Option<Timestamp>,
     name: String,
     connected: bool,
     /// By a variable, as far as that can be known.
@@ -84,6 +89,7 @@ impl Deeds {
         };
         self.registrations.push(Removal {
             id,
+            asked: self.asked,
             name: runner.name.clone(),
             // Who connects after it was looked for is not seen; nor is what is written then.
             connected: self
@@ -187,30 +193,39 @@ impl Deeds {
     }
 
     /// What is wrong with what a pass did, given how answers were.
-    pub fn passed(&self, pass: &Pass, world: &World, place: &Place, how: Answers) -> Vec<String> {
+    pub fn passed(
+        &self,
+        pass: &Pass,
+        planned: &[&Action],
+        since: impl Fn(&str) -> Option<Timestamp>,
+        world: &World,
+        place: &Place,
+        how: Answers,
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
-        for removal in &self.registrations {
-            wrong.extend(self.is_wrongly_removed(&pass.plan, removal, how));
+        // What an earlier action asked for may take effect only now.
+        for removal in self.registrations.iter().filter(|removal| since(&removal.name) <= removal.asked) {
+            wrong.extend(self.is_wrongly_removed(planned, removal, how));
         }
         for (name, registered) in &self.variables {
             let waits = |action: &Action| match action {
                 Action::CleanUp(clean_up) => clean_up.repository.is_some() && clean_up.name == *name,
                 _ => false,
             };
-            if *registered && how.are_so && how.of_all && pass.plan.actions.iter().any(waits) {
+            if *registered && how.are_so && how.of_all && planned.iter().copied().any(waits) {
                 wrong.push(format!("the variable of {name} goes before its registration"));
             }
         }
-        for report in &pass.reports {
+        for report in pass.done() {
             let said = |what: &str| format!("{}: {}, {what}", report.action, report.outcome.kind());
             wrong.extend(self.is_wrongly_told(report, world, place, how).map(said));
         }
         wrong
     }
 
-    fn is_wrongly_removed(&self, plan: &Plan, removal: &Removal, how: Answers) -> Option<String> {
+    fn is_wrongly_removed(&self, planned: &[&Action], removal: &Removal, how: Answers) -> Option<String> {
         let name = &removal.name;
-        let mut planned = plan.actions.iter().filter(|action| action.runner() == *name);
+        let mut planned = planned.iter().filter(|action| action.runner() == *name);
         let what = match planned.next() {
             None => "and nothing was planned for it",
             Some(Action::Mint(_)) if removal.connected => "for a secret, and it was connected",

@@ -251,13 +251,6 @@ impl Watch for Truth {
         if let Some(id) = removed_registration(side, request) {
             self.sights.does(request, |deeds| deeds.sends_removal(id));
         }
-        // Whether it gets there or not: a pass whose first request stalls is in its middle, too.
-        if side == Side::GitHub
-            && request.method() == Method::GET
-            && request.uri().path().ends_with("/actions/runs")
-        {
-            self.sights.asks_github(sender(request));
-        }
     }
 
     fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
@@ -278,9 +271,7 @@ impl Watch for Truth {
                     if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
                 Some(List::Jobs) => {
                     self.looked[who].jobs = Some(now);
-                    if let Some(wrong) = self.sights.begins(who, world, now) {
-                        self.wrong(now, wrong);
-                    }
+                    self.sights.begins(who, world, now);
                 }
                 Some(List::Allocations) => {
                     keep(&mut self.looked[who].allocations, LISTS, now);

@@ -8,7 +8,7 @@ use crate::chaos::Trouble;
 use crate::chaos::mishap::Mishap;
 use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_placeable, is_servable};
 use bytes::Bytes;
-use githubrunner::daemon::LISTINGS_APART;
+use githubrunner::plan::LISTINGS_APART;
 use githubrunner_sim::fault::Arrived;
 use githubrunner_sim::github::{Job, Status};
 use githubrunner_sim::nomad::TaskPhase;
@@ -184,10 +184,9 @@ impl Truth {
         late.into_iter().for_each(|what| self.wrong(now, what));
     }
 
-    /// The least time between two listings that count: of a `loop`, whose passes begin a little late; webhooks bring them
-    /// closer together, but two that are too close count as one.
+    /// The least time between two listings that count, by GitHub's clock, which tells whole seconds.
     pub(super) fn listings_apart(&self) -> SignedDuration {
-        if self.settings.webhooks { signed(LISTINGS_APART) } else { signed(self.settings.loop_interval) / 2 }
+        signed(LISTINGS_APART) - SignedDuration::from_secs(1)
     }
 
     /// Looks for what should have been done by now.
@@ -361,10 +360,7 @@ impl Truth {
         let Some(fate) = self.fates.get(name).filter(|_| may) else { return };
         let Some(idle) = fate.idle_since.map(|since| now.duration_since(since)) else { return };
         let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
-        let twice = match self.settings.webhooks {
-            true => surplus >= self.listings_apart(),
-            false => surplus * 10 >= signed(self.settings.loop_interval) * 9,
-        };
+        let twice = surplus >= self.listings_apart();
         if !fate.available || twice || self.may_yield(world, name, fate, now) {
             return;
         }

@@ -1,6 +1,6 @@
 //! What a daemon says it saw, against what was so: when it looked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use crate::chaos::scenario::{Entries, Happening, Scenario, Woe};
 use crate::chaos::{Trouble, subject};
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
-use githubrunner::model::{ForeignReason, Listing, NomadView, Ownership, RepositoryView, RunnerState};
+use githubrunner::model::{
+    Action, ForeignReason, Listing, NomadView, Ownership, RepositoryId, RepositoryView, RunnerState,
+};
 use githubrunner_sim::fault::{Arrived, Side};
 use githubrunner_sim::github::Status;
 use githubrunner_sim::nomad::{self, Allocation, TaskPhase};
@@ -63,9 +65,8 @@ pub enum List {
     Variables,
 }
 
-/// While GitHub is asked, Nomad alone is looked at every 5 s; a list that is asked for again makes that a little less from
-/// here.
-const MEANWHILE: SignedDuration = SignedDuration::from_secs(4);
+/// So many views of Nomad are remembered of each daemon: more than are shown while the slowest look lasts.
+const VIEWS: usize = 4096;
 
 /// What the entries mean is asked for again within this time after a refusal: every minute, and failures wait.
 const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(600);
@@ -76,28 +77,19 @@ struct Sight {
     began: Option<Timestamp>,
     /// How our runners were when each list was answered.
     runners: BTreeMap<List, BTreeMap<String, Look>>,
-    /// Whether GitHub was asked for runs since the last pass was over.
-    asked_github: bool,
-    /// The pass that goes on asking GitHub while others look at Nomad alone: what GitHub says is held against its view.
-    outer: Option<Outer>,
-    /// It is in the middle of a pass.
-    open: bool,
+    /// Since when what it does belongs to actions that are not over.
+    floor: Option<Timestamp>,
+    /// The actions that are not over, and when the passes began that planned them.
+    left: Vec<(Action, Option<Timestamp>)>,
+    /// Its runners by repository, pass after pass, each with when the pass was over.
+    views: VecDeque<(Timestamp, BTreeMap<RepositoryId, BTreeMap<String, Option<bool>>>)>,
     /// The runs that it has listed with jobs: it follows them.
     followed: BTreeSet<u64>,
-    /// The repositories that were deleted when it began.
-    deleted: BTreeSet<u64>,
+    /// The repositories that were deleted, and when a pass first began after that.
+    deleted: BTreeMap<u64, Timestamp>,
     /// The instance's ID as this daemon knows it.
     instance: Option<String>,
     deeds: Deeds,
-}
-
-/// What a pass was shown of Nomad before it asked GitHub.
-struct Outer {
-    began: Option<Timestamp>,
-    runners: BTreeMap<List, BTreeMap<String, Look>>,
-    deleted: BTreeSet<u64>,
-    /// A pass that looked at Nomad alone has ended within it.
-    is_outer: bool,
 }
 
 /// How a runner is, as the servers know.
@@ -172,35 +164,19 @@ impl Sights {
         meta["mac"].as_str().and_then(|seal| seals.get(seal)).is_some_and(|sealed_at| *sealed_at < forgot_at)
     }
 
-    /// A daemon asks GitHub for runs.
-    pub fn asks_github(&self, who: usize) {
-        self.inner()[who].asked_github = true;
-    }
-
-    /// A daemon begins a pass, or the list with which it does is asked for again. What is wrong with that.
-    pub fn begins(&self, who: usize, world: &World, now: Timestamp) -> Option<String> {
+    /// A daemon begins a pass, or the list with which it does is asked for again.
+    pub fn begins(&self, who: usize, world: &World, now: Timestamp) {
         let mut inner = self.inner();
         let sight = &mut inner[who];
-        // While GitHub is slow, passes look at Nomad alone; not where it answers at once.
-        let since = sight.began.map(|began| now.duration_since(began));
-        // Within such a pass the list may be asked for again.
-        let is_early =
-            sight.asked_github && sight.outer.is_none() && since.is_none_or(|since| since < MEANWHILE);
-        let runners = std::mem::take(&mut sight.runners);
-        // Whoever has asked GitHub is in the middle of a pass, whatever passes have ended since.
-        let is_within = sight.outer.is_none()
-            && since.is_some_and(|since| since >= MEANWHILE)
-            && (sight.asked_github || sight.open && runners.contains_key(&List::Variables));
-        if is_within {
-            let deleted = std::mem::take(&mut sight.deleted);
-            sight.outer = Some(Outer { began: sight.began, runners, deleted, is_outer: false });
+        sight.runners.clear();
+        sight.began = Some(now);
+        for repository in world.github.repositories().filter(|repository| repository.deleted) {
+            sight.deleted.entry(repository.id).or_insert(now);
         }
-        sight.open = true;
-        inner[who].began = Some(now);
-        let deleted = world.github.repositories().filter(|repository| repository.deleted);
-        inner[who].deleted = deleted.map(|repository| repository.id).collect();
-        inner[who].deeds = Deeds::default();
-        (is_early && self.whole).then(|| "GitHub was looked at before Nomad".into())
+        if sight.left.is_empty() {
+            sight.floor = Some(now);
+            sight.deeds = Deeds::default();
+        }
     }
 
     /// A daemon is told which instance it is of, or has said so. What is wrong with that.
@@ -232,7 +208,8 @@ impl Sights {
     pub fn does(&self, request: &Request<Bytes>, what: impl FnOnce(&mut Deeds)) {
         let sight = &mut self.inner()[sender(request)];
         let asked = request.extensions().get().map(|Arrived(at)| *at);
-        if sight.began <= asked {
+        if sight.floor <= asked {
+            sight.deeds.asked = asked;
             what(&mut sight.deeds);
         }
     }
@@ -273,29 +250,37 @@ impl Sights {
     ) -> Vec<String> {
         let mut inner = self.inner();
         let sight = &mut inner[who];
-        sight.open = false;
-        let mut is_known = true;
-        if pass.asked_github {
-            sight.asked_github = false;
-            if let Some(outer) = sight.outer.take().filter(|outer| outer.is_outer) {
-                (sight.began, sight.runners, sight.deleted) = (outer.began, outer.runners, outer.deleted);
-                // A pass that was given up in its middle looks like the beginning of the next one.
-                is_known = self.whole;
-            }
-        } else if let Some(outer) = &mut sight.outer {
-            outer.is_outer = true;
-        }
         let deeds = std::mem::take(&mut sight.deeds);
-        let mut wrong =
-            if self.crowded { Vec::new() } else { deeds.passed(pass, world, place, self.answers) };
+        // Each runner has one action at a time: what is not over comes first.
+        let left = sight.left.iter().map(|(action, _)| action);
+        let planned: Vec<&Action> = left.chain(&pass.under_way).chain(&pass.plan.actions).collect();
+        let since = |name: &str| {
+            let left = sight.left.iter().find(|(action, _)| action.runner() == name);
+            left.map_or(sight.began, |(_, since)| *since)
+        };
+        let mut wrong = if self.crowded {
+            Vec::new()
+        } else {
+            deeds.passed(pass, &planned, since, world, place, self.answers)
+        };
+        let left: Vec<_> = pass.left.iter().map(|action| (action.clone(), since(action.runner()))).collect();
+        sight.left = left;
+        if !sight.left.is_empty() {
+            sight.deeds = deeds;
+        }
+        let now = world.clock.now();
+        wrong.extend(self.held_against_the_wrong_view(sight, pass, now));
         let observation = &pass.observation;
-        let Some(began) = sight.began.filter(|_| self.answers.are_so && is_known) else { return wrong };
+        if !self.answers.are_so {
+            return wrong;
+        }
         let Some(nomad) = &observation.nomad else { return wrong };
         let is_nobodys = |name: &str| {
             let job = world.nomad.job(&place.namespace, name);
             job.is_none_or(|job| self.is_of_a_forgotten_key(world, job))
         };
-        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys));
+        let is_changing = |name: &str| pass.under_way.iter().any(|action| action.runner() == name);
+        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys, is_changing));
         let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
         if observation.repositories.values().any(|view| fresh(&view)) {
             for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
@@ -306,12 +291,64 @@ impl Sights {
                 }
             }
         }
-        for view in observation.repositories.values().filter(fresh) {
+        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        for (id, view) in observation.repositories.iter().filter(|(_, view)| fresh(view)) {
+            let Some(ago) = pass.fresh.get(id) else {
+                wrong.push(format!("nobody knows when {id} was listed"));
+                continue;
+            };
+            let began = now - signed(*ago + since_planned);
             wrong.extend(self.listed_wrongly(view, world, place, left_out, began, &sight.followed));
             sight.followed.extend(view.listing.jobs().iter().map(|job| job.run_id));
-            if sight.deleted.contains(&view.repository.id.0) && !is_astray(view, world, began) {
+            let deleted = sight.deleted.get(&id.0).is_some_and(|at| *at < began);
+            if deleted && !is_astray(view, world, began) {
                 wrong.push(format!("{} is listed, and it is deleted", view.repository.full_name()));
             }
+        }
+        wrong
+    }
+
+    /// A listing counts only if nothing of its repository has come or gone in Nomad since the view before it began.
+    fn held_against_the_wrong_view(&self, sight: &mut Sight, pass: &Pass, now: Timestamp) -> Vec<String> {
+        let Some(nomad) = &pass.observation.nomad else { return Vec::new() };
+        let mut view: BTreeMap<RepositoryId, BTreeMap<String, Option<bool>>> = BTreeMap::new();
+        for runner in &nomad.runners {
+            // What is being started is shown as if it were there.
+            let starts =
+                |action: &Action| matches!(action, Action::Start(_)) && action.runner() == runner.name;
+            let is_starting = pass.under_way.iter().any(starts);
+            if let Some(id) = runner.meta.repo_id {
+                let shown = if is_starting { None } else { Some(runner.is_live()) };
+                view.entry(id).or_default().insert(runner.name.clone(), shown);
+            }
+        }
+        let differ = |before: Option<&BTreeMap<String, Option<bool>>>,
+                      now: Option<&BTreeMap<String, Option<bool>>>| {
+            let names = before.into_iter().chain(now).flat_map(BTreeMap::keys);
+            let of = |view: Option<&BTreeMap<String, Option<bool>>>, name| {
+                view.and_then(|view| view.get(name)).copied()
+            };
+            names.into_iter().any(|name| match (of(before, name), of(now, name)) {
+                (Some(None), _) | (_, Some(None)) => false,
+                (before, now) => before != now,
+            })
+        };
+        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        let mut wrong = Vec::new();
+        for (id, ago) in &pass.fresh {
+            let began = now - signed(*ago + since_planned);
+            let before = sight.views.iter().rev().find(|(over, _)| *over <= began);
+            match before {
+                None => wrong.push(format!("{id} was listed before Nomad was")),
+                Some((_, before)) if differ(before.get(id), view.get(id)) => {
+                    wrong.push(format!("{id} was listed before its runners changed"));
+                }
+                Some(_) => {}
+            }
+        }
+        sight.views.push_back((now, view));
+        if sight.views.len() > VIEWS {
+            sight.views.pop_front();
         }
         wrong
     }
@@ -432,6 +469,7 @@ fn runners_seen_wrongly(
     nomad: &NomadView,
     shown: &BTreeMap<List, BTreeMap<String, Look>>,
     is_nobodys: impl Fn(&str) -> bool,
+    is_changing: impl Fn(&str) -> bool,
 ) -> Vec<String> {
     let (Some(jobs), Some(allocations), Some(variables)) =
         (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
@@ -440,7 +478,7 @@ fn runners_seen_wrongly(
     };
     let mut wrong = Vec::new();
     let is_ours = |look: &Look| look.instance == nomad.instance.as_str();
-    for (name, look) in jobs.iter().filter(|(_, look)| is_ours(look)) {
+    for (name, look) in jobs.iter().filter(|(name, look)| is_ours(look) && !is_changing(name)) {
         if allocations.get(name) != Some(look) || variables.get(name) != Some(look) {
             continue;
         }

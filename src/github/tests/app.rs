@@ -120,7 +120,7 @@ async fn an_app_serves_several_owners_each_by_its_installation() {
     assert_eq!(names(&resolution.repositories), ["Acme/second", "Acme/tool", "octo/app"]);
     let all = github.repositories(&[entry("*")], false).await;
     assert_eq!(names(&all.repositories), ["Acme/second", "Acme/tool", "octo/app"]);
-    let listings = github.list_all(&resolution.repositories, false, Duration::from_secs(60)).await;
+    let listings = github.list_all(&resolution.repositories, Look::Active, Duration::from_secs(60)).await;
     assert!(listings.values().all(Result::is_ok), "{listings:?}");
     // Looked up and remembered: one token an owner, however many requests there are at once.
     assert_eq!(count(&world.requests(), "access_tokens 201"), 2);
@@ -133,11 +133,11 @@ async fn installation_tokens_are_renewed_early_and_cached_answers_outlive_them()
     let (world, ..) = world(keys);
     let github = world.github_with(app(keys), world.options());
     let repositories = github.repositories(&[entry("octo/app")], false).await.repositories;
-    github.list_jobs(&repositories[0], false).await.unwrap();
+    github.list_jobs(&repositories[0], Look::Active).await.unwrap();
     world.requests();
     for (minutes, renewals) in [(54, 0), (2, 1), (50, 0)] {
         sleep(minutes * 60).await;
-        github.list_jobs(&repositories[0], false).await.unwrap();
+        github.list_jobs(&repositories[0], Look::Active).await.unwrap();
         let requests = world.requests();
         assert_eq!(count(&requests, "access_tokens 201"), renewals, "{requests:?}");
         assert_eq!(count(&requests, " 401"), 0);
@@ -154,7 +154,7 @@ async fn installation_tokens_are_renewed_early_and_cached_answers_outlive_them()
             first.then(|| answer(401, &[("date", &date)], r#"{"message":"Bad credentials"}"#))
         }
     });
-    github.list_jobs(&repositories[0], false).await.unwrap();
+    github.list_jobs(&repositories[0], Look::Active).await.unwrap();
     let requests = world.requests();
     assert_eq!((count(&requests, " 401"), count(&requests, "access_tokens 201")), (1, 1), "{requests:?}");
 }
@@ -171,7 +171,7 @@ async fn a_suspended_or_missing_installation_is_its_owners_trouble_only() {
     });
     sleep(3600).await;
     for _ in 0..3 {
-        let listings = github.list_all(&repositories, false, Duration::from_secs(60)).await;
+        let listings = github.list_all(&repositories, Look::Active, Duration::from_secs(60)).await;
         for repository in &repositories {
             match &listings[&repository.id] {
                 Ok(_) => assert_eq!(repository.owner, "octo"),
@@ -190,7 +190,7 @@ async fn a_suspended_or_missing_installation_is_its_owners_trouble_only() {
         sim.uninstall(octo);
     });
     sleep(3600).await;
-    let listings = github.list_all(&repositories, false, Duration::from_secs(60)).await;
+    let listings = github.list_all(&repositories, Look::Active, Duration::from_secs(60)).await;
     for repository in &repositories {
         assert_eq!(listings[&repository.id].is_ok(), repository.owner == "Acme", "{listings:?}");
     }

@@ -27,7 +27,7 @@ async fn a_restart_costs_nothing_when_nothing_changed() {
     let repository = world.repository("octo/app", 120, 1);
     let github = disk.github(&world);
     github.repositories(&[entry("octo")], false).await;
-    let first = github.list_jobs(&repository, false).await.unwrap();
+    let first = github.list_jobs(&repository, Look::All).await.unwrap();
     github.end_pass().await;
     let text = std::fs::read_to_string(disk.path()).unwrap();
     assert!(!text.contains("MARKED"));
@@ -37,11 +37,11 @@ async fn a_restart_costs_nothing_when_nothing_changed() {
     world.requests();
     let github = disk.github(&world);
     github.repositories(&[entry("octo")], false).await;
-    let second = github.list_jobs(&repository, false).await.unwrap();
+    let second = github.list_jobs(&repository, Look::All).await.unwrap();
     assert_eq!(first.jobs, second.jobs);
     let requests = world.requests();
     // Cached pages keep their links: the second page of runs is asked for as well.
-    assert_eq!(requests.len(), 3 + 6 + 120, "{requests:?}");
+    assert_eq!(requests.len(), 3 + 7 + 120, "{requests:?}");
     assert!(requests.iter().all(|line| line.ends_with(" 304")), "{requests:?}");
     let entries = read_cache(&disk.path()).unwrap();
     assert!(
@@ -54,11 +54,11 @@ async fn nothing_is_written_when_nothing_changed() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let repository = world.repository("octo/app", 1, 1);
     let github = disk.github(&world);
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     github.end_pass().await;
     std::fs::remove_file(disk.path()).unwrap();
     for _ in 0..5 {
-        github.list_jobs(&repository, false).await.unwrap();
+        github.list_jobs(&repository, Look::Active).await.unwrap();
         github.end_pass().await;
         sleep(60).await;
     }
@@ -67,7 +67,7 @@ async fn nothing_is_written_when_nothing_changed() {
     world.sim(|sim, now| {
         sim.queue_run(repository.id.0, vec![sim::JobSpec::new(&["a"], Duration::from_secs(1))], now)
     });
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     github.end_pass().await;
     assert!(disk.path().exists());
 }
@@ -77,13 +77,13 @@ async fn what_another_token_saw_is_not_taken() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let repository = world.repository("octo/app", 1, 1);
     let github = disk.github(&world);
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     github.end_pass().await;
     world.sim(|sim, _| sim.add_token("other", sim::Token::classic("octo", &["repo"])));
     world.requests();
     let options = Options { cache: CacheStore::File(disk.path()), ..world.options() };
     let other = world.github_with(Auth::Token(Secret::new("other")), options);
-    other.list_jobs(&repository, false).await.unwrap();
+    other.list_jobs(&repository, Look::Active).await.unwrap();
     assert!(world.requests().iter().all(|line| line.ends_with(" 200")));
 }
 
@@ -92,14 +92,14 @@ async fn unused_entries_go() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let (kept, dropped) = (world.repository("octo/kept", 1, 1), world.repository("octo/dropped", 1, 1));
     let github = disk.github(&world);
-    github.list_jobs(&dropped, false).await.unwrap();
-    for _ in 0..35 {
-        github.list_jobs(&kept, false).await.unwrap();
+    github.list_jobs(&dropped, Look::Active).await.unwrap();
+    for _ in 0..7 * 60 + 5 {
+        github.list_jobs(&kept, Look::Active).await.unwrap();
         github.end_pass().await;
         sleep(60).await;
     }
     let entries = read_cache(&disk.path()).unwrap();
-    assert_eq!(entries.len(), 6, "{entries:?}");
+    assert_eq!(entries.len(), 4, "{entries:?}");
     assert!(entries.iter().all(|entry| entry.url.contains("kept")));
 }
 
@@ -115,15 +115,15 @@ async fn a_file_of_no_use_is_ignored_and_replaced() {
         "{}",
         "[1,2]",
         r#"{"version":99,"entries":[]}"#,
-        &format!(r#"{{"version":1,"entries":[{good}]}}"#),
+        &format!(r#"{{"version":2,"entries":[{good}]}}"#),
     ] {
         let disk = Disk::new();
         std::fs::create_dir_all(disk.path().parent().unwrap()).unwrap();
         std::fs::write(disk.path(), text).unwrap();
         let github = disk.github(&world);
-        assert_eq!(github.list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+        assert_eq!(github.list_jobs(&repository, Look::Active).await.unwrap().jobs.len(), 1);
         github.end_pass().await;
-        assert!(read_cache(&disk.path()).unwrap().len() >= 6);
+        assert!(read_cache(&disk.path()).unwrap().len() >= 4);
     }
 }
 
@@ -135,7 +135,7 @@ async fn a_file_that_cannot_be_written_harms_nothing() {
     std::fs::write(disk.path().parent().unwrap(), "").unwrap();
     let github = disk.github(&world);
     for _ in 0..2 {
-        github.list_jobs(&repository, false).await.unwrap();
+        github.list_jobs(&repository, Look::Active).await.unwrap();
         github.end_pass().await;
     }
     std::fs::remove_file(disk.path().parent().unwrap()).unwrap();
@@ -148,12 +148,12 @@ async fn a_cached_value_of_another_shape_is_asked_for_again() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let repository = world.repository("octo/app", 1, 1);
     let github = disk.github(&world);
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     github.end_pass().await;
     let text = std::fs::read_to_string(disk.path()).unwrap();
     std::fs::write(disk.path(), text.replace("\"jobs\":", "\"jibs\":")).unwrap();
     world.requests();
-    assert_eq!(disk.github(&world).list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+    assert_eq!(disk.github(&world).list_jobs(&repository, Look::Active).await.unwrap().jobs.len(), 1);
     assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 200")).count(), 1);
 }
 
@@ -207,7 +207,7 @@ fn only_a_regular_file_of_our_own_user_is_read() {
     assert!(read_cache(&pipe).unwrap_err().contains("not a regular file"));
     assert!(read_cache(directory.path()).unwrap_err().contains("not a regular file"));
     let foreign = directory.path().join("foreign");
-    std::fs::write(&foreign, r#"{"version": 1, "entries": []}"#).unwrap();
+    std::fs::write(&foreign, r#"{"version": 2, "entries": []}"#).unwrap();
     assert!(read_cache(&foreign).unwrap().is_empty());
     match std::os::unix::fs::chown(&foreign, Some(12345), None) {
         Ok(()) => assert!(read_cache(&foreign).unwrap_err().contains("belongs to user 12345")),

@@ -8,7 +8,7 @@ async fn redirects_and_links_to_other_hosts_are_not_followed() {
         ["http://evil.test/repos/octo/app", "https://host.test/x", "//evil.test/", "http://host.test:81/"]
     {
         world.fault(move |_| Some(answer(301, &[("location", location)], "")));
-        let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+        let error = world.github().list_jobs(&repository, Look::Active).await.unwrap_err();
         assert!(error.to_string().contains("not followed"), "{error}");
         assert_eq!(world.requests().len(), 1);
     }
@@ -16,7 +16,7 @@ async fn redirects_and_links_to_other_hosts_are_not_followed() {
     let below =
         Options { api_url: url::Url::parse("http://host.test/github/api/").unwrap(), ..world.options() };
     let github = world.github_with(Auth::Token(Secret::new(TOKEN)), below);
-    let error = github.list_jobs(&repository, false).await.unwrap_err();
+    let error = github.list_jobs(&repository, Look::Active).await.unwrap_err();
     assert!(error.to_string().contains("outside of github.url's own, /github/api/"), "{error}");
     assert_eq!(world.requests().len(), 1);
     world.fault(|_| {
@@ -24,7 +24,7 @@ async fn redirects_and_links_to_other_hosts_are_not_followed() {
             [("date", "Thu, 01 Jan 2026 12:00:00 GMT"), ("link", "<http://evil.test/?page=2>; rel=\"next\"")];
         Some(answer(200, &headers, r#"{"total_count":0,"workflow_runs":[]}"#))
     });
-    let listing = world.github().list_jobs(&repository, false).await.unwrap();
+    let listing = world.github().list_jobs(&repository, Look::Active).await.unwrap();
     assert!(listing.missing.unwrap().contains("set github.url to http://evil.test"));
 }
 
@@ -33,7 +33,7 @@ async fn redirects_in_a_circle_end() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     world.fault(|seen| Some(answer(301, &[("location", seen.path.as_str())], "")));
-    let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+    let error = world.github().list_jobs(&repository, Look::Active).await.unwrap_err();
     assert!(error.to_string().contains("too many redirects"), "{error}");
     assert_eq!(world.requests().len(), 4);
 }
@@ -43,7 +43,7 @@ async fn a_304_that_nobody_asked_for_is_an_error() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     world.fault(|_| Some(answer(304, &[], "")));
-    assert!(matches!(world.github().list_jobs(&repository, false).await, Err(Error::Unexpected(_))));
+    assert!(matches!(world.github().list_jobs(&repository, Look::Active).await, Err(Error::Unexpected(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,11 +51,11 @@ async fn a_refused_token_is_said_to_be_one_and_not_shown() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     world.sim(|sim, _| sim.revoke_token(TOKEN));
-    let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+    let error = world.github().list_jobs(&repository, Look::Active).await.unwrap_err();
     assert!(matches!(error, Error::Unauthorized(_)), "{error}");
     assert!(!format!("{error} {error:?}").contains("MARKED"));
     let missing = world.github_with(Auth::Token(Secret::new("")), world.options());
-    let error = missing.list_jobs(&repository, false).await.unwrap_err();
+    let error = missing.list_jobs(&repository, Look::Active).await.unwrap_err();
     assert!(error.to_string().contains("GH_TOKEN"), "{error}");
 }
 
@@ -66,16 +66,16 @@ async fn a_token_file_is_read_again_when_it_changes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
     let github = world.github_with(Auth::TokenFile(path.clone()), world.options());
-    let error = github.list_jobs(&repository, false).await.unwrap_err();
+    let error = github.list_jobs(&repository, Look::Active).await.unwrap_err();
     assert!(error.to_string().contains("cannot read the GitHub token from"), "{error}");
     std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     // Rotated: the old one is refused at once, and the file has the new one.
     world.sim(|sim, _| {
         sim.revoke_token(TOKEN);
         sim.add_token("ghp_NEW", sim::Token::classic("octo", &["repo"]));
     });
     std::fs::write(&path, "ghp_NEW").unwrap();
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 401")).count(), 1);
 }

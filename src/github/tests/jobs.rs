@@ -8,7 +8,7 @@ async fn all_jobs_of_all_active_runs_are_listed_over_all_pages() {
     let many_jobs = world.repository("Acme/jobs", 2, 250);
     let github = world.github();
     for (repository, count) in [(many_runs, 230), (many_jobs, 500)] {
-        let listing = github.list_jobs(&repository, false).await.unwrap();
+        let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!((listing.jobs.len(), listing.is_complete()), (count, true));
         assert!(listing.jobs.is_sorted_by_key(|job| job.id));
         let job = &listing.jobs[0];
@@ -24,14 +24,14 @@ async fn an_unchanged_pass_is_free_and_says_the_same() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 3, 2);
     let github = world.github();
-    let first = github.list_jobs(&repository, false).await.unwrap();
+    let first = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert!(world.requests().iter().all(|line| line.ends_with(" 200")));
     let remaining = |github: &GitHub| github.rates().values().next().unwrap().remaining;
     let before = remaining(&github);
     sleep(1).await;
-    let second = github.list_jobs(&repository, false).await.unwrap();
+    let second = github.list_jobs(&repository, Look::Active).await.unwrap();
     let requests = world.requests();
-    assert_eq!(requests.len(), 2 + 3, "{requests:?}");
+    assert_eq!(requests.len(), 3 + 3, "{requests:?}");
     assert!(requests.iter().all(|line| line.ends_with(" 304")), "{requests:?}");
     assert_eq!(remaining(&github), before);
     assert_eq!(first.jobs, second.jobs);
@@ -39,23 +39,108 @@ async fn an_unchanged_pass_is_free_and_says_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_that_wait_are_listed_every_few_minutes() {
+async fn each_look_asks_for_more_than_the_one_before_it_and_only_full_ones_prove_that_no_job_is_there() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     let github = world.github();
-    let mut full = Vec::new();
-    for minute in 0..12 {
-        github.list_jobs(&repository, false).await.unwrap();
-        if world.requests().iter().any(|line| line.contains("status=waiting")) {
-            full.push(minute);
+    for (look, asked, complete) in [
+        (Look::Newest, &["per_page=20"][..], false),
+        (Look::Queued, &["per_page=20", "status=queued&"], false),
+        (Look::Active, &["per_page=20", "status=queued&", "status=in_progress&"], true),
+        (
+            Look::All,
+            &[
+                "per_page=20",
+                "status=queued&",
+                "status=in_progress&",
+                "status=waiting&",
+                "status=pending&",
+                "status=requested&",
+            ],
+            true,
+        ),
+    ] {
+        world.requests();
+        let listing = github.list_jobs(&repository, look).await.unwrap();
+        let requests = world.requests();
+        assert_eq!(requests.len(), asked.len(), "{look:?}: {requests:?}");
+        assert!(asked.iter().all(|part| requests.iter().any(|line| line.contains(part))), "{requests:?}");
+        assert_eq!((listing.is_complete(), listing.requests), (complete, 0));
+        assert_eq!((listing.has_runs, listing.newest_run), (Some(false), None));
+    }
+}
+
+/// Old runs that are run again keep their place, and are found by the list of queued ones.
+#[tokio::test(start_paused = true)]
+async fn the_newest_runs_show_what_the_lists_by_status_lack_and_the_other_way_round() {
+    let world = World::new(sim::Options { index_lag: Duration::from_secs(600), ..sim::Options::default() });
+    let repository = world.repository("octo/app", 3, 1);
+    let github = world.github();
+    let seen = async |look| github.list_jobs(&repository, look).await.unwrap().jobs.len();
+    assert_eq!(seen(Look::Newest).await, 3, "the index knows of none yet");
+    let old = World::new(sim::Options::default());
+    let repository = old.repository("octo/app", 30, 1);
+    let github = old.github();
+    assert_eq!(github.list_jobs(&repository, Look::Newest).await.unwrap().jobs.len(), 20);
+    assert_eq!(github.list_jobs(&repository, Look::Queued).await.unwrap().jobs.len(), 30);
+    // What was seen once is followed.
+    assert_eq!(github.list_jobs(&repository, Look::Newest).await.unwrap().jobs.len(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_without_a_job_of_ours_is_looked_into_again_when_it_changes_or_after_a_minute() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    let other = sim::JobSpec::new(&["windows"], Duration::from_secs(3600));
+    let run = world.sim(|sim, now| sim.queue_run(repository.id.0, vec![other.clone()], now).unwrap());
+    let rules = crate::labels::LabelRules::new("self-hosted").unwrap();
+    let interest = Some(Arc::new(crate::labels::Interest::new(&rules, "ghr")));
+    let options = Options { interest, ..world.options() };
+    let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
+    let looked_into = async |look| {
+        world.requests();
+        github.list_jobs(&repository, look).await.unwrap();
+        world.requests().iter().filter(|line| line.contains(&format!("/runs/{run}/jobs"))).count()
+    };
+    assert_eq!(looked_into(Look::Newest).await, 1);
+    sleep(10).await;
+    assert_eq!(looked_into(Look::Newest).await, 0);
+    assert_eq!(looked_into(Look::Queued).await, 0);
+    assert_eq!(looked_into(Look::Active).await, 1, "who is busy is read in full");
+    sleep(61).await;
+    assert_eq!(looked_into(Look::Newest).await, 1);
+    sleep(10).await;
+    world.sim(|sim, now| sim.rerun(run, now));
+    assert_eq!(looked_into(Look::Newest).await, 0, "it is not over");
+    world.sim(|sim, now| sim.cancel_run(run, now));
+    assert_eq!(looked_into(Look::Newest).await, 1, "it has changed");
+    // A run with a job of ours is looked into each time.
+    let ours = sim::JobSpec::new(&["self-hosted"], Duration::from_secs(3600));
+    world.sim(|sim, now| sim.queue_run(repository.id.0, vec![other, ours], now).unwrap());
+    for _ in 0..3 {
+        assert_eq!(github.list_jobs(&repository, Look::Newest).await.unwrap().jobs.len(), 2);
+        sleep(1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_takes_a_share_of_requests_and_the_next_one_goes_on() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 150, 1);
+    let github = world.github();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut looks = 0;
+    loop {
+        let listing = github.look(&repository, Look::Active, Duration::from_secs(20)).await.unwrap();
+        looks += 1;
+        assert!(listing.requests <= 60 && looks < 10);
+        seen.extend(listing.jobs.iter().map(|job| job.id));
+        if !github.is_unfinished(repository.id) {
+            break;
         }
-        sleep(60).await;
+        assert!(!listing.is_complete());
     }
-    assert_eq!(full, [0, 5, 10]);
-    github.list_jobs(&repository, true).await.unwrap();
-    for status in ["waiting", "pending", "requested", "queued", "in_progress"] {
-        assert!(world.log.lock().unwrap().iter().any(|line| line.contains(&format!("status={status}&"))));
-    }
+    assert_eq!((seen.len(), looks), (150, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +153,7 @@ async fn jobs_that_need_others_are_seen_when_they_appear_in_a_run_whose_jobs_wer
         sim.queue_run(repository.id.0, vec![first, second], now).unwrap()
     });
     let github = world.github();
-    let first = github.list_jobs(&repository, false).await.unwrap();
+    let first = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!(first.jobs.len(), 1);
     let jit =
         github.jit_config(&Scope::from(&repository), "runner", &["self-hosted".into()], 1).await.unwrap();
@@ -76,10 +161,10 @@ async fn jobs_that_need_others_are_seen_when_they_appear_in_a_run_whose_jobs_wer
         sim.connect_jit(jit.encoded.expose(), now).unwrap();
     });
     sleep(10).await;
-    let between = github.list_jobs(&repository, false).await.unwrap();
+    let between = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!(between.jobs, []);
     sleep(20).await;
-    let second = github.list_jobs(&repository, false).await.unwrap();
+    let second = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!(second.jobs.len(), 1);
     assert_eq!(second.jobs[0].run_id, run);
     assert_ne!(second.jobs[0].id, first.jobs[0].id);
@@ -116,7 +201,7 @@ async fn a_run_that_no_list_has_any_more_is_followed_until_its_own_jobs_are_over
         (NONE, OVER, &[], false),
     ] {
         given(&world, runs, jobs);
-        let listing = github.list_jobs(&repository, false).await.unwrap();
+        let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!(ids(&listing.jobs), expected);
         assert!(listing.is_complete());
         assert_eq!(world.requests().iter().any(|line| line.contains("/runs/7/jobs")), asked);
@@ -129,11 +214,11 @@ async fn a_followed_run_that_was_deleted_makes_the_listing_incomplete_once() {
     let repository = world.repository("octo/app", 0, 0);
     let github = world.github();
     given(&world, RUN, QUEUED);
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     world.no_fault();
-    let listing = github.list_jobs(&repository, false).await.unwrap();
+    let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!((ids(&listing.jobs).as_slice(), listing.is_complete()), (&[][..], false));
-    assert!(github.list_jobs(&repository, false).await.unwrap().is_complete());
+    assert!(github.list_jobs(&repository, Look::Active).await.unwrap().is_complete());
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +231,7 @@ async fn a_total_that_is_not_met_makes_a_listing_incomplete() {
         (RUN, r#"{"total_count":3,"jobs":[{"id":2,"status":"queued"}]}"#),
     ] {
         given(&world, runs, jobs);
-        let listing = world.github().list_jobs(&repository, false).await.unwrap();
+        let listing = world.github().list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!((ids(&listing.jobs).as_slice(), listing.is_complete()), (&[2][..], false));
     }
 }
@@ -163,7 +248,7 @@ async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
             {"id":2,"status":"queued","labels":["a"],"created_at":"nonsense","runner_name":""},
             {"id":3,"status":"in_progress","created_at":"2026-01-01T12:00:00.000+02:00","runner_name":"r","html_url":null}]}"#,
     );
-    let jobs = world.github().list_jobs(&repository, false).await.unwrap().jobs;
+    let jobs = world.github().list_jobs(&repository, Look::Active).await.unwrap().jobs;
     assert_eq!(
         jobs.iter().map(|job| job.status).collect::<Vec<_>>(),
         [JobStatus::Unknown, JobStatus::Queued, JobStatus::InProgress]
@@ -174,16 +259,16 @@ async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
     for garbage in ["", "{}", "[]", "{\"total_count\":1,\"jobs\":[{\"id\":\"x\"}]}", "<html>"] {
         given(&world, RUN, garbage);
         // It costs this run only, and is said.
-        let listing = world.github().list_jobs(&repository, false).await.unwrap();
+        let listing = world.github().list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!(listing.jobs, []);
         let missing = listing.missing.unwrap();
         assert!(missing.contains("the jobs of run 7 could not be read"), "{garbage}: {missing}");
         assert!(missing.contains("unexpected response"), "{garbage}: {missing}");
         given(&world, garbage, QUEUED);
-        let missing = world.github().list_jobs(&repository, false).await.unwrap().missing.unwrap();
+        let missing = world.github().list_jobs(&repository, Look::Active).await.unwrap().missing.unwrap();
         assert!(missing.contains("the in_progress runs could not be read"), "{garbage}: {missing}");
         world.fault(move |_| Some(dated(garbage)));
-        let error = world.github().list_jobs(&repository, false).await.unwrap_err();
+        let error = world.github().list_jobs(&repository, Look::Active).await.unwrap_err();
         assert!(matches!(error, Error::Http(crate::http::Error::Json { .. })), "{garbage}: {error}");
     }
 }
@@ -202,19 +287,19 @@ async fn what_fails_in_large_pages_is_read_in_small_ones() {
             (seen.path.contains(&format!("/{sick}/jobs")) && size > largest)
                 .then(|| answer(502, &[], r#"{"message":"Server Error"}"#))
         });
-        let listing = github.list_jobs(&repository, false).await.unwrap();
+        let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!((listing.jobs.len(), listing.missing), (120, None), "{largest}");
         github.end_pass().await;
         world.requests();
         // What works is remembered.
-        github.list_jobs(&repository, false).await.unwrap();
+        github.list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 502")).count(), 0, "{largest}");
         github.end_pass().await;
     }
     world.no_fault();
     sleep(11 * 60).await;
     world.requests();
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     assert!(world.requests().iter().all(|line| !line.contains("per_page=10&")), "large pages are back");
 }
 
@@ -231,14 +316,14 @@ async fn a_run_that_cannot_be_read_costs_itself_only() {
     for fail in fails {
         let github = world.github();
         world.fault(move |seen| seen.path.contains(&format!("/{sick}/jobs")).then(fail));
-        let listing = github.list_jobs(&repository, false).await.unwrap();
+        let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!(listing.jobs.len(), 4);
         let missing = listing.missing.unwrap();
         assert!(missing.contains(&format!("the jobs of run {sick} could not be read")), "{missing}");
         assert!(!missing.contains("more like this"), "{missing}");
         // It is followed until it can be read again.
         world.no_fault();
-        let listing = github.list_jobs(&repository, false).await.unwrap();
+        let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!((listing.jobs.len(), listing.missing), (6, None));
     }
 }
@@ -250,12 +335,12 @@ async fn one_sick_list_of_runs_leaves_the_others() {
     let github = world.github();
     world.fault(|seen| seen.path.contains("status=in_progress").then(|| answer(502, &[], "<html>")));
     for _ in 0..2 {
-        let listing = github.list_jobs(&repository, true).await.unwrap();
+        let listing = github.list_jobs(&repository, Look::All).await.unwrap();
         assert_eq!(listing.jobs.len(), 2);
         assert!(listing.missing.unwrap().contains("the in_progress runs could not be read"));
     }
     world.no_fault();
-    assert_eq!(github.list_jobs(&repository, false).await.unwrap().missing, None);
+    assert_eq!(github.list_jobs(&repository, Look::Active).await.unwrap().missing, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,7 +355,7 @@ async fn a_page_that_cannot_be_read_costs_itself_only() {
             && !seen.path.ends_with("per_page=10");
         (tenth || larger).then(|| answer(502, &[], "<html>"))
     });
-    let listing = github.list_jobs(&repository, false).await.unwrap();
+    let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!(listing.jobs.len(), 110);
     assert!(listing.missing.unwrap().contains("cannot read a page"));
 }
@@ -281,11 +366,11 @@ async fn an_outage_costs_no_more_requests_than_retries() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     let github = world.github();
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     world.fault(|_| Some(answer(502, &[], "<html>")));
     sleep(61).await;
     world.requests();
-    github.list_jobs(&repository, false).await.unwrap_err();
+    github.list_jobs(&repository, Look::Active).await.unwrap_err();
     assert_eq!(world.requests().len(), 3);
 }
 
@@ -298,7 +383,7 @@ async fn one_failing_repository_harms_no_other() {
     world.sim(|sim, now| sim.delete_repository(gone.id.0, now));
     world.fault(|seen| seen.path.contains("/octo/bad/").then(|| answer(502, &[], "<html>")));
     let all = [bad.clone(), gone.clone(), good.clone()];
-    let listings = world.github().list_all(&all, false, Duration::from_secs(60)).await;
+    let listings = world.github().list_all(&all, Look::Active, Duration::from_secs(60)).await;
     assert_eq!(listings[&good.id].as_ref().unwrap().jobs.len(), 2);
     let error = listings[&bad.id].as_ref().unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("502"), "{error}");
@@ -319,7 +404,7 @@ async fn what_is_not_answered_in_time_is_unseen_and_comes_first_in_the_next_pass
     };
     let mut listed = std::collections::BTreeSet::new();
     for _ in 0..4 {
-        let listings = github.list_all(&repositories, false, Duration::from_secs(59)).await;
+        let listings = github.list_all(&repositories, Look::Active, Duration::from_secs(59)).await;
         for result in listings.values().filter_map(|listing| listing.as_ref().err()) {
             assert!(matches!(result, Error::OutOfTime), "{result}");
         }
@@ -335,12 +420,12 @@ async fn a_renamed_repository_is_followed_and_one_that_took_its_name_is_not() {
     let repository = world.repository("octo/old", 1, 1);
     world.sim(|sim, _| sim.rename_repository(repository.id.0, "Acme/new"));
     let github = world.github();
-    assert_eq!(github.list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+    assert_eq!(github.list_jobs(&repository, Look::Active).await.unwrap().jobs.len(), 1);
     world.requests();
-    assert_eq!(github.list_jobs(&repository, false).await.unwrap().jobs.len(), 1);
+    assert_eq!(github.list_jobs(&repository, Look::Active).await.unwrap().jobs.len(), 1);
     assert!(world.requests().iter().all(|line| line.ends_with(" 301") || line.ends_with(" 304")));
     world.repository("octo/old", 1, 1);
-    let error = github.list_jobs(&repository, false).await.unwrap_err();
+    let error = github.list_jobs(&repository, Look::Active).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
 }
 
@@ -367,7 +452,7 @@ async fn a_flood_in_one_repository_does_not_starve_the_others() {
     let mut whole = None;
     while began.elapsed() < Duration::from_secs(600) && whole.is_none() {
         let pass = Instant::now();
-        let listings = github.list_all(&all, false, Duration::from_secs(20)).await;
+        let listings = github.list_all(&all, Look::Active, Duration::from_secs(20)).await;
         for (id, listing) in &listings {
             if let Ok(listing) = listing {
                 seen.entry(*id).or_insert(began.elapsed().as_secs());
@@ -395,29 +480,25 @@ async fn a_listing_that_takes_several_passes_is_gone_on_with() {
     let options = Options { points_a_minute: Some(2), ..world.options() };
     let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
     let mut seen = std::collections::BTreeSet::new();
-    for minute in 0..4 {
+    for minute in 0..3 {
         let listings =
-            github.list_all(std::slice::from_ref(&repository), false, Duration::from_secs(59)).await;
+            github.list_all(std::slice::from_ref(&repository), Look::Active, Duration::from_secs(59)).await;
         match &listings[&repository.id] {
-            // Two of the five lists of runs each, and at last one of them and the jobs of one run.
-            Err(error) => assert!(minute < 2 && matches!(error, Error::OutOfTime), "{minute}: {error}"),
+            // Two of the three lists of runs, then the last of them and the jobs of one run.
+            Err(error) => assert!(minute < 1 && matches!(error, Error::OutOfTime), "{minute}: {error}"),
             Ok(listing) => {
-                assert!(minute >= 2, "{minute}");
+                assert!(minute >= 1, "{minute}");
                 let missing = listing.missing.as_deref().unwrap_or_default();
                 assert!(missing.contains("reading it takes several passes"), "{missing}");
-                assert_eq!(
-                    listing.jobs.len(),
-                    if minute == 2 { 1 } else { 2 },
-                    "only what this pass has read"
-                );
+                assert_eq!(listing.jobs.len(), minute, "only what this pass has read");
                 seen.extend(listing.jobs.iter().map(|job| job.id));
             }
         }
-        assert_eq!(github.unfinished().is_empty(), minute == 3);
+        assert_eq!(github.is_unfinished(repository.id), minute < 2);
         sleep(1).await;
     }
     let mut requests = world.requests();
     requests.sort();
     requests.dedup();
-    assert_eq!((seen.len(), requests.len()), (3, 8), "nothing is asked for twice: {requests:?}");
+    assert_eq!((seen.len(), requests.len()), (3, 6), "nothing is asked for twice: {requests:?}");
 }

@@ -1,12 +1,14 @@
 use super::*;
 
+const NONE: &str = r#"{"total_count":0,"workflow_runs":[]}"#;
+
 /// How many seconds nothing is asked after a limit is met, and how many requests it took to learn of it.
 async fn silent_for(world: &World, github: &GitHub, repository: &Repository) -> (u64, usize) {
     world.requests();
     let started = Instant::now();
     let mut refused = 0;
     loop {
-        let result = github.list_jobs(repository, false).await;
+        let result = github.list_jobs(repository, Look::Active).await;
         refused +=
             world.requests().iter().filter(|line| line.ends_with(" 403") || line.ends_with(" 429")).count();
         match result {
@@ -49,11 +51,11 @@ async fn requests_under_way_meet_one_limit_once() {
         (0..8).map(|number| world.repository(&format!("octo/r{number}"), 1, 1)).collect();
     let github = world.github();
     world.sim(|sim, now| sim.impose_limit(sim::Limited::SecondarySilent, now + Duration::from_secs(50)));
-    let listings = github.list_all(&repositories, false, Duration::from_secs(30)).await;
+    let listings = github.list_all(&repositories, Look::Active, Duration::from_secs(30)).await;
     assert!(listings.values().all(|listing| matches!(listing, Err(Error::RateLimited { .. }))));
     assert!(world.requests().len() <= 8);
     sleep(60).await;
-    let listings = github.list_all(&repositories, false, Duration::from_secs(30)).await;
+    let listings = github.list_all(&repositories, Look::Active, Duration::from_secs(30)).await;
     assert!(listings.values().all(Result::is_ok));
 }
 
@@ -71,11 +73,11 @@ async fn a_missing_right_is_no_limit() {
         })
     });
     let github = world.github();
-    let error = github.list_jobs(&repository, false).await.unwrap_err();
+    let error = github.list_jobs(&repository, Look::Active).await.unwrap_err();
     assert!(matches!(error, Error::Forbidden(_)), "{error}");
     assert!(error.to_string().contains("not accessible"), "{error}");
     world.no_fault();
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +100,7 @@ async fn buckets_are_told_apart() {
     });
     let error = github.registration_token(&scope).await.unwrap_err();
     assert!(matches!(&error, Error::RateLimited { wait, .. } if wait.as_secs() == 60), "{error}");
-    github.list_jobs(&repository, false).await.unwrap();
+    github.list_jobs(&repository, Look::Active).await.unwrap();
     world.no_fault();
     assert!(matches!(github.registration_token(&scope).await, Err(Error::RateLimited { .. })));
     sleep(61).await;
@@ -112,9 +114,115 @@ async fn points_are_spread_over_the_minutes() {
         (0..30).map(|number| world.repository(&format!("octo/r{number}"), 4, 1)).collect();
     let options = Options { points_a_minute: Some(90), ..world.options() };
     let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
-    let listings = github.list_all(&repositories, false, Duration::from_secs(600)).await;
+    let listings = github.list_all(&repositories, Look::Active, Duration::from_secs(600)).await;
     assert!(listings.values().all(Result::is_ok));
     assert!(world.requests().iter().all(|line| line.ends_with(" 200")));
-    assert_eq!(Options::new(api_url("github.com").unwrap()).points_a_minute, Some(800));
-    assert_eq!(Options::new(api_url("ghe.example").unwrap()).points_a_minute, None);
+    assert_eq!(Options::new(api_url("github.com").unwrap()).points_a_minute, Some(700));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_answers_have_no_limits_is_asked_as_fast_as_needed() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    world.fault(|_| {
+        Some(answer(
+            200,
+            &[("date", "Thu, 01 Jan 2026 12:00:00 GMT")],
+            r#"{"total_count":0,"workflow_runs":[]}"#,
+        ))
+    });
+    let options = Options { points_a_minute: Some(10), ..world.options() };
+    let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
+    let began = Instant::now();
+    for _ in 0..20 {
+        github.list_jobs(&repository, Look::Active).await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(github.headroom("").a_minute > 1000.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_times_of_a_minute_are_bounded_and_leave_writes_alone() {
+    let limits = super::super::limits::Limits::new(Some(700));
+    let began = Instant::now();
+    let mut asked: Vec<Duration> = Vec::new();
+    while began.elapsed() < Duration::from_secs(300) {
+        match limits.pace("us", 1) {
+            None => {
+                asked.push(began.elapsed());
+                limits.took("us", Duration::from_millis(500));
+                // Four at once.
+                tokio::time::sleep(Duration::from_millis(125)).await;
+            }
+            Some(wait) => {
+                assert_eq!(limits.pace("us", 5), None);
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+    let in_a_minute = |from: &Duration| {
+        asked.iter().filter(|at| *at >= from && **at < *from + Duration::from_secs(60)).count()
+    };
+    let most = asked.iter().map(in_a_minute).max().unwrap();
+    assert!((139..=143).contains(&most), "{most}");
+    let a_minute = limits.headroom("us").a_minute;
+    assert!((139.0..141.0).contains(&a_minute), "{a_minute}");
+    // One that waits for something else than a CPU counts little more than others.
+    limits.took("slow", Duration::from_secs(20));
+    assert_eq!(limits.headroom("slow").a_minute, 35.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_minute_has_more_points_than_are_allowed_wherever_it_begins() {
+    let limits = super::super::limits::Limits::new(Some(100));
+    let began = Instant::now();
+    let mut used: Vec<(Duration, u64)> = Vec::new();
+    let mut turn = 0;
+    while began.elapsed() < Duration::from_secs(300) {
+        turn += 1;
+        let points = if turn % 7 == 0 { 5 } else { 1 };
+        match limits.pace("us", points) {
+            None => used.push((began.elapsed(), points)),
+            Some(wait) => tokio::time::sleep(wait.min(Duration::from_millis(700))).await,
+        }
+    }
+    let in_a_minute = |from: &Duration| -> u64 {
+        used.iter()
+            .filter(|(at, _)| at >= from && *at < *from + Duration::from_secs(59))
+            .map(|(_, points)| points)
+            .sum()
+    };
+    let most = used.iter().map(|(at, _)| in_a_minute(at)).max().unwrap();
+    assert!((95..=100).contains(&most), "{most}");
+    assert!(used.iter().map(|(_, points)| points).sum::<u64>() >= 450);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenth_of_the_primary_limit_is_kept_for_requests_that_change_something() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 0, 0);
+    let github = world.github();
+    let told = |remaining: &'static str| {
+        move |seen: &Seen| {
+            let headers = [
+                ("x-ratelimit-remaining", remaining),
+                ("x-ratelimit-limit", "5000"),
+                ("x-ratelimit-resource", "core"),
+                ("x-ratelimit-reset", "1767272400"),
+                ("date", "Thu, 01 Jan 2026 12:00:00 GMT"),
+            ];
+            seen.path.contains("/runs").then(|| answer(200, &headers, NONE))
+        }
+    };
+    world.fault(told("501"));
+    github.list_jobs(&repository, Look::Newest).await.unwrap();
+    assert!(!github.headroom("").ahead, "an hour before the reset 3,375 would be even");
+    world.fault(told("500"));
+    github.list_jobs(&repository, Look::Newest).await.unwrap();
+    world.no_fault();
+    let error = github.list_jobs(&repository, Look::Newest).await.unwrap_err();
+    assert!(matches!(&error, Error::RateLimited { wait, .. } if wait.as_secs() > 1000), "{error}");
+    github.registration_token(&Scope::from(&repository)).await.unwrap();
+    sleep(3601).await;
+    github.list_jobs(&repository, Look::Newest).await.unwrap();
 }

@@ -43,7 +43,7 @@ async fn a_busy_runner_stays() {
     assert_eq!(github.delete_runner(&scope, jit.runner_id).await.unwrap(), Deleted::Busy);
     let found = found(&github, &scope, "runner").await;
     assert!(found.online && found.busy);
-    let listing = github.list_jobs(&repository, false).await.unwrap();
+    let listing = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!(listing.jobs[0].runner_name.as_deref(), Some("runner"));
 }
 

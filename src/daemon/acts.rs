@@ -1,0 +1,177 @@
+//! The actions under way. They run beside looks and passes, one at a time for each runner, so that a slow one delays no other.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    apply::{Apply, Report},
+    leadership::{Leadership, Term},
+    model::{Action, Labels, NomadView, Ownership, RepositoryId, Runner, RunnerMeta, RunnerState, Start},
+};
+
+/// A pass waits so long for its actions: nearly all are over by then, and what they did is in the next view of Nomad.
+const TOGETHER: Duration = Duration::from_millis(500);
+
+/// What an action came to; `None` where it was not begun.
+type Done = Result<(Id, Option<Report>), JoinError>;
+
+/// The actions under way.
+#[derive(Default)]
+pub(super) struct Acts {
+    tasks: JoinSet<Option<Report>>,
+    /// Each in the order in which they were begun.
+    under_way: HashMap<Id, (u64, Action)>,
+    begun: u64,
+    over: Vec<Report>,
+}
+
+impl Acts {
+    /// Begins these, and waits a moment for them. What is over by then, in their order.
+    pub async fn begin(
+        &mut self,
+        actions: Vec<Action>,
+        apply: Apply,
+        leadership: Leadership,
+        term: Term,
+    ) -> Vec<Report> {
+        let first = self.begun;
+        for action in actions {
+            let (apply, leadership, act) = (apply.clone(), leadership.clone(), action.clone());
+            let handle = self.tasks.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = leadership.over(term) => None,
+                    report = apply.act(act) => report,
+                }
+            });
+            self.under_way.insert(handle.id(), (self.begun, action));
+            self.begun += 1;
+        }
+        let end = Instant::now() + TOGETHER;
+        let mut reports = Vec::new();
+        while self.under_way.values().any(|(at, _)| *at >= first) {
+            let Ok(Some(done)) = timeout_at(end, self.tasks.join_next_with_id()).await else { break };
+            let (at, report) = self.ended(done);
+            match report {
+                Some(report) if at >= first => reports.push((at, report)),
+                Some(report) => self.over.push(report),
+                None => {}
+            }
+        }
+        reports.sort_by_key(|(at, _)| *at);
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    /// The next one that is over; for ever where there is none.
+    pub async fn next(&mut self) -> Done {
+        match self.tasks.join_next_with_id().await {
+            Some(done) => done,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes in one that is over.
+    pub fn over(&mut self, done: Done) {
+        let (_, report) = self.ended(done);
+        self.over.extend(report);
+    }
+
+    /// What is over and was not given out before.
+    pub fn taken(&mut self) -> Vec<Report> {
+        while let Some(done) = self.tasks.try_join_next_with_id() {
+            self.over(done);
+        }
+        std::mem::take(&mut self.over)
+    }
+
+    /// Those that are not over.
+    pub fn under_way(&self) -> Vec<Action> {
+        let mut actions: Vec<&(u64, Action)> = self.under_way.values().collect();
+        actions.sort_by_key(|(at, _)| *at);
+        actions.into_iter().map(|(_, action)| action.clone()).collect()
+    }
+
+    /// How many are not over.
+    pub fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Whether a runner of this repository is being started or stopped: what its listing says is as good as old.
+    pub fn change(&self, repository: RepositoryId) -> bool {
+        self.under_way.values().any(|(_, action)| match action {
+            Action::Start(start) => start.repository.id == repository,
+            Action::Stop(stop) => stop.repository.id == repository,
+            _ => false,
+        })
+    }
+
+    /// Ends all of them where they are, as a crash would.
+    pub fn cut(&mut self) {
+        *self = Acts { begun: self.begun, ..Acts::default() };
+    }
+
+    /// What Nomad will show when those under way are over: a runner that is being started counts, and so does a place that is
+    /// being made.
+    pub fn show_in(&self, nomad: &mut NomadView) {
+        for (_, action) in self.under_way.values() {
+            let known = nomad.runners.iter_mut().find(|runner| runner.name == action.runner());
+            match (action, known) {
+                (Action::Start(start), None) => {
+                    let runner = started(start, nomad);
+                    nomad.runners.push(runner);
+                }
+                (Action::Stop(_), Some(runner)) if runner.is_live() => runner.state = RunnerState::Stopping,
+                _ => {}
+            }
+        }
+    }
+
+    fn ended(&mut self, done: Done) -> (u64, Option<Report>) {
+        let (id, report) = match done {
+            Ok((id, report)) => (id, report),
+            Err(error) => {
+                if !error.is_cancelled() {
+                    tracing::error!("an action ended by itself: {error}");
+                }
+                (error.id(), None)
+            }
+        };
+        (self.under_way.remove(&id).map_or(0, |(at, _)| at), report)
+    }
+}
+
+/// A runner that is being registered, as Nomad shows one that has no allocation yet.
+fn started(start: &Start, nomad: &NomadView) -> Runner {
+    Runner {
+        name: start.name.clone(),
+        ownership: Ownership::Ours,
+        meta: RunnerMeta {
+            labelsstr: Labels::joined(&start.labels),
+            repo_url: start.repository.html_url.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: Some(nomad.instance.clone()),
+            repo_id: Some(start.repository.id),
+            job_id: Some(start.cause),
+            attempt: Some(start.attempt),
+            registration: None,
+            task: None,
+            mac: None,
+        },
+        state: RunnerState::Pending,
+        finish: None,
+        started: false,
+        spent: false,
+        ending: false,
+        variable: None,
+        submitted_at: nomad.now,
+        allocation: None,
+        started_at: None,
+        ended_at: None,
+        blocked: None,
+        last_event: None,
+    }
+}

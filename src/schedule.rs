@@ -1,0 +1,476 @@
+//! When each repository is looked at next, from what is known of it and from what the rate limits allow. Pure: whoever uses it
+//! tells the time.
+//!
+//! A repository is *hot* while something of ours goes on in it, or it was hinted at a short while ago; *warm* when its newest
+//! run is of the last hour; *cold* otherwise; *unused* when it has never had a run. The intervals follow from the budget of the
+//! credentials that pay for the looks: with few repositories everything is looked at every few seconds, with thousands the
+//! cold ones wait. Hot looks take what they need first, then warm ones, then cold ones; the longest wait of an unused one is an
+//! hour.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::{Moment, RepositoryId, Timestamp};
+
+/// Where something of ours goes on is looked at so often, if there is room for it.
+const HOT: Duration = Duration::from_secs(2);
+
+/// Everything else is looked at so often at most.
+const OTHERS: Duration = Duration::from_secs(3);
+
+/// A repository that has never had a run is looked at so often, where that is less often than a cold one.
+const UNUSED: Duration = Duration::from_secs(3600);
+
+/// With fewer repositories than this, unused ones are looked at as often as cold ones.
+const FEW: usize = 50;
+
+/// What is hinted at stays hot for so long: jobs follow a push within seconds, and lists lag behind.
+const HINTED: Duration = Duration::from_secs(120);
+
+/// The part of what a credential may ask a minute that looks take; the rest is for hints' own sources, for runners, and for
+/// whoever else uses the same credential.
+const FOR_LOOKS: f64 = 0.7;
+
+/// The part of that which first looks take: after a start everything is to be seen soon.
+const FOR_FIRST_LOOKS: f64 = 1.3;
+
+/// Hot repositories take no more of the looks than this, so that the others are seen, too.
+const FOR_HOT: f64 = 0.7;
+
+/// Warm ones take no more of the rest.
+const FOR_WARM: f64 = 0.5;
+
+/// A replica that does not lead looks at this part of the pace: the leader uses the same credentials.
+const STANDING_BY: f64 = 0.25;
+
+/// Where the primary limit is used faster than it is refilled, what is not hot waits so many times longer.
+const BEHIND: f64 = 4.0;
+
+/// The next look is no sooner than so many times what the last one took: who answers slowly costs the others nothing.
+const REST: u32 = 3;
+
+/// After failures the wait doubles up to this.
+const LONGEST_AFTER_FAILURE: Duration = Duration::from_secs(300);
+
+/// How much is due at once, in seconds of the pace: looks are spread, not made in bursts.
+const BURST: f64 = 2.0;
+
+/// How a repository is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heat {
+    /// Something of ours goes on, or will soon.
+    Hot,
+    /// It had a run within the last hour.
+    Warm,
+    /// It had none.
+    Cold,
+    /// It has never had one.
+    Unused,
+}
+
+impl Heat {
+    /// All of them.
+    pub const ALL: [Heat; 4] = [Heat::Hot, Heat::Warm, Heat::Cold, Heat::Unused];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Heat::Hot => "hot",
+            Heat::Warm => "warm",
+            Heat::Cold => "cold",
+            Heat::Unused => "unused",
+        }
+    }
+}
+
+/// What the credentials of some repositories may ask.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Requests a minute.
+    pub a_minute: f64,
+    /// The primary limit is used no faster than it is refilled.
+    pub ahead: bool,
+    /// This replica leads.
+    pub leads: bool,
+    /// The longest wait for a hot repository, where the budget allows it.
+    pub longest_hot: Duration,
+}
+
+/// How many repositories of each kind there are, and what one look at all of them costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    counts: [usize; 4],
+    costs: [f64; 4],
+}
+
+impl Load {
+    /// With one more repository, a look at which costs so many requests.
+    #[must_use]
+    pub fn with(mut self, heat: Heat, cost: f64) -> Self {
+        self.counts[heat as usize] += 1;
+        self.costs[heat as usize] += cost;
+        self
+    }
+
+    fn all(&self) -> usize {
+        self.counts.iter().sum()
+    }
+}
+
+/// How often each kind is looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    intervals: [Duration; 4],
+    /// Looks a second, in requests, for all together.
+    a_second: f64,
+}
+
+impl Pace {
+    /// The pace for a load within a budget.
+    pub fn new(load: &Load, budget: &Budget) -> Pace {
+        let part = if budget.leads { 1.0 } else { STANDING_BY };
+        let all = (budget.a_minute * FOR_LOOKS * part).max(1.0);
+        let behind = if budget.ahead { 1.0 } else { BEHIND };
+        let within = |cost: f64, a_minute: f64, least: Duration| {
+            let seconds = cost * 60.0 / a_minute.max(0.1);
+            Duration::from_secs_f64(seconds.max(least.as_secs_f64()).min(UNUSED.as_secs_f64()))
+        };
+        let used = |cost: f64, interval: Duration| cost * 60.0 / interval.as_secs_f64();
+        let [hot, warm, cold, unused] = load.costs;
+        let least =
+            if budget.leads && budget.ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
+        let hot_every = within(hot, all * FOR_HOT, least);
+        let rest = (all - used(hot, hot_every)).max(all * (1.0 - FOR_HOT));
+        let warm_every = within(warm * behind, rest * FOR_WARM, OTHERS);
+        let rest = (rest - used(warm, warm_every)).max(1.0);
+        let few = load.all() < FEW;
+        let cold = if few { cold + unused } else { cold };
+        let cold_every = within(cold * behind, rest, OTHERS);
+        let unused_every = if few { cold_every } else { UNUSED };
+        Pace {
+            intervals: [hot_every, warm_every, cold_every.max(warm_every), unused_every],
+            a_second: all / 60.0,
+        }
+    }
+
+    /// How often a kind is looked at.
+    pub fn every(&self, heat: Heat) -> Duration {
+        self.intervals[heat as usize]
+    }
+}
+
+/// What a look showed.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// When it ended, and how long it took.
+    pub at: Moment,
+    /// See [`at`](Self::at).
+    pub took: Duration,
+    /// It failed.
+    pub failed: bool,
+    /// It is to be gone on with at once.
+    pub unfinished: bool,
+    /// Jobs or runners of ours are there.
+    pub ours: bool,
+    /// How long ago the newest run was made, if there was one.
+    pub newest_run: Option<Duration>,
+    /// There has never been a run.
+    pub unused: bool,
+    /// How many requests it took.
+    pub requests: usize,
+}
+
+/// A repository's place in the schedule.
+#[derive(Clone, Debug)]
+struct Place {
+    payer: String,
+    pushed_at: Option<Timestamp>,
+    heat: Heat,
+    /// The look before, when it ended.
+    looked: Option<Moment>,
+    under_way: bool,
+    /// Not before this, whatever its kind.
+    rests_until: Moment,
+    hot_until: Moment,
+    /// A look is asked for, apart from the pace.
+    asked: bool,
+    failures: u32,
+    cost: f64,
+    /// When its lists by status were last read, by how much they tell.
+    listed: [Option<Moment>; 2],
+}
+
+/// A slower list, beside the looks at the newest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slow {
+    /// The queued runs: old ones that are run again.
+    Queued,
+    /// All that are not over: approvals of old ones.
+    All,
+}
+
+/// The schedule of all repositories.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    places: BTreeMap<RepositoryId, Place>,
+    /// What is left of each payer's pace, in requests, and when that was.
+    credit: BTreeMap<String, (f64, Moment)>,
+    /// Nothing is asked for a payer until then: a limit was reached.
+    paused: BTreeMap<String, Moment>,
+}
+
+impl Schedule {
+    /// These are the repositories, each with who pays for its looks and its last push. What is known of others is forgotten.
+    pub fn know<'a>(
+        &mut self,
+        repositories: impl Iterator<Item = (RepositoryId, String, Option<Timestamp>)> + Clone + 'a,
+    ) {
+        let ids: std::collections::BTreeSet<RepositoryId> = repositories.clone().map(|(id, ..)| id).collect();
+        self.places.retain(|id, _| ids.contains(id));
+        for (id, payer, pushed_at) in repositories {
+            let place = self.places.entry(id).or_insert_with(|| Place {
+                payer: payer.clone(),
+                pushed_at,
+                heat: Heat::Cold,
+                looked: None,
+                under_way: false,
+                rests_until: Moment::ZERO,
+                hot_until: Moment::ZERO,
+                asked: false,
+                failures: 0,
+                cost: 1.0,
+                listed: [None; 2],
+            });
+            if place.payer != payer {
+                place.payer = payer;
+            }
+            place.pushed_at = place.pushed_at.max(pushed_at);
+        }
+        let payers: std::collections::BTreeSet<&String> =
+            self.places.values().map(|place| &place.payer).collect();
+        self.credit.retain(|payer, _| payers.contains(payer));
+        self.paused.retain(|payer, _| payers.contains(payer));
+    }
+
+    /// How many repositories are in it.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// A look is wanted now, and the repository stays hot for a while.
+    pub fn hint(&mut self, id: RepositoryId, now: Moment) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.asked = true;
+            place.hot_until = now + HINTED;
+        }
+    }
+
+    /// A look is wanted as soon as one may be: what the last one showed was of no use.
+    pub fn again(&mut self, id: RepositoryId) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.asked = true;
+        }
+    }
+
+    /// Something of ours goes on in these repositories, as far as Nomad tells.
+    pub fn ours<'a>(&mut self, ids: impl Iterator<Item = &'a RepositoryId>) {
+        for id in ids {
+            if let Some(place) = self.places.get_mut(id) {
+                place.heat = Heat::Hot;
+            }
+        }
+    }
+
+    /// A limit was reached: nothing is asked with the credentials that pay for this repository until then.
+    pub fn pause(&mut self, id: RepositoryId, until: Moment) {
+        if let Some(place) = self.places.get(&id) {
+            let paused = self.paused.entry(place.payer.clone()).or_insert(until);
+            *paused = until.max(*paused);
+        }
+    }
+
+    /// All that are hot are to be looked at now.
+    pub fn ask_hot(&mut self, now: Moment) {
+        for place in self.places.values_mut().filter(|place| place.heat(now) == Heat::Hot) {
+            place.asked = true;
+        }
+    }
+
+    /// A look has ended.
+    pub fn seen(&mut self, id: RepositoryId, seen: &Seen) {
+        let Some(place) = self.places.get_mut(&id) else { return };
+        place.under_way = false;
+        place.looked = Some(seen.at);
+        place.asked |= seen.unfinished;
+        place.failures = if seen.failed { place.failures.saturating_add(1) } else { 0 };
+        let after_failure = match place.failures {
+            0 => Duration::ZERO,
+            n => HOT.saturating_mul(1 << n.min(10)).min(LONGEST_AFTER_FAILURE),
+        };
+        let rest = if seen.unfinished { seen.took } else { seen.took.saturating_mul(REST) };
+        place.rests_until = seen.at + rest.min(LONGEST_AFTER_FAILURE).max(after_failure);
+        if !seen.failed {
+            place.cost = (place.cost + seen.requests.max(1) as f64) / 2.0;
+            place.heat = match seen.newest_run {
+                _ if seen.ours => Heat::Hot,
+                Some(age) if age < Duration::from_secs(3600) => Heat::Warm,
+                None if seen.unused => Heat::Unused,
+                _ => Heat::Cold,
+            };
+        }
+    }
+
+    /// Which of the slower lists is due with the next look at a repository. From now on it is not.
+    pub fn slow(&mut self, id: RepositoryId, now: Moment) -> Option<Slow> {
+        let place = self.places.get_mut(&id)?;
+        let heat = place.heat(now);
+        if heat == Heat::Unused {
+            return None;
+        }
+        let queued_every = Duration::from_secs(600);
+        let all_every = Duration::from_secs(if heat == Heat::Cold { 6 * 3600 } else { 3600 });
+        // They are spread, from the first look on.
+        let spread = |every: Duration| every.mul_f64((id.0 % 997) as f64 / 997.0);
+        let [queued, all] = &mut place.listed;
+        let since = |at: &mut Option<Moment>, every: Duration| match at {
+            None => {
+                *at = Some((now + spread(every)).saturating_sub(every));
+                false
+            }
+            Some(at) => now >= *at + every,
+        };
+        let (queued_is_due, all_is_due) = (since(queued, queued_every), since(all, all_every));
+        if all_is_due {
+            (*queued, *all) = (Some(now), Some(now));
+            return Some(Slow::All);
+        }
+        if queued_is_due {
+            *queued = Some(now);
+            return Some(Slow::Queued);
+        }
+        None
+    }
+
+    /// The repositories to be looked at now, each with whether that was asked for apart from the pace; they count as under
+    /// way until [`seen`](Self::seen).
+    pub fn due(
+        &mut self,
+        now: Moment,
+        most: usize,
+        budget: impl Fn(&str) -> Budget,
+    ) -> Vec<(RepositoryId, bool)> {
+        let paces = self.paces(now, &budget);
+        // Who is asked for first, then who is hot, then who was never seen (the last push first), then who has waited longest.
+        let mut due: Vec<_> = self
+            .places
+            .iter()
+            .filter(|(_, place)| self.next_of(place, now, &paces).is_some_and(|next| next <= now))
+            .map(|(id, place)| {
+                let heat = place.heat(now);
+                let urgent = place.asked || heat == Heat::Hot;
+                let first = place.looked.is_none();
+                let pushed = std::cmp::Reverse(place.pushed_at.filter(|_| first));
+                ((!place.asked, heat != Heat::Hot, !first, pushed, heat, place.looked, *id), urgent)
+            })
+            .collect();
+        due.sort();
+        for (payer, pace) in &paces {
+            let first = self.places.values().any(|place| place.payer == *payer && place.looked.is_none());
+            let a_second = pace.a_second * if first { FOR_FIRST_LOOKS } else { 1.0 };
+            let (credit, at) = self.credit.entry(payer.clone()).or_insert((a_second * BURST, now));
+            *credit = (*credit + now.saturating_sub(*at).as_secs_f64() * a_second).min(a_second * BURST);
+            *at = now;
+        }
+        let mut taken = Vec::new();
+        for ((.., id), urgent) in due {
+            if taken.len() >= most {
+                break;
+            }
+            let Some(place) = self.places.get_mut(&id) else { continue };
+            let Some((credit, _)) = self.credit.get_mut(&place.payer) else { continue };
+            if *credit < 1.0 && !urgent {
+                continue;
+            }
+            // What is urgent is asked at once, and what is not waits longer.
+            *credit -= place.cost.max(1.0);
+            place.under_way = true;
+            taken.push((id, std::mem::take(&mut place.asked)));
+        }
+        taken
+    }
+
+    /// When the next look is due, if nothing happens meanwhile.
+    pub fn next(&self, now: Moment, budget: impl Fn(&str) -> Budget) -> Option<Moment> {
+        let paces = self.paces(now, &budget);
+        let next = self.places.values().filter_map(|place| self.next_of(place, now, &paces));
+        let next = next.min()?;
+        // Where the pace is used up there is more in a moment.
+        Some(next.max(now + Duration::from_millis(if next <= now { 250 } else { 0 })))
+    }
+
+    /// How many there are of each kind, how often each is looked at, by who pays.
+    pub fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> BTreeMap<String, Pace> {
+        self.loads(now)
+            .into_iter()
+            .map(|(payer, load)| {
+                let pace = Pace::new(&load, &budget(&payer));
+                (payer, pace)
+            })
+            .collect()
+    }
+
+    /// How many there are of each kind.
+    pub fn counts(&self, now: Moment) -> BTreeMap<Heat, usize> {
+        let mut counts = BTreeMap::new();
+        for place in self.places.values() {
+            *counts.entry(place.heat(now)).or_default() += 1;
+        }
+        counts
+    }
+
+    fn next_of(&self, place: &Place, now: Moment, paces: &BTreeMap<String, Pace>) -> Option<Moment> {
+        let paused = self.paused.get(&place.payer).copied().unwrap_or_default();
+        Some(place.next(now, paces)?.max(paused))
+    }
+
+    fn loads(&self, now: Moment) -> BTreeMap<String, Load> {
+        let mut loads: BTreeMap<String, Load> = BTreeMap::new();
+        for place in self.places.values() {
+            let load = match loads.get_mut(&place.payer) {
+                Some(load) => load,
+                None => loads.entry(place.payer.clone()).or_default(),
+            };
+            *load = load.with(place.heat(now), place.cost);
+        }
+        loads
+    }
+}
+
+impl Place {
+    fn heat(&self, now: Moment) -> Heat {
+        if now < self.hot_until { Heat::Hot } else { self.heat }
+    }
+
+    /// When it is to be looked at; `None` while a look is under way.
+    fn next(&self, now: Moment, paces: &BTreeMap<String, Pace>) -> Option<Moment> {
+        if self.under_way {
+            return None;
+        }
+        let pace = paces.get(&self.payer)?;
+        let by_pace = match self.looked {
+            None => Moment::ZERO,
+            Some(_) if self.asked => Moment::ZERO,
+            Some(looked) => looked + pace.every(self.heat(now)),
+        };
+        Some(by_pace.max(self.rests_until))
+    }
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;
