@@ -48,9 +48,9 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
         setup.config.nomad.jobprefix,
         setup.config.registration(),
     );
-    let status_listener = listener("status.listen", setup.config.status_listen)?;
+    let status_listener = listener("status.listen", setup.config.status.listen)?;
     let webhook_listener = listener("webhook.listen", setup.config.webhook.listen)?;
-    let listens = (setup.config.status_listen, setup.config.webhook.listen);
+    let listens = (setup.config.status.listen, setup.config.webhook.listen);
     let mut daemon = setup.into_daemon();
     if let Some(listener) = status_listener {
         tracing::info!("status on http://{}", listener.local_addr()?);
@@ -72,7 +72,7 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
             Ok(setup) => {
                 tracing::info!("SIGHUP: the configuration was read again");
                 let Setup { config, github, nomad, renderer, .. } = setup;
-                if (config.status_listen, config.webhook.listen) != listens {
+                if (config.status.listen, config.webhook.listen) != listens {
                     tracing::warn!("status.listen and webhook.listen stay as they were until a restart");
                 }
                 daemon = daemon.reconfigured(config, github, nomad, renderer).await;

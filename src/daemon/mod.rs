@@ -183,6 +183,8 @@ impl Daemon {
         let status = Status::new(config.loop_interval);
         let hints = Hints::new(status.clone());
         hints.configure(&config);
+        snapshot::watch(&status, &github, &nomad);
+        snapshot::configure(&status, &config);
         Daemon {
             leader,
             leadership,
@@ -228,6 +230,8 @@ impl Daemon {
             _ => (fresh.leader, fresh.leadership),
         };
         self.hints.configure(&fresh.config);
+        snapshot::watch(&self.status, &fresh.github, &fresh.nomad);
+        snapshot::configure(&self.status, &fresh.config);
         Daemon {
             leader,
             leadership,
@@ -246,6 +250,7 @@ impl Daemon {
     pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
         let mut sizes = self.github.sizes();
         sizes.extend(self.hints.sizes());
+        sizes.extend(self.status.sizes());
         sizes.extend([
             ("surplus", self.memory.surplus.len()),
             ("presence", self.memory.presence.len()),
@@ -391,7 +396,7 @@ impl Daemon {
     }
 
     async fn look_and_act(&mut self, scope: Scope) -> Pass {
-        let mut errors = Vec::new();
+        let (began, mut errors) = (Instant::now(), Vec::new());
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
         if scope == Scope::Everything {
@@ -438,7 +443,8 @@ impl Daemon {
             applied_at: now,
             led: term.is_some() && self.leadership.term() == term,
         };
-        self.status.record(snapshot::snapshot(&pass, &self.policy, scope));
+        let took = began.elapsed();
+        snapshot::tell(&self.status, &pass, &self.github, scope == Scope::Everything, took);
         if let Some(witness) = &mut self.witness {
             witness(&pass, &self.policy, &self.memory);
         }

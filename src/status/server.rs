@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
 };
 use tokio::net::TcpListener;
 
@@ -16,6 +16,9 @@ use crate::listen;
 
 /// Connections open at the same time. One more closes the oldest, so that nobody can hold up a health check.
 const CONNECTIONS: usize = 32;
+
+/// What a client that reads OpenMetrics accepts.
+const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// Serves the status until it is dropped.
 pub async fn serve(listener: TcpListener, status: Status) {
@@ -29,7 +32,7 @@ fn answer(status: &Status, request: &Request<Incoming>) -> Response<Full<Bytes>>
         _ if !is_read => return page(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()),
         "/healthz" => status.health(),
         "/readyz" => status.readiness(),
-        "/metrics" => Ok(status.metrics()),
+        "/metrics" => return metrics(status, request),
         "/" => Ok("githubrunner: /healthz /readyz /metrics\n".to_owned()),
         _ => return page(StatusCode::NOT_FOUND, "not found: /healthz /readyz /metrics\n".to_owned()),
     };
@@ -39,11 +42,21 @@ fn answer(status: &Status, request: &Request<Incoming>) -> Response<Full<Bytes>>
     }
 }
 
+/// In the format that the client asks for, as Prometheus does.
+fn metrics(status: &Status, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (text, kind) = status.metrics(accepted.into_iter().any(|kinds| kinds.contains(OPEN_METRICS)));
+    typed(StatusCode::OK, text, kind)
+}
+
 fn page(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    typed(status, text, "text/plain; charset=utf-8")
+}
+
+fn typed(status: StatusCode, text: String, kind: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
