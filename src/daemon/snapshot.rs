@@ -8,12 +8,20 @@ use crate::{
     github::{self, GitHub},
     http::{Exchanged, Method, Observer},
     nomad::{self, Nomad},
-    status::{Deed, Exchange, Rate, Seen, Status},
+    status::{Access, Deed, Exchange, Rate, Seen, Status},
 };
 
 /// Has the status go by this configuration from now on.
 pub(super) fn configure(status: &Status, config: &Config) {
-    status.per_repository(config.status.per_repository);
+    let settings = &config.status;
+    status.per_repository(settings.per_repository);
+    let is_local = settings.listen.is_some_and(|listen| listen.ip().is_loopback());
+    status.open_to(match &settings.token {
+        Some(token) => Access::Token(token.clone()),
+        None if settings.public => Access::Public,
+        None if is_local => Access::Local,
+        None => Access::Closed,
+    });
 }
 
 /// Tells of a pass that is over.

@@ -1,10 +1,13 @@
-//! What the daemon tells of itself over HTTP: `/healthz`, `/readyz` and `/metrics`. No secret is in any of it.
+//! What the daemon tells of itself over HTTP: `/healthz`, `/readyz`, `/metrics`, the page and its API. No secret is in any of it.
 
+mod access;
 mod history;
 mod metrics;
+mod page;
 mod process;
 mod server;
 mod snapshot;
+mod state;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -16,14 +19,17 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
+pub use access::Access;
 use history::{Events, History};
 pub use metrics::{Counter, Exchange};
-use metrics::{Metrics, Time};
+use metrics::{Metrics, STATES, Time};
 pub use server::serve;
 use snapshot::Since;
 pub use snapshot::{Deed, Rate, Seen, Snapshot};
+pub use state::State;
+use state::{Health, Jobs, LastPass, List, Program, Repositories, Runners};
 use track::Track;
 
 /// A pass that takes longer than this beyond the loop's interval hangs: listing all repositories, a minute,
@@ -38,17 +44,29 @@ const MINUTE: u64 = 60;
 
 /// Shared between the daemon, which writes it after each pass, and the server.
 #[derive(Clone, Debug)]
-pub struct Status(Arc<Mutex<Inner>>);
+pub struct Status(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// The number of passes, for those who wait for the next one.
+    news: watch::Sender<u64>,
+}
 
 #[derive(Debug)]
 struct Inner {
     interval: Duration,
     epoch: Instant,
+    started_at: Timestamp,
+    access: Access,
     passes: u64,
     last: Instant,
     /// When the loop last said that it turns; `None` where nobody says so.
     beat: Option<Instant>,
     seen: Option<Snapshot>,
+    /// Whether Nomad and GitHub are seen, each with the time since which that is so.
+    nomad: Option<(bool, Timestamp)>,
+    github: Option<(bool, Timestamp)>,
     metrics: Metrics,
     track: Track,
     since: Since,
@@ -74,13 +92,17 @@ impl Inner {
 impl Status {
     /// That of a daemon that has made no pass yet; `interval` is the loop's.
     pub fn new(interval: Duration) -> Self {
-        Status(Arc::new(Mutex::new(Inner {
+        let inner = Mutex::new(Inner {
             interval,
             epoch: Instant::now(),
+            started_at: Timestamp::now(),
+            access: Access::default(),
             passes: 0,
             last: Instant::now(),
             beat: None,
             seen: None,
+            nomad: None,
+            github: None,
             metrics: Metrics::default(),
             track: Track::default(),
             since: Since::default(),
@@ -88,11 +110,12 @@ impl Status {
             history: History::default(),
             rates: Vec::new(),
             points: VecDeque::new(),
-        })))
+        });
+        Status(Arc::new(Shared { inner, news: watch::Sender::new(0) }))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gauges of jobs and runners have a label for the repository from now on, or none.
@@ -142,7 +165,7 @@ impl Status {
         let snapshot = Snapshot::of(seen, &mut inner.since, at);
         inner.events.see(at, &snapshot.deeds, &snapshot.errors, snapshot.leads);
         inner.history.see(at, snapshot.counts.sums(), &waits);
-        inner.rates = seen.rates.to_vec();
+        inner.rates = seen.rates.iter().map(Rate::made_safe).collect();
         drop(guard);
         self.record(snapshot);
     }
@@ -154,9 +177,82 @@ impl Status {
         if let Some(before) = inner.seen.take() {
             snapshot.after(before);
         }
+        let since = |known: Option<(bool, Timestamp)>, seen: bool| {
+            known.filter(|(before, _)| *before == seen).or(Some((seen, snapshot.at)))
+        };
+        inner.nomad = since(inner.nomad, snapshot.nomad_seen);
+        inner.github =
+            since(inner.github, snapshot.sees_github()).filter(|_| snapshot.repositories.is_some());
         inner.passes += 1;
         inner.last = Instant::now();
         inner.seen = Some(snapshot);
+        self.0.news.send_replace(inner.passes);
+    }
+
+    /// Who may see the page and the API from now on.
+    pub fn open_to(&self, access: Access) {
+        self.inner().access = access;
+    }
+
+    /// Who may see the page and the API.
+    fn access(&self) -> Access {
+        self.inner().access.clone()
+    }
+
+    /// How many jobs are queued, held and running.
+    fn jobs(&self) -> (usize, usize, usize) {
+        self.inner().seen.as_ref().map_or((0, 0, 0), |seen| seen.counts.sums())
+    }
+
+    /// What is known now.
+    pub fn state(&self) -> State {
+        let inner = self.inner();
+        let nothing = Snapshot::default();
+        let seen = inner.seen.as_ref().unwrap_or(&nothing);
+        let health = |known: Option<(bool, Timestamp)>| Health {
+            seen: known.is_some_and(|(seen, _)| seen),
+            since: known.map(|(_, since)| since),
+        };
+        let (listed, all) = seen.repositories.unwrap_or_default();
+        let (queued, held, running) = seen.counts.sums();
+        let mut by_state: BTreeMap<&'static str, usize> =
+            STATES.iter().map(|state| (state.as_str(), 0)).collect();
+        for ((_, state), count) in &seen.counts.runners {
+            *by_state.entry(state.as_str()).or_default() += count;
+        }
+        let rows = &seen.rows;
+        let (queue_p50_seconds, queue_p95_seconds) = inner.history.percentiles();
+        State {
+            program: Program { version: env!("CARGO_PKG_VERSION"), started_at: inner.started_at },
+            now: Timestamp::now(),
+            revision: inner.passes,
+            leads: seen.leads,
+            last_pass: inner.seen.as_ref().map(|seen| LastPass {
+                at: seen.at,
+                took_seconds: seen.took.as_secs_f64(),
+                asked_github: seen.asked_github,
+                errors: seen.errors.clone(),
+            }),
+            nomad: health(inner.nomad),
+            github: health(inner.github),
+            repositories: Repositories { all, listed },
+            jobs: Jobs {
+                queued,
+                held,
+                running,
+                waiting: List { total: rows.jobs_total, items: rows.jobs.clone() },
+            },
+            runners: Runners {
+                list: List { total: by_state.values().sum(), items: rows.runners.clone() },
+                by_state,
+            },
+            holds: List { total: seen.counts.holds.values().sum(), items: rows.holds.clone() },
+            plan: List { total: rows.plan_total, items: rows.plan.clone() },
+            events: inner.events.newest_first(),
+            rate_limits: inner.rates.clone(),
+            points_per_minute: inner.points(),
+            history: state::History { queue_p50_seconds, queue_p95_seconds, points: inner.history.points() },
+        }
     }
 
     /// The loop turns.

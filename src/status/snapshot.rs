@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::{
     model::{
-        Action, Hold, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan, RepositoryView,
-        Runner, RunnerState, Subject, WorkflowJob, age,
+        Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan,
+        RepositoryView, Runner, RunnerState, Subject, WorkflowJob, age,
     },
     secret::without_tokens,
     text::shown,
@@ -113,6 +113,13 @@ pub struct Rate {
     pub remaining: u64,
     /// When it starts anew, in seconds since the epoch by GitHub's clock.
     pub reset: i64,
+}
+
+impl Rate {
+    /// The same as it may be shown: buckets are called as GitHub likes.
+    pub(super) fn made_safe(&self) -> Rate {
+        Rate { credential: safe(&self.credential), bucket: safe(&self.bucket), ..self.clone() }
+    }
 }
 
 /// What the last pass saw and did.
@@ -268,6 +275,19 @@ pub struct PlanRow {
     pub text: String,
 }
 
+/// Why something waits, and since when; its text is made only where it is told.
+#[derive(Clone, Copy, Debug)]
+struct Reason<'a> {
+    of: &'a HoldReason,
+    since: Timestamp,
+}
+
+impl Reason<'_> {
+    fn why(&self) -> Why {
+        Why { word: self.of.word(), text: safe(&self.of.to_string()), since: self.since }
+    }
+}
+
 /// Since when holds are seen, by what they are about and why.
 #[derive(Debug, Default)]
 pub(super) struct Since(BTreeMap<(String, &'static str), Timestamp>);
@@ -281,8 +301,8 @@ impl Snapshot {
         let repositories = seen.asked_github.then(|| {
             (views.clone().filter(|view| is_listed(&view.listing)).count(), observation.repositories.len())
         });
-        let whys = since.follow(&plan.holds, at);
-        let world = World::of(observation, plan, &whys);
+        let reasons = since.follow(&plan.holds, at);
+        let world = World::of(observation, plan, &reasons);
         Snapshot {
             at,
             nomad_seen: observation.nomad.is_some(),
@@ -296,7 +316,7 @@ impl Snapshot {
             rows: Rows {
                 jobs: world.job_rows(),
                 runners: world.runner_rows(),
-                holds: plan.holds.iter().zip(&whys).take(HOLDS).map(hold_row).collect(),
+                holds: plan.holds.iter().zip(&reasons).take(HOLDS).map(hold_row).collect(),
                 plan: plan.actions.iter().take(ACTIONS).map(plan_row).collect(),
                 jobs_total: world.waiting.len(),
                 plan_total: plan.actions.len(),
@@ -328,20 +348,19 @@ impl Counts {
 
 impl Since {
     /// Why each of these holds is there, with the time since which it is.
-    fn follow(&mut self, holds: &[Hold], at: Timestamp) -> Vec<Why> {
+    fn follow<'a>(&mut self, holds: &'a [Hold], at: Timestamp) -> Vec<Reason<'a>> {
         let mut kept = BTreeMap::new();
-        let whys = holds.iter().map(|hold| {
+        let reasons = holds.iter().map(|hold| {
             let key = (hold.subject.to_string(), hold.reason.word());
             let since = self.0.get(&key).copied().unwrap_or(at);
-            let why = Why { word: key.1, text: safe(&hold.reason.to_string()), since };
             if kept.len() < SINCE {
                 kept.insert(key, since);
             }
-            why
+            Reason { of: &hold.reason, since }
         });
-        let whys = whys.collect();
+        let reasons = reasons.collect();
         self.0 = kept;
-        whys
+        reasons
     }
 
     /// How many are remembered.
@@ -360,14 +379,14 @@ struct World<'a> {
     /// The newest live runner that was started for a job.
     started: BTreeMap<u64, &'a Runner>,
     /// Why a job or a runner waits.
-    held: BTreeMap<u64, &'a Why>,
-    noted: BTreeMap<&'a str, &'a Why>,
+    held: BTreeMap<u64, Reason<'a>>,
+    noted: BTreeMap<&'a str, Reason<'a>>,
     /// The jobs in demand and those that are held, the oldest first.
     waiting: Vec<u64>,
 }
 
 impl<'a> World<'a> {
-    fn of(observation: &'a Observation, plan: &'a Plan, whys: &'a [Why]) -> World<'a> {
+    fn of(observation: &'a Observation, plan: &'a Plan, reasons: &[Reason<'a>]) -> World<'a> {
         let nomad = observation.nomad.as_ref();
         let mut jobs: BTreeMap<u64, (&WorkflowJob, &RepositoryView)> = BTreeMap::new();
         let mut busy = BTreeMap::new();
@@ -392,10 +411,10 @@ impl<'a> World<'a> {
             }
         }
         let (mut held, mut noted) = (BTreeMap::new(), BTreeMap::new());
-        for (hold, why) in plan.holds.iter().zip(whys) {
+        for (hold, reason) in plan.holds.iter().zip(reasons) {
             match &hold.subject {
-                Subject::Job { id, .. } => drop(held.insert(*id, why)),
-                Subject::Runner { name } => drop(noted.insert(name.as_str(), why)),
+                Subject::Job { id, .. } => drop(held.insert(*id, *reason)),
+                Subject::Runner { name } => drop(noted.insert(name.as_str(), *reason)),
                 Subject::Nomad | Subject::Repository { .. } => {}
             }
         }
@@ -413,7 +432,9 @@ impl<'a> World<'a> {
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         let of = |id: &u64| {
-            self.jobs.get(id).map_or_else(|| UNKNOWN.to_owned(), |(_, view)| view.repository.full_name())
+            self.jobs
+                .get(id)
+                .map_or_else(|| UNKNOWN.to_owned(), |(_, view)| safe(&view.repository.full_name()))
         };
         for id in self.plan.demand.values().flatten() {
             *counts.queued.entry(of(id)).or_default() += 1;
@@ -421,7 +442,7 @@ impl<'a> World<'a> {
         for hold in &self.plan.holds {
             *counts.holds.entry((hold.subject.kind(), hold.reason.word())).or_default() += 1;
             if let Subject::Job { repository, .. } = &hold.subject {
-                *counts.held.entry((repository.clone(), hold.reason.word())).or_default() += 1;
+                *counts.held.entry((safe(repository), hold.reason.word())).or_default() += 1;
             }
         }
         for runner in self.runners() {
@@ -450,7 +471,7 @@ impl<'a> World<'a> {
             _ => None,
         };
         Some(JobRow {
-            repository: view.repository.full_name(),
+            repository: safe(&view.repository.full_name()),
             id,
             name: safe(&job.name),
             labels: safe(&Labels::new(job.labels.iter().map(String::as_str)).joined()),
@@ -462,7 +483,7 @@ impl<'a> World<'a> {
                 (_, true) => "starting",
                 (false, false) => "queued",
             },
-            reason: reason.map(|why| (*why).clone()),
+            reason: reason.map(Reason::why),
             runner: runner.map(|runner| runner.name.as_str()).or(starts).map(safe),
         })
     }
@@ -476,7 +497,7 @@ impl<'a> World<'a> {
 
     fn runner_row(&self, runner: &Runner) -> RunnerRow {
         let busy = self.busy.get(runner.name.as_str()).copied();
-        let noted = self.noted.get(runner.name.as_str()).map(|why| why.text.clone());
+        let noted = self.noted.get(runner.name.as_str()).map(|reason| reason.why().text);
         let ended = runner.finish.as_ref().map(|finish| safe(&finish.to_string()));
         let event = runner.last_event.as_deref().map(safe);
         RunnerRow {
@@ -498,8 +519,8 @@ impl<'a> World<'a> {
     }
 }
 
-fn hold_row((hold, why): (&Hold, &Why)) -> HoldRow {
-    HoldRow { about: hold.subject.kind(), subject: safe(&hold.subject.to_string()), reason: why.clone() }
+fn hold_row((hold, reason): (&Hold, &Reason)) -> HoldRow {
+    HoldRow { about: hold.subject.kind(), subject: safe(&hold.subject.to_string()), reason: reason.why() }
 }
 
 fn plan_row(action: &Action) -> PlanRow {
@@ -519,7 +540,9 @@ fn repository_of(runner: &Runner) -> String {
 
 /// A text of strangers as it may be shown, without what looks like a token.
 pub(super) fn safe(text: &str) -> String {
-    shown(&without_tokens(text), TEXT).to_string()
+    // What is cut off anyway is not searched: it can be megabytes. A token is no longer than what is left of it here.
+    let start = text.char_indices().nth(4 * TEXT).map_or(text, |(end, _)| &text[..end]);
+    shown(&without_tokens(start), TEXT).to_string()
 }
 
 /// An address as a link may have it: a page of the web and nothing else.
