@@ -48,6 +48,7 @@ fn status() -> Status {
         reset: 1_700_000_000,
     };
     status.pass(&Seen {
+        at: Timestamp::now(),
         observation: &Observation { nomad: Some(nomad), ..Observation::default() },
         plan: &plan,
         deeds: &[deed],

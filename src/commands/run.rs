@@ -99,7 +99,7 @@ pub async fn once(setup: Setup) -> anyhow::Result<bool> {
 }
 
 /// Listens where a key says, if it does.
-fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+pub(super) fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let _context = beside()?.enter();
     let listener = std::net::TcpListener::bind(address).and_then(|listener| {
@@ -110,7 +110,7 @@ fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<Tcp
 }
 
 /// What answers signals and health checks while the loop computes: a thread of its own.
-fn beside() -> anyhow::Result<&'static Runtime> {
+pub(super) fn beside() -> anyhow::Result<&'static Runtime> {
     static BESIDE: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = BESIDE.get() {
         return Ok(runtime);

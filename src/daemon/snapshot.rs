@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::Pass;
+use jiff::Timestamp;
+
 use crate::{
     config::Config,
     github::{self, GitHub},
@@ -48,6 +50,7 @@ pub(super) fn tell(status: &Status, pass: &Pass, github: &GitHub, asked_everythi
         }
     }
     status.pass(&Seen {
+        at: Timestamp::now(),
         observation: &pass.observation,
         plan: &pass.plan,
         deeds: &deeds.collect::<Vec<_>>(),

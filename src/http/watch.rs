@@ -31,14 +31,14 @@ pub struct Exchanged<'a> {
 /// What a path is told by where no template fits.
 pub const OTHER: &str = "other";
 
-/// The first of the templates that a path fits, else [`OTHER`]. A segment in braces stands for any one; `{…}` at the end
-/// for all that are left.
+/// The first of the templates that a path fits, else [`OTHER`]. A segment in braces stands for any one; `{path}` at the
+/// end for all that are left.
 pub fn route(path: &str, templates: &[&'static str]) -> &'static str {
     let fits = |template: &&&'static str| {
         let mut segments = path.split('/');
         for part in template.split('/') {
             match (part, segments.next()) {
-                ("{…}", Some(_)) => return true,
+                ("{path}", Some(_)) => return true,
                 (_, None) => return false,
                 (part, Some(segment)) => {
                     let is_any = part.starts_with('{') && !segment.is_empty();
@@ -98,9 +98,9 @@ mod tests {
 
     #[test]
     fn a_path_is_told_by_its_template() {
-        let templates = ["/orgs/{owner}/hooks", "/repos/{owner}/{repo}", "/v1/var/{…}", "/v1/jobs"];
+        let templates = ["/orgs/{owner}/hooks", "/repos/{owner}/{repo}", "/v1/var/{path}", "/v1/jobs"];
         assert_eq!(route("/repos/acme/widgets", &templates), "/repos/{owner}/{repo}");
-        assert_eq!(route("/v1/var/nomad/jobs/x", &templates), "/v1/var/{…}");
+        assert_eq!(route("/v1/var/nomad/jobs/x", &templates), "/v1/var/{path}");
         assert_eq!(route("/v1/jobs", &templates), "/v1/jobs");
         for strange in ["/repos/acme", "/repos/acme/widgets/more", "/repos//widgets", "/", "", "/v1/job"] {
             assert_eq!(route(strange, &templates), OTHER, "{strange}");

@@ -15,7 +15,7 @@ const ROUTES: &[&str] = &[
     "/v1/namespace/{namespace}",
     "/v1/status/leader",
     "/v1/validate/job",
-    "/v1/var/{…}",
+    "/v1/var/{path}",
     "/v1/vars",
 ];
 
@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn a_route_names_no_job() {
         assert_eq!(route("/v1/job/NTGithubRunner-acme-widgets-abc"), "/v1/job/{job}");
-        assert_eq!(route("/v1/var/nomad/jobs/NTGithubRunner-acme"), "/v1/var/{…}");
+        assert_eq!(route("/v1/var/nomad/jobs/NTGithubRunner-acme"), "/v1/var/{path}");
         assert_eq!(route("/v1/secret/path"), http::OTHER);
     }
 }

@@ -150,7 +150,7 @@ impl Status {
 
     /// Takes in a pass.
     pub fn pass(&self, seen: &Seen) {
-        let at = Timestamp::now();
+        let at = seen.at;
         let mut guard = self.inner();
         let inner = &mut *guard;
         let (times, finishes) = inner.track.follow(seen, inner.epoch.elapsed());
@@ -162,7 +162,7 @@ impl Status {
                 waits.push(took);
             }
         }
-        let snapshot = Snapshot::of(seen, &mut inner.since, at);
+        let snapshot = Snapshot::of(seen, &mut inner.since);
         inner.events.see(at, &snapshot.deeds, &snapshot.errors, snapshot.leads);
         inner.history.see(at, snapshot.counts.sums(), &waits);
         inner.rates = seen.rates.iter().map(Rate::made_safe).collect();

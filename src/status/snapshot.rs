@@ -32,12 +32,17 @@ const TEXT: usize = 300;
 /// The longest URL, in bytes.
 const URL: usize = 1000;
 
+/// What a hold is called that says nothing in a pass that did not ask GitHub.
+const NOT_LISTED: &str = "not_listed";
+
 /// Whose name is not known.
 const UNKNOWN: &str = "unknown";
 
 /// What the daemon tells of a pass when it is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
+    /// When it ended, by this machine's clock.
+    pub at: Timestamp,
     /// What it saw.
     pub observation: &'a Observation,
     /// What it planned.
@@ -48,7 +53,7 @@ pub struct Seen<'a> {
     pub errors: &'a [String],
     /// The rate limits as GitHub last told them.
     pub rates: &'a [Rate],
-    /// Whether it asked GitHub for all repositories.
+    /// Whether it asked GitHub for all repositories. Otherwise it says nothing that one was not listed.
     pub asked_github: bool,
     /// How long it took.
     pub took: Duration,
@@ -293,16 +298,17 @@ impl Reason<'_> {
 pub(super) struct Since(BTreeMap<(String, &'static str), Timestamp>);
 
 impl Snapshot {
-    /// Of a pass that ended at this time by this machine's clock.
-    pub(super) fn of(seen: &Seen, since: &mut Since, at: Timestamp) -> Snapshot {
-        let Seen { observation, plan, .. } = seen;
+    /// Of a pass that is over.
+    pub(super) fn of(seen: &Seen, since: &mut Since) -> Snapshot {
+        let Seen { at, observation, plan, .. } = *seen;
         let views = observation.repositories.values();
         let is_listed = |listing: &Listing| matches!(listing, Listing::Fresh { .. });
         let repositories = seen.asked_github.then(|| {
             (views.clone().filter(|view| is_listed(&view.listing)).count(), observation.repositories.len())
         });
-        let reasons = since.follow(&plan.holds, at);
-        let world = World::of(observation, plan, &reasons);
+        let reasons = since.follow(&plan.holds, at, seen.asked_github);
+        let told = |(hold, _): &(&Hold, &Reason)| seen.asked_github || hold.reason.word() != NOT_LISTED;
+        let world = World::of(observation, plan, &reasons, seen.asked_github);
         Snapshot {
             at,
             nomad_seen: observation.nomad.is_some(),
@@ -316,7 +322,7 @@ impl Snapshot {
             rows: Rows {
                 jobs: world.job_rows(),
                 runners: world.runner_rows(),
-                holds: plan.holds.iter().zip(&reasons).take(HOLDS).map(hold_row).collect(),
+                holds: plan.holds.iter().zip(&reasons).filter(told).take(HOLDS).map(hold_row).collect(),
                 plan: plan.actions.iter().take(ACTIONS).map(plan_row).collect(),
                 jobs_total: world.waiting.len(),
                 plan_total: plan.actions.len(),
@@ -332,6 +338,13 @@ impl Snapshot {
     /// Goes on from the pass before where this one did not look.
     pub(super) fn after(&mut self, before: Snapshot) {
         self.repositories = self.repositories.or(before.repositories);
+        if !self.asked_github {
+            let of = ("repository", NOT_LISTED);
+            self.counts.holds.extend(before.counts.holds.get(&of).map(|count| (of, *count)));
+            let rows = before.rows.holds.iter().filter(|row| row.reason.word == NOT_LISTED).cloned();
+            self.rows.holds.extend(rows);
+            self.rows.holds.truncate(HOLDS);
+        }
         if !self.nomad_seen {
             self.counts = before.counts;
             self.rows = before.rows;
@@ -348,11 +361,13 @@ impl Counts {
 
 impl Since {
     /// Why each of these holds is there, with the time since which it is.
-    fn follow<'a>(&mut self, holds: &'a [Hold], at: Timestamp) -> Vec<Reason<'a>> {
-        let mut kept = BTreeMap::new();
+    fn follow<'a>(&mut self, holds: &'a [Hold], at: Timestamp, asked_github: bool) -> Vec<Reason<'a>> {
+        let mut kept = std::mem::take(&mut self.0);
+        let known = kept.clone();
+        kept.retain(|(_, word), _| *word == NOT_LISTED && !asked_github);
         let reasons = holds.iter().map(|hold| {
             let key = (hold.subject.to_string(), hold.reason.word());
-            let since = self.0.get(&key).copied().unwrap_or(at);
+            let since = known.get(&key).copied().unwrap_or(at);
             if kept.len() < SINCE {
                 kept.insert(key, since);
             }
@@ -373,6 +388,7 @@ impl Since {
 struct World<'a> {
     nomad: Option<&'a NomadView>,
     plan: &'a Plan,
+    asked_github: bool,
     jobs: BTreeMap<u64, (&'a WorkflowJob, &'a RepositoryView)>,
     /// The job that runs on a runner.
     busy: BTreeMap<&'a str, u64>,
@@ -386,7 +402,12 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn of(observation: &'a Observation, plan: &'a Plan, reasons: &[Reason<'a>]) -> World<'a> {
+    fn of(
+        observation: &'a Observation,
+        plan: &'a Plan,
+        reasons: &[Reason<'a>],
+        asked_github: bool,
+    ) -> World<'a> {
         let nomad = observation.nomad.as_ref();
         let mut jobs: BTreeMap<u64, (&WorkflowJob, &RepositoryView)> = BTreeMap::new();
         let mut busy = BTreeMap::new();
@@ -422,7 +443,7 @@ impl<'a> World<'a> {
         let age = |id: &u64| (jobs.get(id).and_then(|(job, _)| job.created_at), *id);
         let mut waiting: Vec<u64> = waiting.into_iter().collect();
         waiting.sort_by_key(age);
-        World { nomad, plan, jobs, busy, started, held, noted, waiting }
+        World { nomad, plan, asked_github, jobs, busy, started, held, noted, waiting }
     }
 
     fn runners(&self) -> impl Iterator<Item = &'a Runner> {
@@ -439,7 +460,8 @@ impl<'a> World<'a> {
         for id in self.plan.demand.values().flatten() {
             *counts.queued.entry(of(id)).or_default() += 1;
         }
-        for hold in &self.plan.holds {
+        let told = |hold: &&Hold| self.asked_github || hold.reason.word() != NOT_LISTED;
+        for hold in self.plan.holds.iter().filter(told) {
             *counts.holds.entry((hold.subject.kind(), hold.reason.word())).or_default() += 1;
             if let Subject::Job { repository, .. } = &hold.subject {
                 *counts.held.entry((safe(repository), hold.reason.word())).or_default() += 1;

@@ -117,6 +117,7 @@ fn start(cause: u64, name: &str) -> Action {
 
 fn pass(status: &Status, observation: &Observation, plan: &Plan, deeds: &[Deed]) {
     status.pass(&Seen {
+        at: at(0),
         observation,
         plan,
         deeds,
@@ -289,4 +290,41 @@ async fn actions_add_up() {
     let line = "githubrunner_actions_total{action=\"purge\",outcome=\"done\",reason=\"asked\"} 5\n";
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("githubrunner_passes_total 2\n"), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_without_github_says_nothing_of_what_was_not_listed() {
+    let status = Status::new(Duration::from_secs(60));
+    let not_listed = |name: &str, why: &str| Hold {
+        subject: Subject::Repository { name: name.to_owned() },
+        reason: HoldReason::NotListed { why: why.to_owned() },
+    };
+    let told = |asked_github, holds: Vec<Hold>, second| {
+        let plan = Plan { holds, ..Plan::default() };
+        status.pass(&Seen {
+            at: at(second),
+            observation: &seen_at(second, vec![], vec![]),
+            plan: &plan,
+            deeds: &[],
+            errors: &[],
+            rates: &[],
+            asked_github,
+            took: Duration::ZERO,
+            leads: true,
+        });
+        let rows = status.state().holds;
+        let rows = rows.items.into_iter().map(|row| (row.subject, row.reason.since));
+        rows.collect::<Vec<_>>()
+    };
+    assert!(told(true, vec![], 0).is_empty());
+    // Only Nomad was looked at: no repository was listed, and that is no news.
+    assert!(told(false, vec![not_listed("acme/a", "not listed again in this pass")], 1).is_empty());
+    let refused = vec![not_listed("acme/b", "502")];
+    assert_eq!(told(true, refused.clone(), 2), [("acme/b".to_owned(), at(2))]);
+    let routine = vec![not_listed("acme/a", "not again"), not_listed("acme/b", "not again")];
+    assert_eq!(told(false, routine, 3), [("acme/b".to_owned(), at(2))]);
+    let (page, _) = status.metrics(true);
+    assert!(page.contains("githubrunner_holds{about=\"repository\",reason=\"not_listed\"} 1\n"), "{page}");
+    assert_eq!(told(true, refused, 4), [("acme/b".to_owned(), at(2))]);
+    assert!(told(true, vec![], 5).is_empty());
 }

@@ -39,7 +39,9 @@ pub struct World {
 
 impl World {
     pub fn tell(&self, status: &Status) {
+        let now = self.observation.nomad.as_ref().map_or_else(Timestamp::now, |nomad| nomad.now);
         status.pass(&Seen {
+            at: now,
             observation: &self.observation,
             plan: &self.plan,
             deeds: &self.deeds,
@@ -198,27 +200,38 @@ pub fn hostile() -> World {
     world
 }
 
-/// A working day, for the picture in the documentation.
+/// A working day, with the hour before it.
 pub fn working_day(status: &Status) {
     let now = Timestamp::now();
     let acme = || repository("acme", "widgets");
-    // What was listed before this daemon began is not measured.
-    world(acme(), now, Vec::new(), Vec::new()).tell(status);
     let name = |number: u64| format!("NTGithubRunner-acme-widgets-k3v9xq2m{number:02}");
-    let mut jobs = Vec::new();
-    let mut runners = Vec::new();
-    for number in 0..6 {
-        let waited = [4, 5, 7, 9, 12, 31][number as usize];
-        let began = 40 + 35 * number as i64;
-        let queued = job(
-            number,
-            ["test", "lint", "build", "e2e", "docs", "bench"][number as usize],
-            "nomadtools",
-            now,
-            began + waited,
-        );
-        jobs.push(on(queued, &name(number), now, began));
-        runners.push(runner(&name(number), number, "nomadtools", RunnerState::Running, now, began + 3));
+    // What was listed before this daemon began is not measured.
+    world(acme(), ago(now, 3540), Vec::new(), Vec::new()).tell(status);
+    for minute in (1..59).rev() {
+        let at = ago(now, minute * 60);
+        let wave = |width: f64| (1.0 + (minute as f64 / width).sin()) / 2.0;
+        let (running, queued) = ((1.0 + 5.0 * wave(7.0)) as u64, (4.0 * wave(5.0)) as u64);
+        let first = 1000 * minute as u64;
+        let mut jobs: Vec<WorkflowJob> =
+            (0..queued).map(|number| job(first + 500 + number, "test", "nomadtools", at, 10)).collect();
+        let mut runners = Vec::new();
+        for number in 0..running {
+            let waited = 4 + (25.0 * wave(11.0)) as i64 * number as i64 / 5;
+            let queued = job(first + number, "test", "nomadtools", at, 30 + waited);
+            jobs.push(on(queued, &name(number), at, 30));
+            runners.push(runner(&name(number), first + number, "nomadtools", RunnerState::Running, at, 40));
+        }
+        world(acme(), at, jobs, runners).tell(status);
+    }
+    let (mut jobs, mut runners) = (Vec::new(), Vec::new());
+    for (number, (job_name, waited)) in
+        [("test", 4), ("lint", 5), ("build", 7), ("e2e", 9), ("docs", 12), ("bench", 31)]
+            .into_iter()
+            .enumerate()
+    {
+        let (id, began) = (number as u64, 40 + 35 * number as i64);
+        jobs.push(on(job(id, job_name, "nomadtools", now, began + waited), &name(id), now, began));
+        runners.push(runner(&name(id), id, "nomadtools", RunnerState::Running, now, began + 3));
     }
     jobs.push(job(20, "image", "nomadtools mem=16000", now, 95));
     jobs.push(job(21, "nightly (1)", "nomadtools", now, 40));
@@ -232,13 +245,11 @@ pub fn working_day(status: &Status) {
     let mut world = world(acme(), now, jobs, runners);
     let job_of =
         |id| Subject::Job { repository: "acme/widgets".to_owned(), id, labels: "nomadtools".to_owned() };
+    let unplaced = HoldReason::Unplaced { why: "memory exhausted on 3 nodes".to_owned() };
     world.plan.holds = vec![
         hold(job_of(21), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
         hold(job_of(22), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
-        hold(
-            Subject::Runner { name: name(20) },
-            HoldReason::Unplaced { why: "memory exhausted on 3 nodes".to_owned() },
-        ),
+        hold(Subject::Runner { name: name(20) }, unplaced),
     ];
     world.deeds = vec![
         Deed::new(&start(&name(20), "nomadtools mem=16000", 20), "done", "done", false),
