@@ -140,7 +140,8 @@ job "githubrunner" {
 
       # `github.token_file` may name it; it is the token unless the configuration has another way in.
       template {
-        data        = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}GH_TOKEN={{ .token }}\nGH_ENTERPRISE_TOKEN={{ .token }}\n{{ end }}"
+        # The item `status_token` is for the page and the API; without it they are closed, or as `status` has it.
+        data        = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}GH_TOKEN={{ .token }}\nGH_ENTERPRISE_TOKEN={{ .token }}\n{{ with .status_token }}GITHUBRUNNER_STATUS_TOKEN={{ . }}\n{{ end }}{{ end }}"
         destination = "secrets/github.env"
         env         = true
         change_mode = "restart"

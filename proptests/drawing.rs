@@ -269,6 +269,7 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
             labels: spell(spec.labels.0, spec.labels.1).into(),
             runner_name: named(runner.filter(|_| status != JobStatus::Queued)),
             created_at: spec.age.map(ago),
+            started_at: None,
             html_url: None,
         }));
     }

@@ -6,7 +6,12 @@ use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -30,6 +35,21 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    serve_for(listener, what, connections, CONNECTION_DEADLINE, answer).await;
+}
+
+/// The same with another end for each connection, and with answers that may come piece by piece.
+pub async fn serve_for<A, F, B>(
+    listener: TcpListener,
+    what: &str,
+    connections: usize,
+    deadline: Duration,
+    answer: A,
+) where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
     let mut open = JoinSet::new();
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -47,7 +67,7 @@ where
                 {
                     oldest.abort();
                 }
-                by_age.push_back(open.spawn(connection(stream, answer.clone())));
+                by_age.push_back(open.spawn(connection(stream, deadline, answer.clone())));
             }
             Err(error) => {
                 // Out of file descriptors, most likely. Ours are the first to give some back.
@@ -59,10 +79,11 @@ where
     }
 }
 
-async fn connection<A, F>(stream: TcpStream, answer: A)
+async fn connection<A, F, B>(stream: TcpStream, deadline: Duration, answer: A)
 where
     A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>>,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
     let service = service_fn(|request| {
         let answer = answer(request);
@@ -75,5 +96,5 @@ where
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     // An error here concerns only whoever asked.
-    let _ = timeout(CONNECTION_DEADLINE, connection).await;
+    let _ = timeout(deadline, connection).await;
 }

@@ -22,6 +22,7 @@ impl World {
                 labels: job.labels.clone().into(),
                 runner_name: job.runner.clone(),
                 created_at: Some(at(job.created)),
+                started_at: None,
                 html_url: None,
             })
             .collect();

@@ -48,9 +48,9 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
         setup.config.nomad.jobprefix,
         setup.config.registration(),
     );
-    let status_listener = listener("status.listen", setup.config.status_listen)?;
+    let status_listener = listener("status.listen", setup.config.status.listen)?;
     let webhook_listener = listener("webhook.listen", setup.config.webhook.listen)?;
-    let listens = (setup.config.status_listen, setup.config.webhook.listen);
+    let listens = (setup.config.status.listen, setup.config.webhook.listen);
     let mut daemon = setup.into_daemon();
     if let Some(listener) = status_listener {
         tracing::info!("status on http://{}", listener.local_addr()?);
@@ -72,7 +72,7 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
             Ok(setup) => {
                 tracing::info!("SIGHUP: reloaded the configuration");
                 let Setup { config, github, nomad, renderer, .. } = setup;
-                if (config.status_listen, config.webhook.listen) != listens {
+                if (config.status.listen, config.webhook.listen) != listens {
                     tracing::warn!("changes to status.listen and webhook.listen take effect after a restart");
                 }
                 daemon = daemon.reconfigured(config, github, nomad, renderer).await;
@@ -99,7 +99,7 @@ pub async fn once(setup: Setup) -> anyhow::Result<bool> {
 }
 
 /// Listens where a key says, if it does.
-fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+pub(super) fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let _context = beside()?.enter();
     let listener = std::net::TcpListener::bind(address).and_then(|listener| {
@@ -110,7 +110,7 @@ fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<Tcp
 }
 
 /// What answers signals and health checks while the loop computes: a thread of its own.
-fn beside() -> anyhow::Result<&'static Runtime> {
+pub(super) fn beside() -> anyhow::Result<&'static Runtime> {
     static BESIDE: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = BESIDE.get() {
         return Ok(runtime);

@@ -90,6 +90,15 @@ impl Config {
         if let Value::Object(entries) = &mut webhook_tree {
             entries.retain(|_, value| !value.is_null());
         }
+        let status = &self.status;
+        let mut status_tree = json!({
+            "listen": status.listen.map(|address| address.to_string()).unwrap_or_default(),
+            "public": status.public,
+        });
+        // No template needs it.
+        if status.token.is_some() && tokens == Tokens::Hidden {
+            status_tree["token"] = json!(HIDDEN);
+        }
         json!({
             "nomad": { "namespace": nomad.namespace, "jobprefix": nomad.jobprefix, "meta": nomad.meta },
             "github": github_tree,
@@ -101,7 +110,8 @@ impl Config {
             "runson_numbers": labels.numbers(),
             "loop": seconds(self.loop_interval),
             "parallel": self.parallel,
-            "status": { "listen": self.status_listen.map(|address| address.to_string()).unwrap_or_default() },
+            "status": status_tree,
+            "metrics": { "per_repository": self.status.per_repository },
             "webhook": webhook_tree,
             "ha": { "enabled": self.ha },
             "template": template,

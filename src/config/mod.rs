@@ -8,17 +8,19 @@ mod error;
 mod github;
 mod parse;
 mod reader;
+mod status;
 mod template;
 #[cfg(test)]
 mod tests;
 mod webhook;
 mod yaml;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 pub(crate) use effective::settings;
 pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
+pub use status::StatusConfig;
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
 pub use webhook::WebhookConfig;
 
@@ -51,8 +53,8 @@ pub struct Config {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// `scheduler`
     pub scheduler: Scheduler,
-    /// `status.listen`, else GITHUBRUNNER_STATUS: where `/healthz`, `/readyz` and `/metrics` are served.
-    pub status_listen: Option<SocketAddr>,
+    /// `status` and `metrics`
+    pub status: StatusConfig,
     /// `webhook`
     pub webhook: WebhookConfig,
     /// `ha.enabled`: several replicas run, and only the holder of a lock in Nomad applies.

@@ -1,15 +1,14 @@
 //! From the YAML tree to a [`Config`].
 
-use std::{collections::BTreeMap, fs::File, io::Read, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::webhook::listen_address;
 use super::{
     Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
     NomadConfig, RepoEntry, Scheduler, Template, github,
     reader::{Problems, Section},
-    template, webhook,
+    status, template, webhook,
     yaml::{self, Data, Node},
 };
 use crate::{
@@ -113,7 +112,7 @@ fn build(
     let ha = top.section("ha");
     let ha_enabled = ha.boolean("enabled", false);
     ha.finish();
-    let status_listen = status_listen(&top, env);
+    let status = status::parse(&top, env);
     let webhook = webhook::parse(&top, env, github.as_ref(), &repos);
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
@@ -132,6 +131,7 @@ fn build(
     };
     let mut warnings = warnings(&github, registration, &template, has_access_token);
     warnings.extend(github::token_of_another_host(&github, env));
+    warnings.extend(status.warnings());
     if labels.may_give_up() {
         warnings.push(
             "runson_match looks around or back, and labels that take it too many steps are held; an expression without \
@@ -155,22 +155,13 @@ fn build(
         template,
         settings,
         scheduler,
-        status_listen,
+        status,
         webhook,
         ha: ha_enabled,
         parallel,
         registration,
         warnings,
     })
-}
-
-fn status_listen(top: &Section, env: Environment) -> Option<SocketAddr> {
-    let section = top.section("status");
-    let from_env = env("GITHUBRUNNER_STATUS").filter(|text| !text.is_empty());
-    let text = section.text("listen").map(str::to_owned).or(from_env);
-    let address = text.filter(|text| !text.is_empty()).and_then(|text| listen_address(&section, &text));
-    section.finish();
-    address
 }
 
 fn nomad(top: &Section) -> NomadConfig {

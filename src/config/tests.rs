@@ -540,3 +540,20 @@ fn webhooks_that_cannot_work() {
     let all = errors("repos: ['*']\nwebhook: {poll_deliveries: true, url: 'https://x'}");
     assert!(all.contains("has no hook of its own"), "{all}");
 }
+
+#[test]
+fn others_see_the_page_only_with_a_token_or_where_it_is_public() {
+    let warnings = |yaml: &str| load_more(yaml).status.warnings();
+    assert!(warnings("status: {listen: 127.0.0.1:9090}").is_empty());
+    assert!(warnings("status: {listen: '[::1]:9090'}").is_empty());
+    let closed = warnings("status: {listen: 0.0.0.0:9090}").remove(0);
+    assert!(closed.contains("its page and API are closed") && closed.contains("status.token"), "{closed}");
+    assert!(warnings("status: {listen: 0.0.0.0:9090, public: true}").is_empty());
+    assert!(warnings("status: {listen: 0.0.0.0:9090, token: 0123456789abcdef}").is_empty());
+    assert!(warnings("status: {token: short}")[0].contains("can be guessed"));
+    assert!(more_errors("status: {token: x y}").contains("a character that no header may have"));
+    assert!(more_errors("status: {token: 0123456789abcdef, public: true}").contains("remove one of them"));
+    let shown = load_more("status: {token: 0123456789abcdef}").effective(Format::Yaml);
+    assert!(shown.contains("token: '***'") && !shown.contains("0123456789abcdef"), "{shown}");
+    assert!(load_more("metrics: {per_repository: true}").status.per_repository);
+}

@@ -143,6 +143,7 @@ struct Looked {
     ended: Moment,
     /// What the repository's runners were before it began.
     marks: Marks,
+    look: Look,
     /// It was asked for, apart from the pace.
     asked: bool,
     /// Whether it is gone on with.
@@ -222,6 +223,8 @@ impl Daemon {
         let status = Status::new(config.loop_interval);
         let hints = Hints::new(status.clone());
         hints.configure(&config);
+        snapshot::watch(&status, &github, &nomad);
+        snapshot::configure(&status, &config);
         Daemon {
             leader,
             leadership,
@@ -274,6 +277,8 @@ impl Daemon {
             _ => (fresh.leader, fresh.leadership),
         };
         self.hints.configure(&fresh.config);
+        snapshot::watch(&self.status, &fresh.github, &fresh.nomad);
+        snapshot::configure(&self.status, &fresh.config);
         Daemon {
             leader,
             leadership,
@@ -293,6 +298,7 @@ impl Daemon {
     pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
         let mut sizes = self.github.sizes();
         sizes.extend(self.hints.sizes());
+        sizes.extend(self.status.sizes());
         sizes.extend([
             ("surplus", self.memory.surplus.len()),
             ("presence", self.memory.presence.len()),
@@ -467,6 +473,7 @@ impl Daemon {
                     began: now,
                     ended: epoch.elapsed(),
                     marks,
+                    look,
                     asked,
                     unfinished: github.is_unfinished(repository.id),
                     result,
@@ -487,6 +494,7 @@ impl Daemon {
             }
         };
         let id = looked.repository;
+        self.status.look(looked.look.as_str(), looked.ended.saturating_sub(looked.began));
         if let Err(Error::RateLimited { until, .. }) = &looked.result {
             self.schedule.pause(id, until.saturating_duration_since(self.epoch));
         }
@@ -580,7 +588,16 @@ impl Daemon {
         let ended = self.now();
         for (repository, result) in listings {
             let marks = marks.of(repository);
-            let looked = Looked { repository, began, ended, marks, asked: true, unfinished: false, result };
+            let looked = Looked {
+                repository,
+                began,
+                ended,
+                marks,
+                look: Look::All,
+                asked: true,
+                unfinished: false,
+                result,
+            };
             self.github_side.learn(looked, &self.interest, &mut self.errors);
         }
         self.github_side.all_at_once(GITHUB_AT_MOST);
@@ -593,6 +610,7 @@ impl Daemon {
     }
 
     async fn look_and_act(&mut self) -> Pass {
+        let began = Instant::now();
         // What is over by now is in what Nomad shows next; what is not may be in it or not.
         let late = self.acts.taken();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
@@ -638,7 +656,7 @@ impl Daemon {
             applied_at: now,
             led: term.is_some() && self.leadership.term() == term,
         };
-        self.status.record(snapshot::snapshot(&pass, &self.policy));
+        snapshot::tell(&self.status, &pass, &self.github, began.elapsed());
         if let Some(witness) = &mut self.witness {
             witness(&pass, &self.policy, &self.memory);
         }

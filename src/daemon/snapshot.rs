@@ -1,35 +1,98 @@
-//! A pass as the status tells it.
+//! What the status is told: passes, and the exchanges of both adapters.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::Pass;
+use jiff::Timestamp;
+
 use crate::{
-    labels::Verdicts,
-    model::{JobStatus, Listing, RepositoryView},
-    plan::Policy,
-    status::Snapshot,
+    config::Config,
+    github::{self, GitHub},
+    http::{Exchanged, Method, Observer},
+    nomad::{self, Nomad},
+    status::{Access, Deed, Exchange, Rate, Seen, Status},
 };
 
-pub(super) fn snapshot(pass: &Pass, policy: &Policy) -> Snapshot {
-    let mut snapshot = Snapshot {
-        nomad_seen: pass.observation.nomad.is_some(),
-        holds: pass.plan.holds.len(),
+/// Has the status go by this configuration from now on.
+pub(super) fn configure(status: &Status, config: &Config) {
+    let settings = &config.status;
+    status.per_repository(settings.per_repository);
+    let is_local = settings.listen.is_some_and(|listen| listen.ip().is_loopback());
+    status.open_to(match &settings.token {
+        Some(token) => Access::Token(token.clone()),
+        None if settings.public => Access::Public,
+        None if is_local => Access::Local,
+        None => Access::Closed,
+    });
+}
+
+/// Tells of a pass that is over.
+pub(super) fn tell(status: &Status, pass: &Pass, github: &GitHub, took: Duration) {
+    let deeds = pass.done().map(|report| {
+        let outcome = &report.outcome;
+        Deed::new(&report.action, outcome.kind(), &outcome.to_string(), outcome.is_failure())
+    });
+    let mut rates: BTreeMap<(&str, String), Rate> = BTreeMap::new();
+    let told = github.rates();
+    for ((who, bucket), rate) in &told {
+        let credential = credential(who);
+        let rate = Rate {
+            credential: credential.to_owned(),
+            bucket: bucket.clone(),
+            limit: rate.limit,
+            remaining: rate.remaining,
+            reset: rate.reset,
+        };
+        // After a rotation there are two tokens for a while: the later answer counts.
+        let known = rates.entry((credential, bucket.clone())).or_insert_with(|| rate.clone());
+        if known.reset < rate.reset {
+            *known = rate;
+        }
+    }
+    status.pass(&Seen {
+        at: Timestamp::now(),
+        observation: &pass.observation,
+        plan: &pass.plan,
+        deeds: &deeds.collect::<Vec<_>>(),
+        errors: &pass.errors,
+        rates: &rates.into_values().collect::<Vec<_>>(),
+        took,
         leads: pass.led,
-        ..Snapshot::default()
-    };
-    let views = pass.observation.repositories.values();
-    let is_seen =
-        |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. } | Listing::Earlier { .. });
-    snapshot.repositories = Some((views.clone().filter(is_seen).count(), views.len()));
-    let mut verdicts = Verdicts::new(&policy.labels);
-    for view in views {
-        verdicts.next_repository();
-        let queued = view.listing.jobs().iter().filter(|job| job.status == JobStatus::Queued);
-        snapshot.queued += queued.filter(|job| verdicts.of(&job.labels).is_yes()).count();
+    });
+}
+
+/// The name of a credential: `token`, `app`, or an installation's ID. A token's hash is nobody's business.
+fn credential(who: &str) -> &str {
+    ["token", "app"].into_iter().find(|name| who.starts_with(&format!("{name}-"))).unwrap_or(who)
+}
+
+/// Has both adapters tell the status of each exchange.
+pub(super) fn watch(status: &Status, github: &GitHub, nomad: &Nomad) {
+    github.observed_by(Arc::new(Watch { status: status.clone(), host: Host::GitHub }));
+    nomad.observed_by(Arc::new(Watch { status: status.clone(), host: Host::Nomad }));
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    GitHub,
+    Nomad,
+}
+
+#[derive(Debug)]
+struct Watch {
+    status: Status,
+    host: Host,
+}
+
+impl Observer for Watch {
+    fn exchanged(&self, exchange: Exchanged<'_>) {
+        let reads = *exchange.method == Method::GET;
+        let (host, route, points) = match self.host {
+            // As GitHub counts them (contract github.md §4).
+            Host::GitHub => ("github", github::route(exchange.path), if reads { 1 } else { 5 }),
+            Host::Nomad => ("nomad", nomad::route(exchange.path), 0),
+        };
+        let code = exchange.status.map(|status| status.as_u16());
+        self.status.exchange(Exchange { host, route, code, took: exchange.took, points });
     }
-    for runner in pass.observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
-        *snapshot.runners.entry(runner.state).or_default() += 1;
-    }
-    for report in pass.done() {
-        *snapshot.actions.entry((report.action.kind(), report.outcome.kind())).or_default() += 1;
-    }
-    snapshot
 }

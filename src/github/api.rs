@@ -235,6 +235,11 @@ impl GitHub {
         ])
     }
 
+    /// Tells `observer` of each exchange from now on.
+    pub fn observed_by(&self, observer: Arc<dyn http::Observer>) {
+        self.0.http.observed_by(observer);
+    }
+
     /// The rate limits as GitHub last told them, by credentials (a name, no secret) and bucket.
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
         self.0.limits.rates()

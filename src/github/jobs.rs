@@ -51,6 +51,18 @@ pub enum Look {
     All,
 }
 
+impl Look {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Look::Newest => "newest",
+            Look::Queued => "queued",
+            Look::Active => "active",
+            Look::All => "all",
+        }
+    }
+}
+
 /// The jobs of a repository's active runs, apart from those that are completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobListing {

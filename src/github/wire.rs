@@ -100,6 +100,8 @@ pub struct Job {
     runner_name: Option<String>,
     #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
     created_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     html_url: Option<String>,
 }
@@ -127,6 +129,7 @@ impl Job {
             // An empty name is what GitHub sends for a job that no runner has.
             runner_name: self.runner_name.clone().filter(|name| !name.is_empty()),
             created_at: self.created_at,
+            started_at: self.started_at.filter(|_| self.status == JobStatus::InProgress),
             html_url: self.html_url.clone(),
         }
     }

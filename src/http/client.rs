@@ -25,6 +25,7 @@ use super::message::{Request, Response};
 use super::retry::RetryPolicy;
 use super::secret;
 use super::tls::TlsOptions;
+use super::watch::{Observer, Watch};
 use crate::secret::Secret;
 
 /// Every body may be read up to this size, in bytes. A larger one waits for its turn: one at a time, so that the bodies
@@ -92,6 +93,7 @@ struct Inner {
     deadline: Duration,
     max_body: usize,
     random: Mutex<StdRng>,
+    watch: Watch,
 }
 
 impl Client {
@@ -126,12 +128,18 @@ impl Client {
             deadline: options.deadline,
             max_body: options.max_body,
             random: Mutex::new(StdRng::seed_from_u64(options.seed)),
+            watch: Watch::default(),
         })))
     }
 
     /// The host this client talks to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
+    }
+
+    /// Tells `observer` of each exchange from now on; of a stream of lines it hears nothing.
+    pub fn observed_by(&self, observer: Arc<dyn Observer>) {
+        self.0.watch.set(observer);
     }
 
     /// Sends a request once and reads the whole answer. Any status is `Ok`.
@@ -215,6 +223,7 @@ impl Client {
         let (message, connection) = self.message(request, &exchange)?;
         let max_body = request.max_body.unwrap_or(self.0.max_body);
         let started = Instant::now();
+        let mut watched = self.0.watch.begin(request);
         let whole = async {
             // The semaphore is never closed; a permit is held until the body is read.
             let _permit = self.0.permits.acquire().await;
@@ -234,6 +243,7 @@ impl Client {
         let took_ms = started.elapsed().as_millis() as u64;
         match &outcome {
             Ok(response) => {
+                watched.status = Some(response.status);
                 tracing::debug!(%exchange, status = response.status.as_u16(), bytes = response.body.len(), took_ms);
             }
             Err(error) => tracing::debug!(took_ms, "{error}"),

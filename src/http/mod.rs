@@ -18,6 +18,7 @@ mod redact;
 mod retry;
 mod secret;
 mod tls;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -32,3 +33,4 @@ pub use lines::Lines;
 pub use message::{Request, Response, date_of, escape_segment};
 pub use retry::RetryPolicy;
 pub use tls::TlsOptions;
+pub use watch::{Exchanged, OTHER, Observer, route};

@@ -20,6 +20,8 @@ pub struct Plan {
     pub surplus: BTreeMap<RepositoryId, BTreeSet<String>>,
     /// What belongs to no runner now, for [`super::Memory::orphans`].
     pub orphans: BTreeSet<Orphan>,
+    /// The queued jobs that want a runner of ours and may have one, oldest first, by their IDs.
+    pub demand: BTreeMap<GroupKey, Vec<u64>>,
 }
 
 /// One thing to do.
@@ -437,6 +439,38 @@ impl Action {
         }
     }
 
+    /// The word for why, for metrics: one of few.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Action::Start(Start { reason: StartReason::Missing { .. }, .. }) => "missing",
+            Action::Mint(action) => match action.registration {
+                Registration::Jit => "jit",
+                Registration::Token => "token",
+                Registration::AccessToken => "access_token",
+            },
+            Action::Stop(action) => match action.reason {
+                StopReason::Surplus { .. } => "surplus",
+                StopReason::Unregistered { .. } => "unregistered",
+                StopReason::MakeRoom { .. } => "make_room",
+                StopReason::Yield { .. } => "yield",
+                StopReason::Spent => "spent",
+                StopReason::NotStarting { .. } => "not_starting",
+                StopReason::RepositoryGone => "repository_gone",
+                StopReason::Asked => "asked",
+            },
+            Action::LookUp(_) => "idle",
+            Action::CleanUp(_) => "dead",
+            Action::Purge(action) => match action.reason {
+                PurgeReason::Expired { .. } => "expired",
+                PurgeReason::Asked => "asked",
+            },
+            Action::RemoveOrphan(action) => match action.orphan {
+                Orphan::Variable { .. } => "variable",
+                Orphan::Registration { .. } => "registration",
+            },
+        }
+    }
+
     /// Whether GitHub is asked for it; otherwise Nomad alone.
     pub fn needs_github(&self) -> bool {
         match self {
@@ -581,7 +615,57 @@ impl fmt::Display for Subject {
     }
 }
 
+impl Subject {
+    /// The word for what it is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Subject::Nomad => "nomad",
+            Subject::Repository { .. } => "repository",
+            Subject::Job { .. } => "job",
+            Subject::Runner { .. } => "runner",
+        }
+    }
+}
+
 impl HoldReason {
+    /// The word for it, for metrics: one of few.
+    pub fn word(&self) -> &'static str {
+        match self {
+            HoldReason::NomadUnseen => "nomad_unseen",
+            HoldReason::NotListed { .. } => "not_listed",
+            HoldReason::RepositoryGone { .. } => "repository_gone",
+            HoldReason::Archived => "archived",
+            HoldReason::NotConfigured => "not_configured",
+            HoldReason::Incomplete { .. } => "incomplete",
+            HoldReason::NotQueued { .. } => "not_queued",
+            HoldReason::BadLabels { .. } => "bad_labels",
+            HoldReason::LiveAttempts { .. } => "live_attempts",
+            HoldReason::Attempts { .. } => "attempts",
+            HoldReason::StartFailed { .. } => "start_failed",
+            HoldReason::Cap { cap, .. } => match cap {
+                Cap::All => "cap_all",
+                Cap::Repository => "cap_repository",
+                Cap::Group => "cap_group",
+            },
+            HoldReason::LeftToNomadtools { .. } => "left_to_nomadtools",
+            HoldReason::GroupStops => "group_stops",
+            HoldReason::Unplaced { .. } => "unplaced",
+            HoldReason::Disconnected => "disconnected",
+            HoldReason::TasksUnread => "tasks_unread",
+            HoldReason::Foreign { .. } => "foreign",
+            HoldReason::SurplusOnce => "surplus_once",
+            HoldReason::Idle { .. } => "idle",
+            HoldReason::ActionFailed { .. } => "action_failed",
+            HoldReason::NoCredentials { .. } => "no_credentials",
+            HoldReason::NotStarting { .. } => "not_starting",
+            HoldReason::Unassigned { .. } => "unassigned",
+            HoldReason::Unregistered { .. } => "unregistered",
+            HoldReason::CountsAttempts => "counts_attempts",
+            HoldReason::CauseUnknown => "cause_unknown",
+            HoldReason::VariableFirst => "variable_first",
+        }
+    }
+
     /// Whether somebody should look: it lasts, and does not mend by itself.
     pub fn is_warning(&self) -> bool {
         use HoldReason::{NoCredentials, NotStarting, Unassigned, Unregistered};

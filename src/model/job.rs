@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// GitHub's numeric ID of a repository; a rename keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RepositoryId(pub u64);
 
 impl fmt::Display for RepositoryId {
@@ -95,6 +95,8 @@ pub struct WorkflowJob {
     pub runner_name: Option<String>,
     /// When it was made; GitHub's own examples leave it out.
     pub created_at: Option<Timestamp>,
+    /// When a runner took it; of a job that no runner has it says nothing.
+    pub started_at: Option<Timestamp>,
     /// Its page.
     pub html_url: Option<String>,
 }

@@ -217,6 +217,20 @@ pub enum Finish {
 }
 
 impl Finish {
+    /// The word for it, for metrics: one of few.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Finish::Success => "success",
+            Finish::Stopped => "stopped",
+            Finish::Failure { .. } => "failure",
+            Finish::OutOfMemory => "out_of_memory",
+            Finish::Lost => "lost",
+            Finish::Drained => "drained",
+            Finish::TimedOut => "timed_out",
+            Finish::NeverRan { .. } => "never_ran",
+        }
+    }
+
     /// Whether `purge_successfull_timeout` applies, rather than `purge_failure_timeout`.
     pub fn is_success(&self) -> bool {
         matches!(self, Finish::Success | Finish::Stopped)

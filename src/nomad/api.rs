@@ -125,6 +125,11 @@ impl Nomad {
         })))
     }
 
+    /// Tells `observer` of each exchange from now on.
+    pub fn observed_by(&self, observer: Arc<dyn http::Observer>) {
+        self.0.client.observed_by(observer);
+    }
+
     /// The options it was made with.
     pub fn options(&self) -> &Options {
         &self.0.options

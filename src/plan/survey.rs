@@ -199,6 +199,12 @@ impl<'a> Survey<'a> {
         }
     }
 
+    /// The queued jobs that may be served, by group.
+    pub fn demand(&self) -> BTreeMap<GroupKey, Vec<u64>> {
+        let groups = self.groups.iter().filter(|(_, group)| !group.demand.is_empty());
+        groups.map(|(key, group)| (key.clone(), group.demand.iter().map(|job| job.id).collect())).collect()
+    }
+
     /// The group of a runner; `None` when its repository is unknown.
     pub fn group_of(&self, runner: &Runner) -> Option<GroupKey> {
         Some(GroupKey { repository: self.repository_id(runner)?, labels: runner.labels() })

@@ -59,6 +59,7 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
         labels: vec!["nomadtools".to_owned()].into(),
         runner_name: None,
         created_at: Some(ago(100 - id as i64)),
+        started_at: None,
         html_url: None,
     }
 }

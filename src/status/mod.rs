@@ -1,19 +1,36 @@
-//! What the daemon tells of itself over HTTP: `/healthz`, `/readyz` and `/metrics`. No secret is in any of it.
+//! What the daemon tells of itself over HTTP: `/healthz`, `/readyz`, `/metrics`, the page and its API. No secret is in any of it.
 
+mod access;
+mod history;
+mod metrics;
+mod page;
+mod process;
 mod server;
+mod snapshot;
+mod state;
+#[cfg(test)]
+mod tests;
+mod track;
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use jiff::Timestamp;
+use tokio::{sync::watch, time::Instant};
 
-use crate::model::RunnerState;
-
+pub use access::Access;
+use history::{Events, History};
+pub use metrics::{Counter, Exchange};
+use metrics::{Metrics, STATES, Time};
 pub use server::serve;
+use snapshot::Since;
+pub use snapshot::{Deed, Rate, Seen, Snapshot};
+pub use state::State;
+use state::{Health, Jobs, LastPass, List, Program, Repositories, Runners};
+use track::Track;
 
 /// A pass that takes longer than this beyond the loop's interval hangs: listing all repositories, a minute,
 /// and an action's deadlines fit in it several times.
@@ -22,125 +39,256 @@ const PASS_AT_MOST: Duration = Duration::from_secs(600);
 /// A loop that has not turned for so long is stuck in a computation.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// What the last pass saw and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Whether Nomad was seen.
-    pub nomad_seen: bool,
-    /// Repositories with a listing of this pass, and all; `None` for a pass that did not ask GitHub.
-    pub repositories: Option<(usize, usize)>,
-    /// Runners by state.
-    pub runners: BTreeMap<RunnerState, usize>,
-    /// Queued jobs that may be served.
-    pub queued: usize,
-    /// Things deliberately not done.
-    pub holds: usize,
-    /// Whether this replica applies.
-    pub leads: bool,
-    /// Actions since the start, by what was done and how it came out.
-    pub actions: BTreeMap<(&'static str, &'static str), u64>,
-}
+/// The time over which points are counted, in seconds.
+const MINUTE: u64 = 60;
 
 /// Shared between the daemon, which writes it after each pass, and the server.
 #[derive(Clone, Debug)]
-pub struct Status(Arc<Mutex<Inner>>);
+pub struct Status(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// The number of passes, for those who wait for the next one.
+    news: watch::Sender<u64>,
+}
 
 #[derive(Debug)]
 struct Inner {
     interval: Duration,
+    epoch: Instant,
+    started_at: Timestamp,
+    access: Access,
     passes: u64,
     last: Instant,
     /// When the loop last said that it turns; `None` where nobody says so.
     beat: Option<Instant>,
     seen: Option<Snapshot>,
-    counts: BTreeMap<(Counter, &'static str), u64>,
-    ends: BTreeMap<String, u64>,
+    /// Whether Nomad and GitHub are seen, each with the time since which that is so.
+    nomad: Option<(bool, Timestamp)>,
+    github: Option<(bool, Timestamp)>,
+    metrics: Metrics,
+    track: Track,
+    since: Since,
+    events: Events,
+    history: History,
+    rates: Vec<Rate>,
+    /// What requests cost of GitHub's secondary limit, by the second.
+    points: VecDeque<(u64, u64)>,
 }
 
-/// What is counted between passes, by one label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Counter {
-    /// Requests to the webhook's port, by how they came out.
-    WebhookRequests,
-    /// Reasons to look at a repository soon, by where they came from.
-    Hints,
-}
+impl Inner {
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
 
-impl Counter {
-    /// Name, label and help of its metric.
-    fn texts(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Counter::WebhookRequests => {
-                ("webhook_requests_total", "outcome", "Requests to the webhook's port, by outcome.")
-            }
-            Counter::Hints => ("hints_total", "source", "Reasons to look at a repository soon, by source."),
-        }
+    /// What the requests of the last minute cost.
+    fn points(&self) -> u64 {
+        let now = self.now().as_secs();
+        self.points.iter().filter(|(second, _)| second + MINUTE > now).map(|(_, points)| points).sum()
     }
 }
 
 impl Status {
     /// That of a daemon that has made no pass yet; `interval` is the loop's.
     pub fn new(interval: Duration) -> Self {
-        Status(Arc::new(Mutex::new(Inner {
+        let inner = Mutex::new(Inner {
             interval,
+            epoch: Instant::now(),
+            started_at: Timestamp::now(),
+            access: Access::default(),
             passes: 0,
             last: Instant::now(),
             beat: None,
             seen: None,
-            counts: BTreeMap::new(),
-            ends: BTreeMap::new(),
-        })))
+            nomad: None,
+            github: None,
+            metrics: Metrics::default(),
+            track: Track::default(),
+            since: Since::default(),
+            events: Events::default(),
+            history: History::default(),
+            rates: Vec::new(),
+            points: VecDeque::new(),
+        });
+        Status(Arc::new(Shared { inner, news: watch::Sender::new(0) }))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gauges of jobs and runners have a label for the repository from now on, or none.
+    pub fn per_repository(&self, yes: bool) {
+        self.inner().metrics.per_repository = yes;
     }
 
     /// Counts one more.
     pub fn count(&self, counter: Counter, label: &'static str) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *inner.counts.entry((counter, label)).or_default() += 1;
+        self.inner().metrics.count(counter, label, 1);
     }
 
     /// Shows these counters before there is anything to count.
     pub fn expect(&self, counter: Counter, labels: impl IntoIterator<Item = &'static str>) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for label in labels {
-            inner.counts.entry((counter, label)).or_default();
+        let inner = self.inner();
+        labels.into_iter().for_each(|label| inner.metrics.count(counter, label, 0));
+    }
+
+    /// A look at a repository is over, which asked for `newest`, `queued`, `active` or `all` runs.
+    pub fn look(&self, look: &'static str, took: Duration) {
+        self.inner().metrics.look(look, took);
+    }
+
+    /// An exchange with GitHub or Nomad is over.
+    pub fn exchange(&self, exchange: Exchange) {
+        let mut inner = self.inner();
+        inner.metrics.exchange(exchange);
+        let now = inner.now().as_secs();
+        match inner.points.back_mut() {
+            Some((second, points)) if *second == now => *points += exchange.points,
+            _ => inner.points.push_back((now, exchange.points)),
+        }
+        while inner.points.front().is_some_and(|(second, _)| second + MINUTE <= now) {
+            inner.points.pop_front();
         }
     }
 
-    /// Takes in a pass: what it saw and, in `actions`, only what it did itself.
-    pub fn record(&self, mut snapshot: Snapshot) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = inner.seen.take() {
-            snapshot.repositories = snapshot.repositories.or(before.repositories);
-            for (key, count) in before.actions {
-                *snapshot.actions.entry(key).or_default() += count;
+    /// Takes in a pass.
+    pub fn pass(&self, seen: &Seen) {
+        let at = seen.at;
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        let (times, finishes) = inner.track.follow(seen, inner.epoch.elapsed());
+        finishes.into_iter().for_each(|finish| inner.metrics.finish(finish));
+        let mut waits = Vec::new();
+        for (time, took) in times {
+            inner.metrics.time(time, took);
+            if time == Time::QueuedToTaken {
+                waits.push(took);
             }
         }
+        let snapshot = Snapshot::of(seen, &mut inner.since);
+        inner.events.see(at, &snapshot.deeds, &snapshot.errors, snapshot.leads);
+        inner.history.see(at, snapshot.counts.sums(), &waits);
+        inner.rates = seen.rates.iter().map(Rate::made_safe).collect();
+        drop(guard);
+        self.record(snapshot);
+    }
+
+    /// Takes in what a pass saw and did.
+    pub fn record(&self, mut snapshot: Snapshot) {
+        let mut inner = self.inner();
+        inner.metrics.pass(&snapshot);
+        if let Some(before) = inner.seen.take() {
+            snapshot.after(before);
+        }
+        let since = |known: Option<(bool, Timestamp)>, seen: bool| {
+            known.filter(|(before, _)| *before == seen).or(Some((seen, snapshot.at)))
+        };
+        inner.nomad = since(inner.nomad, snapshot.nomad_seen);
+        inner.github =
+            since(inner.github, snapshot.sees_github()).filter(|_| snapshot.repositories.is_some());
         inner.passes += 1;
         inner.last = Instant::now();
         inner.seen = Some(snapshot);
+        self.0.news.send_replace(inner.passes);
+    }
+
+    /// Who may see the page and the API from now on.
+    pub fn open_to(&self, access: Access) {
+        self.inner().access = access;
+    }
+
+    /// Who may see the page and the API.
+    fn access(&self) -> Access {
+        self.inner().access.clone()
+    }
+
+    /// How many jobs are queued, held and running.
+    fn jobs(&self) -> (usize, usize, usize) {
+        self.inner().seen.as_ref().map_or((0, 0, 0), |seen| seen.counts.sums())
+    }
+
+    /// What is known now.
+    pub fn state(&self) -> State {
+        let inner = self.inner();
+        let nothing = Snapshot::default();
+        let seen = inner.seen.as_ref().unwrap_or(&nothing);
+        let health = |known: Option<(bool, Timestamp)>| Health {
+            seen: known.is_some_and(|(seen, _)| seen),
+            since: known.map(|(_, since)| since),
+        };
+        let (listed, all) = seen.repositories.unwrap_or_default();
+        let (queued, held, running) = seen.counts.sums();
+        let mut by_state: BTreeMap<&'static str, usize> =
+            STATES.iter().map(|state| (state.as_str(), 0)).collect();
+        for ((_, state), count) in &seen.counts.runners {
+            *by_state.entry(state.as_str()).or_default() += count;
+        }
+        let rows = &seen.rows;
+        let (queue_p50_seconds, queue_p95_seconds) = inner.history.percentiles();
+        State {
+            program: Program { version: env!("CARGO_PKG_VERSION"), started_at: inner.started_at },
+            now: Timestamp::now(),
+            revision: inner.passes,
+            leads: seen.leads,
+            last_pass: inner.seen.as_ref().map(|seen| LastPass {
+                at: seen.at,
+                took_seconds: seen.took.as_secs_f64(),
+                errors: seen.errors.clone(),
+            }),
+            nomad: health(inner.nomad),
+            github: health(inner.github),
+            repositories: Repositories { all, listed },
+            jobs: Jobs {
+                queued,
+                held,
+                running,
+                waiting: List { total: rows.jobs_total, items: rows.jobs.clone() },
+            },
+            runners: Runners {
+                list: List { total: by_state.values().sum(), items: rows.runners.clone() },
+                by_state,
+            },
+            holds: List { total: seen.counts.holds.values().sum(), items: rows.holds.clone() },
+            plan: List { total: rows.plan_total, items: rows.plan.clone() },
+            events: inner.events.newest_first(),
+            rate_limits: inner.rates.clone(),
+            points_per_minute: inner.points(),
+            history: state::History { queue_p50_seconds, queue_p95_seconds, points: inner.history.points() },
+        }
     }
 
     /// The loop turns.
     pub fn beat(&self) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.beat = Some(Instant::now());
+        self.inner().beat = Some(Instant::now());
     }
 
     /// When each version of the runner that ends stops getting jobs, in seconds since the epoch.
     pub fn ends(&self, ends: &BTreeMap<String, u64>) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.ends.clone_from(ends);
+        self.inner().metrics.version_ends(ends);
     }
 
     /// Whether this replica applied in its last pass.
     pub fn leads(&self) -> bool {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.seen.as_ref().is_some_and(|seen| seen.leads)
+        self.inner().seen.as_ref().is_some_and(|seen| seen.leads)
+    }
+
+    /// How many things it remembers, by what they are.
+    pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
+        let inner = self.inner();
+        BTreeMap::from([
+            ("status holds", inner.since.len()),
+            ("status jobs and runners", inner.track.len()),
+            ("status events", inner.events.newest_first().len()),
+            ("status minutes", inner.history.points().len()),
+            ("status points", inner.points.len()),
+        ])
     }
 
     /// Whether this process is alive: the loop turns, and passes end, whatever GitHub and Nomad do.
     fn health(&self) -> Result<String, String> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner();
         let ago = inner.last.elapsed();
         let text = format!("{} passes, the last one ended {} s ago\n", inner.passes, ago.as_secs());
         if let Some(stuck) = inner.beat.map(|beat| beat.elapsed()).filter(|stuck| *stuck > STUCK) {
@@ -151,7 +299,7 @@ impl Status {
 
     /// Whether the last pass saw Nomad and GitHub.
     fn readiness(&self) -> Result<String, String> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner();
         let Some(seen) = &inner.seen else { return Err("no pass yet\n".to_owned()) };
         let (listed, all) = seen.repositories.unwrap_or_default();
         let role = if seen.leads { "applies" } else { "standby" };
@@ -160,138 +308,12 @@ impl Status {
         if seen.nomad_seen && (listed > 0 || all == 0) { Ok(text) } else { Err(text) }
     }
 
-    /// In Prometheus' text format.
-    pub(crate) fn metrics(&self) -> String {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = inner.seen.clone().unwrap_or_default();
-        let mut page = Page::default();
-        page.metric("passes_total", "counter", "Passes since the start.", [("", inner.passes)]);
-        let ago = inner.last.elapsed().as_secs();
-        page.metric("last_pass_seconds", "gauge", "Seconds since the last pass ended.", [("", ago)]);
-        let count = |number: usize| number as u64;
-        page.metric(
-            "nomad_up",
-            "gauge",
-            "Whether the last pass saw Nomad.",
-            [("", u64::from(seen.nomad_seen))],
-        );
-        page.metric("leader", "gauge", "Whether this replica applies.", [("", u64::from(seen.leads))]);
-        let (listed, all) = seen.repositories.unwrap_or_default();
-        let repositories =
-            [("{listed=\"true\"}", count(listed)), ("{listed=\"false\"}", count(all.saturating_sub(listed)))];
-        page.metric(
-            "repositories",
-            "gauge",
-            "Repositories, by whether the last pass listed them.",
-            repositories,
-        );
-        page.metric(
-            "jobs_queued",
-            "gauge",
-            "GitHub jobs that wait for a runner.",
-            [("", count(seen.queued))],
-        );
-        page.metric("holds", "gauge", "Things deliberately not done.", [("", count(seen.holds))]);
-        let states = [
-            RunnerState::Pending,
-            RunnerState::Waiting,
-            RunnerState::Starting,
-            RunnerState::Running,
-            RunnerState::Stopping,
-            RunnerState::Disconnected,
-            RunnerState::Dead,
-        ];
-        let runners = states.map(|state| {
-            (format!("{{state=\"{state}\"}}"), count(seen.runners.get(&state).copied().unwrap_or(0)))
-        });
-        page.metric("runners", "gauge", "Runners, by state.", runners);
-        let actions = seen.actions.iter().map(|((action, outcome), number)| {
-            (format!("{{action=\"{action}\",outcome=\"{outcome}\"}}"), *number)
-        });
-        page.metric("actions_total", "counter", "Actions since the start.", actions);
-        let ends = inner.ends.iter().map(|(version, at)| (format!("{{version=\"{version}\"}}"), *at));
-        page.metric(
-            "runner_version_end_timestamp_seconds",
-            "gauge",
-            "When a runner's version stops getting jobs.",
-            ends,
-        );
-        for counter in [Counter::WebhookRequests, Counter::Hints] {
-            let (name, label, help) = counter.texts();
-            let counts = inner.counts.iter().filter(|((of, _), _)| *of == counter);
-            let counts = counts.map(|((_, value), count)| (format!("{{{label}=\"{value}\"}}"), *count));
-            page.metric(name, "counter", help, counts);
-        }
-        page.0
-    }
-}
-
-/// A page of metrics.
-#[derive(Default)]
-struct Page(String);
-
-impl Page {
-    fn metric<L: AsRef<str>>(
-        &mut self,
-        name: &str,
-        kind: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, u64)>,
-    ) {
-        // Writing to a String does not fail.
-        let _ = writeln!(self.0, "# HELP githubrunner_{name} {help}\n# TYPE githubrunner_{name} {kind}");
-        for (labels, value) in values {
-            let _ = writeln!(self.0, "githubrunner_{name}{} {value}", labels.as_ref());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn healthy_while_passes_end_and_ready_while_they_see() {
-        let status = Status::new(Duration::from_secs(60));
-        assert!(status.health().is_ok() && status.readiness().is_err());
-        let seen = Snapshot { nomad_seen: true, repositories: Some((1, 2)), ..Snapshot::default() };
-        status.record(seen.clone());
-        assert_eq!(status.readiness().unwrap(), "Nomad seen; 1 of 2 repositories listed; standby\n");
-        status.record(Snapshot { repositories: Some((0, 2)), ..seen.clone() });
-        assert!(status.readiness().is_err());
-        status.record(Snapshot { repositories: None, ..seen.clone() });
-        assert!(status.readiness().is_err(), "a pass without GitHub says nothing of it");
-        status.record(Snapshot { nomad_seen: false, ..seen });
-        assert!(status.readiness().is_err());
-        tokio::time::advance(Duration::from_secs(660)).await;
-        assert!(status.health().is_ok());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(status.health().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_loop_that_does_not_turn_is_not_healthy() {
-        let status = Status::new(Duration::from_secs(60));
-        status.beat();
-        tokio::time::advance(STUCK).await;
-        assert!(status.health().is_ok());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(status.health().is_err());
-        status.beat();
-        assert!(status.health().is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn actions_add_up() {
-        let status = Status::new(Duration::from_secs(60));
-        let did = |count| Snapshot { actions: [(("start", "done"), count)].into(), ..Snapshot::default() };
-        status.record(did(2));
-        status.record(did(3));
-        let metrics = status.metrics();
-        assert!(
-            metrics.contains("githubrunner_actions_total{action=\"start\",outcome=\"done\"} 5\n"),
-            "{metrics}"
-        );
-        assert!(metrics.contains("githubrunner_passes_total 2\n"), "{metrics}");
+    /// The metrics, as OpenMetrics or in Prometheus' older format, and their content type.
+    pub fn metrics(&self, open_metrics: bool) -> (String, &'static str) {
+        let inner = self.inner();
+        let nothing = Snapshot::default();
+        inner.metrics.see(inner.seen.as_ref().unwrap_or(&nothing), inner.points());
+        inner.metrics.rates(&inner.rates);
+        inner.metrics.page(open_metrics)
     }
 }

@@ -1,50 +1,207 @@
 //! The HTTP server for the status.
 //!
-//! Whoever asks gets an answer: a connection serves one request, and when too many are open the oldest goes.
+//! Whoever asks gets an answer: a connection serves one request, and when too many are open the oldest goes. A stream of events is
+//! such a connection too: it ends after a while, and whoever follows it opens another one.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    Method, Request, Response, StatusCode,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header::{self, ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue},
 };
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout_at},
+};
 
-use super::Status;
-use crate::listen;
+use super::{Status, access::Refused, page};
+use crate::{listen, text::harmless_json};
 
 /// Connections open at the same time. One more closes the oldest, so that nobody can hold up a health check.
 const CONNECTIONS: usize = 32;
 
+/// Streams of events among them. Whoever gets none asks again later.
+const STREAMS: usize = 12;
+
+/// The end of each connection. A request has to be there within seconds all the same.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A stream of events ends by itself before that: a browser takes a stream that breaks off for an error.
+const STREAM_DEADLINE: Duration = Duration::from_secs(50);
+
+/// Events of one stream are no closer together.
+const EVENTS_APART: Duration = Duration::from_secs(1);
+
+/// What a client that reads OpenMetrics accepts.
+const OPEN_METRICS: &str = "application/openmetrics-text";
+
+/// What there is.
+const PATHS: &str = "/ /api/v1/state /api/v1/events /healthz /readyz /metrics";
+
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
 /// Serves the status until it is dropped.
 pub async fn serve(listener: TcpListener, status: Status) {
-    let answer = move |request: Request<Incoming>| std::future::ready(answer(&status, &request));
-    listen::serve(listener, "status", CONNECTIONS, answer).await;
+    let streams = Arc::new(Semaphore::new(STREAMS));
+    let answer = move |request: Request<Incoming>| std::future::ready(answer(&status, &streams, &request));
+    listen::serve_for(listener, "status", CONNECTIONS, CONNECTION_DEADLINE, answer).await;
 }
 
-fn answer(status: &Status, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(status: &Status, streams: &Arc<Semaphore>, request: &Request<Incoming>) -> Answer {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let verdict = match request.uri().path() {
-        _ if !is_read => return page(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()),
-        "/healthz" => status.health(),
-        "/readyz" => status.readiness(),
-        "/metrics" => Ok(status.metrics()),
-        "/" => Ok("githubrunner: /healthz /readyz /metrics\n".to_owned()),
-        _ => return page(StatusCode::NOT_FOUND, "not found: /healthz /readyz /metrics\n".to_owned()),
+    let verdict = |verdict: Result<String, String>| match verdict {
+        Ok(text) => plain(StatusCode::OK, text),
+        Err(text) => plain(StatusCode::SERVICE_UNAVAILABLE, text),
     };
-    match verdict {
-        Ok(text) => page(StatusCode::OK, text),
-        Err(text) => page(StatusCode::SERVICE_UNAVAILABLE, text),
+    match request.uri().path() {
+        _ if !is_read => plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()),
+        "/healthz" => verdict(status.health()),
+        "/readyz" => verdict(status.readiness()),
+        "/metrics" => metrics(status, request.headers()),
+        // There is nothing of anybody in these.
+        "/style.css" => typed(StatusCode::OK, page::STYLE, "text/css; charset=utf-8"),
+        "/script.js" => typed(StatusCode::OK, page::SCRIPT, "text/javascript; charset=utf-8"),
+        "/icon.svg" => typed(StatusCode::OK, page::ICON, "image/svg+xml"),
+        path @ ("/" | "/api/v1/state" | "/api/v1/events") => match status.access().check(request.headers()) {
+            Err(refused) => refusal(refused),
+            Ok(()) if path == "/" => html(status),
+            Ok(()) if path == "/api/v1/state" => state(status),
+            Ok(()) => events(status, streams),
+        },
+        _ => plain(StatusCode::NOT_FOUND, format!("not found: {PATHS}\n")),
     }
 }
 
-fn page(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
+/// In the format that the client asks for, as Prometheus does.
+fn metrics(status: &Status, headers: &HeaderMap) -> Answer {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (text, kind) = status.metrics(accepted.any(|kinds| kinds.contains(OPEN_METRICS)));
+    typed(StatusCode::OK, text, kind)
+}
+
+fn html(status: &Status) -> Answer {
+    match page::render(&status.state()) {
+        Ok(text) => typed(StatusCode::OK, text, "text/html; charset=utf-8"),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be made: {error}\n")),
+    }
+}
+
+fn state(status: &Status) -> Answer {
+    match serde_json::to_string(&status.state()) {
+        Ok(text) => typed(StatusCode::OK, harmless_json(&text), "application/json"),
+        Err(error) => {
+            plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the state cannot be written: {error}\n"))
+        }
+    }
+}
+
+/// An event after each pass: `event: pass`, with the revision of the state as its ID and the numbers of jobs as its data.
+fn events(status: &Status, streams: &Arc<Semaphore>) -> Answer {
+    let Ok(permit) = streams.clone().try_acquire_owned() else {
+        let mut answer = plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{STREAMS} streams are open already: ask later\n"),
+        );
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        return answer;
+    };
+    let follow = Follow {
+        news: status.0.news.subscribe(),
+        status: status.clone(),
+        end: Instant::now() + STREAM_DEADLINE,
+        next: None,
+        _permit: permit,
+    };
+    let events = stream::unfold(follow, |mut follow| async {
+        let event = follow.event().await?;
+        Some((event, follow))
+    });
+    let frames = events.map(|event| Ok(Frame::data(Bytes::from(event))));
+    with_headers(Response::new(StreamBody::new(frames).boxed_unsync()), "text/event-stream")
+}
+
+/// One stream of events.
+struct Follow {
+    news: tokio::sync::watch::Receiver<u64>,
+    status: Status,
+    end: Instant,
+    /// When the next event may come; `None` before the first one, which comes at once.
+    next: Option<Instant>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follow {
+    /// The next event; `None` at the end.
+    async fn event(&mut self) -> Option<String> {
+        if let Some(next) = self.next {
+            let wait = async {
+                sleep_until(next).await;
+                self.news.changed().await
+            };
+            timeout_at(self.end, wait).await.ok()?.ok()?;
+        }
+        self.next = Some(Instant::now() + EVENTS_APART);
+        let revision = *self.news.borrow_and_update();
+        let (queued, held, running) = self.status.jobs();
+        let data = serde_json::json!({ "queued": queued, "held": held, "running": running });
+        Some(format!("retry: 1000\nid: {revision}\nevent: pass\ndata: {data}\n\n"))
+    }
+}
+
+fn refusal(refused: Refused) -> Answer {
+    let (status, text) = match refused {
+        Refused::Unauthorized => (
+            StatusCode::UNAUTHORIZED,
+            "status.token is needed: `Authorization: Bearer TOKEN`, or in a browser any user and the token as the password\n",
+        ),
+        Refused::Closed => (
+            StatusCode::FORBIDDEN,
+            "The page and the API are closed, because others reach this address: set status.token, or status.public: true. \
+             /healthz, /readyz and /metrics are open.\n",
+        ),
+        Refused::ForeignHost => (
+            StatusCode::FORBIDDEN,
+            "Use an address of this machine, like 127.0.0.1: without status.token, other names are refused, because a page of \
+             the web can have one that leads here.\n",
+        ),
+    };
+    let mut answer = plain(status, text.to_owned());
+    if refused == Refused::Unauthorized {
+        let challenge = HeaderValue::from_static("Basic realm=\"githubrunner\", charset=\"UTF-8\"");
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}
+
+fn plain(status: StatusCode, text: String) -> Answer {
+    typed(status, text, "text/plain; charset=utf-8")
+}
+
+fn typed(status: StatusCode, text: impl Into<Bytes>, kind: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()).boxed_unsync());
+    *answer.status_mut() = status;
+    with_headers(answer, kind)
+}
+
+/// With what holds a browser to what it was given.
+fn with_headers(mut answer: Answer, kind: &'static str) -> Answer {
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, page::POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    for (name, value) in headers {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod github_only;
 mod scene;
 mod screen;
 
-use std::{io::Write, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -22,10 +22,10 @@ use tokio::{
 
 use super::{
     Setup,
-    run::listen,
+    run::{beside, listen, listener},
     setup::{Environment, seed},
 };
-use crate::{config::Config, daemon::Signals, nomad::Nomad};
+use crate::{config::Config, daemon::Signals, nomad::Nomad, status};
 use board::Board;
 use cluster::Cluster;
 pub use github_only::run as github_only;
@@ -130,16 +130,19 @@ impl Stage {
         signals: &mut Signals,
         out: &mut dyn Write,
     ) -> anyhow::Result<bool> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = listener("the demo's page", Some(any))?.context("no address for the demo's page")?;
+        let page = listener.local_addr()?;
         let setup = match cluster {
             Some(cluster) => {
                 let runner = self.directory.path().join("runner");
                 stand_in_for_the_runner(&runner)?;
-                Setup::new(self.config(&cluster.namespace, &cluster.prefix)?, env, false)?
+                Setup::new(self.config(&cluster.namespace, &cluster.prefix, page)?, env, false)?
             }
             None => {
                 let address = serve(&self.shared, Side::Nomad).await?;
                 let env = move |name: &str| (name == "NOMAD_ADDR").then(|| address.clone());
-                Setup::new(self.config(SIMULATED_NAMESPACE, "demo")?, &env, false)?
+                Setup::new(self.config(SIMULATED_NAMESPACE, "demo", page)?, &env, false)?
             }
         };
         let which = match cluster {
@@ -148,12 +151,15 @@ impl Stage {
             }
             None => "a simulated Nomad".to_owned(),
         };
+        // First, because a table is drawn over and over below it.
+        writeln!(out, "The daemon's page, while this runs: http://{page}/")?;
         writeln!(
             out,
             "githubrunner at work on a simulated GitHub and {which}, about 20 s; Ctrl-C ends it.\n"
         )?;
         let nomad = setup.nomad.clone();
         let mut daemon = setup.into_daemon();
+        beside()?.spawn(status::serve(listener, daemon.status()));
         let mut director = Director::new(cluster.is_some());
         let mut shutdown = signals.shutdown.clone();
         let ending = tokio::select! {
@@ -166,7 +172,7 @@ impl Stage {
         director.sum_up(&lock(&self.shared), &ending, out)
     }
 
-    fn config(&self, namespace: &str, prefix: &str) -> anyhow::Result<Config> {
+    fn config(&self, namespace: &str, prefix: &str, page: SocketAddr) -> anyhow::Result<Config> {
         let directory = self.directory.path();
         let config = json!({
             "github": {
@@ -178,6 +184,7 @@ impl Stage {
             "repos": scene::REPOSITORIES,
             "runson_match": "nomad *(.*)",
             "loop": 1,
+            "status": { "listen": page.to_string() },
             "template": "builtin:raw_exec",
             "template_settings": { "runner_directory": directory.join("runner"), "mem": 128 },
             "scheduler": {

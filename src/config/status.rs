@@ -1,0 +1,73 @@
+//! The sections `status` and `metrics`: what the daemon tells of itself, and to whom.
+
+use std::net::SocketAddr;
+
+use super::{Environment, reader::Section, webhook::listen_address};
+use crate::secret::Secret;
+
+/// A token that is shorter can be guessed.
+const SHORT_TOKEN: usize = 16;
+
+/// `status` and `metrics`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusConfig {
+    /// `status.listen`, else GITHUBRUNNER_STATUS: where the page, `/healthz`, `/readyz` and `/metrics` are served.
+    pub listen: Option<SocketAddr>,
+    /// `status.token`, else GITHUBRUNNER_STATUS_TOKEN: what the page and the API ask for.
+    pub token: Option<Secret>,
+    /// `status.public`: everyone who reaches `listen` may see the page and the API.
+    pub public: bool,
+    /// `metrics.per_repository`: gauges of jobs and runners have a label for the repository.
+    pub per_repository: bool,
+}
+
+impl StatusConfig {
+    /// What should not be so, with what to change.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let is_closed = self.token.is_none() && !self.public;
+        if let Some(listen) = self.listen.filter(|listen| is_closed && !listen.ip().is_loopback()) {
+            warnings.push(format!(
+                "status.listen is {listen}, which others reach: its page and API are closed, health and metrics are open; \
+                 set status.token (or GITHUBRUNNER_STATUS_TOKEN), or status.public: true if everyone may see them"
+            ));
+        }
+        if self.token.as_ref().is_some_and(|token| token.expose().len() < SHORT_TOKEN) {
+            warnings.push(format!(
+                "status.token is shorter than {SHORT_TOKEN} characters and can be guessed: take a long random one"
+            ));
+        }
+        warnings
+    }
+}
+
+/// Reads both sections.
+pub(super) fn parse(top: &Section, env: Environment) -> StatusConfig {
+    let from_env = |name| env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let section = top.section("status");
+    let listen = section.text("listen").map(str::to_owned).or_else(|| from_env("GITHUBRUNNER_STATUS"));
+    let token = section.text("token").map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let token = token.or_else(|| from_env("GITHUBRUNNER_STATUS_TOKEN"));
+    if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        section.problem(
+            "token",
+            "it has a character that no header may have",
+            "take letters and digits, like `openssl rand -hex 24` prints them",
+        );
+    }
+    let public = section.boolean("public", false);
+    if public && token.is_some() {
+        section.problem("public", "is there beside status.token", "remove one of them");
+    }
+    let status = StatusConfig {
+        listen: listen.filter(|text| !text.is_empty()).and_then(|text| listen_address(&section, &text)),
+        token: token.map(Secret::new),
+        public,
+        per_repository: false,
+    };
+    section.finish();
+    let metrics = top.section("metrics");
+    let per_repository = metrics.boolean("per_repository", false);
+    metrics.finish();
+    StatusConfig { per_repository, ..status }
+}

@@ -1,0 +1,544 @@
+//! The metrics, by the crate of Prometheus itself. The set of label values is bounded everywhere: text of strangers is in
+//! none but repositories' names, and those only where the configuration asks for them.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use prometheus_client::{
+    encoding::{prometheus_text, text},
+    metrics::{counter::Counter as Count, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::{
+    process::Process,
+    snapshot::{Rate, Snapshot},
+};
+use crate::model::RunnerState;
+
+/// What all names begin with, but those of the process.
+const PREFIX: &str = "githubrunner";
+
+/// More repositories than this are one: `other`.
+const REPOSITORIES: usize = 1000;
+
+/// From a second to six hours: a job waits for a runner, starts and runs.
+const LONG: [f64; 15] =
+    [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 10_800.0, 21_600.0];
+
+/// From milliseconds to two minutes: a request, a pass.
+const SHORT: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
+
+/// Labels of one value of a metric.
+type Labels = Vec<(&'static str, String)>;
+
+/// What is counted between passes, by one label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counter {
+    /// Requests to the webhook's port, by how they came out.
+    WebhookRequests,
+    /// Reasons to look at a repository soon, by where they came from.
+    Hints,
+}
+
+/// Times that are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    QueuedToStarted,
+    QueuedToTaken,
+    StartedToConnected,
+    JobDuration,
+}
+
+/// An exchange with GitHub or Nomad that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// `github` or `nomad`.
+    pub host: &'static str,
+    /// The path's template: one of few.
+    pub route: &'static str,
+    /// The answer's status; `None` where no whole answer came in time.
+    pub code: Option<u16>,
+    /// How long it took.
+    pub took: Duration,
+    /// What it costs of GitHub's secondary limit.
+    pub points: u64,
+}
+
+/// All metrics.
+pub(super) struct Metrics {
+    registry: Registry,
+    passes: Count,
+    pass_duration: Histogram,
+    look_duration: Family<Labels, Histogram>,
+    last_pass: Gauge<f64, std::sync::atomic::AtomicU64>,
+    nomad_up: Gauge,
+    github_up: Gauge,
+    leader: Gauge,
+    repositories: Family<Labels, Gauge>,
+    jobs_queued: Family<Labels, Gauge>,
+    jobs_held: Family<Labels, Gauge>,
+    jobs_running: Family<Labels, Gauge>,
+    holds: Family<Labels, Gauge>,
+    runners: Family<Labels, Gauge>,
+    finishes: Family<Labels, Count>,
+    actions: Family<Labels, Count>,
+    version_ends: Family<Labels, Gauge>,
+    webhook_requests: Family<Labels, Count>,
+    hints: Family<Labels, Count>,
+    queued_to_started: Histogram,
+    queued_to_taken: Histogram,
+    started_to_connected: Histogram,
+    job_duration: Histogram,
+    requests: Family<Labels, Count>,
+    request_duration: Family<Labels, Histogram>,
+    rate_limit: Family<Labels, Gauge>,
+    rate_remaining: Family<Labels, Gauge>,
+    rate_reset: Family<Labels, Gauge>,
+    points: Gauge,
+    /// Gauges have a label for the repository.
+    pub per_repository: bool,
+}
+
+fn long() -> Histogram {
+    Histogram::new(LONG)
+}
+
+fn short() -> Histogram {
+    Histogram::new(SHORT)
+}
+
+fn labels<const N: usize>(labels: [(&'static str, &str); N]) -> Labels {
+    labels.into_iter().map(|(key, value)| (key, value.to_owned())).collect()
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process::default()));
+        let metrics = Metrics {
+            registry: Registry::default(),
+            passes: Count::default(),
+            pass_duration: short(),
+            look_duration: Family::new_with_constructor(short as fn() -> Histogram),
+            last_pass: Gauge::default(),
+            nomad_up: Gauge::default(),
+            github_up: Gauge::default(),
+            leader: Gauge::default(),
+            repositories: Family::default(),
+            jobs_queued: Family::default(),
+            jobs_held: Family::default(),
+            jobs_running: Family::default(),
+            holds: Family::default(),
+            runners: Family::default(),
+            finishes: Family::default(),
+            actions: Family::default(),
+            version_ends: Family::default(),
+            webhook_requests: Family::default(),
+            hints: Family::default(),
+            queued_to_started: long(),
+            queued_to_taken: long(),
+            started_to_connected: long(),
+            job_duration: long(),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(short as fn() -> Histogram),
+            rate_limit: Family::default(),
+            rate_remaining: Family::default(),
+            rate_reset: Family::default(),
+            points: Gauge::default(),
+            per_repository: false,
+        };
+        let own = registry.sub_registry_with_prefix(PREFIX);
+        own.register(
+            "build",
+            "The program that runs",
+            Info::new(labels([("version", env!("CARGO_PKG_VERSION"))])),
+        );
+        own.register("passes", "Passes since the start", metrics.passes.clone());
+        own.register_with_unit(
+            "pass_duration",
+            "How long passes took",
+            Unit::Seconds,
+            metrics.pass_duration.clone(),
+        );
+        own.register_with_unit(
+            "look_duration",
+            "How long looks at repositories took, by what they asked for",
+            Unit::Seconds,
+            metrics.look_duration.clone(),
+        );
+        own.register_with_unit(
+            "last_pass_timestamp",
+            "When the last pass ended",
+            Unit::Seconds,
+            metrics.last_pass.clone(),
+        );
+        own.register("nomad_up", "Whether the last pass saw Nomad", metrics.nomad_up.clone());
+        own.register(
+            "github_up",
+            "Whether the last pass that asked GitHub listed a repository",
+            metrics.github_up.clone(),
+        );
+        own.register("leader", "Whether this replica applies", metrics.leader.clone());
+        own.register(
+            "repositories",
+            "Repositories, by whether the last pass listed them",
+            metrics.repositories.clone(),
+        );
+        own.register(
+            "jobs_queued",
+            "Queued GitHub jobs that want a runner of ours",
+            metrics.jobs_queued.clone(),
+        );
+        own.register(
+            "jobs_held",
+            "GitHub jobs that deliberately get no runner now, by reason",
+            metrics.jobs_held.clone(),
+        );
+        own.register(
+            "jobs_running",
+            "GitHub jobs that run on a runner of ours",
+            metrics.jobs_running.clone(),
+        );
+        own.register(
+            "holds",
+            "Things deliberately not done, by what they are about and by reason",
+            metrics.holds.clone(),
+        );
+        own.register("runners", "Runners, by state", metrics.runners.clone());
+        own.register(
+            "runners_finished",
+            "Runners that have ended since the start, by how",
+            metrics.finishes.clone(),
+        );
+        own.register(
+            "actions",
+            "Actions since the start, by what was done, why, and how it came out",
+            metrics.actions.clone(),
+        );
+        own.register(
+            "runner_version_end_timestamp_seconds",
+            "When a runner's version stops getting jobs",
+            metrics.version_ends.clone(),
+        );
+        own.register(
+            "webhook_requests",
+            "Requests to the webhook's port, by outcome",
+            metrics.webhook_requests.clone(),
+        );
+        own.register("hints", "Reasons to look at a repository soon, by source", metrics.hints.clone());
+        for (name, help, histogram) in [
+            (
+                "job_queued_to_started",
+                "From a job's queueing to the registration of its first runner at Nomad",
+                &metrics.queued_to_started,
+            ),
+            (
+                "job_queued_to_taken",
+                "From a job's queueing to its start on a runner of ours, by GitHub's clock",
+                &metrics.queued_to_taken,
+            ),
+            (
+                "runner_started_to_connected",
+                "From a runner's registration at Nomad to the first sight of it connected to GitHub",
+                &metrics.started_to_connected,
+            ),
+            ("job_duration", "How long jobs ran on runners of ours", &metrics.job_duration),
+        ] {
+            own.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+        own.register(
+            "requests",
+            "Requests by host, route and class of the answer's status",
+            metrics.requests.clone(),
+        );
+        own.register_with_unit(
+            "request_duration",
+            "How long requests took, by host and route",
+            Unit::Seconds,
+            metrics.request_duration.clone(),
+        );
+        own.register(
+            "github_rate_limit",
+            "Requests that GitHub allows in a bucket's time",
+            metrics.rate_limit.clone(),
+        );
+        own.register(
+            "github_rate_limit_remaining",
+            "Requests left in GitHub's bucket",
+            metrics.rate_remaining.clone(),
+        );
+        own.register(
+            "github_rate_limit_reset_timestamp_seconds",
+            "When GitHub's bucket starts anew, by GitHub's clock",
+            metrics.rate_reset.clone(),
+        );
+        own.register(
+            "github_points_per_minute",
+            "What the last minute's requests cost of GitHub's secondary limit",
+            metrics.points.clone(),
+        );
+        // A first failure counts only where there was a zero before it.
+        for finish in FINISHES {
+            drop(metrics.finishes.get_or_create(&labels([("finish", finish)])));
+        }
+        Metrics { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// One more.
+    pub fn count(&self, counter: Counter, label: &str, by: u64) {
+        let (family, key) = match counter {
+            Counter::WebhookRequests => (&self.webhook_requests, "outcome"),
+            Counter::Hints => (&self.hints, "source"),
+        };
+        family.get_or_create(&labels([(key, label)])).inc_by(by);
+    }
+
+    /// A time was measured.
+    pub fn time(&self, time: Time, took: Duration) {
+        let histogram = match time {
+            Time::QueuedToStarted => &self.queued_to_started,
+            Time::QueuedToTaken => &self.queued_to_taken,
+            Time::StartedToConnected => &self.started_to_connected,
+            Time::JobDuration => &self.job_duration,
+        };
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// An exchange is over.
+    pub fn exchange(&self, Exchange { host, route, code, took, .. }: Exchange) {
+        let code = match code {
+            None => "none",
+            Some(304) => "304",
+            Some(200..300) => "2xx",
+            Some(300..400) => "3xx",
+            Some(400..500) => "4xx",
+            Some(_) => "5xx",
+        };
+        self.requests.get_or_create(&labels([("host", host), ("route", route), ("code", code)])).inc();
+        let duration = self.request_duration.get_or_create(&labels([("host", host), ("route", route)]));
+        duration.observe(took.as_secs_f64());
+    }
+
+    /// A runner has ended.
+    pub fn finish(&self, finish: &'static str) {
+        self.finishes.get_or_create(&labels([("finish", finish)])).inc();
+    }
+
+    /// A look at a repository is over.
+    pub fn look(&self, look: &'static str, took: Duration) {
+        self.look_duration.get_or_create(&labels([("look", look)])).observe(took.as_secs_f64());
+    }
+
+    /// A pass is over.
+    pub fn pass(&self, snapshot: &Snapshot) {
+        self.passes.inc();
+        self.pass_duration.observe(snapshot.took.as_secs_f64());
+        self.last_pass.set(epoch_seconds(snapshot.at));
+        for deed in &snapshot.deeds {
+            let which = [("action", deed.action), ("outcome", deed.outcome), ("reason", deed.reason)];
+            self.actions.get_or_create(&labels(which)).inc();
+        }
+    }
+
+    /// What was seen, as it is now.
+    pub fn see(&self, snapshot: &Snapshot, points: u64) {
+        self.nomad_up.set(i64::from(snapshot.nomad_seen));
+        self.github_up.set(i64::from(snapshot.sees_github()));
+        self.leader.set(i64::from(snapshot.leads));
+        self.points.set(i64::try_from(points).unwrap_or(i64::MAX));
+        let (listed, all) = snapshot.repositories.unwrap_or_default();
+        for (is_listed, count) in [("true", listed), ("false", all.saturating_sub(listed))] {
+            self.repositories.get_or_create(&labels([("listed", is_listed)])).set(number(count));
+        }
+        let counts = &snapshot.counts;
+        self.set(&self.jobs_queued, counts.queued.iter().map(|(of, n)| (Vec::new(), of.as_str(), *n)));
+        let reason = |reason: &str| labels([("reason", reason)]);
+        self.set(&self.jobs_held, counts.held.iter().map(|((of, why), n)| (reason(why), of.as_str(), *n)));
+        self.set(&self.jobs_running, counts.running.iter().map(|(of, n)| (Vec::new(), of.as_str(), *n)));
+        self.holds.clear();
+        for ((about, why), count) in &counts.holds {
+            self.holds.get_or_create(&labels([("about", about), ("reason", why)])).set(number(*count));
+        }
+        let state = |state: RunnerState| labels([("state", state.as_str())]);
+        // Every state has its value, and sums over repositories stay what they are.
+        let none = if self.per_repository { &[][..] } else { &STATES };
+        let runners = counts.runners.iter().map(|((of, at), n)| (state(*at), of.as_str(), *n));
+        self.set(&self.runners, none.iter().map(|at| (state(*at), "", 0)).chain(runners));
+    }
+
+    /// The limits as GitHub last told them.
+    pub fn rates(&self, rates: &[Rate]) {
+        for family in [&self.rate_limit, &self.rate_remaining, &self.rate_reset] {
+            family.clear();
+        }
+        for rate in rates {
+            let which = labels([("credential", &rate.credential), ("bucket", &rate.bucket)]);
+            let value = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            self.rate_limit.get_or_create(&which).set(value(rate.limit));
+            self.rate_remaining.get_or_create(&which).set(value(rate.remaining));
+            self.rate_reset.get_or_create(&which).set(rate.reset);
+        }
+    }
+
+    /// When each version of the runner that ends stops getting jobs.
+    pub fn version_ends(&self, ends: &BTreeMap<String, u64>) {
+        self.version_ends.clear();
+        for (version, at) in ends {
+            let at = i64::try_from(*at).unwrap_or(i64::MAX);
+            self.version_ends.get_or_create(&labels([("version", version)])).set(at);
+        }
+    }
+
+    /// Sets a gauge anew; what belongs to several repositories adds up where they have no label.
+    fn set<'a>(
+        &self,
+        family: &Family<Labels, Gauge>,
+        values: impl Iterator<Item = (Labels, &'a str, usize)>,
+    ) {
+        family.clear();
+        if !self.per_repository && values.size_hint().1 == Some(0) {
+            family.get_or_create(&Vec::new()).set(0);
+        }
+        let mut repositories: Vec<&str> = Vec::new();
+        for (mut labels, repository, count) in values {
+            if self.per_repository {
+                let is_known = repositories.contains(&repository);
+                if !is_known && repositories.len() < REPOSITORIES {
+                    repositories.push(repository);
+                }
+                let shown = if repositories.contains(&repository) { repository } else { "other" };
+                labels.push(("repository", shown.to_owned()));
+            }
+            family.get_or_create(&labels).inc_by(number(count));
+        }
+    }
+
+    /// The page: OpenMetrics, or Prometheus' older format for those who do not ask for it. With its content type.
+    pub fn page(&self, open_metrics: bool) -> (String, &'static str) {
+        let mut page = String::new();
+        let written = match open_metrics {
+            true => text::encode(&mut page, &self.registry),
+            false => prometheus_text::encode(&mut page, &self.registry),
+        };
+        if let Err(error) = written {
+            tracing::error!("the metrics cannot be written: {error}");
+        }
+        let kind = match open_metrics {
+            true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            false => prometheus_text::CONTENT_TYPE,
+        };
+        (page, kind)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// How a runner can end: the words of [`crate::model::Finish`].
+const FINISHES: [&str; 8] =
+    ["success", "stopped", "failure", "out_of_memory", "lost", "drained", "timed_out", "never_ran"];
+
+/// All states that a runner can have.
+pub(super) const STATES: [RunnerState; 7] = [
+    RunnerState::Pending,
+    RunnerState::Waiting,
+    RunnerState::Starting,
+    RunnerState::Running,
+    RunnerState::Stopping,
+    RunnerState::Disconnected,
+    RunnerState::Dead,
+];
+
+fn epoch_seconds(at: jiff::Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(metrics: &Metrics, snapshot: &Snapshot) -> String {
+        metrics.see(snapshot, 7);
+        metrics.page(true).0
+    }
+
+    #[test]
+    fn the_page_is_open_metrics_and_every_name_has_its_type_once() {
+        let metrics = Metrics::default();
+        let page = page(&metrics, &Snapshot::default());
+        assert!(page.ends_with("# EOF\n"), "{page}");
+        let types: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let mut names: Vec<&str> = types.iter().filter_map(|line| line.split(' ').next()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{page}");
+        let others = names.iter().filter(|name| !name.starts_with("githubrunner_"));
+        assert!(others.clone().all(|name| name.starts_with("process_")), "{names:?}");
+        assert!(page.contains("githubrunner_build_info{version=\""), "{page}");
+        for state in STATES {
+            assert!(page.contains(&format!("githubrunner_runners{{state=\"{state}\"}} 0\n")), "{page}");
+        }
+        // The older format has its own content type, and the same names.
+        let (older, kind) = metrics.page(false);
+        assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+        assert!(older.contains("# TYPE githubrunner_passes_total counter\n") && !older.contains("# EOF"));
+    }
+
+    #[test]
+    fn repositories_are_labels_only_where_asked_for_and_a_thousand_at_most() {
+        let mut snapshot = Snapshot::default();
+        for number in 0..2 * REPOSITORIES {
+            snapshot.counts.queued.insert(format!("acme/r{number}"), 2);
+        }
+        let mut metrics = Metrics::default();
+        let without = page(&metrics, &snapshot);
+        assert!(
+            without.contains("githubrunner_jobs_queued 4000\n") && !without.contains("acme"),
+            "{without}"
+        );
+        metrics.per_repository = true;
+        let with = page(&metrics, &snapshot);
+        assert_eq!(with.matches("githubrunner_jobs_queued{repository=\"").count(), REPOSITORIES + 1);
+        assert!(with.contains("githubrunner_jobs_queued{repository=\"other\"} 2000\n"), "{with}");
+        assert!(with.contains("githubrunner_jobs_queued{repository=\"acme/r0\"} 2\n"), "{with}");
+    }
+
+    #[test]
+    fn what_is_over_is_not_told_any_more() {
+        let metrics = Metrics::default();
+        let mut snapshot = Snapshot::default();
+        snapshot.counts.holds.insert(("job", "cap_all"), 3);
+        snapshot.counts.held.insert(("acme/widgets".to_owned(), "cap_all"), 3);
+        let held = page(&metrics, &snapshot);
+        assert!(held.contains("githubrunner_jobs_held{reason=\"cap_all\"} 3\n"), "{held}");
+        assert!(held.contains("githubrunner_holds{about=\"job\",reason=\"cap_all\"} 3\n"), "{held}");
+        let after = page(&metrics, &Snapshot::default());
+        assert!(!after.contains("cap_all"), "{after}");
+    }
+
+    #[test]
+    fn requests_are_counted_by_class_and_measured_by_route() {
+        let metrics = Metrics::default();
+        let took = Duration::from_millis(200);
+        for code in [Some(200), Some(201), Some(304), Some(404), Some(503), None] {
+            metrics.exchange(Exchange { host: "github", route: "/user", code, took, points: 1 });
+        }
+        let page = metrics.page(true).0;
+        for (code, count) in [("2xx", 2), ("304", 1), ("4xx", 1), ("5xx", 1), ("none", 1)] {
+            let line = format!("code=\"{code}\"}} {count}\n");
+            assert!(page.contains(&line), "{line}{page}");
+        }
+        let count = "githubrunner_request_duration_seconds_count{host=\"github\",route=\"/user\"} 6\n";
+        assert!(page.contains(count), "{page}");
+    }
+}

@@ -1,0 +1,554 @@
+//! A pass as the status tells it: what was seen, what waits and why, what was done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    model::{
+        Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan,
+        RepositoryView, Runner, RunnerState, Subject, WorkflowJob, age,
+    },
+    secret::without_tokens,
+    text::shown,
+};
+
+/// So many jobs, runners, holds and actions are told one by one; the rest is a number.
+const JOBS: usize = 200;
+const RUNNERS: usize = 500;
+const HOLDS: usize = 200;
+const ACTIONS: usize = 200;
+
+/// Since when so many holds last is remembered.
+const SINCE: usize = 5000;
+
+/// The longest text of one thing, in characters.
+const TEXT: usize = 300;
+
+/// The longest URL, in bytes.
+const URL: usize = 1000;
+
+/// What a hold is called that says nothing in a pass that did not ask GitHub.
+
+/// Whose name is not known.
+const UNKNOWN: &str = "unknown";
+
+/// What the daemon tells of a pass when it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// When it ended, by this machine's clock.
+    pub at: Timestamp,
+    /// What it saw.
+    pub observation: &'a Observation,
+    /// What it planned.
+    pub plan: &'a Plan,
+    /// What it did.
+    pub deeds: &'a [Deed],
+    /// What could not be observed.
+    pub errors: &'a [String],
+    /// The rate limits as GitHub last told them.
+    pub rates: &'a [Rate],
+    /// How long it took.
+    pub took: Duration,
+    /// Whether this replica applies.
+    pub leads: bool,
+}
+
+/// An action and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deed {
+    /// What was done, and why.
+    pub action: &'static str,
+    /// Why: one of few words.
+    pub reason: &'static str,
+    /// How it came out: one of few words.
+    pub outcome: &'static str,
+    /// The runner that it was about.
+    pub runner: String,
+    /// All of it, for people.
+    pub text: String,
+    /// Whether somebody should look.
+    pub failed: bool,
+    /// Of a start: the GitHub job and the attempt.
+    cause: Option<(u64, u32)>,
+}
+
+impl Deed {
+    /// Of an action with this outcome, in a word and for people.
+    pub fn new(action: &Action, outcome: &'static str, said: &str, failed: bool) -> Deed {
+        let cause = match action {
+            Action::Start(start) => Some((start.cause, start.attempt)),
+            _ => None,
+        };
+        Deed {
+            action: action.kind(),
+            reason: action.reason(),
+            outcome,
+            runner: safe(action.runner()),
+            text: safe(&format!("{action}: {said}")),
+            failed,
+            cause,
+        }
+    }
+
+    /// The GitHub job that this has started the first runner for.
+    pub(super) fn first_start(&self) -> Option<u64> {
+        let (cause, attempt) = self.cause?;
+        (self.outcome == "done" && attempt == 1).then_some(cause)
+    }
+}
+
+/// A bucket of GitHub's rate limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rate {
+    /// Whose: a name, no secret.
+    pub credential: String,
+    /// GitHub's name for it.
+    pub bucket: String,
+    /// Requests in its time.
+    pub limit: u64,
+    /// Those left.
+    pub remaining: u64,
+    /// When it starts anew, in seconds since the epoch by GitHub's clock.
+    pub reset: i64,
+}
+
+impl Rate {
+    /// The same as it may be shown: buckets are called as GitHub likes.
+    pub(super) fn made_safe(&self) -> Rate {
+        Rate { credential: safe(&self.credential), bucket: safe(&self.bucket), ..self.clone() }
+    }
+}
+
+/// What the last pass saw and did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Whether Nomad was seen.
+    pub nomad_seen: bool,
+    /// Repositories that the last look at them has shown, and all; `None` for a pass that did not see Nomad.
+    pub repositories: Option<(usize, usize)>,
+    /// Whether this replica applies.
+    pub leads: bool,
+    /// How long it took.
+    pub took: Duration,
+    /// What could not be observed.
+    pub errors: Vec<String>,
+    /// What it did.
+    pub deeds: Vec<Deed>,
+    /// How much there is of what.
+    pub counts: Counts,
+    /// The same one by one, as far as that is bearable.
+    pub rows: Rows,
+}
+
+/// Numbers; the first part of a key is a repository, where there is one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Queued jobs that may be served.
+    pub queued: BTreeMap<String, usize>,
+    /// Jobs that are held, by reason.
+    pub held: BTreeMap<(String, &'static str), usize>,
+    /// Jobs that run on runners of ours.
+    pub running: BTreeMap<String, usize>,
+    /// Runners by state.
+    pub runners: BTreeMap<(String, RunnerState), usize>,
+    /// Holds by what they are about and why.
+    pub holds: BTreeMap<(&'static str, &'static str), usize>,
+}
+
+/// What is told one by one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// Jobs that wait, the oldest first.
+    pub jobs: Vec<JobRow>,
+    /// Runners, those that are alive first.
+    pub runners: Vec<RunnerRow>,
+    /// What is deliberately not done.
+    pub holds: Vec<HoldRow>,
+    /// The plan.
+    pub plan: Vec<PlanRow>,
+    /// How many jobs wait, and how many actions were planned.
+    pub jobs_total: usize,
+    /// All actions of the plan.
+    pub plan_total: usize,
+}
+
+/// A GitHub job that waits.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobRow {
+    /// `owner/name`.
+    pub repository: String,
+    /// GitHub's ID.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Its labels, with commas between.
+    pub labels: String,
+    /// Its page.
+    pub url: Option<String>,
+    /// When it was made, by GitHub's clock.
+    pub created_at: Option<Timestamp>,
+    /// For how long that was when it was last listed, by the same clock.
+    pub waits_seconds: Option<u64>,
+    /// `held`, `starting` (a runner is on its way) or `queued` (a runner may take it at once).
+    pub state: &'static str,
+    /// What it waits for.
+    pub reason: Option<Why>,
+    /// The runner that was started for it.
+    pub runner: Option<String>,
+}
+
+/// Why something waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Why {
+    /// One of few words.
+    pub word: &'static str,
+    /// For people.
+    pub text: String,
+    /// Since when it is seen so, by this machine's clock.
+    pub since: Timestamp,
+}
+
+/// A runner.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunnerRow {
+    /// Its name, and its job's ID.
+    pub name: String,
+    /// `owner/name`.
+    pub repository: String,
+    /// Its labels, with commas between.
+    pub labels: String,
+    /// Where it stands.
+    pub state: RunnerState,
+    /// Whether a job runs on it.
+    pub busy: bool,
+    /// When it was registered at Nomad, by Nomad's clock.
+    pub submitted_at: Timestamp,
+    /// For how long that was when it was last listed, by the same clock.
+    pub age_seconds: u64,
+    /// The node that has it.
+    pub node: Option<String>,
+    /// The job that runs on it, else the one that it was started for.
+    pub job: Option<JobRef>,
+    /// How it ended, or what it waits for.
+    pub note: Option<String>,
+    /// Whether it was started by nomadtools.
+    pub nomadtools: bool,
+}
+
+/// A GitHub job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobRef {
+    /// GitHub's ID.
+    pub id: u64,
+    /// Its page, where it is known.
+    pub url: Option<String>,
+}
+
+/// Something that is deliberately not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HoldRow {
+    /// What it is about: `nomad`, `repository`, `job` or `runner`.
+    pub about: &'static str,
+    /// Which one.
+    pub subject: String,
+    /// Why.
+    pub reason: Why,
+}
+
+/// An action that was planned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlanRow {
+    /// What.
+    pub action: &'static str,
+    /// Why: one of few words.
+    pub reason: &'static str,
+    /// The runner that it is about.
+    pub runner: String,
+    /// For people.
+    pub text: String,
+}
+
+/// Why something waits, and since when; its text is made only where it is told.
+#[derive(Clone, Copy, Debug)]
+struct Reason<'a> {
+    of: &'a HoldReason,
+    since: Timestamp,
+}
+
+impl Reason<'_> {
+    fn why(&self) -> Why {
+        Why { word: self.of.word(), text: safe(&self.of.to_string()), since: self.since }
+    }
+}
+
+/// Since when holds are seen, by what they are about and why.
+#[derive(Debug, Default)]
+pub(super) struct Since(BTreeMap<(String, &'static str), Timestamp>);
+
+impl Snapshot {
+    /// Of a pass that is over.
+    pub(super) fn of(seen: &Seen, since: &mut Since) -> Snapshot {
+        let Seen { at, observation, plan, .. } = *seen;
+        let views = observation.repositories.values();
+        let is_listed =
+            |listing: &Listing| matches!(listing, Listing::Fresh { .. } | Listing::Earlier { .. });
+        let repositories = observation.nomad.is_some().then(|| {
+            (views.clone().filter(|view| is_listed(&view.listing)).count(), observation.repositories.len())
+        });
+        let reasons = since.follow(&plan.holds, at);
+        let world = World::of(observation, plan, &reasons);
+        Snapshot {
+            at,
+            nomad_seen: observation.nomad.is_some(),
+            repositories,
+            leads: seen.leads,
+            took: seen.took,
+            errors: seen.errors.iter().map(|error| safe(error)).collect(),
+            deeds: seen.deeds.to_vec(),
+            counts: world.counts(),
+            rows: Rows {
+                jobs: world.job_rows(),
+                runners: world.runner_rows(),
+                holds: plan.holds.iter().zip(&reasons).take(HOLDS).map(hold_row).collect(),
+                plan: plan.actions.iter().take(ACTIONS).map(plan_row).collect(),
+                jobs_total: world.waiting.len(),
+                plan_total: plan.actions.len(),
+            },
+        }
+    }
+
+    /// Whether GitHub was seen when it was last asked.
+    pub(super) fn sees_github(&self) -> bool {
+        self.repositories.is_some_and(|(listed, all)| listed > 0 || all == 0)
+    }
+
+    /// Goes on from the pass before where this one did not look.
+    pub(super) fn after(&mut self, before: Snapshot) {
+        self.repositories = self.repositories.or(before.repositories);
+        if !self.nomad_seen {
+            self.counts = before.counts;
+            self.rows = before.rows;
+        }
+    }
+}
+
+impl Counts {
+    /// Jobs queued, held and running.
+    pub(super) fn sums(&self) -> (usize, usize, usize) {
+        (self.queued.values().sum(), self.held.values().sum(), self.running.values().sum())
+    }
+}
+
+impl Since {
+    /// Why each of these holds is there, with the time since which it is.
+    fn follow<'a>(&mut self, holds: &'a [Hold], at: Timestamp) -> Vec<Reason<'a>> {
+        let known = std::mem::take(&mut self.0);
+        let mut kept = BTreeMap::new();
+        let reasons = holds.iter().map(|hold| {
+            let key = (hold.subject.to_string(), hold.reason.word());
+            let since = known.get(&key).copied().unwrap_or(at);
+            if kept.len() < SINCE {
+                kept.insert(key, since);
+            }
+            Reason { of: &hold.reason, since }
+        });
+        let reasons = reasons.collect();
+        self.0 = kept;
+        reasons
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// An observation with its jobs and runners by what they are looked up by.
+struct World<'a> {
+    nomad: Option<&'a NomadView>,
+    plan: &'a Plan,
+    jobs: BTreeMap<u64, (&'a WorkflowJob, &'a RepositoryView)>,
+    /// The job that runs on a runner.
+    busy: BTreeMap<&'a str, u64>,
+    /// The newest live runner that was started for a job.
+    started: BTreeMap<u64, &'a Runner>,
+    /// Why a job or a runner waits.
+    held: BTreeMap<u64, Reason<'a>>,
+    noted: BTreeMap<&'a str, Reason<'a>>,
+    /// The jobs in demand and those that are held, the oldest first.
+    waiting: Vec<u64>,
+}
+
+impl<'a> World<'a> {
+    fn of(observation: &'a Observation, plan: &'a Plan, reasons: &[Reason<'a>]) -> World<'a> {
+        let nomad = observation.nomad.as_ref();
+        let mut jobs: BTreeMap<u64, (&WorkflowJob, &RepositoryView)> = BTreeMap::new();
+        let mut busy = BTreeMap::new();
+        for view in observation.repositories.values() {
+            for job in view.listing.jobs() {
+                // Pages shift while they are read: who is in a list twice has been taken meanwhile.
+                if job.status == JobStatus::InProgress || !jobs.contains_key(&job.id) {
+                    jobs.insert(job.id, (job, view));
+                }
+                if let (JobStatus::InProgress, Some(runner)) = (job.status, &job.runner_name) {
+                    busy.insert(runner.as_str(), job.id);
+                }
+            }
+        }
+        let mut started: BTreeMap<u64, &Runner> = BTreeMap::new();
+        for runner in nomad.iter().flat_map(|nomad| &nomad.runners) {
+            if let Some(cause) = runner.meta.job_id.filter(|_| runner.is_live()) {
+                let newest = started.entry(cause).or_insert(runner);
+                if newest.meta.attempt < runner.meta.attempt {
+                    *newest = runner;
+                }
+            }
+        }
+        let (mut held, mut noted) = (BTreeMap::new(), BTreeMap::new());
+        for (hold, reason) in plan.holds.iter().zip(reasons) {
+            match &hold.subject {
+                Subject::Job { id, .. } => drop(held.insert(*id, *reason)),
+                Subject::Runner { name } => drop(noted.insert(name.as_str(), *reason)),
+                Subject::Nomad | Subject::Repository { .. } => {}
+            }
+        }
+        let waiting: BTreeSet<u64> = plan.demand.values().flatten().chain(held.keys()).copied().collect();
+        let age = |id: &u64| (jobs.get(id).and_then(|(job, _)| job.created_at), *id);
+        let mut waiting: Vec<u64> = waiting.into_iter().collect();
+        waiting.sort_by_key(age);
+        World { nomad, plan, jobs, busy, started, held, noted, waiting }
+    }
+
+    fn runners(&self) -> impl Iterator<Item = &'a Runner> {
+        self.nomad.into_iter().flat_map(|nomad| &nomad.runners)
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        let of = |id: &u64| {
+            self.jobs
+                .get(id)
+                .map_or_else(|| UNKNOWN.to_owned(), |(_, view)| safe(&view.repository.full_name()))
+        };
+        for id in self.plan.demand.values().flatten() {
+            *counts.queued.entry(of(id)).or_default() += 1;
+        }
+        for hold in &self.plan.holds {
+            *counts.holds.entry((hold.subject.kind(), hold.reason.word())).or_default() += 1;
+            if let Subject::Job { repository, .. } = &hold.subject {
+                *counts.held.entry((safe(repository), hold.reason.word())).or_default() += 1;
+            }
+        }
+        for runner in self.runners() {
+            if let Some(job) = self.busy.get(runner.name.as_str()) {
+                *counts.running.entry(of(job)).or_default() += 1;
+            }
+            *counts.runners.entry((repository_of(runner), runner.state)).or_default() += 1;
+        }
+        counts
+    }
+
+    fn job_rows(&self) -> Vec<JobRow> {
+        self.waiting.iter().filter_map(|id| self.job_row(*id)).take(JOBS).collect()
+    }
+
+    fn job_row(&self, id: u64) -> Option<JobRow> {
+        let (job, view) = self.jobs.get(&id)?;
+        let runner = self.started.get(&id);
+        let starts = self.plan.actions.iter().find_map(|action| match action {
+            Action::Start(start) if start.cause == id => Some(start.name.as_str()),
+            _ => None,
+        });
+        let reason = self.held.get(&id).or_else(|| self.noted.get(runner?.name.as_str()));
+        let now = match &view.listing {
+            Listing::Fresh { now, .. } => Some(*now),
+            _ => None,
+        };
+        Some(JobRow {
+            repository: safe(&view.repository.full_name()),
+            id,
+            name: safe(&job.name),
+            labels: safe(&Labels::new(job.labels.iter().map(String::as_str)).joined()),
+            url: job.html_url.as_deref().and_then(web_page),
+            created_at: job.created_at,
+            waits_seconds: now.zip(job.created_at).map(|(now, then)| age(now, then).as_secs()),
+            state: match (self.held.contains_key(&id), runner.is_some() || starts.is_some()) {
+                (true, false) => "held",
+                (_, true) => "starting",
+                (false, false) => "queued",
+            },
+            reason: reason.map(Reason::why),
+            runner: runner.map(|runner| runner.name.as_str()).or(starts).map(safe),
+        })
+    }
+
+    fn runner_rows(&self) -> Vec<RunnerRow> {
+        let mut runners: Vec<&Runner> = self.runners().collect();
+        // The newest of the dead say more than the oldest.
+        runners.sort_by_key(|runner| (!runner.is_live(), std::cmp::Reverse(runner.submitted_at)));
+        runners.into_iter().take(RUNNERS).map(|runner| self.runner_row(runner)).collect()
+    }
+
+    fn runner_row(&self, runner: &Runner) -> RunnerRow {
+        let busy = self.busy.get(runner.name.as_str()).copied();
+        let noted = self.noted.get(runner.name.as_str()).map(|reason| reason.why().text);
+        let ended = runner.finish.as_ref().map(|finish| safe(&finish.to_string()));
+        let event = runner.last_event.as_deref().map(safe);
+        RunnerRow {
+            name: safe(&runner.name),
+            repository: repository_of(runner),
+            labels: safe(&runner.labels().joined()),
+            state: runner.state,
+            busy: busy.is_some(),
+            submitted_at: runner.submitted_at,
+            age_seconds: self.nomad.map_or(0, |nomad| age(nomad.now, runner.submitted_at).as_secs()),
+            node: runner.allocation.as_ref().map(|allocation| safe(&allocation.node)),
+            job: busy.or(runner.meta.job_id).map(|id| JobRef {
+                id,
+                url: self.jobs.get(&id).and_then(|(job, _)| web_page(job.html_url.as_deref()?)),
+            }),
+            note: ended.or(noted).or(event),
+            nomadtools: runner.ownership == Ownership::Nomadtools,
+        }
+    }
+}
+
+fn hold_row((hold, reason): (&Hold, &Reason)) -> HoldRow {
+    HoldRow { about: hold.subject.kind(), subject: safe(&hold.subject.to_string()), reason: reason.why() }
+}
+
+fn plan_row(action: &Action) -> PlanRow {
+    PlanRow {
+        action: action.kind(),
+        reason: action.reason(),
+        runner: safe(action.runner()),
+        text: safe(&action.to_string()),
+    }
+}
+
+/// The repository that a runner's Meta names; anyone with submit-job writes one.
+fn repository_of(runner: &Runner) -> String {
+    let repository = runner.repository();
+    if repository.owner.is_empty() { UNKNOWN.to_owned() } else { repository.full_name() }
+}
+
+/// A text of strangers as it may be shown, without what looks like a token.
+pub(super) fn safe(text: &str) -> String {
+    // What is cut off anyway is not searched: it can be megabytes. A token is no longer than what is left of it here.
+    let start = text.char_indices().nth(4 * TEXT).map_or(text, |(end, _)| &text[..end]);
+    shown(&without_tokens(start), TEXT).to_string()
+}
+
+/// An address as a link may have it: a page of the web and nothing else.
+fn web_page(text: &str) -> Option<String> {
+    let url = url::Url::parse(text).ok().filter(|_| text.len() <= URL)?;
+    let is_plain = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
+    (is_plain && url.password().is_none()).then(|| url.to_string())
+}

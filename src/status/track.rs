@@ -1,0 +1,168 @@
+//! Jobs and runners from pass to pass: how long they waited, started and ran.
+//!
+//! What happened before this process saw it is not measured: a restart counts nothing twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{metrics::Time, snapshot::Seen};
+use crate::model::{
+    JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
+};
+
+/// So many jobs are followed at once; more are not measured.
+const JOBS: usize = 50_000;
+
+/// Follows jobs and runners.
+#[derive(Debug, Default)]
+pub(super) struct Track {
+    jobs: BTreeMap<u64, Job>,
+    /// Repositories that were listed before: what runs in a first listing began unseen.
+    listed: BTreeSet<RepositoryId>,
+    /// Live runners, and whether they were seen connected.
+    runners: BTreeMap<String, bool>,
+    nomad_was_seen: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Job {
+    repository: RepositoryId,
+    /// When it was queued.
+    queued: Option<Moment>,
+    /// It was seen before it was queued: its age says nothing of its wait.
+    waited: bool,
+    /// When a runner of ours took it.
+    taken: Option<Moment>,
+}
+
+impl Track {
+    /// Follows a pass; gives what can be measured now, and how runners have ended since the last one.
+    pub fn follow(&mut self, seen: &Seen, now: Moment) -> (Vec<(Time, Duration)>, Vec<&'static str>) {
+        let mut times = Vec::new();
+        self.follow_jobs(seen, now, &mut times);
+        for job in seen.deeds.iter().filter_map(|deed| deed.first_start()) {
+            let queued = self.jobs.get(&job).and_then(|job| job.queued);
+            times.extend(queued.map(|at| (Time::QueuedToStarted, now.saturating_sub(at))));
+        }
+        let finishes = self.follow_runners(seen, &mut times);
+        (times, finishes)
+    }
+
+    /// How many things are followed.
+    pub fn len(&self) -> usize {
+        self.jobs.len() + self.listed.len() + self.runners.len()
+    }
+
+    fn follow_jobs(&mut self, seen: &Seen, now: Moment, times: &mut Vec<(Time, Duration)>) {
+        let ours: BTreeSet<&str> = runners(seen).map(|runner| runner.name.as_str()).collect();
+        let held = seen.plan.holds.iter().filter_map(|hold| match &hold.subject {
+            Subject::Job { id, .. } => Some(*id),
+            _ => None,
+        });
+        let wanted: BTreeSet<u64> = seen.plan.demand.values().flatten().copied().chain(held).collect();
+        for (id, view) in &seen.observation.repositories {
+            let Listing::Fresh { now: date, jobs, complete } = &view.listing else { continue };
+            let is_first = self.listed.insert(*id);
+            for job in jobs {
+                let is_ours = job.runner_name.as_deref().is_some_and(|runner| ours.contains(runner));
+                let is_new = self.jobs.len() < JOBS && (is_ours || wanted.contains(&job.id));
+                if is_new || self.jobs.contains_key(&job.id) {
+                    let known = self.jobs.entry(job.id).or_insert(Job { repository: *id, ..Job::default() });
+                    known.see(job, is_ours, is_first, *date, now, times);
+                }
+            }
+            if *complete {
+                let listed: BTreeSet<u64> = jobs.iter().map(|job| job.id).collect();
+                self.jobs.retain(|job, known| {
+                    let is_over = known.repository == *id && !listed.contains(job);
+                    if let (true, Some(taken)) = (is_over, known.taken) {
+                        times.push((Time::JobDuration, now.saturating_sub(taken)));
+                    }
+                    !is_over
+                });
+            }
+        }
+        if seen.observation.nomad.is_some() {
+            let repositories = &seen.observation.repositories;
+            self.listed.retain(|id| repositories.contains_key(id));
+            self.jobs.retain(|_, job| repositories.contains_key(&job.repository));
+        }
+    }
+
+    fn follow_runners(&mut self, seen: &Seen, times: &mut Vec<(Time, Duration)>) -> Vec<&'static str> {
+        let Some(nomad) = &seen.observation.nomad else { return Vec::new() };
+        let is_first = !std::mem::replace(&mut self.nomad_was_seen, true);
+        let connected = connected(seen);
+        let mut live = BTreeMap::new();
+        for runner in nomad.runners.iter().filter(|runner| runner.is_live()) {
+            let is_connected = connected.contains(runner.name.as_str());
+            let was = match self.runners.get(&runner.name) {
+                Some(was) => *was,
+                // It may have connected before this process began.
+                None => is_first && runner.state == RunnerState::Running,
+            };
+            if is_connected && !was {
+                times.push((Time::StartedToConnected, age(nomad.now, runner.submitted_at)));
+            }
+            live.insert(runner.name.clone(), was || is_connected);
+        }
+        let dead = nomad.runners.iter().filter(|runner| self.runners.contains_key(&runner.name));
+        let finishes = dead.filter_map(|runner| Some(runner.finish.as_ref()?.word())).collect();
+        self.runners = live;
+        finishes
+    }
+}
+
+impl Job {
+    fn see(
+        &mut self,
+        job: &WorkflowJob,
+        is_ours: bool,
+        is_first: bool,
+        date: Timestamp,
+        now: Moment,
+        times: &mut Vec<(Time, Duration)>,
+    ) {
+        let ago = |at: Option<Timestamp>| at.map_or(now, |at| now.saturating_sub(age(date, at)));
+        match job.status {
+            JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => self.waited = true,
+            JobStatus::Queued if self.queued.is_none() => {
+                self.queued = Some(if self.waited { now } else { ago(job.created_at) });
+            }
+            JobStatus::InProgress if is_ours && self.taken.is_none() => {
+                let taken = ago(job.started_at);
+                self.taken = Some(taken);
+                let wait = match (self.queued, job.created_at, job.started_at) {
+                    (Some(queued), ..) if self.waited => Some(taken.saturating_sub(queued)),
+                    // It was queued and taken between two looks.
+                    (None, ..) if self.waited => None,
+                    (_, Some(created), Some(started)) => Some(age(started, created)),
+                    (queued, ..) => queued.map(|queued| taken.saturating_sub(queued)),
+                };
+                times.extend(wait.filter(|_| !is_first).map(|wait| (Time::QueuedToTaken, wait)));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn runners<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a Runner> {
+    seen.observation.nomad.iter().flat_map(|nomad| &nomad.runners)
+}
+
+/// The names of runners that are known to be connected: a job runs on them, or GitHub lists them so.
+fn connected<'a>(seen: &Seen<'a>) -> BTreeSet<&'a str> {
+    let observation = seen.observation;
+    let jobs = observation.repositories.values().flat_map(|view| view.listing.jobs());
+    let busy = jobs.filter(|job| job.status == JobStatus::InProgress);
+    let busy = busy.filter_map(|job| job.runner_name.as_deref());
+    let online = observation.registrations.iter().filter(|registration| registration.online);
+    let present = observation.memory.presence.iter().filter(|(_, there)| there.absent_since.is_none());
+    busy.chain(online.map(|registration| registration.name.as_str()))
+        .chain(present.map(|(name, _)| name.as_str()))
+        .collect()
+}
