@@ -26,6 +26,8 @@ mod real_nomad;
 mod replicas;
 #[path = "end_to_end/signals.rs"]
 mod signals;
+#[path = "end_to_end/status.rs"]
+mod status;
 #[path = "end_to_end/tls.rs"]
 mod tls;
 #[path = "end_to_end/webhooks.rs"]

@@ -579,3 +579,31 @@ fn what_others_can_read_on_the_way_is_exposed() {
         assert!(!exposed(address), "{address}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_exchange_is_told_without_its_query_also_one_that_nobody_waits_for() {
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<(String, Option<u16>, Duration)>>);
+    impl Observer for Told {
+        fn exchanged(&self, exchange: Exchanged<'_>) {
+            let told = format!("{} {}", exchange.method, exchange.path);
+            let status = exchange.status.map(|status| status.as_u16());
+            self.0.lock().unwrap().push((told, status, exchange.took));
+        }
+    }
+    let told = Arc::new(Told::default());
+    let (endpoint, _) = server(|_| answer(404, &[], ""));
+    let observed = client(endpoint);
+    observed.observed_by(told.clone());
+    observed.send(Request::get("/x?secret=1")).await.unwrap();
+    let stalls = client(raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    }));
+    stalls.observed_by(told.clone());
+    let second = Duration::from_secs(1);
+    assert!(tokio::time::timeout(second, stalls.send(Request::post("/y"))).await.is_err());
+    let told = told.0.lock().unwrap().clone();
+    assert_eq!((told[0].0.as_str(), told[0].1), ("GET /x", Some(404)));
+    assert_eq!(told[1..], [("POST /y".to_owned(), None, second)]);
+}

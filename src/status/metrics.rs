@@ -118,7 +118,7 @@ fn number(count: usize) -> i64 {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Process::default()));
+        registry.register_collector(Box::new(Process));
         let metrics = Metrics {
             registry: Registry::default(),
             passes: Count::default(),

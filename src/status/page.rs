@@ -115,7 +115,7 @@ fn chart(
     shown: &dyn Fn(f64) -> String,
     lines: [(&'static str, &'static str, Of<'_>); 2],
 ) -> Chart {
-    let values = lines.iter().flat_map(|(_, _, of)| points.iter().filter_map(|point| of(point)));
+    let values = lines.iter().flat_map(|(_, _, of)| points.iter().filter_map(of));
     let top = values.fold(1.0, f64::max);
     let lines = lines.map(|(class, label, of)| Line {
         class,

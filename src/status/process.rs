@@ -13,7 +13,7 @@ use rustix::{
 };
 
 /// Reads the figures of this process whenever it is asked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Process;
 
 /// The figures.

@@ -1,0 +1,75 @@
+//! What the program tells of itself at its status port, and to whom.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::common::site::{Running, Site, TOKEN, until};
+
+const STATUS_TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Where it serves.
+async fn address(daemon: &Running) -> String {
+    daemon.says("status on http://").await;
+    let line = daemon.lines_with("status on http://").remove(0);
+    line.split("status on http://").nth(1).unwrap().trim().to_owned()
+}
+
+fn get(address: &str, path: &str, more: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n{more}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_job_that_was_served_is_told_by_metrics_page_and_state_and_no_token_is() {
+    let site = Site::start().await;
+    let daemon = site.run(&site.config("status: {listen: '127.0.0.1:0'}\n"));
+    let address = address(&daemon).await;
+    // Once there was a pass, what happens is measured.
+    until(&site, "the first pass is over", || !get(&address, "/readyz", "").starts_with("HTTP/1.1 503"))
+        .await;
+    // Longer than the loop: a job that is over before the next look is not seen to run.
+    let job = site.queue(&["nomadtools"], 3000);
+    site.served(job).await;
+    let taken = "githubrunner_job_queued_to_taken_seconds_count 1\n";
+    until(&site, "the job was measured", || get(&address, "/metrics", "").contains(taken)).await;
+    let metrics = get(&address, "/metrics", "");
+    let mints = "githubrunner_actions_total{action=\"mint\",outcome=\"done\",reason=\"jit\"} 1\n";
+    assert!(metrics.contains(mints), "{metrics}");
+    for line in
+        ["host=\"github\",route=\"/repos/{owner}/{repo}/actions/runs\"", "host=\"nomad\",route=\"/v1/jobs\""]
+    {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    let (page, state) = (get(&address, "/", ""), get(&address, "/api/v1/state", ""));
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("acme&#x2f;app"), "{page}");
+    assert!(state.contains("\"credential\":\"token\""), "{state}");
+    for told in [metrics, page, state] {
+        assert!(!told.contains(TOKEN), "{told}");
+    }
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn what_others_reach_is_closed_until_it_has_a_token_and_the_start_says_so() {
+    let site = Site::start().await;
+    let daemon = site.run(&site.config("status: {listen: '0.0.0.0:0'}\n"));
+    daemon.says("its page and API are closed").await;
+    let open = address(&daemon).await.replace("0.0.0.0", "127.0.0.1");
+    assert!(get(&open, "/", "").starts_with("HTTP/1.1 403"));
+    assert!(get(&open, "/healthz", "").starts_with("HTTP/1.1 200"));
+    daemon.end().await;
+    let config = site.config(&format!("status: {{listen: '0.0.0.0:0', token: {STATUS_TOKEN}}}\n"));
+    let daemon = site.run(&config);
+    let open = address(&daemon).await.replace("0.0.0.0", "127.0.0.1");
+    assert!(get(&open, "/", "").starts_with("HTTP/1.1 401"));
+    assert!(
+        get(&open, "/", &format!("authorization: Bearer {STATUS_TOKEN}\r\n")).starts_with("HTTP/1.1 200")
+    );
+    let log = daemon.end().await;
+    assert!(!log.iter().any(|line| line.contains(STATUS_TOKEN) || line.contains("are closed")), "{log:?}");
+}
