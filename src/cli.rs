@@ -84,7 +84,7 @@ pub enum Command {
     /// Make one pass, and wait until its runners have their secrets
     Once,
     /// Show what a pass would do now and why; changes nothing
-    Plan,
+    Plan(Plan),
     /// Check configuration, template, rights and connections before the first run
     #[command(alias = "validate")]
     Check(Check),
@@ -125,6 +125,14 @@ pub enum Command {
     #[command(hide = true)]
     #[cfg(feature = "demo")]
     SimulatedGithub(SimulatedGithub),
+}
+
+/// `plan`
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Plan {
+    /// Exit with 0 if there is nothing to do, 2 if there is, 1 on an error
+    #[arg(long)]
+    pub detailed_exitcode: bool,
 }
 
 /// `check`

@@ -9,7 +9,7 @@ use std::{
 use clap::Parser;
 use githubrunner::{
     cli::{Cli, Command, Global, LogFormat},
-    commands::{self, Setup, check::Verdict, stop::Selection},
+    commands::{self, Exit, Setup, Style, check::Verdict, stop::Selection},
     config::Config,
     nomad::job_from_json,
     secret::without_tokens,
@@ -78,10 +78,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
     exit_code(perform(&global, config, command.canonical()).await)
 }
 
-fn exit_code(well: anyhow::Result<bool>) -> ExitCode {
-    match well {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
+fn exit_code(ended: anyhow::Result<impl Into<Exit>>) -> ExitCode {
+    match ended {
+        Ok(ended) => ExitCode::from(ended.into().0),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let code = if error.is::<Unusable>() { USAGE } else { FAILED };
@@ -103,9 +102,10 @@ impl std::fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// Whether all went well.
-async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<bool> {
+/// How it ended.
+async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<Exit> {
     let out = &mut io::stdout();
+    let style = Style { colours: io::stdout().is_terminal() && colours_wanted() };
     let made = |config, dry_run| -> Result<Setup, Unusable> {
         let setup = Setup::new(config, &environment, dry_run).map_err(Unusable)?;
         for warning in &setup.warnings {
@@ -115,7 +115,7 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
     };
     let setup = |config| made(config, global.dry_run);
     let look = |config| made(config, true);
-    match command {
+    let well = match command {
         Command::Run => {
             let reload = || Ok(setup(load(global).map_err(anyhow::Error::msg)?)?);
             commands::run::run(setup(config)?, reload).await.map(|()| true)
@@ -125,7 +125,9 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             let worst = commands::check::run(&setup(config)?, out).await?;
             Ok(worst == Verdict::Ok || worst == Verdict::Warning && !args.strict)
         }
-        Command::Plan => commands::plan::run(look(config)?, out).await,
+        Command::Plan(args) => {
+            return commands::plan::run(look(config)?, args.detailed_exitcode, style, out).await;
+        }
         Command::Render(args) if args.parse => {
             let nomad = setup(config.clone())?.nomad;
             let registration = config.registration();
@@ -164,7 +166,8 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             commands::cache::run(&config.github.cachefile, args.url.as_deref(), out).map(|()| true)
         }
         other => anyhow::bail!("{other:?} is to come"),
-    }
+    };
+    well.map(Exit::from)
 }
 
 /// The configuration that `-c` names, with what the command line overrides.

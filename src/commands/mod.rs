@@ -5,13 +5,17 @@ pub mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod dumpconfig;
+mod exit;
 pub mod list;
 pub mod plan;
 pub mod render;
 pub mod run;
 pub mod setup;
 pub mod stop;
+mod style;
 mod table;
 pub mod webhook;
 
+pub use exit::Exit;
 pub use setup::Setup;
+pub use style::Style;

@@ -372,16 +372,10 @@ impl Daemon {
         first
     }
 
-    /// What a pass would do now; nothing is changed, not even remembered.
+    /// What a pass would do now; nothing is changed, not even remembered. Whoever asks says it: nothing is logged.
     pub async fn preview(&mut self) -> Pass {
         self.dry_run = true;
-        let pass = self.look_and_act(Scope::Everything).await;
-        // Whoever asked prints the plan: what it does not say is left.
-        pass.errors.iter().for_each(|error| tracing::error!("{error}"));
-        for Report { action, outcome } in pass.reports.iter().filter(|report| report.outcome.is_failure()) {
-            tracing::error!("{action}: {outcome}");
-        }
-        pass
+        self.look_and_act(Scope::Everything).await
     }
 
     async fn pass(&mut self, scope: Scope) -> Pass {
