@@ -97,6 +97,8 @@ pub enum Command {
     /// List the runners
     #[command(aliases = ["listrunners", "ls"])]
     List(List),
+    /// Show what a runner has written to its standard output and standard error
+    Logs(Logs),
     /// Let runners go, with GitHub's consent
     Stop(Stop),
     /// Remove the jobs of dead runners
@@ -168,10 +170,45 @@ pub struct Render {
 
 /// `list`
 #[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "With -q, --quiet: the IDs alone, one a line.")]
 pub struct List {
     /// For programs
     #[arg(short, long)]
     pub json: bool,
+    /// The dead too, and why they died; the JSON always has them
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only those of this repository or owner; may be given several times
+    #[arg(short, long, value_name = "OWNER[/NAME]")]
+    pub repo: Vec<String>,
+    /// Only those in this state; may be given several times
+    #[arg(
+        long,
+        value_name = "STATE",
+        value_parser = ["pending", "waiting", "starting", "running", "stopping", "disconnected", "dead", "foreign"]
+    )]
+    pub state: Vec<String>,
+    /// Draw the table again every 2 s; q ends
+    #[arg(short, long, conflicts_with_all = ["json", "quiet"])]
+    pub watch: bool,
+}
+
+/// `logs`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Nomad's token needs the capability read-logs in the runners' namespace.")]
+pub struct Logs {
+    /// The runner's ID, as `list` shows it
+    #[arg(value_name = "RUNNER")]
+    pub runner: String,
+    /// Go on with what is written from now on, until the runner has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Another task than the runner's own
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
+    /// How much of the end of each of the two, in bytes
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub bytes: u64,
 }
 
 /// `stop`

@@ -9,7 +9,12 @@ use std::{
 use clap::Parser;
 use githubrunner::{
     cli::{Cli, Command, Global, LogFormat},
-    commands::{self, Exit, Setup, Style, check::Verdict, stop::Selection},
+    commands::{
+        self, Exit, Setup, Style,
+        check::Verdict,
+        logs::{Output, Wanted},
+        stop::Selection,
+    },
     config::Config,
     nomad::job_from_json,
     secret::without_tokens,
@@ -144,7 +149,17 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             let repo = args.repo.as_deref();
             commands::render::run(&config, &args.labels, repo, out, &mut io::stderr()).map(|()| true)
         }
-        Command::List(args) => commands::list::run(&look(config)?.nomad, args.json, out).await.map(|()| true),
+        Command::List(args) => {
+            let names = global.quiet;
+            commands::list::run(&look(config)?.nomad, &args, names, style, out).await.map(|()| true)
+        }
+        Command::Logs(args) => {
+            let (task, runner) = (args.task.as_deref(), args.runner.as_str());
+            let wanted = Wanted { runner, task, bytes: args.bytes, follow: args.follow };
+            let out = Output { to: out, terminal: io::stdout().is_terminal() };
+            let err = Output { to: &mut io::stderr(), terminal: io::stderr().is_terminal() };
+            commands::logs::run(&look(config)?.nomad, wanted, out, err).await
+        }
         Command::Stop(args) => {
             let selection = if args.all { Selection::All } else { Selection::Ids(args.ids) };
             commands::stop::stop(&setup(config)?, selection, args.yes, out).await

@@ -122,7 +122,10 @@ impl Nomad {
         Ok(Jobs { jobs: stubs.into_iter().filter_map(read).collect(), now, unread })
     }
 
-    async fn allocations(&self, prefix: &str) -> Result<(ListRead<AllocationStub>, Unread), Error> {
+    pub(super) async fn allocations(
+        &self,
+        prefix: &str,
+    ) -> Result<(ListRead<AllocationStub>, Unread), Error> {
         let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
         let list = Request::get("/v1/allocations").query("filter", &filter);
         let right = Right::Capability("read-job");
@@ -200,7 +203,7 @@ struct Jobs {
 
 /// What a list has and nobody can read, because it is too large.
 #[derive(Default)]
-struct Unread {
+pub(super) struct Unread {
     /// The jobs it is about.
     names: BTreeSet<String>,
     /// There is more, about a job that nobody knows.
