@@ -85,6 +85,8 @@ pub enum Command {
     Once,
     /// Show what a pass would do now and why; changes nothing
     Plan(Plan),
+    /// Say why a job waits: its way through the rules, what holds it, and what to do
+    Explain(Explain),
     /// Check configuration, template, rights and connections before the first run
     #[command(alias = "validate")]
     Check(Check),
@@ -135,6 +137,19 @@ pub struct Plan {
     /// Exit with 0 if there is nothing to do, 2 if there is, 1 on an error
     #[arg(long)]
     pub detailed_exitcode: bool,
+}
+
+/// `explain`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Exit codes: 0 served or nothing is wrong, 1 held, 2 there is no such job, run, repository or runner.")]
+pub struct Explain {
+    /// The address of a job, of a run or of a repository, OWNER/REPO, or a runner's ID
+    #[arg(value_name = "JOB-URL|RUN-URL|OWNER/REPO|RUNNER-ID")]
+    pub target: String,
+    /// For programs
+    #[arg(short, long)]
+    pub json: bool,
 }
 
 /// `check`

@@ -133,6 +133,9 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
         Command::Plan(args) => {
             return commands::plan::run(look(config)?, args.detailed_exitcode, style, out).await;
         }
+        Command::Explain(args) => {
+            return commands::explain::run(look(config)?, &args.target, args.json, style, out).await;
+        }
         Command::Render(args) if args.parse => {
             let nomad = setup(config.clone())?.nomad;
             let registration = config.registration();

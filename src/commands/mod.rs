@@ -6,6 +6,7 @@ pub mod check;
 pub mod demo;
 pub mod dumpconfig;
 mod exit;
+pub mod explain;
 mod keys;
 pub mod list;
 pub mod logs;

@@ -128,3 +128,147 @@ async fn a_watched_list_ends_with_a_signal() {
     let status = tokio::time::timeout(WITHIN, child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
 }
+
+/// What `explain` says until it says this, with its exit code.
+async fn explains(site: &Site, config: &str, target: &str, wanted: &str) -> (i32, String) {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let said = site.call_with(config, &["explain", target]).await;
+        if said.out.contains(wanted) {
+            return (said.code, said.out);
+        }
+        assert!(Instant::now() < deadline, "it never says {wanted:?}: {said:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The line of a step.
+fn step<'a>(out: &'a str, name: &str) -> &'a str {
+    let is_of = |line: &&str| line.split_whitespace().take(3).any(|word| word == name);
+    out.lines().find(is_of).unwrap_or_else(|| panic!("no {name} in\n{out}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_tells_how_jobs_stand_on_a_real_agent() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) = on(&agent, "").await;
+    let daemon = site.run(&config);
+    let page = |job: u64| {
+        let run = site.world().github.job(job).unwrap().run;
+        format!("https://github.com/acme/app/actions/runs/{run}/job/{job}")
+    };
+
+    let held = site.queue(&["nomadtools a,b"], 500);
+    let (code, out) = explains(&site, &config, &page(held), "has a comma").await;
+    assert_eq!(code, 1, "{out}");
+    assert!(step(&out, "labels").starts_with("> HELD"), "{out}");
+    assert!(out.contains("to do: change `runs-on`"), "{out}");
+    assert!(step(&out, "match").contains(" ok "), "{out}");
+
+    let pending = site.queue(&["nomadtools mem=9000000"], 500);
+    let (code, out) = explains(&site, &config, &page(pending), "does not place it").await;
+    assert_eq!(code, 1, "{out}");
+    assert!(step(&out, "evaluation").starts_with("> HELD") && out.contains("memory exhausted"), "{out}");
+    assert!(step(&out, "registration").contains(", attempt 1"), "{out}");
+    let id = step(&out, "registration")
+        .split_whitespace()
+        .find(|word| word.starts_with("NTGithubRunner-"))
+        .unwrap();
+    let (code, by_runner) = explains(&site, &config, id.trim_end_matches(','), "does not place it").await;
+    assert!(code == 1 && by_runner.starts_with("runner NTGithubRunner-"), "{by_runner}");
+
+    let served = site.queue(&["nomadtools"], 600_000);
+    site.in_progress(served).await;
+    let (code, out) = explains(&site, &config, &page(served), "taken by NTGithubRunner-").await;
+    assert_eq!(code, 0, "{out}");
+    for name in ["status", "registration", "placement", "credentials", "task", "connection"] {
+        assert!(step(&out, name).contains(" ok "), "{name} in\n{out}");
+    }
+    println!("{out}");
+
+    // All of the repository: its worst job decides, and the JSON says the same.
+    let (code, out) = explains(&site, &config, "ACME/app", "has a comma").await;
+    assert!(code == 1 && out.starts_with("acme/app: well"), "{out}");
+    let json = site.call_with(&config, &["explain", "--json", "acme/app"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let verdicts: Vec<&str> =
+        json["explanations"].as_array().unwrap().iter().map(|one| one["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["served", "held", "held", "served"], "{json:#}");
+    assert_eq!(json["exit_code"], 1);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_tells_what_a_task_that_starts_waits_for_on_a_real_agent() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) = on(&agent, "").await;
+    let missing = r#"{extra_task: "template {\n data = \"{{ with nomadVar \\\"nomad/jobs/ci\\\" }}{{ .key }}{{ end }}\"\n destination = \"local/ci\"\n}", "#;
+    let config = config.replace("template_settings: {", &format!("template_settings: {missing}"));
+    let job = site.queue(&["nomadtools"], 500);
+    let target = format!("https://github.com/acme/app/runs/{job}");
+    let (code, out) = explains(&site, &config, &target, "the next pass starts NTGithubRunner-").await;
+    assert!(code == 0 && out.contains("on its way"), "nobody acts yet: {out}");
+    let daemon = site.run(&config);
+    let (code, out) = explains(&site, &config, &target, "Missing: nomad.var").await;
+    assert!(code == 0 && out.contains("on its way"), "{out}");
+    let line = step(&out, "task");
+    assert!(
+        line.contains(" now ") && line.contains("has not started yet, last event: Missing: nomad.var"),
+        "{out}"
+    );
+    assert!(step(&out, "credentials").contains(" ok "), "{out}");
+    println!("{out}");
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn explain_knows_what_no_pass_lists() {
+    let site = Site::start().await;
+    let config = site.config("");
+    // Over, and in no list of those that wait or run.
+    let daemon = site.run(&config);
+    let job = site.queue(&["nomadtools"], 200);
+    site.served(job).await;
+    let run = site.world().github.job(job).unwrap().run;
+    let target = format!("https://github.com/acme/app/actions/runs/{run}/job/{job}");
+    let out = site.call(&["explain", &target]).await.well();
+    assert!(step(&out, "status").contains("completed: success"), "{out}");
+    let out =
+        site.call(&["explain", &format!("https://github.com/acme/app/actions/runs/{run}")]).await.well();
+    assert!(out.contains(&format!("job {job} ")), "{out}");
+    daemon.end().await;
+
+    for (target, words) in [
+        ("https://github.com/acme/app/runs/99999999", "GitHub knows no job 99999999"),
+        ("https://github.com/acme/app/actions/runs/99999999", "GitHub knows no run 99999999"),
+        ("acme/nothing", "not there, or the token may not see it"),
+        ("NTGithubRunner-nonsense", "Nomad has no runner NTGithubRunner-nonsense"),
+        ("https://example.com/", "write the address"),
+    ] {
+        let said = site.call(&["explain", target]).await;
+        assert!(
+            said.code == 2 && said.out.starts_with("not found: ") && said.out.contains(words),
+            "{said:?}"
+        );
+    }
+
+    let (archived, other) = {
+        let mut world = site.world();
+        (world.github.add_repository("acme/archived"), world.github.add_repository("acme/other"))
+    };
+    site.world().github.repository_mut(archived).unwrap().archived = true;
+    assert_ne!(archived, other);
+    let all = site.config("").replace("repos: [acme/app]", "repos: [acme/app, acme/archived]");
+    for (target, words) in [("acme/archived", "archived or disabled"), ("acme/other", "not configured")] {
+        let said = site.call_with(&all, &["explain", target]).await;
+        assert!(said.code == 1 && said.out.contains(words) && said.out.contains("to do: "), "{said:?}");
+    }
+
+    // Without Nomad nothing is done at all, and that is the answer.
+    let mut nowhere = site.program();
+    let config = site.write_config(&config);
+    nowhere.env("NOMAD_ADDR", "http://127.0.0.1:1").arg("-c").arg(config).args(["explain", "acme/app"]);
+    let said = nowhere.output().await.unwrap();
+    let out = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.code() == Some(1) && step(&out, "nomad").starts_with("> HELD"), "{out}");
+}
