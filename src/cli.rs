@@ -109,9 +109,18 @@ pub enum Command {
     Dumpconfig(Dumpconfig),
     /// Make, show or remove the webhook of an organization or repository
     Webhook(Webhook),
+    /// Write a first configuration, from answers or from flags
+    Init(Init),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// Print what a shell completes commands with
+    Completion(Completion),
     /// Show the cache of GitHub's answers
     #[command(alias = "showgithubcache")]
     Cache(Cache),
+    /// Write the manual's pages, for packages
+    #[command(hide = true)]
+    Man(Manual),
     /// nomadtools' name for `stop --all`
     #[command(hide = true)]
     Stopallrunners(Yes),
@@ -158,6 +167,78 @@ pub struct Check {
     /// Warnings count as failures
     #[arg(long)]
     pub strict: bool,
+    /// Say what differs for this file of nomadtools; nobody is asked, and nothing else is checked
+    #[arg(long, value_name = "FILE|YAML", conflicts_with = "strict")]
+    pub from_nomadtools: Option<String>,
+}
+
+/// `init`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+What the flags do not say is asked for on a terminal. A token itself is never written: name a file, or set GH_TOKEN.")]
+pub struct Init {
+    /// The file to write
+    #[arg(short, long, value_name = "FILE", default_value = "config.yml")]
+    pub output: std::path::PathBuf,
+    /// Overwrite it
+    #[arg(long)]
+    pub force: bool,
+    /// A repository, an owner, or *; may be given several times
+    #[arg(short, long = "repo", value_name = "OWNER[/NAME]")]
+    pub repos: Vec<String>,
+    /// A file with the GitHub token
+    #[arg(long, value_name = "FILE", conflicts_with = "app")]
+    pub token_file: Option<String>,
+    /// Use a GitHub App: explain how it is made, and write its manifest
+    #[arg(long)]
+    pub app: bool,
+    /// The App's client ID
+    #[arg(long, value_name = "ID", requires = "app")]
+    pub client_id: Option<String>,
+    /// The file with the App's private key
+    #[arg(long, value_name = "FILE", requires = "app")]
+    pub private_key_file: Option<String>,
+    /// Register runners at the organization
+    #[arg(long)]
+    pub organization: bool,
+    /// The API of a GitHub Enterprise Server
+    #[arg(long, value_name = "URL")]
+    pub github_url: Option<String>,
+    /// builtin:docker, builtin:myoung34, builtin:raw_exec, or a file
+    #[arg(long, value_name = "TEMPLATE")]
+    pub template: Option<String>,
+}
+
+/// `completion`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+For example:
+  githubrunner completion bash > /etc/bash_completion.d/githubrunner
+  githubrunner completion zsh > \"${fpath[1]}/_githubrunner\"
+  githubrunner completion fish > ~/.config/fish/completions/githubrunner.fish")]
+pub struct Completion {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: CompletionShell,
+}
+
+/// A shell that completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompletionShell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// `man`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Manual {
+    /// Where to write a page for each command; without it the program's own is printed
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: Option<std::path::PathBuf>,
 }
 
 /// `demo`

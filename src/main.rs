@@ -1,14 +1,14 @@
 //! The `githubrunner` program: logging, the runtime, dispatch and exit codes.
 
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    io::{self, BufRead, IsTerminal, Read, Write},
     process::ExitCode,
     sync::OnceLock,
 };
 
 use clap::Parser;
 use githubrunner::{
-    cli::{Cli, Command, Global, LogFormat},
+    cli::{Check, Cli, Command, Global, LogFormat},
     commands::{
         self, Exit, Setup, Style,
         check::Verdict,
@@ -71,7 +71,33 @@ fn keep_memory_private() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
+/// Performs the commands that need no configuration; `None` for all others.
+fn without_configuration(command: &Command) -> Option<ExitCode> {
+    let out = &mut io::stdout();
+    Some(match command {
+        Command::Completion(args) => exit_code(commands::completion::completion(args.shell, out)),
+        Command::Man(args) => exit_code(commands::completion::man(args.directory.as_deref(), out)),
+        Command::Schema => exit_code(commands::completion::schema(out)),
+        Command::Init(args) => {
+            let (mut input, terminal) = (io::stdin().lock(), io::stdin().is_terminal());
+            let answers = terminal.then_some(&mut input as &mut dyn BufRead);
+            let person = commands::init::Person { answers, questions: &mut io::stderr() };
+            exit_code(commands::init::run(args, person, out))
+        }
+        Command::Check(Check { from_nomadtools: Some(file), .. }) => {
+            match commands::nomadtools::run(file, &environment, out) {
+                Ok(false) => ExitCode::from(USAGE),
+                other => exit_code(other),
+            }
+        }
+        _ => return None,
+    })
+}
+
 async fn dispatch(cli: Cli) -> ExitCode {
+    if let Some(code) = without_configuration(&cli.command) {
+        return code;
+    }
     let Cli { global, command } = cli;
     let config = match load(&global) {
         Ok(config) => config,

@@ -2,14 +2,17 @@
 
 pub mod cache;
 pub mod check;
+pub mod completion;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod dumpconfig;
 mod exit;
 pub mod explain;
+pub mod init;
 mod keys;
 pub mod list;
 pub mod logs;
+pub mod nomadtools;
 pub mod plan;
 pub mod render;
 pub mod run;

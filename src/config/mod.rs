@@ -8,6 +8,7 @@ mod error;
 mod github;
 mod parse;
 mod reader;
+mod schema;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 pub(crate) use effective::settings;
 pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
+pub use schema::schema;
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
 pub use webhook::WebhookConfig;
 

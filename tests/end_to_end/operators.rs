@@ -8,7 +8,7 @@ use githubrunner_sim::github::Status;
 use crate::common::nomad_agent::{Agent, AgentOptions};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::common::site::{NAMESPACE, Site, WITHIN};
+use crate::common::site::{NAMESPACE, Site, TOKEN, WITHIN};
 
 /// A site on a real agent whose runner begins with these lines of a shell script, and its configuration. Dead runners stay.
 async fn on(agent: &Agent, first: &str) -> (Site, String) {
@@ -271,4 +271,54 @@ async fn explain_knows_what_no_pass_lists() {
     let said = nowhere.output().await.unwrap();
     let out = String::from_utf8(said.stdout).unwrap();
     assert!(said.status.code() == Some(1) && step(&out, "nomad").starts_with("> HELD"), "{out}");
+}
+
+#[tokio::test]
+async fn what_init_writes_passes_check() {
+    let site = Site::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (config, token) = (directory.path().join("new/config.yml"), directory.path().join("token"));
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let mut init = site.program();
+    init.args(["init", "--repo", "acme/app", "--template", "builtin:raw_exec"])
+        .args(["--github-url", &site.github])
+        .arg("--output")
+        .arg(&config)
+        .arg("--token-file")
+        .arg(&token);
+    let output = init.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let written = std::fs::read_to_string(&config).unwrap();
+    assert!(written.starts_with("# yaml-language-server: $schema=") && !written.contains(TOKEN), "{written}");
+    let mut check = site.program();
+    let output = check.arg("-c").arg(&config).args(["check", "--strict"]).output().await.unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{out}");
+    assert!(out.contains("acme/app: runners can be registered"), "{out}");
+    assert_eq!(init.output().await.unwrap().status.code(), Some(1), "it does not overwrite");
+}
+
+#[tokio::test]
+async fn what_a_package_needs_is_printed_without_a_configuration() {
+    let site = Site::start().await;
+    for (arguments, words) in [
+        (&["completion", "bash"][..], "_githubrunner"),
+        (&["completion", "zsh"], "#compdef githubrunner"),
+        (&["completion", "fish"], "complete -c githubrunner"),
+        (&["man"], ".TH githubrunner"),
+        (&["schema"], "\"purge_failure_timeout\""),
+        (&["check", "--from-nomadtools", "repos: [acme]\n"], "differs  "),
+    ] {
+        let output = site.program().args(arguments).output().await.unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && out.contains(words), "{arguments:?}: {out}");
+    }
+    let bad = site
+        .program()
+        .args(["check", "--from-nomadtools", "repos: [acme]\nlopo: 1\n"])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(bad.status.code(), Some(2), "{bad:?}");
+    assert_eq!(site.requests(githubrunner_sim::fault::Side::Nomad), 0);
 }
