@@ -267,7 +267,7 @@ fn start_log(global: &Global, usual: &'static str) {
         LogFormat::Text => Form::Text { colours },
         LogFormat::Json => Form::Json,
     };
-    let writer = move || LogWriter::new(io::stderr(), form);
+    let writer = move || LogWriter::new(commands::progress::Stderr, form);
     let log = fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
     // It would be told on standard error, and panic where that cannot be written either: on a full disk.
     let log = log.log_internal_errors(false);

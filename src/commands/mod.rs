@@ -14,6 +14,7 @@ pub mod list;
 pub mod logs;
 pub mod nomadtools;
 pub mod plan;
+pub mod progress;
 pub mod render;
 pub mod run;
 pub mod setup;
