@@ -206,17 +206,17 @@ job "githubrunner" {
       # What people ask, from Nomad's UI or by `nomad action -job githubrunner -group githubrunner -task githubrunner plan`.
       action "plan" {
         command = var.image == "" ? var.binary : "githubrunner"
-        args    = ["-c", "${NOMAD_TASK_DIR}/config.yml", "plan"]
+        args    = ["-c", "local/config.yml", "plan"]
       }
 
       action "check" {
         command = var.image == "" ? var.binary : "githubrunner"
-        args    = ["-c", "${NOMAD_TASK_DIR}/config.yml", "check"]
+        args    = ["-c", "local/config.yml", "check"]
       }
 
       action "list" {
         command = var.image == "" ? var.binary : "githubrunner"
-        args    = ["-c", "${NOMAD_TASK_DIR}/config.yml", "list", "-a"]
+        args    = ["-c", "local/config.yml", "list", "-a"]
       }
 
       kill_timeout = "10s"
