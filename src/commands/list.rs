@@ -117,7 +117,8 @@ fn page(lines: &[String], size: Option<(terminal_size::Width, terminal_size::Hei
     let cut = if lines.len() > fits { fits.saturating_sub(1) } else { lines.len() };
     for line in &lines[..cut] {
         let line: String = line.chars().take(width).collect();
-        page.push_str(&format!("{line}\x1b[K\r\n"));
+        // A colour that was cut off ends here.
+        page.push_str(&format!("{line}\x1b[0m\x1b[K\r\n"));
     }
     if cut < lines.len() {
         page.push_str(&format!("… {} more\x1b[K\r\n", lines.len() - cut));
@@ -270,10 +271,9 @@ mod tests {
         let text = page(&lines, size);
         assert_eq!(text.matches("\r\n").count(), 9);
         assert!(text.contains("… 42 more"), "{text:?}");
-        assert!(
-            text.split("\r\n")
-                .all(|line| line.replace("\x1b[H", "").replace("\x1b[K", "").chars().count() <= 20)
-        );
+        assert!(text.split("\r\n").all(|line| {
+            line.replace("\x1b[H", "").replace("\x1b[0m", "").replace("\x1b[K", "").chars().count() <= 20
+        }));
         assert_eq!(page(&lines[..9], size).matches("\r\n").count(), 9);
     }
 }
