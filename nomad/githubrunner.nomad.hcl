@@ -40,6 +40,24 @@ variable "datacenters" {
   default     = ["*"]
 }
 
+variable "node_pool" {
+  description = "The node pool it may run in."
+  type        = string
+  default     = "default"
+}
+
+variable "service_tags" {
+  description = "Tags of the service: what finds the metrics, like Prometheus."
+  type        = list(string)
+  default     = ["prometheus"]
+}
+
+variable "links" {
+  description = "Links on the job's page in Nomad's UI: labels to addresses, like a board of metrics."
+  type        = map(string)
+  default     = {}
+}
+
 variable "replicas" {
   description = "With more than one write `ha: {enabled: true}` into the configuration: one of them acts."
   type        = number
@@ -49,7 +67,20 @@ variable "replicas" {
 job "githubrunner" {
   namespace   = var.namespace
   datacenters = var.datacenters
+  node_pool   = var.node_pool
   type        = "service"
+
+  ui {
+    description = "Supplies the cluster with the GitHub Actions runners that queued jobs need. Actions: `plan`, `check`, `list`."
+
+    dynamic "link" {
+      for_each = var.links
+      content {
+        label = link.key
+        url   = link.value
+      }
+    }
+  }
 
   group "githubrunner" {
     count = var.replicas
@@ -78,6 +109,7 @@ job "githubrunner" {
       name     = "githubrunner"
       provider = "nomad"
       port     = "status"
+      tags     = var.service_tags
 
       check {
         name     = "alive"
@@ -153,6 +185,22 @@ job "githubrunner" {
         GITHUBRUNNER_STATUS = "0.0.0.0:${NOMAD_PORT_status}"
         # The ETag cache: a restart in place costs nothing of GitHub's rate limit.
         XDG_CACHE_HOME      = "${NOMAD_ALLOC_DIR}/data"
+      }
+
+      # What people ask, from Nomad's UI or by `nomad action -job githubrunner -group githubrunner -task githubrunner plan`.
+      action "plan" {
+        command = var.image == "" ? var.binary : "githubrunner"
+        args    = ["-c", "local/config.yml", "plan"]
+      }
+
+      action "check" {
+        command = var.image == "" ? var.binary : "githubrunner"
+        args    = ["-c", "local/config.yml", "check"]
+      }
+
+      action "list" {
+        command = var.image == "" ? var.binary : "githubrunner"
+        args    = ["-c", "local/config.yml", "list", "-a"]
       }
 
       kill_timeout = "10s"

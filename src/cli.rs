@@ -84,7 +84,9 @@ pub enum Command {
     /// Make one pass and wait until the runners it started have their credentials
     Once,
     /// Show what a pass would do now and why, without changing anything
-    Plan,
+    Plan(Plan),
+    /// Explain why a job waits: each rule it passed, what holds it, and what to do
+    Explain(Explain),
     /// Check the configuration, template, permissions and connections
     #[command(alias = "validate")]
     Check(Check),
@@ -97,6 +99,8 @@ pub enum Command {
     /// List the runners
     #[command(aliases = ["listrunners", "ls"])]
     List(List),
+    /// Show a runner's standard output and standard error
+    Logs(Logs),
     /// Stop runners, with GitHub's consent
     Stop(Stop),
     /// Purge the Nomad jobs of dead runners
@@ -105,9 +109,18 @@ pub enum Command {
     Dumpconfig(Dumpconfig),
     /// Install, show or remove the webhook of an organization or repository
     Webhook(Webhook),
+    /// Write a first configuration, from answers or from flags
+    Init(Init),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// Print a shell's completion script
+    Completion(Completion),
     /// Show the cache of GitHub's responses
     #[command(alias = "showgithubcache")]
     Cache(Cache),
+    /// Write the manual's pages, for packages
+    #[command(hide = true)]
+    Man(Manual),
     /// nomadtools' name for `stop --all`
     #[command(hide = true)]
     Stopallrunners(Yes),
@@ -127,12 +140,105 @@ pub enum Command {
     SimulatedGithub(SimulatedGithub),
 }
 
+/// `plan`
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Plan {
+    /// Exit with 0 if there is nothing to do, 2 if there is, 1 on an error
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// `explain`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Exit codes: 0 served or nothing is wrong, 1 held, 2 there is no such job, run, repository or runner.")]
+pub struct Explain {
+    /// The address of a job, of a run or of a repository, OWNER/REPO, or a runner's ID
+    #[arg(value_name = "JOB-URL|RUN-URL|OWNER/REPO|RUNNER-ID")]
+    pub target: String,
+    /// For programs
+    #[arg(short, long)]
+    pub json: bool,
+}
+
 /// `check`
 #[derive(Args, Clone, Debug, Default)]
 pub struct Check {
     /// Treat warnings as failures
     #[arg(long)]
     pub strict: bool,
+    /// Say what differs for this file of nomadtools; nobody is asked, and nothing else is checked
+    #[arg(long, value_name = "FILE|YAML", conflicts_with = "strict")]
+    pub from_nomadtools: Option<String>,
+}
+
+/// `init`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+What the flags do not say is asked for on a terminal. A token itself is never written: name a file, or set GH_TOKEN.")]
+pub struct Init {
+    /// The file to write
+    #[arg(short, long, value_name = "FILE", default_value = "config.yml")]
+    pub output: std::path::PathBuf,
+    /// Overwrite it
+    #[arg(long)]
+    pub force: bool,
+    /// A repository, an owner, or *; may be given several times
+    #[arg(short, long = "repo", value_name = "OWNER[/NAME]")]
+    pub repos: Vec<String>,
+    /// A file with the GitHub token
+    #[arg(long, value_name = "FILE", conflicts_with = "app")]
+    pub token_file: Option<String>,
+    /// Use a GitHub App: explain how it is made, and write its manifest
+    #[arg(long)]
+    pub app: bool,
+    /// The App's client ID
+    #[arg(long, value_name = "ID", requires = "app")]
+    pub client_id: Option<String>,
+    /// The file with the App's private key
+    #[arg(long, value_name = "FILE", requires = "app")]
+    pub private_key_file: Option<String>,
+    /// Register runners at the organization
+    #[arg(long)]
+    pub organization: bool,
+    /// The API of a GitHub Enterprise Server
+    #[arg(long, value_name = "URL")]
+    pub github_url: Option<String>,
+    /// builtin:docker, builtin:myoung34, builtin:raw_exec, or a file
+    #[arg(long, value_name = "TEMPLATE")]
+    pub template: Option<String>,
+}
+
+/// `completion`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+For example:
+  githubrunner completion bash > /etc/bash_completion.d/githubrunner
+  githubrunner completion zsh > \"${fpath[1]}/_githubrunner\"
+  githubrunner completion fish > ~/.config/fish/completions/githubrunner.fish")]
+pub struct Completion {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: CompletionShell,
+}
+
+/// A shell that completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompletionShell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// `man`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Manual {
+    /// Where to write a page for each command; without it the program's own is printed
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: Option<std::path::PathBuf>,
 }
 
 /// `demo`
@@ -160,10 +266,45 @@ pub struct Render {
 
 /// `list`
 #[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "With -q, --quiet: the IDs alone, one a line.")]
 pub struct List {
     /// Print JSON
     #[arg(short, long)]
     pub json: bool,
+    /// The dead too, and why they died; the JSON always has them
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only those of this repository or owner; may be given several times
+    #[arg(short, long, value_name = "OWNER[/NAME]")]
+    pub repo: Vec<String>,
+    /// Only those in this state; may be given several times
+    #[arg(
+        long,
+        value_name = "STATE",
+        value_parser = ["pending", "waiting", "starting", "running", "stopping", "disconnected", "dead", "foreign"]
+    )]
+    pub state: Vec<String>,
+    /// Draw the table again every 2 s; q ends
+    #[arg(short, long, conflicts_with_all = ["json", "quiet"])]
+    pub watch: bool,
+}
+
+/// `logs`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Nomad's token needs the capability read-logs in the runners' namespace.")]
+pub struct Logs {
+    /// The runner's ID, as `list` shows it
+    #[arg(value_name = "RUNNER")]
+    pub runner: String,
+    /// Go on with what is written from now on, until the runner has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Another task than the runner's own
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
+    /// How much of the end of each of the two, in bytes
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub bytes: u64,
 }
 
 /// `stop`

@@ -1,15 +1,20 @@
 //! The `githubrunner` program: logging, the runtime, dispatch and exit codes.
 
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    io::{self, BufRead, IsTerminal, Read, Write},
     process::ExitCode,
     sync::OnceLock,
 };
 
 use clap::Parser;
 use githubrunner::{
-    cli::{Cli, Command, Global, LogFormat},
-    commands::{self, Setup, check::Verdict, stop::Selection},
+    cli::{Check, Cli, Command, Global, LogFormat},
+    commands::{
+        self, Exit, Setup, Style,
+        check::Verdict,
+        logs::{Output, Wanted},
+        stop::Selection,
+    },
     config::Config,
     nomad::job_from_json,
     secret::without_tokens,
@@ -66,7 +71,33 @@ fn keep_memory_private() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
+/// Performs the commands that need no configuration; `None` for all others.
+fn without_configuration(command: &Command) -> Option<ExitCode> {
+    let out = &mut io::stdout();
+    Some(match command {
+        Command::Completion(args) => exit_code(commands::completion::completion(args.shell, out)),
+        Command::Man(args) => exit_code(commands::completion::man(args.directory.as_deref(), out)),
+        Command::Schema => exit_code(commands::completion::schema(out)),
+        Command::Init(args) => {
+            let (mut input, terminal) = (io::stdin().lock(), io::stdin().is_terminal());
+            let answers = terminal.then_some(&mut input as &mut dyn BufRead);
+            let person = commands::init::Person { answers, questions: &mut io::stderr() };
+            exit_code(commands::init::run(args, person, out))
+        }
+        Command::Check(Check { from_nomadtools: Some(file), .. }) => {
+            match commands::nomadtools::run(file, &environment, out) {
+                Ok(false) => ExitCode::from(USAGE),
+                other => exit_code(other),
+            }
+        }
+        _ => return None,
+    })
+}
+
 async fn dispatch(cli: Cli) -> ExitCode {
+    if let Some(code) = without_configuration(&cli.command) {
+        return code;
+    }
     let Cli { global, command } = cli;
     let config = match load(&global) {
         Ok(config) => config,
@@ -78,10 +109,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
     exit_code(perform(&global, config, command.canonical()).await)
 }
 
-fn exit_code(well: anyhow::Result<bool>) -> ExitCode {
-    match well {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
+fn exit_code(ended: anyhow::Result<impl Into<Exit>>) -> ExitCode {
+    match ended {
+        Ok(ended) => ExitCode::from(ended.into().0),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let code = if error.is::<Unusable>() { USAGE } else { FAILED };
@@ -103,9 +133,10 @@ impl std::fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// Whether all went well.
-async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<bool> {
+/// How it ended.
+async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<Exit> {
     let out = &mut io::stdout();
+    let style = Style { colours: io::stdout().is_terminal() && colours_wanted() };
     let made = |config, dry_run| -> Result<Setup, Unusable> {
         let setup = Setup::new(config, &environment, dry_run).map_err(Unusable)?;
         for warning in &setup.warnings {
@@ -115,7 +146,7 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
     };
     let setup = |config| made(config, global.dry_run);
     let look = |config| made(config, true);
-    match command {
+    let well = match command {
         Command::Run => {
             let reload = || Ok(setup(load(global).map_err(anyhow::Error::msg)?)?);
             commands::run::run(setup(config)?, reload).await.map(|()| true)
@@ -125,7 +156,12 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             let worst = commands::check::run(&setup(config)?, out).await?;
             Ok(worst == Verdict::Ok || worst == Verdict::Warning && !args.strict)
         }
-        Command::Plan => commands::plan::run(look(config)?, out).await,
+        Command::Plan(args) => {
+            return commands::plan::run(look(config)?, args.detailed_exitcode, style, out).await;
+        }
+        Command::Explain(args) => {
+            return commands::explain::run(look(config)?, &args.target, args.json, style, out).await;
+        }
         Command::Render(args) if args.parse => {
             let nomad = setup(config.clone())?.nomad;
             let registration = config.registration();
@@ -142,7 +178,17 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             let repo = args.repo.as_deref();
             commands::render::run(&config, &args.labels, repo, out, &mut io::stderr()).map(|()| true)
         }
-        Command::List(args) => commands::list::run(&look(config)?.nomad, args.json, out).await.map(|()| true),
+        Command::List(args) => {
+            let names = global.quiet;
+            commands::list::run(&look(config)?.nomad, &args, names, style, out).await.map(|()| true)
+        }
+        Command::Logs(args) => {
+            let (task, runner) = (args.task.as_deref(), args.runner.as_str());
+            let wanted = Wanted { runner, task, bytes: args.bytes, follow: args.follow };
+            let out = Output { to: out, terminal: io::stdout().is_terminal() };
+            let err = Output { to: &mut io::stderr(), terminal: io::stderr().is_terminal() };
+            commands::logs::run(&look(config)?.nomad, wanted, out, err).await
+        }
         Command::Stop(args) => {
             let selection = if args.all { Selection::All } else { Selection::Ids(args.ids) };
             commands::stop::stop(&setup(config)?, selection, args.yes, out).await
@@ -164,7 +210,8 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             commands::cache::run(&config.github.cachefile, args.url.as_deref(), out).map(|()| true)
         }
         other => anyhow::bail!("{other:?} is to come"),
-    }
+    };
+    well.map(Exit::from)
 }
 
 /// The configuration that `-c` names, with what the command line overrides.
@@ -219,7 +266,7 @@ fn start_log(global: &Global, usual: &'static str) {
         LogFormat::Text => Form::Text { colours },
         LogFormat::Json => Form::Json,
     };
-    let writer = move || LogWriter::new(io::stderr(), form);
+    let writer = move || LogWriter::new(commands::progress::Stderr, form);
     let log = fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
     // It would be told on standard error, and panic where that cannot be written either: on a full disk.
     let log = log.log_internal_errors(false);

@@ -115,6 +115,11 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
     let lines = text(&check);
     assert!(check.status.success(), "{lines}");
     assert!(lines.contains("the Nomad token has the capability submit-job"), "{lines}");
+    // What the job offers in Nomad's UI, wherever its task's directory is.
+    let action = ["action", "-namespace", "github", "-i=false", "-t=false", "-job", "githubrunner"];
+    let list =
+        nomad(&[&action[..], &["-group", "githubrunner", "-task", "githubrunner", "list"]].concat()).await;
+    assert!(list.starts_with("ID  "), "{list}");
     let said = github.end();
     assert!(said.contains("3 of 3 jobs served."), "{said}");
     let answer = nomad(&[&exec[..], command].concat()).await;

@@ -211,6 +211,16 @@ fn every_link_of_the_documents_resolves() {
 }
 
 #[test]
+fn every_document_is_a_page_of_the_site() {
+    let summary = include_str!("../docs/SUMMARY.md");
+    for (path, _) in files(&["md"]) {
+        let Ok(page) = path.strip_prefix("docs") else { continue };
+        let page = page.to_str().unwrap();
+        assert!(page == "SUMMARY.md" || summary.contains(&format!("]({page})")), "{page}");
+    }
+}
+
+#[test]
 fn the_readme_fits_on_three_screens() {
     let readme = include_str!("../README.md");
     assert!(readme.lines().count() <= 150);

@@ -18,6 +18,8 @@ mod hostile;
 mod life;
 #[path = "end_to_end/nomadtools.rs"]
 mod nomadtools;
+#[path = "end_to_end/operators.rs"]
+mod operators;
 #[path = "end_to_end/owners.rs"]
 mod owners;
 #[path = "end_to_end/real_nomad.rs"]

@@ -59,6 +59,7 @@ fn status() -> Status {
     });
     let took = Duration::from_millis(20);
     status.exchange(Exchange { host: "github", route: "/user", code: Some(200), took, points: 1 });
+    status.look("newest", took);
     status.expect(Counter::Hints, ["webhook"]);
     status.expect(Counter::WebhookRequests, ["accepted"]);
     status.ends(&BTreeMap::from([("2.300.0".to_owned(), 1_700_000_000)]));

@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::{Setup, render};
+use futures_util::{StreamExt, stream};
+
+use super::{
+    Setup,
+    progress::{Progress, beside},
+    render,
+};
 use crate::{
     config::Config,
     github::{Error as GitHubError, GitHub, Look, Scope, Sought},
@@ -60,7 +66,7 @@ impl Report<'_> {
             Verdict::Failure => "failure",
         };
         let colon = if detail.is_empty() { "" } else { ": " };
-        writeln!(self.out, "{word:8} {}{colon}{}", shown(what, LINE), shown(detail, LINE))
+        beside(|| writeln!(self.out, "{word:8} {}{colon}{}", shown(what, LINE), shown(detail, LINE)))
     }
 
     fn result<T>(&mut self, what: &str, result: Result<T, impl std::fmt::Display>) -> io::Result<Option<T>> {
@@ -187,18 +193,29 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     report.line(Verdict::Ok, &seen, "")?;
     let organization = setup.config.organization();
     let mut scopes: Vec<Scope> = Vec::new();
-    for repository in &found.repositories {
+    let progress = Progress::of("looking at repositories", found.repositories.len());
+    // Many at once, told in their order.
+    let mut listings = stream::iter(&found.repositories)
+        .map(|repository| async move {
+            let is_asleep = repository.archived || repository.disabled;
+            let listing =
+                if is_asleep { None } else { Some(github.list_jobs(repository, Look::Active).await) };
+            (repository, listing)
+        })
+        .buffered(setup.config.parallel.max(1));
+    while let Some((repository, listing)) = listings.next().await {
+        progress.step();
         let name = repository.full_name();
-        if repository.archived || repository.disabled {
+        let Some(listing) = listing else {
             report.line(Verdict::Warning, &name, "archived or disabled: it gets no runners")?;
             continue;
-        }
+        };
         let scope = Scope::of(repository, organization);
         if !scopes.contains(&scope) {
             scopes.push(scope);
         }
         let what = format!("{name}: its jobs can be listed");
-        match github.list_jobs(repository, Look::Active).await {
+        match listing {
             Ok(listing) => {
                 if let Some(missing) = listing.missing {
                     report.line(Verdict::Warning, &what, &format!("only in part: {missing}"))?;
@@ -210,6 +227,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
             }
         }
     }
+    drop(progress);
     versions(github, &scopes, report).await?;
     for scope in scopes.iter().take(REPOSITORIES_TRIED) {
         let mut group = Some(DEFAULT_GROUP);

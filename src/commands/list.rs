@@ -1,19 +1,26 @@
-//! `list`: the runners in Nomad, as a table or as JSON.
+//! `list`: the runners in Nomad, as a table, as JSON, as names, or drawn again and again.
 
-use std::io::Write;
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
 
 use anyhow::Context;
 use serde::Serialize;
 
-use super::table::Table;
+use super::{Style, keys::Keys, style::Mood, table::Table};
 use crate::{
-    model::{Foreign, NomadView, Ownership, Runner, age, span},
+    cli::List,
+    model::{Foreign, NomadView, Ownership, Runner, RunnerState, age, span},
     nomad::Nomad,
-    text::{harmless_json, shown},
+    text::{LINE, harmless_json, shown},
 };
 
 /// How much a table says of why a runner is where it is, in characters; the JSON says all of it.
-const SHOWN_DETAIL: usize = 200;
+const SHOWN_NOTE: usize = 200;
+
+/// How often `--watch` looks.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// A runner as `list --json` shows it. Times are RFC 3339.
 #[derive(Serialize)]
@@ -29,39 +36,138 @@ struct Row<'a> {
     node: Option<&'a str>,
     allocation: Option<&'a str>,
     github_job: Option<u64>,
+    github_job_url: Option<String>,
     attempt: Option<u32>,
     registration: Option<String>,
     owner: &'static str,
+    note: Option<String>,
 }
 
-/// Lists the runners of this instance, and nomadtools' own.
+/// Lists the runners of this instance, and nomadtools' own. With `names` their IDs alone.
 ///
 /// # Errors
 /// Nomad cannot be read, or `out` cannot be written.
-pub async fn run(nomad: &Nomad, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+pub async fn run(
+    nomad: &Nomad,
+    args: &List,
+    names: bool,
+    style: Style,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    if args.watch {
+        return watch(nomad, args, style, out).await;
+    }
     let view = nomad.observe().await.context("listing the runners")?;
+    let rows = rows(&view, args);
+    if args.json {
+        writeln!(out, "{}", harmless_json(&serde_json::to_string_pretty(&rows)?))?;
+    } else if names {
+        for row in rows {
+            writeln!(out, "{}", shown(row.id, LINE))?;
+        }
+    } else {
+        for line in table(&view, args, &rows) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The table, again and again, until `q`, Ctrl-C or SIGTERM.
+async fn watch(nomad: &Nomad, args: &List, style: Style, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut signals = super::run::listen(0)?;
+    // Where there is no terminal each look follows the last one.
+    let mut keys = io::stdout().is_terminal().then(Keys::take);
+    loop {
+        let mut lines = match nomad.observe().await {
+            Ok(view) => table(&view, args, &rows(&view, args)),
+            Err(error) => vec![style.paint(Mood::Bad, &shown(&error.to_string(), LINE).to_string())],
+        };
+        if keys.is_some() {
+            lines.insert(0, format!("{} UTC, every {} s; q ends", now(), WATCH_EVERY.as_secs()));
+            out.write_all(page(&lines, terminal_size::terminal_size()).as_bytes())?;
+        } else {
+            writeln!(out, "{}\n", lines.join("\n"))?;
+        }
+        out.flush()?;
+        let pressed = async {
+            match &mut keys {
+                Some(keys) => keys.pressed(b'q').await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = signals.shutdown.wait_for(|shutdown| *shutdown) => return Ok(()),
+            () = pressed => return Ok(()),
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+        }
+    }
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%H:%M:%S").to_string()
+}
+
+/// A whole page: each line overwrites what was there, and what does not fit is left out.
+fn page(lines: &[String], size: Option<(terminal_size::Width, terminal_size::Height)>) -> String {
+    let (width, height) = size.map_or((100, 40), |(width, height)| (width.0.into(), usize::from(height.0)));
+    let mut page = "\x1b[H".to_owned();
+    let fits = height.saturating_sub(1);
+    let cut = if lines.len() > fits { fits.saturating_sub(1) } else { lines.len() };
+    for line in &lines[..cut] {
+        let line: String = line.chars().take(width).collect();
+        // A colour that was cut off ends here.
+        page.push_str(&format!("{line}\x1b[0m\x1b[K\r\n"));
+    }
+    if cut < lines.len() {
+        page.push_str(&format!("… {} more\x1b[K\r\n", lines.len() - cut));
+    }
+    page + "\x1b[J"
+}
+
+/// Those that are asked for. The dead are always in the JSON, and elsewhere with `--all`, or where their state is asked for.
+fn rows<'a>(view: &'a NomadView, args: &List) -> Vec<Row<'a>> {
     let mut runners: Vec<&Runner> = view.runners.iter().collect();
     runners.sort_by_key(|runner| (runner.state, runner.submitted_at, runner.name.as_str()));
-    if json {
-        let rows = runners.iter().map(|runner| row(&view, runner));
-        let rows: Vec<Row> = rows.chain(view.foreign.iter().map(foreign_row)).collect();
-        writeln!(out, "{}", harmless_json(&serde_json::to_string_pretty(&rows)?))?;
-        return Ok(());
-    }
-    let mut table = Table::new(["ID", "REPOSITORY", "LABELS", "STATE", "AGE", "NODE", "GITHUB JOB"]);
-    let rows = runners.into_iter().map(|runner| row(&view, runner));
-    for row in rows.chain(view.foreign.iter().map(foreign_row)) {
-        let detail = row.finish.as_deref().or(row.reason.as_deref());
-        let state = detail.map_or(row.state.to_owned(), |detail| {
-            format!("{} ({})", row.state, shown(detail, SHOWN_DETAIL))
-        });
-        let age = row.age_seconds.map(|age| span(std::time::Duration::from_secs(age))).unwrap_or_default();
-        let job = row.github_job.map(|job| job.to_string()).unwrap_or_default();
+    let rows = runners.into_iter().map(|runner| row(view, runner));
+    rows.chain(view.foreign.iter().map(foreign_row)).filter(|row| is_wanted(row, args)).collect()
+}
+
+fn is_wanted(row: &Row, args: &List) -> bool {
+    let of_repository = args.repo.is_empty() || args.repo.iter().any(|repo| is_of(row.repository, repo));
+    let in_state = match args.state.as_slice() {
+        [] => args.all || args.json || row.state != RunnerState::Dead.as_str(),
+        states => states.iter().any(|state| state == row.state),
+    };
+    of_repository && in_state
+}
+
+/// Whether a repository is the one that is meant: `owner/name`, or an owner.
+fn is_of(repository: &str, meant: &str) -> bool {
+    let owner = repository.split('/').next().unwrap_or_default();
+    !repository.is_empty() && [repository, owner].iter().any(|name| name.eq_ignore_ascii_case(meant))
+}
+
+fn table(view: &NomadView, args: &List, rows: &[Row]) -> Vec<String> {
+    let mut table = Table::new(["ID", "REPOSITORY", "LABELS", "STATE", "AGE", "NODE", "GITHUB JOB", "NOTE"]);
+    for row in rows {
+        let age = row.age_seconds.map(|age| span(Duration::from_secs(age))).unwrap_or_default();
+        let number = row.github_job.map(|job| job.to_string());
+        let job = row.github_job_url.clone().or(number).unwrap_or_default();
+        let note = row.note.as_deref().unwrap_or_default();
+        let note = shown(note, SHOWN_NOTE).to_string();
         let node = row.node.unwrap_or_default();
-        table.row([row.id, row.repository, &row.labels.join(","), &state, &age, node, &job]);
+        table.row([row.id, row.repository, &row.labels.join(","), row.state, &age, node, &job, &note]);
     }
-    table.write(out)?;
-    Ok(())
+    let mut lines = table.lines();
+    let of_repository = List { state: vec![RunnerState::Dead.as_str().to_owned()], ..args.clone() };
+    let is_hidden = !args.all && args.state.is_empty();
+    let dead = if is_hidden { self::rows(view, &of_repository).len() } else { 0 };
+    if dead > 0 {
+        lines.push(format!("{dead} dead: -a shows them and why"));
+    }
+    lines
 }
 
 fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
@@ -77,32 +183,62 @@ fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
         node: runner.allocation.as_ref().map(|allocation| allocation.node.as_str()),
         allocation: runner.allocation.as_ref().map(|allocation| allocation.id.as_str()),
         github_job: runner.meta.job_id,
+        github_job_url: job_url(runner),
         attempt: runner.meta.attempt,
         registration: Some(runner.registration().to_string()),
         owner: match runner.ownership {
             Ownership::Ours => "githubrunner",
             Ownership::Nomadtools => "nomadtools",
         },
+        note: note(runner),
     }
+}
+
+/// The page of the job that it was started for. GitHub leads from there to the run's page, whose ID nobody wrote down.
+pub(super) fn job_url(runner: &Runner) -> Option<String> {
+    let page = runner.repository().html_url;
+    let job = runner.meta.job_id.filter(|_| !page.is_empty())?;
+    Some(format!("{page}/runs/{job}"))
+}
+
+/// What it waits for, or how it ended.
+fn note(runner: &Runner) -> Option<String> {
+    let event =
+        || runner.last_event.as_ref().map(|event| format!(", last event: {event}")).unwrap_or_default();
+    Some(match runner.state {
+        RunnerState::Pending => match &runner.blocked {
+            Some(blocked) => blocked.reason.clone(),
+            None => "waits for Nomad to place it".to_owned(),
+        },
+        RunnerState::Waiting => "waits for its credentials".to_owned(),
+        RunnerState::Starting => format!("its task starts{}", event()),
+        RunnerState::Running => return None,
+        RunnerState::Stopping => "told to stop".to_owned(),
+        RunnerState::Disconnected => "its node is not heard of".to_owned(),
+        RunnerState::Dead => runner.how_it_ended(),
+    })
 }
 
 /// A job that says it is ours and is not: only its name is believed.
 fn foreign_row(foreign: &Foreign) -> Row<'_> {
+    let reason = foreign.reason.to_string();
     Row {
         id: &foreign.name,
         repository: "",
         labels: Vec::new(),
         state: "foreign",
         finish: None,
-        reason: Some(foreign.reason.to_string()),
+        reason: Some(reason.clone()),
         age_seconds: None,
         submitted_at: None,
         node: None,
         allocation: None,
         github_job: None,
+        github_job_url: None,
         attempt: None,
         registration: None,
         owner: "foreign",
+        note: Some(reason),
     }
 }
 
@@ -111,4 +247,33 @@ fn repository_of(runner: &Runner) -> &str {
     let url = runner.meta.repo_url.trim_end_matches('/');
     let path = url.split_once("://").map_or(url, |(_, rest)| rest);
     path.split_once('/').map_or(path, |(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_meant_by_its_name_or_its_owners() {
+        for meant in ["acme/app", "Acme/App", "acme", "ACME"] {
+            assert!(is_of("acme/app", meant), "{meant}");
+        }
+        for meant in ["acme/ap", "app", "", "acme/app/x"] {
+            assert!(!is_of("acme/app", meant), "{meant}");
+        }
+        assert!(!is_of("", ""), "a foreign job has none");
+    }
+
+    #[test]
+    fn a_page_is_no_larger_than_the_terminal() {
+        let lines: Vec<String> = (0..50).map(|line| format!("{line} {}", "x".repeat(200))).collect();
+        let size = Some((terminal_size::Width(20), terminal_size::Height(10)));
+        let text = page(&lines, size);
+        assert_eq!(text.matches("\r\n").count(), 9);
+        assert!(text.contains("… 42 more"), "{text:?}");
+        assert!(text.split("\r\n").all(|line| {
+            line.replace("\x1b[H", "").replace("\x1b[0m", "").replace("\x1b[K", "").chars().count() <= 20
+        }));
+        assert_eq!(page(&lines[..9], size).matches("\r\n").count(), 9);
+    }
 }

@@ -5,11 +5,15 @@ use std::{
     io::Write,
 };
 
-use super::Setup;
+use super::{Exit, Setup, Style, style::Mood};
 use crate::{
+    apply::Report,
     labels::{LabelRules, Verdicts, unread},
-    model::{JobStatus, Labels, Listing, Observation},
+    model::{Action, Hold, HoldReason, JobStatus, Labels, Listing, Observation, Plan, Subject, summary},
 };
+
+/// As `nomad job plan` says that something would change.
+const CHANGES: Exit = Exit(2);
 
 /// What the labels of queued jobs say in vain, for each set of them once.
 fn unread_keys(
@@ -36,21 +40,97 @@ fn unread_keys(
     found
 }
 
-/// Prints each action and each hold as a line; changes nothing. Whether everything could be observed.
+/// What is to be done, as `nomad job plan` marks it.
+fn mark(action: &Action) -> (char, Mood) {
+    match action {
+        Action::Start(_) => ('+', Mood::Well),
+        Action::Mint(_) => ('~', Mood::Works),
+        Action::LookUp(_) => ('?', Mood::Works),
+        Action::Stop(_) => ('-', Mood::Bad),
+        Action::CleanUp(_) | Action::Purge(_) | Action::RemoveOrphan(_) => ('x', Mood::Past),
+    }
+}
+
+/// How many of each.
+fn summary(plan: &Plan) -> String {
+    let count = |wanted: char| plan.actions.iter().filter(|action| mark(action).0 == wanted).count();
+    let other = count('~') + count('?');
+    let mut parts = match plan.actions.len() {
+        0 => vec!["nothing to do".to_owned()],
+        _ => vec![
+            format!("{} to start", count('+')),
+            format!("{} to stop", count('-')),
+            format!("{} to purge or clean up", count('x')),
+        ],
+    };
+    if other > 0 {
+        parts.push(format!("{other} to get credentials or to be verified"));
+    }
+    if !plan.holds.is_empty() {
+        parts.push(format!("{} held", plan.holds.len()));
+    }
+    format!("Plan: {}.", parts.join(", "))
+}
+
+/// Whether a hold says what an error says.
+fn is_held(plan: &Plan, error: &str) -> bool {
+    plan.holds.iter().any(|Hold { subject, reason }| match (subject, reason) {
+        (Subject::Repository { name }, HoldReason::NotListed { why }) => {
+            error == why
+                || error.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix(": ")) == Some(why)
+        }
+        _ => false,
+    })
+}
+
+/// Prints each action and each hold as a line, once; changes nothing. With `detailed`, changes are told by the exit code 2.
 ///
 /// # Errors
 /// `out` cannot be written.
-pub async fn run(setup: Setup, out: &mut dyn Write) -> anyhow::Result<bool> {
+pub async fn run(setup: Setup, detailed: bool, style: Style, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let (keys, rules) = (setup.config.template.label_keys(), setup.config.labels.clone());
     let pass = setup.into_daemon().preview().await;
-    write!(out, "{}", pass.plan)?;
+    let plan = &pass.plan;
+    for action in &plan.actions {
+        let (mark, mood) = mark(action);
+        writeln!(out, "{}", style.paint(mood, &format!("{mark} {action}")))?;
+        let failed = |report: &&Report| report.action == *action && report.outcome.is_failure();
+        for report in pass.reports.iter().filter(failed) {
+            writeln!(out, "{}", style.paint(Mood::Bad, &format!("  ! {}", report.outcome)))?;
+        }
+    }
+    for line in summary::lines(&plan.holds) {
+        writeln!(out, "{}", style.paint(Mood::Waits, &format!("= {line}")))?;
+    }
     if let Some(keys) = keys {
         for (labels, notes) in unread_keys(&pass.observation, &rules, &keys) {
             writeln!(out, "note  {labels}: {}", notes.join("; "))?;
         }
     }
-    if pass.plan.actions.is_empty() && pass.plan.holds.is_empty() {
-        writeln!(out, "nothing to do")?;
+    writeln!(out, "{}", summary(plan))?;
+    for error in pass.errors.iter().filter(|error| !is_held(plan, error)) {
+        tracing::error!("{error}");
     }
-    Ok(pass.errors.is_empty())
+    Ok(match (pass.failed(), plan.actions.is_empty()) {
+        (true, _) => Exit::FAILED,
+        (false, false) if detailed => CHANGES,
+        (false, _) => Exit::WELL,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_a_hold_tells_is_not_told_again() {
+        let subject = Subject::Repository { name: "acme/app".to_owned() };
+        let reason = HoldReason::NotListed { why: "GitHub answered 502".to_owned() };
+        let plan = Plan { holds: vec![Hold { subject, reason }], ..Plan::default() };
+        assert!(is_held(&plan, "acme/app: GitHub answered 502"));
+        assert!(is_held(&plan, "GitHub answered 502"), "a limit concerns all of them");
+        assert!(!is_held(&plan, "acme/app2: GitHub answered 502"));
+        assert!(!is_held(&plan, "Nomad: GitHub answered 502 again"));
+        assert_eq!(summary(&plan), "Plan: nothing to do, 1 held.");
+    }
 }

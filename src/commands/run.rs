@@ -17,7 +17,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use super::Setup;
+use super::{Setup, progress::Progress};
 use crate::{
     daemon::{Ended, Signals},
     hints::webhook,
@@ -91,6 +91,7 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
 pub async fn once(setup: Setup) -> anyhow::Result<bool> {
     let mut signals = listen(1)?;
     let mut daemon = setup.into_daemon();
+    let _progress = Progress::going_on("one pass");
     tokio::select! {
         biased;
         _ = signals.shutdown.wait_for(|shutdown| *shutdown) => Ok(false),

@@ -6,9 +6,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::Setup;
+use super::{
+    Setup,
+    progress::{Progress, beside},
+};
 use crate::model::{
     Action, CleanUp, Consent, NomadView, Outcome, Plan, Purge, PurgeReason, Registration, Report, Runner,
     RunnerState, Stop, StopReason,
@@ -90,10 +94,12 @@ pub async fn purge(
     let deadline = Instant::now() + DYING_AT_MOST;
     let is_dying = |runner: &Runner| names.contains(&runner.name) && runner.state == RunnerState::Stopping;
     view = setup.nomad.observe().await?;
+    let progress = Progress::going_on("waiting for what was stopped to end");
     while view.runners.iter().any(is_dying) && Instant::now() < deadline {
         tokio::time::sleep(LOOK_EVERY).await;
         view = setup.nomad.observe().await?;
     }
+    drop(progress);
     let dead: Vec<&Runner> = view
         .runners
         .iter()
@@ -143,11 +149,16 @@ async fn stop_all(
     let consent =
         |runner: &Runner| if runner.may_have_process() { Consent::GitHub } else { Consent::NeverStarted };
     let actions = runners.iter().map(|runner| action(runner, consent(runner))).collect();
-    let reports = setup.apply(view).apply(&Plan { actions, ..Plan::default() }).await;
-
+    let mut absent = Vec::new();
     // A JIT runner that GitHub does not list can get no job. The others may bear another name there.
-    let (absent, reports): (Vec<Report>, Vec<Report>) =
-        reports.into_iter().partition(|report| matches!(report.outcome, Outcome::Absent));
+    let stopped = each(setup, view, "stopping", actions, |report| match report.outcome {
+        Outcome::Absent => {
+            absent.push(report);
+            Ok(true)
+        }
+        _ => print(&report, out),
+    })
+    .await?;
     let is_absent = |runner: &&&Runner| absent.iter().any(|report| report.action.runner() == runner.name);
     let (jit, other): (Vec<&&Runner>, Vec<&&Runner>) =
         runners.iter().filter(is_absent).partition(|runner| runner.registration() == Registration::Jit);
@@ -156,7 +167,6 @@ async fn stop_all(
         writeln!(out, "{name}: GitHub lists no runner of this name; if it is idle: nomad job stop {name}")?;
     }
     let unregistered = jit.into_iter().map(|runner| action(runner, Consent::Unregistered)).collect();
-    let stopped = print(&reports, out)?;
     Ok(perform(setup, view, unregistered, out).await? && stopped && other.is_empty())
 }
 
@@ -166,18 +176,42 @@ async fn perform(
     actions: Vec<Action>,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let reports = setup.apply(view).apply(&Plan { actions, ..Plan::default() }).await;
-    print(&reports, out)
+    let what = match actions.first() {
+        Some(Action::Stop(_)) => "stopping",
+        Some(Action::CleanUp(_)) => "cleaning up",
+        _ => "purging",
+    };
+    each(setup, view, what, actions, |report| print(&report, out)).await
 }
 
-/// One line a report. Whether all succeeded.
-fn print(reports: &[Report], out: &mut dyn Write) -> anyhow::Result<bool> {
-    for Report { action, outcome } in reports {
-        writeln!(out, "{action}: {outcome}")?;
+/// Performs actions, several at once, and tells of each as soon as it and those before it are done. Whether all went well.
+async fn each(
+    setup: &Setup,
+    view: &NomadView,
+    what: &'static str,
+    actions: Vec<Action>,
+    mut told: impl FnMut(Report) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    let progress = Progress::of(what, actions.len());
+    let apply = setup.apply(view);
+    let apply = &apply;
+    let mut reports = stream::iter(actions)
+        .map(|action| async move { apply.apply(&Plan { actions: vec![action], ..Plan::default() }).await })
+        .buffered(setup.config.parallel.max(1));
+    let mut well = true;
+    while let Some(reports) = reports.next().await {
+        for report in reports {
+            well &= told(report)?;
+        }
+        progress.step();
     }
-    let well =
-        |report: &Report| matches!(report.outcome, Outcome::Done | Outcome::AlreadyDone | Outcome::DryRun);
-    Ok(reports.iter().all(well))
+    Ok(well)
+}
+
+/// A line. Whether it went well.
+fn print(Report { action, outcome }: &Report, out: &mut dyn Write) -> anyhow::Result<bool> {
+    beside(|| writeln!(out, "{action}: {outcome}"))?;
+    Ok(matches!(outcome, Outcome::Done | Outcome::AlreadyDone | Outcome::DryRun))
 }
 
 /// Asks on a terminal.

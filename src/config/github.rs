@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, Scope, reader::Section, yaml::Data,
+    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, Scope,
+    reader::{Section, Shape},
+    yaml::Data,
 };
 use crate::secret::Secret;
 
@@ -97,13 +99,18 @@ fn url(section: &Section) -> Option<String> {
 }
 
 fn app(section: &Section, env: Environment) -> Option<AppConfig> {
-    section.get("app")?;
+    let is_there = section.get("app").is_some();
     let app = section.section("app");
+    app.shape("app_id", Shape::TextOrNumber);
     let id = match app.get("app_id").map(|node| &node.data) {
         Some(Data::Int(number)) if *number > 0 => Some(number.to_string()),
         _ => app.text("app_id").map(str::to_owned),
     };
-    let issuer = match (app.text("client_id"), id) {
+    let (client, key, file) = (app.text("client_id"), app.text("private_key"), app.text("private_key_file"));
+    if !is_there {
+        return None;
+    }
+    let issuer = match (client, id) {
         (Some(client), None) => Some(client.to_owned()),
         (None, Some(id)) => Some(id),
         _ => {
@@ -115,7 +122,7 @@ fn app(section: &Section, env: Environment) -> Option<AppConfig> {
             None
         }
     };
-    let private_key = match (app.text("private_key"), app.text("private_key_file")) {
+    let private_key = match (key, file) {
         (Some(key), None) => Some(PrivateKey::Inline(Secret::new(key))),
         (None, Some(path)) => Some(PrivateKey::File(expand(path, env))),
         _ => {

@@ -8,6 +8,7 @@ mod error;
 mod github;
 mod parse;
 mod reader;
+mod schema;
 mod status;
 mod template;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 pub(crate) use effective::settings;
 pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
+pub use schema::schema;
 pub use status::StatusConfig;
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
 pub use webhook::WebhookConfig;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
     NomadConfig, RepoEntry, Scheduler, Template, github,
-    reader::{Problems, Section},
+    reader::{Problems, Section, Shape},
     status, template, webhook,
     yaml::{self, Data, Node},
 };
@@ -70,6 +70,16 @@ fn read(path: &str) -> Result<String, ConfigErrors> {
             }],
         }),
     }
+}
+
+/// What each key of a configuration is, by its path: everything is read once, and whoever reads a key says what it is.
+pub(super) fn shapes(probe: &str) -> BTreeMap<String, Shape> {
+    let (root, errors) = yaml::parse(probe);
+    let problems = Problems::new(errors);
+    if let Some(root) = root {
+        let _ = build(&root, &problems, &|_| None, "", None);
+    }
+    problems.shapes()
 }
 
 /// Everything, or `None` where a part is missing; then there is a problem that says so.
@@ -194,6 +204,7 @@ fn nomad(top: &Section) -> NomadConfig {
 }
 
 fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
+    top.shape("repos", Shape::TextOrTexts);
     let mut repos = Vec::new();
     let help = "list them: `repos: [owner/name, organization]`, or \"*\" for all that the token may see";
     let one;
@@ -278,6 +289,7 @@ fn labels(top: &Section, problems: &Problems) -> Option<LabelRules> {
             format!("write 1 to {LABEL_LENGTH_MAX}, GitHub's own limit"),
         );
     }
+    top.shape("runson_limits", Shape::Counts);
     let section = top.section("runson_limits");
     let mut limits = BTreeMap::new();
     for (key, node) in section.entries() {
@@ -299,6 +311,7 @@ fn labels(top: &Section, problems: &Problems) -> Option<LabelRules> {
 
 /// The keys whose values are numbers. What the bundled templates read as a number is one for them.
 fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<String>> {
+    top.shape("runson_numbers", Shape::Texts);
     let node = top.get("runson_numbers")?;
     let help = "list them, like [cpu, mem]; [] for none";
     let Data::List(items) = &node.data else {
@@ -324,6 +337,7 @@ fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<Stri
 
 fn loop_interval(top: &Section) -> Duration {
     const DEFAULT: Duration = Duration::from_secs(60);
+    top.shape("loop", Shape::Seconds);
     let seconds = match top.get("loop").map(|node| &node.data) {
         Some(Data::Int(seconds)) => *seconds as f64,
         Some(Data::Float(seconds)) => *seconds,
@@ -361,6 +375,7 @@ fn settings(top: &Section) -> Map<String, Value> {
         settings.extend(built_in);
     }
     for key in ["template_default_settings", "template_settings"] {
+        top.shape(key, Shape::Free);
         for (key, node) in top.section(key).entries() {
             settings.insert(key.text.clone(), node.to_json());
         }

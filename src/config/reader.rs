@@ -1,6 +1,11 @@
 //! Reads values of one type or another out of the YAML tree, and collects what is wrong with them.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{
     duration,
@@ -8,19 +13,68 @@ use super::{
     yaml::{Data, Key, Node, Place},
 };
 
-/// Where the problems gather.
+/// What a key's value may be: for the schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Nobody has said.
+    Any,
+    /// A mapping with the keys that are asked for.
+    Section,
+    /// A mapping with free keys and values.
+    Free,
+    /// A mapping with free keys and whole numbers.
+    Counts,
+    /// Text.
+    Text,
+    /// Text, or a number.
+    TextOrNumber,
+    /// A list of texts.
+    Texts,
+    /// A list of texts, or one.
+    TextOrTexts,
+    /// A truth value.
+    Boolean,
+    /// A whole number, 0 or more.
+    Count,
+    /// A time.
+    Time,
+    /// A number of seconds, or a time.
+    Seconds,
+    /// One of these words.
+    Choice(Vec<String>),
+}
+
+/// Where the problems gather, and what is known of each key: whoever reads a key says by that what it is.
 #[derive(Default)]
-pub struct Problems(RefCell<Vec<ConfigError>>);
+pub struct Problems {
+    errors: RefCell<Vec<ConfigError>>,
+    shapes: RefCell<BTreeMap<String, Shape>>,
+}
 
 impl Problems {
     /// Those that the parser has found already.
     pub fn new(errors: Vec<ConfigError>) -> Self {
-        Problems(RefCell::new(errors))
+        Problems { errors: RefCell::new(errors), ..Problems::default() }
+    }
+
+    /// The keys that were asked for, by their paths.
+    pub fn shapes(&self) -> BTreeMap<String, Shape> {
+        self.shapes.borrow().clone()
+    }
+
+    /// What is more exact than before counts.
+    fn shape(&self, path: String, shape: Shape) {
+        let mut shapes = self.shapes.borrow_mut();
+        let known = shapes.entry(path).or_insert(Shape::Any);
+        // A section may turn out to have free keys; a key that is only looked at says nothing.
+        if *known == Shape::Any || *known == Shape::Section && shape != Shape::Any {
+            *known = shape;
+        }
     }
 
     /// Adds one.
     pub fn add(&self, key: &str, place: Place, message: impl Into<String>, help: impl Into<String>) {
-        self.0.borrow_mut().push(ConfigError {
+        self.errors.borrow_mut().push(ConfigError {
             key: key.to_owned(),
             place: Some(place),
             message: message.into(),
@@ -30,7 +84,7 @@ impl Problems {
 
     /// All of them, in the order of the text.
     pub fn into_sorted(self) -> Vec<ConfigError> {
-        let mut errors = self.0.into_inner();
+        let mut errors = self.errors.into_inner();
         errors.sort_by_key(|error| error.place);
         errors
     }
@@ -72,6 +126,11 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Says what a key's value may be, where reading it does not.
+    pub fn shape(&self, key: &'static str, shape: Shape) {
+        self.problems.shape(self.key(key), shape);
+    }
+
     /// The node of a key, unless it is missing or nothing.
     pub fn get(&self, key: &'static str) -> Option<&'a Node> {
         self.entry(key).filter(|node| !matches!(node.data, Data::Null))
@@ -79,6 +138,7 @@ impl<'a> Section<'a> {
 
     fn entry(&self, key: &'static str) -> Option<&'a Node> {
         self.known.borrow_mut().insert(key);
+        self.shape(key, Shape::Any);
         self.entries.iter().find(|(other, _)| other.text == key).map(|(_, node)| node.as_ref())
     }
 
@@ -98,11 +158,13 @@ impl<'a> Section<'a> {
 
     /// A mapping inside of this one.
     pub fn section(&self, key: &'static str) -> Section<'a> {
+        self.shape(key, Shape::Section);
         Section::new(self.problems, &self.key(key), self.get(key), self.place(key))
     }
 
     /// Text; `None` when it is missing or empty.
     pub fn text(&self, key: &'static str) -> Option<&'a str> {
+        self.shape(key, Shape::Text);
         let node = self.get(key)?;
         match &node.data {
             Data::Text(text) => Some(text.as_str()).filter(|text| !text.is_empty()),
@@ -115,6 +177,7 @@ impl<'a> Section<'a> {
 
     /// A truth value.
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
+        self.shape(key, Shape::Boolean);
         let Some(node) = self.get(key) else { return default };
         match node.data {
             Data::Bool(value) => value,
@@ -127,6 +190,7 @@ impl<'a> Section<'a> {
 
     /// A number that is not negative; `None` when it is missing.
     pub fn count(&self, key: &'static str) -> Option<usize> {
+        self.shape(key, Shape::Count);
         let node = self.get(key)?;
         match node.data {
             Data::Int(value) if value >= 0 => usize::try_from(value).ok(),
@@ -143,6 +207,7 @@ impl<'a> Section<'a> {
 
     /// A time: nomadtools' text, or seconds. Written with nothing, it is off.
     pub fn time(&self, key: &'static str, default: Option<Duration>) -> Option<Duration> {
+        self.shape(key, Shape::Time);
         let node = self.entry(key);
         match node.map(|node| &node.data) {
             None => default,
@@ -176,6 +241,7 @@ impl<'a> Section<'a> {
 
     /// One of some words.
     pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)], default: T) -> T {
+        self.shape(key, Shape::Choice(words.iter().map(|(word, _)| (*word).to_owned()).collect()));
         let Some(text) = self.text(key) else { return default };
         match words.iter().find(|(word, _)| *word == text) {
             Some((_, value)) => *value,

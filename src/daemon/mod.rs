@@ -557,17 +557,11 @@ impl Daemon {
         first
     }
 
-    /// What a pass would do now; nothing is changed, not even remembered.
+    /// What a pass would do now; nothing is changed, not even remembered. Whoever asks says it: nothing is logged.
     pub async fn preview(&mut self) -> Pass {
         self.dry_run = true;
         self.look_at_everything().await;
-        let pass = self.look_and_act().await;
-        // Whoever asked prints the plan: what it does not say is left.
-        pass.errors.iter().for_each(|error| tracing::error!("{error}"));
-        for Report { action, outcome } in pass.done().filter(|report| report.outcome.is_failure()) {
-            tracing::error!("{action}: {outcome}");
-        }
-        pass
+        self.look_and_act().await
     }
 
     /// Looks at all repositories at once, in full.

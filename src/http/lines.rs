@@ -1,4 +1,4 @@
-//! A long answer, line by line: Nomad's event stream.
+//! A long answer, line by line or as it comes: Nomad's event stream, a task's log.
 
 use std::time::Duration;
 
@@ -33,6 +33,34 @@ impl Lines {
         match tokio::time::timeout(wait, self.read_line()).await {
             Ok(line) => line,
             Err(_) => Err(Error::Timeout { exchange: Box::new(exchange), after: wait, sent: true }),
+        }
+    }
+
+    /// What comes next, lines or not, or `None` when the server ended the answer. Safe to drop while it waits: nothing is
+    /// lost.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when nothing came within `wait`, [`Error::Closed`] when the connection broke.
+    pub async fn chunk(&mut self, wait: Duration) -> Result<Option<Bytes>, Error> {
+        if !self.buffer.is_empty() {
+            self.searched = 0;
+            return Ok(Some(self.buffer.split().freeze()));
+        }
+        let exchange = || Box::new(self.exchange.clone());
+        loop {
+            let frame = match tokio::time::timeout(wait, self.body.frame()).await {
+                Err(_) => return Err(Error::Timeout { exchange: exchange(), after: wait, sent: true }),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => {
+                    return Err(Error::Closed { exchange: exchange(), detail: error.to_string() });
+                }
+                Ok(Some(Ok(frame))) => frame,
+            };
+            if let Ok(data) = frame.into_data()
+                && !data.is_empty()
+            {
+                return Ok(Some(data));
+            }
         }
     }
 

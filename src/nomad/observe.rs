@@ -123,7 +123,7 @@ impl Nomad {
 
     /// The allocations of the jobs whose ID begins so. One that is too large comes without its tasks. Whether there are
     /// others, of a job that nobody knows.
-    async fn allocations(&self, prefix: &str) -> Result<(ListRead<AllocationStub>, bool), Error> {
+    pub(super) async fn allocations(&self, prefix: &str) -> Result<(ListRead<AllocationStub>, bool), Error> {
         let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
         let list = Request::get("/v1/allocations").query("filter", &filter);
         let right = Right::Capability("read-job");
@@ -206,7 +206,7 @@ struct Jobs {
 
 /// What a list has and nobody can read, because it is too large.
 #[derive(Default)]
-struct Unread {
+pub(super) struct Unread {
     /// The jobs it is about.
     names: BTreeSet<String>,
     /// There is more, about a job that nobody knows.

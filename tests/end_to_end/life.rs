@@ -1,6 +1,6 @@
 //! `run`, `once` and `plan` when nothing goes wrong.
 
-use githubrunner_sim::fault::Side;
+use githubrunner_sim::fault::{Side, Verdict};
 use githubrunner_sim::github::{JobSpec, Status};
 use githubrunner_sim::nomad;
 use std::time::Duration;
@@ -116,8 +116,34 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
     let out = plan.well();
     assert!(out.contains("start ") && out.contains("acme/app"), "{out}");
     assert!(out.contains("hold ") && out.contains("labels"), "{out}");
+    // As `nomad job plan` reads.
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("+ start ") && lines[1].starts_with("= hold "), "{out}");
+    assert_eq!(lines[2..], ["Plan: 1 to start, 0 to stop, 0 to purge or clean up, 1 held."], "{out}");
     assert_eq!(site.writes(), Vec::<String>::new());
     assert!(!site.cache_file().exists());
+}
+
+#[tokio::test]
+async fn plans_exit_code_tells_whether_there_is_something_to_do() {
+    let site = Site::start().await;
+    let detailed = ["plan", "--detailed-exitcode"];
+    let nothing = site.call(&detailed).await;
+    assert_eq!((nothing.code, nothing.out.as_str()), (0, "Plan: nothing to do.\n"), "{}", nothing.err);
+    site.queue(&["nomadtools"], 60_000);
+    assert_eq!(site.call(&detailed).await.code, 2);
+    assert_eq!(site.call(&["plan"]).await.code, 0, "without the flag it is no failure");
+
+    // A repository that cannot be listed is told once, as a hold, and is an error.
+    site.fault(|_, request| match request.uri().path().ends_with("/actions/runs") {
+        true => Verdict::status(403, r#"{"message": "Resource not accessible"}"#),
+        false => Verdict::Pass,
+    });
+    let unseen = site.call(&detailed).await;
+    let said = format!("{}{}", unseen.out, unseen.err);
+    assert_eq!(unseen.code, 1, "{said}");
+    assert_eq!(said.matches("Resource not accessible").count(), 1, "{said}");
+    assert!(unseen.out.starts_with("= hold     acme/app  not listed"), "{said}");
 }
 
 #[tokio::test]

@@ -7,6 +7,10 @@ use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN};
 
 /// What the daemon warned of until the job was served.
 async fn served_with(site: &Site, config: &str) -> Vec<String> {
+    let value: serde_json::Value = serde_yaml::from_str(config).unwrap();
+    let schema = jsonschema::validator_for(&githubrunner::config::schema()).unwrap();
+    let problems: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(problems.is_empty(), "the schema takes it too: {problems:?}");
     let job = site.queue(&["nomadtools mem=1000"], 300);
     let daemon = site.run(config);
     site.served(job).await;

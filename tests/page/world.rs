@@ -47,7 +47,6 @@ impl World {
             deeds: &self.deeds,
             errors: &self.errors,
             rates: &self.rates,
-            asked_github: true,
             took: Duration::from_millis(120),
             leads: true,
         });

@@ -1,0 +1,24 @@
+//! How a command ended, as a process tells it.
+
+/// An exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit(pub u8);
+
+impl Exit {
+    /// All is well.
+    pub const WELL: Exit = Exit(0);
+    /// Something failed.
+    pub const FAILED: Exit = Exit(1);
+}
+
+impl From<bool> for Exit {
+    fn from(well: bool) -> Exit {
+        if well { Exit::WELL } else { Exit::FAILED }
+    }
+}
+
+impl From<()> for Exit {
+    fn from((): ()) -> Exit {
+        Exit::WELL
+    }
+}

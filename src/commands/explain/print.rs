@@ -1,0 +1,69 @@
+//! An answer for people and for programs.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use super::{Answer, Entry, Explanation, Mark, Verdict};
+use crate::{
+    commands::{Style, style::Mood},
+    text::{LINE, harmless_json, shown},
+};
+
+/// As JSON.
+pub(super) fn json(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(&json!({
+        "exit_code": answer.exit().0,
+        "not_found": answer.not_found,
+        "explanations": answer.explanations,
+        "more": answer.more,
+    }))?;
+    writeln!(out, "{}", harmless_json(&text))
+}
+
+/// As text: a head for each thing, then a line for each step, and what to do below it.
+pub(super) fn text(answer: &Answer, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(why) = &answer.not_found {
+        writeln!(out, "not found: {}", shown(why, LINE))?;
+    }
+    for (index, explanation) in answer.explanations.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        explain(explanation, style, out)?;
+    }
+    if answer.more > 0 {
+        writeln!(out, "\n{} more; explain one of them by its address", answer.more)?;
+    }
+    Ok(())
+}
+
+fn explain(explanation: &Explanation, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let (word, mood) = match explanation.verdict {
+        Verdict::Served => ("well", Mood::Well),
+        Verdict::OnItsWay => ("on its way", Mood::Works),
+        Verdict::Held => ("HELD", Mood::Bad),
+    };
+    writeln!(out, "{}: {}", shown(&explanation.subject, LINE), style.paint(mood, word))?;
+    if let Some(url) = &explanation.url {
+        writeln!(out, "{}", shown(url, LINE))?;
+    }
+    explanation.steps.iter().try_for_each(|entry| step(entry, style, out))
+}
+
+fn step(entry: &Entry, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let (mark, mood) = match entry.mark {
+        Mark::Done => ("ok", Mood::Well),
+        Mark::Now => ("now", Mood::Works),
+        Mark::Held => ("HELD", Mood::Bad),
+        Mark::Note => ("", Mood::Past),
+    };
+    let at = entry.at.map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default();
+    let arrow = if entry.mark == Mark::Held { ">" } else { " " };
+    let mark = style.paint(mood, &format!("{arrow} {mark:4}"));
+    writeln!(out, "{mark} {:12}  {at:20}  {}", entry.step.as_str(), shown(&entry.text, LINE))?;
+    match &entry.advice {
+        Some(advice) if entry.mark != Mark::Done => writeln!(out, "{:43}to do: {}", "", shown(advice, LINE)),
+        _ => Ok(()),
+    }
+}

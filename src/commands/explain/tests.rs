@@ -1,0 +1,481 @@
+//! Each reason that the planner has for not doing something, in a world in which it has it: the answer names the right step,
+//! and says what to do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Answer, Explanation, Mark, Seen, Step, Verdict, World, meaning, print, whole};
+use crate::{
+    commands::{Exit, Style},
+    labels::LabelRules,
+    model::*,
+    plan::{Policy, plan},
+};
+
+const REPOSITORY: RepositoryId = RepositoryId(7);
+const INSTANCE: &str = "instance";
+const NOW: Moment = Duration::from_secs(10_000);
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000) - SignedDuration::from_secs(seconds)
+}
+
+fn repository() -> Repository {
+    Repository {
+        id: REPOSITORY,
+        owner: "acme".to_owned(),
+        name: "app".to_owned(),
+        html_url: "https://github.com/acme/app".to_owned(),
+        archived: false,
+        disabled: false,
+    }
+}
+
+fn job(id: u64, status: JobStatus) -> WorkflowJob {
+    WorkflowJob {
+        id,
+        run_id: 1,
+        repository: REPOSITORY,
+        name: "build".to_owned(),
+        status,
+        labels: vec!["nomadtools".to_owned()].into(),
+        runner_name: None,
+        created_at: Some(ago(1000)),
+        started_at: None,
+        html_url: None,
+    }
+}
+
+/// A runner that was placed 60 s ago, or started 900 s ago.
+fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
+    let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
+    Runner {
+        name: runner_name("ghr", INSTANCE, &repository(), cause, attempt),
+        ownership: Ownership::Ours,
+        meta: RunnerMeta {
+            labelsstr: "nomadtools".to_owned(),
+            repo_url: repository().html_url,
+            instance: Some(INSTANCE.to_owned()),
+            repo_id: Some(REPOSITORY),
+            job_id: Some(cause),
+            attempt: Some(attempt),
+            registration: Some(Registration::Jit),
+            ..RunnerMeta::default()
+        },
+        state,
+        finish: (state == RunnerState::Dead).then_some(Finish::Success),
+        started,
+        spent: false,
+        ending: false,
+        variable: (started && state != RunnerState::Dead || state == RunnerState::Starting).then(|| ago(60)),
+        submitted_at: ago(100_000),
+        allocation: (state != RunnerState::Pending).then(|| Allocation {
+            id: "a".to_owned(),
+            node: "n".to_owned(),
+            created_at: ago(if started { 1000 } else { 60 }),
+        }),
+        started_at: started.then(|| ago(900)),
+        ended_at: (state == RunnerState::Dead).then(|| ago(10)),
+        blocked: None,
+        last_event: None,
+    }
+}
+
+/// What a case is about.
+enum About {
+    Job(u64),
+    Runner(u64, u32),
+    Foreign,
+    Everything,
+}
+
+/// A world, and what is asked about in it.
+struct Case {
+    observation: Observation,
+    policy: Policy,
+    about: About,
+}
+
+impl Case {
+    fn new(about: About, jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Case {
+        let listing = Listing::Fresh { now: ago(0), jobs, complete: true };
+        let view = RepositoryView { repository: repository(), configured: true, listing, missing: None };
+        let observation = Observation {
+            nomad: Some(NomadView {
+                now: ago(0),
+                instance: INSTANCE.to_owned(),
+                runners,
+                foreign: Vec::new(),
+                variables: BTreeSet::new(),
+            }),
+            repositories: [(REPOSITORY, view)].into(),
+            registrations: Vec::new(),
+            memory: Memory::default(),
+        };
+        let policy = Policy {
+            prefix: "ghr".to_owned(),
+            labels: LabelRules::new("nomadtools *(.*)").unwrap(),
+            max_runners: None,
+            max_runners_per_repository: None,
+            max_runners_per_group: None,
+            runner_inactivity_timeout: Some(seconds(3600)),
+            strict: false,
+            purge_successfull_timeout: Some(seconds(5)),
+            purge_failure_timeout: Some(seconds(5)),
+            pending_to_kill_listening: Some(seconds(60)),
+            waiting_timeout: seconds(300),
+            starting_timeout: seconds(1200),
+            connect_timeout: seconds(300),
+            unassigned_timeout: seconds(300),
+            organization: false,
+        };
+        Case { observation, policy, about }
+    }
+
+    fn queued() -> Case {
+        Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], Vec::new())
+    }
+
+    /// A queued job with a runner of its own in this state.
+    fn with_runner(state: RunnerState, change: impl FnOnce(&mut Runner)) -> Case {
+        let mut runner = runner(1, 1, state);
+        change(&mut runner);
+        Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![runner])
+    }
+
+    fn view(mut self, change: impl FnOnce(&mut RepositoryView)) -> Case {
+        change(self.observation.repositories.get_mut(&REPOSITORY).unwrap());
+        self
+    }
+
+    fn memory(mut self, change: impl FnOnce(&mut Memory)) -> Case {
+        change(&mut self.observation.memory);
+        self
+    }
+
+    fn policy(mut self, change: impl FnOnce(&mut Policy)) -> Case {
+        change(&mut self.policy);
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.observation, &self.policy, NOW)
+    }
+
+    fn explain_seen(&self, seen: BTreeMap<String, Seen>) -> Explanation {
+        let plan = self.plan();
+        let world =
+            World { observation: &self.observation, plan: &plan, performed: &[], policy: &self.policy, seen };
+        let view = self.observation.repositories.get(&REPOSITORY);
+        match self.about {
+            About::Everything => world.everything(&["Nomad: connection refused".to_owned()]).unwrap(),
+            About::Foreign => world.foreign("ghr-planted").unwrap(),
+            About::Job(id) => {
+                let view = view.unwrap();
+                // GitHub itself tells of one that no list has.
+                let asked = job(id, JobStatus::Queued);
+                let listed = view.listing.jobs().iter().find(|job| job.id == id);
+                world.job(view, listed.unwrap_or(&asked), None)
+            }
+            About::Runner(cause, attempt) => {
+                let name = runner_name("ghr", INSTANCE, &repository(), cause, attempt);
+                let runners = &self.observation.nomad.as_ref().unwrap().runners;
+                world.runner(runners.iter().find(|runner| runner.name == name).unwrap())
+            }
+        }
+    }
+
+    fn explain(&self) -> Explanation {
+        self.explain_seen(BTreeMap::new())
+    }
+}
+
+fn backoff() -> Backoff {
+    Backoff { failures: 1, until: NOW + seconds(30), error: "it answered 500".to_owned() }
+}
+
+fn absent(since: u64) -> Presence {
+    Presence { checked_at: NOW - seconds(1), absent_since: Some(NOW - seconds(since)) }
+}
+
+/// A world for each reason.
+fn cases() -> Vec<Case> {
+    let name = |cause, attempt| runner_name("ghr", INSTANCE, &repository(), cause, attempt);
+    let mut nowhere = Case::new(About::Everything, Vec::new(), Vec::new());
+    nowhere.observation.nomad = None;
+    let mut planted = Case::new(About::Foreign, Vec::new(), Vec::new());
+    let foreign = Foreign { name: "ghr-planted".to_owned(), reason: ForeignReason::Unsealed };
+    planted.observation.nomad.as_mut().unwrap().foreign.push(foreign);
+    let unseen = || Listing::Unseen { reason: "GitHub answered 502".to_owned() };
+    let mut comma = job(1, JobStatus::Queued);
+    comma.labels = vec!["nomadtools a,b".to_owned()].into();
+    let mut nomadtools = runner(1, 1, RunnerState::Running);
+    nomadtools.name = "ghr-of-nomadtools".to_owned();
+    nomadtools.ownership = Ownership::Nomadtools;
+    nomadtools.meta = RunnerMeta { repo_id: None, instance: None, job_id: None, ..nomadtools.meta };
+    let mut busy_job = job(2, JobStatus::InProgress);
+    let busy = runner(2, 1, RunnerState::Running);
+    busy_job.runner_name = Some(busy.name.clone());
+    let mut spent = runner(3, 1, RunnerState::Waiting);
+    spent.spent = true;
+    let idle = || Case::new(About::Runner(1, 1), Vec::new(), vec![runner(1, 1, RunnerState::Running)]);
+    let dead = |change: fn(&mut Runner)| {
+        let mut case = Case::with_runner(RunnerState::Dead, change);
+        case.about = About::Runner(1, 1);
+        case
+    };
+    vec![
+        nowhere,
+        planted,
+        Case::queued().view(|view| view.listing = unseen()),
+        Case::queued().view(|view| view.listing = Listing::Gone { since: NOW - seconds(60) }),
+        Case::queued().view(|view| view.repository.archived = true),
+        Case::queued().view(|view| view.configured = false),
+        Case::queued().view(|view| {
+            let jobs = view.listing.jobs().to_vec();
+            view.listing = Listing::Fresh { now: ago(0), jobs, complete: false };
+            view.missing = Some("run 3 could not be read".to_owned());
+        }),
+        Case::new(About::Job(1), vec![job(1, JobStatus::Waiting)], Vec::new()),
+        Case::new(About::Job(1), vec![comma], Vec::new()),
+        Case::new(
+            About::Job(1),
+            vec![job(1, JobStatus::Queued)],
+            vec![runner(1, 1, RunnerState::Running), runner(1, 2, RunnerState::Running)],
+        )
+        .memory(|memory| {
+            memory.presence = [(name(1, 1), absent(60)), (name(1, 2), absent(60))].into();
+        }),
+        Case::with_runner(RunnerState::Dead, |_| {}),
+        Case::queued().memory(|memory| {
+            let labels = Labels::new(["nomadtools"]);
+            memory.start_backoff = [(GroupKey { repository: REPOSITORY, labels }, backoff())].into();
+        }),
+        Case::new(About::Job(1), vec![job(1, JobStatus::Queued), busy_job], vec![busy])
+            .policy(|policy| policy.max_runners = Some(1)),
+        Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![nomadtools]),
+        Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![spent]),
+        Case::with_runner(RunnerState::Pending, |runner| {
+            let reason = "memory exhausted on 2 nodes".to_owned();
+            runner.blocked = Some(Blocked { exhausted: true, reason });
+        }),
+        Case::with_runner(RunnerState::Disconnected, |_| {}),
+        Case::with_runner(RunnerState::Running, |runner| runner.last_event = Some("too large".to_owned())),
+        idle(),
+        idle().memory(|memory| memory.surplus = [(REPOSITORY, [(name(1, 1), ago(60))].into())].into()),
+        Case::with_runner(RunnerState::Waiting, |_| {})
+            .memory(|memory| memory.mint_backoff = [(name(1, 1), backoff())].into()),
+        Case::with_runner(RunnerState::Waiting, |runner| {
+            runner.allocation.as_mut().unwrap().created_at = ago(400);
+        })
+        .memory(|memory| memory.mint_backoff = [(name(1, 1), backoff())].into()),
+        Case::with_runner(RunnerState::Starting, |runner| {
+            runner.allocation.as_mut().unwrap().created_at = ago(300);
+            runner.variable = Some(ago(299));
+            runner.last_event = Some("Downloading image".to_owned());
+        }),
+        Case::with_runner(RunnerState::Running, |_| {}),
+        Case::with_runner(RunnerState::Running, |_| {})
+            .memory(|memory| memory.presence = [(name(1, 1), absent(60))].into()),
+        dead(|_| {}),
+        dead(|_| {}).view(|view| view.listing = Listing::Unseen { reason: "GitHub answered 502".to_owned() }),
+        dead(|runner| runner.variable = Some(ago(100))),
+    ]
+}
+
+/// The step that a reason stands at, whether it holds, and a word of what to do. A new reason does not compile without.
+fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
+    use Mark::{Held, Note, Now};
+    match reason {
+        HoldReason::NomadUnseen => (Step::Nomad, Held, "NOMAD_ADDR"),
+        HoldReason::NotListed { .. } => (Step::Repository, Held, "githubrunner check"),
+        HoldReason::RepositoryGone { .. } => (Step::Repository, Held, "access"),
+        HoldReason::Archived => (Step::Repository, Held, "unarchive"),
+        HoldReason::NotConfigured => (Step::Repository, Held, "`repos`"),
+        HoldReason::Incomplete { .. } => (Step::Repository, Note, "nothing"),
+        HoldReason::NotQueued { .. } => (Step::Status, Held, "approve"),
+        HoldReason::BadLabels { .. } => (Step::Labels, Held, "runs-on"),
+        HoldReason::LiveAttempts { .. } => (Step::Attempts, Held, "githubrunner stop"),
+        HoldReason::Attempts { .. } => (Step::Attempts, Held, "by itself"),
+        HoldReason::StartFailed { .. } => (Step::Registration, Held, "githubrunner check"),
+        HoldReason::Cap { .. } => (Step::Caps, Held, "raise scheduler.max_runners"),
+        HoldReason::LeftToNomadtools { .. } => (Step::Attempts, Held, "nomad job stop ghr-of-nomadtools"),
+        HoldReason::GroupStops => (Step::Attempts, Now, "next pass"),
+        HoldReason::Unplaced { .. } => (Step::Evaluation, Held, "add nodes"),
+        HoldReason::Disconnected => (Step::Task, Held, "nomad node status"),
+        HoldReason::TasksUnread => (Step::Task, Note, "nomad alloc status"),
+        HoldReason::Foreign { .. } => (Step::Registration, Held, "who registered it"),
+        HoldReason::SurplusOnce => (Step::End, Note, "nothing"),
+        HoldReason::Idle { .. } => (Step::End, Note, "runner_inactivity_timeout"),
+        HoldReason::ActionFailed { .. } => (Step::Credentials, Held, "by itself"),
+        HoldReason::NoCredentials { .. } => (Step::Credentials, Held, "register a runner"),
+        HoldReason::NotStarting { .. } => (Step::Task, Held, "last event"),
+        HoldReason::Unassigned { .. } => (Step::Connection, Held, "runner group"),
+        HoldReason::Unregistered { .. } => (Step::Connection, Held, "githubrunner logs"),
+        HoldReason::CountsAttempts => (Step::End, Note, "attempts"),
+        HoldReason::CauseUnknown => (Step::End, Note, "attempts"),
+        HoldReason::VariableFirst => (Step::End, Note, "variable"),
+    }
+}
+
+/// The variants of `HoldReason`, as its source has them.
+fn variants() -> BTreeSet<&'static str> {
+    let source = include_str!("../../model/action.rs");
+    let (_, rest) = source.split_once("pub enum HoldReason {").unwrap();
+    let (body, _) = rest.split_once("\n}").unwrap();
+    let names = body
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    names.map(|line| line.split([' ', ',', '(']).next().unwrap()).collect()
+}
+
+fn variant(reason: &HoldReason) -> String {
+    let debug = format!("{reason:?}");
+    debug.split([' ', '(']).next().unwrap().to_owned()
+}
+
+#[test]
+fn every_reason_that_the_planner_has_is_explained_where_it_has_it() {
+    let mut seen = BTreeSet::new();
+    for case in cases() {
+        let holds = case.plan().holds;
+        let explanation = case.explain();
+        let mut explained = 0;
+        for hold in &holds {
+            let (step, mark, advice) = expected(&hold.reason);
+            let text = hold.reason.to_string();
+            let Some(entry) = explanation.steps.iter().find(|entry| entry.text.contains(&text)) else {
+                continue;
+            };
+            assert_eq!((entry.step, entry.mark), (step, mark), "{hold}");
+            assert!(entry.advice.as_ref().unwrap().contains(advice), "{hold}: {entry:?}");
+            seen.insert(variant(&hold.reason));
+            explained += 1;
+            if mark == Mark::Held {
+                assert_eq!(explanation.verdict, Verdict::Held, "{hold}");
+            }
+        }
+        assert!(explained > 0, "{holds:#?} in {explanation:#?}");
+    }
+    let seen: BTreeSet<&str> = seen.iter().map(String::as_str).collect();
+    assert!(variants().len() >= 27 && seen == variants(), "never seen: {:?}", variants().difference(&seen));
+}
+
+#[test]
+fn what_github_holds_says_what_it_waits_for() {
+    for (status, word) in [("waiting", "approve"), ("pending", "concurrency"), ("requested", "wait")] {
+        let advice = meaning(&HoldReason::NotQueued { status }, None).advice;
+        assert!(advice.contains(word), "{status}: {advice}");
+    }
+    // The other things that can fail with a runner are about its end.
+    let failed = HoldReason::ActionFailed { error: String::new(), wait: seconds(1) };
+    assert_eq!(meaning(&failed, Some(RunnerState::Waiting)).step, Step::Credentials);
+    assert_eq!(meaning(&failed, Some(RunnerState::Running)).step, Step::End);
+}
+
+fn at(explanation: &Explanation, step: Step) -> Vec<(Mark, &str)> {
+    let entries = explanation.steps.iter().filter(|entry| entry.step == step);
+    entries.map(|entry| (entry.mark, entry.text.as_str())).collect()
+}
+
+#[test]
+fn a_job_on_its_way_is_told_step_by_step() {
+    let fresh = Case::queued().explain();
+    assert_eq!(fresh.verdict, Verdict::OnItsWay);
+    assert_eq!(at(&fresh, Step::Status), [(Mark::Done, "queued for 16m40s")]);
+    assert!(at(&fresh, Step::Registration)[0].1.contains("the next pass starts ghr-acme-app-"), "{fresh:?}");
+
+    let pending = Case::with_runner(RunnerState::Pending, |_| {}).explain();
+    assert_eq!(at(&pending, Step::Evaluation), [(Mark::Now, "Nomad has not placed it yet")]);
+    let waiting = Case::with_runner(RunnerState::Waiting, |_| {}).explain();
+    assert_eq!(at(&waiting, Step::Credentials), [(Mark::Now, "the next pass issues them")]);
+    let starting = Case::with_runner(RunnerState::Starting, |_| {}).explain();
+    assert_eq!(at(&starting, Step::Credentials), [(Mark::Done, "issued")]);
+    assert_eq!(at(&starting, Step::Task), [(Mark::Now, "has not started yet")]);
+    for explanation in [pending, waiting, starting] {
+        assert_eq!(explanation.verdict, Verdict::OnItsWay, "{explanation:?}");
+    }
+
+    let mut idle = Case::with_runner(RunnerState::Running, |_| {});
+    idle.policy.unassigned_timeout = seconds(100_000);
+    let name = runner_name("ghr", INSTANCE, &repository(), 1, 1);
+    let connected = idle.explain_seen([(name, Seen::Connected)].into());
+    assert_eq!(at(&connected, Step::Connection)[0].0, Mark::Now);
+    assert_eq!(connected.verdict, Verdict::OnItsWay);
+}
+
+#[test]
+fn a_job_that_has_a_runner_is_served_whosever_runner_it_is() {
+    for (runner_is, words) in [(1, "taken by ghr-acme-app-"), (2, "which was started for job 2")] {
+        let runner = runner(runner_is, 1, RunnerState::Running);
+        let mut taken = job(1, JobStatus::InProgress);
+        taken.runner_name = Some(runner.name.clone());
+        let explanation = Case::new(About::Job(1), vec![taken], vec![runner]).explain();
+        assert_eq!(explanation.verdict, Verdict::Served);
+        assert!(at(&explanation, Step::Connection)[0].1.contains(words), "{explanation:?}");
+    }
+    let mut elsewhere = job(1, JobStatus::InProgress);
+    elsewhere.runner_name = Some("somebody-elses".to_owned());
+    let explanation = Case::new(About::Job(1), vec![elsewhere], Vec::new()).explain();
+    assert!(at(&explanation, Step::Connection)[0].1.contains("no runner in Nomad"), "{explanation:?}");
+}
+
+#[test]
+fn a_runner_that_another_job_has_taken_is_named_with_that_job() {
+    let runner = runner(1, 1, RunnerState::Running);
+    let mut taker = job(2, JobStatus::InProgress);
+    taker.runner_name = Some(runner.name.clone());
+    let explanation =
+        Case::new(About::Job(1), vec![job(1, JobStatus::Queued), taker], vec![runner]).explain();
+    let attempts = at(&explanation, Step::Attempts);
+    assert!(attempts[0].1.ends_with("was taken by another job: 2"), "{explanation:?}");
+}
+
+#[test]
+fn a_job_for_others_is_held_by_its_labels_alone() {
+    let mut other = job(1, JobStatus::Queued);
+    other.labels = vec!["ubuntu-latest".to_owned()].into();
+    let explanation = Case::new(About::Job(1), vec![other], Vec::new()).explain();
+    assert_eq!(explanation.verdict, Verdict::Held);
+    assert_eq!(at(&explanation, Step::Match)[0].0, Mark::Held);
+    assert!(at(&explanation, Step::Registration).is_empty(), "{explanation:?}");
+}
+
+#[test]
+fn an_answer_is_harmless_and_its_worst_part_decides() {
+    let mut hostile = job(1, JobStatus::Queued);
+    hostile.name = "\u{1b}[2J\nHELD forged".to_owned();
+    hostile.labels = vec!["nomadtools \u{202e}a,b".to_owned()].into();
+    let case = Case::new(About::Job(1), vec![hostile, job(2, JobStatus::Queued)], Vec::new());
+    let plan = case.plan();
+    let world = World {
+        observation: &case.observation,
+        plan: &plan,
+        performed: &[],
+        policy: &case.policy,
+        seen: BTreeMap::new(),
+    };
+    let answer = whole(&world, &case.observation.repositories[&REPOSITORY]);
+    assert_eq!(answer.explanations.len(), 3, "the repository and its jobs");
+    assert_eq!(answer.exit(), Exit::FAILED);
+    let mut text = Vec::new();
+    print::text(&answer, Style::default(), &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(!text.chars().any(|c| c != '\n' && crate::text::is_harmful(c)), "{text:?}");
+    assert!(text.contains("\\u{1b}[2J\\nHELD forged"), "{text}");
+    let mut json = Vec::new();
+    print::json(&answer, &mut json).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["exit_code"], 1);
+    assert_eq!(json["explanations"][1]["verdict"], "held");
+    assert_eq!(Answer::not_found("no").exit(), Exit(2));
+}

@@ -1,0 +1,488 @@
+//! `init`: a first configuration, from flags or from answers; and the way to a GitHub App.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{BufRead, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use crate::{
+    cli::Init,
+    config::{BUILTIN_TEMPLATES, Config},
+    model::{is_login, is_repository_name},
+    secret::without_tokens,
+    text::shown,
+};
+
+/// The template of a new configuration: it gives runners what is good for one job alone.
+const TEMPLATE: &str = "builtin:docker";
+
+/// The name of the App's manifest.
+const MANIFEST: &str = "githubrunner-app.json";
+
+/// How the daemon proves to GitHub who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Credentials {
+    /// `GH_TOKEN`, or what stands for it on an Enterprise Server.
+    Environment,
+    /// A file with a token.
+    TokenFile(String),
+    /// A GitHub App.
+    App { client_id: String, key_file: String },
+}
+
+/// What the configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answers {
+    repos: Vec<String>,
+    url: Option<String>,
+    credentials: Credentials,
+    template: String,
+    organization: bool,
+}
+
+/// Somebody who answers; nobody, where there is no terminal.
+pub struct Person<'a> {
+    /// What they type.
+    pub answers: Option<&'a mut dyn BufRead>,
+    /// Where questions go.
+    pub questions: &'a mut dyn Write,
+}
+
+impl Person<'_> {
+    /// The answer to a question; the default where nothing is typed, or nobody is there.
+    fn ask(&mut self, question: &str, default: &str) -> anyhow::Result<String> {
+        let Some(answers) = &mut self.answers else { return Ok(default.to_owned()) };
+        let shown_default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
+        write!(self.questions, "{question}{shown_default}: ")?;
+        self.questions.flush()?;
+        let mut line = String::new();
+        if answers.read_line(&mut line).context("reading the answer")? == 0 {
+            bail!("the answers ended; nothing is written");
+        }
+        let line = line.trim();
+        Ok(if line.is_empty() { default.to_owned() } else { line.to_owned() })
+    }
+}
+
+/// Writes a configuration, and with `--app` the App's manifest beside it, after its explanation.
+///
+/// # Errors
+/// An answer is missing or cannot be used, a file is there already and `--force` is not, a file cannot be written.
+pub fn run(args: &Init, mut person: Person<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
+    let path = &args.output;
+    if path.exists() && !args.force {
+        bail!("{} is there already: --force overwrites it, --output names another file", path.display());
+    }
+    let repos = repos(args, &mut person)?;
+    if args.app {
+        explain_app(args, &repos, path, out)?;
+    }
+    let answers = Answers {
+        credentials: credentials(args, &mut person)?,
+        template: template(args, &mut person)?,
+        url: args.github_url.clone(),
+        organization: args.organization,
+        repos,
+    };
+    let text = text(&answers);
+    // What is written can be read: anything else is a mistake of this command.
+    Config::load(&text, &|_| None)
+        .map_err(|errors| anyhow::anyhow!("the answers make no configuration: {errors}"))?;
+    write(path, &text, args.force)?;
+    writeln!(out, "{} is written. Next:", path.display())?;
+    if answers.credentials == Credentials::Environment {
+        let name = if answers.url.is_some() { "GH_ENTERPRISE_TOKEN" } else { "GH_TOKEN" };
+        writeln!(
+            out,
+            "  export {name}=…                 # its rights: docs/deployment.md, Tokens and permissions"
+        )?;
+    }
+    writeln!(
+        out,
+        "  githubrunner -c {0} check    # tries everything, and leaves nothing behind",
+        path.display()
+    )?;
+    writeln!(out, "  githubrunner -c {0} run", path.display())?;
+    Ok(())
+}
+
+fn repos(args: &Init, person: &mut Person<'_>) -> anyhow::Result<Vec<String>> {
+    let repos = match args.repos.as_slice() {
+        [] => {
+            let question = "Repositories or organizations, with spaces between (owner/name, owner, or *)";
+            let answer = person.ask(question, "")?;
+            answer.split([' ', ',']).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        }
+        repos => repos.to_vec(),
+    };
+    if repos.is_empty() {
+        bail!("no repository: name at least one with --repo OWNER[/NAME]");
+    }
+    for repo in &repos {
+        let is_well = match repo.split_once('/') {
+            None => repo == "*" || is_login(repo),
+            Some((owner, name)) => is_login(owner) && is_repository_name(name),
+        };
+        if !is_well {
+            bail!(
+                "\"{}\" is no repository: write owner/name, an owner, or *",
+                shown(&without_tokens(repo), 100)
+            );
+        }
+    }
+    Ok(repos)
+}
+
+fn credentials(args: &Init, person: &mut Person<'_>) -> anyhow::Result<Credentials> {
+    let file = |text: String| {
+        if without_tokens(&text) != text {
+            bail!(
+                "that is a token, which does not belong into a configuration: put it into a file, and name the file"
+            );
+        }
+        if text.is_empty() { bail!("a file is needed") } else { Ok(text) }
+    };
+    if args.app {
+        let client_id = match &args.client_id {
+            Some(id) => id.clone(),
+            None => person.ask("The App's client ID", "")?,
+        };
+        if client_id.is_empty() {
+            bail!(
+                "the App's client ID is missing: make the App as told above, then come back with --client-id"
+            );
+        }
+        let key_file = match &args.private_key_file {
+            Some(path) => path.clone(),
+            None => person.ask("The file with the App's private key", "~/.config/githubrunner/app.pem")?,
+        };
+        return Ok(Credentials::App { client_id, key_file: file(key_file)? });
+    }
+    match &args.token_file {
+        Some(path) => Ok(Credentials::TokenFile(file(path.clone())?)),
+        None => {
+            let question = "A file with the GitHub token; nothing: from the environment (GH_TOKEN)";
+            match person.ask(question, "")? {
+                path if path.is_empty() => Ok(Credentials::Environment),
+                path => Ok(Credentials::TokenFile(file(path)?)),
+            }
+        }
+    }
+}
+
+fn template(args: &Init, person: &mut Person<'_>) -> anyhow::Result<String> {
+    let names: Vec<&str> = BUILTIN_TEMPLATES.iter().map(|template| template.name).collect();
+    let template = match &args.template {
+        Some(template) => template.clone(),
+        None => person.ask(&format!("Template: {}, or a file", names.join(", ")), TEMPLATE)?,
+    };
+    if template.starts_with("builtin:") && !names.contains(&template.as_str()) {
+        bail!("there is no template \"{}\"; take one of {}", shown(&template, 100), names.join(", "));
+    }
+    Ok(template)
+}
+
+/// A YAML text in quotes: JSON's are YAML's.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:~".contains(c);
+    match text.chars().all(is_plain)
+        && text.starts_with(|c: char| c.is_ascii_alphabetic() || "/~".contains(c))
+        && !text.ends_with(':')
+    {
+        // A word that YAML reads as something else than text.
+        true if !["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"]
+            .contains(&text.to_lowercase().as_str()) =>
+        {
+            text.to_owned()
+        }
+        _ => json!(text).to_string(),
+    }
+}
+
+fn text(answers: &Answers) -> String {
+    let mut text = "\
+# yaml-language-server: $schema=githubrunner.schema.json
+# The line above gives editors completion and checks; the file comes from: githubrunner schema > githubrunner.schema.json
+#
+# All keys, with their defaults, are in docs/configuration.md. `githubrunner -c THIS check` tries all of it.
+
+# Which jobs get runners: owner/name, a user or an organization, or \"*\" for all that the token may see. A job asks for one
+# with `runs-on: nomadtools`, or `runs-on: \"nomadtools cpu=2000 mem=4000\"`.
+repos:
+"
+    .to_owned();
+    for repo in &answers.repos {
+        text.push_str(&format!("  - {}\n", quoted(repo)));
+    }
+    let mut github = Vec::new();
+    if let Some(url) = &answers.url {
+        github.push(format!("  url: {}", quoted(url)));
+    }
+    match &answers.credentials {
+        Credentials::Environment => {}
+        Credentials::TokenFile(path) => {
+            github.push("  # Read again when it changes. Nobody else should be able to read it.".to_owned());
+            github.push(format!("  token_file: {}", quoted(path)));
+        }
+        Credentials::App { client_id, key_file } => {
+            github.push("  app:".to_owned());
+            github.push(format!("    client_id: {}", quoted(client_id)));
+            github.push(format!("    private_key_file: {}", quoted(key_file)));
+        }
+    }
+    if answers.organization {
+        github.push(
+            "  # Runners belong to the organization and may be used by all its repositories.".to_owned(),
+        );
+        github.push("  scope: organization".to_owned());
+    }
+    if answers.credentials == Credentials::Environment {
+        text.push_str("\n# The token comes from the environment: GH_TOKEN, or GH_ENTERPRISE_TOKEN for an Enterprise Server.\n");
+    } else {
+        text.push('\n');
+    }
+    if !github.is_empty() {
+        text.push_str(&format!("github:\n{}\n", github.join("\n")));
+    }
+    text.push_str(&format!(
+        "
+# What a runner's Nomad job looks like: a template that comes with the program, or a file of your own.
+template: {}
+
+# Nomad's address and token come from the environment: NOMAD_ADDR, NOMAD_TOKEN. Here is where the runners live.
+# nomad:
+#   namespace: github
+
+# How many runners, and for how long. These are the defaults.
+# scheduler:
+#   max_runners: 0                   # 0: no limit
+#   runner_inactivity_timeout: \"\"    # \"\": an idle runner stays
+#   purge_successfull_timeout: 10m
+#   purge_failure_timeout: 1w
+
+# Health, metrics and the state over HTTP.
+# status:
+#   listen: 127.0.0.1:9090
+",
+        quoted(&answers.template)
+    ));
+    text
+}
+
+/// Writes a file that is not there, or with `force` replaces it.
+fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    }
+    let mut options = OpenOptions::new();
+    match force {
+        true => options.write(true).create(true).truncate(true),
+        false => options.write(true).create_new(true),
+    };
+    let opened = options.open(path);
+    if let Err(error) = &opened
+        && error.kind() == ErrorKind::AlreadyExists
+    {
+        bail!("{} is there already: --force overwrites it", path.display());
+    }
+    opened
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// The rights that an App needs, as GitHub's manifest and its addresses name them.
+fn permissions(organization: bool) -> Vec<(&'static str, &'static str)> {
+    match organization {
+        true => {
+            vec![("actions", "read"), ("metadata", "read"), ("organization_self_hosted_runners", "write")]
+        }
+        false => vec![("actions", "read"), ("administration", "write"), ("metadata", "read")],
+    }
+}
+
+/// The address where an App is made, with all that this one needs filled in.
+fn new_app(web: &str, owner: Option<&str>, organization: bool) -> String {
+    let place = match owner {
+        Some(owner) => format!("{web}/organizations/{owner}/settings/apps/new"),
+        None => format!("{web}/settings/apps/new"),
+    };
+    let rights: Vec<String> =
+        permissions(organization).into_iter().map(|(right, how)| format!("{right}={how}")).collect();
+    format!("{place}?name=githubrunner&public=false&webhook_active=false&{}", rights.join("&"))
+}
+
+fn explain_app(args: &Init, repos: &[String], output: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let owners: Vec<&str> = repos
+        .iter()
+        .map(|repo| repo.split('/').next().unwrap_or_default())
+        .filter(|owner| *owner != "*")
+        .collect();
+    let owner = owners.first().copied();
+    let web = web(args.github_url.as_deref());
+    let manifest = json!({
+        "name": "githubrunner",
+        "url": web,
+        "public": false,
+        "default_permissions": permissions(args.organization).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "default_events": ["workflow_job"],
+    });
+    let path: PathBuf = output.with_file_name(MANIFEST);
+    write(&path, &(serde_json::to_string_pretty(&manifest)? + "\n"), args.force)?;
+    let key = args.private_key_file.as_deref().unwrap_or("~/.config/githubrunner/app.pem");
+    writeln!(
+        out,
+        "\
+A GitHub App has a rate limit of its own, belongs to nobody, and can be installed for chosen repositories.
+
+1. Open, as an owner of the organization (for a person's account: {personal}):
+   {address}
+   Name, rights and the rest are filled in. The name must be free at GitHub: add your organization's to it.
+2. \"Homepage URL\": any page of yours. Leave \"Webhook: Active\" off, unless you set `webhook` later.
+3. \"Repository permissions\" and \"Organization permissions\" show these, and no others are needed:
+{rights}4. \"Where can this GitHub App be installed?\": Only on this account. Press \"Create GitHub App\".
+5. On the App's page copy the \"Client ID\": it is github.app.client_id.
+6. \"Private keys\": press \"Generate a private key\". The browser loads a .pem file: move it to {key}, and
+   let nobody else read it (chmod 600).
+7. \"Install App\" in the menu: install it for {installed}, for all repositories or for those that are to get runners.
+
+The same as a manifest, for who makes Apps by a program: {manifest}
+",
+        personal = new_app(&web, None, false),
+        address = new_app(&web, owner, args.organization),
+        rights = permissions(args.organization)
+            .into_iter()
+            .map(|(right, how)| format!("   - {}: {how}\n", in_words(right)))
+            .collect::<String>(),
+        installed = if owners.is_empty() { "each owner".to_owned() } else { owners.join(", ") },
+        manifest = path.display(),
+    )?;
+    Ok(())
+}
+
+/// How GitHub's pages name a right.
+fn in_words(right: &str) -> &'static str {
+    match right {
+        "actions" => "Repository, Actions",
+        "administration" => "Repository, Administration",
+        "organization_self_hosted_runners" => "Organization, Self-hosted runners",
+        _ => "Repository, Metadata",
+    }
+}
+
+/// The address of the pages that go with an API.
+fn web(api: Option<&str>) -> String {
+    let Some(api) = api else { return "https://github.com".to_owned() };
+    let api = if api.contains("://") { api.to_owned() } else { format!("https://{api}") };
+    api.trim_end_matches('/').trim_end_matches("/api/v3").replace("://api.", "://")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(config: &Config) -> Vec<String> {
+        config.repos.iter().map(ToString::to_string).collect()
+    }
+
+    fn answered(args: Init, answers: &str) -> (anyhow::Result<()>, String) {
+        let (mut answers, mut questions, mut out) = (answers.as_bytes(), Vec::new(), Vec::new());
+        let person = Person { answers: Some(&mut answers), questions: &mut questions };
+        let done = run(&args, person, &mut out);
+        (done, String::from_utf8(questions).unwrap() + &String::from_utf8(out).unwrap())
+    }
+
+    fn flags(args: Init) -> (anyhow::Result<()>, String) {
+        let mut out = Vec::new();
+        let done = run(&args, Person { answers: None, questions: &mut Vec::new() }, &mut out);
+        (done, String::from_utf8(out).unwrap())
+    }
+
+    fn args(directory: &tempfile::TempDir) -> Init {
+        Init { output: directory.path().join("config.yml"), ..Init::default() }
+    }
+
+    fn load(directory: &tempfile::TempDir) -> Config {
+        Config::load(directory.path().join("config.yml").to_str().unwrap(), &|_| None).unwrap()
+    }
+
+    #[test]
+    fn answers_become_a_configuration_that_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (done, said) = answered(args(&directory), "acme octocat/app *\n/etc/githubrunner/token\n\n");
+        done.unwrap();
+        assert!(said.contains("Repositories") && said.contains("check"), "{said}");
+        let config = load(&directory);
+        assert_eq!(entries(&config), ["acme", "octocat/app", "*"]);
+        assert_eq!(config.github.token_file.as_deref(), Some(Path::new("/etc/githubrunner/token")));
+        assert_eq!(config.template.name, TEMPLATE);
+        assert_eq!(config.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn flags_need_no_person() {
+        let directory = tempfile::tempdir().unwrap();
+        let (missing, _) = flags(args(&directory));
+        assert!(missing.unwrap_err().to_string().contains("--repo"));
+        let repos = vec!["acme".to_owned(), "yes".to_owned(), "1e3".to_owned()];
+        let (done, said) = flags(Init { repos: repos.clone(), ..args(&directory) });
+        done.unwrap();
+        assert!(said.contains("export GH_TOKEN"), "{said}");
+        let config = load(&directory);
+        assert_eq!(entries(&config), repos, "words that YAML reads otherwise are in quotes");
+        assert!(config.github.token_file.is_none() && config.github.app.is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_there_stays_without_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let repos = vec!["acme".to_owned()];
+        fs::write(directory.path().join("config.yml"), "mine").unwrap();
+        let (refused, _) = flags(Init { repos: repos.clone(), ..args(&directory) });
+        assert!(refused.unwrap_err().to_string().contains("--force"));
+        assert_eq!(fs::read_to_string(directory.path().join("config.yml")).unwrap(), "mine");
+        flags(Init { repos, force: true, ..args(&directory) }).0.unwrap();
+        assert_eq!(entries(&load(&directory)), ["acme"]);
+    }
+
+    #[test]
+    fn a_token_is_never_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let token = format!("ghp_{}", "a".repeat(36));
+        let (refused, said) = answered(args(&directory), &format!("acme\n{token}\n\n"));
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("put it into a file") && !error.contains(&token), "{error}");
+        assert!(!said.contains(&token) && !directory.path().join("config.yml").exists());
+    }
+
+    #[test]
+    fn an_app_is_explained_and_its_manifest_has_the_rights_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = Init {
+            app: true,
+            organization: true,
+            repos: vec!["acme".to_owned()],
+            client_id: Some("Iv23liAbCdEfGh".to_owned()),
+            ..args(&directory)
+        };
+        let (done, said) = flags(app);
+        done.unwrap();
+        let address = "https://github.com/organizations/acme/settings/apps/new?name=githubrunner&public=false&\
+                       webhook_active=false&actions=read&metadata=read&organization_self_hosted_runners=write";
+        assert!(said.contains(address) && said.contains("Client ID"), "{said}");
+        let manifest: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(directory.path().join(MANIFEST)).unwrap()).unwrap();
+        assert_eq!(
+            manifest["default_permissions"],
+            json!({ "actions": "read", "metadata": "read", "organization_self_hosted_runners": "write" })
+        );
+        let config = load(&directory);
+        assert_eq!(config.github.app.as_ref().unwrap().issuer, "Iv23liAbCdEfGh");
+        assert!(config.organization());
+        assert_eq!(web(Some("https://ghes.example.com/api/v3")), "https://ghes.example.com");
+        assert_eq!(web(Some("api.acme.ghe.com")), "https://acme.ghe.com");
+    }
+}

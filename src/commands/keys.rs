@@ -1,0 +1,62 @@
+//! The keys of a terminal, one by one, while something is drawn again and again.
+
+use std::io::{self, IsTerminal, Read, Write};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::sync::mpsc;
+
+/// More keys than this are not waited for.
+const KEPT: usize = 16;
+
+/// A terminal that shows another page and gives its keys at once. Dropping it brings back what was there.
+pub(super) struct Keys {
+    keys: mpsc::Receiver<u8>,
+    before: Option<Termios>,
+}
+
+impl Keys {
+    /// Takes the terminal over; Ctrl-C stays a signal.
+    pub fn take() -> Keys {
+        let before = io::stdin().is_terminal().then(|| tcgetattr(io::stdin()).ok()).flatten();
+        if let Some(before) = &before {
+            let mut raw = before.clone();
+            raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
+        }
+        let (sender, keys) = mpsc::channel(KEPT);
+        if before.is_some() {
+            // It ends with the process: a read of a terminal cannot be interrupted.
+            std::thread::spawn(move || {
+                let mut key = [0];
+                while let Ok(1) = io::stdin().lock().read(&mut key) {
+                    if sender.blocking_send(key[0]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let _ = io::stdout().write_all(b"\x1b[?1049h\x1b[?25l");
+        Keys { keys, before }
+    }
+
+    /// Waits for this key; for ever where there are no keys.
+    pub async fn pressed(&mut self, wanted: u8) {
+        loop {
+            match self.keys.recv().await {
+                Some(key) if key == wanted => return,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        let _ = io::stdout().write_all(b"\x1b[?25h\x1b[?1049l");
+        let _ = io::stdout().flush();
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What a runner's task has written (contract §5).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::http::{self, Lines, Request, StatusCode, escape_segment};
+
+use super::api::Nomad;
+use super::error::{Error, Right};
+
+/// Which of a task's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// Nomad's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// A log that is being read. Dropping it ends the reading.
+#[derive(Debug)]
+pub struct Log(Lines);
+
+impl Log {
+    /// What comes next, in pieces of any size, or `None` at the end. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// [`http::Error::Timeout`] when nothing came within `wait`; [`Error`].
+    pub async fn next(&mut self, wait: Duration) -> Result<Option<Bytes>, http::Error> {
+        self.0.chunk(wait).await
+    }
+}
+
+impl Nomad {
+    /// The names of an allocation's tasks, as far as its client has looked at them.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn tasks(&self, job: &str, allocation: &str) -> Result<Vec<String>, Error> {
+        let (read, _) = self.allocations(job).await?;
+        let found = read.entries.into_iter().find(|entry| entry.job_id == job && entry.id == allocation);
+        Ok(found.map(|entry| entry.task_states.into_keys().collect()).unwrap_or_default())
+    }
+
+    /// The last `most` bytes of a task's log; with `follow` also what is written from now on. `None`: there is no log yet, or
+    /// none any more.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the capability `read-logs`; [`Error`].
+    pub async fn log(
+        &self,
+        allocation: &str,
+        task: &str,
+        stream: Stream,
+        most: u64,
+        follow: bool,
+    ) -> Result<Option<Log>, Error> {
+        let mut request = Request::get(format!("/v1/client/fs/logs/{}", escape_segment(allocation)))
+            .query("namespace", &self.options().namespace)
+            .query("task", task)
+            .query("type", stream.as_str())
+            .query("origin", "end")
+            .query("offset", &most.to_string())
+            .query("plain", "true")
+            .query("follow", if follow { "true" } else { "false" });
+        if let Some(region) = &self.options().region {
+            request = request.query("region", region);
+        }
+        let token = self.token();
+        match self.0.client.lines(self.signed(request, token.as_ref())).await {
+            Ok(lines) => Ok(Some(Log(lines))),
+            Err(error) => match error.status() {
+                Some(StatusCode::NOT_FOUND) => Ok(None),
+                Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => Err(Error::Denied {
+                    error,
+                    right: Right::Capability("read-logs"),
+                    namespace: self.options().namespace.clone(),
+                    with_token: token.is_some(),
+                }),
+                _ => Err(error.into()),
+            },
+        }
+    }
+}
