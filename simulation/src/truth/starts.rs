@@ -58,10 +58,14 @@ impl Truth {
             // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
             let two_lead = self.leases.two_may_lead(world, now);
             let job = world.nomad.job(&self.place.namespace, other);
+            // An old list may show it dead still, that was purged and registered again since.
+            let is_unseen =
+                self.has(Woe::Exchange(Trouble::Lag)) && !self.is_so_for_long(Some(fate.registered_at), now);
             let is_nobodys = job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job));
             if is_same(&fate.instance)
                 && fate.available
                 && !is_nobodys
+                && !is_unseen
                 && !self.is_unknown_for_long(fate, now)
                 && !two_lead
                 && self.is_so_for_long(fate.unavailable_at, now)
