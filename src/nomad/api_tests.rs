@@ -444,6 +444,31 @@ async fn what_another_replica_has_sealed_with_a_newer_key_is_ours_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_sealed_with_a_key_that_was_replaced_meanwhile_is_not_registered() {
+    let variable = Arc::new(Mutex::new(sample::earlier_key_variable()));
+    let key = variable.clone();
+    let (nomad, seen) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
+        "/v1/var/githubrunner/ghr/key" => ok(&key.lock().unwrap()),
+        _ => standing(json!([stub(NAME, "running")]), json!([]))(seen),
+    });
+    let puts = || seen.lock().unwrap().iter().filter(|seen| seen.method == "PUT").count();
+    for (is_replaced, is_sent) in [(true, false), (false, true)] {
+        let meta = nomad.seal(NAME, RunnerMeta { mac: None, ..meta("i") }).await.unwrap();
+        if is_replaced {
+            *variable.lock().unwrap() = sample::key_variable();
+            // The pass finds that its jobs are of another key.
+            nomad.observe().await.unwrap();
+        }
+        let job = json!({ "ID": NAME });
+        let job = PreparedJob { name: NAME.to_owned(), meta, registration: Registration::Jit, job };
+        let before = puts();
+        let registered = nomad.register(&job, None).await;
+        assert_eq!(puts() > before, is_sent, "{registered:?}");
+        assert!(is_sent || registered.unwrap_err().to_string().contains("replaced meanwhile"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_planted_job_is_foreign_and_says_why() {
     let planted = [
         ("ghr-o-r-somewhere", meta("i"), Some(ForeignReason::Name)),

@@ -10,7 +10,7 @@ use crate::model::{Registration, RunnerMeta};
 use crate::text::shown;
 
 use super::allocations::blocked;
-use super::api::{Nomad, Retry};
+use super::api::{KnownKey, Nomad, Retry};
 use super::error::{Error, Right};
 use super::prepare::PreparedJob;
 use super::seal::History;
@@ -97,6 +97,17 @@ impl Nomad {
     /// # Errors
     /// [`Error::Taken`] when another job has the ID; [`Error`]. If [`Error::is_ambiguous`], it may be registered.
     pub async fn register(&self, job: &PreparedJob, source: Option<&str>) -> Result<Registered, Error> {
+        // Another start, or the pass, may have found another key since this one was sealed: what the old one seals after
+        // that is nobody's, and nobody would ever stop it.
+        if let Some(KnownKey { key: Some(key), .. }) = self.last_key()
+            && job.meta.mac.is_some()
+            && !key.has_sealed(&job.name, &job.meta)
+        {
+            return Err(Error::Setup(format!(
+                "{} was sealed with a key that was replaced meanwhile: it is sealed again",
+                job.name
+            )));
+        }
         let mut body = json!({ "Job": job.job, "EnforceIndex": true, "JobModifyIndex": 0 });
         let shown = source.filter(|hcl| job.registration.needs_variable() && hcl.len() <= SUBMISSION_MAX);
         if let Some(hcl) = shown {

@@ -75,9 +75,14 @@ impl Key {
         URL_SAFE.encode(hmac::sign(&self.current, &sealed(name, meta)))
     }
 
+    /// Whether a Meta bears this key's MAC.
+    pub(super) fn has_sealed(&self, name: &str, meta: &RunnerMeta) -> bool {
+        is_sealed_by(&self.current, name, meta)
+    }
+
     /// Whether the Meta bears this key's MAC, or the job is one that is taken over.
     pub(super) fn check(&self, name: &str, meta: &RunnerMeta, history: History) -> Result<(), ForeignReason> {
-        if is_sealed_by(&self.current, name, meta) {
+        if self.has_sealed(name, meta) {
             return Ok(());
         }
         // Stopping is no news of what it is.

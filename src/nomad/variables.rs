@@ -155,7 +155,7 @@ impl Nomad {
         }
     }
 
-    fn last_key(&self) -> Option<KnownKey> {
+    pub(super) fn last_key(&self) -> Option<KnownKey> {
         self.0.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -11,6 +11,7 @@ use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use super::super::daemon::PREFIX;
 use super::super::replica::Replica;
 
 /// A holder acts for one TTL after it sent its last successful request about the lock.
@@ -84,7 +85,13 @@ impl Leases {
         let about_lock = side == Side::Nomad && is_lock(path);
         // What changes nothing, or says who we are; and the standby reads, too.
         let harmless = match side {
-            Side::Nomad => path == "/v1/jobs/parse" || path.ends_with("/instance"),
+            // So does the key, which the standby makes where it finds jobs and none: it names the one before, and only
+            // one of two gets written.
+            Side::Nomad => {
+                path == "/v1/jobs/parse"
+                    || path.ends_with("/instance")
+                    || path == format!("/v1/var/githubrunner/{PREFIX}/key")
+            }
             Side::GitHub => path.starts_with("/app/"),
         };
         if harmless || (about_lock && !query.contains("lock-release")) {

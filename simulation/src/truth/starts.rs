@@ -57,8 +57,15 @@ impl Truth {
         for (other, fate) in self.fates.of_cause(cause).filter(|(other, _)| *other != name) {
             // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
             let two_lead = self.leases.two_may_lead(world, now);
+            let job = world.nomad.job(&self.place.namespace, other);
+            // An old list may show it dead still, that was purged and registered again since.
+            let is_unseen =
+                self.has(Woe::Exchange(Trouble::Lag)) && !self.is_so_for_long(Some(fate.registered_at), now);
+            let is_nobodys = job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job));
             if is_same(&fate.instance)
                 && fate.available
+                && !is_nobodys
+                && !is_unseen
                 && !self.is_unknown_for_long(fate, now)
                 && !two_lead
                 && self.is_so_for_long(fate.unavailable_at, now)
@@ -109,11 +116,13 @@ impl Truth {
     /// Not more than there are jobs for.
     fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
         let group = group_of(meta);
-        let at_hand = self.fates.open().filter(|(_, fate)| {
+        let at_hand = self.fates.open().filter(|(name, fate)| {
             let settled = self.is_so_for_long(Some(fate.registered_at), now)
                 && self.is_so_for_long(fate.unavailable_at, now);
+            let job = world.nomad.job(&self.place.namespace, name);
             // GitHub may not know any more who was brought back by somebody.
             fate.group == group
+                && !job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job))
                 && fate.available
                 && settled
                 && !fate.is_revived
@@ -152,7 +161,10 @@ impl Truth {
         let Some(fate) = self.fates.get(name) else {
             return self.wrong(now, format!("a secret for what is not ours: {name}"));
         };
-        let archived = self.archived.get(&fate.group.0);
+        // Credentials need no listing; a daemon that has just started, and cannot see the repository, does not know.
+        let forgets =
+            self.has(Woe::Deaths) && self.woes.iter().any(|woe| matches!(woe, Woe::Exchange(_) | Woe::Token));
+        let archived = self.archived.get(&fate.group.0).filter(|_| !forgets);
         if archived.is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
             self.wrong(now, format!("{name} gets a secret, and its repository takes no jobs"));
         }
