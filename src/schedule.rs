@@ -8,9 +8,10 @@
 //! hour.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use crate::model::{Moment, RepositoryId, Timestamp};
+use crate::model::{Moment, RepositoryId, Timestamp, span};
 
 /// Where something of ours goes on is looked at so often, if there is room for it.
 const HOT: Duration = Duration::from_secs(2);
@@ -29,15 +30,18 @@ const HINTED: Duration = Duration::from_secs(120);
 
 /// The part of what a credential may ask a minute that looks take; the rest is for hints' own sources, for runners, and for
 /// whoever else uses the same credential.
-const FOR_LOOKS: f64 = 0.7;
+const FOR_LOOKS: f64 = 0.8;
+
+/// Cold repositories take no more of it: what nobody waits for leaves room for what comes.
+const FOR_COLD: f64 = 0.65;
 
 /// The part of that which first looks take: after a start everything is to be seen soon.
-const FOR_FIRST_LOOKS: f64 = 1.3;
+const FOR_FIRST_LOOKS: f64 = 1.15;
 
-/// Hot repositories take no more of the looks than this, so that the others are seen, too.
+/// Hot repositories take no more of the looks than this while others need them.
 const FOR_HOT: f64 = 0.7;
 
-/// Warm ones take no more of the rest.
+/// Warm ones take no more of the rest while cold ones need it.
 const FOR_WARM: f64 = 0.5;
 
 /// A replica that does not lead looks at this part of the pace: the leader uses the same credentials.
@@ -135,17 +139,20 @@ impl Pace {
             let seconds = cost * 60.0 / a_minute.max(0.1);
             Duration::from_secs_f64(seconds.max(least.as_secs_f64()).min(UNUSED.as_secs_f64()))
         };
-        let used = |cost: f64, interval: Duration| cost * 60.0 / interval.as_secs_f64();
         let [hot, warm, cold, unused] = load.costs;
-        let least =
-            if budget.leads && budget.ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
-        let hot_every = within(hot, all * FOR_HOT, least);
-        let rest = (all - used(hot, hot_every)).max(all * (1.0 - FOR_HOT));
-        let warm_every = within(warm * behind, rest * FOR_WARM, OTHERS);
-        let rest = (rest - used(warm, warm_every)).max(1.0);
         let few = load.all() < FEW;
-        let cold = if few { cold + unused } else { cold };
-        let cold_every = within(cold * behind, rest, OTHERS);
+        let (warm, cold) = (warm * behind, (if few { cold + unused } else { cold }) * behind);
+        let least = if budget.leads && budget.ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
+        // What each kind would use at most. What one does not need goes to the others.
+        let need = |cost: f64, every: Duration| cost * 60.0 / every.as_secs_f64();
+        let (needs_hot, needs_warm, needs_cold) = (need(hot, least), need(warm, OTHERS), need(cold, OTHERS));
+        let for_hot = needs_hot.min((all * FOR_HOT).max(all - needs_warm - needs_cold));
+        let rest = all - for_hot;
+        let for_warm = needs_warm.min((rest * FOR_WARM).max(rest - needs_cold));
+        let for_cold = (rest - for_warm).min(budget.a_minute * FOR_COLD * part);
+        let hot_every = within(hot, for_hot, least);
+        let warm_every = within(warm, for_warm, OTHERS);
+        let cold_every = within(cold, for_cold, OTHERS);
         let unused_every = if few { cold_every } else { UNUSED };
         Pace {
             intervals: [hot_every, warm_every, cold_every.max(warm_every), unused_every],
@@ -156,6 +163,60 @@ impl Pace {
     /// How often a kind is looked at.
     pub fn every(&self, heat: Heat) -> Duration {
         self.intervals[heat as usize]
+    }
+}
+
+/// What to expect of repositories that one payer's credentials look at, while nothing goes on in them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forecast {
+    /// How many there are.
+    pub repositories: usize,
+    /// How often each of them is looked at.
+    pub every: Duration,
+    /// By how many requests a minute.
+    pub a_minute: f64,
+    /// Within which time a push is noticed, if pushes are watched.
+    pub push: Option<Duration>,
+    /// Webhooks are listened to.
+    pub webhook: bool,
+}
+
+/// A push is noticed within this time: owners are asked every 5 s, and the answer takes its time.
+const PUSH_NOTICED: Duration = Duration::from_secs(8);
+
+impl Forecast {
+    /// For so many repositories within a budget.
+    pub fn new(repositories: usize, budget: &Budget, pushes: bool, webhook: bool) -> Forecast {
+        let load = (0..repositories).fold(Load::default(), |load, _| load.with(Heat::Cold, 1.0));
+        let every = Pace::new(&load, budget).every(Heat::Cold);
+        Forecast {
+            repositories,
+            every,
+            a_minute: repositories as f64 * 60.0 / every.as_secs_f64(),
+            push: pushes.then_some(PUSH_NOTICED.min(every)),
+            webhook,
+        }
+    }
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Forecast { repositories, every, a_minute, push, webhook } = self;
+        let (noun, each) =
+            if *repositories == 1 { ("repository", "it is") } else { ("repositories", "each is") };
+        write!(
+            f,
+            "{repositories} {noun} on one credential: {each} looked at every {}, by about {a_minute:.0} requests a minute, which \
+             do not count against the hourly limit while nothing changes; a queued job is seen ",
+            span(*every)
+        )?;
+        if *webhook {
+            f.write_str("within 2s of its webhook, ")?;
+        }
+        if let Some(push) = push.filter(|push| push < every) {
+            write!(f, "within {} of a push, ", span(push))?;
+        }
+        write!(f, "within {} in any case", span(*every))
     }
 }
 
@@ -422,6 +483,15 @@ impl Schedule {
                 (payer, pace)
             })
             .collect()
+    }
+
+    /// How many each payer has.
+    pub fn payers(&self) -> BTreeMap<&str, usize> {
+        let mut payers = BTreeMap::new();
+        for place in self.places.values() {
+            *payers.entry(place.payer.as_str()).or_default() += 1;
+        }
+        payers
     }
 
     /// How many there are of each kind.

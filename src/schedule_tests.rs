@@ -78,7 +78,7 @@ fn a_thousand_are_seen_within_five_minutes_the_last_push_first_and_no_minute_has
     all.sort();
     for from in 0..420 {
         let in_a_minute = all.iter().filter(|at| **at >= secs(from) && **at < secs(from + 60)).count();
-        assert!(in_a_minute <= if from < 120 { 630 } else { 470 }, "{in_a_minute} from {from} s on");
+        assert!(in_a_minute <= if from < 120 { 630 } else { 530 }, "{in_a_minute} from {from} s on");
     }
     let longest = looks.values().map(|looks| longest_wait(looks)).max().unwrap();
     assert!(longest <= secs(320), "{longest:?}");
@@ -150,7 +150,7 @@ fn a_replica_that_stands_by_asks_a_quarter_and_one_behind_its_primary_limit_lets
     let full = count(BUDGET);
     let standing_by = count(Budget { leads: false, ..BUDGET });
     let behind = count(Budget { ahead: false, ..BUDGET });
-    assert!((1300..1500).contains(&full), "{full}");
+    assert!((1200..1500).contains(&full), "{full}");
     assert!(standing_by <= full / 4 + 50, "{standing_by} of {full}");
     assert!(behind <= full / 4 + 50, "{behind} of {full}");
 }
@@ -197,6 +197,31 @@ fn the_slower_lists_are_spread_and_asked_for_every_ten_minutes_and_every_six_hou
     assert!(queued.iter().all(|count| (135..=144).contains(count)), "{queued:?}");
 }
 
+#[test]
+fn a_forecast_says_how_soon_a_job_is_seen_and_what_that_costs() {
+    let said = |count, pushes, webhook| Forecast::new(count, &BUDGET, pushes, webhook).to_string();
+    assert_eq!(
+        said(1000, true, true),
+        "1000 repositories on one credential: each is looked at every 2m26s, by about 410 requests a minute, which do not \
+         count against the hourly limit while nothing changes; a queued job is seen within 2s of its webhook, within 8s of \
+         a push, within 2m26s in any case"
+    );
+    assert_eq!(
+        said(1, false, false),
+        "1 repository on one credential: it is looked at every 3s, by about 20 requests a minute, which do not count \
+         against the hourly limit while nothing changes; a queued job is seen within 3s in any case"
+    );
+    // And the schedule keeps it.
+    for count in [10, 300] {
+        let forecast = Forecast::new(count, &BUDGET, false, false);
+        let mut schedule = schedule(count as u64);
+        go_on(&mut schedule, secs(0), secs(100), BUDGET, |_, at| seen(at));
+        let looks = go_on(&mut schedule, secs(100), secs(300), BUDGET, |_, at| seen(at));
+        let longest = looks.values().map(|looks| longest_wait(looks)).max().unwrap();
+        assert!(longest <= forecast.every * 5 / 4 + secs(1), "{count}: {longest:?}, {forecast}");
+    }
+}
+
 proptest! {
     /// Whatever there is, the pace takes no more than its part of the budget, and the longest wait follows from it.
     #[test]
@@ -223,7 +248,7 @@ proptest! {
             .filter(|a_minute| *a_minute > 0.0)
             .sum();
         let by_the_hour = counts.iter().sum::<usize>() as f64 * f64::from(cost) / 60.0;
-        prop_assert!(used <= f64::from(a_minute) * 0.71 + by_the_hour + 1.0, "{used} of {a_minute}");
+        prop_assert!(used <= f64::from(a_minute) * 0.81 + by_the_hour + 1.0, "{used} of {a_minute}");
         prop_assert!(pace.every(Heat::Hot) <= pace.every(Heat::Cold) || counts[0] as f64 * f64::from(cost) > 0.0);
     }
 }

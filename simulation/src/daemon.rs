@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use crate::chaos::Grip;
 use crate::chaos::mishap::MAX_BODY;
-use crate::chaos::scenario::{Access, Entries, Mode, Scenario, Settings, Woe};
+use crate::chaos::scenario::{Access, Entries, Mode, Scenario, Settings};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use githubrunner::config::{Config, RepoEntry};
@@ -233,8 +233,6 @@ pub struct Maker {
     made: u64,
     sender: Sender,
     app: bool,
-    /// Requests to GitHub are paced, as they are on github.com.
-    paced: bool,
     grip: Grip,
     /// The repository that the configuration does not name, by its position.
     pub left_out: Arc<Mutex<Option<usize>>>,
@@ -281,7 +279,6 @@ impl Maker {
             config,
             sender: Sender(number),
             app: scenario.settings.access.app,
-            paced: scenario.has(Woe::Flood),
             grip,
             seed: scenario.seed ^ (number as u64) << 40,
             shared: Arc::clone(shared),
@@ -343,7 +340,6 @@ impl Maker {
             made: 1000,
             sender: self.sender,
             app: self.app,
-            paced: self.paced,
             grip: self.grip.clone(),
             left_out: Arc::clone(&self.left_out),
             sizes: self.sizes.clone(),
@@ -370,7 +366,6 @@ impl Maker {
             clock: Arc::new(move || clock.now()),
             // So that it shows within a run.
             refresh: std::time::Duration::from_secs(60),
-            points_a_minute: self.paced.then_some(800),
             ..github::Options::new(api)
         };
         let auth = match self.app {

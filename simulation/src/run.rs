@@ -519,6 +519,10 @@ impl Run<'_> {
         if left.is_empty() {
             return true;
         }
+        if world.github.exhausted() > 0 {
+            findings.add(at, "a limit of GitHub's was used up".to_owned());
+            return true;
+        }
         let requests = requests(&world);
         if requests > self.how.requests {
             findings.add(at, format!("{requests} requests were made"));

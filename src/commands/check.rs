@@ -13,8 +13,10 @@ use super::{
 use crate::{
     config::Config,
     github::{Error as GitHubError, GitHub, Look, Scope, Sought},
-    model::{Registration, RunnerMeta},
+    hints::WATCHED_FROM,
+    model::{Registration, Repository, RunnerMeta},
     nomad::{PreparedJob, job_from_json, prepare},
+    schedule::{Budget, Forecast},
     text::{LINE, shown},
 };
 
@@ -154,6 +156,24 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
     Ok(())
 }
 
+/// What to expect of the schedule: how often each repository is looked at, and how soon a job is seen.
+fn forecast(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
+    let (config, github) = (&setup.config, &setup.github);
+    let mut payers: BTreeMap<String, usize> = BTreeMap::new();
+    for repository in repositories.iter().filter(|repository| !repository.archived && !repository.disabled) {
+        *payers.entry(github.payer(&repository.owner)).or_default() += 1;
+    }
+    for (payer, count) in payers {
+        let headroom = github.headroom(&payer);
+        let longest_hot = config.loop_interval;
+        let budget = Budget { a_minute: headroom.a_minute, ahead: headroom.ahead, leads: true, longest_hot };
+        let pushes = config.github.watch_pushes && count > WATCHED_FROM;
+        let forecast = Forecast::new(count, &budget, pushes, config.webhook.listen.is_some());
+        report.line(Verdict::Ok, "schedule", &forecast.to_string())?;
+    }
+    Ok(())
+}
+
 /// The versions of the runners that are registered now, and until when they get jobs.
 async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) -> io::Result<()> {
     let mut seen: BTreeMap<String, &Scope> = BTreeMap::new();
@@ -199,7 +219,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         .map(|repository| async move {
             let is_asleep = repository.archived || repository.disabled;
             let listing =
-                if is_asleep { None } else { Some(github.list_jobs(repository, Look::Active).await) };
+                if is_asleep { None } else { Some(github.list_jobs(repository, Look::Newest).await) };
             (repository, listing)
         })
         .buffered(setup.config.parallel.max(1));
@@ -228,6 +248,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         }
     }
     drop(progress);
+    forecast(setup, &found.repositories, report)?;
     versions(github, &scopes, report).await?;
     for scope in scopes.iter().take(REPOSITORIES_TRIED) {
         let mut group = Some(DEFAULT_GROUP);

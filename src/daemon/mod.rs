@@ -24,7 +24,7 @@ use crate::{
     apply::{Apply, Report},
     config::Config,
     github::{Error, GitHub, JobListing, Look},
-    hints::{Hints, follow},
+    hints::{Hints, WATCHED_FROM, follow},
     labels::Interest,
     leadership::{Leader, Leadership},
     model::{
@@ -34,7 +34,7 @@ use crate::{
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
-    schedule::{Budget, Schedule, Seen},
+    schedule::{Budget, Forecast, Schedule, Seen},
     status::Status,
 };
 use acts::Acts;
@@ -130,6 +130,8 @@ pub struct Daemon {
     errors: Vec<String>,
     /// When all who may make room were last asked for.
     room_at: Option<Moment>,
+    /// What to expect of the schedule was said.
+    forecast_said: bool,
     status: Status,
     hints: Hints,
     said: Said,
@@ -247,6 +249,7 @@ impl Daemon {
             marks: None,
             errors: Vec::new(),
             room_at: None,
+            forecast_said: false,
             said: Said::default(),
             witness: None,
         }
@@ -692,12 +695,29 @@ impl Daemon {
                 .map(|(repository, pushed)| (repository.id, github.payer(&repository.owner), pushed)),
         );
         self.schedule.ours(marks.live());
+        self.say_forecast();
         self.hints.know(&self.github_side.repositories());
         let repositories = self.github_side.views(&marks, &self.acts, now);
         self.marks = Some(marks);
         self.acts.show_in(&mut nomad);
         let registrations = self.github_side.registrations();
         Observation { nomad: Some(nomad), repositories, registrations, memory: self.memory.clone() }
+    }
+
+    /// Says once what to expect of the schedule, where it is not a matter of seconds.
+    fn say_forecast(&mut self) {
+        if self.forecast_said || self.schedule.is_empty() || self.dry_run {
+            return;
+        }
+        self.forecast_said = true;
+        let budget = self.budget();
+        let (pushes, webhook) = (self.config.github.watch_pushes, self.config.webhook.listen.is_some());
+        for (payer, count) in self.schedule.payers() {
+            let forecast = Forecast::new(count, &budget(payer), pushes && count > WATCHED_FROM, webhook);
+            if forecast.every > ROOM_EVERY {
+                tracing::info!("{forecast}");
+            }
+        }
     }
 
     /// What performs actions for the instance that Nomad tells of.

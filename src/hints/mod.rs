@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub use delivery::{Guid, LONGEST_GUID};
+pub use pushes::REPOSITORIES as WATCHED_FROM;
 pub use sources::follow;
 
 /// Hints for one repository lead to a look so often at most. What comes earlier waits, and is not lost.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An owner with more repositories than this is asked about; the lists of a few repositories cost no more.
-const REPOSITORIES: usize = 20;
+pub const REPOSITORIES: usize = 20;
 
 /// How often an owner is asked about: 12 of the 900 points a minute, and at most 720 of the 5,000 requests an hour.
 const ASK_EVERY: Duration = Duration::from_secs(5);

@@ -36,6 +36,8 @@ pub(super) struct Limits {
     /// Since when, the points, and GitHub's own time.
     points: BTreeMap<String, (Timestamp, u64, Duration)>,
     imposed: Option<(Limited, Timestamp)>,
+    /// How often somebody was refused who had used a limit up.
+    exhausted: u64,
 }
 
 /// Where somebody stands in a bucket.
@@ -63,6 +65,11 @@ impl Standing {
 }
 
 impl GitHub {
+    /// How often a request was refused because its sender had used a limit up; not those that a test imposed.
+    pub fn exhausted(&self) -> u64 {
+        self.limits.exhausted
+    }
+
     /// Refuses every request as beyond this limit until then.
     pub fn impose_limit(&mut self, limit: Limited, until: Timestamp) {
         self.limits.imposed = Some((limit, until));
@@ -114,9 +121,11 @@ impl Limits {
         window.1 += points;
         window.2 = window.2.saturating_add(options.cpu_per_request);
         if window.1 > options.points_a_minute || window.2 > options.cpu_a_minute {
+            self.exhausted += 1;
             return Some(secondary(options).with("retry-after", "60".to_string()));
         }
         if self.standing(key, resource, limit, now).remaining() == 0 {
+            self.exhausted += 1;
             return Some(primary(options));
         }
         None

@@ -74,6 +74,22 @@ struct Removal {
 }
 
 impl Deeds {
+    /// What concerns those whose actions are not over; all the rest was looked at.
+    pub fn kept_for(mut self, is_left: impl Fn(&str) -> bool) -> Deeds {
+        self.registrations.retain(|removal| is_left(&removal.name));
+        self.variables.retain(|(name, _)| is_left(name));
+        self.ended.retain(|name| is_left(name));
+        self.seals.retain(|name, _| is_left(name));
+        self.made.retain(|name, _| is_left(name));
+        self.listed.retain(|name, _| is_left(name));
+        self.has_variable.retain(|name, _| is_left(name));
+        self.read.retain(|name, _| is_left(name));
+        let registered_as = &mut self.registered_as;
+        registered_as.retain(|name, _| is_left(name));
+        self.sent.retain(|id, _| registered_as.values().any(|known| known == id));
+        self
+    }
+
     /// A removal is on its way to GitHub, whether it gets there or not.
     pub fn sends_removal(&mut self, id: u64) {
         *self.sent.entry(id).or_default() += 1;

@@ -265,9 +265,7 @@ impl Sights {
         };
         let left: Vec<_> = pass.left.iter().map(|action| (action.clone(), since(action.runner()))).collect();
         sight.left = left;
-        if !sight.left.is_empty() {
-            sight.deeds = deeds;
-        }
+        sight.deeds = deeds.kept_for(|name| pass.left.iter().any(|action| action.runner() == name));
         let now = world.clock.now();
         wrong.extend(self.held_against_the_wrong_view(sight, pass, now));
         let observation = &pass.observation;

@@ -1,0 +1,288 @@
+//! How soon a queued job is taken, and what that costs: organizations of several sizes, the simulators in this process and
+//! the daemon in one of its own. Prints a table; `scripts/bench schedule` runs it. Linux only: it reads /proc.
+//!
+//! Each world begins without a cache. Its first five minutes are measured, or less for small ones; then jobs are queued, each by a
+//! push to a repository chosen at random, and it is told when each was registered in Nomad and when it was taken. The simulated
+//! GitHub takes 50 ms for an answer, counts points and the primary limit, and refuses what exceeds them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use githubrunner_sim::carrier::{carry, over_http};
+use githubrunner_sim::clock::Clock;
+use githubrunner_sim::fault::{Fault, Side, Verdict};
+use githubrunner_sim::github::{self, GitHub, HookPlace, JobSpec, Status, Token};
+use githubrunner_sim::nomad::{self, Nomad};
+use githubrunner_sim::serve::serve_tcp;
+use githubrunner_sim::world::{self, Shared, World, drive, lock};
+use hyper::{Request, Response};
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+const TOKEN: &str = "ghp_of_the_benchmark";
+const SECRET: &str = "of the benchmark";
+
+/// So many jobs are queued in each world, two seconds apart.
+const JOBS: usize = 60;
+
+struct Case {
+    name: &'static str,
+    repositories: usize,
+    webhooks: bool,
+    /// One repository answers after 9 s, another one with 502.
+    sick: bool,
+    /// How long it is left alone first.
+    first: Duration,
+}
+
+fn main() {
+    let minutes = std::env::var("BENCH_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let many = Duration::from_secs(minutes);
+    let cases = [
+        Case {
+            name: "10, defaults",
+            repositories: 10,
+            webhooks: false,
+            sick: false,
+            first: Duration::from_secs(30),
+        },
+        Case { name: "1,000, no webhook", repositories: 1000, webhooks: false, sick: false, first: many },
+        Case { name: "1,000, webhook", repositories: 1000, webhooks: true, sick: false, first: many },
+        Case {
+            name: "1,000, webhook, two sick",
+            repositories: 1000,
+            webhooks: true,
+            sick: true,
+            first: many,
+        },
+    ];
+    let wanted = std::env::var("BENCH_CASES").unwrap_or_default();
+    println!(
+        "{:26} {:>7} {:>8} {:>6} {:>8} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>7}",
+        "world",
+        "first",
+        "requests",
+        "paid",
+        "points",
+        "CPU",
+        "RSS",
+        "seen50",
+        "seen95",
+        "took50",
+        "took95",
+        "refused"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for case in cases.iter().filter(|case| case.name.contains(&wanted)) {
+        runtime.block_on(measure(case));
+    }
+}
+
+async fn measure(case: &Case) {
+    let now = Timestamp::now();
+    let mut github = GitHub::new(github::Options::default(), now);
+    let owner = github.add_organization("acme", &["octocat"]);
+    github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org"]));
+    let repositories: Vec<u64> =
+        (0..case.repositories).map(|number| github.add_repository(&format!("acme/app-{number}"))).collect();
+    let options = nomad::Options { namespaces: vec!["github".to_owned()], ..Default::default() };
+    let mut world =
+        World::new(github, Nomad::new(options, now), Clock::starting_at(now), world::Options::default());
+    // A run of long ago, so that none of them is unused.
+    for repository in &repositories {
+        let run =
+            world.queue_run(*repository, vec![JobSpec::new(&["other"], Duration::from_secs(1))]).unwrap();
+        world.github.cancel_run(run, now);
+    }
+    let counts = Arc::new(Counts::default());
+    world.fault = Box::new(Answers { sick: case.sick, counts: Arc::clone(&counts) });
+    let shared = world.shared();
+    tokio::spawn(drive(Arc::clone(&shared), std::future::pending()));
+    let (api, agent) = (serve(&shared, Side::GitHub).await, serve(&shared, Side::Nomad).await);
+    let directory = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let webhook = match case.webhooks {
+        true => format!("webhook: {{listen: \"127.0.0.1:{port}\", secret: {SECRET}}}\n"),
+        false => String::new(),
+    };
+    let config = format!(
+        "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n",
+        directory.path().join("cache.json").display(),
+    );
+    let daemon = Daemon::start(&config, &agent, &directory.path().join("log"));
+    if case.webhooks {
+        let url = format!("http://127.0.0.1:{port}/webhook");
+        lock(&shared).github.make_hook(HookPlace::Organization(owner), &url, SECRET);
+        tokio::spawn(carry(Arc::clone(&shared), over_http, std::future::pending()));
+    }
+    let asked = || lock(&shared).requests().total(Side::GitHub);
+    let (began, mut by_second) = (Instant::now(), vec![asked()]);
+    while began.elapsed() < case.first {
+        sleep(Duration::from_secs(1)).await;
+        by_second.push(asked());
+    }
+    let (first, paid) = (asked(), counts.paid.load(Relaxed));
+    let (cpu, rss) = daemon.read();
+    let mut random = StdRng::seed_from_u64(1);
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        let repository = repositories[random.random_range(2..repositories.len())];
+        let job = JobSpec::new(&["nomadtools mem=100"], Duration::from_secs(5));
+        {
+            let mut world = lock(&shared);
+            let now = world.clock.now();
+            world.github.push(repository, now);
+            let run = world.queue_run(repository, vec![job]).unwrap();
+            jobs.push((run, Instant::now(), None, None));
+        }
+        for _ in 0..20 {
+            sleep(Duration::from_millis(100)).await;
+            see(&shared, &mut jobs);
+        }
+        by_second.push(asked());
+        by_second.push(asked());
+    }
+    let deadline = Instant::now() + Duration::from_secs(400);
+    while jobs.iter().any(|(.., taken)| taken.is_none()) && Instant::now() < deadline {
+        sleep(Duration::from_millis(100)).await;
+        see(&shared, &mut jobs);
+    }
+    let most = by_second.windows(61).map(|window| window[60] - window[0]).max().unwrap_or(first);
+    let quantile = |mut times: Vec<Option<Duration>>, part: usize| {
+        times.sort_by_key(|time| time.unwrap_or(Duration::MAX));
+        match times[(times.len() * part / 100).min(times.len() - 1)] {
+            Some(time) => format!("{:.1} s", time.as_secs_f64()),
+            None => "never".to_owned(),
+        }
+    };
+    let seen: Vec<_> = jobs.iter().map(|(.., seen, _)| *seen).collect();
+    let taken: Vec<_> = jobs.iter().map(|(.., taken)| *taken).collect();
+    let refused = counts.refused.load(Relaxed);
+    println!(
+        "{:26} {:>5} s {first:>8} {paid:>6} {most:>8} {:>7.2} s {:>6.1} MB {:>7} {:>7} {:>7} {:>7} {refused:>7}",
+        case.name,
+        case.first.as_secs(),
+        cpu.as_secs_f64(),
+        rss as f64 / 1024.0,
+        quantile(seen.clone(), 50),
+        quantile(seen, 95),
+        quantile(taken.clone(), 50),
+        quantile(taken, 95),
+    );
+}
+
+/// What GitHub answered.
+#[derive(Default)]
+struct Counts {
+    /// Answers that count against the primary limit.
+    paid: AtomicU64,
+    /// Refusals for a limit.
+    refused: AtomicU64,
+}
+
+/// How GitHub answers: after a while, and for two repositories badly.
+struct Answers {
+    sick: bool,
+    counts: Arc<Counts>,
+}
+
+impl Fault for Answers {
+    fn before(&mut self, side: Side, request: &Request<Bytes>, _: Timestamp) -> Verdict {
+        match side {
+            Side::GitHub if self.sick && request.uri().path().contains("/acme/app-1/") => {
+                Verdict::status(502, "Bad Gateway")
+            }
+            _ => Verdict::Pass,
+        }
+    }
+
+    fn after(
+        &mut self,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &mut Response<Bytes>,
+        _: Timestamp,
+    ) -> Verdict {
+        if side == Side::Nomad {
+            return Verdict::Pass;
+        }
+        match response.status().as_u16() {
+            304 => {}
+            403 | 429 => drop(self.counts.refused.fetch_add(1, Relaxed)),
+            _ => drop(self.counts.paid.fetch_add(1, Relaxed)),
+        }
+        let is_slow = self.sick && request.uri().path().contains("/acme/app-0/");
+        Verdict::Delay(if is_slow { Duration::from_secs(9) } else { Duration::from_millis(50) })
+    }
+}
+
+/// A run, when it was queued, and after what time its job had a runner in Nomad, and was taken.
+type Queued = (u64, Instant, Option<Duration>, Option<Duration>);
+
+fn see(shared: &Shared, jobs: &mut [Queued]) {
+    let world = lock(shared);
+    let live = world.live_by_cause();
+    for (run, queued, seen, taken) in jobs.iter_mut().filter(|(.., taken)| taken.is_none()) {
+        let Some(job) = world.github.jobs().find(|job| job.run == *run) else { continue };
+        if seen.is_none() && live.contains_key(&job.id) {
+            *seen = Some(queued.elapsed());
+        }
+        if matches!(job.status, Status::InProgress | Status::Completed) {
+            *taken = Some(queued.elapsed());
+            seen.get_or_insert(queued.elapsed());
+        }
+    }
+}
+
+async fn serve(shared: &Shared, side: Side) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(serve_tcp(listener, side, Arc::clone(shared), std::future::pending()));
+    address
+}
+
+/// The program, measured from outside.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Daemon {
+    fn start(config: &str, nomad: &str, log: &std::path::Path) -> Daemon {
+        let child = Command::new(env!("CARGO_BIN_EXE_githubrunner"))
+            .args(["-c", config, "run"])
+            .env_clear()
+            .env("NOMAD_ADDR", nomad)
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(log).unwrap())
+            .spawn()
+            .unwrap();
+        Daemon(child)
+    }
+
+    /// CPU time, and resident memory in KiB.
+    fn read(&self) -> (Duration, u64) {
+        let of = |file: &str| PathBuf::from("/proc").join(self.0.id().to_string()).join(file);
+        let mut cpu = 0;
+        for task in fs::read_dir(of("task")).unwrap() {
+            let Ok(text) = fs::read_to_string(task.unwrap().path().join("schedstat")) else { continue };
+            cpu += text.split(' ').next().unwrap().parse::<u64>().unwrap();
+        }
+        let status = fs::read_to_string(of("status")).unwrap();
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        (Duration::from_nanos(cpu), rss.trim().trim_end_matches(" kB").parse().unwrap())
+    }
+}
