@@ -142,7 +142,8 @@ impl Pace {
         let [hot, warm, cold, unused] = load.costs;
         let few = load.all() < FEW;
         let (warm, cold) = (warm * behind, (if few { cold + unused } else { cold }) * behind);
-        let least = if budget.leads && budget.ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
+        let least =
+            if budget.leads && budget.ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
         // What each kind would use at most. What one does not need goes to the others.
         let need = |cost: f64, every: Duration| cost * 60.0 / every.as_secs_f64();
         let (needs_hot, needs_warm, needs_cold) = (need(hot, least), need(warm, OTHERS), need(cold, OTHERS));
@@ -278,6 +279,8 @@ pub struct Schedule {
     credit: BTreeMap<String, (f64, Moment)>,
     /// Nothing is asked for a payer until then: a limit was reached.
     paused: BTreeMap<String, Moment>,
+    /// Something was asked for since what is due was last taken.
+    urgent: bool,
 }
 
 impl Schedule {
@@ -328,6 +331,7 @@ impl Schedule {
         if let Some(place) = self.places.get_mut(&id) {
             place.asked = true;
             place.hot_until = now + HINTED;
+            self.urgent = true;
         }
     }
 
@@ -335,7 +339,13 @@ impl Schedule {
     pub fn again(&mut self, id: RepositoryId) {
         if let Some(place) = self.places.get_mut(&id) {
             place.asked = true;
+            self.urgent = true;
         }
+    }
+
+    /// Whether something was asked for since what is due was last taken: it does not wait for the next time.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
     }
 
     /// Something of ours goes on in these repositories, as far as Nomad tells.
@@ -359,6 +369,7 @@ impl Schedule {
     pub fn ask_hot(&mut self, now: Moment) {
         for place in self.places.values_mut().filter(|place| place.heat(now) == Heat::Hot) {
             place.asked = true;
+            self.urgent = true;
         }
     }
 
@@ -395,12 +406,12 @@ impl Schedule {
         }
         let queued_every = Duration::from_secs(600);
         let all_every = Duration::from_secs(if heat == Heat::Cold { 6 * 3600 } else { 3600 });
-        // They are spread, from the first look on.
+        // They are spread, and none of them comes with the first looks.
         let spread = |every: Duration| every.mul_f64((id.0 % 997) as f64 / 997.0);
         let [queued, all] = &mut place.listed;
         let since = |at: &mut Option<Moment>, every: Duration| match at {
             None => {
-                *at = Some((now + spread(every)).saturating_sub(every));
+                *at = Some((now + queued_every + spread(every)).saturating_sub(every));
                 false
             }
             Some(at) => now >= *at + every,
@@ -425,6 +436,7 @@ impl Schedule {
         most: usize,
         budget: impl Fn(&str) -> Budget,
     ) -> Vec<(RepositoryId, bool)> {
+        self.urgent = false;
         let paces = self.paces(now, &budget);
         // Who is asked for first, then who is hot, then who was never seen (the last push first), then who has waited longest.
         let mut due: Vec<_> = self

@@ -63,6 +63,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// While there are runners or jobs a pass begins at least so often: much is a matter of time.
 const WITH_WORK: Duration = Duration::from_secs(5);
 
+/// What is due by its pace is taken from the schedule no more often; what is asked for does not wait.
+const LOOKS_TOGETHER: Duration = Duration::from_millis(250);
+
 /// So many looks are under way at most.
 const MOST_LOOKS: usize = 24;
 
@@ -130,6 +133,8 @@ pub struct Daemon {
     errors: Vec<String>,
     /// When all who may make room were last asked for.
     room_at: Option<Moment>,
+    /// When what is due is to be taken from the schedule next.
+    looks_due: Instant,
     /// What to expect of the schedule was said.
     forecast_said: bool,
     status: Status,
@@ -249,6 +254,7 @@ impl Daemon {
             marks: None,
             errors: Vec::new(),
             room_at: None,
+            looks_due: Instant::now(),
             forecast_said: false,
             said: Said::default(),
             witness: None,
@@ -401,7 +407,11 @@ impl Daemon {
                     *next = (*next).min(Instant::now() + TOGETHER);
                 }
             };
-            let due = self.next_look();
+            // Nothing is looked at before Nomad was.
+            let due = match self.marks {
+                Some(_) => self.looks_due,
+                None => next,
+            };
             tokio::select! {
                 biased;
                 () = self.leadership.held(), if led.is_none() => {}
@@ -459,6 +469,9 @@ impl Daemon {
     fn look_around(&mut self) {
         // What Nomad was like before a look began is what the look is held against.
         let Some(marks) = &self.marks else { return };
+        if !self.schedule.is_urgent() && Instant::now() < self.looks_due {
+            return;
+        }
         let now = self.now();
         let room = MOST_LOOKS.saturating_sub(self.looks.len());
         let due = self.schedule.due(now, room, self.budget());
@@ -483,6 +496,7 @@ impl Daemon {
                 }
             });
         }
+        self.looks_due = self.next_look().max(Instant::now() + LOOKS_TOGETHER);
     }
 
     /// Takes in what a look has shown. Whether that calls for a pass.
@@ -520,6 +534,7 @@ impl Daemon {
         let (is_news, has_jobs) = self.github_side.learn(looked, &self.interest, &mut self.errors);
         seen.ours |= has_jobs;
         self.schedule.seen(id, &seen);
+        self.looks_due = self.looks_due.min(Instant::now() + LOOKS_TOGETHER);
         is_news
     }
 
@@ -694,6 +709,7 @@ impl Daemon {
                 .scheduled()
                 .map(|(repository, pushed)| (repository.id, github.payer(&repository.owner), pushed)),
         );
+        self.looks_due = self.looks_due.min(Instant::now() + LOOKS_TOGETHER);
         self.schedule.ours(marks.live());
         self.say_forecast();
         self.hints.know(&self.github_side.repositories());
