@@ -25,8 +25,11 @@ const UNUSED: Duration = Duration::from_secs(3600);
 /// With fewer repositories than this, unused ones are looked at as often as cold ones.
 const FEW: usize = 50;
 
-/// What is hinted at stays hot for so long: jobs follow a push within seconds, and lists lag behind.
-const HINTED: Duration = Duration::from_secs(120);
+/// What was pushed to stays hot for so long: jobs follow within seconds to minutes.
+pub const AFTER_PUSH: Duration = Duration::from_secs(120);
+
+/// What a webhook told of stays hot for so long: lists lag behind a little, and the next change is told, too.
+pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 
 /// The part of what a credential may ask a minute that looks take; the rest is for hints' own sources, for runners, and for
 /// whoever else uses the same credential.
@@ -327,10 +330,10 @@ impl Schedule {
     }
 
     /// A look is wanted now, and the repository stays hot for a while.
-    pub fn hint(&mut self, id: RepositoryId, now: Moment) {
+    pub fn hint(&mut self, id: RepositoryId, now: Moment, stays_hot: Duration) {
         if let Some(place) = self.places.get_mut(&id) {
             place.asked = true;
-            place.hot_until = now + HINTED;
+            place.hot_until = place.hot_until.max(now + stays_hot);
             self.urgent = true;
         }
     }

@@ -104,12 +104,12 @@ fn a_hint_is_a_look_at_once_even_where_the_pace_is_used_up() {
     go_on(&mut schedule, secs(0), secs(150), BUDGET, |_, at| seen(at));
     let now = secs(150);
     while !schedule.due(now, 24, |_| BUDGET).is_empty() {}
-    schedule.hint(RepositoryId(3), now);
+    schedule.hint(RepositoryId(3), now, AFTER_WEBHOOK);
     assert_eq!(schedule.due(now, 24, |_| BUDGET), [(RepositoryId(3), true)]);
     // And it stays hot for a while.
     schedule.seen(RepositoryId(3), &seen(now));
     assert_eq!(schedule.counts(now)[&Heat::Hot], 1);
-    assert!(!schedule.counts(now + HINTED).contains_key(&Heat::Hot));
+    assert!(!schedule.counts(now + AFTER_WEBHOOK).contains_key(&Heat::Hot));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::{
     apply::{Apply, Report},
     config::Config,
     github::{Error, GitHub, JobListing, Look},
-    hints::{Hints, WATCHED_FROM, follow},
+    hints::{Hints, Reason, WATCHED_FROM, follow},
     labels::Interest,
     leadership::{Leader, Leadership},
     model::{
@@ -34,7 +34,7 @@ use crate::{
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
-    schedule::{Budget, Forecast, Schedule, Seen},
+    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Forecast, Schedule, Seen},
     status::Status,
 };
 use acts::Acts;
@@ -441,7 +441,11 @@ impl Daemon {
     fn take_hints(&mut self) {
         let now = self.now();
         for hint in self.hints.take() {
-            self.schedule.hint(hint.repository, now);
+            let stays_hot = match hint.reason {
+                Reason::Push => AFTER_PUSH,
+                Reason::Webhook | Reason::Delivery => AFTER_WEBHOOK,
+            };
+            self.schedule.hint(hint.repository, now, stays_hot);
         }
     }
 
@@ -698,7 +702,7 @@ impl Daemon {
         let marks = Marks::of_all(&nomad);
         let now = self.now();
         self.github_side.resolved_so_far(&self.github, &self.config.repos, now);
-        // What has come or gone since a look began makes the look worthless, and another one due.
+        // What has come or gone since a look began makes it worthless. Where a runner serves no more, another one is due at once.
         for id in self.github_side.outdated(&marks) {
             self.schedule.again(id);
         }

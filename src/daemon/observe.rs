@@ -150,6 +150,17 @@ impl Marks {
         self.0.values().any(|marks| !marks.is_empty())
     }
 
+    /// Whether a runner that served then does not serve now.
+    fn lacks(&self, repository: RepositoryId, before: &Marks) -> bool {
+        [repository, RepositoryId(0)].iter().any(|id| {
+            let serves = |marks: &Marks, name: &str| {
+                marks.0.get(id).and_then(|marks| marks.get(name)) == Some(&Mark::Serves)
+            };
+            let names = before.0.get(id).into_iter().flat_map(BTreeMap::keys);
+            names.into_iter().any(|name| serves(before, name) && !serves(self, name))
+        })
+    }
+
     /// Whether nothing came or went for this repository: who was dead and is gone does not matter.
     fn is_still(&self, repository: RepositoryId, before: &Marks) -> bool {
         let none = BTreeMap::new();
@@ -355,10 +366,11 @@ impl GitHubSide {
         }
     }
 
-    /// The repositories whose last listing is worth nothing any more, because something came or went in Nomad.
+    /// The repositories whose last listing is worth nothing any more, because a runner serves no more: a job may wait for the
+    /// next one. Where one was added, nothing is missed.
     pub fn outdated(&self, marks: &Marks) -> Vec<RepositoryId> {
         let is_outdated = |(id, known): &(&RepositoryId, &Known)| match &known.last {
-            Last::Listed { marks: before, .. } => !marks.is_still(**id, before),
+            Last::Listed { marks: before, .. } => marks.lacks(**id, before),
             _ => false,
         };
         self.known.iter().filter(is_outdated).map(|(id, _)| *id).collect()
