@@ -1,5 +1,5 @@
 //! How soon a queued job is taken, and what that costs: organizations of several sizes, the simulators in this process and
-//! the daemon in one of its own. Prints a table; `scripts/bench schedule` runs it. Linux only: it reads /proc.
+//! the daemon in one of its own. Prints a table; `scripts/bench` runs it. Linux only: it reads /proc.
 //!
 //! Each world begins without a cache. Its first five minutes are measured, or less for small ones; then jobs are queued, each by a
 //! push to a repository chosen at random, and it is told when each was registered in Nomad and when it was taken. The simulated
