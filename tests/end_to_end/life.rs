@@ -143,7 +143,7 @@ async fn plans_exit_code_tells_whether_there_is_something_to_do() {
     let said = format!("{}{}", unseen.out, unseen.err);
     assert_eq!(unseen.code, 1, "{said}");
     assert_eq!(said.matches("Resource not accessible").count(), 1, "{said}");
-    assert!(unseen.out.starts_with("= hold     acme/app  not listed"), "{said}");
+    assert!(unseen.out.starts_with("= hold     acme/app  could not be listed"), "{said}");
 }
 
 #[tokio::test]

@@ -166,7 +166,7 @@ async fn explain_tells_how_jobs_stand_on_a_real_agent() {
     assert!(step(&out, "match").contains(" ok "), "{out}");
 
     let pending = site.queue(&["nomadtools mem=9000000"], 500);
-    let (code, out) = explains(&site, &config, &page(pending), "does not place it").await;
+    let (code, out) = explains(&site, &config, &page(pending), "cannot place it").await;
     assert_eq!(code, 1, "{out}");
     assert!(step(&out, "evaluation").starts_with("> HELD") && out.contains("memory exhausted"), "{out}");
     assert!(step(&out, "registration").contains(", attempt 1"), "{out}");
@@ -174,12 +174,14 @@ async fn explain_tells_how_jobs_stand_on_a_real_agent() {
         .split_whitespace()
         .find(|word| word.starts_with("NTGithubRunner-"))
         .unwrap();
-    let (code, by_runner) = explains(&site, &config, id.trim_end_matches(','), "does not place it").await;
+    let (code, by_runner) = explains(&site, &config, id.trim_end_matches(','), "cannot place it").await;
     assert!(code == 1 && by_runner.starts_with("runner NTGithubRunner-"), "{by_runner}");
 
     let served = site.queue(&["nomadtools"], 600_000);
     site.in_progress(served).await;
-    let (code, out) = explains(&site, &config, &page(served), "taken by NTGithubRunner-").await;
+    // Nomad tells a little later than GitHub that the task has started.
+    let (code, out) = explains(&site, &config, &page(served), "  ok   task ").await;
+    assert!(out.contains("taken by NTGithubRunner-"), "{out}");
     assert_eq!(code, 0, "{out}");
     for name in ["status", "registration", "placement", "credentials", "task", "connection"] {
         assert!(step(&out, name).contains(" ok "), "{name} in\n{out}");
@@ -241,7 +243,7 @@ async fn explain_knows_what_no_pass_lists() {
     for (target, words) in [
         ("https://github.com/acme/app/runs/99999999", "GitHub knows no job 99999999"),
         ("https://github.com/acme/app/actions/runs/99999999", "GitHub knows no run 99999999"),
-        ("acme/nothing", "not there, or the token may not see it"),
+        ("acme/nothing", "does not exist, or the token cannot see it"),
         ("NTGithubRunner-nonsense", "Nomad has no runner NTGithubRunner-nonsense"),
         ("https://example.com/", "write the address"),
     ] {
@@ -259,7 +261,8 @@ async fn explain_knows_what_no_pass_lists() {
     site.world().github.repository_mut(archived).unwrap().archived = true;
     assert_ne!(archived, other);
     let all = site.config("").replace("repos: [acme/app]", "repos: [acme/app, acme/archived]");
-    for (target, words) in [("acme/archived", "archived or disabled"), ("acme/other", "not configured")] {
+    for (target, words) in [("acme/archived", "archived or disabled"), ("acme/other", "no longer configured")]
+    {
         let said = site.call_with(&all, &["explain", target]).await;
         assert!(said.code == 1 && said.out.contains(words) && said.out.contains("to do: "), "{said:?}");
     }
