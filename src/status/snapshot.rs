@@ -32,8 +32,6 @@ const TEXT: usize = 300;
 /// The longest URL, in bytes.
 const URL: usize = 1000;
 
-/// What a hold is called that says nothing in a pass that did not ask GitHub.
-
 /// Whose name is not known.
 const UNKNOWN: &str = "unknown";
 

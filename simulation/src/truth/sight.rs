@@ -71,6 +71,9 @@ const VIEWS: usize = 4096;
 /// What the entries mean is asked for again within this time after a refusal: every minute, and failures wait.
 const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(600);
 
+/// Whether each runner of a repository was alive; `None` for one that was being started, and is shown as if it were there.
+type Shown = BTreeMap<String, Option<bool>>;
+
 #[derive(Default)]
 struct Sight {
     /// When the pass began.
@@ -82,7 +85,7 @@ struct Sight {
     /// The actions that are not over, and when the passes began that planned them.
     left: Vec<(Action, Option<Timestamp>)>,
     /// Its runners by repository, pass after pass, each with when the pass was over.
-    views: VecDeque<(Timestamp, BTreeMap<RepositoryId, BTreeMap<String, Option<bool>>>)>,
+    views: VecDeque<(Timestamp, BTreeMap<RepositoryId, Shown>)>,
     /// The runs that it has listed with jobs: it follows them.
     followed: BTreeSet<u64>,
     /// The repositories that were deleted, and when a pass first began after that.
@@ -309,7 +312,7 @@ impl Sights {
     /// A listing counts only if nothing of its repository has come or gone in Nomad since the view before it began.
     fn held_against_the_wrong_view(&self, sight: &mut Sight, pass: &Pass, now: Timestamp) -> Vec<String> {
         let Some(nomad) = &pass.observation.nomad else { return Vec::new() };
-        let mut view: BTreeMap<RepositoryId, BTreeMap<String, Option<bool>>> = BTreeMap::new();
+        let mut view: BTreeMap<RepositoryId, Shown> = BTreeMap::new();
         for runner in &nomad.runners {
             // What is being started is shown as if it were there.
             let starts =
@@ -320,12 +323,9 @@ impl Sights {
                 view.entry(id).or_default().insert(runner.name.clone(), shown);
             }
         }
-        let differ = |before: Option<&BTreeMap<String, Option<bool>>>,
-                      now: Option<&BTreeMap<String, Option<bool>>>| {
+        let differ = |before: Option<&Shown>, now: Option<&Shown>| {
             let names = before.into_iter().chain(now).flat_map(BTreeMap::keys);
-            let of = |view: Option<&BTreeMap<String, Option<bool>>>, name| {
-                view.and_then(|view| view.get(name)).copied()
-            };
+            let of = |view: Option<&Shown>, name| view.and_then(|view| view.get(name)).copied();
             names.into_iter().any(|name| match (of(before, name), of(now, name)) {
                 (Some(None), _) | (_, Some(None)) => false,
                 (before, now) => before != now,
