@@ -25,21 +25,21 @@ const UNUSED: Duration = Duration::from_secs(3600);
 /// With fewer repositories than this, unused ones are looked at as often as cold ones.
 const FEW: usize = 50;
 
-/// What was pushed to stays hot for so long: jobs follow within seconds to minutes.
-pub const AFTER_PUSH: Duration = Duration::from_secs(120);
+/// What was pushed to stays hot for so long: most jobs follow within seconds.
+pub const AFTER_PUSH: Duration = Duration::from_secs(30);
 
 /// What a webhook told of stays hot for so long: lists lag behind a little, and the next change is told, too.
 pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 
-/// The part of what a credential may ask a minute that looks take; the rest is for hints' own sources, for runners, and for
-/// whoever else uses the same credential.
-const FOR_LOOKS: f64 = 0.8;
+/// The part of what a credential may ask a minute that looks by the pace take; the rest is for those that are asked for, for hints'
+/// own sources, for runners, and for whoever else uses the same credential.
+const FOR_LOOKS: f64 = 0.7;
 
 /// Cold repositories take no more of it: what nobody waits for leaves room for what comes.
 const FOR_COLD: f64 = 0.65;
 
 /// The part of that which first looks take: after a start everything is to be seen soon.
-const FOR_FIRST_LOOKS: f64 = 1.15;
+const FOR_FIRST_LOOKS: f64 = 1.3;
 
 /// Hot repositories take no more of the looks than this while others need them.
 const FOR_HOT: f64 = 0.7;
