@@ -107,7 +107,7 @@ fn the_state_is_as_its_schema_says_whatever_strangers_write() {
     let why = &day["jobs"]["waiting"]["items"][0]["reason"];
     assert_eq!(
         (&why["word"], &why["text"]),
-        (&Value::from("unplaced"), &Value::from("Nomad does not place it: memory exhausted on 3 nodes"),)
+        (&Value::from("unplaced"), &Value::from("Nomad cannot place it: memory exhausted on 3 nodes"),)
     );
     let mut wrong = day;
     wrong["jobs"]["waiting"]["items"][0]["state"] = Value::from("lost");
@@ -156,7 +156,7 @@ fn the_page_is_whole_without_a_script() {
     world::working_day(&status);
     let (_, page) = get(address, "/", "");
     for text in [
-        "Nomad does not place it: memory exhausted on 3 nodes",
+        "Nomad cannot place it: memory exhausted on 3 nodes",
         "waits for a place: scheduler.max_runners_per_repository is 8",
         "1m35s",
         "4211 of 5000",
