@@ -7,10 +7,11 @@
 //! cold ones wait. Hot looks take what they need first, then warm ones, then cold ones; the longest wait of an unused one is an
 //! hour.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use crate::github::{Headroom, Look};
 use crate::model::{Moment, RepositoryId, Timestamp, span};
 
 /// Where something of ours goes on is looked at so often, if there is room for it.
@@ -75,28 +76,11 @@ pub enum Heat {
     Unused,
 }
 
-impl Heat {
-    /// All of them.
-    pub const ALL: [Heat; 4] = [Heat::Hot, Heat::Warm, Heat::Cold, Heat::Unused];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Heat::Hot => "hot",
-            Heat::Warm => "warm",
-            Heat::Cold => "cold",
-            Heat::Unused => "unused",
-        }
-    }
-}
-
 /// What the credentials of some repositories may ask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
-    /// Requests a minute.
-    pub a_minute: f64,
-    /// The primary limit is used no faster than it is refilled.
-    pub ahead: bool,
+    /// What their governor allows.
+    pub headroom: Headroom,
     /// This replica leads.
     pub leads: bool,
     /// The longest wait for a hot repository, where the budget allows it.
@@ -135,9 +119,10 @@ pub struct Pace {
 impl Pace {
     /// The pace for a load within a budget.
     pub fn new(load: &Load, budget: &Budget) -> Pace {
+        let Headroom { a_minute, ahead } = budget.headroom;
         let part = if budget.leads { 1.0 } else { STANDING_BY };
-        let all = (budget.a_minute * FOR_LOOKS * part).max(1.0);
-        let behind = if budget.ahead { 1.0 } else { BEHIND };
+        let all = (a_minute * FOR_LOOKS * part).max(1.0);
+        let behind = if ahead { 1.0 } else { BEHIND };
         let within = |cost: f64, a_minute: f64, least: Duration| {
             let seconds = cost * 60.0 / a_minute.max(0.1);
             Duration::from_secs_f64(seconds.max(least.as_secs_f64()).min(UNUSED.as_secs_f64()))
@@ -145,15 +130,14 @@ impl Pace {
         let [hot, warm, cold, unused] = load.costs;
         let few = load.all() < FEW;
         let (warm, cold) = (warm * behind, (if few { cold + unused } else { cold }) * behind);
-        let least =
-            if budget.leads && budget.ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
+        let least = if budget.leads && ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
         // What each kind would use at most. What one does not need goes to the others.
         let need = |cost: f64, every: Duration| cost * 60.0 / every.as_secs_f64();
         let (needs_hot, needs_warm, needs_cold) = (need(hot, least), need(warm, OTHERS), need(cold, OTHERS));
         let for_hot = needs_hot.min((all * FOR_HOT).max(all - needs_warm - needs_cold));
         let rest = all - for_hot;
         let for_warm = needs_warm.min((rest * FOR_WARM).max(rest - needs_cold));
-        let for_cold = (rest - for_warm).min(budget.a_minute * FOR_COLD * part);
+        let for_cold = (rest - for_warm).min(a_minute * FOR_COLD * part);
         let hot_every = within(hot, for_hot, least);
         let warm_every = within(warm, for_warm, OTHERS);
         let cold_every = within(cold, for_cold, OTHERS);
@@ -265,15 +249,6 @@ struct Place {
     listed: [Option<Moment>; 2],
 }
 
-/// A slower list, beside the looks at the newest runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slow {
-    /// The queued runs: old ones that are run again.
-    Queued,
-    /// All that are not over: approvals of old ones.
-    All,
-}
-
 /// The schedule of all repositories.
 #[derive(Debug, Default)]
 pub struct Schedule {
@@ -292,7 +267,7 @@ impl Schedule {
         &mut self,
         repositories: impl Iterator<Item = (RepositoryId, String, Option<Timestamp>)> + Clone + 'a,
     ) {
-        let ids: std::collections::BTreeSet<RepositoryId> = repositories.clone().map(|(id, ..)| id).collect();
+        let ids: BTreeSet<RepositoryId> = repositories.clone().map(|(id, ..)| id).collect();
         self.places.retain(|id, _| ids.contains(id));
         for (id, payer, pushed_at) in repositories {
             let place = self.places.entry(id).or_insert_with(|| Place {
@@ -313,8 +288,7 @@ impl Schedule {
             }
             place.pushed_at = place.pushed_at.max(pushed_at);
         }
-        let payers: std::collections::BTreeSet<&String> =
-            self.places.values().map(|place| &place.payer).collect();
+        let payers: BTreeSet<&String> = self.places.values().map(|place| &place.payer).collect();
         self.credit.retain(|payer, _| payers.contains(payer));
         self.paused.retain(|payer, _| payers.contains(payer));
     }
@@ -400,12 +374,12 @@ impl Schedule {
         }
     }
 
-    /// Which of the slower lists is due with the next look at a repository. From now on it is not.
-    pub fn slow(&mut self, id: RepositoryId, now: Moment) -> Option<Slow> {
-        let place = self.places.get_mut(&id)?;
+    /// What the look at a repository that begins now asks for at least: the newest runs, and the slower lists when they are due.
+    pub fn at_least(&mut self, id: RepositoryId, now: Moment) -> Look {
+        let Some(place) = self.places.get_mut(&id) else { return Look::Newest };
         let heat = place.heat(now);
         if heat == Heat::Unused {
-            return None;
+            return Look::Newest;
         }
         let queued_every = Duration::from_secs(600);
         let all_every = Duration::from_secs(if heat == Heat::Cold { 6 * 3600 } else { 3600 });
@@ -422,13 +396,13 @@ impl Schedule {
         let (queued_is_due, all_is_due) = (since(queued, queued_every), since(all, all_every));
         if all_is_due {
             (*queued, *all) = (Some(now), Some(now));
-            return Some(Slow::All);
+            return Look::All;
         }
         if queued_is_due {
             *queued = Some(now);
-            return Some(Slow::Queued);
+            return Look::Queued;
         }
-        None
+        Look::Newest
     }
 
     /// The repositories to be looked at now, each with whether that was asked for apart from the pace; they count as under
@@ -489,8 +463,8 @@ impl Schedule {
         Some(next.max(now + Duration::from_millis(if next <= now { 250 } else { 0 })))
     }
 
-    /// How many there are of each kind, how often each is looked at, by who pays.
-    pub fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> BTreeMap<String, Pace> {
+    /// How often each kind is looked at, by who pays.
+    fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> BTreeMap<String, Pace> {
         self.loads(now)
             .into_iter()
             .map(|(payer, load)| {
@@ -500,22 +474,22 @@ impl Schedule {
             .collect()
     }
 
-    /// How many each payer has.
-    pub fn payers(&self) -> BTreeMap<&str, usize> {
-        let mut payers = BTreeMap::new();
+    /// What to expect, for each payer. Pushes are watched for payers of more repositories than `watched_from`, if for any.
+    pub fn forecasts(
+        &self,
+        budget: impl Fn(&str) -> Budget,
+        watched_from: Option<usize>,
+        webhook: bool,
+    ) -> Vec<Forecast> {
+        let mut payers: BTreeMap<&str, usize> = BTreeMap::new();
         for place in self.places.values() {
             *payers.entry(place.payer.as_str()).or_default() += 1;
         }
-        payers
-    }
-
-    /// How many there are of each kind.
-    pub fn counts(&self, now: Moment) -> BTreeMap<Heat, usize> {
-        let mut counts = BTreeMap::new();
-        for place in self.places.values() {
-            *counts.entry(place.heat(now)).or_default() += 1;
-        }
-        counts
+        let forecast = |(payer, count)| {
+            let pushes = watched_from.is_some_and(|from| count > from);
+            Forecast::new(count, &budget(payer), pushes, webhook)
+        };
+        payers.into_iter().map(forecast).collect()
     }
 
     fn next_of(&self, place: &Place, now: Moment, paces: &BTreeMap<String, Pace>) -> Option<Moment> {

@@ -16,7 +16,7 @@ use crate::{
     hints::WATCHED_FROM,
     model::{Registration, Repository, RunnerMeta},
     nomad::{PreparedJob, job_from_json, prepare},
-    schedule::{Budget, Forecast},
+    schedule::{Budget, Schedule},
     text::{LINE, shown},
 };
 
@@ -159,16 +159,16 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
 /// What to expect of the schedule: how often each repository is looked at, and how soon a job is seen.
 fn forecast(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
     let (config, github) = (&setup.config, &setup.github);
-    let mut payers: BTreeMap<String, usize> = BTreeMap::new();
-    for repository in repositories.iter().filter(|repository| !repository.archived && !repository.disabled) {
-        *payers.entry(github.payer(&repository.owner)).or_default() += 1;
-    }
-    for (payer, count) in payers {
-        let headroom = github.headroom(&payer);
-        let longest_hot = config.loop_interval;
-        let budget = Budget { a_minute: headroom.a_minute, ahead: headroom.ahead, leads: true, longest_hot };
-        let pushes = config.github.watch_pushes && count > WATCHED_FROM;
-        let forecast = Forecast::new(count, &budget, pushes, config.webhook.listen.is_some());
+    let awake = repositories.iter().filter(|repository| !repository.archived && !repository.disabled);
+    let mut schedule = Schedule::default();
+    schedule.know(awake.map(|repository| (repository.id, github.payer(&repository.owner), None)));
+    let budget = |payer: &str| Budget {
+        headroom: github.headroom(payer),
+        leads: true,
+        longest_hot: config.loop_interval,
+    };
+    let watched_from = config.github.watch_pushes.then_some(WATCHED_FROM);
+    for forecast in schedule.forecasts(budget, watched_from, config.webhook.listen.is_some()) {
         report.line(Verdict::Ok, "schedule", &forecast.to_string())?;
     }
     Ok(())

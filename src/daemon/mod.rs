@@ -34,7 +34,7 @@ use crate::{
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
-    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Forecast, Schedule, Seen},
+    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Schedule, Seen},
     status::Status,
 };
 use acts::Acts;
@@ -77,6 +77,9 @@ const GITHUB_AT_MOST: Duration = Duration::from_secs(60);
 
 /// What waits for a place needs all who may make room to be listed at the same time; asked for no more often.
 const ROOM_EVERY: Duration = Duration::from_secs(10);
+
+/// What to expect of the schedule is said where a repository may wait for longer.
+const WORTH_A_WORD: Duration = Duration::from_secs(10);
 
 /// What is seen in full, for Stops and purges, is seen at least so often while runners of ours are there, or every `loop`.
 const ACTIVE_EVERY: Duration = Duration::from_secs(60);
@@ -453,10 +456,7 @@ impl Daemon {
     fn budget(&self) -> impl Fn(&str) -> Budget + use<> {
         let (github, leads, longest_hot) =
             (self.github.clone(), self.leadership.holds(), self.config.loop_interval);
-        move |payer| {
-            let headroom = github.headroom(payer);
-            Budget { a_minute: headroom.a_minute, ahead: headroom.ahead, leads, longest_hot }
-        }
+        move |payer| Budget { headroom: github.headroom(payer), leads, longest_hot }
     }
 
     /// When something is to be looked at next.
@@ -480,10 +480,10 @@ impl Daemon {
         let room = MOST_LOOKS.saturating_sub(self.looks.len());
         let due = self.schedule.due(now, room, self.budget());
         for (id, asked) in due {
-            let slow = self.schedule.slow(id, now);
+            let at_least = self.schedule.at_least(id, now);
             let marks = marks.of(id);
             let active_every = self.config.loop_interval.min(ACTIVE_EVERY);
-            let found = self.github_side.to_look_at(id, slow, &marks, now, active_every);
+            let found = self.github_side.to_look_at(id, at_least, &marks, now, active_every);
             let Some((repository, look)) = found else { continue };
             let (github, epoch) = (self.github.clone(), self.epoch);
             self.looks.spawn(async move {
@@ -730,13 +730,11 @@ impl Daemon {
             return;
         }
         self.forecast_said = true;
-        let budget = self.budget();
-        let (pushes, webhook) = (self.config.github.watch_pushes, self.config.webhook.listen.is_some());
-        for (payer, count) in self.schedule.payers() {
-            let forecast = Forecast::new(count, &budget(payer), pushes && count > WATCHED_FROM, webhook);
-            if forecast.every > ROOM_EVERY {
-                tracing::info!("{forecast}");
-            }
+        let watched_from = self.config.github.watch_pushes.then_some(WATCHED_FROM);
+        let webhook = self.config.webhook.listen.is_some();
+        let forecasts = self.schedule.forecasts(self.budget(), watched_from, webhook);
+        for forecast in forecasts.iter().filter(|forecast| forecast.every > WORTH_A_WORD) {
+            tracing::info!("{forecast}");
         }
     }
 

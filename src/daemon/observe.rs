@@ -18,7 +18,6 @@ use crate::{
         RepoEntry as Entry, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Timestamp,
         WorkflowJob,
     },
-    schedule::Slow,
 };
 
 /// A listing may be used for so long after it was made, if nothing of its repository has come or gone in Nomad since.
@@ -300,7 +299,7 @@ impl GitHubSide {
     pub fn to_look_at(
         &self,
         id: RepositoryId,
-        slow: Option<Slow>,
+        at_least: Look,
         marks: &Marks,
         now: Moment,
         active_every: Duration,
@@ -309,11 +308,7 @@ impl GitHubSide {
         let is_old = known.active_at.is_none_or(|at| now.saturating_sub(at) >= active_every);
         let look =
             if marks.any() && (is_old || self.spare.contains(&id)) { Look::Active } else { Look::Newest };
-        let slow = slow.map_or(Look::Newest, |slow| match slow {
-            Slow::Queued => Look::Queued,
-            Slow::All => Look::All,
-        });
-        Some((known.repository.clone(), look.max(slow)))
+        Some((known.repository.clone(), look.max(at_least)))
     }
 
     /// Takes in what a look has shown. What goes wrong is told in `errors` and costs only the repository that it concerns.
