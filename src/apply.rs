@@ -15,15 +15,13 @@ use crate::{
     labels::LabelRules,
     leadership::Leadership,
     model::{
-        Action, CleanUp, Consent, LookUp, Mint, Orphan, Plan, Purge, Registration, RemoveOrphan, Repository,
-        RunnerMeta, RunnerState, Start, Stop, StopReason,
+        Action, CleanUp, Consent, LookUp, Mint, Orphan, Outcome, Plan, Purge, Registration, RemoveOrphan,
+        Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
     },
     nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, main_task, prepare},
     render::{Renderer, RunContext, credential_items},
     secret::Secret,
 };
-
-pub use crate::model::{Outcome, Report};
 
 /// What it takes to perform a plan. Clones share everything but GitHub's deadline.
 #[derive(Clone)]

@@ -342,6 +342,14 @@ impl Schedule {
         }
     }
 
+    /// All are to be looked at as after a start: who begins to lead has looked less often until now.
+    pub fn begin_anew(&mut self, now: Moment) {
+        self.ask_hot(now);
+        for place in self.places.values_mut() {
+            place.looked = None;
+        }
+    }
+
     /// All that are hot are to be looked at now.
     pub fn ask_hot(&mut self, now: Moment) {
         for place in self.places.values_mut().filter(|place| place.heat(now) == Heat::Hot) {

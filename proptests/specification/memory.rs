@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use githubrunner::{
-    apply::{Outcome, Report},
-    daemon::learn,
-    model::*,
-};
+use githubrunner::{daemon::learn, model::*};
 use proptest::prelude::*;
 
 use super::{Checked, secs};

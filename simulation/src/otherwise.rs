@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use githubrunner::apply::Outcome;
 use githubrunner::daemon::Pass;
 use githubrunner::model::*;
 use githubrunner::plan::{Policy, plan};

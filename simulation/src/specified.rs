@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chaos::mishap::Place;
 use crate::chaos::scenario::is_servable;
-use githubrunner::apply::Report;
 use githubrunner::daemon::{Pass, Witness};
-use githubrunner::model::Memory;
+use githubrunner::model::{Memory, Report};
 use githubrunner::plan::Policy;
 use githubrunner_sim::world::{Shared, lock};
 

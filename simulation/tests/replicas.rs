@@ -12,10 +12,9 @@ use githubrunner_simulation::run::{How, run};
 
 const AT: u64 = 20;
 
-/// When the runner is registered of a job that is queued 2 s before something happens to the leader, in seconds after
-/// that.
+/// When the runner is registered of a job that is queued in the moment in which something happens to the leader, in seconds
+/// after that.
 fn starts_after(seed: u64, happening: Happening) -> f64 {
-    // The leader looks again only after it.
     starts_in(seed, happening, 60)
 }
 
@@ -32,8 +31,8 @@ fn starts_in(seed: u64, happening: Happening, loop_interval: u64) -> f64 {
     scenario.latency = Duration::ZERO;
     let at = Duration::from_secs;
     let job = vec![JobSpec::new(&["sim"], at(8))];
-    scenario.happenings.push((at(AT - 2), Happening::Run(0, job)));
     scenario.happenings.push((at(AT), happening));
+    scenario.happenings.push((at(AT), Happening::Run(0, job)));
     scenario.over = at(180);
     let outcome = run(&scenario, How { record: true, ..How::quietly() });
     assert!(outcome.findings.is_empty(), "{:#?}\n{:#?}", outcome.findings, outcome.timeline);

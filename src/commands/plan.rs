@@ -7,9 +7,10 @@ use std::{
 
 use super::{Exit, Setup, Style, style::Mood};
 use crate::{
-    apply::Report,
     labels::{LabelRules, Verdicts, unread},
-    model::{Action, Hold, HoldReason, JobStatus, Labels, Listing, Observation, Plan, Subject, summary},
+    model::{
+        Action, Hold, HoldReason, JobStatus, Labels, Listing, Observation, Plan, Report, Subject, summary,
+    },
 };
 
 /// As `nomad job plan` says that something would change.

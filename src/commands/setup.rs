@@ -11,7 +11,6 @@ use crate::{
     daemon::Daemon,
     github::{self, Auth, GitHub, Key, api_url},
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
-    labels::Interest,
     leadership::Leadership,
     model::NomadView,
     nomad::{self, Nomad, instance_id},
@@ -111,7 +110,7 @@ fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     };
     let file = settings.cachefile.clone();
     let cache = if dry_run { github::CacheStore::ReadFile(file) } else { github::CacheStore::File(file) };
-    let interest = Some(Arc::new(Interest::new(&config.labels, &config.nomad.jobprefix)));
+    let interest = Some(Arc::new(config.interest()));
     let options = github::Options { cache, interest, ..github::Options::new(api) };
     Ok(GitHub::new(client, auth, options))
 }

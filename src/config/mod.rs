@@ -27,7 +27,11 @@ pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Templat
 pub use webhook::WebhookConfig;
 
 pub use crate::model::RepoEntry;
-use crate::{labels::LabelRules, model::Registration, secret::Secret};
+use crate::{
+    labels::{Interest, LabelRules},
+    model::Registration,
+    secret::Secret,
+};
 
 /// Environment variables.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -188,6 +192,11 @@ impl Config {
     /// How runners register: `github.registration`, with `auto` resolved to what the template asks for.
     pub fn registration(&self) -> Registration {
         self.registration
+    }
+
+    /// Which jobs concern this deployment.
+    pub fn interest(&self) -> Interest {
+        Interest::new(&self.labels, &self.nomad.jobprefix)
     }
 
     /// Whether runners register at their repository's organization (`github.scope`), not at the repository.

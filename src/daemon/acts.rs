@@ -8,9 +8,11 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Apply, Report},
+    apply::Apply,
     leadership::{Leadership, Term},
-    model::{Action, Labels, NomadView, Ownership, RepositoryId, Runner, RunnerMeta, RunnerState, Start},
+    model::{
+        Action, Labels, NomadView, Ownership, Report, RepositoryId, Runner, RunnerMeta, RunnerState, Start,
+    },
 };
 
 /// A pass waits so long for its actions: nearly all are over by then, and what they did is in the next view of Nomad.

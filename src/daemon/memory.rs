@@ -5,9 +5,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    apply::{Outcome, Report},
-    model::{Action, Backoff, JobStatus, Listing, Memory, Moment, Observation, Plan, Presence},
+use crate::model::{
+    Action, Backoff, JobStatus, Listing, Memory, Moment, Observation, Outcome, Plan, Presence, Report,
 };
 
 /// After a first failure an action waits so long, and each further time twice as long.

@@ -4,10 +4,14 @@
 //! never wrong: killed at any await and started again, it converges.
 
 mod acts;
+mod chores;
 mod ended;
 mod hints;
+mod looks;
+mod marks;
 mod memory;
 mod observe;
+mod pass;
 mod said;
 mod snapshot;
 mod versions;
@@ -21,37 +25,37 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Apply, Report},
+    apply::Apply,
     config::Config,
-    github::{Error, GitHub, JobListing, Look},
-    hints::{Hints, Reason, WATCHED_FROM, follow},
+    github::GitHub,
+    hints::{Hints, follow},
     labels::Interest,
     leadership::{Leader, Leadership},
-    model::{
-        Action, HoldReason, Memory, Moment, NomadView, Observation, Ownership, Plan, RepositoryId,
-        RunnerState, is_ours_by_name,
-    },
+    model::{Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, is_ours_by_name},
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
-    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Schedule, Seen},
+    schedule::Schedule,
     status::Status,
 };
 use acts::Acts;
+use chores::{Chore, Chores};
+use looks::Looked;
+use marks::Marks;
 pub use memory::learn;
-use observe::{Chore, GitHubSide, Marks};
+use observe::GitHubSide;
+pub use pass::{Pass, Witness};
 use said::Said;
 
 /// After a Start, Nomad is looked at again so soon (an allocation is there within 30 ms, contract nomad.md §8), and ever
 /// later while something waits for a place or a secret. The last one repeats.
-const FOLLOW_UPS: [Duration; 7] = [
+const FOLLOW_UPS: [Duration; 6] = [
     Duration::from_millis(100),
     Duration::from_millis(300),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(15),
+    WITH_WORK,
 ];
 
 /// Events and looks come several at a time: so long after the first one a pass begins.
@@ -63,32 +67,11 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// While there are runners or jobs a pass begins at least so often: much is a matter of time.
 const WITH_WORK: Duration = Duration::from_secs(5);
 
-/// What is due by its pace is taken from the schedule no more often; what is asked for does not wait.
-const LOOKS_TOGETHER: Duration = Duration::from_millis(250);
-
-/// So many looks are under way at most.
-const MOST_LOOKS: usize = 24;
-
-/// One look takes no longer; what it has read by then counts, and the next one goes on.
-const LOOK_WITHIN: Duration = Duration::from_secs(20);
-
-/// Where everything is looked at in one pass (`once`, `plan`): the longest time for that.
-const GITHUB_AT_MOST: Duration = Duration::from_secs(60);
-
 /// What waits for a place needs all who may make room to be listed at the same time; asked for no more often.
 const ROOM_EVERY: Duration = Duration::from_secs(10);
 
-/// What to expect of the schedule is said where a repository may wait for longer.
-const WORTH_A_WORD: Duration = Duration::from_secs(10);
-
-/// What is seen in full, for Stops and purges, is seen at least so often while runners of ours are there, or every `loop`.
-const ACTIVE_EVERY: Duration = Duration::from_secs(60);
-
-/// What the entries of `repos` mean is asked this often at most; the adapter knows when it is due.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-
-/// A chore at GitHub (registrations, versions) is given up after this.
-const CHORE_WITHIN: Duration = Duration::from_secs(30);
+/// What the entries of `repos` that answered mean is used when the others take longer than this.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// `once` waits at most so long for the runners it started to get their secrets.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -125,6 +108,7 @@ pub struct Daemon {
     leadership: Leadership,
     memory: Memory,
     github_side: GitHubSide,
+    chores: Chores,
     schedule: Schedule,
     looks: JoinSet<Looked>,
     acts: Acts,
@@ -132,8 +116,6 @@ pub struct Daemon {
     apply: Option<Apply>,
     /// What each repository's runners were in the last view of Nomad; `None` before the first one.
     marks: Option<Marks>,
-    /// What went wrong since the last pass.
-    errors: Vec<String>,
     /// When all who may make room were last asked for.
     room_at: Option<Moment>,
     /// When what is due is to be taken from the schedule next.
@@ -144,79 +126,6 @@ pub struct Daemon {
     hints: Hints,
     said: Said,
     witness: Option<Witness>,
-}
-
-/// A look that has ended.
-struct Looked {
-    repository: RepositoryId,
-    began: Moment,
-    ended: Moment,
-    /// What the repository's runners were before it began.
-    marks: Marks,
-    look: Look,
-    /// It was asked for, apart from the pace.
-    asked: bool,
-    /// Whether it is gone on with.
-    unfinished: bool,
-    result: Result<JobListing, Error>,
-}
-
-/// Told of each pass when it is over, with the policy that it planned by and with what it leaves for the next one.
-pub type Witness = Box<dyn FnMut(&Pass, &Policy, &Memory) + Send>;
-
-/// What a pass saw and did.
-#[derive(Debug)]
-pub struct Pass {
-    /// What it saw.
-    pub observation: Observation,
-    /// When it planned.
-    pub planned_at: Moment,
-    /// What it planned.
-    pub plan: Plan,
-    /// What became of it, as far as it is over, in the plan's order.
-    pub reports: Vec<Report>,
-    /// What became of actions that earlier passes began.
-    pub late: Vec<Report>,
-    /// What could not be observed.
-    pub errors: Vec<String>,
-    /// Which listings it could use as fresh ones, and how long before the plan each of them began.
-    pub fresh: BTreeMap<RepositoryId, Duration>,
-    /// The actions that earlier passes had begun and that were not over when this one planned.
-    pub under_way: Vec<Action>,
-    /// Those that were not over at its end.
-    pub left: Vec<Action>,
-    /// When it had done what it could.
-    pub applied_at: Moment,
-    /// Whether this replica led at the end: otherwise nothing was applied, or not all.
-    pub led: bool,
-}
-
-impl Pass {
-    /// Whether anything failed.
-    pub fn failed(&self) -> bool {
-        !self.errors.is_empty() || self.done().any(|report| report.outcome.is_failure())
-    }
-
-    /// Whether Nomad alone can bring news soon: something was started, or waits for a place or a secret.
-    fn is_unsettled(&self) -> bool {
-        let waits = |state| matches!(state, RunnerState::Pending | RunnerState::Waiting);
-        self.starts() > 0
-            || self
-                .observation
-                .nomad
-                .iter()
-                .flat_map(|nomad| &nomad.runners)
-                .any(|runner| waits(runner.state) && runner.ownership == Ownership::Ours)
-    }
-
-    /// What became of actions, whenever they began.
-    pub fn done(&self) -> impl Iterator<Item = &Report> {
-        self.late.iter().chain(&self.reports)
-    }
-
-    fn starts(&self) -> usize {
-        self.reports.iter().filter(|report| matches!(report.action, Action::Start(_))).count()
-    }
 }
 
 impl Daemon {
@@ -241,7 +150,7 @@ impl Daemon {
             status,
             hints,
             policy: Policy::from(&config),
-            interest: Interest::new(&config.labels, &config.nomad.jobprefix),
+            interest: config.interest(),
             config,
             github,
             nomad,
@@ -250,12 +159,12 @@ impl Daemon {
             epoch: Instant::now(),
             memory: Memory::default(),
             github_side: GitHubSide::default(),
+            chores: Chores::default(),
             schedule: Schedule::default(),
             looks: JoinSet::new(),
             acts: Acts::default(),
             apply: None,
             marks: None,
-            errors: Vec::new(),
             room_at: None,
             looks_due: Instant::now(),
             forecast_said: false,
@@ -299,6 +208,7 @@ impl Daemon {
             hints: self.hints,
             memory: self.memory,
             github_side: self.github_side.reconfigured(),
+            chores: self.chores.reconfigured(),
             marks: self.marks,
             said: self.said,
             witness: self.witness,
@@ -372,15 +282,16 @@ impl Daemon {
     async fn go_on(&mut self, hint: &Notify) -> Ended {
         let mut step = 0;
         let mut next = Instant::now();
+        let mut earliest = next;
         let mut led = None;
         loop {
             if self.leadership.term() != led {
-                // Whoever leads now looks at what goes on first.
                 led = self.leadership.term();
-                self.schedule.ask_hot(self.now());
-                next = Instant::now();
+                self.schedule.begin_anew(self.now());
+                self.looks_due = Instant::now();
+                next = earliest;
             }
-            self.chores();
+            self.begin_chores();
             self.look_around();
             if Instant::now() >= next {
                 let pass = self.pass().await;
@@ -394,20 +305,21 @@ impl Daemon {
                     .is_none_or(|nomad| nomad.runners.iter().any(|r| r.is_live()));
                 let has_work = has_runners || self.github_side.has_demand();
                 let wait = if unsettled {
-                    FOLLOW_UPS[FOLLOW_UPS.len().min(step + 1) - 1].min(WITH_WORK)
+                    FOLLOW_UPS[FOLLOW_UPS.len().min(step + 1) - 1]
                 } else if has_work && !self.dry_run {
                     WITH_WORK
                 } else {
                     self.config.loop_interval
                 };
-                next = ended + wait.min(self.config.loop_interval).max(SHORTEST_PAUSE);
+                earliest = ended + SHORTEST_PAUSE;
+                next = earliest.max(ended + wait.min(self.config.loop_interval));
                 continue;
             }
             // A dry run says the same again with each pass.
             let dry_run = self.dry_run;
             let soon = move |next: &mut Instant| {
                 if !dry_run {
-                    *next = (*next).min(Instant::now() + TOGETHER);
+                    *next = (*next).min(earliest.max(Instant::now() + TOGETHER));
                 }
             };
             // Nothing is looked at before Nomad was.
@@ -424,12 +336,12 @@ impl Daemon {
                     soon(&mut next);
                 }
                 () = hint.notified() => soon(&mut next),
-                Some(looked) = self.looks.join_next() => {
+                Some(Ok(looked)) = self.looks.join_next() => {
                     if self.looked(looked) {
                         soon(&mut next);
                     }
                 }
-                chore = self.github_side.chore() => {
+                chore = self.chores.next() => {
                     if self.chore_done(chore) {
                         soon(&mut next);
                     }
@@ -438,108 +350,6 @@ impl Daemon {
                 () = sleep_until(due) => {}
             }
         }
-    }
-
-    /// Takes what is hinted at into the schedule.
-    fn take_hints(&mut self) {
-        let now = self.now();
-        for hint in self.hints.take() {
-            let stays_hot = match hint.reason {
-                Reason::Push => AFTER_PUSH,
-                Reason::Webhook | Reason::Delivery => AFTER_WEBHOOK,
-            };
-            self.schedule.hint(hint.repository, now, stays_hot);
-        }
-    }
-
-    /// What the schedule may ask with a payer's credentials.
-    fn budget(&self) -> impl Fn(&str) -> Budget + use<> {
-        let (github, leads, longest_hot) =
-            (self.github.clone(), self.leadership.holds(), self.config.loop_interval);
-        move |payer| Budget { headroom: github.headroom(payer), leads, longest_hot }
-    }
-
-    /// When something is to be looked at next.
-    fn next_look(&self) -> Instant {
-        let longest = Instant::now() + RESOLVE_EVERY;
-        if self.marks.is_none() || self.looks.len() >= MOST_LOOKS {
-            return longest;
-        }
-        let next = self.schedule.next(self.now(), self.budget());
-        next.map_or(longest, |next| longest.min(self.epoch + next))
-    }
-
-    /// Begins the looks that are due.
-    fn look_around(&mut self) {
-        // What Nomad was like before a look began is what the look is held against.
-        let Some(marks) = &self.marks else { return };
-        if !self.schedule.is_urgent() && Instant::now() < self.looks_due {
-            return;
-        }
-        let now = self.now();
-        let room = MOST_LOOKS.saturating_sub(self.looks.len());
-        let due = self.schedule.due(now, room, self.budget());
-        for (id, asked) in due {
-            let at_least = self.schedule.at_least(id, now);
-            let marks = marks.of(id);
-            let active_every = self.config.loop_interval.min(ACTIVE_EVERY);
-            let found = self.github_side.to_look_at(id, at_least, &marks, now, active_every);
-            let Some((repository, look)) = found else { continue };
-            let (github, epoch) = (self.github.clone(), self.epoch);
-            self.looks.spawn(async move {
-                let result = github.look(&repository, look, LOOK_WITHIN).await;
-                Looked {
-                    repository: repository.id,
-                    began: now,
-                    ended: epoch.elapsed(),
-                    marks,
-                    look,
-                    asked,
-                    unfinished: github.is_unfinished(repository.id),
-                    result,
-                }
-            });
-        }
-        self.looks_due = self.next_look().max(Instant::now() + LOOKS_TOGETHER);
-    }
-
-    /// Takes in what a look has shown. Whether that calls for a pass.
-    fn looked(&mut self, looked: Result<Looked, tokio::task::JoinError>) -> bool {
-        let looked = match looked {
-            Ok(looked) => looked,
-            Err(error) => {
-                if !error.is_cancelled() {
-                    tracing::error!("a look at a repository ended by itself: {error}");
-                }
-                return false;
-            }
-        };
-        let id = looked.repository;
-        self.status.look(looked.look.as_str(), looked.ended.saturating_sub(looked.began));
-        if let Err(Error::RateLimited { until, .. }) = &looked.result {
-            self.schedule.pause(id, until.saturating_duration_since(self.epoch));
-        }
-        let mut seen = Seen {
-            at: looked.ended,
-            took: looked.ended.saturating_sub(looked.began),
-            failed: !matches!(looked.result, Ok(_) | Err(Error::RateLimited { .. } | Error::OutOfTime)),
-            unfinished: looked.unfinished,
-            ours: looked.marks.any_live(),
-            newest_run: None,
-            unused: false,
-            requests: 1,
-        };
-        if let Ok(listing) = &looked.result {
-            let age = |at| Duration::try_from(listing.now.duration_since(at)).unwrap_or_default();
-            seen.newest_run = listing.newest_run.map(age);
-            seen.unused = listing.has_runs == Some(false);
-            seen.requests = listing.requests;
-        }
-        let (is_news, has_jobs) = self.github_side.learn(looked, &self.interest, &mut self.errors);
-        seen.ours |= has_jobs;
-        self.schedule.seen(id, &seen);
-        self.looks_due = self.looks_due.min(Instant::now() + LOOKS_TOGETHER);
-        is_news
     }
 
     /// One pass, then Nomad alone until the runners it started have their secrets. The first pass is given
@@ -586,39 +396,6 @@ impl Daemon {
         self.look_and_act().await
     }
 
-    /// Looks at all repositories at once, in full.
-    async fn look_at_everything(&mut self) {
-        let nomad = match self.nomad.observe().await {
-            Ok(nomad) => nomad,
-            // The pass says it.
-            Err(_) => return,
-        };
-        let marks = Marks::of_all(&nomad);
-        let began = self.now();
-        let found = self.github.repositories(&self.config.repos, false).await;
-        self.github_side.resolved(found);
-        self.github_side.want(&nomad);
-        self.marks = Some(marks.clone());
-        let repositories = self.github_side.repositories();
-        let listings = self.github.list_all(&repositories, Look::All, GITHUB_AT_MOST).await;
-        let ended = self.now();
-        for (repository, result) in listings {
-            let marks = marks.of(repository);
-            let looked = Looked {
-                repository,
-                began,
-                ended,
-                marks,
-                look: Look::All,
-                asked: true,
-                unfinished: false,
-                result,
-            };
-            self.github_side.learn(looked, &self.interest, &mut self.errors);
-        }
-        self.github_side.all_at_once(GITHUB_AT_MOST);
-    }
-
     async fn pass(&mut self) -> Pass {
         let pass = self.look_and_act().await;
         self.said.say(&pass, self.now());
@@ -631,9 +408,7 @@ impl Daemon {
         let late = self.acts.taken();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
-        let observation = self.observe().await;
-        let mut errors = std::mem::take(&mut self.errors);
-        errors.splice(0..0, self.github_side.trouble());
+        let (observation, errors) = self.observe().await;
         let planned_at = self.now();
         let under_way = self.acts.under_way();
         let plan = plan(&observation, &self.policy, planned_at);
@@ -690,51 +465,51 @@ impl Daemon {
         }
     }
 
-    /// What Nomad shows now, and what GitHub has shown.
-    async fn observe(&mut self) -> Observation {
+    /// What Nomad shows now, and what GitHub has shown; and what could not be seen.
+    async fn observe(&mut self) -> (Observation, Vec<String>) {
         let mut nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
             Err(error) => {
-                self.errors.push(format!("Nomad: {error}"));
-                return Observation { memory: self.memory.clone(), ..Observation::default() };
+                let observation = Observation { memory: self.memory.clone(), ..Observation::default() };
+                let mut errors = self.github_side.trouble();
+                errors.push(format!("Nomad: {error}"));
+                return (observation, errors);
             }
         };
-        let marks = Marks::of_all(&nomad);
         let now = self.now();
-        self.github_side.resolved_so_far(&self.github, &self.config.repos, now);
+        self.use_what_is_resolved(now);
+        self.github_side.want(&nomad);
+        let marks = Marks::new(&nomad, |runner| self.github_side.repository_of(runner));
+        if self.github_side.has_news() {
+            let github = &self.github;
+            self.schedule.know(
+                self.github_side
+                    .scheduled()
+                    .map(|(repository, pushed)| (repository.id, github.payer(&repository.owner), pushed)),
+            );
+            self.hints.know(&self.github_side.repositories());
+            self.looks_due = Instant::now();
+            self.say_forecast();
+        }
         // What has come or gone since a look began makes it worthless. Where a runner serves no more, another one is due at once.
         for id in self.github_side.outdated(&marks) {
             self.schedule.again(id);
         }
-        self.github_side.want(&nomad);
-        let (github_side, github) = (&self.github_side, &self.github);
-        self.schedule.know(
-            github_side
-                .scheduled()
-                .map(|(repository, pushed)| (repository.id, github.payer(&repository.owner), pushed)),
-        );
-        self.looks_due = self.looks_due.min(Instant::now() + LOOKS_TOGETHER);
         self.schedule.ours(marks.live());
-        self.say_forecast();
-        self.hints.know(&self.github_side.repositories());
         let repositories = self.github_side.views(&marks, &self.acts, now);
         self.marks = Some(marks);
         self.acts.show_in(&mut nomad);
-        let registrations = self.github_side.registrations();
-        Observation { nomad: Some(nomad), repositories, registrations, memory: self.memory.clone() }
+        let registrations = self.chores.registrations();
+        let memory = self.memory.clone();
+        let observation = Observation { nomad: Some(nomad), repositories, registrations, memory };
+        (observation, self.github_side.trouble())
     }
 
-    /// Says once what to expect of the schedule, where it is not a matter of seconds.
-    fn say_forecast(&mut self) {
-        if self.forecast_said || self.schedule.is_empty() || self.dry_run {
-            return;
-        }
-        self.forecast_said = true;
-        let watched_from = self.config.github.watch_pushes.then_some(WATCHED_FROM);
-        let webhook = self.config.webhook.listen.is_some();
-        let forecasts = self.schedule.forecasts(self.budget(), watched_from, webhook);
-        for forecast in forecasts.iter().filter(|forecast| forecast.every > WORTH_A_WORD) {
-            tracing::info!("{forecast}");
+    /// While some entries of `repos` take their time, what the others mean is used.
+    fn use_what_is_resolved(&mut self, now: Moment) {
+        let Some(asked_for) = self.chores.resolving_for(now) else { return };
+        if asked_for >= SLOW || !self.github_side.is_resolved() {
+            self.github_side.resolved(self.github.resolved(&self.config.repos));
         }
     }
 
@@ -752,37 +527,26 @@ impl Daemon {
         apply
     }
 
-    /// Begins what is to be asked of GitHub now and then: what the entries of `repos` mean, whose registrations there are,
-    /// which versions end.
-    fn chores(&mut self) {
-        let now = self.now();
-        let scope = self.policy.organization;
-        self.github_side.chores(&self.github, &self.config.repos, scope, now, self.config.loop_interval);
+    /// Begins what is to be asked of GitHub now and then, if it is due.
+    fn begin_chores(&mut self) {
+        let (now, pass) = (self.now(), self.config.loop_interval);
+        let scopes = || self.github_side.scopes(self.policy.organization);
+        self.chores.begin(&self.github, &self.config.repos, scopes, now, pass);
     }
 
     /// Takes in what a chore has brought. Whether that calls for a pass.
-    fn chore_done(&mut self, chore: Option<Chore>) -> bool {
-        let Some(chore) = chore else { return false };
+    fn chore_done(&mut self, chore: Chore) -> bool {
         let now = self.now();
         let (prefix, apply) = (&self.policy.prefix, &self.apply);
         let is_ours =
             |name: &str| apply.as_ref().is_some_and(|apply| is_ours_by_name(prefix, apply.instance(), name));
-        let is_news = self.github_side.done(chore, is_ours, now);
-        self.status.ends(self.github_side.versions.ends());
-        is_news
+        let found = self.chores.over(chore, is_ours, now);
+        self.status.ends(self.chores.version_ends());
+        found.is_some_and(|found| self.github_side.resolved(found))
     }
 
     fn now(&self) -> Moment {
         self.epoch.elapsed()
-    }
-}
-
-impl Pass {
-    fn waits_for_secret(&self) -> bool {
-        self.observation.nomad.iter().flat_map(|nomad| &nomad.runners).any(|runner| {
-            let placed = runner.state == RunnerState::Pending && runner.blocked.is_none();
-            runner.ownership == Ownership::Ours && (placed || runner.state == RunnerState::Waiting)
-        })
     }
 }
 

@@ -76,37 +76,48 @@ pub struct Headroom {
     pub ahead: bool,
 }
 
-/// What was used in the last minute.
+/// What was used in the last minute, by the second, so that it stays short.
 #[derive(Default)]
 struct Window {
-    used: VecDeque<(Instant, u64)>,
+    used: VecDeque<Used>,
+    sum: u64,
+}
+
+/// What was used within a second.
+#[derive(Clone, Copy)]
+struct Used {
+    first: Instant,
+    /// All of it is forgotten together, a minute after its last part: never too early.
+    last: Instant,
     sum: u64,
 }
 
 impl Window {
     fn forget(&mut self, now: Instant) {
-        while let Some((at, used)) = self.used.front().copied()
-            && now.duration_since(at) >= MINUTE
+        while let Some(used) = self.used.front().copied()
+            && now.duration_since(used.last) >= MINUTE
         {
             self.used.pop_front();
-            self.sum -= used;
+            self.sum -= used.sum;
         }
     }
 
-    fn add(&mut self, now: Instant, used: u64) {
-        self.sum += used;
-        // By the second, so that it stays short; what counts as later leaves later.
+    fn add(&mut self, now: Instant, sum: u64) {
+        self.sum += sum;
         match self.used.back_mut() {
-            Some((at, sum)) if now.duration_since(*at) < Duration::from_secs(1) => *sum += used,
-            _ => self.used.push_back((now, used)),
+            Some(used) if now.duration_since(used.first) < Duration::from_secs(1) => {
+                used.last = now;
+                used.sum += sum;
+            }
+            _ => self.used.push_back(Used { first: now, last: now, sum }),
         }
     }
 
     /// How long until some of it is forgotten.
     fn wait(&self, now: Instant) -> Duration {
-        let first =
-            self.used.front().map_or(MINUTE, |(at, _)| MINUTE.saturating_sub(now.duration_since(*at)));
-        first.max(Duration::from_millis(10))
+        let first = self.used.front();
+        let wait = first.map_or(MINUTE, |used| MINUTE.saturating_sub(now.duration_since(used.last)));
+        wait.max(Duration::from_millis(10))
     }
 }
 

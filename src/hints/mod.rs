@@ -35,7 +35,7 @@ use crate::{
 };
 
 pub use delivery::{Guid, LONGEST_GUID};
-pub use pushes::REPOSITORIES as WATCHED_FROM;
+pub use pushes::WATCHED_FROM;
 pub use sources::follow;
 
 /// Hints for one repository lead to a look so often at most. What comes earlier waits, and is not lost.
@@ -154,7 +154,7 @@ impl Hints {
     pub fn configure(&self, config: &Config) {
         let settings = Settings {
             repos: config.repos.clone(),
-            interest: Interest::new(&config.labels, &config.nomad.jobprefix),
+            interest: config.interest(),
             secret: config.webhook.secret.clone(),
             secret_file: config.webhook.secret_file.clone(),
         };

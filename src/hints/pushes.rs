@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An owner with more repositories than this is asked about; the lists of a few repositories cost no more.
-pub const REPOSITORIES: usize = 20;
+pub const WATCHED_FROM: usize = 20;
 
 /// How often an owner is asked about: 12 of the 900 points a minute, and at most 720 of the 5,000 requests an hour.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -151,10 +151,10 @@ impl Watched {
     }
 }
 
-/// Whom to ask about: owners of more than [`REPOSITORIES`] repositories, in lower case. With `"*"` and a person's token one
+/// Whom to ask about: owners of more than [`WATCHED_FROM`] repositories, in lower case. With `"*"` and a person's token one
 /// list names them all.
 fn owners(known: &BTreeMap<RepositoryId, Known>, repos: &[RepoEntry], is_app: bool) -> BTreeSet<String> {
-    if !is_app && repos.contains(&RepoEntry::All) && known.len() > REPOSITORIES {
+    if !is_app && repos.contains(&RepoEntry::All) && known.len() > WATCHED_FROM {
         return BTreeSet::from(["*".to_owned()]);
     }
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -163,7 +163,7 @@ fn owners(known: &BTreeMap<RepositoryId, Known>, repos: &[RepoEntry], is_app: bo
     }
     let mut many: Vec<(usize, String)> = counts
         .into_iter()
-        .filter(|(_, count)| *count > REPOSITORIES)
+        .filter(|(_, count)| *count > WATCHED_FROM)
         .map(|(name, count)| (count, name))
         .collect();
     many.sort_by(|one, other| other.cmp(one));

@@ -173,7 +173,7 @@ fn whole(world: &World<'_>, view: &RepositoryView) -> Answer {
     Answer { explanations, more: all.saturating_sub(TOLD), not_found: None }
 }
 
-/// Whether a job is for this deployment: one that matches, or that one of its runners has.
+/// Whether a job is for this deployment, by its labels. One that is given up on may be.
 fn is_ours(world: &World<'_>, job: &WorkflowJob) -> bool {
     !matches!(world.policy.labels.matches(&job.labels), crate::labels::Match::No)
 }

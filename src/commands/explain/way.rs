@@ -7,12 +7,11 @@ use serde::Serialize;
 
 use super::reason::{Mark, Meaning, Step, meaning};
 use crate::{
-    apply::Report as Performed,
     github::JobDetail,
     labels::Match,
     model::{
-        Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Plan, RepositoryView,
-        Runner, RunnerState, Start, Subject, WorkflowJob, age, span,
+        Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Plan,
+        Report as Performed, RepositoryView, Runner, RunnerState, Start, Subject, WorkflowJob, age, span,
     },
     plan::Policy,
 };

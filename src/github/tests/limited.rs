@@ -188,7 +188,7 @@ async fn no_minute_has_more_points_than_are_allowed_wherever_it_begins() {
     }
     let in_a_minute = |from: &Duration| -> u64 {
         used.iter()
-            .filter(|(at, _)| at >= from && *at < *from + Duration::from_secs(59))
+            .filter(|(at, _)| at >= from && *at < *from + Duration::from_secs(60))
             .map(|(_, points)| points)
             .sum()
     };

@@ -1,0 +1,156 @@
+use super::*;
+use crate::{
+    labels::LabelRules,
+    model::{RunnerMeta, RunnerState},
+};
+
+fn repository(id: u64) -> Repository {
+    Repository {
+        id: RepositoryId(id),
+        owner: "acme".to_owned(),
+        name: format!("r{id}"),
+        html_url: format!("https://github.com/acme/r{id}"),
+        archived: false,
+        disabled: false,
+    }
+}
+
+fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) -> Runner {
+    Runner {
+        name: name.to_owned(),
+        ownership: if repo_id.is_some() { Ownership::Ours } else { Ownership::Nomadtools },
+        meta: RunnerMeta {
+            labelsstr: "nomadtools".to_owned(),
+            repo_url: repo_url.to_owned(),
+            version: String::new(),
+            instance: None,
+            repo_id: repo_id.map(RepositoryId),
+            job_id: None,
+            attempt: None,
+            registration: None,
+            task: None,
+            mac: None,
+        },
+        state,
+        finish: None,
+        started: false,
+        spent: false,
+        ending: false,
+        variable: None,
+        submitted_at: Timestamp::UNIX_EPOCH,
+        allocation: None,
+        started_at: None,
+        ended_at: None,
+        blocked: None,
+        last_event: None,
+    }
+}
+
+fn nomad(runners: Vec<Runner>) -> NomadView {
+    NomadView {
+        now: Timestamp::UNIX_EPOCH,
+        instance: "i".to_owned(),
+        runners,
+        foreign: Vec::new(),
+        variables: BTreeSet::new(),
+    }
+}
+
+/// Three repositories that the configuration names, and what Nomad has.
+fn side(nomad: &NomadView) -> GitHubSide {
+    let mut side = GitHubSide::default();
+    side.resolved(Resolution { repositories: (1..=3).map(repository).collect(), ..Resolution::default() });
+    side.want(nomad);
+    side
+}
+
+fn looked(id: u64, error: Error) -> Looked {
+    Looked {
+        repository: RepositoryId(id),
+        began: Moment::ZERO,
+        ended: Moment::ZERO,
+        marks: OfOne::default(),
+        look: Look::Newest,
+        asked: false,
+        unfinished: false,
+        result: Err(error),
+    }
+}
+
+fn marks(side: &GitHubSide, nomad: &NomadView) -> Marks {
+    Marks::new(nomad, |runner| side.repository_of(runner))
+}
+
+#[test]
+fn a_runner_of_nomadtools_concerns_its_repository_and_no_other() {
+    let url = "https://github.com/Acme/R2";
+    let view = nomad(vec![runner("theirs", None, url, RunnerState::Running)]);
+    let side = side(&view);
+    let seen = marks(&side, &view);
+    assert_eq!(seen.live().collect::<Vec<_>>(), [&RepositoryId(2)]);
+    assert!(!seen.of(RepositoryId(1)).any() && seen.of(RepositoryId(2)).any_live());
+    // And one whose repository nobody watches concerns none.
+    let elsewhere = nomad(vec![runner("theirs", None, "https://x/y/z", RunnerState::Running)]);
+    assert_eq!(marks(&side, &elsewhere).live().count(), 0);
+}
+
+#[test]
+fn what_came_or_went_outdates_a_listing_and_only_what_serves_no_more_asks_for_another_look() {
+    let of = |state| nomad(vec![runner("ours", Some(1), "https://github.com/acme/r1", state)]);
+    let serving = of(RunnerState::Pending);
+    let side = side(&serving);
+    let id = RepositoryId(1);
+    let before = marks(&side, &serving).of(id);
+    for (state, still, lacks) in [
+        (RunnerState::Pending, true, false),
+        (RunnerState::Running, true, false),
+        (RunnerState::Stopping, false, true),
+        (RunnerState::Dead, false, true),
+    ] {
+        let now = marks(&side, &of(state));
+        assert_eq!((now.are_still(id, &before), now.lack(id, &before)), (still, lacks), "{state}");
+    }
+    let gone = marks(&side, &nomad(vec![]));
+    assert_eq!((gone.are_still(id, &before), gone.lack(id, &before)), (false, true));
+    let added = marks(&side, &serving);
+    let none = OfOne::default();
+    assert_eq!((added.are_still(id, &none), added.lack(id, &none)), (false, false));
+}
+
+#[test]
+fn an_outage_is_told_by_a_few_lines_as_long_as_it_lasts() {
+    let mut side = side(&nomad(vec![]));
+    side.resolved(Resolution { repositories: (1..=500).map(repository).collect(), ..Resolution::default() });
+    side.want(&nomad(vec![]));
+    let interest = Interest::new(&LabelRules::new("nomadtools").unwrap(), "ghr");
+    let is_news = |side: &mut GitHubSide, id| {
+        side.learn(looked(id, Error::Unexpected("status 502".to_owned())), &interest).0
+    };
+    assert!((1..=500).all(|id| is_news(&mut side, id)));
+    assert!(!is_news(&mut side, 7), "it is known");
+    let told = side.trouble();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told[0].starts_with("acme/r1: ") && told[0].contains("status 502"), "{told:?}");
+    assert_eq!(told[3], "497 more repositories could not be read either");
+    assert_eq!(side.trouble(), told);
+}
+
+#[test]
+fn which_repositories_there_are_is_news_once() {
+    let mut side = side(&nomad(vec![]));
+    assert!(side.has_news() && !side.has_news());
+    side.want(&nomad(vec![]));
+    assert!(!side.has_news());
+    side.want(&nomad(vec![runner("ours", Some(9), "https://github.com/acme/r9", RunnerState::Running)]));
+    assert!(side.has_news());
+    side.want(&nomad(vec![]));
+    assert!(side.has_news(), "it is not watched any more");
+    let mut renamed = repository(2);
+    renamed.name = "other".to_owned();
+    side.resolved(Resolution {
+        repositories: vec![repository(1), renamed, repository(3)],
+        ..Resolution::default()
+    });
+    side.want(&nomad(vec![]));
+    assert!(side.has_news());
+}
