@@ -270,7 +270,6 @@ impl Sights {
         sight.left = left;
         sight.deeds = deeds.kept_for(|name| pass.left.iter().any(|action| action.runner() == name));
         let now = world.clock.now();
-        wrong.extend(self.held_against_the_wrong_view(sight, pass, now));
         let observation = &pass.observation;
         if !self.answers.are_so {
             return wrong;
@@ -310,7 +309,9 @@ impl Sights {
     }
 
     /// A listing counts only if nothing of its repository has come or gone in Nomad since the view before it began.
-    fn held_against_the_wrong_view(&self, sight: &mut Sight, pass: &Pass, now: Timestamp) -> Vec<String> {
+    pub fn held_against(&self, who: usize, pass: &Pass, now: Timestamp) -> Vec<String> {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
         let Some(nomad) = &pass.observation.nomad else { return Vec::new() };
         let mut view: BTreeMap<RepositoryId, Shown> = BTreeMap::new();
         for runner in &nomad.runners {
@@ -401,22 +402,15 @@ impl Sights {
         // Whoever has its name now may have no run at all, and then nothing tells the two apart.
         let complete = complete && !is_astray(view, world, began);
         let began = world.github_time(began);
-        // What waits for something else is listed now and then, and followed from then on.
-        let now_and_then = SignedDuration::from_secs(5 * 60 + 150);
-        let is_seen = |status: Status, since: SignedDuration| match status {
-            Status::Queued => true,
-            Status::Waiting | Status::Pending | Status::Requested => since > now_and_then,
-            _ => false,
-        };
         // A run that goes back to a list that was read already is seen if it is followed: since the configuration was read.
         let may_be_missed = |run: u64| {
             !(self.whole && followed.contains(&run))
                 && world.github.run(run).is_some_and(|run| run.updated_at >= began)
         };
         let waited = world.github.jobs().filter(|job| {
-            let waited = began.duration_since(job.created_at);
+            // What waits for something else is listed once an hour.
             job.repository == id
-                && is_seen(job.status, waited)
+                && job.status == Status::Queued
                 && job.queued_at < began
                 && job.created_at < began
                 && !may_be_missed(job.run)
