@@ -477,6 +477,8 @@ impl Run<'_> {
         self.hits(number, Replica::bury);
         self.leases.ended(number);
         self.sights.ended(number);
+        // What the one before has used of a minute's points nobody knows any more: GitHub may refuse the next one for that.
+        lock(&self.shared).github.begin_minute();
     }
 
     /// Who leads, or the other one.

@@ -187,6 +187,7 @@ impl Daemon {
         renderer: impl Into<Arc<Renderer>>,
     ) -> Self {
         nomad.take_over(&self.nomad);
+        github.take_over(&self.github);
         match (&mut self.leader, config.ha) {
             (Some(leader), true) => leader.use_nomad(nomad.clone()),
             (Some(leader), false) => leader.release().await,
@@ -405,18 +406,17 @@ impl Daemon {
     async fn look_and_act(&mut self) -> Pass {
         let began = Instant::now();
         // What is over by now is in what Nomad shows next; what is not may be in it or not.
-        let late = self.acts.taken();
+        let mut late = self.acts.taken();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
         let (observation, errors) = self.observe().await;
         let planned_at = self.now();
         let under_way = self.acts.under_way();
         let plan = plan(&observation, &self.policy, planned_at);
-        // Each runner has one action at a time.
         let due: Vec<Action> = plan
             .actions
             .iter()
-            .filter(|action| !under_way.iter().any(|other| other.runner() == action.runner()))
+            .filter(|action| !under_way.iter().any(|other| acts::excludes(other, action, &observation)))
             .cloned()
             .collect();
         let reports = match (&observation.nomad, term) {
@@ -429,6 +429,7 @@ impl Daemon {
             }
             _ => Vec::new(),
         };
+        late.extend(self.acts.taken());
         let now = self.now();
         let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
         learn(&mut self.memory, &observation, &plan, &done, now);

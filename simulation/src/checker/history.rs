@@ -232,6 +232,11 @@ impl History {
             }
         }
         for report in pass.done() {
+            // What two actions did for one runner is not told apart.
+            let of_it = |action: &&&Action| action.runner() == report.action.runner();
+            if planned.iter().filter(of_it).count() > 1 {
+                continue;
+            }
             let said = |what: &str| format!("{}: {}, {what}", report.action, report.outcome.kind());
             wrong.extend(self.is_wrongly_told(report, world, place, how).map(said));
         }
@@ -240,17 +245,19 @@ impl History {
 
     fn is_wrongly_removed(&self, planned: &[&Action], removal: &Removal, how: Answers) -> Option<String> {
         let name = &removal.name;
-        let mut planned = planned.iter().filter(|action| action.runner() == *name);
-        let what = match planned.next() {
-            None => "and nothing was planned for it",
-            Some(Action::Mint(_)) if removal.connected => "for a secret, and it was connected",
-            Some(Action::Mint(_)) if removal.is_carried && how.are_legible => {
-                "for a secret, and its variable carries it"
+        let wrong = |action: &Action| match action {
+            Action::Mint(_) if removal.connected => Some("for a secret, and it was connected"),
+            Action::Mint(_) if removal.is_carried && how.are_legible => {
+                Some("for a secret, and its variable carries it")
             }
-            Some(Action::RemoveOrphan(_)) if removal.connected => "as an orphan, and it was connected",
-            Some(Action::LookUp(_) | Action::Start(_)) => "and it was only looked at",
-            _ => return None,
+            Action::RemoveOrphan(_) if removal.connected => Some("as an orphan, and it was connected"),
+            Action::LookUp(_) | Action::Start(_) => Some("and it was only looked at"),
+            _ => None,
         };
+        // One that an earlier pass began, and the next one for the same runner: either may have asked for it.
+        let mut asked = planned.iter().filter(|action| action.runner() == *name).map(|action| wrong(action));
+        let first = asked.next().unwrap_or(Some("and nothing was planned for it"));
+        let what = first.filter(|_| asked.all(|wrong| wrong.is_some()))?;
         Some(format!("the registration of {name} went, {what}"))
     }
 
