@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::chaos::mishap::{Place, is_planted};
-use crate::chaos::subject;
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
 use githubrunner::model::{Action, Consent, Orphan, Outcome, Report, RunnerState};
@@ -13,12 +11,14 @@ use hyper::{Request, Response};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::fates::{has_variable, meta_of_job};
-use super::sight::Look;
+use super::lifecycle::has_variable;
+use crate::checker::look::Look;
+use crate::deployment::{Place, is_planted, meta_of_job};
+use crate::faults::subject::subject;
 
 /// What was asked for in one pass, and what was so at that moment.
 #[derive(Default)]
-pub struct Deeds {
+pub struct History {
     /// When the request was sent that is looked at now.
     pub asked: Option<Timestamp>,
     /// Registrations that went, by the runner's name.
@@ -72,9 +72,9 @@ struct Removal {
     is_carried: bool,
 }
 
-impl Deeds {
+impl History {
     /// What concerns those whose actions are not over; all the rest was looked at.
-    pub fn kept_for(mut self, is_left: impl Fn(&str) -> bool) -> Deeds {
+    pub fn kept_for(mut self, is_left: impl Fn(&str) -> bool) -> History {
         self.registrations.retain(|removal| is_left(&removal.name));
         self.variables.retain(|(name, _)| is_left(name));
         self.ended.retain(|name| is_left(name));
