@@ -291,9 +291,11 @@ impl Daemon {
         let mut next = Instant::now();
         let mut earliest = next;
         let mut led = None;
+        self.github.stand_by(!self.leadership.holds());
         loop {
             if self.leadership.term() != led {
                 led = self.leadership.term();
+                self.github.stand_by(led.is_none());
                 self.schedule.begin_anew(self.now());
                 self.looks_due = Instant::now();
                 next = earliest;

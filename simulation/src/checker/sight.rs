@@ -24,7 +24,7 @@ use super::lifecycle::Lifecycles;
 use super::prompt::signed;
 use super::sender;
 use crate::checker::look::{Look, look, looks};
-use crate::deployment::{Place, meta_of_job};
+use crate::deployment::{Place, is_planted, meta_of_job};
 use crate::faults::kind::FaultKind;
 use crate::faults::settings::Entries;
 use crate::faults::subject::subject;
@@ -268,7 +268,7 @@ impl Sights {
         let Some(nomad) = &observation.nomad else { return wrong };
         let is_nobodys = |name: &str| {
             let job = world.nomad.job(&place.namespace, name);
-            job.is_none_or(|job| self.is_of_a_forgotten_key(world, job))
+            job.is_none_or(|job| is_planted(job) || self.is_of_a_forgotten_key(world, job))
         };
         let is_changing = |name: &str| pass.under_way.iter().any(|action| action.runner() == name);
         wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys, is_changing));
