@@ -9,7 +9,6 @@
 
 pub mod carrier;
 pub mod clock;
-pub mod fault;
 pub mod github;
 pub mod nomad;
 mod process;
@@ -21,6 +20,8 @@ mod tests;
 pub mod world;
 
 use std::collections::VecDeque;
+
+pub use world::fault;
 
 /// Adds the latest to what is kept; the oldest makes way for it when there are `most`.
 pub fn keep<T>(all: &mut VecDeque<T>, most: usize, latest: T) {

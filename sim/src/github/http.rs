@@ -5,50 +5,12 @@ use hyper::header::{AUTHORIZATION, HOST, IF_NONE_MATCH, USER_AGENT};
 use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::GitHub;
 use super::auth::Who;
 use super::limits::Standing;
-
-const DOCUMENTATION: &str = "https://docs.github.com/rest";
-
-/// An answer before it is dressed in headers.
-pub(super) struct Reply {
-    pub status: u16,
-    pub body: Option<String>,
-    pub headers: Vec<(&'static str, String)>,
-}
-
-impl Reply {
-    pub fn json(status: u16, body: Value) -> Reply {
-        Reply::text(status, body.to_string())
-    }
-
-    /// With a body that is JSON already.
-    pub fn text(status: u16, body: String) -> Reply {
-        Reply { status, body: Some(body), headers: Vec::new() }
-    }
-
-    pub fn empty(status: u16) -> Reply {
-        Reply { status, body: None, headers: Vec::new() }
-    }
-
-    pub fn error(status: u16, message: &str) -> Reply {
-        let body =
-            json!({"message": message, "documentation_url": DOCUMENTATION, "status": status.to_string()});
-        Reply::json(status, body)
-    }
-
-    pub fn not_found() -> Reply {
-        Reply::error(404, "Not Found")
-    }
-
-    pub fn with(mut self, name: &'static str, value: String) -> Reply {
-        self.headers.push((name, value));
-        self
-    }
-}
+use super::reply::Reply;
 
 /// A request taken apart.
 pub(super) struct Ask<'a> {

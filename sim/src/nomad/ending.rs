@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::gotime::Nanos;
 use super::spec::TaskSpec;
-use super::state::{Nanos, Task, TaskPhase};
+use super::state::{Task, TaskPhase};
 use super::{Due, Exit, Nomad, TaskEvent, gotime};
 
 /// Why an allocation ended that ran longer than it may.

@@ -3,20 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::evaluate::{MIGRATING, NOT_NEEDED};
 use super::spec::Group;
-use super::state::{Allocation, Client, Reschedule, Task, TaskPhase};
+use super::state::{Allocation, Client, Counts, Reschedule, Task, TaskPhase};
 use super::{Due, Key, Nomad, view};
 
+/// Why an allocation is no longer wanted, in Nomad's words.
+pub const NOT_NEEDED: &str = "alloc not needed due to job update";
+/// A node that is drained.
+pub const MIGRATING: &str = "alloc is being migrated";
 const UPDATING: &str = "alloc is being updated due to job update";
-
-/// How many allocations of a group were placed, stopped, and stopped with another one in their place.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    pub place: u64,
-    pub stop: u64,
-    pub migrate: u64,
-}
 
 /// What became of one evaluation.
 #[derive(Default)]

@@ -3,7 +3,8 @@
 
 use super::ending::EXCEEDED;
 use super::evaluate::LOST;
-use super::state::{Allocation, Nanos, TaskPhase};
+use super::gotime::Nanos;
+use super::state::{Allocation, TaskPhase};
 use super::{Due, Nomad};
 
 impl Nomad {

@@ -7,11 +7,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::reconcile::Counts;
+use super::gotime::Nanos;
 use super::spec::Group;
 
-/// Nanoseconds since the epoch, or a duration in nanoseconds.
-pub type Nanos = i64;
+/// How many allocations of a group were placed, stopped, and stopped with another one in their place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub place: u64,
+    pub stop: u64,
+    pub migrate: u64,
+}
 
 /// A job as the servers know it.
 #[derive(Debug, Clone)]

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::gotime;
-use super::reconcile::Counts;
-use super::state::{Allocation, Evaluation, Job, Namespace, Task};
+use super::state::{Allocation, Counts, Evaluation, Job, Namespace, Task};
 use super::{Key, Nomad};
 
 pub use super::spec::text;
