@@ -95,17 +95,10 @@ pub async fn serve_client(
 struct Reset;
 
 async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Result<Response<Served>, Reset> {
-    let (head, body) = request.into_parts();
-    let body = match Limited::new(body, LONGEST_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => {
-            let mut response =
-                Response::new(Served::whole(Bytes::from_static(b"http: request body too large")));
-            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            return Ok(response);
-        }
+    let mut request = match whole(request).await {
+        Ok(request) => request,
+        Err(refusal) => return Ok(refusal.map(Served::whole)),
     };
-    let mut request = Request::from_parts(head, body);
     let before = {
         let mut world = lock(&shared);
         world.count(side, &request);
@@ -152,15 +145,39 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         Verdict::Delay(wait) => tokio::time::sleep(wait).await,
         Verdict::Late { .. } => return Err(Reset),
     }
-    if side == Side::Nomad && stream::is_stream(&request) && response.status() == StatusCode::OK {
+    Ok(served(side, &shared, &request, response, cut))
+}
+
+/// The answer with its body: a stream, or all of it, or as much as is not cut off.
+fn served(
+    side: Side,
+    shared: &Shared,
+    request: &Request<Bytes>,
+    mut response: Response<Bytes>,
+    cut: Option<usize>,
+) -> Response<Served> {
+    if side == Side::Nomad && stream::is_stream(request) && response.status() == StatusCode::OK {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        let lines = stream::open(&shared, &request);
-        return Ok(response.map(|_| Served::Lines(lines)));
+        let lines = stream::open(shared, request);
+        return response.map(|_| Served::Lines(lines));
     }
-    Ok(response.map(|body| match cut {
+    response.map(|body| match cut {
         Some(bytes) => Served::cut(body, bytes),
         None => Served::whole(body),
-    }))
+    })
+}
+
+/// The request with its body, or what is answered to one that is too large.
+async fn whole(request: Request<Incoming>) -> Result<Request<Bytes>, Response<Bytes>> {
+    let (head, body) = request.into_parts();
+    match Limited::new(body, LONGEST_BODY).collect().await {
+        Ok(body) => Ok(Request::from_parts(head, body.to_bytes())),
+        Err(_) => {
+            let mut response = Response::new(Bytes::from_static(b"http: request body too large"));
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            Err(response)
+        }
+    }
 }
 
 /// The request takes effect later, whatever becomes of the connection; no answer comes.

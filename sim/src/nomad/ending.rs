@@ -26,7 +26,7 @@ impl Nomad {
         let now = self.now;
         let Some(allocation) = self.allocations.get(id) else { return };
         let (namespace, job_id) = (allocation.namespace.clone(), allocation.job_id.clone());
-        let service = !matches!(allocation.kind.as_str(), "batch" | "sysbatch");
+        let service = !matches!(allocation.job.kind.as_str(), "batch" | "sysbatch");
         let Some((spec, task)) = self.task_mut(id, at) else { return };
         let killed = task.phase == TaskPhase::Killing;
         task.tell_terminated(now, exit);

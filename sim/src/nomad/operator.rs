@@ -150,14 +150,14 @@ impl Nomad {
 
     fn migrate(&mut self, id: &str) {
         if let Some(allocation) = self.allocations.get_mut(id) {
-            allocation.migrate = true;
+            allocation.replacement.migrate = true;
         }
         self.stop_allocation(id, super::reconcile::MIGRATING);
     }
 
     fn on_node(&self, name: &str, batch: bool) -> Vec<(String, super::Key)> {
         let here = self.allocations.values().filter(|a| a.node == name && !a.terminal() && !a.purged);
-        here.filter(|a| (a.kind == "batch") == batch)
+        here.filter(|a| (a.job.kind == "batch") == batch)
             .map(|a| (a.id.clone(), (a.namespace.clone(), a.job_id.clone())))
             .collect()
     }
@@ -299,7 +299,7 @@ impl Nomad {
         self.tables.allocations = index;
         let now = self.now;
         if let Some(allocation) = self.allocations.get_mut(id) {
-            allocation.moves = true;
+            allocation.replacement.moves = true;
             allocation.modify_index = index;
             allocation.modify_time = now;
         }
