@@ -360,7 +360,14 @@ impl Run<'_> {
         let over = self.start + self.scenario.over;
         let mut calm = false;
         let mut look = over;
+        let mut leader = None;
         loop {
+            // What the one before has used of a minute's points the new leader does not know: GitHub may refuse it for that.
+            if let Some(leads) = self.leases.leader()
+                && leader.replace(leads) != Some(leads)
+            {
+                lock(&self.shared).github.begin_minute();
+            }
             let next = happenings.peek().filter(|_| !calm).map(|(at, _)| self.start + *at);
             let due = self.replicas.iter().map(Replica::next).chain([next, Some(look), self.takeover.due()]);
             let next = due.flatten().min().unwrap_or(over);

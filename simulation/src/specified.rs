@@ -41,6 +41,10 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
     let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
+        // Of each pass, however large: what it saw is what the listings of the next ones are held against.
+        for wrong in told.sights.held_against(number, pass, clock.now()) {
+            told.findings.add(clock.now(), wrong);
+        }
         if passes.is_multiple_of(ONE_OF) || size(pass) <= LARGE {
             let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
             let mut wrong = broken_in(pass, policy, after);

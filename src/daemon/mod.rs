@@ -16,7 +16,11 @@ mod said;
 mod snapshot;
 mod versions;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -31,7 +35,9 @@ use crate::{
     hints::{Hints, follow},
     labels::Interest,
     leadership::{Leader, Leadership},
-    model::{Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, is_ours_by_name},
+    model::{
+        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, is_ours_by_name,
+    },
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
@@ -285,9 +291,11 @@ impl Daemon {
         let mut next = Instant::now();
         let mut earliest = next;
         let mut led = None;
+        self.github.stand_by(!self.leadership.holds());
         loop {
             if self.leadership.term() != led {
                 led = self.leadership.term();
+                self.github.stand_by(led.is_none());
                 self.schedule.begin_anew(self.now());
                 self.looks_due = Instant::now();
                 next = earliest;
@@ -434,6 +442,7 @@ impl Daemon {
         let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
         learn(&mut self.memory, &observation, &plan, &done, now);
         self.make_room(&observation, &plan, now);
+        self.ask_for_purges(&observation, &plan, now);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
@@ -463,6 +472,27 @@ impl Daemon {
         if is_time && (runners.any(|runner| runner.blocked.is_some()) || is_held()) {
             self.room_at = Some(now);
             self.schedule.ask_hot(now);
+        }
+    }
+
+    /// A purge may wait for a listing in full. A repository in which nothing else goes on would get one late.
+    fn ask_for_purges(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
+        let waits: BTreeSet<&str> = plan
+            .holds
+            .iter()
+            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown))
+            .filter_map(|hold| match &hold.subject {
+                Subject::Runner { name } => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        let runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
+        for runner in runners.filter(|runner| waits.contains(runner.name.as_str())) {
+            if let Some(id) = self.github_side.repository_of(runner)
+                && self.github_side.asks_in_full(id, now, self.active_every())
+            {
+                self.schedule.again(id);
+            }
         }
     }
 

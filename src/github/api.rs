@@ -200,6 +200,11 @@ impl GitHub {
         ])
     }
 
+    /// Whether another replica leads, and uses the same limits.
+    pub fn stand_by(&self, stands_by: bool) {
+        self.0.limits.stand_by(stands_by);
+    }
+
     /// What another client has used of the limits counts for this one.
     pub fn take_over(&self, other: &GitHub) {
         self.0.limits.take_over(&other.0.limits);

@@ -8,6 +8,7 @@
 //! A server whose answers have no rate-limit headers has no limits, and no governor.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Reading may be ahead of an even use of the primary limit by a quarter of it: at a start everything is new.
 const AHEAD: f64 = 0.25;
+
+/// A standby uses this part of a minute's points, a quarter: together with the leader's they stay below GitHub's 900.
+const STANDBY_PART: u64 = 4;
 
 /// Without limits a server is asked no faster by the schedule.
 const UNLIMITED_A_MINUTE: f64 = 1_200.0;
@@ -125,6 +129,7 @@ impl Window {
 pub struct Limits {
     credentials: Mutex<BTreeMap<String, Credential>>,
     points_a_minute: Option<u64>,
+    stands_by: AtomicBool,
 }
 
 /// The limits of one token or installation.
@@ -156,7 +161,12 @@ struct Blocked {
 impl Limits {
     /// Limits; requests are spread so that no more points are used in a minute, if a number is given.
     pub fn new(points_a_minute: Option<u64>) -> Self {
-        Self { credentials: Mutex::default(), points_a_minute }
+        Self { credentials: Mutex::default(), points_a_minute, stands_by: AtomicBool::new(false) }
+    }
+
+    /// Another replica leads, and uses the same limits: this one keeps to a part of them, however much goes wrong.
+    pub fn stand_by(&self, stands_by: bool) {
+        self.stands_by.store(stands_by, Ordering::Relaxed);
     }
 
     /// What was used up to now counts on where the configuration was read anew.
@@ -171,7 +181,10 @@ impl Limits {
 
     /// How long a request that costs so many points has to wait for its turn; `None`: go, it is counted.
     pub fn pace(&self, who: &str, points: u64) -> Option<Duration> {
-        let most = self.points_a_minute?;
+        let mut most = self.points_a_minute?;
+        if self.stands_by.load(Ordering::Relaxed) {
+            most /= STANDBY_PART;
+        }
         let reads = points == 1;
         let most = if reads { most - most / KEPT_FOR_WRITES } else { most };
         let now = Instant::now();

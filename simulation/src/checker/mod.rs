@@ -331,7 +331,7 @@ impl Watch for Checker {
         now: Timestamp,
     ) {
         if side == Side::GitHub {
-            self.has_looked_meanwhile(request, now);
+            self.has_looked_meanwhile(world, request, now);
         }
         let path = request.uri().path();
         if !response.status().is_success() {

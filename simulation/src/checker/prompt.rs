@@ -144,13 +144,21 @@ impl Checker {
     }
 
     /// A page of runs or jobs that took long: Nomad was looked at meanwhile, unless something was being done.
-    pub(super) fn has_looked_meanwhile(&self, request: &Request<Bytes>, now: Timestamp) {
+    pub(super) fn has_looked_meanwhile(&self, world: &World, request: &Request<Bytes>, now: Timestamp) {
         let path = request.uri().path();
         let is_page = request.method() == Method::GET && (path.ends_with("/runs") || path.ends_with("/jobs"));
         let Some(Arrived(since)) = request.extensions().get().copied().filter(|_| self.slow && is_page)
         else {
             return;
         };
+        // Where nothing is there `loop` says when Nomad is looked at next.
+        let is_alive = |name: &String| {
+            let job = world.nomad.job(&self.place.namespace, name);
+            job.is_some_and(|job| is_live(world, &self.place, job))
+        };
+        if !self.lifecycles.iter().any(|(name, _)| is_alive(name)) {
+            return;
+        }
         let is_busy = now.duration_since(self.acted_at) <= now.duration_since(since) + ACTIONS_TAKE;
         if now.duration_since(since) > LOOKED_WITHIN && self.asked_nomad_at < since && !is_busy {
             self.wrong(now, format!("Nomad was not looked at while {path} took from {since} on"));

@@ -24,7 +24,7 @@ use super::lifecycle::Lifecycles;
 use super::prompt::signed;
 use super::sender;
 use crate::checker::look::{Look, look, looks};
-use crate::deployment::{Place, meta_of_job};
+use crate::deployment::{Place, is_planted, meta_of_job};
 use crate::faults::kind::FaultKind;
 use crate::faults::settings::Entries;
 use crate::faults::subject::subject;
@@ -261,7 +261,6 @@ impl Sights {
         sight.left = left;
         sight.history = history.kept_for(|name| pass.left.iter().any(|action| action.runner() == name));
         let now = world.clock.now();
-        wrong.extend(self.held_against_the_wrong_view(sight, pass, now));
         let observation = &pass.observation;
         if !self.answers.are_so {
             return wrong;
@@ -269,7 +268,7 @@ impl Sights {
         let Some(nomad) = &observation.nomad else { return wrong };
         let is_nobodys = |name: &str| {
             let job = world.nomad.job(&place.namespace, name);
-            job.is_none_or(|job| self.is_of_a_forgotten_key(world, job))
+            job.is_none_or(|job| is_planted(job) || self.is_of_a_forgotten_key(world, job))
         };
         let is_changing = |name: &str| pass.under_way.iter().any(|action| action.runner() == name);
         wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys, is_changing));
@@ -301,7 +300,9 @@ impl Sights {
     }
 
     /// A listing counts only if nothing of its repository has come or gone in Nomad since the view before it began.
-    fn held_against_the_wrong_view(&self, sight: &mut Sight, pass: &Pass, now: Timestamp) -> Vec<String> {
+    pub fn held_against(&self, who: usize, pass: &Pass, now: Timestamp) -> Vec<String> {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
         let Some(nomad) = &pass.observation.nomad else { return Vec::new() };
         let mut view: BTreeMap<RepositoryId, Shown> = BTreeMap::new();
         for runner in &nomad.runners {
@@ -392,22 +393,15 @@ impl Sights {
         // Whoever has its name now may have no run at all, and then nothing tells the two apart.
         let complete = complete && !is_astray(view, world, began);
         let began = world.github_time(began);
-        // What waits for something else is listed now and then, and followed from then on.
-        let now_and_then = SignedDuration::from_secs(5 * 60 + 150);
-        let is_seen = |status: Status, since: SignedDuration| match status {
-            Status::Queued => true,
-            Status::Waiting | Status::Pending | Status::Requested => since > now_and_then,
-            _ => false,
-        };
         // A run that goes back to a list that was read already is seen if it is followed: since the configuration was read.
         let may_be_missed = |run: u64| {
             !(self.whole && followed.contains(&run))
                 && world.github.run(run).is_some_and(|run| run.updated_at >= began)
         };
         let waited = world.github.jobs().filter(|job| {
-            let waited = began.duration_since(job.created_at);
+            // What waits for something else is listed once an hour.
             job.repository == id
-                && is_seen(job.status, waited)
+                && job.status == Status::Queued
                 && job.queued_at < began
                 && job.created_at < began
                 && !may_be_missed(job.run)

@@ -53,10 +53,10 @@ impl Checker {
             }
             return self.wrong(now, format!("a job that is not ours is stopped or purged: {name}"));
         };
-        // What ran on a node that is lost, Nomad ends by itself.
-        let lost = |live: &LiveRunner| {
-            let own = allocation_of(world, &self.place, live);
-            own.is_some_and(|allocation| allocation.desired_description.contains("lost"))
+        // What ran on a node that is lost, Nomad ends by itself; of what it has forgotten it says nothing.
+        let lost = |live: &LiveRunner| match allocation_of(world, &self.place, live) {
+            Some(allocation) => allocation.desired_description.contains("lost"),
+            None => world.nomad.forgot_at().is_some(),
         };
         for live in processes(world, &self.place).filter(|live| live.nomad_job == name && !lost(live)) {
             if purge && live.phase != Phase::Ending {

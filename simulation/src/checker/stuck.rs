@@ -56,7 +56,7 @@ impl Stuck {
 
     /// Notes who refuses runners.
     pub(super) fn look(&mut self, world: &World, now: Timestamp) {
-        if self.on {
+        if !self.broken.is_empty() {
             let refusing = world.github.repositories().filter(|repository| repository.refuses_runners);
             self.refused_at.extend(refusing.map(|repository| (repository.id, now)));
         }
