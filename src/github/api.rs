@@ -16,10 +16,11 @@ use super::address::Web;
 use super::auth::{Auth, Authenticator, Credentials, Principal};
 use super::cache::{Cache, CacheStore};
 use super::error::Error;
-use super::jobs::Followed;
+use super::followed::Followed;
 use super::limits::{Headroom, Limits, READS, Rate};
-use super::listed::{Gap, Listed};
+use super::listed::Gap;
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
+use super::reading::{Pages, Reading};
 use super::remembered::Remembered;
 use super::sizes::{self, Sizes};
 use super::turns::Turn;
@@ -128,42 +129,6 @@ pub(super) struct Inner {
     pub(super) followed: Mutex<BTreeMap<RepositoryId, Followed>>,
     /// The last push of each repository that a list told of.
     pub(super) pushed: Mutex<BTreeMap<RepositoryId, Timestamp>>,
-}
-
-/// A list from all its pages.
-pub(super) struct Pages<T> {
-    pub list: Listed<T>,
-    /// The `Date` of its last page.
-    pub date: Option<Timestamp>,
-}
-
-/// A list while it is read.
-#[derive(Debug)]
-pub(super) struct Reading<T> {
-    first: String,
-    walk: Walk<T>,
-    /// The page that is asked for.
-    now: Option<String>,
-    total: Option<u64>,
-    date: Option<Timestamp>,
-    read: bool,
-    lost: usize,
-}
-
-impl<T> Reading<T> {
-    /// How many items were read so far.
-    pub fn len(&self) -> usize {
-        self.walk.taken()
-    }
-
-    /// What was read.
-    pub fn end(self) -> Pages<T> {
-        let list = self.walk.finish();
-        if let Some(gap) = list.gap() {
-            tracing::debug!(list = self.first, "a list of GitHub was read in part only: {gap}");
-        }
-        Pages { list, date: self.date }
-    }
 }
 
 /// One page, whether GitHub sent it or only said that it is still the same.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::auth::{Kind, Token, Who};
-use super::http::Reply;
+use super::auth::Who;
+use super::reply::Reply;
+use super::token::{Kind, Token};
 use super::{GitHub, Options, after};
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -62,6 +62,31 @@ pub struct Faults {
     registered: VecDeque<(String, Bytes)>,
 }
 
+/// What may happen to any request before it takes effect …
+const BEFORE: [Trouble; 11] = [
+    Trouble::Refused,
+    Trouble::Reset,
+    Trouble::Stall,
+    Trouble::Error,
+    Trouble::Slow,
+    Trouble::PrimaryLimit,
+    Trouble::SecondaryLimit,
+    Trouble::SilentLimit,
+    Trouble::TooMany,
+    Trouble::NoLeader,
+    Trouble::HostileErrors,
+];
+
+/// … and after.
+const AFTER: [Trouble; 6] = [
+    Trouble::LostAnswer,
+    Trouble::LateStall,
+    Trouble::LateError,
+    Trouble::Truncated,
+    Trouble::Garbled,
+    Trouble::ContentType,
+];
+
 /// More requests than this are not kept.
 const MOST_KEPT: usize = 64;
 
@@ -193,6 +218,175 @@ impl Faults {
         self.note = Some(what.into());
     }
 
+    /// What a trouble does to a request before it takes effect.
+    fn strikes_before(
+        &mut self,
+        trouble: Trouble,
+        side: Side,
+        request: &Request<Bytes>,
+        now: Timestamp,
+    ) -> Verdict {
+        use Trouble::*;
+        match trouble {
+            Refused | Reset => {
+                self.say("is cut off before");
+                Verdict::Reset
+            }
+            Stall => {
+                self.say("stalls");
+                Verdict::Stall
+            }
+            Late if self.rng.random_bool(0.5) && self.hold_back(side, request, now) => {
+                self.say("takes effect before the next about the same, and nobody waits for it");
+                if self.rng.random_bool(0.5) { Verdict::Reset } else { Verdict::Stall }
+            }
+            Late => {
+                let after = Duration::from_millis(self.rng.random_range(500..LATEST));
+                self.say(format!("takes effect in {after:?}, and nobody waits for it"));
+                Verdict::Late { after, closes: self.rng.random_bool(0.5) }
+            }
+            Slow => {
+                let wait = Duration::from_millis(self.rng.random_range(100..15_000));
+                self.say(format!("takes {wait:?}"));
+                Verdict::Delay(wait)
+            }
+            SlowPages => {
+                let wait = Duration::from_millis(self.rng.random_range(2_000..17_000));
+                self.say(format!("takes {wait:?}"));
+                Verdict::Delay(wait)
+            }
+            _ => self.refuses_with(trouble, side, now),
+        }
+    }
+
+    /// The answer of a server that does not do what it was asked for.
+    fn refuses_with(&mut self, trouble: Trouble, side: Side, now: Timestamp) -> Verdict {
+        use Trouble::*;
+        match trouble {
+            NoLeader => {
+                self.say("has no leader");
+                Verdict::status(500, "No cluster leader")
+            }
+            JitConflict => {
+                self.say("answers 409");
+                Verdict::status(
+                    409,
+                    r#"{"message": "Already exists - A runner with the name *** already exists."}"#,
+                )
+            }
+            JitInvalid => {
+                self.say("answers 422");
+                Verdict::status(422, r#"{"message": "Validation Failed"}"#)
+            }
+            Error => self.error(side),
+            HostileErrors => {
+                let status = [500, 502, 503][self.rng.random_range(0..3)];
+                self.say(format!("answers {status} with a hostile text"));
+                Verdict::status(status, &answers::hostile_error(side, self.rng.random_bool(0.5)))
+            }
+            LargePages => {
+                self.say("cannot be made so large");
+                Verdict::status(502, r#"{"message": "Server Error"}"#)
+            }
+            _ => self.limit(trouble, now),
+        }
+    }
+
+    /// Changes an answer in place: what it shows, counts, lacks or gives out.
+    fn alters(
+        &mut self,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &mut Response<Bytes>,
+        now: Timestamp,
+    ) {
+        use Trouble::*;
+        let shown = self.past.remember(side, request, response, now);
+        if shown && self.hit(side, now, &[Lag]).is_some() {
+            let longest = if side == Side::GitHub { 180_000 } else { 20_000 };
+            let lag = SignedDuration::from_millis(self.rng.random_range(1_000..longest));
+            if let Some(at) = self.past.show(side, request, response, now, lag) {
+                self.say(format!("shows how it was at {at}"));
+            }
+        }
+        let is_list = request.method() == Method::GET && response.status() == StatusCode::OK;
+        if is_list && self.is_on(side, now, Pages) && self.hit(side, now, &[Pages]).is_some() {
+            let at = self.rng.random::<u32>() as usize;
+            if let Some(what) = answers::shift_page(request, response, at) {
+                self.say(what);
+            }
+        }
+        if is_list && self.is_on(side, now, Totals) && self.hit(side, now, &[Totals]).is_some() {
+            let off = if self.rng.random_bool(0.5) { 1 } else { -1 };
+            if answers::change_total(response, off) {
+                self.say(format!("counts {off:+}"));
+            }
+        }
+        if is_list && self.is_on(side, now, Part) && self.hit(side, now, &[Part]).is_some() {
+            // Two lies about a count can make a truth.
+            let counts = !self.is_on(side, now, Totals);
+            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..3u8));
+            if let Some(what) = answers::cut_list(request, response, kind, counts, at) {
+                self.say(what);
+            }
+        }
+        if is_list && self.is_on(side, now, Names) && self.hit(side, now, &[Names]).is_some() {
+            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..answers::NAMES));
+            if answers::rename(request, response, kind, at) {
+                self.say("has a name that GitHub does not permit");
+            }
+        }
+        if registers(request)
+            && response.status() == StatusCode::CREATED
+            && self.hit(side, now, &[Secrets]).is_some()
+        {
+            let kind = self.rng.random_range(0..answers::SECRETS);
+            answers::spoil_secret(response, kind);
+            self.say("gives out what no runner may have");
+        }
+    }
+
+    /// What a trouble does to a request that took effect.
+    fn strikes_after(&mut self, trouble: Trouble, side: Side, response: &mut Response<Bytes>) -> Verdict {
+        use Trouble::*;
+        match trouble {
+            LockAnswer | RemovalAnswer if self.rng.random_bool(0.5) => {
+                self.say("stalls after");
+                Verdict::Stall
+            }
+            LostAnswer | LockAnswer | RemovalAnswer => {
+                self.say("is cut off after");
+                Verdict::Reset
+            }
+            LateStall => {
+                self.say("stalls after");
+                Verdict::Stall
+            }
+            LateError | JitLateError => {
+                let verdict = self.error(side);
+                self.say("answers an error all the same");
+                verdict
+            }
+            Truncated if !response.body().is_empty() => {
+                let bytes = self.rng.random_range(0..response.body().len());
+                self.say(format!("is truncated after {bytes} bytes"));
+                Verdict::Truncate(bytes)
+            }
+            Garbled if !response.body().is_empty() => {
+                let (kind, at) = (self.rng.random_range(0..4u8), self.rng.random::<u32>() as usize);
+                *response.body_mut() = answers::garble(response.body(), kind, at);
+                self.say("is garbled");
+                Verdict::Pass
+            }
+            ContentType => {
+                self.say("is a page for people");
+                answers::portal(response);
+                Verdict::Pass
+            }
+            _ => self.on_the_way(),
+        }
+    }
+
     fn error(&mut self, side: Side) -> Verdict {
         let status = [500, 502, 503, 504][self.rng.random_range(0..4)];
         self.say(format!("answers {status}"));
@@ -293,82 +487,16 @@ impl Fault for Faults {
         if let Some(verdict) = self.of_a_follower(side, request, now) {
             return verdict;
         }
-        use Trouble::*;
-        let which = [
-            Refused,
-            Reset,
-            Stall,
-            Error,
-            Slow,
-            PrimaryLimit,
-            SecondaryLimit,
-            SilentLimit,
-            TooMany,
-            NoLeader,
-            HostileErrors,
-        ];
+        use Trouble::{JitConflict, JitInvalid, LargePages, Late, SlowPages};
         let own: &[Trouble] = match request.method() {
             method if *method == Method::GET && answers::is_large_page(request) => &[LargePages, SlowPages],
             method if *method == Method::GET => &[SlowPages],
             _ if registers(request) => &[JitConflict, JitInvalid, Late],
             _ => &[Late],
         };
-        let hit = self.hit(side, now, own).or_else(|| self.hit(side, now, &which));
-        match hit {
+        match self.hit(side, now, own).or_else(|| self.hit(side, now, &BEFORE)) {
             None => self.on_the_way(),
-            Some(Refused | Reset) => {
-                self.say("is cut off before");
-                Verdict::Reset
-            }
-            Some(Stall) => {
-                self.say("stalls");
-                Verdict::Stall
-            }
-            Some(Late) if self.rng.random_bool(0.5) && self.hold_back(side, request, now) => {
-                self.say("takes effect before the next about the same, and nobody waits for it");
-                if self.rng.random_bool(0.5) { Verdict::Reset } else { Verdict::Stall }
-            }
-            Some(Late) => {
-                let after = Duration::from_millis(self.rng.random_range(500..LATEST));
-                self.say(format!("takes effect in {after:?}, and nobody waits for it"));
-                Verdict::Late { after, closes: self.rng.random_bool(0.5) }
-            }
-            Some(Slow) => {
-                let wait = Duration::from_millis(self.rng.random_range(100..15_000));
-                self.say(format!("takes {wait:?}"));
-                Verdict::Delay(wait)
-            }
-            Some(NoLeader) => {
-                self.say("has no leader");
-                Verdict::status(500, "No cluster leader")
-            }
-            Some(JitConflict) => {
-                self.say("answers 409");
-                Verdict::status(
-                    409,
-                    r#"{"message": "Already exists - A runner with the name *** already exists."}"#,
-                )
-            }
-            Some(JitInvalid) => {
-                self.say("answers 422");
-                Verdict::status(422, r#"{"message": "Validation Failed"}"#)
-            }
-            Some(Error) => self.error(side),
-            Some(SlowPages) => {
-                let wait = Duration::from_millis(self.rng.random_range(2_000..17_000));
-                self.say(format!("takes {wait:?}"));
-                Verdict::Delay(wait)
-            }
-            Some(HostileErrors) => {
-                let status = [500, 502, 503][self.rng.random_range(0..3)];
-                self.say(format!("answers {status} with a hostile text"));
-                Verdict::status(status, &answers::hostile_error(side, self.rng.random_bool(0.5)))
-            }
-            Some(LargePages) => {
-                self.say("cannot be made so large");
-                Verdict::status(502, r#"{"message": "Server Error"}"#)
-            }
-            Some(trouble) => self.limit(trouble, now),
+            Some(trouble) => self.strikes_before(trouble, side, request, now),
         }
     }
 
@@ -403,7 +531,7 @@ impl Fault for Faults {
         response: &mut Response<Bytes>,
         now: Timestamp,
     ) -> Verdict {
-        use Trouble::*;
+        use Trouble::{JitLateError, LockAnswer, RemovalAnswer};
         if !self.races.is_empty()
             && is_registration(side, request)
             && response.status().is_success()
@@ -415,92 +543,16 @@ impl Fault for Faults {
             self.say("is the last of a daemon, with effect");
             return Verdict::Stall;
         }
-        let shown = self.past.remember(side, request, response, now);
-        if shown && self.hit(side, now, &[Lag]).is_some() {
-            let longest = if side == Side::GitHub { 180_000 } else { 20_000 };
-            let lag = SignedDuration::from_millis(self.rng.random_range(1_000..longest));
-            if let Some(at) = self.past.show(side, request, response, now, lag) {
-                self.say(format!("shows how it was at {at}"));
-            }
-        }
-        let is_list = request.method() == Method::GET && response.status() == StatusCode::OK;
-        if is_list && self.is_on(side, now, Pages) && self.hit(side, now, &[Pages]).is_some() {
-            let at = self.rng.random::<u32>() as usize;
-            if let Some(what) = answers::shift_page(request, response, at) {
-                self.say(what);
-            }
-        }
-        if is_list && self.is_on(side, now, Totals) && self.hit(side, now, &[Totals]).is_some() {
-            let off = if self.rng.random_bool(0.5) { 1 } else { -1 };
-            if answers::change_total(response, off) {
-                self.say(format!("counts {off:+}"));
-            }
-        }
-        if is_list && self.is_on(side, now, Part) && self.hit(side, now, &[Part]).is_some() {
-            // Two lies about a count can make a truth.
-            let counts = !self.is_on(side, now, Totals);
-            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..3u8));
-            if let Some(what) = answers::cut_list(request, response, kind, counts, at) {
-                self.say(what);
-            }
-        }
-        if is_list && self.is_on(side, now, Names) && self.hit(side, now, &[Names]).is_some() {
-            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..answers::NAMES));
-            if answers::rename(request, response, kind, at) {
-                self.say("has a name that GitHub does not permit");
-            }
-        }
-        if registers(request)
-            && response.status() == StatusCode::CREATED
-            && self.hit(side, now, &[Secrets]).is_some()
-        {
-            let kind = self.rng.random_range(0..answers::SECRETS);
-            answers::spoil_secret(response, kind);
-            self.say("gives out what no runner may have");
-        }
-        let which = [LostAnswer, LateStall, LateError, Truncated, Garbled, ContentType];
+        self.alters(side, request, response, now);
         let own: &[Trouble] = match request {
             _ if registers(request) => &[JitLateError],
             _ if locks(request) => &[LockAnswer],
             _ if removes(request) => &[RemovalAnswer],
             _ => &[],
         };
-        let hit = self.hit(side, now, own).or_else(|| self.hit(side, now, &which));
-        match hit {
-            Some(LockAnswer | RemovalAnswer) if self.rng.random_bool(0.5) => {
-                self.say("stalls after");
-                Verdict::Stall
-            }
-            Some(LostAnswer | LockAnswer | RemovalAnswer) => {
-                self.say("is cut off after");
-                Verdict::Reset
-            }
-            Some(LateStall) => {
-                self.say("stalls after");
-                Verdict::Stall
-            }
-            Some(LateError | JitLateError) => {
-                let verdict = self.error(side);
-                self.say("answers an error all the same");
-                verdict
-            }
-            Some(Truncated) if !response.body().is_empty() => {
-                let bytes = self.rng.random_range(0..response.body().len());
-                self.say(format!("is truncated after {bytes} bytes"));
-                Verdict::Truncate(bytes)
-            }
-            Some(Garbled) if !response.body().is_empty() => {
-                let (kind, at) = (self.rng.random_range(0..4u8), self.rng.random::<u32>() as usize);
-                *response.body_mut() = answers::garble(response.body(), kind, at);
-                self.say("is garbled");
-                Verdict::Pass
-            }
-            Some(ContentType) => {
-                self.say("is a page for people");
-                answers::portal(response);
-                Verdict::Pass
-            }
-            _ => self.on_the_way(),
+        match self.hit(side, now, own).or_else(|| self.hit(side, now, &AFTER)) {
+            None => self.on_the_way(),
+            Some(trouble) => self.strikes_after(trouble, side, response),
         }
     }
 

@@ -258,12 +258,386 @@ fn chosen<T: Clone>(all: &[T], pick: usize) -> Option<T> {
     (!all.is_empty()).then(|| all[pick % all.len()].clone())
 }
 
+/// What happens to nodes and servers.
+fn nodes_suffer(world: &mut World, mishap: &Mishap, now: Timestamp) -> Option<String> {
+    let nodes: Vec<String> = world.nomad.options().nodes.iter().map(|node| node.name.clone()).collect();
+    let at_nomad = world.nomad_time(now);
+    match mishap {
+        Mishap::NodeCrash { pick } => {
+            let node = chosen(&nodes, *pick)?;
+            world.nomad.node_crash(&node, at_nomad);
+            Some(format!("node {node} loses its power"))
+        }
+        Mishap::NodeCut { pick } => {
+            let node = chosen(&nodes, *pick)?;
+            world.nomad.node_down(&node, at_nomad);
+            Some(format!("node {node} is not heard of"))
+        }
+        Mishap::NodesBack => {
+            for node in &nodes {
+                world.nomad.node_up(node, at_nomad);
+                world.nomad.undrain(node, at_nomad);
+            }
+            Some("all nodes are back".into())
+        }
+        Mishap::Drain { pick, deadline } => {
+            let node = chosen(&nodes, *pick)?;
+            world.nomad.drain(&node, *deadline, at_nomad);
+            Some(format!("node {node} is drained within {deadline:?}"))
+        }
+        Mishap::RestartEmpty { orphans } => {
+            world.nomad.restart_empty(*orphans, at_nomad);
+            let what = if *orphans { "is killed; its processes go on, and it" } else { "restarts and" };
+            Some(format!("the agent {what} has forgotten everything"))
+        }
+        Mishap::Collect => {
+            world.nomad.collect_garbage(at_nomad);
+            Some("nomad system gc".into())
+        }
+        Mishap::LeaderLost => {
+            world.nomad.set_leader(false, at_nomad);
+            Some("the servers have no leader".into())
+        }
+        Mishap::LeaderBack => {
+            world.nomad.set_leader(true, at_nomad);
+            Some("the servers have a leader".into())
+        }
+        _ => None,
+    }
+}
+
+/// What happens to a runner's job, allocation, variable or process.
+fn runners_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+    let at_nomad = world.nomad_time(now);
+    match mishap {
+        Mishap::Purge { pick } | Mishap::Stop { pick } => {
+            let job = chosen(&world.our_jobs(place), *pick)?;
+            if matches!(mishap, Mishap::Purge { .. }) {
+                world.nomad.purge_job(&place.namespace, &job, at_nomad);
+                Some(format!("somebody purges {job}"))
+            } else {
+                world.nomad.stop_job(&place.namespace, &job, at_nomad);
+                Some(format!("somebody stops {job}"))
+            }
+        }
+        Mishap::StopAllocation { pick } | Mishap::RestartAllocation { pick } => {
+            let ours = world.nomad.allocations().filter(|allocation| {
+                allocation.namespace == place.namespace
+                    && place.ours(&allocation.job_id)
+                    && !allocation.terminal()
+                    && matches!(allocation.client_status, "pending" | "running")
+            });
+            let ours: Vec<(String, String)> =
+                ours.map(|allocation| (allocation.id.clone(), allocation.job_id.clone())).collect();
+            let (allocation, job) = chosen(&ours, *pick)?;
+            if matches!(mishap, Mishap::StopAllocation { .. }) {
+                world.nomad.stop_one(&allocation, at_nomad);
+                Some(format!("nomad alloc stop of {job}"))
+            } else {
+                world.nomad.restart_one(&allocation, at_nomad);
+                Some(format!("nomad alloc restart of {job}"))
+            }
+        }
+        Mishap::DeleteVariable { pick } => {
+            let ours = world.nomad.variables().filter(|variable| {
+                let name = variable.path.strip_prefix("nomad/jobs/");
+                variable.namespace == place.namespace && name.is_some_and(|name| place.ours(name))
+            });
+            let path = chosen(&ours.map(|variable| variable.path.clone()).collect::<Vec<_>>(), *pick)?;
+            world.nomad.delete_variable(&place.namespace, &path, at_nomad);
+            Some(format!("somebody deletes the variable {path}"))
+        }
+        Mishap::OutOfMemory { pick } | Mishap::Crash { pick, .. } => {
+            let live: Vec<(String, String)> = world
+                .live_runners()
+                .into_iter()
+                .filter(|runner| place.ours(&runner.nomad_job))
+                .map(|runner| (runner.allocation, runner.nomad_job))
+                .collect();
+            let (allocation, job) = chosen(&live, *pick)?;
+            let exit = match mishap {
+                Mishap::Crash { code, .. } => Exit::code(*code),
+                _ => Exit::oom(),
+            };
+            world.crash(&allocation, exit);
+            Some(format!("the process of {job} ends: {exit:?}"))
+        }
+        _ => None,
+    }
+}
+
+/// What keeps processes from starting.
+fn starts_suffer(world: &mut World, mishap: &Mishap, place: &Place) -> Option<String> {
+    let repository = |pick: &usize| chosen(&place.repositories, *pick);
+    match mishap {
+        Mishap::SlowImages(delay) => {
+            world.nomad.set_start_delay("", *delay);
+            Some(format!("processes take {delay:?} to start"))
+        }
+        Mishap::SlowImagesOf { pick, delay } => {
+            let full_name = world.github.full_name(repository(pick)?)?;
+            world.nomad.set_start_delay(&names_of(&full_name), *delay);
+            Some(format!("{full_name}: processes take {delay:?} to start"))
+        }
+        Mishap::StartFailure => {
+            let failure = StartFailure {
+                kind: "Driver Failure".into(),
+                // A driver quotes what a registry or a shell said, whatever that is.
+                message: "Failed to pull `image`:\r\n\u{1b}[2K ERROR forged \u{202e}no space left".into(),
+            };
+            world.nomad.set_start_failure("", Some(failure));
+            Some("no process can be started".into())
+        }
+        Mishap::LongStartFailure => {
+            let message = format!("{FORGED} {}", "x".repeat(MAX_BODY / 8));
+            let failure = StartFailure { kind: "Driver Failure".into(), message };
+            world.nomad.set_start_failure("", Some(failure));
+            Some("no process can be started, which takes many words".into())
+        }
+        Mishap::StartWorks => {
+            world.nomad.set_start_failure("", None);
+            Some("processes can be started again".into())
+        }
+        _ => None,
+    }
+}
+
+/// What others register.
+fn neighbours_come(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+    let repository = |pick: &usize| chosen(&place.repositories, *pick);
+    let at_github = world.github_time(now);
+    match mishap {
+        Mishap::LargeJobs => {
+            let sizes = (0..16).map(|_| MAX_BODY / 8).chain([MAX_BODY + 1, MAX_BODY / 8]);
+            let registered = sizes.enumerate().filter(|(number, size)| {
+                let job = strange_job(&format!("{STRANGER}{number:02}"), &json!({ "x": "x".repeat(*size) }));
+                world.put_job(place, &job, now)
+            });
+            Some(format!("somebody registers {} large jobs", registered.count()))
+        }
+        Mishap::HostileMeta { pick } => {
+            let name = chosen(&world.our_jobs(place), *pick)?;
+            let own = meta_of_job(world.nomad.job(&place.namespace, &name)?);
+            let registered = hostile_metas(&own).into_iter().enumerate().filter(|(number, meta)| {
+                let job = strange_job(&format!("{STRANGER}\u{202e}{number:02}"), &json!({ META: meta }));
+                world.put_job(place, &job, now)
+            });
+            let registered = registered.count();
+            // What only its seal can tell from ours: the next attempt's name, and all that belongs into its Meta.
+            let next = next_attempt(&own)
+                .filter(|(name, _)| world.nomad.job(&place.namespace, name).is_none() && place.ours(name));
+            let planted = next.is_some_and(|(name, meta)| {
+                let job = strange_job(&name, &json!({ META: meta.to_string() }));
+                world.put_job(place, &job, now)
+            });
+            let next = if planted { ", and one under the next attempt's name" } else { "" };
+            Some(format!("somebody registers {registered} jobs with a hostile Meta{next}"))
+        }
+        Mishap::ForeignRunner { pick, labels } => {
+            let id = repository(pick)?;
+            let full_name = world.github.full_name(id)?;
+            let registration = Registration {
+                token: place.token.clone(),
+                url: format!("https://github.com/{full_name}"),
+                name: format!("foreign-{}", world.github.runners().count()),
+                labels: labels.clone(),
+                default_labels: false,
+                ephemeral: true,
+                replace: false,
+            };
+            let runner = world.github.register(&registration, at_github).ok()?;
+            world.github.come_online(runner, at_github).ok()?;
+            Some(format!("the runner {} comes to {full_name}", registration.name))
+        }
+        Mishap::PlantedJob { pick } => {
+            let ours = world.our_jobs(place);
+            let name = ours.get(pick % ours.len().max(1))?;
+            let mut spec = (*world.nomad.job(&place.namespace, name)?.spec).clone();
+            spec["ID"] = json!(PLANTED);
+            spec["Name"] = json!(PLANTED);
+            world
+                .put_job(place, &json!({ "Job": spec }), now)
+                .then(|| format!("somebody registers {PLANTED} with the Meta of {name}"))
+        }
+        _ => None,
+    }
+}
+
+/// What happens to a repository.
+fn repositories_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+    let repository = |pick: &usize| chosen(&place.repositories, *pick);
+    let at_github = world.github_time(now);
+    match mishap {
+        Mishap::RefuseRunners { pick, yes } => {
+            let id = repository(pick)?;
+            world.github.repository_mut(id)?.refuses_runners = *yes;
+            Some(format!("{}: runners are refused: {yes}", world.github.full_name(id)?))
+        }
+        Mishap::Rename { pick } => {
+            let id = repository(pick)?;
+            let old = world.github.full_name(id)?;
+            let (owner, name) = old.split_once('/')?;
+            let new = format!("{owner}/{name}2");
+            world.github.rename_repository(id, &new);
+            Some(format!("{old} is now {new}"))
+        }
+        Mishap::Archive { pick, yes } => {
+            let id = repository(pick)?;
+            world.github.repository_mut(id)?.archived = *yes;
+            Some(format!("{}: archived: {yes}", world.github.full_name(id)?))
+        }
+        Mishap::Disable { pick, yes } => {
+            let id = repository(pick)?;
+            world.github.repository_mut(id)?.disabled = *yes;
+            Some(format!("{}: disabled: {yes}", world.github.full_name(id)?))
+        }
+        Mishap::DeleteRepository { pick } => {
+            let id = repository(pick)?;
+            let name = world.github.full_name(id)?;
+            world.github.delete_repository(id, at_github);
+            Some(format!("{name} is deleted"))
+        }
+        Mishap::Namesake { pick, jobs } => world.take_name(repository(pick)?, jobs, at_github),
+        Mishap::NameBack { pick } => world.give_name_back(repository(pick)?, at_github),
+        _ => None,
+    }
+}
+
+/// What the token and the App no longer reach, or reach again.
+fn access_suffers(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+    let repository = |pick: &usize| chosen(&place.repositories, *pick);
+    let at_github = world.github_time(now);
+    match mishap {
+        Mishap::Hide { pick, yes } => {
+            let id = repository(pick)?;
+            world.github.repository_mut(id)?.private = *yes;
+            let hidden = if *yes { BTreeSet::from([id]) } else { BTreeSet::new() };
+            world.github.add_token(&place.token, place.token_without(&hidden));
+            let shown = place.repositories.iter().copied().filter(|other| !hidden.contains(other));
+            let reach = if *yes { Reach::Only(shown.collect()) } else { Reach::All };
+            for installation in &place.installations {
+                if let Some(installation) = world.github.installation_mut(*installation) {
+                    installation.repositories = reach.clone();
+                }
+            }
+            Some(format!("{}: private, out of reach: {yes}", world.github.full_name(id)?))
+        }
+        Mishap::TokenRefused { yes } => {
+            match yes {
+                true => world.github.revoke_token(&place.token),
+                false => world.github.add_token(&place.token, place.token_without(&BTreeSet::new())),
+            }
+            for installation in &place.installations {
+                if let Some(installation) = world.github.installation_mut(*installation) {
+                    installation.suspended_at = yes.then_some(at_github);
+                    installation.repositories = Reach::All;
+                }
+            }
+            // Suspended, they answer 403; afterwards the old ones are of no use any more.
+            if !yes {
+                world.github.revoke_installation_tokens();
+            }
+            Some(format!("the token is refused: {yes}"))
+        }
+        _ => None,
+    }
+}
+
+/// What happens to runs and registrations.
+fn runs_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+    let at_github = world.github_time(now);
+    match mishap {
+        Mishap::Rerun { pick } => {
+            let over = world.github.runs().filter(|run| run.status == Status::Completed);
+            let run = chosen(&over.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
+            world.github.rerun(run, at_github);
+            Some(format!("run {run} is run again"))
+        }
+        Mishap::Cancel { pick } => {
+            let active = world.github.runs().filter(|run| run.status != Status::Completed);
+            let run = chosen(&active.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
+            world.github.cancel_run(run, at_github);
+            Some(format!("run {run} is cancelled"))
+        }
+        Mishap::DeleteRegistration { pick } => {
+            let ours = world.github.runners().filter(|runner| place.ours(&runner.name));
+            let runners: Vec<(u64, String)> = ours.map(|runner| (runner.id, runner.name.clone())).collect();
+            let (id, name) = chosen(&runners, *pick)?;
+            let gone = world.github.delete_runner(id, at_github);
+            Some(format!("somebody deletes the registration {name}: {gone}"))
+        }
+        _ => None,
+    }
+}
+
+/// Lets a mishap happen at this time.
+fn suffer_at(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
+    match mishap {
+        Mishap::NodeCrash { .. }
+        | Mishap::NodeCut { .. }
+        | Mishap::NodesBack
+        | Mishap::Drain { .. }
+        | Mishap::RestartEmpty { .. }
+        | Mishap::Collect
+        | Mishap::LeaderLost
+        | Mishap::LeaderBack => nodes_suffer(world, mishap, now),
+        Mishap::Purge { .. }
+        | Mishap::Stop { .. }
+        | Mishap::StopAllocation { .. }
+        | Mishap::RestartAllocation { .. }
+        | Mishap::DeleteVariable { .. }
+        | Mishap::OutOfMemory { .. }
+        | Mishap::Crash { .. } => runners_suffer(world, mishap, place, now),
+        Mishap::SlowImages(_)
+        | Mishap::SlowImagesOf { .. }
+        | Mishap::StartFailure
+        | Mishap::LongStartFailure
+        | Mishap::StartWorks => starts_suffer(world, mishap, place),
+        Mishap::LargeJobs
+        | Mishap::HostileMeta { .. }
+        | Mishap::PlantedJob { .. }
+        | Mishap::ForeignRunner { .. } => neighbours_come(world, mishap, place, now),
+        Mishap::RefuseRunners { .. }
+        | Mishap::Rename { .. }
+        | Mishap::Archive { .. }
+        | Mishap::Disable { .. }
+        | Mishap::DeleteRepository { .. }
+        | Mishap::Namesake { .. }
+        | Mishap::NameBack { .. } => repositories_suffer(world, mishap, place, now),
+        Mishap::Hide { .. } | Mishap::TokenRefused { .. } => access_suffers(world, mishap, place, now),
+        Mishap::Rerun { .. } | Mishap::Cancel { .. } | Mishap::DeleteRegistration { .. } => {
+            runs_suffer(world, mishap, place, now)
+        }
+    }
+}
+
+/// Runners of others leave, and what can never be served is cancelled.
+fn the_rest_leaves(world: &mut World, at_github: Timestamp) {
+    let foreign: Vec<u64> = world
+        .github
+        .runners()
+        .filter(|runner| runner.name.starts_with("foreign-"))
+        .map(|runner| runner.id)
+        .collect();
+    for runner in foreign {
+        world.github.disconnect(runner, Leave::Graceful, at_github);
+        world.github.delete_runner(runner, at_github);
+    }
+    let hopeless: BTreeSet<u64> = world
+        .github
+        .runs()
+        .filter(|run| run.status != Status::Completed && !world.can_be_served(run.repository, run.id))
+        .map(|run| run.id)
+        .collect();
+    for run in hopeless {
+        world.github.cancel_run(run, at_github);
+    }
+}
+
 /// What can happen to the world.
 pub trait Suffer {
     /// Lets a mishap happen. What became of it, for the timeline; `None` if there was nothing it could happen to.
     fn suffer(&mut self, mishap: &Mishap, place: &Place) -> Option<String>;
-
-    fn suffer_at(&mut self, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String>;
 
     /// The jobs of ours, dead ones too.
     fn our_jobs(&self, place: &Place) -> Vec<String>;
@@ -286,273 +660,12 @@ impl Suffer for World {
     fn suffer(&mut self, mishap: &Mishap, place: &Place) -> Option<String> {
         let now = self.clock.now();
         self.advance(now);
-        let told = self.suffer_at(mishap, place, now);
+        let told = suffer_at(self, mishap, place, now);
         if let Some(told) = &told {
             self.note(now, format!("MISHAP {told}"));
         }
         self.touch();
         told
-    }
-
-    fn suffer_at(&mut self, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
-        let (at_github, at_nomad) = (self.github_time(now), self.nomad_time(now));
-        let repository = |pick: &usize| chosen(&place.repositories, *pick);
-        let nodes: Vec<String> = self.nomad.options().nodes.iter().map(|node| node.name.clone()).collect();
-        match mishap {
-            Mishap::NodeCrash { pick } => {
-                let node = chosen(&nodes, *pick)?;
-                self.nomad.node_crash(&node, at_nomad);
-                Some(format!("node {node} loses its power"))
-            }
-            Mishap::NodeCut { pick } => {
-                let node = chosen(&nodes, *pick)?;
-                self.nomad.node_down(&node, at_nomad);
-                Some(format!("node {node} is not heard of"))
-            }
-            Mishap::NodesBack => {
-                for node in &nodes {
-                    self.nomad.node_up(node, at_nomad);
-                    self.nomad.undrain(node, at_nomad);
-                }
-                Some("all nodes are back".into())
-            }
-            Mishap::Drain { pick, deadline } => {
-                let node = chosen(&nodes, *pick)?;
-                self.nomad.drain(&node, *deadline, at_nomad);
-                Some(format!("node {node} is drained within {deadline:?}"))
-            }
-            Mishap::RestartEmpty { orphans } => {
-                self.nomad.restart_empty(*orphans, at_nomad);
-                let what = if *orphans { "is killed; its processes go on, and it" } else { "restarts and" };
-                Some(format!("the agent {what} has forgotten everything"))
-            }
-            Mishap::Collect => {
-                self.nomad.collect_garbage(at_nomad);
-                Some("nomad system gc".into())
-            }
-            Mishap::Purge { pick } | Mishap::Stop { pick } => {
-                let job = chosen(&self.our_jobs(place), *pick)?;
-                if matches!(mishap, Mishap::Purge { .. }) {
-                    self.nomad.purge_job(&place.namespace, &job, at_nomad);
-                    Some(format!("somebody purges {job}"))
-                } else {
-                    self.nomad.stop_job(&place.namespace, &job, at_nomad);
-                    Some(format!("somebody stops {job}"))
-                }
-            }
-            Mishap::StopAllocation { pick } | Mishap::RestartAllocation { pick } => {
-                let ours = self.nomad.allocations().filter(|allocation| {
-                    allocation.namespace == place.namespace
-                        && place.ours(&allocation.job_id)
-                        && !allocation.terminal()
-                        && matches!(allocation.client_status, "pending" | "running")
-                });
-                let ours: Vec<(String, String)> =
-                    ours.map(|allocation| (allocation.id.clone(), allocation.job_id.clone())).collect();
-                let (allocation, job) = chosen(&ours, *pick)?;
-                if matches!(mishap, Mishap::StopAllocation { .. }) {
-                    self.nomad.stop_one(&allocation, at_nomad);
-                    Some(format!("nomad alloc stop of {job}"))
-                } else {
-                    self.nomad.restart_one(&allocation, at_nomad);
-                    Some(format!("nomad alloc restart of {job}"))
-                }
-            }
-            Mishap::DeleteVariable { pick } => {
-                let ours = self.nomad.variables().filter(|variable| {
-                    let name = variable.path.strip_prefix("nomad/jobs/");
-                    variable.namespace == place.namespace && name.is_some_and(|name| place.ours(name))
-                });
-                let path = chosen(&ours.map(|variable| variable.path.clone()).collect::<Vec<_>>(), *pick)?;
-                self.nomad.delete_variable(&place.namespace, &path, at_nomad);
-                Some(format!("somebody deletes the variable {path}"))
-            }
-            Mishap::OutOfMemory { pick } | Mishap::Crash { pick, .. } => {
-                let live: Vec<(String, String)> = self
-                    .live_runners()
-                    .into_iter()
-                    .filter(|runner| place.ours(&runner.nomad_job))
-                    .map(|runner| (runner.allocation, runner.nomad_job))
-                    .collect();
-                let (allocation, job) = chosen(&live, *pick)?;
-                let exit = match mishap {
-                    Mishap::Crash { code, .. } => Exit::code(*code),
-                    _ => Exit::oom(),
-                };
-                self.crash(&allocation, exit);
-                Some(format!("the process of {job} ends: {exit:?}"))
-            }
-            Mishap::SlowImages(delay) => {
-                self.nomad.set_start_delay("", *delay);
-                Some(format!("processes take {delay:?} to start"))
-            }
-            Mishap::RefuseRunners { pick, yes } => {
-                let id = repository(pick)?;
-                self.github.repository_mut(id)?.refuses_runners = *yes;
-                Some(format!("{}: runners are refused: {yes}", self.github.full_name(id)?))
-            }
-            Mishap::SlowImagesOf { pick, delay } => {
-                let full_name = self.github.full_name(repository(pick)?)?;
-                self.nomad.set_start_delay(&names_of(&full_name), *delay);
-                Some(format!("{full_name}: processes take {delay:?} to start"))
-            }
-            Mishap::StartFailure => {
-                let failure = StartFailure {
-                    kind: "Driver Failure".into(),
-                    // A driver quotes what a registry or a shell said, whatever that is.
-                    message: "Failed to pull `image`:\r\n\u{1b}[2K ERROR forged \u{202e}no space left".into(),
-                };
-                self.nomad.set_start_failure("", Some(failure));
-                Some("no process can be started".into())
-            }
-            Mishap::LongStartFailure => {
-                let message = format!("{FORGED} {}", "x".repeat(MAX_BODY / 8));
-                let failure = StartFailure { kind: "Driver Failure".into(), message };
-                self.nomad.set_start_failure("", Some(failure));
-                Some("no process can be started, which takes many words".into())
-            }
-            Mishap::LargeJobs => {
-                let sizes = (0..16).map(|_| MAX_BODY / 8).chain([MAX_BODY + 1, MAX_BODY / 8]);
-                let registered = sizes.enumerate().filter(|(number, size)| {
-                    let job =
-                        strange_job(&format!("{STRANGER}{number:02}"), &json!({ "x": "x".repeat(*size) }));
-                    self.put_job(place, &job, now)
-                });
-                Some(format!("somebody registers {} large jobs", registered.count()))
-            }
-            Mishap::HostileMeta { pick } => {
-                let name = chosen(&self.our_jobs(place), *pick)?;
-                let own = meta_of_job(self.nomad.job(&place.namespace, &name)?);
-                let registered = hostile_metas(&own).into_iter().enumerate().filter(|(number, meta)| {
-                    let job = strange_job(&format!("{STRANGER}\u{202e}{number:02}"), &json!({ META: meta }));
-                    self.put_job(place, &job, now)
-                });
-                let registered = registered.count();
-                // What only its seal can tell from ours: the next attempt's name, and all that belongs into its Meta.
-                let next = next_attempt(&own)
-                    .filter(|(name, _)| self.nomad.job(&place.namespace, name).is_none() && place.ours(name));
-                let planted = next.is_some_and(|(name, meta)| {
-                    let job = strange_job(&name, &json!({ META: meta.to_string() }));
-                    self.put_job(place, &job, now)
-                });
-                let next = if planted { ", and one under the next attempt's name" } else { "" };
-                Some(format!("somebody registers {registered} jobs with a hostile Meta{next}"))
-            }
-            Mishap::StartWorks => {
-                self.nomad.set_start_failure("", None);
-                Some("processes can be started again".into())
-            }
-            Mishap::LeaderLost => {
-                self.nomad.set_leader(false, at_nomad);
-                Some("the servers have no leader".into())
-            }
-            Mishap::LeaderBack => {
-                self.nomad.set_leader(true, at_nomad);
-                Some("the servers have a leader".into())
-            }
-            Mishap::Rename { pick } => {
-                let id = repository(pick)?;
-                let old = self.github.full_name(id)?;
-                let (owner, name) = old.split_once('/')?;
-                let new = format!("{owner}/{name}2");
-                self.github.rename_repository(id, &new);
-                Some(format!("{old} is now {new}"))
-            }
-            Mishap::Archive { pick, yes } => {
-                let id = repository(pick)?;
-                self.github.repository_mut(id)?.archived = *yes;
-                Some(format!("{}: archived: {yes}", self.github.full_name(id)?))
-            }
-            Mishap::Disable { pick, yes } => {
-                let id = repository(pick)?;
-                self.github.repository_mut(id)?.disabled = *yes;
-                Some(format!("{}: disabled: {yes}", self.github.full_name(id)?))
-            }
-            Mishap::Hide { pick, yes } => {
-                let id = repository(pick)?;
-                self.github.repository_mut(id)?.private = *yes;
-                let hidden = if *yes { BTreeSet::from([id]) } else { BTreeSet::new() };
-                self.github.add_token(&place.token, place.token_without(&hidden));
-                let shown = place.repositories.iter().copied().filter(|other| !hidden.contains(other));
-                let reach = if *yes { Reach::Only(shown.collect()) } else { Reach::All };
-                for installation in &place.installations {
-                    if let Some(installation) = self.github.installation_mut(*installation) {
-                        installation.repositories = reach.clone();
-                    }
-                }
-                Some(format!("{}: private, out of reach: {yes}", self.github.full_name(id)?))
-            }
-            Mishap::DeleteRepository { pick } => {
-                let id = repository(pick)?;
-                let name = self.github.full_name(id)?;
-                self.github.delete_repository(id, at_github);
-                Some(format!("{name} is deleted"))
-            }
-            Mishap::Namesake { pick, jobs } => self.take_name(repository(pick)?, jobs, at_github),
-            Mishap::NameBack { pick } => self.give_name_back(repository(pick)?, at_github),
-            Mishap::Rerun { pick } => {
-                let over = self.github.runs().filter(|run| run.status == Status::Completed);
-                let run = chosen(&over.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
-                self.github.rerun(run, at_github);
-                Some(format!("run {run} is run again"))
-            }
-            Mishap::Cancel { pick } => {
-                let active = self.github.runs().filter(|run| run.status != Status::Completed);
-                let run = chosen(&active.map(|run| run.id).collect::<Vec<_>>(), *pick)?;
-                self.github.cancel_run(run, at_github);
-                Some(format!("run {run} is cancelled"))
-            }
-            Mishap::DeleteRegistration { pick } => {
-                let ours = self.github.runners().filter(|runner| place.ours(&runner.name));
-                let runners: Vec<(u64, String)> =
-                    ours.map(|runner| (runner.id, runner.name.clone())).collect();
-                let (id, name) = chosen(&runners, *pick)?;
-                let gone = self.github.delete_runner(id, at_github);
-                Some(format!("somebody deletes the registration {name}: {gone}"))
-            }
-            Mishap::ForeignRunner { pick, labels } => {
-                let id = repository(pick)?;
-                let full_name = self.github.full_name(id)?;
-                let registration = Registration {
-                    token: place.token.clone(),
-                    url: format!("https://github.com/{full_name}"),
-                    name: format!("foreign-{}", self.github.runners().count()),
-                    labels: labels.clone(),
-                    default_labels: false,
-                    ephemeral: true,
-                    replace: false,
-                };
-                let runner = self.github.register(&registration, at_github).ok()?;
-                self.github.come_online(runner, at_github).ok()?;
-                Some(format!("the runner {} comes to {full_name}", registration.name))
-            }
-            Mishap::PlantedJob { pick } => {
-                let ours = self.our_jobs(place);
-                let name = ours.get(pick % ours.len().max(1))?;
-                let mut spec = (*self.nomad.job(&place.namespace, name)?.spec).clone();
-                spec["ID"] = json!(PLANTED);
-                spec["Name"] = json!(PLANTED);
-                self.put_job(place, &json!({ "Job": spec }), now)
-                    .then(|| format!("somebody registers {PLANTED} with the Meta of {name}"))
-            }
-            Mishap::TokenRefused { yes } => {
-                match yes {
-                    true => self.github.revoke_token(&place.token),
-                    false => self.github.add_token(&place.token, place.token_without(&BTreeSet::new())),
-                }
-                for installation in &place.installations {
-                    if let Some(installation) = self.github.installation_mut(*installation) {
-                        installation.suspended_at = yes.then_some(at_github);
-                        installation.repositories = Reach::All;
-                    }
-                }
-                // Suspended, they answer 403; afterwards the old ones are of no use any more.
-                if !yes {
-                    self.github.revoke_installation_tokens();
-                }
-                Some(format!("the token is refused: {yes}"))
-            }
-        }
     }
 
     fn our_jobs(&self, place: &Place) -> Vec<String> {
@@ -606,25 +719,7 @@ impl Suffer for World {
                 self.crash(&allocation, Exit::code(1));
             }
         }
-        let foreign: Vec<u64> = self
-            .github
-            .runners()
-            .filter(|runner| runner.name.starts_with("foreign-"))
-            .map(|runner| runner.id)
-            .collect();
-        for runner in foreign {
-            self.github.disconnect(runner, Leave::Graceful, at_github);
-            self.github.delete_runner(runner, at_github);
-        }
-        let hopeless: BTreeSet<u64> = self
-            .github
-            .runs()
-            .filter(|run| run.status != Status::Completed && !self.can_be_served(run.repository, run.id))
-            .map(|run| run.id)
-            .collect();
-        for run in hopeless {
-            self.github.cancel_run(run, at_github);
-        }
+        the_rest_leaves(self, at_github);
         self.touch();
     }
 

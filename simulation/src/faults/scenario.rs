@@ -332,6 +332,16 @@ impl Scenario {
     }
 
     fn happens(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) {
+        let is_done = self.happens_to_nodes(fault, at, pick, rng)
+            || self.happens_to_jobs(fault, at, pick, rng)
+            || self.happens_to_github(fault, at, pick, rng);
+        if !is_done {
+            self.happens_to_daemon(fault, at, pick, rng);
+        }
+    }
+
+    /// What happens to nodes and servers; false if it is none of that.
+    fn happens_to_nodes(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) -> bool {
         let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
         match fault {
             FaultKind::NodesCrash => {
@@ -350,11 +360,26 @@ impl Scenario {
                 let orphans = rng.random_bool(0.3);
                 self.mishap(at, Mishap::RestartEmpty { orphans });
             }
-            FaultKind::Meanwhile => {
-                let from = self.base.checked_add(at).unwrap_or(self.base);
-                let turn = Turn::of(self.seed);
-                self.races.push(Race { turn, from, chance: rng.random_range(0.2..1.0) });
+            FaultKind::SlowImages => {
+                self.mishap(at, Mishap::SlowImages(Duration::from_secs(rng.random_range(60..=600))));
             }
+            FaultKind::StartFailures => {
+                self.mishap(at, Mishap::StartFailure);
+                self.mishap(later(rng), Mishap::StartWorks);
+            }
+            FaultKind::Leaderless => {
+                self.mishap(at, Mishap::LeaderLost);
+                self.mishap(later(rng), Mishap::LeaderBack);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What happens to what is registered in Nomad; false likewise.
+    fn happens_to_jobs(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) -> bool {
+        let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
+        match fault {
             FaultKind::Purges => self.mishap(
                 at,
                 match rng.random_range(0..3) {
@@ -371,7 +396,6 @@ impl Scenario {
                 },
             ),
             FaultKind::Variables => self.mishap(at, Mishap::DeleteVariable { pick }),
-            FaultKind::Registrations => self.mishap(at, Mishap::DeleteRegistration { pick }),
             FaultKind::Crashes => self.mishap(
                 at,
                 match rng.random_range(0..2) {
@@ -379,17 +403,24 @@ impl Scenario {
                     _ => Mishap::Crash { pick, code: rng.random_range(0..3) },
                 },
             ),
-            FaultKind::SlowImages => {
-                self.mishap(at, Mishap::SlowImages(Duration::from_secs(rng.random_range(60..=600))));
+            FaultKind::LargeJobs => {
+                self.mishap(at, Mishap::LargeJobs);
+                if rng.random_bool(0.3) {
+                    self.mishap(at, Mishap::LongStartFailure);
+                    self.mishap(later(rng), Mishap::StartWorks);
+                }
             }
-            FaultKind::StartFailures => {
-                self.mishap(at, Mishap::StartFailure);
-                self.mishap(later(rng), Mishap::StartWorks);
-            }
-            FaultKind::Leaderless => {
-                self.mishap(at, Mishap::LeaderLost);
-                self.mishap(later(rng), Mishap::LeaderBack);
-            }
+            FaultKind::HostileMeta => self.mishap(at, Mishap::HostileMeta { pick }),
+            _ => return false,
+        }
+        true
+    }
+
+    /// What happens to repositories, runs, registrations and the token; false likewise.
+    fn happens_to_github(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) -> bool {
+        let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
+        match fault {
+            FaultKind::Registrations => self.mishap(at, Mishap::DeleteRegistration { pick }),
             FaultKind::Repositories => match rng.random_range(0..5) {
                 0 => self.mishap(at, Mishap::Rename { pick }),
                 1 => {
@@ -432,17 +463,23 @@ impl Scenario {
                 self.mishap(at, Mishap::ForeignRunner { pick, labels });
                 self.mishap(later(rng), Mishap::PlantedJob { pick });
             }
-            FaultKind::LargeJobs => {
-                self.mishap(at, Mishap::LargeJobs);
-                if rng.random_bool(0.3) {
-                    self.mishap(at, Mishap::LongStartFailure);
-                    self.mishap(later(rng), Mishap::StartWorks);
-                }
-            }
-            FaultKind::HostileMeta => self.mishap(at, Mishap::HostileMeta { pick }),
             FaultKind::Token => {
                 self.mishap(at, Mishap::TokenRefused { yes: true });
                 self.mishap(later(rng), Mishap::TokenRefused { yes: false });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What happens to the daemons.
+    fn happens_to_daemon(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) {
+        let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
+        match fault {
+            FaultKind::Meanwhile => {
+                let from = self.base.checked_add(at).unwrap_or(self.base);
+                let turn = Turn::of(self.seed);
+                self.races.push(Race { turn, from, chance: rng.random_range(0.2..1.0) });
             }
             FaultKind::Deaths | FaultKind::LeaderDies => {
                 let death = match rng.random_range(0..3) {
@@ -453,12 +490,10 @@ impl Scenario {
                 self.happenings.push((at, Happening::Death { at: death, cut, down }));
             }
             FaultKind::Hangups => self.happenings.push((at, Happening::Hangup)),
-            FaultKind::Configuration => {
-                if self.repositories.len() > 1 {
-                    let which = pick % self.repositories.len();
-                    self.happenings.push((at, Happening::LeaveOut(Some(which))));
-                    self.happenings.push((later(rng), Happening::LeaveOut(None)));
-                }
+            FaultKind::Configuration if self.repositories.len() > 1 => {
+                let which = pick % self.repositories.len();
+                self.happenings.push((at, Happening::LeaveOut(Some(which))));
+                self.happenings.push((later(rng), Happening::LeaveOut(None)));
             }
             FaultKind::LeaderExits | FaultKind::LeaderPauses | FaultKind::LeaderCut => {
                 let what = replica_mishap(fault, rng);
@@ -472,19 +507,7 @@ impl Scenario {
                 }
                 self.happenings.push((at, Happening::Replica { standby: rng.random_bool(0.2), what }));
             }
-            FaultKind::Exchange(_)
-            | FaultKind::Ghosts
-            | FaultKind::HeldJobs
-            | FaultKind::Unplaceable
-            | FaultKind::Clocks
-            | FaultKind::NodeClocks
-            | FaultKind::SlowStops
-            | FaultKind::RunLag
-            | FaultKind::Flood
-            | FaultKind::RefusedRunners
-            | FaultKind::UnassignedJobs
-            | FaultKind::SlowStarts
-            | FaultKind::Hangs => {}
+            _ => {}
         }
     }
 

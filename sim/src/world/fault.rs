@@ -6,8 +6,8 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use jiff::Timestamp;
 
-use super::github::Parcel;
-use super::world::World;
+use super::World;
+use crate::github::Parcel;
 
 /// Which of the two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
