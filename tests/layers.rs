@@ -49,32 +49,6 @@ const KNOWN_CIRCLES: &[(&str, &[&str], &str)] = &[
         ],
         "the state of a server and what the scheduler makes of it are one structure, as in Nomad",
     ),
-    (
-        "simulation/src",
-        &[
-            "simulation/src/chaos/exchange.rs",
-            "simulation/src/chaos/lies.rs",
-            "simulation/src/chaos/meanwhile.rs",
-            "simulation/src/chaos/mishap.rs",
-            "simulation/src/chaos/scenario.rs",
-            "simulation/src/chaos/settings.rs",
-            "simulation/src/chaos/woe.rs",
-            "simulation/src/daemon.rs",
-            "simulation/src/replica.rs",
-            "simulation/src/secrets.rs",
-            "simulation/src/specified.rs",
-            "simulation/src/truth/deeds.rs",
-            "simulation/src/truth/fates.rs",
-            "simulation/src/truth/mod.rs",
-            "simulation/src/truth/prompt.rs",
-            "simulation/src/truth/replicas.rs",
-            "simulation/src/truth/sight.rs",
-            "simulation/src/truth/stops.rs",
-            "simulation/src/webhooks.rs",
-        ],
-        "a scenario draws its faults and each fault looks at the scenario; the judge knows the daemon that it judges, and \
-         the daemon is told to it",
-    ),
 ];
 
 /// Imports against the layer rule that are known: file, room, reason.

@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::chaos::mishap::Place;
-use crate::chaos::scenario::is_servable;
 use githubrunner::daemon::{Pass, Witness};
 use githubrunner::model::{Memory, Report};
 use githubrunner::plan::Policy;
 use githubrunner_sim::world::{Shared, lock};
 
-use super::otherwise;
+use super::checker::sight::Sights;
+use super::metamorphic;
 use super::secrets::harm_in;
-use super::truth::Findings;
-use super::truth::sight::Sights;
+use crate::deployment::Place;
+use crate::faults::labels::is_servable;
+use crate::findings::Findings;
 use githubrunner_specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
 
 /// Larger worlds are not looked at in each pass.
@@ -41,11 +41,15 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
     let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
+        // Of each pass, however large: what it saw is what the listings of the next ones are held against.
+        for wrong in told.sights.held_against(number, pass, clock.now()) {
+            told.findings.add(clock.now(), wrong);
+        }
         if passes.is_multiple_of(ONE_OF) || size(pass) <= LARGE {
             let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
             let mut wrong = broken_in(pass, policy, after);
             if passes.is_multiple_of(WHAT_IF) {
-                wrong.extend(otherwise::broken_in(pass, policy, passes, asks));
+                wrong.extend(metamorphic::broken_in(pass, policy, passes, asks));
             }
             let world = lock(&shared);
             wrong.extend(told.sights.passed(number, pass, &world, &told.place, left_out));

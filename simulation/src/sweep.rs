@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use crate::chaos::mishap::Mishap;
-use crate::chaos::scenario::{Access, DeathAt, Happening, Mode, Scenario};
+use crate::faults::mishap::Mishap;
+use crate::faults::scenario::{DeathAt, Happening, Scenario};
 use githubrunner_sim::github::JobSpec;
 use githubrunner_sim::nomad::Node;
 
 use super::run::{How, Outcome, run};
+use crate::faults::settings::{Access, Mode};
 
 /// A world in which every kind of action is done.
 fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {

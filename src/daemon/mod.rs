@@ -16,7 +16,11 @@ mod said;
 mod snapshot;
 mod versions;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -31,7 +35,9 @@ use crate::{
     hints::{Hints, follow},
     labels::Interest,
     leadership::{Leader, Leadership},
-    model::{Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, is_ours_by_name},
+    model::{
+        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, is_ours_by_name,
+    },
     nomad::Nomad,
     plan::{Policy, plan},
     render::Renderer,
@@ -187,6 +193,7 @@ impl Daemon {
         renderer: impl Into<Arc<Renderer>>,
     ) -> Self {
         nomad.take_over(&self.nomad);
+        github.take_over(&self.github);
         match (&mut self.leader, config.ha) {
             (Some(leader), true) => leader.use_nomad(nomad.clone()),
             (Some(leader), false) => leader.release().await,
@@ -405,18 +412,17 @@ impl Daemon {
     async fn look_and_act(&mut self) -> Pass {
         let began = Instant::now();
         // What is over by now is in what Nomad shows next; what is not may be in it or not.
-        let late = self.acts.taken();
+        let mut late = self.acts.taken();
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
         let (observation, errors) = self.observe().await;
         let planned_at = self.now();
         let under_way = self.acts.under_way();
         let plan = plan(&observation, &self.policy, planned_at);
-        // Each runner has one action at a time.
         let due: Vec<Action> = plan
             .actions
             .iter()
-            .filter(|action| !under_way.iter().any(|other| other.runner() == action.runner()))
+            .filter(|action| !under_way.iter().any(|other| acts::excludes(other, action, &observation)))
             .cloned()
             .collect();
         let reports = match (&observation.nomad, term) {
@@ -429,10 +435,12 @@ impl Daemon {
             }
             _ => Vec::new(),
         };
+        late.extend(self.acts.taken());
         let now = self.now();
         let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
         learn(&mut self.memory, &observation, &plan, &done, now);
         self.make_room(&observation, &plan, now);
+        self.ask_for_purges(&observation, &plan, now);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
@@ -462,6 +470,27 @@ impl Daemon {
         if is_time && (runners.any(|runner| runner.blocked.is_some()) || is_held()) {
             self.room_at = Some(now);
             self.schedule.ask_hot(now);
+        }
+    }
+
+    /// A purge may wait for a listing in full. A repository in which nothing else goes on would get one late.
+    fn ask_for_purges(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
+        let waits: BTreeSet<&str> = plan
+            .holds
+            .iter()
+            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown))
+            .filter_map(|hold| match &hold.subject {
+                Subject::Runner { name } => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        let runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
+        for runner in runners.filter(|runner| waits.contains(runner.name.as_str())) {
+            if let Some(id) = self.github_side.repository_of(runner)
+                && self.github_side.asks_in_full(id, now, self.active_every())
+            {
+                self.schedule.again(id);
+            }
         }
     }
 

@@ -235,6 +235,11 @@ impl GitHub {
         ])
     }
 
+    /// What another client has used of the limits counts for this one.
+    pub fn take_over(&self, other: &GitHub) {
+        self.0.limits.take_over(&other.0.limits);
+    }
+
     /// Tells `observer` of each exchange from now on.
     pub fn observed_by(&self, observer: Arc<dyn http::Observer>) {
         self.0.http.observed_by(observer);

@@ -159,6 +159,12 @@ impl Limits {
         Self { credentials: Mutex::default(), points_a_minute }
     }
 
+    /// What was used up to now counts on where the configuration was read anew.
+    pub fn take_over(&self, before: &Limits) {
+        let credentials = std::mem::take(&mut *before.lock());
+        *self.lock() = credentials;
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Credential>> {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }

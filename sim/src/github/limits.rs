@@ -70,6 +70,11 @@ impl GitHub {
         self.limits.exhausted
     }
 
+    /// A client starts anew, and knows nothing of what the one before asked for: its minute begins now.
+    pub fn begin_minute(&mut self) {
+        self.limits.points.clear();
+    }
+
     /// Refuses every request as beyond this limit until then.
     pub fn impose_limit(&mut self, limit: Limited, until: Timestamp) {
         self.limits.imposed = Some((limit, until));

@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
+use crate::faults::draw::seconds;
 use rand::RngExt;
 use rand::rngs::StdRng;
-
-use super::scenario::seconds;
-
-/// `jobprefix`.
-pub const PREFIX: &str = "sim";
 
 /// How runners get their secret in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::chaos::mishap::{MAX_BODY, Mishap, Place};
-use crate::chaos::scenario::{Entries, Happening, Scenario, Woe};
-use crate::chaos::{Trouble, subject};
+use crate::faults::mishap::Mishap;
+use crate::faults::scenario::{Happening, Scenario};
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
 use githubrunner::model::{
@@ -14,17 +13,22 @@ use githubrunner::model::{
 };
 use githubrunner_sim::fault::{Arrived, Side};
 use githubrunner_sim::github::Status;
-use githubrunner_sim::nomad::{self, Allocation, TaskPhase};
+use githubrunner_sim::nomad;
 use githubrunner_sim::world::World;
 use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::super::daemon::META;
-use super::deeds::{Answers, Deeds};
-use super::fates::{Fate, Fates, allocations, has_variable, is_lost, meta_of_job};
+use super::history::{Answers, History};
+use super::lifecycle::Lifecycles;
 use super::prompt::signed;
 use super::sender;
+use crate::checker::look::{Look, look, looks};
+use crate::deployment::{Place, meta_of_job};
+use crate::faults::kind::FaultKind;
+use crate::faults::settings::Entries;
+use crate::faults::subject::subject;
+use crate::faults::trouble::Trouble;
 
 /// What each daemon was shown in its pass.
 #[derive(Clone)]
@@ -92,28 +96,15 @@ struct Sight {
     deleted: BTreeMap<u64, Timestamp>,
     /// The instance's ID as this daemon knows it.
     instance: Option<String>,
-    deeds: Deeds,
-}
-
-/// How a runner is, as the servers know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    instance: Value,
-    /// What it is doing.
-    pub state: RunnerState,
-    /// Whether a process of it ever was.
-    pub started: bool,
-    /// Whether an allocation that was lost, or is another one, has used its configuration.
-    pub spent: bool,
-    /// Whether Nomad may not be done with it: what it has decided does not show here.
-    undecided: bool,
+    history: History,
 }
 
 impl Sights {
     /// Nothing was shown yet.
     pub fn new(scenario: &Scenario) -> Sights {
-        let ends_early = |woe: &Woe| {
-            matches!(woe, Woe::Hangups | Woe::Deaths | Woe::Configuration) || woe.is_of_replicas()
+        let ends_early = |fault: &FaultKind| {
+            matches!(fault, FaultKind::Hangups | FaultKind::Deaths | FaultKind::Configuration)
+                || fault.is_of_replicas()
         };
         let told = |happening: &Happening| {
             matches!(happening, Happening::Hangup | Happening::Death { .. } | Happening::LeaveOut(_))
@@ -122,27 +113,27 @@ impl Sights {
             inner: Arc::default(),
             seals: Arc::default(),
             answers: Answers {
-                are_so: !scenario.has(Woe::Exchange(Trouble::Lag)),
-                of_all: !scenario.has(Woe::Repositories) && !scenario.has(Woe::Namesakes),
+                are_so: !scenario.has(FaultKind::Exchange(Trouble::Lag)),
+                of_all: !scenario.has(FaultKind::Repositories) && !scenario.has(FaultKind::Namesakes),
                 are_legible: ![Trouble::Garbled, Trouble::Truncated, Trouble::ContentType]
                     .into_iter()
-                    .any(|trouble| scenario.has(Woe::Exchange(trouble))),
+                    .any(|trouble| scenario.has(FaultKind::Exchange(trouble))),
             },
-            runs_lag: scenario.has(Woe::RunLag),
+            runs_lag: scenario.has(FaultKind::RunLag),
             alone: !scenario.replicas && scenario.episodes.is_empty(),
-            crowded: scenario.replicas && scenario.has(Woe::RestartsEmpty),
+            crowded: scenario.replicas && scenario.has(FaultKind::RestartsEmpty),
             miscounted: [Trouble::Totals, Trouble::Pages]
                 .into_iter()
-                .all(|trouble| scenario.has(Woe::Exchange(trouble))),
+                .all(|trouble| scenario.has(FaultKind::Exchange(trouble))),
             entries: scenario.repositories.clone(),
             // They are looked at every minute (see the daemon's options here), in a pass.
             resolved_within: signed(scenario.settings.loop_interval) * 2 + SignedDuration::from_secs(75),
             resolves: scenario.episodes.is_empty()
                 && !scenario.replicas
-                && ![Woe::Token, Woe::Repositories].into_iter().any(|woe| scenario.has(woe)),
+                && ![FaultKind::Token, FaultKind::Repositories].into_iter().any(|fault| scenario.has(fault)),
             suspended: suspended(scenario),
             whole: !scenario.replicas
-                && !scenario.woes.iter().any(ends_early)
+                && !scenario.faults.iter().any(ends_early)
                 && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
         }
     }
@@ -178,7 +169,7 @@ impl Sights {
         }
         if sight.left.is_empty() {
             sight.floor = Some(now);
-            sight.deeds = Deeds::default();
+            sight.history = History::default();
         }
     }
 
@@ -195,9 +186,9 @@ impl Sights {
     }
 
     /// One of the lists is answered.
-    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place, fates: &Fates) {
+    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place, lifecycles: &Lifecycles) {
         if self.answers.are_so {
-            let mut looks = looks(world, place, fates);
+            let mut looks = looks(world, place, lifecycles);
             let shown = &mut self.inner()[who].runners;
             // A runner that changed between two pages of one list may be on either.
             if let Some(before) = shown.get(&list) {
@@ -208,12 +199,12 @@ impl Sights {
     }
 
     /// A daemon does something in its pass; not what was asked for before it and took effect only now.
-    pub fn does(&self, request: &Request<Bytes>, what: impl FnOnce(&mut Deeds)) {
+    pub fn does(&self, request: &Request<Bytes>, what: impl FnOnce(&mut History)) {
         let sight = &mut self.inner()[sender(request)];
         let asked = request.extensions().get().map(|Arrived(at)| *at);
         if sight.floor <= asked {
-            sight.deeds.asked = asked;
-            what(&mut sight.deeds);
+            sight.history.asked = asked;
+            what(&mut sight.history);
         }
     }
 
@@ -225,21 +216,21 @@ impl Sights {
             "/v1/jobs" | "/v1/allocations" => {
                 let job = world.nomad.job(&place.namespace, &name);
                 let look = job.map(|job| look(world, place, job, false));
-                self.does(request, |deeds| deeds.reads(&name, path == "/v1/jobs", look));
+                self.does(request, |history| history.reads(&name, path == "/v1/jobs", look));
             }
-            "/v1/vars" => self.does(request, |deeds| deeds.reads_variable(world, &name)),
+            "/v1/vars" => self.does(request, |history| history.reads_variable(world, &name)),
             _ => {}
         }
     }
 
     /// Whether a daemon has removed a runner's registration in its pass.
     pub fn has_removed(&self, request: &Request<Bytes>, name: &str) -> bool {
-        self.inner()[sender(request)].deeds.has_removed(name)
+        self.inner()[sender(request)].history.has_removed(name)
     }
 
     /// Whether the servers told a daemon that a runner had not started when it last looked at it alone.
     pub fn has_read_unstarted(&self, request: &Request<Bytes>, name: &str) -> bool {
-        self.inner()[sender(request)].deeds.has_read_unstarted(name)
+        self.inner()[sender(request)].history.has_read_unstarted(name)
     }
 
     /// What a pass saw and did. What is wrong with that.
@@ -253,7 +244,7 @@ impl Sights {
     ) -> Vec<String> {
         let mut inner = self.inner();
         let sight = &mut inner[who];
-        let deeds = std::mem::take(&mut sight.deeds);
+        let history = std::mem::take(&mut sight.history);
         // Each runner has one action at a time: what is not over comes first.
         let left = sight.left.iter().map(|(action, _)| action);
         let planned: Vec<&Action> = left.chain(&pass.under_way).chain(&pass.plan.actions).collect();
@@ -264,13 +255,12 @@ impl Sights {
         let mut wrong = if self.crowded {
             Vec::new()
         } else {
-            deeds.passed(pass, &planned, since, world, place, self.answers)
+            history.passed(pass, &planned, since, world, place, self.answers)
         };
         let left: Vec<_> = pass.left.iter().map(|action| (action.clone(), since(action.runner()))).collect();
         sight.left = left;
-        sight.deeds = deeds.kept_for(|name| pass.left.iter().any(|action| action.runner() == name));
+        sight.history = history.kept_for(|name| pass.left.iter().any(|action| action.runner() == name));
         let now = world.clock.now();
-        wrong.extend(self.held_against_the_wrong_view(sight, pass, now));
         let observation = &pass.observation;
         if !self.answers.are_so {
             return wrong;
@@ -310,7 +300,9 @@ impl Sights {
     }
 
     /// A listing counts only if nothing of its repository has come or gone in Nomad since the view before it began.
-    fn held_against_the_wrong_view(&self, sight: &mut Sight, pass: &Pass, now: Timestamp) -> Vec<String> {
+    pub fn held_against(&self, who: usize, pass: &Pass, now: Timestamp) -> Vec<String> {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
         let Some(nomad) = &pass.observation.nomad else { return Vec::new() };
         let mut view: BTreeMap<RepositoryId, Shown> = BTreeMap::new();
         for runner in &nomad.runners {
@@ -401,22 +393,15 @@ impl Sights {
         // Whoever has its name now may have no run at all, and then nothing tells the two apart.
         let complete = complete && !is_astray(view, world, began);
         let began = world.github_time(began);
-        // What waits for something else is listed now and then, and followed from then on.
-        let now_and_then = SignedDuration::from_secs(5 * 60 + 150);
-        let is_seen = |status: Status, since: SignedDuration| match status {
-            Status::Queued => true,
-            Status::Waiting | Status::Pending | Status::Requested => since > now_and_then,
-            _ => false,
-        };
         // A run that goes back to a list that was read already is seen if it is followed: since the configuration was read.
         let may_be_missed = |run: u64| {
             !(self.whole && followed.contains(&run))
                 && world.github.run(run).is_some_and(|run| run.updated_at >= began)
         };
         let waited = world.github.jobs().filter(|job| {
-            let waited = began.duration_since(job.created_at);
+            // What waits for something else is listed once an hour.
             job.repository == id
-                && is_seen(job.status, waited)
+                && job.status == Status::Queued
                 && job.queued_at < began
                 && job.created_at < began
                 && !may_be_missed(job.run)
@@ -505,58 +490,4 @@ fn runners_seen_wrongly(
         }
     }
     wrong
-}
-
-/// All of ours that have a job.
-fn looks(world: &World, place: &Place, fates: &Fates) -> BTreeMap<String, Look> {
-    let look = |(name, fate): (&String, &Fate)| {
-        let job = world.nomad.job(&place.namespace, name)?;
-        let needs_variable = !job.meta.get(META)?.contains("\"access_token\"");
-        let look = look(world, place, job, needs_variable && !has_variable(world, name));
-        Some((name.clone(), Look { instance: fate.instance.clone(), ..look }))
-    };
-    fates.open().filter_map(look).collect()
-}
-
-/// Whether it does not fit in a list by itself, so that a daemon is told of it without its tasks.
-fn is_too_large(allocation: &Allocation) -> bool {
-    let mut events = allocation.tasks.iter().flat_map(|task| &task.events);
-    let has_long = events.any(|event| event["DisplayMessage"].as_str().is_some_and(|m| m.len() > 1000));
-    has_long && nomad::allocation_stub(allocation, true).to_string().len() > MAX_BODY
-}
-
-/// How one is (DESIGN: a runner's state).
-fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> Look {
-    let all: Vec<&Allocation> = allocations(world, place, &job.id).collect();
-    let has_started = |allocation: &&Allocation| {
-        // Whose tasks nobody can read may have a process.
-        is_too_large(allocation)
-            || allocation.tasks.iter().any(|task| task.started_at.is_some())
-                && !allocation
-                    .tasks
-                    .iter()
-                    .any(|task| task.phase == TaskPhase::Waiting && task.started_at.is_none())
-    };
-    let told = |allocation: &Allocation| matches!(allocation.desired_status, "stop" | "evict");
-    let lost = all.iter().any(|allocation| is_lost(allocation));
-    let alive = all.iter().filter(|allocation| !allocation.client_terminal());
-    let alive = alive.max_by_key(|allocation| {
-        (!told(allocation), allocation.client_status == "running", allocation.create_index)
-    });
-    let over = job.stop || job.status == "dead";
-    let state = match alive {
-        Some(allocation) if job.stop || told(allocation) => RunnerState::Stopping,
-        Some(allocation) if allocation.client_status == "unknown" => RunnerState::Disconnected,
-        Some(allocation) if has_started(allocation) => RunnerState::Running,
-        Some(_) if lacks_secret => RunnerState::Waiting,
-        Some(_) => RunnerState::Starting,
-        // Nomad may put another one in a lost one's place.
-        None if over || !all.is_empty() && !lost => RunnerState::Dead,
-        None => RunnerState::Pending,
-    };
-    let undecided = !over && alive.is_none();
-    let is_alive = |allocation: &Allocation| alive.is_some_and(|alive| alive.id == allocation.id);
-    let used = all.iter().any(|allocation| has_started(allocation) && !is_alive(allocation));
-    let started = all.iter().any(has_started);
-    Look { instance: Value::Null, state, started, spent: lost || used, undecided }
 }

@@ -1,27 +1,26 @@
 //! Trouble, decided by a seed: what goes wrong between a client and the servers, what the servers say that
 //! is not so, and what happens to the world behind everybody's back.
 //!
-//! [`exchange::Faults`] is a [`Fault`](githubrunner_sim::fault::Fault) made of [`Episode`]s; [`mishap`] are changes of the
+//! [`exchange::Faults`] is a [`Fault`](githubrunner_sim::fault::Fault) made of [`trouble::Episode`]s; [`mishap`] are changes of the
 //! world itself; [`scenario`] decides from one seed all of a run. Each thing that goes wrong takes one from a
 //! [`Budget`], so that a run can be cut short: the shortest prefix that still fails tells the most.
 
+pub mod answers;
+mod draw;
 pub mod exchange;
-pub mod grip;
-mod lies;
-pub mod meanwhile;
+pub mod kind;
+pub mod labels;
 pub mod mishap;
 mod namesake;
+pub mod nemesis;
+pub mod races;
 pub mod scenario;
 pub mod settings;
-mod woe;
+pub mod subject;
+pub mod trouble;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-pub use exchange::{Disconnect, Episode, Faults, REPLICAS, Trouble};
-pub use grip::{Cut, Grip, Told};
-pub use lies::{FORGED, HOSTILE};
-pub use meanwhile::{Ambush, Turn, subject};
 
 /// How many more things may happen in a run.
 #[derive(Clone, Debug)]

@@ -7,13 +7,15 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::exchange::{Episode, Trouble};
-use super::grip::Cut;
-use super::meanwhile::{Ambush, Turn};
 use super::mishap::Mishap;
 use super::settings::settings;
-pub use super::settings::{Access, Entries, Mode, Settings};
-pub use super::woe::Woe;
+use crate::faults::draw::seconds;
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::{LABELS, UNPLACEABLE};
+use crate::faults::nemesis::Cut;
+use crate::faults::races::{Race, Turn};
+use crate::faults::settings::{Entries, Settings};
+use crate::faults::trouble::{Episode, Trouble};
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::github::{self, Conclusion, JobSpec, Status};
 use githubrunner_sim::nomad::{self, Delays, Node};
@@ -94,7 +96,7 @@ pub struct Scenario {
     /// The seed it comes from.
     pub seed: u64,
     /// What goes wrong.
-    pub woes: Vec<Woe>,
+    pub faults: Vec<FaultKind>,
     /// True time at the start.
     pub base: Timestamp,
     /// `owner/name` of each repository.
@@ -110,7 +112,7 @@ pub struct Scenario {
     /// When exchanges go wrong.
     pub episodes: Vec<Episode>,
     /// What happens between looks and acts.
-    pub ambushes: Vec<Ambush>,
+    pub races: Vec<Race>,
     /// What happens, in order.
     pub happenings: Vec<(Duration, Happening)>,
     /// When all trouble is over.
@@ -121,47 +123,16 @@ pub struct Scenario {
     pub replicas: bool,
 }
 
-const LABELS: &[&[&str]] = &[
-    &["sim"],
-    &["sim", "linux"],
-    &["Linux", "SIM"],
-    &["sim", "big"],
-    &["sim mem=2000"],
-    &["self-hosted"],
-    // A terminal's commands, a forged line of the log and text turned around.
-    &["sim", "bad;\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged \u{202e}\u{2066}\u{200b}"],
-];
-
 /// So many runs are in the queue of a repository that is flooded.
 const FLOOD: usize = 200;
 
-/// Whether jobs with these labels get a runner at all.
-pub fn is_servable(labels: &[String]) -> bool {
-    labels.iter().any(|label| label.to_lowercase().starts_with("sim"))
-        && labels.iter().all(|label| !label.contains(';'))
-}
-
-const UNPLACEABLE: [&str; 1] = ["sim mem=999999"];
-
-/// Whether a runner with these labels fits on a node at all.
-pub fn is_placeable(labels: &str) -> bool {
-    !labels.contains(UNPLACEABLE[0])
-}
-
-/// A random number of seconds between two, small ones more often.
-pub(super) fn seconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {
-    let (from_log, to_log) = ((from.max(1) as f64).ln(), (to.max(1) as f64).ln());
-    let seconds = (from_log + (to_log - from_log) * rng.random::<f64>()).exp();
-    Duration::from_millis((seconds * 1000.0) as u64)
-}
-
 impl Scenario {
-    /// What this seed decides. A quarter of the seeds have no trouble, a quarter one woe each in turn, a quarter a few,
+    /// What this seed decides. A quarter of the seeds have no trouble, a quarter one fault each in turn, a quarter a few,
     /// a quarter many.
     pub fn of(seed: u64) -> Scenario {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x0073_6365_6e61);
-        let all = Woe::all();
-        let woes: Vec<Woe> = match seed % 4 {
+        let all = FaultKind::all();
+        let faults: Vec<FaultKind> = match seed % 4 {
             0 => Vec::new(),
             1 => vec![all[(seed / 4) as usize % all.len()]],
             2 => (0..rng.random_range(2..=4)).map(|_| all[rng.random_range(0..all.len())]).collect(),
@@ -169,22 +140,22 @@ impl Scenario {
         };
         // Two daemons are dear: they are rare where they do not come by themselves.
         let replicas = rng.random_bool(0.1);
-        let fits = |woe: &Woe| replicas || seed % 4 == 1 || !woe.is_of_replicas();
-        let mut woes: Vec<Woe> = woes.into_iter().filter(fits).collect();
+        let fits = |fault: &FaultKind| replicas || seed % 4 == 1 || !fault.is_of_replicas();
+        let mut faults: Vec<FaultKind> = faults.into_iter().filter(fits).collect();
         // Where nothing else is wrong it is measured how soon the other one leads.
         if replicas && seed.is_multiple_of(4) {
-            let ones: Vec<Woe> = all.into_iter().filter(|woe| woe.is_of_replicas()).collect();
-            woes.push(ones[rng.random_range(0..ones.len())]);
+            let ones: Vec<FaultKind> = all.into_iter().filter(|fault| fault.is_of_replicas()).collect();
+            faults.push(ones[rng.random_range(0..ones.len())]);
         }
-        let mut scenario = Scenario::with(seed, woes);
+        let mut scenario = Scenario::with(seed, faults);
         scenario.replicas |= replicas;
         scenario
     }
 
-    /// The same with these woes.
-    pub fn with(seed: u64, mut woes: Vec<Woe>) -> Scenario {
-        if woes.contains(&Woe::Meanwhile) {
-            woes.extend(Turn::of(seed).needs());
+    /// The same with these faults.
+    pub fn with(seed: u64, mut faults: Vec<FaultKind>) -> Scenario {
+        if faults.contains(&FaultKind::Meanwhile) {
+            faults.extend(Turn::of(seed).needs());
         }
         let mut rng = StdRng::seed_from_u64(seed ^ 0x776f_6573);
         let base = Timestamp::from_second(1_780_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -193,8 +164,8 @@ impl Scenario {
             repositories[..rng.random_range(1..=3)].iter().map(|name| (*name).to_string()).collect();
         let mut settings = settings(&mut rng);
         // An owner's other repositories would be ours, too.
-        let one_by_one = [Woe::Configuration, Woe::Repositories, Woe::Namesakes];
-        if !settings.access.organization && !woes.iter().any(|woe| one_by_one.contains(woe)) {
+        let one_by_one = [FaultKind::Configuration, FaultKind::Repositories, FaultKind::Namesakes];
+        if !settings.access.organization && !faults.iter().any(|fault| one_by_one.contains(fault)) {
             settings.access.entries = [Entries::Each, Entries::Owners, Entries::All][seed as usize % 3];
         }
         // Apart from the other draws.
@@ -203,7 +174,7 @@ impl Scenario {
         nomad.event_buffer = if settings.hints { 50 } else { 0 };
         let mut over = Duration::from_secs(rng.random_range(120..=420));
         // Whoever makes no progress is waited for five minutes, or twenty.
-        if woes.iter().any(|woe| woe.is_of_the_stuck()) {
+        if faults.iter().any(|fault| fault.is_of_the_stuck()) {
             over += Duration::from_secs(rng.random_range(600..=2700));
         }
         let mut scenario = Scenario {
@@ -223,17 +194,17 @@ impl Scenario {
             world: world::Options { seed, ..world::Options::default() },
             latency: Duration::from_millis([0, 0, 50, 400][rng.random_range(0..4)]),
             episodes: Vec::new(),
-            ambushes: Vec::new(),
+            races: Vec::new(),
             happenings: Vec::new(),
             over,
             repositories,
             settings,
-            replicas: woes.iter().any(|woe| woe.is_of_replicas()),
-            woes,
+            replicas: faults.iter().any(|fault| fault.is_of_replicas()),
+            faults,
         };
         scenario.arrive(&mut rng);
-        for woe in BTreeSet::from_iter(scenario.woes.clone()) {
-            scenario.add(woe, &mut rng);
+        for fault in BTreeSet::from_iter(scenario.faults.clone()) {
+            scenario.add(fault, &mut rng);
         }
         scenario.happenings.sort_by_key(|(at, _)| *at);
         scenario
@@ -241,12 +212,12 @@ impl Scenario {
 
     /// Whether nothing at all goes wrong.
     pub fn is_calm(&self) -> bool {
-        self.woes.is_empty()
+        self.faults.is_empty()
     }
 
     /// Whether something goes wrong.
-    pub fn has(&self, woe: Woe) -> bool {
-        self.woes.contains(&woe)
+    pub fn has(&self, fault: FaultKind) -> bool {
+        self.faults.contains(&fault)
     }
 
     fn arrive(&mut self, rng: &mut StdRng) {
@@ -289,16 +260,16 @@ impl Scenario {
         if rng.random_bool(0.2) {
             job.delay = seconds(rng, 1, 60);
         }
-        if self.has(Woe::HeldJobs) && rng.random_bool(0.5) {
+        if self.has(FaultKind::HeldJobs) && rng.random_bool(0.5) {
             job.held = Some([Status::Waiting, Status::Pending, Status::Requested][rng.random_range(0..3)]);
             // A deployment that somebody has to approve waits for much longer than other things.
             let longest = if rng.random_bool(0.2) { (600, 1500) } else { (5, 300) };
             job.held_for = Some(seconds(rng, longest.0, longest.1));
         }
-        if self.has(Woe::Unplaceable) && rng.random_bool(0.3) {
+        if self.has(FaultKind::Unplaceable) && rng.random_bool(0.3) {
             job.labels = UNPLACEABLE.map(String::from).to_vec();
         }
-        if self.has(Woe::Ghosts) && rng.random_bool(0.3) {
+        if self.has(FaultKind::Ghosts) && rng.random_bool(0.3) {
             job.ghost = true;
         }
         job
@@ -314,11 +285,11 @@ impl Scenario {
         self.happenings.push((at, Happening::Mishap(mishap)));
     }
 
-    fn add(&mut self, woe: Woe, rng: &mut StdRng) {
+    fn add(&mut self, fault: FaultKind, rng: &mut StdRng) {
         let pick = rng.random_range(0..64usize);
-        match woe {
-            Woe::Exchange(trouble) => self.trouble(trouble, rng),
-            Woe::Flood => {
+        match fault {
+            FaultKind::Exchange(trouble) => self.trouble(trouble, rng),
+            FaultKind::Flood => {
                 let at = self.times(rng)[0];
                 let repository = self.repositories.len() - 1;
                 // None of them is for us, and each has to be looked at.
@@ -326,9 +297,11 @@ impl Scenario {
                 let run = || (at, Happening::Run(repository, vec![job.clone()]));
                 self.happenings.extend((0..FLOOD).map(|_| run()));
             }
-            Woe::RefusedRunners | Woe::UnassignedJobs | Woe::SlowStarts => self.stick(woe, pick, rng),
-            Woe::Ghosts | Woe::HeldJobs | Woe::Unplaceable => {}
-            Woe::Clocks => {
+            FaultKind::RefusedRunners | FaultKind::UnassignedJobs | FaultKind::SlowStarts => {
+                self.stick(fault, pick, rng)
+            }
+            FaultKind::Ghosts | FaultKind::HeldJobs | FaultKind::Unplaceable => {}
+            FaultKind::Clocks => {
                 let mut hours = || SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
                 self.world.github_skew = hours();
                 self.world.nomad_skew = hours();
@@ -338,51 +311,51 @@ impl Scenario {
                     self.world.github_skew = SignedDuration::from_secs(minutes);
                 }
             }
-            Woe::NodeClocks => {
+            FaultKind::NodeClocks => {
                 for node in &mut self.nomad.nodes {
                     node.clock_ahead = SignedDuration::from_secs(rng.random_range(-8 * 3600..8 * 3600));
                 }
             }
-            Woe::SlowStops => self.world.stop = (Duration::from_secs(1), Duration::from_secs(40)),
-            Woe::RunLag => self.github.run_lag = seconds(rng, 1, 60),
-            Woe::Hangs => self.world.hangs = rng.random_range(0.1..0.6),
+            FaultKind::SlowStops => self.world.stop = (Duration::from_secs(1), Duration::from_secs(40)),
+            FaultKind::RunLag => self.github.run_lag = seconds(rng, 1, 60),
+            FaultKind::Hangs => self.world.hangs = rng.random_range(0.1..0.6),
             _ => {
                 // Servers with much to do replace what was lost only when its evaluation has its turn.
-                if woe == Woe::OldServers && rng.random_bool(0.5) {
+                if fault == FaultKind::OldServers && rng.random_bool(0.5) {
                     self.nomad.delays.placement = seconds(rng, 1, 15);
                 }
                 for at in self.times(rng) {
-                    self.happens(woe, at, pick, rng);
+                    self.happens(fault, at, pick, rng);
                 }
             }
         }
     }
 
-    fn happens(&mut self, woe: Woe, at: Duration, pick: usize, rng: &mut StdRng) {
+    fn happens(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) {
         let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
-        match woe {
-            Woe::NodesCrash => {
+        match fault {
+            FaultKind::NodesCrash => {
                 self.mishap(at, Mishap::NodeCrash { pick });
                 self.mishap(later(rng), Mishap::NodesBack);
             }
-            Woe::NodesCut | Woe::OldServers | Woe::LostAfter => {
+            FaultKind::NodesCut | FaultKind::OldServers | FaultKind::LostAfter => {
                 self.mishap(at, Mishap::NodeCut { pick });
                 self.mishap(later(rng), Mishap::NodesBack);
             }
-            Woe::Drains => {
+            FaultKind::Drains => {
                 self.mishap(at, Mishap::Drain { pick, deadline: seconds(rng, 1, 300) });
                 self.mishap(later(rng), Mishap::NodesBack);
             }
-            Woe::RestartsEmpty => {
+            FaultKind::RestartsEmpty => {
                 let orphans = rng.random_bool(0.3);
                 self.mishap(at, Mishap::RestartEmpty { orphans });
             }
-            Woe::Meanwhile => {
+            FaultKind::Meanwhile => {
                 let from = self.base.checked_add(at).unwrap_or(self.base);
                 let turn = Turn::of(self.seed);
-                self.ambushes.push(Ambush { turn, from, chance: rng.random_range(0.2..1.0) });
+                self.races.push(Race { turn, from, chance: rng.random_range(0.2..1.0) });
             }
-            Woe::Purges => self.mishap(
+            FaultKind::Purges => self.mishap(
                 at,
                 match rng.random_range(0..3) {
                     0 => Mishap::Collect,
@@ -390,34 +363,34 @@ impl Scenario {
                     _ => Mishap::Stop { pick },
                 },
             ),
-            Woe::Allocations => self.mishap(
+            FaultKind::Allocations => self.mishap(
                 at,
                 match rng.random_range(0..4) {
                     0 => Mishap::RestartAllocation { pick },
                     _ => Mishap::StopAllocation { pick },
                 },
             ),
-            Woe::Variables => self.mishap(at, Mishap::DeleteVariable { pick }),
-            Woe::Registrations => self.mishap(at, Mishap::DeleteRegistration { pick }),
-            Woe::Crashes => self.mishap(
+            FaultKind::Variables => self.mishap(at, Mishap::DeleteVariable { pick }),
+            FaultKind::Registrations => self.mishap(at, Mishap::DeleteRegistration { pick }),
+            FaultKind::Crashes => self.mishap(
                 at,
                 match rng.random_range(0..2) {
                     0 => Mishap::OutOfMemory { pick },
                     _ => Mishap::Crash { pick, code: rng.random_range(0..3) },
                 },
             ),
-            Woe::SlowImages => {
+            FaultKind::SlowImages => {
                 self.mishap(at, Mishap::SlowImages(Duration::from_secs(rng.random_range(60..=600))));
             }
-            Woe::StartFailures => {
+            FaultKind::StartFailures => {
                 self.mishap(at, Mishap::StartFailure);
                 self.mishap(later(rng), Mishap::StartWorks);
             }
-            Woe::Leaderless => {
+            FaultKind::Leaderless => {
                 self.mishap(at, Mishap::LeaderLost);
                 self.mishap(later(rng), Mishap::LeaderBack);
             }
-            Woe::Repositories => match rng.random_range(0..5) {
+            FaultKind::Repositories => match rng.random_range(0..5) {
                 0 => self.mishap(at, Mishap::Rename { pick }),
                 1 => {
                     self.mishap(at, Mishap::Archive { pick, yes: true });
@@ -437,7 +410,7 @@ impl Scenario {
                 }
                 _ => self.mishap(at, Mishap::DeleteRepository { pick }),
             },
-            Woe::Namesakes => {
+            FaultKind::Namesakes => {
                 let mut jobs: Vec<JobSpec> = (0..2).map(|index| self.job(index, rng)).collect();
                 // What waits there is for others, or for us once the configuration means it.
                 if rng.random_bool(0.5) {
@@ -447,31 +420,31 @@ impl Scenario {
                 self.mishap(at, Mishap::Namesake { pick, jobs });
                 self.mishap(later(rng), Mishap::NameBack { pick });
             }
-            Woe::Runs => self.mishap(
+            FaultKind::Runs => self.mishap(
                 at,
                 match rng.random_range(0..2) {
                     0 => Mishap::Rerun { pick },
                     _ => Mishap::Cancel { pick },
                 },
             ),
-            Woe::Foreigners => {
+            FaultKind::Foreigners => {
                 let labels = ["sim", "linux", "big"].map(String::from).to_vec();
                 self.mishap(at, Mishap::ForeignRunner { pick, labels });
                 self.mishap(later(rng), Mishap::PlantedJob { pick });
             }
-            Woe::LargeJobs => {
+            FaultKind::LargeJobs => {
                 self.mishap(at, Mishap::LargeJobs);
                 if rng.random_bool(0.3) {
                     self.mishap(at, Mishap::LongStartFailure);
                     self.mishap(later(rng), Mishap::StartWorks);
                 }
             }
-            Woe::HostileMeta => self.mishap(at, Mishap::HostileMeta { pick }),
-            Woe::Token => {
+            FaultKind::HostileMeta => self.mishap(at, Mishap::HostileMeta { pick }),
+            FaultKind::Token => {
                 self.mishap(at, Mishap::TokenRefused { yes: true });
                 self.mishap(later(rng), Mishap::TokenRefused { yes: false });
             }
-            Woe::Deaths | Woe::LeaderDies => {
+            FaultKind::Deaths | FaultKind::LeaderDies => {
                 let death = match rng.random_range(0..3) {
                     0 => DeathAt::Poll(rng.random_range(0..400)),
                     _ => DeathAt::Write { after: rng.random_range(0..6), with_effect: rng.random_bool(0.5) },
@@ -479,16 +452,16 @@ impl Scenario {
                 let (cut, down) = (rng.random_bool(0.5), seconds(rng, 1, 90));
                 self.happenings.push((at, Happening::Death { at: death, cut, down }));
             }
-            Woe::Hangups => self.happenings.push((at, Happening::Hangup)),
-            Woe::Configuration => {
+            FaultKind::Hangups => self.happenings.push((at, Happening::Hangup)),
+            FaultKind::Configuration => {
                 if self.repositories.len() > 1 {
                     let which = pick % self.repositories.len();
                     self.happenings.push((at, Happening::LeaveOut(Some(which))));
                     self.happenings.push((later(rng), Happening::LeaveOut(None)));
                 }
             }
-            Woe::LeaderExits | Woe::LeaderPauses | Woe::LeaderCut => {
-                let what = replica_mishap(woe, rng);
+            FaultKind::LeaderExits | FaultKind::LeaderPauses | FaultKind::LeaderCut => {
+                let what = replica_mishap(fault, rng);
                 if let ReplicaMishap::Pause { for_so_long, at: None } = what
                     && rng.random_bool(0.5)
                 {
@@ -499,34 +472,34 @@ impl Scenario {
                 }
                 self.happenings.push((at, Happening::Replica { standby: rng.random_bool(0.2), what }));
             }
-            Woe::Exchange(_)
-            | Woe::Ghosts
-            | Woe::HeldJobs
-            | Woe::Unplaceable
-            | Woe::Clocks
-            | Woe::NodeClocks
-            | Woe::SlowStops
-            | Woe::RunLag
-            | Woe::Flood
-            | Woe::RefusedRunners
-            | Woe::UnassignedJobs
-            | Woe::SlowStarts
-            | Woe::Hangs => {}
+            FaultKind::Exchange(_)
+            | FaultKind::Ghosts
+            | FaultKind::HeldJobs
+            | FaultKind::Unplaceable
+            | FaultKind::Clocks
+            | FaultKind::NodeClocks
+            | FaultKind::SlowStops
+            | FaultKind::RunLag
+            | FaultKind::Flood
+            | FaultKind::RefusedRunners
+            | FaultKind::UnassignedJobs
+            | FaultKind::SlowStarts
+            | FaultKind::Hangs => {}
         }
     }
 
     /// One repository's runners make no progress for a while, or to the end, and others have jobs meanwhile.
-    fn stick(&mut self, woe: Woe, pick: usize, rng: &mut StdRng) {
+    fn stick(&mut self, fault: FaultKind, pick: usize, rng: &mut StdRng) {
         let repository = pick % self.repositories.len();
         let of_over = |share: f64| self.over.mul_f64(share);
         let (from, until) =
             (of_over(rng.random_range(0.0..0.3)), of_over(rng.random_range(0.5..1.3)).min(self.over));
-        match woe {
-            Woe::RefusedRunners => {
+        match fault {
+            FaultKind::RefusedRunners => {
                 self.mishap(from, Mishap::RefuseRunners { pick: repository, yes: true });
                 self.mishap(until, Mishap::RefuseRunners { pick: repository, yes: false });
             }
-            Woe::SlowStarts => {
+            FaultKind::SlowStarts => {
                 let delay = seconds(rng, 120, 3600);
                 self.mishap(from, Mishap::SlowImagesOf { pick: repository, delay });
                 let delay = self.nomad.delays.start;
@@ -546,7 +519,7 @@ impl Scenario {
         for _ in 0..rng.random_range(2..=6) {
             let at = from + (self.over - from).mul_f64(rng.random_range(0.0..0.8));
             let of = rng.random_range(0..self.repositories.len());
-            let ghost = woe == Woe::UnassignedJobs && of == repository;
+            let ghost = fault == FaultKind::UnassignedJobs && of == repository;
             let job = self.job(0, rng);
             let jobs = vec![JobSpec { ghost: job.ghost || ghost, ..job }];
             self.happenings.push((at, Happening::Run(of, jobs)));
@@ -584,10 +557,10 @@ impl Scenario {
     }
 }
 
-fn replica_mishap(woe: Woe, rng: &mut StdRng) -> ReplicaMishap {
-    match woe {
-        Woe::LeaderExits => ReplicaMishap::Exit { down: seconds(rng, 1, 90) },
-        Woe::LeaderPauses => {
+fn replica_mishap(fault: FaultKind, rng: &mut StdRng) -> ReplicaMishap {
+    match fault {
+        FaultKind::LeaderExits => ReplicaMishap::Exit { down: seconds(rng, 1, 90) },
+        FaultKind::LeaderPauses => {
             let for_so_long = seconds(rng, 5, 120);
             let at = rng.random_bool(0.6).then(|| (rng.random_range(0..8), seconds(rng, 1, 40)));
             ReplicaMishap::Pause { for_so_long, at }

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::chaos::mishap::{Mishap, Place};
-use crate::chaos::scenario::{Happening, Scenario, Woe, is_placeable, is_servable};
+use crate::faults::mishap::Mishap;
+use crate::faults::scenario::{Happening, Scenario};
 use githubrunner_sim::github::{Job, Status};
 use githubrunner_sim::world::World;
 use jiff::{SignedDuration, Timestamp};
 
-use super::Truth;
-use super::fates::{group_of_job, is_live};
+use super::Checker;
+use super::lifecycle::{group_of_job, is_live};
+use crate::deployment::Place;
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::{is_placeable, is_servable};
 
 /// A registration that was refused is tried again within this time after the last refusal.
 const TRIED_AGAIN_WITHIN: SignedDuration = SignedDuration::from_secs(660);
@@ -23,7 +26,7 @@ const TAKES_OVER_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// What is known of those that make no progress.
 pub(super) struct Stuck {
-    /// One of the woes is there.
+    /// One of the faults is there.
     on: bool,
     limit: SignedDuration,
     /// The repositories whose runners are refused or do not start at some time.
@@ -43,8 +46,8 @@ impl Stuck {
             _ => None,
         });
         Stuck {
-            on: scenario.woes.iter().any(|woe| woe.is_of_the_stuck()),
-            limit: if scenario.has(Woe::SlowStarts) { STARTS_WITHIN } else { YIELDS_AFTER },
+            on: scenario.faults.iter().any(|fault| fault.is_of_the_stuck()),
+            limit: if scenario.has(FaultKind::SlowStarts) { STARTS_WITHIN } else { YIELDS_AFTER },
             broken: picked.collect(),
             refused_at: BTreeMap::new(),
             behind: BTreeMap::new(),
@@ -72,7 +75,7 @@ fn is_ghost(world: &World, job: &Job) -> bool {
     plan.and_then(|plan| plan.get(job.index)).is_some_and(|spec| spec.ghost)
 }
 
-impl Truth {
+impl Checker {
     /// A job waits while all places are those of others that make no progress: not for longer than the limit of their
     /// state.
     pub(super) fn is_passed_over(&mut self, world: &World, now: Timestamp) {
@@ -85,21 +88,23 @@ impl Truth {
         };
         let causes_ghost = |cause: u64| world.github.job(cause).is_some_and(|job| is_ghost(world, job));
         let (mut stuck, mut healthy) = (0, BTreeSet::new());
-        for (_, fate) in self.fates.open().filter(|(name, _)| is_alive(name)) {
-            if self.stuck.broken.contains(&fate.group.0) || causes_ghost(fate.cause) {
+        for (_, lifecycle) in self.lifecycles.open().filter(|(name, _)| is_alive(name)) {
+            if self.stuck.broken.contains(&lifecycle.group.0) || causes_ghost(lifecycle.cause) {
                 stuck += 1;
             } else {
-                healthy.insert(&fate.group);
+                healthy.insert(&lifecycle.group);
             }
         }
         let waits = world.github.jobs().filter(|job| {
             let group = group_of_job(job);
             // Who gave up a place lately goes last.
             let gave_up = || {
-                self.fates.values().any(|fate| {
+                self.lifecycles.values().any(|lifecycle| {
                     let is_queued =
-                        world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued);
-                    fate.group == group && is_queued && fate.dead_since.or(fate.gone_since).is_some()
+                        world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued);
+                    lifecycle.group == group
+                        && is_queued
+                        && lifecycle.dead_since.or(lifecycle.gone_since).is_some()
                 })
             };
             job.status == Status::Queued

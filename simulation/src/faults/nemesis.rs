@@ -11,7 +11,7 @@ use githubrunner_sim::fault::{Side, Verdict};
 
 /// A hold on one daemon; shared between the faults and whoever lets it live.
 #[derive(Clone, Debug, Default)]
-pub struct Grip(Arc<Inner>);
+pub struct Nemesis(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -57,7 +57,7 @@ pub enum Cut {
     Silent,
 }
 
-impl Grip {
+impl Nemesis {
     /// It dies after so many requests that change something, at the next one, which takes effect or not.
     pub fn die_after(&self, writes: usize, with_effect: bool) {
         self.change(|state| state.dying = Dying::After { writes, with_effect });

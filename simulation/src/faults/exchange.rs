@@ -10,152 +10,18 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::Budget;
-use super::grip::Grip;
-use super::lies::{self, Past};
-use super::meanwhile::{Ambush, HELD_FOR, Held, Interfere, subject};
-use super::mishap::Place;
-use crate::webhooks::Fates;
+use super::answers::{self, Past};
+use super::races::{HELD_FOR, Held};
+use crate::deployment::Place;
+use crate::faults::nemesis::Nemesis;
+use crate::faults::races::{Interfere, Race};
+use crate::faults::subject::subject;
+use crate::faults::trouble::{Episode, Trouble};
+use crate::webhooks::DeliveryFaults;
 use githubrunner_sim::fault::{Fault, Sender, Side, Verdict};
 use githubrunner_sim::github::Parcel;
 use githubrunner_sim::keep;
 use githubrunner_sim::world::World;
-
-/// A way in which an exchange goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
-    /// Nobody is there: connections are refused, and those that exist are cut.
-    Refused,
-    /// The connection is cut before the request takes effect.
-    Reset,
-    /// The request takes effect, and the connection is cut before the answer.
-    LostAnswer,
-    /// No answer, and no effect.
-    Stall,
-    /// The request takes effect, and no answer comes.
-    LateStall,
-    /// 500, 502, 503 or 504 without an effect.
-    Error,
-    /// The same, but the request took effect.
-    LateError,
-    /// The body ends early.
-    Truncated,
-    /// The body is damaged.
-    Garbled,
-    /// 200 with a page for people, as a captive portal has it.
-    ContentType,
-    /// All is well, up to 15 seconds later.
-    Slow,
-    /// 403 or 429, nothing remains until the reset.
-    PrimaryLimit,
-    /// 403 or 429 with `retry-after`.
-    SecondaryLimit,
-    /// 403 that speaks of a secondary limit and names no time.
-    SilentLimit,
-    /// 429 without a word.
-    TooMany,
-    /// Pages of a few entries, which shift or repeat while they are read.
-    Pages,
-    /// A `total_count` that is off.
-    Totals,
-    /// Listings show how things were a while ago.
-    Lag,
-    /// 409 to a registration of a runner that does not exist.
-    JitConflict,
-    /// 422 to a registration of a runner.
-    JitInvalid,
-    /// The registration succeeds, and the answer is an error.
-    JitLateError,
-    /// 500 `No cluster leader`.
-    NoLeader,
-    /// A server that has lost its leader answers listings all the same: with how things were when it last heard of it.
-    Follower,
-    /// A request about a lock takes effect, and its answer is lost.
-    LockAnswer,
-    /// A request that changes something takes effect seconds after its client has given it up, or just before the next
-    /// one about the same runner.
-    Late,
-    /// A registration is removed, and the answer is lost.
-    RemovalAnswer,
-    /// Lists come in part: they go on at another host, count more than they show, or leave out what the token is not
-    /// authorized for.
-    Part,
-    /// Repositories have names and pages that GitHub does not permit.
-    Names,
-    /// A runner is registered, and what it is to be started with is not a configuration, or another runner's.
-    Secrets,
-    /// The jobs of some runs answer 502 unless few are asked for at a time.
-    LargePages,
-    /// Each page of a list takes several seconds.
-    SlowPages,
-    /// 500, 502 or 503 with a text that commands a terminal, forges a line of the log and quotes secrets.
-    HostileErrors,
-}
-
-impl Trouble {
-    /// All of them.
-    pub const ALL: [Trouble; 32] = [
-        Trouble::Refused,
-        Trouble::Reset,
-        Trouble::LostAnswer,
-        Trouble::Stall,
-        Trouble::LateStall,
-        Trouble::Error,
-        Trouble::LateError,
-        Trouble::Truncated,
-        Trouble::Garbled,
-        Trouble::ContentType,
-        Trouble::Slow,
-        Trouble::PrimaryLimit,
-        Trouble::SecondaryLimit,
-        Trouble::SilentLimit,
-        Trouble::TooMany,
-        Trouble::Pages,
-        Trouble::Totals,
-        Trouble::Lag,
-        Trouble::JitConflict,
-        Trouble::JitInvalid,
-        Trouble::JitLateError,
-        Trouble::NoLeader,
-        Trouble::Follower,
-        Trouble::LockAnswer,
-        Trouble::Late,
-        Trouble::RemovalAnswer,
-        Trouble::Part,
-        Trouble::Names,
-        Trouble::Secrets,
-        Trouble::LargePages,
-        Trouble::SlowPages,
-        Trouble::HostileErrors,
-    ];
-
-    /// Where it happens; `None`: on either side.
-    pub fn side(self) -> Option<Side> {
-        use Trouble::*;
-        match self {
-            PrimaryLimit | SecondaryLimit | SilentLimit | TooMany | Pages | Totals | JitConflict
-            | JitInvalid | JitLateError | RemovalAnswer | Part | Names | Secrets | LargePages | SlowPages => {
-                Some(Side::GitHub)
-            }
-            NoLeader | Follower | LockAnswer => Some(Side::Nomad),
-            _ => None,
-        }
-    }
-}
-
-/// A time in which one thing goes wrong now and then.
-#[derive(Clone, Debug)]
-pub struct Episode {
-    /// What.
-    pub trouble: Trouble,
-    /// With whom.
-    pub side: Side,
-    /// From when, in true time.
-    pub from: Timestamp,
-    /// Until when.
-    pub until: Timestamp,
-    /// How often: 0 never, 1 always.
-    pub chance: f64,
-}
 
 /// A request that was given up takes effect within so many milliseconds: servers hold one back for some seconds while
 /// they have no leader.
@@ -183,12 +49,12 @@ pub struct Faults {
     past: Past,
     skew: (SignedDuration, SignedDuration),
     note: Option<String>,
-    grips: [Grip; REPLICAS],
+    nemeses: [Nemesis; REPLICAS],
     no_stream: bool,
-    webhooks: Option<Fates>,
+    webhooks: Option<DeliveryFaults>,
     disconnect: Disconnect,
     latency: Duration,
-    ambushes: Vec<Ambush>,
+    races: Vec<Race>,
     place: Option<Place>,
     /// What was sent late, at most [`MOST_KEPT`].
     held: VecDeque<Held>,
@@ -215,12 +81,12 @@ impl Faults {
             past: Past::new(lag),
             skew,
             note: None,
-            grips: Default::default(),
+            nemeses: Default::default(),
             no_stream: false,
             webhooks: None,
             disconnect: Disconnect::AsAsked,
             latency: Duration::ZERO,
-            ambushes: Vec::new(),
+            races: Vec::new(),
             place: None,
             held: VecDeque::new(),
             registered: VecDeque::new(),
@@ -233,13 +99,13 @@ impl Faults {
     }
 
     /// What becomes of webhooks.
-    pub fn carry_by(&mut self, fates: Fates) {
-        self.webhooks = Some(fates);
+    pub fn carry_by(&mut self, lifecycles: DeliveryFaults) {
+        self.webhooks = Some(lifecycles);
     }
 
     /// What happens between looks and acts.
-    pub fn ambush(&mut self, ambushes: Vec<Ambush>, place: Place) {
-        self.ambushes = ambushes;
+    pub fn race(&mut self, races: Vec<Race>, place: Place) {
+        self.races = races;
         self.place = Some(place);
     }
 
@@ -264,13 +130,13 @@ impl Faults {
     }
 
     /// What is done to each of the daemons, by its number.
-    pub fn grips(&self) -> [Grip; REPLICAS] {
-        self.grips.clone()
+    pub fn nemeses(&self) -> [Nemesis; REPLICAS] {
+        self.nemeses.clone()
     }
 
-    fn grip(&self, request: &Request<Bytes>) -> Grip {
+    fn nemesis(&self, request: &Request<Bytes>) -> Nemesis {
         let number = request.extensions().get::<Sender>().map_or(0, |sender| sender.0);
-        self.grips[number % REPLICAS].clone()
+        self.nemeses[number % REPLICAS].clone()
     }
 
     /// What the servers make of `disconnect` in a job.
@@ -397,7 +263,7 @@ fn locks(request: &Request<Bytes>) -> bool {
 impl Fault for Faults {
     fn carry(&mut self, parcel: Parcel, _: Timestamp) -> Vec<(Duration, Parcel)> {
         match &mut self.webhooks {
-            Some(fates) => fates.of(parcel),
+            Some(lifecycles) => lifecycles.of(parcel),
             None => vec![(Duration::ZERO, parcel)],
         }
     }
@@ -408,19 +274,19 @@ impl Fault for Faults {
 
     fn alter(&mut self, side: Side, request: &mut Request<Bytes>, now: Timestamp) {
         if self.is_on(side, now, Trouble::Pages) {
-            lies::shorten_pages(request, 2);
+            answers::shorten_pages(request, 2);
         }
         if side == Side::Nomad {
             match self.disconnect {
                 Disconnect::AsAsked => {}
-                Disconnect::Ignored => lies::change_disconnect(request, None),
-                Disconnect::ForAMinute => lies::change_disconnect(request, Some(Duration::from_secs(60))),
+                Disconnect::Ignored => answers::change_disconnect(request, None),
+                Disconnect::ForAMinute => answers::change_disconnect(request, Some(Duration::from_secs(60))),
             }
         }
     }
 
     fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
-        if let Some((verdict, what)) = self.grip(request).before(side, request) {
+        if let Some((verdict, what)) = self.nemesis(request).before(side, request) {
             self.say(what);
             return verdict;
         }
@@ -442,7 +308,7 @@ impl Fault for Faults {
             HostileErrors,
         ];
         let own: &[Trouble] = match request.method() {
-            method if *method == Method::GET && lies::is_large_page(request) => &[LargePages, SlowPages],
+            method if *method == Method::GET && answers::is_large_page(request) => &[LargePages, SlowPages],
             method if *method == Method::GET => &[SlowPages],
             _ if registers(request) => &[JitConflict, JitInvalid, Late],
             _ => &[Late],
@@ -496,7 +362,7 @@ impl Fault for Faults {
             Some(HostileErrors) => {
                 let status = [500, 502, 503][self.rng.random_range(0..3)];
                 self.say(format!("answers {status} with a hostile text"));
-                Verdict::status(status, &lies::hostile_error(side, self.rng.random_bool(0.5)))
+                Verdict::status(status, &answers::hostile_error(side, self.rng.random_bool(0.5)))
             }
             Some(LargePages) => {
                 self.say("cannot be made so large");
@@ -507,7 +373,7 @@ impl Fault for Faults {
     }
 
     fn meanwhile(&mut self, world: &mut World, side: Side, request: &Request<Bytes>) {
-        if self.ambushes.is_empty() && self.held.is_empty() {
+        if self.races.is_empty() && self.held.is_empty() {
             return;
         }
         let now = world.clock.now();
@@ -515,8 +381,8 @@ impl Fault for Faults {
             self.let_go(world, &name, now);
         }
         let Some(place) = &self.place else { return };
-        for at in (0..self.ambushes.len()).rev() {
-            let Ambush { turn, from, chance } = self.ambushes[at];
+        for at in (0..self.races.len()).rev() {
+            let Race { turn, from, chance } = self.races[at];
             if from > now || !self.rng.random_bool(chance) || !self.budget.any_left() {
                 continue;
             }
@@ -524,7 +390,7 @@ impl Fault for Faults {
             let registered = |name: &str| of(name).and_then(|(_, body)| serde_json::from_slice(body).ok());
             if let Some(what) = world.take_turn(turn, place, side, request, registered) {
                 self.budget.take();
-                self.ambushes.remove(at);
+                self.races.remove(at);
                 world.note(now, format!("MISHAP {what}"));
             }
         }
@@ -538,14 +404,14 @@ impl Fault for Faults {
         now: Timestamp,
     ) -> Verdict {
         use Trouble::*;
-        if !self.ambushes.is_empty()
+        if !self.races.is_empty()
             && is_registration(side, request)
             && response.status().is_success()
             && let Some(name) = subject(None, side, request)
         {
             keep(&mut self.registered, MOST_KEPT, (name, request.body().clone()));
         }
-        if self.grip(request).dies_at(request, true) {
+        if self.nemesis(request).dies_at(request, true) {
             self.say("is the last of a daemon, with effect");
             return Verdict::Stall;
         }
@@ -560,13 +426,13 @@ impl Fault for Faults {
         let is_list = request.method() == Method::GET && response.status() == StatusCode::OK;
         if is_list && self.is_on(side, now, Pages) && self.hit(side, now, &[Pages]).is_some() {
             let at = self.rng.random::<u32>() as usize;
-            if let Some(what) = lies::shift_page(request, response, at) {
+            if let Some(what) = answers::shift_page(request, response, at) {
                 self.say(what);
             }
         }
         if is_list && self.is_on(side, now, Totals) && self.hit(side, now, &[Totals]).is_some() {
             let off = if self.rng.random_bool(0.5) { 1 } else { -1 };
-            if lies::change_total(response, off) {
+            if answers::change_total(response, off) {
                 self.say(format!("counts {off:+}"));
             }
         }
@@ -574,13 +440,13 @@ impl Fault for Faults {
             // Two lies about a count can make a truth.
             let counts = !self.is_on(side, now, Totals);
             let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..3u8));
-            if let Some(what) = lies::cut_list(request, response, kind, counts, at) {
+            if let Some(what) = answers::cut_list(request, response, kind, counts, at) {
                 self.say(what);
             }
         }
         if is_list && self.is_on(side, now, Names) && self.hit(side, now, &[Names]).is_some() {
-            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..lies::NAMES));
-            if lies::rename(request, response, kind, at) {
+            let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..answers::NAMES));
+            if answers::rename(request, response, kind, at) {
                 self.say("has a name that GitHub does not permit");
             }
         }
@@ -588,8 +454,8 @@ impl Fault for Faults {
             && response.status() == StatusCode::CREATED
             && self.hit(side, now, &[Secrets]).is_some()
         {
-            let kind = self.rng.random_range(0..lies::SECRETS);
-            lies::spoil_secret(response, kind);
+            let kind = self.rng.random_range(0..answers::SECRETS);
+            answers::spoil_secret(response, kind);
             self.say("gives out what no runner may have");
         }
         let which = [LostAnswer, LateStall, LateError, Truncated, Garbled, ContentType];
@@ -625,13 +491,13 @@ impl Fault for Faults {
             }
             Some(Garbled) if !response.body().is_empty() => {
                 let (kind, at) = (self.rng.random_range(0..4u8), self.rng.random::<u32>() as usize);
-                *response.body_mut() = lies::garble(response.body(), kind, at);
+                *response.body_mut() = answers::garble(response.body(), kind, at);
                 self.say("is garbled");
                 Verdict::Pass
             }
             Some(ContentType) => {
                 self.say("is a page for people");
-                lies::portal(response);
+                answers::portal(response);
                 Verdict::Pass
             }
             _ => self.on_the_way(),

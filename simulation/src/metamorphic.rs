@@ -16,7 +16,7 @@ use githubrunner_specification::{Asks, Lesson, Seen, broken_by, learned, reports
 const AGES: [u64; 16] = [0, 4, 29, 31, 59, 61, 119, 121, 240, 599, 601, 700, 3599, 3601, 86_399, 86_401];
 
 /// What the planner gets, a little otherwise.
-struct Otherwise {
+struct Variant {
     observation: Observation,
     policy: Policy,
     now: Moment,
@@ -48,7 +48,7 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
         return Vec::new();
     }
     let seed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ pass.planned_at.as_nanos() as u64;
-    let mut other = Otherwise {
+    let mut other = Variant {
         observation: pass.observation.clone(),
         policy: policy.clone(),
         now: pass.planned_at,
@@ -58,7 +58,7 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
     for _ in 0..1 + other.random.below(4) {
         how.push(other.change());
     }
-    let Otherwise { observation, policy, now, mut random } = other;
+    let Variant { observation, policy, now, mut random } = other;
     let plan = plan(&observation, &policy, now);
     let seen = Seen { observation: &observation, policy: &policy, now, asks };
     let plans = broken_by(seen, &plan);
@@ -92,7 +92,7 @@ fn outcome(action: &Action, random: &mut Random) -> Outcome {
     }
 }
 
-impl Otherwise {
+impl Variant {
     fn runners(&mut self) -> &mut Vec<Runner> {
         &mut self.observation.nomad.as_mut().expect("Nomad is seen").runners
     }
@@ -135,12 +135,12 @@ impl Otherwise {
             0 => self.later(),
             1..4 => self.listed(),
             4 | 5 => self.capped(),
-            6 => self.told_otherwise(),
-            7..10 => self.runner_otherwise(),
+            6 => self.vary_told(),
+            7..10 => self.vary_runner(),
             10..15 => self.remembered(),
-            15..18 => self.job_otherwise(),
+            15..18 => self.vary_job(),
             18 => self.left_over(),
-            _ => self.repository_otherwise(),
+            _ => self.vary_repository(),
         }
     }
 
@@ -257,7 +257,7 @@ impl Otherwise {
         "crowded"
     }
 
-    fn told_otherwise(&mut self) -> &'static str {
+    fn vary_told(&mut self) -> &'static str {
         let (strict, time) =
             (self.random.below(2) == 0, self.random.of(&[None, Some(0), Some(60), Some(600)]));
         let time = time.map(Duration::from_secs);
@@ -273,7 +273,7 @@ impl Otherwise {
         "told otherwise"
     }
 
-    fn runner_otherwise(&mut self) -> &'static str {
+    fn vary_runner(&mut self) -> &'static str {
         let (at, ago, behind) = (self.ago(), self.ago(), self.random.below(2) == 0);
         let ahead = self.server_now() + SignedDuration::from_hours(if behind { -50 } else { 2 });
         let (kind, exhausted) = (self.random.below(10), self.random.below(4) > 0);
@@ -362,7 +362,7 @@ impl Otherwise {
         "remembered otherwise"
     }
 
-    fn job_otherwise(&mut self) -> &'static str {
+    fn vary_job(&mut self) -> &'static str {
         let (kind, status) = (self.random.below(6), self.random.below(4));
         let (name, seconds) = (self.name(), self.seconds());
         let mut random = Random(self.random.0);
@@ -437,7 +437,7 @@ impl Otherwise {
         "something left over"
     }
 
-    fn repository_otherwise(&mut self) -> &'static str {
+    fn vary_repository(&mut self) -> &'static str {
         let kind = self.random.below(3);
         let Some(view) = self.view() else { return "no repository" };
         match kind {

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::chaos::Trouble;
-use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_servable};
+use crate::faults::scenario::{Happening, Scenario};
 use bytes::Bytes;
 use githubrunner_sim::fault::Arrived;
 use githubrunner_sim::github::{Job, Status};
@@ -13,15 +12,19 @@ use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::super::daemon::META;
-use super::fates::{
-    Fate, Group, allocations, group_of, group_of_job, group_of_labels, is_live, is_lost, meta_of,
+use super::lifecycle::{
+    Group, Lifecycle, allocations, group_of, group_of_job, group_of_labels, is_live, is_lost,
     was_replaced_since,
 };
-use super::{Truth, sender};
+use super::{Checker, sender};
+use crate::deployment::{META, meta_of};
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::is_servable;
+use crate::faults::settings::Mode;
+use crate::faults::trouble::Trouble;
 use githubrunner_specification::invariants::wait_after;
 
-impl Truth {
+impl Checker {
     /// A runner is about to be registered.
     pub(super) fn registers(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
@@ -31,12 +34,12 @@ impl Truth {
             self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
         }
         // Old servers have no `disconnect`: it is taken out on the way to them.
-        let as_asked = !self.has_any(&[Woe::OldServers, Woe::LostAfter]);
+        let as_asked = !self.has_any(&[FaultKind::OldServers, FaultKind::LostAfter]);
         if self.mode != Mode::AccessToken && as_asked && !runs_once(&body["Job"]) {
             self.wrong(now, format!("{name} may be started again by Nomad, with a secret that is used"));
         }
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
-        self.sights.does(request, |deeds| deeds.asks_for(name, &meta));
+        self.sights.does(request, |history| history.asks_for(name, &meta));
         let Some(cause) = meta["job_id"].as_u64() else {
             return self.wrong(now, format!("{name} has no cause in its Meta: {meta}"));
         };
@@ -51,24 +54,24 @@ impl Truth {
             }
         }
         let is_same = |instance: &Value| *instance == meta["instance"];
-        if !self.fates.instances().iter().all(is_same) && !self.has(Woe::RestartsEmpty) {
+        if !self.lifecycles.instances().iter().all(is_same) && !self.has(FaultKind::RestartsEmpty) {
             self.wrong(now, format!("{name} is of another instance, and nobody has forgotten the first one"));
         }
-        for (other, fate) in self.fates.of_cause(cause).filter(|(other, _)| *other != name) {
+        for (other, lifecycle) in self.lifecycles.of_cause(cause).filter(|(other, _)| *other != name) {
             // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
             let two_lead = self.leases.two_may_lead(world, now);
             let job = world.nomad.job(&self.place.namespace, other);
             // An old list may show it dead still, that was purged and registered again since.
-            let is_unseen =
-                self.has(Woe::Exchange(Trouble::Lag)) && !self.is_so_for_long(Some(fate.registered_at), now);
+            let is_unseen = self.has(FaultKind::Exchange(Trouble::Lag))
+                && !self.is_so_for_long(Some(lifecycle.registered_at), now);
             let is_nobodys = job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job));
-            if is_same(&fate.instance)
-                && fate.available
+            if is_same(&lifecycle.instance)
+                && lifecycle.available
                 && !is_nobodys
                 && !is_unseen
-                && !self.is_unknown_for_long(fate, now)
+                && !self.is_unknown_for_long(lifecycle, now)
                 && !two_lead
-                && self.is_so_for_long(fate.unavailable_at, now)
+                && self.is_so_for_long(lifecycle.unavailable_at, now)
             {
                 self.wrong(now, format!("{name} is started for job {cause}, which has {other} already"));
             }
@@ -116,17 +119,17 @@ impl Truth {
     /// Not more than there are jobs for.
     fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
         let group = group_of(meta);
-        let at_hand = self.fates.open().filter(|(name, fate)| {
-            let settled = self.is_so_for_long(Some(fate.registered_at), now)
-                && self.is_so_for_long(fate.unavailable_at, now);
+        let at_hand = self.lifecycles.open().filter(|(name, lifecycle)| {
+            let settled = self.is_so_for_long(Some(lifecycle.registered_at), now)
+                && self.is_so_for_long(lifecycle.unavailable_at, now);
             let job = world.nomad.job(&self.place.namespace, name);
             // GitHub may not know any more who was brought back by somebody.
-            fate.group == group
+            lifecycle.group == group
                 && !job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job))
-                && fate.available
+                && lifecycle.available
                 && settled
-                && !fate.is_revived
-                && !self.is_unknown_for_long(fate, now)
+                && !lifecycle.is_revived
+                && !self.is_unknown_for_long(lifecycle, now)
         });
         let wanted = self.lately_queued(world, &group, now);
         let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
@@ -137,9 +140,10 @@ impl Truth {
 
     /// Whether it has been idle under another name for so long that look-ups have not found it for ten minutes: it counts
     /// no more, and its job may have another attempt.
-    fn is_unknown_for_long(&self, fate: &Fate, now: Timestamp) -> bool {
+    fn is_unknown_for_long(&self, lifecycle: &Lifecycle, now: Timestamp) -> bool {
         let long = SignedDuration::from_secs(600);
-        self.mode == Mode::Renamed && fate.idle_since.is_some_and(|since| now.duration_since(since) >= long)
+        self.mode == Mode::Renamed
+            && lifecycle.idle_since.is_some_and(|since| now.duration_since(since) >= long)
     }
 
     /// How many of a group's jobs are in the queue, or were when a pass that still acts looked.
@@ -158,17 +162,17 @@ impl Truth {
 
     /// A runner's secret is about to be written.
     pub(super) fn gets_secret(&self, world: &World, name: &str, now: Timestamp) {
-        let Some(fate) = self.fates.get(name) else {
+        let Some(lifecycle) = self.lifecycles.get(name) else {
             return self.wrong(now, format!("a secret for what is not ours: {name}"));
         };
         // Credentials need no listing; a daemon that has just started, and cannot see the repository, does not know.
-        let forgets =
-            self.has(Woe::Deaths) && self.woes.iter().any(|woe| matches!(woe, Woe::Exchange(_) | Woe::Token));
-        let archived = self.archived.get(&fate.group.0).filter(|_| !forgets);
+        let forgets = self.has(FaultKind::Deaths)
+            && self.faults.iter().any(|fault| matches!(fault, FaultKind::Exchange(_) | FaultKind::Token));
+        let archived = self.archived.get(&lifecycle.group.0).filter(|_| !forgets);
         if archived.is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
             self.wrong(now, format!("{name} gets a secret, and its repository takes no jobs"));
         }
-        if self.is_left_out(fate.group.0, now) {
+        if self.is_left_out(lifecycle.group.0, now) {
             self.wrong(
                 now,
                 format!("{name} gets a secret, and the configuration does not name its repository"),
@@ -194,31 +198,42 @@ impl Truth {
         looked: Timestamp,
         now: Timestamp,
     ) {
-        let last = self.fates.of_cause(cause).max_by_key(|(_, f)| f.attempt);
-        let Some((last, fate)) = last else { return };
+        let last = self.lifecycles.of_cause(cause).max_by_key(|(_, f)| f.attempt);
+        let Some((last, lifecycle)) = last else { return };
         // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
         // listings lag, or where the repository was out of sight.
         let gone = [
-            Woe::Purges,
-            Woe::RestartsEmpty,
-            Woe::RunLag,
-            Woe::Repositories,
-            Woe::Namesakes,
-            Woe::Exchange(Trouble::Lag),
+            FaultKind::Purges,
+            FaultKind::RestartsEmpty,
+            FaultKind::RunLag,
+            FaultKind::Repositories,
+            FaultKind::Namesakes,
+            FaultKind::Exchange(Trouble::Lag),
         ];
         let counts = !self.has_any(&gone);
         // A request that takes effect late may be one that took effect before, and its runner is purged by now.
-        let again = last == name && self.has(Woe::Exchange(Trouble::Late));
-        if counts && !again && attempt <= fate.attempt {
-            self.wrong(now, format!("{name} is attempt {attempt} after {last}, attempt {}", fate.attempt));
+        let again = last == name && self.has(FaultKind::Exchange(Trouble::Late));
+        if counts && !again && attempt <= lifecycle.attempt {
+            self.wrong(
+                now,
+                format!("{name} is attempt {attempt} after {last}, attempt {}", lifecycle.attempt),
+            );
         }
         // A death on a node that is not heard of is known later: until then the runner is not dead, and of no use.
-        let unheard = [Woe::NodesCrash, Woe::NodesCut, Woe::LostAfter, Woe::OldServers, Woe::NodeClocks];
+        let unheard = [
+            FaultKind::NodesCrash,
+            FaultKind::NodesCut,
+            FaultKind::LostAfter,
+            FaultKind::OldServers,
+            FaultKind::NodeClocks,
+        ];
         if self.has_any(&unheard) {
             return;
         }
         // What an old listing says of the last one may be a death before its last.
-        if world.nomad.job(&self.place.namespace, last).is_none() || self.has(Woe::Exchange(Trouble::Lag)) {
+        if world.nomad.job(&self.place.namespace, last).is_none()
+            || self.has(FaultKind::Exchange(Trouble::Lag))
+        {
             return;
         }
         let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
@@ -226,16 +241,16 @@ impl Truth {
         // Who died while the pass was looking at GitHub was alive when it looked at Nomad.
         // Where GitHub stalls, passes that look at Nomad alone have ended since.
         let stalls =
-            [Trouble::Stall, Trouble::LateStall, Trouble::Slow, Trouble::SlowPages].map(Woe::Exchange);
+            [Trouble::Stall, Trouble::LateStall, Trouble::Slow, Trouble::SlowPages].map(FaultKind::Exchange);
         let patience = if self.has_any(&stalls) { 30_000_000_000 } else { 2_000_000_000 };
         if !self.steady && i128::from(ended) + patience > looked.as_nanosecond() {
             return;
         }
         let at_nomad = world.nomad_time(now).as_nanosecond();
         let waited = Duration::from_nanos(u64::try_from(at_nomad - i128::from(ended)).unwrap_or(0));
-        let wait = wait_after(fate.attempt);
+        let wait = wait_after(lifecycle.attempt);
         let is_over = allocations(world, &self.place, last).all(|allocation| allocation.client_terminal());
-        if is_over && !fate.of_no_use && waited + Duration::from_secs(2) < wait {
+        if is_over && !lifecycle.of_no_use && waited + Duration::from_secs(2) < wait {
             self.wrong(now, format!("{name} is started {waited:?} after the death of {last}, not {wait:?}"));
         }
     }
@@ -247,13 +262,13 @@ impl Truth {
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
         let Arrived(asked_at) = request.extensions().get().copied().unwrap_or(Arrived(now));
         self.sights.has_sealed(&meta["mac"], world.nomad_time(asked_at));
-        self.fates.insert(name.clone(), Fate { asked_at, ..Fate::new(&meta, now) });
-        let Some(own) = self.fates.get(&name) else { return };
+        self.lifecycles.insert(name.clone(), Lifecycle { asked_at, ..Lifecycle::new(&meta, now) });
+        let Some(own) = self.lifecycles.get(&name) else { return };
         let looked = self.looked(world, request, now);
         let listed = self.looked[sender(request)].jobs.unwrap_or(now);
         // Nomad may have replaced what the daemon saw dead, and an earlier request may have taken effect since.
-        let unseen = |name: &str, fate: &Fate| {
-            let late = fate.asked_at < listed && fate.registered_at >= listed;
+        let unseen = |name: &str, lifecycle: &Lifecycle| {
+            let late = lifecycle.asked_at < listed && lifecycle.registered_at >= listed;
             late || was_replaced_since(world, &self.place, name, looked)
         };
         let is_live = |name: &str| {
@@ -262,9 +277,9 @@ impl Truth {
             let is_ours = |job: &&nomad::Job| !self.sights.is_of_a_forgotten_key(world, job);
             job.filter(is_ours).is_some_and(|job| is_live(world, &self.place, job))
         };
-        let of_instance = self.fates.open().filter(|(_, other)| other.instance == own.instance);
-        let live = of_instance.filter(|(name, fate)| is_live(name) && !unseen(name, fate));
-        let live: Vec<&Group> = live.map(|(_, fate)| &fate.group).collect();
+        let of_instance = self.lifecycles.open().filter(|(_, other)| other.instance == own.instance);
+        let live = of_instance.filter(|(name, lifecycle)| is_live(name) && !unseen(name, lifecycle));
+        let live: Vec<&Group> = live.map(|(_, lifecycle)| &lifecycle.group).collect();
         let counts = [
             live.len(),
             live.iter().filter(|other| other.0 == own.group.0).count(),
@@ -274,7 +289,7 @@ impl Truth {
             self.caps.iter().zip(counts).zip(["", " of its repository", " of its group"])
         {
             // What a follower says of a while ago lacks the runners that were started since.
-            if cap.is_some_and(|cap| count > cap) && !self.has(Woe::Exchange(Trouble::Lag)) {
+            if cap.is_some_and(|cap| count > cap) && !self.has(FaultKind::Exchange(Trouble::Lag)) {
                 self.wrong(now, format!("{name} is one of {count} runners{what}, over the cap"));
             }
         }
@@ -285,12 +300,12 @@ impl Truth {
         since.is_none_or(|since| now.duration_since(since) > self.slack)
     }
 
-    pub(super) fn has(&self, woe: Woe) -> bool {
-        self.woes.contains(&woe)
+    pub(super) fn has(&self, fault: FaultKind) -> bool {
+        self.faults.contains(&fault)
     }
 
-    pub(super) fn has_any(&self, woes: &[Woe]) -> bool {
-        woes.iter().any(|woe| self.has(*woe))
+    pub(super) fn has_any(&self, faults: &[FaultKind]) -> bool {
+        faults.iter().any(|fault| self.has(*fault))
     }
 
     /// Notes since when repositories take no jobs, as the daemon can know it.

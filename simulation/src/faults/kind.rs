@@ -1,10 +1,10 @@
 //! What can go wrong in a run, by name.
 
-use super::exchange::Trouble;
+use crate::faults::trouble::Trouble;
 
 /// What can go wrong in a run: each by itself, several, or all at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Woe {
+pub enum FaultKind {
     /// Exchanges.
     Exchange(Trouble),
     /// Nodes lose their power.
@@ -91,65 +91,66 @@ pub enum Woe {
     LeaderCut,
 }
 
-impl Woe {
+impl FaultKind {
     /// All of them.
-    pub fn all() -> Vec<Woe> {
-        let exchanges = Trouble::ALL.iter().map(|trouble| Woe::Exchange(*trouble));
+    pub fn all() -> Vec<FaultKind> {
+        let exchanges = Trouble::ALL.iter().map(|trouble| FaultKind::Exchange(*trouble));
         exchanges
             .chain([
-                Woe::NodesCrash,
-                Woe::NodesCut,
-                Woe::Drains,
-                Woe::RestartsEmpty,
-                Woe::Purges,
-                Woe::Allocations,
-                Woe::Variables,
-                Woe::Registrations,
-                Woe::Crashes,
-                Woe::SlowImages,
-                Woe::StartFailures,
-                Woe::Leaderless,
-                Woe::Repositories,
-                Woe::Namesakes,
-                Woe::Runs,
-                Woe::Ghosts,
-                Woe::HeldJobs,
-                Woe::Foreigners,
-                Woe::Clocks,
-                Woe::NodeClocks,
-                Woe::SlowStops,
-                Woe::Token,
-                Woe::RunLag,
-                Woe::OldServers,
-                Woe::LostAfter,
-                Woe::Hangs,
-                Woe::Deaths,
-                Woe::Hangups,
-                Woe::Configuration,
-                Woe::Unplaceable,
-                Woe::Meanwhile,
-                Woe::LargeJobs,
-                Woe::HostileMeta,
-                Woe::Flood,
-                Woe::RefusedRunners,
-                Woe::UnassignedJobs,
-                Woe::SlowStarts,
-                Woe::LeaderDies,
-                Woe::LeaderExits,
-                Woe::LeaderPauses,
-                Woe::LeaderCut,
+                FaultKind::NodesCrash,
+                FaultKind::NodesCut,
+                FaultKind::Drains,
+                FaultKind::RestartsEmpty,
+                FaultKind::Purges,
+                FaultKind::Allocations,
+                FaultKind::Variables,
+                FaultKind::Registrations,
+                FaultKind::Crashes,
+                FaultKind::SlowImages,
+                FaultKind::StartFailures,
+                FaultKind::Leaderless,
+                FaultKind::Repositories,
+                FaultKind::Namesakes,
+                FaultKind::Runs,
+                FaultKind::Ghosts,
+                FaultKind::HeldJobs,
+                FaultKind::Foreigners,
+                FaultKind::Clocks,
+                FaultKind::NodeClocks,
+                FaultKind::SlowStops,
+                FaultKind::Token,
+                FaultKind::RunLag,
+                FaultKind::OldServers,
+                FaultKind::LostAfter,
+                FaultKind::Hangs,
+                FaultKind::Deaths,
+                FaultKind::Hangups,
+                FaultKind::Configuration,
+                FaultKind::Unplaceable,
+                FaultKind::Meanwhile,
+                FaultKind::LargeJobs,
+                FaultKind::HostileMeta,
+                FaultKind::Flood,
+                FaultKind::RefusedRunners,
+                FaultKind::UnassignedJobs,
+                FaultKind::SlowStarts,
+                FaultKind::LeaderDies,
+                FaultKind::LeaderExits,
+                FaultKind::LeaderPauses,
+                FaultKind::LeaderCut,
             ])
             .collect()
     }
 
     /// Whether one repository's runners make no progress.
     pub fn is_of_the_stuck(self) -> bool {
-        [Woe::RefusedRunners, Woe::UnassignedJobs, Woe::SlowStarts].contains(&self)
+        [FaultKind::RefusedRunners, FaultKind::UnassignedJobs, FaultKind::SlowStarts].contains(&self)
     }
 
     /// Whether it is one of two daemons with a lock.
     pub fn is_of_replicas(self) -> bool {
-        let ones = [Woe::LeaderDies, Woe::LeaderExits, Woe::LeaderPauses, Woe::LeaderCut];
-        ones.contains(&self) || self == Woe::Exchange(Trouble::LockAnswer)
+        let ones =
+            [FaultKind::LeaderDies, FaultKind::LeaderExits, FaultKind::LeaderPauses, FaultKind::LeaderCut];
+        ones.contains(&self) || self == FaultKind::Exchange(Trouble::LockAnswer)
     }
 }

@@ -9,10 +9,8 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use crate::deployment::{GITHUB_TOKEN, JIT_MARK, NOMAD_TOKEN};
 use githubrunner_sim::fault::Side;
-
-use crate::daemon::{GITHUB_TOKEN, NOMAD_TOKEN};
-use crate::secrets::JIT_MARK;
 
 /// How much of the past is kept.
 const KEPT: SignedDuration = SignedDuration::from_secs(240);

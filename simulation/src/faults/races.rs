@@ -9,8 +9,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use super::mishap::Place;
-use super::woe::Woe;
+use crate::deployment::Place;
+use crate::faults::kind::FaultKind;
+use crate::faults::subject::subject;
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::github::Status;
 use githubrunner_sim::nomad::Job;
@@ -44,14 +45,16 @@ impl Turn {
     }
 
     /// Without what it hardly ever comes about.
-    pub fn needs(self) -> Vec<Woe> {
+    pub fn needs(self) -> Vec<FaultKind> {
         match self {
             // Who is stopped before it has started.
-            Turn::Starts => vec![Woe::SlowImages, Woe::Runs],
+            Turn::Starts => vec![FaultKind::SlowImages, FaultKind::Runs],
             // A process that nobody knows of, that hung, or idles while a job is queued that GitHub gives nobody.
-            Turn::Connects => vec![Woe::RestartsEmpty, Woe::Hangs, Woe::Ghosts, Woe::Runs],
-            Turn::Registers => vec![Woe::Purges, Woe::Runs],
-            Turn::StartsAgain => vec![Woe::Runs],
+            Turn::Connects => {
+                vec![FaultKind::RestartsEmpty, FaultKind::Hangs, FaultKind::Ghosts, FaultKind::Runs]
+            }
+            Turn::Registers => vec![FaultKind::Purges, FaultKind::Runs],
+            Turn::StartsAgain => vec![FaultKind::Runs],
             Turn::JobsEnd => Vec::new(),
         }
     }
@@ -59,7 +62,7 @@ impl Turn {
 
 /// A turn that is taken once, at the first chance that is not let pass.
 #[derive(Clone, Copy, Debug)]
-pub struct Ambush {
+pub struct Race {
     /// What happens.
     pub turn: Turn,
     /// Not before this, in true time.
@@ -70,40 +73,6 @@ pub struct Ambush {
 
 /// A process does not connect sooner after its start.
 const SHORTEST_START_UP: SignedDuration = SignedDuration::from_secs(1);
-
-/// The runner that a request is about, if it is about one; a registration's name is known to the world.
-pub fn subject(world: Option<&World>, side: Side, request: &Request<Bytes>) -> Option<String> {
-    let path = request.uri().path();
-    let query = request.uri().query().unwrap_or_default();
-    let last = path.rsplit('/').next().unwrap_or_default();
-    let body = |pointer: &str| {
-        let body: Value = serde_json::from_slice(request.body()).ok()?;
-        body.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
-    };
-    let of_query = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)).map(str::to_owned);
-    let name = match side {
-        Side::Nomad if path == "/v1/jobs" && request.method() != Method::GET => body("/Job/ID"),
-        Side::Nomad if path == "/v1/jobs" => of_query("prefix="),
-        Side::Nomad if path == "/v1/vars" => {
-            of_query("prefix=").and_then(|prefix| prefix.strip_prefix("nomad%2Fjobs%2F").map(str::to_owned))
-        }
-        Side::Nomad if path == "/v1/allocations" => {
-            query.split("%5E").nth(1).and_then(|rest| rest.split("%22").next()).map(str::to_owned)
-        }
-        Side::Nomad if path.starts_with("/v1/job/") || path.starts_with("/v1/var/nomad/jobs/") => {
-            Some(last.to_owned())
-        }
-        Side::GitHub if path.ends_with("/generate-jitconfig") => body("/name"),
-        Side::GitHub if path.ends_with("/actions/runners") => of_query("name="),
-        Side::GitHub if path.contains("/actions/runners/") => {
-            let runner = last.parse().ok().and_then(|id| world?.github.runner(id));
-            runner.map(|runner| runner.name.clone())
-        }
-        _ => None,
-    };
-    // The lists of a pass ask for all that begins so.
-    name.filter(|name| !name.is_empty() && !name.ends_with('-'))
-}
 
 fn is_over(job: &Job) -> bool {
     job.stop && job.status == "dead"

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::chaos::mishap::{Place, is_planted};
-use crate::chaos::subject;
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
 use githubrunner::model::{Action, Consent, Orphan, Outcome, Report, RunnerState};
@@ -13,12 +11,14 @@ use hyper::{Request, Response};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::fates::{has_variable, meta_of_job};
-use super::sight::Look;
+use super::lifecycle::has_variable;
+use crate::checker::look::Look;
+use crate::deployment::{Place, is_planted, meta_of_job};
+use crate::faults::subject::subject;
 
 /// What was asked for in one pass, and what was so at that moment.
 #[derive(Default)]
-pub struct Deeds {
+pub struct History {
     /// When the request was sent that is looked at now.
     pub asked: Option<Timestamp>,
     /// Registrations that went, by the runner's name.
@@ -72,9 +72,9 @@ struct Removal {
     is_carried: bool,
 }
 
-impl Deeds {
+impl History {
     /// What concerns those whose actions are not over; all the rest was looked at.
-    pub fn kept_for(mut self, is_left: impl Fn(&str) -> bool) -> Deeds {
+    pub fn kept_for(mut self, is_left: impl Fn(&str) -> bool) -> History {
         self.registrations.retain(|removal| is_left(&removal.name));
         self.variables.retain(|(name, _)| is_left(name));
         self.ended.retain(|name| is_left(name));
@@ -232,6 +232,11 @@ impl Deeds {
             }
         }
         for report in pass.done() {
+            // What two actions did for one runner is not told apart.
+            let of_it = |action: &&&Action| action.runner() == report.action.runner();
+            if planned.iter().filter(of_it).count() > 1 {
+                continue;
+            }
             let said = |what: &str| format!("{}: {}, {what}", report.action, report.outcome.kind());
             wrong.extend(self.is_wrongly_told(report, world, place, how).map(said));
         }
@@ -240,17 +245,19 @@ impl Deeds {
 
     fn is_wrongly_removed(&self, planned: &[&Action], removal: &Removal, how: Answers) -> Option<String> {
         let name = &removal.name;
-        let mut planned = planned.iter().filter(|action| action.runner() == *name);
-        let what = match planned.next() {
-            None => "and nothing was planned for it",
-            Some(Action::Mint(_)) if removal.connected => "for a secret, and it was connected",
-            Some(Action::Mint(_)) if removal.is_carried && how.are_legible => {
-                "for a secret, and its variable carries it"
+        let wrong = |action: &Action| match action {
+            Action::Mint(_) if removal.connected => Some("for a secret, and it was connected"),
+            Action::Mint(_) if removal.is_carried && how.are_legible => {
+                Some("for a secret, and its variable carries it")
             }
-            Some(Action::RemoveOrphan(_)) if removal.connected => "as an orphan, and it was connected",
-            Some(Action::LookUp(_) | Action::Start(_)) => "and it was only looked at",
-            _ => return None,
+            Action::RemoveOrphan(_) if removal.connected => Some("as an orphan, and it was connected"),
+            Action::LookUp(_) | Action::Start(_) => Some("and it was only looked at"),
+            _ => None,
         };
+        // One that an earlier pass began, and the next one for the same runner: either may have asked for it.
+        let mut asked = planned.iter().filter(|action| action.runner() == *name).map(|action| wrong(action));
+        let first = asked.next().unwrap_or(Some("and nothing was planned for it"));
+        let what = first.filter(|_| asked.all(|wrong| wrong.is_some()))?;
         Some(format!("the registration of {name} went, {what}"))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::chaos::scenario::{Scenario, Woe};
+use crate::faults::scenario::Scenario;
 use bytes::Bytes;
 use githubrunner_sim::fault::{Arrived, Sender, Side};
 use githubrunner_sim::world::World;
@@ -11,8 +11,9 @@ use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::super::daemon::PREFIX;
 use super::super::replica::Replica;
+use crate::deployment::PREFIX;
+use crate::faults::kind::FaultKind;
 
 /// A holder acts for one TTL after it sent its last successful request about the lock.
 const TTL: SignedDuration = SignedDuration::from_secs(10);
@@ -49,7 +50,7 @@ struct Inner {
 impl Leases {
     /// Nobody has one.
     pub fn new(scenario: &Scenario) -> Leases {
-        let forgets = scenario.has(Woe::RestartsEmpty);
+        let forgets = scenario.has(FaultKind::RestartsEmpty);
         Leases { inner: Arc::default(), on: scenario.replicas, forgets }
     }
 
@@ -154,8 +155,8 @@ struct Expected {
 impl Takeover {
     /// Nothing is expected yet.
     pub fn new(scenario: &Scenario) -> Takeover {
-        let only = [Woe::LeaderDies, Woe::LeaderExits, Woe::LeaderPauses];
-        let on = scenario.replicas && scenario.woes.iter().all(|woe| only.contains(woe));
+        let only = [FaultKind::LeaderDies, FaultKind::LeaderExits, FaultKind::LeaderPauses];
+        let on = scenario.replicas && scenario.faults.iter().all(|fault| only.contains(fault));
         // A release and a question are on the wire.
         Takeover { on, expected: None, wire: scenario.latency * 2 }
     }

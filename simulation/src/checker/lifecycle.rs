@@ -3,21 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
-use crate::chaos::mishap::Place;
-use crate::chaos::scenario::{Mode, is_servable};
+use crate::deployment::{NAMESPACE, Place, meta_of_job};
+use crate::faults::labels::is_servable;
+use crate::faults::settings::Mode;
 use githubrunner_sim::github::Job;
 use githubrunner_sim::nomad::{self, TaskPhase};
 use githubrunner_sim::world::{LiveRunner, Phase, World};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::super::daemon::{META, NAMESPACE};
-
 /// A repository's ID and the labels, lower-cased and sorted.
 pub type Group = (u64, String);
 
 /// One of our runners, by its Nomad job.
-pub struct Fate {
+pub struct Lifecycle {
     /// The GitHub job it was started for.
     pub cause: u64,
     /// Which attempt it is.
@@ -60,10 +59,10 @@ pub struct Fate {
     pub is_revived: bool,
 }
 
-impl Fate {
+impl Lifecycle {
     /// Of a runner that is being registered with this Meta.
-    pub fn new(meta: &Value, now: Timestamp) -> Fate {
-        Fate {
+    pub fn new(meta: &Value, now: Timestamp) -> Lifecycle {
+        Lifecycle {
             cause: meta["job_id"].as_u64().unwrap_or_default(),
             attempt: meta["attempt"].as_u64().unwrap_or_default(),
             group: group_of(meta),
@@ -108,16 +107,6 @@ pub fn group_of_labels(repository: u64, labels: &[String]) -> Group {
 fn joined(labels: impl IntoIterator<Item = String>) -> String {
     let labels: BTreeSet<String> = labels.into_iter().map(|label| label.to_lowercase()).collect();
     labels.into_iter().collect::<Vec<_>>().join(",")
-}
-
-/// The Meta JSON of a Nomad job.
-pub fn meta_of(text: Option<&str>) -> Value {
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-}
-
-/// That of this one.
-pub fn meta_of_job(job: &nomad::Job) -> Value {
-    meta_of(job.meta.get(META).map(String::as_str))
 }
 
 /// The repository that a runner's Nomad job is for, by its ID.
@@ -195,8 +184,8 @@ pub fn was_replaced_since(world: &World, place: &Place, name: &str, since: Times
 
 /// What has become of all our runners.
 #[derive(Default)]
-pub struct Fates {
-    all: BTreeMap<String, Fate>,
+pub struct Lifecycles {
+    all: BTreeMap<String, Lifecycle>,
     /// Those that can still change: the others have neither a job nor a process any more.
     open: BTreeSet<String>,
     causes: BTreeMap<u64, BTreeSet<String>>,
@@ -205,37 +194,37 @@ pub struct Fates {
     reopen: bool,
 }
 
-impl Deref for Fates {
-    type Target = BTreeMap<String, Fate>;
+impl Deref for Lifecycles {
+    type Target = BTreeMap<String, Lifecycle>;
 
     fn deref(&self) -> &Self::Target {
         &self.all
     }
 }
 
-impl Fates {
+impl Lifecycles {
     /// None yet. With `reopen` what has lost its job can get it back.
-    pub fn new(reopen: bool) -> Fates {
-        Fates { reopen, ..Fates::default() }
+    pub fn new(reopen: bool) -> Lifecycles {
+        Lifecycles { reopen, ..Lifecycles::default() }
     }
 
     /// A runner has been registered.
-    pub fn insert(&mut self, name: String, fate: Fate) {
+    pub fn insert(&mut self, name: String, lifecycle: Lifecycle) {
         self.open.insert(name.clone());
-        self.causes.entry(fate.cause).or_default().insert(name.clone());
-        if !self.instances.contains(&fate.instance) {
-            self.instances.push(fate.instance.clone());
+        self.causes.entry(lifecycle.cause).or_default().insert(name.clone());
+        if !self.instances.contains(&lifecycle.instance) {
+            self.instances.push(lifecycle.instance.clone());
         }
-        self.all.insert(name, fate);
+        self.all.insert(name, lifecycle);
     }
 
     /// Those that have a job or a process still: nobody else is available.
-    pub fn open(&self) -> impl Iterator<Item = (&String, &Fate)> {
+    pub fn open(&self) -> impl Iterator<Item = (&String, &Lifecycle)> {
         self.open.iter().filter_map(|name| self.all.get_key_value(name))
     }
 
     /// Those that were started for this job.
-    pub fn of_cause(&self, cause: u64) -> impl Iterator<Item = (&String, &Fate)> {
+    pub fn of_cause(&self, cause: u64) -> impl Iterator<Item = (&String, &Lifecycle)> {
         self.causes.get(&cause).into_iter().flatten().filter_map(|name| self.all.get_key_value(name))
     }
 
@@ -244,7 +233,7 @@ impl Fates {
         &self.instances
     }
 
-    /// Brings all fates up to date.
+    /// Brings all lifecycles up to date.
     pub fn update(&mut self, world: &World, place: &Place, mode: Mode, now: Timestamp) {
         let live: BTreeMap<String, LiveRunner> =
             processes(world, place).map(|live| (live.nomad_job.clone(), live)).collect();
@@ -258,27 +247,28 @@ impl Fates {
         let mut supply: BTreeMap<Group, usize> = BTreeMap::new();
         let mut settled = Vec::new();
         for name in &self.open {
-            let Some(fate) = self.all.get_mut(name) else { continue };
+            let Some(lifecycle) = self.all.get_mut(name) else { continue };
             let process = live.get(name);
-            fate.look(world, place, mode, name, process, now);
-            if fate.supplies {
-                *supply.entry(fate.group.clone()).or_default() += 1;
+            lifecycle.look(world, place, mode, name, process, now);
+            if lifecycle.supplies {
+                *supply.entry(lifecycle.group.clone()).or_default() += 1;
             }
-            if fate.gone_since.is_some() && process.is_none() {
+            if lifecycle.gone_since.is_some() && process.is_none() {
                 settled.push(name.clone());
             }
         }
         let demand = demand(world);
         for name in &self.open {
-            let Some(fate) = self.all.get_mut(name) else { continue };
-            let of = |counts: &BTreeMap<Group, usize>| counts.get(&fate.group).copied().unwrap_or(0);
-            fate.spare = of(&supply).saturating_sub(of(&demand));
-            let surplus = fate.available && fate.spare > 0;
-            if !surplus && fate.surplus_since.is_some() {
-                fate.surplus_ended = Some(now);
+            let Some(lifecycle) = self.all.get_mut(name) else { continue };
+            let of = |counts: &BTreeMap<Group, usize>| counts.get(&lifecycle.group).copied().unwrap_or(0);
+            lifecycle.spare = of(&supply).saturating_sub(of(&demand));
+            let surplus = lifecycle.available && lifecycle.spare > 0;
+            if !surplus && lifecycle.surplus_since.is_some() {
+                lifecycle.surplus_ended = Some(now);
             }
-            fate.surplus_since = surplus.then(|| fate.surplus_since.unwrap_or(now));
-            fate.surplus_first = fate.surplus_first.or(fate.surplus_since).filter(|_| fate.available);
+            lifecycle.surplus_since = surplus.then(|| lifecycle.surplus_since.unwrap_or(now));
+            lifecycle.surplus_first =
+                lifecycle.surplus_first.or(lifecycle.surplus_since).filter(|_| lifecycle.available);
         }
         for name in settled {
             self.open.remove(&name);
@@ -286,7 +276,7 @@ impl Fates {
     }
 }
 
-impl Fate {
+impl Lifecycle {
     /// What it is now.
     fn look(
         &mut self,

@@ -6,29 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::namesake::Rename;
-use super::scenario::is_placeable;
-use super::settings::PREFIX;
+use crate::deployment::{MARK, MAX_BODY, META, PLANTED, PREFIX, Place, STRANGER, is_planted, meta_of_job};
+use crate::faults::answers::FORGED;
+use crate::faults::labels::is_placeable;
+use crate::faults::races::Interfere;
 use bytes::Bytes;
 use githubrunner::model::{Repository, RepositoryId, runner_name};
-use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status, Token};
-use githubrunner_sim::nomad::{self, Exit, StartFailure};
+use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status};
+use githubrunner_sim::nomad::{Exit, StartFailure};
 use githubrunner_sim::world::{Phase, World};
 use hyper::{Method, Request};
 use serde_json::{Value, json};
-
-use super::lies::FORGED;
-use super::meanwhile::Interfere;
-use crate::daemon::META;
-use crate::truth::meta_of_job;
-
-/// A job that says it is ours and is not. Its ID has our prefix.
-pub const PLANTED: &str = "sim-acme-app-planted00000000";
-
-/// What the IDs of a neighbour's jobs begin with. They have our prefix.
-pub const STRANGER: &str = "sim-stranger-";
-
-/// The longest body that the daemon takes from Nomad here.
-pub const MAX_BODY: usize = 96 * 1024;
 
 /// One thing that happens. Where it names nothing, `pick` decides among what is there then.
 #[derive(Clone, Debug)]
@@ -204,60 +192,6 @@ pub enum Mishap {
         /// Refused.
         yes: bool,
     },
-}
-
-/// What mishaps need to know of the scenario.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The namespace of the runners' jobs.
-    pub namespace: String,
-    /// What the runners' jobs begin with, with the dash.
-    pub prefix: String,
-    /// Jobs, variables and registrations that begin so and are somebody else's.
-    pub foreign: BTreeSet<String>,
-    /// The daemon's token.
-    pub token: String,
-    /// Whose it is.
-    pub login: String,
-    /// The installations of the daemon's App, if it is one.
-    pub installations: Vec<u64>,
-    /// The repositories' IDs.
-    pub repositories: Vec<u64>,
-    /// Another one of the first one's owner, which the daemon does not look at: an organization's runners take its jobs.
-    pub elsewhere: Option<u64>,
-    /// Runners have JIT configurations.
-    pub jit: bool,
-    /// Runners have another name at GitHub.
-    pub renamed: bool,
-}
-
-impl Place {
-    /// The token at GitHub, but for what it shall not reach.
-    pub fn token_without(&self, hidden: &BTreeSet<u64>) -> Token {
-        let scopes = ["repo", "admin:org"];
-        let reach = self.repositories.iter().copied().filter(|id| !hidden.contains(id)).collect();
-        match hidden.is_empty() {
-            true => Token::classic(&self.login, &scopes),
-            false => Token::classic(&self.login, &scopes).reaching(Reach::Only(reach)),
-        }
-    }
-
-    pub(super) fn ours(&self, name: &str) -> bool {
-        name.starts_with(&self.prefix) && !self.foreign.contains(name) && !is_strange(name)
-    }
-}
-
-/// Whether a job is one that a neighbour has made to be taken for ours, or to be in the way.
-pub fn is_strange(name: &str) -> bool {
-    name == PLANTED || name.starts_with(STRANGER)
-}
-
-/// What marks a Meta that somebody has made for the next attempt of a job of ours. The daemon knows nothing of it.
-const MARK: &str = "planted";
-
-/// Whether somebody has made a job under the name that one of ours will have.
-pub fn is_planted(job: &nomad::Job) -> bool {
-    meta_of_job(job).get(MARK).is_some()
 }
 
 /// The name and the Meta of the next attempt, with the seal of this one.

@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
-use crate::chaos::Trouble;
-use crate::chaos::scenario::{Mode, Woe, is_placeable, is_servable};
 use githubrunner_sim::github::{Job, Scope, Status};
 use githubrunner_sim::nomad;
 use githubrunner_sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::daemon::META;
-use super::Truth;
-use super::fates::{
-    Fate, Group, allocation_of, allocations, group_of_job, has_job, has_variable, is_live,
+use super::Checker;
+use super::lifecycle::{
+    Group, Lifecycle, allocation_of, allocations, group_of_job, has_job, has_variable, is_live,
     name_of_repository, processes, was_replaced_since,
 };
 use super::prompt::signed;
+use crate::deployment::META;
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::{is_placeable, is_servable};
+use crate::faults::settings::Mode;
+use crate::faults::trouble::Trouble;
 
 /// What the daemon knew when it ended a runner.
 #[derive(Clone, Copy)]
@@ -28,7 +30,7 @@ pub(super) struct Known {
     pub removed: bool,
 }
 
-impl Truth {
+impl Checker {
     /// A runner is to be stopped or purged: it must be ours, and not busy.
     pub(super) fn deregisters(
         &mut self,
@@ -38,13 +40,13 @@ impl Truth {
         known: Known,
         now: Timestamp,
     ) {
-        let Some(fate) = self.fates.get(name) else {
+        let Some(lifecycle) = self.lifecycles.get(name) else {
             // What nomadtools has started is purged when it is dead; after a lost answer once more.
             let job = world.nomad.job(&self.place.namespace, name);
             let of_nomadtools =
                 |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
             // An old listing may show it dead still; or the request takes effect when Nomad has placed it again.
-            let old = self.has_any(&[Trouble::Lag, Trouble::Late].map(Woe::Exchange));
+            let old = self.has_any(&[Trouble::Lag, Trouble::Late].map(FaultKind::Exchange));
             let over = |job: &nomad::Job| !is_live(world, &self.place, job) || old;
             if purge && job.is_none_or(|job| of_nomadtools(job) && over(job)) {
                 return;
@@ -66,17 +68,17 @@ impl Truth {
         }
         if purge {
             // One that was written late was not to be seen.
-            if has_variable(world, name) && !self.has(Woe::Exchange(Trouble::Late)) {
+            if has_variable(world, name) && !self.has(FaultKind::Exchange(Trouble::Late)) {
                 self.wrong(now, format!("{name} is purged before its variable"));
             }
-            self.has_stayed(world, name, fate, known.looked, now);
+            self.has_stayed(world, name, lifecycle, known.looked, now);
         } else {
-            self.was_not_needed(world, name, fate, known, now);
+            self.was_not_needed(world, name, lifecycle, known, now);
             // What appears after the removal is an earlier request that takes effect late: its configuration is lost.
             if !known.removed {
                 self.has_consent(world, name, now);
             }
-            self.is_next_to_go(world, name, fate, now);
+            self.is_next_to_go(world, name, lifecycle, now);
         }
     }
 
@@ -100,7 +102,14 @@ impl Truth {
     }
 
     /// A dead runner's job stays for its time.
-    fn has_stayed(&self, world: &World, name: &str, fate: &Fate, looked: Timestamp, now: Timestamp) {
+    fn has_stayed(
+        &self,
+        world: &World,
+        name: &str,
+        lifecycle: &Lifecycle,
+        looked: Timestamp,
+        now: Timestamp,
+    ) {
         let all = || allocations(world, &self.place, name);
         let ended = all().flat_map(|allocation| &allocation.tasks).filter_map(|task| task.finished_at).max();
         let Some(ended) = ended.filter(|_| all().all(|allocation| allocation.client_terminal())) else {
@@ -113,30 +122,33 @@ impl Truth {
             _ => success.min(failure),
         };
         // Its client may tell of the end long after the servers have given it up.
-        let known = fate.dead_since.map(|since| world.nomad_time(since)).filter(|since| *since <= looked);
+        let known =
+            lifecycle.dead_since.map(|since| world.nomad_time(since)).filter(|since| *since <= looked);
         let ended = known.map_or(i128::from(ended), |known| known.as_nanosecond().min(i128::from(ended)));
         let passed = i128::from(Duration::from_secs(2).as_nanos() as u64)
             + world.nomad_time(now).as_nanosecond()
             - ended;
         // A node's clock that is behind says that it died long ago, and what was lost comes back and dies again.
-        let unsure = self.has_any(&[Woe::NodeClocks, Woe::OldServers, Woe::LostAfter]);
+        let unsure = self.has_any(&[FaultKind::NodeClocks, FaultKind::OldServers, FaultKind::LostAfter]);
         if passed < stays.as_nanos() as i128 && !unsure {
             self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
         }
     }
 
     /// Who never started goes first, then the longest idle; before its time only where something waits for room.
-    fn is_next_to_go(&self, world: &World, name: &str, fate: &Fate, now: Timestamp) {
-        if !self.quiet || !fate.available || self.may_yield(world, name, fate, now) {
+    fn is_next_to_go(&self, world: &World, name: &str, lifecycle: &Lifecycle, now: Timestamp) {
+        if !self.quiet || !lifecycle.available || self.may_yield(world, name, lifecycle, now) {
             return;
         }
         let soon = self.soon();
         let long = |since: Option<Timestamp>| since.is_some_and(|since| now.duration_since(since) > soon);
-        let others = || self.fates.iter().filter(|(other, fate)| *other != name && fate.available);
-        let Some(idle_since) = fate.idle_since else {
-            let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+        let others =
+            || self.lifecycles.iter().filter(|(other, lifecycle)| *other != name && lifecycle.available);
+        let Some(idle_since) = lifecycle.idle_since else {
+            let surplus =
+                lifecycle.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
             let twice = surplus >= self.listings_apart();
-            if !twice && !self.is_waited_for(world, &fate.group, now) {
+            if !twice && !self.is_waited_for(world, &lifecycle.group, now) {
                 self.wrong(
                     now,
                     format!("{name} is stopped before it started, and nothing waits for its place"),
@@ -144,7 +156,9 @@ impl Truth {
             }
             return;
         };
-        for (other, same) in others().filter(|(_, other)| other.group == fate.group && fate.spare == 1) {
+        for (other, same) in
+            others().filter(|(_, other)| other.group == lifecycle.group && lifecycle.spare == 1)
+        {
             let unstarted = same.idle_since.is_none() && !same.placed && long(Some(same.registered_at));
             let longer = same.idle_since.is_some_and(|other| idle_since.duration_since(other) > soon);
             if (unstarted || longer) && long(same.surplus_since) {
@@ -158,26 +172,25 @@ impl Truth {
             return;
         }
         let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
-        let waiting = self.fates.iter().filter(|(pending, fate)| {
-            !fate.placed
-                && fate.gone_since.is_none()
-                && !long(fate.surplus_since)
-                && now.duration_since(fate.registered_at) >= patience
-                && is_placeable(&fate.group.1)
+        let waiting = self.lifecycles.iter().filter(|(pending, lifecycle)| {
+            !lifecycle.placed
+                && lifecycle.gone_since.is_none()
+                && !long(lifecycle.surplus_since)
+                && now.duration_since(lifecycle.registered_at) >= patience
+                && is_placeable(&lifecycle.group.1)
                 && world.nomad.job(&self.place.namespace, pending).is_some_and(|job| !job.stop)
         });
         let held = self.held(world, patience, now).count();
-        let leaving = world
-            .nomad
-            .jobs()
-            .filter(|job| job.stop && self.fates.contains_key(&job.id) && is_live(world, &self.place, job));
+        let leaving = world.nomad.jobs().filter(|job| {
+            job.stop && self.lifecycles.contains_key(&job.id) && is_live(world, &self.place, job)
+        });
         let (waiting, leaving) = (waiting.count() + held, leaving.count());
         if waiting <= leaving {
             let what = format!("{name} makes room: {waiting} wait for it, and {leaving} leave already");
             self.wrong(now, what);
         }
         let longer = others().find(|(_, other)| {
-            other.group != fate.group
+            other.group != lifecycle.group
                 && self.caps[1].is_none()
                 && long(other.surplus_since)
                 && other.idle_since.is_some_and(|other| {
@@ -191,7 +204,7 @@ impl Truth {
 
     /// Whether it makes no progress for so long that it gives up its place: to another group that waits for one, or, if
     /// its task does not start, to its own job's next attempt.
-    pub(super) fn may_yield(&self, world: &World, name: &str, fate: &Fate, now: Timestamp) -> bool {
+    pub(super) fn may_yield(&self, world: &World, name: &str, lifecycle: &Lifecycle, now: Timestamp) -> bool {
         let long = |since: Timestamp, minutes: i64| {
             now.duration_since(since) >= SignedDuration::from_secs(60 * minutes - 10)
         };
@@ -204,26 +217,28 @@ impl Truth {
             allocations(world, &self.place, name)
                 .all(|own| at_nomad - i128::from(own.create_time) < self.slack.as_nanos())
         };
-        let left_lately = |other: &Fate| {
+        let left_lately = |other: &Lifecycle| {
             other.dead_since.is_some_and(|since| !other.placed && now.duration_since(since) <= self.slack)
         };
         let waits = || {
-            self.held(world, SignedDuration::ZERO, now).any(|job| fate.group != group_of_job(job))
+            self.held(world, SignedDuration::ZERO, now).any(|job| lifecycle.group != group_of_job(job))
                 || self
-                    .fates
+                    .lifecycles
                     .iter()
-                    .filter(|(_, other)| other.group != fate.group)
+                    .filter(|(_, other)| other.group != lifecycle.group)
                     .any(|(name, other)| is_live(name) && has_waited(name) || left_lately(other))
         };
-        match fate.idle_since {
-            Some(since) => long(since, 5) && self.lately_queued(world, &fate.group, now) > 0 && waits(),
-            None if fate.placed && long(fate.registered_at, 20) => true,
+        match lifecycle.idle_since {
+            Some(since) => long(since, 5) && self.lately_queued(world, &lifecycle.group, now) > 0 && waits(),
+            None if lifecycle.placed && long(lifecycle.registered_at, 20) => true,
             // One that was placed when it was about to go has waited, too.
-            None if fate.placed && !has_waited(name) => long(fate.registered_at, 5) && waits(),
+            None if lifecycle.placed && !has_waited(name) => long(lifecycle.registered_at, 5) && waits(),
             // With one of its group.
             None => {
-                let stuck = |other: &Fate| long(other.idle_since.unwrap_or(other.registered_at), 5);
-                self.fates.values().any(|other| other.placed && other.group == fate.group && stuck(other))
+                let stuck = |other: &Lifecycle| long(other.idle_since.unwrap_or(other.registered_at), 5);
+                self.lifecycles
+                    .values()
+                    .any(|other| other.placed && other.group == lifecycle.group && stuck(other))
                     && waits()
             }
         }
@@ -242,7 +257,7 @@ impl Truth {
                 && self.caps.iter().any(Option::is_some)
                 && is_servable(&job.labels)
                 && at_github.duration_since(job.created_at) >= patience
-                && !self.fates.values().any(|fate| fate.cause == job.id && fate.supplies)
+                && !self.lifecycles.values().any(|lifecycle| lifecycle.cause == job.id && lifecycle.supplies)
         })
     }
 
@@ -254,50 +269,54 @@ impl Truth {
     }
 
     /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.
-    fn was_not_needed(&self, world: &World, name: &str, fate: &Fate, known: Known, now: Timestamp) {
+    fn was_not_needed(&self, world: &World, name: &str, lifecycle: &Lifecycle, known: Known, now: Timestamp) {
         // What answers say is not so, or the daemon looks when it is not its time.
-        let unsure = self.woes.iter().any(|woe| {
+        let unsure = self.faults.iter().any(|fault| {
             let unsure = [
-                Woe::RunLag,
-                Woe::Hangups,
-                Woe::Deaths,
-                Woe::Repositories,
-                Woe::Namesakes,
-                Woe::Token,
-                Woe::NodeClocks,
-                Woe::NodesCut,
-                Woe::Allocations,
-                Woe::OldServers,
-                Woe::LostAfter,
+                FaultKind::RunLag,
+                FaultKind::Hangups,
+                FaultKind::Deaths,
+                FaultKind::Repositories,
+                FaultKind::Namesakes,
+                FaultKind::Token,
+                FaultKind::NodeClocks,
+                FaultKind::NodesCut,
+                FaultKind::Allocations,
+                FaultKind::OldServers,
+                FaultKind::LostAfter,
             ];
             // What is said of a list does not lead to a Stop.
             let harmless =
                 [Trouble::Pages, Trouble::Totals, Trouble::Part, Trouble::Names, Trouble::LargePages];
-            matches!(woe, Woe::Exchange(trouble) if !harmless.contains(trouble))
-                || unsure.contains(woe)
-                || woe.is_of_replicas()
+            matches!(fault, FaultKind::Exchange(trouble) if !harmless.contains(trouble))
+                || unsure.contains(fault)
+                || fault.is_of_replicas()
         });
         // For a repository that the configuration does not name there is no demand.
-        let unsure = unsure || self.times_left_out(fate.group.0).any(|(from, _)| from <= now);
+        let unsure = unsure || self.times_left_out(lifecycle.group.0).any(|(from, _)| from <= now);
         // Who works under another name looks idle to the daemon.
-        if unsure || !fate.available || self.mode == Mode::Renamed || self.may_yield(world, name, fate, now) {
+        if unsure
+            || !lifecycle.available
+            || self.mode == Mode::Renamed
+            || self.may_yield(world, name, lifecycle, now)
+        {
             return;
         }
         // One that hangs looks like one that will take a job.
         let hangs = |live: &LiveRunner| {
-            let other = self.fates.get(&live.nomad_job).filter(|_| live.phase == Phase::Stuck);
-            other.is_some_and(|other| other.group == fate.group)
+            let other = self.lifecycles.get(&live.nomad_job).filter(|_| live.phase == Phase::Stuck);
+            other.is_some_and(|other| other.group == lifecycle.group)
         };
         if world.live_runners().iter().any(hangs) {
             return;
         }
         let settings = &self.settings;
         // A runner that was never placed yields to others, needed or not.
-        let yields = settings.make_room.is_some() && (fate.idle_since.is_none() || known.unstarted);
+        let yields = settings.make_room.is_some() && (lifecycle.idle_since.is_none() || known.unstarted);
         let passed = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
         // A job that came after the pass looked is not seen.
-        let ended = fate.surplus_ended.filter(|ended| world.nomad_time(*ended) >= known.looked);
-        let surplus = fate.surplus_since.or(ended).and(fate.surplus_first).map(passed);
+        let ended = lifecycle.surplus_ended.filter(|ended| world.nomad_time(*ended) >= known.looked);
+        let surplus = lifecycle.surplus_since.or(ended).and(lifecycle.surplus_first).map(passed);
         // Who takes one job after the other may have had one between the two listings.
         let yields = yields || self.mode == Mode::Persistent;
         // Whose job ended in the middle of the first listing looked idle there: the specification knows what was listed.
@@ -305,7 +324,7 @@ impl Truth {
             self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
         }
         // A client tells of a start a little later: what the servers did not know yet nobody can wait for.
-        if let Some(idle) = fate.idle_since.map(passed).filter(|_| !known.unstarted)
+        if let Some(idle) = lifecycle.idle_since.map(passed).filter(|_| !known.unstarted)
             && !settings.strict
             && settings.make_room.is_none()
             && idle + Duration::from_secs(2) < settings.inactivity
@@ -315,7 +334,7 @@ impl Truth {
     }
 
     pub(super) fn deletes_variable(&mut self, world: &World, name: &str, looked: Timestamp, now: Timestamp) {
-        if !self.fates.contains_key(name) {
+        if !self.lifecycles.contains_key(name) {
             return self.wrong(now, format!("a variable that is not ours is deleted: {name}"));
         }
         self.is_gone_for(SignedDuration::from_secs(55), name, "variable", now);
@@ -323,8 +342,9 @@ impl Truth {
         let has_job = world.nomad.job(&self.place.namespace, name).is_some();
         let live = allocations(world, &self.place, name).any(|allocation| !allocation.client_terminal());
         // Whether it has come back before it was looked for once more is known from what was read.
-        let is_back = |fate: &Fate| fate.is_back && world.nomad_time(fate.registered_at) >= looked;
-        let has_job = has_job && !self.fates.get(name).is_some_and(is_back);
+        let is_back =
+            |lifecycle: &Lifecycle| lifecycle.is_back && world.nomad_time(lifecycle.registered_at) >= looked;
+        let has_job = has_job && !self.lifecycles.get(name).is_some_and(is_back);
         if has_job && live && !was_replaced_since(world, &self.place, name, looked) {
             self.wrong(now, format!("the variable of {name} is deleted while it has an allocation"));
         }
@@ -333,8 +353,8 @@ impl Truth {
     /// What belongs to no job any more stays for a while: it may be seen wrongly.
     fn is_gone_for(&self, long: SignedDuration, name: &str, what: &str, now: Timestamp) {
         // A pass need not have seen that it was back for a while.
-        let known = self.fates.get(name).filter(|fate| self.steady && !fate.is_back);
-        let gone_since = known.and_then(|fate| fate.gone_since);
+        let known = self.lifecycles.get(name).filter(|lifecycle| self.steady && !lifecycle.is_back);
+        let gone_since = known.and_then(|lifecycle| lifecycle.gone_since);
         let Some(gone) = gone_since.map(|since| now.duration_since(since)) else { return };
         // A pass that still saw the job may clean up.
         if gone > self.slack && gone < long {
@@ -345,7 +365,7 @@ impl Truth {
     pub(super) fn deletes_registration(&mut self, world: &World, id: u64, now: Timestamp) {
         let Some(runner) = world.github.runner(id) else { return };
         self.is_gone_for(SignedDuration::from_secs(590), &runner.name, "registration", now);
-        if !self.fates.contains_key(&runner.name) {
+        if !self.lifecycles.contains_key(&runner.name) {
             self.wrong(now, format!("a registration that is not ours is deleted: {}", runner.name));
         }
     }

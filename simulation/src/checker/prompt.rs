@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::chaos::Trouble;
-use crate::chaos::mishap::Mishap;
-use crate::chaos::scenario::{Happening, Mode, Scenario, Woe, is_placeable, is_servable};
+use crate::faults::mishap::Mishap;
+use crate::faults::scenario::{Happening, Scenario};
 use bytes::Bytes;
 use githubrunner::plan::LISTINGS_APART;
 use githubrunner_sim::fault::Arrived;
@@ -16,8 +15,12 @@ use githubrunner_sim::world::{Phase, World};
 use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Truth;
-use super::fates::{Group, allocations, group_of_job, has_variable, is_live};
+use super::Checker;
+use super::lifecycle::{Group, allocations, group_of_job, has_variable, is_live};
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::{is_placeable, is_servable};
+use crate::faults::settings::Mode;
+use crate::faults::trouble::Trouble;
 use githubrunner_specification::invariants::wait_after;
 
 /// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
@@ -70,22 +73,24 @@ pub(super) fn is_slow(scenario: &Scenario) -> bool {
 
 fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
     let harmless = [
-        Woe::HeldJobs,
-        Woe::Ghosts,
-        Woe::Clocks,
-        Woe::Unplaceable,
-        Woe::Runs,
-        Woe::LargeJobs,
-        Woe::HostileMeta,
-        Woe::Flood,
-        Woe::RefusedRunners,
-        Woe::UnassignedJobs,
-        Woe::SlowStarts,
+        FaultKind::HeldJobs,
+        FaultKind::Ghosts,
+        FaultKind::Clocks,
+        FaultKind::Unplaceable,
+        FaultKind::Runs,
+        FaultKind::LargeJobs,
+        FaultKind::HostileMeta,
+        FaultKind::Flood,
+        FaultKind::RefusedRunners,
+        FaultKind::UnassignedJobs,
+        FaultKind::SlowStarts,
     ];
-    let is_harmless = |woe: &Woe| harmless.contains(woe) || trouble.is_some_and(|t| *woe == Woe::Exchange(t));
+    let is_harmless = |fault: &FaultKind| {
+        harmless.contains(fault) || trouble.is_some_and(|t| *fault == FaultKind::Exchange(t))
+    };
     // Where many share a cap, places become free and are taken all the time, and who waits for one waits long.
     scenario.repositories.len() <= 3
-        && scenario.woes.iter().all(is_harmless)
+        && scenario.faults.iter().all(is_harmless)
         && scenario.settings.mode != Mode::Renamed
         // An organization's runners take the jobs of its other repositories.
         && !scenario.settings.access.organization
@@ -124,17 +129,17 @@ pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-impl Truth {
+impl Checker {
     /// Two passes: what the first one does not see as it is, the second one does.
     pub(super) fn soon(&self) -> SignedDuration {
-        let paced = if self.has(Woe::Flood) { FLOODED } else { SignedDuration::ZERO };
+        let paced = if self.has(FaultKind::Flood) { FLOODED } else { SignedDuration::ZERO };
         signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15) + paced
     }
 
     /// How much later than others a repository is listed to its end: the one with the flood, whose listing is continued
     /// from pass to pass.
     fn listed_later(&self, repository: u64) -> SignedDuration {
-        let is_flooded = self.has(Woe::Flood) && self.place.repositories.last() == Some(&repository);
+        let is_flooded = self.has(FaultKind::Flood) && self.place.repositories.last() == Some(&repository);
         if is_flooded { LISTED_IN_A_FLOOD } else { SignedDuration::ZERO }
     }
 
@@ -156,13 +161,13 @@ impl Truth {
     fn nomads_half_goes_on(&mut self, world: &World, now: Timestamp) {
         let mut waits = std::mem::take(&mut self.waits);
         let mut late = Vec::new();
-        for (name, fate) in self.fates.iter() {
+        for (name, lifecycle) in self.lifecycles.iter() {
             let job = world.nomad.job(&self.place.namespace, name);
             let live = job.is_some_and(|job| is_live(world, &self.place, job));
             let waits_for_secret = live
-                && !self.stuck.are_refused(fate.group.0, now)
+                && !self.stuck.are_refused(lifecycle.group.0, now)
                 && !has_variable(world, name)
-                && fate.surplus_first.is_none()
+                && lifecycle.surplus_first.is_none()
                 && job.is_some_and(|job| !job.stop)
                 && allocations(world, &self.place, name).any(|allocation| {
                     allocation.desired_status == "run"
@@ -172,10 +177,10 @@ impl Truth {
             if lasted > SECRET_WHILE_SLOW {
                 late.push(format!("{name} has waited for its secret for {lasted} while GitHub is slow"));
             }
-            let counts = world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued);
+            let counts = world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued);
             let lasted = lasts(&mut waits.useless, name, job.is_some() && !live && !counts, now);
             let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + PURGED_WHILE_SLOW;
-            let most = most + self.listed_later(fate.group.0);
+            let most = most + self.listed_later(lifecycle.group.0);
             if lasted > most {
                 late.push(format!("{name} is dead and not purged for {lasted} while GitHub is slow"));
             }
@@ -202,20 +207,20 @@ impl Truth {
         let (mut all, mut of_repository, mut of_group) = (0, BTreeMap::new(), BTreeMap::new());
         let mut supply: BTreeMap<&Group, usize> = BTreeMap::new();
         let soon = self.soon();
-        for (name, fate) in self.fates.iter() {
+        for (name, lifecycle) in self.lifecycles.iter() {
             let job = world.nomad.job(&self.place.namespace, name);
             let live = job.is_some_and(|job| is_live(world, &self.place, job));
             if live {
                 all += 1;
-                *of_repository.entry(fate.group.0).or_insert(0) += 1;
-                *of_group.entry(&fate.group).or_insert(0) += 1;
+                *of_repository.entry(lifecycle.group.0).or_insert(0) += 1;
+                *of_group.entry(&lifecycle.group).or_insert(0) += 1;
             }
-            *supply.entry(&fate.group).or_default() += usize::from(fate.supplies);
+            *supply.entry(&lifecycle.group).or_default() += usize::from(lifecycle.supplies);
             let has_variable = has_variable(world, name);
             let wants_secret = live
-                && !self.stuck.are_refused(fate.group.0, now)
+                && !self.stuck.are_refused(lifecycle.group.0, now)
                 && !has_variable
-                && fate.surplus_since.is_none()
+                && lifecycle.surplus_since.is_none()
                 && job.is_some_and(|job| !job.stop)
                 && allocations(world, &self.place, name).any(|allocation| {
                     allocation.desired_status == "run"
@@ -223,7 +228,7 @@ impl Truth {
                 });
             let lasted = lasts(&mut waits.secrets, name, wants_secret, now);
             // That a job needs it after all is known when GitHub is looked at again.
-            let was_surplus = fate.surplus_first.is_some();
+            let was_surplus = lifecycle.surplus_first.is_some();
             let within = if was_surplus { soon } else { SECRET_WITHIN };
             if lasted > within {
                 late.push(format!("{name} has waited for its secret for {lasted}"));
@@ -234,7 +239,7 @@ impl Truth {
             let was_asked = self.asked_for.get(name).is_some_and(|at| now.duration_since(*at) < soon);
             let within = match self.told && !was_asked {
                 // In a flood its registration is asked for in its turn.
-                true if self.has(Woe::Flood) => TOLD_WITHIN * 2,
+                true if self.has(FaultKind::Flood) => TOLD_WITHIN * 2,
                 true => TOLD_WITHIN,
                 false => soon,
             };
@@ -243,10 +248,13 @@ impl Truth {
             }
             lasts(&mut waits.dead, name, dead, now);
             let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + soon;
-            let most = most + self.listed_later(fate.group.0);
+            let most = most + self.listed_later(lifecycle.group.0);
             let counts = || {
-                world.github.job(fate.cause).is_some_and(|job| job.status == Status::Queued)
-                    && !self.fates.values().any(|f| f.cause == fate.cause && f.attempt > fate.attempt)
+                world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued)
+                    && !self
+                        .lifecycles
+                        .values()
+                        .any(|f| f.cause == lifecycle.cause && f.attempt > lifecycle.attempt)
             };
             let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
             if lasted > most {
@@ -275,7 +283,10 @@ impl Truth {
             }
         }
         waits.overtaken.retain(|job, (at, by)| {
-            let has_own = self.fates.values().any(|fate| fate.cause == *job && fate.registered_at >= *at);
+            let has_own = self
+                .lifecycles
+                .values()
+                .any(|lifecycle| lifecycle.cause == *job && lifecycle.registered_at >= *at);
             let is_over = world.github.job(*job).is_none_or(|job| job.status != Status::Queued);
             if !has_own && !is_over && now.duration_since(*at) > SignedDuration::from_secs(5) {
                 late.push(format!("{by} was started, and job {job}, which is older, had none"));
@@ -296,12 +307,16 @@ impl Truth {
         if job.status != Status::Queued || !is_servable(&job.labels) {
             return false;
         }
-        let last = self.fates.iter().filter(|(_, fate)| fate.cause == job.id).max_by_key(|(_, f)| f.attempt);
-        let Some((name, fate)) = last else { return true };
+        let last = self
+            .lifecycles
+            .iter()
+            .filter(|(_, lifecycle)| lifecycle.cause == job.id)
+            .max_by_key(|(_, f)| f.attempt);
+        let Some((name, lifecycle)) = last else { return true };
         let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
         // Who has died since it was last looked has died just now.
         let died = waits.dead.get(name).copied().unwrap_or(now);
-        is_live(world, &self.place, job) || now.duration_since(died) >= signed(wait_after(fate.attempt))
+        is_live(world, &self.place, job) || now.duration_since(died) >= signed(wait_after(lifecycle.attempt))
     }
 
     /// Groups with runners that nobody needs, of which none goes.
@@ -309,10 +324,10 @@ impl Truth {
         let idle = if self.settings.strict { SignedDuration::ZERO } else { signed(self.settings.inactivity) };
         let mut groups: BTreeMap<&Group, Vec<SignedDuration>> = BTreeMap::new();
         let live = world.live_runners();
-        for (name, fate) in self.fates.iter().filter(|(_, fate)| fate.available) {
+        for (name, lifecycle) in self.lifecycles.iter().filter(|(_, lifecycle)| lifecycle.available) {
             let is_there = live.iter().any(|live| live.nomad_job == *name && live.phase != Phase::Ending);
             let most = if is_there { idle } else { SignedDuration::ZERO };
-            let lasted = match (fate.surplus_since, fate.idle_since) {
+            let lasted = match (lifecycle.surplus_since, lifecycle.idle_since) {
                 (Some(surplus), Some(idle_since)) if is_there => {
                     let idle_for = now.duration_since(idle_since) - most;
                     now.duration_since(surplus).min(idle_for)
@@ -320,7 +335,7 @@ impl Truth {
                 (Some(surplus), _) => now.duration_since(surplus),
                 (None, _) => SignedDuration::ZERO,
             };
-            groups.entry(&fate.group).or_default().push(lasted);
+            groups.entry(&lifecycle.group).or_default().push(lasted);
         }
         // Who takes one job after the other is seen busy in one listing and idle in the next.
         let passes = if self.mode == Mode::Persistent { 3 } else { 1 };
@@ -338,15 +353,15 @@ impl Truth {
         let since =
             |since: Option<Timestamp>, long| since.is_some_and(|since| now.duration_since(since) > long);
         let long = self.soon() + signed(self.settings.loop_interval);
-        let (idle, _) = self.fates.iter().find(|(_, fate)| {
-            fate.available && since(fate.idle_since, long) && since(fate.surplus_since, long)
+        let (idle, _) = self.lifecycles.iter().find(|(_, lifecycle)| {
+            lifecycle.available && since(lifecycle.idle_since, long) && since(lifecycle.surplus_since, long)
         })?;
-        let (waits, _) = self.fates.iter().find(|(name, fate)| {
+        let (waits, _) = self.lifecycles.iter().find(|(name, lifecycle)| {
             let job = world.nomad.job(&self.place.namespace, name);
-            !fate.placed
-                && fate.surplus_since.is_none()
-                && is_placeable(&fate.group.1)
-                && since(Some(fate.registered_at), patience + long)
+            !lifecycle.placed
+                && lifecycle.surplus_since.is_none()
+                && is_placeable(&lifecycle.group.1)
+                && since(Some(lifecycle.registered_at), patience + long)
                 && job.is_some_and(|job| !job.stop && is_live(world, &self.place, job))
         })?;
         Some(format!("{waits} waits for room, which {idle} does not make"))
@@ -357,14 +372,14 @@ impl Truth {
     pub(super) fn looks_up(&mut self, world: &World, name: &str, now: Timestamp) {
         // Who takes one job after the other may have had one between two listings that found it idle.
         let may = self.quiet && self.mode != Mode::Persistent;
-        let Some(fate) = self.fates.get(name).filter(|_| may) else { return };
-        let Some(idle) = fate.idle_since.map(|since| now.duration_since(since)) else { return };
-        let surplus = fate.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+        let Some(lifecycle) = self.lifecycles.get(name).filter(|_| may) else { return };
+        let Some(idle) = lifecycle.idle_since.map(|since| now.duration_since(since)) else { return };
+        let surplus = lifecycle.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
         let twice = surplus >= self.listings_apart();
-        if !fate.available || twice || self.may_yield(world, name, fate, now) {
+        if !lifecycle.available || twice || self.may_yield(world, name, lifecycle, now) {
             return;
         }
-        let is_wanted = self.lately_queued(world, &fate.group, now) > 0;
+        let is_wanted = self.lately_queued(world, &lifecycle.group, now) > 0;
         let minutes = SignedDuration::from_secs(110);
         let again = self.looked_up.insert(name.to_owned(), now).map(|last| now.duration_since(last));
         if idle < minutes || !is_wanted || again.is_some_and(|again| again < minutes) {
@@ -385,16 +400,20 @@ impl Truth {
             let older = (job.created_at, job.id) < (cause.created_at, cause.id) && job.queued_at < known;
             let group = group_of_job(job);
             // Who had one before waits for its next attempt, to the second.
-            let own = self.fates.of_cause(job.id).next().is_some();
-            let supply = self.fates.values().filter(|fate| fate.group == group && fate.supplies).count();
+            let own = self.lifecycles.of_cause(job.id).next().is_some();
+            let supply = self
+                .lifecycles
+                .values()
+                .filter(|lifecycle| lifecycle.group == group && lifecycle.supplies)
+                .count();
             let demand = world.github.jobs().filter(|other| {
                 group == group_of_job(other) && self.wants_runner(&self.waits, world, other, now)
             });
             let of_group = self.waits.groups.get(&group).is_some_and(|since| *since < now - self.soon());
             // What Nomad did not place goes last.
-            let unplaced = self.fates.iter().any(|(name, fate)| {
-                fate.group == group
-                    && !fate.placed
+            let unplaced = self.lifecycles.iter().any(|(name, lifecycle)| {
+                lifecycle.group == group
+                    && !lifecycle.placed
                     && world.nomad.job(&self.place.namespace, name).is_some_and(|job| job.stop)
             });
             let same = group == group_of_job(cause);

@@ -1,7 +1,8 @@
-//! The invariants of DESIGN.md, checked against the world's truth at every step and request.
+//! The invariants of docs/architecture.md, checked against the world's truth at every step and request.
 
-mod deeds;
-mod fates;
+mod history;
+mod lifecycle;
+mod look;
 mod prompt;
 pub mod replicas;
 pub mod sight;
@@ -10,12 +11,9 @@ mod stops;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::chaos::exchange::Trouble;
-use crate::chaos::mishap::{Place, Suffer, is_planted, is_strange};
-use crate::chaos::scenario::{Mode, Scenario, Settings, Woe, is_servable};
-use crate::chaos::{HOSTILE, subject};
+use crate::faults::mishap::Suffer;
+use crate::faults::scenario::Scenario;
 use bytes::Bytes;
 use githubrunner::model::is_ours_by_name;
 use githubrunner_sim::fault::{Arrived, Sender, Side};
@@ -27,49 +25,30 @@ use hyper::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
-use tokio::sync::Notify;
 
-use super::daemon::{GITHUB_TOKEN, PREFIX};
 use super::secrets::secret_in;
-use fates::Fates;
-pub use fates::meta_of_job;
+use crate::deployment::{GITHUB_TOKEN, PREFIX, Place, is_planted, is_strange};
+use crate::faults::answers::HOSTILE;
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::is_servable;
+use crate::faults::settings::{Mode, Settings};
+use crate::faults::subject::subject;
+use crate::faults::trouble::Trouble;
+use crate::findings::Findings;
+use lifecycle::Lifecycles;
 use replicas::Leases;
 use sight::{List, Sights};
 use stops::Known;
 
-/// What was found wrong, oldest first; somebody is told of the first.
-#[derive(Clone, Default)]
-pub struct Findings {
-    lines: Arc<Mutex<Vec<String>>>,
-    /// Told of each.
-    pub told: Arc<Notify>,
-}
-
-impl Findings {
-    /// Something is wrong.
-    pub fn add(&self, now: Timestamp, what: String) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() < 10 {
-            lines.push(format!("{now} {what}"));
-        }
-        self.told.notify_one();
-    }
-
-    /// All that is wrong.
-    pub fn all(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// What is watched.
-pub struct Truth {
+pub struct Checker {
     place: Place,
     settings: Settings,
-    woes: Vec<Woe>,
+    faults: Vec<FaultKind>,
     caps: [Option<usize>; 3],
     mode: Mode,
     slack: SignedDuration,
-    fates: Fates,
+    lifecycles: Lifecycles,
     archived: BTreeMap<u64, Timestamp>,
     secrets: Vec<String>,
     findings: Findings,
@@ -115,18 +94,18 @@ const LISTS: usize = 64;
 /// More jobs than this are not looked at in each step.
 const LARGE: usize = 500;
 
-impl Truth {
+impl Checker {
     /// A watch on a scenario's world.
-    pub fn new(scenario: &Scenario, place: Place, findings: Findings) -> Truth {
-        Truth {
+    pub fn new(scenario: &Scenario, place: Place, findings: Findings) -> Checker {
+        Checker {
             settings: scenario.settings.clone(),
-            woes: scenario.woes.clone(),
+            faults: scenario.faults.clone(),
             caps: scenario.settings.caps,
             mode: scenario.settings.mode,
             slack: slack(scenario),
             leases: Leases::new(scenario),
             sights: Sights::new(scenario),
-            fates: Fates::new(scenario.has(Woe::Meanwhile)),
+            lifecycles: Lifecycles::new(scenario.has(FaultKind::Meanwhile)),
             archived: BTreeMap::new(),
             secrets: Vec::new(),
             left_out: starts::left_out(scenario),
@@ -228,14 +207,14 @@ fn sender(request: &Request<Bytes>) -> usize {
 /// How long ago what a pass saw may have been so: the pass itself, with its retries, and what answers lag.
 fn slack(scenario: &Scenario) -> SignedDuration {
     use Trouble::{Lag, Stall};
-    let slow = scenario.woes.iter().any(|woe| match woe {
-        Woe::Exchange(_) | Woe::Leaderless | Woe::Deaths => true,
-        woe if woe.is_of_replicas() => true,
+    let slow = scenario.faults.iter().any(|fault| match fault {
+        FaultKind::Exchange(_) | FaultKind::Leaderless | FaultKind::Deaths => true,
+        fault if fault.is_of_replicas() => true,
         // A run that is not listed yet is not followed yet.
-        Woe::RunLag => true,
+        FaultKind::RunLag => true,
         _ => false,
     });
-    let lag = scenario.has(Woe::Exchange(Lag)) || scenario.has(Woe::Exchange(Stall));
+    let lag = scenario.has(FaultKind::Exchange(Lag)) || scenario.has(FaultKind::Exchange(Stall));
     SignedDuration::from_secs(match (slow, lag) {
         (_, true) => 600,
         (true, false) => 300,
@@ -243,13 +222,13 @@ fn slack(scenario: &Scenario) -> SignedDuration {
     })
 }
 
-impl Watch for Truth {
+impl Watch for Checker {
     fn sent(&mut self, _: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         if let Some(wrong) = self.leases.sent(side, request, now) {
             self.wrong(now, wrong);
         }
         if let Some(id) = removed_registration(side, request) {
-            self.sights.does(request, |deeds| deeds.sends_removal(id));
+            self.sights.does(request, |history| history.sends_removal(id));
         }
     }
 
@@ -276,7 +255,7 @@ impl Watch for Truth {
                 Some(List::Allocations) => {
                     keep(&mut self.looked[who].allocations, LISTS, now);
                     // What ended without a process, and is to be replaced, tells nobody else.
-                    self.fates.update(world, &self.place, self.mode, now);
+                    self.lifecycles.update(world, &self.place, self.mode, now);
                 }
                 _ => {}
             }
@@ -302,7 +281,7 @@ impl Watch for Truth {
             );
         }
         // What ended without a process tells nobody.
-        self.fates.update(world, &self.place, self.mode, now);
+        self.lifecycles.update(world, &self.place, self.mode, now);
         let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
         let query = request.uri().query().unwrap_or_default();
         match (side, request.method().as_str()) {
@@ -317,7 +296,7 @@ impl Watch for Truth {
             }
             (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
                 let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
-                self.sights.does(request, |deeds| deeds.removes_variable(world, &name));
+                self.sights.does(request, |history| history.removes_variable(world, &name));
                 self.deletes_variable(world, &name, self.looked(world, request, now), now);
             }
             (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
@@ -335,7 +314,7 @@ impl Watch for Truth {
             }
             (Side::GitHub, "DELETE") => {
                 if let Some(id) = removed_registration(side, request) {
-                    self.sights.does(request, |deeds| deeds.removes_registration(world, &self.place, id));
+                    self.sights.does(request, |history| history.removes_registration(world, &self.place, id));
                     self.deletes_registration(world, id, now);
                 }
             }
@@ -357,7 +336,7 @@ impl Watch for Truth {
         let path = request.uri().path();
         if !response.status().is_success() {
             if let Some(id) = removed_registration(side, request) {
-                self.sights.does(request, |deeds| deeds.keeps_registration(world, id));
+                self.sights.does(request, |history| history.keeps_registration(world, id));
             }
             return;
         }
@@ -368,16 +347,16 @@ impl Watch for Truth {
             && let Some(list) = list(request)
             && !is_large(world)
         {
-            self.sights.answers(sender(request), list, world, &self.place, &self.fates);
+            self.sights.answers(sender(request), list, world, &self.place, &self.lifecycles);
         }
         if side == Side::Nomad
             && request.method() == Method::DELETE
             && let Some(name) = path.strip_prefix("/v1/job/")
         {
-            self.sights.does(request, |deeds| deeds.ends(name));
+            self.sights.does(request, |history| history.ends(name));
         }
         if side == Side::GitHub && request.method() == Method::GET && path.ends_with("/actions/runners") {
-            self.sights.does(request, |deeds| deeds.looked_up(world, request));
+            self.sights.does(request, |history| history.looked_up(world, request));
         }
         if side == Side::Nomad && path.ends_with("/instance") {
             let told: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -385,7 +364,7 @@ impl Watch for Truth {
             wrong.into_iter().for_each(|wrong| self.wrong(now, wrong));
         }
         if side == Side::GitHub && path.ends_with("/generate-jitconfig") {
-            self.sights.does(request, |deeds| deeds.made(response));
+            self.sights.does(request, |history| history.made(response));
         }
         if side == Side::Nomad && request.method() == Method::GET {
             self.sights.reads(world, &self.place, request);
@@ -406,7 +385,7 @@ impl Watch for Truth {
             return;
         }
         self.looked_at = now;
-        self.fates.update(world, &self.place, self.mode, now);
+        self.lifecycles.update(world, &self.place, self.mode, now);
         self.note_archived(world, now);
         self.stuck.look(world, now);
         self.is_prompt(world, now);
@@ -452,7 +431,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     };
     let takes_room = |name: &str| {
         let job = world.nomad.job(&place.namespace, name);
-        job.is_some_and(|job| fates::is_live(world, place, job))
+        job.is_some_and(|job| lifecycle::is_live(world, place, job))
     };
     let waiting_again = world.nomad.allocations().filter(waits_again);
     let waiting_again = waiting_again.map(|allocation| allocation.job_id.clone());
@@ -469,7 +448,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
         .chain(world.our_jobs(place).into_iter().filter(|name| !is_own(name)))
         .chain(world.our_jobs(place).into_iter().filter(|name| is_nobodys(name) && takes_room(name)))
         .collect();
-    let is_unplaced = |name: &str| fates::allocations(world, place, name).next().is_none();
+    let is_unplaced = |name: &str| lifecycle::allocations(world, place, name).next().is_none();
     // What stays may take the room of others, and counts against the caps.
     let no_room = stays.iter().any(|name| is_own(name) && !is_nobodys(name))
         || !stays.is_empty() && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
@@ -489,10 +468,10 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let is_kept = |name: &String| {
         let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
         // What has had a process once and waits for a secret again, somebody has started by hand.
-        let was_started = fates::had_process(world, place, name);
+        let was_started = lifecycle::had_process(world, place, name);
         let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
-        let is_over = is_unsure && !fates::is_live(world, place, job) || was_started && is_idle;
-        let of = fates::repository_of(job);
+        let is_over = is_unsure && !lifecycle::is_live(world, place, job) || was_started && is_idle;
+        let of = lifecycle::repository_of(job);
         is_over && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
     };
     let jobs = jobs.filter(|name| !is_kept(name) && !is_nobodys(name));
@@ -515,7 +494,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     };
     // A process that Nomad knows nothing of is nobody's to end, as long as it is connected.
     let processes = world.live_runners();
-    let is_unknown = |live: &LiveRunner| fates::allocation_of(world, place, live).is_none();
+    let is_unknown = |live: &LiveRunner| lifecycle::allocation_of(world, place, live).is_none();
     let is_lost = |runner: u64| processes.iter().any(|live| live.runner == Some(runner) && is_unknown(live));
     let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
     let registrations = registrations.filter(|runner| !(runner.online && is_lost(runner.id)));
