@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use githubrunner::daemon::{Pass, Witness};
-use githubrunner::model::{Memory, Report};
+use githubrunner::model::{Memory, Observation, Plan, Report};
 use githubrunner::plan::Policy;
 use githubrunner_sim::world::{Shared, lock};
 
@@ -38,6 +38,7 @@ pub struct Told {
 /// Watches a daemon's passes, and tells of what they break.
 pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Option<usize>>>) -> Witness {
     let mut passes = 0_u64;
+    let mut remembered: Option<Memory> = None;
     let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
@@ -48,6 +49,7 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
         if passes.is_multiple_of(ONE_OF) || size(pass) <= LARGE {
             let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
             let mut wrong = broken_in(pass, policy, after);
+            wrong.extend(remembered.iter().flat_map(|before| learned_wrongly_of_earlier(pass, before)));
             if passes.is_multiple_of(WHAT_IF) {
                 wrong.extend(metamorphic::broken_in(pass, policy, passes, asks));
             }
@@ -58,7 +60,25 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
                 told.findings.add(clock.now(), wrong);
             }
         }
+        remembered = Some(after.clone());
     })
+}
+
+/// What is wrong with what a pass learned at its beginning: of actions that were over by then, and of nothing else.
+fn learned_wrongly_of_earlier(pass: &Pass, before: &Memory) -> Vec<String> {
+    let (observation, plan) =
+        (Observation { memory: before.clone(), ..Observation::default() }, Plan::default());
+    let lesson = Lesson {
+        observation: &observation,
+        plan: &plan,
+        reports: &pass.early,
+        late: pass.early.len(),
+        left: None,
+        now: pass.began_at,
+        after: &pass.observation.memory,
+    };
+    let wrong = wrongly_remembered(&lesson).into_iter();
+    wrong.map(|wrong| format!("what is remembered of earlier actions breaks {wrong}")).collect()
 }
 
 /// How many jobs and runners it saw.
@@ -70,7 +90,7 @@ fn size(pass: &Pass) -> usize {
 
 fn broken_in(pass: &Pass, policy: &Policy, after: &Memory) -> Vec<String> {
     let Pass { observation, plan, late, left, applied_at, .. } = pass;
-    let done: Vec<Report> = pass.done().cloned().collect();
+    let done: Vec<Report> = late.iter().chain(&pass.reports).cloned().collect();
     let seen = Seen { observation, policy, now: pass.planned_at, asks };
     let lesson = Lesson {
         observation,

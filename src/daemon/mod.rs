@@ -391,7 +391,7 @@ impl Daemon {
             sleep_until(Instant::now() + *wait).await;
             let next = self.pass().await;
             unsettled = next.waits_for_secret() || self.acts.len() > 0;
-            first.reports.extend(next.late.into_iter().chain(next.reports));
+            first.reports.extend(next.early.into_iter().chain(next.late).chain(next.reports));
             first.errors.extend(next.errors);
         }
         first
@@ -413,7 +413,9 @@ impl Daemon {
     async fn look_and_act(&mut self) -> Pass {
         let began = Instant::now();
         // What is over by now is in what Nomad shows next; what is not may be in it or not.
-        let mut late = self.acts.taken();
+        let early = self.acts.taken();
+        let began_at = self.now();
+        learn(&mut self.memory, &Observation::default(), &Plan::default(), &early, began_at);
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
         let (observation, errors) = self.observe().await;
@@ -436,7 +438,7 @@ impl Daemon {
             }
             _ => Vec::new(),
         };
-        late.extend(self.acts.taken());
+        let late = self.acts.taken();
         let now = self.now();
         let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
         learn(&mut self.memory, &observation, &plan, &done, now);
@@ -445,9 +447,11 @@ impl Daemon {
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
+            began_at,
             planned_at,
             plan,
             reports,
+            early,
             late,
             errors,
             fresh,
