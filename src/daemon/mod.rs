@@ -9,7 +9,6 @@ mod ended;
 mod hints;
 mod looks;
 mod marks;
-mod memory;
 mod observe;
 mod pass;
 mod said;
@@ -36,10 +35,11 @@ use crate::{
     labels::Interest,
     leadership::{Leader, Leadership},
     model::{
-        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, is_ours_by_name,
+        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, Unobserved,
+        is_ours_by_name,
     },
     nomad::Nomad,
-    plan::{Policy, plan},
+    plan::{Policy, learn, plan},
     render::Renderer,
     schedule::Schedule,
     status::Status,
@@ -48,7 +48,6 @@ use acts::Acts;
 use chores::{Chore, Chores};
 use looks::Looked;
 use marks::Marks;
-pub use memory::learn;
 use observe::GitHubSide;
 pub use pass::{Pass, Witness};
 use said::Said;
@@ -502,13 +501,17 @@ impl Daemon {
     }
 
     /// What Nomad shows now, and what GitHub has shown; and what could not be seen.
-    async fn observe(&mut self) -> (Observation, Vec<String>) {
+    async fn observe(&mut self) -> (Observation, Vec<Unobserved>) {
         let mut nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
             Err(error) => {
                 let observation = Observation { memory: self.memory.clone(), ..Observation::default() };
                 let mut errors = self.github_side.trouble();
-                errors.push(format!("Nomad: {error}"));
+                errors.push(Unobserved {
+                    subject: "Nomad".to_owned(),
+                    kind: error.kind(),
+                    text: format!("Nomad: {error}"),
+                });
                 return (observation, errors);
             }
         };

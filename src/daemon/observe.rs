@@ -15,7 +15,7 @@ use crate::{
     labels::Interest,
     model::{
         GroupKey, JobStatus, Labels, Listing, Moment, NomadView, Observation, Ownership, Repository,
-        RepositoryId, RepositoryView, Runner, Timestamp, WorkflowJob,
+        RepositoryId, RepositoryView, Runner, Timestamp, Unobserved, WorkflowJob,
     },
 };
 
@@ -95,15 +95,17 @@ impl GitHubSide {
     }
 
     /// What goes wrong with entries and repositories, as long as it does.
-    pub fn trouble(&self) -> Vec<String> {
+    pub fn trouble(&self) -> Vec<Unobserved> {
         // A limit concerns all of them: one line tells it.
         let mut limited = None;
-        let mut told = |error: &Error, of: &dyn Fn() -> String| match error {
-            Error::RateLimited { .. } => {
-                limited = Some(error.to_string());
-                None
+        let mut told = |error: &Error, subject: &dyn Fn() -> String| {
+            let kind = error.kind();
+            if matches!(error, Error::RateLimited { .. }) {
+                limited = Some(Unobserved { subject: "GitHub".to_owned(), kind, text: error.to_string() });
+                return None;
             }
-            _ => Some(format!("{}: {error}", of())),
+            let subject = subject();
+            Some(Unobserved { text: format!("{subject}: {error}"), subject, kind })
         };
         let failures = self.found.iter().flat_map(|found| &found.failures);
         let entries = failures
@@ -404,11 +406,12 @@ impl Known {
 }
 
 /// The first few of many errors: when GitHub is down there is one for each repository.
-fn few(mut errors: Vec<String>, of_what: &str) -> Vec<String> {
+fn few(mut errors: Vec<Unobserved>, of_what: &str) -> Vec<Unobserved> {
     let more = errors.len().saturating_sub(SAID_AT_MOST);
-    if more > 1 {
+    if more > 0 {
         errors.truncate(SAID_AT_MOST);
-        errors.push(format!("{more} more {of_what} could not be read either"));
+        let text = format!("{more} more {of_what} could not be read either");
+        errors.push(Unobserved { subject: of_what.to_owned(), kind: "more", text });
     }
     errors
 }

@@ -340,7 +340,7 @@ impl GitHub {
         repeat: bool,
         mut request: Request,
     ) -> Result<Response, Error> {
-        let policy = RetryPolicy { again: worth_repeating, ..RetryPolicy::default() };
+        let policy = RetryPolicy { again: worth_repeating, asked: wait_asked_for, ..RetryPolicy::default() };
         if self.1.until.is_some_and(|end| Instant::now() >= end) {
             return Err(Error::OutOfTime);
         }
@@ -566,4 +566,17 @@ impl GitHub {
 /// 5xx; rate limits are dealt with by [`Limits`].
 fn worth_repeating(response: &Response) -> bool {
     matches!(response.status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// The wait that an answer asks for: `retry-after`, else until `x-ratelimit-reset` when nothing remains (contract §4), by the
+/// server's own clock.
+fn wait_asked_for(response: &Response) -> Option<Duration> {
+    response.retry_after().or_else(|| {
+        if response.header("x-ratelimit-remaining")?.trim() != "0" {
+            return None;
+        }
+        let reset: i64 = response.header("x-ratelimit-reset")?.trim().parse().ok()?;
+        let wait = Timestamp::from_second(reset).ok()?.duration_since(response.date()?);
+        Some(Duration::try_from(wait).unwrap_or_default())
+    })
 }

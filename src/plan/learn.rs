@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::model::{
-    Action, Backoff, JobStatus, Listing, Memory, Moment, Observation, Outcome, Plan, Presence, Report,
+    Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
+    Report,
 };
 
 /// After a first failure an action waits so long, and each further time twice as long.
@@ -63,10 +64,10 @@ pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, report
 fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: Moment) {
     let name = action.runner();
     match outcome {
-        Outcome::Present => {
+        Outcome::Done(Done::Connected) | Outcome::NotDone(NotDone::StillConnected) => {
             memory.presence.insert(name.to_owned(), Presence { checked_at: now, absent_since: None });
         }
-        Outcome::Absent => {
+        Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => {
             let presence = memory.presence.entry(name.to_owned());
             let presence = presence.or_insert(Presence { checked_at: now, absent_since: None });
             presence.checked_at = now;
@@ -74,42 +75,44 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         }
         _ => {}
     }
-    match (action, outcome) {
-        (_, Outcome::DryRun) => {}
-        (Action::Start(start), Outcome::Rejected(error)) => {
-            let previous = memory.start_backoff.get(&start.group());
-            let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
-            memory.start_backoff.insert(start.group(), backoff);
-        }
-        (Action::Start(start), Outcome::Done | Outcome::AlreadyDone) => {
-            memory.start_backoff.remove(&start.group());
-        }
-        (Action::Start(_), _) => {}
+    let error = match outcome {
+        // Nobody gave consent; asking at once again changes nothing.
+        Outcome::NotDone(NotDone::NotListed) => Some(NOT_LISTED),
+        other => other.error(),
+    };
+    match action {
+        _ if outcome.is_dry_run() => {}
+        Action::Start(start) => match outcome {
+            Outcome::NotDone(NotDone::Rejected(error)) => {
+                let previous = memory.start_backoff.get(&start.group());
+                let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
+                memory.start_backoff.insert(start.group(), backoff);
+            }
+            Outcome::Done(Done::Performed | Done::Already) => {
+                memory.start_backoff.remove(&start.group());
+            }
+            _ => {}
+        },
         // It is seen again, or not.
-        (Action::RemoveOrphan(remove), _) => {
+        Action::RemoveOrphan(remove) => {
             memory.orphans.remove(&remove.orphan);
         }
-        // Nobody gave consent; asking at once again changes nothing.
-        (Action::Stop(_), Outcome::Absent) => back_off(&mut memory.runner_backoff, name, NOT_LISTED, now),
-        (Action::Mint(_), Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
-            back_off(&mut memory.mint_backoff, name, error, now);
-        }
-        (Action::Mint(_), _) => {
-            memory.mint_backoff.remove(name);
-        }
-        (_, Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
-            back_off(&mut memory.runner_backoff, name, error, now);
-        }
-        _ => {
-            memory.runner_backoff.remove(name);
-        }
+        Action::Mint(_) => waits_after(&mut memory.mint_backoff, name, error, now),
+        _ => waits_after(&mut memory.runner_backoff, name, error, now),
     }
 }
 
-/// Actions on this runner wait.
-fn back_off(waits: &mut BTreeMap<String, Backoff>, name: &str, error: &str, now: Moment) {
-    let backoff = longer(waits.get(name), FIRST_WAIT, error, now);
-    waits.insert(name.to_owned(), backoff);
+/// Actions on this runner wait after an error, and no longer after success.
+fn waits_after(waits: &mut BTreeMap<String, Backoff>, name: &str, error: Option<&str>, now: Moment) {
+    match error {
+        Some(error) => {
+            let backoff = longer(waits.get(name), FIRST_WAIT, error, now);
+            waits.insert(name.to_owned(), backoff);
+        }
+        None => {
+            waits.remove(name);
+        }
+    }
 }
 
 fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment) -> Backoff {
