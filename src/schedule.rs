@@ -37,7 +37,13 @@ pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 const FOR_LOOKS: f64 = 0.7;
 
 /// Cold repositories take no more of it: what nobody waits for leaves room for what comes.
-const FOR_COLD: f64 = 0.65;
+const FOR_COLD: f64 = 0.6;
+
+/// A cold repository's second look comes no sooner: at a start everything is new, and counts against the primary limit.
+const AFTER_FIRST_LOOK: Duration = Duration::from_secs(300);
+
+/// Where cold ones are looked at more often than this, there are so few of them that it does not matter.
+const OFTEN: Duration = Duration::from_secs(60);
 
 /// The part of that which first looks take: after a start everything is to be seen soon.
 const FOR_FIRST_LOOKS: f64 = 1.3;
@@ -119,9 +125,9 @@ pub struct Pace {
 impl Pace {
     /// The pace for a load within a budget.
     pub fn new(load: &Load, budget: &Budget) -> Pace {
-        let Headroom { a_minute, ahead } = budget.headroom;
+        let Headroom { a_minute, for_pace, ahead } = budget.headroom;
         let part = if budget.leads { 1.0 } else { STANDING_BY };
-        let all = (a_minute * FOR_LOOKS * part).max(1.0);
+        let all = (a_minute * FOR_LOOKS * part).min(for_pace).max(1.0);
         let behind = if ahead { 1.0 } else { BEHIND };
         let within = |cost: f64, a_minute: f64, least: Duration| {
             let seconds = cost * 60.0 / a_minute.max(0.1);
@@ -208,6 +214,15 @@ impl fmt::Display for Forecast {
     }
 }
 
+/// How many looks may begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Whatever they are.
+    pub all: usize,
+    /// By the pace.
+    pub by_pace: usize,
+}
+
 /// What a look showed.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -237,6 +252,8 @@ struct Place {
     heat: Heat,
     /// The look before, when it ended.
     looked: Option<Moment>,
+    /// That was the first one.
+    only_once: bool,
     under_way: bool,
     /// Not before this, whatever its kind.
     rests_until: Moment,
@@ -275,6 +292,7 @@ impl Schedule {
                 pushed_at,
                 heat: Heat::Cold,
                 looked: None,
+                only_once: false,
                 under_way: false,
                 rests_until: Moment::ZERO,
                 hot_until: Moment::ZERO,
@@ -362,6 +380,7 @@ impl Schedule {
     pub fn seen(&mut self, id: RepositoryId, seen: &Seen) {
         let Some(place) = self.places.get_mut(&id) else { return };
         place.under_way = false;
+        place.only_once = place.looked.is_none();
         place.looked = Some(seen.at);
         place.asked |= seen.unfinished;
         place.failures = if seen.failed { place.failures.saturating_add(1) } else { 0 };
@@ -418,7 +437,7 @@ impl Schedule {
     pub fn due(
         &mut self,
         now: Moment,
-        most: usize,
+        room: Room,
         budget: impl Fn(&str) -> Budget,
     ) -> Vec<(RepositoryId, bool)> {
         self.urgent = false;
@@ -446,12 +465,12 @@ impl Schedule {
         }
         let mut taken = Vec::new();
         for ((.., id), urgent) in due {
-            if taken.len() >= most {
+            if taken.len() >= room.all {
                 break;
             }
             let Some(place) = self.places.get_mut(&id) else { continue };
             let Some((credit, _)) = self.credit.get_mut(&place.payer) else { continue };
-            if *credit < 1.0 && !urgent {
+            if !place.asked && (taken.len() >= room.by_pace || *credit < 1.0 && !urgent) {
                 continue;
             }
             // What is urgent is asked at once, and what is not waits longer.
@@ -532,7 +551,13 @@ impl Place {
         let by_pace = match self.looked {
             None => Moment::ZERO,
             Some(_) if self.asked => Moment::ZERO,
-            Some(looked) => looked + pace.every(self.heat(now)),
+            Some(looked) => {
+                let (heat, mut every) = (self.heat(now), pace.every(self.heat(now)));
+                if self.only_once && heat == Heat::Cold && every >= OFTEN {
+                    every = every.max(AFTER_FIRST_LOOK);
+                }
+                looked + every
+            }
         };
         Some(by_pace.max(self.rests_until))
     }

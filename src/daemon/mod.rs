@@ -547,8 +547,10 @@ impl Daemon {
     /// While some entries of `repos` take their time, what the others mean is used.
     fn use_what_is_resolved(&mut self, now: Moment) {
         let Some(asked_for) = self.chores.resolving_for(now) else { return };
-        if asked_for >= SLOW || !self.github_side.is_resolved() {
-            self.github_side.resolved(self.github.resolved(&self.config.repos));
+        let found = self.github.resolved(&self.config.repos);
+        let is_first = !self.github_side.is_resolved() && !found.repositories.is_empty();
+        if asked_for >= SLOW || is_first {
+            self.github_side.resolved(found);
         }
     }
 
