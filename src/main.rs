@@ -30,7 +30,7 @@ const FAILED: u8 = 1;
 /// A configuration on standard input is no longer: more than what the parser takes.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
-/// Usage or configuration, as clap has it too.
+/// Usage or configuration, as in clap.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -108,7 +108,7 @@ async fn status(global: &Global, args: &Status) -> anyhow::Result<Exit> {
     let config = match &global.config {
         None if args.address.is_some() => StatusConfig::from_env(&environment),
         None => {
-            let help = "whom to ask: pass the daemon's configuration with -c FILE, or its address with --address HOST:PORT";
+            let help = "no address: pass the daemon's configuration with -c FILE, or its address with --address HOST:PORT";
             return Err(Unusable(anyhow::Error::msg(help)).into());
         }
         _ => load(global).map_err(|text| Unusable(anyhow::Error::msg(text)))?.status,

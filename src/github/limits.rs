@@ -53,7 +53,7 @@ const KEPT_FOR_WRITES: u64 = 10;
 /// The response times of a minute may add up to this much. GitHub allows 90 s of its CPU time a minute.
 pub const SECONDS_A_MINUTE: Duration = Duration::from_secs(70);
 
-/// One answer counts no more than this: what takes longer waits for something else than a CPU.
+/// The most that one answer counts: what takes longer waits for something other than a CPU.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
 
 /// An answer takes this long where none is known yet.
@@ -179,7 +179,7 @@ impl Limits {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a request that costs so many points has to wait for its turn; `None`: go, it is counted.
+    /// How long a request that costs this many points has to wait for its turn; `None`: go, it is counted.
     pub fn pace(&self, who: &str, points: u64) -> Option<Duration> {
         let mut most = self.points_a_minute?;
         if self.stands_by.load(Ordering::Relaxed) {
@@ -205,7 +205,7 @@ impl Limits {
         None
     }
 
-    /// An answer took so long.
+    /// Records how long an answer took.
     pub fn took(&self, who: &str, time: Duration) {
         let time = time.min(ONE_ANSWER);
         let mut credentials = self.lock();
