@@ -443,7 +443,7 @@ impl Daemon {
         let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
         learn(&mut self.memory, &observation, &plan, &done, now);
         self.make_room(&observation, &plan, now);
-        self.ask_for_purges(&observation, &plan, now);
+        self.ask_in_full(&observation, &plan, now);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
@@ -478,12 +478,13 @@ impl Daemon {
         }
     }
 
-    /// A purge may wait for a listing in full. A repository in which nothing else goes on would get one late.
-    fn ask_for_purges(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
+    /// A purge, and the Stop of a runner that GitHub does not know, may wait for a listing in full. A repository in which nothing
+    /// else goes on would get one late.
+    fn ask_in_full(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
         let waits: BTreeSet<&str> = plan
             .holds
             .iter()
-            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown))
+            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown | HoldReason::Unregistered { .. }))
             .filter_map(|hold| match &hold.subject {
                 Subject::Runner { name } => Some(name.as_str()),
                 _ => None,
