@@ -1,12 +1,12 @@
 //! Demand and supply of each group, who is busy and who is idle.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
 use super::Policy;
-use crate::labels::{Match, Verdicts};
+use crate::labels::{LabelRules, Match, Verdicts};
 use crate::model::{
     Backoff, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
     Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject,
@@ -62,7 +62,12 @@ pub(super) struct Survey<'a> {
     pub holds: Vec<Hold>,
     busy: BTreeSet<&'a str>,
     by_url: BTreeMap<String, RepositoryId>,
+    /// What the runners' Meta has as labels, each text read once.
+    joined: HashMap<&'a str, Labels>,
 }
+
+/// Labels of jobs, each list checked once.
+type Checked<'a> = HashMap<&'a [String], Result<Labels, String>>;
 
 impl<'a> Survey<'a> {
     pub fn new(observation: &'a Observation, nomad: &'a NomadView, policy: &'a Policy, now: Moment) -> Self {
@@ -80,6 +85,7 @@ impl<'a> Survey<'a> {
             holds: Vec::new(),
             busy: BTreeSet::new(),
             by_url: BTreeMap::new(),
+            joined: HashMap::new(),
         };
         // Where two had the same address, one after the other, it means the one that the configuration names.
         let (named, others): (Vec<_>, Vec<_>) =
@@ -87,16 +93,24 @@ impl<'a> Survey<'a> {
         for view in named.into_iter().chain(others) {
             survey.by_url.entry(view.repository.html_url.to_lowercase()).or_insert(view.repository.id);
         }
+        for runner in &nomad.runners {
+            survey.joined.entry(runner.meta.labelsstr.as_str()).or_insert_with(|| runner.labels());
+        }
         let mut verdicts = Verdicts::new(&policy.labels);
+        let mut checked = Checked::new();
         for view in survey.repositories.values() {
             verdicts.next_repository();
-            survey.count_jobs(view, &mut verdicts);
+            survey.count_jobs(view, &mut verdicts, &mut checked);
+        }
+        for group in survey.groups.values_mut() {
+            group.demand.sort_by_key(|job| oldest_first(job));
         }
         survey.count_runners();
         survey
     }
 
-    fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts) {
+    fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts, checked: &mut Checked<'a>) {
+        let rules = &self.policy.labels;
         let name = view.repository.full_name();
         let mut hold = |subject, reason| self.holds.push(Hold { subject, reason });
         let repository = || Subject::Repository { name: name.clone() };
@@ -142,34 +156,33 @@ impl<'a> Survey<'a> {
                 }
                 (_, Match::GaveUp) if wants_runner => HoldReason::BadLabels { why: GAVE_UP.to_owned() },
                 (_, Match::No | Match::GaveUp) => continue,
-                (JobStatus::Queued, _) => match (&wanted, self.policy.labels.check(&job.labels)) {
-                    (Err(reason), _) => {
-                        hold(repository(), reason.clone());
-                        continue;
-                    }
-                    (Ok(()), Err(problem)) => HoldReason::BadLabels { why: problem.to_string() },
-                    (Ok(()), Ok(_)) => {
-                        let labels = Labels::new(job.labels.iter().map(String::as_str));
-                        let key = GroupKey { repository: view.repository.id, labels: labels.clone() };
-                        let group = self.groups.entry(key).or_default();
-                        if group.demand.is_empty() {
-                            group.labels = labels;
-                        } else {
-                            group.labels.merge_spelling(&labels);
+                (JobStatus::Queued, _) => {
+                    match (&wanted, checked.entry(&job.labels).or_insert_with(|| check(rules, job))) {
+                        (Err(reason), _) => {
+                            hold(repository(), reason.clone());
+                            continue;
                         }
-                        group.demand.push(job);
-                        continue;
+                        (Ok(()), Err(why)) => HoldReason::BadLabels { why: why.clone() },
+                        (Ok(()), Ok(labels)) => {
+                            let labels = labels.clone();
+                            let key = GroupKey { repository: view.repository.id, labels: labels.clone() };
+                            let group = self.groups.entry(key).or_default();
+                            if group.demand.is_empty() {
+                                group.labels = labels;
+                            } else {
+                                group.labels.merge_spelling(&labels);
+                            }
+                            group.demand.push(job);
+                            continue;
+                        }
                     }
-                },
+                }
                 (JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested, _) => {
                     HoldReason::NotQueued { status: job.status.as_str() }
                 }
                 (JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown, _) => continue,
             };
             hold(subject(), reason);
-        }
-        for group in self.groups.values_mut() {
-            group.demand.sort_by_key(|job| oldest_first(job));
         }
     }
 
@@ -207,7 +220,9 @@ impl<'a> Survey<'a> {
 
     /// The group of a runner; `None` when its repository is unknown.
     pub fn group_of(&self, runner: &Runner) -> Option<GroupKey> {
-        Some(GroupKey { repository: self.repository_id(runner)?, labels: runner.labels() })
+        let known = self.joined.get(runner.meta.labelsstr.as_str()).cloned();
+        let labels = known.unwrap_or_else(|| runner.labels());
+        Some(GroupKey { repository: self.repository_id(runner)?, labels })
     }
 
     /// The repository of a runner: by its ID, else by the address that nomadtools wrote.
@@ -328,6 +343,12 @@ impl<'a> Survey<'a> {
         let wait = backoff.until.checked_sub(self.now).filter(|wait| !wait.is_zero())?;
         Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
     }
+}
+
+/// A job's labels, if all of them may be rendered; else why not.
+fn check(rules: &LabelRules, job: &WorkflowJob) -> Result<Labels, String> {
+    rules.check(&job.labels).map_err(|problem| problem.to_string())?;
+    Ok(Labels::new(job.labels.iter().map(String::as_str)))
 }
 
 /// The order in which jobs are served within a group.
