@@ -96,6 +96,8 @@ pub enum Command {
     /// Print the Nomad job that the template renders for these labels
     #[command(alias = "rendertemplate")]
     Render(Render),
+    /// Show what the running daemon says of itself: health, what waits and why, rate limits
+    Status(Status),
     /// List the runners
     #[command(aliases = ["listrunners", "ls"])]
     List(List),
@@ -262,6 +264,22 @@ pub struct Render {
     /// Have Nomad parse the job, and print it as JSON
     #[arg(long)]
     pub parse: bool,
+}
+
+/// `status`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+The daemon answers where status.listen says. With --address no configuration is needed; status.token comes from it, or from
+GITHUBRUNNER_STATUS_TOKEN.
+
+Exit codes: 0 the daemon sees Nomad and GitHub, 1 it does not, or it does not answer.")]
+pub struct Status {
+    /// The daemon's status port, or a URL that leads there [default: status.listen, on this machine]
+    #[arg(long, value_name = "HOST:PORT|URL")]
+    pub address: Option<String>,
+    /// Print the daemon's state as JSON, as /api/v1/state has it
+    #[arg(short, long)]
+    pub json: bool,
 }
 
 /// `list`

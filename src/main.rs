@@ -8,14 +8,15 @@ use std::{
 
 use clap::Parser;
 use githubrunner::{
-    cli::{Check, Cli, Command, Global, LogFormat},
+    cli::{Check, Cli, Command, Global, LogFormat, Status},
     commands::{
         self, Exit, Setup, Style,
         check::Verdict,
         logs::{Output, Wanted},
+        status::Daemon,
         stop::Selection,
     },
-    config::Config,
+    config::{Config, StatusConfig},
     nomad::job_from_json,
     secret::without_tokens,
     text::{Form, LINE, LogWriter, TextFields, shown},
@@ -99,6 +100,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         return code;
     }
     let Cli { global, command } = cli;
+    if let Command::Status(args) = &command {
+        return exit_code(status(&global, args).await);
+    }
     let config = match load(&global) {
         Ok(config) => config,
         Err(text) => return complain(&text, USAGE),
@@ -107,6 +111,24 @@ async fn dispatch(cli: Cli) -> ExitCode {
         tracing::warn!("{warning}");
     }
     exit_code(perform(&global, config, command.canonical()).await)
+}
+
+/// Asks the running daemon. That needs no configuration where the address is given.
+async fn status(global: &Global, args: &Status) -> anyhow::Result<Exit> {
+    let config = match &global.config {
+        None if args.address.is_some() => StatusConfig::from_env(&environment),
+        None => {
+            let help = "whom to ask: pass the daemon's configuration with -c FILE, or its address with --address HOST:PORT";
+            return Err(Unusable(anyhow::Error::msg(help)).into());
+        }
+        _ => load(global).map_err(|text| Unusable(anyhow::Error::msg(text)))?.status,
+    };
+    let daemon = Daemon::new(args.address.as_deref(), &config).map_err(Unusable)?;
+    daemon.show(args.json, style(), &mut io::stdout()).await
+}
+
+fn style() -> Style {
+    Style { colours: io::stdout().is_terminal() && colours_wanted() }
 }
 
 fn exit_code(ended: anyhow::Result<impl Into<Exit>>) -> ExitCode {
@@ -136,7 +158,7 @@ impl std::error::Error for Unusable {}
 /// How it ended.
 async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<Exit> {
     let out = &mut io::stdout();
-    let style = Style { colours: io::stdout().is_terminal() && colours_wanted() };
+    let style = style();
     let made = |config, dry_run| -> Result<Setup, Unusable> {
         let setup = Setup::new(config, &environment, dry_run).map_err(Unusable)?;
         for warning in &setup.warnings {

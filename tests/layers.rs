@@ -7,79 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Circles between files that are known, each with its reason. A file that is not named here may be in none.
-const KNOWN_CIRCLES: &[(&str, &[&str], &str)] = &[
-    (
-        "src",
-        &["src/github/api.rs", "src/github/jobs.rs"],
-        "the client holds what its listings leave for the next one, and a listing that is not over holds its reading",
-    ),
-    (
-        "sim/src",
-        &[
-            "sim/src/fault.rs",
-            "sim/src/serve.rs",
-            "sim/src/stream.rs",
-            "sim/src/world/watch.rs",
-            "sim/src/world.rs",
-        ],
-        "faults look at the world that they happen in, and the world hears of the requests that it serves",
-    ),
-    (
-        "sim/src",
-        &[
-            "sim/src/github/apps.rs",
-            "sim/src/github/auth.rs",
-            "sim/src/github/http.rs",
-            "sim/src/github/limits.rs",
-            "sim/src/github/shapes.rs",
-        ],
-        "requests are authorized, counted and answered in one go",
-    ),
-    (
-        "sim/src",
-        &[
-            "sim/src/nomad/evaluate.rs",
-            "sim/src/nomad/gotime.rs",
-            "sim/src/nomad/placement.rs",
-            "sim/src/nomad/reconcile.rs",
-            "sim/src/nomad/spec.rs",
-            "sim/src/nomad/state.rs",
-            "sim/src/nomad/view.rs",
-        ],
-        "the state of a server and what the scheduler makes of it are one structure, as in Nomad",
-    ),
-    (
-        "simulation/src",
-        &[
-            "simulation/src/chaos/exchange.rs",
-            "simulation/src/chaos/lies.rs",
-            "simulation/src/chaos/meanwhile.rs",
-            "simulation/src/chaos/mishap.rs",
-            "simulation/src/chaos/scenario.rs",
-            "simulation/src/chaos/settings.rs",
-            "simulation/src/chaos/woe.rs",
-            "simulation/src/daemon.rs",
-            "simulation/src/replica.rs",
-            "simulation/src/secrets.rs",
-            "simulation/src/specified.rs",
-            "simulation/src/truth/deeds.rs",
-            "simulation/src/truth/fates.rs",
-            "simulation/src/truth/mod.rs",
-            "simulation/src/truth/prompt.rs",
-            "simulation/src/truth/replicas.rs",
-            "simulation/src/truth/sight.rs",
-            "simulation/src/truth/stops.rs",
-            "simulation/src/webhooks.rs",
-        ],
-        "a scenario draws its faults and each fault looks at the scenario; the judge knows the daemon that it judges, and \
-         the daemon is told to it",
-    ),
-];
-
-/// Imports against the layer rule that are known: file, room, reason.
-const KNOWN_IMPORTS: &[(&str, &str, &str)] = &[];
-
 /// One file of a package.
 struct File {
     path: PathBuf,
@@ -357,14 +284,14 @@ fn layers() -> Vec<Vec<String>> {
 }
 
 /// The imports that go up or sideways.
-fn violations(files: &[File], layers: &[Vec<String>]) -> Vec<(PathBuf, String, String)> {
+fn violations(files: &[File], layers: &[Vec<String>]) -> Vec<String> {
     let layer = |room: &str| layers.iter().position(|line| line.iter().any(|other| other == room));
     let mut found = Vec::new();
     for file in files {
         let Some(room) = file.module.first() else { continue };
         let place = |line: usize| format!("{}:{line}", file.path.display());
         let Some(own) = layer(room) else {
-            found.push((file.path.clone(), String::new(), format!("{}: room {room} has no line", place(1))));
+            found.push(format!("{}: room {room} has no line", place(1)));
             continue;
         };
         for import in &file.imports {
@@ -375,8 +302,7 @@ fn violations(files: &[File], layers: &[Vec<String>]) -> Vec<(PathBuf, String, S
             };
             if wrong {
                 let path = import.path.join("::");
-                let text = format!("{}: {room} must not import crate::{path}", place(import.line));
-                found.push((file.path.clone(), other.clone(), text));
+                found.push(format!("{}: {room} must not import crate::{path}", place(import.line)));
             }
         }
     }
@@ -391,15 +317,7 @@ fn no_room_imports_from_its_own_line_or_a_higher_one() {
     let named: BTreeSet<&String> = layers.iter().flatten().collect();
     assert_eq!(rooms, named, "docs/architecture.md names every room of src");
     let found = violations(&files, &layers);
-    let known =
-        |path: &Path, room: &str| KNOWN_IMPORTS.iter().any(|(p, r, _)| Path::new(p) == path && *r == room);
-    let new: Vec<&str> =
-        found.iter().filter(|(path, room, _)| !known(path, room)).map(|(.., text)| text.as_str()).collect();
-    assert!(new.is_empty(), "\n{}", new.join("\n"));
-    for (path, room, reason) in KNOWN_IMPORTS {
-        let there = found.iter().any(|(p, r, _)| p == Path::new(path) && r == room);
-        assert!(there, "{path} does not import {room} any more ({reason}): remove the exception");
-    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
 #[test]
@@ -415,20 +333,9 @@ fn only_the_demo_imports_the_simulators() {
 fn no_files_import_each_other() {
     let mut wrong = Vec::new();
     for directory in ["src", "sim/src", "simulation/src"] {
-        let files = package(directory);
-        let found = circles(&files);
-        let known: Vec<BTreeSet<&Path>> = KNOWN_CIRCLES
-            .iter()
-            .filter(|(package, ..)| *package == directory)
-            .map(|(_, files, _)| files.iter().map(Path::new).collect())
-            .collect();
-        // A known circle may become smaller.
-        for circle in found.iter().filter(|circle| !known.iter().any(|known| circle.is_subset(known))) {
+        for circle in circles(&package(directory)) {
             let paths: Vec<String> = circle.iter().map(|path| path.display().to_string()).collect();
             wrong.push(format!("import each other in a round:\n  {}", paths.join("\n  ")));
-        }
-        for known in known.iter().filter(|known| !found.iter().any(|circle| circle.is_subset(known))) {
-            wrong.push(format!("are no circle any more, remove the exception: {known:?}"));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -474,7 +381,7 @@ fn a_forbidden_import_and_a_circle_are_found() {
         file("left/outer.rs", "use super::inner::Inner;"),
         file("right.rs", ""),
     ]);
-    let found: Vec<String> = violations(&files, &layers).into_iter().map(|(.., text)| text).collect();
+    let found = violations(&files, &layers);
     let expected = [
         "left/inner.rs:2: left must not import crate::right::Right",
         "left/inner.rs:3: left must not import crate::top::g",

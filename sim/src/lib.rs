@@ -7,9 +7,10 @@
 //! to where they go, [`fault`] decides which requests go wrong, and [`clock`] is the
 //! only source of time. [`stand_in`] is a runner process for a real Nomad.
 
+#![warn(clippy::too_many_lines)]
+
 pub mod carrier;
 pub mod clock;
-pub mod fault;
 pub mod github;
 pub mod nomad;
 mod process;
@@ -21,6 +22,8 @@ mod tests;
 pub mod world;
 
 use std::collections::VecDeque;
+
+pub use world::fault;
 
 /// Adds the latest to what is kept; the oldest makes way for it when there are `most`.
 pub fn keep<T>(all: &mut VecDeque<T>, most: usize, latest: T) {

@@ -1,6 +1,5 @@
 //! Puts either side of the [`World`](super::world::World) on a listener or on an in-memory stream.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::fault::{Arrived, Sender, Side, Verdict};
 use super::stream;
+use super::world::fault::{Arrived, Sender, Side, Verdict};
 use super::world::{Shared, lock};
 
 /// Longer request bodies get 413: more than any job or Submission (Nomad drops one over 1 MB).
@@ -96,17 +95,10 @@ pub async fn serve_client(
 struct Reset;
 
 async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Result<Response<Served>, Reset> {
-    let (head, body) = request.into_parts();
-    let body = match Limited::new(body, LONGEST_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => {
-            let mut response =
-                Response::new(Served::whole(Bytes::from_static(b"http: request body too large")));
-            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            return Ok(response);
-        }
+    let mut request = match whole(request).await {
+        Ok(request) => request,
+        Err(refusal) => return Ok(refusal.map(Served::whole)),
     };
-    let mut request = Request::from_parts(head, body);
     let before = {
         let mut world = lock(&shared);
         world.count(side, &request);
@@ -153,15 +145,39 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
         Verdict::Delay(wait) => tokio::time::sleep(wait).await,
         Verdict::Late { .. } => return Err(Reset),
     }
-    if side == Side::Nomad && stream::is_stream(&request) && response.status() == StatusCode::OK {
+    Ok(served(side, &shared, &request, response, cut))
+}
+
+/// The answer with its body: a stream, or all of it, or as much as is not cut off.
+fn served(
+    side: Side,
+    shared: &Shared,
+    request: &Request<Bytes>,
+    mut response: Response<Bytes>,
+    cut: Option<usize>,
+) -> Response<Served> {
+    if side == Side::Nomad && stream::is_stream(request) && response.status() == StatusCode::OK {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        let lines = stream::open(&shared, &request);
-        return Ok(response.map(|_| Served::Lines(lines)));
+        let lines = stream::open(shared, request);
+        return response.map(|_| Served::Lines(lines));
     }
-    Ok(response.map(|body| match cut {
+    response.map(|body| match cut {
         Some(bytes) => Served::cut(body, bytes),
         None => Served::whole(body),
-    }))
+    })
+}
+
+/// The request with its body, or what is answered to one that is too large.
+async fn whole(request: Request<Incoming>) -> Result<Request<Bytes>, Response<Bytes>> {
+    let (head, body) = request.into_parts();
+    match Limited::new(body, LONGEST_BODY).collect().await {
+        Ok(body) => Ok(Request::from_parts(head, body.to_bytes())),
+        Err(_) => {
+            let mut response = Response::new(Bytes::from_static(b"http: request body too large"));
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            Err(response)
+        }
+    }
 }
 
 /// The request takes effect later, whatever becomes of the connection; no answer comes.
@@ -248,63 +264,4 @@ impl Body for Served {
             Served::Lines(_) => SizeHint::default(),
         }
     }
-}
-
-/// How often each route of each side was asked for, for tests and the benchmark.
-#[derive(Clone, Debug, Default)]
-pub struct Requests(BTreeMap<(Side, String), u64>);
-
-impl Requests {
-    pub(super) fn count(&mut self, side: Side, request: &Request<Bytes>) {
-        *self.0.entry((side, route(request))).or_insert(0) += 1;
-    }
-
-    /// All requests to one side.
-    pub fn total(&self, side: Side) -> u64 {
-        self.0.iter().filter(|((of, _), _)| *of == side).map(|(_, count)| count).sum()
-    }
-
-    /// Requests to one route, written as `GET /repos/{owner}/{repo}/actions/runs`.
-    pub fn of(&self, side: Side, route: &str) -> u64 {
-        self.0.get(&(side, route.to_string())).copied().unwrap_or(0)
-    }
-
-    /// All routes that were asked for.
-    pub fn routes(&self) -> impl Iterator<Item = (Side, &str, u64)> {
-        self.0.iter().map(|((side, route), count)| (*side, route.as_str(), *count))
-    }
-}
-
-/// A request's method and path with names and numbers replaced, which bounds how many there are.
-fn route(request: &Request<Bytes>) -> String {
-    let mut parts: Vec<&str> = request.uri().path().split('/').skip(1).collect();
-    let mut index = 0;
-    while index < parts.len() {
-        match parts[index] {
-            "repos" if index + 2 < parts.len() => {
-                parts[index + 1] = "{owner}";
-                parts[index + 2] = "{repo}";
-                index += 2;
-            }
-            "orgs" | "users" | "job" | "allocation" | "sessions" if index + 1 < parts.len() => {
-                parts[index + 1] = "{name}";
-                index += 1;
-            }
-            "var" => {
-                parts.truncate(index + 1);
-                parts.push("{path}");
-                break;
-            }
-            "logs" if index + 1 < parts.len() => {
-                parts[index + 1] = "{name}";
-                index += 1;
-            }
-            part if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) => {
-                parts[index] = "{id}"
-            }
-            _ => {}
-        }
-        index += 1;
-    }
-    format!("{} /{}", request.method(), parts.join("/"))
 }

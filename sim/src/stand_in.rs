@@ -75,16 +75,8 @@ pub async fn run_with(
         match call(&server, Method::GET, &format!("{address}/message"), &Value::Null).await {
             Ok((200, news)) => {
                 failures = 0;
-                let text = |key: &str| news.get(key).and_then(Value::as_str).unwrap_or_default();
-                if text("kind") == "job" {
-                    stamp(out, &format!("Running job: {}", text("name")));
-                } else {
-                    let (name, result) = (text("name"), text("result"));
-                    stamp(out, &format!("Job {name} completed with result: {result}"));
-                    if news.get("more") != Some(&Value::Bool(true)) {
-                        return 0;
-                    }
-                    stamp(out, "Listening for Jobs");
+                if hear(&news, out) {
+                    return 0;
                 }
             }
             Ok((204, _)) => failures = 0,
@@ -101,6 +93,22 @@ pub async fn run_with(
             }
         }
     }
+}
+
+/// Tells of a job that begins or ends. Whether the runner's work is done.
+fn hear(news: &Value, out: &mut (impl Write + Send)) -> bool {
+    let text = |key: &str| news.get(key).and_then(Value::as_str).unwrap_or_default();
+    if text("kind") == "job" {
+        stamp(out, &format!("Running job: {}", text("name")));
+        return false;
+    }
+    let (name, result) = (text("name"), text("result"));
+    stamp(out, &format!("Job {name} completed with result: {result}"));
+    if news.get("more") != Some(&Value::Bool(true)) {
+        return true;
+    }
+    stamp(out, "Listening for Jobs");
+    false
 }
 
 /// Where to connect and what to say first.

@@ -5,7 +5,9 @@
 //! code 0, as `run.sh` does; contract github.md §7), or because Nomad kills it. The world knows the truth about all
 //! of it, which tests compare with what a daemon believes.
 
+pub mod fault;
 mod reactions;
+mod requests;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,13 +23,13 @@ use rand::rngs::StdRng;
 use tokio::sync::{Notify, watch as watched};
 
 use super::clock::{Clock, shift};
-use super::fault::{Fault, NoFault, Side};
 use super::github::{GitHub, JobSpec, Parcel, Trigger};
 use super::nomad::Nomad;
 pub use super::process::Phase;
 use super::process::Process;
-use super::serve::Requests;
+use fault::{Fault, NoFault, Side};
 pub use reactions::cause_in;
+pub use requests::Requests;
 pub use watch::Watch;
 
 /// The timeline keeps so many lines, the latest ones.

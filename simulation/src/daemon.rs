@@ -8,9 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use crate::chaos::Grip;
-use crate::chaos::mishap::MAX_BODY;
-use crate::chaos::scenario::{Access, Entries, Mode, Scenario, Settings};
+use crate::faults::scenario::Scenario;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use githubrunner::config::{Config, RepoEntry};
@@ -31,24 +29,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::specified::{self, Told};
-use super::webhooks::{self, Inboxes};
+use super::webhooks::Inboxes;
+use crate::deployment::{
+    GITHUB_TOKEN, GROUP, MAX_BODY, META, NAMESPACE, NOMAD_TOKEN, PREFIX, WEBHOOK_SECRET,
+};
+use crate::faults::nemesis::Nemesis;
+use crate::faults::settings::{Access, Entries, Mode, Settings};
 
-/// The long-lived token; it must be seen nowhere.
-pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
 /// The App's key; likewise.
 const KEY: &[u8] = include_bytes!("../../tests/fixtures/keys/app.pkcs8.der");
 /// The App's client ID.
 const CLIENT_ID: &str = "Iv1.simulation";
-/// The runner group's name.
-pub const GROUP: &str = "Simulated ones";
-/// Nomad's token; likewise.
-pub const NOMAD_TOKEN: &str = "5ec4e7aa-70ce-4e57-9a3b-0123456789ab";
-/// The namespace of the runners' jobs.
-pub const NAMESPACE: &str = "runners";
-pub use crate::chaos::settings::PREFIX;
-/// The Meta key.
-pub const META: &str = "githubrunner";
-
 const HCL: &str = r#"job "{{ RUN.RUNNER_NAME }}" {
   type = "batch"
   group "runner" {
@@ -109,7 +100,7 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
     };
     config.loop_interval = settings.loop_interval;
     if settings.webhooks {
-        config.webhook.secret = Some(Secret::new(webhooks::SECRET));
+        config.webhook.secret = Some(Secret::new(WEBHOOK_SECRET));
     }
     config.parallel = settings.parallel;
     let scheduler = &mut config.scheduler;
@@ -207,12 +198,12 @@ impl Connections {
 
 fn endpoint(maker: &Maker, side: Side, name: &str, connections: &Connections) -> Endpoint {
     let (shared, connections) = (Arc::clone(&maker.shared), connections.clone());
-    let (grip, sender) = (maker.grip.clone(), maker.sender);
+    let (nemesis, sender) = (maker.nemesis.clone(), maker.sender);
     let connect = move || {
         {
             let mut world = lock(&shared);
             let now = world.clock.now();
-            if grip.refuses(side) || world.fault.refuses(side, now) {
+            if nemesis.refuses(side) || world.fault.refuses(side, now) {
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
             }
         }
@@ -233,7 +224,7 @@ pub struct Maker {
     made: u64,
     sender: Sender,
     app: bool,
-    grip: Grip,
+    nemesis: Nemesis,
     /// The repository that the configuration does not name, by its position.
     pub left_out: Arc<Mutex<Option<usize>>>,
     /// How large the daemon was at each SIGHUP.
@@ -268,7 +259,7 @@ impl Maker {
         scenario: &Scenario,
         shared: &Shared,
         number: usize,
-        grip: Grip,
+        nemesis: Nemesis,
         sizes: &Sizes,
         told: Told,
         inboxes: Inboxes,
@@ -279,7 +270,7 @@ impl Maker {
             config,
             sender: Sender(number),
             app: scenario.settings.access.app,
-            grip,
+            nemesis,
             seed: scenario.seed ^ (number as u64) << 40,
             shared: Arc::clone(shared),
             cache: if scenario.settings.cache { CacheStore::memory() } else { CacheStore::None },
@@ -340,7 +331,7 @@ impl Maker {
             made: 1000,
             sender: self.sender,
             app: self.app,
-            grip: self.grip.clone(),
+            nemesis: self.nemesis.clone(),
             left_out: Arc::clone(&self.left_out),
             sizes: self.sizes.clone(),
             told: self.told.clone(),

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::chaos::exchange::{Episode, Trouble};
-use crate::chaos::mishap::Mishap;
-use crate::chaos::scenario::{Access, Happening, Mode, Scenario, Settings};
+use crate::faults::mishap::Mishap;
+use crate::faults::scenario::{Happening, Scenario};
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::github::{Conclusion, Job, JobSpec};
 use githubrunner_sim::nomad::Node;
@@ -13,6 +12,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::run::{How, Outcome, run};
+use crate::faults::settings::{Access, Mode, Settings};
+use crate::faults::trouble::{Episode, Trouble};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use githubrunner_simulation::chaos::scenario::{Mode, Scenario, Woe};
+use githubrunner_simulation::faults::kind::FaultKind;
+use githubrunner_simulation::faults::scenario::Scenario;
+use githubrunner_simulation::faults::settings::Mode;
 
 use githubrunner_simulation::long::{self, Broken};
 use githubrunner_simulation::run::{How, Outcome, run};
@@ -50,9 +52,9 @@ struct Arguments {
     /// Of the long lives only those whose name contains this.
     #[arg(long, default_value = "")]
     life: String,
-    /// These woes, and no others, in every seed: `SlowImages,LostAnswer`.
-    #[arg(long, value_delimiter = ',', value_parser = woe)]
-    woes: Vec<Woe>,
+    /// Only these faults in every seed: `SlowImages,LostAnswer`.
+    #[arg(long, value_delimiter = ',', value_parser = fault)]
+    faults: Vec<FaultKind>,
     /// Prints the timeline of the first seed and ends.
     #[arg(long)]
     show: bool,
@@ -67,9 +69,9 @@ fn main() -> ExitCode {
         return deaths();
     }
     if arguments.show {
-        let scenario = scenario(arguments.seed, &arguments.woes);
+        let scenario = scenario(arguments.seed, &arguments.faults);
         let outcome = run(&scenario, How { record: true, ..How::quietly() });
-        println!("{:?}\n{:?}", scenario.woes, scenario.settings);
+        println!("{:?}\n{:?}", scenario.faults, scenario.settings);
         outcome.timeline.iter().for_each(|line| println!("{line}"));
         outcome.findings.iter().for_each(|finding| println!("FAILED {finding}"));
         return if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -89,7 +91,7 @@ fn main() -> ExitCode {
                     if number >= arguments.seeds {
                         return;
                     }
-                    let scenario = scenario(arguments.seed + number, &arguments.woes);
+                    let scenario = scenario(arguments.seed + number, &arguments.faults);
                     if arguments.replicas && !scenario.replicas {
                         continue;
                     }
@@ -130,21 +132,21 @@ fn main() -> ExitCode {
     if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A woe by its name.
-fn woe(name: &str) -> Result<Woe, String> {
-    let name_of = |woe: &Woe| match woe {
-        Woe::Exchange(trouble) => format!("{trouble:?}"),
-        woe => format!("{woe:?}"),
+/// A fault by its name.
+fn fault(name: &str) -> Result<FaultKind, String> {
+    let name_of = |fault: &FaultKind| match fault {
+        FaultKind::Exchange(trouble) => format!("{trouble:?}"),
+        fault => format!("{fault:?}"),
     };
-    let all = Woe::all();
+    let all = FaultKind::all();
     let names: Vec<String> = all.iter().map(name_of).collect();
     let at = names.iter().position(|known| known == name);
     at.map(|at| all[at]).ok_or_else(|| format!("there is none of this name; there are {}", names.join(", ")))
 }
 
-/// What a seed decides, or what it makes of these woes.
-fn scenario(seed: u64, woes: &[Woe]) -> Scenario {
-    if woes.is_empty() { Scenario::of(seed) } else { Scenario::with(seed, woes.to_vec()) }
+/// What a seed decides, or what it makes of these faults.
+fn scenario(seed: u64, faults: &[FaultKind]) -> Scenario {
+    if faults.is_empty() { Scenario::of(seed) } else { Scenario::with(seed, faults.to_vec()) }
 }
 
 fn deaths() -> ExitCode {

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::chaos::scenario::{DeathAt, ReplicaMishap};
-use crate::chaos::{Cut, Grip};
+use crate::faults::scenario::{DeathAt, ReplicaMishap};
 use tokio::time::Instant;
 
 use super::daemon::{Incarnation, Maker};
+use crate::faults::nemesis::{Cut, Nemesis};
 
 /// One of the daemons.
 pub struct Replica {
@@ -19,7 +19,7 @@ pub struct Replica {
     pub number: usize,
     maker: Maker,
     /// What is done to its exchanges.
-    pub grip: Grip,
+    pub nemesis: Nemesis,
     daemon: Option<Incarnation>,
     again: Option<Instant>,
     /// How it dies when it does: whether its connections are cut, and for how long it is gone.
@@ -62,11 +62,11 @@ pub enum End {
 
 impl Replica {
     /// A place whose daemon starts at once.
-    pub fn new(number: usize, maker: Maker, grip: Grip) -> Replica {
+    pub fn new(number: usize, maker: Maker, nemesis: Nemesis) -> Replica {
         Replica {
             number,
             maker,
-            grip,
+            nemesis,
             daemon: None,
             again: Some(Instant::now()),
             dying: (false, Duration::ZERO),
@@ -101,7 +101,7 @@ impl Replica {
             return Some("goes on");
         }
         if due(&mut self.cut_until) {
-            self.grip.cut(None);
+            self.nemesis.cut(None);
             return Some("reaches Nomad again");
         }
         None
@@ -148,7 +148,7 @@ impl Replica {
         self.dying = (cut, down);
         match at {
             DeathAt::Poll(polls) => daemon.die_after(polls),
-            DeathAt::Write { after, with_effect } => self.grip.die_after(after, with_effect),
+            DeathAt::Write { after, with_effect } => self.nemesis.die_after(after, with_effect),
         }
     }
 
@@ -161,7 +161,7 @@ impl Replica {
             daemon.connections.cut();
         }
         drop(daemon);
-        self.grip.let_live();
+        self.nemesis.let_live();
         self.paused_until = None;
         self.again = Some(Instant::now() + down);
         Some(match exited {
@@ -194,7 +194,7 @@ impl Replica {
             }
             ReplicaMishap::Pause { for_so_long, at: Some((after, effect)) } => {
                 self.pausing = for_so_long;
-                self.grip.pause_after(after, effect);
+                self.nemesis.pause_after(after, effect);
                 None
             }
             ReplicaMishap::Pause { for_so_long, at: None } => {
@@ -202,7 +202,7 @@ impl Replica {
                 self.pause()
             }
             ReplicaMishap::Cut { how, for_so_long } => {
-                self.grip.cut(Some(how));
+                self.nemesis.cut(Some(how));
                 if how == Cut::Refused {
                     daemon.connections.cut_nomad();
                 }
@@ -221,7 +221,7 @@ impl Replica {
 
     /// Nothing is done to it any more.
     pub fn calm_down(&mut self) {
-        self.grip.let_live();
+        self.nemesis.let_live();
         if let Some(daemon) = &mut self.daemon {
             daemon.never_die();
         }

@@ -5,9 +5,10 @@ use std::panic::AssertUnwindSafe;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::chaos::mishap::{Place, Suffer};
-use crate::chaos::scenario::{Happening, Mode, ReplicaMishap, Scenario, Woe};
-use crate::chaos::{Budget, Disconnect, Faults, Grip, REPLICAS, Told};
+use crate::faults::Budget;
+use crate::faults::exchange::{Disconnect, Faults, REPLICAS};
+use crate::faults::mishap::Suffer;
+use crate::faults::scenario::{Happening, ReplicaMishap, Scenario};
 use bytes::Bytes;
 use githubrunner_sim::clock::Clock;
 use githubrunner_sim::fault::Side;
@@ -19,14 +20,19 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::daemon::{self, GITHUB_TOKEN, GROUP, META, Maker, NAMESPACE, PREFIX, Sizes};
+use super::checker::replicas::{Leases, Takeover};
+use super::checker::sight::Sights;
+use super::checker::{Checker, left_over};
+use super::daemon::{self, Maker, Sizes};
 use super::replica::{End, Replica};
 use super::secrets::{Log, be_quiet};
 use super::specified;
-use super::truth::replicas::{Leases, Takeover};
-use super::truth::sight::Sights;
-use super::truth::{Findings, Truth, left_over};
-use super::webhooks::{self, Fates, Inboxes};
+use super::webhooks::{self, DeliveryFaults, Inboxes};
+use crate::deployment::{GITHUB_TOKEN, GROUP, META, NAMESPACE, PREFIX, Place};
+use crate::faults::kind::FaultKind;
+use crate::faults::nemesis::{Nemesis, Told};
+use crate::faults::settings::Mode;
+use crate::findings::Findings;
 
 /// After all trouble is over, everything is done and gone within this time: a silent rate limit may last two
 /// hours, and failed actions wait up to ten minutes.
@@ -156,7 +162,7 @@ fn world(scenario: &Scenario) -> (World, Place) {
     let mut world = World::new(github, nomad, clock, scenario.world.clone());
     let organization = scenario.settings.access.organization;
     add_foreign(&mut world, &mut place, scenario.settings.caps, organization);
-    if scenario.has(Woe::Ghosts) {
+    if scenario.has(FaultKind::Ghosts) {
         add_old_ghost(&mut world, &place);
     }
     (world, place)
@@ -256,7 +262,7 @@ struct Run<'a> {
 /// Why the run goes on.
 enum Woken {
     Found,
-    Gripped,
+    Disturbed,
     Over(usize, End),
     Time,
 }
@@ -268,18 +274,18 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
     faults.refuse_stream(!scenario.settings.hints);
     faults.latency(scenario.latency);
-    faults.disconnect(match (scenario.has(Woe::OldServers), scenario.has(Woe::LostAfter)) {
+    faults.disconnect(match (scenario.has(FaultKind::OldServers), scenario.has(FaultKind::LostAfter)) {
         (true, _) => Disconnect::Ignored,
         (false, true) => Disconnect::ForAMinute,
         (false, false) => Disconnect::AsAsked,
     });
-    faults.carry_by(Fates::new(scenario.seed));
-    faults.ambush(scenario.ambushes.clone(), place.clone());
-    let grips = faults.grips();
+    faults.carry_by(DeliveryFaults::new(scenario.seed));
+    faults.race(scenario.races.clone(), place.clone());
+    let nemeses = faults.nemeses();
     world.fault = Box::new(faults);
     world.record_exchanges(how.record);
     let findings = Findings::default();
-    let truth = Truth::new(scenario, place.clone(), findings.clone());
+    let truth = Checker::new(scenario, place.clone(), findings.clone());
     let leases = truth.leases();
     let sights = truth.sights();
     world.set_watch(Some(Box::new(truth)));
@@ -291,22 +297,22 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let inboxes = Inboxes::default();
     let carrier = webhooks::deliver(&shared, &inboxes, &findings);
     let sizes = Sizes::default();
-    let replica = |(number, grip): (usize, Grip)| {
+    let replica = |(number, nemesis): (usize, Nemesis)| {
         let maker = Maker::new(
             scenario,
             &shared,
             number,
-            grip.clone(),
+            nemesis.clone(),
             &sizes,
             specified::Told { findings: findings.clone(), sights: sights.clone(), place: place.clone() },
             inboxes.clone(),
         );
-        Replica::new(number, maker, grip)
+        Replica::new(number, maker, nemesis)
     };
     let count = if scenario.replicas { REPLICAS } else { 1 };
     let mut run = Run {
         scenario,
-        replicas: grips.into_iter().enumerate().take(count).map(replica).collect(),
+        replicas: nemeses.into_iter().enumerate().take(count).map(replica).collect(),
         takeover: Takeover::new(scenario),
         leases,
         sights,
@@ -354,7 +360,14 @@ impl Run<'_> {
         let over = self.start + self.scenario.over;
         let mut calm = false;
         let mut look = over;
+        let mut leader = None;
         loop {
+            // What the one before has used of a minute's points the new leader does not know: GitHub may refuse it for that.
+            if let Some(leads) = self.leases.leader()
+                && leader.replace(leads) != Some(leads)
+            {
+                lock(&self.shared).github.begin_minute();
+            }
             let next = happenings.peek().filter(|_| !calm).map(|(at, _)| self.start + *at);
             let due = self.replicas.iter().map(Replica::next).chain([next, Some(look), self.takeover.due()]);
             let next = due.flatten().min().unwrap_or(over);
@@ -365,7 +378,7 @@ impl Run<'_> {
                     return findings.add(now, "the daemon ended by itself".into());
                 }
                 Woken::Over(number, End::Dies | End::Exits) => self.bury(number),
-                Woken::Gripped => self.gripped(),
+                Woken::Disturbed => self.disturbed(),
                 Woken::Time => {}
             }
             let now = Instant::now();
@@ -382,7 +395,7 @@ impl Run<'_> {
             if now >= over && !calm {
                 calm = true;
                 self.replicas.iter_mut().for_each(Replica::calm_down);
-                if self.scenario.has(Woe::Configuration) {
+                if self.scenario.has(FaultKind::Configuration) {
                     self.replicas.iter().for_each(|replica| replica.leave_out(None));
                 }
                 let start_delay = self.scenario.nomad.delays.start;
@@ -402,12 +415,12 @@ impl Run<'_> {
 
     async fn wait(&mut self, findings: &Findings, next: Instant) -> Woken {
         let Run { replicas, .. } = self;
-        let grips: Vec<Grip> = replicas.iter().map(|replica| replica.grip.clone()).collect();
-        let gripped = |number: usize| {
-            let grip = grips.get(number);
+        let nemeses: Vec<Nemesis> = replicas.iter().map(|replica| replica.nemesis.clone()).collect();
+        let disturbed = |number: usize| {
+            let nemesis = nemeses.get(number);
             async move {
-                match grip {
-                    Some(grip) => grip.told().await,
+                match nemesis {
+                    Some(nemesis) => nemesis.told().await,
                     None => std::future::pending().await,
                 }
             }
@@ -422,8 +435,8 @@ impl Run<'_> {
         tokio::select! {
             biased;
             () = findings.told.notified() => Woken::Found,
-            () = gripped(0) => Woken::Gripped,
-            () = gripped(1) => Woken::Gripped,
+            () = disturbed(0) => Woken::Disturbed,
+            () = disturbed(1) => Woken::Disturbed,
             (number, end) = lives => Woken::Over(number, end),
             () = sleep_until(next) => Woken::Time,
         }
@@ -441,9 +454,9 @@ impl Run<'_> {
     }
 
     /// A request has come at which a daemon dies or stands still.
-    fn gripped(&mut self) {
+    fn disturbed(&mut self) {
         for number in 0..self.replicas.len() {
-            match self.replicas[number].grip.take() {
+            match self.replicas[number].nemesis.take() {
                 Some(Told::Dies) => self.bury(number),
                 Some(Told::Pauses) => self.hits(number, Replica::pause),
                 None => {}
@@ -471,6 +484,8 @@ impl Run<'_> {
         self.hits(number, Replica::bury);
         self.leases.ended(number);
         self.sights.ended(number);
+        // What the one before has used of a minute's points nobody knows any more: GitHub may refuse the next one for that.
+        lock(&self.shared).github.begin_minute();
     }
 
     /// Who leads, or the other one.

@@ -11,11 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::daemon::{GITHUB_TOKEN, NOMAD_TOKEN};
-use super::webhooks;
-
-/// How every JIT configuration begins (it is base 64 of `{".runner":"eyJ`), and no other text here does.
-pub const JIT_MARK: &str = "eyIucnVubmVyIjoiZXlK";
+use crate::deployment::{GITHUB_TOKEN, JIT_MARK, NOMAD_TOKEN, WEBHOOK_SECRET};
 
 /// How the App's own tokens begin: base 64 of `{"alg":"RS256"`.
 const JWT_MARK: &str = "eyJhbGciOiJSUzI1NiI";
@@ -30,7 +26,7 @@ const LONGEST_LINE: usize = 2500;
 /// The secret in a text, if there is one.
 pub fn secret_in(text: &[u8], also: &[String]) -> Option<String> {
     let holds = |secret: &str| memchr::memmem::find(text, secret.as_bytes()).is_some();
-    [GITHUB_TOKEN, NOMAD_TOKEN, JIT_MARK, JWT_MARK, INSTALLATION_MARK, KEY_MARK, webhooks::SECRET]
+    [GITHUB_TOKEN, NOMAD_TOKEN, JIT_MARK, JWT_MARK, INSTALLATION_MARK, KEY_MARK, WEBHOOK_SECRET]
         .into_iter()
         .chain(also.iter().map(String::as_str))
         .find(|secret| holds(secret))

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::chaos::scenario::Scenario;
+use crate::faults::scenario::Scenario;
 
 use super::run::{How, Outcome, run};
 
@@ -28,7 +28,7 @@ pub fn shortest(scenario: &Scenario, failed: &Outcome) -> (usize, Outcome) {
 
 /// The seed and what was wrong.
 pub fn brief(scenario: &Scenario, failed: &Outcome) -> String {
-    let mut text = format!("seed {} fails: {:?}\n", scenario.seed, scenario.woes);
+    let mut text = format!("seed {} fails: {:?}\n", scenario.seed, scenario.faults);
     for finding in &failed.findings {
         let _ = writeln!(text, "  {finding}");
     }

@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::chaos::mishap::Place;
-use crate::chaos::scenario::is_servable;
 use githubrunner::daemon::{Pass, Witness};
-use githubrunner::model::{Memory, Report};
+use githubrunner::model::{Memory, Observation, Plan, Report};
 use githubrunner::plan::Policy;
 use githubrunner_sim::world::{Shared, lock};
 
-use super::otherwise;
+use super::checker::sight::Sights;
+use super::metamorphic;
 use super::secrets::harm_in;
-use super::truth::Findings;
-use super::truth::sight::Sights;
+use crate::deployment::Place;
+use crate::faults::labels::is_servable;
+use crate::findings::Findings;
 use githubrunner_specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
 
 /// Larger worlds are not looked at in each pass.
@@ -38,14 +38,20 @@ pub struct Told {
 /// Watches a daemon's passes, and tells of what they break.
 pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Option<usize>>>) -> Witness {
     let mut passes = 0_u64;
+    let mut remembered: Option<Memory> = None;
     let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
+        // Of each pass, however large: what it saw is what the listings of the next ones are held against.
+        for wrong in told.sights.held_against(number, pass, clock.now()) {
+            told.findings.add(clock.now(), wrong);
+        }
         if passes.is_multiple_of(ONE_OF) || size(pass) <= LARGE {
             let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
             let mut wrong = broken_in(pass, policy, after);
+            wrong.extend(remembered.iter().flat_map(|before| learned_wrongly_of_earlier(pass, before)));
             if passes.is_multiple_of(WHAT_IF) {
-                wrong.extend(otherwise::broken_in(pass, policy, passes, asks));
+                wrong.extend(metamorphic::broken_in(pass, policy, passes, asks));
             }
             let world = lock(&shared);
             wrong.extend(told.sights.passed(number, pass, &world, &told.place, left_out));
@@ -54,7 +60,25 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
                 told.findings.add(clock.now(), wrong);
             }
         }
+        remembered = Some(after.clone());
     })
+}
+
+/// What is wrong with what a pass learned at its beginning: of actions that were over by then, and of nothing else.
+fn learned_wrongly_of_earlier(pass: &Pass, before: &Memory) -> Vec<String> {
+    let (observation, plan) =
+        (Observation { memory: before.clone(), ..Observation::default() }, Plan::default());
+    let lesson = Lesson {
+        observation: &observation,
+        plan: &plan,
+        reports: &pass.early,
+        late: pass.early.len(),
+        left: None,
+        now: pass.began_at,
+        after: &pass.observation.memory,
+    };
+    let wrong = wrongly_remembered(&lesson).into_iter();
+    wrong.map(|wrong| format!("what is remembered of earlier actions breaks {wrong}")).collect()
 }
 
 /// How many jobs and runners it saw.
@@ -66,7 +90,7 @@ fn size(pass: &Pass) -> usize {
 
 fn broken_in(pass: &Pass, policy: &Policy, after: &Memory) -> Vec<String> {
     let Pass { observation, plan, late, left, applied_at, .. } = pass;
-    let done: Vec<Report> = pass.done().cloned().collect();
+    let done: Vec<Report> = late.iter().chain(&pass.reports).cloned().collect();
     let seen = Seen { observation, policy, now: pass.planned_at, asks };
     let lesson = Lesson {
         observation,

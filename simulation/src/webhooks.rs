@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::deployment::WEBHOOK_SECRET;
+use crate::findings::Findings;
 use githubrunner::hints::{Hints, webhook};
 use githubrunner_sim::carrier::{carry, request};
 use githubrunner_sim::github::{GitHub, HookPlace, Parcel, sign};
@@ -11,11 +13,6 @@ use githubrunner_sim::world::{Shared, lock};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinHandle;
-
-use crate::truth::Findings;
-
-/// What deliveries are signed with; it must be seen nowhere.
-pub const SECRET: &str = "SECRETofTheWebhooks0123456789abcdef";
 
 /// Where the hooks deliver to.
 const URL: &str = "http://daemon.test/webhook";
@@ -49,7 +46,7 @@ impl Inboxes {
 /// Makes the hooks of these organizations.
 pub fn install(github: &mut GitHub, organizations: impl IntoIterator<Item = u64>) {
     for organization in organizations {
-        github.make_hook(HookPlace::Organization(organization), URL, SECRET);
+        github.make_hook(HookPlace::Organization(organization), URL, WEBHOOK_SECRET);
     }
 }
 
@@ -62,7 +59,7 @@ pub fn deliver(shared: &Shared, inboxes: &Inboxes, findings: &Findings) -> JoinH
             let hints = inboxes.of(&parcel)?;
             let (head, _) = request(&parcel, webhook::PATH, "daemon.test")?.into_parts();
             let status = webhook::accept(&hints, &head.headers, parcel.body.as_bytes()).await.status();
-            let is_real = parcel.signature == Some(sign(SECRET, parcel.body.as_bytes()));
+            let is_real = parcel.signature == Some(sign(WEBHOOK_SECRET, parcel.body.as_bytes()));
             if is_real == (status == UNAUTHORIZED) {
                 let now = lock(&world).clock.now();
                 findings.add(now, format!("a webhook that is real: {is_real} is answered with {status}"));
@@ -74,12 +71,12 @@ pub fn deliver(shared: &Shared, inboxes: &Inboxes, findings: &Findings) -> JoinH
 }
 
 /// What becomes of deliveries, decided by a seed.
-pub struct Fates(StdRng);
+pub struct DeliveryFaults(StdRng);
 
-impl Fates {
+impl DeliveryFaults {
     /// Those of a run.
-    pub fn new(seed: u64) -> Fates {
-        Fates(StdRng::seed_from_u64(seed ^ 0x7765_6268_6f6f))
+    pub fn new(seed: u64) -> DeliveryFaults {
+        DeliveryFaults(StdRng::seed_from_u64(seed ^ 0x7765_6268_6f6f))
     }
 
     /// Each copy that arrives, and how much later.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use githubrunner_sim::github::JobSpec;
 use githubrunner_sim::nomad::Node;
-use githubrunner_simulation::chaos::Cut;
-use githubrunner_simulation::chaos::scenario::{DeathAt, Happening, ReplicaMishap, Scenario};
+use githubrunner_simulation::faults::nemesis::Cut;
+use githubrunner_simulation::faults::scenario::{DeathAt, Happening, ReplicaMishap, Scenario};
 
 use githubrunner_simulation::run::{How, run};
 

@@ -4,7 +4,8 @@
 
 mod replicas;
 
-use githubrunner_simulation::chaos::scenario::{Happening, Mode, Scenario};
+use githubrunner_simulation::faults::scenario::{Happening, Scenario};
+use githubrunner_simulation::faults::settings::Mode;
 
 use std::time::Duration;
 

@@ -18,6 +18,7 @@ pub mod progress;
 pub mod render;
 pub mod run;
 pub mod setup;
+pub mod status;
 pub mod stop;
 mod style;
 mod table;

@@ -101,7 +101,7 @@ pub struct GitHubConfig {
     /// `registration`, as it was written; [`Config::registration`] tells what `auto` comes to.
     pub registration: RegistrationSetting,
     /// `scope`: whom runners belong to.
-    pub scope: Scope,
+    pub scope: ScopeSetting,
     /// `runner_group` of an organization's runners, by name; `None`: the default group.
     pub runner_group: Option<String>,
     /// `watch_pushes`: the repositories that were pushed to last are asked for often.
@@ -143,7 +143,7 @@ pub enum RegistrationSetting {
 
 /// `github.scope`: whom runners belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum ScopeSetting {
     /// The repository whose job they were started for.
     Repository,
     /// The repository's owner, an organization.
@@ -201,7 +201,7 @@ impl Config {
 
     /// Whether runners register at their repository's organization (`github.scope`), not at the repository.
     pub fn organization(&self) -> bool {
-        self.github.scope == Scope::Organization
+        self.github.scope == ScopeSetting::Organization
     }
 
     /// What is allowed but not as it should be, each with what to change.
@@ -234,12 +234,12 @@ impl RegistrationSetting {
     }
 }
 
-impl Scope {
+impl ScopeSetting {
     /// The word for it in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
-            Scope::Repository => "repository",
-            Scope::Organization => "organization",
+            ScopeSetting::Repository => "repository",
+            ScopeSetting::Organization => "organization",
         }
     }
 }

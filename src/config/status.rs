@@ -22,6 +22,14 @@ pub struct StatusConfig {
 }
 
 impl StatusConfig {
+    /// Without a configuration: the token of the environment.
+    pub fn from_env(env: Environment) -> StatusConfig {
+        StatusConfig {
+            token: set(env, "GITHUBRUNNER_STATUS_TOKEN").map(Secret::new),
+            ..StatusConfig::default()
+        }
+    }
+
     /// What should not be so, with what to change.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -41,13 +49,17 @@ impl StatusConfig {
     }
 }
 
+/// What a variable of the environment says, where it says something.
+fn set(env: Environment, name: &str) -> Option<String> {
+    env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 /// Reads both sections.
 pub(super) fn parse(top: &Section, env: Environment) -> StatusConfig {
-    let from_env = |name| env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let section = top.section("status");
-    let listen = section.text("listen").map(str::to_owned).or_else(|| from_env("GITHUBRUNNER_STATUS"));
+    let listen = section.text("listen").map(str::to_owned).or_else(|| set(env, "GITHUBRUNNER_STATUS"));
     let token = section.text("token").map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let token = token.or_else(|| from_env("GITHUBRUNNER_STATUS_TOKEN"));
+    let token = token.or_else(|| set(env, "GITHUBRUNNER_STATUS_TOKEN"));
     if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
         section.problem(
             "token",

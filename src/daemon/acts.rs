@@ -11,7 +11,8 @@ use crate::{
     apply::Apply,
     leadership::{Leadership, Term},
     model::{
-        Action, Labels, NomadView, Ownership, Report, RepositoryId, Runner, RunnerMeta, RunnerState, Start,
+        Action, Labels, NomadView, Observation, Ownership, Report, RepositoryId, Runner, RunnerMeta,
+        RunnerState, Start,
     },
 };
 
@@ -146,6 +147,20 @@ impl Acts {
     }
 }
 
+/// Whether an action has to wait until another one is over. Each runner has one at a time. The newest attempt for a job is kept,
+/// dead or alive, so that its number is never given again: while the next attempt is being registered, which may fail, the one
+/// before it is not purged.
+pub(super) fn excludes(under_way: &Action, action: &Action, observation: &Observation) -> bool {
+    let job_of = |name: &str| {
+        let mut runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
+        runners.find(|runner| runner.name == name)?.meta.job_id
+    };
+    match (under_way, action) {
+        (Action::Start(start), Action::Purge(purge)) => job_of(&purge.name) == Some(start.cause),
+        _ => under_way.runner() == action.runner(),
+    }
+}
+
 /// A runner that is being registered, as Nomad shows one that has no allocation yet.
 fn started(start: &Start, nomad: &NomadView) -> Runner {
     Runner {
@@ -175,5 +190,53 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
         ended_at: None,
         blocked: None,
         last_event: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Purge, PurgeReason, Repository, StartReason};
+
+    fn start(cause: u64, attempt: u32) -> Start {
+        Start {
+            repository: Repository {
+                id: RepositoryId(1),
+                owner: "acme".to_owned(),
+                name: "widgets".to_owned(),
+                html_url: "https://github.com/acme/widgets".to_owned(),
+                archived: false,
+                disabled: false,
+            },
+            labels: Labels::new(["nomadtools"]),
+            cause,
+            attempt,
+            name: format!("r-{cause}-{attempt}"),
+            info: String::new(),
+            reason: StartReason::Missing { demand: 1, supply: 0 },
+        }
+    }
+
+    #[test]
+    fn an_attempt_is_not_purged_while_the_next_one_may_still_fail_to_start() {
+        let mut nomad = NomadView {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            instance: "i".to_owned(),
+            runners: Vec::new(),
+            foreign: Vec::new(),
+            variables: std::collections::BTreeSet::new(),
+        };
+        let runners = [started(&start(7, 1), &nomad), started(&start(8, 1), &nomad)];
+        nomad.runners.extend(runners);
+        let observation = Observation { nomad: Some(nomad), ..Observation::default() };
+        let purge = |name: &str| {
+            let reason = PurgeReason::Asked;
+            Action::Purge(Purge { name: name.to_owned(), repository: None, reason })
+        };
+        let under_way = Action::Start(start(7, 2));
+        assert!(excludes(&under_way, &purge("r-7-1"), &observation));
+        assert!(!excludes(&under_way, &purge("r-8-1"), &observation));
+        assert!(excludes(&under_way, &under_way, &observation));
+        assert!(!excludes(&purge("r-7-1"), &purge("r-8-1"), &observation));
     }
 }

@@ -94,6 +94,11 @@ impl Daemon {
         next.map_or(longest, |next| longest.min(self.epoch + next))
     }
 
+    /// How often what is seen in full, for Stops and purges, is seen at least while runners of ours are there.
+    pub(super) fn active_every(&self) -> Duration {
+        self.config.loop_interval.min(ACTIVE_EVERY)
+    }
+
     /// Begins the looks that are due.
     pub(super) fn look_around(&mut self) {
         // What Nomad was like before a look began is what the look is held against.
@@ -111,8 +116,7 @@ impl Daemon {
         for (id, asked) in due {
             let at_least = self.schedule.at_least(id, now);
             let marks = marks.of(id);
-            let active_every = self.config.loop_interval.min(ACTIVE_EVERY);
-            let found = self.github_side.to_look_at(id, at_least, &marks, now, active_every);
+            let found = self.github_side.to_look_at(id, at_least, &marks, now, self.active_every());
             let Some((repository, look)) = found else { continue };
             let github = if asked { self.github.clone() } else { self.github.by_the_pace() };
             let epoch = self.epoch;

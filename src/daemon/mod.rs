@@ -9,14 +9,17 @@ mod ended;
 mod hints;
 mod looks;
 mod marks;
-mod memory;
 mod observe;
 mod pass;
 mod said;
 mod snapshot;
 mod versions;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -31,9 +34,12 @@ use crate::{
     hints::{Hints, follow},
     labels::Interest,
     leadership::{Leader, Leadership},
-    model::{Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, is_ours_by_name},
+    model::{
+        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, Unobserved,
+        is_ours_by_name,
+    },
     nomad::Nomad,
-    plan::{Policy, plan},
+    plan::{Policy, learn, plan},
     render::Renderer,
     schedule::Schedule,
     status::Status,
@@ -42,7 +48,6 @@ use acts::Acts;
 use chores::{Chore, Chores};
 use looks::Looked;
 use marks::Marks;
-pub use memory::learn;
 use observe::{GitHubSide, News};
 pub use pass::{Pass, Witness};
 use said::Said;
@@ -187,6 +192,7 @@ impl Daemon {
         renderer: impl Into<Arc<Renderer>>,
     ) -> Self {
         nomad.take_over(&self.nomad);
+        github.take_over(&self.github);
         match (&mut self.leader, config.ha) {
             (Some(leader), true) => leader.use_nomad(nomad.clone()),
             (Some(leader), false) => leader.release().await,
@@ -284,9 +290,11 @@ impl Daemon {
         let mut next = Instant::now();
         let mut earliest = next;
         let mut led = None;
+        self.github.stand_by(!self.leadership.holds());
         loop {
             if self.leadership.term() != led {
                 led = self.leadership.term();
+                self.github.stand_by(led.is_none());
                 self.schedule.begin_anew(self.now());
                 self.looks_due = Instant::now();
                 next = earliest;
@@ -383,7 +391,7 @@ impl Daemon {
             sleep_until(Instant::now() + *wait).await;
             let next = self.pass().await;
             unsettled = next.waits_for_secret() || self.acts.len() > 0;
-            first.reports.extend(next.late.into_iter().chain(next.reports));
+            first.reports.extend(next.early.into_iter().chain(next.late).chain(next.reports));
             first.errors.extend(next.errors);
         }
         first
@@ -405,18 +413,19 @@ impl Daemon {
     async fn look_and_act(&mut self) -> Pass {
         let began = Instant::now();
         // What is over by now is in what Nomad shows next; what is not may be in it or not.
-        let late = self.acts.taken();
+        let early = self.acts.taken();
+        let began_at = self.now();
+        learn(&mut self.memory, &Observation::default(), &Plan::default(), &early, began_at);
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
         let (observation, errors) = self.observe().await;
         let planned_at = self.now();
         let under_way = self.acts.under_way();
         let plan = plan(&observation, &self.policy, planned_at);
-        // Each runner has one action at a time.
         let due: Vec<Action> = plan
             .actions
             .iter()
-            .filter(|action| !under_way.iter().any(|other| other.runner() == action.runner()))
+            .filter(|action| !under_way.iter().any(|other| acts::excludes(other, action, &observation)))
             .cloned()
             .collect();
         let reports = match (&observation.nomad, term) {
@@ -429,16 +438,20 @@ impl Daemon {
             }
             _ => Vec::new(),
         };
+        let late = self.acts.taken();
         let now = self.now();
         let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
         learn(&mut self.memory, &observation, &plan, &done, now);
         self.make_room(&observation, &plan, now);
+        self.ask_in_full(&observation, &plan, now);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
+            began_at,
             planned_at,
             plan,
             reports,
+            early,
             late,
             errors,
             fresh,
@@ -465,14 +478,40 @@ impl Daemon {
         }
     }
 
+    /// A purge, and the Stop of a runner that GitHub does not know, may wait for a listing in full. A repository in which nothing
+    /// else goes on would get one late.
+    fn ask_in_full(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
+        let waits: BTreeSet<&str> = plan
+            .holds
+            .iter()
+            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown | HoldReason::Unregistered { .. }))
+            .filter_map(|hold| match &hold.subject {
+                Subject::Runner { name } => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        let runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
+        for runner in runners.filter(|runner| waits.contains(runner.name.as_str())) {
+            if let Some(id) = self.github_side.repository_of(runner)
+                && self.github_side.asks_in_full(id, now, self.active_every())
+            {
+                self.schedule.again(id);
+            }
+        }
+    }
+
     /// What Nomad shows now, and what GitHub has shown; and what could not be seen.
-    async fn observe(&mut self) -> (Observation, Vec<String>) {
+    async fn observe(&mut self) -> (Observation, Vec<Unobserved>) {
         let mut nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
             Err(error) => {
                 let observation = Observation { memory: self.memory.clone(), ..Observation::default() };
                 let mut errors = self.github_side.trouble();
-                errors.push(format!("Nomad: {error}"));
+                errors.push(Unobserved {
+                    subject: "Nomad".to_owned(),
+                    kind: error.kind(),
+                    text: format!("Nomad: {error}"),
+                });
                 return (observation, errors);
             }
         };

@@ -15,7 +15,7 @@ use crate::{
     labels::Interest,
     model::{
         GroupKey, JobStatus, Labels, Listing, Moment, NomadView, Observation, Ownership, Repository,
-        RepositoryId, RepositoryView, Runner, Timestamp, WorkflowJob,
+        RepositoryId, RepositoryView, Runner, Timestamp, Unobserved, WorkflowJob,
     },
 };
 
@@ -65,6 +65,8 @@ struct Known {
     last: Last,
     /// When a pass last had a full listing of it that was fresh.
     active_at: Option<Moment>,
+    /// When a look was last asked for to see it in full.
+    asked_in_full: Option<Moment>,
     /// How many of its jobs want a runner of ours, or have one.
     wanted: usize,
 }
@@ -110,15 +112,17 @@ impl GitHubSide {
     }
 
     /// What goes wrong with entries and repositories, as long as it does.
-    pub fn trouble(&self) -> Vec<String> {
+    pub fn trouble(&self) -> Vec<Unobserved> {
         // A limit concerns all of them: one line tells it.
         let mut limited = None;
-        let mut told = |error: &Error, of: &dyn Fn() -> String| match error {
-            Error::RateLimited { .. } => {
-                limited = Some(error.to_string());
-                None
+        let mut told = |error: &Error, subject: &dyn Fn() -> String| {
+            let kind = error.kind();
+            if matches!(error, Error::RateLimited { .. }) {
+                limited = Some(Unobserved { subject: "GitHub".to_owned(), kind, text: error.to_string() });
+                return None;
             }
-            _ => Some(format!("{}: {error}", of())),
+            let subject = subject();
+            Some(Unobserved { text: format!("{subject}: {error}"), subject, kind })
         };
         let failures = self.found.iter().flat_map(|found| &found.failures);
         let entries = failures
@@ -239,10 +243,25 @@ impl GitHubSide {
         active_every: Duration,
     ) -> Option<(Repository, Look)> {
         let known = self.known.get(&id)?;
-        let is_old = known.active_at.is_none_or(|at| now.saturating_sub(at) >= active_every);
-        let look =
-            if marks.any() && (is_old || self.spare.contains(&id)) { Look::Active } else { Look::Newest };
+        let in_full = self.spare.contains(&id) || self.is_due_in_full(id, now, active_every);
+        let look = if marks.any() && in_full { Look::Active } else { Look::Newest };
         Some((known.repository.clone(), look.max(at_least)))
+    }
+
+    /// Whether a repository that was not seen in full for so long is to be looked at for that: a look that fails or is cut short
+    /// is not repeated at once.
+    pub fn asks_in_full(&mut self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
+        let is_due = self.is_due_in_full(id, now, active_every);
+        let Some(known) = self.known.get_mut(&id).filter(|_| is_due) else { return false };
+        let again = known.asked_in_full.is_none_or(|at| now.saturating_sub(at) >= active_every);
+        known.asked_in_full = if again { Some(now) } else { known.asked_in_full };
+        again
+    }
+
+    /// Whether a repository was not seen in full for so long.
+    fn is_due_in_full(&self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
+        let active_at = self.known.get(&id).map(|known| known.active_at);
+        active_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= active_every))
     }
 
     /// Takes in what a look has shown. What goes wrong costs only the repository that it concerns. Whether it is news, and
@@ -392,6 +411,7 @@ impl Known {
             jobs: None,
             last: Last::Never,
             active_at: None,
+            asked_in_full: None,
             wanted: 0,
         }
     }
@@ -406,11 +426,12 @@ impl Known {
 }
 
 /// The first few of many errors: when GitHub is down there is one for each repository.
-fn few(mut errors: Vec<String>, of_what: &str) -> Vec<String> {
+fn few(mut errors: Vec<Unobserved>, of_what: &str) -> Vec<Unobserved> {
     let more = errors.len().saturating_sub(SAID_AT_MOST);
-    if more > 1 {
+    if more > 0 {
         errors.truncate(SAID_AT_MOST);
-        errors.push(format!("{more} more {of_what} could not be read either"));
+        let text = format!("{more} more {of_what} could not be read either");
+        errors.push(Unobserved { subject: of_what.to_owned(), kind: "more", text });
     }
     errors
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    model::{Action, Memory, Moment, Observation, Ownership, Plan, Report, RepositoryId, RunnerState},
+    model::{
+        Action, Memory, Moment, Observation, Ownership, Plan, Report, RepositoryId, RunnerState, Unobserved,
+    },
     plan::Policy,
 };
 
@@ -15,16 +17,20 @@ pub type Witness = Box<dyn FnMut(&Pass, &Policy, &Memory) + Send>;
 pub struct Pass {
     /// What it saw.
     pub observation: Observation,
+    /// When it began, and learned what `early` says.
+    pub began_at: Moment,
     /// When it planned.
     pub planned_at: Moment,
     /// What it planned.
     pub plan: Plan,
     /// What became of it, as far as it is over, in the plan's order.
     pub reports: Vec<Report>,
-    /// What became of actions that earlier passes began.
+    /// What became of actions that earlier passes began and that were over when this one looked: it planned by that.
+    pub early: Vec<Report>,
+    /// The same of those that were over only at its end.
     pub late: Vec<Report>,
     /// What could not be observed.
-    pub errors: Vec<String>,
+    pub errors: Vec<Unobserved>,
     /// Which listings it could use as fresh ones, and how long before the plan each of them began.
     pub fresh: BTreeMap<RepositoryId, Duration>,
     /// The actions that earlier passes had begun and that were not over when this one planned.
@@ -57,7 +63,7 @@ impl Pass {
 
     /// What became of actions, whenever they began.
     pub fn done(&self) -> impl Iterator<Item = &Report> {
-        self.late.iter().chain(&self.reports)
+        self.early.iter().chain(&self.late).chain(&self.reports)
     }
 
     pub(super) fn starts(&self) -> usize {

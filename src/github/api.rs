@@ -16,10 +16,11 @@ use super::address::Web;
 use super::auth::{Auth, Authenticator, Credentials, Principal};
 use super::cache::{Cache, CacheStore};
 use super::error::Error;
-use super::jobs::Followed;
+use super::followed::Followed;
 use super::limits::{Claim, Headroom, Limits, READS, Rate};
-use super::listed::{Gap, Listed};
+use super::listed::Gap;
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
+use super::reading::{Pages, Reading};
 use super::remembered::Remembered;
 use super::sizes::{self, Sizes};
 use super::turns::Turn;
@@ -132,42 +133,6 @@ pub(super) struct Inner {
     pub(super) pushed: Mutex<BTreeMap<RepositoryId, Timestamp>>,
 }
 
-/// A list from all its pages.
-pub(super) struct Pages<T> {
-    pub list: Listed<T>,
-    /// The `Date` of its last page.
-    pub date: Option<Timestamp>,
-}
-
-/// A list while it is read.
-#[derive(Debug)]
-pub(super) struct Reading<T> {
-    first: String,
-    walk: Walk<T>,
-    /// The page that is asked for.
-    now: Option<String>,
-    total: Option<u64>,
-    date: Option<Timestamp>,
-    read: bool,
-    lost: usize,
-}
-
-impl<T> Reading<T> {
-    /// How many items were read so far.
-    pub fn len(&self) -> usize {
-        self.walk.taken()
-    }
-
-    /// What was read.
-    pub fn end(self) -> Pages<T> {
-        let list = self.walk.finish();
-        if let Some(gap) = list.gap() {
-            tracing::debug!(list = self.first, "a list of GitHub was read in part only: {gap}");
-        }
-        Pages { list, date: self.date }
-    }
-}
-
 /// One page, whether GitHub sent it or only said that it is still the same.
 pub(super) struct Fetched<P> {
     pub value: Arc<P>,
@@ -241,6 +206,16 @@ impl GitHub {
             ("resolved entries", resolved.len()),
             ("rates", self.0.limits.rates().len()),
         ])
+    }
+
+    /// Whether another replica leads, and uses the same limits.
+    pub fn stand_by(&self, stands_by: bool) {
+        self.0.limits.stand_by(stands_by);
+    }
+
+    /// What another client has used of the limits counts for this one.
+    pub fn take_over(&self, other: &GitHub) {
+        self.0.limits.take_over(&other.0.limits);
     }
 
     /// Tells `observer` of each exchange from now on.
@@ -373,7 +348,7 @@ impl GitHub {
         repeat: bool,
         mut request: Request,
     ) -> Result<Response, Error> {
-        let policy = RetryPolicy { again: worth_repeating, ..RetryPolicy::default() };
+        let policy = RetryPolicy { again: worth_repeating, asked: wait_asked_for, ..RetryPolicy::default() };
         if self.1.until.is_some_and(|end| Instant::now() >= end) {
             return Err(Error::OutOfTime);
         }
@@ -604,4 +579,17 @@ impl GitHub {
 /// 5xx; rate limits are dealt with by [`Limits`].
 fn worth_repeating(response: &Response) -> bool {
     matches!(response.status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// The wait that an answer asks for: `retry-after`, else until `x-ratelimit-reset` when nothing remains (contract §4), by the
+/// server's own clock.
+fn wait_asked_for(response: &Response) -> Option<Duration> {
+    response.retry_after().or_else(|| {
+        if response.header("x-ratelimit-remaining")?.trim() != "0" {
+            return None;
+        }
+        let reset: i64 = response.header("x-ratelimit-reset")?.trim().parse().ok()?;
+        let wait = Timestamp::from_second(reset).ok()?.duration_since(response.date()?);
+        Some(Duration::try_from(wait).unwrap_or_default())
+    })
 }

@@ -9,11 +9,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::{GitHub, Reading};
+use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
-use super::listed::Listed;
-use super::turns::{SHARE, Turn};
+use super::followed::{LISTS, Look, Mark, Unfinished};
+use super::reading::Reading;
+use super::turns::Turn;
 use super::wire::{Job, JobsPage, Page, Run, RunsPage};
 use crate::http::escape_segment;
 use crate::labels::Interest;
@@ -30,38 +31,6 @@ const NEWEST: usize = 20;
 
 /// How many runs of one repository are looked into at once.
 const SIDE_BY_SIDE: usize = 4;
-
-/// A run without a job of interest is looked into again after this time, or when it has changed.
-const QUIET: Duration = Duration::from_secs(60);
-
-/// What a look at a repository asks for: each asks for more than the one before it. Runs that were seen active are followed by
-/// their IDs in all of them.
-///
-/// Lists by status come from a search index that lags behind, for hours at times (contract §8); the list of the newest runs
-/// is right more often, and lacks old runs that are run again. So demand is what any of them shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Look {
-    /// The newest runs. It proves that a job is there, not that none is.
-    Newest,
-    /// Those, and all queued ones: old runs that are run again.
-    Queued,
-    /// Those, and all in progress: what it does not show is over.
-    Active,
-    /// Those, and all that wait, are pending or requested: they can hold queued jobs.
-    All,
-}
-
-impl Look {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Look::Newest => "newest",
-            Look::Queued => "queued",
-            Look::Active => "active",
-            Look::All => "all",
-        }
-    }
-}
 
 /// The jobs of a repository's active runs, apart from those that are completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,146 +56,6 @@ impl JobListing {
     /// Whether a job that is not among them is over.
     pub fn is_complete(&self) -> bool {
         self.look >= Look::Active && self.missing.is_none()
-    }
-}
-
-/// What a listing could not see. The first reason is told, and how many more there are.
-#[derive(Debug, Clone, Default)]
-struct Missing {
-    first: Option<String>,
-    more: usize,
-}
-
-impl Missing {
-    fn note(&mut self, what: impl FnOnce() -> String) {
-        match self.first {
-            None => self.first = Some(what()),
-            Some(_) => self.more += 1,
-        }
-    }
-
-    fn take<T>(&mut self, list: &Listed<T>, what: impl FnOnce() -> String) {
-        if let Some(gap) = list.gap() {
-            self.note(|| format!("{}: {gap}", what()));
-        }
-    }
-
-    fn told(self) -> Option<String> {
-        let first = self.first?;
-        Some(if self.more == 0 { first } else { format!("{first}; {} more like this", self.more) })
-    }
-}
-
-/// What earlier listings leave for the next one.
-#[derive(Debug, Default)]
-pub(super) struct Followed {
-    /// Runs seen active whose own jobs have not said that they are over.
-    pub(super) runs: BTreeSet<u64>,
-    /// Those without a job of interest: when each was last looked into, and what it was like.
-    quiet: BTreeMap<u64, (Instant, Mark)>,
-    /// When it was last listed at all.
-    listed_at: Option<Instant>,
-    /// A listing that was not over when its turn was.
-    unfinished: Option<Unfinished>,
-}
-
-/// What changes when something happens in a run; `None` where that was not seen.
-type Mark = Option<(Option<JobStatus>, Option<u32>, Option<Timestamp>)>;
-
-/// A listing while it is made. One that is long takes several turns: what tells of runs stays, what tells of their jobs
-/// counts in the turn alone in which it was read.
-#[derive(Debug)]
-struct Unfinished {
-    look: Look,
-    /// The newest runs are yet to be read.
-    newest: bool,
-    /// What the newest runs are like.
-    marks: BTreeMap<u64, Mark>,
-    newest_run: Option<Timestamp>,
-    has_runs: Option<bool>,
-    /// It is not the first turn.
-    again: bool,
-    /// The last turn had time for more than one share: the repository has many runs, and GitHub is not slow.
-    is_flooded: bool,
-    /// The lists of runs to be read, the next one last.
-    lists: Vec<&'static str>,
-    /// The one that is being read.
-    list: Option<Reading<Run>>,
-    /// One could be read at least.
-    any_list: bool,
-    /// What the lists lack.
-    missing: Missing,
-    /// What the lists have.
-    listed: BTreeSet<u64>,
-    /// Those in progress, which name the runners that are busy.
-    in_progress: BTreeSet<u64>,
-    /// The runs whose jobs are to be read; `None` before the lists are.
-    unread: Option<BTreeSet<u64>>,
-    /// Those whose jobs were read in part.
-    halves: BTreeMap<u64, Reading<Arc<Job>>>,
-}
-
-/// The lists of runs, the first one last. They are read in the order in which runs go through them, so that one that
-/// moves on meanwhile is seen at least once.
-const LISTS: [&str; 5] = ["in_progress", "queued", "requested", "pending", "waiting"];
-
-impl Unfinished {
-    fn new(look: Look) -> Self {
-        let lists = match look {
-            Look::Newest => &[],
-            Look::Queued => &LISTS[1..2],
-            Look::Active => &LISTS[..2],
-            Look::All => &LISTS[..],
-        };
-        Self {
-            look,
-            newest: true,
-            marks: BTreeMap::new(),
-            newest_run: None,
-            has_runs: None,
-            again: false,
-            is_flooded: false,
-            lists: lists.to_vec(),
-            list: None,
-            any_list: false,
-            missing: Missing::default(),
-            listed: BTreeSet::new(),
-            in_progress: BTreeSet::new(),
-            unread: None,
-            halves: BTreeMap::new(),
-        }
-    }
-
-    /// Whether a run need not be looked into now.
-    fn is_quiet(&self, run: u64, quiet: &BTreeMap<u64, (Instant, Mark)>) -> bool {
-        let mark = self.marks.get(&run).copied().flatten();
-        self.look < Look::Active
-            && quiet.get(&run).is_some_and(|(at, before)| at.elapsed() < QUIET && *before == mark)
-    }
-
-    /// Whose jobs are read in which order. What is in progress tells who is busy, what is queued who is needed: none of
-    /// them may hold up the other.
-    fn order(&self) -> Vec<u64> {
-        let unread = self.unread.iter().flatten().copied();
-        let (busy, mut others): (VecDeque<u64>, VecDeque<u64>) =
-            unread.partition(|run| self.in_progress.contains(run));
-        let mut order = Vec::with_capacity(busy.len() + others.len());
-        for run in busy {
-            order.push(run);
-            order.extend(others.pop_front());
-        }
-        order.extend(others);
-        order
-    }
-
-    /// Whether jobs of runs that are not in progress are yet to be read.
-    fn has_others(&self) -> bool {
-        self.unread.iter().flatten().any(|run| !self.in_progress.contains(run))
-    }
-
-    /// The same after a turn with so many requests.
-    fn paused(self, asked: usize) -> Self {
-        Self { again: true, is_flooded: asked >= SHARE, ..self }
     }
 }
 

@@ -8,6 +8,7 @@
 //! A server whose answers have no rate-limit headers has no limits, and no governor.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Reading may be ahead of an even use of the primary limit by a quarter of it: at a start everything is new.
 const AHEAD: f64 = 0.25;
+
+/// A standby uses this part of a minute's points, a quarter: together with the leader's they stay below GitHub's 900.
+const STANDBY_PART: u64 = 4;
 
 /// Without limits a server is asked no faster by the schedule.
 const UNLIMITED_A_MINUTE: f64 = 1_200.0;
@@ -157,6 +161,7 @@ impl Window {
 pub struct Limits {
     credentials: Mutex<BTreeMap<String, Credential>>,
     points_a_minute: Option<u64>,
+    stands_by: AtomicBool,
 }
 
 /// The limits of one token or installation.
@@ -190,7 +195,18 @@ struct Blocked {
 impl Limits {
     /// Limits; requests are spread so that no more points are used in a minute, if a number is given.
     pub fn new(points_a_minute: Option<u64>) -> Self {
-        Self { credentials: Mutex::default(), points_a_minute }
+        Self { credentials: Mutex::default(), points_a_minute, stands_by: AtomicBool::new(false) }
+    }
+
+    /// Another replica leads, and uses the same limits: this one keeps to a part of them, however much goes wrong.
+    pub fn stand_by(&self, stands_by: bool) {
+        self.stands_by.store(stands_by, Ordering::Relaxed);
+    }
+
+    /// What was used up to now counts on where the configuration was read anew.
+    pub fn take_over(&self, before: &Limits) {
+        let credentials = std::mem::take(&mut *before.lock());
+        *self.lock() = credentials;
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Credential>> {
@@ -199,7 +215,11 @@ impl Limits {
 
     /// How long a request has to wait for its turn; `None`: go, it is counted.
     pub fn pace(&self, who: &str, claim: Claim) -> Option<Duration> {
-        let (most, points) = (claim.part(self.points_a_minute?), claim.points());
+        let mut most = self.points_a_minute?;
+        if self.stands_by.load(Ordering::Relaxed) {
+            most /= STANDBY_PART;
+        }
+        let (most, points) = (claim.part(most), claim.points());
         let now = Instant::now();
         let mut credentials = self.lock();
         let credential = credentials.entry(who.to_owned()).or_default();

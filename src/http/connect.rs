@@ -80,7 +80,7 @@ impl Endpoint {
     }
 
     /// Scheme, host and port for showing; a unix socket's path.
-    pub(super) fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         match self {
             Self::Url(url) => format!("{}://{}", url.scheme(), authority(url)),
             Self::Unix(path) => format!("unix://{}:", path.display()),

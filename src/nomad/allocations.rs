@@ -61,7 +61,8 @@ pub fn classify(
     });
     if let Some(allocation) = live.or(newest) {
         let of_tasks = || allocation.tasks().filter_map(|task| task.started_at).max();
-        runner.started_at = allocation.main(main).map_or_else(of_tasks, |task| task.started_at);
+        let started_at = allocation.main(main).map_or_else(of_tasks, |task| task.started_at);
+        runner.started_at = started_at.map(|at| allocation.by_the_servers(at));
         runner.allocation = Some(Allocation {
             id: allocation.id.clone(),
             node: allocation.node_name.clone(),
@@ -190,6 +191,14 @@ impl AllocationStub {
         } else {
             RunnerState::Starting
         }
+    }
+
+    /// When a task of an allocation that is not terminal started. A client's clock may be off by hours: a start before the
+    /// allocation was made, or after the servers last heard of it, was when they last heard of it (contract nomad.md §3).
+    fn by_the_servers(&self, started_at: Timestamp) -> Timestamp {
+        let (made, heard) = (nanoseconds(self.create_time), nanoseconds(self.modify_time));
+        let is_known = self.is_terminal() || (made..=heard).contains(&started_at);
+        if is_known { started_at } else { heard.max(made) }
     }
 
     /// When a terminal allocation ended: its last task's end, else when the servers heard of it.

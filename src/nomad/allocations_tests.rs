@@ -124,6 +124,22 @@ fn a_task_waits_for_its_variable_until_it_is_there() {
     assert_eq!(with(&job, &waiting, Registration::AccessToken, false).state, RunnerState::Starting);
 }
 
+#[test]
+fn a_start_by_a_clock_that_is_off_was_when_the_servers_heard_of_it() {
+    let runner_at = |started_at: &str| {
+        let tasks = json!({"runner": {"State": "running", "StartedAt": started_at}});
+        let mut allocation = allocation(1, "run", "", "running", tasks);
+        let nanoseconds = |time: &str| time.parse::<Timestamp>().unwrap().as_nanosecond();
+        allocation["CreateTime"] = json!(i64::try_from(nanoseconds("2026-01-01T10:00:00Z")).unwrap());
+        allocation["ModifyTime"] = json!(i64::try_from(nanoseconds("2026-01-01T10:05:00Z")).unwrap());
+        let allocations = json!([allocation]);
+        runner(&job(false, "running"), &allocations).started_at.unwrap().to_string()
+    };
+    assert_eq!(runner_at("2026-01-01T10:04:58Z"), "2026-01-01T10:04:58Z");
+    assert_eq!(runner_at("2026-01-01T12:04:58Z"), "2026-01-01T10:05:00Z", "ahead");
+    assert_eq!(runner_at("2026-01-01T08:04:58Z"), "2026-01-01T10:05:00Z", "behind");
+}
+
 /// An allocation with these statuses and tasks.
 fn allocation(index: u64, desired: &str, description: &str, client: &str, tasks: Value) -> Value {
     json!({

@@ -194,7 +194,7 @@ impl<'a> Leaving<'a> {
         let yields = |runner: &Runner| {
             let own = survey.group_of(runner);
             own.is_some_and(|own| Some(&own) != group.as_ref() && helps(own.repository))
-                && survey.listed(runner, false).is_some()
+                && survey.listed(runner).is_some()
         };
         if start.is_none_or(|held| !held.late)
             && let Some(at) = self.stuck.iter().position(|(runner, _)| yields(runner))

@@ -62,7 +62,7 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
 pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(idle), Some(key)) = (survey.idle(runner), survey.group_of(runner)) else { continue };
-        let Some(repository) = survey.listed(runner, false) else { continue };
+        let Some(repository) = survey.listed(runner) else { continue };
         let suspicious = idle > IDLE_BEFORE_LOOK_UP
             && survey.groups.get(&key).is_some_and(|group| !group.demand.is_empty());
         let due = survey

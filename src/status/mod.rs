@@ -168,7 +168,7 @@ impl Status {
             }
         }
         let snapshot = Snapshot::of(seen, &mut inner.since);
-        inner.events.see(at, &snapshot.deeds, &snapshot.errors, snapshot.leads);
+        inner.events.see(at, &snapshot.deeds, seen.errors, snapshot.leads);
         inner.history.see(at, snapshot.counts.sums(), &waits);
         inner.rates = seen.rates.iter().map(Rate::made_safe).collect();
         drop(guard);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     model::{
         Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan,
-        RepositoryView, Runner, RunnerState, Subject, WorkflowJob, age,
+        RepositoryView, Runner, RunnerState, Subject, Unobserved, WorkflowJob, age,
     },
     secret::without_tokens,
     text::shown,
@@ -47,7 +47,7 @@ pub struct Seen<'a> {
     /// What it did.
     pub deeds: &'a [Deed],
     /// What could not be observed.
-    pub errors: &'a [String],
+    pub errors: &'a [Unobserved],
     /// The rate limits as GitHub last told them.
     pub rates: &'a [Rate],
     /// How long it took.
@@ -308,7 +308,7 @@ impl Snapshot {
             repositories,
             leads: seen.leads,
             took: seen.took,
-            errors: seen.errors.iter().map(|error| safe(error)).collect(),
+            errors: seen.errors.iter().map(|error| safe(&error.text)).collect(),
             deeds: seen.deeds.to_vec(),
             counts: world.counts(),
             rows: Rows {

@@ -45,6 +45,19 @@ async fn a_job_that_was_served_is_told_by_metrics_page_and_state_and_no_token_is
     {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
+    // The program asks the daemon, too: by an address alone, and by a configuration.
+    let mut program = site.program();
+    let out = program.args(["status", "--address", &address]).output().await.unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && text.contains("Nomad         seen for "), "{text}");
+    let config = site.config(&format!("status: {{listen: '{address}'}}\n"));
+    let json = site.call_with(&config, &["status", "--json"]).await.well();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["revision"].as_u64().is_some_and(|passes| passes > 0), "{json:#}");
+    let failed = site.call(&["status"]).await.failed(2);
+    assert!(failed.contains("has no status.listen") && failed.contains("--address"), "{failed}");
+    let nobody = site.program().arg("status").output().await.unwrap();
+    assert!(nobody.status.code() == Some(2) && String::from_utf8_lossy(&nobody.stderr).contains("--address"));
     let (page, state) = (get(&address, "/", ""), get(&address, "/api/v1/state", ""));
     assert!(page.starts_with("HTTP/1.1 200") && page.contains("acme&#x2f;app"), "{page}");
     assert!(state.contains("\"credential\":\"token\""), "{state}");

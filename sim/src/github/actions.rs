@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::GitHub;
 use super::data::number;
 use super::data::*;
-use super::http::{Ask, Reply};
+use super::http::Ask;
 use super::page::cut;
+use super::reply::Reply;
 use super::runners::JitRefused;
 
 /// A filtered listing of runs ends here (contract §1).
@@ -111,7 +112,7 @@ impl GitHub {
                 Some(end) => {
                     let mut answer = json!({ "runner_version": version });
                     if let Some(end) = end {
-                        answer["runtime_deprecates_at"] = json!(super::shapes::time(*end));
+                        answer["runtime_deprecates_at"] = json!(super::reply::time(*end));
                     }
                     Reply::json(200, answer)
                 }
@@ -126,7 +127,7 @@ impl GitHub {
             (&Method::POST, ["generate-jitconfig"]) => self.jit_route(ask, scope),
             (&Method::POST, [kind @ ("registration-token" | "remove-token")]) => {
                 let (token, expires_at) = self.make_registration_token(scope, *kind == "remove-token");
-                Reply::json(201, json!({"token": token, "expires_at": super::shapes::time(expires_at)}))
+                Reply::json(201, json!({"token": token, "expires_at": super::reply::time(expires_at)}))
             }
             (&Method::GET | &Method::DELETE, [id]) => {
                 let known = number(id).and_then(|id| self.runners.get(&id));
@@ -213,6 +214,6 @@ fn created_in(run: &Run, range: &str) -> bool {
     } else if let Some((from, to)) = range.split_once("..") {
         compare(from, |created, bound| created >= bound) && compare(to, |created, bound| created <= bound)
     } else {
-        super::shapes::time(created).starts_with(range)
+        super::reply::time(created).starts_with(range)
     }
 }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use super::auth::{Kind, Level, Permissions, Reach, Token};
-use super::http::Reply;
+use super::reply::Reply;
+use super::token::{Kind, Level, Permissions, Reach, Token};
 use super::{GitHub, after};
 
 /// A JWT may end at most ten minutes from now.
@@ -138,7 +138,7 @@ impl GitHub {
         };
         self.tokens.insert(secret.clone(), token);
         let mut answer = json!({
-            "token": secret, "expires_at": super::shapes::time(expires_at),
+            "token": secret, "expires_at": super::reply::time(expires_at),
             "permissions": permissions_json(&permissions), "repository_selection": reach.selection(),
         });
         if let Reach::Only(ids) = &reach {

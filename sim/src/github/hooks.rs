@@ -11,10 +11,12 @@ use rand::RngExt;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use super::auth::{Level, Who};
+use super::auth::Who;
 use super::data::number;
-use super::http::{Ask, Reply};
-use super::shapes::time;
+use super::http::Ask;
+use super::reply::Reply;
+use super::reply::time;
+use super::token::Level;
 use super::{GitHub, after};
 use crate::keep;
 

@@ -5,50 +5,12 @@ use hyper::header::{AUTHORIZATION, HOST, IF_NONE_MATCH, USER_AGENT};
 use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::GitHub;
 use super::auth::Who;
 use super::limits::Standing;
-
-const DOCUMENTATION: &str = "https://docs.github.com/rest";
-
-/// An answer before it is dressed in headers.
-pub(super) struct Reply {
-    pub status: u16,
-    pub body: Option<String>,
-    pub headers: Vec<(&'static str, String)>,
-}
-
-impl Reply {
-    pub fn json(status: u16, body: Value) -> Reply {
-        Reply::text(status, body.to_string())
-    }
-
-    /// With a body that is JSON already.
-    pub fn text(status: u16, body: String) -> Reply {
-        Reply { status, body: Some(body), headers: Vec::new() }
-    }
-
-    pub fn empty(status: u16) -> Reply {
-        Reply { status, body: None, headers: Vec::new() }
-    }
-
-    pub fn error(status: u16, message: &str) -> Reply {
-        let body =
-            json!({"message": message, "documentation_url": DOCUMENTATION, "status": status.to_string()});
-        Reply::json(status, body)
-    }
-
-    pub fn not_found() -> Reply {
-        Reply::error(404, "Not Found")
-    }
-
-    pub fn with(mut self, name: &'static str, value: String) -> Reply {
-        self.headers.push((name, value));
-        self
-    }
-}
+use super::reply::Reply;
 
 /// A request taken apart.
 pub(super) struct Ask<'a> {
@@ -82,25 +44,9 @@ impl GitHub {
     pub fn handle(&mut self, request: &Request<Bytes>, now: Timestamp) -> Response<Bytes> {
         self.advance(now);
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let host = header(HOST).or(request.uri().host()).unwrap_or("api.github.com");
-        let base = format!("{}://{host}{}", self.options.scheme, self.options.path_prefix);
-        let whole = request.uri().path();
-        let path = whole.strip_prefix(&self.options.path_prefix);
-        // Runners may not know the prefix.
-        let path = if whole.starts_with("/_runner/") { Some(whole) } else { path };
-        let Some(path) = path.filter(|path| path.starts_with('/')) else {
+        let Some(mut ask) = self.ask(request) else {
             return finish(Reply::not_found(), now, &[]);
         };
-        let path =
-            path.split('/').skip(1).map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned());
-        let mut path: Vec<String> = path.collect();
-        if path.last().is_some_and(String::is_empty) {
-            path.pop();
-        }
-        let query = request.uri().query().unwrap_or("");
-        let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let mut ask =
-            Ask { who: Who::Anonymous, method: request.method(), base, path, query, body: request.body() };
         if ask.path.first().is_some_and(|first| first == "_runner") {
             return finish(self.runner_protocol(&ask), now, &[]);
         }
@@ -130,15 +76,7 @@ impl GitHub {
         let mut reply = match refused {
             Some(refused) => refused,
             None => {
-                let mut reply = self.route(&ask);
-                if ask.method == Method::GET && reply.status == 200 {
-                    let etag = self.etag(&ask, request, &reply);
-                    let known = header(IF_NONE_MATCH).unwrap_or("");
-                    if known.split(',').any(|known| known.trim() == etag) {
-                        reply = Reply::empty(304);
-                    }
-                    reply = reply.with("etag", etag);
-                }
+                let reply = self.routed(&ask, request);
                 // A 304 to an authorized request is free (contract §4).
                 if reply.status != 304 || matches!(ask.who, Who::Anonymous) {
                     self.limits.count(&key, resource, now);
@@ -151,6 +89,40 @@ impl GitHub {
         }
         let standing: Standing = self.limits.standing(&key, resource, limit, now);
         finish(reply, now, &standing.headers(resource))
+    }
+
+    /// The request taken apart; `None` outside of the API's paths.
+    fn ask<'a>(&self, request: &'a Request<Bytes>) -> Option<Ask<'a>> {
+        let host = request.headers().get(HOST).and_then(|value| value.to_str().ok());
+        let host = host.or(request.uri().host()).unwrap_or("api.github.com");
+        let base = format!("{}://{host}{}", self.options.scheme, self.options.path_prefix);
+        let whole = request.uri().path();
+        let path = whole.strip_prefix(&self.options.path_prefix);
+        // Runners may not know the prefix.
+        let path = if whole.starts_with("/_runner/") { Some(whole) } else { path };
+        let path = path.filter(|path| path.starts_with('/'))?;
+        let path =
+            path.split('/').skip(1).map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned());
+        let mut path: Vec<String> = path.collect();
+        if path.last().is_some_and(String::is_empty) {
+            path.pop();
+        }
+        let query = request.uri().query().unwrap_or("");
+        let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        Some(Ask { who: Who::Anonymous, method: request.method(), base, path, query, body: request.body() })
+    }
+
+    /// The answer, or 304 if the client knows it.
+    fn routed(&mut self, ask: &Ask, request: &Request<Bytes>) -> Reply {
+        let reply = self.route(ask);
+        if ask.method != Method::GET || reply.status != 200 {
+            return reply;
+        }
+        let etag = self.etag(ask, request, &reply);
+        let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+        let is_known = known.unwrap_or("").split(',').any(|known| known.trim() == etag);
+        let reply = if is_known { Reply::empty(304) } else { reply };
+        reply.with("etag", etag)
     }
 
     /// Weak, and another one for each URL and token.

@@ -201,20 +201,22 @@ impl GitHub {
                     self.remove_runner(runner, Removal::Stale);
                 }
             }
-            Timer::Forget { run, attempt } => {
-                let over = self
-                    .runs
-                    .get(&run)
-                    .is_some_and(|run| run.status == Status::Completed && run.attempt == attempt);
-                if over && let Some(run) = self.runs.remove(&run) {
-                    for job in &run.jobs {
-                        self.forget_job(*job);
-                    }
-                    if let Some(runs) = self.runs_of.get_mut(&run.repository) {
-                        runs.remove(&run.id);
-                    }
-                }
-            }
+            Timer::Forget { run, attempt } => self.forget_run(run, attempt),
+        }
+    }
+
+    /// What is known of a run that was over at this attempt goes.
+    fn forget_run(&mut self, run: u64, attempt: u32) {
+        let is_over = |run: &Run| run.status == Status::Completed && run.attempt == attempt;
+        if !self.runs.get(&run).is_some_and(is_over) {
+            return;
+        }
+        let Some(run) = self.runs.remove(&run) else { return };
+        for job in &run.jobs {
+            self.forget_job(*job);
+        }
+        if let Some(runs) = self.runs_of.get_mut(&run.repository) {
+            runs.remove(&run.id);
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::auth::{Kind, Token, Who};
-use super::http::Reply;
+use super::auth::Who;
+use super::reply::Reply;
+use super::token::{Kind, Token};
 use super::{GitHub, Options, after};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -68,6 +69,11 @@ impl GitHub {
     /// How often a request was refused because its sender had used a limit up; not those that a test imposed.
     pub fn exhausted(&self) -> u64 {
         self.limits.exhausted
+    }
+
+    /// A client starts anew, and knows nothing of what the one before asked for: its minute begins now.
+    pub fn begin_minute(&mut self) {
+        self.limits.points.clear();
     }
 
     /// Refuses every request as beyond this limit until then.

@@ -15,12 +15,14 @@ mod life;
 mod limits;
 mod page;
 mod queue;
+mod reply;
 mod routes;
 mod runners;
 mod session;
 mod shapes;
 #[cfg(test)]
 mod tests;
+mod token;
 mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,7 +33,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 pub use apps::{App, Installation};
-pub use auth::{Level, Permissions, Reach, Token, permissions};
 pub use data::{
     Conclusion, Event, Job, JobRunner, JobSpec, Owner, Removal, Repository, Run, Runner, RunnerGroup, Scope,
     Status, Trigger,
@@ -40,6 +41,7 @@ pub use hooks::{Hook, HookPlace, Parcel, sign};
 pub use limits::Limited;
 pub(crate) use runners::jit_server;
 pub use runners::{Leave, Refused, Registration};
+pub use token::{Level, Permissions, Reach, Token, permissions};
 
 /// How the simulated GitHub behaves. `Default` is the real one's manner, with pick-up times of a second or two.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Pages and the Link header (contract §1).
 
-use super::http::{Ask, Reply};
+use super::http::Ask;
+use super::reply::Reply;
 
 const DEFAULT: usize = 30;
 const MOST: usize = 100;

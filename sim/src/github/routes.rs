@@ -3,12 +3,14 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::auth::{Kind, Level, Who};
+use super::auth::Who;
 use super::data::number;
 use super::data::*;
 use super::hooks::HookPlace;
-use super::http::{Ask, Reply};
+use super::http::Ask;
 use super::page::cut;
+use super::reply::Reply;
+use super::token::{Kind, Level};
 use super::{GitHub, auth};
 
 impl GitHub {

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::data::*;
-use super::http::{Ask, Reply};
+use super::http::Ask;
+use super::reply::Reply;
 use super::{GitHub, Leave, Refused, Registration, Timer, after};
 
 /// Without a request for so long a session is dead.

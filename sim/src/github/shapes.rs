@@ -2,17 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::GitHub;
 use super::apps::{App, Installation, permissions_json};
 use super::data::*;
-
-/// Whole seconds, as GitHub writes times.
-pub(super) fn time(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
-}
+use super::reply::time;
 
 fn node_id(kind: &str, id: u64) -> String {
     STANDARD.encode(format!("0{}:{kind}{id}", kind.len()))

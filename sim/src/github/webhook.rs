@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::GitHub;
 use super::data::*;
-use super::shapes::{extend, time};
+use super::reply::time;
+use super::shapes::extend;
 
 impl GitHub {
     /// The body of the webhook for a job: `action` is queued, in_progress, completed or waiting. A held job's `queued`

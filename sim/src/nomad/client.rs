@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events;
+use super::gotime::Nanos;
 use super::spec::TaskSpec;
-use super::state::{Allocation, Nanos, Task, TaskPhase};
+use super::state::{Allocation, Task, TaskPhase};
 use super::template::{self, Rendered};
 use super::{Due, Nomad, TaskEvent, gotime};
 

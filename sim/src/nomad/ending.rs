@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::gotime::Nanos;
 use super::spec::TaskSpec;
-use super::state::{Nanos, Task, TaskPhase};
+use super::state::{Task, TaskPhase};
 use super::{Due, Exit, Nomad, TaskEvent, gotime};
 
 /// Why an allocation ended that ran longer than it may.
@@ -25,7 +26,7 @@ impl Nomad {
         let now = self.now;
         let Some(allocation) = self.allocations.get(id) else { return };
         let (namespace, job_id) = (allocation.namespace.clone(), allocation.job_id.clone());
-        let service = !matches!(allocation.kind.as_str(), "batch" | "sysbatch");
+        let service = !matches!(allocation.job.kind.as_str(), "batch" | "sysbatch");
         let Some((spec, task)) = self.task_mut(id, at) else { return };
         let killed = task.phase == TaskPhase::Killing;
         task.tell_terminated(now, exit);

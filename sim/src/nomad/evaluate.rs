@@ -6,16 +6,11 @@ use super::reconcile::Outcome;
 use super::state::Evaluation;
 use super::{Due, Key, Nomad};
 
-/// Why an allocation is no longer wanted, in Nomad's words.
-pub const NOT_NEEDED: &str = "alloc not needed due to job update";
 const RECONNECTED: &str = "alloc not needed due to disconnected client reconnect";
 /// A node that is down.
 pub const LOST: &str = "alloc is lost since its node is down";
 /// A node that is disconnected.
 pub const UNKNOWN: &str = "alloc is unknown since its node is disconnected";
-/// A node that is drained.
-pub const MIGRATING: &str = "alloc is being migrated";
-
 impl Nomad {
     /// Makes a pending evaluation at the current index and lets it be worked off.
     pub(super) fn new_evaluation(

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::gotime;
-use super::state::{Nanos, Task};
+use super::gotime::Nanos;
+use super::state::Task;
 
 /// How many events a task keeps.
 const KEPT: usize = 10;

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::state::Nanos;
+/// Nanoseconds since the epoch, or a duration in nanoseconds.
+pub type Nanos = i64;
 
 /// Reads a duration such as `1h30m`, in nanoseconds. The error is Go's own text.
 pub fn parse(text: &str) -> Result<Nanos, String> {

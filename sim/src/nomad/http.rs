@@ -27,21 +27,8 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
     let (head, rest) = exchange.path.split_once('/').unwrap_or((&exchange.path, ""));
     let get = *exchange.method == Method::GET;
     let put = matches!(*exchange.method, Method::PUT | Method::POST);
-    // What an agent answers by itself, with a leader or without.
-    match (head, rest) {
-        ("agent", "health") => {
-            return Ok(Reply::json(&json!({
-                "client": {"message": "ok", "ok": true}, "server": {"message": "ok", "ok": true},
-            })));
-        }
-        ("status", "leader") => {
-            return Ok(Reply::json(&json!(if nomad.leader { "127.0.0.1:4647" } else { "" })));
-        }
-        ("status", "peers") => return Ok(Reply::json(&json!(["127.0.0.1:4647"]))),
-        ("regions", "") => return Ok(Reply::json(&json!([nomad.options.region]))),
-        ("event", "stream") => return Ok(Reply::text(200, "application/json", "")),
-        ("jobs", "parse") => return if put { parse(nomad, exchange) } else { Err(Refusal::method()) },
-        _ => {}
+    if let Some(answer) = without_leader(nomad, exchange, (head, rest)) {
+        return answer;
     }
     let stale = get && exchange.has("stale");
     if !nomad.leader && !stale {
@@ -68,15 +55,7 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
         ("vars", "") => nomad.listed_once(exchange, |nomad| nomad.list_variables(exchange)),
         ("var", "") => Err(Refusal::new(400, "missing variable path")),
         ("var", path) => one_variable(nomad, exchange, path),
-        ("namespaces", "") => {
-            let prefix = exchange.param("prefix").unwrap_or_default();
-            let all = nomad
-                .namespaces
-                .values()
-                .filter(|n| n.name.starts_with(prefix) && exchange.access.sees(&n.name));
-            let list: Vec<Value> = all.map(view::namespace).collect();
-            Ok(Reply::json(&json!(list)).query(nomad.tables.namespaces))
-        }
+        ("namespaces", "") => list_namespaces(nomad, exchange),
         ("namespace", name) => one_namespace(nomad, exchange, name),
         ("nodes", "") => nomad.list_nodes(exchange),
         ("node", id) => nomad.get_node(exchange, id),
@@ -98,6 +77,33 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
         }
         _ => Ok(Reply::empty(404)),
     }
+}
+
+/// What an agent answers by itself, with a leader or without.
+fn without_leader(nomad: &mut Nomad, exchange: &Exchange<'_>, path: (&str, &str)) -> Option<Handled> {
+    let answer = match path {
+        ("agent", "health") => json!({
+            "client": {"message": "ok", "ok": true}, "server": {"message": "ok", "ok": true},
+        }),
+        ("status", "leader") => json!(if nomad.leader { "127.0.0.1:4647" } else { "" }),
+        ("status", "peers") => json!(["127.0.0.1:4647"]),
+        ("regions", "") => json!([nomad.options.region]),
+        ("event", "stream") => return Some(Ok(Reply::text(200, "application/json", ""))),
+        ("jobs", "parse") => {
+            let put = matches!(*exchange.method, Method::PUT | Method::POST);
+            return Some(if put { parse(nomad, exchange) } else { Err(Refusal::method()) });
+        }
+        _ => return None,
+    };
+    Some(Ok(Reply::json(&answer)))
+}
+
+fn list_namespaces(nomad: &Nomad, exchange: &Exchange<'_>) -> Handled {
+    let prefix = exchange.param("prefix").unwrap_or_default();
+    let all =
+        nomad.namespaces.values().filter(|n| n.name.starts_with(prefix) && exchange.access.sees(&n.name));
+    let list: Vec<Value> = all.map(view::namespace).collect();
+    Ok(Reply::json(&json!(list)).query(nomad.tables.namespaces))
 }
 
 fn parse(nomad: &Nomad, exchange: &Exchange<'_>) -> Handled {
@@ -192,53 +198,11 @@ fn validate_job(nomad: &Nomad, exchange: &Exchange<'_>) -> Handled {
 }
 
 fn one_job(nomad: &mut Nomad, exchange: &Exchange<'_>, rest: &str, get: bool, put: bool) -> Handled {
-    let key = |id: &str| -> Key { (exchange.namespace().to_owned(), id.to_owned()) };
     if let Some(id) = rest.strip_suffix("/plan").filter(|_| put) {
-        let (_, job, errors) = body_job(nomad, exchange, None)?;
-        if job["ID"] != id {
-            return Err(Refusal::new(400, "Job ID does not match"));
-        }
-        if !exchange.access.namespace(&text(&job, "Namespace"), &["submit-job"]) {
-            return Err(Refusal::denied());
-        }
-        if !errors.is_empty() {
-            return Err(Refusal::new(500, validate::multierror(&errors)));
-        }
-        return Ok(Reply::json(&nomad.plan(&job)).at(0));
+        return plan_job(nomad, exchange, id);
     }
     if get {
-        exchange.may(&["read-job"])?;
-        let jobs = nomad.tables.jobs;
-        if let Some(id) = rest.strip_suffix("/evaluations") {
-            return Ok(nomad.job_evaluations(&key(id)));
-        }
-        if let Some(id) = rest.strip_suffix("/allocations") {
-            return nomad.list_allocations(exchange, Some(id));
-        }
-        if rest.ends_with("/deployments") {
-            return Ok(Reply::json(&json!([])).query(0));
-        }
-        let (id, part) = match rest.rsplit_once('/') {
-            Some((id, part @ ("summary" | "versions" | "submission"))) => (id, part),
-            _ => (rest, ""),
-        };
-        let key = key(id);
-        let what = if part == "versions" { "job versions not found" } else { "job not found" };
-        let missing = || Refusal::new(404, what).query(jobs);
-        let job = nomad.jobs.get(&key).ok_or_else(missing)?;
-        let answer = match part {
-            "summary" => nomad.summary(&key, job),
-            "versions" => json!({
-                "Diffs": null, "Index": jobs, "KnownLeader": true, "LastContact": 0, "NextToken": "",
-                "Versions": [view::job(job)],
-            }),
-            "submission" => match &job.submission {
-                Some(submission) => submission.clone(),
-                None => return Err(Refusal::new(404, "job source not found").query(jobs)),
-            },
-            _ => view::job(job),
-        };
-        return Ok(Reply::json(&answer).query(if part.is_empty() { job.modify_index } else { jobs }));
+        return read_job(nomad, exchange, rest);
     }
     if put {
         return register(nomad, exchange, Some(rest));
@@ -247,11 +211,61 @@ fn one_job(nomad: &mut Nomad, exchange: &Exchange<'_>, rest: &str, get: bool, pu
         let purge = exchange.flag("purge", false)?;
         let fine = if purge { "purge-job" } else { "deregister-job" };
         exchange.may(&["submit-job", fine])?;
-        let answer = nomad.deregister(&key(rest), purge);
+        let answer = nomad.deregister(&(exchange.namespace().to_owned(), rest.to_owned()), purge);
         let index = answer["Index"].as_u64().unwrap_or_default();
         return Ok(Reply::json(&answer).at(index));
     }
     Err(Refusal::method())
+}
+
+fn plan_job(nomad: &mut Nomad, exchange: &Exchange<'_>, id: &str) -> Handled {
+    let (_, job, errors) = body_job(nomad, exchange, None)?;
+    if job["ID"] != id {
+        return Err(Refusal::new(400, "Job ID does not match"));
+    }
+    if !exchange.access.namespace(&text(&job, "Namespace"), &["submit-job"]) {
+        return Err(Refusal::denied());
+    }
+    if !errors.is_empty() {
+        return Err(Refusal::new(500, validate::multierror(&errors)));
+    }
+    Ok(Reply::json(&nomad.plan(&job)).at(0))
+}
+
+fn read_job(nomad: &mut Nomad, exchange: &Exchange<'_>, rest: &str) -> Handled {
+    let key = |id: &str| -> Key { (exchange.namespace().to_owned(), id.to_owned()) };
+    exchange.may(&["read-job"])?;
+    let jobs = nomad.tables.jobs;
+    if let Some(id) = rest.strip_suffix("/evaluations") {
+        return Ok(nomad.job_evaluations(&key(id)));
+    }
+    if let Some(id) = rest.strip_suffix("/allocations") {
+        return nomad.list_allocations(exchange, Some(id));
+    }
+    if rest.ends_with("/deployments") {
+        return Ok(Reply::json(&json!([])).query(0));
+    }
+    let (id, part) = match rest.rsplit_once('/') {
+        Some((id, part @ ("summary" | "versions" | "submission"))) => (id, part),
+        _ => (rest, ""),
+    };
+    let key = key(id);
+    let what = if part == "versions" { "job versions not found" } else { "job not found" };
+    let missing = || Refusal::new(404, what).query(jobs);
+    let job = nomad.jobs.get(&key).ok_or_else(missing)?;
+    let answer = match part {
+        "summary" => nomad.summary(&key, job),
+        "versions" => json!({
+            "Diffs": null, "Index": jobs, "KnownLeader": true, "LastContact": 0, "NextToken": "",
+            "Versions": [view::job(job)],
+        }),
+        "submission" => match &job.submission {
+            Some(submission) => submission.clone(),
+            None => return Err(Refusal::new(404, "job source not found").query(jobs)),
+        },
+        _ => view::job(job),
+    };
+    Ok(Reply::json(&answer).query(if part.is_empty() { job.modify_index } else { jobs }))
 }
 
 fn one_variable(nomad: &mut Nomad, exchange: &Exchange<'_>, path: &str) -> Handled {
@@ -269,43 +283,7 @@ fn one_variable(nomad: &mut Nomad, exchange: &Exchange<'_>, path: &str) -> Handl
             let reply = Reply::json(&variables::json(variable, true, exchange.access.all));
             Ok(reply.query(variable.modify_index))
         }
-        Method::PUT | Method::POST => {
-            let operations: Vec<LockOperation> = [
-                ("lock-acquire", LockOperation::Acquire),
-                ("lock-renew", LockOperation::Renew),
-                ("lock-release", LockOperation::Release),
-            ]
-            .into_iter()
-            .filter(|(name, _)| exchange.has(name))
-            .map(|(_, operation)| operation)
-            .collect();
-            if operations.len() > 1 {
-                return Err(Refusal::new(400, "multiple lock operations"));
-            }
-            let operation = operations.first().copied().unwrap_or(LockOperation::None);
-            let cas = exchange.cas()?;
-            if cas.is_some() && operation != LockOperation::None {
-                return Err(Refusal::new(400, "CAS can't be used with lock operations"));
-            }
-            let body = exchange.json("structs.VariableDecrypted")?;
-            let wanted = variables::wanted(&body)?;
-            if operation == LockOperation::None && wanted.items.as_ref().is_none_or(|items| items.is_empty())
-            {
-                return Err(Refusal::new(400, "variable missing required Items object"));
-            }
-            variables::check_path(path).map_err(|refusal| refusal.at(0))?;
-            if !may("write") {
-                return Err(Refusal::denied().at(0));
-            }
-            match nomad.put_variable(&key, wanted, operation, cas) {
-                Ok(variable) => {
-                    let reply = Reply::json(&variable);
-                    let index = variable["ModifyIndex"].as_u64().unwrap_or_default();
-                    Ok(if operation == LockOperation::Renew { reply } else { reply.at(index) })
-                }
-                Err(conflict) => refused(conflict, operation),
-            }
-        }
+        Method::PUT | Method::POST => write_variable(nomad, exchange, key),
         Method::DELETE => {
             let cas = exchange.cas()?;
             if !may("destroy") {
@@ -317,6 +295,43 @@ fn one_variable(nomad: &mut Nomad, exchange: &Exchange<'_>, path: &str) -> Handl
             }
         }
         _ => Err(Refusal::new(400, "Invalid method")),
+    }
+}
+
+fn write_variable(nomad: &mut Nomad, exchange: &Exchange<'_>, key: Key) -> Handled {
+    let operations: Vec<LockOperation> = [
+        ("lock-acquire", LockOperation::Acquire),
+        ("lock-renew", LockOperation::Renew),
+        ("lock-release", LockOperation::Release),
+    ]
+    .into_iter()
+    .filter(|(name, _)| exchange.has(name))
+    .map(|(_, operation)| operation)
+    .collect();
+    if operations.len() > 1 {
+        return Err(Refusal::new(400, "multiple lock operations"));
+    }
+    let operation = operations.first().copied().unwrap_or(LockOperation::None);
+    let cas = exchange.cas()?;
+    if cas.is_some() && operation != LockOperation::None {
+        return Err(Refusal::new(400, "CAS can't be used with lock operations"));
+    }
+    let body = exchange.json("structs.VariableDecrypted")?;
+    let wanted = variables::wanted(&body)?;
+    if operation == LockOperation::None && wanted.items.as_ref().is_none_or(|items| items.is_empty()) {
+        return Err(Refusal::new(400, "variable missing required Items object"));
+    }
+    variables::check_path(&key.1).map_err(|refusal| refusal.at(0))?;
+    if !exchange.access.variable(&key.0, &key.1, "write") {
+        return Err(Refusal::denied().at(0));
+    }
+    match nomad.put_variable(&key, wanted, operation, cas) {
+        Ok(variable) => {
+            let reply = Reply::json(&variable);
+            let index = variable["ModifyIndex"].as_u64().unwrap_or_default();
+            Ok(if operation == LockOperation::Renew { reply } else { reply.at(index) })
+        }
+        Err(conflict) => refused(conflict, operation),
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::canonical::{self, Form};
+use super::gotime::Nanos;
 use super::request::Refusal;
 use super::spec::{self, int, map, text};
-use super::state::{Job, Nanos};
+use super::state::Job;
 use super::{Due, Key, Nomad, validate};
 
 /// A submission beyond this many bytes is dropped (contract, section 2).

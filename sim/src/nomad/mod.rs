@@ -10,7 +10,6 @@
 //! queries (an answer comes at once), Consul, Vault, system jobs, deployments, preemption, dispatch.
 
 mod acl;
-mod byhand;
 mod canonical;
 mod client;
 mod ending;
@@ -38,10 +37,11 @@ mod validate;
 mod variables;
 mod view;
 
+pub use gotime::Nanos;
 pub use operator::StartFailure;
 pub use options::{Delays, Exit, LiveTask, Node, Options, TaskEvent};
 pub use options::{JobPolicy, NamespaceRules, Policy, Token, TokenKind, VariableRule};
-pub use state::{Allocation, Evaluation, Job, Lock, Nanos, Task, TaskPhase, Variable};
+pub use state::{Allocation, Evaluation, Job, Lock, Task, TaskPhase, Variable};
 pub use stream::Topics;
 pub use view::allocation_stub;
 

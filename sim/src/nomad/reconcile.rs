@@ -3,20 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::evaluate::{MIGRATING, NOT_NEEDED};
 use super::spec::Group;
-use super::state::{Allocation, Client, Reschedule, Task, TaskPhase};
+use super::state::{Allocation, Client, Counts, OfJob, Replacement, Reschedule, Task, TaskPhase};
 use super::{Due, Key, Nomad, view};
 
+/// Why an allocation is no longer wanted, in Nomad's words.
+pub const NOT_NEEDED: &str = "alloc not needed due to job update";
+/// A node that is drained.
+pub const MIGRATING: &str = "alloc is being migrated";
 const UPDATING: &str = "alloc is being updated due to job update";
-
-/// How many allocations of a group were placed, stopped, and stopped with another one in their place.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    pub place: u64,
-    pub stop: u64,
-    pub migrate: u64,
-}
 
 /// What became of one evaluation.
 #[derive(Default)]
@@ -33,111 +28,172 @@ pub struct Outcome {
     pub counts: BTreeMap<String, Counts>,
 }
 
+/// One evaluation being worked off.
+struct Work<'a> {
+    key: &'a Key,
+    evaluation: &'a str,
+    index: u64,
+    /// The job's version.
+    version: u64,
+    /// All its allocations.
+    ids: &'a [String],
+}
+
+/// What is in one place of a group.
+struct Slot {
+    /// Of earlier versions of the job.
+    outdated: Vec<String>,
+    /// To be stopped, with another one in its place.
+    moving: Option<String>,
+    /// It is taken: nothing is to be placed.
+    kept: bool,
+    /// What went down here last.
+    previous: Option<String>,
+}
+
+/// A task before anything has happened to it.
+fn fresh_task(name: &str) -> Task {
+    Task {
+        name: name.to_owned(),
+        phase: TaskPhase::New,
+        failed: false,
+        restarts: 0,
+        started_at: None,
+        finished_at: None,
+        last_restart: None,
+        events: Vec::new(),
+        recent_restarts: Vec::new(),
+        env: BTreeMap::new(),
+        round: 0,
+        again: None,
+    }
+}
+
 impl Nomad {
     /// Brings a job's allocations to what it should have.
     pub(super) fn reconcile(&mut self, key: &Key, evaluation: &str) -> Outcome {
-        let mut outcome = Outcome::default();
         let index = self.index + 1;
         let ids: Vec<String> = self.by_job.get(key).into_iter().flatten().cloned().collect();
         let (version, groups) = match self.jobs.get(key) {
             Some(job) if !job.stop => (job.version, job.groups.clone()),
             other => {
-                for name in other.into_iter().flat_map(|job| job.groups.iter().map(|g| g.name.clone())) {
-                    outcome.queued.insert(name.clone(), 0);
-                    outcome.counts.insert(name, Counts::default());
-                }
-                for id in ids {
-                    if self.desire_stop(&id, NOT_NEEDED, evaluation, index) {
-                        let group = self.allocations.get(&id).map(|a| a.group.clone()).unwrap_or_default();
-                        outcome.counts.entry(group).or_default().stop += 1;
-                        outcome.stopped.push(id);
-                    }
-                }
-                self.commit_plan(&outcome, index);
-                return outcome;
+                let names =
+                    other.into_iter().flat_map(|job| job.groups.iter().map(|group| group.name.clone()));
+                let names: Vec<String> = names.collect();
+                return self.stop_all(names, ids, evaluation);
             }
         };
+        let mut outcome = Outcome::default();
+        let work = Work { key, evaluation, index, version, ids: &ids };
         for group in groups {
-            let mut queued = 0u64;
-            let mut failed: Option<Box<super::placement::Metrics>> = None;
-            let Counts { mut place, mut stop, mut migrate } = Counts::default();
-            for slot in 0..group.count {
-                let mine: Vec<&Allocation> = ids
-                    .iter()
-                    .filter_map(|id| self.allocations.get(id))
-                    .filter(|a| a.group == group.name && a.index == slot && !a.purged)
-                    .collect();
-                let outdated: Vec<String> = mine
-                    .iter()
-                    .filter(|a| !a.terminal() && a.job_version != version)
-                    .map(|a| a.id.clone())
-                    .collect();
-                let moving = mine.iter().find(|a| a.moves && !a.terminal()).map(|a| a.id.clone());
-                let kept = mine.iter().any(|a| a.job_version == version && holds_its_place(a));
-                let kept = kept && moving.is_none();
-                let previous = mine
-                    .iter()
-                    .filter(|a| {
-                        a.client_status == "lost"
-                            || a.client_status == "unknown"
-                            || a.client_status == "failed"
-                    })
-                    .max_by_key(|a| a.create_index)
-                    .map(|a| a.id.clone());
-                let previous = moving.clone().or(previous);
-                if let Some(id) = &moving {
-                    let own = self.allocations.get(id).map(|a| a.eval_id.clone()).unwrap_or_default();
-                    self.desire_stop(id, MIGRATING, &own, index);
-                    outcome.stopped.push(id.clone());
-                }
-                for id in outdated {
-                    if self.desire_stop(&id, UPDATING, evaluation, index) {
-                        stop += 1;
-                        outcome.stopped.push(id);
-                    }
-                }
-                if kept {
-                    continue;
-                }
-                match moving {
-                    Some(_) => migrate += 1,
-                    None => place += 1,
-                }
-                if let Some(metrics) = failed.as_mut() {
-                    metrics.coalesce();
-                    queued += 1;
-                    continue;
-                }
-                match self.place_without(&group, moving.as_deref()) {
-                    Ok(node) => {
-                        let id = self.allocate(key, &group, slot, &node, evaluation, index, previous);
-                        outcome.placed.push(id);
-                    }
-                    Err(metrics) => {
-                        queued += 1;
-                        failed = Some(metrics);
-                    }
-                }
-            }
-            // Allocations beyond the count, or of groups' former sizes.
-            for id in &ids {
-                let surplus = self
-                    .allocations
-                    .get(id)
-                    .is_some_and(|a| a.group == group.name && a.index >= group.count && !a.terminal());
-                if surplus && self.desire_stop(id, NOT_NEEDED, evaluation, index) {
-                    stop += 1;
-                    outcome.stopped.push(id.clone());
-                }
-            }
-            if let Some(metrics) = failed {
-                outcome.failed.insert(group.name.clone(), metrics.json());
-            }
-            outcome.queued.insert(group.name.clone(), queued);
-            outcome.counts.insert(group.name.clone(), Counts { place, stop, migrate });
+            self.reconcile_group(&work, &group, &mut outcome);
         }
         self.commit_plan(&outcome, index);
         outcome
+    }
+
+    /// Stops whatever a job has that is stopped or gone.
+    fn stop_all(&mut self, groups: Vec<String>, ids: Vec<String>, evaluation: &str) -> Outcome {
+        let mut outcome = Outcome::default();
+        let index = self.index + 1;
+        for name in groups {
+            outcome.queued.insert(name.clone(), 0);
+            outcome.counts.insert(name, Counts::default());
+        }
+        for id in ids {
+            if self.desire_stop(&id, NOT_NEEDED, evaluation, index) {
+                let group = self.allocations.get(&id).map(|a| a.group.clone()).unwrap_or_default();
+                outcome.counts.entry(group).or_default().stop += 1;
+                outcome.stopped.push(id);
+            }
+        }
+        self.commit_plan(&outcome, index);
+        outcome
+    }
+
+    fn reconcile_group(&mut self, work: &Work<'_>, group: &Arc<Group>, outcome: &mut Outcome) {
+        let (mut queued, mut counts) = (0u64, Counts::default());
+        let mut failed: Option<Box<super::placement::Metrics>> = None;
+        for number in 0..group.count {
+            let slot = self.slot(work, group, number);
+            if let Some(id) = &slot.moving {
+                let own = self.allocations.get(id).map(|a| a.eval_id.clone()).unwrap_or_default();
+                self.desire_stop(id, MIGRATING, &own, work.index);
+                outcome.stopped.push(id.clone());
+            }
+            for id in slot.outdated {
+                if self.desire_stop(&id, UPDATING, work.evaluation, work.index) {
+                    counts.stop += 1;
+                    outcome.stopped.push(id);
+                }
+            }
+            if slot.kept {
+                continue;
+            }
+            match slot.moving {
+                Some(_) => counts.migrate += 1,
+                None => counts.place += 1,
+            }
+            if let Some(metrics) = failed.as_mut() {
+                metrics.coalesce();
+                queued += 1;
+                continue;
+            }
+            match self.place_without(group, slot.moving.as_deref()) {
+                Ok(node) => {
+                    let previous = slot.moving.or(slot.previous);
+                    outcome.placed.push(self.allocate(work, group, number, &node, previous));
+                }
+                Err(metrics) => {
+                    queued += 1;
+                    failed = Some(metrics);
+                }
+            }
+        }
+        counts.stop += self.stop_surplus(work, group, outcome);
+        if let Some(metrics) = failed {
+            outcome.failed.insert(group.name.clone(), metrics.json());
+        }
+        outcome.queued.insert(group.name.clone(), queued);
+        outcome.counts.insert(group.name.clone(), counts);
+    }
+
+    /// What is in one place of a group.
+    fn slot(&self, work: &Work<'_>, group: &Group, number: u64) -> Slot {
+        let mine: Vec<&Allocation> = work
+            .ids
+            .iter()
+            .filter_map(|id| self.allocations.get(id))
+            .filter(|a| a.group == group.name && a.index == number && !a.purged)
+            .collect();
+        let id = |a: &&Allocation| a.id.clone();
+        let is_over = |a: &&&Allocation| matches!(a.client_status, "lost" | "unknown" | "failed");
+        let outdated =
+            mine.iter().filter(|a| !a.terminal() && a.job.version != work.version).map(id).collect();
+        let moving = mine.iter().find(|a| a.replacement.moves && !a.terminal()).map(id);
+        let kept = mine.iter().any(|a| a.job.version == work.version && holds_its_place(a));
+        Slot {
+            outdated,
+            kept: kept && moving.is_none(),
+            previous: mine.iter().filter(is_over).max_by_key(|a| a.create_index).map(id),
+            moving,
+        }
+    }
+
+    /// Stops allocations beyond the count, or of groups' former sizes. How many they were.
+    fn stop_surplus(&mut self, work: &Work<'_>, group: &Group, outcome: &mut Outcome) -> u64 {
+        let mut stopped = 0;
+        for id in work.ids {
+            let surplus = self
+                .allocations
+                .get(id)
+                .is_some_and(|a| a.group == group.name && a.index >= group.count && !a.terminal());
+            if surplus && self.desire_stop(id, NOT_NEEDED, work.evaluation, work.index) {
+                stopped += 1;
+                outcome.stopped.push(id.clone());
+            }
+        }
+        stopped
     }
 
     fn commit_plan(&mut self, outcome: &Outcome, index: u64) {
@@ -147,54 +203,46 @@ impl Nomad {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Notes that an allocation is replaced by this one. The reschedules that led to it.
+    fn is_replaced(&mut self, previous: &str, by: &str, group: &Group, index: u64) -> Vec<Reschedule> {
+        let now = self.now;
+        let Some(before) = self.allocations.get_mut(previous) else { return Vec::new() };
+        before.next = by.to_owned();
+        before.modify_index = index;
+        if before.client_status != "failed" {
+            return Vec::new();
+        }
+        before.desired_status = "stop";
+        let mut reschedules = before.replacement.reschedules.clone();
+        reschedules.push(Reschedule {
+            at: now,
+            delay: group.reschedule.delay,
+            previous: previous.to_owned(),
+        });
+        reschedules
+    }
+
     fn allocate(
         &mut self,
-        key: &Key,
+        work: &Work<'_>,
         group: &Arc<Group>,
         slot: u64,
         node: &str,
-        evaluation: &str,
-        index: u64,
         previous: Option<String>,
     ) -> String {
+        let Work { key, evaluation, index, .. } = *work;
         let id = self.new_id();
         let node_id = self.nodes.get(node).map(|n| n.id.clone()).unwrap_or_default();
         let clock_ahead = self.nodes.get(node).map_or(0, |n| n.node.clock_ahead.as_nanos());
         let clock_ahead = i64::try_from(clock_ahead).unwrap_or(0);
-        let job = self.jobs.get(key);
-        let tasks = group.tasks.iter().map(|spec| Task {
-            name: spec.name.clone(),
-            phase: TaskPhase::New,
-            failed: false,
-            restarts: 0,
-            started_at: None,
-            finished_at: None,
-            last_restart: None,
-            events: Vec::new(),
-            recent_restarts: Vec::new(),
-            env: BTreeMap::new(),
-            round: 0,
-            again: None,
-        });
         let previous = previous.unwrap_or_default();
-        let mut reschedules = Vec::new();
-        if let Some(before) = self.allocations.get_mut(&previous) {
-            before.next = id.clone();
-            before.modify_index = index;
-            if before.client_status == "failed" {
-                before.desired_status = "stop";
-                reschedules = before.reschedules.clone();
-                let delay = group.reschedule.delay;
-                reschedules.push(Reschedule { at: self.now, delay, previous: previous.clone() });
-            }
-        }
+        let reschedules = self.is_replaced(&previous, &id, group, index);
+        let job = self.jobs.get(key);
         let allocation = Allocation {
             id: id.clone(),
             name: format!("{}.{}[{slot}]", key.1, group.name),
             namespace: key.0.clone(),
             job_id: key.1.clone(),
-            job_version: job.map_or(0, |job| job.version),
             group: group.name.clone(),
             node: node.to_owned(),
             node_id,
@@ -211,16 +259,19 @@ impl Nomad {
             next: String::new(),
             previous,
             alloc_modify_index: index,
-            kind: job.map(|job| job.kind.clone()).unwrap_or_default(),
+            job: OfJob {
+                version: job.map_or(0, |job| job.version),
+                kind: job.map(|job| job.kind.clone()).unwrap_or_default(),
+                name: job.map(|job| view::text(&job.spec, "Name")).unwrap_or_default(),
+                meta: job.map(|job| job.meta.clone()).unwrap_or_default(),
+            },
             index: slot,
-            followup: String::new(),
-            reschedules,
-            migrate: false,
-            moves: false,
+            replacement: Replacement { reschedules, ..Replacement::default() },
             spec: Arc::clone(group),
-            job_name: job.map(|job| view::text(&job.spec, "Name")).unwrap_or_default(),
-            job_meta: job.map(|job| job.meta.clone()).unwrap_or_default(),
-            client: Client { tasks: tasks.collect(), ..Client::default() },
+            client: Client {
+                tasks: group.tasks.iter().map(|spec| fresh_task(&spec.name)).collect(),
+                ..Client::default()
+            },
             purged: false,
             unknown_since: 0,
             clock_ahead,
@@ -239,7 +290,7 @@ fn holds_its_place(allocation: &Allocation) -> bool {
         "unknown" => {
             allocation.desired_status == "run" && !(allocation.spec.replace && allocation.next.is_empty())
         }
-        "complete" => allocation.kind == "batch" && allocation.desired_status == "run",
+        "complete" => allocation.job.kind == "batch" && allocation.desired_status == "run",
         // A failed one is replaced only by its policy.
         "failed" => {
             allocation.next.is_empty() && allocation.desired_status == "run" && !allocation.due_again()

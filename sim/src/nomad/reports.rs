@@ -3,7 +3,8 @@
 
 use super::ending::EXCEEDED;
 use super::evaluate::LOST;
-use super::state::{Allocation, Nanos, TaskPhase};
+use super::gotime::Nanos;
+use super::state::{Allocation, TaskPhase};
 use super::{Due, Nomad};
 
 impl Nomad {
@@ -87,7 +88,7 @@ impl Nomad {
             return;
         }
         let begin = self.now.saturating_sub(policy.interval);
-        let used = allocation.reschedules.iter().filter(|r| r.at > begin).count();
+        let used = allocation.replacement.reschedules.iter().filter(|r| r.at > begin).count();
         let used = i64::try_from(used).unwrap_or(i64::MAX);
         if !policy.unlimited && used >= policy.attempts {
             return;

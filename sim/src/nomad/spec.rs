@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::state::Nanos;
+use super::gotime::Nanos;
 
 /// A task group, with what it inherits from its job.
 #[derive(Debug, Clone)]

@@ -7,11 +7,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::reconcile::Counts;
+use super::gotime::Nanos;
 use super::spec::Group;
 
-/// Nanoseconds since the epoch, or a duration in nanoseconds.
-pub type Nanos = i64;
+/// How many allocations of a group were placed, stopped, and stopped with another one in their place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub place: u64,
+    pub stop: u64,
+    pub migrate: u64,
+}
 
 /// A job as the servers know it.
 #[derive(Debug, Clone)]
@@ -97,8 +102,8 @@ pub struct Allocation {
     pub namespace: String,
     /// The job's ID.
     pub job_id: String,
-    /// The job's version it belongs to.
-    pub job_version: u64,
+    /// The job as it was then.
+    pub(super) job: OfJob,
     /// The group's name.
     pub group: String,
     /// The node's name.
@@ -130,16 +135,10 @@ pub struct Allocation {
     /// The allocation that it replaces, or empty.
     pub previous: String,
     pub(super) alloc_modify_index: u64,
-    pub(super) kind: String,
     pub(super) index: u64,
-    pub(super) followup: String,
-    pub(super) reschedules: Vec<Reschedule>,
-    pub(super) migrate: bool,
-    /// Somebody wants it stopped and another one in its place.
-    pub(super) moves: bool,
+    /// What is known of one that takes its place.
+    pub(super) replacement: Replacement,
     pub(super) spec: Arc<Group>,
-    pub(super) job_name: String,
-    pub(super) job_meta: BTreeMap<String, String>,
     /// What the client knows.
     pub(super) client: Client,
     /// Its job was purged: the servers no longer know it, its process may still be there.
@@ -148,6 +147,27 @@ pub struct Allocation {
     pub(super) unknown_since: Nanos,
     /// How far its node's clock is ahead of the servers'.
     pub(super) clock_ahead: Nanos,
+}
+
+/// What an allocation has of its job, as it was when it was made.
+#[derive(Debug, Clone)]
+pub struct OfJob {
+    pub version: u64,
+    pub kind: String,
+    pub name: String,
+    pub meta: BTreeMap<String, String>,
+}
+
+/// How an allocation is replaced.
+#[derive(Debug, Clone, Default)]
+pub struct Replacement {
+    /// The evaluation that will do it.
+    pub followup: String,
+    pub reschedules: Vec<Reschedule>,
+    /// Its node is drained.
+    pub migrate: bool,
+    /// Somebody wants it stopped and another one in its place.
+    pub moves: bool,
 }
 
 /// One attempt to place a failed allocation anew.

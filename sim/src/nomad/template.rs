@@ -74,7 +74,7 @@ impl Nomad {
             ("DC", datacenter),
             ("GROUP_NAME", allocation.group.clone()),
             ("JOB_ID", allocation.job_id.clone()),
-            ("JOB_NAME", allocation.job_name.clone()),
+            ("JOB_NAME", allocation.job.name.clone()),
             ("MEMORY_LIMIT", spec.memory_mb.to_string()),
             ("NAMESPACE", allocation.namespace.clone()),
             ("REGION", self.options.region.clone()),
@@ -85,7 +85,7 @@ impl Nomad {
         ] {
             env.insert(format!("NOMAD_{name}"), value);
         }
-        for (key, value) in allocation.job_meta.iter().chain(&spec.meta) {
+        for (key, value) in allocation.job.meta.iter().chain(&spec.meta) {
             env.insert(format!("NOMAD_META_{key}"), value.clone());
         }
         if spec.token_in_env {

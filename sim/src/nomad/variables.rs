@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::gotime::Nanos;
 use super::request::Refusal;
-use super::state::{Lock, Nanos, Variable};
+use super::state::{Lock, Variable};
 use super::{Due, Key, Nomad, gotime};
 
 const SECOND: Nanos = 1_000_000_000;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::gotime;
-use super::reconcile::Counts;
-use super::state::{Allocation, Evaluation, Job, Namespace, Task};
+use super::spec::{Group, TaskSpec};
+use super::state::{Allocation, Counts, Evaluation, Job, Namespace, Task};
 use super::{Key, Nomad};
 
 pub use super::spec::text;
@@ -142,10 +142,11 @@ fn tasks(allocation: &Allocation) -> Value {
 }
 
 fn reschedules(allocation: &Allocation) -> Value {
-    if allocation.reschedules.is_empty() {
+    if allocation.replacement.reschedules.is_empty() {
         return Value::Null;
     }
     let events: Vec<Value> = allocation
+        .replacement
         .reschedules
         .iter()
         .map(|r| {
@@ -169,15 +170,15 @@ pub fn allocation_stub(allocation: &Allocation, task_states: bool) -> Value {
         "DesiredDescription": allocation.desired_description,
         "DesiredStatus": allocation.desired_status,
         "DesiredTransition": {
-            "ForceReschedule": null, "Migrate": if allocation.migrate { json!(true) } else { Value::Null },
+            "ForceReschedule": null, "Migrate": if allocation.replacement.migrate { json!(true) } else { Value::Null },
             "MigrateDisablePlacement": null, "NoShutdownDelay": null, "Reschedule": null,
         },
         "EvalID": allocation.eval_id,
-        "FollowupEvalID": allocation.followup,
+        "FollowupEvalID": allocation.replacement.followup,
         "ID": allocation.id,
         "JobID": allocation.job_id,
-        "JobType": allocation.kind,
-        "JobVersion": allocation.job_version,
+        "JobType": allocation.job.kind,
+        "JobVersion": allocation.job.version,
         "ModifyIndex": allocation.modify_index,
         "ModifyTime": allocation.modify_time,
         "Name": allocation.name,
@@ -197,40 +198,50 @@ pub fn allocation_stub(allocation: &Allocation, task_states: bool) -> Value {
     object
 }
 
+fn resources(cpu: i64, memory: i64, most: i64, disk: i64) -> Value {
+    json!({
+        "CPU": cpu, "Cores": 0, "Devices": null, "DiskMB": disk, "IOPS": 0, "MemoryMB": memory,
+        "MemoryMaxMB": most, "NUMA": null, "Networks": null, "SecretsMB": 0,
+    })
+}
+
+/// What each task of a group has.
+fn by_task(group: &Group, each: impl Fn(&TaskSpec) -> Value) -> Map<String, Value> {
+    group.tasks.iter().map(|task| (task.name.clone(), each(task))).collect()
+}
+
+/// How the scheduler found a node for it.
+fn metrics(allocation: &Allocation) -> Value {
+    json!({
+        "AllocationTime": 104_035, "ClassExhausted": null, "ClassFiltered": null, "CoalescedFailures": 0,
+        "ConstraintFiltered": null, "DimensionExhausted": null, "NodePool": allocation.spec.pool,
+        "NodesAvailable": {"dc1": 1}, "NodesEvaluated": 1, "NodesExhausted": 0, "NodesFiltered": 0,
+        "NodesInPool": 1, "QuotaExhausted": null, "ResourcesExhausted": null, "Scores": null,
+        "ScoreMetaData": [{
+            "NodeID": allocation.node_id, "NormScore": 0.5,
+            "Scores": {
+                "binpack": 0.5, "job-anti-affinity": 0.0, "node-affinity": 0.0, "node-reschedule-penalty": 0.0,
+            },
+        }],
+    })
+}
+
 /// An allocation in full, as the event stream shows it: what is empty is left out.
 pub fn allocation(allocation: &Allocation) -> Value {
     let group = &allocation.spec;
-    let resources = |cpu: i64, memory: i64, most: i64, disk: i64| {
-        json!({
-            "CPU": cpu, "Cores": 0, "Devices": null, "DiskMB": disk, "IOPS": 0, "MemoryMB": memory,
-            "MemoryMaxMB": most, "NUMA": null, "Networks": null, "SecretsMB": 0,
-        })
-    };
     let cpu: i64 = group.tasks.iter().map(|task| task.cpu).sum();
     let memory: i64 = group.tasks.iter().map(|task| task.memory_mb).sum();
-    let allocated: Map<String, Value> = group
-        .tasks
-        .iter()
-        .map(|task| {
-            let each = json!({
-                "Cpu": {"CpuShares": task.cpu, "ReservedCores": null}, "Devices": null,
-                "Memory": {"MemoryMB": task.memory_mb, "MemoryMaxMB": 0}, "Networks": null,
-            });
-            (task.name.clone(), each)
+    let allocated = by_task(group, |task| {
+        json!({
+            "Cpu": {"CpuShares": task.cpu, "ReservedCores": null}, "Devices": null,
+            "Memory": {"MemoryMB": task.memory_mb, "MemoryMaxMB": 0}, "Networks": null,
         })
-        .collect();
-    let lifecycles: Map<String, Value> =
-        group.tasks.iter().map(|task| (task.name.clone(), Value::Null)).collect();
-    let per_task: Map<String, Value> = group
-        .tasks
-        .iter()
-        .map(|task| (task.name.clone(), resources(task.cpu, task.memory_mb, 0, 0)))
-        .collect();
+    });
     let mut object = json!({
         "AllocModifyIndex": allocation.alloc_modify_index,
         "AllocatedResources": {
             "Shared": {"DiskMB": group.disk_mb, "Networks": null, "Ports": null},
-            "TaskLifecycles": lifecycles,
+            "TaskLifecycles": by_task(group, |_| Value::Null),
             "Tasks": allocated,
         },
         "ClientStatus": allocation.client_status,
@@ -240,18 +251,7 @@ pub fn allocation(allocation: &Allocation) -> Value {
         "EvalID": allocation.eval_id,
         "ID": allocation.id,
         "JobID": allocation.job_id,
-        "Metrics": {
-            "AllocationTime": 104_035, "ClassExhausted": null, "ClassFiltered": null, "CoalescedFailures": 0,
-            "ConstraintFiltered": null, "DimensionExhausted": null, "NodePool": group.pool,
-            "NodesAvailable": {"dc1": 1}, "NodesEvaluated": 1, "NodesExhausted": 0, "NodesFiltered": 0,
-            "NodesInPool": 1, "QuotaExhausted": null, "ResourcesExhausted": null, "Scores": null,
-            "ScoreMetaData": [{
-                "NodeID": allocation.node_id, "NormScore": 0.5,
-                "Scores": {
-                    "binpack": 0.5, "job-anti-affinity": 0.0, "node-affinity": 0.0, "node-reschedule-penalty": 0.0,
-                },
-            }],
-        },
+        "Metrics": metrics(allocation),
         "ModifyIndex": allocation.modify_index,
         "ModifyTime": allocation.modify_time,
         "Name": allocation.name,
@@ -262,7 +262,7 @@ pub fn allocation(allocation: &Allocation) -> Value {
         "SharedResources": resources(0, 0, 0, group.disk_mb),
         "SigningKeyID": "4d5d0f89-ac2e-89a0-e4b9-c949cf46302d",
         "TaskGroup": allocation.group,
-        "TaskResources": per_task,
+        "TaskResources": by_task(group, |task| resources(task.cpu, task.memory_mb, 0, 0)),
     });
     for (name, value) in [
         ("ClientDescription", json!(allocation.client_description)),

@@ -32,13 +32,13 @@ async fn hook(shared: &Shared, url: &str) -> String {
 }
 
 /// What becomes of each delivery in turn.
-struct Fates(VecDeque<Vec<(Duration, bool)>>);
+struct Deliveries(VecDeque<Vec<(Duration, bool)>>);
 
-impl Fault for Fates {
+impl Fault for Deliveries {
     fn carry(&mut self, parcel: Parcel, _: Timestamp) -> Vec<(Duration, Parcel)> {
-        let fate = self.0.pop_front().unwrap_or_default();
+        let copies = self.0.pop_front().unwrap_or_default();
         let forged = Parcel { signature: Some(sign("guessed", parcel.body.as_bytes())), ..parcel.clone() };
-        fate.into_iter().map(|(wait, real)| (wait, if real { &parcel } else { &forged }.clone())).collect()
+        copies.into_iter().map(|(wait, real)| (wait, if real { &parcel } else { &forged }.clone())).collect()
     }
 }
 
@@ -47,7 +47,7 @@ async fn a_delivery_is_lost_late_twice_or_forged_as_the_fault_has_it() {
     let (shared, repository) = world(Options::default());
     hook(&shared, "http://ci.test/webhook").await;
     let at_once = Duration::ZERO;
-    lock(&shared).fault = Box::new(Fates(VecDeque::from([
+    lock(&shared).fault = Box::new(Deliveries(VecDeque::from([
         vec![],
         vec![(seconds(30), true)],
         vec![(at_once, true), (seconds(5), true)],

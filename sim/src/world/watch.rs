@@ -4,8 +4,9 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use jiff::Timestamp;
 
-use super::super::{fault::Side, keep};
+use super::fault::Side;
 use super::{LONGEST_TIMELINE, World};
+use crate::keep;
 
 /// Sees everything that happens, at its own time, and can change nothing.
 pub trait Watch: Send {

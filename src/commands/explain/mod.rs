@@ -202,9 +202,10 @@ async fn unlisted(
 ) -> anyhow::Result<Answer> {
     let full_name = format!("{owner}/{name}");
     // An entry that could not be read may be the one that names it.
-    if let Some(error) = pass.errors.iter().find(|error| error.to_lowercase().contains(&owner.to_lowercase()))
+    if let Some(error) =
+        pass.errors.iter().find(|error| error.text.to_lowercase().contains(&owner.to_lowercase()))
     {
-        let reason = HoldReason::NotListed { why: error.clone() };
+        let reason = HoldReason::NotListed { why: error.text.clone() };
         return Ok(Answer::one(world.unlisted(&full_name, None, &reason)));
     }
     let entry = RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() };

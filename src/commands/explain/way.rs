@@ -11,7 +11,8 @@ use crate::{
     labels::Match,
     model::{
         Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Plan,
-        Report as Performed, RepositoryView, Runner, RunnerState, Start, Subject, WorkflowJob, age, span,
+        Report as Performed, RepositoryView, Runner, RunnerState, Start, Subject, Unobserved, WorkflowJob,
+        age, span,
     },
     plan::Policy,
 };
@@ -142,12 +143,12 @@ impl World<'_> {
     }
 
     /// What holds everything: Nomad.
-    pub fn everything(&self, errors: &[String]) -> Option<Explanation> {
+    pub fn everything(&self, errors: &[Unobserved]) -> Option<Explanation> {
         let mut way = Way::default();
         for reason in self.holds(|subject| *subject == Subject::Nomad) {
             let Meaning { step, mark, advice } = meaning(reason, None);
             let why: Vec<String> =
-                std::iter::once(reason.to_string()).chain(errors.iter().cloned()).collect();
+                std::iter::once(reason.to_string()).chain(errors.iter().map(ToString::to_string)).collect();
             way.advise(step, mark, why.join("; "), advice);
         }
         way.is_held().then(|| way.end("everything".to_owned(), None, false))

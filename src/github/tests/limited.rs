@@ -109,6 +109,28 @@ async fn buckets_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_is_not_repeated_before_the_reset_when_nothing_remains() {
+    let world = World::new(sim::Options::default());
+    let repository = world.repository("octo/app", 1, 1);
+    world.fault(|seen| {
+        seen.path.contains("/runs").then(|| {
+            let headers = [
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-limit", "5000"),
+                ("x-ratelimit-resource", "core"),
+                ("x-ratelimit-reset", "1767268860"),
+                ("date", "Thu, 01 Jan 2026 12:00:00 GMT"),
+            ];
+            answer(502, &headers, "")
+        })
+    });
+    world.requests();
+    world.github().list_jobs(&repository, Look::Newest).await.unwrap_err();
+    let failed: Vec<String> = world.requests().into_iter().filter(|line| line.ends_with(" 502")).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn points_are_spread_over_the_minutes() {
     let world = World::new(sim::Options { points_a_minute: 100, ..sim::Options::default() });
     let repositories: Vec<_> =

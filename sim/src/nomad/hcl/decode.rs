@@ -228,26 +228,8 @@ impl<'s> Decoder<'s> {
         item: &Item<'_, 's>,
         first: Option<Range<usize>>,
     ) {
-        // Three blocks go where their content says.
-        match (parent, item.name) {
-            ("network", "port") => {
-                let Some(label) = self.label(item) else { return };
-                let mut port = self.body(&PORT, item);
-                let list = if port["Value"] == 0 { "DynamicPorts" } else { "ReservedPorts" };
-                port.insert("Label".into(), json!(label));
-                return push(object, list, Value::Object(port));
-            }
-            ("task", "identity") => {
-                let identity = self.body(&IDENTITY, item);
-                let named = !matches!(identity["Name"].as_str(), Some("" | "default"));
-                if named || object.get("Identity").is_some_and(|i| !i.is_null()) {
-                    return push(object, "Identities", Value::Object(identity));
-                }
-                object.insert("Identity".into(), Value::Object(identity));
-                return;
-            }
-            ("job" | "group", "vault") => return,
-            _ => {}
+        if self.goes_where_it_says(parent, object, item) {
+            return;
         }
         let Some(field) = ty.fields.iter().find(|f| f.hcl == item.name && is_block(f.kind)) else {
             return self.unsupported_block(ty, item);
@@ -293,6 +275,36 @@ impl<'s> Decoder<'s> {
                 object.insert(field.json.into(), value);
             }
         }
+    }
+
+    /// Three blocks go where their content says. Whether this is one of them.
+    fn goes_where_it_says(
+        &mut self,
+        parent: &str,
+        object: &mut Map<String, Value>,
+        item: &Item<'_, 's>,
+    ) -> bool {
+        match (parent, item.name) {
+            ("network", "port") => {
+                let Some(label) = self.label(item) else { return true };
+                let mut port = self.body(&PORT, item);
+                let list = if port["Value"] == 0 { "DynamicPorts" } else { "ReservedPorts" };
+                port.insert("Label".into(), json!(label));
+                push(object, list, Value::Object(port));
+            }
+            ("task", "identity") => {
+                let identity = self.body(&IDENTITY, item);
+                let named = !matches!(identity["Name"].as_str(), Some("" | "default"));
+                if named || object.get("Identity").is_some_and(|i| !i.is_null()) {
+                    push(object, "Identities", Value::Object(identity));
+                } else {
+                    object.insert("Identity".into(), Value::Object(identity));
+                }
+            }
+            ("job" | "group", "vault") => {}
+            _ => return false,
+        }
+        true
     }
 
     /// `env { … }`: strings by name.

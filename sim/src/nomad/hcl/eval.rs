@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use hcl::edit::Span;
 use hcl::edit::expr::{
-    BinaryOperator, Expression, ForExpr, FuncCall, ObjectKey, TraversalOperator, UnaryOperator,
+    BinaryOperator, Conditional, Expression, ForExpr, FuncCall, Object, ObjectKey, TraversalOperator,
+    UnaryOp, UnaryOperator,
 };
 use hcl::edit::template::{Directive, Element, Strip};
 use serde_json::{Map, Value};
@@ -41,27 +42,7 @@ impl Scope<'_> {
             Expression::Array(items) => {
                 items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>, _>>().map(Value::Array)
             }
-            Expression::Object(object) => {
-                let mut map = Map::new();
-                for (key, value) in object.iter() {
-                    let key = match key {
-                        ObjectKey::Ident(name) => name.as_str().to_owned(),
-                        ObjectKey::Expression(Expression::Variable(name)) => name.as_str().to_owned(),
-                        ObjectKey::Expression(expression) => {
-                            let range = span(expression);
-                            let key = self.value(expression)?;
-                            self.string(
-                                &key,
-                                range,
-                                "Incorrect key type",
-                                "Can't use this value as a key: string required.",
-                            )?
-                        }
-                    };
-                    map.insert(key, self.value(value.expr())?);
-                }
-                Ok(Value::Object(map))
-            }
+            Expression::Object(object) => self.object(object),
             Expression::StringTemplate(template) => self.template(template.iter()),
             Expression::HeredocTemplate(heredoc) => self.template(heredoc.template.iter()),
             Expression::Parenthesis(inner) => self.value(inner.inner()),
@@ -79,40 +60,66 @@ impl Scope<'_> {
                     root => self.traverse(self.value(root)?, &operators),
                 }
             }
-            Expression::Conditional(conditional) => {
-                let condition = self.value(&conditional.cond_expr)?;
-                match functions::boolean(&condition) {
-                    Some(true) => self.value(&conditional.true_expr),
-                    Some(false) => self.value(&conditional.false_expr),
-                    None => Err(self.source.error(
-                        span(&conditional.cond_expr),
-                        "Incorrect condition type",
-                        "The condition expression must be of type bool.",
-                    )),
-                }
-            }
-            Expression::UnaryOp(operation) => {
-                let value = self.value(&operation.expr)?;
-                let unsuitable = |what: &str| {
-                    let detail = format!("Unsuitable value for unary operand: {what} is required.");
-                    self.source.error(self.source.start(&operation.expr), "Invalid operand", detail)
-                };
-                match operation.operator.value() {
-                    UnaryOperator::Neg => {
-                        let number = functions::number(&value).ok_or_else(|| unsuitable("a number"))?;
-                        Ok(functions::from_number(-number))
-                    }
-                    UnaryOperator::Not => {
-                        let value = functions::boolean(&value).ok_or_else(|| unsuitable("a bool"))?;
-                        Ok(Value::Bool(!value))
-                    }
-                }
-            }
+            Expression::Conditional(conditional) => self.conditional(conditional),
+            Expression::UnaryOp(operation) => self.unary(operation),
             Expression::BinaryOp(operation) => {
                 self.binary(&operation.lhs_expr, *operation.operator.value(), &operation.rhs_expr)
             }
             Expression::FuncCall(call) => self.call(call),
             Expression::ForExpr(expression) => self.comprehension(expression),
+        }
+    }
+
+    fn object(&self, object: &Object) -> Evaluated {
+        let mut map = Map::new();
+        for (key, value) in object.iter() {
+            let key = match key {
+                ObjectKey::Ident(name) => name.as_str().to_owned(),
+                ObjectKey::Expression(Expression::Variable(name)) => name.as_str().to_owned(),
+                ObjectKey::Expression(expression) => {
+                    let range = span(expression);
+                    let key = self.value(expression)?;
+                    self.string(
+                        &key,
+                        range,
+                        "Incorrect key type",
+                        "Can't use this value as a key: string required.",
+                    )?
+                }
+            };
+            map.insert(key, self.value(value.expr())?);
+        }
+        Ok(Value::Object(map))
+    }
+
+    fn conditional(&self, conditional: &Conditional) -> Evaluated {
+        let condition = self.value(&conditional.cond_expr)?;
+        match functions::boolean(&condition) {
+            Some(true) => self.value(&conditional.true_expr),
+            Some(false) => self.value(&conditional.false_expr),
+            None => Err(self.source.error(
+                span(&conditional.cond_expr),
+                "Incorrect condition type",
+                "The condition expression must be of type bool.",
+            )),
+        }
+    }
+
+    fn unary(&self, operation: &UnaryOp) -> Evaluated {
+        let value = self.value(&operation.expr)?;
+        let unsuitable = |what: &str| {
+            let detail = format!("Unsuitable value for unary operand: {what} is required.");
+            self.source.error(self.source.start(&operation.expr), "Invalid operand", detail)
+        };
+        match operation.operator.value() {
+            UnaryOperator::Neg => {
+                let number = functions::number(&value).ok_or_else(|| unsuitable("a number"))?;
+                Ok(functions::from_number(-number))
+            }
+            UnaryOperator::Not => {
+                let value = functions::boolean(&value).ok_or_else(|| unsuitable("a bool"))?;
+                Ok(Value::Bool(!value))
+            }
         }
     }
 

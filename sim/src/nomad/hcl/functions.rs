@@ -120,85 +120,134 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// What a function is called with.
+struct Arguments<'a>(&'a [Value]);
+
+impl Arguments<'_> {
+    fn at(&self, index: usize) -> Result<&Value, String> {
+        self.0.get(index).ok_or_else(|| "not enough arguments".to_owned())
+    }
+
+    fn text(&self, index: usize) -> Result<String, String> {
+        to_text(self.at(index)?).ok_or_else(|| "string required".to_owned())
+    }
+
+    fn float(&self, index: usize) -> Result<f64, String> {
+        number(self.at(index)?).ok_or_else(|| "a number is required".to_owned())
+    }
+
+    fn list(&self, index: usize) -> Result<Vec<Value>, String> {
+        match self.at(index)? {
+            Value::Array(items) => Ok(items.clone()),
+            _ => Err("list required".to_owned()),
+        }
+    }
+
+    fn object(&self, index: usize) -> Result<Map<String, Value>, String> {
+        match self.at(index)? {
+            Value::Object(map) => Ok(map.clone()),
+            _ => Err("map required".to_owned()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Calls a function that exists.
 pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
-    let at = |index: usize| arguments.get(index).ok_or_else(|| "not enough arguments".to_owned());
-    let text = |index: usize| at(index).and_then(|v| to_text(v).ok_or_else(|| "string required".to_owned()));
-    let float =
-        |index: usize| at(index).and_then(|v| number(v).ok_or_else(|| "a number is required".to_owned()));
-    let list = |index: usize| match at(index)? {
-        Value::Array(items) => Ok(items.clone()),
-        _ => Err("list required".to_owned()),
-    };
-    let object = |index: usize| match at(index)? {
-        Value::Object(map) => Ok(map.clone()),
-        _ => Err("map required".to_owned()),
-    };
-    Ok(match name {
-        "abs" => from_number(float(0)?.abs()),
-        "ceil" => from_number(float(0)?.ceil()),
-        "floor" => from_number(float(0)?.floor()),
+    let arguments = Arguments(arguments);
+    for group in [of_numbers, of_texts, of_collections, of_maps] {
+        if let Some(value) = group(name, &arguments)? {
+            return Ok(value);
+        }
+    }
+    Err("not simulated".into())
+}
+
+fn of_numbers(name: &str, arguments: &Arguments<'_>) -> Result<Option<Value>, String> {
+    Ok(Some(match name {
+        "abs" => from_number(arguments.float(0)?.abs()),
+        "ceil" => from_number(arguments.float(0)?.ceil()),
+        "floor" => from_number(arguments.float(0)?.floor()),
         "max" | "min" => {
-            let numbers = (0..arguments.len()).map(float).collect::<Result<Vec<_>, _>>()?;
+            let numbers =
+                (0..arguments.len()).map(|index| arguments.float(index)).collect::<Result<Vec<_>, _>>()?;
             let pick = if name == "max" { f64::max } else { f64::min };
             from_number(numbers.into_iter().reduce(pick).ok_or("must pass at least one number")?)
         }
+        "tonumber" => from_number(arguments.float(0)?),
+        _ => return Ok(None),
+    }))
+}
+
+fn of_texts(name: &str, arguments: &Arguments<'_>) -> Result<Option<Value>, String> {
+    Ok(Some(match name {
         "base64encode" => {
             use base64::Engine as _;
-            json!(base64::engine::general_purpose::STANDARD.encode(text(0)?))
+            json!(base64::engine::general_purpose::STANDARD.encode(arguments.text(0)?))
         }
         "base64decode" => {
             use base64::Engine as _;
             let bytes = base64::engine::general_purpose::STANDARD
-                .decode(text(0)?)
+                .decode(arguments.text(0)?)
                 .map_err(|_| "failed to decode base64 data".to_owned())?;
             json!(String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?)
         }
-        "chomp" => json!(text(0)?.trim_end_matches(['\r', '\n'])),
-        "lower" => json!(text(0)?.to_lowercase()),
-        "upper" => json!(text(0)?.to_uppercase()),
-        "trimspace" => json!(text(0)?.trim()),
-        "tostring" => json!(text(0)?),
-        "tonumber" => from_number(float(0)?),
-        "replace" => json!(text(0)?.replace(&text(1)?, &text(2)?)),
-        "split" => json!(text(1)?.split(&text(0)?).collect::<Vec<_>>()),
+        "chomp" => json!(arguments.text(0)?.trim_end_matches(['\r', '\n'])),
+        "lower" => json!(arguments.text(0)?.to_lowercase()),
+        "upper" => json!(arguments.text(0)?.to_uppercase()),
+        "trimspace" => json!(arguments.text(0)?.trim()),
+        "tostring" => json!(arguments.text(0)?),
+        "replace" => json!(arguments.text(0)?.replace(&arguments.text(1)?, &arguments.text(2)?)),
+        "split" => json!(arguments.text(1)?.split(&arguments.text(0)?).collect::<Vec<_>>()),
         "join" => {
             let mut parts = Vec::new();
             for index in 1..arguments.len() {
-                for item in list(index)? {
+                for item in arguments.list(index)? {
                     parts.push(to_text(&item).ok_or("string required")?);
                 }
             }
-            json!(parts.join(&text(0)?))
+            json!(parts.join(&arguments.text(0)?))
         }
         "substr" => {
-            let (chars, offset): (Vec<char>, f64) = (text(0)?.chars().collect(), float(1)?);
+            let (chars, offset): (Vec<char>, f64) =
+                (arguments.text(0)?.chars().collect(), arguments.float(1)?);
             let start = if offset < 0.0 { chars.len() as f64 + offset } else { offset }.max(0.0) as usize;
-            let length = float(2)?;
+            let length = arguments.float(2)?;
             let taken = if length < 0.0 { chars.len() } else { length as usize };
             json!(chars.into_iter().skip(start).take(taken).collect::<String>())
         }
-        "format" => json!(format(&text(0)?, &arguments[1..])?),
-        "jsonencode" => json!(at(0)?.to_string()),
-        "jsondecode" => serde_json::from_str(&text(0)?).map_err(|e| e.to_string())?,
-        "coalesce" => arguments.iter().find(|v| !v.is_null()).cloned().ok_or("no non-null arguments")?,
-        "length" => match at(0)? {
+        "format" => json!(format(&arguments.text(0)?, &arguments.0[1..])?),
+        "jsonencode" => json!(arguments.at(0)?.to_string()),
+        "jsondecode" => serde_json::from_str(&arguments.text(0)?).map_err(|e| e.to_string())?,
+        _ => return Ok(None),
+    }))
+}
+
+fn of_collections(name: &str, arguments: &Arguments<'_>) -> Result<Option<Value>, String> {
+    Ok(Some(match name {
+        "coalesce" => arguments.0.iter().find(|v| !v.is_null()).cloned().ok_or("no non-null arguments")?,
+        "length" => match arguments.at(0)? {
             Value::Array(items) => json!(items.len()),
             Value::Object(map) => json!(map.len()),
             Value::String(text) => json!(text.chars().count()),
             _ => return Err("argument must be a string, a collection type, or a structural type".into()),
         },
-        "contains" => json!(list(0)?.iter().any(|item| at(1).is_ok_and(|wanted| equal(item, wanted)))),
+        "contains" => json!(
+            arguments.list(0)?.iter().any(|item| arguments.at(1).is_ok_and(|wanted| equal(item, wanted)))
+        ),
         "concat" => {
             let mut all = Vec::new();
             for index in 0..arguments.len() {
-                all.extend(list(index)?);
+                all.extend(arguments.list(index)?);
             }
             Value::Array(all)
         }
         "distinct" | "toset" => {
             let mut kept: Vec<Value> = Vec::new();
-            for item in list(0)? {
+            for item in arguments.list(0)? {
                 if !kept.iter().any(|other| equal(other, &item)) {
                     kept.push(item);
                 }
@@ -206,25 +255,35 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             Value::Array(kept)
         }
         "element" => {
-            let items = list(0)?;
-            let index = float(1)?.max(0.0) as usize;
+            let items = arguments.list(0)?;
+            let index = arguments.float(1)?.max(0.0) as usize;
             items
                 .get(index % items.len().max(1))
                 .cloned()
                 .ok_or("cannot use element function with an empty list")?
         }
-        "flatten" => Value::Array(flatten(&list(0)?)),
-        "reverse" => Value::Array(list(0)?.into_iter().rev().collect()),
+        "flatten" => Value::Array(flatten(&arguments.list(0)?)),
+        "reverse" => Value::Array(arguments.list(0)?.into_iter().rev().collect()),
         "range" => {
-            let (start, end) = if arguments.len() > 1 { (float(0)?, float(1)?) } else { (0.0, float(0)?) };
+            let (start, end) = if arguments.len() > 1 {
+                (arguments.float(0)?, arguments.float(1)?)
+            } else {
+                (0.0, arguments.float(0)?)
+            };
             if end - start > 1024.0 {
                 return Err("more than 1024 values were generated".into());
             }
             Value::Array((start as i64..end as i64).map(Value::from).collect())
         }
-        "keys" => Value::Array(sorted(object(0)?).into_keys().map(Value::String).collect()),
-        "values" => Value::Array(sorted(object(0)?).into_values().collect()),
-        "lookup" => match (object(0)?.get(&text(1)?), arguments.get(2)) {
+        _ => return Ok(None),
+    }))
+}
+
+fn of_maps(name: &str, arguments: &Arguments<'_>) -> Result<Option<Value>, String> {
+    Ok(Some(match name {
+        "keys" => Value::Array(sorted(arguments.object(0)?).into_keys().map(Value::String).collect()),
+        "values" => Value::Array(sorted(arguments.object(0)?).into_values().collect()),
+        "lookup" => match (arguments.object(0)?.get(&arguments.text(1)?), arguments.0.get(2)) {
             (Some(found), _) => found.clone(),
             (None, Some(default)) => default.clone(),
             (None, None) => return Err("lookup failed to find key".into()),
@@ -232,12 +291,12 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         "merge" => {
             let mut merged = Map::new();
             for index in 0..arguments.len() {
-                merged.extend(object(index)?);
+                merged.extend(arguments.object(index)?);
             }
             Value::Object(merged)
         }
-        _ => return Err("not simulated".into()),
-    })
+        _ => return Ok(None),
+    }))
 }
 
 fn sorted(map: Map<String, Value>) -> std::collections::BTreeMap<String, Value> {

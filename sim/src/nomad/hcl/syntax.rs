@@ -80,36 +80,11 @@ fn describe(source: &Source<'_>, at: usize, message: &str) -> String {
     let line_before = before.rsplit('\n').next().unwrap_or_default();
 
     if message.contains("redefined attribute") {
-        let name: String =
-            rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect();
-        let first = before.match_indices(&name).map(|(found, _)| found).filter(|found| {
-            let line = before.get(..*found).unwrap_or_default().rsplit('\n').next().unwrap_or_default();
-            let after = before.get(found + name.len()..).unwrap_or_default().trim_start();
-            line.trim().is_empty() && after.starts_with('=')
-        });
-        let first = first.last().unwrap_or(at);
-        let detail = format!(
-            "The argument {name:?} was already set at {}. Each argument may be set only once.",
-            source.place(first..first + name.len())
-        );
-        return format!("{}: Attribute redefined; {detail}", source.place(at..at + name.len()));
+        return redefined(source, at);
     }
     if in_interpolation(line_before) {
-        return match next {
-            Some(':') => say(
-                EXTRA,
-                "Template interpolation doesn't expect a colon at this location. Did you intend this to be a literal sequence to be processed as part of another language? If so, you can escape it by starting with \"$${\" instead of just \"${\".",
-            ),
-            Some('}') => say(
-                "Invalid expression",
-                "Expected the start of an expression, but found an invalid expression token.",
-            ),
-            Some('\n') | None => multi_line(source, at),
-            _ => say(
-                EXTRA,
-                "Expected a closing brace to end the interpolation expression, but found extra characters.\n\nThis can happen when you include interpolation syntax for another language, such as shell scripting, but forget to escape the interpolation start token. If this is an embedded sequence for another language, escape it by starting with \"$${\" instead of just \"${\".",
-            ),
-        };
+        return interpolation(next)
+            .map_or_else(|| multi_line(source, at), |(summary, detail)| say(summary, detail));
     }
     if open_string(line_before) && matches!(next, Some('\n') | None) {
         return multi_line(source, at);
@@ -124,17 +99,9 @@ fn describe(source: &Source<'_>, at: usize, message: &str) -> String {
         return multi_line(source, at + line_rest.len());
     }
     if matches!(next, Some('{' | '"'))
-        && let Some(name) =
-            line_before.rfind('{').map(|brace| line_before.get(brace + 1..).unwrap_or_default())
-        && !name.trim().is_empty()
-        && !name.contains('=')
+        && let Some(told) = two_on_a_line(source, at, line_before)
     {
-        let start = at - name.trim_start().len();
-        let word: String = name.trim_start().chars().take_while(|c| !c.is_whitespace()).collect();
-        let detail = format!(
-            "A single-line block definition can contain only a single argument. If you meant to define argument {word:?}, use an equals sign to assign it a value. To define a nested block, place it on a line of its own within its parent block."
-        );
-        return format!("{}: Argument definition required; {detail}", source.place(start..at + 1));
+        return told;
     }
     let line = line_before.trim_end();
     if line.ends_with(['=', '+', '-', '*', '/', '(', ',', '?', ':']) {
@@ -143,33 +110,89 @@ fn describe(source: &Source<'_>, at: usize, message: &str) -> String {
             "Expected the start of an expression, but found an invalid expression token.",
         );
     }
+    let (summary, detail) = what_is_missing(next, line, message);
+    say(summary, detail)
+}
+
+/// An attribute that was set before.
+fn redefined(source: &Source<'_>, at: usize) -> String {
+    let (before, rest) = source.text().split_at_checked(at).unwrap_or_default();
+    let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect();
+    let first = before.match_indices(&name).map(|(found, _)| found).filter(|found| {
+        let line = before.get(..*found).unwrap_or_default().rsplit('\n').next().unwrap_or_default();
+        let after = before.get(found + name.len()..).unwrap_or_default().trim_start();
+        line.trim().is_empty() && after.starts_with('=')
+    });
+    let first = first.last().unwrap_or(at);
+    let detail = format!(
+        "The argument {name:?} was already set at {}. Each argument may be set only once.",
+        source.place(first..first + name.len())
+    );
+    format!("{}: Attribute redefined; {detail}", source.place(at..at + name.len()))
+}
+
+/// What is wrong between `${` and `}`; `None` if the string does not end on its line.
+fn interpolation(next: Option<char>) -> Option<(&'static str, &'static str)> {
+    Some(match next {
+        Some(':') => (
+            EXTRA,
+            "Template interpolation doesn't expect a colon at this location. Did you intend this to be a literal sequence to be processed as part of another language? If so, you can escape it by starting with \"$${\" instead of just \"${\".",
+        ),
+        Some('}') => (
+            "Invalid expression",
+            "Expected the start of an expression, but found an invalid expression token.",
+        ),
+        Some('\n') | None => return None,
+        _ => (
+            EXTRA,
+            "Expected a closing brace to end the interpolation expression, but found extra characters.\n\nThis can happen when you include interpolation syntax for another language, such as shell scripting, but forget to escape the interpolation start token. If this is an embedded sequence for another language, escape it by starting with \"$${\" instead of just \"${\".",
+        ),
+    })
+}
+
+/// A block on one line that has more than one argument in it.
+fn two_on_a_line(source: &Source<'_>, at: usize, line_before: &str) -> Option<String> {
+    let name = line_before.get(line_before.rfind('{')? + 1..).unwrap_or_default();
+    if name.trim().is_empty() || name.contains('=') {
+        return None;
+    }
+    let start = at - name.trim_start().len();
+    let word: String = name.trim_start().chars().take_while(|c| !c.is_whitespace()).collect();
+    let detail = format!(
+        "A single-line block definition can contain only a single argument. If you meant to define argument {word:?}, use an equals sign to assign it a value. To define a nested block, place it on a line of its own within its parent block."
+    );
+    Some(format!("{}: Argument definition required; {detail}", source.place(start..at + 1)))
+}
+
+/// What is said of anything else.
+fn what_is_missing(next: Option<char>, line: &str, message: &str) -> (&'static str, &'static str) {
     match next {
-        None => say(
+        None => (
             "Unclosed configuration block",
             "There is no closing brace for this block before the end of the file. This may be caused by incorrect brace nesting elsewhere in this file.",
         ),
-        Some('\'') => say(
+        Some('\'') => (
             "Invalid character",
             "Single quotes are not valid. Use double quotes (\") to enclose strings., and 1 other diagnostic(s)",
         ),
-        Some(';') => say(
+        Some(';') => (
             "Invalid character",
             "The \";\" character is not valid. Use newlines to separate arguments and blocks, and commas to separate items in collection values., and 1 other diagnostic(s)",
         ),
         _ if message.contains("newline") && line.ends_with('}') && !line.contains('=') => {
-            say("Missing newline after block definition", "A block definition must end with a newline.")
+            ("Missing newline after block definition", "A block definition must end with a newline.")
         }
-        _ if message.contains("newline") && line.contains('{') && line.contains('=') => say(
+        _ if message.contains("newline") && line.contains('{') && line.contains('=') => (
             "Invalid single-argument block definition",
             "An argument definition on the same line as its containing block creates a single-line block definition, which must also be closed on the same line. Place the block's closing brace immediately after the argument definition.",
         ),
         _ if message.contains("newline") => {
-            say("Missing newline after argument", "An argument definition must end with a newline.")
+            ("Missing newline after argument", "An argument definition must end with a newline.")
         }
         Some('=' | '"') => {
-            say("Argument or block definition required", "An argument or block definition is required here.")
+            ("Argument or block definition required", "An argument or block definition is required here.")
         }
-        _ => say(
+        _ => (
             "Argument or block definition required",
             "An argument or block definition is required here. To set an argument, use the equals sign \"=\" to introduce the argument value.",
         ),

@@ -1,0 +1,346 @@
+//! What a daemon says it did, against what it did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use githubrunner::daemon::Pass;
+use githubrunner::model::{Action, Consent, Done, NotDone, Orphan, Outcome, Report, RunnerState};
+use githubrunner_sim::fault::Side;
+use githubrunner_sim::world::World;
+use hyper::{Request, Response};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::lifecycle::has_variable;
+use crate::checker::look::Look;
+use crate::deployment::{Place, is_planted, meta_of_job};
+use crate::faults::subject::subject;
+
+/// What was asked for in one pass, and what was so at that moment.
+#[derive(Default)]
+pub struct History {
+    /// When the request was sent that is looked at now.
+    pub asked: Option<Timestamp>,
+    /// Registrations that went, by the runner's name.
+    registrations: Vec<Removal>,
+    /// Variables that went, by the runner's name, and whether it was registered then.
+    variables: Vec<(String, bool)>,
+    /// The seals of the runners that were to be registered in Nomad.
+    seals: BTreeMap<String, Value>,
+    /// How often each registration's removal was sent.
+    sent: BTreeMap<u64, usize>,
+    /// The runners whose jobs were stopped or purged; somebody may have brought them back since.
+    ended: BTreeSet<String>,
+    /// The registrations that were made, and their configurations.
+    made: BTreeMap<String, (u64, String)>,
+    /// How a runner was when GitHub was last asked for it.
+    listed: BTreeMap<String, Listed>,
+    /// Which registration it had then.
+    registered_as: BTreeMap<String, u64>,
+    /// Whether a runner's variable was there when Nomad was last asked for it alone.
+    has_variable: BTreeMap<String, bool>,
+    /// How a runner was when Nomad was last asked for it alone: its job, and then its allocations.
+    read: BTreeMap<String, [Option<Look>; 2]>,
+}
+
+/// What answers are like.
+#[derive(Clone, Copy)]
+pub struct Answers {
+    /// They tell how things are, not how they were a while ago.
+    pub are_so: bool,
+    /// No repository is out of sight.
+    pub of_all: bool,
+    /// Errors are told in the words that Nomad has for them.
+    pub are_legible: bool,
+}
+
+/// How GitHub knows a runner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    Not,
+    Offline,
+    Connected,
+}
+
+struct Removal {
+    id: u64,
+    /// When it was asked for.
+    asked: Option<Timestamp>,
+    name: String,
+    connected: bool,
+    /// By a variable, as far as that can be known.
+    is_carried: bool,
+}
+
+impl History {
+    /// What concerns those whose actions are not over; all the rest was looked at.
+    pub fn kept_for(mut self, is_left: impl Fn(&str) -> bool) -> History {
+        self.registrations.retain(|removal| is_left(&removal.name));
+        self.variables.retain(|(name, _)| is_left(name));
+        self.ended.retain(|name| is_left(name));
+        self.seals.retain(|name, _| is_left(name));
+        self.made.retain(|name, _| is_left(name));
+        self.listed.retain(|name, _| is_left(name));
+        self.has_variable.retain(|name, _| is_left(name));
+        self.read.retain(|name, _| is_left(name));
+        let registered_as = &mut self.registered_as;
+        registered_as.retain(|name, _| is_left(name));
+        self.sent.retain(|id, _| registered_as.values().any(|known| known == id));
+        self
+    }
+
+    /// A removal is on its way to GitHub, whether it gets there or not.
+    pub fn sends_removal(&mut self, id: u64) {
+        *self.sent.entry(id).or_default() += 1;
+    }
+
+    /// A registration goes, if it is there and not busy.
+    pub fn removes_registration(&mut self, world: &World, place: &Place, id: u64) {
+        let Some(runner) = world.github.runner(id).filter(|runner| runner.job.is_none()) else { return };
+        let variable = world.nomad.variable(&place.namespace, &format!("nomad/jobs/{}", runner.name));
+        let carries = |(made, configuration): &(u64, String)| {
+            *made != id
+                || variable.is_some_and(|variable| variable.items.values().any(|item| item == configuration))
+        };
+        self.registrations.push(Removal {
+            id,
+            asked: self.asked,
+            name: runner.name.clone(),
+            // Who connects after it was looked for is not seen; nor is what is written then.
+            connected: self
+                .listed
+                .get(&runner.name)
+                .map_or(runner.online, |as_listed| *as_listed == Listed::Connected),
+            is_carried: variable.is_some()
+                && self.has_variable.get(&runner.name) != Some(&false)
+                && self.made.get(&runner.name).is_none_or(carries),
+        });
+    }
+
+    /// Whether this runner's registration went in this pass.
+    pub fn has_removed(&self, name: &str) -> bool {
+        self.registrations.iter().any(|removal| removal.name == name)
+    }
+
+    /// GitHub refused: it stays, if it is there still.
+    pub fn keeps_registration(&mut self, world: &World, id: u64) {
+        let is_there = world.github.runner(id).is_some();
+        self.registrations.retain(|removal| removal.id != id || !is_there);
+    }
+
+    /// A job was stopped or purged.
+    pub fn ends(&mut self, name: &str) {
+        self.ended.insert(name.to_owned());
+    }
+
+    /// A variable goes.
+    pub fn removes_variable(&mut self, world: &World, name: &str) {
+        self.variables.push((name.to_owned(), self.has_stayed(world, name)));
+    }
+
+    /// A runner is to be registered in Nomad with this Meta.
+    pub fn asks_for(&mut self, name: &str, meta: &Value) {
+        self.seals.insert(name.to_owned(), meta["mac"].clone());
+    }
+
+    /// Whether somebody has registered a runner again with the seal of a key that the agent has forgotten: it is nobody's.
+    fn is_of_a_forgotten_key(&self, world: &World, name: &str, meta: &Value) -> bool {
+        let seal = self.seals.get(name);
+        world.nomad.forgot_at().is_some() && seal.is_some_and(|seal| *seal != meta["mac"])
+    }
+
+    /// GitHub has made a registration.
+    pub fn made(&mut self, response: &Response<Bytes>) {
+        let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+        if let (Some(name), Some(id)) = (body["runner"]["name"].as_str(), body["runner"]["id"].as_u64()) {
+            let configuration = body["encoded_jit_config"].as_str().unwrap_or_default().to_owned();
+            self.made.insert(name.to_owned(), (id, configuration));
+        }
+    }
+
+    /// GitHub has told of the runner of this name.
+    pub fn looked_up(&mut self, world: &World, request: &Request<Bytes>) {
+        let Some(name) = subject(None, Side::GitHub, request) else { return };
+        let runner = world.github.runners().find(|runner| runner.name == name);
+        let listed = match runner {
+            Some(runner) if runner.online || runner.job.is_some() => Listed::Connected,
+            Some(_) => Listed::Offline,
+            None => Listed::Not,
+        };
+        if let Some(runner) = runner {
+            self.registered_as.insert(name.clone(), runner.id);
+        }
+        self.listed.insert(name, listed);
+    }
+
+    /// Whether a registration is there, and was when it was last looked for.
+    fn has_stayed(&self, world: &World, name: &str) -> bool {
+        is_registered(world, name) && self.listed.get(name) != Some(&Listed::Not)
+    }
+
+    /// Nomad has told whether a runner's variable is there.
+    pub fn reads_variable(&mut self, world: &World, name: &str) {
+        self.has_variable.insert(name.to_owned(), has_variable(world, name));
+    }
+
+    /// Nomad has told of one runner: its job, or its allocations.
+    pub fn reads(&mut self, name: &str, is_job: bool, look: Option<Look>) {
+        let read = self.read.entry(name.to_owned()).or_default();
+        if is_job {
+            *read = [look, None];
+        } else {
+            read[1] = look;
+        }
+    }
+
+    /// How a runner was when it was read alone, unless that changed meanwhile.
+    fn read(&self, name: &str) -> Option<&Look> {
+        let [job, allocations] = self.read.get(name)?;
+        job.as_ref().filter(|_| job == allocations)
+    }
+
+    /// Whether it had not started, as its allocations told then.
+    pub fn has_read_unstarted(&self, name: &str) -> bool {
+        self.read
+            .get(name)
+            .and_then(|[_, allocations]| allocations.as_ref())
+            .is_some_and(|look| !look.started)
+    }
+
+    /// What is wrong with what a pass did, given how answers were.
+    pub fn passed(
+        &self,
+        pass: &Pass,
+        planned: &[&Action],
+        since: impl Fn(&str) -> Option<Timestamp>,
+        world: &World,
+        place: &Place,
+        how: Answers,
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        // What an earlier action asked for may take effect only now.
+        for removal in self.registrations.iter().filter(|removal| since(&removal.name) <= removal.asked) {
+            wrong.extend(self.is_wrongly_removed(planned, removal, how));
+        }
+        for (name, registered) in &self.variables {
+            let waits = |action: &Action| match action {
+                Action::CleanUp(clean_up) => clean_up.repository.is_some() && clean_up.name == *name,
+                _ => false,
+            };
+            if *registered && how.are_so && how.of_all && planned.iter().copied().any(waits) {
+                wrong.push(format!("the variable of {name} goes before its registration"));
+            }
+        }
+        for report in pass.done() {
+            // What two actions did for one runner is not told apart.
+            let of_it = |action: &&&Action| action.runner() == report.action.runner();
+            if planned.iter().filter(of_it).count() > 1 {
+                continue;
+            }
+            let said = |what: &str| format!("{}: {}, {what}", report.action, report.outcome.kind());
+            wrong.extend(self.is_wrongly_told(report, world, place, how).map(said));
+        }
+        wrong
+    }
+
+    fn is_wrongly_removed(&self, planned: &[&Action], removal: &Removal, how: Answers) -> Option<String> {
+        let name = &removal.name;
+        let wrong = |action: &Action| match action {
+            Action::Mint(_) if removal.connected => Some("for a secret, and it was connected"),
+            Action::Mint(_) if removal.is_carried && how.are_legible => {
+                Some("for a secret, and its variable carries it")
+            }
+            Action::RemoveOrphan(_) if removal.connected => Some("as an orphan, and it was connected"),
+            Action::LookUp(_) | Action::Start(_) => Some("and it was only looked at"),
+            _ => None,
+        };
+        // One that an earlier pass began, and the next one for the same runner: either may have asked for it.
+        let mut asked = planned.iter().filter(|action| action.runner() == *name).map(|action| wrong(action));
+        let first = asked.next().unwrap_or(Some("and nothing was planned for it"));
+        let what = first.filter(|_| asked.all(|wrong| wrong.is_some()))?;
+        Some(format!("the registration of {name} went, {what}"))
+    }
+
+    fn is_wrongly_told(
+        &self,
+        report: &Report,
+        world: &World,
+        place: &Place,
+        how: Answers,
+    ) -> Option<&'static str> {
+        let name = report.action.runner();
+        let removals = || self.registrations.iter().filter(|removal| removal.name == name);
+        let job = world.nomad.job(&place.namespace, name);
+        let is_alive = |look: &Look| look.state != RunnerState::Dead;
+        let read = self.read(name).filter(|_| how.are_so);
+        match (&report.action, &report.outcome) {
+            (Action::Start(start), Outcome::NotDone(NotDone::Rejected(_))) if how.are_legible => {
+                let meta = meta_of_job(job?);
+                let is_nobodys = self.is_of_a_forgotten_key(world, name, &meta) || is_planted(job?);
+                let is_own = meta["job_id"] == start.cause && !is_nobodys;
+                is_own.then_some("and it is there")
+            }
+            (Action::Mint(_), Outcome::Done(Done::Already)) if how.are_legible => {
+                let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id));
+                left.map(|_| "and what it registered has stayed")
+            }
+            (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) if removals().next().is_some() => {
+                Some("and it had removed it")
+            }
+            // Whose removal was asked for may have gone just before.
+            (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) if how.are_so && how.of_all => {
+                let was_there = !matches!(self.listed.get(name), None | Some(Listed::Not));
+                let asked = self.registered_as.get(name).is_some_and(|id| self.sent.contains_key(id));
+                (was_there && !asked).then_some("and GitHub lists it")
+            }
+            (Action::Stop(_), Outcome::NotDone(NotDone::Failed(error))) if is_lost_removal(error) => {
+                let once = |removal: &Removal| self.sent.get(&removal.id) == Some(&1);
+                removals().any(once).then_some("and nobody asked again for the lost answer")
+            }
+            (Action::Stop(stop), Outcome::Done(Done::Performed)) => {
+                let started = read.is_some_and(|look| look.started && !look.spent && is_alive(look));
+                let present = how.are_so && self.listed.get(name) == Some(&Listed::Connected);
+                match stop.consent {
+                    _ if job.is_some_and(|job| !job.stop) && !self.ended.contains(name) => {
+                        Some("and it is not told to stop")
+                    }
+                    Consent::NeverStarted if started => Some("and it had started"),
+                    Consent::Unregistered if present => Some("and it was connected"),
+                    _ => None,
+                }
+            }
+            (Action::LookUp(_), Outcome::Done(Done::Connected | Done::NotConnected)) if how.are_so => {
+                let said = matches!(report.outcome, Outcome::Done(Done::Connected));
+                let listed = self.listed.get(name);
+                listed
+                    .is_some_and(|listed| (*listed == Listed::Connected) != said)
+                    .then_some("which is not so")
+            }
+            (Action::CleanUp(clean_up), Outcome::Done(Done::Performed)) => {
+                let left =
+                    clean_up.repository.is_some() && how.are_so && how.of_all && self.has_stayed(world, name);
+                left.then_some("and its registration has stayed")
+            }
+            (Action::Purge(_), Outcome::Done(Done::Performed)) => {
+                let alive = read.is_some_and(is_alive);
+                let is_there = job.is_some() && !self.ended.contains(name);
+                if alive { Some("and it was alive") } else { is_there.then_some("and it is there") }
+            }
+            (Action::RemoveOrphan(remove), Outcome::Done(Done::Performed)) => match remove.orphan {
+                Orphan::Variable { .. } => read.is_some().then_some("and its runner is there"),
+                Orphan::Registration { .. } => read.is_some_and(is_alive).then_some("and its runner lives"),
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Whether a removal's answer was lost: not that nothing could be sent.
+fn is_lost_removal(error: &str) -> bool {
+    let unsent = ["cannot connect", "limit"];
+    error.contains("DELETE http://api.github") && !unsent.iter().any(|why| error.contains(why))
+}
+
+fn is_registered(world: &World, name: &str) -> bool {
+    world.github.runners().any(|runner| runner.name == name)
+}

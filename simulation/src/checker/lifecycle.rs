@@ -1,0 +1,370 @@
+//! What truly becomes of each runner of ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+
+use crate::deployment::{NAMESPACE, Place, meta_of_job};
+use crate::faults::labels::is_servable;
+use crate::faults::settings::Mode;
+use githubrunner_sim::github::Job;
+use githubrunner_sim::nomad::{self, TaskPhase};
+use githubrunner_sim::world::{LiveRunner, Phase, World};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// A repository's ID and the labels, lower-cased and sorted.
+pub type Group = (u64, String);
+
+/// One of our runners, by its Nomad job.
+pub struct Lifecycle {
+    /// The GitHub job it was started for.
+    pub cause: u64,
+    /// Which attempt it is.
+    pub attempt: u64,
+    /// Its group.
+    pub group: Group,
+    /// The instance it belongs to.
+    pub instance: Value,
+    /// When it was registered in Nomad.
+    pub registered_at: Timestamp,
+    /// When that was asked for: the answer may have taken its time.
+    pub asked_at: Timestamp,
+    /// Whether it can take a job now or soon.
+    pub available: bool,
+    /// When it last could not: busy, dead, stopping, disconnected, unregistered.
+    pub unavailable_at: Option<Timestamp>,
+    /// Since when it is available and its group has more such runners than queued jobs.
+    pub surplus_since: Option<Timestamp>,
+    /// When it was that for the first time since it has been available: two listings need not see the time between.
+    pub surplus_first: Option<Timestamp>,
+    /// When it last was not that any more.
+    pub surplus_ended: Option<Timestamp>,
+    /// Since when its process is there and idle.
+    pub idle_since: Option<Timestamp>,
+    /// Its process was there and of no use: another one could be started before its death.
+    pub of_no_use: bool,
+    /// Whether the daemon counts on it: it is available, or its offered job does not show yet.
+    pub supplies: bool,
+    /// How many more runners than queued jobs its group has.
+    pub spare: usize,
+    /// Whether it has, or had, an allocation.
+    pub placed: bool,
+    /// Since when the servers think that it is dead.
+    pub dead_since: Option<Timestamp>,
+    /// Since when it has no job in Nomad any more.
+    pub gone_since: Option<Timestamp>,
+    /// It had none for a while: somebody has registered it again.
+    pub is_back: bool,
+    /// It was dead for a while, and is alive again: GitHub may not know it any more.
+    pub is_revived: bool,
+}
+
+impl Lifecycle {
+    /// Of a runner that is being registered with this Meta.
+    pub fn new(meta: &Value, now: Timestamp) -> Lifecycle {
+        Lifecycle {
+            cause: meta["job_id"].as_u64().unwrap_or_default(),
+            attempt: meta["attempt"].as_u64().unwrap_or_default(),
+            group: group_of(meta),
+            instance: meta["instance"].clone(),
+            registered_at: now,
+            asked_at: now,
+            available: true,
+            unavailable_at: None,
+            surplus_since: None,
+            surplus_first: None,
+            surplus_ended: None,
+            idle_since: None,
+            of_no_use: false,
+            supplies: true,
+            spare: 0,
+            placed: false,
+            dead_since: None,
+            gone_since: None,
+            is_back: false,
+            is_revived: false,
+        }
+    }
+}
+
+/// The group that a Meta tells.
+pub fn group_of(meta: &Value) -> Group {
+    let labels = meta["labelsstr"].as_str().unwrap_or_default().split(',').map(str::to_owned);
+    (meta["repo_id"].as_u64().unwrap_or_default(), joined(labels))
+}
+
+/// The group of a GitHub job.
+pub fn group_of_job(job: &Job) -> Group {
+    group_of_labels(job.repository, &job.labels)
+}
+
+/// The group of a repository's jobs with these labels.
+pub fn group_of_labels(repository: u64, labels: &[String]) -> Group {
+    (repository, joined(labels.iter().cloned()))
+}
+
+/// Labels as groups have them.
+fn joined(labels: impl IntoIterator<Item = String>) -> String {
+    let labels: BTreeSet<String> = labels.into_iter().map(|label| label.to_lowercase()).collect();
+    labels.into_iter().collect::<Vec<_>>().join(",")
+}
+
+/// The repository that a runner's Nomad job is for, by its ID.
+pub fn repository_of(job: &nomad::Job) -> Option<u64> {
+    meta_of_job(job)["repo_id"].as_u64()
+}
+
+/// The address of it that the daemon knew when it started the runner, as `owner/name`.
+pub fn name_of_repository(job: &nomad::Job) -> Option<String> {
+    Some(meta_of_job(job)["repo_url"].as_str()?.trim_start_matches("https://github.com/").to_owned())
+}
+
+/// Whether a runner works on a job, or was offered one.
+pub fn has_job(world: &World, live: &LiveRunner) -> bool {
+    live.job.is_some()
+        || live.runner.and_then(|id| world.github.runner(id)).is_some_and(|runner| runner.job.is_some())
+}
+
+/// The processes of runners, but for those that have lost their job to another one of the same name.
+pub fn processes<'a>(world: &'a World, place: &'a Place) -> impl Iterator<Item = LiveRunner> + 'a {
+    world.live_runners().into_iter().filter(|live| {
+        world.nomad.job(&place.namespace, &live.nomad_job).is_none()
+            || allocation_of(world, place, live).is_some()
+    })
+}
+
+/// The allocation that a process belongs to, as long as Nomad knows it.
+pub fn allocation_of<'a>(
+    world: &'a World,
+    place: &'a Place,
+    live: &'a LiveRunner,
+) -> Option<&'a nomad::Allocation> {
+    allocations(world, place, &live.nomad_job).find(|allocation| allocation.id == live.allocation)
+}
+
+/// Whether a runner has, or had, a process in any of its allocations.
+pub fn had_process(world: &World, place: &Place, name: &str) -> bool {
+    let mut all = allocations(world, place, name);
+    all.any(|allocation| allocation.client_tasks().iter().any(|task| task.started_at.is_some()))
+}
+
+/// A job's allocations.
+pub fn allocations<'a>(
+    world: &'a World,
+    place: &'a Place,
+    name: &'a str,
+) -> impl Iterator<Item = &'a nomad::Allocation> {
+    world.nomad.allocations_of(&place.namespace, name)
+}
+
+/// Whether an allocation went down with its node.
+pub fn is_lost(allocation: &nomad::Allocation) -> bool {
+    allocation.client_status == "lost" || allocation.desired_description.contains("lost")
+}
+
+/// Whether it counts against the caps: an allocation is not over, or there is none yet.
+pub fn is_live(world: &World, place: &Place, job: &nomad::Job) -> bool {
+    let mut seen = false;
+    for allocation in allocations(world, place, &job.id) {
+        seen = true;
+        if !allocation.client_terminal() {
+            return true;
+        }
+    }
+    !seen && !job.stop && job.status != "dead"
+}
+
+/// Whether Nomad has put an allocation in the place of one that was over since then, and that is all that lives.
+pub fn was_replaced_since(world: &World, place: &Place, name: &str, since: Timestamp) -> bool {
+    let is_new = |allocation: &nomad::Allocation| i128::from(allocation.create_time) > since.as_nanosecond();
+    let all = || allocations(world, place, name);
+    all().any(|allocation| !is_new(allocation))
+        && all().filter(|allocation| !allocation.client_terminal()).all(is_new)
+}
+
+/// What has become of all our runners.
+#[derive(Default)]
+pub struct Lifecycles {
+    all: BTreeMap<String, Lifecycle>,
+    /// Those that can still change: the others have neither a job nor a process any more.
+    open: BTreeSet<String>,
+    causes: BTreeMap<u64, BTreeSet<String>>,
+    instances: Vec<Value>,
+    /// What has no job any more can have one again.
+    reopen: bool,
+}
+
+impl Deref for Lifecycles {
+    type Target = BTreeMap<String, Lifecycle>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
+}
+
+impl Lifecycles {
+    /// None yet. With `reopen` what has lost its job can get it back.
+    pub fn new(reopen: bool) -> Lifecycles {
+        Lifecycles { reopen, ..Lifecycles::default() }
+    }
+
+    /// A runner has been registered.
+    pub fn insert(&mut self, name: String, lifecycle: Lifecycle) {
+        self.open.insert(name.clone());
+        self.causes.entry(lifecycle.cause).or_default().insert(name.clone());
+        if !self.instances.contains(&lifecycle.instance) {
+            self.instances.push(lifecycle.instance.clone());
+        }
+        self.all.insert(name, lifecycle);
+    }
+
+    /// Those that have a job or a process still: nobody else is available.
+    pub fn open(&self) -> impl Iterator<Item = (&String, &Lifecycle)> {
+        self.open.iter().filter_map(|name| self.all.get_key_value(name))
+    }
+
+    /// Those that were started for this job.
+    pub fn of_cause(&self, cause: u64) -> impl Iterator<Item = (&String, &Lifecycle)> {
+        self.causes.get(&cause).into_iter().flatten().filter_map(|name| self.all.get_key_value(name))
+    }
+
+    /// The instances that any of them belongs to.
+    pub fn instances(&self) -> &[Value] {
+        &self.instances
+    }
+
+    /// Brings all lifecycles up to date.
+    pub fn update(&mut self, world: &World, place: &Place, mode: Mode, now: Timestamp) {
+        let live: BTreeMap<String, LiveRunner> =
+            processes(world, place).map(|live| (live.nomad_job.clone(), live)).collect();
+        // What somebody has purged somebody may register again.
+        if self.reopen {
+            let jobs = world.nomad.jobs().map(|job| &job.id);
+            self.open.extend(jobs.filter(|id| self.all.contains_key(*id)).cloned());
+        }
+        // Cut off from the servers, a client may still start what they have forgotten.
+        self.open.extend(live.keys().filter(|name| self.all.contains_key(*name)).cloned());
+        let mut supply: BTreeMap<Group, usize> = BTreeMap::new();
+        let mut settled = Vec::new();
+        for name in &self.open {
+            let Some(lifecycle) = self.all.get_mut(name) else { continue };
+            let process = live.get(name);
+            lifecycle.look(world, place, mode, name, process, now);
+            if lifecycle.supplies {
+                *supply.entry(lifecycle.group.clone()).or_default() += 1;
+            }
+            if lifecycle.gone_since.is_some() && process.is_none() {
+                settled.push(name.clone());
+            }
+        }
+        let demand = demand(world);
+        for name in &self.open {
+            let Some(lifecycle) = self.all.get_mut(name) else { continue };
+            let of = |counts: &BTreeMap<Group, usize>| counts.get(&lifecycle.group).copied().unwrap_or(0);
+            lifecycle.spare = of(&supply).saturating_sub(of(&demand));
+            let surplus = lifecycle.available && lifecycle.spare > 0;
+            if !surplus && lifecycle.surplus_since.is_some() {
+                lifecycle.surplus_ended = Some(now);
+            }
+            lifecycle.surplus_since = surplus.then(|| lifecycle.surplus_since.unwrap_or(now));
+            lifecycle.surplus_first =
+                lifecycle.surplus_first.or(lifecycle.surplus_since).filter(|_| lifecycle.available);
+        }
+        for name in settled {
+            self.open.remove(&name);
+        }
+    }
+}
+
+impl Lifecycle {
+    /// What it is now.
+    fn look(
+        &mut self,
+        world: &World,
+        place: &Place,
+        mode: Mode,
+        name: &str,
+        process: Option<&LiveRunner>,
+        now: Timestamp,
+    ) {
+        let available = is_available(world, place, mode, name, process);
+        if !available || !self.available {
+            self.unavailable_at = Some(now);
+        }
+        self.available = available;
+        self.of_no_use |=
+            !available && process.is_some_and(|live| live.phase != Phase::Ending && !has_job(world, live));
+        // Who was offered a job looks idle to everybody still.
+        let looks_idle = process.is_some_and(|live| live.phase != Phase::Ending && live.job.is_none());
+        self.idle_since = looks_idle.then(|| self.idle_since.unwrap_or(now));
+        self.supplies = available || (looks_idle && process.is_some_and(|live| has_job(world, live)));
+        self.placed |= allocations(world, place, name).next().is_some();
+        let job = world.nomad.job(&place.namespace, name);
+        let is_dead = job.is_none_or(|job| !is_live(world, place, job));
+        self.is_back |= job.is_some() && self.gone_since.is_some();
+        if !is_dead && self.dead_since.is_some() {
+            self.registered_at = now;
+            self.is_revived = true;
+        }
+        self.dead_since = is_dead.then(|| self.dead_since.unwrap_or(now));
+        self.gone_since = job.is_none().then(|| self.gone_since.unwrap_or(now));
+    }
+}
+
+/// How many jobs of each group want a runner.
+fn demand(world: &World) -> BTreeMap<Group, usize> {
+    let mut demand = BTreeMap::new();
+    for (repository, labels, line) in world.github.queued().filter(|(_, labels, _)| is_servable(labels)) {
+        *demand.entry(group_of_labels(repository, labels)).or_default() += line.len();
+    }
+    demand
+}
+
+/// Whether a runner could take its job now or soon.
+fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: Option<&LiveRunner>) -> bool {
+    let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
+    let mut seen = false;
+    let mut running = false;
+    for allocation in allocations(world, place, name) {
+        seen = true;
+        let heard_of = matches!(allocation.client_status, "pending" | "running");
+        // The servers learn of a task's end a little later.
+        let tasks = allocation.client_tasks();
+        let over = !tasks.is_empty() && tasks.iter().all(|task| task.phase == TaskPhase::Dead);
+        running |= heard_of && !over && allocation.desired_status == "run";
+        if is_lost(allocation) {
+            return false;
+        }
+    }
+    if job.stop || (seen && !running) || (!seen && job.status == "dead") {
+        return false;
+    }
+    match process {
+        Some(live) => {
+            // Without its registration what starts will be refused.
+            let will_connect =
+                || mode != Mode::Jit || world.github.runners().any(|runner| runner.name == name);
+            !has_job(world, live)
+                && match live.phase {
+                    Phase::Starting => will_connect(),
+                    Phase::Listening => live.runner.is_some(),
+                    _ => false,
+                }
+        }
+        // Its secret may be of no use any more, or GitHub still believes in an earlier one's job.
+        None => {
+            let listed = world.github.runners().find(|runner| runner.name == name);
+            // Restarted by hand it waits for a secret that it had and has no more.
+            let waits_again =
+                mode == Mode::Jit && !has_variable(world, name) && had_process(world, place, name);
+            !waits_again
+                && listed.is_none_or(|runner| runner.job.is_none())
+                && (mode != Mode::Jit || !has_variable(world, name) || listed.is_some())
+        }
+    }
+}
+
+/// Whether a runner's variable is there.
+pub fn has_variable(world: &World, name: &str) -> bool {
+    world.nomad.variable(NAMESPACE, &format!("nomad/jobs/{name}")).is_some()
+}

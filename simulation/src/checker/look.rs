@@ -1,0 +1,80 @@
+//! How a runner is, as the servers know.
+
+use std::collections::BTreeMap;
+
+use githubrunner::model::RunnerState;
+use githubrunner_sim::nomad::{self, Allocation, TaskPhase};
+use githubrunner_sim::world::World;
+use serde_json::Value;
+
+use super::lifecycle::{Lifecycle, Lifecycles, allocations, has_variable, is_lost};
+use crate::deployment::{MAX_BODY, META, Place};
+
+/// How a runner is, as the servers know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The deployment ID in its Meta.
+    pub instance: Value,
+    /// What it is doing.
+    pub state: RunnerState,
+    /// Whether a process of it ever was.
+    pub started: bool,
+    /// Whether an allocation that was lost, or is another one, has used its configuration.
+    pub spent: bool,
+    /// Whether Nomad may not be done with it: what it has decided does not show here.
+    pub undecided: bool,
+}
+
+/// All of ours that have a job.
+pub fn looks(world: &World, place: &Place, lifecycles: &Lifecycles) -> BTreeMap<String, Look> {
+    let look = |(name, lifecycle): (&String, &Lifecycle)| {
+        let job = world.nomad.job(&place.namespace, name)?;
+        let needs_variable = !job.meta.get(META)?.contains("\"access_token\"");
+        let look = look(world, place, job, needs_variable && !has_variable(world, name));
+        Some((name.clone(), Look { instance: lifecycle.instance.clone(), ..look }))
+    };
+    lifecycles.open().filter_map(look).collect()
+}
+
+/// Whether it does not fit in a list by itself, so that a daemon is told of it without its tasks.
+fn is_too_large(allocation: &Allocation) -> bool {
+    let mut events = allocation.tasks.iter().flat_map(|task| &task.events);
+    let has_long = events.any(|event| event["DisplayMessage"].as_str().is_some_and(|m| m.len() > 1000));
+    has_long && nomad::allocation_stub(allocation, true).to_string().len() > MAX_BODY
+}
+
+/// How one is (DESIGN: a runner's state).
+pub fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> Look {
+    let all: Vec<&Allocation> = allocations(world, place, &job.id).collect();
+    let has_started = |allocation: &&Allocation| {
+        // Whose tasks nobody can read may have a process.
+        is_too_large(allocation)
+            || allocation.tasks.iter().any(|task| task.started_at.is_some())
+                && !allocation
+                    .tasks
+                    .iter()
+                    .any(|task| task.phase == TaskPhase::Waiting && task.started_at.is_none())
+    };
+    let told = |allocation: &Allocation| matches!(allocation.desired_status, "stop" | "evict");
+    let lost = all.iter().any(|allocation| is_lost(allocation));
+    let alive = all.iter().filter(|allocation| !allocation.client_terminal());
+    let alive = alive.max_by_key(|allocation| {
+        (!told(allocation), allocation.client_status == "running", allocation.create_index)
+    });
+    let over = job.stop || job.status == "dead";
+    let state = match alive {
+        Some(allocation) if job.stop || told(allocation) => RunnerState::Stopping,
+        Some(allocation) if allocation.client_status == "unknown" => RunnerState::Disconnected,
+        Some(allocation) if has_started(allocation) => RunnerState::Running,
+        Some(_) if lacks_secret => RunnerState::Waiting,
+        Some(_) => RunnerState::Starting,
+        // Nomad may put another one in a lost one's place.
+        None if over || !all.is_empty() && !lost => RunnerState::Dead,
+        None => RunnerState::Pending,
+    };
+    let undecided = !over && alive.is_none();
+    let is_alive = |allocation: &Allocation| alive.is_some_and(|alive| alive.id == allocation.id);
+    let used = all.iter().any(|allocation| has_started(allocation) && !is_alive(allocation));
+    let started = all.iter().any(has_started);
+    Look { instance: Value::Null, state, started, spent: lost || used, undecided }
+}

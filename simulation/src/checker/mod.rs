@@ -1,0 +1,505 @@
+//! The invariants of docs/architecture.md, checked against the world's truth at every step and request.
+
+mod history;
+mod lifecycle;
+mod look;
+mod prompt;
+pub mod replicas;
+pub mod sight;
+mod starts;
+mod stops;
+mod stuck;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::faults::mishap::Suffer;
+use crate::faults::scenario::Scenario;
+use bytes::Bytes;
+use githubrunner::model::is_ours_by_name;
+use githubrunner_sim::fault::{Arrived, Sender, Side};
+use githubrunner_sim::github::{Scope, Status};
+use githubrunner_sim::keep;
+use githubrunner_sim::nomad::{self, TaskPhase};
+use githubrunner_sim::world::{LiveRunner, Phase, Watch, World};
+use hyper::{Method, Request, Response};
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::secrets::secret_in;
+use crate::deployment::{GITHUB_TOKEN, PREFIX, Place, is_planted, is_strange};
+use crate::faults::answers::HOSTILE;
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::is_servable;
+use crate::faults::settings::{Mode, Settings};
+use crate::faults::subject::subject;
+use crate::faults::trouble::Trouble;
+use crate::findings::Findings;
+use lifecycle::Lifecycles;
+use replicas::Leases;
+use sight::{List, Sights};
+use stops::Known;
+
+/// What is watched.
+pub struct Checker {
+    place: Place,
+    settings: Settings,
+    faults: Vec<FaultKind>,
+    caps: [Option<usize>; 3],
+    mode: Mode,
+    slack: SignedDuration,
+    lifecycles: Lifecycles,
+    archived: BTreeMap<u64, Timestamp>,
+    secrets: Vec<String>,
+    findings: Findings,
+    leases: Leases,
+    sights: Sights,
+    /// Which repositories the configuration does not name, by position, and from when until when.
+    left_out: Vec<(usize, Timestamp, Timestamp)>,
+    /// GitHub's answers may hold hostile text.
+    has_hostile: bool,
+    /// Nomad tells of what happens.
+    told: bool,
+    /// Nothing disturbs the daemon: what it does must be prompt and in order.
+    quiet: bool,
+    /// Nothing does but that GitHub's lists take their time: Nomad's half must be prompt.
+    slow: bool,
+    /// Answers are as things are, and one daemon acts for all the time.
+    steady: bool,
+    looked_up: BTreeMap<String, Timestamp>,
+    /// When GitHub was last asked for each runner, for whatever.
+    asked_for: BTreeMap<String, Timestamp>,
+    /// When each daemon last looked at Nomad.
+    looked: [Looked; 2],
+    waits: prompt::Waits,
+    looked_at: Timestamp,
+    stuck: stuck::Stuck,
+    /// When a daemon last asked Nomad for anything.
+    asked_nomad_at: Timestamp,
+    /// When it last did something, or asked GitHub for a runner.
+    acted_at: Timestamp,
+}
+
+/// When a daemon listed what.
+#[derive(Clone, Default)]
+struct Looked {
+    jobs: Option<Timestamp>,
+    /// The last ones, oldest first.
+    allocations: VecDeque<Timestamp>,
+}
+
+/// So many lists are remembered: what takes effect late was decided then.
+const LISTS: usize = 64;
+
+/// More jobs than this are not looked at in each step.
+const LARGE: usize = 500;
+
+impl Checker {
+    /// A watch on a scenario's world.
+    pub fn new(scenario: &Scenario, place: Place, findings: Findings) -> Checker {
+        Checker {
+            settings: scenario.settings.clone(),
+            faults: scenario.faults.clone(),
+            caps: scenario.settings.caps,
+            mode: scenario.settings.mode,
+            slack: slack(scenario),
+            leases: Leases::new(scenario),
+            sights: Sights::new(scenario),
+            lifecycles: Lifecycles::new(scenario.has(FaultKind::Meanwhile)),
+            archived: BTreeMap::new(),
+            secrets: Vec::new(),
+            left_out: starts::left_out(scenario),
+            has_hostile: [Trouble::Names, Trouble::Secrets]
+                .into_iter()
+                .any(|trouble| scenario.episodes.iter().any(|episode| episode.trouble == trouble)),
+            told: scenario.settings.hints && scenario.nomad.event_buffer > 0,
+            quiet: prompt::is_quiet(scenario),
+            slow: prompt::is_slow(scenario),
+            steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
+            looked_up: BTreeMap::new(),
+            asked_for: BTreeMap::new(),
+            looked: Default::default(),
+            waits: prompt::Waits::default(),
+            looked_at: Timestamp::UNIX_EPOCH,
+            stuck: stuck::Stuck::new(scenario, &place),
+            asked_nomad_at: Timestamp::UNIX_EPOCH,
+            acted_at: Timestamp::UNIX_EPOCH,
+            place,
+            findings,
+        }
+    }
+
+    /// Who leads, for others.
+    pub fn leases(&self) -> Leases {
+        self.leases.clone()
+    }
+
+    /// What the daemons are shown, for others.
+    pub fn sights(&self) -> Sights {
+        self.sights.clone()
+    }
+
+    fn wrong(&self, now: Timestamp, what: String) {
+        self.findings.add(now, what);
+    }
+
+    /// When the daemon that sends this had last listed the allocations when it sent it, by the servers' clock.
+    fn looked(&self, world: &World, request: &Request<Bytes>, now: Timestamp) -> Timestamp {
+        let Arrived(sent) = request.extensions().get().copied().unwrap_or(Arrived(now));
+        let mut lists = self.looked[sender(request)].allocations.iter().rev();
+        world.nomad_time(lists.find(|list| **list <= sent).copied().unwrap_or(now))
+    }
+
+    /// What GitHub says of names, and gives out, is checked before it gets anywhere.
+    fn look_for_hostile_text(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        let has = |text: &[u8]| text.windows(HOSTILE.len()).any(|part| part == HOSTILE.as_bytes());
+        if has(request.uri().to_string().as_bytes()) || has(request.body()) {
+            let (method, path) = (request.method(), request.uri().path());
+            let path: String = path.chars().take(100).collect();
+            self.wrong(now, format!("hostile text in {method} {} {path}", side.name()));
+        }
+    }
+
+    fn look_for_secrets(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        let path = request.uri().path();
+        if side == Side::Nomad && path.starts_with("/v1/var/nomad/jobs/") {
+            return;
+        }
+        let mut body = request.body().clone();
+        // Nomadtools' way: in a job, and nowhere else.
+        if self.mode == Mode::AccessToken && side == Side::Nomad && path.starts_with("/v1/jobs") {
+            body = String::from_utf8_lossy(&body).replace(GITHUB_TOKEN, "").into();
+        }
+        for (place, text) in [("address", request.uri().to_string().as_bytes()), ("body", body.as_ref())] {
+            if secret_in(text, &self.secrets).is_some() {
+                self.wrong(now, format!("a secret in the {place} of {} {path}", request.method()));
+            }
+        }
+    }
+}
+
+fn is_large(world: &World) -> bool {
+    world.github.count_jobs() > LARGE
+}
+
+/// Which list of all our things in Nomad is asked for: an action that looks once more asks for one runner's.
+fn list(request: &Request<Bytes>) -> Option<List> {
+    let query = request.uri().query().filter(|_| request.method() == Method::GET)?;
+    match request.uri().path() {
+        "/v1/jobs" if query.contains(&format!("prefix={PREFIX}-&")) => Some(List::Jobs),
+        "/v1/allocations" if query.contains(&format!("%5E{PREFIX}-%22")) => Some(List::Allocations),
+        "/v1/vars" if query.contains(&format!("prefix=nomad%2Fjobs%2F{PREFIX}-&")) => Some(List::Variables),
+        _ => None,
+    }
+}
+
+/// Which registration's removal is asked for.
+fn removed_registration(side: Side, request: &Request<Bytes>) -> Option<u64> {
+    let is_removal = side == Side::GitHub && request.method() == Method::DELETE;
+    request.uri().path().rsplit('/').next().filter(|_| is_removal)?.parse().ok()
+}
+
+/// Which daemon sends it.
+fn sender(request: &Request<Bytes>) -> usize {
+    request.extensions().get::<Sender>().map_or(0, |Sender(number)| *number)
+}
+
+/// How long ago what a pass saw may have been so: the pass itself, with its retries, and what answers lag.
+fn slack(scenario: &Scenario) -> SignedDuration {
+    use Trouble::{Lag, Stall};
+    let slow = scenario.faults.iter().any(|fault| match fault {
+        FaultKind::Exchange(_) | FaultKind::Leaderless | FaultKind::Deaths => true,
+        fault if fault.is_of_replicas() => true,
+        // A run that is not listed yet is not followed yet.
+        FaultKind::RunLag => true,
+        _ => false,
+    });
+    let lag = scenario.has(FaultKind::Exchange(Lag)) || scenario.has(FaultKind::Exchange(Stall));
+    SignedDuration::from_secs(match (slow, lag) {
+        (_, true) => 600,
+        (true, false) => 300,
+        (false, false) => 15,
+    })
+}
+
+impl Watch for Checker {
+    fn sent(&mut self, _: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        if let Some(wrong) = self.leases.sent(side, request, now) {
+            self.wrong(now, wrong);
+        }
+        if let Some(id) = removed_registration(side, request) {
+            self.sights.does(request, |history| history.sends_removal(id));
+        }
+    }
+
+    fn asked(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        if self.has_hostile {
+            self.look_for_hostile_text(side, request, now);
+        }
+        if side == Side::Nomad {
+            self.asked_nomad_at = now;
+        }
+        if request.method() != Method::GET || request.uri().path().contains("/actions/runners") {
+            self.acted_at = now;
+        }
+        if request.method() == Method::GET {
+            let who = sender(request);
+            match list(request) {
+                // A further page begins nothing.
+                Some(List::Jobs)
+                    if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
+                Some(List::Jobs) => {
+                    self.looked[who].jobs = Some(now);
+                    self.sights.begins(who, world, now);
+                }
+                Some(List::Allocations) => {
+                    keep(&mut self.looked[who].allocations, LISTS, now);
+                    // What ended without a process, and is to be replaced, tells nobody else.
+                    self.lifecycles.update(world, &self.place, self.mode, now);
+                }
+                _ => {}
+            }
+            if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
+                let name = subject(None, side, request).unwrap_or_default();
+                self.looks_up(world, &name, now);
+                self.asked_for.insert(name, now);
+            }
+            return;
+        }
+        self.look_for_secrets(side, request, now);
+        let about = subject(Some(world), side, request);
+        let about = about.map(|name| percent_decode_str(&name).decode_utf8_lossy().into_owned());
+        // What goes with an earlier runner of the name may still go.
+        let is_planted = |name: &str| {
+            let gives = request.method() != Method::DELETE && request.uri().path() != "/v1/jobs";
+            gives && world.nomad.job(&self.place.namespace, name).is_some_and(is_planted)
+        };
+        if about.is_some_and(|name| is_strange(&name) || is_planted(&name)) {
+            self.wrong(
+                now,
+                format!("a planted job is taken for ours: {} {}", request.method(), request.uri()),
+            );
+        }
+        // What ended without a process tells nobody.
+        self.lifecycles.update(world, &self.place, self.mode, now);
+        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
+        let query = request.uri().query().unwrap_or_default();
+        match (side, request.method().as_str()) {
+            (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
+                let name = path.trim_start_matches("/v1/job/").to_owned();
+                let known = Known {
+                    looked: self.looked(world, request, now),
+                    unstarted: self.sights.has_read_unstarted(request, &name),
+                    removed: self.sights.has_removed(request, &name),
+                };
+                self.deregisters(world, &name, query.contains("purge=true"), known, now);
+            }
+            (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
+                let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
+                self.sights.does(request, |history| history.removes_variable(world, &name));
+                self.deletes_variable(world, &name, self.looked(world, request, now), now);
+            }
+            (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
+            (Side::Nomad, "PUT") if path == "/v1/jobs" => {
+                self.registers(world, request, now);
+            }
+            (Side::Nomad, "PUT") if replicas::is_lock(&path) => {}
+            (Side::Nomad, "PUT")
+                if path.starts_with("/v1/var/") && !query.split('&').any(|pair| pair == "cas=0") =>
+            {
+                self.wrong(now, format!("{path} is written without cas=0"));
+            }
+            (Side::Nomad, "PUT") if path.starts_with("/v1/var/nomad/jobs/") => {
+                self.gets_secret(world, path.trim_start_matches("/v1/var/nomad/jobs/"), now);
+            }
+            (Side::GitHub, "DELETE") => {
+                if let Some(id) = removed_registration(side, request) {
+                    self.sights.does(request, |history| history.removes_registration(world, &self.place, id));
+                    self.deletes_registration(world, id, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(
+        &mut self,
+        world: &World,
+        side: Side,
+        request: &Request<Bytes>,
+        response: &Response<Bytes>,
+        now: Timestamp,
+    ) {
+        if side == Side::GitHub {
+            self.has_looked_meanwhile(world, request, now);
+        }
+        let path = request.uri().path();
+        if !response.status().is_success() {
+            if let Some(id) = removed_registration(side, request) {
+                self.sights.does(request, |history| history.keeps_registration(world, id));
+            }
+            return;
+        }
+        if side == Side::Nomad && replicas::is_lock(path) {
+            self.leases.kept(request, now);
+        }
+        if side == Side::Nomad
+            && let Some(list) = list(request)
+            && !is_large(world)
+        {
+            self.sights.answers(sender(request), list, world, &self.place, &self.lifecycles);
+        }
+        if side == Side::Nomad
+            && request.method() == Method::DELETE
+            && let Some(name) = path.strip_prefix("/v1/job/")
+        {
+            self.sights.does(request, |history| history.ends(name));
+        }
+        if side == Side::GitHub && request.method() == Method::GET && path.ends_with("/actions/runners") {
+            self.sights.does(request, |history| history.looked_up(world, request));
+        }
+        if side == Side::Nomad && path.ends_with("/instance") {
+            let told: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+            let wrong = told["Items"]["id"].as_str().and_then(|id| self.sights.is_told(sender(request), id));
+            wrong.into_iter().for_each(|wrong| self.wrong(now, wrong));
+        }
+        if side == Side::GitHub && path.ends_with("/generate-jitconfig") {
+            self.sights.does(request, |history| history.made(response));
+        }
+        if side == Side::Nomad && request.method() == Method::GET {
+            self.sights.reads(world, &self.place, request);
+        }
+        if side == Side::Nomad && request.method() == Method::PUT && path == "/v1/jobs" {
+            self.was_registered(world, request, now);
+        }
+        if side == Side::GitHub && (path.ends_with("/registration-token") || path.ends_with("/access_tokens"))
+        {
+            let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+            self.secrets.extend(body["token"].as_str().map(str::to_owned));
+        }
+    }
+
+    fn stepped(&mut self, world: &World, now: Timestamp) {
+        // With thousands of jobs to look at, not at each step; each write is looked at all the same.
+        if is_large(world) && now.duration_since(self.looked_at) < SignedDuration::from_secs(5) {
+            return;
+        }
+        self.looked_at = now;
+        self.lifecycles.update(world, &self.place, self.mode, now);
+        self.note_archived(world, now);
+        self.stuck.look(world, now);
+        self.is_prompt(world, now);
+        self.is_passed_over(world, now);
+    }
+}
+
+/// What is left that should be gone or done, when all trouble is over.
+pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
+    // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job. What hangs and
+    // whose repository is gone stays too: nobody can say that it is not busy.
+    let own = |live: &LiveRunner| Some(world.github.job(live.cause?)?.repository);
+    let is_gone = |live: &LiveRunner| {
+        own(live).is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
+    };
+    // Who got its secret when another repository had the name of the deleted one already waits there for a job of its
+    // labels; and while that one has active runs, nothing is known of the deleted one but that it is gone.
+    let is_strayed = |live: &LiveRunner| {
+        let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
+        let elsewhere = match scope {
+            Some(Scope::Repository(id)) => own(live).is_some_and(|own| own != id),
+            Some(Scope::Organization(_)) => true,
+            None => false,
+        };
+        elsewhere && is_gone(live)
+    };
+    // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
+    let path = format!("githubrunner/{PREFIX}/instance");
+    let instance = world.nomad.variable(&place.namespace, &path);
+    let instance = instance.and_then(|variable| variable.items.get("id"));
+    // A start that takes effect only after that is another's, too.
+    let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));
+    // Restarted by hand, it waits for a variable that somebody has deleted; and nobody can say that it has no job.
+    let waits_again = |allocation: &&nomad::Allocation| {
+        let mut tasks = allocation.client_tasks().iter();
+        place.renamed && tasks.any(|task| task.started_at.is_some() && task.phase == TaskPhase::Waiting)
+    };
+    // What somebody has registered again with the seal of a key that the agent has forgotten since is nobody's to the
+    // daemon. Live it takes room; dead it is only left alone, with what bears its name.
+    let is_nobodys = |name: &str| {
+        let job = world.nomad.job(&place.namespace, name);
+        job.is_some_and(|job| sights.is_of_a_forgotten_key(world, job))
+    };
+    let takes_room = |name: &str| {
+        let job = world.nomad.job(&place.namespace, name);
+        job.is_some_and(|job| lifecycle::is_live(world, place, job))
+    };
+    let waiting_again = world.nomad.allocations().filter(waits_again);
+    let waiting_again = waiting_again.map(|allocation| allocation.job_id.clone());
+    let stays: BTreeSet<String> = world
+        .live_runners()
+        .into_iter()
+        .filter(|live| {
+            place.renamed && live.phase == Phase::Listening
+                || live.phase == Phase::Stuck && is_gone(live)
+                || live.phase == Phase::Listening && is_strayed(live)
+        })
+        .map(|live| live.nomad_job)
+        .chain(waiting_again)
+        .chain(world.our_jobs(place).into_iter().filter(|name| !is_own(name)))
+        .chain(world.our_jobs(place).into_iter().filter(|name| is_nobodys(name) && takes_room(name)))
+        .collect();
+    let is_unplaced = |name: &str| lifecycle::allocations(world, place, name).next().is_none();
+    // What stays may take the room of others, and counts against the caps.
+    let no_room = stays.iter().any(|name| is_own(name) && !is_nobodys(name))
+        || !stays.is_empty() && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
+    let mut left = Vec::new();
+    for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
+        if is_servable(&job.labels) && !no_room && place.repositories.contains(&job.repository) {
+            left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
+        }
+    }
+    let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
+    let jobs = world.our_jobs(place).into_iter();
+    let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
+    // While an entry of the configuration cannot be resolved, nobody knows whether a repository that it may mean still has
+    // the jobs it had: of one that had another's name for a while and is deleted, the dead stay until Nomad collects them.
+    let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
+    let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
+    let is_kept = |name: &String| {
+        let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
+        // What has had a process once and waits for a secret again, somebody has started by hand.
+        let was_started = lifecycle::had_process(world, place, name);
+        let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
+        let is_over = is_unsure && !lifecycle::is_live(world, place, job) || was_started && is_idle;
+        let of = lifecycle::repository_of(job);
+        is_over && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
+    };
+    let jobs = jobs.filter(|name| !is_kept(name) && !is_nobodys(name));
+    left.extend(jobs.map(|name| format!("Nomad job {name}")));
+    let Some(instance) = instance else { return left };
+    let ours =
+        |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name) && !is_nobodys(name);
+    for variable in world.nomad.variables() {
+        if variable.path.strip_prefix("nomad/jobs/").is_some_and(ours) {
+            left.push(format!("variable {}", variable.path));
+        }
+    }
+    // A repository that takes no jobs is not looked at; GitHub removes what never connects within a day.
+    let takes_none = |scope: &Scope| match scope {
+        Scope::Repository(id) => world.github.repository(*id).is_none_or(|r| r.archived || r.disabled),
+        Scope::Organization(id) => {
+            let mut repositories = place.repositories.iter().filter_map(|id| world.github.repository(*id));
+            !repositories.any(|r| r.owner == *id && !r.archived && !r.disabled && !r.deleted)
+        }
+    };
+    // A process that Nomad knows nothing of is nobody's to end, as long as it is connected.
+    let processes = world.live_runners();
+    let is_unknown = |live: &LiveRunner| lifecycle::allocation_of(world, place, live).is_none();
+    let is_lost = |runner: u64| processes.iter().any(|live| live.runner == Some(runner) && is_unknown(live));
+    let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
+    let registrations = registrations.filter(|runner| !(runner.online && is_lost(runner.id)));
+    for runner in registrations.filter(|runner| ours(&runner.name)) {
+        left.push(format!("registration {}", runner.name));
+    }
+    left
+}

@@ -1,0 +1,442 @@
+//! What must be done soon, and in the right order: only where nothing disturbs the daemon, so that its own loop is
+//! all it has to wait for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::faults::mishap::Mishap;
+use crate::faults::scenario::{Happening, Scenario};
+use bytes::Bytes;
+use githubrunner::plan::LISTINGS_APART;
+use githubrunner_sim::fault::Arrived;
+use githubrunner_sim::github::{Job, Status};
+use githubrunner_sim::nomad::TaskPhase;
+use githubrunner_sim::world::{Phase, World};
+use hyper::{Method, Request};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Checker;
+use super::lifecycle::{Group, allocations, group_of_job, has_variable, is_live};
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::{is_placeable, is_servable};
+use crate::faults::settings::Mode;
+use crate::faults::trouble::Trouble;
+use githubrunner_specification::invariants::wait_after;
+
+/// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
+const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
+
+/// What Nomad tells of is seen to within this time.
+const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
+
+/// The same while each page of GitHub's lists takes up to 17 s: a pass acts for 20 s at most before Nomad is looked at
+/// again.
+const SECRET_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(40);
+
+/// Nomad is looked at every 5 s while GitHub is asked, ...
+const LOOKED_WITHIN: SignedDuration = SignedDuration::from_secs(6);
+
+/// ... but for the time that what was seen then takes to be done.
+const ACTIONS_TAKE: SignedDuration = SignedDuration::from_secs(20);
+
+/// A dead runner goes within this time then, besides the time for which it is kept: a listing says that its job is over.
+const PURGED_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(300);
+
+/// A listing of 200 runs at 800 points a minute, which shares its requests with others.
+const LISTED_IN_A_FLOOD: SignedDuration = SignedDuration::from_secs(300);
+
+/// What a flood in one repository costs the others, and its own queue.
+const FLOODED: SignedDuration = SignedDuration::from_secs(60);
+
+/// Since when something is so that must not stay so.
+#[derive(Default)]
+pub struct Waits {
+    groups: BTreeMap<Group, Timestamp>,
+    secrets: BTreeMap<String, Timestamp>,
+    variables: BTreeMap<String, Timestamp>,
+    dead: BTreeMap<String, Timestamp>,
+    /// Dead, and no number comes from them any more.
+    useless: BTreeMap<String, Timestamp>,
+    /// Jobs that a younger one has overtaken, and when that was.
+    overtaken: BTreeMap<u64, (Timestamp, String)>,
+}
+
+/// Whether nothing keeps the daemon from seeing things as they are and from doing what it wants.
+pub(super) fn is_quiet(scenario: &Scenario) -> bool {
+    is_quiet_but(scenario, None)
+}
+
+/// Whether only GitHub's lists take their time.
+pub(super) fn is_slow(scenario: &Scenario) -> bool {
+    is_quiet_but(scenario, Some(Trouble::SlowPages)) && !is_quiet(scenario)
+}
+
+fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
+    let harmless = [
+        FaultKind::HeldJobs,
+        FaultKind::Ghosts,
+        FaultKind::Clocks,
+        FaultKind::Unplaceable,
+        FaultKind::Runs,
+        FaultKind::LargeJobs,
+        FaultKind::HostileMeta,
+        FaultKind::Flood,
+        FaultKind::RefusedRunners,
+        FaultKind::UnassignedJobs,
+        FaultKind::SlowStarts,
+    ];
+    let is_harmless = |fault: &FaultKind| {
+        harmless.contains(fault) || trouble.is_some_and(|t| *fault == FaultKind::Exchange(t))
+    };
+    // Where many share a cap, places become free and are taken all the time, and who waits for one waits long.
+    scenario.repositories.len() <= 3
+        && scenario.faults.iter().all(is_harmless)
+        && scenario.settings.mode != Mode::Renamed
+        // An organization's runners take the jobs of its other repositories.
+        && !scenario.settings.access.organization
+        && !scenario.replicas
+        && scenario.episodes.iter().all(|episode| Some(episode.trouble) == trouble)
+        && scenario.happenings.iter().all(|(_, happening)| match happening {
+            Happening::Run(_, jobs) => jobs.iter().flat_map(|job| &job.labels).all(|l| !l.contains("fail=")),
+            Happening::Mishap(mishap) => matches!(
+                mishap,
+                Mishap::Rerun { .. }
+                    | Mishap::Cancel { .. }
+                    | Mishap::LargeJobs
+                    | Mishap::HostileMeta { .. }
+                    | Mishap::RefuseRunners { .. }
+                    | Mishap::SlowImagesOf { .. }
+            ),
+            _ => false,
+        })
+}
+
+/// Keeps since when something is so; how long that is.
+fn lasts<K: Ord + Clone>(
+    since: &mut BTreeMap<K, Timestamp>,
+    of: &K,
+    is_so: bool,
+    now: Timestamp,
+) -> SignedDuration {
+    if !is_so {
+        since.remove(of);
+        return SignedDuration::ZERO;
+    }
+    now.duration_since(*since.entry(of.clone()).or_insert(now))
+}
+
+pub(super) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+impl Checker {
+    /// Two passes: what the first one does not see as it is, the second one does.
+    pub(super) fn soon(&self) -> SignedDuration {
+        let paced = if self.has(FaultKind::Flood) { FLOODED } else { SignedDuration::ZERO };
+        signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15) + paced
+    }
+
+    /// How much later than others a repository is listed to its end: the one with the flood, whose listing is continued
+    /// from pass to pass.
+    fn listed_later(&self, repository: u64) -> SignedDuration {
+        let is_flooded = self.has(FaultKind::Flood) && self.place.repositories.last() == Some(&repository);
+        if is_flooded { LISTED_IN_A_FLOOD } else { SignedDuration::ZERO }
+    }
+
+    /// A page of runs or jobs that took long: Nomad was looked at meanwhile, unless something was being done.
+    pub(super) fn has_looked_meanwhile(&self, world: &World, request: &Request<Bytes>, now: Timestamp) {
+        let path = request.uri().path();
+        let is_page = request.method() == Method::GET && (path.ends_with("/runs") || path.ends_with("/jobs"));
+        let Some(Arrived(since)) = request.extensions().get().copied().filter(|_| self.slow && is_page)
+        else {
+            return;
+        };
+        // Where nothing is there `loop` says when Nomad is looked at next.
+        let is_alive = |name: &String| {
+            let job = world.nomad.job(&self.place.namespace, name);
+            job.is_some_and(|job| is_live(world, &self.place, job))
+        };
+        if !self.lifecycles.iter().any(|(name, _)| is_alive(name)) {
+            return;
+        }
+        let is_busy = now.duration_since(self.acted_at) <= now.duration_since(since) + ACTIONS_TAKE;
+        if now.duration_since(since) > LOOKED_WITHIN && self.asked_nomad_at < since && !is_busy {
+            self.wrong(now, format!("Nomad was not looked at while {path} took from {since} on"));
+        }
+    }
+
+    /// While GitHub's lists take their time, what waits gets its secret, and the dead go.
+    fn nomads_half_goes_on(&mut self, world: &World, now: Timestamp) {
+        let mut waits = std::mem::take(&mut self.waits);
+        let mut late = Vec::new();
+        for (name, lifecycle) in self.lifecycles.iter() {
+            let job = world.nomad.job(&self.place.namespace, name);
+            let live = job.is_some_and(|job| is_live(world, &self.place, job));
+            let waits_for_secret = live
+                && !self.stuck.are_refused(lifecycle.group.0, now)
+                && !has_variable(world, name)
+                && lifecycle.surplus_first.is_none()
+                && job.is_some_and(|job| !job.stop)
+                && allocations(world, &self.place, name).any(|allocation| {
+                    allocation.desired_status == "run"
+                        && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
+                });
+            let lasted = lasts(&mut waits.secrets, name, waits_for_secret, now);
+            if lasted > SECRET_WHILE_SLOW {
+                late.push(format!("{name} has waited for its secret for {lasted} while GitHub is slow"));
+            }
+            let counts = world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued);
+            let lasted = lasts(&mut waits.useless, name, job.is_some() && !live && !counts, now);
+            let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + PURGED_WHILE_SLOW;
+            let most = most + self.listed_later(lifecycle.group.0);
+            if lasted > most {
+                late.push(format!("{name} is dead and not purged for {lasted} while GitHub is slow"));
+            }
+        }
+        self.waits = waits;
+        late.into_iter().for_each(|what| self.wrong(now, what));
+    }
+
+    /// The least time between two listings that count, by GitHub's clock, which tells whole seconds.
+    pub(super) fn listings_apart(&self) -> SignedDuration {
+        signed(LISTINGS_APART) - SignedDuration::from_secs(1)
+    }
+
+    /// Looks for what should have been done by now.
+    pub(super) fn is_prompt(&mut self, world: &World, now: Timestamp) {
+        if self.slow {
+            self.nomads_half_goes_on(world, now);
+        }
+        if !self.quiet {
+            return;
+        }
+        let mut waits = std::mem::take(&mut self.waits);
+        let mut late: Vec<String> = Vec::new();
+        let (mut all, mut of_repository, mut of_group) = (0, BTreeMap::new(), BTreeMap::new());
+        let mut supply: BTreeMap<&Group, usize> = BTreeMap::new();
+        let soon = self.soon();
+        for (name, lifecycle) in self.lifecycles.iter() {
+            let job = world.nomad.job(&self.place.namespace, name);
+            let live = job.is_some_and(|job| is_live(world, &self.place, job));
+            if live {
+                all += 1;
+                *of_repository.entry(lifecycle.group.0).or_insert(0) += 1;
+                *of_group.entry(&lifecycle.group).or_insert(0) += 1;
+            }
+            *supply.entry(&lifecycle.group).or_default() += usize::from(lifecycle.supplies);
+            let has_variable = has_variable(world, name);
+            let wants_secret = live
+                && !self.stuck.are_refused(lifecycle.group.0, now)
+                && !has_variable
+                && lifecycle.surplus_since.is_none()
+                && job.is_some_and(|job| !job.stop)
+                && allocations(world, &self.place, name).any(|allocation| {
+                    allocation.desired_status == "run"
+                        && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
+                });
+            let lasted = lasts(&mut waits.secrets, name, wants_secret, now);
+            // That a job needs it after all is known when GitHub is looked at again.
+            let was_surplus = lifecycle.surplus_first.is_some();
+            let within = if was_surplus { soon } else { SECRET_WITHIN };
+            if lasted > within {
+                late.push(format!("{name} has waited for its secret for {lasted}"));
+            }
+            let dead = job.is_some() && !live;
+            let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
+            // A death is told of; who dies while it is asked for at GitHub is tried again after a wait.
+            let was_asked = self.asked_for.get(name).is_some_and(|at| now.duration_since(*at) < soon);
+            let within = match self.told && !was_asked {
+                // In a flood its registration is asked for in its turn.
+                true if self.has(FaultKind::Flood) => TOLD_WITHIN * 2,
+                true => TOLD_WITHIN,
+                false => soon,
+            };
+            if lasted > within {
+                late.push(format!("{name} is dead, and its variable has stayed for {lasted}"));
+            }
+            lasts(&mut waits.dead, name, dead, now);
+            let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + soon;
+            let most = most + self.listed_later(lifecycle.group.0);
+            let counts = || {
+                world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued)
+                    && !self
+                        .lifecycles
+                        .values()
+                        .any(|f| f.cause == lifecycle.cause && f.attempt > lifecycle.attempt)
+            };
+            let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
+            if lasted > most {
+                late.push(format!("{name} is dead and not purged for {lasted}"));
+            }
+        }
+        let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
+        // New jobs come all the time; who has seen two passes must have a runner.
+        let known = world.github_time(now) - soon;
+        let old = world.github.jobs().filter(|job| job.queued_at < known);
+        for job in old.filter(|job| self.wants_runner(&waits, world, job, now)) {
+            *demand.entry(group_of_job(job)).or_default() += 1;
+        }
+        waits.groups.retain(|group, _| demand.contains_key(group));
+        for (group, wanted) in demand {
+            let counts = [
+                all,
+                of_repository.get(&group.0).copied().unwrap_or(0),
+                of_group.get(&group).copied().unwrap_or(0),
+            ];
+            let full = self.caps.iter().zip(counts).any(|(cap, count)| cap.is_some_and(|cap| count >= cap));
+            let at_hand = supply.get(&group).copied().unwrap_or(0);
+            let lasted = lasts(&mut waits.groups, &group, !full && wanted > at_hand, now);
+            if lasted > soon {
+                late.push(format!("{wanted} jobs of {group:?} have {at_hand} runners at hand for {lasted}"));
+            }
+        }
+        waits.overtaken.retain(|job, (at, by)| {
+            let has_own = self
+                .lifecycles
+                .values()
+                .any(|lifecycle| lifecycle.cause == *job && lifecycle.registered_at >= *at);
+            let is_over = world.github.job(*job).is_none_or(|job| job.status != Status::Queued);
+            if !has_own && !is_over && now.duration_since(*at) > SignedDuration::from_secs(5) {
+                late.push(format!("{by} was started, and job {job}, which is older, had none"));
+                return false;
+            }
+            !has_own && !is_over
+        });
+        self.waits = waits;
+        late.extend(self.lasting_surplus(world, now));
+        late.extend(self.waits_for_room(world, now));
+        for what in late {
+            self.wrong(now, what);
+        }
+    }
+
+    /// Whether a job should have a runner started for it, as far as attempts go.
+    fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
+        if job.status != Status::Queued || !is_servable(&job.labels) {
+            return false;
+        }
+        let last = self
+            .lifecycles
+            .iter()
+            .filter(|(_, lifecycle)| lifecycle.cause == job.id)
+            .max_by_key(|(_, f)| f.attempt);
+        let Some((name, lifecycle)) = last else { return true };
+        let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
+        // Who has died since it was last looked has died just now.
+        let died = waits.dead.get(name).copied().unwrap_or(now);
+        is_live(world, &self.place, job) || now.duration_since(died) >= signed(wait_after(lifecycle.attempt))
+    }
+
+    /// Groups with runners that nobody needs, of which none goes.
+    fn lasting_surplus(&self, world: &World, now: Timestamp) -> Vec<String> {
+        let idle = if self.settings.strict { SignedDuration::ZERO } else { signed(self.settings.inactivity) };
+        let mut groups: BTreeMap<&Group, Vec<SignedDuration>> = BTreeMap::new();
+        let live = world.live_runners();
+        for (name, lifecycle) in self.lifecycles.iter().filter(|(_, lifecycle)| lifecycle.available) {
+            let is_there = live.iter().any(|live| live.nomad_job == *name && live.phase != Phase::Ending);
+            let most = if is_there { idle } else { SignedDuration::ZERO };
+            let lasted = match (lifecycle.surplus_since, lifecycle.idle_since) {
+                (Some(surplus), Some(idle_since)) if is_there => {
+                    let idle_for = now.duration_since(idle_since) - most;
+                    now.duration_since(surplus).min(idle_for)
+                }
+                (Some(surplus), _) => now.duration_since(surplus),
+                (None, _) => SignedDuration::ZERO,
+            };
+            groups.entry(&lifecycle.group).or_default().push(lasted);
+        }
+        // Who takes one job after the other is seen busy in one listing and idle in the next.
+        let passes = if self.mode == Mode::Persistent { 3 } else { 1 };
+        let most = self.soon() + signed(self.settings.loop_interval) * passes;
+        let all_last = |lasted: &Vec<SignedDuration>| lasted.iter().all(|lasted| *lasted > most);
+        let lasting = groups.into_iter().filter(|(_, lasted)| all_last(lasted));
+        lasting
+            .map(|(group, _)| format!("{group:?} has more runners than jobs for long: none goes"))
+            .collect()
+    }
+
+    /// What waits for room although somebody idles whom no job needs.
+    fn waits_for_room(&self, world: &World, now: Timestamp) -> Option<String> {
+        let patience = signed(self.settings.make_room?.max(Duration::from_secs(5)));
+        let since =
+            |since: Option<Timestamp>, long| since.is_some_and(|since| now.duration_since(since) > long);
+        let long = self.soon() + signed(self.settings.loop_interval);
+        let (idle, _) = self.lifecycles.iter().find(|(_, lifecycle)| {
+            lifecycle.available && since(lifecycle.idle_since, long) && since(lifecycle.surplus_since, long)
+        })?;
+        let (waits, _) = self.lifecycles.iter().find(|(name, lifecycle)| {
+            let job = world.nomad.job(&self.place.namespace, name);
+            !lifecycle.placed
+                && lifecycle.surplus_since.is_none()
+                && is_placeable(&lifecycle.group.1)
+                && since(Some(lifecycle.registered_at), patience + long)
+                && job.is_some_and(|job| !job.stop && is_live(world, &self.place, job))
+        })?;
+        Some(format!("{waits} waits for room, which {idle} does not make"))
+    }
+
+    /// GitHub is asked for a runner that is there and idle only to stop it, or where it may have lost its
+    /// registration: idle for two minutes while a job waits, and every two minutes at most.
+    pub(super) fn looks_up(&mut self, world: &World, name: &str, now: Timestamp) {
+        // Who takes one job after the other may have had one between two listings that found it idle.
+        let may = self.quiet && self.mode != Mode::Persistent;
+        let Some(lifecycle) = self.lifecycles.get(name).filter(|_| may) else { return };
+        let Some(idle) = lifecycle.idle_since.map(|since| now.duration_since(since)) else { return };
+        let surplus = lifecycle.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+        let twice = surplus >= self.listings_apart();
+        if !lifecycle.available || twice || self.may_yield(world, name, lifecycle, now) {
+            return;
+        }
+        let is_wanted = self.lately_queued(world, &lifecycle.group, now) > 0;
+        let minutes = SignedDuration::from_secs(110);
+        let again = self.looked_up.insert(name.to_owned(), now).map(|last| now.duration_since(last));
+        if idle < minutes || !is_wanted || again.is_some_and(|again| again < minutes) {
+            let what = format!("idle for {idle}, wanted: {is_wanted}, last asked for {again:?} ago");
+            self.wrong(now, format!("{name} is asked for without need: {what}"));
+        }
+    }
+
+    /// The oldest job goes first, within its group and within its repository.
+    pub(super) fn overtakes(&mut self, world: &World, name: &str, cause: &Job, now: Timestamp) {
+        if !self.quiet {
+            return;
+        }
+        let known = world.github_time(now) - self.soon();
+        let mut overtaken = Vec::new();
+        for job in world.github.jobs().filter(|job| job.repository == cause.repository && job.id != cause.id)
+        {
+            let older = (job.created_at, job.id) < (cause.created_at, cause.id) && job.queued_at < known;
+            let group = group_of_job(job);
+            // Who had one before waits for its next attempt, to the second.
+            let own = self.lifecycles.of_cause(job.id).next().is_some();
+            let supply = self
+                .lifecycles
+                .values()
+                .filter(|lifecycle| lifecycle.group == group && lifecycle.supplies)
+                .count();
+            let demand = world.github.jobs().filter(|other| {
+                group == group_of_job(other) && self.wants_runner(&self.waits, world, other, now)
+            });
+            let of_group = self.waits.groups.get(&group).is_some_and(|since| *since < now - self.soon());
+            // What Nomad did not place goes last.
+            let unplaced = self.lifecycles.iter().any(|(name, lifecycle)| {
+                lifecycle.group == group
+                    && !lifecycle.placed
+                    && world.nomad.job(&self.place.namespace, name).is_some_and(|job| job.stop)
+            });
+            let same = group == group_of_job(cause);
+            if older
+                && !own
+                && !unplaced
+                && (same || of_group)
+                && demand.count() > supply
+                && self.wants_runner(&self.waits, world, job, now)
+            {
+                overtaken.push(job.id);
+            }
+        }
+        for job in overtaken {
+            self.waits.overtaken.entry(job).or_insert((now, name.to_owned()));
+        }
+    }
+}

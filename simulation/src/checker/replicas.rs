@@ -1,0 +1,204 @@
+//! Of two daemons one acts: who has the lock, in truth, and when the other one must have it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::faults::scenario::Scenario;
+use bytes::Bytes;
+use githubrunner_sim::fault::{Arrived, Sender, Side};
+use githubrunner_sim::world::World;
+use hyper::{Method, Request};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use super::super::replica::Replica;
+use crate::deployment::PREFIX;
+use crate::faults::kind::FaultKind;
+
+/// A holder acts for one TTL after it sent its last successful request about the lock.
+const TTL: SignedDuration = SignedDuration::from_secs(10);
+
+/// After a kill, and after a pause's start.
+const AFTER_A_KILL: Duration = Duration::from_secs(25);
+
+/// After a clean exit.
+const AFTER_AN_EXIT: Duration = Duration::from_secs(1);
+
+/// Whether a path is that of the lock.
+pub fn is_lock(path: &str) -> bool {
+    path.starts_with("/v1/var/githubrunner/") && path.ends_with("/leader")
+}
+
+/// Until when each daemon may act.
+#[derive(Clone)]
+pub struct Leases {
+    inner: Arc<Mutex<Inner>>,
+    on: bool,
+    /// A lock that the servers have forgotten may be another's at once.
+    forgets: bool,
+}
+
+#[derive(Default)]
+struct Inner {
+    until: [Option<Timestamp>; 2],
+    /// Who got or renewed the lock last, unless it was released.
+    holder: Option<usize>,
+    /// When that took effect.
+    kept_at: Option<Instant>,
+}
+
+impl Leases {
+    /// Nobody has one.
+    pub fn new(scenario: &Scenario) -> Leases {
+        let forgets = scenario.has(FaultKind::RestartsEmpty);
+        Leases { inner: Arc::default(), on: scenario.replicas, forgets }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who got the lock last.
+    pub fn leader(&self) -> Option<usize> {
+        self.inner().holder
+    }
+
+    /// Whether the servers have forgotten a lock whose holder cannot know that yet.
+    pub fn two_may_lead(&self, world: &World, now: Timestamp) -> bool {
+        let forgot_at = world.nomad.forgot_at();
+        self.on && forgot_at.is_some_and(|at| world.nomad_time(now).duration_since(at) <= TTL)
+    }
+
+    /// A daemon is no more: it sends nothing.
+    pub fn ended(&self, number: usize) {
+        if let Some(until) = self.inner().until.get_mut(number) {
+            *until = None;
+        }
+    }
+
+    /// A request is sent. What is wrong with that.
+    pub fn sent(&self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Option<String> {
+        if !self.on || request.method() == Method::GET {
+            return None;
+        }
+        let Sender(who) = *request.extensions().get::<Sender>()?;
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let about_lock = side == Side::Nomad && is_lock(path);
+        // What changes nothing, or says who we are; and the standby reads, too.
+        let harmless = match side {
+            // So does the key, which the standby makes where it finds jobs and none: it names the one before, and only
+            // one of two gets written.
+            Side::Nomad => {
+                path == "/v1/jobs/parse"
+                    || path.ends_with("/instance")
+                    || path == format!("/v1/var/githubrunner/{PREFIX}/key")
+            }
+            Side::GitHub => path.starts_with("/app/"),
+        };
+        if harmless || (about_lock && !query.contains("lock-release")) {
+            return None;
+        }
+        let inner = self.inner();
+        let method = request.method();
+        if inner.until[who].is_none_or(|until| until < now) {
+            let until = inner.until[who];
+            return Some(format!("daemon {who} sends {method} {path}?{query}; it may act until {until:?}"));
+        }
+        let other = inner.until[1 - who].filter(|until| *until > now);
+        match other {
+            Some(until) if !self.forgets => {
+                Some(format!("daemon {who} sends {method} {path}; the other one may act until {until}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// A request about the lock succeeded.
+    pub fn kept(&self, request: &Request<Bytes>, now: Timestamp) {
+        let (Some(Sender(who)), true) = (request.extensions().get().copied(), self.on) else { return };
+        if request.method() == Method::GET {
+            return;
+        }
+        let mut inner = self.inner();
+        if request.uri().query().is_some_and(|query| query.contains("lock-release")) {
+            inner.until[who] = None;
+            inner.holder = None;
+            return;
+        }
+        let Arrived(sent) = request.extensions().get().copied().unwrap_or(Arrived(now));
+        let until = sent.checked_add(TTL).unwrap_or(sent);
+        inner.until[who] = inner.until[who].max(Some(until));
+        inner.holder = Some(who);
+        inner.kept_at = Some(Instant::now());
+    }
+
+    /// Whether somebody has got or kept the lock since then.
+    fn is_held_since(&self, since: Instant, who: usize) -> bool {
+        let inner = self.inner();
+        inner.holder == Some(who) && inner.kept_at.is_some_and(|at| at >= since)
+    }
+}
+
+/// When the other daemon must lead, where nothing else is wrong.
+pub struct Takeover {
+    on: bool,
+    expected: Option<Expected>,
+    wire: Duration,
+}
+
+struct Expected {
+    since: Instant,
+    by: Instant,
+    why: String,
+}
+
+impl Takeover {
+    /// Nothing is expected yet.
+    pub fn new(scenario: &Scenario) -> Takeover {
+        let only = [FaultKind::LeaderDies, FaultKind::LeaderExits, FaultKind::LeaderPauses];
+        let on = scenario.replicas && scenario.faults.iter().all(|fault| only.contains(fault));
+        // A release and a question are on the wire.
+        Takeover { on, expected: None, wire: scenario.latency * 2 }
+    }
+
+    /// A request may be on the wire for so long.
+    pub fn wire(&mut self, wire: Duration) {
+        self.wire = self.wire.max(wire);
+    }
+
+    /// When there is something to check.
+    pub fn due(&self) -> Option<Instant> {
+        self.expected.as_ref().map(|expected| expected.by)
+    }
+
+    /// Something has happened to a daemon. Only where it led and the other one is well, the other one must follow.
+    pub fn expect(&mut self, number: usize, leader: Option<usize>, what: &str, replicas: &[Replica]) {
+        // It ends after it was told to: the time counts since then.
+        if what.contains("ends as") {
+            return;
+        }
+        self.expected = None;
+        let others_are_well = replicas.iter().all(|other| other.number == number || other.is_well());
+        if !self.on || leader != Some(number) || !others_are_well {
+            return;
+        }
+        let since = Instant::now();
+        let exits = what.contains("told to end") && replicas.iter().all(|replica| !replica.is_paused());
+        let within = match exits {
+            true => AFTER_AN_EXIT + self.wire,
+            false => AFTER_A_KILL + self.wire,
+        };
+        self.expected = Some(Expected { since, by: since + within, why: what.to_owned() });
+    }
+
+    /// Whether somebody leads when it is time.
+    pub fn check(&mut self, now: Instant, leases: &Leases, replicas: &[Replica]) -> Option<String> {
+        let expected = self.expected.take_if(|expected| expected.by <= now)?;
+        let leads =
+            |replica: &&Replica| replica.is_well() && leases.is_held_since(expected.since, replica.number);
+        match replicas.iter().find(leads) {
+            Some(_) => None,
+            None => Some(format!("nobody leads {:?} after {}", now - expected.since, expected.why)),
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! What a daemon says it saw, against what was so: when it looked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::faults::mishap::Mishap;
+use crate::faults::scenario::{Happening, Scenario};
+use bytes::Bytes;
+use githubrunner::daemon::Pass;
+use githubrunner::model::{
+    Action, ForeignReason, Listing, NomadView, Ownership, RepositoryId, RepositoryView, RunnerState,
+};
+use githubrunner_sim::fault::{Arrived, Side};
+use githubrunner_sim::github::Status;
+use githubrunner_sim::nomad;
+use githubrunner_sim::world::World;
+use hyper::Request;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::history::{Answers, History};
+use super::lifecycle::Lifecycles;
+use super::prompt::signed;
+use super::sender;
+use crate::checker::look::{Look, look, looks};
+use crate::deployment::{Place, is_planted, meta_of_job};
+use crate::faults::kind::FaultKind;
+use crate::faults::settings::Entries;
+use crate::faults::subject::subject;
+use crate::faults::trouble::Trouble;
+
+/// What each daemon was shown in its pass.
+#[derive(Clone)]
+pub struct Sights {
+    inner: Arc<Mutex<[Sight; 2]>>,
+    /// The seals of all runners that a daemon has registered, and when it last asked for that, by the servers' clock.
+    seals: Arc<Mutex<BTreeMap<String, Timestamp>>>,
+    answers: Answers,
+    /// Runs are listed a while after they appear.
+    runs_lag: bool,
+    /// There is one daemon at a time, and nothing of an earlier one takes effect later.
+    alone: bool,
+    /// Two may lead at once: the servers may forget the lock.
+    crowded: bool,
+    /// Counts may be lies, and pages half.
+    miscounted: bool,
+    /// A pass always comes to its end.
+    whole: bool,
+    /// What the configuration names.
+    entries: Vec<String>,
+    /// What it means is looked up again within this time, …
+    resolved_within: SignedDuration,
+    /// … and nothing keeps the daemon from that.
+    resolves: bool,
+    /// `*` means what the App is installed for, and a suspended installation counts as none until the daemon asks again:
+    /// from when until when it may.
+    suspended: Vec<(Timestamp, Timestamp)>,
+}
+
+/// Which of the three lists of Nomad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// The jobs, the first one: with it a pass begins.
+    Jobs,
+    /// The allocations.
+    Allocations,
+    /// The variables, the last one.
+    Variables,
+}
+
+/// So many views of Nomad are remembered of each daemon: more than are shown while the slowest look lasts.
+const VIEWS: usize = 4096;
+
+/// What the entries mean is asked for again within this time after a refusal: every minute, and failures wait.
+const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(600);
+
+/// Whether each runner of a repository was alive; `None` for one that was being started, and is shown as if it were there.
+type Shown = BTreeMap<String, Option<bool>>;
+
+#[derive(Default)]
+struct Sight {
+    /// When the pass began.
+    began: Option<Timestamp>,
+    /// How our runners were when each list was answered.
+    runners: BTreeMap<List, BTreeMap<String, Look>>,
+    /// Since when what it does belongs to actions that are not over.
+    floor: Option<Timestamp>,
+    /// The actions that are not over, and when the passes began that planned them.
+    left: Vec<(Action, Option<Timestamp>)>,
+    /// Its runners by repository, pass after pass, each with when the pass was over.
+    views: VecDeque<(Timestamp, BTreeMap<RepositoryId, Shown>)>,
+    /// The runs that it has listed with jobs: it follows them.
+    followed: BTreeSet<u64>,
+    /// The repositories that were deleted, and when a pass first began after that.
+    deleted: BTreeMap<u64, Timestamp>,
+    /// The instance's ID as this daemon knows it.
+    instance: Option<String>,
+    history: History,
+}
+
+impl Sights {
+    /// Nothing was shown yet.
+    pub fn new(scenario: &Scenario) -> Sights {
+        let ends_early = |fault: &FaultKind| {
+            matches!(fault, FaultKind::Hangups | FaultKind::Deaths | FaultKind::Configuration)
+                || fault.is_of_replicas()
+        };
+        let told = |happening: &Happening| {
+            matches!(happening, Happening::Hangup | Happening::Death { .. } | Happening::LeaveOut(_))
+        };
+        Sights {
+            inner: Arc::default(),
+            seals: Arc::default(),
+            answers: Answers {
+                are_so: !scenario.has(FaultKind::Exchange(Trouble::Lag)),
+                of_all: !scenario.has(FaultKind::Repositories) && !scenario.has(FaultKind::Namesakes),
+                are_legible: ![Trouble::Garbled, Trouble::Truncated, Trouble::ContentType]
+                    .into_iter()
+                    .any(|trouble| scenario.has(FaultKind::Exchange(trouble))),
+            },
+            runs_lag: scenario.has(FaultKind::RunLag),
+            alone: !scenario.replicas && scenario.episodes.is_empty(),
+            crowded: scenario.replicas && scenario.has(FaultKind::RestartsEmpty),
+            miscounted: [Trouble::Totals, Trouble::Pages]
+                .into_iter()
+                .all(|trouble| scenario.has(FaultKind::Exchange(trouble))),
+            entries: scenario.repositories.clone(),
+            // They are looked at every minute (see the daemon's options here), in a pass.
+            resolved_within: signed(scenario.settings.loop_interval) * 2 + SignedDuration::from_secs(75),
+            resolves: scenario.episodes.is_empty()
+                && !scenario.replicas
+                && ![FaultKind::Token, FaultKind::Repositories].into_iter().any(|fault| scenario.has(fault)),
+            suspended: suspended(scenario),
+            whole: !scenario.replicas
+                && !scenario.faults.iter().any(ends_early)
+                && !scenario.happenings.iter().any(|(_, happening)| told(happening)),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, [Sight; 2]> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A daemon has registered a runner with this seal, and has asked for that then, by the servers' clock.
+    pub fn has_sealed(&self, seal: &Value, at: Timestamp) {
+        if let Some(seal) = seal.as_str() {
+            self.seals.lock().unwrap_or_else(PoisonError::into_inner).insert(seal.to_owned(), at);
+        }
+    }
+
+    /// Whether a job was sealed before the agent forgot the key that it was sealed with, and somebody has registered it
+    /// again since: to the daemon it is nobody's, and nobody's is left alone.
+    pub fn is_of_a_forgotten_key(&self, world: &World, job: &nomad::Job) -> bool {
+        let Some(forgot_at) = world.nomad.forgot_at() else { return false };
+        let meta = meta_of_job(job);
+        let seals = self.seals.lock().unwrap_or_else(PoisonError::into_inner);
+        meta["mac"].as_str().and_then(|seal| seals.get(seal)).is_some_and(|sealed_at| *sealed_at < forgot_at)
+    }
+
+    /// A daemon begins a pass, or the list with which it does is asked for again.
+    pub fn begins(&self, who: usize, world: &World, now: Timestamp) {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
+        sight.runners.clear();
+        sight.began = Some(now);
+        for repository in world.github.repositories().filter(|repository| repository.deleted) {
+            sight.deleted.entry(repository.id).or_insert(now);
+        }
+        if sight.left.is_empty() {
+            sight.floor = Some(now);
+            sight.history = History::default();
+        }
+    }
+
+    /// A daemon is told which instance it is of, or has said so. What is wrong with that.
+    pub fn is_told(&self, who: usize, instance: &str) -> Option<String> {
+        let known = self.inner()[who].instance.replace(instance.to_owned());
+        let known = known.filter(|known| known != instance && self.alone)?;
+        Some(format!("a daemon of {known} is of {instance} now"))
+    }
+
+    /// A daemon is no more.
+    pub fn ended(&self, who: usize) {
+        self.inner()[who] = Sight::default();
+    }
+
+    /// One of the lists is answered.
+    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place, lifecycles: &Lifecycles) {
+        if self.answers.are_so {
+            let mut looks = looks(world, place, lifecycles);
+            let shown = &mut self.inner()[who].runners;
+            // A runner that changed between two pages of one list may be on either.
+            if let Some(before) = shown.get(&list) {
+                looks.retain(|name, look| before.get(name) == Some(look));
+            }
+            shown.insert(list, looks);
+        }
+    }
+
+    /// A daemon does something in its pass; not what was asked for before it and took effect only now.
+    pub fn does(&self, request: &Request<Bytes>, what: impl FnOnce(&mut History)) {
+        let sight = &mut self.inner()[sender(request)];
+        let asked = request.extensions().get().map(|Arrived(at)| *at);
+        if sight.floor <= asked {
+            sight.history.asked = asked;
+            what(&mut sight.history);
+        }
+    }
+
+    /// A daemon may have been told of one runner.
+    pub fn reads(&self, world: &World, place: &Place, request: &Request<Bytes>) {
+        let path = request.uri().path();
+        let Some(name) = subject(Some(world), Side::Nomad, request) else { return };
+        match path {
+            "/v1/jobs" | "/v1/allocations" => {
+                let job = world.nomad.job(&place.namespace, &name);
+                let look = job.map(|job| look(world, place, job, false));
+                self.does(request, |history| history.reads(&name, path == "/v1/jobs", look));
+            }
+            "/v1/vars" => self.does(request, |history| history.reads_variable(world, &name)),
+            _ => {}
+        }
+    }
+
+    /// Whether a daemon has removed a runner's registration in its pass.
+    pub fn has_removed(&self, request: &Request<Bytes>, name: &str) -> bool {
+        self.inner()[sender(request)].history.has_removed(name)
+    }
+
+    /// Whether the servers told a daemon that a runner had not started when it last looked at it alone.
+    pub fn has_read_unstarted(&self, request: &Request<Bytes>, name: &str) -> bool {
+        self.inner()[sender(request)].history.has_read_unstarted(name)
+    }
+
+    /// What a pass saw and did. What is wrong with that.
+    pub fn passed(
+        &self,
+        who: usize,
+        pass: &Pass,
+        world: &World,
+        place: &Place,
+        left_out: Option<usize>,
+    ) -> Vec<String> {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
+        let history = std::mem::take(&mut sight.history);
+        // Each runner has one action at a time: what is not over comes first.
+        let left = sight.left.iter().map(|(action, _)| action);
+        let planned: Vec<&Action> = left.chain(&pass.under_way).chain(&pass.plan.actions).collect();
+        let since = |name: &str| {
+            let left = sight.left.iter().find(|(action, _)| action.runner() == name);
+            left.map_or(sight.began, |(_, since)| *since)
+        };
+        let mut wrong = if self.crowded {
+            Vec::new()
+        } else {
+            history.passed(pass, &planned, since, world, place, self.answers)
+        };
+        let left: Vec<_> = pass.left.iter().map(|action| (action.clone(), since(action.runner()))).collect();
+        sight.left = left;
+        sight.history = history.kept_for(|name| pass.left.iter().any(|action| action.runner() == name));
+        let now = world.clock.now();
+        let observation = &pass.observation;
+        if !self.answers.are_so {
+            return wrong;
+        }
+        let Some(nomad) = &observation.nomad else { return wrong };
+        let is_nobodys = |name: &str| {
+            let job = world.nomad.job(&place.namespace, name);
+            job.is_none_or(|job| is_planted(job) || self.is_of_a_forgotten_key(world, job))
+        };
+        let is_changing = |name: &str| pass.under_way.iter().any(|action| action.runner() == name);
+        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys, is_changing));
+        let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
+        if observation.repositories.values().any(|view| fresh(&view)) {
+            for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
+                if let Some(id) = runner.meta.repo_id
+                    && !observation.repositories.contains_key(&id)
+                {
+                    wrong.push(format!("{} is seen, and its repository {id} is not", runner.name));
+                }
+            }
+        }
+        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        for (id, view) in observation.repositories.iter().filter(|(_, view)| fresh(view)) {
+            let Some(ago) = pass.fresh.get(id) else {
+                wrong.push(format!("nobody knows when {id} was listed"));
+                continue;
+            };
+            let began = now - signed(*ago + since_planned);
+            wrong.extend(self.listed_wrongly(view, world, place, left_out, began, &sight.followed));
+            sight.followed.extend(view.listing.jobs().iter().map(|job| job.run_id));
+            let deleted = sight.deleted.get(&id.0).is_some_and(|at| *at < began);
+            if deleted && !is_astray(view, world, began) {
+                wrong.push(format!("{} is listed, and it is deleted", view.repository.full_name()));
+            }
+        }
+        wrong
+    }
+
+    /// A listing counts only if nothing of its repository has come or gone in Nomad since the view before it began.
+    pub fn held_against(&self, who: usize, pass: &Pass, now: Timestamp) -> Vec<String> {
+        let mut inner = self.inner();
+        let sight = &mut inner[who];
+        let Some(nomad) = &pass.observation.nomad else { return Vec::new() };
+        let mut view: BTreeMap<RepositoryId, Shown> = BTreeMap::new();
+        for runner in &nomad.runners {
+            // What is being started is shown as if it were there.
+            let starts =
+                |action: &Action| matches!(action, Action::Start(_)) && action.runner() == runner.name;
+            let is_starting = pass.under_way.iter().any(starts);
+            if let Some(id) = runner.meta.repo_id {
+                let shown = if is_starting { None } else { Some(runner.is_live()) };
+                view.entry(id).or_default().insert(runner.name.clone(), shown);
+            }
+        }
+        let differ = |before: Option<&Shown>, now: Option<&Shown>| {
+            let names = before.into_iter().chain(now).flat_map(BTreeMap::keys);
+            let of = |view: Option<&Shown>, name| view.and_then(|view| view.get(name)).copied();
+            names.into_iter().any(|name| match (of(before, name), of(now, name)) {
+                (Some(None), _) | (_, Some(None)) => false,
+                (before, now) => before != now,
+            })
+        };
+        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        let mut wrong = Vec::new();
+        for (id, ago) in &pass.fresh {
+            let began = now - signed(*ago + since_planned);
+            let before = sight.views.iter().rev().find(|(over, _)| *over <= began);
+            match before {
+                None => wrong.push(format!("{id} was listed before Nomad was")),
+                Some((_, before)) if differ(before.get(id), view.get(id)) => {
+                    wrong.push(format!("{id} was listed before its runners changed"));
+                }
+                Some(_) => {}
+            }
+        }
+        sight.views.push_back((now, view));
+        if sight.views.len() > VIEWS {
+            sight.views.pop_front();
+        }
+        wrong
+    }
+
+    /// Whether the configuration names a repository; `None` while the daemon may not know whom its names mean.
+    fn is_configured(&self, id: u64, world: &World, place: &Place, left_out: Option<usize>) -> Option<bool> {
+        let now = world.clock.now();
+        if self.suspended.iter().any(|(from, until)| *from <= now && now <= *until) {
+            return None;
+        }
+        let now = world.github_time(now);
+        let mut configured = false;
+        for (at, name) in self.entries.iter().enumerate().filter(|(at, _)| Some(*at) != left_out) {
+            let first = place.repositories[at];
+            match world.github.meaning(name) {
+                Some((meant, Some(since))) => {
+                    let is_known = self.resolves && now.duration_since(since) > self.resolved_within;
+                    if !is_known && (id == first || !place.repositories.contains(&id)) {
+                        return None;
+                    }
+                    configured |= meant == id;
+                }
+                _ => configured |= first == id,
+            }
+        }
+        Some(configured)
+    }
+
+    fn listed_wrongly(
+        &self,
+        view: &RepositoryView,
+        world: &World,
+        place: &Place,
+        left_out: Option<usize>,
+        began: Timestamp,
+        followed: &BTreeSet<u64>,
+    ) -> Vec<String> {
+        let id = view.repository.id.0;
+        let mut wrong = Vec::new();
+        let configured = self.is_configured(id, world, place, left_out);
+        if let Some(configured) = configured.filter(|configured| view.configured != *configured) {
+            wrong.push(format!("{}: configured is {configured}", view.repository.full_name()));
+        }
+        let mut listed = BTreeSet::new();
+        for job in view.listing.jobs() {
+            listed.insert(job.id);
+            if world.github.job(job.id).is_none_or(|job| job.repository != id) {
+                wrong.push(format!("job {} is not one of {}", job.id, view.repository.full_name()));
+            }
+        }
+        let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
+        // Whoever has its name now may have no run at all, and then nothing tells the two apart.
+        let complete = complete && !is_astray(view, world, began);
+        let began = world.github_time(began);
+        // A run that goes back to a list that was read already is seen if it is followed: since the configuration was read.
+        let may_be_missed = |run: u64| {
+            !(self.whole && followed.contains(&run))
+                && world.github.run(run).is_some_and(|run| run.updated_at >= began)
+        };
+        let waited = world.github.jobs().filter(|job| {
+            // What waits for something else is listed once an hour.
+            job.repository == id
+                && job.status == Status::Queued
+                && job.queued_at < began
+                && job.created_at < began
+                && !may_be_missed(job.run)
+        });
+        for job in
+            waited.filter(|job| complete && !self.runs_lag && !self.miscounted && !listed.contains(&job.id))
+        {
+            wrong.push(format!(
+                "a complete listing does not have job {}, queued at {}",
+                job.id, job.queued_at
+            ));
+        }
+        wrong
+    }
+}
+
+/// When `*` may mean less than it says: from each refusal of the token until the daemon must have asked again.
+fn suspended(scenario: &Scenario) -> Vec<(Timestamp, Timestamp)> {
+    if !scenario.settings.access.app || scenario.settings.access.entries != Entries::All {
+        return Vec::new();
+    }
+    let at = |passed: Duration| scenario.base.checked_add(passed).unwrap_or(scenario.base);
+    let mut all = Vec::new();
+    let mut since = None;
+    for (passed, happening) in &scenario.happenings {
+        match happening {
+            Happening::Mishap(Mishap::TokenRefused { yes: true }) => since = since.or(Some(*passed)),
+            Happening::Mishap(Mishap::TokenRefused { yes: false }) => {
+                // Another refusal may follow: the last taking back ends it.
+                all.extend(since.take().map(|since| (at(since), at(*passed + ASKED_AGAIN_WITHIN))));
+            }
+            _ => {}
+        }
+    }
+    all.extend(since.map(|since| (at(since), at(scenario.over + ASKED_AGAIN_WITHIN))));
+    all
+}
+
+/// Whether another repository has the name under which this one was listed, or had it until the pass had begun.
+fn is_astray(view: &RepositoryView, world: &World, began: Timestamp) -> bool {
+    world.github.meaning(&view.repository.full_name()).is_some_and(|(id, since)| {
+        id != view.repository.id.0 || since.is_some_and(|since| since >= world.github_time(began))
+    })
+}
+
+/// What was the same in all three lists is seen as it was.
+fn runners_seen_wrongly(
+    nomad: &NomadView,
+    shown: &BTreeMap<List, BTreeMap<String, Look>>,
+    is_nobodys: impl Fn(&str) -> bool,
+    is_changing: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let (Some(jobs), Some(allocations), Some(variables)) =
+        (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
+    else {
+        return Vec::new();
+    };
+    let mut wrong = Vec::new();
+    let is_ours = |look: &Look| look.instance == nomad.instance.as_str();
+    for (name, look) in jobs.iter().filter(|(name, look)| is_ours(look) && !is_changing(name)) {
+        if allocations.get(name) != Some(look) || variables.get(name) != Some(look) {
+            continue;
+        }
+        let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
+            // Sealed with a key that the agent has forgotten since, it is nobody's, and held as such.
+            let is_held = nomad.foreign.iter().any(|foreign| {
+                let is_nobodys = foreign.reason == ForeignReason::WrongSeal && is_nobodys(name);
+                // What lies beside something too large to be read is held, and stays what it is.
+                foreign.name == *name && (is_nobodys || foreign.reason == ForeignReason::Unreadable)
+            });
+            if !is_held {
+                wrong.push(format!("{name} is not seen"));
+            }
+            continue;
+        };
+        let seen = Look {
+            instance: look.instance.clone(),
+            state: runner.state,
+            started: runner.started,
+            spent: runner.spent,
+            undecided: look.undecided,
+        };
+        let waits = look.undecided && seen.state == RunnerState::Pending;
+        if seen != *look && !waits {
+            wrong.push(format!("{name} is seen as {seen:?}, and is {look:?}"));
+        }
+    }
+    wrong
+}

@@ -1,0 +1,379 @@
+//! What must be so when a runner is registered in Nomad.
+
+use std::time::Duration;
+
+use crate::faults::scenario::{Happening, Scenario};
+use bytes::Bytes;
+use githubrunner_sim::fault::Arrived;
+use githubrunner_sim::github::{Job, Status};
+use githubrunner_sim::nomad;
+use githubrunner_sim::world::World;
+use hyper::Request;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::lifecycle::{
+    Group, Lifecycle, allocations, group_of, group_of_job, group_of_labels, is_live, is_lost,
+    was_replaced_since,
+};
+use super::{Checker, sender};
+use crate::deployment::{META, meta_of};
+use crate::faults::kind::FaultKind;
+use crate::faults::labels::is_servable;
+use crate::faults::settings::Mode;
+use crate::faults::trouble::Trouble;
+use githubrunner_specification::invariants::wait_after;
+
+impl Checker {
+    /// A runner is about to be registered.
+    pub(super) fn registers(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let looked = self.looked(world, request, now);
+        let name = body["Job"]["ID"].as_str().unwrap_or_default();
+        if body["EnforceIndex"] != true || body["JobModifyIndex"] != 0 {
+            self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
+        }
+        // Old servers have no `disconnect`: it is taken out on the way to them.
+        let as_asked = !self.has_any(&[FaultKind::OldServers, FaultKind::LostAfter]);
+        if self.mode != Mode::AccessToken && as_asked && !runs_once(&body["Job"]) {
+            self.wrong(now, format!("{name} may be started again by Nomad, with a secret that is used"));
+        }
+        let meta = meta_of(body["Job"]["Meta"][META].as_str());
+        self.sights.does(request, |history| history.asks_for(name, &meta));
+        let Some(cause) = meta["job_id"].as_u64() else {
+            return self.wrong(now, format!("{name} has no cause in its Meta: {meta}"));
+        };
+        if world.nomad.job(&self.place.namespace, name).is_some() {
+            return;
+        }
+        match world.github.job(cause) {
+            None => self.wrong(now, format!("{name} is started for job {cause}, which is not there")),
+            Some(job) => {
+                self.has_cause(world, name, &meta, job, now);
+                self.overtakes(world, name, job, now);
+            }
+        }
+        let is_same = |instance: &Value| *instance == meta["instance"];
+        if !self.lifecycles.instances().iter().all(is_same) && !self.has(FaultKind::RestartsEmpty) {
+            self.wrong(now, format!("{name} is of another instance, and nobody has forgotten the first one"));
+        }
+        for (other, lifecycle) in self.lifecycles.of_cause(cause).filter(|(other, _)| *other != name) {
+            // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
+            let two_lead = self.leases.two_may_lead(world, now);
+            let job = world.nomad.job(&self.place.namespace, other);
+            // An old list may show it dead still, that was purged and registered again since.
+            let is_unseen = self.has(FaultKind::Exchange(Trouble::Lag))
+                && !self.is_so_for_long(Some(lifecycle.registered_at), now);
+            let is_nobodys = job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job));
+            if is_same(&lifecycle.instance)
+                && lifecycle.available
+                && !is_nobodys
+                && !is_unseen
+                && !self.is_unknown_for_long(lifecycle, now)
+                && !two_lead
+                && self.is_so_for_long(lifecycle.unavailable_at, now)
+            {
+                self.wrong(now, format!("{name} is started for job {cause}, which has {other} already"));
+            }
+        }
+        self.is_missing(world, name, &meta, now);
+        self.has_waited(world, name, cause, meta["attempt"].as_u64().unwrap_or_default(), looked, now);
+    }
+
+    fn has_cause(&self, world: &World, name: &str, meta: &Value, job: &Job, now: Timestamp) {
+        let wrong = |what: &str| self.wrong(now, format!("{name} is started for job {}, {what}", job.id));
+        if group_of(meta) != group_of_job(job) {
+            wrong(&format!("which is of another group: {:?} and not {meta}", job.labels));
+        }
+        if !is_servable(&job.labels) {
+            wrong("whose labels no runner may have");
+        }
+        if self.is_left_out(job.repository, now) {
+            wrong("whose repository the configuration does not name");
+        }
+        if self.archived.get(&job.repository).is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
+            wrong("whose repository takes none");
+        }
+        match left_queue(job) {
+            Queue::Never => wrong("which was never queued"),
+            Queue::Left(left) if world.github_time(now).duration_since(left) > self.slack => {
+                wrong(&format!("which left the queue at {left}"));
+            }
+            Queue::Left(_) | Queue::In => {}
+        }
+    }
+
+    /// Whether the configuration has not named a repository for long.
+    pub(super) fn is_left_out(&self, repository: u64, now: Timestamp) -> bool {
+        self.times_left_out(repository)
+            .any(|(from, until)| now < until && self.is_so_for_long(Some(from), now))
+    }
+
+    /// From when until when the configuration does not name a repository.
+    pub(super) fn times_left_out(&self, repository: u64) -> impl Iterator<Item = (Timestamp, Timestamp)> {
+        let at = self.place.repositories.iter().position(|id| *id == repository);
+        let left_out = self.left_out.iter().filter(move |(out, ..)| Some(*out) == at);
+        left_out.map(|(_, from, until)| (*from, *until))
+    }
+
+    /// Not more than there are jobs for.
+    fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
+        let group = group_of(meta);
+        let at_hand = self.lifecycles.open().filter(|(name, lifecycle)| {
+            let settled = self.is_so_for_long(Some(lifecycle.registered_at), now)
+                && self.is_so_for_long(lifecycle.unavailable_at, now);
+            let job = world.nomad.job(&self.place.namespace, name);
+            // GitHub may not know any more who was brought back by somebody.
+            lifecycle.group == group
+                && !job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job))
+                && lifecycle.available
+                && settled
+                && !lifecycle.is_revived
+                && !self.is_unknown_for_long(lifecycle, now)
+        });
+        let wanted = self.lately_queued(world, &group, now);
+        let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
+        if at_hand.len() >= wanted {
+            self.wrong(now, format!("{name} is started although {at_hand:?} are at hand for {wanted} jobs"));
+        }
+    }
+
+    /// Whether it has been idle under another name for so long that look-ups have not found it for ten minutes: it counts
+    /// no more, and its job may have another attempt.
+    fn is_unknown_for_long(&self, lifecycle: &Lifecycle, now: Timestamp) -> bool {
+        let long = SignedDuration::from_secs(600);
+        self.mode == Mode::Renamed
+            && lifecycle.idle_since.is_some_and(|since| now.duration_since(since) >= long)
+    }
+
+    /// How many of a group's jobs are in the queue, or were when a pass that still acts looked.
+    pub(super) fn lately_queued(&self, world: &World, group: &Group, now: Timestamp) -> usize {
+        let at_github = world.github_time(now);
+        let of_group = |repository: u64, labels: &[String]| group_of_labels(repository, labels) == *group;
+        let queued = world.github.queued().filter(|(repository, labels, _)| of_group(*repository, labels));
+        let since = at_github.checked_sub(self.slack).unwrap_or(Timestamp::MIN);
+        let lately = world.github.changed_since(since).filter(|job| {
+            let left =
+                matches!(left_queue(job), Queue::Left(at) if at_github.duration_since(at) <= self.slack);
+            left && of_group(job.repository, &job.labels)
+        });
+        queued.map(|(_, _, line)| line.len()).sum::<usize>() + lately.count()
+    }
+
+    /// A runner's secret is about to be written.
+    pub(super) fn gets_secret(&self, world: &World, name: &str, now: Timestamp) {
+        let Some(lifecycle) = self.lifecycles.get(name) else {
+            return self.wrong(now, format!("a secret for what is not ours: {name}"));
+        };
+        // Credentials need no listing; a daemon that has just started, and cannot see the repository, does not know.
+        let forgets = self.has(FaultKind::Deaths)
+            && self.faults.iter().any(|fault| matches!(fault, FaultKind::Exchange(_) | FaultKind::Token));
+        let archived = self.archived.get(&lifecycle.group.0).filter(|_| !forgets);
+        if archived.is_some_and(|at| self.is_so_for_long(Some(*at), now)) {
+            self.wrong(now, format!("{name} gets a secret, and its repository takes no jobs"));
+        }
+        if self.is_left_out(lifecycle.group.0, now) {
+            self.wrong(
+                now,
+                format!("{name} gets a secret, and the configuration does not name its repository"),
+            );
+        }
+        let at_nomad = world.nomad_time(now).as_nanosecond();
+        let lost = allocations(world, &self.place, name).any(|allocation| {
+            let passed = at_nomad - i128::from(allocation.modify_time);
+            is_lost(allocation) && passed > self.slack.as_nanos()
+        });
+        if lost {
+            self.wrong(now, format!("{name} gets a secret after its allocation was lost"));
+        }
+    }
+
+    /// The next attempt has the next number, and waits after the death of the last one.
+    fn has_waited(
+        &self,
+        world: &World,
+        name: &str,
+        cause: u64,
+        attempt: u64,
+        looked: Timestamp,
+        now: Timestamp,
+    ) {
+        let last = self.lifecycles.of_cause(cause).max_by_key(|(_, f)| f.attempt);
+        let Some((last, lifecycle)) = last else { return };
+        // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
+        // listings lag, or where the repository was out of sight.
+        let gone = [
+            FaultKind::Purges,
+            FaultKind::RestartsEmpty,
+            FaultKind::RunLag,
+            FaultKind::Repositories,
+            FaultKind::Namesakes,
+            FaultKind::Exchange(Trouble::Lag),
+        ];
+        let counts = !self.has_any(&gone);
+        // A request that takes effect late may be one that took effect before, and its runner is purged by now.
+        let again = last == name && self.has(FaultKind::Exchange(Trouble::Late));
+        if counts && !again && attempt <= lifecycle.attempt {
+            self.wrong(
+                now,
+                format!("{name} is attempt {attempt} after {last}, attempt {}", lifecycle.attempt),
+            );
+        }
+        // A death on a node that is not heard of is known later: until then the runner is not dead, and of no use.
+        let unheard = [
+            FaultKind::NodesCrash,
+            FaultKind::NodesCut,
+            FaultKind::LostAfter,
+            FaultKind::OldServers,
+            FaultKind::NodeClocks,
+        ];
+        if self.has_any(&unheard) {
+            return;
+        }
+        // What an old listing says of the last one may be a death before its last.
+        if world.nomad.job(&self.place.namespace, last).is_none()
+            || self.has(FaultKind::Exchange(Trouble::Lag))
+        {
+            return;
+        }
+        let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
+        let Some(ended) = ended.filter_map(|task| task.finished_at).max() else { return };
+        // Who died while the pass was looking at GitHub was alive when it looked at Nomad.
+        // Where GitHub stalls, passes that look at Nomad alone have ended since.
+        let stalls =
+            [Trouble::Stall, Trouble::LateStall, Trouble::Slow, Trouble::SlowPages].map(FaultKind::Exchange);
+        let patience = match (self.steady, self.has_any(&stalls)) {
+            (true, _) => 0,
+            (false, true) => 30_000_000_000,
+            (false, false) => 2_000_000_000,
+        };
+        if i128::from(ended) + patience > looked.as_nanosecond() {
+            return;
+        }
+        let at_nomad = world.nomad_time(now).as_nanosecond();
+        let waited = Duration::from_nanos(u64::try_from(at_nomad - i128::from(ended)).unwrap_or(0));
+        let wait = wait_after(lifecycle.attempt);
+        let is_over = allocations(world, &self.place, last).all(|allocation| allocation.client_terminal());
+        if is_over && !lifecycle.of_no_use && waited + Duration::from_secs(2) < wait {
+            self.wrong(now, format!("{name} is started {waited:?} after the death of {last}, not {wait:?}"));
+        }
+    }
+
+    /// The caps count what is not dead; a registration must not go over them.
+    pub(super) fn was_registered(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let name = body["Job"]["ID"].as_str().unwrap_or_default().to_owned();
+        let meta = meta_of(body["Job"]["Meta"][META].as_str());
+        let Arrived(asked_at) = request.extensions().get().copied().unwrap_or(Arrived(now));
+        self.sights.has_sealed(&meta["mac"], world.nomad_time(asked_at));
+        self.lifecycles.insert(name.clone(), Lifecycle { asked_at, ..Lifecycle::new(&meta, now) });
+        let Some(own) = self.lifecycles.get(&name) else { return };
+        let looked = self.looked(world, request, now);
+        let listed = self.looked[sender(request)].jobs.unwrap_or(now);
+        // Nomad may have replaced what the daemon saw dead, and an earlier request may have taken effect since.
+        let unseen = |name: &str, lifecycle: &Lifecycle| {
+            let late = lifecycle.asked_at < listed && lifecycle.registered_at >= listed;
+            late || was_replaced_since(world, &self.place, name, looked)
+        };
+        let is_live = |name: &str| {
+            let job = world.nomad.job(&self.place.namespace, name);
+            // What somebody has registered again with the seal of a forgotten key is nobody's: it takes no place.
+            let is_ours = |job: &&nomad::Job| !self.sights.is_of_a_forgotten_key(world, job);
+            job.filter(is_ours).is_some_and(|job| is_live(world, &self.place, job))
+        };
+        let of_instance = self.lifecycles.open().filter(|(_, other)| other.instance == own.instance);
+        let live = of_instance.filter(|(name, lifecycle)| is_live(name) && !unseen(name, lifecycle));
+        let live: Vec<&Group> = live.map(|(_, lifecycle)| &lifecycle.group).collect();
+        let counts = [
+            live.len(),
+            live.iter().filter(|other| other.0 == own.group.0).count(),
+            live.iter().filter(|other| ***other == own.group).count(),
+        ];
+        for ((cap, count), what) in
+            self.caps.iter().zip(counts).zip(["", " of its repository", " of its group"])
+        {
+            // What a follower says of a while ago lacks the runners that were started since.
+            if cap.is_some_and(|cap| count > cap) && !self.has(FaultKind::Exchange(Trouble::Lag)) {
+                self.wrong(now, format!("{name} is one of {count} runners{what}, over the cap"));
+            }
+        }
+    }
+
+    /// Whether what has been so since then was seen by every pass that can still act.
+    pub(super) fn is_so_for_long(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
+        since.is_none_or(|since| now.duration_since(since) > self.slack)
+    }
+
+    pub(super) fn has(&self, fault: FaultKind) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    pub(super) fn has_any(&self, faults: &[FaultKind]) -> bool {
+        faults.iter().any(|fault| self.has(*fault))
+    }
+
+    /// Notes since when repositories take no jobs, as the daemon can know it.
+    pub(super) fn note_archived(&mut self, world: &World, now: Timestamp) {
+        // They are looked at every minute (see the daemon's options here).
+        let known_after = SignedDuration::from_secs(75);
+        for id in &self.place.repositories {
+            let takes_none = world.github.repository(*id).is_some_and(|r| r.archived || r.disabled);
+            if takes_none {
+                let at = now.checked_add(known_after).unwrap_or(now);
+                self.archived.entry(*id).or_insert(at);
+            } else {
+                self.archived.remove(id);
+            }
+        }
+    }
+}
+
+/// Which repositories the configuration does not name, and when.
+pub(super) fn left_out(scenario: &Scenario) -> Vec<(usize, Timestamp, Timestamp)> {
+    let at = |passed: &Duration| scenario.base.checked_add(*passed).unwrap_or(scenario.base);
+    let mut all = Vec::new();
+    let mut changes = scenario.happenings.iter().filter_map(|(passed, happening)| match happening {
+        Happening::LeaveOut(which) if *passed < scenario.over => Some((at(passed), *which)),
+        _ => None,
+    });
+    let mut last = changes.next();
+    for next in changes.map(Some).chain([Some((at(&scenario.over), None))]) {
+        if let (Some((from, Some(which))), Some((until, _))) = (last, next) {
+            all.push((which, from, until));
+        }
+        last = next;
+    }
+    all
+}
+
+/// Whether Nomad starts nothing of a job a second time, nor gives it up for a day.
+fn runs_once(job: &Value) -> bool {
+    let day = 24 * 3600 * 1_000_000_000_i64;
+    job["TaskGroups"].as_array().is_some_and(|groups| {
+        groups.iter().all(|group| {
+            group["RestartPolicy"]["Attempts"] == 0
+                && group["ReschedulePolicy"]["Attempts"] == 0
+                && group["ReschedulePolicy"]["Unlimited"] != true
+                && group["Disconnect"]["LostAfter"].as_i64() == Some(day)
+        })
+    })
+}
+
+/// Whether a job is in the queue.
+enum Queue {
+    In,
+    Left(Timestamp),
+    Never,
+}
+
+/// When a job left the queue, by GitHub's clock.
+fn left_queue(job: &Job) -> Queue {
+    let left = match job.status {
+        Status::Queued => return Queue::In,
+        Status::InProgress => Some(job.started_at),
+        Status::Completed if job.runner.is_some() => Some(job.started_at),
+        Status::Completed => job.completed_at.filter(|_| job.turn > 0),
+        _ => None,
+    };
+    left.map_or(Queue::Never, Queue::Left)
+}

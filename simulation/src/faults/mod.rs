@@ -1,0 +1,59 @@
+//! Trouble, decided by a seed: what goes wrong between a client and the servers, what the servers say that
+//! is not so, and what happens to the world behind everybody's back.
+//!
+//! [`exchange::Faults`] is a [`Fault`](githubrunner_sim::fault::Fault) made of [`trouble::Episode`]s; [`mishap`] are changes of the
+//! world itself; [`scenario`] decides from one seed all of a run. Each thing that goes wrong takes one from a
+//! [`Budget`], so that a run can be cut short: the shortest prefix that still fails tells the most.
+
+pub mod answers;
+mod draw;
+pub mod exchange;
+pub mod kind;
+pub mod labels;
+pub mod mishap;
+mod namesake;
+pub mod nemesis;
+pub mod races;
+pub mod scenario;
+pub mod settings;
+pub mod subject;
+pub mod trouble;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many more things may happen in a run.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<BudgetInner>);
+
+#[derive(Debug)]
+struct BudgetInner {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// So many, `usize::MAX` for all.
+    pub fn new(limit: usize) -> Budget {
+        Budget(Arc::new(BudgetInner { limit, used: AtomicUsize::new(0) }))
+    }
+
+    /// Takes one; false when there is none left.
+    pub fn take(&self) -> bool {
+        if !self.any_left() {
+            return false;
+        }
+        self.0.used.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether there is one left.
+    pub fn any_left(&self) -> bool {
+        self.used() < self.0.limit
+    }
+
+    /// How many were taken.
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+}

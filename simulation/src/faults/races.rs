@@ -1,0 +1,210 @@
+//! What happens between a look and an act: just before a request takes effect, to the runner that it is about.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Method, Request};
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use crate::deployment::Place;
+use crate::faults::kind::FaultKind;
+use crate::faults::subject::subject;
+use githubrunner_sim::fault::Side;
+use githubrunner_sim::github::Status;
+use githubrunner_sim::nomad::Job;
+use githubrunner_sim::world::{World, cause_in};
+
+/// A turn that things take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// The runner's process starts: its image is there.
+    Starts,
+    /// The runner's process connects to GitHub, hung or not.
+    Connects,
+    /// Somebody starts the stopped job again: `nomad job start`.
+    StartsAgain,
+    /// Somebody registers the purged job again, as it was.
+    Registers,
+    /// The jobs in progress of a run end while it is looked for among the runs in progress, and others of its are
+    /// queued still.
+    JobsEnd,
+}
+
+impl Turn {
+    /// All of them.
+    pub const ALL: [Turn; 5] =
+        [Turn::Starts, Turn::Connects, Turn::StartsAgain, Turn::Registers, Turn::JobsEnd];
+
+    /// The one that a seed decides.
+    pub fn of(seed: u64) -> Turn {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x7475_726e);
+        Turn::ALL[rng.random_range(0..Turn::ALL.len())]
+    }
+
+    /// Without what it hardly ever comes about.
+    pub fn needs(self) -> Vec<FaultKind> {
+        match self {
+            // Who is stopped before it has started.
+            Turn::Starts => vec![FaultKind::SlowImages, FaultKind::Runs],
+            // A process that nobody knows of, that hung, or idles while a job is queued that GitHub gives nobody.
+            Turn::Connects => {
+                vec![FaultKind::RestartsEmpty, FaultKind::Hangs, FaultKind::Ghosts, FaultKind::Runs]
+            }
+            Turn::Registers => vec![FaultKind::Purges, FaultKind::Runs],
+            Turn::StartsAgain => vec![FaultKind::Runs],
+            Turn::JobsEnd => Vec::new(),
+        }
+    }
+}
+
+/// A turn that is taken once, at the first chance that is not let pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Race {
+    /// What happens.
+    pub turn: Turn,
+    /// Not before this, in true time.
+    pub from: Timestamp,
+    /// How often a chance is taken: 0 never, 1 always.
+    pub chance: f64,
+}
+
+/// A process does not connect sooner after its start.
+const SHORTEST_START_UP: SignedDuration = SignedDuration::from_secs(1);
+
+fn is_over(job: &Job) -> bool {
+    job.stop && job.status == "dead"
+}
+
+/// Whether a request ends a job in Nomad: between the last look and this nobody can look once more.
+fn ends(side: Side, request: &Request<Bytes>) -> bool {
+    side == Side::Nomad && request.method() == Method::DELETE && request.uri().path().starts_with("/v1/job/")
+}
+
+/// What others do to the world between a look and an act.
+pub trait Interfere {
+    /// Lets a turn be taken before this request takes effect, if it is about something to which that can happen. What
+    /// happened, for the timeline.
+    fn take_turn(
+        &mut self,
+        turn: Turn,
+        place: &Place,
+        side: Side,
+        request: &Request<Bytes>,
+        registered: impl Fn(&str) -> Option<Value>,
+    ) -> Option<String>;
+
+    /// A job of ours that was stopped and is over.
+    fn stopped(&self, place: &Place) -> Option<String>;
+
+    fn start_again(&mut self, place: &Place, name: &str, now: Timestamp) -> bool;
+
+    fn register_again(&mut self, place: &Place, name: &str, body: &Value, now: Timestamp) -> bool;
+
+    /// What people do is not a daemon's: nobody who watches the daemons is told of it.
+    fn put_job(&mut self, place: &Place, body: &Value, now: Timestamp) -> bool;
+
+    fn jobs_end(&mut self, side: Side, request: &Request<Bytes>) -> Option<String>;
+}
+
+impl Interfere for World {
+    fn take_turn(
+        &mut self,
+        turn: Turn,
+        place: &Place,
+        side: Side,
+        request: &Request<Bytes>,
+        registered: impl Fn(&str) -> Option<Value>,
+    ) -> Option<String> {
+        if turn == Turn::JobsEnd {
+            return self.jobs_end(side, request);
+        }
+        let name = match subject(Some(self), side, request) {
+            // It takes a while until the job runs again: that happens while GitHub is looked at.
+            None if turn == Turn::StartsAgain && side == Side::GitHub => self.stopped(place)?,
+            about => about.filter(|name| place.ours(name))?,
+        };
+        // A secret or a registration that is gone keeps the process from a job; without, nothing does.
+        if ends(side, request) && !place.jit {
+            return None;
+        }
+        let now = self.clock.now();
+        let at_nomad = self.nomad_time(now);
+        let done = match turn {
+            Turn::Starts => self.nomad.start_now(&place.namespace, &name, at_nomad).then_some("starts"),
+            Turn::Connects => self.connect_now(&name, SHORTEST_START_UP).then_some("connects"),
+            Turn::StartsAgain => {
+                self.start_again(place, &name, now).then_some("is started again by somebody")
+            }
+            Turn::Registers => {
+                let body = registered(&name).filter(|_| !ends(side, request))?;
+                self.register_again(place, &name, &body, now).then_some("is registered again by somebody")
+            }
+            Turn::JobsEnd => None,
+        }?;
+        self.touch();
+        Some(format!("meanwhile {name} {done}"))
+    }
+
+    fn stopped(&self, place: &Place) -> Option<String> {
+        let is_ours = |job: &&Job| job.namespace == place.namespace && place.ours(&job.id);
+        self.nomad.jobs().filter(is_ours).find(|job| is_over(job)).map(|job| job.id.clone())
+    }
+
+    fn start_again(&mut self, place: &Place, name: &str, now: Timestamp) -> bool {
+        let job = self.nomad.job(&place.namespace, name).filter(|job| is_over(job));
+        let Some(job) = job else { return false };
+        let mut spec = (*job.spec).clone();
+        spec["Stop"] = json!(false);
+        self.put_job(place, &json!({ "Job": spec }), now)
+    }
+
+    fn register_again(&mut self, place: &Place, name: &str, body: &Value, now: Timestamp) -> bool {
+        if self.nomad.job(&place.namespace, name).is_some() {
+            return false;
+        }
+        // Where its cause has another one by now there would be two, and nobody could help it.
+        let metas = body["Job"]["Meta"].as_object().into_iter().flat_map(|meta| meta.values());
+        let Some(own) = metas.filter_map(Value::as_str).find_map(cause_in) else { return false };
+        let has_other =
+            self.nomad.jobs().any(|job| job.meta.values().any(|meta| cause_in(meta) == Some(own)));
+        !has_other && self.put_job(place, body, now)
+    }
+
+    fn put_job(&mut self, place: &Place, body: &Value, now: Timestamp) -> bool {
+        let path = format!("/v1/jobs?namespace={}", place.namespace);
+        let request = Request::builder().method(Method::PUT).uri(path).body(Bytes::from(body.to_string()));
+        let Ok(request) = request else { return false };
+        let at_nomad = self.nomad_time(now);
+        self.nomad.handle(&request, at_nomad).status().is_success()
+    }
+
+    fn jobs_end(&mut self, side: Side, request: &Request<Bytes>) -> Option<String> {
+        let path = request.uri().path().strip_prefix("/repos/")?.strip_suffix("/actions/runs")?;
+        let in_progress = request.uri().query()?.contains("status=in_progress");
+        let repository = self.github.repository_id(path).filter(|_| in_progress && side == Side::GitHub)?;
+        let has =
+            |run: u64, status: Status| self.github.jobs().any(|job| job.run == run && job.status == status);
+        let run = self.github.runs().find(|run| {
+            run.repository == repository && has(run.id, Status::InProgress) && has(run.id, Status::Queued)
+        })?;
+        let run = run.id;
+        let at_github = self.github_time(self.clock.now());
+        self.github.end_jobs(run, at_github);
+        self.touch();
+        Some(format!("meanwhile the jobs in progress of run {run} end"))
+    }
+}
+
+/// A request that was given up, and takes effect when the next one about its runner arrives.
+pub(super) struct Held {
+    pub side: Side,
+    pub request: Request<Bytes>,
+    pub subject: String,
+    pub until: Timestamp,
+}
+
+/// What was sent and not answered waits on the wire for so long: a closed connection goes on sending what it has.
+pub(super) const HELD_FOR: Duration = Duration::from_secs(60);

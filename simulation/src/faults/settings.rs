@@ -1,0 +1,113 @@
+//! How the daemon of a run is configured.
+
+use std::time::Duration;
+
+use crate::faults::draw::seconds;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// How runners get their secret in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// JIT configurations.
+    Jit,
+    /// Registration tokens; the runners are ephemeral.
+    Token,
+    /// Registration tokens; the runners take one job after the other.
+    Persistent,
+    /// Registration tokens; the runners register under another name than their Nomad job's.
+    Renamed,
+    /// The long-lived token in the job, as nomadtools has it; the runners are ephemeral.
+    AccessToken,
+}
+
+/// What the configuration names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entries {
+    /// Each repository.
+    #[default]
+    Each,
+    /// Their owners.
+    Owners,
+    /// `*`
+    All,
+}
+
+/// How the daemon gets at GitHub, and where its runners belong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Access {
+    /// As a GitHub App; else with a token.
+    pub app: bool,
+    /// `scope: organization`.
+    pub organization: bool,
+    /// `runner_group`.
+    pub group: bool,
+    /// `repos`.
+    pub entries: Entries,
+}
+
+/// What the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `loop`.
+    pub loop_interval: Duration,
+    /// The three caps: all, per repository, per group.
+    pub caps: [Option<usize>; 3],
+    /// `runner_inactivity_timeout`.
+    pub inactivity: Duration,
+    /// `strict`.
+    pub strict: bool,
+    /// `purge_successfull_timeout`, `purge_failure_timeout`.
+    pub purge: [Duration; 2],
+    /// `pending_to_kill_listening`.
+    pub make_room: Option<Duration>,
+    /// `parallel`.
+    pub parallel: usize,
+    /// The registration.
+    pub mode: Mode,
+    /// As whom, and where.
+    pub access: Access,
+    /// The template is a job in JSON, which spares the parse; otherwise HCL.
+    pub json_template: bool,
+    /// ETags survive the daemon.
+    pub cache: bool,
+    /// Nomad's event stream is there.
+    pub hints: bool,
+    /// GitHub delivers webhooks.
+    pub webhooks: bool,
+}
+
+/// What a seed decides.
+pub(super) fn settings(rng: &mut StdRng) -> Settings {
+    let cap = |rng: &mut StdRng, of: usize| rng.random_bool(0.35).then(|| rng.random_range(1..=of));
+    let mode = match rng.random_range(0..16) {
+        0 => Mode::Token,
+        1 => Mode::Persistent,
+        2 => Mode::Renamed,
+        3 => Mode::AccessToken,
+        _ => Mode::Jit,
+    };
+    // An App has no token to give away.
+    let app = rng.random_bool(0.15) && mode != Mode::AccessToken;
+    let organization = rng.random_bool(0.15);
+    Settings {
+        loop_interval: Duration::from_secs(rng.random_range(10..=60)),
+        caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
+        inactivity: seconds(rng, 20, 120),
+        strict: rng.random_bool(0.2),
+        purge: [seconds(rng, 1, 60), seconds(rng, 1, 120)],
+        make_room: rng.random_bool(0.6).then(|| seconds(rng, 30, 180)),
+        parallel: rng.random_range(1..=5),
+        mode,
+        access: Access {
+            app,
+            organization,
+            group: organization && rng.random_bool(0.5),
+            entries: Entries::Each,
+        },
+        json_template: rng.random_bool(0.8),
+        cache: rng.random_bool(0.2),
+        hints: rng.random_bool(0.3),
+        webhooks: false,
+    }
+}

@@ -1,0 +1,153 @@
+//! `status`: what the running daemon says of itself, over its status port.
+
+mod print;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{io::Write, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+
+use super::{Exit, Style};
+use crate::{
+    config::StatusConfig,
+    http::{Client, Endpoint, Options, Proxy, Request, Response, StatusCode},
+    secret::Secret,
+    text::harmless_json,
+};
+use view::View;
+
+/// Where the daemon tells its state.
+const PATH: &str = "/api/v1/state";
+
+/// It answers from memory. Whoever asks waits at a terminal.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The longest answer. The daemon cuts its lists: about 1,100 rows, each of a few short texts.
+const MAX_BODY: usize = 8 << 20;
+
+/// Whom to ask, and with what.
+#[derive(Debug)]
+pub struct Daemon {
+    client: Client,
+    token: Option<Secret>,
+    /// Its address, without user and password.
+    shown: String,
+}
+
+impl Daemon {
+    /// The daemon at `address`, else the one of the configuration.
+    ///
+    /// # Errors
+    /// There is no address, or it is none.
+    pub fn new(address: Option<&str>, config: &StatusConfig) -> anyhow::Result<Daemon> {
+        let endpoint = match address {
+            Some(address) => Endpoint::parse(&with_scheme(address)).context("--address")?,
+            None => Endpoint::parse(&configured(config)?)?,
+        };
+        if config.token.is_some() && endpoint.is_exposed() {
+            tracing::warn!(
+                "status.token is sent over plain http to another machine, where others can read it; use https"
+            );
+        }
+        let shown = endpoint.shown();
+        let options = Options {
+            deadline: DEADLINE,
+            max_body: MAX_BODY,
+            proxy: Proxy::Environment,
+            ..Options::default()
+        };
+        let client = Client::new(endpoint, options).context("--address")?;
+        Ok(Daemon { client, token: config.token.clone(), shown })
+    }
+
+    /// Asks it and prints the answer. 0: it sees Nomad and GitHub; 1: it does not.
+    ///
+    /// # Errors
+    /// It cannot be asked, or `out` cannot be written.
+    pub async fn show(&self, json: bool, style: Style, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let answer = self.ask().await.context("asking the daemon for its status")?;
+        let view = self.read(&answer)?;
+        if json {
+            let value: serde_json::Value = answer.json()?;
+            writeln!(out, "{}", harmless_json(&serde_json::to_string_pretty(&value)?))?;
+        } else {
+            print::table(&view, &self.shown, style, out)?;
+        }
+        Ok(Exit::from(view.is_well()))
+    }
+
+    async fn ask(&self) -> anyhow::Result<Response> {
+        let mut request = Request::get(PATH);
+        if let Some(token) = &self.token {
+            request = request.bearer(token);
+        }
+        let answer = match self.client.send(request).await {
+            Ok(answer) => answer,
+            Err(error @ crate::http::Error::Connect { .. }) => {
+                bail!("{error}. Does `githubrunner run` run there, with this status.listen?")
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let what = &answer.exchange;
+        match answer.status {
+            StatusCode::UNAUTHORIZED if self.token.is_some() => {
+                bail!("{what}: status 401: the daemon has another status.token than the one that was sent")
+            }
+            StatusCode::UNAUTHORIZED => bail!(
+                "{what}: status 401: it wants status.token: pass the configuration that has it with -c, or set \
+                 GITHUBRUNNER_STATUS_TOKEN"
+            ),
+            StatusCode::FORBIDDEN => Err(answer.error().into()),
+            status if !status.is_success() => {
+                Err(self.something_else(format!("it answered with status {}", status.as_u16())))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    fn read(&self, answer: &Response) -> anyhow::Result<View> {
+        answer.json().map_err(|error| {
+            tracing::debug!("{error}");
+            let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok();
+            let detail = if is_json { "its JSON is not a daemon's state" } else { "its answer is not JSON" };
+            self.something_else(detail.to_owned())
+        })
+    }
+
+    fn something_else(&self, detail: String) -> anyhow::Error {
+        anyhow!(
+            "what answers at {} is not githubrunner's status: {detail}; check the address, the log of `githubrunner run` \
+             has it after `status on`",
+            self.shown
+        )
+    }
+}
+
+/// An address as people write it.
+fn with_scheme(address: &str) -> String {
+    if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
+}
+
+/// Where a daemon with this configuration serves, seen from the same machine.
+fn configured(config: &StatusConfig) -> anyhow::Result<String> {
+    let listen = config.listen.ok_or_else(|| {
+        anyhow!(
+            "the configuration has no status.listen, so its daemon serves no status: set it and start the daemon again, or \
+             pass --address HOST:PORT"
+        )
+    })?;
+    if listen.port() == 0 {
+        bail!(
+            "status.listen has port 0, so the system chose one: pass --address HOST:PORT; the log of `githubrunner run` \
+             has it after `status on`"
+        );
+    }
+    let ip = match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        other => other.ip(),
+    };
+    Ok(format!("http://{}", SocketAddr::new(ip, listen.port())))
+}

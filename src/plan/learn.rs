@@ -1,0 +1,137 @@
+//! What one pass leaves for the next.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::model::{
+    Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
+    Report,
+};
+
+/// After a first failure an action waits so long, and each further time twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// A rejected template or specification does not mend by itself: it starts slower.
+const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
+
+/// Why a Stop without an answer waits.
+const NOT_LISTED: &str = "GitHub lists no runner of this name, so it may be busy";
+
+/// No action waits longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// Takes what the pass has taught into the memory. `now` is the end of the pass.
+pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, reports: &[Report], now: Moment) {
+    for (repository, names) in &plan.surplus {
+        let listing = observation.repositories.get(repository).map(|view| &view.listing);
+        let Some(Listing::Fresh { now, .. }) = listing else { continue };
+        let before = memory.surplus.remove(repository).unwrap_or_default();
+        let since = |name: &String| (name.clone(), before.get(name).copied().unwrap_or(*now));
+        memory.surplus.insert(*repository, names.iter().map(since).collect());
+    }
+    if observation.nomad.is_some() {
+        memory.orphans.retain(|orphan, _| plan.orphans.contains(orphan));
+        for orphan in &plan.orphans {
+            memory.orphans.entry(orphan.clone()).or_insert(now);
+        }
+    }
+    for view in observation.repositories.values() {
+        if !matches!(view.listing, Listing::Fresh { .. }) {
+            continue;
+        }
+        for job in view.listing.jobs().iter().filter(|job| job.status == JobStatus::InProgress) {
+            if let Some(runner) = &job.runner_name {
+                memory.last_busy.insert(runner.clone(), now);
+                memory.presence.remove(runner);
+            }
+        }
+    }
+    for runner in observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
+        let Some(repository) = runner.meta.repo_id else { continue };
+        let last = memory.last_start.entry(repository).or_insert(runner.submitted_at);
+        *last = runner.submitted_at.max(*last);
+    }
+    for report in reports {
+        learn_outcome(memory, report, now);
+    }
+    if let Some(nomad) = &observation.nomad {
+        forget(memory, observation, nomad.runners.iter().map(|runner| runner.name.as_str()).collect(), now);
+    }
+}
+
+fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: Moment) {
+    let name = action.runner();
+    match outcome {
+        Outcome::Done(Done::Connected) | Outcome::NotDone(NotDone::StillConnected) => {
+            memory.presence.insert(name.to_owned(), Presence { checked_at: now, absent_since: None });
+        }
+        Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => {
+            let presence = memory.presence.entry(name.to_owned());
+            let presence = presence.or_insert(Presence { checked_at: now, absent_since: None });
+            presence.checked_at = now;
+            presence.absent_since.get_or_insert(now);
+        }
+        _ => {}
+    }
+    let error = match outcome {
+        // Nobody gave consent; asking at once again changes nothing.
+        Outcome::NotDone(NotDone::NotListed) => Some(NOT_LISTED),
+        other => other.error(),
+    };
+    match action {
+        _ if outcome.is_dry_run() => {}
+        Action::Start(start) => match outcome {
+            Outcome::NotDone(NotDone::Rejected(error)) => {
+                let previous = memory.start_backoff.get(&start.group());
+                let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
+                memory.start_backoff.insert(start.group(), backoff);
+            }
+            Outcome::Done(Done::Performed | Done::Already) => {
+                memory.start_backoff.remove(&start.group());
+            }
+            _ => {}
+        },
+        // It is seen again, or not.
+        Action::RemoveOrphan(remove) => {
+            memory.orphans.remove(&remove.orphan);
+        }
+        Action::Mint(_) => waits_after(&mut memory.mint_backoff, name, error, now),
+        _ => waits_after(&mut memory.runner_backoff, name, error, now),
+    }
+}
+
+/// Actions on this runner wait after an error, and no longer after success.
+fn waits_after(waits: &mut BTreeMap<String, Backoff>, name: &str, error: Option<&str>, now: Moment) {
+    match error {
+        Some(error) => {
+            let backoff = longer(waits.get(name), FIRST_WAIT, error, now);
+            waits.insert(name.to_owned(), backoff);
+        }
+        None => {
+            waits.remove(name);
+        }
+    }
+}
+
+fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment) -> Backoff {
+    let failures = previous.map_or(0, |backoff| backoff.failures).saturating_add(1);
+    let wait = first.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_WAIT);
+    Backoff { failures, until: now + wait, error: error.to_owned() }
+}
+
+/// Drops what is about runners and repositories that are no more, so that memory does not grow.
+fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>, now: Moment) {
+    memory.presence.retain(|name, _| runners.contains(name.as_str()));
+    memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
+    memory.runner_backoff.retain(|name, _| runners.contains(name.as_str()));
+    memory.mint_backoff.retain(|name, _| runners.contains(name.as_str()));
+    memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
+    memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
+    // What was not tried again for so long has no job any more; anyone who can open a pull request can think
+    // of new labels for ever.
+    memory.start_backoff.retain(|group, backoff| {
+        observation.repositories.contains_key(&group.repository) && now < backoff.until + LONGEST_WAIT
+    });
+}
