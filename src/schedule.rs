@@ -247,7 +247,8 @@ pub struct Seen {
 /// A repository's place in the schedule.
 #[derive(Clone, Debug)]
 struct Place {
-    payer: String,
+    /// Which of the payers.
+    payer: usize,
     pushed_at: Option<Timestamp>,
     heat: Heat,
     /// The look before, when it ended.
@@ -266,14 +267,21 @@ struct Place {
     listed: [Option<Moment>; 2],
 }
 
+/// Whose credentials pay for looks.
+#[derive(Clone, Debug)]
+struct Payer {
+    name: String,
+    /// What is left of the pace, in requests, and when that was.
+    credit: Option<(f64, Moment)>,
+    /// Nothing is asked until then: a limit was reached.
+    paused: Moment,
+}
+
 /// The schedule of all repositories.
 #[derive(Debug, Default)]
 pub struct Schedule {
     places: BTreeMap<RepositoryId, Place>,
-    /// What is left of each payer's pace, in requests, and when that was.
-    credit: BTreeMap<String, (f64, Moment)>,
-    /// Nothing is asked for a payer until then: a limit was reached.
-    paused: BTreeMap<String, Moment>,
+    payers: Vec<Payer>,
     /// Something was asked for since what is due was last taken.
     urgent: bool,
 }
@@ -286,9 +294,17 @@ impl Schedule {
     ) {
         let ids: BTreeSet<RepositoryId> = repositories.clone().map(|(id, ..)| id).collect();
         self.places.retain(|id, _| ids.contains(id));
-        for (id, payer, pushed_at) in repositories {
+        let before = std::mem::take(&mut self.payers);
+        let mut payers: BTreeMap<String, usize> = BTreeMap::new();
+        for (id, name, pushed_at) in repositories {
+            let payer = *payers.entry(name).or_insert_with_key(|name| {
+                let known = before.iter().find(|payer| payer.name == *name);
+                let new = || Payer { name: name.clone(), credit: None, paused: Moment::ZERO };
+                self.payers.push(known.cloned().unwrap_or_else(new));
+                self.payers.len() - 1
+            });
             let place = self.places.entry(id).or_insert_with(|| Place {
-                payer: payer.clone(),
+                payer,
                 pushed_at,
                 heat: Heat::Cold,
                 looked: None,
@@ -301,14 +317,9 @@ impl Schedule {
                 cost: 1.0,
                 listed: [None; 2],
             });
-            if place.payer != payer {
-                place.payer = payer;
-            }
+            place.payer = payer;
             place.pushed_at = place.pushed_at.max(pushed_at);
         }
-        let payers: BTreeSet<&String> = self.places.values().map(|place| &place.payer).collect();
-        self.credit.retain(|payer, _| payers.contains(payer));
-        self.paused.retain(|payer, _| payers.contains(payer));
     }
 
     /// How many repositories are in it.
@@ -354,9 +365,8 @@ impl Schedule {
 
     /// A limit was reached: nothing is asked with the credentials that pay for this repository until then.
     pub fn pause(&mut self, id: RepositoryId, until: Moment) {
-        if let Some(place) = self.places.get(&id) {
-            let paused = self.paused.entry(place.payer.clone()).or_insert(until);
-            *paused = until.max(*paused);
+        if let Some(payer) = self.places.get(&id).and_then(|place| self.payers.get_mut(place.payer)) {
+            payer.paused = payer.paused.max(until);
         }
     }
 
@@ -456,10 +466,13 @@ impl Schedule {
             })
             .collect();
         due.sort();
-        for (payer, pace) in &paces {
-            let first = self.places.values().any(|place| place.payer == *payer && place.looked.is_none());
+        let mut first = vec![false; self.payers.len()];
+        for place in self.places.values().filter(|place| place.looked.is_none()) {
+            first[place.payer] = true;
+        }
+        for ((payer, pace), first) in self.payers.iter_mut().zip(&paces).zip(first) {
             let a_second = pace.a_second * if first { FOR_FIRST_LOOKS } else { 1.0 };
-            let (credit, at) = self.credit.entry(payer.clone()).or_insert((a_second * BURST, now));
+            let (credit, at) = payer.credit.get_or_insert((a_second * BURST, now));
             *credit = (*credit + now.saturating_sub(*at).as_secs_f64() * a_second).min(a_second * BURST);
             *at = now;
         }
@@ -469,7 +482,7 @@ impl Schedule {
                 break;
             }
             let Some(place) = self.places.get_mut(&id) else { continue };
-            let Some((credit, _)) = self.credit.get_mut(&place.payer) else { continue };
+            let Some((credit, _)) = &mut self.payers[place.payer].credit else { continue };
             if !place.asked && (taken.len() >= room.by_pace || *credit < 1.0 && !urgent) {
                 continue;
             }
@@ -491,14 +504,13 @@ impl Schedule {
     }
 
     /// How often each kind is looked at, by who pays.
-    fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> BTreeMap<String, Pace> {
-        self.loads(now)
-            .into_iter()
-            .map(|(payer, load)| {
-                let pace = Pace::new(&load, &budget(&payer));
-                (payer, pace)
-            })
-            .collect()
+    fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> Vec<Pace> {
+        let mut loads = vec![Load::default(); self.payers.len()];
+        for place in self.places.values() {
+            loads[place.payer] = loads[place.payer].with(place.heat(now), place.cost);
+        }
+        let each = self.payers.iter().zip(loads);
+        each.map(|(payer, load)| Pace::new(&load, &budget(&payer.name))).collect()
     }
 
     /// What to expect, for each payer. Pushes are watched for payers of more repositories than `watched_from`, if for any.
@@ -510,7 +522,7 @@ impl Schedule {
     ) -> Vec<Forecast> {
         let mut payers: BTreeMap<&str, usize> = BTreeMap::new();
         for place in self.places.values() {
-            *payers.entry(place.payer.as_str()).or_default() += 1;
+            *payers.entry(self.payers[place.payer].name.as_str()).or_default() += 1;
         }
         let forecast = |(payer, count)| {
             let pushes = watched_from.is_some_and(|from| count > from);
@@ -519,21 +531,9 @@ impl Schedule {
         payers.into_iter().map(forecast).collect()
     }
 
-    fn next_of(&self, place: &Place, now: Moment, paces: &BTreeMap<String, Pace>) -> Option<Moment> {
-        let paused = self.paused.get(&place.payer).copied().unwrap_or_default();
-        Some(place.next(now, paces)?.max(paused))
-    }
-
-    fn loads(&self, now: Moment) -> BTreeMap<String, Load> {
-        let mut loads: BTreeMap<String, Load> = BTreeMap::new();
-        for place in self.places.values() {
-            let load = match loads.get_mut(&place.payer) {
-                Some(load) => load,
-                None => loads.entry(place.payer.clone()).or_default(),
-            };
-            *load = load.with(place.heat(now), place.cost);
-        }
-        loads
+    fn next_of(&self, place: &Place, now: Moment, paces: &[Pace]) -> Option<Moment> {
+        let (payer, pace) = (self.payers.get(place.payer)?, paces.get(place.payer)?);
+        Some(place.next(now, pace)?.max(payer.paused))
     }
 }
 
@@ -543,11 +543,10 @@ impl Place {
     }
 
     /// When it is to be looked at; `None` while a look is under way.
-    fn next(&self, now: Moment, paces: &BTreeMap<String, Pace>) -> Option<Moment> {
+    fn next(&self, now: Moment, pace: &Pace) -> Option<Moment> {
         if self.under_way {
             return None;
         }
-        let pace = paces.get(&self.payer)?;
         let by_pace = match self.looked {
             None => Moment::ZERO,
             Some(_) if self.asked => Moment::ZERO,

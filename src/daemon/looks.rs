@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Daemon,
     marks::{Marks, OfOne},
+    observe::News,
 };
 use crate::{
     github::{Error, JobListing, Look},
@@ -140,7 +141,7 @@ impl Daemon {
     }
 
     /// Takes in what a look has shown. Whether that calls for a pass.
-    pub(super) fn looked(&mut self, looked: Looked) -> bool {
+    pub(super) fn looked(&mut self, looked: Looked) -> News {
         let id = looked.repository;
         self.status.look(looked.look.as_str(), looked.ended.saturating_sub(looked.began));
         if let Err(Error::RateLimited { until, .. }) = &looked.result {
@@ -170,11 +171,11 @@ impl Daemon {
             requests = seen.requests,
             "looked at a repository"
         );
-        let (is_news, has_jobs) = self.github_side.learn(looked, &self.interest);
+        let (news, has_jobs) = self.github_side.learn(looked, &self.interest);
         seen.ours |= has_jobs;
         self.schedule.seen(id, &seen);
         self.looks_due = self.looks_due.min(Instant::now() + LOOKS_TOGETHER);
-        is_news
+        news
     }
 
     /// Looks at all repositories at once, in full.

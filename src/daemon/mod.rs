@@ -48,7 +48,7 @@ use acts::Acts;
 use chores::{Chore, Chores};
 use looks::Looked;
 use marks::Marks;
-use observe::GitHubSide;
+use observe::{GitHubSide, News};
 pub use pass::{Pass, Witness};
 use said::Said;
 
@@ -344,11 +344,11 @@ impl Daemon {
                     soon(&mut next);
                 }
                 () = hint.notified() => soon(&mut next),
-                Some(Ok(looked)) = self.looks.join_next() => {
-                    if self.looked(looked) {
-                        soon(&mut next);
-                    }
-                }
+                Some(Ok(looked)) = self.looks.join_next() => match self.looked(looked) {
+                    News::Now => soon(&mut next),
+                    News::Later if !dry_run => next = next.min(earliest + WITH_WORK),
+                    News::Later | News::No => {}
+                },
                 chore = self.chores.next() => {
                     if self.chore_done(chore) {
                         soon(&mut next);
