@@ -153,6 +153,7 @@ impl Daemon {
             seen.newest_run = listing.newest_run.map(age);
             seen.unused = listing.has_runs == Some(false);
             seen.requests = listing.requests;
+            self.status.ended(&listing.ended, listing.now);
         }
         let (is_news, has_jobs) = self.github_side.learn(looked, &self.interest);
         seen.ours |= has_jobs;
