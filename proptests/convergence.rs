@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use githubrunner::{
-    daemon::learn,
     model::{Registration as Mode, *},
-    plan::{Policy, plan},
+    plan::{Policy, learn, plan},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 

@@ -35,18 +35,18 @@ fn after_luck(
         let why = || "no luck".to_owned();
         at += 5 + action.runner().len();
         match (luck, action, at % 7) {
-            (0, Action::LookUp(_), _) => Outcome::Present,
-            (1, Action::LookUp(_), _) => Outcome::Absent,
-            (0 | 1, ..) | (_, _, 0) => Outcome::Done,
-            (_, _, 1) => Outcome::Rejected(why()),
-            (_, _, 2) => Outcome::Held(why()),
-            (_, _, 3) => Outcome::Failed(why()),
-            (_, _, 4) => Outcome::AlreadyDone,
+            (0, Action::LookUp(_), _) => Outcome::Done(Done::Connected),
+            (1, Action::LookUp(_), _) => Outcome::Done(Done::NotConnected),
+            (0 | 1, ..) | (_, _, 0) => Outcome::Done(Done::Performed),
+            (_, _, 1) => Outcome::NotDone(NotDone::Rejected(why())),
+            (_, _, 2) => Outcome::NotDone(NotDone::Held(why())),
+            (_, _, 3) => Outcome::NotDone(NotDone::Failed(why())),
+            (_, _, 4) => Outcome::Done(Done::Already),
             (_, Action::Start(_) | Action::Mint(_) | Action::CleanUp(_) | Action::Purge(_), _) => {
-                Outcome::DryRun
+                Outcome::NotDone(NotDone::DryRun)
             }
-            (_, _, 5) => Outcome::Present,
-            (..) => Outcome::Absent,
+            (_, _, 5) => Outcome::NotDone(NotDone::StillConnected),
+            (..) => Outcome::NotDone(NotDone::NotListed),
         }
     };
     let reports = reports_of(plan, outcome);
@@ -69,8 +69,8 @@ fn after(case: &Case, plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> Memo
 
 fn done(action: &Action) -> Outcome {
     match action {
-        Action::LookUp(_) => Outcome::Present,
-        _ => Outcome::Done,
+        Action::LookUp(_) => Outcome::Done(Done::Connected),
+        _ => Outcome::Done(Done::Performed),
     }
 }
 
@@ -127,8 +127,8 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
         let mut case = case.clone();
         let mut failures: BTreeMap<String, u32> = BTreeMap::new();
         let fail = |action: &Action| match action {
-            Action::Start(_) => Outcome::Rejected("template".to_owned()),
-            _ => Outcome::Failed("500".to_owned()),
+            Action::Start(_) => Outcome::NotDone(NotDone::Rejected("template".to_owned())),
+            _ => Outcome::NotDone(NotDone::Failed("500".to_owned())),
         };
         for _ in 0..10 {
             case.observation.memory = after(&case, plan, fail);
@@ -175,7 +175,7 @@ fn a_dry_run_teaches_nothing_of_its_actions() {
             memory.orphans.clear();
             memory
         };
-        let dry = after(case, plan, |_| Outcome::DryRun);
+        let dry = after(case, plan, |_| Outcome::NotDone(NotDone::DryRun));
         prop_assert_eq!(orphans_apart(dry), orphans_apart(after(case, &quiet, done)));
         Ok(())
     });

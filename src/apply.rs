@@ -15,8 +15,8 @@ use crate::{
     labels::LabelRules,
     leadership::Leadership,
     model::{
-        Action, CleanUp, Consent, LookUp, Mint, Orphan, Outcome, Plan, Purge, Registration, RemoveOrphan,
-        Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
+        Action, CleanUp, Consent, Done, LookUp, Mint, NotDone, Orphan, Outcome, Plan, Purge, Registration,
+        RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
     },
     nomad::{self, CredentialItems, Nomad, Registered, Written, asks, job_from_json, main_task, prepare},
     render::{Renderer, RunContext, credential_items},
@@ -64,7 +64,7 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(20);
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// How an action ended early.
-type Result<T, E = Outcome> = std::result::Result<T, E>;
+type Result<T, E = NotDone> = std::result::Result<T, E>;
 
 impl Apply {
     /// For the runners of an instance, as the configuration wants them.
@@ -116,7 +116,7 @@ impl Apply {
     /// Performs one action in its turn. `None`: its turn came too late.
     pub async fn act(&self, action: Action) -> Option<Report> {
         if self.dry_run {
-            return Some(Report { action, outcome: Outcome::DryRun });
+            return Some(Report { action, outcome: Outcome::NotDone(NotDone::DryRun) });
         }
         let needs_github = action.needs_github();
         let turns = if needs_github { &self.at_github } else { &self.at_nomad };
@@ -136,7 +136,7 @@ impl Apply {
 
     async fn perform(&self, action: &Action) -> Outcome {
         if !self.leadership.holds() {
-            return Outcome::Held("another replica holds the leader lock".to_owned());
+            return Outcome::NotDone(NotDone::Held("another replica holds the leader lock".to_owned()));
         }
         let result = match action {
             Action::Start(start) => self.start(start).await,
@@ -147,11 +147,11 @@ impl Apply {
             Action::Purge(purge) => self.purge(purge).await,
             Action::RemoveOrphan(remove) => self.remove_orphan(remove).await,
         };
-        result.unwrap_or_else(|outcome| outcome)
+        Outcome::from(result)
     }
 
     /// Renders, has Nomad parse, registers with EnforceIndex 0.
-    async fn start(&self, start: &Start) -> Result<Outcome> {
+    async fn start(&self, start: &Start) -> Result<Done> {
         let labels: Vec<String> = start.labels.shown().map(str::to_owned).collect();
         let runs_on = self.labels.check(&labels).map_err(rejected)?;
         let context = RunContext {
@@ -189,31 +189,31 @@ impl Apply {
                 if !warnings.is_empty() {
                     tracing::debug!(runner = start.name, warnings, "Nomad warns");
                 }
-                Ok(Outcome::Done)
+                Ok(Done::Performed)
             }
-            Registered::Already => Ok(Outcome::AlreadyDone),
+            Registered::Already => Ok(Done::Already),
         }
     }
 
     /// Registration at GitHub, then the variable, which releases the waiting task. Repairs what a crash
     /// between the two left: GitHub answers 409 then.
-    async fn mint(&self, mint: &Mint) -> Result<Outcome> {
+    async fn mint(&self, mint: &Mint) -> Result<Done> {
         let scope = self.scope(&mint.repository);
         match mint.registration {
-            Registration::AccessToken => Ok(Outcome::AlreadyDone),
+            Registration::AccessToken => Ok(Done::Already),
             Registration::Token => {
                 let answer = self.github.registration_token(&scope).await.map_err(github_outcome)?;
                 let items = credentials(mint.registration, &answer.token);
                 match self.nomad.put_variable(&mint.name, &items).await.map_err(nomad_outcome)? {
-                    Written::Written => Ok(Outcome::Done),
-                    Written::Exists => Ok(Outcome::AlreadyDone),
+                    Written::Written => Ok(Done::Performed),
+                    Written::Exists => Ok(Done::Already),
                 }
             }
             Registration::Jit => self.mint_jit(mint, &scope).await,
         }
     }
 
-    async fn mint_jit(&self, mint: &Mint, scope: &Scope) -> Result<Outcome> {
+    async fn mint_jit(&self, mint: &Mint, scope: &Scope) -> Result<Done> {
         let labels: Vec<String> = mint.labels.shown().map(str::to_owned).collect();
         let group = self.runner_group(scope).await?;
         let config = match self.github.jit_config(scope, &mint.name, &labels, group).await {
@@ -230,7 +230,7 @@ impl Apply {
             Err(error @ github::Error::BadSecret(_)) => {
                 // Not by the ID of an answer that is wrong: it may be another runner's.
                 match self.clear_registration(mint, scope).await {
-                    Ok(_) | Err(Outcome::Held(_)) => {}
+                    Ok(_) | Err(NotDone::Held(_)) => {}
                     Err(outcome) => tracing::warn!(runner = mint.name, %outcome, "registration not removed"),
                 }
                 return Err(github_outcome(error));
@@ -240,7 +240,7 @@ impl Apply {
         let items = credentials(mint.registration, &config.encoded);
         let written = self.nomad.put_variable(&mint.name, &items).await;
         if let Ok(Written::Written) = written {
-            return Ok(Outcome::Done);
+            return Ok(Done::Performed);
         }
         // Only the registration that this call made goes; after an ambiguous failure the variable may
         // carry it, and then it stays: the next pass sees whether the variable is there.
@@ -249,16 +249,16 @@ impl Apply {
             return Err(github_outcome(error));
         }
         match written {
-            Ok(_) => Ok(Outcome::AlreadyDone),
+            Ok(_) => Ok(Done::Already),
             Err(error) => Err(nomad_outcome(error)),
         }
     }
 
     /// A registration of that name exists: an earlier call of ours made it and its configuration is lost.
     /// `None` when the way is free.
-    async fn clear_registration(&self, mint: &Mint, scope: &Scope) -> Result<Option<Outcome>> {
+    async fn clear_registration(&self, mint: &Mint, scope: &Scope) -> Result<Option<Done>> {
         if self.nomad.variables(&mint.name).await.map_err(nomad_outcome)?.contains_key(&mint.name) {
-            return Ok(Some(Outcome::AlreadyDone));
+            return Ok(Some(Done::Already));
         }
         match self.registered(scope, &mint.name).await? {
             Some(runner) if runner.online => Err(online_already()),
@@ -271,19 +271,19 @@ impl Apply {
     }
 
     /// Stops a runner with the consent that the plan asks for. Anything unclear leaves it running.
-    async fn stop(&self, stop: &Stop) -> Result<Outcome> {
+    async fn stop(&self, stop: &Stop) -> Result<Done> {
         let scope = self.scope(&stop.repository);
         match stop.consent {
             Consent::NeverStarted => {
                 let removed = self.remove_idle_registration(&scope, &stop.name).await;
                 let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
-                    return Ok(Outcome::AlreadyDone);
+                    return Ok(Done::Already);
                 };
                 if runner.state == RunnerState::Dead {
-                    return Ok(Outcome::AlreadyDone);
+                    return Ok(Done::Already);
                 }
                 if runner.may_have_process() {
-                    return Err(Outcome::Held("its task has started in the meantime".to_owned()));
+                    return Err(NotDone::Held("its task has started in the meantime".to_owned()));
                 }
                 // Without a secret it cannot take a job; with one, only without its registration.
                 match removed {
@@ -297,11 +297,11 @@ impl Apply {
                 // A used configuration registers nobody again: this process can get no job.
                 Removed::WasAbsent
                     if stop.reason == StopReason::Spent && stop.registration == Registration::Jit => {}
-                Removed::WasAbsent => return Ok(Outcome::Absent),
+                Removed::WasAbsent => return Err(NotDone::NotListed),
             },
             Consent::Unregistered => {
                 match self.registered(&scope, &stop.name).await? {
-                    Some(found) if found.is_connected() => return Ok(Outcome::Present),
+                    Some(found) if found.is_connected() => return Err(NotDone::StillConnected),
                     // It never connected, or lost the connection: GitHub decides whether it may go.
                     Some(found) => {
                         self.delete_registration(&scope, found.id).await?;
@@ -311,60 +311,60 @@ impl Apply {
             }
         }
         self.nomad.stop(&stop.name).await.map_err(nomad_outcome)?;
-        Ok(Outcome::Done)
+        Ok(Done::Performed)
     }
 
-    async fn look_up(&self, look_up: &LookUp) -> Result<Outcome> {
+    async fn look_up(&self, look_up: &LookUp) -> Result<Done> {
         let scope = self.scope(&look_up.repository);
         match self.registered(&scope, &look_up.name).await? {
-            Some(found) if found.is_connected() => Ok(Outcome::Present),
+            Some(found) if found.is_connected() => Ok(Done::Connected),
             // No job reaches a runner that hangs before it connects, or whose node does not get to GitHub.
-            Some(_) | None => Ok(Outcome::Absent),
+            Some(_) | None => Ok(Done::NotConnected),
         }
     }
 
-    async fn clean_up(&self, clean_up: &CleanUp) -> Result<Outcome> {
+    async fn clean_up(&self, clean_up: &CleanUp) -> Result<Done> {
         if let Some(repository) = &clean_up.repository {
             self.remove_registration_if_any(repository, &clean_up.name).await?;
         }
         self.nomad.delete_variable(&clean_up.name).await.map_err(nomad_outcome)?;
-        Ok(Outcome::Done)
+        Ok(Done::Performed)
     }
 
     /// Purges the dead, after looking once more whether it is: purging ends what runs, and Nomad may have put another
     /// allocation in the lost one's place since.
-    async fn purge(&self, purge: &Purge) -> Result<Outcome> {
+    async fn purge(&self, purge: &Purge) -> Result<Done> {
         let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
         if runner.is_some_and(|runner| runner.is_live()) {
-            return Err(Outcome::Held("it is no longer dead".to_owned()));
+            return Err(NotDone::Held("it is no longer dead".to_owned()));
         }
         if let Some(repository) = &purge.repository {
             self.remove_registration_if_any(repository, &purge.name).await?;
         }
         self.nomad.purge(&purge.name).await.map_err(nomad_outcome)?;
-        Ok(Outcome::Done)
+        Ok(Done::Performed)
     }
 
     /// Removes what belongs to no runner, after looking once more whether that is so.
-    async fn remove_orphan(&self, remove: &RemoveOrphan) -> Result<Outcome> {
+    async fn remove_orphan(&self, remove: &RemoveOrphan) -> Result<Done> {
         let name = remove.orphan.name();
         let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
         match (&remove.orphan, &remove.repository) {
             (Orphan::Variable { .. }, _) if runner.is_none() => {
                 self.nomad.delete_variable(name).await.map_err(nomad_outcome)?;
-                Ok(Outcome::Done)
+                Ok(Done::Performed)
             }
             (Orphan::Registration { .. }, Some(repository))
                 if runner.is_none_or(|runner| !runner.is_live()) =>
             {
                 let scope = self.scope(repository);
                 match self.registered(&scope, name).await? {
-                    Some(found) if found.is_connected() => Ok(Outcome::Present),
-                    Some(found) => self.delete_registration(&scope, found.id).await.map(|_| Outcome::Done),
-                    None => Ok(Outcome::AlreadyDone),
+                    Some(found) if found.is_connected() => Err(NotDone::StillConnected),
+                    Some(found) => self.delete_registration(&scope, found.id).await.map(|_| Done::Performed),
+                    None => Ok(Done::Already),
                 }
             }
-            _ => Ok(Outcome::AlreadyDone),
+            _ => Ok(Done::Already),
         }
     }
 
@@ -404,7 +404,7 @@ impl Apply {
     /// The registration of that name; `None` only if GitHub showed the whole list without it.
     async fn registered(&self, scope: &Scope, name: &str) -> Result<Option<RegisteredRunner>> {
         if !scope.is_named() {
-            return Err(Outcome::Held("its Meta does not name a repository of GitHub".to_owned()));
+            return Err(NotDone::Held("its Meta does not name a repository of GitHub".to_owned()));
         }
         seen(self.github.find_runner(scope, name).await.map_err(github_outcome)?)
     }
@@ -431,11 +431,11 @@ impl Apply {
         };
         match self.github.runner_group(organization, name).await.map_err(github_outcome)? {
             Sought::Found(id) => Ok(id),
-            Sought::Unseen(gap) => Err(Outcome::Held(format!(
+            Sought::Unseen(gap) => Err(NotDone::Held(format!(
                 "cannot tell whether {organization} has the runner group {name:?}: GitHub's list is incomplete: {gap}"
             ))),
             Sought::Absent => {
-                Err(Outcome::Rejected(format!("{organization} has no runner group named {name:?}")))
+                Err(NotDone::Rejected(format!("{organization} has no runner group named {name:?}")))
             }
         }
     }
@@ -450,13 +450,13 @@ impl Apply {
             Deleted::Deleted => Ok(Removed::Yes),
             Deleted::NotThere if repeated => Ok(Removed::Yes),
             Deleted::NotThere => Ok(Removed::WasAbsent),
-            Deleted::Busy => Err(Outcome::Held("GitHub says it is running a job".to_owned())),
+            Deleted::Busy => Err(NotDone::Held("GitHub says it is running a job".to_owned())),
         }
     }
 }
 
-fn online_already() -> Outcome {
-    Outcome::Held("a runner of this name is already online at GitHub".to_owned())
+fn online_already() -> NotDone {
+    NotDone::Held("a runner of this name is already online at GitHub".to_owned())
 }
 
 /// Whether a registration was there to be removed.
@@ -469,34 +469,34 @@ fn credentials(registration: Registration, secret: &Secret) -> CredentialItems {
     credential_items(registration, secret).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Whether something was found; not whether it is absent if nobody knows.
+/// Whether something was found; not whether it is absent if that is unknown.
 fn seen<T>(sought: Sought<T>) -> Result<Option<T>> {
     match sought {
         Sought::Found(found) => Ok(Some(found)),
         Sought::Absent => Ok(None),
-        Sought::Unseen(gap) => Err(Outcome::Held(format!(
+        Sought::Unseen(gap) => Err(NotDone::Held(format!(
             "cannot tell whether it is registered: GitHub's list of runners is incomplete: {gap}"
         ))),
     }
 }
 
-fn rejected(error: impl std::fmt::Display) -> Outcome {
-    Outcome::Rejected(error.to_string())
+fn rejected(error: impl std::fmt::Display) -> NotDone {
+    NotDone::Rejected(error.to_string())
 }
 
-fn github_outcome(error: github::Error) -> Outcome {
+fn github_outcome(error: github::Error) -> NotDone {
     use github::Error::{Forbidden, RateLimited};
     match error {
-        Forbidden(_) | RateLimited { .. } => Outcome::Held(error.to_string()),
-        _ => Outcome::Failed(error.to_string()),
+        Forbidden(_) | RateLimited { .. } => NotDone::Held(error.to_string()),
+        _ => NotDone::Failed(error.to_string()),
     }
 }
 
-fn nomad_outcome(error: nomad::Error) -> Outcome {
+fn nomad_outcome(error: nomad::Error) -> NotDone {
     use nomad::Error::{Hcl, Job, Refused, Taken};
     match error {
-        Hcl { .. } | Job(_) | Refused(_) | Taken { .. } => Outcome::Rejected(error.to_string()),
-        _ => Outcome::Failed(error.to_string()),
+        Hcl { .. } | Job(_) | Refused(_) | Taken { .. } => NotDone::Rejected(error.to_string()),
+        _ => NotDone::Failed(error.to_string()),
     }
 }
 

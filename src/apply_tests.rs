@@ -92,10 +92,10 @@ async fn what_lives_again_is_not_purged() {
         Action::Purge(Purge { name, repository: None, reason: PurgeReason::Asked })
     };
     let (outcome, writes) = perform(purge(), nomad_with("running", "running"), github_with(None)).await;
-    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
     let (outcome, writes) = perform(purge(), nomad_with("dead", "complete"), github_with(None)).await;
-    assert!(matches!(outcome, Outcome::Done), "{outcome}");
+    assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj"]);
 }
 
@@ -112,8 +112,8 @@ async fn only_who_is_connected_is_present() {
         let nomad = nomad_with("running", "running");
         let (outcome, _) = perform(look_up, nomad, github_with(runner.clone())).await;
         let as_expected = match is_present {
-            true => matches!(outcome, Outcome::Present),
-            false => matches!(outcome, Outcome::Absent),
+            true => matches!(outcome, Outcome::Done(Done::Connected)),
+            false => matches!(outcome, Outcome::Done(Done::NotConnected)),
         };
         assert!(as_expected, "{runner:?}: {outcome}");
         // Nor is who is connected let go as unregistered.
@@ -134,14 +134,14 @@ async fn what_never_started_costs_no_online_registration() {
     let delete = format!("DELETE /v1/job/{}", sample::NAME);
     let (outcome, writes) =
         perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(true, false))).await;
-    assert!(matches!(outcome, Outcome::Done), "{outcome}");
+    assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     assert_eq!(writes, [delete.as_str()]);
     // With a secret it may be that one.
     let waits = || ok(&json!([{ "Path": format!("nomad/jobs/{}", sample::NAME) }]));
     let nomad = but(unplaced(), "GET", "/v1/vars", waits);
     let (outcome, writes) =
         perform(stop(Consent::NeverStarted), nomad, github_with(listed(true, false))).await;
-    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
     let (_, writes) =
         perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(false, false))).await;
@@ -156,7 +156,7 @@ async fn what_never_started_costs_no_online_registration() {
     };
     let never_ran = || nomad_with("dead", "failed");
     let (outcome, writes) = perform(clean_up(), never_ran(), github_with(listed(true, false))).await;
-    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
 }
 
@@ -209,7 +209,9 @@ async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
         let github =
             but(github_with(listed(false, false)), "POST", "/repos/o/r/actions/runners/generate", made);
         let (outcome, writes) = perform(mint(), nomad_with("running", "pending"), github).await;
-        let Outcome::Failed(error) = outcome else { panic!("{name} {config:?}: {outcome}") };
+        let Outcome::NotDone(NotDone::Failed(error)) = outcome else {
+            panic!("{name} {config:?}: {outcome}")
+        };
         assert!(!error.contains("LD_PRELOAD"), "{error}");
         assert_eq!(
             writes,
@@ -221,7 +223,7 @@ async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
     let Action::Mint(mint) = mint() else { unreachable!() };
     let by_token = Action::Mint(Mint { registration: Registration::Token, ..mint });
     let (outcome, writes) = perform(by_token, nomad_with("running", "pending"), github).await;
-    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome}");
+    assert!(matches!(outcome, Outcome::NotDone(NotDone::Failed(_))), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/registration-token"]);
 }
 
@@ -273,7 +275,9 @@ async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
             let state =
                 if matches!(action, Action::Stop(_) | Action::LookUp(_)) { "running" } else { "complete" };
             let (outcome, writes) = perform(action.clone(), nomad_with("dead", state), github).await;
-            let Outcome::Held(why) = &outcome else { panic!("{action}, list {at}: {outcome}") };
+            let Outcome::NotDone(NotDone::Held(why)) = &outcome else {
+                panic!("{action}, list {at}: {outcome}")
+            };
             assert!(why.contains("list of runners is incomplete"), "{why}");
             assert_eq!(why.contains("set github.url to https://git.example"), at < 2, "{why}");
             assert_eq!(writes, Vec::<String>::new(), "{action}, list {at}");
@@ -292,7 +296,7 @@ async fn a_name_that_is_taken_stays_so_while_nobody_knows_by_whom() {
         let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
         let github = but(github, "POST", "/repos/o/r/actions/runners/generate", taken);
         let (outcome, writes) = perform(mint(), nomad_with("running", "pending"), github).await;
-        assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+        assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
         assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
     }
 }
@@ -310,7 +314,7 @@ async fn a_meta_that_names_no_repository_leads_nowhere() {
         let action = Action::Stop(Stop { repository, ..asked });
         let github = |seen: &Seen| panic!("asked for {}", seen.path);
         let (outcome, writes) = perform(action, nomad_with("running", "running"), github).await;
-        assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+        assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
         assert_eq!(writes, Vec::<String>::new());
     }
 }
@@ -345,12 +349,12 @@ async fn a_registration_in_use_is_not_taken_away_for_a_new_secret() {
     let github = |runner| but(github_with(runner), "POST", "/repos/o/r/actions/runners/generate", taken);
     let (outcome, writes) =
         perform(mint(), nomad_with("running", "pending"), github(listed(true, false))).await;
-    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
     let waits = || ok(&json!([{ "Path": "nomad/jobs/ghr-o-r-653s2utuoiw6qcj" }]));
     let nomad = but(nomad_with("running", "pending"), "GET", "/v1/vars", waits);
     let (outcome, writes) = perform(mint(), nomad, github(listed(false, false))).await;
-    assert!(matches!(outcome, Outcome::AlreadyDone), "{outcome}");
+    assert!(matches!(outcome, Outcome::Done(Done::Already)), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
 }
 
@@ -362,11 +366,11 @@ async fn only_what_was_registered_for_nothing_is_taken_back() {
     let others = || answer(409, &[DATE], json!({ "Items": { "jitconfig": "another" } }).to_string());
     let nomad = but(nomad_with("running", "pending"), "PUT", VARIABLE, others);
     let (outcome, writes) = perform(mint(), nomad, github()).await;
-    assert!(matches!(outcome, Outcome::AlreadyDone), "{outcome}");
+    assert!(matches!(outcome, Outcome::Done(Done::Already)), "{outcome}");
     assert_eq!(writes.last().unwrap(), "DELETE /repos/o/r/actions/runners/6");
     let nomad = but(nomad_with("running", "pending"), "PUT", VARIABLE, || answer(500, &[DATE], "lost"));
     let (outcome, writes) = perform(mint(), nomad, github()).await;
-    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome}");
+    assert!(matches!(outcome, Outcome::NotDone(NotDone::Failed(_))), "{outcome}");
     assert!(writes.iter().all(|write| !write.starts_with("DELETE")), "{writes:?}");
 }
 
@@ -380,14 +384,14 @@ fn stop(consent: Consent) -> Action {
 async fn what_has_started_meanwhile_is_not_stopped_as_never_started() {
     let (outcome, writes) =
         perform(stop(Consent::NeverStarted), nomad_with("running", "pending"), github_with(None)).await;
-    assert!(matches!(outcome, Outcome::Done), "{outcome}");
+    assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj"]);
     let allocation = json!({ "ID": "a", "JobID": "ghr-o-r-653s2utuoiw6qcj", "ClientStatus": "running", "DesiredStatus": "run",
         "TaskStates": { "t": { "State": "running", "StartedAt": "2026-11-24T07:00:00Z" } } });
     let started = move || ok(&json!([allocation]));
     let nomad = but(nomad_with("running", "running"), "GET", "/v1/allocations", started);
     let (outcome, writes) = perform(stop(Consent::NeverStarted), nomad, github_with(None)).await;
-    assert!(matches!(outcome, Outcome::Held(_)), "{outcome}");
+    assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
 }
 
@@ -401,7 +405,7 @@ async fn a_removal_whose_answer_was_lost_is_asked_again() {
     };
     let github = but(github_with(listed(true, false)), "DELETE", "/repos/o/r/actions/runners/5", lost_once);
     let (outcome, writes) = perform(stop(Consent::GitHub), nomad_with("running", "running"), github).await;
-    assert!(matches!(outcome, Outcome::Done), "{outcome}");
+    assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     let removal = "DELETE /repos/o/r/actions/runners/5";
     assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj", removal, removal]);
 }
@@ -415,7 +419,7 @@ async fn a_runner_that_github_does_not_list_is_stopped_only_if_its_configuration
         let (outcome, writes) = perform(stop, nomad_with("running", "running"), github_with(None)).await;
         let expected: &[&str] = if is_stopped { &["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj"] } else { &[] };
         assert_eq!(writes, expected, "{outcome}");
-        assert_eq!(matches!(outcome, Outcome::Absent), !is_stopped, "{outcome}");
+        assert_eq!(matches!(outcome, Outcome::NotDone(NotDone::NotListed)), !is_stopped, "{outcome}");
     }
 }
 

@@ -14,22 +14,22 @@ use std::time::Duration;
 use crate::github::{Headroom, Look};
 use crate::model::{Moment, RepositoryId, Timestamp, span};
 
-/// Where something of ours goes on is looked at so often, if there is room for it.
+/// The time between two looks at a hot repository, if the budget allows it.
 const HOT: Duration = Duration::from_secs(2);
 
-/// Everything else is looked at so often at most.
+/// The shortest time between two looks at any other repository.
 const OTHERS: Duration = Duration::from_secs(3);
 
-/// A repository that has never had a run is looked at so often, where that is less often than a cold one.
+/// The time between two looks at a repository that has never had a run, where that is longer than for a cold one.
 const UNUSED: Duration = Duration::from_secs(3600);
 
 /// With fewer repositories than this, unused ones are looked at as often as cold ones.
 const FEW: usize = 50;
 
-/// What was pushed to stays hot for so long: most jobs follow within seconds.
+/// What was pushed to stays hot for this long: most jobs follow within seconds.
 pub const AFTER_PUSH: Duration = Duration::from_secs(30);
 
-/// What a webhook told of stays hot for so long: lists lag behind a little, and the next change is told, too.
+/// What a webhook reported stays hot for this long: lists lag behind a little, and the next change is told, too.
 pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 
 /// The part of what a credential may ask a minute that looks by the pace take; the rest is for those that are asked for, for hints'
@@ -37,7 +37,13 @@ pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 const FOR_LOOKS: f64 = 0.7;
 
 /// Cold repositories take no more of it: what nobody waits for leaves room for what comes.
-const FOR_COLD: f64 = 0.65;
+const FOR_COLD: f64 = 0.6;
+
+/// A cold repository's second look comes no sooner: at a start everything is new, and counts against the primary limit.
+const AFTER_FIRST_LOOK: Duration = Duration::from_secs(300);
+
+/// Where cold ones are looked at more often than this, there are so few of them that it does not matter.
+const OFTEN: Duration = Duration::from_secs(60);
 
 /// The part of that which first looks take: after a start everything is to be seen soon.
 const FOR_FIRST_LOOKS: f64 = 1.3;
@@ -51,10 +57,10 @@ const FOR_WARM: f64 = 0.5;
 /// A replica that does not lead looks at this part of the pace: the leader uses the same credentials.
 const STANDING_BY: f64 = 0.25;
 
-/// Where the primary limit is used faster than it is refilled, what is not hot waits so many times longer.
+/// Where the primary limit is used faster than it is refilled, what is not hot waits this many times longer.
 const BEHIND: f64 = 4.0;
 
-/// The next look is no sooner than so many times what the last one took: who answers slowly costs the others nothing.
+/// The pause after a look, as a multiple of the time it took: a slow repository costs the others nothing.
 const REST: u32 = 3;
 
 /// After failures the wait doubles up to this.
@@ -95,7 +101,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// With one more repository, a look at which costs so many requests.
+    /// The same with one more repository, a look at which takes this many requests.
     #[must_use]
     pub fn with(mut self, heat: Heat, cost: f64) -> Self {
         self.counts[heat as usize] += 1;
@@ -119,9 +125,9 @@ pub struct Pace {
 impl Pace {
     /// The pace for a load within a budget.
     pub fn new(load: &Load, budget: &Budget) -> Pace {
-        let Headroom { a_minute, ahead } = budget.headroom;
+        let Headroom { a_minute, for_pace, ahead } = budget.headroom;
         let part = if budget.leads { 1.0 } else { STANDING_BY };
-        let all = (a_minute * FOR_LOOKS * part).max(1.0);
+        let all = (a_minute * FOR_LOOKS * part).min(for_pace).max(1.0);
         let behind = if ahead { 1.0 } else { BEHIND };
         let within = |cost: f64, a_minute: f64, least: Duration| {
             let seconds = cost * 60.0 / a_minute.max(0.1);
@@ -173,7 +179,7 @@ pub struct Forecast {
 const PUSH_NOTICED: Duration = Duration::from_secs(8);
 
 impl Forecast {
-    /// For so many repositories within a budget.
+    /// For this many repositories within a budget.
     pub fn new(repositories: usize, budget: &Budget, pushes: bool, webhook: bool) -> Forecast {
         let load = (0..repositories).fold(Load::default(), |load, _| load.with(Heat::Cold, 1.0));
         let every = Pace::new(&load, budget).every(Heat::Cold);
@@ -208,6 +214,15 @@ impl fmt::Display for Forecast {
     }
 }
 
+/// How many looks may begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Whatever they are.
+    pub all: usize,
+    /// By the pace.
+    pub by_pace: usize,
+}
+
 /// What a look showed.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -217,7 +232,7 @@ pub struct Seen {
     pub took: Duration,
     /// It failed.
     pub failed: bool,
-    /// It is to be gone on with at once.
+    /// It is to be continued at once.
     pub unfinished: bool,
     /// Jobs or runners of ours are there.
     pub ours: bool,
@@ -237,6 +252,8 @@ struct Place {
     heat: Heat,
     /// The look before, when it ended.
     looked: Option<Moment>,
+    /// That was the first one.
+    only_once: bool,
     under_way: bool,
     /// Not before this, whatever its kind.
     rests_until: Moment,
@@ -275,6 +292,7 @@ impl Schedule {
                 pushed_at,
                 heat: Heat::Cold,
                 looked: None,
+                only_once: false,
                 under_way: false,
                 rests_until: Moment::ZERO,
                 hot_until: Moment::ZERO,
@@ -312,7 +330,7 @@ impl Schedule {
         }
     }
 
-    /// A look is wanted as soon as one may be: what the last one showed was of no use.
+    /// A look is wanted as soon as one may be: what the last one showed could not be used.
     pub fn again(&mut self, id: RepositoryId) {
         if let Some(place) = self.places.get_mut(&id) {
             place.asked = true;
@@ -362,6 +380,7 @@ impl Schedule {
     pub fn seen(&mut self, id: RepositoryId, seen: &Seen) {
         let Some(place) = self.places.get_mut(&id) else { return };
         place.under_way = false;
+        place.only_once = place.looked.is_none();
         place.looked = Some(seen.at);
         place.asked |= seen.unfinished;
         place.failures = if seen.failed { place.failures.saturating_add(1) } else { 0 };
@@ -418,7 +437,7 @@ impl Schedule {
     pub fn due(
         &mut self,
         now: Moment,
-        most: usize,
+        room: Room,
         budget: impl Fn(&str) -> Budget,
     ) -> Vec<(RepositoryId, bool)> {
         self.urgent = false;
@@ -446,12 +465,12 @@ impl Schedule {
         }
         let mut taken = Vec::new();
         for ((.., id), urgent) in due {
-            if taken.len() >= most {
+            if taken.len() >= room.all {
                 break;
             }
             let Some(place) = self.places.get_mut(&id) else { continue };
             let Some((credit, _)) = self.credit.get_mut(&place.payer) else { continue };
-            if *credit < 1.0 && !urgent {
+            if !place.asked && (taken.len() >= room.by_pace || *credit < 1.0 && !urgent) {
                 continue;
             }
             // What is urgent is asked at once, and what is not waits longer.
@@ -532,7 +551,13 @@ impl Place {
         let by_pace = match self.looked {
             None => Moment::ZERO,
             Some(_) if self.asked => Moment::ZERO,
-            Some(looked) => looked + pace.every(self.heat(now)),
+            Some(looked) => {
+                let (heat, mut every) = (self.heat(now), pace.every(self.heat(now)));
+                if self.only_once && heat == Heat::Cold && every >= OFTEN {
+                    every = every.max(AFTER_FIRST_LOOK);
+                }
+                looked + every
+            }
         };
         Some(by_pace.max(self.rests_until))
     }

@@ -8,7 +8,7 @@ use crate::cases::INSTANCE;
 impl World {
     /// Performs an action as Nomad and GitHub would have it.
     pub fn perform(&mut self, action: &Action) -> Outcome {
-        let failed = || Outcome::Failed("500".to_owned());
+        let failed = || Outcome::NotDone(NotDone::Failed("500".to_owned()));
         if self.random.percent(self.settings.failures) {
             return failed();
         }
@@ -20,11 +20,11 @@ impl World {
     fn effect(&mut self, action: &Action) -> Outcome {
         let name = action.runner().to_owned();
         let busy = self.registrations.get(&name).is_some_and(|listed| listed.job.is_some());
-        let held = |why: &str| Outcome::Held(why.to_owned());
+        let held = |why: &str| Outcome::NotDone(NotDone::Held(why.to_owned()));
         match action {
             Action::Start(start) => {
                 if self.tasks.contains_key(&name) {
-                    return Outcome::AlreadyDone;
+                    return Outcome::Done(Done::Already);
                 }
                 let meta = RunnerMeta {
                     labelsstr: start.labels.joined(),
@@ -43,7 +43,7 @@ impl World {
                     Task { meta, submitted: self.now, placed: None, started: None, phase: Phase::Pending };
                 self.tasks.insert(name, task);
                 self.place();
-                Outcome::Done
+                Outcome::Done(Done::Performed)
             }
             Action::Mint(mint) => {
                 if self.registrations.get(&name).is_some_and(|listed| listed.online) {
@@ -56,10 +56,10 @@ impl World {
                     self.registrations.insert(name.clone(), listed);
                 }
                 self.variables.insert(name);
-                Outcome::Done
+                Outcome::Done(Done::Performed)
             }
             Action::Stop(stop) => {
-                let Some(task) = self.tasks.get(&name) else { return Outcome::AlreadyDone };
+                let Some(task) = self.tasks.get(&name) else { return Outcome::Done(Done::Already) };
                 let started = task.started.is_some();
                 match stop.consent {
                     Consent::NeverStarted if started => return held("it has started"),
@@ -72,19 +72,19 @@ impl World {
                 self.registrations.remove(&name);
                 let until = self.now + if started { self.settings.kill } else { 0 };
                 self.tasks.get_mut(&name).unwrap().phase = Phase::Stopping { until };
-                Outcome::Done
+                Outcome::Done(Done::Performed)
             }
             Action::LookUp(_) if self.registrations.get(&name).is_some_and(|listed| listed.online) => {
-                Outcome::Present
+                Outcome::Done(Done::Connected)
             }
-            Action::LookUp(_) => Outcome::Absent,
+            Action::LookUp(_) => Outcome::Done(Done::NotConnected),
             Action::CleanUp(_) => {
                 if busy {
                     return held("422");
                 }
                 self.registrations.remove(&name);
                 self.variables.remove(&name);
-                Outcome::Done
+                Outcome::Done(Done::Performed)
             }
             Action::Purge(purge) => {
                 let dead = |task: &Task| matches!(task.phase, Phase::Dead { .. });
@@ -95,7 +95,7 @@ impl World {
                     self.registrations.remove(&name);
                 }
                 self.tasks.remove(&name);
-                Outcome::Done
+                Outcome::Done(Done::Performed)
             }
             Action::RemoveOrphan(remove) => {
                 match remove.orphan {
@@ -103,7 +103,7 @@ impl World {
                     Orphan::Registration { .. } if busy => return held("422"),
                     Orphan::Registration { .. } => self.registrations.remove(&name).is_some(),
                 };
-                Outcome::Done
+                Outcome::Done(Done::Performed)
             }
         }
     }

@@ -382,11 +382,13 @@ impl<'a> Facts<'a> {
             && self.group(runner).is_some_and(waits)
     }
 
-    /// Whether it makes no progress for so long that others get its place.
+    /// Whether it makes no progress for so long that others get its place. One that GitHub has not known for ten minutes is
+    /// not asked for again: it goes as unregistered.
     pub fn is_stuck(&self, runner: &Runner) -> bool {
         let idle = |limit| self.idle(runner).is_some_and(|idle| idle >= limit);
         let is_not_connected = runner.registration() == Registration::Jit
             && self.absent(runner)
+            && !self.is_unregistered(runner)
             && idle(self.policy().connect_timeout);
         self.ours(runner) && (self.is_refused(runner) || is_not_connected || self.is_unassigned(runner))
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use githubrunner::{daemon::learn, model::*};
+use githubrunner::{model::*, plan::learn};
 use proptest::prelude::*;
 
 use super::{Checked, secs};
@@ -65,7 +65,7 @@ impl Lesson<'_> {
         self.reports
             .iter()
             .filter(move |report| {
-                report.action.runner() == name && !matches!(report.outcome, Outcome::DryRun)
+                report.action.runner() == name && !matches!(report.outcome, Outcome::NotDone(NotDone::DryRun))
             })
             .map(|report| (&report.action, &report.outcome))
     }
@@ -165,8 +165,10 @@ pub fn absence_counts_from_its_first_sight_and_a_sign_of_life_ends_it(lesson: &L
         for (_, outcome) in lesson.outcomes_of(name) {
             let since = presence.and_then(|presence| presence.absent_since);
             presence = match outcome {
-                Outcome::Present => Some(Presence { checked_at: lesson.now, absent_since: None }),
-                Outcome::Absent => {
+                Outcome::Done(Done::Connected) | Outcome::NotDone(NotDone::StillConnected) => {
+                    Some(Presence { checked_at: lesson.now, absent_since: None })
+                }
+                Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => {
                     Some(Presence { checked_at: lesson.now, absent_since: since.or(Some(lesson.now)) })
                 }
                 _ => presence,
@@ -241,8 +243,8 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
             let waits = if matches!(action, Action::Mint(_)) { &mut credentials } else { &mut expected };
             *waits = match (action, outcome) {
                 (Action::Start(_) | Action::RemoveOrphan(_), _) => *waits,
-                (_, Outcome::Held(_) | Outcome::Failed(_) | Outcome::Rejected(_))
-                | (Action::Stop(_), Outcome::Absent) => longer(*waits, 5, lesson.now),
+                (_, Outcome::NotDone(NotDone::Held(_) | NotDone::Failed(_) | NotDone::Rejected(_)))
+                | (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) => longer(*waits, 5, lesson.now),
                 _ => None,
             };
         }
@@ -273,8 +275,8 @@ pub fn rejected_starts_wait_longer_each_time_and_success_ends_that(lesson: &Less
         let mut expected = waits(before.get(group));
         for (_, outcome) in started.iter().filter(|(other, _)| other == group) {
             expected = match outcome {
-                Outcome::Rejected(_) => longer(expected, 30, lesson.now),
-                Outcome::Done | Outcome::AlreadyDone => None,
+                Outcome::NotDone(NotDone::Rejected(_)) => longer(expected, 30, lesson.now),
+                Outcome::Done(Done::Performed | Done::Already) => None,
                 _ => expected,
             };
         }

@@ -82,13 +82,14 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
 fn outcome(action: &Action, random: &mut Random) -> Outcome {
     let why = || "no luck".to_owned();
     match (action, random.below(8)) {
-        (_, 0) => Outcome::Rejected(why()),
-        (_, 1) => Outcome::Failed(why()),
-        (_, 2) => Outcome::Held(why()),
-        (_, 3) => Outcome::AlreadyDone,
-        (Action::LookUp(_) | Action::Stop(_), 4 | 5) => Outcome::Absent,
-        (Action::LookUp(_), _) => Outcome::Present,
-        _ => Outcome::Done,
+        (_, 0) => Outcome::NotDone(NotDone::Rejected(why())),
+        (_, 1) => Outcome::NotDone(NotDone::Failed(why())),
+        (_, 2) => Outcome::NotDone(NotDone::Held(why())),
+        (_, 3) => Outcome::Done(Done::Already),
+        (Action::LookUp(_), 4 | 5) => Outcome::Done(Done::NotConnected),
+        (Action::Stop(_), 4 | 5) => Outcome::NotDone(NotDone::NotListed),
+        (Action::LookUp(_), _) => Outcome::Done(Done::Connected),
+        _ => Outcome::Done(Done::Performed),
     }
 }
 

@@ -36,9 +36,9 @@ fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     let job = || vec![JobSpec::new(&["sim"], Duration::from_secs(8))];
     let at = Duration::from_secs;
     scenario.happenings.push((at(1), Happening::Run(0, job())));
-    // The second one's runner comes online when its job is cancelled already, the third one's is not even placed.
+    // The runner of the second one comes online when its job is cancelled already.
     scenario.happenings.push((at(5), Happening::Run(0, job())));
-    scenario.happenings.push((at(14), Happening::Mishap(Mishap::Cancel { pick: 1 })));
+    scenario.happenings.push((at(10), Happening::Mishap(Mishap::Cancel { pick: 1 })));
     if let Some((at, cut)) = death {
         let death = Happening::Death { at, cut, down: Duration::from_secs(3) };
         scenario.happenings.insert(0, (Duration::ZERO, death));

@@ -109,7 +109,7 @@ pub async fn run(setup: Setup, detailed: bool, style: Style, out: &mut dyn Write
         }
     }
     writeln!(out, "{}", summary(plan))?;
-    for error in pass.errors.iter().filter(|error| !is_held(plan, error)) {
+    for error in pass.errors.iter().filter(|error| !is_held(plan, &error.text)) {
         tracing::error!("{error}");
     }
     Ok(match (pass.failed(), plan.actions.is_empty()) {

@@ -1,4 +1,4 @@
-//! `stop` and `purge`: what the daemon does by itself, on demand, with the same consent.
+//! `stop` and `purge`: what the daemon does on its own, on demand, with the same consent.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -13,12 +13,12 @@ use super::{
     Setup,
     progress::{Progress, beside},
 };
-use crate::model::{
-    Action, CleanUp, Consent, NomadView, Outcome, Plan, Purge, PurgeReason, Registration, Report, Runner,
-    RunnerState, Stop, StopReason,
+use crate::{
+    model::{Action, Done, NomadView, NotDone, Outcome, Plan, Report, Runner, RunnerState},
+    plan::on_demand,
 };
 
-/// So long `purge` waits for what it stopped to die: Nomad's default kill_timeout is 5 s, the client's
+/// How long `purge` waits for what it stopped to die: Nomad's default kill_timeout is 5 s, the client's
 /// longest 30 s (contract nomad.md §12).
 const DYING_AT_MOST: Duration = Duration::from_secs(40);
 
@@ -105,19 +105,10 @@ pub async fn purge(
         .iter()
         .filter(|runner| names.contains(&runner.name) && runner.state == RunnerState::Dead)
         .collect();
-    let clean_ups = dead.iter().filter(|runner| runner.variable.is_some()).map(|runner| {
-        Action::CleanUp(CleanUp {
-            name: runner.name.clone(),
-            repository: Some(runner.repository()),
-            finish: runner.how_it_ended(),
-        })
-    });
+    let clean_ups = dead.iter().filter_map(|runner| on_demand::clean_up(runner));
     let cleaned = perform(setup, &view, clean_ups.collect(), out).await?;
-    let purges = dead.iter().filter(|runner| runner.variable.is_none() || cleaned).map(|runner| {
-        let in_job = runner.registration() == Registration::AccessToken && runner.started;
-        let repository = in_job.then(|| runner.repository());
-        Action::Purge(Purge { name: runner.name.clone(), repository, reason: PurgeReason::Asked })
-    });
+    let purges = dead.iter().filter(|runner| runner.variable.is_none() || cleaned);
+    let purges = purges.map(|runner| on_demand::purge(runner));
     let purged = perform(setup, &view, purges.collect(), out).await?;
     let left = view.runners.iter().filter(|runner| names.contains(&runner.name)).count() - dead.len();
     if left > 0 {
@@ -127,8 +118,7 @@ pub async fn purge(
 }
 
 fn alive(runners: Vec<&Runner>) -> Vec<&Runner> {
-    let stops = |runner: &&Runner| !matches!(runner.state, RunnerState::Dead | RunnerState::Stopping);
-    runners.into_iter().filter(stops).collect()
+    runners.into_iter().filter(|runner| on_demand::is_to_be_stopped(runner)).collect()
 }
 
 async fn stop_all(
@@ -137,22 +127,10 @@ async fn stop_all(
     runners: &[&Runner],
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let action = |runner: &&Runner, consent| {
-        Action::Stop(Stop {
-            name: runner.name.clone(),
-            repository: runner.repository(),
-            consent,
-            registration: runner.registration(),
-            reason: StopReason::Asked,
-        })
-    };
-    let consent =
-        |runner: &Runner| if runner.may_have_process() { Consent::GitHub } else { Consent::NeverStarted };
-    let actions = runners.iter().map(|runner| action(runner, consent(runner))).collect();
+    let actions = runners.iter().filter_map(|runner| on_demand::stop(runner)).collect();
     let mut absent = Vec::new();
-    // A JIT runner that GitHub does not list can get no job. The others may bear another name there.
     let stopped = each(setup, view, "stopping", actions, |report| match report.outcome {
-        Outcome::Absent => {
+        Outcome::NotDone(NotDone::NotListed) => {
             absent.push(report);
             Ok(true)
         }
@@ -160,14 +138,18 @@ async fn stop_all(
     })
     .await?;
     let is_absent = |runner: &&&Runner| absent.iter().any(|report| report.action.runner() == runner.name);
-    let (jit, other): (Vec<&&Runner>, Vec<&&Runner>) =
-        runners.iter().filter(is_absent).partition(|runner| runner.registration() == Registration::Jit);
-    for runner in &other {
+    let mut unregistered = Vec::new();
+    let mut others = false;
+    for runner in runners.iter().filter(is_absent) {
+        if let Some(action) = on_demand::stop_unregistered(runner) {
+            unregistered.push(action);
+            continue;
+        }
         let name = &runner.name;
         writeln!(out, "{name}: GitHub lists no runner of this name; if it is idle: nomad job stop {name}")?;
+        others = true;
     }
-    let unregistered = jit.into_iter().map(|runner| action(runner, Consent::Unregistered)).collect();
-    Ok(perform(setup, view, unregistered, out).await? && stopped && other.is_empty())
+    Ok(perform(setup, view, unregistered, out).await? && stopped && !others)
 }
 
 async fn perform(
@@ -211,7 +193,7 @@ async fn each(
 /// A line. Whether it went well.
 fn print(Report { action, outcome }: &Report, out: &mut dyn Write) -> anyhow::Result<bool> {
     beside(|| writeln!(out, "{action}: {outcome}"))?;
-    Ok(matches!(outcome, Outcome::Done | Outcome::AlreadyDone | Outcome::DryRun))
+    Ok(outcome.is_dry_run() || matches!(outcome, Outcome::Done(Done::Performed | Done::Already)))
 }
 
 /// Asks on a terminal.

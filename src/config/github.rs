@@ -1,9 +1,9 @@
-//! The section `github`: whom to ask, with which token, and how runners register.
+//! The section `github`: where to ask, with which token, and how runners register.
 
 use std::path::{Path, PathBuf};
 
 use super::{
-    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, Scope,
+    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, ScopeSetting,
     reader::{Section, Shape},
     yaml::Data,
 };
@@ -41,11 +41,11 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
     };
     let scope = section.choice(
         "scope",
-        &[("repository", Scope::Repository), ("organization", Scope::Organization)],
-        Scope::Repository,
+        &[("repository", ScopeSetting::Repository), ("organization", ScopeSetting::Organization)],
+        ScopeSetting::Repository,
     );
     let runner_group = section.text("runner_group").map(str::to_owned);
-    if runner_group.is_some() && scope == Scope::Repository {
+    if runner_group.is_some() && scope == ScopeSetting::Repository {
         section.problem(
             "runner_group",
             "only runners of an organization have groups",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Action, Outcome, Report};
+use crate::model::{Action, Report};
 
 /// Says what became of an action. The message is for people; the fields are for queries over the JSON form.
 pub(super) fn say(report: &Report, took: Duration) {
@@ -13,10 +13,7 @@ pub(super) fn say(report: &Report, took: Duration) {
         Action::Start(start) => (Some(start.cause), Some(start.attempt)),
         _ => (None, None),
     };
-    let error = match outcome {
-        Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error) => Some(error.as_str()),
-        _ => None,
-    };
+    let error = outcome.error();
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     // The level of an event is part of its code.
     macro_rules! line {
@@ -86,8 +83,10 @@ mod tests {
                 disabled: false,
             },
         };
-        let report =
-            Report { action: Action::LookUp(look_up), outcome: Outcome::Failed("status 500".to_owned()) };
+        let report = Report {
+            action: Action::LookUp(look_up),
+            outcome: crate::model::Outcome::NotDone(crate::model::NotDone::Failed("status 500".to_owned())),
+        };
         let log = Log::default();
         let say = || say(&report, Duration::from_millis(1234));
         let writer = || {

@@ -13,16 +13,19 @@ use crate::{
     github::{Error, JobListing, Look},
     hints::{Reason, WATCHED_FROM},
     model::{Moment, RepositoryId},
-    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Seen},
+    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Room, Seen},
 };
 
-/// So many looks are under way at most.
+/// At most this many looks are under way.
 const MOST_LOOKS: usize = 24;
+
+/// So many of them by the pace: what is asked for begins at once, however slow the others are.
+const MOST_BY_PACE: usize = 16;
 
 /// What is due by its pace is taken from the schedule no more often; what is asked for does not wait.
 const LOOKS_TOGETHER: Duration = Duration::from_millis(250);
 
-/// One look takes no longer; what it has read by then counts, and the next one goes on.
+/// One look takes no longer; what it has read by then counts, and the next one continues.
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where everything is looked at in one pass (`once`, `plan`): the longest time for that.
@@ -31,7 +34,7 @@ const GITHUB_AT_MOST: Duration = Duration::from_secs(60);
 /// What to expect of the schedule is said where a repository may wait for longer.
 const WORTH_A_WORD: Duration = Duration::from_secs(10);
 
-/// What is seen in full, for Stops and purges, is seen at least so often while runners of ours are there, or every `loop`.
+/// What is seen in full, for Stops and purges, is seen at least this often while runners of ours are there, or every `loop`.
 const ACTIVE_EVERY: Duration = Duration::from_secs(60);
 
 /// The next look is due after this, if nothing is known that makes one due earlier.
@@ -54,7 +57,7 @@ pub(super) struct Looked {
     pub look: Look,
     /// It was asked for, apart from the pace.
     pub asked: bool,
-    /// Whether it is gone on with.
+    /// Whether it is continued.
     pub unfinished: bool,
     /// What it has shown.
     pub result: Result<JobListing, Error>,
@@ -103,14 +106,19 @@ impl Daemon {
             return;
         }
         let now = self.now();
-        let room = MOST_LOOKS.saturating_sub(self.looks.len());
+        let under_way = self.looks.len();
+        let room = Room {
+            all: MOST_LOOKS.saturating_sub(under_way),
+            by_pace: MOST_BY_PACE.saturating_sub(under_way),
+        };
         let due = self.schedule.due(now, room, self.budget());
         for (id, asked) in due {
             let at_least = self.schedule.at_least(id, now);
             let marks = marks.of(id);
             let found = self.github_side.to_look_at(id, at_least, &marks, now, self.active_every());
             let Some((repository, look)) = found else { continue };
-            let (github, epoch) = (self.github.clone(), self.epoch);
+            let github = if asked { self.github.clone() } else { self.github.by_the_pace() };
+            let epoch = self.epoch;
             self.looks.spawn(async move {
                 // A repository whose look ended by itself would count as looked at for ever.
                 let asked_for =
@@ -155,6 +163,14 @@ impl Daemon {
             seen.requests = listing.requests;
             self.status.ended(&listing.ended, listing.now);
         }
+        tracing::debug!(
+            repository = id.0,
+            look = looked.look.as_str(),
+            asked = looked.asked,
+            took = ?seen.took,
+            requests = seen.requests,
+            "looked at a repository"
+        );
         let (is_news, has_jobs) = self.github_side.learn(looked, &self.interest);
         seen.ours |= has_jobs;
         self.schedule.seen(id, &seen);

@@ -9,7 +9,6 @@ mod ended;
 mod hints;
 mod looks;
 mod marks;
-mod memory;
 mod observe;
 mod pass;
 mod said;
@@ -36,10 +35,11 @@ use crate::{
     labels::Interest,
     leadership::{Leader, Leadership},
     model::{
-        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, is_ours_by_name,
+        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, Unobserved,
+        is_ours_by_name,
     },
     nomad::Nomad,
-    plan::{Policy, plan},
+    plan::{Policy, learn, plan},
     render::Renderer,
     schedule::Schedule,
     status::Status,
@@ -48,7 +48,6 @@ use acts::Acts;
 use chores::{Chore, Chores};
 use looks::Looked;
 use marks::Marks;
-pub use memory::learn;
 use observe::GitHubSide;
 pub use pass::{Pass, Witness};
 use said::Said;
@@ -64,13 +63,13 @@ const FOLLOW_UPS: [Duration; 6] = [
     WITH_WORK,
 ];
 
-/// Events and looks come several at a time: so long after the first one a pass begins.
+/// Events and looks come several at a time: a pass begins this long after the first one.
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Two passes are never closer together.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// While there are runners or jobs a pass begins at least so often: much is a matter of time.
+/// The longest time between two passes while there are runners or jobs: many rules depend on time.
 const WITH_WORK: Duration = Duration::from_secs(5);
 
 /// What waits for a place needs all who may make room to be listed at the same time; asked for no more often.
@@ -79,7 +78,7 @@ const ROOM_EVERY: Duration = Duration::from_secs(10);
 /// What the entries of `repos` that answered mean is used when the others take longer than this.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// `once` waits at most so long for the runners it started to get their secrets.
+/// `once` waits at most this long for the runners it started to get their secrets.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What ends or wakes the loop from outside.
@@ -444,7 +443,7 @@ impl Daemon {
         let done: Vec<Report> = late.iter().chain(&reports).cloned().collect();
         learn(&mut self.memory, &observation, &plan, &done, now);
         self.make_room(&observation, &plan, now);
-        self.ask_for_purges(&observation, &plan, now);
+        self.ask_in_full(&observation, &plan, now);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
@@ -479,12 +478,13 @@ impl Daemon {
         }
     }
 
-    /// A purge may wait for a listing in full. A repository in which nothing else goes on would get one late.
-    fn ask_for_purges(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
+    /// A purge, and the Stop of a runner that GitHub does not know, may wait for a listing in full. A repository in which nothing
+    /// else goes on would get one late.
+    fn ask_in_full(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
         let waits: BTreeSet<&str> = plan
             .holds
             .iter()
-            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown))
+            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown | HoldReason::Unregistered { .. }))
             .filter_map(|hold| match &hold.subject {
                 Subject::Runner { name } => Some(name.as_str()),
                 _ => None,
@@ -501,13 +501,17 @@ impl Daemon {
     }
 
     /// What Nomad shows now, and what GitHub has shown; and what could not be seen.
-    async fn observe(&mut self) -> (Observation, Vec<String>) {
+    async fn observe(&mut self) -> (Observation, Vec<Unobserved>) {
         let mut nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
             Err(error) => {
                 let observation = Observation { memory: self.memory.clone(), ..Observation::default() };
                 let mut errors = self.github_side.trouble();
-                errors.push(format!("Nomad: {error}"));
+                errors.push(Unobserved {
+                    subject: "Nomad".to_owned(),
+                    kind: error.kind(),
+                    text: format!("Nomad: {error}"),
+                });
                 return (observation, errors);
             }
         };
@@ -543,8 +547,10 @@ impl Daemon {
     /// While some entries of `repos` take their time, what the others mean is used.
     fn use_what_is_resolved(&mut self, now: Moment) {
         let Some(asked_for) = self.chores.resolving_for(now) else { return };
-        if asked_for >= SLOW || !self.github_side.is_resolved() {
-            self.github_side.resolved(self.github.resolved(&self.config.repos));
+        let found = self.github.resolved(&self.config.repos);
+        let is_first = !self.github_side.is_resolved() && !found.repositories.is_empty();
+        if asked_for >= SLOW || is_first {
+            self.github_side.resolved(found);
         }
     }
 

@@ -15,14 +15,14 @@ use crate::{
     labels::Interest,
     model::{
         GroupKey, JobStatus, Labels, Listing, Moment, NomadView, Observation, Ownership, Repository,
-        RepositoryId, RepositoryView, Runner, Timestamp, WorkflowJob,
+        RepositoryId, RepositoryView, Runner, Timestamp, Unobserved, WorkflowJob,
     },
 };
 
-/// A listing may be used for so long after it was made, if nothing of its repository has come or gone in Nomad since.
+/// A listing may be used for this long after it was made, if nothing of its repository has come or gone in Nomad since.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
-/// So many repositories' errors are told one by one.
+/// At most this many repositories' errors are told one by one.
 const SAID_AT_MOST: usize = 3;
 
 /// Why a repository is taken for what it was.
@@ -95,15 +95,17 @@ impl GitHubSide {
     }
 
     /// What goes wrong with entries and repositories, as long as it does.
-    pub fn trouble(&self) -> Vec<String> {
+    pub fn trouble(&self) -> Vec<Unobserved> {
         // A limit concerns all of them: one line tells it.
         let mut limited = None;
-        let mut told = |error: &Error, of: &dyn Fn() -> String| match error {
-            Error::RateLimited { .. } => {
-                limited = Some(error.to_string());
-                None
+        let mut told = |error: &Error, subject: &dyn Fn() -> String| {
+            let kind = error.kind();
+            if matches!(error, Error::RateLimited { .. }) {
+                limited = Some(Unobserved { subject: "GitHub".to_owned(), kind, text: error.to_string() });
+                return None;
             }
-            _ => Some(format!("{}: {error}", of())),
+            let subject = subject();
+            Some(Unobserved { text: format!("{subject}: {error}"), subject, kind })
         };
         let failures = self.found.iter().flat_map(|found| &found.failures);
         let entries = failures
@@ -229,7 +231,7 @@ impl GitHubSide {
         Some((known.repository.clone(), look.max(at_least)))
     }
 
-    /// Whether a repository that was not seen in full for so long is to be looked at for that: a look that fails or is cut short
+    /// Whether a repository that was not seen in full for this long is to be looked at for that: a look that fails or is cut short
     /// is not repeated at once.
     pub fn asks_in_full(&mut self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let is_due = self.is_due_in_full(id, now, active_every);
@@ -239,7 +241,7 @@ impl GitHubSide {
         again
     }
 
-    /// Whether a repository was not seen in full for so long.
+    /// Whether a repository was not seen in full for this long.
     fn is_due_in_full(&self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let active_at = self.known.get(&id).map(|known| known.active_at);
         active_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= active_every))
@@ -317,7 +319,7 @@ impl GitHubSide {
         let id = known.repository.id;
         let mut view = RepositoryView {
             repository: known.repository.clone(),
-            // While an entry could not be resolved nobody knows whether it still names this repository.
+            // While an entry could not be resolved it is unknown whether it still names this repository.
             configured: known.configured || unsure,
             listing: Listing::Unseen { reason: "not looked at yet".to_owned() },
             missing: None,
@@ -404,11 +406,12 @@ impl Known {
 }
 
 /// The first few of many errors: when GitHub is down there is one for each repository.
-fn few(mut errors: Vec<String>, of_what: &str) -> Vec<String> {
+fn few(mut errors: Vec<Unobserved>, of_what: &str) -> Vec<Unobserved> {
     let more = errors.len().saturating_sub(SAID_AT_MOST);
-    if more > 1 {
+    if more > 0 {
         errors.truncate(SAID_AT_MOST);
-        errors.push(format!("{more} more {of_what} could not be read either"));
+        let text = format!("{more} more {of_what} could not be read either");
+        errors.push(Unobserved { subject: of_what.to_owned(), kind: "more", text });
     }
     errors
 }

@@ -131,8 +131,9 @@ fn an_outage_is_told_by_a_few_lines_as_long_as_it_lasts() {
     assert!(!is_news(&mut side, 7), "it is known");
     let told = side.trouble();
     assert_eq!(told.len(), 4, "{told:?}");
-    assert!(told[0].starts_with("acme/r1: ") && told[0].contains("status 502"), "{told:?}");
-    assert_eq!(told[3], "497 more repositories could not be read either");
+    assert!(told[0].text.starts_with("acme/r1: ") && told[0].text.contains("status 502"), "{told:?}");
+    assert_eq!((told[0].subject.as_str(), told[0].kind), ("acme/r1", "unexpected"));
+    assert_eq!(told[3].text, "497 more repositories could not be read either");
     assert_eq!(side.trouble(), told);
 }
 

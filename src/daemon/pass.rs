@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    model::{Action, Memory, Moment, Observation, Ownership, Plan, Report, RepositoryId, RunnerState},
+    model::{
+        Action, Memory, Moment, Observation, Ownership, Plan, Report, RepositoryId, RunnerState, Unobserved,
+    },
     plan::Policy,
 };
 
@@ -28,7 +30,7 @@ pub struct Pass {
     /// The same of those that were over only at its end.
     pub late: Vec<Report>,
     /// What could not be observed.
-    pub errors: Vec<String>,
+    pub errors: Vec<Unobserved>,
     /// Which listings it could use as fresh ones, and how long before the plan each of them began.
     pub fresh: BTreeMap<RepositoryId, Duration>,
     /// The actions that earlier passes had begun and that were not over when this one planned.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Pass, ended};
-use crate::model::{Hold, HoldReason, Moment, Outcome, summary};
+use crate::model::{Hold, HoldReason, Moment, summary};
 
 /// What has not been so for this long is news when it is so again: a pass does not see everything that the one before it saw.
 const FORGOTTEN: Duration = Duration::from_secs(300);
@@ -21,13 +21,13 @@ impl Said {
     /// Says what was done, and what is new among what was not.
     pub fn say(&mut self, pass: &Pass, now: Moment) {
         // The others were told when they ended.
-        for report in pass.done().filter(|report| matches!(report.outcome, Outcome::DryRun)) {
+        for report in pass.done().filter(|report| report.outcome.is_dry_run()) {
             ended::say(report, Duration::ZERO);
         }
         self.0.retain(|_, at| now.saturating_sub(*at) < FORGOTTEN);
         for error in &pass.errors {
-            // The time that is left, say, is no news.
-            if self.is_news(error.replace(|c: char| c.is_ascii_digit(), ""), now) {
+            // The time that is left, say, is no news; another repository's error of the same kind is.
+            if self.is_news(format!("{} of {}", error.kind, error.subject), now) {
                 tracing::error!("{error}");
             }
         }

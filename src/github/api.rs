@@ -17,7 +17,7 @@ use super::auth::{Auth, Authenticator, Credentials, Principal};
 use super::cache::{Cache, CacheStore};
 use super::error::Error;
 use super::followed::Followed;
-use super::limits::{Headroom, Limits, READS, Rate};
+use super::limits::{Claim, Headroom, Limits, READS, Rate};
 use super::listed::Gap;
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
 use super::reading::{Pages, Reading};
@@ -33,7 +33,7 @@ use crate::model::{RepositoryId, span};
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static("2022-11-28"));
 
-/// So many of the requests at once are not for the lists of a pass: where GitHub is slow, runners get their secrets and
+/// At most this many of the requests at once are not for the lists of a pass: where GitHub is slow, runners get their secrets and
 /// are let go all the same.
 const KEPT_FOR_ACTIONS: usize = 2;
 
@@ -44,7 +44,7 @@ const MAX_REDIRECTS: usize = 3;
 /// is years off must not make tokens that are good in years.
 const CORRECTED_AT_MOST: SignedDuration = SignedDuration::from_mins(10);
 
-/// So many pages of a list are given up and passed over, before the rest of it is.
+/// At most this many pages of a list are given up and passed over, before the rest of it is.
 const LOST_AT_MOST: usize = 3;
 
 /// What a list says about single sign-on (contract §8).
@@ -102,6 +102,8 @@ struct Bounds {
     until: Option<Instant>,
     /// The turn of a repository's listing.
     turn: Option<Arc<Turn>>,
+    /// Nobody waits for it.
+    by_the_pace: bool,
 }
 
 pub(super) struct Inner {
@@ -178,6 +180,12 @@ impl GitHub {
     /// The same GitHub for one repository's turn in a pass.
     pub(super) fn in_turn(&self, turn: Arc<Turn>) -> Self {
         Self(self.0.clone(), Bounds { turn: Some(turn), ..self.1.clone() })
+    }
+
+    /// The same GitHub for what nobody waits for: it leaves more of the limits to others.
+    #[must_use]
+    pub fn by_the_pace(&self) -> Self {
+        Self(self.0.clone(), Bounds { by_the_pace: true, ..self.1.clone() })
     }
 
     /// Ends a pass: the cache lets go what is unused and writes its file if anything changed.
@@ -340,17 +348,26 @@ impl GitHub {
         repeat: bool,
         mut request: Request,
     ) -> Result<Response, Error> {
-        let policy = RetryPolicy { again: worth_repeating, ..RetryPolicy::default() };
+        let policy = RetryPolicy { again: worth_repeating, asked: wait_asked_for, ..RetryPolicy::default() };
         if self.1.until.is_some_and(|end| Instant::now() >= end) {
             return Err(Error::OutOfTime);
         }
         for _ in 0..=MAX_REDIRECTS {
             let reads = request.method() == Method::GET;
-            let points = if reads { 1 } else { 5 };
-            while let Some(wait) = self.0.limits.pace(&credentials.who, points) {
+            let claim = match reads {
+                true if self.1.by_the_pace => Claim::Pace,
+                true => Claim::Asked,
+                false => Claim::Write,
+            };
+            while let Some(wait) = self.0.limits.pace(&credentials.who, claim) {
                 self.0.limits.check(&credentials.who, kind)?;
                 self.in_time(tokio::time::sleep(wait)).await?;
             }
+            // Whoever waits for points holds up nobody.
+            let _reading = match &self.1.turn {
+                Some(_) => Some(self.in_time(self.0.reading.acquire()).await?),
+                None => None,
+            };
             // Waiting for a slot is not part of the exchange's deadline. The semaphore is never closed.
             let _slot = self.in_time(self.0.slots.acquire()).await?;
             self.0.limits.check(&credentials.who, kind)?;
@@ -426,10 +443,6 @@ impl GitHub {
         if let Some(turn) = &self.1.turn {
             self.in_time(turn.ask()).await??;
         }
-        let _reading = match &self.1.turn {
-            Some(_) => Some(self.in_time(self.0.reading.acquire()).await?),
-            None => None,
-        };
         let url = self.url(path);
         let known = |who: &str| if cached { self.0.cache.get::<P>(who, &url) } else { None };
         let (response, credentials) = self
@@ -490,7 +503,7 @@ impl GitHub {
         Reading { first, walk, now: None, total: None, date: None, read: false, lost: 0 }
     }
 
-    /// Reads a list to its end. After [`Error::OutOfTime`] it can be gone on with: what was read stays read.
+    /// Reads a list to its end. After [`Error::OutOfTime`] it can be continued: what was read stays read.
     pub(super) async fn go_on<P: Page>(
         &self,
         principal: &Principal,
@@ -566,4 +579,17 @@ impl GitHub {
 /// 5xx; rate limits are dealt with by [`Limits`].
 fn worth_repeating(response: &Response) -> bool {
     matches!(response.status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// The wait that an answer asks for: `retry-after`, else until `x-ratelimit-reset` when nothing remains (contract §4), by the
+/// server's own clock.
+fn wait_asked_for(response: &Response) -> Option<Duration> {
+    response.retry_after().or_else(|| {
+        if response.header("x-ratelimit-remaining")?.trim() != "0" {
+            return None;
+        }
+        let reset: i64 = response.header("x-ratelimit-reset")?.trim().parse().ok()?;
+        let wait = Timestamp::from_second(reset).ok()?.duration_since(response.date()?);
+        Some(Duration::try_from(wait).unwrap_or_default())
+    })
 }

@@ -73,6 +73,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// The kind, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::NotFound { .. } => "not_found",
+            Error::RateLimited { .. } => "rate_limited",
+            Error::Unauthorized(_) => "unauthorized",
+            Error::Forbidden(_) => "forbidden",
+            Error::Installation { .. } => "installation",
+            Error::Credentials(_) => "credentials",
+            Error::AlreadyExists { .. } => "already_exists",
+            Error::OutOfTime => "out_of_time",
+            Error::BadSecret(_) => "bad_secret",
+            Error::Incomplete { .. } => "incomplete",
+            Error::Unexpected(_) => "unexpected",
+            Error::Http(error) => error.kind(),
+        }
+    }
+
     /// Whether the request may have taken effect all the same; see [`http::Error::is_ambiguous`].
     pub fn is_ambiguous(&self) -> bool {
         match self {

@@ -100,7 +100,7 @@ impl Client {
     /// A client for `endpoint`. Connects nowhere yet; reads certificates when the endpoint is `https`.
     ///
     /// # Errors
-    /// [`Error::Setup`] when a certificate, the proxy or the address is of no use.
+    /// [`Error::Setup`] when a certificate, the proxy or the address is unusable.
     pub fn new(endpoint: Endpoint, options: Options) -> Result<Self, Error> {
         let connector = Connector::new(endpoint.clone(), &options.tls, &options.proxy)?;
         let hyper = legacy::Client::builder(TokioExecutor::new())
@@ -168,7 +168,7 @@ impl Client {
                 Err(error) => Err(if repeated { error.repeated() } else { error }),
             };
             let asked = match &result {
-                Ok(response) if (policy.again)(response) => RetryPolicy::asked(response),
+                Ok(response) if (policy.again)(response) => (policy.asked)(response),
                 Err(error) if error.is_transient() => None,
                 _ => return result,
             };
@@ -308,10 +308,10 @@ impl Client {
                     Error::Connect { exchange, detail: detail.clone() }
                 }
                 (None, true) => Error::Connect { exchange, detail: innermost(&error) },
-                (None, false) => match innermost(&error) {
-                    detail if is_refused_certificate(&detail) => Error::Tls { exchange, detail },
-                    detail => Error::Closed { exchange, detail },
-                },
+                (None, false) if is_refused_certificate(&error) => {
+                    Error::Tls { exchange, detail: innermost(&error) }
+                }
+                (None, false) => Error::Closed { exchange, detail: innermost(&error) },
             }
         })
     }
@@ -388,9 +388,33 @@ fn timed_out(exchange: &Exchange, after: Duration, connection: &CaptureConnectio
 
 /// Whether the server's TLS refused our certificate, or that there is none. With TLS 1.3 that comes after our side of
 /// the handshake: the request may have left already, and nobody took it.
-fn is_refused_certificate(detail: &str) -> bool {
-    detail.contains("received fatal alert")
-        && ["Certificate", "UnknownCA", "AccessDenied"].iter().any(|alert| detail.contains(alert))
+fn is_refused_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+        CertificateUnknown, UnknownCA, UnsupportedCertificate,
+    };
+    let of = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+        _ => None,
+    };
+    // What an `io::Error` was made of is not its source.
+    let inside = |error: &(dyn std::error::Error + 'static)| {
+        of(error).or_else(|| of(error.downcast_ref::<std::io::Error>()?.get_ref()?))
+    };
+    let alert = std::iter::successors(Some(error), |error| error.source()).find_map(inside);
+    matches!(
+        alert,
+        Some(
+            AccessDenied
+                | BadCertificate
+                | CertificateExpired
+                | CertificateRequired
+                | CertificateRevoked
+                | CertificateUnknown
+                | UnknownCA
+                | UnsupportedCertificate
+        )
+    )
 }
 
 fn failure_of(error: &legacy::Error) -> Option<&ConnectFailure> {

@@ -44,7 +44,7 @@ impl fmt::Debug for Exchange {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The client could not be made: a file, an address or a proxy that is of no use.
+    /// The client could not be made: a file, an address or a proxy that is unusable.
     #[error("{0}")]
     Setup(String),
     /// The request itself is malformed; nothing was sent.
@@ -131,6 +131,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// The kind, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Setup(_) => "setup",
+            Error::Invalid { .. } => "invalid_request",
+            Error::Connect { .. } => "connect",
+            Error::Tls { .. } => "tls",
+            Error::Timeout { .. } => "timeout",
+            Error::Closed { .. } => "closed",
+            Error::BodyTooLarge { .. } => "too_large",
+            Error::Status { .. } => "status",
+            Error::Json { .. } => "json",
+            Error::Repeated(error) => error.kind(),
+        }
+    }
+
     /// The same for a request of which an earlier attempt may have taken effect.
     pub(super) fn repeated(self) -> Error {
         if self.is_ambiguous() { self } else { Error::Repeated(Box::new(self)) }

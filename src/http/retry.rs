@@ -19,6 +19,8 @@ pub struct RetryPolicy {
     pub longest_wait: Duration,
     /// Which answers are worth another attempt.
     pub again: fn(&Response) -> bool,
+    /// The wait that an answer asks for.
+    pub asked: fn(&Response) -> Option<Duration>,
 }
 
 impl Default for RetryPolicy {
@@ -30,6 +32,7 @@ impl Default for RetryPolicy {
             first_wait: Duration::from_millis(250),
             longest_wait: Duration::from_secs(5),
             again: transient_status,
+            asked: Response::retry_after,
         }
     }
 }
@@ -59,18 +62,5 @@ impl RetryPolicy {
             Some(asked) => Some(asked.max(backoff)),
             None => Some(backoff),
         }
-    }
-
-    /// The wait that an answer asks for: `retry-after`, else until `x-ratelimit-reset` when nothing remains
-    /// (GitHub's order, contract github.md §4), by the server's own clock.
-    pub(super) fn asked(response: &Response) -> Option<Duration> {
-        response.retry_after().or_else(|| {
-            if response.header("x-ratelimit-remaining")?.trim() != "0" {
-                return None;
-            }
-            let reset: i64 = response.header("x-ratelimit-reset")?.trim().parse().ok()?;
-            let wait = jiff::Timestamp::from_second(reset).ok()?.duration_since(response.date()?);
-            Some(Duration::try_from(wait).unwrap_or_default())
-        })
     }
 }

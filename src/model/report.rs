@@ -5,6 +5,23 @@ use std::fmt::{self, Write};
 use super::Action;
 use crate::text::Escaped;
 
+/// Something that a pass could not observe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unobserved {
+    /// What: a repository, an entry of `repos`, `GitHub`, `Nomad`.
+    pub subject: String,
+    /// The kind of error, in one word. Of one kind and subject it is said once, whatever times and numbers it names.
+    pub kind: &'static str,
+    /// The whole line.
+    pub text: String,
+}
+
+impl fmt::Display for Unobserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// What became of an action.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -17,57 +34,106 @@ pub struct Report {
 /// What became of an action.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Done.
-    Done,
+    /// It is done.
+    Done(Done),
+    /// It is not, for this reason.
+    NotDone(NotDone),
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// What the action says.
+    Performed,
     /// There was nothing to do any more: somebody else, or an earlier attempt of ours, was faster.
-    AlreadyDone,
-    /// The runner is registered at GitHub and connected.
-    Present,
-    /// The runner is not registered at GitHub, or not connected.
-    Absent,
-    /// Not done, with a reason that may pass: busy, online, no right.
+    Already,
+    /// GitHub was asked: the runner is registered and connected.
+    Connected,
+    /// GitHub was asked: the runner is not registered, or not connected.
+    NotConnected,
+}
+
+/// Why an action was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// The runner is connected to GitHub, which it was not when that was planned.
+    StillConnected,
+    /// GitHub lists no runner of this name: nobody can say that it is not busy.
+    NotListed,
+    /// A reason that may pass: busy, online, no right.
     Held(String),
-    /// Failed in a way that trying again may mend.
+    /// It failed in a way that trying again may mend.
     Failed(String),
-    /// Failed for a reason that lies in the template, the labels or the configuration.
+    /// It failed for a reason that lies in the template, the labels or the configuration.
     Rejected(String),
     /// Dry run: nothing was performed.
     DryRun,
+}
+
+impl From<Result<Done, NotDone>> for Outcome {
+    fn from(result: Result<Done, NotDone>) -> Outcome {
+        result.map_or_else(Outcome::NotDone, Outcome::Done)
+    }
 }
 
 impl Outcome {
     /// The word for it, without what happened.
     pub fn kind(&self) -> &'static str {
         match self {
-            Outcome::Done => "done",
-            Outcome::AlreadyDone => "already_done",
-            Outcome::Present => "present",
-            Outcome::Absent => "absent",
-            Outcome::Held(_) => "held",
-            Outcome::Failed(_) => "failed",
-            Outcome::Rejected(_) => "rejected",
-            Outcome::DryRun => "dry_run",
+            Outcome::Done(Done::Performed) => "done",
+            Outcome::Done(Done::Already) => "already_done",
+            Outcome::Done(Done::Connected) | Outcome::NotDone(NotDone::StillConnected) => "present",
+            Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => "absent",
+            Outcome::NotDone(NotDone::Held(_)) => "held",
+            Outcome::NotDone(NotDone::Failed(_)) => "failed",
+            Outcome::NotDone(NotDone::Rejected(_)) => "rejected",
+            Outcome::NotDone(NotDone::DryRun) => "dry_run",
         }
     }
 
     /// Whether `once` must say that something failed.
     pub fn is_failure(&self) -> bool {
-        matches!(self, Outcome::Failed(_) | Outcome::Rejected(_))
+        matches!(self, Outcome::NotDone(NotDone::Failed(_) | NotDone::Rejected(_)))
+    }
+
+    /// Whether it is a dry run's.
+    pub fn is_dry_run(&self) -> bool {
+        matches!(self, Outcome::NotDone(NotDone::DryRun))
+    }
+
+    /// Why it was not done, where there is a text for it.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Outcome::NotDone(NotDone::Held(text) | NotDone::Failed(text) | NotDone::Rejected(text)) => {
+                Some(text)
+            }
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Done(Done::Performed) => f.write_str("done"),
+            Outcome::Done(Done::Already) => f.write_str("already done"),
+            Outcome::Done(Done::Connected) => f.write_str("connected to GitHub"),
+            Outcome::Done(Done::NotConnected) => f.write_str("not connected to GitHub"),
+            Outcome::NotDone(why) => why.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for NotDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
-            Outcome::Done => f.write_str("done"),
-            Outcome::AlreadyDone => f.write_str("already done"),
-            Outcome::Present => f.write_str("connected to GitHub"),
-            Outcome::Absent => f.write_str("not connected to GitHub"),
-            Outcome::Held(why) => write!(f, "skipped: {why}"),
-            Outcome::Failed(error) => write!(f, "failed: {error}"),
-            Outcome::Rejected(error) => write!(f, "rejected: {error}"),
-            Outcome::DryRun => f.write_str("dry run"),
+            NotDone::StillConnected => f.write_str("connected to GitHub"),
+            NotDone::NotListed => f.write_str("not connected to GitHub"),
+            NotDone::Held(why) => write!(f, "skipped: {why}"),
+            NotDone::Failed(error) => write!(f, "failed: {error}"),
+            NotDone::Rejected(error) => write!(f, "rejected: {error}"),
+            NotDone::DryRun => f.write_str("dry run"),
         }
     }
 }

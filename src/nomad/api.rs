@@ -97,7 +97,7 @@ impl Nomad {
     /// written when there is none yet.
     ///
     /// # Errors
-    /// [`Error::Setup`] when the address or a certificate is of no use.
+    /// [`Error::Setup`] when the address or a certificate is unusable.
     pub fn new(options: Options, new_instance: impl Into<String>) -> Result<Self, Error> {
         let client = Client::new(
             options.address.clone(),
@@ -179,7 +179,7 @@ impl Nomad {
             None => Ok((read.entries, read.now)),
             Some(_) => {
                 let most = self.0.options.max_body;
-                Err(Error::Setup(format!("{request:?}: one entry is larger than {most} bytes")))
+                Err(Error::Unusable(format!("{request:?}: one entry is larger than {most} bytes")))
             }
         }
     }
@@ -231,7 +231,7 @@ impl Nomad {
             // not ended.
             let next = headers.get(NEXT_TOKEN).map_or(&[][..], |value| value.as_bytes());
             let Ok(next) = String::from_utf8(next.to_vec()) else {
-                return Err(Error::Setup(format!("{request:?}: the next page's token is not text")));
+                return Err(Error::Unusable(format!("{request:?}: the next page's token is not text")));
             };
             if next.is_empty() || next == token {
                 self.remember_size(path, smallest);
@@ -239,7 +239,7 @@ impl Nomad {
             }
             token = next;
         }
-        Err(Error::Setup(format!("{request:?}: the list does not end after {MAX_PAGES} pages")))
+        Err(Error::Unusable(format!("{request:?}: the list does not end after {MAX_PAGES} pages")))
     }
 
     fn page_size(&self, path: &str) -> usize {

@@ -8,9 +8,21 @@ use crate::http::{self, Response, StatusCode};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option that is of no use.
+    /// An option that is unusable.
     #[error("{0}")]
     Setup(String),
+    /// A variable of ours that holds something else, or that somebody else writes too.
+    #[error("{0}")]
+    Variable(String),
+    /// A runner's Meta could not be sealed.
+    #[error("{0}")]
+    Seal(String),
+    /// A list is empty although something is there: how Nomad refuses a list (contract §7).
+    #[error("{0}")]
+    EmptyList(String),
+    /// What Nomad says cannot be used: too large, endless, or without a date.
+    #[error("{0}")]
+    Unusable(String),
     /// No whole answer.
     #[error("{error}{}", hint_of(.error))]
     Exchange {
@@ -116,6 +128,25 @@ impl fmt::Display for Right {
 }
 
 impl Error {
+    /// The kind, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Setup(_) => "setup",
+            Error::Variable(_) => "variable",
+            Error::Seal(_) => "seal",
+            Error::EmptyList(_) => "empty_list",
+            Error::Unusable(_) => "unusable",
+            Error::Exchange { error } | Error::Unavailable(error) | Error::Refused(error) => error.kind(),
+            Error::Old { .. } => "stale",
+            Error::Denied { .. } => "denied",
+            Error::NamespaceMissing { .. } => "namespace",
+            Error::StreamRefused { .. } => "stream",
+            Error::Hcl { .. } => "hcl",
+            Error::Job(_) => "job",
+            Error::Taken { .. } => "taken",
+        }
+    }
+
     /// What an answer that is not 2xx means. Errors are plain text, 500 says little, and followers put words
     /// before it: the text is searched (contract §0, §9).
     pub(super) fn from_answer(response: &Response, right: Right, namespace: &str, with_token: bool) -> Error {

@@ -103,7 +103,7 @@ impl Nomad {
             && job.meta.mac.is_some()
             && !key.has_sealed(&job.name, &job.meta)
         {
-            return Err(Error::Setup(format!(
+            return Err(Error::Seal(format!(
                 "{} was sealed with a key that was replaced meanwhile: it is sealed again",
                 job.name
             )));

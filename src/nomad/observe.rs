@@ -1,4 +1,4 @@
-//! What Nomad says of our runners, in three requests whatever their number.
+//! What Nomad says of our runners, in three requests, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::api::{ListRead, Nomad, Retry};
 use super::error::{Error, Right};
 use super::prepare::NAME_MAX;
 use super::seal::{History, Key, has_its_name};
-use super::wire::{AllocationStub, Evaluation, JobStub, VariableStub, nanoseconds};
+use super::wire::{AllocationStub, Evaluation, JobStub};
 
 impl Nomad {
     /// Our runners and variables. Three requests: jobs, allocations, variables. Without a job of ours the instance
@@ -175,26 +175,9 @@ impl Nomad {
         });
         Ok(reasons.collect())
     }
-
-    /// The job IDs that a variable `nomad/jobs/ID` exists for and that begin so, and when it was created. A token without the right to list
-    /// them is answered with an empty list (contract §7).
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn variables(&self, prefix: &str) -> Result<BTreeMap<String, Timestamp>, Error> {
-        let request = Request::get("/v1/vars").query("prefix", &format!("nomad/jobs/{prefix}"));
-        let right = Right::Variables { path: "nomad/jobs/PREFIX-*", capability: "list" };
-        let (stubs, _) = self.list::<VariableStub>(request, right).await?;
-        let names = stubs.into_iter().filter_map(|stub| {
-            // A path that goes on names a group or a task, and is somebody else's.
-            let name = stub.path.strip_prefix("nomad/jobs/")?;
-            (!name.contains('/')).then(|| (name.to_owned(), nanoseconds(stub.create_time)))
-        });
-        Ok(names.collect())
-    }
 }
 
-/// So many entries that are too large are looked into in one pass.
+/// At most this many entries that are too large are looked into in one pass.
 const UNREAD_AT_MOST: usize = 100;
 
 /// Our jobs, and others whose Meta looks like it.
@@ -219,7 +202,7 @@ impl Unread {
         if !self.nameless && !self.names.contains(name) {
             return Ok(());
         }
-        Err(Error::Setup(format!("Nomad's data about {name} is too large to read")))
+        Err(Error::Unusable(format!("Nomad's data about {name} is too large to read")))
     }
 }
 
@@ -316,7 +299,7 @@ fn escape_pattern(text: &str) -> String {
 }
 
 fn no_date() -> Error {
-    Error::Setup("Nomad's responses have no Date header, so ages are unknown".to_owned())
+    Error::Unusable("Nomad's responses have no Date header, so ages are unknown".to_owned())
 }
 
 #[cfg(test)]

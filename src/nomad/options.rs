@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use rand::{Rng, RngExt};
-
 use crate::http::{self, Endpoint, TlsOptions};
 use crate::secret::Secret;
 
@@ -74,7 +72,7 @@ impl Options {
     /// task API with the task's workload identity. Namespace, prefix and Meta key are the configuration's.
     ///
     /// # Errors
-    /// [`Error::Setup`] when a variable has a value that is of no use.
+    /// [`Error::Setup`] when a variable has a value that is unusable.
     pub fn from_env(
         lookup: impl Fn(&str) -> Option<String>,
         namespace: impl Into<String>,
@@ -148,12 +146,6 @@ impl Options {
         let text = text.trim();
         (!text.is_empty()).then(|| Secret::new(text))
     }
-}
-
-/// A random ID for an instance: 26 letters and digits, 130 bits.
-pub fn instance_id(random: &mut impl Rng) -> String {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    (0..26).map(|_| char::from(ALPHABET[usize::from(random.random::<u8>() % 32)])).collect()
 }
 
 fn named<T>(variable: &str, result: Result<T, http::Error>) -> Result<T, Error> {

@@ -82,6 +82,22 @@ impl Nomad {
         if listed?.contains_key(probe) { Ok(()) } else { Err(self.silently_refused(right)) }
     }
 
+    /// Whether our namespace exists.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceMissing`] when it does not.
+    pub async fn check_namespace(&self) -> Result<(), Error> {
+        let namespace = &self.options().namespace;
+        let request = Request::get(format!("/v1/namespace/{}", escape_segment(namespace)));
+        let response = self.answer(request, Retry::Yes).await?;
+        match response.status {
+            StatusCode::NOT_FOUND => Err(Error::NamespaceMissing { namespace: namespace.clone() }),
+            status if status.is_success() => Ok(()),
+            // Any capability in the namespace is enough to read it.
+            _ => Err(self.error(&response, Right::Capability("list-jobs"))),
+        }
+    }
+
     /// Sends once; success, or the status that says that only the content did not fit.
     async fn expect(&self, request: Request, status: StatusCode, right: Right) -> Result<(), Error> {
         let response = self.answer(request.secret_answer(), Retry::Yes).await?;
@@ -93,6 +109,6 @@ impl Nomad {
 
     fn silently_refused(&self, right: Right) -> Error {
         let advice = right.advice(self.token().is_some(), &self.options().namespace);
-        Error::Setup(format!("Nomad lists no variables although one exists; {advice}"))
+        Error::EmptyList(format!("Nomad lists no variables although one exists; {advice}"))
     }
 }

@@ -61,7 +61,7 @@ impl Key {
         let mut bytes = [0; KEY_LENGTH];
         SystemRandom::new()
             .fill(&mut bytes)
-            .map_err(|_| Error::Setup("the system has no random numbers for a new key".to_owned()))?;
+            .map_err(|_| Error::Seal("the system has no random numbers for a new key".to_owned()))?;
         Ok(Secret::new(BASE64.encode(bytes)))
     }
 

@@ -8,13 +8,13 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::http::{Request, StatusCode, escape_segment};
-use crate::model::RunnerMeta;
+use crate::model::{RunnerMeta, Timestamp};
 use crate::secret::Secret;
 
 use super::api::{KnownInstance, KnownKey, Nomad, Retry};
 use super::error::{Error, Right};
 use super::seal::Key;
-use super::wire::Variable;
+use super::wire::{Variable, VariableStub, nanoseconds};
 
 /// What a runner's variable holds, by key.
 pub type CredentialItems = BTreeMap<String, Secret>;
@@ -129,16 +129,16 @@ impl Nomad {
             *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(id);
         }
-        Err(Error::Setup(format!("{path} keeps changing: another program writes it")))
+        Err(Error::Variable(format!("{path} keeps changing: another program writes it")))
     }
 
     /// The Meta with the seal for the job of this ID.
     ///
     /// # Errors
-    /// [`Error`]; [`Error::Setup`] where there is no key and none may be made.
+    /// [`Error`]; [`Error::Seal`] where there is no key and none may be made.
     pub async fn seal(&self, name: &str, meta: RunnerMeta) -> Result<RunnerMeta, Error> {
         let Some(key) = self.key(SEAL_WITH_AT_MOST).await? else {
-            return Err(Error::Setup("this process makes no key to seal runners with".to_owned()));
+            return Err(Error::Seal("this process makes no key to seal runners with".to_owned()));
         };
         Ok(RunnerMeta { mac: Some(key.seal(name, &meta)), ..meta })
     }
@@ -195,23 +195,24 @@ impl Nomad {
             *self.0.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(key);
         }
-        Err(Error::Setup(format!("{path} keeps changing: another program writes it")))
+        Err(Error::Variable(format!("{path} keeps changing: another program writes it")))
     }
 
-    /// Whether our namespace exists.
+    /// The job IDs that a variable `nomad/jobs/ID` exists for and that begin so, and when it was created. A token without the right to list
+    /// them is answered with an empty list (contract §7).
     ///
     /// # Errors
-    /// [`Error::NamespaceMissing`] when it does not.
-    pub async fn check_namespace(&self) -> Result<(), Error> {
-        let namespace = &self.options().namespace;
-        let request = Request::get(format!("/v1/namespace/{}", escape_segment(namespace)));
-        let response = self.answer(request, Retry::Yes).await?;
-        match response.status {
-            StatusCode::NOT_FOUND => Err(Error::NamespaceMissing { namespace: namespace.clone() }),
-            status if status.is_success() => Ok(()),
-            // Any capability in the namespace is enough to read it.
-            _ => Err(self.error(&response, Right::Capability("list-jobs"))),
-        }
+    /// [`Error`].
+    pub async fn variables(&self, prefix: &str) -> Result<BTreeMap<String, Timestamp>, Error> {
+        let request = Request::get("/v1/vars").query("prefix", &format!("nomad/jobs/{prefix}"));
+        let right = Right::Variables { path: "nomad/jobs/PREFIX-*", capability: "list" };
+        let (stubs, _) = self.list::<VariableStub>(request, right).await?;
+        let names = stubs.into_iter().filter_map(|stub| {
+            // A path that goes on names a group or a task, and is somebody else's.
+            let name = stub.path.strip_prefix("nomad/jobs/")?;
+            (!name.contains('/')).then(|| (name.to_owned(), nanoseconds(stub.create_time)))
+        });
+        Ok(names.collect())
     }
 
     async fn create_variable(
@@ -243,11 +244,13 @@ fn job_path(name: &str) -> String {
 }
 
 fn no_key(path: &str) -> Error {
-    Error::Setup(format!("{path} contains no key: another program wrote it; delete it with nomad var purge"))
+    Error::Variable(format!(
+        "{path} contains no key: another program wrote it; delete it with nomad var purge"
+    ))
 }
 
 fn no_id(path: &str) -> Error {
-    Error::Setup(format!(
+    Error::Variable(format!(
         "{path} has no item \"id\": another program wrote it; delete it with nomad var purge"
     ))
 }

@@ -9,9 +9,13 @@
 //! - `start`: what is missing, whose turn it is, caps, attempts.
 //! - `tidy`: secrets for the waiting, look-ups, and what the dead leave behind.
 //! - `orphans`: what belongs to no runner any more.
+//! - `on_demand`: what an operator asks for.
+//! - `learn`: what a pass leaves for the next.
 //!
 //! Unseen is not zero: what could not be listed in this pass neither starts nor stops.
 
+mod learn;
+pub mod on_demand;
 mod orphans;
 mod policy;
 mod room;
@@ -25,6 +29,7 @@ mod tidy;
 
 use std::collections::BTreeSet;
 
+pub use learn::learn;
 pub use policy::Policy;
 pub use stop::LISTINGS_APART;
 

@@ -18,7 +18,7 @@ use crate::model::{
 /// is over before its runner is.
 pub const LISTINGS_APART: Duration = Duration::from_secs(5);
 
-/// A 404 can be a token's loss of rights for a while: so long is patience enough.
+/// How long GitHub must have answered 404: it can mean that the token has lost its rights for a while.
 const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
 
 /// The runners that each group has more than jobs, who leaves first before others: as far as a complete listing knows, be
@@ -113,7 +113,7 @@ pub(super) fn spent(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let alive =
             !matches!(runner.state, RunnerState::Dead | RunnerState::Stopping | RunnerState::Disconnected);
-        if alive && survey.is_spent(runner) && survey.listed(runner, false).is_some() {
+        if alive && survey.is_spent(runner) && survey.listed(runner).is_some() {
             stop(survey, draft, runner, StopReason::Spent);
         }
     }
@@ -125,7 +125,7 @@ pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
         let (Some(absent), Some(_)) = (survey.absent(runner), survey.idle(runner)) else { continue };
         let confirmed =
             survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
-        if confirmed && survey.listed(runner, true).is_some() {
+        if confirmed && survey.listed_in_full(runner).is_some() {
             stop(survey, draft, runner, StopReason::Unregistered { absent });
         }
         if !draft.stopping.contains(&runner.name) && !survey.supplies(runner) {
@@ -152,7 +152,7 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
 pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let Some(starting) = survey.starting_too_long(runner) else { continue };
-        if survey.listed(runner, false).is_some() {
+        if survey.listed(runner).is_some() {
             let event = runner.last_event.clone();
             stop(survey, draft, runner, StopReason::NotStarting { starting, event });
         }

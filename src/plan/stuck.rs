@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Draft, survey::Survey};
+use super::{
+    Draft,
+    survey::{ABSENT_AT_LEAST, Survey},
+};
 use crate::model::{HoldReason, Listing, Ownership, Registration, Runner, RunnerState, age};
 
 /// A task that starts slower than this is worth a word: most images are there already.
@@ -80,10 +83,12 @@ pub(super) fn no_credentials(survey: &Survey, runner: &Runner) -> Option<Duratio
 }
 
 /// Whether GitHub has not listed it as connected for too long. A runner that registers by itself may have another name
-/// there.
+/// there. One that was not there for [`ABSENT_AT_LEAST`] goes as unregistered: asking GitHub for it once more would only fail, and
+/// the wait after that would keep it in its place.
 fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
     runner.registration() == Registration::Jit
         && survey.absent(runner).is_some()
+        && survey.absence_confirmed(runner).is_none_or(|confirmed| confirmed < ABSENT_AT_LEAST)
         && survey.idle(runner).is_some_and(|idle| idle >= survey.policy.connect_timeout)
 }
 

@@ -17,7 +17,7 @@ use crate::text;
 /// Clocks that are kept at all differ by less.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
-/// A runner that GitHub has not listed as connected for so long is not coming back.
+/// A runner that GitHub has not listed as connected for this long is not coming back.
 pub(super) const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// Hostile labels are cut to this length where people read them, in characters.
@@ -64,6 +64,17 @@ pub(super) struct Survey<'a> {
     by_url: BTreeMap<String, RepositoryId>,
 }
 
+/// Whether a job is to have a runner, and if not, why.
+enum Verdict {
+    Demand,
+    /// It asks for something else, or needs none any more.
+    NotOurs,
+    /// Its repository gets none, …
+    RepositoryHeld(HoldReason),
+    /// … or this job.
+    Held(HoldReason),
+}
+
 impl<'a> Survey<'a> {
     pub fn new(observation: &'a Observation, nomad: &'a NomadView, policy: &'a Policy, now: Moment) -> Self {
         let mut survey = Survey {
@@ -98,28 +109,8 @@ impl<'a> Survey<'a> {
 
     fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts) {
         let name = view.repository.full_name();
-        let mut hold = |subject, reason| self.holds.push(Hold { subject, reason });
         let repository = || Subject::Repository { name: name.clone() };
-        match &view.listing {
-            Listing::Fresh { complete, .. } => {
-                // Where only a part was asked for nothing is wrong.
-                if let Some(why) = view.missing.clone().filter(|_| !complete) {
-                    hold(repository(), HoldReason::Incomplete { why });
-                }
-            }
-            Listing::Earlier { .. } => {}
-            Listing::Stale { reason, .. } | Listing::Unseen { reason } => {
-                hold(repository(), HoldReason::NotListed { why: reason.clone() });
-            }
-            Listing::Gone { since } => {
-                hold(repository(), HoldReason::RepositoryGone { since: self.now.saturating_sub(*since) });
-            }
-        }
-        let wanted = match (view.configured, view.repository.archived || view.repository.disabled) {
-            (false, _) => Err(HoldReason::NotConfigured),
-            (true, true) => Err(HoldReason::Archived),
-            (true, false) => Ok(()),
-        };
+        self.holds.extend(self.of_listing(view).map(|reason| Hold { subject: repository(), reason }));
         // Pages shift while they are read: a job can be in a listing twice. The further status is the later one.
         let mut latest: BTreeMap<u64, &'a WorkflowJob> = BTreeMap::new();
         for job in view.listing.jobs() {
@@ -133,44 +124,79 @@ impl<'a> Survey<'a> {
         }
         for job in latest.into_values() {
             self.statuses.insert(job.id, job.status);
-            let subject =
-                || Subject::Job { repository: name.clone(), id: job.id, labels: shown(&job.labels) };
-            let wants_runner = job.status == JobStatus::Queued;
-            let reason = match (job.status, verdicts.of(&job.labels)) {
-                (JobStatus::Queued, _) if job.labels.is_empty() => {
-                    HoldReason::BadLabels { why: "it has none: `runs-on` names only a group".to_owned() }
+            match self.verdict(view, job, verdicts) {
+                Verdict::NotOurs => {}
+                Verdict::Demand => self.demands(view.repository.id, job),
+                Verdict::RepositoryHeld(reason) => self.holds.push(Hold { subject: repository(), reason }),
+                Verdict::Held(reason) => {
+                    let labels = shown(&job.labels);
+                    let subject = Subject::Job { repository: name.clone(), id: job.id, labels };
+                    self.holds.push(Hold { subject, reason });
                 }
-                (_, Match::GaveUp) if wants_runner => HoldReason::BadLabels { why: GAVE_UP.to_owned() },
-                (_, Match::No | Match::GaveUp) => continue,
-                (JobStatus::Queued, _) => match (&wanted, self.policy.labels.check(&job.labels)) {
-                    (Err(reason), _) => {
-                        hold(repository(), reason.clone());
-                        continue;
-                    }
-                    (Ok(()), Err(problem)) => HoldReason::BadLabels { why: problem.to_string() },
-                    (Ok(()), Ok(_)) => {
-                        let labels = Labels::new(job.labels.iter().map(String::as_str));
-                        let key = GroupKey { repository: view.repository.id, labels: labels.clone() };
-                        let group = self.groups.entry(key).or_default();
-                        if group.demand.is_empty() {
-                            group.labels = labels;
-                        } else {
-                            group.labels.merge_spelling(&labels);
-                        }
-                        group.demand.push(job);
-                        continue;
-                    }
-                },
-                (JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested, _) => {
-                    HoldReason::NotQueued { status: job.status.as_str() }
-                }
-                (JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown, _) => continue,
-            };
-            hold(subject(), reason);
+            }
         }
         for group in self.groups.values_mut() {
             group.demand.sort_by_key(|job| oldest_first(job));
         }
+    }
+
+    /// What is wrong with a repository's listing.
+    fn of_listing(&self, view: &RepositoryView) -> Option<HoldReason> {
+        match &view.listing {
+            // Where only a part was asked for nothing is wrong.
+            Listing::Fresh { complete, .. } => {
+                view.missing.clone().filter(|_| !complete).map(|why| HoldReason::Incomplete { why })
+            }
+            Listing::Earlier { .. } => None,
+            Listing::Stale { reason, .. } | Listing::Unseen { reason } => {
+                Some(HoldReason::NotListed { why: reason.clone() })
+            }
+            Listing::Gone { since } => {
+                Some(HoldReason::RepositoryGone { since: self.now.saturating_sub(*since) })
+            }
+        }
+    }
+
+    /// Whether a job is to have a runner.
+    fn verdict(&self, view: &RepositoryView, job: &WorkflowJob, verdicts: &mut Verdicts) -> Verdict {
+        let is_queued = job.status == JobStatus::Queued;
+        if is_queued && job.labels.is_empty() {
+            let why = "it has none: `runs-on` names only a group".to_owned();
+            return Verdict::Held(HoldReason::BadLabels { why });
+        }
+        match verdicts.of(&job.labels) {
+            Match::GaveUp if is_queued => {
+                return Verdict::Held(HoldReason::BadLabels { why: GAVE_UP.to_owned() });
+            }
+            Match::No | Match::GaveUp => return Verdict::NotOurs,
+            Match::Yes => {}
+        }
+        match job.status {
+            JobStatus::Queued if !view.configured => Verdict::RepositoryHeld(HoldReason::NotConfigured),
+            JobStatus::Queued if view.repository.archived || view.repository.disabled => {
+                Verdict::RepositoryHeld(HoldReason::Archived)
+            }
+            JobStatus::Queued => match self.policy.labels.check(&job.labels) {
+                Ok(_) => Verdict::Demand,
+                Err(problem) => Verdict::Held(HoldReason::BadLabels { why: problem.to_string() }),
+            },
+            JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => {
+                Verdict::Held(HoldReason::NotQueued { status: job.status.as_str() })
+            }
+            JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown => Verdict::NotOurs,
+        }
+    }
+
+    /// A job is one more of its group.
+    fn demands(&mut self, repository: RepositoryId, job: &'a WorkflowJob) {
+        let labels = Labels::new(job.labels.iter().map(String::as_str));
+        let group = self.groups.entry(GroupKey { repository, labels: labels.clone() }).or_default();
+        if group.demand.is_empty() {
+            group.labels = labels;
+        } else {
+            group.labels.merge_spelling(&labels);
+        }
+        group.demand.push(job);
     }
 
     fn count_runners(&mut self) {
@@ -220,13 +246,16 @@ impl<'a> Survey<'a> {
         self.repositories.get(&self.repository_id(runner)?)
     }
 
-    /// The repository of a runner, if a fresh listing permits a Stop there; complete where absence counts.
-    pub fn listed(&self, runner: &Runner, complete_only: bool) -> Option<&'a Repository> {
+    /// The repository of a runner, if a fresh listing permits a Stop there.
+    pub fn listed(&self, runner: &Runner) -> Option<&'a Repository> {
         let view = self.view_of(runner)?;
-        match view.listing {
-            Listing::Fresh { complete, .. } if complete || !complete_only => Some(&view.repository),
-            _ => None,
-        }
+        matches!(view.listing, Listing::Fresh { .. }).then_some(&view.repository)
+    }
+
+    /// The same, if the listing is complete: where a job's absence counts.
+    pub fn listed_in_full(&self, runner: &Runner) -> Option<&'a Repository> {
+        let view = self.view_of(runner)?;
+        matches!(view.listing, Listing::Fresh { complete: true, .. }).then_some(&view.repository)
     }
 
     /// Whether a job in progress names it, whichever group that job belongs to.

@@ -8,7 +8,7 @@ use crate::model::{
     RunnerState,
 };
 
-/// So long a runner may take to come online before anyone asks.
+/// How long a runner may take to come online before anyone asks.
 const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 
 /// How often GitHub is asked for one runner at most.
@@ -62,7 +62,7 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
 pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(idle), Some(key)) = (survey.idle(runner), survey.group_of(runner)) else { continue };
-        let Some(repository) = survey.listed(runner, false) else { continue };
+        let Some(repository) = survey.listed(runner) else { continue };
         let suspicious = idle > IDLE_BEFORE_LOOK_UP
             && survey.groups.get(&key).is_some_and(|group| !group.demand.is_empty());
         let due = survey

@@ -1,20 +1,21 @@
 //! The last hour, a point a minute; and the last events.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::snapshot::Deed;
+use super::snapshot::{Deed, safe};
+use crate::model::Unobserved;
 
-/// So many points are kept.
+/// At most this many points are kept.
 const MINUTES: usize = 60;
 
-/// So many waits of one minute are kept; more would not move its percentiles much.
+/// At most this many waits of one minute are kept; more would not move its percentiles much.
 const WAITS: usize = 1000;
 
-/// So many events are kept.
+/// At most this many events are kept.
 const EVENTS: usize = 200;
 
 /// One minute.
@@ -120,27 +121,24 @@ pub struct Event {
 #[derive(Debug, Default)]
 pub(super) struct Events {
     last: VecDeque<Event>,
-    errors: Vec<String>,
+    /// The subjects and kinds of the last pass's errors.
+    errors: BTreeSet<(String, &'static str)>,
     led: Option<bool>,
 }
 
 impl Events {
     /// Takes in what a pass did, what it could not observe, and whether this replica leads.
-    pub fn see(&mut self, at: Timestamp, deeds: &[Deed], errors: &[String], leads: bool) {
+    pub fn see(&mut self, at: Timestamp, deeds: &[Deed], errors: &[Unobserved], leads: bool) {
         // Look-ups change nothing.
         for deed in deeds.iter().filter(|deed| deed.failed || deed.action != "look_up") {
             let runner = Some(deed.runner.clone());
             self.push(Event { at, kind: "action", failed: deed.failed, runner, text: deed.text.clone() });
         }
-        // The time that is left, say, is no news.
-        let topic = |error: &String| error.replace(|c: char| c.is_ascii_digit(), "");
-        let topics: Vec<String> = errors.iter().map(topic).collect();
-        for (error, topic) in errors.iter().zip(&topics) {
-            if !self.errors.contains(topic) {
-                self.push(Event { at, kind: "error", failed: true, runner: None, text: error.clone() });
-            }
+        let key = |error: &Unobserved| (error.subject.clone(), error.kind);
+        for error in errors.iter().filter(|error| !self.errors.contains(&key(error))).collect::<Vec<_>>() {
+            self.push(Event { at, kind: "error", failed: true, runner: None, text: safe(&error.text) });
         }
-        self.errors = topics;
+        self.errors = errors.iter().map(key).collect();
         if self.led.replace(leads).is_some_and(|led| led != leads) {
             let text = if leads { "this replica leads now" } else { "this replica leads no more" };
             let text = text.to_owned();
@@ -193,14 +191,20 @@ mod tests {
     #[test]
     fn an_error_that_lasts_is_one_event_and_events_are_bounded() {
         let mut events = Events::default();
-        let error = |seconds: u32| vec![format!("GitHub: nothing is asked for {seconds} s")];
-        events.see(at(0), &[], &error(60), true);
-        events.see(at(1), &[], &error(59), true);
+        let error = |owner: &str, seconds: u32| {
+            let text =
+                format!("{owner}: GitHub's rate limit is exhausted: no requests for another {seconds} s");
+            [Unobserved { subject: owner.to_owned(), kind: "rate_limited", text }]
+        };
+        events.see(at(0), &[], &error("acme1", 60), true);
+        events.see(at(1), &[], &error("acme1", 59), true);
         assert_eq!(events.newest_first().len(), 1);
+        events.see(at(1), &[], &error("acme2", 59), true);
+        assert_eq!(events.newest_first().len(), 2, "numbers in names count");
         events.see(at(2), &[], &[], false);
-        events.see(at(3), &[], &error(60), false);
+        events.see(at(3), &[], &error("acme1", 60), false);
         let kinds: Vec<&str> = events.newest_first().iter().map(|event| event.kind).collect();
-        assert_eq!(kinds, ["error", "leadership", "error"]);
+        assert_eq!(kinds, ["error", "leadership", "error", "error"]);
         for number in 0..1000 {
             events.see(at(number), &[], &[], number % 2 == 0);
         }

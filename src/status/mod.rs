@@ -38,7 +38,7 @@ use crate::model::EndedJob;
 /// and an action's deadlines fit in it several times.
 const PASS_AT_MOST: Duration = Duration::from_secs(600);
 
-/// A loop that has not turned for so long is stuck in a computation.
+/// A loop that has not turned for this long is stuck in a computation.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// So many waits are kept from one pass to the next.
@@ -191,7 +191,7 @@ impl Status {
         inner.measured(&times);
         let waits = std::mem::take(&mut inner.waits);
         let snapshot = Snapshot::of(seen, &mut inner.since);
-        inner.events.see(at, &snapshot.deeds, &snapshot.errors, snapshot.leads);
+        inner.events.see(at, &snapshot.deeds, seen.errors, snapshot.leads);
         inner.history.see(at, snapshot.counts.sums(), &waits);
         inner.rates = seen.rates.iter().map(Rate::made_safe).collect();
         drop(guard);

@@ -11,19 +11,19 @@ use serde::Serialize;
 use crate::{
     model::{
         Action, Asks, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan,
-        RepositoryView, Runner, RunnerState, Subject, WorkflowJob, age,
+        RepositoryView, Runner, RunnerState, Subject, Unobserved, WorkflowJob, age,
     },
     secret::without_tokens,
     text::shown,
 };
 
-/// So many jobs, runners, holds and actions are told one by one; the rest is a number.
+/// At most this many jobs, runners, holds and actions are told one by one; the rest is a number.
 const JOBS: usize = 200;
 const RUNNERS: usize = 500;
 const HOLDS: usize = 200;
 const ACTIONS: usize = 200;
 
-/// Since when so many holds last is remembered.
+/// For this many holds it is remembered since when they last.
 const SINCE: usize = 5000;
 
 /// The longest text of one thing, in characters.
@@ -47,7 +47,7 @@ pub struct Seen<'a> {
     /// What it did.
     pub deeds: &'a [Deed],
     /// What could not be observed.
-    pub errors: &'a [String],
+    pub errors: &'a [Unobserved],
     /// The rate limits as GitHub last told them.
     pub rates: &'a [Rate],
     /// How long it took.
@@ -332,7 +332,7 @@ impl Snapshot {
             repositories,
             leads: seen.leads,
             took: seen.took,
-            errors: seen.errors.iter().map(|error| safe(error)).collect(),
+            errors: seen.errors.iter().map(|error| safe(&error.text)).collect(),
             deeds: seen.deeds.to_vec(),
             counts: world.counts(),
             rows: Rows {

@@ -14,7 +14,7 @@ use crate::model::{
     EndedJob, JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
 };
 
-/// So many jobs are followed at once; more are not measured.
+/// At most this many jobs are followed at once; more are not measured.
 const JOBS: usize = 50_000;
 
 /// A runner that is gone from Nomad for so long has no job that a look shows as over for the first time.

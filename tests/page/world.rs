@@ -9,7 +9,7 @@ use githubrunner::{
     model::{
         Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, NomadView,
         Observation, Ownership, Plan, Repository, RepositoryId, RepositoryView, Runner, RunnerMeta,
-        RunnerState, Start, StartReason, Subject, Timestamp, WorkflowJob,
+        RunnerState, Start, StartReason, Subject, Timestamp, Unobserved, WorkflowJob,
     },
     status::{Deed, Rate, Seen, Status},
 };
@@ -33,7 +33,7 @@ pub struct World {
     pub observation: Observation,
     pub plan: Plan,
     pub deeds: Vec<Deed>,
-    pub errors: Vec<String>,
+    pub errors: Vec<Unobserved>,
     pub rates: Vec<Rate>,
 }
 
@@ -194,7 +194,12 @@ pub fn hostile() -> World {
         reset: i64::MAX,
     };
     world.rates = HOSTILE.iter().map(rate).collect();
-    world.errors = HOSTILE.iter().map(|text| format!("GitHub: {text} ghp_{}", "a".repeat(36))).collect();
+    let error = |text: &&str| Unobserved {
+        subject: (*text).to_owned(),
+        kind: "unexpected",
+        text: format!("GitHub: {text} ghp_{}", "a".repeat(36)),
+    };
+    world.errors = HOSTILE.iter().map(error).collect();
     (world.plan.holds, world.plan.actions, world.deeds) = (holds, actions, deeds);
     world
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use githubrunner::daemon::Pass;
-use githubrunner::model::{Action, Consent, Orphan, Outcome, Report, RunnerState};
+use githubrunner::model::{Action, Consent, Done, NotDone, Orphan, Outcome, Report, RunnerState};
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::world::World;
 use hyper::{Request, Response};
@@ -274,30 +274,30 @@ impl History {
         let is_alive = |look: &Look| look.state != RunnerState::Dead;
         let read = self.read(name).filter(|_| how.are_so);
         match (&report.action, &report.outcome) {
-            (Action::Start(start), Outcome::Rejected(_)) if how.are_legible => {
+            (Action::Start(start), Outcome::NotDone(NotDone::Rejected(_))) if how.are_legible => {
                 let meta = meta_of_job(job?);
                 let is_nobodys = self.is_of_a_forgotten_key(world, name, &meta) || is_planted(job?);
                 let is_own = meta["job_id"] == start.cause && !is_nobodys;
                 is_own.then_some("and it is there")
             }
-            (Action::Mint(_), Outcome::AlreadyDone) if how.are_legible => {
+            (Action::Mint(_), Outcome::Done(Done::Already)) if how.are_legible => {
                 let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id));
                 left.map(|_| "and what it registered has stayed")
             }
-            (Action::Stop(_), Outcome::Absent) if removals().next().is_some() => {
+            (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) if removals().next().is_some() => {
                 Some("and it had removed it")
             }
             // Whose removal was asked for may have gone just before.
-            (Action::Stop(_), Outcome::Absent) if how.are_so && how.of_all => {
+            (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) if how.are_so && how.of_all => {
                 let was_there = !matches!(self.listed.get(name), None | Some(Listed::Not));
                 let asked = self.registered_as.get(name).is_some_and(|id| self.sent.contains_key(id));
                 (was_there && !asked).then_some("and GitHub lists it")
             }
-            (Action::Stop(_), Outcome::Failed(error)) if is_lost_removal(error) => {
+            (Action::Stop(_), Outcome::NotDone(NotDone::Failed(error))) if is_lost_removal(error) => {
                 let once = |removal: &Removal| self.sent.get(&removal.id) == Some(&1);
                 removals().any(once).then_some("and nobody asked again for the lost answer")
             }
-            (Action::Stop(stop), Outcome::Done) => {
+            (Action::Stop(stop), Outcome::Done(Done::Performed)) => {
                 let started = read.is_some_and(|look| look.started && !look.spent && is_alive(look));
                 let present = how.are_so && self.listed.get(name) == Some(&Listed::Connected);
                 match stop.consent {
@@ -309,24 +309,24 @@ impl History {
                     _ => None,
                 }
             }
-            (Action::LookUp(_), Outcome::Present | Outcome::Absent) if how.are_so => {
-                let said = matches!(report.outcome, Outcome::Present);
+            (Action::LookUp(_), Outcome::Done(Done::Connected | Done::NotConnected)) if how.are_so => {
+                let said = matches!(report.outcome, Outcome::Done(Done::Connected));
                 let listed = self.listed.get(name);
                 listed
                     .is_some_and(|listed| (*listed == Listed::Connected) != said)
                     .then_some("which is not so")
             }
-            (Action::CleanUp(clean_up), Outcome::Done) => {
+            (Action::CleanUp(clean_up), Outcome::Done(Done::Performed)) => {
                 let left =
                     clean_up.repository.is_some() && how.are_so && how.of_all && self.has_stayed(world, name);
                 left.then_some("and its registration has stayed")
             }
-            (Action::Purge(_), Outcome::Done) => {
+            (Action::Purge(_), Outcome::Done(Done::Performed)) => {
                 let alive = read.is_some_and(is_alive);
                 let is_there = job.is_some() && !self.ended.contains(name);
                 if alive { Some("and it was alive") } else { is_there.then_some("and it is there") }
             }
-            (Action::RemoveOrphan(remove), Outcome::Done) => match remove.orphan {
+            (Action::RemoveOrphan(remove), Outcome::Done(Done::Performed)) => match remove.orphan {
                 Orphan::Variable { .. } => read.is_some().then_some("and its runner is there"),
                 Orphan::Registration { .. } => read.is_some_and(is_alive).then_some("and its runner lives"),
             },

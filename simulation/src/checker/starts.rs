@@ -242,8 +242,12 @@ impl Checker {
         // Where GitHub stalls, passes that look at Nomad alone have ended since.
         let stalls =
             [Trouble::Stall, Trouble::LateStall, Trouble::Slow, Trouble::SlowPages].map(FaultKind::Exchange);
-        let patience = if self.has_any(&stalls) { 30_000_000_000 } else { 2_000_000_000 };
-        if !self.steady && i128::from(ended) + patience > looked.as_nanosecond() {
+        let patience = match (self.steady, self.has_any(&stalls)) {
+            (true, _) => 0,
+            (false, true) => 30_000_000_000,
+            (false, false) => 2_000_000_000,
+        };
+        if i128::from(ended) + patience > looked.as_nanosecond() {
             return;
         }
         let at_nomad = world.nomad_time(now).as_nanosecond();

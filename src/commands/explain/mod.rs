@@ -24,10 +24,10 @@ pub use reason::{Mark, Meaning, Step, meaning};
 pub use target::Target;
 pub use way::{Entry, Explanation, Seen, Verdict, World};
 
-/// So many jobs and runners are told one by one.
+/// At most this many jobs and runners are told one by one.
 const TOLD: usize = 20;
 
-/// GitHub is asked for so many runners.
+/// GitHub is asked for at most this many runners.
 const ASKED: usize = 5;
 
 /// There is no such thing.
@@ -202,9 +202,10 @@ async fn unlisted(
 ) -> anyhow::Result<Answer> {
     let full_name = format!("{owner}/{name}");
     // An entry that could not be read may be the one that names it.
-    if let Some(error) = pass.errors.iter().find(|error| error.to_lowercase().contains(&owner.to_lowercase()))
+    if let Some(error) =
+        pass.errors.iter().find(|error| error.text.to_lowercase().contains(&owner.to_lowercase()))
     {
-        let reason = HoldReason::NotListed { why: error.clone() };
+        let reason = HoldReason::NotListed { why: error.text.clone() };
         return Ok(Answer::one(world.unlisted(&full_name, None, &reason)));
     }
     let entry = RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() };

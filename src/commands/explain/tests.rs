@@ -176,7 +176,7 @@ impl Case {
             World { observation: &self.observation, plan: &plan, performed: &[], policy: &self.policy, seen };
         let view = self.observation.repositories.get(&REPOSITORY);
         match self.about {
-            About::Everything => world.everything(&["Nomad: connection refused".to_owned()]).unwrap(),
+            About::Everything => world.everything(&[unreachable()]).unwrap(),
             About::Foreign => world.foreign("ghr-planted").unwrap(),
             About::Job(id) => {
                 let view = view.unwrap();
@@ -341,6 +341,11 @@ fn variants() -> BTreeSet<&'static str> {
 fn variant(reason: &HoldReason) -> String {
     let debug = format!("{reason:?}");
     debug.split([' ', '(']).next().unwrap().to_owned()
+}
+
+fn unreachable() -> Unobserved {
+    let text = "Nomad: connection refused".to_owned();
+    Unobserved { subject: "Nomad".to_owned(), kind: "connect", text }
 }
 
 #[test]

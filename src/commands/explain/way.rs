@@ -11,12 +11,13 @@ use crate::{
     labels::Match,
     model::{
         Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Plan,
-        Report as Performed, RepositoryView, Runner, RunnerState, Start, Subject, WorkflowJob, age, span,
+        Report as Performed, RepositoryView, Runner, RunnerState, Start, Subject, Unobserved, WorkflowJob,
+        age, span,
     },
     plan::Policy,
 };
 
-/// So many attempts that are over are told.
+/// At most this many attempts that are over are told.
 const ATTEMPTS_TOLD: usize = 3;
 
 /// What an answer is made of.
@@ -142,12 +143,12 @@ impl World<'_> {
     }
 
     /// What holds everything: Nomad.
-    pub fn everything(&self, errors: &[String]) -> Option<Explanation> {
+    pub fn everything(&self, errors: &[Unobserved]) -> Option<Explanation> {
         let mut way = Way::default();
         for reason in self.holds(|subject| *subject == Subject::Nomad) {
             let Meaning { step, mark, advice } = meaning(reason, None);
             let why: Vec<String> =
-                std::iter::once(reason.to_string()).chain(errors.iter().cloned()).collect();
+                std::iter::once(reason.to_string()).chain(errors.iter().map(ToString::to_string)).collect();
             way.advise(step, mark, why.join("; "), advice);
         }
         way.is_held().then(|| way.end("everything".to_owned(), None, false))

@@ -6,13 +6,14 @@ use std::{
 };
 
 use crate::model::{
-    Action, Backoff, JobStatus, Listing, Memory, Moment, Observation, Outcome, Plan, Presence, Report,
+    Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
+    Report,
 };
 
-/// After a first failure an action waits so long, and each further time twice as long.
+/// The wait after an action\'s first failure. It doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// A rejected template or specification does not mend by itself: it starts slower.
+/// A rejected template or specification does not go away by itself, so the wait begins longer.
 const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
 
 /// Why a Stop without an answer waits.
@@ -63,10 +64,10 @@ pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, report
 fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: Moment) {
     let name = action.runner();
     match outcome {
-        Outcome::Present => {
+        Outcome::Done(Done::Connected) | Outcome::NotDone(NotDone::StillConnected) => {
             memory.presence.insert(name.to_owned(), Presence { checked_at: now, absent_since: None });
         }
-        Outcome::Absent => {
+        Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => {
             let presence = memory.presence.entry(name.to_owned());
             let presence = presence.or_insert(Presence { checked_at: now, absent_since: None });
             presence.checked_at = now;
@@ -74,42 +75,44 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         }
         _ => {}
     }
-    match (action, outcome) {
-        (_, Outcome::DryRun) => {}
-        (Action::Start(start), Outcome::Rejected(error)) => {
-            let previous = memory.start_backoff.get(&start.group());
-            let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
-            memory.start_backoff.insert(start.group(), backoff);
-        }
-        (Action::Start(start), Outcome::Done | Outcome::AlreadyDone) => {
-            memory.start_backoff.remove(&start.group());
-        }
-        (Action::Start(_), _) => {}
+    let error = match outcome {
+        // Nobody gave consent; asking at once again changes nothing.
+        Outcome::NotDone(NotDone::NotListed) => Some(NOT_LISTED),
+        other => other.error(),
+    };
+    match action {
+        _ if outcome.is_dry_run() => {}
+        Action::Start(start) => match outcome {
+            Outcome::NotDone(NotDone::Rejected(error)) => {
+                let previous = memory.start_backoff.get(&start.group());
+                let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
+                memory.start_backoff.insert(start.group(), backoff);
+            }
+            Outcome::Done(Done::Performed | Done::Already) => {
+                memory.start_backoff.remove(&start.group());
+            }
+            _ => {}
+        },
         // It is seen again, or not.
-        (Action::RemoveOrphan(remove), _) => {
+        Action::RemoveOrphan(remove) => {
             memory.orphans.remove(&remove.orphan);
         }
-        // Nobody gave consent; asking at once again changes nothing.
-        (Action::Stop(_), Outcome::Absent) => back_off(&mut memory.runner_backoff, name, NOT_LISTED, now),
-        (Action::Mint(_), Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
-            back_off(&mut memory.mint_backoff, name, error, now);
-        }
-        (Action::Mint(_), _) => {
-            memory.mint_backoff.remove(name);
-        }
-        (_, Outcome::Failed(error) | Outcome::Rejected(error) | Outcome::Held(error)) => {
-            back_off(&mut memory.runner_backoff, name, error, now);
-        }
-        _ => {
-            memory.runner_backoff.remove(name);
-        }
+        Action::Mint(_) => waits_after(&mut memory.mint_backoff, name, error, now),
+        _ => waits_after(&mut memory.runner_backoff, name, error, now),
     }
 }
 
-/// Actions on this runner wait.
-fn back_off(waits: &mut BTreeMap<String, Backoff>, name: &str, error: &str, now: Moment) {
-    let backoff = longer(waits.get(name), FIRST_WAIT, error, now);
-    waits.insert(name.to_owned(), backoff);
+/// Actions on this runner wait after an error, and no longer after success.
+fn waits_after(waits: &mut BTreeMap<String, Backoff>, name: &str, error: Option<&str>, now: Moment) {
+    match error {
+        Some(error) => {
+            let backoff = longer(waits.get(name), FIRST_WAIT, error, now);
+            waits.insert(name.to_owned(), backoff);
+        }
+        None => {
+            waits.remove(name);
+        }
+    }
 }
 
 fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment) -> Backoff {
@@ -118,7 +121,7 @@ fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment)
     Backoff { failures, until: now + wait, error: error.to_owned() }
 }
 
-/// Drops what is about runners and repositories that are no more, so that memory does not grow.
+/// Drops what is about runners and repositories that are gone, so that memory does not grow.
 fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>, now: Moment) {
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
@@ -126,7 +129,7 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.mint_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
-    // What was not tried again for so long has no job any more; anyone who can open a pull request can think
+    // What was not tried again for this long has no job any more; anyone who can open a pull request can think
     // of new labels for ever.
     memory.start_backoff.retain(|group, backoff| {
         observation.repositories.contains_key(&group.repository) && now < backoff.until + LONGEST_WAIT
