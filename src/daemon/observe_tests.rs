@@ -30,6 +30,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
             attempt: None,
             registration: None,
             task: None,
+            asks: None,
             mac: None,
         },
         state,
