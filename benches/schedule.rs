@@ -89,20 +89,35 @@ fn main() {
 
 async fn measure(case: &Case) {
     let now = Timestamp::now();
-    let mut github = GitHub::new(github::Options::default(), now);
+    let ago = |time: Duration| now.checked_sub(time).unwrap();
+    // The stand-in for a runner is quick: what is measured is the daemon.
+    let options = github::Options {
+        keep_runs: Duration::from_secs(90 * 24 * 3600),
+        pickup: (Duration::from_millis(100), Duration::from_millis(300)),
+        ..github::Options::default()
+    };
+    let long_ago = ago(Duration::from_secs(30 * 24 * 3600));
+    let mut github = GitHub::new(options, long_ago);
     let owner = github.add_organization("acme", &["octocat"]);
     github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org"]));
     let repositories: Vec<u64> =
         (0..case.repositories).map(|number| github.add_repository(&format!("acme/app-{number}"))).collect();
-    let options = nomad::Options { namespaces: vec!["github".to_owned()], ..Default::default() };
-    let mut world =
-        World::new(github, Nomad::new(options, now), Clock::starting_at(now), world::Options::default());
-    // A run of long ago, so that none of them is unused.
+    // A run of long ago, so that none of them is unused. One in ten was pushed to today.
     for repository in &repositories {
-        let run =
-            world.queue_run(*repository, vec![JobSpec::new(&["other"], Duration::from_secs(1))]).unwrap();
-        world.github.cancel_run(run, now);
+        let jobs = vec![JobSpec::new(&["other"], Duration::from_secs(1))];
+        let run = github.queue_run(*repository, jobs, long_ago).unwrap();
+        github.cancel_run(run, long_ago);
     }
+    for (minutes, repository) in (90..).step_by(10).zip(repositories.iter().skip(1).step_by(10)) {
+        github.repository_mut(*repository).unwrap().pushed_at = Some(ago(Duration::from_secs(minutes * 60)));
+    }
+    github.advance(now);
+    let options = nomad::Options { namespaces: vec!["github".to_owned()], ..Default::default() };
+    let quick = world::Options {
+        start_up: (Duration::from_millis(200), Duration::from_millis(500)),
+        ..world::Options::default()
+    };
+    let mut world = World::new(github, Nomad::new(options, now), Clock::starting_at(now), quick);
     let counts = Arc::new(Counts::default());
     world.fault = Box::new(Answers { sick: case.sick, counts: Arc::clone(&counts) });
     let shared = world.shared();
@@ -118,7 +133,8 @@ async fn measure(case: &Case) {
         "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n",
         directory.path().join("cache.json").display(),
     );
-    let daemon = Daemon::start(&config, &agent, &directory.path().join("log"));
+    let log = std::env::var_os("BENCH_LOG").map_or(directory.path().join("log"), PathBuf::from);
+    let daemon = Daemon::start(&config, &agent, &log);
     if case.webhooks {
         let url = format!("http://127.0.0.1:{port}/webhook");
         lock(&shared).github.make_hook(HookPlace::Organization(owner), &url, SECRET);
@@ -262,9 +278,12 @@ impl Drop for Daemon {
 
 impl Daemon {
     fn start(config: &str, nomad: &str, log: &std::path::Path) -> Daemon {
-        let child = Command::new(env!("CARGO_BIN_EXE_githubrunner"))
+        let program =
+            std::env::var_os("BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_githubrunner").into());
+        let child = Command::new(program)
             .args(["-c", config, "run"])
             .env_clear()
+            .envs(std::env::var_os("BENCH_LEVEL").map(|level| ("RUST_LOG", level)))
             .env("NOMAD_ADDR", nomad)
             .stdin(Stdio::null())
             .stderr(fs::File::create(log).unwrap())

@@ -37,7 +37,13 @@ pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 const FOR_LOOKS: f64 = 0.7;
 
 /// Cold repositories take no more of it: what nobody waits for leaves room for what comes.
-const FOR_COLD: f64 = 0.65;
+const FOR_COLD: f64 = 0.6;
+
+/// A cold repository's second look comes no sooner: at a start everything is new, and counts against the primary limit.
+const AFTER_FIRST_LOOK: Duration = Duration::from_secs(300);
+
+/// Where cold ones are looked at more often than this, there are so few of them that it does not matter.
+const OFTEN: Duration = Duration::from_secs(60);
 
 /// The part of that which first looks take: after a start everything is to be seen soon.
 const FOR_FIRST_LOOKS: f64 = 1.3;
@@ -119,9 +125,9 @@ pub struct Pace {
 impl Pace {
     /// The pace for a load within a budget.
     pub fn new(load: &Load, budget: &Budget) -> Pace {
-        let Headroom { a_minute, ahead } = budget.headroom;
+        let Headroom { a_minute, for_pace, ahead } = budget.headroom;
         let part = if budget.leads { 1.0 } else { STANDING_BY };
-        let all = (a_minute * FOR_LOOKS * part).max(1.0);
+        let all = (a_minute * FOR_LOOKS * part).min(for_pace).max(1.0);
         let behind = if ahead { 1.0 } else { BEHIND };
         let within = |cost: f64, a_minute: f64, least: Duration| {
             let seconds = cost * 60.0 / a_minute.max(0.1);
@@ -208,6 +214,15 @@ impl fmt::Display for Forecast {
     }
 }
 
+/// How many looks may begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Whatever they are.
+    pub all: usize,
+    /// By the pace.
+    pub by_pace: usize,
+}
+
 /// What a look showed.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -232,11 +247,14 @@ pub struct Seen {
 /// A repository's place in the schedule.
 #[derive(Clone, Debug)]
 struct Place {
-    payer: String,
+    /// Which of the payers.
+    payer: usize,
     pushed_at: Option<Timestamp>,
     heat: Heat,
     /// The look before, when it ended.
     looked: Option<Moment>,
+    /// That was the first one.
+    only_once: bool,
     under_way: bool,
     /// Not before this, whatever its kind.
     rests_until: Moment,
@@ -249,14 +267,21 @@ struct Place {
     listed: [Option<Moment>; 2],
 }
 
+/// Whose credentials pay for looks.
+#[derive(Clone, Debug)]
+struct Payer {
+    name: String,
+    /// What is left of the pace, in requests, and when that was.
+    credit: Option<(f64, Moment)>,
+    /// Nothing is asked until then: a limit was reached.
+    paused: Moment,
+}
+
 /// The schedule of all repositories.
 #[derive(Debug, Default)]
 pub struct Schedule {
     places: BTreeMap<RepositoryId, Place>,
-    /// What is left of each payer's pace, in requests, and when that was.
-    credit: BTreeMap<String, (f64, Moment)>,
-    /// Nothing is asked for a payer until then: a limit was reached.
-    paused: BTreeMap<String, Moment>,
+    payers: Vec<Payer>,
     /// Something was asked for since what is due was last taken.
     urgent: bool,
 }
@@ -269,12 +294,21 @@ impl Schedule {
     ) {
         let ids: BTreeSet<RepositoryId> = repositories.clone().map(|(id, ..)| id).collect();
         self.places.retain(|id, _| ids.contains(id));
-        for (id, payer, pushed_at) in repositories {
+        let before = std::mem::take(&mut self.payers);
+        let mut payers: BTreeMap<String, usize> = BTreeMap::new();
+        for (id, name, pushed_at) in repositories {
+            let payer = *payers.entry(name).or_insert_with_key(|name| {
+                let known = before.iter().find(|payer| payer.name == *name);
+                let new = || Payer { name: name.clone(), credit: None, paused: Moment::ZERO };
+                self.payers.push(known.cloned().unwrap_or_else(new));
+                self.payers.len() - 1
+            });
             let place = self.places.entry(id).or_insert_with(|| Place {
-                payer: payer.clone(),
+                payer,
                 pushed_at,
                 heat: Heat::Cold,
                 looked: None,
+                only_once: false,
                 under_way: false,
                 rests_until: Moment::ZERO,
                 hot_until: Moment::ZERO,
@@ -283,14 +317,9 @@ impl Schedule {
                 cost: 1.0,
                 listed: [None; 2],
             });
-            if place.payer != payer {
-                place.payer = payer;
-            }
+            place.payer = payer;
             place.pushed_at = place.pushed_at.max(pushed_at);
         }
-        let payers: BTreeSet<&String> = self.places.values().map(|place| &place.payer).collect();
-        self.credit.retain(|payer, _| payers.contains(payer));
-        self.paused.retain(|payer, _| payers.contains(payer));
     }
 
     /// How many repositories are in it.
@@ -336,9 +365,8 @@ impl Schedule {
 
     /// A limit was reached: nothing is asked with the credentials that pay for this repository until then.
     pub fn pause(&mut self, id: RepositoryId, until: Moment) {
-        if let Some(place) = self.places.get(&id) {
-            let paused = self.paused.entry(place.payer.clone()).or_insert(until);
-            *paused = until.max(*paused);
+        if let Some(payer) = self.places.get(&id).and_then(|place| self.payers.get_mut(place.payer)) {
+            payer.paused = payer.paused.max(until);
         }
     }
 
@@ -362,6 +390,7 @@ impl Schedule {
     pub fn seen(&mut self, id: RepositoryId, seen: &Seen) {
         let Some(place) = self.places.get_mut(&id) else { return };
         place.under_way = false;
+        place.only_once = place.looked.is_none();
         place.looked = Some(seen.at);
         place.asked |= seen.unfinished;
         place.failures = if seen.failed { place.failures.saturating_add(1) } else { 0 };
@@ -418,7 +447,7 @@ impl Schedule {
     pub fn due(
         &mut self,
         now: Moment,
-        most: usize,
+        room: Room,
         budget: impl Fn(&str) -> Budget,
     ) -> Vec<(RepositoryId, bool)> {
         self.urgent = false;
@@ -437,21 +466,24 @@ impl Schedule {
             })
             .collect();
         due.sort();
-        for (payer, pace) in &paces {
-            let first = self.places.values().any(|place| place.payer == *payer && place.looked.is_none());
+        let mut first = vec![false; self.payers.len()];
+        for place in self.places.values().filter(|place| place.looked.is_none()) {
+            first[place.payer] = true;
+        }
+        for ((payer, pace), first) in self.payers.iter_mut().zip(&paces).zip(first) {
             let a_second = pace.a_second * if first { FOR_FIRST_LOOKS } else { 1.0 };
-            let (credit, at) = self.credit.entry(payer.clone()).or_insert((a_second * BURST, now));
+            let (credit, at) = payer.credit.get_or_insert((a_second * BURST, now));
             *credit = (*credit + now.saturating_sub(*at).as_secs_f64() * a_second).min(a_second * BURST);
             *at = now;
         }
         let mut taken = Vec::new();
         for ((.., id), urgent) in due {
-            if taken.len() >= most {
+            if taken.len() >= room.all {
                 break;
             }
             let Some(place) = self.places.get_mut(&id) else { continue };
-            let Some((credit, _)) = self.credit.get_mut(&place.payer) else { continue };
-            if *credit < 1.0 && !urgent {
+            let Some((credit, _)) = &mut self.payers[place.payer].credit else { continue };
+            if !place.asked && (taken.len() >= room.by_pace || *credit < 1.0 && !urgent) {
                 continue;
             }
             // What is urgent is asked at once, and what is not waits longer.
@@ -472,14 +504,13 @@ impl Schedule {
     }
 
     /// How often each kind is looked at, by who pays.
-    fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> BTreeMap<String, Pace> {
-        self.loads(now)
-            .into_iter()
-            .map(|(payer, load)| {
-                let pace = Pace::new(&load, &budget(&payer));
-                (payer, pace)
-            })
-            .collect()
+    fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> Vec<Pace> {
+        let mut loads = vec![Load::default(); self.payers.len()];
+        for place in self.places.values() {
+            loads[place.payer] = loads[place.payer].with(place.heat(now), place.cost);
+        }
+        let each = self.payers.iter().zip(loads);
+        each.map(|(payer, load)| Pace::new(&load, &budget(&payer.name))).collect()
     }
 
     /// What to expect, for each payer. Pushes are watched for payers of more repositories than `watched_from`, if for any.
@@ -491,7 +522,7 @@ impl Schedule {
     ) -> Vec<Forecast> {
         let mut payers: BTreeMap<&str, usize> = BTreeMap::new();
         for place in self.places.values() {
-            *payers.entry(place.payer.as_str()).or_default() += 1;
+            *payers.entry(self.payers[place.payer].name.as_str()).or_default() += 1;
         }
         let forecast = |(payer, count)| {
             let pushes = watched_from.is_some_and(|from| count > from);
@@ -500,21 +531,9 @@ impl Schedule {
         payers.into_iter().map(forecast).collect()
     }
 
-    fn next_of(&self, place: &Place, now: Moment, paces: &BTreeMap<String, Pace>) -> Option<Moment> {
-        let paused = self.paused.get(&place.payer).copied().unwrap_or_default();
-        Some(place.next(now, paces)?.max(paused))
-    }
-
-    fn loads(&self, now: Moment) -> BTreeMap<String, Load> {
-        let mut loads: BTreeMap<String, Load> = BTreeMap::new();
-        for place in self.places.values() {
-            let load = match loads.get_mut(&place.payer) {
-                Some(load) => load,
-                None => loads.entry(place.payer.clone()).or_default(),
-            };
-            *load = load.with(place.heat(now), place.cost);
-        }
-        loads
+    fn next_of(&self, place: &Place, now: Moment, paces: &[Pace]) -> Option<Moment> {
+        let (payer, pace) = (self.payers.get(place.payer)?, paces.get(place.payer)?);
+        Some(place.next(now, pace)?.max(payer.paused))
     }
 }
 
@@ -524,15 +543,20 @@ impl Place {
     }
 
     /// When it is to be looked at; `None` while a look is under way.
-    fn next(&self, now: Moment, paces: &BTreeMap<String, Pace>) -> Option<Moment> {
+    fn next(&self, now: Moment, pace: &Pace) -> Option<Moment> {
         if self.under_way {
             return None;
         }
-        let pace = paces.get(&self.payer)?;
         let by_pace = match self.looked {
             None => Moment::ZERO,
             Some(_) if self.asked => Moment::ZERO,
-            Some(looked) => looked + pace.every(self.heat(now)),
+            Some(looked) => {
+                let (heat, mut every) = (self.heat(now), pace.every(self.heat(now)));
+                if self.only_once && heat == Heat::Cold && every >= OFTEN {
+                    every = every.max(AFTER_FIRST_LOOK);
+                }
+                looked + every
+            }
         };
         Some(by_pace.max(self.rests_until))
     }

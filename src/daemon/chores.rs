@@ -24,6 +24,9 @@ const CHORE_WITHIN: Duration = Duration::from_secs(30);
 /// Registrations are listed for orphans only: not before a start's first passes are done.
 const REGISTRATIONS_AFTER: Duration = Duration::from_secs(60);
 
+/// Nor, where there are many scopes, before all repositories were seen.
+const MANY_REGISTRATIONS_AFTER: Duration = Duration::from_secs(300);
+
 /// How often one scope's registrations are listed, at most.
 const REGISTRATIONS_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -31,7 +34,8 @@ const REGISTRATIONS_INTERVAL: Duration = Duration::from_secs(600);
 /// token has (contract github.md §3).
 const REGISTRATION_COST: Duration = Duration::from_secs(6);
 
-/// At most this many scopes are listed at once.
+/// At most this many scopes are listed at once. The next ones follow when they have cost what they may: orphans harm nobody, and with a
+/// thousand scopes whoever waits for a job comes first.
 const REGISTRATIONS_AT_ONCE: usize = 8;
 
 /// What was asked of GitHub.
@@ -50,6 +54,8 @@ pub(super) struct Chores {
     resolving: bool,
     ended_pass_at: Moment,
     registered: BTreeMap<Scope, Registered>,
+    /// No registrations are listed before.
+    registrations_at: Moment,
     /// The versions of the runners that were listed.
     versions: Versions,
 }
@@ -88,7 +94,7 @@ impl Chores {
         } else if let due = self.versions.due(now)
             && !due.is_empty()
         {
-            let github = github.until(Instant::now() + CHORE_WITHIN);
+            let github = github.until(Instant::now() + CHORE_WITHIN).by_the_pace();
             self.tasks.spawn(async move {
                 let mut ends = Vec::new();
                 for (version, scope) in due {
@@ -97,11 +103,11 @@ impl Chores {
                 }
                 Chore::Versions(ends)
             });
-        } else if now >= REGISTRATIONS_AFTER
+        } else if now >= self.registrations_at.max(REGISTRATIONS_AFTER)
             && let due = self.registrations_due(scopes(), now)
             && !due.is_empty()
         {
-            let github = github.until(Instant::now() + CHORE_WITHIN);
+            let github = github.until(Instant::now() + CHORE_WITHIN).by_the_pace();
             self.tasks.spawn(async move {
                 let listed = stream::iter(due).map(|(scope, id)| {
                     let github = github.clone();
@@ -172,6 +178,10 @@ impl Chores {
         scopes: BTreeMap<Scope, RepositoryId>,
         now: Moment,
     ) -> Vec<(Scope, RepositoryId)> {
+        if scopes.len() > REGISTRATIONS_AT_ONCE && now < MANY_REGISTRATIONS_AFTER {
+            self.registrations_at = MANY_REGISTRATIONS_AFTER;
+            return Vec::new();
+        }
         self.registered.retain(|scope, _| scopes.contains_key(scope));
         let count = u32::try_from(scopes.len()).unwrap_or(u32::MAX);
         let interval = REGISTRATIONS_INTERVAL.max(REGISTRATION_COST.saturating_mul(count));
@@ -182,6 +192,8 @@ impl Chores {
             .collect();
         due.sort();
         due.truncate(REGISTRATIONS_AT_ONCE);
+        let listed = u32::try_from(due.len()).unwrap_or(u32::MAX).max(1);
+        self.registrations_at = now + REGISTRATION_COST.saturating_mul(listed);
         due.into_iter().map(|(_, scope, id)| (scope, id)).collect()
     }
 
@@ -206,5 +218,33 @@ impl Chores {
             });
             self.registered.insert(scope, Registered { at: now, registrations: registrations.collect() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registrations_of_a_thousand_scopes_come_after_the_first_looks_and_a_few_a_minute() {
+        let repository =
+            |number: u64| Scope::Repository { owner: "acme".into(), name: format!("app-{number}") };
+        let scopes: BTreeMap<Scope, RepositoryId> =
+            (0..1000).map(|number| (repository(number), RepositoryId(number))).collect();
+        let mut chores = Chores::default();
+        let mut listed = Vec::new();
+        for second in 0..1200 {
+            let now = Duration::from_secs(second);
+            if now >= chores.registrations_at {
+                for (scope, ..) in chores.registrations_due(scopes.clone(), now) {
+                    chores.registered.insert(scope, Registered { at: now, registrations: Vec::new() });
+                    listed.push(second);
+                }
+            }
+        }
+        assert_eq!(listed.first(), Some(&300));
+        assert!((140..=160).contains(&listed.len()), "{}", listed.len());
+        let few = scopes.into_iter().take(8).collect();
+        assert_eq!(Chores::default().registrations_due(few, REGISTRATIONS_AFTER).len(), 8);
     }
 }

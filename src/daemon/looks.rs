@@ -8,16 +8,20 @@ use tokio::time::Instant;
 use super::{
     Daemon,
     marks::{Marks, OfOne},
+    observe::News,
 };
 use crate::{
     github::{Error, JobListing, Look},
     hints::{Reason, WATCHED_FROM},
     model::{Moment, RepositoryId},
-    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Seen},
+    schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Room, Seen},
 };
 
 /// At most this many looks are under way.
 const MOST_LOOKS: usize = 24;
+
+/// So many of them by the pace: what is asked for begins at once, however slow the others are.
+const MOST_BY_PACE: usize = 16;
 
 /// What is due by its pace is taken from the schedule no more often; what is asked for does not wait.
 const LOOKS_TOGETHER: Duration = Duration::from_millis(250);
@@ -103,14 +107,19 @@ impl Daemon {
             return;
         }
         let now = self.now();
-        let room = MOST_LOOKS.saturating_sub(self.looks.len());
+        let under_way = self.looks.len();
+        let room = Room {
+            all: MOST_LOOKS.saturating_sub(under_way),
+            by_pace: MOST_BY_PACE.saturating_sub(under_way),
+        };
         let due = self.schedule.due(now, room, self.budget());
         for (id, asked) in due {
             let at_least = self.schedule.at_least(id, now);
             let marks = marks.of(id);
             let found = self.github_side.to_look_at(id, at_least, &marks, now, self.active_every());
             let Some((repository, look)) = found else { continue };
-            let (github, epoch) = (self.github.clone(), self.epoch);
+            let github = if asked { self.github.clone() } else { self.github.by_the_pace() };
+            let epoch = self.epoch;
             self.looks.spawn(async move {
                 // A repository whose look ended by itself would count as looked at for ever.
                 let asked_for =
@@ -132,7 +141,7 @@ impl Daemon {
     }
 
     /// Takes in what a look has shown. Whether that calls for a pass.
-    pub(super) fn looked(&mut self, looked: Looked) -> bool {
+    pub(super) fn looked(&mut self, looked: Looked) -> News {
         let id = looked.repository;
         self.status.look(looked.look.as_str(), looked.ended.saturating_sub(looked.began));
         if let Err(Error::RateLimited { until, .. }) = &looked.result {
@@ -154,11 +163,19 @@ impl Daemon {
             seen.unused = listing.has_runs == Some(false);
             seen.requests = listing.requests;
         }
-        let (is_news, has_jobs) = self.github_side.learn(looked, &self.interest);
+        tracing::debug!(
+            repository = id.0,
+            look = looked.look.as_str(),
+            asked = looked.asked,
+            took = ?seen.took,
+            requests = seen.requests,
+            "looked at a repository"
+        );
+        let (news, has_jobs) = self.github_side.learn(looked, &self.interest);
         seen.ours |= has_jobs;
         self.schedule.seen(id, &seen);
         self.looks_due = self.looks_due.min(Instant::now() + LOOKS_TOGETHER);
-        is_news
+        news
     }
 
     /// Looks at all repositories at once, in full.

@@ -48,7 +48,7 @@ use acts::Acts;
 use chores::{Chore, Chores};
 use looks::Looked;
 use marks::Marks;
-use observe::GitHubSide;
+use observe::{GitHubSide, News};
 pub use pass::{Pass, Witness};
 use said::Said;
 
@@ -344,11 +344,11 @@ impl Daemon {
                     soon(&mut next);
                 }
                 () = hint.notified() => soon(&mut next),
-                Some(Ok(looked)) = self.looks.join_next() => {
-                    if self.looked(looked) {
-                        soon(&mut next);
-                    }
-                }
+                Some(Ok(looked)) = self.looks.join_next() => match self.looked(looked) {
+                    News::Now => soon(&mut next),
+                    News::Later if !dry_run => next = next.min(earliest + WITH_WORK),
+                    News::Later | News::No => {}
+                },
                 chore = self.chores.next() => {
                     if self.chore_done(chore) {
                         soon(&mut next);
@@ -547,8 +547,10 @@ impl Daemon {
     /// While some entries of `repos` take their time, what the others mean is used.
     fn use_what_is_resolved(&mut self, now: Moment) {
         let Some(asked_for) = self.chores.resolving_for(now) else { return };
-        if asked_for >= SLOW || !self.github_side.is_resolved() {
-            self.github_side.resolved(self.github.resolved(&self.config.repos));
+        let found = self.github.resolved(&self.config.repos);
+        let is_first = !self.github_side.is_resolved() && !found.repositories.is_empty();
+        if asked_for >= SLOW || is_first {
+            self.github_side.resolved(found);
         }
     }
 

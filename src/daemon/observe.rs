@@ -71,6 +71,23 @@ struct Known {
     wanted: usize,
 }
 
+/// Whether what a look has shown calls for a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It does not.
+    No,
+    /// It is to be told, and there is nothing to do about it: after a start there are as many of these as repositories.
+    Later,
+    /// It does.
+    Now,
+}
+
+impl News {
+    fn now_if(is_now: bool) -> Self {
+        if is_now { News::Now } else { News::No }
+    }
+}
+
 /// What came of the last look at a repository.
 enum Last {
     Never,
@@ -249,8 +266,9 @@ impl GitHubSide {
 
     /// Takes in what a look has shown. What goes wrong costs only the repository that it concerns. Whether it is news, and
     /// whether there are jobs of ours.
-    pub fn learn(&mut self, looked: Looked, interest: &Interest) -> (bool, bool) {
-        let Some(known) = self.known.get_mut(&looked.repository) else { return (false, false) };
+    pub fn learn(&mut self, looked: Looked, interest: &Interest) -> (News, bool) {
+        let Some(known) = self.known.get_mut(&looked.repository) else { return (News::No, false) };
+        let is_first = matches!(known.last, Last::Never);
         let was_well = matches!(known.last, Last::Listed { .. });
         match looked.result {
             Ok(listing) => {
@@ -273,9 +291,10 @@ impl GitHubSide {
                     now: listing.now,
                     missing: listing.missing,
                 };
-                let is_news =
-                    concerns_us && (looked.asked || has_changed) || !was_well && has_changed || is_full;
-                (is_news, known.wanted > 0)
+                let is_well_again = !was_well && !is_first && has_changed;
+                let is_now = concerns_us && (looked.asked || has_changed) || is_well_again || is_full;
+                let news = if is_first && !is_now { News::Later } else { News::now_if(is_now) };
+                (news, known.wanted > 0)
             }
             Err(Error::NotFound { .. }) => {
                 let since = match known.last {
@@ -283,12 +302,13 @@ impl GitHubSide {
                     _ => looked.ended,
                 };
                 known.last = Last::Gone { since };
-                (was_well || looked.marks.any(), false)
+                (News::now_if(was_well || looked.marks.any()), false)
             }
             Err(error) => {
-                let is_news = !matches!(known.last, Last::Failed(_));
+                let was_failed = matches!(known.last, Last::Failed(_));
                 known.last = Last::Failed(error);
-                (is_news, known.wanted > 0)
+                // Where GitHub is down, all of them fail.
+                (if was_failed { News::No } else { News::Later }, known.wanted > 0)
             }
         }
     }

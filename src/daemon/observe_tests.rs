@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    github::JobListing,
     labels::LabelRules,
     model::{RunnerMeta, RunnerState},
 };
@@ -124,7 +125,7 @@ fn an_outage_is_told_by_a_few_lines_as_long_as_it_lasts() {
     side.want(&nomad(vec![]));
     let interest = Interest::new(&LabelRules::new("nomadtools").unwrap(), "ghr");
     let is_news = |side: &mut GitHubSide, id| {
-        side.learn(looked(id, Error::Unexpected("status 502".to_owned())), &interest).0
+        side.learn(looked(id, Error::Unexpected("status 502".to_owned())), &interest).0 != News::No
     };
     assert!((1..=500).all(|id| is_news(&mut side, id)));
     assert!(!is_news(&mut side, 7), "it is known");
@@ -134,6 +135,41 @@ fn an_outage_is_told_by_a_few_lines_as_long_as_it_lasts() {
     assert_eq!((told[0].subject.as_str(), told[0].kind), ("acme/r1", "unexpected"));
     assert_eq!(told[3].text, "497 more repositories could not be read either");
     assert_eq!(side.trouble(), told);
+}
+
+#[test]
+fn the_first_look_at_a_repository_calls_for_a_pass_at_once_only_if_there_is_something_to_do() {
+    let mut side = side(&nomad(vec![]));
+    let interest = Interest::new(&LabelRules::new("nomadtools").unwrap(), "ghr");
+    let job = |label: &str| WorkflowJob {
+        id: 1,
+        run_id: 1,
+        repository: RepositoryId(1),
+        name: "build".to_owned(),
+        status: JobStatus::Queued,
+        labels: vec![label.to_owned()].into(),
+        runner_name: None,
+        created_at: None,
+        started_at: None,
+        html_url: None,
+    };
+    let mut seen = |id, jobs| {
+        let listing = JobListing {
+            now: Timestamp::UNIX_EPOCH,
+            jobs,
+            missing: None,
+            look: Look::Newest,
+            newest_run: None,
+            has_runs: Some(true),
+            requests: 1,
+        };
+        side.learn(Looked { result: Ok(listing), ..looked(id, Error::OutOfTime) }, &interest)
+    };
+    assert_eq!(seen(1, vec![]), (News::Later, false));
+    assert_eq!(seen(1, vec![]), (News::No, false), "it is known");
+    assert_eq!(seen(1, vec![job("nomadtools")]), (News::Now, true));
+    assert_eq!(seen(2, vec![job("others")]), (News::Later, false));
+    assert_eq!(seen(3, vec![job("nomadtools")]), (News::Now, true));
 }
 
 #[test]

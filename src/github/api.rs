@@ -17,7 +17,7 @@ use super::auth::{Auth, Authenticator, Credentials, Principal};
 use super::cache::{Cache, CacheStore};
 use super::error::Error;
 use super::followed::Followed;
-use super::limits::{Headroom, Limits, READS, Rate};
+use super::limits::{Claim, Headroom, Limits, READS, Rate};
 use super::listed::Gap;
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
 use super::reading::{Pages, Reading};
@@ -102,6 +102,8 @@ struct Bounds {
     until: Option<Instant>,
     /// The turn of a repository's listing.
     turn: Option<Arc<Turn>>,
+    /// Nobody waits for it.
+    by_the_pace: bool,
 }
 
 pub(super) struct Inner {
@@ -178,6 +180,12 @@ impl GitHub {
     /// The same GitHub for one repository's turn in a pass.
     pub(super) fn in_turn(&self, turn: Arc<Turn>) -> Self {
         Self(self.0.clone(), Bounds { turn: Some(turn), ..self.1.clone() })
+    }
+
+    /// The same GitHub for what nobody waits for: it leaves more of the limits to others.
+    #[must_use]
+    pub fn by_the_pace(&self) -> Self {
+        Self(self.0.clone(), Bounds { by_the_pace: true, ..self.1.clone() })
     }
 
     /// Ends a pass: the cache lets go what is unused and writes its file if anything changed.
@@ -346,11 +354,20 @@ impl GitHub {
         }
         for _ in 0..=MAX_REDIRECTS {
             let reads = request.method() == Method::GET;
-            let points = if reads { 1 } else { 5 };
-            while let Some(wait) = self.0.limits.pace(&credentials.who, points) {
+            let claim = match reads {
+                true if self.1.by_the_pace => Claim::Pace,
+                true => Claim::Asked,
+                false => Claim::Write,
+            };
+            while let Some(wait) = self.0.limits.pace(&credentials.who, claim) {
                 self.0.limits.check(&credentials.who, kind)?;
                 self.in_time(tokio::time::sleep(wait)).await?;
             }
+            // Whoever waits for points holds up nobody.
+            let _reading = match &self.1.turn {
+                Some(_) => Some(self.in_time(self.0.reading.acquire()).await?),
+                None => None,
+            };
             // Waiting for a slot is not part of the exchange's deadline. The semaphore is never closed.
             let _slot = self.in_time(self.0.slots.acquire()).await?;
             self.0.limits.check(&credentials.who, kind)?;
@@ -426,10 +443,6 @@ impl GitHub {
         if let Some(turn) = &self.1.turn {
             self.in_time(turn.ask()).await??;
         }
-        let _reading = match &self.1.turn {
-            Some(_) => Some(self.in_time(self.0.reading.acquire()).await?),
-            None => None,
-        };
         let url = self.url(path);
         let known = |who: &str| if cached { self.0.cache.get::<P>(who, &url) } else { None };
         let (response, credentials) = self

@@ -51,6 +51,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// is flooded, runners get their secrets all the same. The same part of the primary limit.
 const KEPT_FOR_WRITES: u64 = 10;
 
+/// What nobody waits for leaves this part, a fifth: a look that a webhook asks for never waits for one by the pace.
+const KEPT_FOR_ASKED: u64 = 5;
+
 /// The response times of a minute may add up to this much. GitHub allows 90 s of its CPU time a minute.
 pub const SECONDS_A_MINUTE: Duration = Duration::from_secs(70);
 
@@ -72,11 +75,40 @@ const STANDBY_PART: u64 = 4;
 /// Without limits a server is asked no faster by the schedule.
 const UNLIMITED_A_MINUTE: f64 = 1_200.0;
 
+/// Why a request is made. What comes later may use more of the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// It reads, and it is time again.
+    Pace,
+    /// It reads, and somebody waits for it.
+    Asked,
+    /// It changes something.
+    Write,
+}
+
+impl Claim {
+    /// What GitHub counts for it (contract §4).
+    fn points(self) -> u64 {
+        if self == Claim::Write { 5 } else { 1 }
+    }
+
+    /// What a limit is for it.
+    fn part(self, most: u64) -> u64 {
+        match self {
+            Claim::Pace => most - most / KEPT_FOR_ASKED,
+            Claim::Asked => most - most / KEPT_FOR_WRITES,
+            Claim::Write => most,
+        }
+    }
+}
+
 /// What a credential may still do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Headroom {
     /// Requests that read, a minute, by the points and the response times.
     pub a_minute: f64,
+    /// What looks by the pace have of it, after what else was asked in the last minute.
+    pub for_pace: f64,
     /// The primary limit is used no faster than it is refilled, so that what is not urgent may be asked too.
     pub ahead: bool,
 }
@@ -142,6 +174,8 @@ struct Credential {
     /// Which bucket a kind of request was last counted in.
     resources: BTreeMap<&'static str, String>,
     points: Window,
+    /// Those of them that were not used by the pace.
+    asked: Window,
     /// Response times, in milliseconds.
     times: Window,
     /// The mean of them.
@@ -180,14 +214,11 @@ impl Limits {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a request that costs this many points has to wait for its turn; `None`: go, it is counted.
-    pub fn pace(&self, who: &str, points: u64) -> Option<Duration> {
-        let mut most = self.points_a_minute?;
-        if self.stands_by.load(Ordering::Relaxed) {
-            most /= STANDBY_PART;
-        }
-        let reads = points == 1;
-        let most = if reads { most - most / KEPT_FOR_WRITES } else { most };
+    /// How long a request has to wait for its turn; `None`: go, it is counted.
+    pub fn pace(&self, who: &str, claim: Claim) -> Option<Duration> {
+        let all = self.points_a_minute?;
+        let part = if self.stands_by.load(Ordering::Relaxed) { STANDBY_PART } else { 1 };
+        let (most, points) = (claim.part(all / part), claim.points());
         let now = Instant::now();
         let mut credentials = self.lock();
         let credential = credentials.entry(who.to_owned()).or_default();
@@ -195,14 +226,21 @@ impl Limits {
             return None;
         }
         credential.points.forget(now);
+        credential.asked.forget(now);
         credential.times.forget(now);
         if credential.points.sum > 0 && credential.points.sum + points > most {
             return Some(credential.points.wait(now));
         }
-        if reads && u128::from(credential.times.sum) >= SECONDS_A_MINUTE.as_millis() {
+        let millis = u64::try_from(SECONDS_A_MINUTE.as_millis()).unwrap_or(u64::MAX);
+        // What changes something is never held up by it.
+        let most = if claim == Claim::Pace { claim.part(millis) } else { millis };
+        if claim != Claim::Write && credential.times.sum >= most {
             return Some(credential.times.wait(now));
         }
         credential.points.add(now, points);
+        if claim != Claim::Pace {
+            credential.asked.add(now, points);
+        }
         None
     }
 
@@ -217,17 +255,23 @@ impl Limits {
 
     /// What a credential may still do.
     pub fn headroom(&self, who: &str) -> Headroom {
-        let credentials = self.lock();
+        let mut credentials = self.lock();
+        let asked = credentials.get_mut(who).map_or(0, |credential| {
+            credential.asked.forget(Instant::now());
+            credential.asked.sum
+        });
         let credential = credentials.get(who);
         let mean = credential.and_then(|credential| credential.mean).unwrap_or(FIRST_GUESS);
         let unlimited = credential.is_some_and(|credential| credential.unlimited);
         let Some(points) = self.points_a_minute.filter(|_| !unlimited) else {
-            return Headroom { a_minute: UNLIMITED_A_MINUTE, ahead: true };
+            return Headroom { a_minute: UNLIMITED_A_MINUTE, for_pace: UNLIMITED_A_MINUTE, ahead: true };
         };
-        let reads = (points - points / KEPT_FOR_WRITES) as f64;
+        let reads = Claim::Asked.part(points) as f64;
         let by_time = SECONDS_A_MINUTE.as_secs_f64() / mean.as_secs_f64().max(0.001);
         let ahead = credential.is_none_or(|credential| credential.is_ahead());
-        Headroom { a_minute: reads.min(by_time), ahead }
+        let a_minute = reads.min(by_time);
+        let for_pace = a_minute.min(Claim::Pace.part(points).saturating_sub(asked) as f64);
+        Headroom { a_minute, for_pace, ahead }
     }
 
     /// Whether a kind of request may be sent now.

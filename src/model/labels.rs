@@ -5,14 +5,16 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 /// A set of labels. Two sets are equal when they differ only in order, duplicates and case (contract
 /// github.md §6); the spelling is kept for rendering.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
-    /// Lower-cased label to its spelling, the smallest in byte order where there are several.
-    spelling: BTreeMap<String, String>,
+    /// Lower-cased label to its spelling, the smallest in byte order where there are several. Shared, because thousands of jobs
+    /// and runners have the same ones.
+    spelling: Arc<BTreeMap<String, String>>,
 }
 
 impl Labels {
@@ -36,7 +38,7 @@ impl Labels {
 
     fn insert(&mut self, label: String) {
         use std::collections::btree_map::Entry;
-        match self.spelling.entry(label.to_lowercase()) {
+        match Arc::make_mut(&mut self.spelling).entry(label.to_lowercase()) {
             Entry::Vacant(vacant) => {
                 vacant.insert(label);
             }
@@ -51,6 +53,9 @@ impl Labels {
     /// Takes over the spellings of an equal set where they are smaller, so that the order in which jobs
     /// are seen does not show.
     pub fn merge_spelling(&mut self, other: &Labels) {
+        if Arc::ptr_eq(&self.spelling, &other.spelling) {
+            return;
+        }
         for label in other.shown() {
             if self.spelling.contains_key(&label.to_lowercase()) {
                 self.insert(label.to_owned());
@@ -88,7 +93,7 @@ impl Labels {
 
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
-        self.key().eq(other.key())
+        Arc::ptr_eq(&self.spelling, &other.spelling) || self.key().eq(other.key())
     }
 }
 
@@ -102,6 +107,9 @@ impl PartialOrd for Labels {
 
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.spelling, &other.spelling) {
+            return Ordering::Equal;
+        }
         self.key().cmp(other.key())
     }
 }

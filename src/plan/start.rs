@@ -81,10 +81,12 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
     let mut live_all = survey.runners.values().filter(|runner| runner.is_live()).count();
     let mut started: BTreeMap<&GroupKey, usize> = BTreeMap::new();
     let mut held = Vec::new();
-    while let Some(turn) =
-        turns.values_mut().filter(|turn| !turn.candidates.is_empty()).min_by_key(|turn| turn.order())
-    {
-        let Some(Candidate { job, key, group, late }) = turn.candidates.pop_front() else { break };
+    // Only the place of the one whose turn it was changes.
+    let mut queue: BTreeSet<_> =
+        turns.iter().filter_map(|(id, turn)| turn.order().map(|order| (order, *id))).collect();
+    while let Some((_, id)) = queue.pop_first() {
+        let Some(turn) = turns.get_mut(&id) else { continue };
+        let Some(Candidate { job, key, group, late }) = turn.candidates.pop_front() else { continue };
         let started_here = started.entry(key).or_default();
         let caps = [
             (Cap::All, survey.policy.max_runners, live_all),
@@ -111,14 +113,15 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
                     late,
                 });
             }
-            continue;
+        } else {
+            draft.actions.push(Action::Start(start(survey, turn.view, job, &group.labels, group, live_all)));
+            *started_here += 1;
+            live_all += 1;
+            turn.live += 1;
+            // The latest of all.
+            turn.last_start = Some(Timestamp::MAX);
         }
-        draft.actions.push(Action::Start(start(survey, turn.view, job, &group.labels, group, live_all)));
-        *started_here += 1;
-        live_all += 1;
-        turn.live += 1;
-        // The latest of all.
-        turn.last_start = Some(Timestamp::MAX);
+        queue.extend(turn.order().map(|order| (order, id)));
     }
     held
 }

@@ -1,12 +1,12 @@
 //! Demand and supply of each group, who is busy and who is idle.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
 use super::Policy;
-use crate::labels::{Match, Verdicts};
+use crate::labels::{LabelRules, Match, Verdicts};
 use crate::model::{
     Backoff, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
     Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject,
@@ -62,11 +62,16 @@ pub(super) struct Survey<'a> {
     pub holds: Vec<Hold>,
     busy: BTreeSet<&'a str>,
     by_url: BTreeMap<String, RepositoryId>,
+    /// What the runners' Meta has as labels, each text read once.
+    joined: HashMap<&'a str, Labels>,
 }
+
+/// Labels of jobs, each list checked once.
+type Checked<'a> = HashMap<&'a [String], Result<Labels, String>>;
 
 /// Whether a job is to have a runner, and if not, why.
 enum Verdict {
-    Demand,
+    Demand(Labels),
     /// It asks for something else, or needs none any more.
     NotOurs,
     /// Its repository gets none, …
@@ -91,6 +96,7 @@ impl<'a> Survey<'a> {
             holds: Vec::new(),
             busy: BTreeSet::new(),
             by_url: BTreeMap::new(),
+            joined: HashMap::new(),
         };
         // Where two had the same address, one after the other, it means the one that the configuration names.
         let (named, others): (Vec<_>, Vec<_>) =
@@ -98,16 +104,23 @@ impl<'a> Survey<'a> {
         for view in named.into_iter().chain(others) {
             survey.by_url.entry(view.repository.html_url.to_lowercase()).or_insert(view.repository.id);
         }
+        for runner in &nomad.runners {
+            survey.joined.entry(runner.meta.labelsstr.as_str()).or_insert_with(|| runner.labels());
+        }
         let mut verdicts = Verdicts::new(&policy.labels);
+        let mut checked = Checked::new();
         for view in survey.repositories.values() {
             verdicts.next_repository();
-            survey.count_jobs(view, &mut verdicts);
+            survey.count_jobs(view, &mut verdicts, &mut checked);
+        }
+        for group in survey.groups.values_mut() {
+            group.demand.sort_by_key(|job| oldest_first(job));
         }
         survey.count_runners();
         survey
     }
 
-    fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts) {
+    fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts, checked: &mut Checked<'a>) {
         let name = view.repository.full_name();
         let repository = || Subject::Repository { name: name.clone() };
         self.holds.extend(self.of_listing(view).map(|reason| Hold { subject: repository(), reason }));
@@ -124,9 +137,9 @@ impl<'a> Survey<'a> {
         }
         for job in latest.into_values() {
             self.statuses.insert(job.id, job.status);
-            match self.verdict(view, job, verdicts) {
+            match self.verdict(view, job, verdicts, checked) {
                 Verdict::NotOurs => {}
-                Verdict::Demand => self.demands(view.repository.id, job),
+                Verdict::Demand(labels) => self.demands(view.repository.id, job, labels),
                 Verdict::RepositoryHeld(reason) => self.holds.push(Hold { subject: repository(), reason }),
                 Verdict::Held(reason) => {
                     let labels = shown(&job.labels);
@@ -134,9 +147,6 @@ impl<'a> Survey<'a> {
                     self.holds.push(Hold { subject, reason });
                 }
             }
-        }
-        for group in self.groups.values_mut() {
-            group.demand.sort_by_key(|job| oldest_first(job));
         }
     }
 
@@ -158,7 +168,13 @@ impl<'a> Survey<'a> {
     }
 
     /// Whether a job is to have a runner.
-    fn verdict(&self, view: &RepositoryView, job: &WorkflowJob, verdicts: &mut Verdicts) -> Verdict {
+    fn verdict(
+        &self,
+        view: &RepositoryView,
+        job: &'a WorkflowJob,
+        verdicts: &mut Verdicts,
+        checked: &mut Checked<'a>,
+    ) -> Verdict {
         let is_queued = job.status == JobStatus::Queued;
         if is_queued && job.labels.is_empty() {
             let why = "it has none: `runs-on` names only a group".to_owned();
@@ -176,10 +192,13 @@ impl<'a> Survey<'a> {
             JobStatus::Queued if view.repository.archived || view.repository.disabled => {
                 Verdict::RepositoryHeld(HoldReason::Archived)
             }
-            JobStatus::Queued => match self.policy.labels.check(&job.labels) {
-                Ok(_) => Verdict::Demand,
-                Err(problem) => Verdict::Held(HoldReason::BadLabels { why: problem.to_string() }),
-            },
+            JobStatus::Queued => {
+                let rules = &self.policy.labels;
+                match checked.entry(&job.labels).or_insert_with(|| check(rules, job)) {
+                    Ok(labels) => Verdict::Demand(labels.clone()),
+                    Err(why) => Verdict::Held(HoldReason::BadLabels { why: why.clone() }),
+                }
+            }
             JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => {
                 Verdict::Held(HoldReason::NotQueued { status: job.status.as_str() })
             }
@@ -188,8 +207,7 @@ impl<'a> Survey<'a> {
     }
 
     /// A job is one more of its group.
-    fn demands(&mut self, repository: RepositoryId, job: &'a WorkflowJob) {
-        let labels = Labels::new(job.labels.iter().map(String::as_str));
+    fn demands(&mut self, repository: RepositoryId, job: &'a WorkflowJob, labels: Labels) {
         let group = self.groups.entry(GroupKey { repository, labels: labels.clone() }).or_default();
         if group.demand.is_empty() {
             group.labels = labels;
@@ -233,7 +251,9 @@ impl<'a> Survey<'a> {
 
     /// The group of a runner; `None` when its repository is unknown.
     pub fn group_of(&self, runner: &Runner) -> Option<GroupKey> {
-        Some(GroupKey { repository: self.repository_id(runner)?, labels: runner.labels() })
+        let known = self.joined.get(runner.meta.labelsstr.as_str()).cloned();
+        let labels = known.unwrap_or_else(|| runner.labels());
+        Some(GroupKey { repository: self.repository_id(runner)?, labels })
     }
 
     /// The repository of a runner: by its ID, else by the address that nomadtools wrote.
@@ -357,6 +377,12 @@ impl<'a> Survey<'a> {
         let wait = backoff.until.checked_sub(self.now).filter(|wait| !wait.is_zero())?;
         Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
     }
+}
+
+/// A job's labels, if all of them may be rendered; else why not.
+fn check(rules: &LabelRules, job: &WorkflowJob) -> Result<Labels, String> {
+    rules.check(&job.labels).map_err(|problem| problem.to_string())?;
+    Ok(Labels::new(job.labels.iter().map(String::as_str)))
 }
 
 /// The order in which jobs are served within a group.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::github::limits::Claim;
 
 const NONE: &str = r#"{"total_count":0,"workflow_runs":[]}"#;
 
@@ -169,7 +170,7 @@ async fn response_times_of_a_minute_are_bounded_and_leave_writes_alone() {
     let began = Instant::now();
     let mut asked: Vec<Duration> = Vec::new();
     while began.elapsed() < Duration::from_secs(300) {
-        match limits.pace("us", 1) {
+        match limits.pace("us", Claim::Asked) {
             None => {
                 asked.push(began.elapsed());
                 limits.took("us", Duration::from_millis(500));
@@ -177,7 +178,7 @@ async fn response_times_of_a_minute_are_bounded_and_leave_writes_alone() {
                 tokio::time::sleep(Duration::from_millis(125)).await;
             }
             Some(wait) => {
-                assert_eq!(limits.pace("us", 5), None);
+                assert_eq!(limits.pace("us", Claim::Write), None);
                 tokio::time::sleep(wait).await;
             }
         }
@@ -195,6 +196,21 @@ async fn response_times_of_a_minute_are_bounded_and_leave_writes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_leaves_a_part_of_the_minute_to_who_is_asked_for_and_all_leave_one_to_writes() {
+    let limits = super::super::limits::Limits::new(Some(700));
+    let until_it_waits = |claim: Claim| (0..1000).take_while(|_| limits.pace("us", claim).is_none()).count();
+    assert_eq!(limits.headroom("us").for_pace, 560.0);
+    assert_eq!(until_it_waits(Claim::Pace), 560);
+    assert_eq!(until_it_waits(Claim::Asked), 70);
+    // What was asked for makes the pace slower, so that it does not run into the limit.
+    assert_eq!(limits.headroom("us").for_pace, 490.0);
+    assert_eq!(until_it_waits(Claim::Write), 14);
+    assert_eq!(limits.headroom("us").for_pace, 420.0);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(limits.headroom("us").for_pace, 560.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_minute_has_more_points_than_are_allowed_wherever_it_begins() {
     let limits = super::super::limits::Limits::new(Some(100));
     let began = Instant::now();
@@ -202,8 +218,8 @@ async fn no_minute_has_more_points_than_are_allowed_wherever_it_begins() {
     let mut turn = 0;
     while began.elapsed() < Duration::from_secs(300) {
         turn += 1;
-        let points = if turn % 7 == 0 { 5 } else { 1 };
-        match limits.pace("us", points) {
+        let (claim, points) = if turn % 7 == 0 { (Claim::Write, 5) } else { (Claim::Asked, 1) };
+        match limits.pace("us", claim) {
             None => used.push((began.elapsed(), points)),
             Some(wait) => tokio::time::sleep(wait.min(Duration::from_millis(700))).await,
         }
