@@ -1,4 +1,4 @@
-//! The jobs of a repository: what its active workflow runs hold (DESIGN: a pass).
+//! The jobs of a repository: what its active workflow runs hold (docs/architecture.md: a pass).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError};

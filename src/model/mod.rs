@@ -41,3 +41,8 @@ pub type Moment = Duration;
 pub fn age(now: Timestamp, then: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
 }
+
+/// A wait that doubles: `first`, then twice that, and so on, for each of `times`.
+pub fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
+}
