@@ -3,11 +3,13 @@
 //!
 //! Each world begins without a cache. Its first five minutes are measured, or less for small ones; then jobs are queued, each by a
 //! push to a repository chosen at random, and it is told when each was registered in Nomad and when it was taken. The simulated
-//! GitHub takes 50 ms for an answer, counts points and the primary limit, and refuses what exceeds them.
+//! GitHub takes 50 ms for an answer, counts points and the primary limit, and refuses what exceeds them. With `BENCH_NOMAD`, the
+//! address of a real agent, only GitHub is simulated, and *seen* is as late as *taken*.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -129,11 +131,16 @@ async fn measure(case: &Case) {
         true => format!("webhook: {{listen: \"127.0.0.1:{port}\", secret: {SECRET}}}\n"),
         false => String::new(),
     };
+    let runner = stand_in(directory.path());
     let config = format!(
-        "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n",
+        "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n\
+         template_settings: {{runner_directory: \"{}\"}}\n",
         directory.path().join("cache.json").display(),
+        runner.display(),
     );
     let log = std::env::var_os("BENCH_LOG").map_or(directory.path().join("log"), PathBuf::from);
+    // A real agent has the namespace `github`.
+    let agent = std::env::var("BENCH_NOMAD").unwrap_or(agent);
     let daemon = Daemon::start(&config, &agent, &log);
     if case.webhooks {
         let url = format!("http://127.0.0.1:{port}/webhook");
@@ -259,6 +266,17 @@ fn see(shared: &Shared, jobs: &mut [Queued]) {
     }
 }
 
+/// A directory in which a runner's program is the stand-in, for a real agent.
+fn stand_in(directory: &Path) -> PathBuf {
+    let directory = directory.join("runner");
+    let listener = directory.join("bin/Runner.Listener");
+    fs::create_dir_all(directory.join("bin")).unwrap();
+    let program = env!("CARGO_BIN_EXE_githubrunner");
+    fs::write(&listener, format!("#!/bin/sh\nexec '{program}' stand-in\n")).unwrap();
+    fs::set_permissions(&listener, fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
 async fn serve(shared: &Shared, side: Side) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -277,7 +295,7 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    fn start(config: &str, nomad: &str, log: &std::path::Path) -> Daemon {
+    fn start(config: &str, nomad: &str, log: &Path) -> Daemon {
         let program =
             std::env::var_os("BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_githubrunner").into());
         let child = Command::new(program)

@@ -468,7 +468,7 @@ fn credentials(registration: Registration, secret: &Secret) -> CredentialItems {
     credential_items(registration, secret).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Whether something was found; not whether it is absent if nobody knows.
+/// Whether something was found; not whether it is absent if that is unknown.
 fn seen<T>(sought: Sought<T>) -> Result<Option<T>> {
     match sought {
         Sought::Found(found) => Ok(Some(found)),

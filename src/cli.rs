@@ -450,18 +450,123 @@ impl Cli {
     }
 }
 
+/// A command by what it needs.
+#[derive(Clone, Debug)]
+pub enum Need {
+    /// No configuration.
+    Nothing(Standalone),
+    /// A daemon that runs, and its address or configuration.
+    Daemon(Status),
+    /// A configuration.
+    Configuration(Configured),
+    /// The simulators.
+    #[cfg(feature = "demo")]
+    Simulators(Simulated),
+}
+
+/// The commands without a configuration.
+#[derive(Clone, Debug)]
+pub enum Standalone {
+    /// `completion`
+    Completion(Completion),
+    /// `man`
+    Man(Manual),
+    /// `schema`
+    Schema,
+    /// `init`
+    Init(Init),
+    /// `check --from-nomadtools` with this file.
+    FromNomadtools(String),
+}
+
+/// The commands with one.
+#[derive(Clone, Debug)]
+pub enum Configured {
+    /// `run`
+    Run,
+    /// `once`
+    Once,
+    /// `plan`
+    Plan(Plan),
+    /// `explain`
+    Explain(Explain),
+    /// `check`; `--strict`
+    Check {
+        /// A warning is a failure.
+        strict: bool,
+    },
+    /// `render`
+    Render(Render),
+    /// `list`
+    List(List),
+    /// `logs`
+    Logs(Logs),
+    /// `stop`
+    Stop(Stop),
+    /// `purge`
+    Purge(Purge),
+    /// `dumpconfig`
+    Dumpconfig(Dumpconfig),
+    /// `webhook`
+    Webhook(Webhook),
+    /// `cache`
+    Cache(Cache),
+}
+
+/// The commands of the demo.
+#[cfg(feature = "demo")]
+#[derive(Clone, Debug)]
+pub enum Simulated {
+    /// `demo`
+    Demo(Demo),
+    /// `simulated-github`
+    GitHub(SimulatedGithub),
+    /// `stand-in`
+    StandIn,
+}
+
 impl Command {
-    /// The same under its own name, where it is one of nomadtools'.
-    pub fn canonical(self) -> Command {
+    /// What it needs; nomadtools' names are those of ours.
+    pub fn by_need(self) -> Need {
+        use Configured as With;
+        use Standalone as Without;
         match self {
-            Command::Stopallrunners(Yes { yes }) => Command::Stop(Stop { ids: Vec::new(), all: true, yes }),
+            Command::Completion(args) => Need::Nothing(Without::Completion(args)),
+            Command::Man(args) => Need::Nothing(Without::Man(args)),
+            Command::Schema => Need::Nothing(Without::Schema),
+            Command::Init(args) => Need::Nothing(Without::Init(args)),
+            Command::Check(Check { from_nomadtools: Some(file), .. }) => {
+                Need::Nothing(Without::FromNomadtools(file))
+            }
+            Command::Status(args) => Need::Daemon(args),
+            Command::Run => Need::Configuration(With::Run),
+            Command::Once => Need::Configuration(With::Once),
+            Command::Plan(args) => Need::Configuration(With::Plan(args)),
+            Command::Explain(args) => Need::Configuration(With::Explain(args)),
+            Command::Check(Check { strict, .. }) => Need::Configuration(With::Check { strict }),
+            Command::Render(args) => Need::Configuration(With::Render(args)),
+            Command::List(args) => Need::Configuration(With::List(args)),
+            Command::Logs(args) => Need::Configuration(With::Logs(args)),
+            Command::Stop(args) => Need::Configuration(With::Stop(args)),
+            Command::Purge(args) => Need::Configuration(With::Purge(args)),
+            Command::Dumpconfig(args) => Need::Configuration(With::Dumpconfig(args)),
+            Command::Webhook(args) => Need::Configuration(With::Webhook(args)),
+            Command::Cache(args) => Need::Configuration(With::Cache(args)),
+            Command::Stopallrunners(Yes { yes }) => {
+                Need::Configuration(With::Stop(Stop { ids: Vec::new(), all: true, yes }))
+            }
             Command::Purgeallrunners(Yes { yes }) => {
-                Command::Purge(Purge { ids: Vec::new(), dead: false, all: true, yes })
+                Need::Configuration(With::Purge(Purge { ids: Vec::new(), dead: false, all: true, yes }))
             }
             Command::Purgedeadrunners(Yes { yes }) => {
-                Command::Purge(Purge { ids: Vec::new(), dead: true, all: false, yes })
+                Need::Configuration(With::Purge(Purge { ids: Vec::new(), dead: true, all: false, yes }))
             }
-            other => other,
+            #[cfg(feature = "demo")]
+            Command::Demo(args) => Need::Simulators(Simulated::Demo(args)),
+            #[cfg(feature = "demo")]
+            Command::SimulatedGithub(args) => Need::Simulators(Simulated::GitHub(args)),
+            #[cfg(feature = "demo")]
+            Command::StandIn(_) => Need::Simulators(Simulated::StandIn),
         }
     }
 }
@@ -539,15 +644,18 @@ mod tests {
             parse("dumpconfig -j").unwrap().command,
             Command::Dumpconfig(Dumpconfig { json: true })
         ));
-        let canonical = |line| parse(line).unwrap().command.canonical();
-        assert!(matches!(canonical("stopallrunners"), Command::Stop(Stop { all: true, yes: false, .. })));
+        let need = |line| parse(line).unwrap().command.by_need();
         assert!(matches!(
-            canonical("purgeallrunners -y"),
-            Command::Purge(Purge { all: true, dead: false, yes: true, .. })
+            need("stopallrunners"),
+            Need::Configuration(Configured::Stop(Stop { all: true, yes: false, .. }))
         ));
         assert!(matches!(
-            canonical("purgedeadrunners"),
-            Command::Purge(Purge { all: false, dead: true, .. })
+            need("purgeallrunners -y"),
+            Need::Configuration(Configured::Purge(Purge { all: true, dead: false, yes: true, .. }))
+        ));
+        assert!(matches!(
+            need("purgedeadrunners"),
+            Need::Configuration(Configured::Purge(Purge { all: false, dead: true, .. }))
         ));
     }
 

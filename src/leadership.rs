@@ -17,7 +17,7 @@ use crate::nomad::{Acquired, Kept, Lease, Nomad};
 /// The shortest that Nomad takes: the server expires the lock at twice this.
 const TTL: Duration = Duration::from_secs(10);
 
-/// Nomad waits so long after an expiry before the next holder gets the lock; zero would mean 15 s.
+/// How long Nomad waits after an expiry before the next holder gets the lock; zero would mean 15 s.
 const LOCK_DELAY: Duration = Duration::from_secs(1);
 
 /// How often a standby asks: after a clean exit it follows within a second.

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use githubrunner::{
-    cli::{Check, Cli, Command, Global, LogFormat, Status},
+    cli::{Cli, Configured, Global, LogFormat, Need, Standalone, Status},
     commands::{
         self, Exit, Setup, Style,
         check::Verdict,
@@ -30,7 +30,7 @@ const FAILED: u8 = 1;
 /// A configuration on standard input is no longer: more than what the parser takes.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
-/// Usage or configuration, as clap has it too.
+/// Usage or configuration, as in clap.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -49,15 +49,16 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start the runtime: {error}"), FAILED),
     };
-    #[cfg(feature = "demo")]
+    let Cli { global, command } = cli;
     let code = runtime.block_on(async {
-        match demo::dispatch(&cli.command, screen).await {
-            Some(code) => code,
-            None => dispatch(cli).await,
+        match command.by_need() {
+            Need::Nothing(command) => without_configuration(command),
+            Need::Daemon(args) => exit_code(status(&global, &args).await),
+            Need::Configuration(command) => with_configuration(&global, command).await,
+            #[cfg(feature = "demo")]
+            Need::Simulators(command) => demo::dispatch(command, screen).await,
         }
     });
-    #[cfg(not(feature = "demo"))]
-    let code = runtime.block_on(dispatch(cli));
     // What is still under way is dropped: a restart repairs it as it would a crash.
     runtime.shutdown_background();
     code
@@ -72,45 +73,34 @@ fn keep_memory_private() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// Performs the commands that need no configuration; `None` for all others.
-fn without_configuration(command: &Command) -> Option<ExitCode> {
+fn without_configuration(command: Standalone) -> ExitCode {
     let out = &mut io::stdout();
-    Some(match command {
-        Command::Completion(args) => exit_code(commands::completion::completion(args.shell, out)),
-        Command::Man(args) => exit_code(commands::completion::man(args.directory.as_deref(), out)),
-        Command::Schema => exit_code(commands::completion::schema(out)),
-        Command::Init(args) => {
+    match command {
+        Standalone::Completion(args) => exit_code(commands::completion::completion(args.shell, out)),
+        Standalone::Man(args) => exit_code(commands::completion::man(args.directory.as_deref(), out)),
+        Standalone::Schema => exit_code(commands::completion::schema(out)),
+        Standalone::Init(args) => {
             let (mut input, terminal) = (io::stdin().lock(), io::stdin().is_terminal());
             let answers = terminal.then_some(&mut input as &mut dyn BufRead);
             let person = commands::init::Person { answers, questions: &mut io::stderr() };
-            exit_code(commands::init::run(args, person, out))
+            exit_code(commands::init::run(&args, person, out))
         }
-        Command::Check(Check { from_nomadtools: Some(file), .. }) => {
-            match commands::nomadtools::run(file, &environment, out) {
-                Ok(false) => ExitCode::from(USAGE),
-                other => exit_code(other),
-            }
-        }
-        _ => return None,
-    })
+        Standalone::FromNomadtools(file) => match commands::nomadtools::run(&file, &environment, out) {
+            Ok(false) => ExitCode::from(USAGE),
+            other => exit_code(other),
+        },
+    }
 }
 
-async fn dispatch(cli: Cli) -> ExitCode {
-    if let Some(code) = without_configuration(&cli.command) {
-        return code;
-    }
-    let Cli { global, command } = cli;
-    if let Command::Status(args) = &command {
-        return exit_code(status(&global, args).await);
-    }
-    let config = match load(&global) {
+async fn with_configuration(global: &Global, command: Configured) -> ExitCode {
+    let config = match load(global) {
         Ok(config) => config,
         Err(text) => return complain(&text, USAGE),
     };
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    exit_code(perform(&global, config, command.canonical()).await)
+    exit_code(perform(global, config, command).await)
 }
 
 /// Asks the running daemon. That needs no configuration where the address is given.
@@ -118,7 +108,7 @@ async fn status(global: &Global, args: &Status) -> anyhow::Result<Exit> {
     let config = match &global.config {
         None if args.address.is_some() => StatusConfig::from_env(&environment),
         None => {
-            let help = "whom to ask: pass the daemon's configuration with -c FILE, or its address with --address HOST:PORT";
+            let help = "no address: pass the daemon's configuration with -c FILE, or its address with --address HOST:PORT";
             return Err(Unusable(anyhow::Error::msg(help)).into());
         }
         _ => load(global).map_err(|text| Unusable(anyhow::Error::msg(text)))?.status,
@@ -156,7 +146,7 @@ impl std::fmt::Display for Unusable {
 impl std::error::Error for Unusable {}
 
 /// How it ended.
-async fn perform(global: &Global, config: Config, command: Command) -> anyhow::Result<Exit> {
+async fn perform(global: &Global, config: Config, command: Configured) -> anyhow::Result<Exit> {
     let out = &mut io::stdout();
     let style = style();
     let made = |config, dry_run| -> Result<Setup, Unusable> {
@@ -169,22 +159,22 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
     let setup = |config| made(config, global.dry_run);
     let look = |config| made(config, true);
     let well = match command {
-        Command::Run => {
+        Configured::Run => {
             let reload = || Ok(setup(load(global).map_err(anyhow::Error::msg)?)?);
             commands::run::run(setup(config)?, reload).await.map(|()| true)
         }
-        Command::Once => commands::run::once(setup(config)?).await,
-        Command::Check(args) => {
+        Configured::Once => commands::run::once(setup(config)?).await,
+        Configured::Check { strict } => {
             let worst = commands::check::run(&setup(config)?, out).await?;
-            Ok(worst == Verdict::Ok || worst == Verdict::Warning && !args.strict)
+            Ok(worst == Verdict::Ok || worst == Verdict::Warning && !strict)
         }
-        Command::Plan(args) => {
+        Configured::Plan(args) => {
             return commands::plan::run(look(config)?, args.detailed_exitcode, style, out).await;
         }
-        Command::Explain(args) => {
+        Configured::Explain(args) => {
             return commands::explain::run(look(config)?, &args.target, args.json, style, out).await;
         }
-        Command::Render(args) if args.parse => {
+        Configured::Render(args) if args.parse => {
             let nomad = setup(config.clone())?.nomad;
             let registration = config.registration();
             let parse = |hcl: String| async move {
@@ -196,26 +186,26 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             let (repo, notes) = (args.repo.as_deref(), &mut io::stderr());
             commands::render::run_parsed(&config, &args.labels, repo, parse, out, notes).await.map(|()| true)
         }
-        Command::Render(args) => {
+        Configured::Render(args) => {
             let repo = args.repo.as_deref();
             commands::render::run(&config, &args.labels, repo, out, &mut io::stderr()).map(|()| true)
         }
-        Command::List(args) => {
+        Configured::List(args) => {
             let names = global.quiet;
             commands::list::run(&look(config)?.nomad, &args, names, style, out).await.map(|()| true)
         }
-        Command::Logs(args) => {
+        Configured::Logs(args) => {
             let (task, runner) = (args.task.as_deref(), args.runner.as_str());
             let wanted = Wanted { runner, task, bytes: args.bytes, follow: args.follow };
             let out = Output { to: out, terminal: io::stdout().is_terminal() };
             let err = Output { to: &mut io::stderr(), terminal: io::stderr().is_terminal() };
             commands::logs::run(&look(config)?.nomad, wanted, out, err).await
         }
-        Command::Stop(args) => {
+        Configured::Stop(args) => {
             let selection = if args.all { Selection::All } else { Selection::Ids(args.ids) };
             commands::stop::stop(&setup(config)?, selection, args.yes, out).await
         }
-        Command::Purge(args) => {
+        Configured::Purge(args) => {
             let selection = match (args.all, args.dead) {
                 (true, _) => Selection::All,
                 (_, true) => Selection::Dead,
@@ -223,15 +213,14 @@ async fn perform(global: &Global, config: Config, command: Command) -> anyhow::R
             };
             commands::stop::purge(&setup(config)?, selection, args.yes, out).await
         }
-        Command::Webhook(args) => {
+        Configured::Webhook(args) => {
             let Setup { config, github, dry_run, .. } = setup(config)?;
             commands::webhook::run(&config, &github, args.action, &args.places, dry_run, out).await
         }
-        Command::Dumpconfig(args) => commands::dumpconfig::run(&config, args.json, out).map(|()| true),
-        Command::Cache(args) => {
+        Configured::Dumpconfig(args) => commands::dumpconfig::run(&config, args.json, out).map(|()| true),
+        Configured::Cache(args) => {
             commands::cache::run(&config.github.cachefile, args.url.as_deref(), out).map(|()| true)
         }
-        other => anyhow::bail!("{other:?} is to come"),
     };
     well.map(Exit::from)
 }
@@ -328,7 +317,7 @@ mod demo {
     };
 
     use githubrunner::{
-        cli::{Cli, Command},
+        cli::{Cli, Command, Simulated},
         commands::demo::{self, LogPane, Screen},
         text::TextFields,
     };
@@ -366,13 +355,12 @@ mod demo {
         true
     }
 
-    /// Performs the commands that need no configuration; `None` for all others.
-    pub async fn dispatch(command: &Command, screen: Screen) -> Option<ExitCode> {
+    pub async fn dispatch(command: Simulated, screen: Screen) -> ExitCode {
         let out = &mut io::stdout();
-        Some(match command {
-            Command::Demo(args) => exit_code(demo::run(args.nomad, &environment, screen, out).await),
-            Command::SimulatedGithub(args) => exit_code(demo::github_only(args, out).await),
-            Command::StandIn(_) => {
+        match command {
+            Simulated::Demo(args) => exit_code(demo::run(args.nomad, &environment, screen, out).await),
+            Simulated::GitHub(args) => exit_code(demo::github_only(&args, out).await),
+            Simulated::StandIn => {
                 // A variable that is no text is none that a runner reads.
                 let text = |(name, value): (OsString, OsString)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -382,7 +370,6 @@ mod demo {
                     Err(error) => complain(&format!("{error:#}"), FAILED),
                 }
             }
-            _ => return None,
-        })
+        }
     }
 }

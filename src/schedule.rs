@@ -14,22 +14,22 @@ use std::time::Duration;
 use crate::github::{Headroom, Look};
 use crate::model::{Moment, RepositoryId, Timestamp, span};
 
-/// Where something of ours goes on is looked at so often, if there is room for it.
+/// The time between two looks at a hot repository, if the budget allows it.
 const HOT: Duration = Duration::from_secs(2);
 
-/// Everything else is looked at so often at most.
+/// The shortest time between two looks at any other repository.
 const OTHERS: Duration = Duration::from_secs(3);
 
-/// A repository that has never had a run is looked at so often, where that is less often than a cold one.
+/// The time between two looks at a repository that has never had a run, where that is longer than for a cold one.
 const UNUSED: Duration = Duration::from_secs(3600);
 
 /// With fewer repositories than this, unused ones are looked at as often as cold ones.
 const FEW: usize = 50;
 
-/// What was pushed to stays hot for so long: most jobs follow within seconds.
+/// What was pushed to stays hot for this long: most jobs follow within seconds.
 pub const AFTER_PUSH: Duration = Duration::from_secs(30);
 
-/// What a webhook told of stays hot for so long: lists lag behind a little, and the next change is told, too.
+/// What a webhook reported stays hot for this long: lists lag behind a little, and the next change is told, too.
 pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 
 /// The part of what a credential may ask a minute that looks by the pace take; the rest is for those that are asked for, for hints'
@@ -57,10 +57,10 @@ const FOR_WARM: f64 = 0.5;
 /// A replica that does not lead looks at this part of the pace: the leader uses the same credentials.
 const STANDING_BY: f64 = 0.25;
 
-/// Where the primary limit is used faster than it is refilled, what is not hot waits so many times longer.
+/// Where the primary limit is used faster than it is refilled, what is not hot waits this many times longer.
 const BEHIND: f64 = 4.0;
 
-/// The next look is no sooner than so many times what the last one took: who answers slowly costs the others nothing.
+/// The pause after a look, as a multiple of the time it took: a slow repository costs the others nothing.
 const REST: u32 = 3;
 
 /// After failures the wait doubles up to this.
@@ -101,7 +101,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// With one more repository, a look at which costs so many requests.
+    /// The same with one more repository, a look at which takes this many requests.
     #[must_use]
     pub fn with(mut self, heat: Heat, cost: f64) -> Self {
         self.counts[heat as usize] += 1;
@@ -179,7 +179,7 @@ pub struct Forecast {
 const PUSH_NOTICED: Duration = Duration::from_secs(8);
 
 impl Forecast {
-    /// For so many repositories within a budget.
+    /// For this many repositories within a budget.
     pub fn new(repositories: usize, budget: &Budget, pushes: bool, webhook: bool) -> Forecast {
         let load = (0..repositories).fold(Load::default(), |load, _| load.with(Heat::Cold, 1.0));
         let every = Pace::new(&load, budget).every(Heat::Cold);
@@ -232,7 +232,7 @@ pub struct Seen {
     pub took: Duration,
     /// It failed.
     pub failed: bool,
-    /// It is to be gone on with at once.
+    /// It is to be continued at once.
     pub unfinished: bool,
     /// Jobs or runners of ours are there.
     pub ours: bool,
@@ -341,7 +341,7 @@ impl Schedule {
         }
     }
 
-    /// A look is wanted as soon as one may be: what the last one showed was of no use.
+    /// A look is wanted as soon as one may be: what the last one showed could not be used.
     pub fn again(&mut self, id: RepositoryId) {
         if let Some(place) = self.places.get_mut(&id) {
             place.asked = true;

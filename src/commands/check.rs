@@ -23,11 +23,11 @@ use crate::{
 /// Fewer requests left than this and the first passes may meet the limit.
 const FEW_REQUESTS: u64 = 200;
 
-/// So many repositories are tried for the right to make runners; the token's rights are the same for an
+/// At most this many repositories are tried for the right to make runners; the token's rights are the same for an
 /// owner's others.
 const REPOSITORIES_TRIED: usize = 20;
 
-/// So many versions of runners are looked up.
+/// At most this many versions of runners are looked up.
 const VERSIONS_TRIED: usize = 10;
 
 /// The runner group that every repository and every organization has (contract github.md §2).

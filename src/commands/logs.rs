@@ -15,10 +15,10 @@ use crate::{
     text::{is_harmful, shown},
 };
 
-/// A line without an end is written after so many bytes.
+/// A line without an end is written after this many bytes.
 const LONGEST_LINE: usize = 16 * 1024;
 
-/// While nothing is written, whether the runner is still alive is asked for so often.
+/// How often it is checked that the runner is still alive while nothing is written.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A piece of a log that is there already comes within this.
@@ -39,7 +39,7 @@ pub struct Wanted<'a> {
     pub runner: &'a str,
     /// The task; none for the runner's own.
     pub task: Option<&'a str>,
-    /// So many bytes of each stream, from its end.
+    /// This many bytes of each stream, from its end.
     pub bytes: u64,
     /// Go on until the runner has ended.
     pub follow: bool,

@@ -21,12 +21,12 @@ static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// For so many steps.
+    /// For this many steps.
     pub fn of(what: &'static str, steps: usize) -> Progress {
         Progress::begin(what, (steps >= WORTH_A_BAR).then_some(steps), io::stderr().is_terminal())
     }
 
-    /// For something whose steps nobody knows.
+    /// For something whose steps are unknown.
     pub fn going_on(what: &'static str) -> Progress {
         let progress = Progress::begin(what, None, io::stderr().is_terminal());
         if !progress.0.is_hidden() {

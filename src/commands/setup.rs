@@ -47,7 +47,7 @@ impl Setup {
     /// Prepares everything; nothing is sent yet.
     ///
     /// # Errors
-    /// An address, certificate, key or template that is of no use.
+    /// An address, certificate, key or template that is unusable.
     pub fn new(config: Config, env: Environment, dry_run: bool) -> anyhow::Result<Self> {
         let (github, nomad) = (github(&config, dry_run)?, nomad(&config, env, dry_run)?);
         let mut warnings = Vec::new();

@@ -1,4 +1,4 @@
-//! `stop` and `purge`: what the daemon does by itself, on demand, with the same consent.
+//! `stop` and `purge`: what the daemon does on its own, on demand, with the same consent.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -18,7 +18,7 @@ use crate::{
     plan::on_demand,
 };
 
-/// So long `purge` waits for what it stopped to die: Nomad's default kill_timeout is 5 s, the client's
+/// How long `purge` waits for what it stopped to die: Nomad's default kill_timeout is 5 s, the client's
 /// longest 30 s (contract nomad.md §12).
 const DYING_AT_MOST: Duration = Duration::from_secs(40);
 

@@ -13,7 +13,7 @@ use crate::{
     text::{LINE, shown},
 };
 
-/// So many deliveries are shown.
+/// At most this many deliveries are shown.
 const SHOWN: usize = 10;
 
 /// Does it for each place; without any, for each entry of `repos`. Whether all is well.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{labels::harmless, secret::without_tokens};
 
-/// So many problems of one file are shown: the first ones explain most of the others.
+/// At most this many problems of one file are shown: the first ones explain most of the others.
 const SHOWN_AT_MOST: usize = 20;
 
 /// A path of keys is no longer.

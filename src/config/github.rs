@@ -1,4 +1,4 @@
-//! The section `github`: whom to ask, with which token, and how runners register.
+//! The section `github`: where to ask, with which token, and how runners register.
 
 use std::path::{Path, PathBuf};
 

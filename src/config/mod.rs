@@ -82,7 +82,7 @@ pub struct NomadConfig {
     pub meta: String,
 }
 
-/// `github`: whom to ask for jobs, and how runners register.
+/// `github`: where to ask for jobs, and how runners register.
 #[derive(Clone, Debug)]
 pub struct GitHubConfig {
     /// `url` of the API, as it was written, with a scheme and without a slash at the end.
@@ -100,7 +100,7 @@ pub struct GitHubConfig {
     pub cachefile: PathBuf,
     /// `registration`, as it was written; [`Config::registration`] tells what `auto` comes to.
     pub registration: RegistrationSetting,
-    /// `scope`: whom runners belong to.
+    /// `scope`: where runners are registered.
     pub scope: ScopeSetting,
     /// `runner_group` of an organization's runners, by name; `None`: the default group.
     pub runner_group: Option<String>,
@@ -141,7 +141,7 @@ pub enum RegistrationSetting {
     AccessToken,
 }
 
-/// `github.scope`: whom runners belong to.
+/// `github.scope`: where runners are registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeSetting {
     /// The repository whose job they were started for.
@@ -159,13 +159,13 @@ pub struct Scheduler {
     pub purge_successfull_timeout: Option<Duration>,
     /// Jobs of the other dead runners are purged after this; `None`: never.
     pub purge_failure_timeout: Option<Duration>,
-    /// At most so many runners; `None`: no limit.
+    /// The most runners; `None`: no limit.
     pub max_runners: Option<usize>,
-    /// At most so many runners for one repository; `None`: no limit.
+    /// The most runners for one repository; `None`: no limit.
     pub max_runners_per_repository: Option<usize>,
-    /// At most so many runners for one repository and set of labels; `None`: no limit.
+    /// The most runners for one repository and set of labels; `None`: no limit.
     pub max_runners_per_group: Option<usize>,
-    /// When something has waited for room for so long, an idle runner goes; `None`: never.
+    /// How long a job waits for room before an idle runner is stopped for it; `None`: for ever.
     pub pending_to_kill_listening: Option<Duration>,
     /// A placed runner without credentials yields to others after this.
     pub waiting_timeout: Duration,

@@ -1,4 +1,4 @@
-//! The sections `status` and `metrics`: what the daemon tells of itself, and to whom.
+//! The sections `status` and `metrics`: what the daemon reports about itself, and to which clients.
 
 use std::net::SocketAddr;
 

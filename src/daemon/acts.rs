@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A pass waits so long for its actions: nearly all are over by then, and what they did is in the next view of Nomad.
+/// A pass waits this long for its actions: nearly all are over by then, and what they did is in the next view of Nomad.
 const TOGETHER: Duration = Duration::from_millis(500);
 
 /// What an action came to; `None` where it was not begun.
@@ -69,7 +69,7 @@ impl Acts {
         reports.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// The next one that is over; for ever where there is none.
+    /// Waits for the next one that is over; for ever if there is none.
     pub async fn next(&mut self) -> Done {
         match self.tasks.join_next_with_id().await {
             Some(done) => done,

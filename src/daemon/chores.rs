@@ -34,7 +34,7 @@ const REGISTRATIONS_INTERVAL: Duration = Duration::from_secs(600);
 /// token has (contract github.md §3).
 const REGISTRATION_COST: Duration = Duration::from_secs(6);
 
-/// So many scopes are listed at once. The next ones follow when they have cost what they may: orphans harm nobody, and with a
+/// At most this many scopes are listed at once. The next ones follow when they have cost what they may: orphans harm nobody, and with a
 /// thousand scopes whoever waits for a job comes first.
 const REGISTRATIONS_AT_ONCE: usize = 8;
 
@@ -121,7 +121,7 @@ impl Chores {
         }
     }
 
-    /// The next one that is over; for ever where there is none.
+    /// Waits for the next one that is over; for ever if there is none.
     pub async fn next(&mut self) -> Chore {
         while let Some(joined) = self.tasks.join_next().await {
             match joined {

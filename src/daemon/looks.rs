@@ -17,7 +17,7 @@ use crate::{
     schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Room, Seen},
 };
 
-/// So many looks are under way at most.
+/// At most this many looks are under way.
 const MOST_LOOKS: usize = 24;
 
 /// So many of them by the pace: what is asked for begins at once, however slow the others are.
@@ -26,7 +26,7 @@ const MOST_BY_PACE: usize = 16;
 /// What is due by its pace is taken from the schedule no more often; what is asked for does not wait.
 const LOOKS_TOGETHER: Duration = Duration::from_millis(250);
 
-/// One look takes no longer; what it has read by then counts, and the next one goes on.
+/// One look takes no longer; what it has read by then counts, and the next one continues.
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where everything is looked at in one pass (`once`, `plan`): the longest time for that.
@@ -35,7 +35,7 @@ const GITHUB_AT_MOST: Duration = Duration::from_secs(60);
 /// What to expect of the schedule is said where a repository may wait for longer.
 const WORTH_A_WORD: Duration = Duration::from_secs(10);
 
-/// What is seen in full, for Stops and purges, is seen at least so often while runners of ours are there, or every `loop`.
+/// What is seen in full, for Stops and purges, is seen at least this often while runners of ours are there, or every `loop`.
 const ACTIVE_EVERY: Duration = Duration::from_secs(60);
 
 /// The next look is due after this, if nothing is known that makes one due earlier.
@@ -58,7 +58,7 @@ pub(super) struct Looked {
     pub look: Look,
     /// It was asked for, apart from the pace.
     pub asked: bool,
-    /// Whether it is gone on with.
+    /// Whether it is continued.
     pub unfinished: bool,
     /// What it has shown.
     pub result: Result<JobListing, Error>,

@@ -63,13 +63,13 @@ const FOLLOW_UPS: [Duration; 6] = [
     WITH_WORK,
 ];
 
-/// Events and looks come several at a time: so long after the first one a pass begins.
+/// Events and looks come several at a time: a pass begins this long after the first one.
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Two passes are never closer together.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// While there are runners or jobs a pass begins at least so often: much is a matter of time.
+/// The longest time between two passes while there are runners or jobs: many rules depend on time.
 const WITH_WORK: Duration = Duration::from_secs(5);
 
 /// What waits for a place needs all who may make room to be listed at the same time; asked for no more often.
@@ -78,7 +78,7 @@ const ROOM_EVERY: Duration = Duration::from_secs(10);
 /// What the entries of `repos` that answered mean is used when the others take longer than this.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// `once` waits at most so long for the runners it started to get their secrets.
+/// `once` waits at most this long for the runners it started to get their secrets.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What ends or wakes the loop from outside.

@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// A listing may be used for so long after it was made, if nothing of its repository has come or gone in Nomad since.
+/// A listing may be used for this long after it was made, if nothing of its repository has come or gone in Nomad since.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
-/// So many repositories' errors are told one by one.
+/// At most this many repositories' errors are told one by one.
 const SAID_AT_MOST: usize = 3;
 
 /// Why a repository is taken for what it was.
@@ -248,7 +248,7 @@ impl GitHubSide {
         Some((known.repository.clone(), look.max(at_least)))
     }
 
-    /// Whether a repository that was not seen in full for so long is to be looked at for that: a look that fails or is cut short
+    /// Whether a repository that was not seen in full for this long is to be looked at for that: a look that fails or is cut short
     /// is not repeated at once.
     pub fn asks_in_full(&mut self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let is_due = self.is_due_in_full(id, now, active_every);
@@ -258,7 +258,7 @@ impl GitHubSide {
         again
     }
 
-    /// Whether a repository was not seen in full for so long.
+    /// Whether a repository was not seen in full for this long.
     fn is_due_in_full(&self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let active_at = self.known.get(&id).map(|known| known.active_at);
         active_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= active_every))
@@ -339,7 +339,7 @@ impl GitHubSide {
         let id = known.repository.id;
         let mut view = RepositoryView {
             repository: known.repository.clone(),
-            // While an entry could not be resolved nobody knows whether it still names this repository.
+            // While an entry could not be resolved it is unknown whether it still names this repository.
             configured: known.configured || unsure,
             listing: Listing::Unseen { reason: "not looked at yet".to_owned() },
             missing: None,

@@ -10,7 +10,7 @@ use crate::{
 /// How often GitHub is asked for a version.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 
-/// So many versions are asked for in a pass, and known at all.
+/// At most this many versions are asked for in a pass, and known at all.
 const A_PASS: usize = 3;
 const KNOWN: usize = 30;
 

@@ -33,7 +33,7 @@ use crate::model::{RepositoryId, span};
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static("2022-11-28"));
 
-/// So many of the requests at once are not for the lists of a pass: where GitHub is slow, runners get their secrets and
+/// At most this many of the requests at once are not for the lists of a pass: where GitHub is slow, runners get their secrets and
 /// are let go all the same.
 const KEPT_FOR_ACTIONS: usize = 2;
 
@@ -44,7 +44,7 @@ const MAX_REDIRECTS: usize = 3;
 /// is years off must not make tokens that are good in years.
 const CORRECTED_AT_MOST: SignedDuration = SignedDuration::from_mins(10);
 
-/// So many pages of a list are given up and passed over, before the rest of it is.
+/// At most this many pages of a list are given up and passed over, before the rest of it is.
 const LOST_AT_MOST: usize = 3;
 
 /// What a list says about single sign-on (contract §8).
@@ -503,7 +503,7 @@ impl GitHub {
         Reading { first, walk, now: None, total: None, date: None, read: false, lost: 0 }
     }
 
-    /// Reads a list to its end. After [`Error::OutOfTime`] it can be gone on with: what was read stays read.
+    /// Reads a list to its end. After [`Error::OutOfTime`] it can be continued: what was read stays read.
     pub(super) async fn go_on<P: Page>(
         &self,
         principal: &Principal,

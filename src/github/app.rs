@@ -16,10 +16,10 @@ use super::secrets;
 use super::wire::{Installation, InstallationsPage};
 use crate::http::{Response, escape_segment};
 
-/// The App's own token is used for so long, of the 9 minutes it is good for.
+/// How long the App\'s own token is used, of the 9 minutes it is valid.
 const JWT_USED: Duration = Duration::from_secs(8 * 60);
 
-/// An installation's token is renewed so long before it ends.
+/// An installation\'s token is renewed this long before it expires.
 const RENEWED_EARLY: Duration = Duration::from_secs(5 * 60);
 
 /// A missing or suspended installation is asked for again after this.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::error::Error;
 use crate::secret::{self, Secret};
 
-/// A token file is read again when it was read so long ago: rotation is noticed at once, a pass reads it once.
+/// A token file is read again after this time: rotation is noticed at once, and a pass reads it once.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// How to authenticate.
@@ -48,7 +48,7 @@ impl Key {
     }
 }
 
-/// For whom a request is made.
+/// The credentials\' owner that a request is made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// For whoever the token belongs to; an App has no such thing.
@@ -95,7 +95,7 @@ impl AppState {
     }
 }
 
-/// The credentials at hand.
+/// The credentials in use.
 pub struct Authenticator {
     pub(super) auth: Auth,
     file: Mutex<Option<(Credentials, Instant)>>,

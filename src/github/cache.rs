@@ -39,7 +39,7 @@ const UNUSED: Duration = Duration::from_secs(7 * 3600);
 /// See [`UNUSED`].
 const UNUSED_PASSES: u64 = 3;
 
-/// A temporary file that is older belongs to a process that is no more.
+/// An older temporary file belongs to a process that has ended.
 const LEFT_OVER: Duration = Duration::from_secs(3600);
 
 /// What the cache knows of one URL.
@@ -165,7 +165,7 @@ struct File {
 }
 
 impl Cache {
-    /// A cache, with what its store holds. A file that is not there is an empty one; one that is of no use is
+    /// A cache, with what its store holds. A file that is not there is an empty one; one that is unusable is
     /// ignored with a warning.
     pub fn open(store: CacheStore) -> Self {
         let mut state = State::default();

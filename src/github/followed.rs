@@ -178,7 +178,7 @@ impl Unfinished {
         self.unread.iter().flatten().any(|run| !self.in_progress.contains(run))
     }
 
-    /// The same after a turn with so many requests.
+    /// The same after a turn with this many requests.
     pub fn paused(self, asked: usize) -> Self {
         Self { again: true, is_flooded: asked >= SHARE, ..self }
     }

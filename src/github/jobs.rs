@@ -61,7 +61,7 @@ impl JobListing {
 
 impl GitHub {
     /// The jobs of many repositories, side by side. Each has its share of the requests; what is left is for those that
-    /// need more. A listing that is not over when `within` is gives what it has, and is gone on with the next time;
+    /// need more. A listing that is not over when `within` is gives what it has, and is continued the next time;
     /// [`Error::OutOfTime`] if that is nothing. A repository that fails harms no other.
     pub async fn list_all(
         &self,
@@ -123,7 +123,7 @@ impl GitHub {
     }
 
     /// Looks at one repository, with a share of requests and for no longer than `within`. What that is not enough for is
-    /// gone on with in the next look.
+    /// continued in the next look.
     ///
     /// # Errors
     /// As told by [`Error`]: then nothing at all is known of the repository's jobs.

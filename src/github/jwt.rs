@@ -19,7 +19,7 @@ const LIFETIME: i64 = 9 * 60;
 /// A token for `issuer` (the App's client ID or ID), signed with the private key in `pem` (PKCS#1 or PKCS#8).
 ///
 /// # Errors
-/// A text for people when the key is of no use.
+/// A text for people when the key is unusable.
 pub fn sign(issuer: &str, pem: &Secret, now: Timestamp) -> Result<Secret, String> {
     let key = PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(|_| {
         "the App's private key is not a PEM file (-----BEGIN RSA PRIVATE KEY-----)".to_owned()

@@ -56,7 +56,7 @@ const KEPT_FOR_ASKED: u64 = 5;
 /// The response times of a minute may add up to this much. GitHub allows 90 s of its CPU time a minute.
 pub const SECONDS_A_MINUTE: Duration = Duration::from_secs(70);
 
-/// One answer counts no more than this: what takes longer waits for something else than a CPU.
+/// The most that one answer counts: what takes longer waits for something other than a CPU.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
 
 /// An answer takes this long where none is known yet.
@@ -215,11 +215,9 @@ impl Limits {
 
     /// How long a request has to wait for its turn; `None`: go, it is counted.
     pub fn pace(&self, who: &str, claim: Claim) -> Option<Duration> {
-        let mut most = self.points_a_minute?;
-        if self.stands_by.load(Ordering::Relaxed) {
-            most /= STANDBY_PART;
-        }
-        let (most, points) = (claim.part(most), claim.points());
+        let all = self.points_a_minute?;
+        let part = if self.stands_by.load(Ordering::Relaxed) { STANDBY_PART } else { 1 };
+        let (most, points) = (claim.part(all / part), claim.points());
         let now = Instant::now();
         let mut credentials = self.lock();
         let credential = credentials.entry(who.to_owned()).or_default();
@@ -245,7 +243,7 @@ impl Limits {
         None
     }
 
-    /// An answer took so long.
+    /// Records how long an answer took.
     pub fn took(&self, who: &str, time: Duration) {
         let time = time.min(ONE_ANSWER);
         let mut credentials = self.lock();

@@ -1,14 +1,14 @@
 //! What was read of a list, and what that proves.
 //!
 //! Presence is proven by any part of a list, absence only by the whole of it. The types keep the two apart: who asks
-//! whether something is absent must say what happens when nobody knows.
+//! whether something is absent must say what happens when that is unknown.
 
 use std::fmt;
 
 /// How many pages of one list are read at most: 10,000 items at 100 a page.
 pub const MAX_PAGES: usize = 100;
 
-/// GitHub shows at most this many items of a filtered list: one that is so long may be cut (contract §1).
+/// GitHub shows at most this many items of a filtered list: one of this length may be cut (contract §1).
 pub const MAX_ITEMS: u64 = 1000;
 
 /// A list of GitHub, or a part of it.
@@ -80,7 +80,7 @@ pub enum Sought<T> {
     Found(T),
     /// The whole list was read, and it is not there.
     Absent,
-    /// It is not in the part that was read: nobody knows.
+    /// It is not in the part that was read: unknown.
     Unseen(Gap),
 }
 

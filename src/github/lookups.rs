@@ -13,7 +13,7 @@ use crate::model::{Repository, Timestamp, WorkflowJob};
 /// The kind of requests: none that GitHub counts apart.
 const LOOK_UP: &str = "lookup";
 
-/// So many jobs of a run are read: more than that nobody reads one by one.
+/// At most this many jobs of a run are read: more than that nobody reads one by one.
 const JOBS_AT_MOST: usize = 100;
 
 /// A job as GitHub tells it when it is asked for that one.

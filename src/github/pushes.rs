@@ -10,7 +10,7 @@ use super::wire::{Owner, Page};
 use crate::http::escape_segment;
 use crate::model::{RepositoryId, Timestamp, is_login, is_repository_name};
 
-/// So many repositories are listed at once, the most that GitHub gives.
+/// At most this many repositories are listed at once, the most that GitHub gives.
 pub const PUSHED_PAGE: usize = 100;
 
 /// Whose repositories are listed, by the last push.

@@ -17,7 +17,7 @@ const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 /// requests.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
-/// So many lists are tried in smaller pages in one pass: each costs up to 9 requests more.
+/// At most this many lists are tried in smaller pages in one pass: each costs up to 9 requests more.
 const TRIED_IN_A_PASS: usize = 32;
 
 /// Which lists need smaller pages, and whether it makes sense to try.

@@ -10,10 +10,10 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::error::Error;
 
-/// So many requests are one share: what nearly all repositories need. Five lists of runs, and the jobs of 19 runs.
+/// At most this many requests are one share: what nearly all repositories need. Five lists of runs, and the jobs of 19 runs.
 pub(super) const SHARE: usize = 24;
 
-/// A look at one repository alone makes so many requests; it is gone on with in the next one.
+/// A look at one repository alone makes this many requests; it is continued in the next one.
 const OF_A_LOOK: usize = 60;
 
 /// One repository's turn in a pass.

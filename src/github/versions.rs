@@ -10,7 +10,7 @@ use super::error::Error;
 use super::runners::Scope;
 use crate::http::date_of;
 
-/// From so long before its end a version is warned about.
+/// A version is warned about this long before its end.
 const WARNED_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// When a version of the runner ends. The newest one has no end.

@@ -18,10 +18,10 @@ const READ_EVERY: Duration = Duration::from_secs(5);
 /// Two readings are never closer together: with many hooks each log is read less often.
 const READINGS_APART: Duration = Duration::from_secs(1);
 
-/// So many pages of one log are read at once: 500 deliveries in the time of a poll. The lists find what is older.
+/// At most this many pages of one log are read at once: 500 deliveries in the time of a poll. The lists find what is older.
 const PAGES: usize = 5;
 
-/// So many hooks' logs are read at most.
+/// At most this many hooks' logs are read.
 const MOST_HOOKS: usize = 100;
 
 /// A reading is given up after this.

@@ -38,16 +38,16 @@ pub use delivery::{Guid, LONGEST_GUID};
 pub use pushes::WATCHED_FROM;
 pub use sources::follow;
 
-/// Hints for one repository lead to a look so often at most. What comes earlier waits, and is not lost.
+/// The shortest time between two looks that hints for one repository cause. What comes earlier waits, and is not lost.
 pub const LOOKS_APART: Duration = Duration::from_secs(1);
 
-/// So many repositories wait for a look at most; the pace of the lists finds the others.
+/// At most this many repositories wait for a look; the pace of the lists finds the others.
 const MOST_WAITING: usize = 10_000;
 
-/// So many deliveries are remembered: at 50 a second those of more than a minute, and no replay wakes anything for as long.
+/// At most this many deliveries are remembered: at 50 a second those of more than a minute, and no replay wakes anything for as long.
 const MOST_DELIVERIES: usize = 4_096;
 
-/// A file with a secret is read again when it was read so long ago: a rotation is noticed at once.
+/// A file with a secret is read again after this time, so that a rotation is noticed at once.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What everyone can provoke is told no more often.

@@ -26,7 +26,7 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 /// Two questions about different owners are never closer together: with many owners each is asked about less often.
 const QUESTIONS_APART: Duration = Duration::from_secs(2);
 
-/// So many owners are asked about at most.
+/// At most this many owners are asked about.
 const MOST_OWNERS: usize = 100;
 
 /// The first page tells of pushes in so short a time before the newest one.

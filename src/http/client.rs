@@ -100,7 +100,7 @@ impl Client {
     /// A client for `endpoint`. Connects nowhere yet; reads certificates when the endpoint is `https`.
     ///
     /// # Errors
-    /// [`Error::Setup`] when a certificate, the proxy or the address is of no use.
+    /// [`Error::Setup`] when a certificate, the proxy or the address is unusable.
     pub fn new(endpoint: Endpoint, options: Options) -> Result<Self, Error> {
         let connector = Connector::new(endpoint.clone(), &options.tls, &options.proxy)?;
         let hyper = legacy::Client::builder(TokioExecutor::new())

@@ -44,7 +44,7 @@ impl fmt::Debug for Exchange {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The client could not be made: a file, an address or a proxy that is of no use.
+    /// The client could not be made: a file, an address or a proxy that is unusable.
     #[error("{0}")]
     Setup(String),
     /// The request itself is malformed; nothing was sent.

@@ -12,7 +12,7 @@ const LOOKED_AT: usize = 64 * 1024;
 /// A shorter secret would hide half of the text, and is none that a server gives out.
 const SHORTEST: usize = 6;
 
-/// So many letters and digits in a row are hidden whatever they are: no message has them; registration tokens
+/// At most this many letters and digits in a row are hidden whatever they are: no message has them; registration tokens
 /// (29), JIT configurations, keys, JSON Web Tokens and whatever was encoded have.
 const LONG: usize = 20;
 

@@ -176,7 +176,7 @@ impl LabelRules {
         Verdicts::new(self).of(labels)
     }
 
-    /// The verdict on a label with at most so many steps back, and how many it may have taken.
+    /// The verdict on a label within this many steps back, and how many it has taken.
     fn judge(&self, label: &str, most: usize) -> (Match, usize) {
         // One more than the longest that may be rendered: all of it is seen, or it breaks the rules anyway.
         let seen = label.char_indices().nth(LABEL_LENGTH_MAX + 1).map_or(label, |(end, _)| &label[..end]);
@@ -317,7 +317,7 @@ impl Match {
     }
 }
 
-/// So many verdicts are kept.
+/// At most this many verdicts are kept.
 const VERDICTS_AT_MOST: usize = 10_000;
 
 /// Verdicts on the labels of one pass, each distinct one judged once, with a bounded number of steps back together.

@@ -355,7 +355,7 @@ pub enum HoldReason {
         /// Why.
         why: String,
     },
-    /// Its node is not heard of.
+    /// Its node is disconnected.
     Disconnected,
     /// What Nomad says of its tasks is too large to be read: it is taken for one that has started.
     TasksUnread,

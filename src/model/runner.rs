@@ -156,7 +156,7 @@ pub enum RunnerState {
     Running,
     /// Told to stop, a task is still alive.
     Stopping,
-    /// The client that has it is not heard of (ClientStatus `unknown`).
+    /// Its node is disconnected (ClientStatus `unknown`).
     Disconnected,
     /// Every allocation is terminal.
     Dead,

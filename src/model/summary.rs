@@ -10,7 +10,7 @@ use std::{
 use super::{Hold, HoldReason, Plan, Subject};
 use crate::text::Escaped;
 
-/// So many holds of a kind are told one by one.
+/// At most this many holds of a kind are told one by one.
 const TOLD: usize = 5;
 
 /// One line about holds.

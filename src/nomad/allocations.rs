@@ -20,7 +20,7 @@ const MISSING_VARIABLE: &str = "Missing: nomad.var";
 /// Stands for the events of tasks that are too large to be read.
 const TASKS_UNREAD: &str = "what Nomad says of its tasks is too large to be read";
 
-/// So much of an event is kept, in characters.
+/// How much of an event is kept, in characters.
 const SHOWN_EVENT: usize = 300;
 
 /// Events that say why a task never started (contract §10, §12).

@@ -97,7 +97,7 @@ impl Nomad {
     /// written when there is none yet.
     ///
     /// # Errors
-    /// [`Error::Setup`] when the address or a certificate is of no use.
+    /// [`Error::Setup`] when the address or a certificate is unusable.
     pub fn new(options: Options, new_instance: impl Into<String>) -> Result<Self, Error> {
         let client = Client::new(
             options.address.clone(),

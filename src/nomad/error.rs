@@ -8,7 +8,7 @@ use crate::http::{self, Response, StatusCode};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option that is of no use.
+    /// An option that is unusable.
     #[error("{0}")]
     Setup(String),
     /// A variable of ours that holds something else, or that somebody else writes too.

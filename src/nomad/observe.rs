@@ -1,4 +1,4 @@
-//! What Nomad says of our runners, in three requests whatever their number.
+//! What Nomad says of our runners, in three requests, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -177,7 +177,7 @@ impl Nomad {
     }
 }
 
-/// So many entries that are too large are looked into in one pass.
+/// At most this many entries that are too large are looked into in one pass.
 const UNREAD_AT_MOST: usize = 100;
 
 /// Our jobs, and others whose Meta looks like it.

@@ -72,7 +72,7 @@ impl Options {
     /// task API with the task's workload identity. Namespace, prefix and Meta key are the configuration's.
     ///
     /// # Errors
-    /// [`Error::Setup`] when a variable has a value that is of no use.
+    /// [`Error::Setup`] when a variable has a value that is unusable.
     pub fn from_env(
         lookup: impl Fn(&str) -> Option<String>,
         namespace: impl Into<String>,

@@ -10,10 +10,10 @@ use crate::model::{
     Report,
 };
 
-/// After a first failure an action waits so long, and each further time twice as long.
+/// The wait after an action\'s first failure. It doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// A rejected template or specification does not mend by itself: it starts slower.
+/// A rejected template or specification does not go away by itself, so the wait begins longer.
 const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
 
 /// Why a Stop without an answer waits.
@@ -121,7 +121,7 @@ fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment)
     Backoff { failures, until: now + wait, error: error.to_owned() }
 }
 
-/// Drops what is about runners and repositories that are no more, so that memory does not grow.
+/// Drops what is about runners and repositories that are gone, so that memory does not grow.
 fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>, now: Moment) {
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
@@ -129,7 +129,7 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.mint_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
-    // What was not tried again for so long has no job any more; anyone who can open a pull request can think
+    // What was not tried again for this long has no job any more; anyone who can open a pull request can think
     // of new labels for ever.
     memory.start_backoff.retain(|group, backoff| {
         observation.repositories.contains_key(&group.repository) && now < backoff.until + LONGEST_WAIT

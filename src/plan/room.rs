@@ -19,7 +19,7 @@ use super::{
 };
 use crate::model::{Action, GroupKey, Ownership, RepositoryId, Runner, RunnerState, StopReason, age};
 
-/// Nobody waits for room before so long: what is placeable is placed 4 s after there is room (contract
+/// Before this time nothing counts as waiting for room: what is placeable is placed 4 s after there is room (contract
 /// nomad.md §12), and with no patience at all places would be yielded back and forth.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
 

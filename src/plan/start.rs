@@ -17,20 +17,20 @@ use crate::model::{
     runner_name,
 };
 
-/// Attempt 2 waits so long after the death of attempt 1, and each next one twice as long.
+/// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 
 /// No attempt waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// For so long after a first attempt gave up its place, its group waits until all others are served; twice as long after
+/// For this long after a first attempt gave up its place, its group waits until all others are served; twice as long after
 /// each next one.
 const FIRST_LATENESS: Duration = LONGEST_WAIT;
 
 /// No group waits longer for that: whatever was wrong may have been mended.
 const LONGEST_LATENESS: Duration = Duration::from_secs(4 * 3600);
 
-/// So many attempts of one job are alive at most.
+/// At most this many attempts of one job are alive.
 const LIVE_ATTEMPTS: usize = 2;
 
 /// A start that a cap holds back, and that another runner's end would let happen.

@@ -18,7 +18,7 @@ use crate::model::{
 /// is over before its runner is.
 pub const LISTINGS_APART: Duration = Duration::from_secs(5);
 
-/// A 404 can be a token's loss of rights for a while: so long is patience enough.
+/// How long GitHub must have answered 404: it can mean that the token has lost its rights for a while.
 const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
 
 /// The runners that each group has more than jobs, who leaves first before others: as far as a complete listing knows, be

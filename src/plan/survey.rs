@@ -17,7 +17,7 @@ use crate::text;
 /// Clocks that are kept at all differ by less.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
-/// A runner that GitHub has not listed as connected for so long is not coming back.
+/// A runner that GitHub has not listed as connected for this long is not coming back.
 pub(super) const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// Hostile labels are cut to this length where people read them, in characters.

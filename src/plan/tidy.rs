@@ -8,7 +8,7 @@ use crate::model::{
     RunnerState,
 };
 
-/// So long a runner may take to come online before anyone asks.
+/// How long a runner may take to come online before anyone asks.
 const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 
 /// How often GitHub is asked for one runner at most.

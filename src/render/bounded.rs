@@ -18,7 +18,7 @@ use super::RENDERED_MAX;
 /// A rendering takes a few milliseconds. One that takes longer than this is given up.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// So many threads are given up, then nothing is rendered any more until one of them has ended: a thread cannot be stopped
+/// At most this many threads are given up, then nothing is rendered any more until one of them has ended: a thread cannot be stopped
 /// from outside.
 const GIVEN_UP_AT_MOST: usize = 2;
 

@@ -9,13 +9,13 @@ use serde::Serialize;
 use super::snapshot::{Deed, safe};
 use crate::model::Unobserved;
 
-/// So many points are kept.
+/// At most this many points are kept.
 const MINUTES: usize = 60;
 
-/// So many waits of one minute are kept; more would not move its percentiles much.
+/// At most this many waits of one minute are kept; more would not move its percentiles much.
 const WAITS: usize = 1000;
 
-/// So many events are kept.
+/// At most this many events are kept.
 const EVENTS: usize = 200;
 
 /// One minute.

@@ -36,7 +36,7 @@ use track::Track;
 /// and an action's deadlines fit in it several times.
 const PASS_AT_MOST: Duration = Duration::from_secs(600);
 
-/// A loop that has not turned for so long is stuck in a computation.
+/// A loop that has not turned for this long is stuck in a computation.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// The time over which points are counted, in seconds.

@@ -22,7 +22,7 @@ pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-sr
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 120.0;
 
-/// So many minutes are shown.
+/// At most this many minutes are shown.
 const MINUTES: i64 = 60;
 
 /// A chart of the last hour.

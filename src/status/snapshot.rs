@@ -17,13 +17,13 @@ use crate::{
     text::shown,
 };
 
-/// So many jobs, runners, holds and actions are told one by one; the rest is a number.
+/// At most this many jobs, runners, holds and actions are told one by one; the rest is a number.
 const JOBS: usize = 200;
 const RUNNERS: usize = 500;
 const HOLDS: usize = 200;
 const ACTIONS: usize = 200;
 
-/// Since when so many holds last is remembered.
+/// For this many holds it is remembered since when they last.
 const SINCE: usize = 5000;
 
 /// The longest text of one thing, in characters.

@@ -14,7 +14,7 @@ use crate::model::{
     JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
 };
 
-/// So many jobs are followed at once; more are not measured.
+/// At most this many jobs are followed at once; more are not measured.
 const JOBS: usize = 50_000;
 
 /// Follows jobs and runners.

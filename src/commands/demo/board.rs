@@ -8,7 +8,7 @@ use githubrunner_sim::{
     world::World,
 };
 
-/// So much of a runner's name tells it apart from the others.
+/// How much of a runner\'s name tells it apart from the others.
 const SHORT_NAME: usize = 6;
 
 /// How a cell is coloured, on a terminal that has colours.
@@ -24,7 +24,7 @@ pub(super) enum Mood {
     Well,
     /// It is over and not well.
     Bad,
-    /// It is over and of no more interest.
+    /// It is over.
     Past,
 }
 

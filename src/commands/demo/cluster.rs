@@ -16,7 +16,7 @@ use crate::{
 /// The demo's own namespace, unless NOMAD_NAMESPACE names another.
 const NAMESPACE: &str = "githubrunner-demo";
 
-/// A namespace cannot go while Nomad still ends what is in it: so often it is tried again.
+/// How often the deletion of a namespace is tried again: Nomad refuses it while something in it is still ending.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// The namespace and prefix that the demo uses in a cluster.
@@ -67,7 +67,7 @@ impl Cluster {
         let answer = self.send(Request::get("/v1/nodes")).await.context(
             "demo --nomad needs a Nomad agent at NOMAD_ADDR; scripts/dev starts one, or: nomad agent -dev",
         )?;
-        // Without node:read nobody knows; the demo will tell.
+        // Without node:read this is unknown; the demo will show it.
         if !answer.is_success() {
             return Ok(());
         }

@@ -44,7 +44,7 @@ pub(super) fn github(now: jiff::Timestamp, seed: u64) -> GitHub {
 
 /// When a step is due.
 enum When {
-    /// So long after the beginning.
+    /// This long after the beginning.
     After(Duration),
     /// Once there is a runner for the job of this name, or the job is beyond waiting for one.
     RunnerFor(&'static str),
@@ -67,7 +67,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// The two larger jobs ask for so much memory (MB) each.
+    /// The memory (MB) that each of the two larger jobs asks for.
     pub fn new(large: u64) -> Scene {
         let after = |tenths: u64| When::After(Duration::from_millis(tenths * 100));
         let large = format!("nomad mem={large}");
@@ -145,7 +145,7 @@ fn job_named<'a>(world: &'a World, name: &str) -> Option<&'a Job> {
     world.github.jobs().find(|job| job.name == name)
 }
 
-/// A job that takes so many tenths of a second.
+/// A job that takes this many tenths of a second.
 fn job(name: &str, labels: &[&str], tenths: u64) -> JobSpec {
     JobSpec { name: name.to_owned(), ..JobSpec::new(labels, Duration::from_millis(tenths * 100)) }
 }

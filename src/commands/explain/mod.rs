@@ -24,10 +24,10 @@ pub use reason::{Mark, Meaning, Step, meaning};
 pub use target::Target;
 pub use way::{Entry, Explanation, Seen, Verdict, World};
 
-/// So many jobs and runners are told one by one.
+/// At most this many jobs and runners are told one by one.
 const TOLD: usize = 20;
 
-/// GitHub is asked for so many runners.
+/// GitHub is asked for at most this many runners.
 const ASKED: usize = 5;
 
 /// There is no such thing.

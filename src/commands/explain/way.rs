@@ -17,7 +17,7 @@ use crate::{
     plan::Policy,
 };
 
-/// So many attempts that are over are told.
+/// At most this many attempts that are over are told.
 const ATTEMPTS_TOLD: usize = 3;
 
 /// What an answer is made of.

@@ -11,7 +11,7 @@ use crate::{
     text::{LINE, shown},
 };
 
-/// So many jobs, other holds and failures are told one by one.
+/// At most this many jobs, other holds and failures are told one by one.
 const JOBS: usize = 20;
 const HOLDS: usize = 10;
 const FAILURES: usize = 5;
