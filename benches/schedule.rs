@@ -3,11 +3,13 @@
 //!
 //! Each world begins without a cache. Its first five minutes are measured, or less for small ones; then jobs are queued, each by a
 //! push to a repository chosen at random, and it is told when each was registered in Nomad and when it was taken. The simulated
-//! GitHub takes 50 ms for an answer, counts points and the primary limit, and refuses what exceeds them.
+//! GitHub takes 50 ms for an answer, counts points and the primary limit, and refuses what exceeds them. With `BENCH_NOMAD`, the
+//! address of a real agent, only GitHub is simulated, and *seen* is as late as *taken*.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -129,11 +131,16 @@ async fn measure(case: &Case) {
         true => format!("webhook: {{listen: \"127.0.0.1:{port}\", secret: {SECRET}}}\n"),
         false => String::new(),
     };
+    let runner = stand_in(directory.path());
     let config = format!(
-        "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n",
+        "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n\
+         template_settings: {{runner_directory: \"{}\"}}\n",
         directory.path().join("cache.json").display(),
+        runner.display(),
     );
     let log = std::env::var_os("BENCH_LOG").map_or(directory.path().join("log"), PathBuf::from);
+    // A real agent has the namespace `github`.
+    let agent = std::env::var("BENCH_NOMAD").unwrap_or(agent);
     let daemon = Daemon::start(&config, &agent, &log);
     if case.webhooks {
         let url = format!("http://127.0.0.1:{port}/webhook");
@@ -141,10 +148,11 @@ async fn measure(case: &Case) {
         tokio::spawn(carry(Arc::clone(&shared), over_http, std::future::pending()));
     }
     let asked = || lock(&shared).requests().total(Side::GitHub);
-    let (began, mut by_second) = (Instant::now(), vec![asked()]);
+    let points = || counts.points.load(Relaxed);
+    let (began, mut by_second) = (Instant::now(), vec![points()]);
     while began.elapsed() < case.first {
         sleep(Duration::from_secs(1)).await;
-        by_second.push(asked());
+        by_second.push(points());
     }
     let (first, paid) = (asked(), counts.paid.load(Relaxed));
     let (cpu, rss) = daemon.read();
@@ -164,15 +172,15 @@ async fn measure(case: &Case) {
             sleep(Duration::from_millis(100)).await;
             see(&shared, &mut jobs);
         }
-        by_second.push(asked());
-        by_second.push(asked());
+        by_second.push(points());
+        by_second.push(points());
     }
     let deadline = Instant::now() + Duration::from_secs(400);
     while jobs.iter().any(|(.., taken)| taken.is_none()) && Instant::now() < deadline {
         sleep(Duration::from_millis(100)).await;
         see(&shared, &mut jobs);
     }
-    let most = by_second.windows(61).map(|window| window[60] - window[0]).max().unwrap_or(first);
+    let most = by_second.windows(61).map(|window| window[60] - window[0]).max().unwrap_or_else(points);
     let quantile = |mut times: Vec<Option<Duration>>, part: usize| {
         times.sort_by_key(|time| time.unwrap_or(Duration::MAX));
         match times[(times.len() * part / 100).min(times.len() - 1)] {
@@ -199,6 +207,8 @@ async fn measure(case: &Case) {
 /// What GitHub answered.
 #[derive(Default)]
 struct Counts {
+    /// What GitHub counts for requests of its REST API.
+    points: AtomicU64,
     /// Answers that count against the primary limit.
     paid: AtomicU64,
     /// Refusals for a limit.
@@ -213,6 +223,10 @@ struct Answers {
 
 impl Fault for Answers {
     fn before(&mut self, side: Side, request: &Request<Bytes>, _: Timestamp) -> Verdict {
+        let path = request.uri().path();
+        if side == Side::GitHub && ["/repos/", "/org", "/user"].iter().any(|start| path.starts_with(start)) {
+            self.counts.points.fetch_add(if request.method() == "GET" { 1 } else { 5 }, Relaxed);
+        }
         match side {
             Side::GitHub if self.sick && request.uri().path().contains("/acme/app-1/") => {
                 Verdict::status(502, "Bad Gateway")
@@ -259,6 +273,17 @@ fn see(shared: &Shared, jobs: &mut [Queued]) {
     }
 }
 
+/// A directory in which a runner's program is the stand-in, for a real agent.
+fn stand_in(directory: &Path) -> PathBuf {
+    let directory = directory.join("runner");
+    let listener = directory.join("bin/Runner.Listener");
+    fs::create_dir_all(directory.join("bin")).unwrap();
+    let program = env!("CARGO_BIN_EXE_githubrunner");
+    fs::write(&listener, format!("#!/bin/sh\nexec '{program}' stand-in\n")).unwrap();
+    fs::set_permissions(&listener, fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
 async fn serve(shared: &Shared, side: Side) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -277,7 +302,7 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    fn start(config: &str, nomad: &str, log: &std::path::Path) -> Daemon {
+    fn start(config: &str, nomad: &str, log: &Path) -> Daemon {
         let program =
             std::env::var_os("BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_githubrunner").into());
         let child = Command::new(program)

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Daemon,
     marks::{Marks, OfOne},
-    observe::News,
+    news::News,
 };
 use crate::{
     github::{Error, JobListing, Look},

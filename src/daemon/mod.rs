@@ -9,6 +9,7 @@ mod ended;
 mod hints;
 mod looks;
 mod marks;
+mod news;
 mod observe;
 mod pass;
 mod said;
@@ -48,7 +49,8 @@ use acts::Acts;
 use chores::{Chore, Chores};
 use looks::Looked;
 use marks::Marks;
-use observe::{GitHubSide, News};
+use news::News;
+use observe::GitHubSide;
 pub use pass::{Pass, Witness};
 use said::Said;
 

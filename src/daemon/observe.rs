@@ -9,6 +9,7 @@ use super::{
     Looked,
     acts::Acts,
     marks::{Marks, OfOne},
+    news::News,
 };
 use crate::{
     github::{Error, Look, Resolution, Scope},
@@ -69,23 +70,6 @@ struct Known {
     asked_in_full: Option<Moment>,
     /// How many of its jobs want a runner of ours, or have one.
     wanted: usize,
-}
-
-/// Whether what a look has shown calls for a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
-    /// It does not.
-    No,
-    /// It is to be told, and there is nothing to do about it: after a start there are as many of these as repositories.
-    Later,
-    /// It does.
-    Now,
-}
-
-impl News {
-    fn now_if(is_now: bool) -> Self {
-        if is_now { News::Now } else { News::No }
-    }
 }
 
 /// What came of the last look at a repository.
