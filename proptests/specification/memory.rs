@@ -244,7 +244,7 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
             *waits = match (action, outcome) {
                 (Action::Start(_) | Action::RemoveOrphan(_), _) => *waits,
                 (_, Outcome::NotDone(NotDone::Held(_) | NotDone::Failed(_) | NotDone::Rejected(_)))
-                | (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) => longer(*waits, 5, lesson.now),
+                | (_, Outcome::NotDone(NotDone::NotListed)) => longer(*waits, 5, lesson.now),
                 _ => None,
             };
         }
