@@ -105,6 +105,7 @@ fn runner(prefix: &str, repository: &Repository, cause: u64, since: Timestamp) -
             attempt: Some(1),
             registration: Some(Registration::Jit),
             task: None,
+            asks: None,
             mac: None,
         },
         state: RunnerState::Running,

@@ -18,7 +18,7 @@ use crate::{
         Action, CleanUp, Consent, Done, LookUp, Mint, NotDone, Orphan, Outcome, Plan, Purge, Registration,
         RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
     },
-    nomad::{self, CredentialItems, Nomad, Registered, Written, job_from_json, main_task, prepare},
+    nomad::{self, CredentialItems, Nomad, Registered, Written, asks, job_from_json, main_task, prepare},
     render::{Renderer, RunContext, credential_items},
     secret::Secret,
 };
@@ -178,6 +178,7 @@ impl Apply {
             attempt: Some(start.attempt),
             registration: Some(self.registration),
             task: main_task(&parsed),
+            asks: Some(asks(&parsed)),
             mac: None,
         };
         let meta = self.nomad.seal(&start.name, meta).await.map_err(nomad_outcome)?;

@@ -12,7 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::github::{Headroom, Look};
-use crate::model::{Moment, RepositoryId, Timestamp, span};
+use crate::model::{Moment, RepositoryId, Timestamp, doubled, span};
 
 /// The time between two looks at a hot repository, if the budget allows it.
 const HOT: Duration = Duration::from_secs(2);
@@ -396,7 +396,7 @@ impl Schedule {
         place.failures = if seen.failed { place.failures.saturating_add(1) } else { 0 };
         let after_failure = match place.failures {
             0 => Duration::ZERO,
-            n => HOT.saturating_mul(1 << n.min(10)).min(LONGEST_AFTER_FAILURE),
+            n => doubled(HOT, n).min(LONGEST_AFTER_FAILURE),
         };
         let rest = if seen.unfinished { seen.took } else { seen.took.saturating_mul(REST) };
         place.rests_until = seen.at + rest.min(LONGEST_AFTER_FAILURE).max(after_failure);

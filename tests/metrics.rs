@@ -11,14 +11,36 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Cap, GroupKey, Hold, HoldReason, Labels, NomadView, Observation, Orphan, Plan, RemoveOrphan,
-        RepositoryId, Subject, Timestamp,
+        Action, Asks, Cap, GroupKey, Hold, HoldReason, Labels, NomadView, Observation, Orphan, Ownership,
+        Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, Subject, Timestamp,
     },
     status::{Counter, Deed, Exchange, Rate, Seen, Status},
 };
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const BOARD: &str = "deploy/grafana/githubrunner.json";
+
+/// A runner that waits for a place.
+fn waiting() -> Runner {
+    let asks = Asks { cpu: 500, cores: 1, memory: 2, node_pool: "gpu".to_owned() };
+    Runner {
+        name: "r".to_owned(),
+        ownership: Ownership::Ours,
+        meta: RunnerMeta { asks: Some(asks), ..RunnerMeta::default() },
+        state: RunnerState::Pending,
+        finish: None,
+        started: false,
+        spent: false,
+        ending: false,
+        variable: None,
+        submitted_at: Timestamp::now(),
+        allocation: None,
+        started_at: None,
+        ended_at: None,
+        blocked: None,
+        last_event: None,
+    }
+}
 
 /// A status in which each metric has a value, so that its name and labels are told.
 fn status() -> Status {
@@ -36,7 +58,7 @@ fn status() -> Status {
     let nomad = NomadView {
         now: Timestamp::now(),
         instance: "i".to_owned(),
-        runners: Vec::new(),
+        runners: vec![waiting()],
         foreign: Vec::new(),
         variables: BTreeSet::new(),
     };
@@ -159,6 +181,19 @@ fn each_metric_of_the_alerts_and_the_board_exists() {
     }
 }
 
+#[test]
+fn what_waits_is_told_in_what_an_autoscaler_counts_in() {
+    let (page, _) = status().metrics(true);
+    for line in [
+        "githubrunner_waiting_runners{node_pool=\"gpu\"} 1\n",
+        "githubrunner_waiting_cpu_megahertz{node_pool=\"gpu\"} 500\n",
+        "githubrunner_waiting_cores{node_pool=\"gpu\"} 1\n",
+        "githubrunner_waiting_memory_bytes{node_pool=\"gpu\"} 2097152\n",
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+}
+
 fn documentation() -> String {
     std::fs::read_to_string("docs/operations.md").unwrap()
 }
@@ -209,6 +244,24 @@ fn promtool_takes_the_alerts_and_the_page() {
     let (page, _) = status().metrics(false);
     let (good, said) = promtool(&["check", "metrics"], &page).unwrap();
     assert!(good, "{said}");
+    // The board's queries, as rules: the tool reads nothing else.
+    let rules = |queries: Vec<String>| {
+        let rules = queries.into_iter().filter(|query| !query.starts_with("label_values(")).enumerate();
+        let rules: Vec<_> = rules
+            .map(|(number, query)| {
+                let query = query.replace("$__rate_interval", "5m");
+                serde_json::json!({ "record": format!("board:{number}"), "expr": query })
+            })
+            .collect();
+        assert!(!rules.is_empty());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = serde_json::json!({ "groups": [{ "name": "board", "rules": rules }] }).to_string();
+        std::fs::write(file.path(), text).unwrap();
+        promtool(&["check", "rules", file.path().to_str().unwrap()], "").unwrap()
+    };
+    let (good, said) = rules(queries_of_the_board());
+    assert!(good, "{said}");
+    assert!(!rules(vec!["sum(githubrunner_passes_total".to_owned()]).0);
     // It does say when something is wrong.
     assert!(!promtool(&["check", "metrics"], "a b c\n").unwrap().0);
 }

@@ -253,3 +253,95 @@ fn the_package_has_what_the_unit_and_the_configuration_name() {
         }
     }
 }
+
+/// Whether there is such a program; where not, a line says what is skipped.
+fn is_there(program: &str, arguments: &[&str]) -> bool {
+    let ran = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_there = ran.is_ok_and(|status| status.success());
+    if !is_there {
+        println!("skipped: {program} {} does not run here", arguments.join(" "));
+    }
+    is_there
+}
+
+/// What a command says, which must succeed.
+fn well(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "{command:?}: {said}");
+    said
+}
+
+/// The package of the program as it was built for this test, installed by dpkg below a directory of its own, and removed again.
+#[test]
+fn the_package_is_installed_and_removed_by_dpkg() {
+    if !is_there("cargo", &["deb", "--version"]) || !is_there("dpkg", &["--version"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::create_dir_all(path("build/release")).unwrap();
+    let (built, packed) = (env!("CARGO_BIN_EXE_githubrunner"), path("build/release/githubrunner"));
+    // Smaller, and packed sooner.
+    let stripped = Command::new("strip").arg("-o").arg(&packed).arg(built).status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        std::fs::copy(built, &packed).unwrap();
+    }
+    let output = path("out");
+    let mut deb = Command::new("scripts/deb");
+    deb.args(["--profile", "release", "--output", output.to_str().unwrap()]);
+    well(deb.env("CARGO_TARGET_DIR", path("build")).env("CARGO_NET_OFFLINE", "true"));
+    let package = std::fs::read_dir(&output).unwrap().next().unwrap().unwrap().path();
+
+    let root = path("root");
+    std::fs::create_dir_all(root.join("var/lib/dpkg/updates")).unwrap();
+    std::fs::create_dir_all(root.join("var/lib/dpkg/info")).unwrap();
+    std::fs::write(root.join("var/lib/dpkg/status"), "").unwrap();
+    let dpkg = |arguments: &[&str]| {
+        let mut dpkg = Command::new("dpkg");
+        dpkg.arg(format!("--root={}", root.display()));
+        // There is nothing below it that its scripts could run in, and no other package.
+        dpkg.args(["--force-depends", "--force-script-chrootless", "--force-not-root", "--force-bad-path"]);
+        well(dpkg.args(arguments).env("LC_ALL", "C"))
+    };
+    let said = dpkg(&["--install", package.to_str().unwrap()]);
+    assert!(said.contains("Setting up githubrunner"), "{said}");
+    assert!(dpkg(&["--status", "githubrunner"]).contains("Status: install ok installed"));
+    let program = root.join("usr/bin/githubrunner");
+    let version = well(Command::new(&program).arg("--version"));
+    assert_eq!(version, format!("githubrunner {}\n", env!("CARGO_PKG_VERSION")));
+    for file in [
+        "usr/share/man/man1/githubrunner-explain.1.gz",
+        "usr/share/bash-completion/completions/githubrunner",
+        "usr/share/zsh/vendor-completions/_githubrunner",
+        "usr/share/fish/vendor_completions.d/githubrunner.fish",
+        "usr/share/githubrunner/schema.json",
+        "usr/share/githubrunner/nomad/githubrunner.policy.hcl",
+        "usr/share/doc/githubrunner/contracts/nomad.md",
+        "usr/share/doc/githubrunner/copyright",
+    ] {
+        assert!(root.join(file).is_file(), "{file}");
+    }
+    let secret = std::fs::metadata(root.join("etc/githubrunner/environment")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secret.permissions()) & 0o777, 0o600);
+    // The configuration that it brings is read, by the program that it brings.
+    let config = root.join("etc/githubrunner/config.yml");
+    let shown = well(Command::new(&program).arg("-c").arg(&config).arg("dumpconfig").env_clear());
+    assert!(shown.contains("listen: 127.0.0.1:9090"), "{shown}");
+
+    let unit = std::fs::read_to_string(root.join("usr/lib/systemd/system/githubrunner.service")).unwrap();
+    if is_there("systemd-analyze", &["--version"]) {
+        // systemd looks for the program.
+        let here = path("githubrunner.service");
+        std::fs::write(&here, unit.replace("/usr/bin/githubrunner", program.to_str().unwrap())).unwrap();
+        well(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
+    }
+
+    // What somebody has changed stays when it is removed, and goes when it is purged.
+    std::fs::write(&config, "repos: [acme]\n").unwrap();
+    dpkg(&["--remove", "githubrunner"]);
+    assert!(config.is_file() && !program.exists());
+    dpkg(&["--purge", "githubrunner"]);
+    assert!(!config.exists());
+}

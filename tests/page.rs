@@ -313,17 +313,27 @@ fn a_browser_says_when_something_is_wrong() {
     browser.until_complaint("this one");
 }
 
-/// The pictures in the documentation: `GITHUBRUNNER_PICTURE=docs cargo test --test page picture`.
+/// Pictures to look at: `GITHUBRUNNER_PICTURE=/tmp cargo test --test page picture`. `page.png` is the one in `docs`.
 #[test]
 fn a_picture_is_taken_where_it_is_asked_for() {
     let Some(directory) = std::env::var_os("GITHUBRUNNER_PICTURE") else { return };
     let Some(mut browser) = browser::Browser::start() else { return };
-    let (status, address) = status(Access::Local);
-    world::working_day(&status);
-    browser.look_like(false, 1100, 900);
-    browser.visit(&format!("http://{address}/"));
-    browser.until("the page is live", "document.getElementById('live').textContent === 'live'");
-    let picture = browser.picture();
-    assert!(picture.starts_with(b"\x89PNG"));
-    std::fs::write(std::path::Path::new(&directory).join("page.png"), picture).unwrap();
+    let (day, of_day) = status(Access::Local);
+    world::working_day(&day);
+    let (hostile, of_hostile) = status(Access::Local);
+    world::hostile().tell(&hostile);
+    for (name, address, dark, width) in [
+        ("page", of_day, false, 1100),
+        ("page-dark", of_day, true, 1100),
+        ("page-phone", of_day, true, 390),
+        ("hostile", of_hostile, false, 1100),
+        ("hostile-phone", of_hostile, false, 390),
+    ] {
+        browser.look_like(dark, width, 900);
+        browser.visit(&format!("http://{address}/"));
+        browser.until("the page is live", "document.getElementById('live').textContent === 'live'");
+        let picture = browser.picture();
+        assert!(picture.starts_with(b"\x89PNG"));
+        std::fs::write(std::path::Path::new(&directory).join(format!("{name}.png")), picture).unwrap();
+    }
 }

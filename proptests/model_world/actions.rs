@@ -36,6 +36,7 @@ impl World {
                     attempt: Some(start.attempt),
                     registration: Some(self.settings.mode),
                     task: None,
+                    asks: None,
                     mac: None,
                 };
                 let task =

@@ -1,4 +1,4 @@
-//! What the rules say of a case, computed again from DESIGN's words and without the planner's code.
+//! What the rules say of a case, computed again from the words of docs/architecture.md and without the planner's code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

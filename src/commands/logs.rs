@@ -2,16 +2,18 @@
 
 use std::{
     io::{self, Write},
+    pin::Pin,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::{
     http,
     model::{Runner, RunnerState},
-    nomad::{Log, Nomad, Stream},
+    nomad::{self, Log, Nomad, Stream},
     text::{is_harmful, shown},
 };
 
@@ -71,61 +73,97 @@ pub async fn run<'a>(
             shown(&several.join(", "), 300)
         ),
     };
-    let open = |stream| nomad.log(&allocation.id, &task, stream, wanted.bytes, wanted.follow);
-    let (stdout, stderr) = (open(Stream::Stdout).await?, open(Stream::Stderr).await?);
-    if stdout.is_none() && stderr.is_none() {
-        bail!("{} has no log: its task has not started, or Nomad has removed it", runner.name);
-    }
+    // Nothing more comes of one that is dead.
+    let follows = wanted.follow && runner.state != RunnerState::Dead;
+    let open = |stream| nomad.log(&allocation.id, &task, stream, wanted.bytes, follows);
     let (mut out, mut err) = (Printer::new(out), Printer::new(err));
-    match wanted.follow {
-        false => {
-            for (log, to) in [(stdout, &mut out), (stderr, &mut err)] {
-                let Some(mut log) = log else { continue };
-                while let Some(bytes) = log.next(PIECE_WITHIN).await? {
-                    to.take(&bytes)?;
-                }
+    let mut is_there = false;
+    if follows {
+        let sources = [Stream::Stdout, Stream::Stderr].map(|stream| Source::Opening(Box::pin(open(stream))));
+        is_there = follow(nomad, &runner.name, sources, [&mut out, &mut err]).await?;
+    } else {
+        for (stream, to) in [(Stream::Stdout, &mut out), (Stream::Stderr, &mut err)] {
+            let Some(mut log) = open(stream).await? else { continue };
+            is_there = true;
+            while let Some(bytes) = log.next(PIECE_WITHIN).await? {
+                to.take(&bytes)?;
             }
         }
-        true => follow(nomad, &runner.name, [stdout, stderr], [&mut out, &mut err]).await?,
+    }
+    if !is_there {
+        bail!("{} has no log: its task has not started, or Nomad has removed it", runner.name);
     }
     out.end()?;
     err.end()?;
     Ok(true)
 }
 
-/// Both streams as they come, until the runner has ended.
+/// A log that is followed. Nomad answers the request for one with the first bytes that are written, whenever that is.
+enum Source<'a> {
+    Opening(Pin<Box<dyn Future<Output = Result<Option<Log>, nomad::Error>> + 'a>>),
+    Open(Log),
+    Over,
+}
+
+/// What comes of one.
+enum Piece {
+    Bytes(Bytes),
+    NothingYet,
+    End,
+}
+
+impl Source<'_> {
+    /// What comes next, within a while. Safe to drop while it waits.
+    async fn next(&mut self) -> anyhow::Result<Piece> {
+        if let Source::Opening(opening) = self {
+            let Ok(opened) = timeout(LOOK_EVERY, opening).await else { return Ok(Piece::NothingYet) };
+            *self = Source::Over;
+            let Some(log) = opened? else { return Ok(Piece::End) };
+            *self = Source::Open(log);
+        }
+        let Source::Open(log) = self else { return std::future::pending().await };
+        match log.next(LOOK_EVERY).await {
+            Ok(Some(bytes)) => Ok(Piece::Bytes(bytes)),
+            Ok(None) => {
+                *self = Source::Over;
+                Ok(Piece::End)
+            }
+            Err(http::Error::Timeout { .. }) => Ok(Piece::NothingYet),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Source::Over)
+    }
+}
+
+/// Both streams as they come, until the runner has ended. Whether there was a log.
 async fn follow(
     nomad: &Nomad,
     name: &str,
-    [mut stdout, mut stderr]: [Option<Log>; 2],
+    [mut stdout, mut stderr]: [Source<'_>; 2],
     [out, err]: [&mut Printer<'_>; 2],
-) -> anyhow::Result<()> {
-    let mut ends = false;
-    while stdout.is_some() || stderr.is_some() {
-        let (log, piece, to) = tokio::select! {
-            piece = next(&mut stdout) => (&mut stdout, piece, &mut *out),
-            piece = next(&mut stderr) => (&mut stderr, piece, &mut *err),
+) -> anyhow::Result<bool> {
+    let (mut ends, mut is_there) = (false, false);
+    while !(stdout.is_over() && stderr.is_over()) {
+        let (piece, to) = tokio::select! {
+            piece = stdout.next() => (piece?, &mut *out),
+            piece = stderr.next() => (piece?, &mut *err),
         };
+        is_there |= [&stdout, &stderr].iter().any(|source| matches!(source, Source::Open(_)));
         match piece {
-            Ok(Some(bytes)) => to.take(&bytes)?,
-            Ok(None) => *log = None,
+            Piece::Bytes(bytes) => to.take(&bytes)?,
+            Piece::End => {}
             // Nothing more comes of one that had ended before the last wait.
-            Err(http::Error::Timeout { .. }) if ends => return Ok(()),
-            Err(http::Error::Timeout { .. }) => {
+            Piece::NothingYet if ends => return Ok(true),
+            Piece::NothingYet => {
                 let runner = nomad.read_runner(name).await?;
                 ends = runner.is_none_or(|runner| runner.state == RunnerState::Dead);
             }
-            Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
-}
-
-async fn next(log: &mut Option<Log>) -> Result<Option<Bytes>, http::Error> {
-    match log {
-        Some(log) => log.next(LOOK_EVERY).await,
-        None => std::future::pending().await,
-    }
+    Ok(is_there)
 }
 
 async fn find(nomad: &Nomad, name: &str) -> anyhow::Result<Runner> {

@@ -176,6 +176,7 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
             attempt: Some(start.attempt),
             registration: None,
             task: None,
+            asks: None,
             mac: None,
         },
         state: RunnerState::Pending,

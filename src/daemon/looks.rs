@@ -162,6 +162,7 @@ impl Daemon {
             seen.newest_run = listing.newest_run.map(age);
             seen.unused = listing.has_runs == Some(false);
             seen.requests = listing.requests;
+            self.status.ended(&listing.ended, listing.now);
         }
         tracing::debug!(
             repository = id.0,

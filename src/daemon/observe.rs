@@ -291,8 +291,16 @@ impl GitHubSide {
             Err(error) => {
                 let was_failed = matches!(known.last, Last::Failed(_));
                 known.last = Last::Failed(error);
-                // Where GitHub is down, all of them fail.
-                (if was_failed { News::No } else { News::Later }, known.wanted > 0)
+                let has_jobs = known.wanted > 0;
+                // The first failure is told at once. Where GitHub is down all of them fail, and the others follow together.
+                let failed =
+                    self.known.values().filter(|known| matches!(known.last, Last::Failed(_))).count();
+                let news = match (was_failed, failed) {
+                    (true, _) => News::No,
+                    (false, 1) => News::Now,
+                    (false, _) => News::Later,
+                };
+                (news, has_jobs)
             }
         }
     }

@@ -30,6 +30,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
             attempt: None,
             registration: None,
             task: None,
+            asks: None,
             mac: None,
         },
         state,
@@ -157,6 +158,7 @@ fn the_first_look_at_a_repository_calls_for_a_pass_at_once_only_if_there_is_some
         let listing = JobListing {
             now: Timestamp::UNIX_EPOCH,
             jobs,
+            ended: Vec::new(),
             missing: None,
             look: Look::Newest,
             newest_run: None,

@@ -1,4 +1,4 @@
-//! The jobs of a repository: what its active workflow runs hold (DESIGN: a pass).
+//! The jobs of a repository: what its active workflow runs hold (docs/architecture.md: a pass).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -18,7 +18,7 @@ use super::turns::Turn;
 use super::wire::{Job, JobsPage, Page, Run, RunsPage};
 use crate::http::escape_segment;
 use crate::labels::Interest;
-use crate::model::{JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
+use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
 
 /// How many runs of a repository are followed by their ID; more make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
@@ -39,6 +39,8 @@ pub struct JobListing {
     pub now: Timestamp,
     /// The jobs, each once, by ID.
     pub jobs: Vec<WorkflowJob>,
+    /// Jobs that are over, of the runs that were read, where a runner that may be ours had them.
+    pub ended: Vec<EndedJob>,
     /// What may be missing among them, and why; `None` when every list involved was read to its end, with as many
     /// distinct IDs as its `total_count` and fewer than 1,000.
     pub missing: Option<String>,
@@ -236,7 +238,7 @@ impl GitHub {
         if is_busy_again {
             unread.extend(listing.in_progress.intersection(runs));
         }
-        let mut jobs = BTreeMap::new();
+        let (mut jobs, mut ended) = (BTreeMap::new(), Vec::new());
         let (mut waiting, mut too_many) = (0, false);
         let mut read = 0;
         let order: Vec<(u64, Reading<Arc<Job>>)> = listing
@@ -315,6 +317,9 @@ impl GitHub {
                 runs.remove(&run);
                 self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
             }
+            let mut of_ours =
+                |job: &&EndedJob| judge.as_mut().is_none_or(|judge| judge.is_ours(&[], Some(&job.runner)));
+            ended.extend(pages.list.known().iter().filter_map(|job| job.ended()).filter(|job| of_ours(&job)));
             let fresh = pages.list.known().iter().skip(before);
             for job in fresh.filter(|job| job.status != JobStatus::Completed) {
                 let is_new = !jobs.contains_key(&job.id);
@@ -346,7 +351,7 @@ impl GitHub {
         let jobs = jobs.into_values().collect();
         let Unfinished { look, newest_run, has_runs, .. } = *listing;
         let (missing, requests) = (missing.told(), self.asked().saturating_sub(asked_before));
-        let listing = JobListing { now, jobs, missing, look, newest_run, has_runs, requests };
+        let listing = JobListing { now, jobs, ended, missing, look, newest_run, has_runs, requests };
         Ok((listing, !over_time || left == 0))
     }
 

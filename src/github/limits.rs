@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use crate::http::Response;
+use crate::model::doubled;
 
 /// The wait when GitHub names none; doubled each time in a row.
 const UNNAMED: Duration = Duration::from_secs(60);
@@ -354,7 +355,7 @@ impl Limits {
             });
         }
         let in_a_row = already.map_or(0, |blocked| blocked.in_a_row).saturating_add(1);
-        let unnamed = UNNAMED.saturating_mul(1u32.checked_shl(in_a_row - 1).unwrap_or(u32::MAX));
+        let unnamed = doubled(UNNAMED, in_a_row - 1);
         let wait = match (asked, exhausted) {
             (Some(asked), _) => asked,
             (None, true) => until_reset(response).unwrap_or(unnamed),

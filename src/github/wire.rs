@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::address::Web;
 use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
-    JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob, is_login, is_repository_name,
+    EndedJob, JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob, is_login, is_repository_name,
 };
 
 /// The longest job name kept, in characters: it is free text and only shown.
@@ -102,6 +102,8 @@ pub struct Job {
     created_at: Option<Timestamp>,
     #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
     started_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+    completed_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     html_url: Option<String>,
 }
@@ -115,6 +117,18 @@ impl Job {
     /// Who runs it.
     pub fn runner_name(&self) -> Option<&str> {
         self.runner_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// The job if it ran and is over, and GitHub says when.
+    pub fn ended(&self) -> Option<EndedJob> {
+        let runner = self.runner_name().filter(|_| self.status == JobStatus::Completed)?;
+        Some(EndedJob {
+            id: self.id,
+            runner: runner.to_owned(),
+            created_at: self.created_at?,
+            started_at: self.started_at?,
+            completed_at: self.completed_at?,
+        })
     }
 
     /// The job in the words of the model.

@@ -29,7 +29,7 @@ use crate::{
     config::{Config, RepoEntry},
     github::Error,
     labels::Interest,
-    model::{Repository, RepositoryId},
+    model::{Repository, RepositoryId, doubled},
     secret::{self, Secret},
     status::{Counter, Status},
 };
@@ -315,7 +315,7 @@ impl Inner {
 
 /// How long a source waits after its n-th failure in a row: twice as long each time, and as long as GitHub asks for.
 fn wait_after(every: Duration, failures: u32, error: &Error) -> Duration {
-    let wait = every.saturating_mul(1 << failures.min(10)).min(LONGEST_WAIT);
+    let wait = doubled(every, failures).min(LONGEST_WAIT);
     match error {
         Error::RateLimited { wait: limited, .. } => wait.max(*limited),
         _ => wait,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use super::message::Response;
+use crate::model::doubled;
 
 /// Bounds of [`super::Client::send_with_retries`]. For reads, and for writes whose repetition is harmless.
 #[derive(Debug, Clone)]
@@ -54,9 +55,8 @@ impl RetryPolicy {
     /// The wait before attempt `next` (2, 3, …). `random` is in 0..1. `None`: the server asks for more than
     /// the longest wait.
     pub(super) fn wait(&self, next: u32, asked: Option<Duration>, random: f64) -> Option<Duration> {
-        let doubled =
-            self.first_wait.saturating_mul(1u32.checked_shl(next.saturating_sub(2)).unwrap_or(u32::MAX));
-        let backoff = doubled.min(self.longest_wait).mul_f64(0.5 + random / 2.0);
+        let backoff = doubled(self.first_wait, next.saturating_sub(2)).min(self.longest_wait);
+        let backoff = backoff.mul_f64(0.5 + random / 2.0);
         match asked {
             Some(asked) if asked > self.longest_wait => None,
             Some(asked) => Some(asked.max(backoff)),

@@ -53,7 +53,7 @@ const MHZ_OF_A_CORE: u64 = 4000;
 /// The labels that say how big a runner is.
 pub const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
 
-/// Larger numbers overflow Nomad's scheduler (DESIGN: labels are hostile input).
+/// Larger numbers overflow Nomad's scheduler (docs/architecture.md: labels are hostile input).
 const SIZE_DIGITS: usize = 7;
 
 /// The characters that a label may have besides single spaces, unless the configuration says otherwise.

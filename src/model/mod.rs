@@ -23,14 +23,14 @@ pub use action::{
 };
 pub use entry::RepoEntry;
 pub use jiff::Timestamp;
-pub use job::{JobStatus, Repository, RepositoryId, WorkflowJob};
+pub use job::{EndedJob, JobStatus, Repository, RepositoryId, WorkflowJob};
 pub use labels::Labels;
 pub use names::{host_of_page, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
 pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};
 pub use runner::{
-    Allocation, Blocked, Finish, Foreign, ForeignReason, GroupKey, Ownership, Registration, Runner,
+    Allocation, Asks, Blocked, Finish, Foreign, ForeignReason, GroupKey, Ownership, Registration, Runner,
     RunnerMeta, RunnerState, whose_repository,
 };
 
@@ -40,4 +40,9 @@ pub type Moment = Duration;
 /// How much later `now` is than `then`; zero where it is earlier.
 pub fn age(now: Timestamp, then: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
+}
+
+/// A wait that doubles: `first`, then twice that, and so on, for each of `times`.
+pub fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
 }

@@ -46,6 +46,20 @@ impl fmt::Display for Registration {
     }
 }
 
+/// What a job asks Nomad for, as long as it waits for a place: what an autoscaler must make room for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asks {
+    /// CPU, in MHz.
+    pub cpu: u64,
+    /// Cores of its own.
+    #[serde(default)]
+    pub cores: u64,
+    /// Memory, in MiB: what Nomad reserves.
+    pub memory: u64,
+    /// The node pool: text of the template, and perhaps of a label.
+    pub node_pool: String,
+}
+
 /// The JSON in a job's `Meta[nomad.meta]`. The first three are what nomadtools writes; a job without
 /// `instance` is nomadtools' own. Anyone with read-job sees it: no secret belongs here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +89,9 @@ pub struct RunnerMeta {
     /// The task that is the runner, where the job has others too: it decides the runner's state and exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// What it asks Nomad for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Asks>,
     /// The seal by the instance's key over the job's ID and the rest: without it nothing here counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,

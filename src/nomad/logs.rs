@@ -9,6 +9,9 @@ use crate::http::{self, Lines, Request, StatusCode, escape_segment};
 use super::api::Nomad;
 use super::error::{Error, Right};
 
+/// A log that is followed is answered with its first bytes: as late as a job takes, and no runner lives longer.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Which of a task's two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -74,6 +77,9 @@ impl Nomad {
             .query("offset", &most.to_string())
             .query("plain", "true")
             .query("follow", if follow { "true" } else { "false" });
+        if follow {
+            request = request.deadline(FIRST_BYTES_WITHIN);
+        }
         if let Some(region) = &self.options().region {
             request = request.query("region", region);
         }

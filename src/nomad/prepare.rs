@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::{Registration, RunnerMeta};
+use crate::model::{Asks, Registration, RunnerMeta};
 
 use super::error::Error;
 use super::options::Options;
@@ -130,6 +130,42 @@ pub fn main_task(job: &Value) -> Option<String> {
     };
     task["Name"].as_str().map(str::to_owned)
 }
+
+/// What Nomad assumes of a task that says nothing: MHz and MiB.
+const TASK_CPU: u64 = 100;
+const TASK_MEMORY: u64 = 300;
+
+/// What a parsed job asks Nomad for. Tasks that run one after the other share a place, as in Nomad's own count.
+pub fn asks(job: &Value) -> Asks {
+    let mut main = [0u64; 3];
+    let mut before = [0u64; 3];
+    let mut after = [0u64; 3];
+    let mut beside = [0u64; 3];
+    for task in job["TaskGroups"][0]["Tasks"].as_array().into_iter().flatten() {
+        let resources = &task["Resources"];
+        let amount = |key: &str| resources[key].as_u64();
+        let cores = amount("Cores").unwrap_or(0);
+        let cpu = if cores > 0 { 0 } else { amount("CPU").filter(|cpu| *cpu > 0).unwrap_or(TASK_CPU) };
+        let memory = amount("MemoryMB").filter(|memory| *memory > 0).unwrap_or(TASK_MEMORY);
+        let lifecycle = &task["Lifecycle"];
+        let sum = match lifecycle["Hook"].as_str() {
+            _ if lifecycle["Sidecar"] == true => &mut beside,
+            Some("prestart") => &mut before,
+            Some("poststop") => &mut after,
+            _ => &mut main,
+        };
+        for (sum, amount) in sum.iter_mut().zip([cpu, cores, memory]) {
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    let [cpu, cores, memory] =
+        [0, 1, 2].map(|at| main[at].max(before[at]).max(after[at]).saturating_add(beside[at]));
+    let node_pool = job["NodePool"].as_str().filter(|pool| !pool.is_empty()).unwrap_or("default");
+    Asks { cpu, cores, memory, node_pool: node_pool.chars().take(NODE_POOL_MAX).collect() }
+}
+
+/// Nomad takes no longer name of a node pool.
+const NODE_POOL_MAX: usize = 128;
 
 /// A used registration cannot be used again: no restart, no rescheduling, no replacement.
 fn run_once(group: &mut Map<String, Value>) -> Result<(), Error> {

@@ -165,3 +165,25 @@ fn json_templates_are_taken_as_they_are_and_hcl_is_left_to_nomad() {
     let error = job_from_json("{\n \"Job\": secret }").err().unwrap().to_string();
     assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
 }
+
+#[test]
+fn a_job_asks_for_what_its_tasks_need_at_the_same_time() {
+    let of = |tasks: Value| asks(&json!({ "NodePool": "ci", "TaskGroups": [{ "Tasks": tasks }] }));
+    let task = |cpu: u64, memory: u64| json!({ "Resources": { "CPU": cpu, "MemoryMB": memory } });
+    let with = |mut task: Value, hook: &str, sidecar: bool| {
+        task["Lifecycle"] = json!({ "Hook": hook, "Sidecar": sidecar });
+        task
+    };
+    let asked = of(json!([
+        task(500, 1000),
+        with(task(900, 100), "prestart", false),
+        with(task(50, 64), "prestart", true),
+        with(task(10, 5000), "poststop", false),
+    ]));
+    let expected = Asks { cpu: 950, cores: 0, memory: 5064, node_pool: "ci".to_owned() };
+    assert_eq!(asked, expected);
+    // What Nomad assumes where nothing is said.
+    let asked = asks(&json!({ "TaskGroups": [{ "Tasks": [{}, { "Resources": { "Cores": 2 } }] }] }));
+    assert_eq!(asked, Asks { cpu: 100, cores: 2, memory: 600, node_pool: "default".to_owned() });
+    assert_eq!(asks(&json!({})).cpu, 0);
+}

@@ -129,6 +129,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         attempt,
         registration,
         task,
+        asks,
         mac: _,
     } = meta;
     let fields = [
@@ -142,6 +143,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         ("attempt", attempt.map(|attempt| attempt.to_string())),
         ("registration", registration.as_ref().map(Registration::to_string)),
         ("task", task.clone()),
+        ("asks", asks.as_ref().map(|asks| serde_json::json!(asks).to_string())),
     ];
     let mut text = String::new();
     for (field, value) in fields {
@@ -212,7 +214,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::RepositoryId;
+    use crate::model::{Asks, RepositoryId};
 
     const TEXT: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     const OTHER: &str = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -228,6 +230,7 @@ mod tests {
             attempt: Some(1),
             registration: Some(Registration::Jit),
             task: None,
+            asks: None,
             mac: None,
         }
     }
@@ -247,7 +250,7 @@ mod tests {
         let good = sealed_by(&key, "n", meta());
         assert_eq!(key.check("n", &good, NEW), Ok(()));
         assert_eq!(key.check("other", &good, NEW), Err(ForeignReason::WrongSeal));
-        let changes: [fn(&mut RunnerMeta); 7] = [
+        let changes: [fn(&mut RunnerMeta); 8] = [
             |meta| meta.labelsstr = "a".to_owned(),
             |meta| meta.repo_url = "https://github.com/o/other".to_owned(),
             |meta| meta.instance = Some("j".to_owned()),
@@ -255,6 +258,7 @@ mod tests {
             |meta| meta.job_id = Some(8),
             |meta| meta.attempt = Some(2),
             |meta| meta.registration = None,
+            |meta| meta.asks = Some(Asks::default()),
         ];
         for change in changes {
             let mut changed = good.clone();

@@ -7,7 +7,7 @@ use std::{
 
 use crate::model::{
     Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
-    Report,
+    Report, doubled,
 };
 
 /// The wait after an action\'s first failure. It doubles with each further one.
@@ -117,7 +117,7 @@ fn waits_after(waits: &mut BTreeMap<String, Backoff>, name: &str, error: Option<
 
 fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment) -> Backoff {
     let failures = previous.map_or(0, |backoff| backoff.failures).saturating_add(1);
-    let wait = first.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_WAIT);
+    let wait = doubled(first, failures - 1).min(LONGEST_WAIT);
     Backoff { failures, until: now + wait, error: error.to_owned() }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::model::{
     Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership,
     RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age,
-    runner_name,
+    doubled, runner_name,
 };
 
 /// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
@@ -256,16 +256,12 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
 
 /// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).
 fn wait_after(attempt: u32) -> Duration {
-    doubled(FIRST_WAIT, attempt).min(LONGEST_WAIT)
+    doubled(FIRST_WAIT, attempt.saturating_sub(1)).min(LONGEST_WAIT)
 }
 
 /// How long its group waits for others after attempt n gave up its place: min(10 min × 2^(n-1), 4 h).
 fn lateness(attempt: u32) -> Duration {
-    doubled(FIRST_LATENESS, attempt).min(LONGEST_LATENESS)
-}
-
-fn doubled(first: Duration, attempt: u32) -> Duration {
-    first.saturating_mul(1 << attempt.saturating_sub(1).min(16))
+    doubled(FIRST_LATENESS, attempt.saturating_sub(1)).min(LONGEST_LATENESS)
 }
 
 fn subject(view: &RepositoryView, job: &WorkflowJob) -> Subject {

@@ -83,6 +83,7 @@ fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
             task: None,
+            asks: None,
             mac: None,
         },
         state,

@@ -1,7 +1,12 @@
 //! The metrics, by the crate of Prometheus itself. The set of label values is bounded everywhere: text of strangers is in
 //! none but repositories' names, and those only where the configuration asks for them.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{prometheus_text, text},
@@ -11,7 +16,7 @@ use prometheus_client::{
 
 use super::{
     process::Process,
-    snapshot::{Rate, Snapshot},
+    snapshot::{Rate, Snapshot, Waiting},
 };
 use crate::model::RunnerState;
 
@@ -27,6 +32,12 @@ const LONG: [f64; 15] =
 
 /// From milliseconds to two minutes: a request, a pass.
 const SHORT: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
+
+/// More node pools than this are one: `other`.
+const NODE_POOLS: usize = 100;
+
+/// A MiB, in bytes.
+const MIB: u64 = 1 << 20;
 
 /// Labels of one value of a metric.
 type Labels = Vec<(&'static str, String)>;
@@ -79,6 +90,12 @@ pub(super) struct Metrics {
     jobs_held: Family<Labels, Gauge>,
     jobs_running: Family<Labels, Gauge>,
     holds: Family<Labels, Gauge>,
+    waiting_runners: Family<Labels, Gauge>,
+    waiting_cpu: Family<Labels, Gauge>,
+    waiting_cores: Family<Labels, Gauge>,
+    waiting_memory: Family<Labels, Gauge>,
+    /// Node pools that were seen: an autoscaler is told of none, too, when nothing waits there any more.
+    node_pools: Mutex<BTreeSet<String>>,
     runners: Family<Labels, Gauge>,
     finishes: Family<Labels, Count>,
     actions: Family<Labels, Count>,
@@ -133,6 +150,11 @@ impl Default for Metrics {
             jobs_held: Family::default(),
             jobs_running: Family::default(),
             holds: Family::default(),
+            waiting_runners: Family::default(),
+            waiting_cpu: Family::default(),
+            waiting_cores: Family::default(),
+            waiting_memory: Family::default(),
+            node_pools: Mutex::default(),
             runners: Family::default(),
             finishes: Family::default(),
             actions: Family::default(),
@@ -208,6 +230,30 @@ impl Default for Metrics {
             "Things deliberately not done, by what they are about and by reason",
             metrics.holds.clone(),
         );
+        for (name, help, family) in [
+            (
+                "waiting_runners",
+                "Runners that Nomad has not placed yet, by node pool",
+                &metrics.waiting_runners,
+            ),
+            (
+                "waiting_cpu_megahertz",
+                "CPU that runners ask for which Nomad has not placed yet, by node pool",
+                &metrics.waiting_cpu,
+            ),
+            (
+                "waiting_cores",
+                "Cores that runners ask for which Nomad has not placed yet, by node pool",
+                &metrics.waiting_cores,
+            ),
+            (
+                "waiting_memory_bytes",
+                "Memory that runners ask for which Nomad has not placed yet, by node pool",
+                &metrics.waiting_memory,
+            ),
+        ] {
+            own.register(name, help, family.clone());
+        }
         own.register("runners", "Runners, by state", metrics.runners.clone());
         own.register(
             "runners_finished",
@@ -368,8 +414,32 @@ impl Metrics {
         let state = |state: RunnerState| labels([("state", state.as_str())]);
         // Every state has its value, and sums over repositories stay what they are.
         let none = if self.per_repository { &[][..] } else { &STATES };
+        self.waiting(&counts.waiting);
         let runners = counts.runners.iter().map(|((of, at), n)| (state(*at), of.as_str(), *n));
         self.set(&self.runners, none.iter().map(|at| (state(*at), "", 0)).chain(runners));
+    }
+
+    /// What runners that wait for a place ask for.
+    fn waiting(&self, seen: &BTreeMap<String, Waiting>) {
+        let mut pools = self.node_pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in seen.keys() {
+            if pools.len() < NODE_POOLS {
+                pools.insert(pool.clone());
+            }
+        }
+        let families = [&self.waiting_runners, &self.waiting_cpu, &self.waiting_cores, &self.waiting_memory];
+        families.iter().for_each(|family| family.clear());
+        let none = Waiting::default();
+        let zeros = pools.iter().map(|pool| (pool, &none));
+        for (pool, waiting) in zeros.chain(seen) {
+            let shown = if pools.contains(pool) { pool } else { "other" };
+            let of = labels([("node_pool", shown)]);
+            let memory = waiting.memory.saturating_mul(MIB);
+            for (family, amount) in families.iter().zip([waiting.runners, waiting.cpu, waiting.cores, memory])
+            {
+                family.get_or_create(&of).inc_by(i64::try_from(amount).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// The limits as GitHub last told them.

@@ -30,7 +30,9 @@ use snapshot::Since;
 pub use snapshot::{Deed, Rate, Seen, Snapshot};
 pub use state::State;
 use state::{Health, Jobs, LastPass, List, Program, Repositories, Runners};
-use track::Track;
+use track::{BEGAN, Track};
+
+use crate::model::EndedJob;
 
 /// A pass that takes longer than this beyond the loop's interval hangs: listing all repositories, a minute,
 /// and an action's deadlines fit in it several times.
@@ -38,6 +40,9 @@ const PASS_AT_MOST: Duration = Duration::from_secs(600);
 
 /// A loop that has not turned for this long is stuck in a computation.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// So many waits are kept from one pass to the next.
+const WAITS: usize = 1000;
 
 /// The time over which points are counted, in seconds.
 const MINUTE: u64 = 60;
@@ -72,6 +77,8 @@ struct Inner {
     since: Since,
     events: Events,
     history: History,
+    /// How long jobs waited that have ended since the last pass.
+    waits: Vec<Duration>,
     rates: Vec<Rate>,
     /// What requests cost of GitHub's secondary limit, by the second.
     points: VecDeque<(u64, u64)>,
@@ -80,6 +87,16 @@ struct Inner {
 impl Inner {
     fn now(&self) -> Duration {
         self.epoch.elapsed()
+    }
+
+    /// Takes in times that were measured.
+    fn measured(&mut self, times: &[(Time, Duration)]) {
+        for (time, took) in times {
+            self.metrics.time(*time, *took);
+            if *time == Time::QueuedToTaken && self.waits.len() < WAITS {
+                self.waits.push(*took);
+            }
+        }
     }
 
     /// What the requests of the last minute cost.
@@ -108,6 +125,7 @@ impl Status {
             since: Since::default(),
             events: Events::default(),
             history: History::default(),
+            waits: Vec::new(),
             rates: Vec::new(),
             points: VecDeque::new(),
         });
@@ -153,20 +171,25 @@ impl Status {
         }
     }
 
+    /// A look has shown jobs that are over; `date` is GitHub's time.
+    pub fn ended(&self, jobs: &[EndedJob], date: Timestamp) {
+        let mut inner = self.inner();
+        let now = BEGAN + inner.now();
+        for job in jobs {
+            let times = inner.track.ended(job, date, now);
+            inner.measured(&times);
+        }
+    }
+
     /// Takes in a pass.
     pub fn pass(&self, seen: &Seen) {
         let at = seen.at;
         let mut guard = self.inner();
         let inner = &mut *guard;
-        let (times, finishes) = inner.track.follow(seen, inner.epoch.elapsed());
+        let (times, finishes) = inner.track.follow(seen, BEGAN + inner.epoch.elapsed());
         finishes.into_iter().for_each(|finish| inner.metrics.finish(finish));
-        let mut waits = Vec::new();
-        for (time, took) in times {
-            inner.metrics.time(time, took);
-            if time == Time::QueuedToTaken {
-                waits.push(took);
-            }
-        }
+        inner.measured(&times);
+        let waits = std::mem::take(&mut inner.waits);
         let snapshot = Snapshot::of(seen, &mut inner.since);
         inner.events.see(at, &snapshot.deeds, seen.errors, snapshot.leads);
         inner.history.see(at, snapshot.counts.sums(), &waits);

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     model::{
-        Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan,
+        Action, Asks, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan,
         RepositoryView, Runner, RunnerState, Subject, Unobserved, WorkflowJob, age,
     },
     secret::without_tokens,
@@ -156,8 +156,32 @@ pub struct Counts {
     pub running: BTreeMap<String, usize>,
     /// Runners by state.
     pub runners: BTreeMap<(String, RunnerState), usize>,
+    /// What runners that wait for a place ask for, by node pool; pools of other runners with nothing.
+    pub waiting: BTreeMap<String, Waiting>,
     /// Holds by what they are about and why.
     pub holds: BTreeMap<(&'static str, &'static str), usize>,
+}
+
+/// What runners ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many there are.
+    pub runners: u64,
+    /// CPU, in MHz.
+    pub cpu: u64,
+    /// Cores of their own.
+    pub cores: u64,
+    /// Memory, in MiB.
+    pub memory: u64,
+}
+
+impl Waiting {
+    fn add(&mut self, asks: &Asks) {
+        self.runners += 1;
+        self.cpu = self.cpu.saturating_add(asks.cpu);
+        self.cores = self.cores.saturating_add(asks.cores);
+        self.memory = self.memory.saturating_add(asks.memory);
+    }
 }
 
 /// What is told one by one.
@@ -445,6 +469,12 @@ impl<'a> World<'a> {
             }
         }
         for runner in self.runners() {
+            if let Some(asks) = &runner.meta.asks {
+                let waiting = counts.waiting.entry(safe(&asks.node_pool)).or_default();
+                if runner.state == RunnerState::Pending {
+                    waiting.add(asks);
+                }
+            }
             if let Some(job) = self.busy.get(runner.name.as_str()) {
                 *counts.running.entry(of(job)).or_default() += 1;
             }

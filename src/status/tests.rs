@@ -170,7 +170,7 @@ async fn a_job_is_measured_from_its_queue_to_its_end() {
     assert_eq!(histogram(&status, "job_duration"), (22.0, 1));
     let (page, _) = status.metrics(true);
     assert!(page.contains("githubrunner_runners_finished_total{finish=\"success\"} 1\n"), "{page}");
-    assert_eq!(status.sizes()["status jobs and runners"], 1, "only the repository");
+    assert_eq!(status.sizes()["status jobs and runners"], 2, "the repository, and the runner that Nomad has");
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,4 +289,56 @@ async fn actions_add_up() {
     let line = "githubrunner_actions_total{action=\"purge\",outcome=\"done\",reason=\"asked\"} 5\n";
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("githubrunner_passes_total 2\n"), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_ran_between_two_looks_is_measured_by_githubs_own_times_once() {
+    let status = Status::new(Duration::from_secs(60));
+    let wait = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+    pass(&status, &seen_at(0, vec![], vec![]), &Plan::default(), &[]);
+    wait(20).await;
+    let live = || vec![runner("r1", 1, RunnerState::Running, 10)];
+    pass(&status, &seen_at(20, vec![job(1, JobStatus::Queued, 6)], live()), &wants(&[1]), &[]);
+    wait(10).await;
+    let ended = |runner: &str, id, created| EndedJob {
+        id,
+        runner: runner.to_owned(),
+        created_at: at(created),
+        started_at: at(22),
+        completed_at: at(25),
+    };
+    // Another deployment's, one from before the start, and ours: three looks show it.
+    status.ended(&[ended("foreign", 2, 6), ended("r1", 3, -1), ended("r1", 1, 6)], at(30));
+    status.ended(&[ended("r1", 1, 6)], at(31));
+    pass(&status, &seen_at(30, vec![], live()), &Plan::default(), &[]);
+    status.ended(&[ended("r1", 1, 6)], at(32));
+    // What an older listing still shows is not measured again.
+    pass(&status, &seen_at(30, vec![taken(1, 6, 22, "r1")], live()), &Plan::default(), &[]);
+    pass(&status, &seen_at(31, vec![], live()), &Plan::default(), &[]);
+    assert_eq!(histogram(&status, "job_queued_to_taken"), (16.0, 1));
+    assert_eq!(histogram(&status, "job_duration"), (3.0, 1));
+    // It had connected when it took the job, 12 s after it was registered.
+    assert_eq!(histogram(&status, "runner_started_to_connected"), (12.0, 1));
+    assert_eq!(status.state().history.queue_p50_seconds, Some(16.0));
+}
+
+#[tokio::test]
+async fn a_pool_in_which_nothing_waits_any_more_is_told_with_zero() {
+    let status = Status::new(Duration::from_secs(60));
+    let asks = crate::model::Asks { cpu: 100, cores: 0, memory: 1, node_pool: "ci".to_owned() };
+    let mut waits = runner("r1", 1, RunnerState::Pending, 0);
+    waits.meta.asks = Some(asks);
+    pass(&status, &seen_at(0, vec![], vec![waits]), &Plan::default(), &[]);
+    assert!(status.metrics(true).0.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 100\n"));
+    pass(&status, &seen_at(1, vec![], vec![]), &Plan::default(), &[]);
+    let (page, _) = status.metrics(true);
+    assert!(page.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 0\n"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_began_before_the_start_is_told_in_full() {
+    let status = Status::new(Duration::from_secs(60));
+    let started = Deed::new(&start(1, "r1"), "done", "done", false);
+    pass(&status, &seen_at(100, vec![job(1, JobStatus::Queued, 40)], vec![]), &wants(&[1]), &[started]);
+    assert_eq!(histogram(&status, "job_queued_to_started"), (60.0, 1));
 }

@@ -11,11 +11,20 @@ use jiff::Timestamp;
 
 use super::{metrics::Time, snapshot::Seen};
 use crate::model::{
-    JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
+    EndedJob, JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
 };
 
 /// At most this many jobs are followed at once; more are not measured.
 const JOBS: usize = 50_000;
+
+/// A runner that is gone from Nomad for so long has no job that a look shows as over for the first time.
+const GONE: Duration = Duration::from_secs(60);
+
+/// So many jobs that are over are remembered. GitHub's IDs grow: the smallest are forgotten.
+const DONE: usize = 10_000;
+
+/// The moment at which this process began: what was before it has a moment, too.
+pub(super) const BEGAN: Moment = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Follows jobs and runners.
 #[derive(Debug, Default)]
@@ -26,6 +35,12 @@ pub(super) struct Track {
     /// Live runners, and whether they were seen connected.
     runners: BTreeMap<String, bool>,
     nomad_was_seen: bool,
+    /// When each of our runners was last seen in Nomad, alive or dead.
+    ours: BTreeMap<String, Moment>,
+    /// Runners of ours that had a job which is over, and when they took it.
+    took: BTreeMap<String, Moment>,
+    /// Jobs that were measured to their end: a run's list shows them until the run is over.
+    done: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,13 +63,47 @@ impl Track {
             let queued = self.jobs.get(&job).and_then(|job| job.queued);
             times.extend(queued.map(|at| (Time::QueuedToStarted, now.saturating_sub(at))));
         }
-        let finishes = self.follow_runners(seen, &mut times);
+        let finishes = self.follow_runners(seen, now, &mut times);
         (times, finishes)
+    }
+
+    /// Measures a job that is over, by GitHub's own times: one that ran between two looks is seen in no other way. `date` is
+    /// GitHub's time of the look, `now` this process's.
+    pub fn ended(&mut self, job: &EndedJob, date: Timestamp, now: Moment) -> Vec<(Time, Duration)> {
+        let known = self.jobs.get(&job.id).copied().unwrap_or_default();
+        // It is as old as this process, or older: it may have been measured by the one before.
+        let is_older = age(date, job.created_at) >= now.saturating_sub(BEGAN);
+        if is_older && known.queued.is_none() && known.taken.is_none()
+            || !self.ours.contains_key(&job.runner)
+            || !self.done.insert(job.id)
+        {
+            return Vec::new();
+        }
+        while self.done.len() > DONE {
+            self.done.pop_first();
+        }
+        self.jobs.remove(&job.id);
+        let taken = now.saturating_sub(age(date, job.started_at));
+        self.took.insert(job.runner.clone(), taken);
+        let wait = match known {
+            // Its wait was measured when it was taken.
+            Job { taken: Some(_), .. } => None,
+            Job { waited: true, queued, .. } => queued.map(|queued| taken.saturating_sub(queued)),
+            _ => Some(age(job.started_at, job.created_at)),
+        };
+        let mut times = vec![(Time::JobDuration, age(job.completed_at, job.started_at))];
+        times.extend(wait.map(|wait| (Time::QueuedToTaken, wait)));
+        times
     }
 
     /// How many things are followed.
     pub fn len(&self) -> usize {
-        self.jobs.len() + self.listed.len() + self.runners.len()
+        self.jobs.len()
+            + self.listed.len()
+            + self.runners.len()
+            + self.ours.len()
+            + self.took.len()
+            + self.done.len()
     }
 
     fn follow_jobs(&mut self, seen: &Seen, now: Moment, times: &mut Vec<(Time, Duration)>) {
@@ -69,7 +118,9 @@ impl Track {
             let is_first = self.listed.insert(*id);
             for job in jobs {
                 let is_ours = job.runner_name.as_deref().is_some_and(|runner| ours.contains(runner));
-                let is_new = self.jobs.len() < JOBS && (is_ours || wanted.contains(&job.id));
+                let is_new = self.jobs.len() < JOBS
+                    && !self.done.contains(&job.id)
+                    && (is_ours || wanted.contains(&job.id));
                 if is_new || self.jobs.contains_key(&job.id) {
                     let known = self.jobs.entry(job.id).or_insert(Job { repository: *id, ..Job::default() });
                     known.see(job, is_ours, is_first, *date, now, times);
@@ -93,10 +144,30 @@ impl Track {
         }
     }
 
-    fn follow_runners(&mut self, seen: &Seen, times: &mut Vec<(Time, Duration)>) -> Vec<&'static str> {
+    fn follow_runners(
+        &mut self,
+        seen: &Seen,
+        now: Moment,
+        times: &mut Vec<(Time, Duration)>,
+    ) -> Vec<&'static str> {
         let Some(nomad) = &seen.observation.nomad else { return Vec::new() };
         let is_first = !std::mem::replace(&mut self.nomad_was_seen, true);
         let connected = connected(seen);
+        for runner in &nomad.runners {
+            // One that had a job had connected by the time it took it.
+            let took = self.took.remove(&runner.name);
+            if let Some(at) = took.filter(|_| self.runners.get(&runner.name) == Some(&false)) {
+                let since = now.saturating_sub(at);
+                times.push((
+                    Time::StartedToConnected,
+                    age(nomad.now, runner.submitted_at).saturating_sub(since),
+                ));
+                self.runners.insert(runner.name.clone(), true);
+            }
+            self.ours.insert(runner.name.clone(), now);
+        }
+        self.took.clear();
+        self.ours.retain(|_, at| now.saturating_sub(*at) < GONE);
         let mut live = BTreeMap::new();
         for runner in nomad.runners.iter().filter(|runner| runner.is_live()) {
             let is_connected = connected.contains(runner.name.as_str());

@@ -14,7 +14,7 @@ use crate::common::site::{Site, until};
 /// A busy runner, then one side fails, then a second job; the fault ends and all goes on.
 async fn survives(broken: Side, verdict: impl Fn() -> Verdict + Send + 'static, says: &str) {
     let site = Site::start().await;
-    let busy = site.queue(&["nomadtools"], 6000);
+    let busy = site.queue(&["nomadtools"], 12_000);
     let mut daemon = site.run(&site.config(""));
     site.in_progress(busy).await;
 

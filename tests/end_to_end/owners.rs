@@ -29,7 +29,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
     for runner in site.world().github.runners() {
         assert_eq!(
             runner.scope,
-            githubrunner_sim::github::Scope::Organization(organization),
+            githubrunner_sim::github::RegisteredAt::Organization(organization),
             "{}",
             runner.name
         );

@@ -238,7 +238,8 @@ async fn a_preempted_runner_is_spent_and_its_job_is_due_another_attempt() {
     let preempted = agent.get(&format!("/v1/allocation/{first}")).await;
     assert_eq!(preempted["DesiredStatus"], "evict", "{preempted}");
     let path = format!("/v1/job/{job}?namespace={NAMESPACE}");
-    let deadline = Instant::now() + WITHIN;
+    // While GitHub calls the runner online it is asked again after 5, 10 and 20 s.
+    let deadline = Instant::now() + 2 * WITHIN;
     while agent.get(&path).await["Stop"] != true {
         assert!(Instant::now() < deadline, "{}", daemon.log().join("\n"));
         tokio::time::sleep(Duration::from_millis(100)).await;

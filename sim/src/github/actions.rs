@@ -89,7 +89,7 @@ impl GitHub {
         Reply::text(200, format!(r#"{{"total_count":{total},"jobs":[{jobs}]}}"#)).linked(link)
     }
 
-    pub(super) fn runner_route(&mut self, ask: &Ask, scope: Scope, rest: &[&str]) -> Reply {
+    pub(super) fn runner_route(&mut self, ask: &Ask, scope: RegisteredAt, rest: &[&str]) -> Reply {
         let now = self.now;
         match (ask.method, rest) {
             (&Method::GET, []) => {
@@ -100,8 +100,8 @@ impl GitHub {
                 let runners: Vec<&Runner> = runners.collect();
                 let total = runners.len();
                 let path = match scope {
-                    Scope::Repository(id) => format!("/repositories/{id}/actions/runners"),
-                    Scope::Organization(id) => format!("/organizations/{id}/actions/runners"),
+                    RegisteredAt::Repository(id) => format!("/repositories/{id}/actions/runners"),
+                    RegisteredAt::Organization(id) => format!("/organizations/{id}/actions/runners"),
                 };
                 let (runners, link) = cut(ask, &path, runners, usize::MAX);
                 let runners: Vec<Value> =
@@ -119,7 +119,7 @@ impl GitHub {
                 None => Reply::not_found(),
             },
             (&Method::POST, ["generate-jitconfig" | "registration-token"])
-                if matches!(scope, Scope::Repository(id)
+                if matches!(scope, RegisteredAt::Repository(id)
                     if self.repositories.get(&id).is_some_and(|repository| repository.refuses_runners)) =>
             {
                 Reply::error(403, "")
@@ -148,7 +148,7 @@ impl GitHub {
         }
     }
 
-    fn jit_route(&mut self, ask: &Ask, scope: Scope) -> Reply {
+    fn jit_route(&mut self, ask: &Ask, scope: RegisteredAt) -> Reply {
         let body = match ask.json() {
             Ok(body) => body,
             Err(reply) => return reply,
@@ -171,8 +171,8 @@ impl GitHub {
             return Reply::error(422, "Labels must be between 1 and 256 characters.");
         }
         let group_known = match scope {
-            Scope::Repository(_) => group == 1,
-            Scope::Organization(id) => {
+            RegisteredAt::Repository(_) => group == 1,
+            RegisteredAt::Organization(id) => {
                 group == 1 || self.groups.iter().any(|known| known.id == group && known.organization == id)
             }
         };

@@ -122,14 +122,14 @@ impl GitHub {
     }
 
     /// Whether an access token given to a runner may make a registration token.
-    pub(super) fn may_register(&self, secret: &str, scope: Scope) -> bool {
+    pub(super) fn may_register(&self, secret: &str, scope: RegisteredAt) -> bool {
         let Ok(who) = self.authenticate(Some(&format!("Bearer {secret}"))) else { return false };
         match scope {
-            Scope::Repository(id) => self.repositories.get(&id).is_some_and(|repository| {
+            RegisteredAt::Repository(id) => self.repositories.get(&id).is_some_and(|repository| {
                 self.sees(&who, repository)
                     && self.may(&who, repository, "administration", Level::Write).is_ok()
             }),
-            Scope::Organization(id) => self
+            RegisteredAt::Organization(id) => self
                 .owners
                 .get(&id)
                 .is_some_and(|owner| self.may_in_organization(&who, owner, Level::Write).is_ok()),

@@ -264,7 +264,7 @@ pub struct Job {
 
 /// Where a runner is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
+pub enum RegisteredAt {
     /// At the repository with this ID.
     Repository(u64),
     /// At the organization with this ID.
@@ -277,7 +277,7 @@ pub struct Runner {
     /// Numeric ID, never used again.
     pub id: u64,
     /// Where it is registered; names are unique there.
-    pub scope: Scope,
+    pub scope: RegisteredAt,
     /// The runner group's ID.
     pub group: u64,
     /// Its name, as spelled.

@@ -338,8 +338,8 @@ impl GitHub {
     /// case (contract §6). A job without labels (`runs-on: {group: …}`) finds none.
     pub fn fits(&self, runner: &Runner, job: &Job) -> bool {
         let reaches = match runner.scope {
-            Scope::Repository(repository) => repository == job.repository,
-            Scope::Organization(owner) => {
+            RegisteredAt::Repository(repository) => repository == job.repository,
+            RegisteredAt::Organization(owner) => {
                 self.repositories.get(&job.repository).is_some_and(|repository| repository.owner == owner)
             }
         };

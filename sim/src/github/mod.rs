@@ -34,8 +34,8 @@ use rand::{RngExt, SeedableRng};
 
 pub use apps::{App, Installation};
 pub use data::{
-    Conclusion, Event, Job, JobRunner, JobSpec, Owner, Removal, Repository, Run, Runner, RunnerGroup, Scope,
-    Status, Trigger,
+    Conclusion, Event, Job, JobRunner, JobSpec, Owner, RegisteredAt, Removal, Repository, Run, Runner,
+    RunnerGroup, Status, Trigger,
 };
 pub use hooks::{Hook, HookPlace, Parcel, sign};
 pub use limits::Limited;
@@ -378,7 +378,7 @@ impl GitHub {
         for run in self.runs_of.get(&id).cloned().unwrap_or_default() {
             self.cancel_run(run, now);
         }
-        let gone = self.runners.values().filter(|runner| runner.scope == Scope::Repository(id));
+        let gone = self.runners.values().filter(|runner| runner.scope == RegisteredAt::Repository(id));
         for runner in gone.map(|runner| runner.id).collect::<Vec<_>>() {
             self.remove_runner(runner, Removal::Deleted);
         }
@@ -415,7 +415,7 @@ impl GitHub {
     }
 
     /// The registered runner with this name there.
-    pub fn runner_by_name(&self, scope: Scope, name: &str) -> Option<&Runner> {
+    pub fn runner_by_name(&self, scope: RegisteredAt, name: &str) -> Option<&Runner> {
         self.runners.values().find(|runner| runner.scope == scope && runner.name.eq_ignore_ascii_case(name))
     }
 

@@ -103,7 +103,7 @@ impl GitHub {
                 if let Err(reply) = self.may(&ask.who, repository, "administration", level) {
                     return reply;
                 }
-                self.runner_route(ask, Scope::Repository(id), rest)
+                self.runner_route(ask, RegisteredAt::Repository(id), rest)
             }
             ["actions", rest @ ..] => {
                 if let Err(reply) = self.may(&ask.who, repository, "actions", level) {
@@ -139,7 +139,7 @@ impl GitHub {
                 self.hooks_route(ask, place, &path, rest)
             }
             ["actions", "runners", rest @ ..] => match self.may_in_organization(&ask.who, owner, level) {
-                Ok(()) => self.runner_route(ask, Scope::Organization(id), rest),
+                Ok(()) => self.runner_route(ask, RegisteredAt::Organization(id), rest),
                 Err(reply) => reply,
             },
             ["actions", "runner-groups"] if get => match self.may_in_organization(&ask.who, owner, level) {

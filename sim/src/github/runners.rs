@@ -83,7 +83,7 @@ struct Jit {
 
 #[derive(Clone)]
 struct RegistrationToken {
-    scope: Scope,
+    scope: RegisteredAt,
     removes: bool,
     expires_at: Timestamp,
 }
@@ -106,7 +106,7 @@ impl GitHub {
     /// Makes a runner and its JIT configuration, `server` being the address the runner finds in it.
     pub(super) fn generate_jit(
         &mut self,
-        scope: Scope,
+        scope: RegisteredAt,
         group: u64,
         name: &str,
         labels: &[String],
@@ -144,15 +144,19 @@ impl GitHub {
     }
 
     /// Where a scope is shown to people.
-    pub(super) fn scope_url(&self, scope: Scope) -> String {
+    pub(super) fn scope_url(&self, scope: RegisteredAt) -> String {
         let path = match scope {
-            Scope::Repository(id) => self.full_name(id),
-            Scope::Organization(id) => self.owners.get(&id).map(|owner| owner.login.clone()),
+            RegisteredAt::Repository(id) => self.full_name(id),
+            RegisteredAt::Organization(id) => self.owners.get(&id).map(|owner| owner.login.clone()),
         };
         format!("{}/{}", self.options.web_url, path.unwrap_or_default())
     }
 
-    pub(super) fn make_registration_token(&mut self, scope: Scope, removes: bool) -> (String, Timestamp) {
+    pub(super) fn make_registration_token(
+        &mut self,
+        scope: RegisteredAt,
+        removes: bool,
+    ) -> (String, Timestamp) {
         let now = self.now;
         self.registration.tokens.retain(|_, token| token.expires_at > now);
         let token = format!("A{}", self.random_text(28).to_uppercase());
@@ -163,7 +167,7 @@ impl GitHub {
 
     fn add_runner(
         &mut self,
-        scope: Scope,
+        scope: RegisteredAt,
         group: u64,
         name: &str,
         labels: Vec<String>,
@@ -237,17 +241,20 @@ impl GitHub {
     }
 
     /// The scope that an address like `https://github.com/owner/name` means.
-    fn scope_of_url(&self, url: &str) -> Option<Scope> {
+    fn scope_of_url(&self, url: &str) -> Option<RegisteredAt> {
         let path =
             url::Url::parse(url).ok()?.path().trim_matches('/').trim_end_matches(".git").to_lowercase();
         match path.split_once('/') {
             Some(_) => {
                 let id = self.names.get(&path).or_else(|| self.former_names.get(&path))?;
-                Some(Scope::Repository(*id))
+                Some(RegisteredAt::Repository(*id))
             }
             None => {
                 let id = self.logins.get(&path)?;
-                self.owners.get(id).filter(|owner| owner.organization).map(|_| Scope::Organization(*id))
+                self.owners
+                    .get(id)
+                    .filter(|owner| owner.organization)
+                    .map(|_| RegisteredAt::Organization(*id))
             }
         }
     }

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::github::{Conclusion, JobSpec, Scope};
+use crate::github::{Conclusion, JobSpec, RegisteredAt};
 use crate::serve::serve_tcp;
 use crate::stand_in::run_with;
 use crate::world::drive;
@@ -99,7 +99,7 @@ async fn a_registration_token_works_too_and_the_shutdown_disconnects() {
     let env =
         [("ACCESS_TOKEN", TOKEN), ("REPO_URL", url.as_str()), ("RUNNER_NAME", "t1"), ("EPHEMERAL", "1")];
     let runner = spawn(&env, shutdown);
-    let scope = Scope::Repository(repository);
+    let scope = RegisteredAt::Repository(repository);
     until(&shared, "it is online", |world| {
         world.github.runner_by_name(scope, "t1").is_some_and(|runner| runner.online)
     })
@@ -115,7 +115,7 @@ async fn a_registration_token_works_too_and_the_shutdown_disconnects() {
 async fn a_refusal_is_printed_and_hidden_from_the_exit_code() {
     let (shared, repository, address) = served().await;
     let encoded = jit(&address, "r1").await;
-    let id = lock(&shared).github.runner_by_name(Scope::Repository(repository), "r1").unwrap().id;
+    let id = lock(&shared).github.runner_by_name(RegisteredAt::Repository(repository), "r1").unwrap().id;
     {
         let mut world = lock(&shared);
         let now = world.clock.now();
@@ -143,7 +143,7 @@ async fn a_session_that_falls_silent_is_a_runner_that_vanished() {
     assert_eq!(status, 201);
     let message = format!("/_runner/sessions/{}/message", session["id"].as_str().unwrap());
     let online = |shared: &Shared| {
-        lock(shared).github.runner_by_name(Scope::Repository(repository), "t1").unwrap().online
+        lock(shared).github.runner_by_name(RegisteredAt::Repository(repository), "t1").unwrap().online
     };
     for _ in 0..3 {
         tokio::time::sleep(seconds(20)).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::github::{Conclusion, JobSpec, Scope, Status};
+use crate::github::{Conclusion, JobSpec, RegisteredAt, Status};
 use crate::nomad::{Exit, TaskEvent};
 use crate::world::{Phase, drive};
 
@@ -93,7 +93,7 @@ async fn a_refused_runner_ends_after_a_while_as_if_all_were_well() {
     start(&shared, "a1", env(&[("ACTIONS_RUNNER_INPUT_JITCONFIG", &used)]));
     until(&shared, "the first one listens", |world| world.live_runners()[0].phase == Phase::Listening).await;
     let deleted = jit(&mut client, "deleted", "\"x\"").await;
-    let id = lock(&shared).github.runner_by_name(Scope::Repository(repository), "deleted").unwrap().id;
+    let id = lock(&shared).github.runner_by_name(RegisteredAt::Repository(repository), "deleted").unwrap().id;
     let target = format!("/repos/{REPOSITORY}/actions/runners/{id}");
     assert_eq!(client.json(Method::DELETE, &target, "").await.0, 204);
     let expired = jit(&mut client, "expired", "\"x\"").await;
@@ -116,7 +116,7 @@ async fn a_deleted_registration_ends_an_idle_runner() {
     let encoded = jit(&mut client, "r1", "\"x\"").await;
     start(&shared, "a1", env(&[("ACTIONS_RUNNER_INPUT_JITCONFIG", &encoded)]));
     until(&shared, "it listens", |world| world.live_runners()[0].phase == Phase::Listening).await;
-    let id = lock(&shared).github.runner_by_name(Scope::Repository(repository), "r1").unwrap().id;
+    let id = lock(&shared).github.runner_by_name(RegisteredAt::Repository(repository), "r1").unwrap().id;
     let target = format!("/repos/{REPOSITORY}/actions/runners/{id}");
     assert_eq!(client.json(Method::DELETE, &target, "").await.0, 204);
     // Told to stop with consent: nothing is lost.
@@ -165,7 +165,7 @@ async fn an_idle_runner_that_is_killed_stays_listed_as_offline() {
     kill(&shared, "a1");
     until(&shared, "it is over", |world| world.live_runners().is_empty()).await;
     let world = lock(&shared);
-    let left = world.github.runner_by_name(Scope::Repository(repository), "r1").unwrap();
+    let left = world.github.runner_by_name(RegisteredAt::Repository(repository), "r1").unwrap();
     assert!(!left.online);
     assert_eq!(world.violations(), []);
 }
@@ -191,7 +191,7 @@ async fn the_other_images_variables_make_a_runner_too() {
     let job = {
         let mut world = lock(&shared);
         assert_eq!(world.live_runners().len(), 3, "a task without credentials is no runner");
-        let first = world.github.runner_by_name(Scope::Repository(repository), "t1").unwrap();
+        let first = world.github.runner_by_name(RegisteredAt::Repository(repository), "t1").unwrap();
         assert_eq!((first.labels.join(" ").as_str(), first.ephemeral), ("a b self-hosted Linux X64", true));
         let run =
             world.queue_run(repository, vec![JobSpec::new(&["self-hosted", "B"], seconds(30))]).unwrap();

@@ -43,7 +43,7 @@ fn is_too_large(allocation: &Allocation) -> bool {
     has_long && nomad::allocation_stub(allocation, true).to_string().len() > MAX_BODY
 }
 
-/// How one is (DESIGN: a runner's state).
+/// How one is (docs/architecture.md: a runner's state).
 pub fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> Look {
     let all: Vec<&Allocation> = allocations(world, place, &job.id).collect();
     let has_started = |allocation: &&Allocation| {

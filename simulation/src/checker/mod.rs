@@ -17,7 +17,7 @@ use crate::faults::scenario::Scenario;
 use bytes::Bytes;
 use githubrunner::model::is_ours_by_name;
 use githubrunner_sim::fault::{Arrived, Sender, Side};
-use githubrunner_sim::github::{Scope, Status};
+use githubrunner_sim::github::{RegisteredAt, Status};
 use githubrunner_sim::keep;
 use githubrunner_sim::nomad::{self, TaskPhase};
 use githubrunner_sim::world::{LiveRunner, Phase, Watch, World};
@@ -406,8 +406,8 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let is_strayed = |live: &LiveRunner| {
         let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
         let elsewhere = match scope {
-            Some(Scope::Repository(id)) => own(live).is_some_and(|own| own != id),
-            Some(Scope::Organization(_)) => true,
+            Some(RegisteredAt::Repository(id)) => own(live).is_some_and(|own| own != id),
+            Some(RegisteredAt::Organization(_)) => true,
             None => false,
         };
         elsewhere && is_gone(live)
@@ -485,9 +485,9 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
         }
     }
     // A repository that takes no jobs is not looked at; GitHub removes what never connects within a day.
-    let takes_none = |scope: &Scope| match scope {
-        Scope::Repository(id) => world.github.repository(*id).is_none_or(|r| r.archived || r.disabled),
-        Scope::Organization(id) => {
+    let takes_none = |scope: &RegisteredAt| match scope {
+        RegisteredAt::Repository(id) => world.github.repository(*id).is_none_or(|r| r.archived || r.disabled),
+        RegisteredAt::Organization(id) => {
             let mut repositories = place.repositories.iter().filter_map(|id| world.github.repository(*id));
             !repositories.any(|r| r.owner == *id && !r.archived && !r.disabled && !r.deleted)
         }

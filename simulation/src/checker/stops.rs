@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use githubrunner_sim::github::{Job, Scope, Status};
+use githubrunner_sim::github::{Job, RegisteredAt, Status};
 use githubrunner_sim::nomad;
 use githubrunner_sim::world::{LiveRunner, Phase, World};
 use jiff::{SignedDuration, Timestamp};
@@ -88,8 +88,8 @@ impl Checker {
         let address = job.and_then(name_of_repository);
         let meaning = address.and_then(|address| world.github.meaning(&address));
         // Where another repository has the name of its own, or had it when the daemon asked, it is not found.
-        let is_found = |scope: Scope| match (scope, meaning) {
-            (Scope::Repository(id), Some((meant, Some(since)))) => {
+        let is_found = |scope: RegisteredAt| match (scope, meaning) {
+            (RegisteredAt::Repository(id), Some((meant, Some(since)))) => {
                 meant == id && world.github_time(now).duration_since(since) > self.slack
             }
             _ => true,

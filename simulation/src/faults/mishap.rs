@@ -12,7 +12,7 @@ use crate::faults::labels::is_placeable;
 use crate::faults::races::Interfere;
 use bytes::Bytes;
 use githubrunner::model::{Repository, RepositoryId, runner_name};
-use githubrunner_sim::github::{JobSpec, Leave, Reach, Registration, Scope, Status};
+use githubrunner_sim::github::{JobSpec, Leave, Reach, RegisteredAt, Registration, Status};
 use githubrunner_sim::nomad::{Exit, StartFailure};
 use githubrunner_sim::world::{Phase, World};
 use hyper::{Method, Request};
@@ -653,7 +653,7 @@ pub trait Suffer {
     fn can_be_served(&self, repository: u64, run: u64) -> bool;
 
     /// Where a runner registers, for looking it up.
-    fn scope_of(&self, repository: u64) -> Scope;
+    fn scope_of(&self, repository: u64) -> RegisteredAt;
 }
 
 impl Suffer for World {
@@ -735,7 +735,7 @@ impl Suffer for World {
         takes && self.github.run(run).is_some_and(|run| !run.plan.iter().any(ghost))
     }
 
-    fn scope_of(&self, repository: u64) -> Scope {
-        Scope::Repository(repository)
+    fn scope_of(&self, repository: u64) -> RegisteredAt {
+        RegisteredAt::Repository(repository)
     }
 }

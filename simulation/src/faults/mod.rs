@@ -1,9 +1,11 @@
-//! Trouble, decided by a seed: what goes wrong between a client and the servers, what the servers say that
-//! is not so, and what happens to the world behind everybody's back.
+//! Faults, decided by a seed: what goes wrong between a client and the servers, wrong answers of the servers, and what
+//! happens to the world in the meantime.
 //!
 //! [`exchange::Faults`] is a [`Fault`](githubrunner_sim::fault::Fault) made of [`trouble::Episode`]s; [`mishap`] are changes of the
 //! world itself; [`scenario`] decides from one seed all of a run. Each thing that goes wrong takes one from a
 //! [`Budget`], so that a run can be cut short: the shortest prefix that still fails tells the most.
+
+#![warn(clippy::too_many_lines)]
 
 pub mod answers;
 mod draw;

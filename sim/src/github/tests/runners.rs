@@ -200,7 +200,7 @@ fn an_access_token_registers_what_it_may() {
     assert_eq!(site.github.register(&registration(TOKEN, here), site.now), Err(Refused::NameTaken));
     let organization =
         site.github.register(&registration(TOKEN, "https://github.com/octo-org"), site.now).unwrap();
-    assert_eq!(site.github.runner(organization).unwrap().scope, Scope::Organization(site.octo_org));
+    assert_eq!(site.github.runner(organization).unwrap().scope, RegisteredAt::Organization(site.octo_org));
 }
 
 #[test]
