@@ -38,7 +38,6 @@ pub struct Told {
 /// Watches a daemon's passes, and tells of what they break.
 pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Option<usize>>>) -> Witness {
     let mut passes = 0_u64;
-    let mut remembered: Option<Memory> = None;
     let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
@@ -49,7 +48,7 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
         if passes.is_multiple_of(ONE_OF) || size(pass) <= LARGE {
             let left_out = *left_out.lock().unwrap_or_else(PoisonError::into_inner);
             let mut wrong = broken_in(pass, policy, after);
-            wrong.extend(remembered.iter().flat_map(|before| learned_wrongly_of_earlier(pass, before)));
+            wrong.extend(pass.remembered.iter().flat_map(|before| learned_wrongly_of_earlier(pass, before)));
             if passes.is_multiple_of(WHAT_IF) {
                 wrong.extend(metamorphic::broken_in(pass, policy, passes, asks));
             }
@@ -60,7 +59,6 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
                 told.findings.add(clock.now(), wrong);
             }
         }
-        remembered = Some(after.clone());
     })
 }
 

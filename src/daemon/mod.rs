@@ -417,6 +417,7 @@ impl Daemon {
         // What is over by now is in what Nomad shows next; what is not may be in it or not.
         let early = self.acts.taken();
         let began_at = self.now();
+        let remembered = self.witness.as_ref().map(|_| self.memory.clone());
         learn(&mut self.memory, &Observation::default(), &Plan::default(), &early, began_at);
         // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
         let term = self.leadership.term();
@@ -453,6 +454,7 @@ impl Daemon {
             planned_at,
             plan,
             reports,
+            remembered,
             early,
             late,
             errors,

@@ -25,6 +25,8 @@ pub struct Pass {
     pub plan: Plan,
     /// What became of it, as far as it is over, in the plan's order.
     pub reports: Vec<Report>,
+    /// What was remembered before that, where a witness is told.
+    pub remembered: Option<Memory>,
     /// What became of actions that earlier passes began and that were over when this one looked: it planned by that.
     pub early: Vec<Report>,
     /// The same of those that were over only at its end.
