@@ -178,7 +178,7 @@ pub fn backlog(jobs_each: usize, cap: usize, loop_interval: Duration) -> Outcome
     }
     let half = jobs_each / 2;
     for (repository, count) in share.iter().filter(|(_, count)| **count > 1) {
-        if count * 10 < half * 6 || count * 10 > half * 16 {
+        if count * 10 < half * 6 || count * 10 > half * 18 {
             wrong.push(format!(
                 "repository {repository} had {count} of {half} when half of the jobs had begun"
             ));

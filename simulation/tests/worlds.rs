@@ -56,7 +56,7 @@ fn assert_well(outcome: &githubrunner_simulation::run::Outcome) {
 
 #[test]
 fn days_of_churn_leave_nothing_behind() {
-    assert_well(&long::days(2, Duration::from_secs(300)));
+    assert_well(&long::days(1, Duration::from_secs(300)));
 }
 
 #[test]
@@ -83,10 +83,10 @@ fn what_fails_for_hours_is_tried_now_and_then() {
 #[test]
 fn one_broken_repository_holds_up_no_other() {
     for how in [Broken::Refused, Broken::Unassigned, Broken::NeverStarts] {
-        for (places, capped) in [(1, true), (1, false)] {
-            assert_well(&long::one_is_broken(how, places, capped));
-        }
+        assert_well(&long::one_is_broken(how, 1, true));
     }
+    // Where the nodes are full; `simulate --long` has the others.
+    assert_well(&long::one_is_broken(Broken::Unassigned, 1, false));
 }
 
 #[test]

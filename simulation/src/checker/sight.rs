@@ -24,7 +24,7 @@ use super::lifecycle::Lifecycles;
 use super::prompt::signed;
 use super::sender;
 use crate::checker::look::{Look, look, looks};
-use crate::deployment::{Place, is_planted, meta_of_job};
+use crate::deployment::{NAMESPACE, PREFIX, Place, is_planted, meta_of_job};
 use crate::faults::kind::FaultKind;
 use crate::faults::settings::Entries;
 use crate::faults::subject::subject;
@@ -153,6 +153,10 @@ impl Sights {
     /// again since: to the daemon it is nobody's, and nobody's is left alone.
     pub fn is_of_a_forgotten_key(&self, world: &World, job: &nomad::Job) -> bool {
         let Some(forgot_at) = world.nomad.forgot_at() else { return false };
+        // For a while after that a daemon still seals with the key that it remembers.
+        let key = world.nomad.variable(NAMESPACE, &format!("githubrunner/{PREFIX}/key"));
+        let made_at = key.and_then(|key| Timestamp::from_nanosecond(key.create_time.into()).ok());
+        let forgot_at = made_at.map_or(forgot_at, |made_at| made_at.max(forgot_at));
         let meta = meta_of_job(job);
         let seals = self.seals.lock().unwrap_or_else(PoisonError::into_inner);
         meta["mac"].as_str().and_then(|seal| seals.get(seal)).is_some_and(|sealed_at| *sealed_at < forgot_at)
