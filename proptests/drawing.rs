@@ -314,6 +314,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             attempt: spec.attempt.filter(|_| !theirs),
             registration: (!theirs).then_some(spec.registration),
             task: None,
+            class: None,
             mac: None,
         },
         state,

@@ -39,6 +39,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                     attempt: Some(start.attempt),
                     registration: Some(Registration::Jit),
                     task: None,
+                    class: start.class.clone(),
                     mac: None,
                 },
                 state: RunnerState::Pending,

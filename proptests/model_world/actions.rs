@@ -36,6 +36,7 @@ impl World {
                     attempt: Some(start.attempt),
                     registration: Some(self.settings.mode),
                     task: None,
+                    class: start.class.clone(),
                     mac: None,
                 };
                 let task =

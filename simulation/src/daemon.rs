@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use crate::chaos::Grip;
 use crate::chaos::mishap::MAX_BODY;
-use crate::chaos::scenario::{Access, Entries, Mode, Scenario, Settings};
+use crate::chaos::scenario::{Access, Classes, Entries, Mode, Scenario, Settings};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use githubrunner::config::{Config, RepoEntry};
@@ -90,12 +90,12 @@ const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner"
 "#;
 
 thread_local! {
-    static CONFIGS: RefCell<BTreeMap<(Mode, bool, Access), Config>> = const { RefCell::new(BTreeMap::new()) };
+    static CONFIGS: RefCell<BTreeMap<(Mode, bool, Access, Classes), Config>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// The configuration of a scenario.
 pub fn config(settings: &Settings, repositories: &[String]) -> Config {
-    let key = (settings.mode, settings.json_template, settings.access);
+    let key = (settings.mode, settings.json_template, settings.access, settings.classes);
     let mut config =
         CONFIGS.with_borrow_mut(|configs| configs.entry(key).or_insert_with(|| load(settings)).clone());
     let named = repositories.iter().filter_map(|name| name.split_once('/'));
@@ -148,8 +148,9 @@ fn load(settings: &Settings) -> Config {
         github += &format!("  runner_group: {GROUP}\n");
     }
     let organization = access.organization;
+    let classes = settings.classes.yaml();
     let yaml = format!(
-        "repos: [acme/app]\n{github}\
+        "repos: [acme/app]\n{github}{classes}\
          runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
          template_settings: {{organization: {organization}, persistent: {persistent}, before: \"{before}\"}}\ntemplate: |\n{indented}"
     );

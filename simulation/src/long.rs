@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::chaos::exchange::{Episode, Trouble};
 use crate::chaos::mishap::Mishap;
-use crate::chaos::scenario::{Access, Happening, Mode, Scenario, Settings};
+use crate::chaos::scenario::{Access, Classes, Happening, Mode, Scenario, Settings};
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::github::{Conclusion, Job, JobSpec};
 use githubrunner_sim::nomad::Node;
@@ -21,6 +21,7 @@ fn settings(loop_interval: Duration) -> Settings {
     Settings {
         loop_interval,
         caps: [None; 3],
+        classes: Classes::default(),
         inactivity: Duration::from_secs(120),
         strict: false,
         purge: [Duration::from_secs(60), Duration::from_secs(300)],

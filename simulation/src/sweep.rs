@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::chaos::mishap::Mishap;
-use crate::chaos::scenario::{Access, DeathAt, Happening, Mode, Scenario};
+use crate::chaos::scenario::{Access, Classes, DeathAt, Happening, Mode, Scenario};
 use githubrunner_sim::github::JobSpec;
 use githubrunner_sim::nomad::Node;
 
@@ -19,6 +19,7 @@ fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     let settings = &mut scenario.settings;
     settings.loop_interval = Duration::from_secs(10);
     settings.caps = [None; 3];
+    settings.classes = Classes::default();
     settings.inactivity = Duration::from_secs(15);
     settings.strict = false;
     settings.purge = [Duration::from_secs(5), Duration::from_secs(5)];

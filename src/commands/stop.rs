@@ -109,6 +109,7 @@ pub async fn purge(
         Action::CleanUp(CleanUp {
             name: runner.name.clone(),
             repository: Some(runner.repository()),
+            class: runner.class().map(str::to_owned),
             finish: runner.how_it_ended(),
         })
     });
@@ -116,7 +117,8 @@ pub async fn purge(
     let purges = dead.iter().filter(|runner| runner.variable.is_none() || cleaned).map(|runner| {
         let in_job = runner.registration() == Registration::AccessToken && runner.started;
         let repository = in_job.then(|| runner.repository());
-        Action::Purge(Purge { name: runner.name.clone(), repository, reason: PurgeReason::Asked })
+        let class = runner.class().map(str::to_owned);
+        Action::Purge(Purge { name: runner.name.clone(), repository, class, reason: PurgeReason::Asked })
     });
     let purged = perform(setup, &view, purges.collect(), out).await?;
     let left = view.runners.iter().filter(|runner| names.contains(&runner.name)).count() - dead.len();
@@ -141,6 +143,7 @@ async fn stop_all(
         Action::Stop(Stop {
             name: runner.name.clone(),
             repository: runner.repository(),
+            class: runner.class().map(str::to_owned),
             consent,
             registration: runner.registration(),
             reason: StopReason::Asked,

@@ -2,6 +2,7 @@
 //!
 //! [`Config::load`] finds every problem of a file in one run; each names its key, line and column.
 
+mod classes;
 mod duration;
 mod effective;
 mod error;
@@ -18,6 +19,7 @@ mod yaml;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+pub use classes::{Class, ClassMatch, ClassNomad, RepoGlob};
 pub(crate) use effective::settings;
 pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
@@ -59,6 +61,12 @@ pub struct Config {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// `scheduler`
     pub scheduler: Scheduler,
+    /// `classes`: the first that matches a job makes its runner.
+    pub classes: Vec<Class>,
+    /// `public: allow`: where there are classes, jobs that reach their host serve public repositories all the same.
+    pub public: bool,
+    /// `classes_only`: jobs that no class matches get no runner.
+    pub classes_only: bool,
     /// `status` and `metrics`
     pub status: StatusConfig,
     /// `webhook`

@@ -161,6 +161,7 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
             attempt: Some(start.attempt),
             registration: None,
             task: None,
+            class: start.class.clone(),
             mac: None,
         },
         state: RunnerState::Pending,

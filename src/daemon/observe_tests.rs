@@ -12,6 +12,7 @@ fn repository(id: u64) -> Repository {
         html_url: format!("https://github.com/acme/r{id}"),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     }
 }
 
@@ -29,6 +30,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
             attempt: None,
             registration: None,
             task: None,
+            class: None,
             mac: None,
         },
         state,

@@ -129,6 +129,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         attempt,
         registration,
         task,
+        class,
         mac: _,
     } = meta;
     let fields = [
@@ -142,6 +143,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         ("attempt", attempt.map(|attempt| attempt.to_string())),
         ("registration", registration.as_ref().map(Registration::to_string)),
         ("task", task.clone()),
+        ("class", class.clone()),
     ];
     let mut text = String::new();
     for (field, value) in fields {
@@ -228,6 +230,7 @@ mod tests {
             attempt: Some(1),
             registration: Some(Registration::Jit),
             task: None,
+            class: None,
             mac: None,
         }
     }

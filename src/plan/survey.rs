@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Policy;
+use super::{ClassPolicy, Policy};
 use crate::labels::{Match, Verdicts};
 use crate::model::{
     Backoff, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
@@ -30,6 +30,8 @@ const GAVE_UP: &str = "runson_match takes too many steps to judge one of them; a
 /// One group's jobs and runners.
 #[derive(Default)]
 pub(super) struct Group<'a> {
+    /// The class that its jobs' runners are started as.
+    pub class: Option<&'a str>,
     /// Queued jobs that may be served, oldest first.
     pub demand: Vec<&'a WorkflowJob>,
     /// Runners that can take them, by name.
@@ -142,16 +144,17 @@ impl<'a> Survey<'a> {
                 }
                 (_, Match::GaveUp) if wants_runner => HoldReason::BadLabels { why: GAVE_UP.to_owned() },
                 (_, Match::No | Match::GaveUp) => continue,
-                (JobStatus::Queued, _) => match (&wanted, self.policy.labels.check(&job.labels)) {
+                (JobStatus::Queued, _) => match (&wanted, class_of(self.policy, view, job)) {
                     (Err(reason), _) => {
                         hold(repository(), reason.clone());
                         continue;
                     }
-                    (Ok(()), Err(problem)) => HoldReason::BadLabels { why: problem.to_string() },
-                    (Ok(()), Ok(_)) => {
+                    (Ok(()), Err(reason)) => reason,
+                    (Ok(()), Ok(class)) => {
                         let labels = Labels::new(job.labels.iter().map(String::as_str));
                         let key = GroupKey { repository: view.repository.id, labels: labels.clone() };
                         let group = self.groups.entry(key).or_default();
+                        group.class = class.name();
                         if group.demand.is_empty() {
                             group.labels = labels;
                         } else {
@@ -272,6 +275,11 @@ impl<'a> Survey<'a> {
         runner.spent && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
     }
 
+    /// What the policy says of a runner: by the class it was started as.
+    pub fn class_of(&self, runner: &Runner) -> ClassPolicy<'a> {
+        self.policy.class_named(runner.class())
+    }
+
     /// For how long a running runner has been idle; `None` when it is not.
     pub fn idle(&self, runner: &Runner) -> Option<Duration> {
         if runner.state != RunnerState::Running || self.is_busy(runner) {
@@ -306,7 +314,7 @@ impl<'a> Survey<'a> {
 
     /// The same, where its task should have started by now.
     pub fn starting_too_long(&self, runner: &Runner) -> Option<Duration> {
-        self.not_started_for(runner).filter(|starting| *starting >= self.policy.starting_timeout)
+        self.not_started_for(runner).filter(|starting| *starting >= self.class_of(runner).starting_timeout())
     }
 
     /// Why it got no credentials the last time.
@@ -327,6 +335,22 @@ impl<'a> Survey<'a> {
     fn still_waits(&self, backoff: &Backoff) -> Option<HoldReason> {
         let wait = backoff.until.checked_sub(self.now).filter(|wait| !wait.is_zero())?;
         Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
+    }
+}
+
+/// The class that a job's runner is started as, or why there is none for it.
+fn class_of<'a>(
+    policy: &'a Policy,
+    view: &RepositoryView,
+    job: &WorkflowJob,
+) -> Result<ClassPolicy<'a>, HoldReason> {
+    let class = policy.class_for(&view.repository, &job.labels).ok_or(HoldReason::NoClass)?;
+    if let (Some(name), Some(why)) = (class.name(), class.deny()) {
+        return Err(HoldReason::Denied { class: name.to_owned(), why: why.to_owned() });
+    }
+    match class.labels().check(&job.labels) {
+        Ok(_) => Ok(class),
+        Err(problem) => Err(HoldReason::BadLabels { why: problem.to_string() }),
     }
 }
 

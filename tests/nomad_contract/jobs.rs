@@ -287,6 +287,7 @@ pub async fn takes_over_once(place: Place) {
         attempt: Some(1),
         registration: Some(Registration::Jit),
         task: None,
+        class: None,
         mac: None,
     };
     let old = plant(&place, &nomad, 1, &meta(1)).await;

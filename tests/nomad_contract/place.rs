@@ -116,6 +116,7 @@ impl Place {
             attempt: Some(1),
             registration: Some(registration),
             task: None,
+            class: None,
             mac: None,
         };
         nomad.seal(&self.name(number), meta).await.unwrap()

@@ -12,7 +12,7 @@ use super::grip::Cut;
 use super::meanwhile::{Ambush, Turn};
 use super::mishap::Mishap;
 use super::settings::settings;
-pub use super::settings::{Access, Entries, Mode, Settings};
+pub use super::settings::{Access, Classes, Entries, Mode, Settings};
 pub use super::woe::Woe;
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::github::{self, Conclusion, JobSpec, Status};

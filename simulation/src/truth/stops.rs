@@ -179,6 +179,7 @@ impl Truth {
         let longer = others().find(|(_, other)| {
             other.group != fate.group
                 && self.caps[1].is_none()
+                && self.settings.classes.cap.is_none()
                 && long(other.surplus_since)
                 && other.idle_since.is_some_and(|other| {
                     idle_since.duration_since(other) > soon && now.duration_since(other) + soon < inactivity
@@ -239,7 +240,7 @@ impl Truth {
         let at_github = world.github_time(now);
         world.github.jobs().filter(move |job| {
             job.status == Status::Queued
-                && self.caps.iter().any(Option::is_some)
+                && self.caps.iter().chain([&self.settings.classes.cap]).any(Option::is_some)
                 && is_servable(&job.labels)
                 && at_github.duration_since(job.created_at) >= patience
                 && !self.fates.values().any(|fate| fate.cause == job.id && fate.supplies)
