@@ -8,10 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Config, RegistrationSetting, Scheduler, Scope, Template, Tokens, duration,
-    effective::settings as shown,
     github::{REGISTRATIONS, SCOPES},
-    parse::{free, label_rules},
     reader::{Problems, Section, Shape},
+    rules::{free, label_rules},
     template,
     yaml::{Data, Node},
 };
@@ -465,12 +464,15 @@ fn github(section: &Section, class: &mut Class, top: &Top) {
     github.finish();
 }
 
+/// What settings are shown as.
+type Shown = fn(&Map<String, Value>, Tokens) -> Map<String, Value>;
+
 /// The classes in the form of the file: what they say themselves.
-pub(super) fn tree(classes: &[Class], tokens: Tokens) -> Value {
-    classes.iter().map(|class| one(class, tokens)).collect()
+pub(super) fn tree(classes: &[Class], tokens: Tokens, shown: Shown) -> Value {
+    classes.iter().map(|class| one(class, tokens, shown)).collect()
 }
 
-fn one(class: &Class, tokens: Tokens) -> Value {
+fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
     let texts = |globs: &[RepoGlob]| globs.iter().map(|glob| glob.text.clone()).collect::<Vec<_>>();
     let words = |known: &BTreeSet<Visibility>| known.iter().map(|one| one.as_str()).collect::<Vec<_>>();
     let time = |time: Option<Duration>| time.map(|time| duration::format(Some(time)));

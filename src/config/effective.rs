@@ -126,7 +126,7 @@ impl Config {
             },
         });
         if !self.classes.is_empty() {
-            tree["classes"] = classes::tree(&self.classes, tokens);
+            tree["classes"] = classes::tree(&self.classes, tokens, self::settings);
             tree["classes_only"] = json!(self.classes_only);
             tree["public"] = json!(classes::word_of_public(self.public));
         }

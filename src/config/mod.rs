@@ -9,6 +9,7 @@ mod error;
 mod github;
 mod parse;
 mod reader;
+mod rules;
 mod schema;
 mod status;
 mod template;
