@@ -58,6 +58,7 @@ fn observation(prefix: &str) -> Observation {
             html_url: format!("https://github.com/acme/app-{number}"),
             archived: false,
             disabled: false,
+            visibility: githubrunner::model::Visibility::default(),
         };
         let jobs = (0..JOBS_OF_EACH).map(|index| {
             let id = number * JOBS_OF_EACH + index;
@@ -106,6 +107,7 @@ fn runner(prefix: &str, repository: &Repository, cause: u64, since: Timestamp) -
             registration: Some(Registration::Jit),
             task: None,
             asks: None,
+            class: None,
             mac: None,
         },
         state: RunnerState::Running,

@@ -4,7 +4,8 @@
 use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
 use githubrunner::{
-    labels::LabelRules,
+    config::{Class, ClassMatch, RepoGlob},
+    labels::{LabelPattern, LabelRules},
     model::*,
     plan::{Policy, plan},
 };
@@ -83,6 +84,7 @@ pub fn repository(index: usize) -> Repository {
         html_url: format!("https://github.com/Own.er/r{id}"),
         archived: false,
         disabled: false,
+        visibility: githubrunner::model::Visibility::default(),
     }
 }
 
@@ -216,8 +218,60 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             connect_timeout: limits.2,
             unassigned_timeout: limits.3,
             organization: false,
+            classes: Vec::new(),
+            classes_only: false,
         },
     )
+}
+
+/// Classes that cover some of the drawn jobs, with caps and times of their own, and those that the runners were started as: one is
+/// configured no more.
+fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str>>)> {
+    let cap = || proptest::option::weighted(0.5, 0..4_usize);
+    let limit = || proptest::option::weighted(0.3, select(&[30_u64, 120, 600][..]).prop_map(secs));
+    let flag = proptest::bool::weighted;
+    let idle = proptest::option::weighted(0.2, proptest::option::of(Just(secs(60))));
+    let own = (
+        cap(),
+        cap(),
+        proptest::option::weighted(0.2, cap()),
+        idle,
+        limit(),
+        limit(),
+        limit(),
+        limit(),
+        flag(0.15),
+    );
+    let matching = select(&["gpu", "nomadtools a", "repository", "internal"][..]);
+    let class = (matching, own).prop_map(|(name, own)| {
+        let mut matches = ClassMatch::default();
+        match name {
+            "repository" => matches.repos = vec![RepoGlob::new("own.er/R1").unwrap()],
+            "internal" => matches.visibility = [Visibility::Internal].into(),
+            labels => matches.labels = Some(LabelPattern::new(labels).unwrap()),
+        }
+        Class {
+            name: name.replace(' ', "_"),
+            matches,
+            max_runners: own.0,
+            max_runners_per_repository: own.1,
+            max_runners_per_group: own.2,
+            runner_inactivity_timeout: own.3,
+            waiting_timeout: own.4,
+            starting_timeout: own.5,
+            connect_timeout: own.6,
+            unassigned_timeout: own.7,
+            deny: own.8.then(|| "ask".to_owned()),
+            ..Class::default()
+        }
+    });
+    let names = select(&["gpu", "nomadtools_a", "repository", "former"][..]);
+    let started_as = vec(proptest::option::weighted(0.6, names), 9);
+    let some = (vec(class, 1..3), flag(0.15), started_as);
+    prop_oneof![2 => Just((vec![], false, vec![])), 1 => some].prop_map(|(mut classes, only, started_as)| {
+        classes.dedup_by(|a: &mut Class, b| a.name == b.name);
+        (classes, only, started_as)
+    })
 }
 
 /// Everything: any listing, any runner, any memory, any policy.
@@ -234,23 +288,33 @@ pub fn case() -> impl Strategy<Value = Case> {
         groups_failed,
         started,
         strays,
-        proptest::bool::weighted(0.02),
+        (proptest::bool::weighted(0.02), classes()),
     )
-        .prop_map(|(repositories, jobs, (mut runners, pair), policy, failed, started, strays, blind)| {
-            runners.extend(pair.iter().flat_map(Pair::specs));
-            let mut observation = build(&repositories, &jobs, &runners);
-            for (at, (labels, spelling), until) in failed {
-                let group =
-                    GroupKey { repository: repository(at).id, labels: Labels::new(spell(labels, spelling)) };
-                observation.memory.start_backoff.insert(group, backoff(until));
-            }
-            for (at, age) in started {
-                observation.memory.last_start.insert(repository(at).id, ago(age));
-            }
-            strays.iter().for_each(|stray| add_stray(&mut observation, stray));
-            if blind {
-                observation.nomad = None;
-            }
-            Case { observation, policy }
-        })
+        .prop_map(
+            |(repositories, jobs, (mut runners, pair), mut policy, failed, started, strays, more)| {
+                let (blind, (classes, classes_only, started_as)) = more;
+                (policy.classes, policy.classes_only) = (classes, classes_only);
+                runners.extend(pair.iter().flat_map(Pair::specs));
+                let mut observation = build(&repositories, &jobs, &runners);
+                let runners = observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners);
+                for (runner, class) in runners.zip(started_as) {
+                    runner.meta.class = class.map(str::to_owned);
+                }
+                for (at, (labels, spelling), until) in failed {
+                    let group = GroupKey {
+                        repository: repository(at).id,
+                        labels: Labels::new(spell(labels, spelling)),
+                    };
+                    observation.memory.start_backoff.insert(group, backoff(until));
+                }
+                for (at, age) in started {
+                    observation.memory.last_start.insert(repository(at).id, ago(age));
+                }
+                strays.iter().for_each(|stray| add_stray(&mut observation, stray));
+                if blind {
+                    observation.nomad = None;
+                }
+                Case { observation, policy }
+            },
+        )
 }

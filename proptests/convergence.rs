@@ -156,6 +156,8 @@ impl Story {
             connect_timeout: secs(300),
             unassigned_timeout: secs(300),
             organization: false,
+            classes: Vec::new(),
+            classes_only: false,
         }
     }
 

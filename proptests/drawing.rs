@@ -315,6 +315,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             registration: (!theirs).then_some(spec.registration),
             task: None,
             asks: None,
+            class: None,
             mac: None,
         },
         state,

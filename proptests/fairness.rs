@@ -68,6 +68,8 @@ fn policy(cap: usize, purge: u64) -> Policy {
         connect_timeout: secs(300),
         unassigned_timeout: secs(300),
         organization: false,
+        classes: Vec::new(),
+        classes_only: false,
     }
 }
 

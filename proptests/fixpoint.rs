@@ -40,6 +40,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                     registration: Some(Registration::Jit),
                     task: None,
                     asks: None,
+                    class: start.class.clone(),
                     mac: None,
                 },
                 state: RunnerState::Pending,

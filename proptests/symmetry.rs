@@ -103,6 +103,7 @@ fn what_is_alone_in_its_repository_is_planned_alone() {
         // Caps and making room tie repositories together.
         let mut case = case.clone();
         case.policy.max_runners = None;
+        case.policy.classes.clear();
         case.policy.pending_to_kill_listening = None;
         for limit in [
             &mut case.policy.waiting_timeout,

@@ -46,6 +46,7 @@ fn renderers() -> &'static [(&'static str, Renderer)] {
 
 fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
     let context = RunContext {
+        class: None,
         name: NAME,
         repository: &repository(0),
         labels,

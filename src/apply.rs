@@ -4,21 +4,28 @@
 //! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next Mint,
 //! and everything else removes what is already gone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    config::Config,
+    config::{Class, ClassNomad, Config},
     github::{self, Deleted, GitHub, RegisteredRunner, Scope, Sought},
     labels::LabelRules,
     leadership::Leadership,
     model::{
         Action, CleanUp, Consent, Done, LookUp, Mint, NotDone, Orphan, Outcome, Plan, Purge, Registration,
-        RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
+        RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason, Visibility,
     },
-    nomad::{self, CredentialItems, Nomad, Registered, Written, asks, job_from_json, main_task, prepare},
+    nomad::{
+        self, CredentialItems, Nomad, Placement, Registered, Written, asks, job_from_json, main_task,
+        prepare, reaches_host,
+    },
     render::{Renderer, RunContext, credential_items},
     secret::Secret,
 };
@@ -30,16 +37,10 @@ pub struct Apply {
     github: GitHub,
     /// Nomad's side.
     nomad: Nomad,
-    /// The template.
+    /// The templates.
     renderer: Arc<Renderer>,
-    /// Which labels may be rendered, and how they split.
-    labels: Arc<LabelRules>,
-    /// How new runners register.
-    registration: Registration,
-    /// Runners register at their repository's organization, not at the repository.
-    organization: bool,
-    /// The runner group's name, at an organization; the default one if there is none.
-    runner_group: Option<Arc<str>>,
+    /// What new runners are like.
+    kinds: Arc<Kinds>,
     /// The instance that new runners belong to.
     instance: Arc<str>,
     /// Perform nothing.
@@ -52,6 +53,71 @@ pub struct Apply {
     at_nomad: Arc<Semaphore>,
     /// Hears of each action that was performed, when it ends, and how long it took.
     told: Option<Tell>,
+}
+
+/// What new runners of a class are like.
+struct Kind {
+    /// Which labels may be rendered, and how they split.
+    labels: LabelRules,
+    /// How they register.
+    registration: Registration,
+    /// They register at their repository's organization, not at the repository.
+    organization: bool,
+    /// The runner group's name, at an organization; the default one if there is none.
+    runner_group: Option<String>,
+    /// Where Nomad places them, over their template.
+    placement: Placement,
+    /// A job that reaches its host serves no public repository.
+    guards_public: bool,
+}
+
+/// Where Nomad places a class's runners.
+pub fn placement(class: &Class) -> Placement {
+    let ClassNomad { datacenters, node_pool, priority } = class.nomad.clone();
+    Placement { datacenters, node_pool, priority }
+}
+
+/// The kind of the top level, and those of the classes by name.
+struct Kinds {
+    top: Kind,
+    classes: BTreeMap<String, Kind>,
+}
+
+impl Kind {
+    fn new(config: &Config, placement: Placement, guards_public: bool) -> Self {
+        Kind {
+            guards_public,
+            labels: config.labels.clone(),
+            registration: config.registration(),
+            organization: config.organization(),
+            runner_group: config.github.runner_group.clone(),
+            placement,
+        }
+    }
+}
+
+impl Kinds {
+    fn new(config: &Config) -> Self {
+        let classes = config.classes.iter().map(|class| {
+            (class.name.clone(), {
+                let config = config.of_class(class);
+                Kind::new(&config, placement(class), !config.public)
+            })
+        });
+        // Without classes all is as it was before there were any.
+        let guards_public = !config.classes.is_empty() && !config.public;
+        Kinds { top: Kind::new(config, Placement::default(), guards_public), classes: classes.collect() }
+    }
+
+    /// The kind of this class; the top level's where no class has that name any more.
+    fn of(&self, class: Option<&str>) -> &Kind {
+        class.and_then(|class| self.classes.get(class)).unwrap_or(&self.top)
+    }
+
+    /// At organizations, at repositories, or both.
+    fn organizations(&self) -> BTreeSet<bool> {
+        self.classes.values().chain([&self.top]).map(|kind| kind.organization).collect()
+    }
 }
 
 /// Hears of an action and how long it took.
@@ -82,10 +148,7 @@ impl Apply {
             github,
             nomad,
             renderer,
-            labels: Arc::new(config.labels.clone()),
-            registration: config.registration(),
-            organization: config.organization(),
-            runner_group: config.github.runner_group.as_deref().map(Arc::from),
+            kinds: Arc::new(Kinds::new(config)),
             instance: instance.into(),
             dry_run,
             leadership,
@@ -153,8 +216,10 @@ impl Apply {
     /// Renders, has Nomad parse, registers with EnforceIndex 0.
     async fn start(&self, start: &Start) -> Result<Done> {
         let labels: Vec<String> = start.labels.shown().map(str::to_owned).collect();
-        let runs_on = self.labels.check(&labels).map_err(rejected)?;
+        let kind = self.kinds.of(start.class.as_deref());
+        let runs_on = kind.labels.check(&labels).map_err(rejected)?;
         let context = RunContext {
+            class: start.class.as_deref(),
             name: &start.name,
             repository: &start.repository,
             labels: &start.labels,
@@ -166,8 +231,17 @@ impl Apply {
         let hcl = self.renderer.render(&context).map_err(rejected)?;
         let parsed = match job_from_json(&hcl).map_err(nomad_outcome)? {
             Some(job) => job,
-            None => self.nomad.parse(&hcl, self.registration).await.map_err(nomad_outcome)?,
+            None => self.nomad.parse(&hcl, kind.registration).await.map_err(nomad_outcome)?,
         };
+        if let Some(how) = reaches_host(&parsed)
+            && kind.guards_public
+            && start.repository.visibility == Visibility::Public
+        {
+            return Err(NotDone::Rejected(format!(
+                "{} is public, and {how}: anyone who opens a pull request would have the host; public: allow permits it",
+                start.repository.full_name()
+            )));
+        }
         let meta = RunnerMeta {
             labelsstr: start.labels.joined(),
             repo_url: start.repository.html_url.clone(),
@@ -176,14 +250,16 @@ impl Apply {
             repo_id: Some(start.repository.id),
             job_id: Some(start.cause),
             attempt: Some(start.attempt),
-            registration: Some(self.registration),
+            registration: Some(kind.registration),
             task: main_task(&parsed),
             asks: Some(asks(&parsed)),
+            class: start.class.clone(),
             mac: None,
         };
         let meta = self.nomad.seal(&start.name, meta).await.map_err(nomad_outcome)?;
         let options = self.nomad.options();
-        let job = prepare(parsed, options, meta, &start.name, self.registration).map_err(nomad_outcome)?;
+        let job = prepare(parsed, options, meta, &start.name, kind.registration).map_err(nomad_outcome)?;
+        let job = job.placed(&kind.placement);
         match self.nomad.register(&job, Some(&hcl)).await.map_err(nomad_outcome)? {
             Registered::Created { warnings } => {
                 if !warnings.is_empty() {
@@ -198,7 +274,7 @@ impl Apply {
     /// Registration at GitHub, then the variable, which releases the waiting task. Repairs what a crash
     /// between the two left: GitHub answers 409 then.
     async fn mint(&self, mint: &Mint) -> Result<Done> {
-        let scope = self.scope(&mint.repository);
+        let scope = self.scope(&mint.repository, mint.class.as_deref());
         match mint.registration {
             Registration::AccessToken => Ok(Done::Already),
             Registration::Token => {
@@ -215,7 +291,7 @@ impl Apply {
 
     async fn mint_jit(&self, mint: &Mint, scope: &Scope) -> Result<Done> {
         let labels: Vec<String> = mint.labels.shown().map(str::to_owned).collect();
-        let group = self.runner_group(scope).await?;
+        let group = self.runner_group(scope, mint.class.as_deref()).await?;
         let config = match self.github.jit_config(scope, &mint.name, &labels, group).await {
             Err(github::Error::AlreadyExists { .. }) => {
                 if let Some(outcome) = self.clear_registration(mint, scope).await? {
@@ -272,7 +348,7 @@ impl Apply {
 
     /// Stops a runner with the consent that the plan asks for. Anything unclear leaves it running.
     async fn stop(&self, stop: &Stop) -> Result<Done> {
-        let scope = self.scope(&stop.repository);
+        let scope = self.scope(&stop.repository, stop.class.as_deref());
         match stop.consent {
             Consent::NeverStarted => {
                 let removed = self.remove_idle_registration(&scope, &stop.name).await;
@@ -315,7 +391,7 @@ impl Apply {
     }
 
     async fn look_up(&self, look_up: &LookUp) -> Result<Done> {
-        let scope = self.scope(&look_up.repository);
+        let scope = self.scope(&look_up.repository, look_up.class.as_deref());
         match self.registered(&scope, &look_up.name).await? {
             Some(found) if found.is_connected() => Ok(Done::Connected),
             // No job reaches a runner that hangs before it connects, or whose node does not get to GitHub.
@@ -325,7 +401,7 @@ impl Apply {
 
     async fn clean_up(&self, clean_up: &CleanUp) -> Result<Done> {
         if let Some(repository) = &clean_up.repository {
-            self.remove_registration_if_any(repository, &clean_up.name).await?;
+            self.remove_registration_if_any(repository, clean_up.class.as_deref(), &clean_up.name).await?;
         }
         self.nomad.delete_variable(&clean_up.name).await.map_err(nomad_outcome)?;
         Ok(Done::Performed)
@@ -339,7 +415,7 @@ impl Apply {
             return Err(NotDone::Held("it is no longer dead".to_owned()));
         }
         if let Some(repository) = &purge.repository {
-            self.remove_registration_if_any(repository, &purge.name).await?;
+            self.remove_registration_if_any(repository, purge.class.as_deref(), &purge.name).await?;
         }
         self.nomad.purge(&purge.name).await.map_err(nomad_outcome)?;
         Ok(Done::Performed)
@@ -357,20 +433,31 @@ impl Apply {
             (Orphan::Registration { .. }, Some(repository))
                 if runner.is_none_or(|runner| !runner.is_live()) =>
             {
-                let scope = self.scope(repository);
-                match self.registered(&scope, name).await? {
-                    Some(found) if found.is_connected() => Err(NotDone::StillConnected),
-                    Some(found) => self.delete_registration(&scope, found.id).await.map(|_| Done::Performed),
-                    None => Ok(Done::Already),
+                // Nobody knows its class any more.
+                for organization in self.kinds.organizations() {
+                    let scope = Scope::of(repository, organization);
+                    match self.registered(&scope, name).await? {
+                        Some(found) if found.is_connected() => return Err(NotDone::StillConnected),
+                        Some(found) => {
+                            return self.delete_registration(&scope, found.id).await.map(|_| Done::Performed);
+                        }
+                        None => {}
+                    }
                 }
+                Ok(Done::Already)
             }
             _ => Ok(Done::Already),
         }
     }
 
     /// What a dead runner left at GitHub goes; with its repository, everything is gone.
-    async fn remove_registration_if_any(&self, repository: &Repository, name: &str) -> Result<()> {
-        let scope = self.scope(repository);
+    async fn remove_registration_if_any(
+        &self,
+        repository: &Repository,
+        class: Option<&str>,
+        name: &str,
+    ) -> Result<()> {
+        let scope = self.scope(repository, class);
         // A Meta that names no repository names none whose list could be read.
         if !scope.is_named() {
             return Ok(());
@@ -419,14 +506,15 @@ impl Apply {
         }
     }
 
-    /// Where a repository's runners register.
-    fn scope(&self, repository: &Repository) -> Scope {
-        Scope::of(repository, self.organization)
+    /// Where a repository's runners of a class register.
+    fn scope(&self, repository: &Repository, class: Option<&str>) -> Scope {
+        Scope::of(repository, self.kinds.of(class).organization)
     }
 
     /// The ID of the group that runners join. A repository has only the first one (contract github.md §2).
-    async fn runner_group(&self, scope: &Scope) -> Result<u64> {
-        let (Scope::Organization(organization), Some(name)) = (scope, self.runner_group.as_deref()) else {
+    async fn runner_group(&self, scope: &Scope, class: Option<&str>) -> Result<u64> {
+        let name = self.kinds.of(class).runner_group.as_deref();
+        let (Scope::Organization(organization), Some(name)) = (scope, name) else {
             return Ok(1);
         };
         match self.github.runner_group(organization, name).await.map_err(github_outcome)? {

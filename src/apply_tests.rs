@@ -75,6 +75,7 @@ fn repository() -> Repository {
         html_url: "https://github.com/o/r".to_owned(),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     }
 }
 
@@ -89,7 +90,7 @@ fn listed(online: bool, busy: bool) -> Option<Value> {
 async fn what_lives_again_is_not_purged() {
     let purge = || {
         let name = "ghr-o-r-653s2utuoiw6qcj".to_owned();
-        Action::Purge(Purge { name, repository: None, reason: PurgeReason::Asked })
+        Action::Purge(Purge { name, repository: None, class: None, reason: PurgeReason::Asked })
     };
     let (outcome, writes) = perform(purge(), nomad_with("running", "running"), github_with(None)).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
@@ -107,8 +108,11 @@ async fn only_who_is_connected_is_present() {
         (listed(true, false), true),
         (listed(false, true), true),
     ] {
-        let look_up =
-            Action::LookUp(LookUp { name: "ghr-o-r-653s2utuoiw6qcj".to_owned(), repository: repository() });
+        let look_up = Action::LookUp(LookUp {
+            name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
+            repository: repository(),
+            class: None,
+        });
         let nomad = nomad_with("running", "running");
         let (outcome, _) = perform(look_up, nomad, github_with(runner.clone())).await;
         let as_expected = match is_present {
@@ -149,6 +153,7 @@ async fn what_never_started_costs_no_online_registration() {
     // Nor does a dead one's clean-up.
     let clean_up = || {
         Action::CleanUp(CleanUp {
+            class: None,
             name: sample::NAME.to_owned(),
             repository: Some(repository()),
             finish: String::new(),
@@ -177,6 +182,7 @@ const VARIABLE: &str = "/v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj";
 
 fn mint() -> Action {
     Action::Mint(Mint {
+        class: None,
         name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
         repository: repository(),
         labels: crate::model::Labels::new(["a".to_owned()]),
@@ -249,13 +255,15 @@ async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
     let actions = [
         stop(Consent::GitHub),
         stop(Consent::Unregistered),
-        Action::LookUp(LookUp { name: name.clone(), repository: repository.clone() }),
+        Action::LookUp(LookUp { name: name.clone(), repository: repository.clone(), class: None }),
         Action::CleanUp(CleanUp {
+            class: None,
             name: name.clone(),
             repository: Some(repository.clone()),
             finish: String::new(),
         }),
         Action::Purge(Purge {
+            class: None,
             name: name.clone(),
             repository: Some(repository.clone()),
             reason: PurgeReason::Asked,
@@ -377,7 +385,7 @@ async fn only_what_was_registered_for_nothing_is_taken_back() {
 fn stop(consent: Consent) -> Action {
     let (name, repository, registration) =
         ("ghr-o-r-653s2utuoiw6qcj".to_owned(), repository(), Registration::Jit);
-    Action::Stop(Stop { name, repository, consent, registration, reason: StopReason::Spent })
+    Action::Stop(Stop { name, repository, class: None, consent, registration, reason: StopReason::Spent })
 }
 
 #[tokio::test(start_paused = true)]

@@ -261,6 +261,9 @@ pub struct Render {
     /// The repository that the runner is for
     #[arg(long, value_name = "OWNER/NAME")]
     pub repo: Option<String>,
+    /// As this class; without it, as the first class that matches
+    #[arg(long, value_name = "NAME")]
+    pub class: Option<String>,
     /// Have Nomad parse the job, and print it as JSON
     #[arg(long)]
     pub parse: bool,

@@ -176,19 +176,19 @@ async fn perform(global: &Global, config: Config, command: Configured) -> anyhow
         }
         Configured::Render(args) if args.parse => {
             let nomad = setup(config.clone())?.nomad;
-            let registration = config.registration();
-            let parse = |hcl: String| async move {
+            let parse = |hcl: String, registration| async move {
                 match job_from_json(&hcl)? {
                     Some(job) => Ok(job),
                     None => nomad.parse(&hcl, registration).await,
                 }
             };
-            let (repo, notes) = (args.repo.as_deref(), &mut io::stderr());
-            commands::render::run_parsed(&config, &args.labels, repo, parse, out, notes).await.map(|()| true)
+            let (repo, class, notes) = (args.repo.as_deref(), args.class.as_deref(), &mut io::stderr());
+            let labels = &args.labels;
+            commands::render::run_parsed(&config, labels, repo, class, parse, out, notes).await.map(|()| true)
         }
         Configured::Render(args) => {
-            let repo = args.repo.as_deref();
-            commands::render::run(&config, &args.labels, repo, out, &mut io::stderr()).map(|()| true)
+            let (repo, class) = (args.repo.as_deref(), args.class.as_deref());
+            commands::render::run(&config, &args.labels, repo, class, out, &mut io::stderr()).map(|()| true)
         }
         Configured::List(args) => {
             let names = global.quiet;

@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "end_to_end/classes.rs"]
+mod classes;
 #[path = "end_to_end/commands.rs"]
 mod commands;
 #[path = "end_to_end/crashes.rs"]

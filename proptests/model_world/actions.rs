@@ -37,6 +37,7 @@ impl World {
                     registration: Some(self.settings.mode),
                     task: None,
                     asks: None,
+                    class: start.class.clone(),
                     mac: None,
                 };
                 let task =

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use githubrunner::{model::*, plan::Policy};
+use githubrunner::{config::Class, model::*, plan::Policy};
 
 use super::{Asks, Seen, secs};
 
@@ -79,7 +79,7 @@ impl<'a> Facts<'a> {
             })
         };
         for (view, job) in facts.jobs.values() {
-            if facts.takes_jobs(view) && facts.wants_runner(job) {
+            if facts.takes_jobs(view) && facts.wants_runner(view, job) {
                 let at = number(&mut facts.groups, group_of_job(view, job));
                 facts.groups[at].1.demand.push(job);
             }
@@ -272,8 +272,57 @@ impl<'a> Facts<'a> {
     }
 
     /// Queued, with labels of ours that may be rendered, however old, whatever the repository is like.
-    pub fn wants_runner(&self, job: &WorkflowJob) -> bool {
-        job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner
+    pub fn wants_runner(&self, view: &RepositoryView, job: &WorkflowJob) -> bool {
+        let serves = match self.class_of_job(view, job) {
+            Some(class) => class.deny.is_none(),
+            None => !self.policy().classes_only,
+        };
+        job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner && serves
+    }
+
+    /// The first class that covers a job.
+    pub fn class_of_job(&self, view: &RepositoryView, job: &WorkflowJob) -> Option<&'a Class> {
+        let mut classes = self.policy().classes.iter();
+        classes.find(|class| class.matches.covers(&view.repository, &job.labels))
+    }
+
+    /// The class of this name that the policy has.
+    pub fn class_named(&self, name: &str) -> Option<&'a Class> {
+        self.policy().classes.iter().find(|class| class.name == name)
+    }
+
+    /// The class that a runner was started as, if the policy still has it.
+    pub fn class_of(&self, runner: &Runner) -> Option<&'a Class> {
+        let name = runner.meta.class.as_deref().filter(|_| self.ours(runner));
+        name.and_then(|name| self.class_named(name))
+    }
+
+    /// How many runners of a class are not dead: in one repository, or in all.
+    pub fn live_of_class(&self, class: Option<&str>, within: Option<RepositoryId>) -> usize {
+        let of_class = |runner: &&Runner| self.class_of(runner).map(|class| class.name.as_str()) == class;
+        let live = self.runners().filter(|runner| runner.state != RunnerState::Dead).filter(of_class);
+        let is_within =
+            |runner: &&Runner| within.is_none_or(|id| self.group(runner).is_some_and(|group| group.0 == id));
+        live.filter(is_within).count()
+    }
+
+    /// Whether a class has a cap of its own.
+    pub fn classes_have_caps(&self) -> bool {
+        self.policy().classes.iter().any(|class| {
+            class.max_runners.is_some()
+                || class.max_runners_per_repository.is_some()
+                || class.max_runners_per_group.is_some()
+        })
+    }
+
+    /// The cap on a group's runners that are started as this class.
+    pub fn group_cap(&self, class: Option<&Class>) -> Option<usize> {
+        class.and_then(|class| class.max_runners_per_group).unwrap_or(self.policy().max_runners_per_group)
+    }
+
+    /// What a runner's class says, else the policy.
+    fn limit(&self, runner: &Runner, own: fn(&Class) -> Option<Duration>, top: Duration) -> Duration {
+        self.class_of(runner).and_then(own).unwrap_or(top)
     }
 
     pub fn takes_jobs(&self, view: &RepositoryView) -> bool {
@@ -355,19 +404,23 @@ impl<'a> Facts<'a> {
         let released = runner.variable.map(|at| self.age(at));
         let starting = self.placed_for(runner).map(|placed| placed.min(released.unwrap_or(placed)));
         runner.state == RunnerState::Starting
-            && starting.is_some_and(|starting| starting >= self.policy().starting_timeout)
+            && starting.is_some_and(|starting| {
+                starting >= self.limit(runner, |class| class.starting_timeout, self.policy().starting_timeout)
+            })
     }
 
     /// Whether it has been without credentials for too long, and not because nobody has asked for them.
     pub fn is_refused(&self, runner: &Runner) -> bool {
         runner.state == RunnerState::Waiting
             && self.memory().mint_backoff.contains_key(&runner.name)
-            && self.placed_for(runner).is_some_and(|placed| placed >= self.policy().waiting_timeout)
+            && self.placed_for(runner).is_some_and(|placed| {
+                placed >= self.limit(runner, |class| class.waiting_timeout, self.policy().waiting_timeout)
+            })
     }
 
     /// Whether GitHub has been giving it no job for too long, although one of its group waits for as long.
     pub fn is_unassigned(&self, runner: &Runner) -> bool {
-        let limit = self.policy().unassigned_timeout;
+        let limit = self.limit(runner, |class| class.unassigned_timeout, self.policy().unassigned_timeout);
         let waits = |group: &Group| {
             let known = self.known(group);
             known.is_some_and(|known| {
@@ -389,7 +442,7 @@ impl<'a> Facts<'a> {
         let is_not_connected = runner.registration() == Registration::Jit
             && self.absent(runner)
             && !self.is_unregistered(runner)
-            && idle(self.policy().connect_timeout);
+            && idle(self.limit(runner, |class| class.connect_timeout, self.policy().connect_timeout));
         self.ours(runner) && (self.is_refused(runner) || is_not_connected || self.is_unassigned(runner))
     }
 

@@ -35,11 +35,57 @@ pub fn no_plan_exceeds_a_cap(facts: &Facts, plan: &Plan) -> Checked {
         let cap = facts.policy().max_runners_per_repository;
         prop_assert!(within(cap, facts.live_in(id), started), "repository {}", id);
     }
+    let class_of_group: BTreeMap<Group, Option<&str>> =
+        starts(plan).map(|start| (group_of_start(start), start.class.as_deref())).collect();
     for (group, started) in groups {
-        let cap = facts.policy().max_runners_per_group;
+        let class = class_of_group.get(&group).copied().flatten().and_then(|name| facts.class_named(name));
+        let cap = facts.group_cap(class);
         prop_assert!(within(cap, facts.live_of(&group), started), "group {:?}", group);
     }
     Ok(())
+}
+
+/// A class's runners count against its own caps, whatever the others have.
+pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
+    let mut classes: BTreeMap<(&str, Option<RepositoryId>), usize> = BTreeMap::new();
+    for start in starts(plan) {
+        let Some(class) = start.class.as_deref() else { continue };
+        *classes.entry((class, None)).or_default() += 1;
+        *classes.entry((class, Some(start.repository.id))).or_default() += 1;
+    }
+    for ((name, within), started) in classes {
+        let class = facts.class_named(name).ok_or_else(|| TestCaseError::fail(format!("no class {name}")))?;
+        let cap = if within.is_some() { class.max_runners_per_repository } else { class.max_runners };
+        let live = facts.live_of_class(Some(name), within) + started;
+        prop_assert!(cap.is_none_or(|cap| live <= cap), "{} in {:?}: {} of {:?}", name, within, live, cap);
+    }
+    Ok(())
+}
+
+/// A runner is started as the first class that covers its job; where that denies, or none does and only classes may have
+/// runners, the job is held and not started.
+pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Checked {
+    for start in starts(plan) {
+        let (view, job) = facts.jobs[&start.cause];
+        let class = facts.class_of_job(view, job).map(|class| class.name.as_str());
+        prop_assert_eq!(start.class.as_deref(), class, "job {}", start.cause);
+    }
+    for (view, job) in facts.jobs.values() {
+        let asks = job.status == JobStatus::Queued && facts.asks(&job.labels) == Asks::Runner;
+        let class = facts.class_of_job(view, job);
+        let denied = class.map_or(facts.policy().classes_only, |class| class.deny.is_some());
+        if !asks || !facts.takes_jobs(view) || !denied || !plan_saw_nomad(facts) {
+            continue;
+        }
+        let said = job_holds(plan, job.id)
+            .any(|reason| matches!(reason, HoldReason::Denied { .. } | HoldReason::NoClass));
+        prop_assert!(said, "nobody says that job {} is denied", job.id);
+    }
+    Ok(())
+}
+
+fn plan_saw_nomad(facts: &Facts) -> bool {
+    facts.nomad().is_some()
 }
 
 pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
@@ -153,7 +199,7 @@ pub fn each_cause_starts_once_under_the_next_number(facts: &Facts, plan: &Plan) 
         prop_assert!(!is_taken(start.attempt) || start.attempt == u32::MAX, "{}", start.name);
         let job = facts.jobs.get(&start.cause);
         let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("no job {}", start.cause)))?;
-        prop_assert!(facts.wants_runner(job), "job {} wants none", job.id);
+        prop_assert!(facts.wants_runner(view, job), "job {} wants none", job.id);
         prop_assert_eq!(view.repository.id, start.repository.id);
         prop_assert_eq!(key(start.labels.key()), group_of_job(view, job).1);
         let own = facts.supply(&group_of_start(start));
@@ -263,7 +309,7 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
         })
         .collect();
     for (view, job) in facts.jobs.values().filter(|(_, job)| job.status == JobStatus::Queued) {
-        let demand = facts.wants_runner(job) && facts.takes_jobs(view);
+        let demand = facts.wants_runner(view, job) && facts.takes_jobs(view);
         if demand || facts.asks(&job.labels) == Asks::Nothing {
             continue;
         }
@@ -332,8 +378,21 @@ pub fn caps_are_the_reason_where_they_are_given_as_one(facts: &Facts, plan: &Pla
                 facts.policy().max_runners_per_repository,
                 facts.live_in(group.0) + starts(plan).filter(|start| start.repository.id == group.0).count(),
             ),
+            Cap::Class | Cap::ClassRepository => {
+                let class = facts.class_of_job(view, job);
+                let within = (cap == Cap::ClassRepository).then_some(group.0);
+                let limit = class.and_then(|class| match within {
+                    Some(_) => class.max_runners_per_repository,
+                    None => class.max_runners,
+                });
+                let name = class.map(|class| class.name.as_str());
+                let counts = |start: &&Start| {
+                    start.class.as_deref() == name && within.is_none_or(|id| start.repository.id == id)
+                };
+                (limit, facts.live_of_class(name, within) + starts(plan).filter(counts).count())
+            }
             Cap::Group => (
-                facts.policy().max_runners_per_group,
+                facts.group_cap(facts.class_of_job(view, job)),
                 facts.live_of(&group) + starts(plan).filter(|start| group_of_start(start) == group).count(),
             ),
         };

@@ -13,8 +13,10 @@ use super::{
 
 /// Whether an idle surplus runner need not be waited for.
 fn is_due(facts: &Facts, runner: &Runner) -> bool {
-    let timeout = facts.policy().runner_inactivity_timeout;
-    facts.policy().strict
+    let class = facts.class_of(runner);
+    let own = class.and_then(|class| class.runner_inactivity_timeout);
+    let timeout = own.unwrap_or(facts.policy().runner_inactivity_timeout);
+    class.and_then(|class| class.strict).unwrap_or(facts.policy().strict)
         || facts.idle(runner).is_none_or(|idle| timeout.is_some_and(|timeout| idle >= timeout))
 }
 

@@ -66,6 +66,8 @@ macro_rules! properties {
     (invariants, $what:ident) => {
         $what! { invariants:
             no_plan_exceeds_a_cap,
+            no_plan_exceeds_a_cap_of_a_class,
+            each_start_is_of_the_class_of_its_job,
             nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all,
             what_is_not_ours_is_touched_only_when_dead,
             what_was_not_seen_in_this_pass_neither_starts_nor_stops,

@@ -21,6 +21,12 @@ fn is_unplaced(facts: &Facts, runner: &Runner, patience: Duration) -> bool {
     runner.state == RunnerState::Pending && facts.age(runner.submitted_at) >= patience
 }
 
+/// Whether the end of another group's runner may let it start.
+fn is_at_cap(reason: &HoldReason) -> bool {
+    use Cap::{All, Class, ClassRepository, Repository};
+    matches!(reason, HoldReason::Cap { cap: All | Class | Repository | ClassRepository, .. })
+}
+
 /// What waits for a place.
 struct Waiting<'a> {
     /// The runners that wait for room on the nodes.
@@ -37,12 +43,10 @@ fn waiting<'a>(facts: &Facts<'a>, plan: &Plan) -> Waiting<'a> {
         .filter(|runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted))
         .filter(|runner| !is_surplus(plan, runner) && !stops_for_itself(plan, runner))
         .collect();
-    let at_cap =
-        |reason: &HoldReason| matches!(reason, HoldReason::Cap { cap: Cap::All | Cap::Repository, .. });
     let held = plan
         .holds
         .iter()
-        .filter(|hold| at_cap(&hold.reason))
+        .filter(|hold| is_at_cap(&hold.reason))
         .filter_map(|hold| match hold.subject {
             Subject::Job { id, .. } => facts.jobs.get(&id),
             _ => None,
@@ -109,8 +113,10 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
         prop_assert!(is_surplus(plan, runner), "{} is needed", stop.name);
         for other in facts.runners().filter(|other| is_surplus(plan, other)) {
             // Where a repository has a cap of its own, only those of the same one would help as well.
-            let helps = facts.policy().max_runners_per_repository.is_none()
-                || facts.group(other).map(|group| group.0) == own.map(|group| group.0);
+            let same_repository = facts.group(other).map(|group| group.0) == own.map(|group| group.0);
+            let name = |runner| facts.class_of(runner).map(|class| class.name.as_str());
+            let helps = (facts.policy().max_runners_per_repository.is_none() || same_repository)
+                && (!facts.classes_have_caps() || same_repository && name(other) == name(runner));
             let could = helps && facts.was_surplus(other) && !facts.waits_after_failure(&other.name);
             let longer = could && facts.idle(other) > facts.idle(runner);
             let stays = !is_stopped(plan, &other.name);
@@ -160,7 +166,7 @@ pub fn the_idle_do_not_stay_while_something_waits_for_room(facts: &Facts, plan: 
     let Waiting { unplaced, held } = waiting(facts, plan);
     prop_assert!(unplaced.is_empty(), "{} stays, {} waits", stays.name, unplaced[0].name);
     // A start held at its group's cap as well would not be helped.
-    if facts.policy().max_runners_per_group.is_none() {
+    if facts.policy().max_runners_per_group.is_none() && !facts.classes_have_caps() {
         for (id, _) in held {
             let stays = idle(Some(id)).map(|runner| &runner.name);
             prop_assert_eq!(stays, None, "a job of {} waits", id);
@@ -173,7 +179,7 @@ pub fn the_idle_do_not_stay_while_something_waits_for_room(facts: &Facts, plan: 
 pub fn the_unplaced_yield_to_another_groups_start(facts: &Facts, plan: &Plan) -> Checked {
     let Some(patience) = patience(facts) else { return Ok(()) };
     let other_caps = facts.policy().max_runners_per_group.or(facts.policy().max_runners_per_repository);
-    if other_caps.is_some() || somebody_leaves(facts, plan) {
+    if other_caps.is_some() || facts.classes_have_caps() || somebody_leaves(facts, plan) {
         return Ok(());
     }
     let Waiting { held, .. } = waiting(facts, plan);
@@ -202,12 +208,11 @@ fn waiting_for_the_stuck(facts: &Facts, plan: &Plan) -> Vec<Group> {
         .filter(|runner| runner.state == RunnerState::Pending && !is_surplus(plan, runner))
         .filter(|runner| exhausted(runner) && !stops_for_itself(plan, runner))
         .filter_map(|runner| facts.group(runner).cloned());
-    let at_cap =
-        |reason: &HoldReason| matches!(reason, HoldReason::Cap { cap: Cap::All | Cap::Repository, .. });
-    let held = plan.holds.iter().filter(|hold| at_cap(&hold.reason)).filter_map(|hold| match hold.subject {
-        Subject::Job { id, .. } => facts.jobs.get(&id),
-        _ => None,
-    });
+    let held =
+        plan.holds.iter().filter(|hold| is_at_cap(&hold.reason)).filter_map(|hold| match hold.subject {
+            Subject::Job { id, .. } => facts.jobs.get(&id),
+            _ => None,
+        });
     let held =
         held.map(|(view, job)| group_of_job(view, job)).filter(|group| !facts.gave_up_its_place(group));
     unplaced.chain(held).collect()
@@ -217,7 +222,7 @@ fn waiting_for_the_stuck(facts: &Facts, plan: &Plan) -> Vec<Group> {
 /// repository's registrations refused, or its jobs never assigned, all others are served.
 pub fn the_stuck_yield_to_another_group(facts: &Facts, plan: &Plan) -> Checked {
     let other_caps = facts.policy().max_runners_per_group.or(facts.policy().max_runners_per_repository);
-    if other_caps.is_some() || somebody_leaves(facts, plan) {
+    if other_caps.is_some() || facts.classes_have_caps() || somebody_leaves(facts, plan) {
         return Ok(());
     }
     let waiting = waiting_for_the_stuck(facts, plan);
@@ -258,10 +263,15 @@ pub fn room_is_made_only_where_it_helps(facts: &Facts, plan: &Plan) -> Checked {
         let own = facts.view(facts.runner_of(&stop.name)?).map(|view| view.repository.id);
         let group = group_of_job(view, job);
         let full = |cap: Option<usize>, live: usize| cap.is_some_and(|cap| live >= cap);
-        let in_group = full(facts.policy().max_runners_per_group, facts.live_of(&group));
+        let class = facts.class_of_job(view, job);
+        let name = class.map(|class| class.name.as_str());
+        let in_group = full(facts.group_cap(class), facts.live_of(&group));
         prop_assert!(!in_group, "{}: its group is full", waits);
         let within = full(facts.policy().max_runners_per_repository, facts.live_in(group.0));
         prop_assert!(!within || own == Some(group.0), "{}: its repository is full", waits);
+        let of_class = full(class.and_then(|class| class.max_runners), facts.live_of_class(name, None));
+        let leaves = facts.class_of(facts.runner_of(&stop.name)?).map(|class| class.name.as_str());
+        prop_assert!(!of_class || leaves == name, "{}: its class is full", waits);
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ use crate::deployment::{
     GITHUB_TOKEN, GROUP, MAX_BODY, META, NAMESPACE, NOMAD_TOKEN, PREFIX, WEBHOOK_SECRET,
 };
 use crate::faults::nemesis::Nemesis;
-use crate::faults::settings::{Access, Entries, Mode, Settings};
+use crate::faults::settings::{Access, Classes, Entries, Mode, Settings};
 
 /// The App's key; likewise.
 const KEY: &[u8] = include_bytes!("../../tests/fixtures/keys/app.pkcs8.der");
@@ -81,12 +81,12 @@ const JSON: &str = r#"{"Job": {"Type": "batch", "TaskGroups": [{"Name": "runner"
 "#;
 
 thread_local! {
-    static CONFIGS: RefCell<BTreeMap<(Mode, bool, Access), Config>> = const { RefCell::new(BTreeMap::new()) };
+    static CONFIGS: RefCell<BTreeMap<(Mode, bool, Access, Classes), Config>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// The configuration of a scenario.
 pub fn config(settings: &Settings, repositories: &[String]) -> Config {
-    let key = (settings.mode, settings.json_template, settings.access);
+    let key = (settings.mode, settings.json_template, settings.access, settings.classes);
     let mut config =
         CONFIGS.with_borrow_mut(|configs| configs.entry(key).or_insert_with(|| load(settings)).clone());
     let named = repositories.iter().filter_map(|name| name.split_once('/'));
@@ -139,8 +139,9 @@ fn load(settings: &Settings) -> Config {
         github += &format!("  runner_group: {GROUP}\n");
     }
     let organization = access.organization;
+    let classes = settings.classes.yaml();
     let yaml = format!(
-        "repos: [acme/app]\n{github}\
+        "repos: [acme/app]\n{github}{classes}\
          runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
          template_settings: {{organization: {organization}, persistent: {persistent}, before: \"{before}\"}}\ntemplate: |\n{indented}"
     );

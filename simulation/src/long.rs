@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::run::{How, Outcome, run};
-use crate::faults::settings::{Access, Mode, Settings};
+use crate::faults::settings::{Access, Classes, Mode, Settings};
 use crate::faults::trouble::{Episode, Trouble};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -22,6 +22,7 @@ fn settings(loop_interval: Duration) -> Settings {
     Settings {
         loop_interval,
         caps: [None; 3],
+        classes: Classes::default(),
         inactivity: Duration::from_secs(120),
         strict: false,
         purge: [Duration::from_secs(60), Duration::from_secs(300)],

@@ -9,7 +9,7 @@ use githubrunner_sim::github::JobSpec;
 use githubrunner_sim::nomad::Node;
 
 use super::run::{How, Outcome, run};
-use crate::faults::settings::{Access, Mode};
+use crate::faults::settings::{Access, Classes, Mode};
 
 /// A world in which every kind of action is done.
 fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
@@ -20,6 +20,7 @@ fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     let settings = &mut scenario.settings;
     settings.loop_interval = Duration::from_secs(10);
     settings.caps = [None; 3];
+    settings.classes = Classes::default();
     settings.inactivity = Duration::from_secs(15);
     settings.strict = false;
     settings.purge = [Duration::from_secs(5), Duration::from_secs(5)];

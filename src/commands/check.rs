@@ -11,11 +11,12 @@ use super::{
     render,
 };
 use crate::{
+    apply::placement,
     config::Config,
     github::{Error as GitHubError, GitHub, Look, Scope, Sought},
     hints::WATCHED_FROM,
     model::{Registration, Repository, RunnerMeta},
-    nomad::{PreparedJob, job_from_json, prepare},
+    nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
     schedule::{Budget, Schedule},
     text::{LINE, shown},
 };
@@ -95,21 +96,44 @@ pub async fn run(setup: &Setup, out: &mut dyn Write) -> anyhow::Result<Verdict> 
     Ok(report.worst)
 }
 
-/// Renders the template for each example; gives what rendered.
-fn template(config: &Config, report: &mut Report) -> io::Result<Vec<(String, String)>> {
+/// What a template made of an example.
+struct Rendered {
+    label: String,
+    text: String,
+    registration: Registration,
+    placement: Placement,
+    /// Public repositories get no runner whose job reaches its host.
+    guards_public: bool,
+    /// ` of class gpu`; nothing of the top level.
+    of_class: String,
+}
+
+/// Renders the template for each example, and that of each class that makes runners; gives what rendered.
+fn template(config: &Config, report: &mut Report) -> io::Result<Vec<Rendered>> {
     let mut rendered = Vec::new();
-    for example in EXAMPLES {
-        let label = format!("nomadtools{example}");
-        let what = format!("{} renders for the label \"{label}\"", config.template.called());
-        let text = render::text(config, std::slice::from_ref(&label), None);
-        if let Some(text) = report.result(&what, text.map_err(|error| format!("{error:#}")))? {
-            rendered.push((label, text));
+    let has_classes = !config.classes.is_empty();
+    let classes = config.classes.iter().filter(|class| class.deny.is_none());
+    let top = Some((config.clone(), None)).filter(|_| !config.classes_only);
+    for (config, class) in top.into_iter().chain(classes.map(|class| (config.of_class(class), Some(class)))) {
+        let of_class = class.map(|class| format!(" of class {}", class.name)).unwrap_or_default();
+        for example in EXAMPLES {
+            let label = format!("nomadtools{example}");
+            let what = format!("{}{of_class} renders for the label \"{label}\"", config.template.called());
+            let name = class.map(|class| class.name.as_str());
+            let text = render::text(&config, std::slice::from_ref(&label), None, name);
+            if let Some(text) = report.result(&what, text.map_err(|error| format!("{error:#}")))? {
+                let registration = config.registration();
+                let placement = class.map(placement).unwrap_or_default();
+                let guards_public = has_classes && !config.public;
+                let of_class = of_class.clone();
+                rendered.push(Rendered { label, text, registration, placement, guards_public, of_class });
+            }
         }
     }
     Ok(rendered)
 }
 
-async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report<'_>) -> io::Result<()> {
+async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) -> io::Result<()> {
     let nomad = &setup.nomad;
     if report.result("Nomad answers and has a leader", nomad.check_leader().await)?.is_none() {
         return Ok(());
@@ -119,10 +143,11 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
     if report.result(&format!("the Nomad namespace {namespace} exists"), exists)?.is_none() {
         return Ok(());
     }
-    let registration = setup.config.registration();
     let probe = format!("{}-check-{}", nomad.options().prefix, std::process::id());
     let mut job: Option<PreparedJob> = None;
-    for (label, text) in rendered {
+    let mut told: Option<&str> = None;
+    for Rendered { label, text, registration, placement, guards_public, of_class } in rendered {
+        let registration = *registration;
         let parsed = match job_from_json(text) {
             Ok(Some(job)) => Ok(job),
             Ok(None) => nomad.parse(text, registration).await,
@@ -130,7 +155,8 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
         };
         let meta = RunnerMeta { labelsstr: label.clone(), ..RunnerMeta::default() };
         let fit = parsed.and_then(|parsed| prepare(parsed, nomad.options(), meta, &probe, registration));
-        let what = format!("Nomad parses what the template makes of \"{label}\"");
+        let fit = fit.map(|fit| fit.placed(placement));
+        let what = format!("Nomad parses what the template{of_class} makes of \"{label}\"");
         let fit = fit.map_err(|error| {
             let error = error.to_string();
             match NEWER_HCL.iter().any(|name| error.contains(name)) {
@@ -139,6 +165,14 @@ async fn nomad(setup: &Setup, rendered: &[(String, String)], report: &mut Report
             }
         });
         if let Some(fit) = report.result(&what, fit)? {
+            if let Some(how) = reaches_host(fit.job())
+                && *guards_public
+                && told != Some(of_class.as_str())
+            {
+                told = Some(of_class);
+                let what = format!("public repositories get runners{of_class}");
+                report.line(Verdict::Warning, &what, &format!("no: {how}; public: allow permits it"))?;
+            }
             job.get_or_insert(fit);
         }
     }

@@ -28,6 +28,8 @@ struct Row<'a> {
     id: &'a str,
     repository: &'a str,
     labels: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
     state: &'static str,
     finish: Option<String>,
     reason: Option<String>,
@@ -155,8 +157,10 @@ fn table(view: &NomadView, args: &List, rows: &[Row]) -> Vec<String> {
         let age = row.age_seconds.map(|age| span(Duration::from_secs(age))).unwrap_or_default();
         let number = row.github_job.map(|job| job.to_string());
         let job = row.github_job_url.clone().or(number).unwrap_or_default();
-        let note = row.note.as_deref().unwrap_or_default();
-        let note = shown(note, SHOWN_NOTE).to_string();
+        let class = row.class.map(|class| format!("class {class}"));
+        let note: Vec<&str> = class.as_deref().into_iter().chain(row.note.as_deref()).collect();
+        let note = note.join(": ");
+        let note = shown(&note, SHOWN_NOTE).to_string();
         let node = row.node.unwrap_or_default();
         table.row([row.id, row.repository, &row.labels.join(","), row.state, &age, node, &job, &note]);
     }
@@ -175,6 +179,7 @@ fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
         id: &runner.name,
         repository: repository_of(runner),
         labels: runner.labels().shown().map(str::to_owned).collect(),
+        class: runner.class(),
         state: runner.state.as_str(),
         finish: runner.finish.as_ref().map(ToString::to_string),
         reason: runner.blocked.as_ref().map(|blocked| blocked.reason.clone()),
@@ -226,6 +231,7 @@ fn foreign_row(foreign: &Foreign) -> Row<'_> {
         id: &foreign.name,
         repository: "",
         labels: Vec::new(),
+        class: None,
         state: "foreign",
         finish: None,
         reason: Some(reason.clone()),

@@ -7,23 +7,61 @@ use anyhow::{Context, bail};
 use crate::{
     config::{Config, RepoEntry},
     labels::unread,
-    model::{Labels, Repository, RepositoryId, runner_name},
+    model::{Labels, Registration, Repository, RepositoryId, runner_name},
     render::{Renderer, RunContext},
 };
 
 /// The instance, job and attempt in the name of a runner that is only looked at.
 const EXAMPLE: (&str, u64, u32) = ("example", 1, 1);
 
-/// The job for these labels, as it would be sent to Nomad's parser.
+/// The configuration of a class laid over the top level, and the class's name: of the one that is asked for, else of the first
+/// that matches.
+///
+/// # Errors
+/// No such class, or such jobs get no runner; a repository that is not `owner/name`.
+pub fn of_class(
+    config: &Config,
+    labels: &[String],
+    repo: Option<&str>,
+    class: Option<&str>,
+) -> anyhow::Result<(Config, Option<String>)> {
+    let repository = repository(config, repo)?;
+    let found = match class {
+        Some(name) => {
+            let known: Vec<&str> = config.classes.iter().map(|class| class.name.as_str()).collect();
+            let known = if known.is_empty() { "there are none".to_owned() } else { known.join(", ") };
+            Some(config.class(name).with_context(|| format!("no class {name:?}; classes: {known}"))?)
+        }
+        None => config.classes.iter().find(|class| class.matches.covers(&repository, labels)),
+    };
+    match found {
+        Some(class) => {
+            if let Some(why) = &class.deny {
+                bail!("class {} denies such jobs: {why}", class.name);
+            }
+            Ok((config.of_class(class), Some(class.name.clone())))
+        }
+        None if config.classes_only => bail!("no class matches these labels, and classes_only is set"),
+        None => Ok((config.clone(), None)),
+    }
+}
+
+/// The job for these labels, as it would be sent to Nomad's parser, by the configuration of a class.
 ///
 /// # Errors
 /// Labels that break the rules, a repository that is not `owner/name`, a template that fails.
-pub fn text(config: &Config, labels: &[String], repo: Option<&str>) -> anyhow::Result<String> {
+pub fn text(
+    config: &Config,
+    labels: &[String],
+    repo: Option<&str>,
+    class: Option<&str>,
+) -> anyhow::Result<String> {
     let runs_on = config.labels.check(labels).context("these labels would get no runner")?;
     let repository = repository(config, repo)?;
     let (instance, job, attempt) = EXAMPLE;
     let name = runner_name(&config.nomad.jobprefix, instance, &repository, job, attempt);
     let run = RunContext {
+        class,
         name: &name,
         repository: &repository,
         labels: &Labels::new(labels.iter().cloned()),
@@ -43,11 +81,13 @@ pub fn run(
     config: &Config,
     labels: &[String],
     repo: Option<&str>,
+    class: Option<&str>,
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let text = text(config, labels, repo)?;
-    note(config, labels, notes)?;
+    let (config, class) = of_class(config, labels, repo, class)?;
+    let text = text(&config, labels, repo, class.as_deref())?;
+    note(&config, labels, class.as_deref(), notes)?;
     writeln!(out, "{}", text.trim_end())?;
     Ok(())
 }
@@ -60,7 +100,8 @@ pub async fn run_parsed<F, E>(
     config: &Config,
     labels: &[String],
     repo: Option<&str>,
-    parse: impl FnOnce(String) -> F,
+    class: Option<&str>,
+    parse: impl FnOnce(String, Registration) -> F,
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> anyhow::Result<()>
@@ -68,14 +109,23 @@ where
     F: Future<Output = Result<serde_json::Value, E>>,
     anyhow::Error: From<E>,
 {
-    let text = text(config, labels, repo)?;
-    note(config, labels, notes)?;
-    let job = parse(text).await?;
+    let (config, class) = of_class(config, labels, repo, class)?;
+    let text = text(&config, labels, repo, class.as_deref())?;
+    note(&config, labels, class.as_deref(), notes)?;
+    let job = parse(text, config.registration()).await?;
     writeln!(out, "{}", serde_json::to_string_pretty(&job)?)?;
     Ok(())
 }
 
-fn note(config: &Config, labels: &[String], notes: &mut dyn Write) -> std::io::Result<()> {
+fn note(
+    config: &Config,
+    labels: &[String],
+    class: Option<&str>,
+    notes: &mut dyn Write,
+) -> std::io::Result<()> {
+    if let Some(class) = class {
+        writeln!(notes, "note: class {class}")?;
+    }
     if let (Some(keys), Ok(runs_on)) = (config.template.label_keys(), config.labels.check(labels)) {
         for note in unread(&keys, &runs_on) {
             writeln!(notes, "note: {note}")?;
@@ -113,6 +163,7 @@ fn repository(config: &Config, repo: Option<&str>) -> anyhow::Result<Repository>
         html_url: format!("{}/{owner}/{name}", site(&config.github.url)),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     })
 }
 
@@ -156,11 +207,11 @@ mod tests {
     fn labels_that_break_the_rules_are_an_error_and_those_of_others_a_note() {
         let config = config("repos: [acme/widgets]\ntemplate: builtin:docker");
         let (mut out, mut notes) = (Vec::new(), Vec::new());
-        let error = run(&config, &labels(&["mem=${x}"]), None, &mut out, &mut notes).unwrap_err();
+        let error = run(&config, &labels(&["mem=${x}"]), None, None, &mut out, &mut notes).unwrap_err();
         assert!(format!("{error:#}").contains("has the character '$'"), "{error:#}");
         assert!(out.is_empty());
 
-        run(&config, &labels(&["ubuntu-latest"]), None, &mut out, &mut notes).unwrap();
+        run(&config, &labels(&["ubuntu-latest"]), None, None, &mut out, &mut notes).unwrap();
         assert!(String::from_utf8(out).unwrap().starts_with("job \"NTGithubRunner-acme-widgets-"));
         assert!(String::from_utf8(notes).unwrap().contains("matches none of these labels"));
     }
@@ -172,7 +223,7 @@ mod tests {
             let yaml = format!(
                 "repos: [acme/widgets]\ngithub: {{registration: access_token}}\ntemplate: {template}"
             );
-            run(&config(&yaml), &labels(&[label]), None, &mut out, &mut notes).unwrap();
+            run(&config(&yaml), &labels(&[label]), None, None, &mut out, &mut notes).unwrap();
             String::from_utf8(notes).unwrap()
         };
         let builtin = "builtin:myoung34";
@@ -194,10 +245,32 @@ mod tests {
     async fn the_parser_gets_the_text_and_its_answer_is_printed() {
         let config = config("repos: [acme/widgets]\ntemplate: builtin:docker");
         let (mut out, mut notes) = (Vec::new(), Vec::new());
-        let parse = |text: String| async move { anyhow::Ok(serde_json::json!({ "Length": text.len() })) };
-        run_parsed(&config, &labels(&["nomadtools"]), None, parse, &mut out, &mut notes).await.unwrap();
+        let parse = |text: String, _| async move { anyhow::Ok(serde_json::json!({ "Length": text.len() })) };
+        run_parsed(&config, &labels(&["nomadtools"]), None, None, parse, &mut out, &mut notes).await.unwrap();
         let printed: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert!(printed["Length"].as_u64().unwrap() > 500);
         assert!(notes.is_empty());
+    }
+
+    #[test]
+    fn the_class_is_given_or_the_first_that_matches() {
+        let config = config(
+            "repos: [acme/widgets]\ntemplate: 'top {{ RUN.CREDENTIALS }}'\nclasses:\n\
+             - {name: gpu, match: {labels: nomadtools gpu}, template: 'a {{ RUN.CLASS }} {{ RUN.CREDENTIALS }}'}\n\
+             - {name: denied, match: {labels: nomadtools no}, deny: ask}",
+        );
+        let shown = |label: &str, class: Option<&str>| {
+            let (mut out, mut notes) = (Vec::new(), Vec::new());
+            let result = run(&config, &labels(&[label]), None, class, &mut out, &mut notes);
+            result
+                .map(|()| String::from_utf8([out, notes].concat()).unwrap())
+                .map_err(|error| format!("{error:#}"))
+        };
+        let gpu = shown("nomadtools gpu", None).unwrap();
+        assert!(gpu.starts_with("a gpu ") && gpu.contains("note: class gpu\n"), "{gpu}");
+        assert!(shown("nomadtools", Some("gpu")).unwrap().starts_with("a gpu "));
+        assert!(shown("nomadtools", None).unwrap().starts_with("top "));
+        assert!(shown("nomadtools no", None).unwrap_err().contains("class denied denies such jobs: ask"));
+        assert_eq!(shown("nomadtools", Some("x")).unwrap_err(), "no class \"x\"; classes: gpu, denied");
     }
 }

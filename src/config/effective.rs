@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, PrivateKey, duration, template::INLINE};
+use super::{Config, PrivateKey, Tokens, classes, duration};
 use crate::{
     secret::{self, HIDDEN, Secret, without_assigned},
     text::harmless_json,
@@ -17,17 +17,6 @@ pub enum Format {
     Yaml,
     /// JSON.
     Json,
-}
-
-/// What becomes of secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tokens {
-    /// Shown as `***`.
-    Hidden,
-    /// Left out altogether, `github.app` as well.
-    Absent,
-    /// As they are, for a template that puts a token into the job; not the App's key.
-    Plain,
 }
 
 pub(super) fn print(config: &Config, format: Format) -> String {
@@ -51,12 +40,6 @@ impl Config {
     pub fn tree(&self, tokens: Tokens) -> Value {
         let Config { nomad, github, scheduler, labels, .. } = self;
         let settings = settings(&self.settings, tokens);
-        let inline = self.template.name == INLINE;
-        let template = match (inline, tokens) {
-            (true, Tokens::Hidden) => without_assigned(&self.template.text),
-            (true, _) => self.template.text.clone(),
-            (false, _) => self.template.name.clone(),
-        };
         let mut github_tree = json!({
             "url": github.url,
             "token": token(github.token.as_ref(), tokens),
@@ -99,7 +82,7 @@ impl Config {
         if status.token.is_some() && tokens == Tokens::Hidden {
             status_tree["token"] = json!(HIDDEN);
         }
-        json!({
+        let mut tree = json!({
             "nomad": { "namespace": nomad.namespace, "jobprefix": nomad.jobprefix, "meta": nomad.meta },
             "github": github_tree,
             "repos": self.repos.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -114,7 +97,7 @@ impl Config {
             "metrics": { "per_repository": self.status.per_repository },
             "webhook": webhook_tree,
             "ha": { "enabled": self.ha },
-            "template": template,
+            "template": self.template.shown(tokens),
             "template_settings": settings,
             "scheduler": {
                 "runner_inactivity_timeout": duration::format(scheduler.runner_inactivity_timeout),
@@ -130,7 +113,13 @@ impl Config {
                 "unassigned_timeout": duration::format(Some(scheduler.unassigned_timeout)),
                 "strict": scheduler.strict,
             },
-        })
+        });
+        if !self.classes.is_empty() {
+            tree["classes"] = classes::tree(&self.classes, tokens, self::settings);
+            tree["classes_only"] = json!(self.classes_only);
+            tree["public"] = json!(classes::word_of_public(self.public));
+        }
+        tree
     }
 }
 

@@ -9,6 +9,18 @@ use super::{
 };
 use crate::secret::Secret;
 
+/// The words of `scope`.
+pub(super) const SCOPES: [(&str, ScopeSetting); 2] =
+    [("repository", ScopeSetting::Repository), ("organization", ScopeSetting::Organization)];
+
+/// The words of `registration`.
+pub(super) const REGISTRATIONS: [(&str, RegistrationSetting); 4] = [
+    ("auto", RegistrationSetting::Auto),
+    ("jit", RegistrationSetting::Jit),
+    ("token", RegistrationSetting::Token),
+    ("access_token", RegistrationSetting::AccessToken),
+];
+
 /// Reads the section; `None` where a part that is needed is wrong.
 pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
     let section = top.section("github");
@@ -39,11 +51,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
         None if token_file.is_none() && section.get("app").is_none() => from_env(),
         None => None,
     };
-    let scope = section.choice(
-        "scope",
-        &[("repository", ScopeSetting::Repository), ("organization", ScopeSetting::Organization)],
-        ScopeSetting::Repository,
-    );
+    let scope = section.choice("scope", &SCOPES, ScopeSetting::Repository);
     let runner_group = section.text("runner_group").map(str::to_owned);
     if runner_group.is_some() && scope == ScopeSetting::Repository {
         section.problem(
@@ -58,16 +66,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
         app,
         access_token: section.text("access_token").map(Secret::new),
         cachefile: path("cachefile").unwrap_or_else(|| default_cachefile(env)),
-        registration: section.choice(
-            "registration",
-            &[
-                ("auto", RegistrationSetting::Auto),
-                ("jit", RegistrationSetting::Jit),
-                ("token", RegistrationSetting::Token),
-                ("access_token", RegistrationSetting::AccessToken),
-            ],
-            RegistrationSetting::Auto,
-        ),
+        registration: section.choice("registration", &REGISTRATIONS, RegistrationSetting::Auto),
         scope,
         runner_group,
         watch_pushes: section.boolean("watch_pushes", true),

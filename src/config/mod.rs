@@ -2,12 +2,14 @@
 //!
 //! [`Config::load`] finds every problem of a file in one run; each names its key, line and column.
 
+mod classes;
 mod duration;
 mod effective;
 mod error;
 mod github;
 mod parse;
 mod reader;
+mod rules;
 mod schema;
 mod status;
 mod template;
@@ -18,8 +20,9 @@ mod yaml;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+pub use classes::{Class, ClassMatch, ClassNomad, RepoGlob};
+pub use effective::Format;
 pub(crate) use effective::settings;
-pub use effective::{Format, Tokens};
 pub use error::{ConfigError, ConfigErrors};
 pub use schema::schema;
 pub use status::StatusConfig;
@@ -59,6 +62,12 @@ pub struct Config {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// `scheduler`
     pub scheduler: Scheduler,
+    /// `classes`: the first that matches a job makes its runner.
+    pub classes: Vec<Class>,
+    /// `public: allow`: where there are classes, jobs that reach their host serve public repositories all the same.
+    pub public: bool,
+    /// `classes_only`: jobs that no class matches get no runner.
+    pub classes_only: bool,
     /// `status` and `metrics`
     pub status: StatusConfig,
     /// `webhook`
@@ -177,6 +186,17 @@ pub struct Scheduler {
     pub unassigned_timeout: Duration,
     /// Idle runners go as soon as no job needs them.
     pub strict: bool,
+}
+
+/// What becomes of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// Shown as `***`.
+    Hidden,
+    /// Left out altogether, `github.app` as well.
+    Absent,
+    /// As they are, for a template that puts a token into the job; not the App's key.
+    Plain,
 }
 
 impl Config {

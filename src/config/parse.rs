@@ -6,13 +6,14 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
-    NomadConfig, RepoEntry, Scheduler, Template, github,
+    NomadConfig, RegistrationSetting, RepoEntry, Scheduler, ScopeSetting, Template, classes, github,
     reader::{Problems, Section, Shape},
+    rules::{free, label_rules},
     status, template, webhook,
     yaml::{self, Data, Node},
 };
 use crate::{
-    labels::{AllowedCharacters, DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, SIZES, harmless},
+    labels::{LabelRules, harmless},
     model::Registration,
 };
 
@@ -94,7 +95,6 @@ fn build(
     let nomad = nomad(&top);
     let github = github::parse(&top, env);
     let repos = repos(&top, problems);
-    let mut labels = labels(&top, problems);
     let loop_interval = loop_interval(&top);
     let parallel = match top.count("parallel") {
         Some(0) => {
@@ -114,23 +114,33 @@ fn build(
             None
         }
     };
-    if let Some(numbers) = runson_numbers(&top, template.as_ref()) {
-        labels = labels.map(|labels| labels.with_numbers(numbers));
-    }
+    let labels = labels(&top, problems, template.as_ref());
     let settings = settings(&top);
     let scheduler = scheduler(&top);
     let ha = top.section("ha");
     let ha_enabled = ha.boolean("enabled", false);
     ha.finish();
+    let in_settings =
+        settings.get("access_token").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let has_access_token = in_settings || github.as_ref().is_some_and(|github| github.access_token.is_some());
+    let over = classes::Top {
+        labels: labels.as_ref(),
+        template: template.as_ref(),
+        scope: github.as_ref().map_or(ScopeSetting::Repository, |github| github.scope),
+        registration: github.as_ref().map_or(RegistrationSetting::Auto, |github| github.registration),
+        has_access_token,
+        namespace: &nomad.namespace,
+        source: if source.is_empty() { "the configuration" } else { source },
+        directory,
+    };
+    let (classes, classes_only) = classes::parse(&top, problems, &over);
+    let public = top.choice("public", &classes::PUBLIC, false);
     let status = status::parse(&top, env);
     let webhook = webhook::parse(&top, env, github.as_ref(), &repos);
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
     let setting = github.registration;
-    let in_settings =
-        settings.get("access_token").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    let has_access_token = github.access_token.is_some() || in_settings;
     let registration = match template::registration(setting, &template, has_access_token) {
         Ok(registration) => registration,
         Err((message, help)) => {
@@ -142,6 +152,7 @@ fn build(
     let mut warnings = warnings(&github, registration, &template, has_access_token);
     warnings.extend(github::token_of_another_host(&github, env));
     warnings.extend(status.warnings());
+    warnings.extend(classes::shadowed(&classes));
     if labels.may_give_up() {
         warnings.push(
             "runson_match looks around or back, and labels that take it too many steps are held; an expression without \
@@ -165,6 +176,9 @@ fn build(
         template,
         settings,
         scheduler,
+        classes,
+        classes_only,
+        public,
         status,
         webhook,
         ha: ha_enabled,
@@ -265,74 +279,19 @@ fn repo_entry(text: &str) -> Option<RepoEntry> {
     }
 }
 
-fn labels(top: &Section, problems: &Problems) -> Option<LabelRules> {
-    let rules = match LabelRules::new(top.text("runson_match").unwrap_or(DEFAULT_MATCH)) {
-        Ok(rules) => Some(rules),
+fn labels(top: &Section, problems: &Problems, template: Option<&Template>) -> Option<LabelRules> {
+    let (rules, is_well) = match LabelRules::new(top.text("runson_match").unwrap_or(DEFAULT_MATCH)) {
+        Ok(rules) => (Some(rules), true),
         Err(error) => {
             top.problem(
                 "runson_match",
                 format!("not a regular expression: {error}"),
                 "Python's syntax, matched at a label's start",
             );
-            None
+            (LabelRules::new(DEFAULT_MATCH).ok(), false)
         }
     };
-    let allowed = top.text("runson_allowed").unwrap_or(DEFAULT_ALLOWED);
-    let allowed = AllowedCharacters::parse(allowed).map_err(|error| {
-        top.problem("runson_allowed", error, format!("write characters and ranges, like {DEFAULT_ALLOWED}"));
-    });
-    let max_length = top.count("runson_max_length").unwrap_or(LABEL_LENGTH_MAX);
-    if max_length == 0 || max_length > LABEL_LENGTH_MAX {
-        top.problem(
-            "runson_max_length",
-            format!("{max_length} characters"),
-            format!("write 1 to {LABEL_LENGTH_MAX}, GitHub's own limit"),
-        );
-    }
-    top.shape("runson_limits", Shape::Counts);
-    let section = top.section("runson_limits");
-    let mut limits = BTreeMap::new();
-    for (key, node) in section.entries() {
-        match node.data {
-            Data::Int(limit) if limit >= 0 => drop(limits.insert(key.text.clone(), limit.unsigned_abs())),
-            _ => {
-                let message = format!("expected a whole number, found {}", node.kind());
-                problems.add(
-                    &section.key(&key.text),
-                    node.place,
-                    message,
-                    "write `cpu: 4000` in MHz, `mem: 16000` in MB",
-                );
-            }
-        }
-    }
-    Some(rules?.with_limits(limits).with_max_length(max_length).with_allowed(allowed.ok()?))
-}
-
-/// The keys whose values are numbers. What the bundled templates read as a number is one for them.
-fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<String>> {
-    top.shape("runson_numbers", Shape::Texts);
-    let node = top.get("runson_numbers")?;
-    let help = "list them, like [cpu, mem]; [] for none";
-    let Data::List(items) = &node.data else {
-        top.problem("runson_numbers", format!("expected a list, found {}", node.kind()), help);
-        return None;
-    };
-    let mut numbers = Vec::new();
-    for item in items {
-        match &item.data {
-            Data::Text(key) => numbers.push(key.to_lowercase()),
-            _ => top.problem("runson_numbers", format!("expected text, found {}", item.kind()), help),
-        }
-    }
-    let missing = SIZES.iter().find(|size| !numbers.iter().any(|key| key == *size));
-    if let (Some(missing), true) =
-        (missing, template.is_some_and(|template| template.name.starts_with("builtin:")))
-    {
-        let message = format!("the bundled templates read {missing} as a number");
-        top.problem("runson_numbers", message, "remove the key, or write a template of your own");
-    }
-    Some(numbers)
+    label_rules(top, problems, rules?, template).filter(|_| is_well)
 }
 
 fn loop_interval(top: &Section) -> Duration {
@@ -374,12 +333,8 @@ fn settings(top: &Section) -> Map<String, Value> {
     if let Value::Object(built_in) = built_in {
         settings.extend(built_in);
     }
-    for key in ["template_default_settings", "template_settings"] {
-        top.shape(key, Shape::Free);
-        for (key, node) in top.section(key).entries() {
-            settings.insert(key.text.clone(), node.to_json());
-        }
-    }
+    free(top, "template_default_settings", &mut settings);
+    free(top, "template_settings", &mut settings);
     settings
 }
 

@@ -142,6 +142,34 @@ impl<'a> Section<'a> {
         self.entries.iter().find(|(other, _)| other.text == key).map(|(_, node)| node.as_ref())
     }
 
+    /// Whether a key is written, be it with nothing.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// The first key besides these.
+    pub fn others(&self, but: &[&str]) -> Option<&'a str> {
+        self.entries.iter().map(|(key, _)| key.text.as_str()).find(|key| !but.contains(key))
+    }
+
+    /// A list of texts; none when it is missing.
+    pub fn texts(&self, key: &'static str) -> Vec<&'a str> {
+        self.shape(key, Shape::Texts);
+        let Some(node) = self.get(key) else { return Vec::new() };
+        let Data::List(items) = &node.data else {
+            self.wrong_type(key, "a list", node, "write it like [a, b]");
+            return Vec::new();
+        };
+        let text = |item: &'a Rc<Node>| match &item.data {
+            Data::Text(text) => Some(text.as_str()),
+            _ => {
+                self.wrong_type(key, "text", item, "put it in quotes");
+                None
+            }
+        };
+        items.iter().filter_map(text).collect()
+    }
+
     /// Where a key's value stands, else the section itself.
     pub fn place(&self, key: &'static str) -> Place {
         self.entry(key).map_or(self.place, |node| node.place)

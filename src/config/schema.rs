@@ -55,12 +55,18 @@ fn section(path: &str, shapes: &BTreeMap<String, Shape>, meanings: &BTreeMap<Str
             }
             (None, shape) => of(shape),
         };
-        if let Some(meaning) = meanings.get(key).or_else(|| meanings.get(name)) {
+        if let Some(meaning) = meanings.get(&documented(key)).or_else(|| meanings.get(name)) {
             value["description"] = json!(meaning);
         }
         properties.insert(name.to_owned(), value);
     }
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+/// A key's path as the document has it: the elements of a list have no names there.
+fn documented(key: &str) -> String {
+    let element = LISTS.iter().find_map(|(list, element)| Some((list, key.strip_prefix(element)?)));
+    element.map_or_else(|| key.to_owned(), |(list, rest)| format!("{list}{rest}"))
 }
 
 fn of(shape: &Shape) -> Value {

@@ -11,8 +11,8 @@ use std::{
 
 use fancy_regex::Regex;
 
-use super::RegistrationSetting;
-use crate::{labels::harmless, model::Registration};
+use super::{RegistrationSetting, Tokens};
+use crate::{labels::harmless, model::Registration, secret::without_assigned};
 
 /// The template of a configuration that names none.
 pub const DEFAULT_TEMPLATE: &str = "builtin:myoung34";
@@ -115,6 +115,15 @@ impl Template {
     pub(super) fn placed(self, source: &str, line: usize) -> Template {
         let place = (self.name == INLINE).then(|| format!("{source}, line {line}"));
         Template { place, ..self }
+    }
+
+    /// As a configuration has it: its name, or the text itself.
+    pub(super) fn shown(&self, tokens: Tokens) -> String {
+        match (self.name == INLINE, tokens) {
+            (true, Tokens::Hidden) => without_assigned(&self.text),
+            (true, _) => self.text.clone(),
+            (false, _) => self.name.clone(),
+        }
     }
 
     /// What to call it in a sentence.

@@ -177,6 +177,7 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
             registration: None,
             task: None,
             asks: None,
+            class: start.class.clone(),
             mac: None,
         },
         state: RunnerState::Pending,
@@ -208,7 +209,9 @@ mod tests {
                 html_url: "https://github.com/acme/widgets".to_owned(),
                 archived: false,
                 disabled: false,
+                visibility: Default::default(),
             },
+            class: None,
             labels: Labels::new(["nomadtools"]),
             cause,
             attempt,
@@ -232,7 +235,7 @@ mod tests {
         let observation = Observation { nomad: Some(nomad), ..Observation::default() };
         let purge = |name: &str| {
             let reason = PurgeReason::Asked;
-            Action::Purge(Purge { name: name.to_owned(), repository: None, reason })
+            Action::Purge(Purge { name: name.to_owned(), repository: None, class: None, reason })
         };
         let under_way = Action::Start(start(7, 2));
         assert!(excludes(&under_way, &purge("r-7-1"), &observation));

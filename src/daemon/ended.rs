@@ -81,7 +81,9 @@ mod tests {
                 html_url: "https://github.com/acme/app".to_owned(),
                 archived: false,
                 disabled: false,
+                visibility: crate::model::Visibility::default(),
             },
+            class: None,
         };
         let report = Report {
             action: Action::LookUp(look_up),

@@ -575,7 +575,7 @@ impl Daemon {
     /// Begins what is to be asked of GitHub now and then, if it is due.
     fn begin_chores(&mut self) {
         let (now, pass) = (self.now(), self.config.loop_interval);
-        let scopes = || self.github_side.scopes(self.policy.organization);
+        let scopes = || self.github_side.scopes(&self.policy.organizations());
         self.chores.begin(&self.github, &self.config.repos, scopes, now, pass);
     }
 

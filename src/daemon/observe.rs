@@ -169,11 +169,14 @@ impl GitHubSide {
     }
 
     /// The scopes in which runners of ours can be registered, each with a repository that is there.
-    pub fn scopes(&self, organization: bool) -> BTreeMap<Scope, RepositoryId> {
+    pub fn scopes(&self, organizations: &[bool]) -> BTreeMap<Scope, RepositoryId> {
         self.known
             .values()
             .filter(|known| !matches!(known.last, Last::Gone { .. }))
-            .map(|known| (Scope::of(&known.repository, organization), known.repository.id))
+            .flat_map(|known| {
+                let scope = |organization: &bool| Scope::of(&known.repository, *organization);
+                organizations.iter().map(move |organization| (scope(organization), known.repository.id))
+            })
             .collect()
     }
 

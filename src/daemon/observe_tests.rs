@@ -13,6 +13,7 @@ fn repository(id: u64) -> Repository {
         html_url: format!("https://github.com/acme/r{id}"),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     }
 }
 
@@ -31,6 +32,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
             registration: None,
             task: None,
             asks: None,
+            class: None,
             mac: None,
         },
         state,

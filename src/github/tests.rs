@@ -105,6 +105,7 @@ impl World {
                 html_url: format!("https://github.com/{owner}/{name}"),
                 archived: false,
                 disabled: false,
+                visibility: crate::model::Visibility::default(),
             }
         })
     }

@@ -13,7 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::address::Web;
 use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
-    EndedJob, JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob, is_login, is_repository_name,
+    EndedJob, JobStatus, Repository, RepositoryId, Timestamp, Visibility, WorkflowJob, is_login,
+    is_repository_name,
 };
 
 /// The longest job name kept, in characters: it is free text and only shown.
@@ -171,6 +172,10 @@ pub struct RepositoryRow {
     archived: bool,
     #[serde(default, deserialize_with = "or_default")]
     disabled: bool,
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
+    private: Option<bool>,
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
+    visibility: Option<String>,
     /// The last push.
     #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
     pub pushed_at: Option<Timestamp>,
@@ -187,6 +192,12 @@ pub struct Owner {
 }
 
 impl RepositoryRow {
+    /// Who can see it (contract github.md §1): older servers tell only whether it is private.
+    fn visibility(&self) -> Visibility {
+        let told = self.visibility.as_deref().and_then(Visibility::parse);
+        told.unwrap_or(if self.private == Some(true) { Visibility::Private } else { Visibility::Public })
+    }
+
     /// The repository in the words of the model, its texts checked: owner, name and page go into templates, paths and
     /// Meta.
     ///
@@ -211,6 +222,7 @@ impl RepositoryRow {
             html_url: self.html_url.clone(),
             archived: self.archived,
             disabled: self.disabled,
+            visibility: self.visibility(),
         })
     }
 }

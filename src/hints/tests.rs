@@ -220,6 +220,7 @@ async fn a_repository_that_is_watched_is_known_by_its_id_whatever_it_is_called_n
         html_url: String::new(),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     };
     hints.know([&watched]);
     assert_eq!(hints.offer(renamed), Offered::Taken);

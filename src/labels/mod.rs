@@ -2,6 +2,7 @@
 //! code: the raw text is checked before anything is made of it.
 
 mod characters;
+mod pattern;
 #[cfg(test)]
 mod tests;
 mod unread;
@@ -14,6 +15,7 @@ use std::{
 use fancy_regex::{Regex, RegexBuilder};
 
 pub use characters::{AllowedCharacters, harmless};
+pub use pattern::LabelPattern;
 pub use unread::unread;
 
 use crate::model::Labels;

@@ -48,6 +48,8 @@ pub enum Action {
 pub struct Start {
     /// For this repository.
     pub repository: Repository,
+    /// Its class; `None`: the top level of the configuration.
+    pub class: Option<String>,
     /// With these labels.
     pub labels: Labels,
     /// For this GitHub job.
@@ -81,6 +83,8 @@ pub struct Mint {
     pub name: String,
     /// Its repository.
     pub repository: Repository,
+    /// Its class; `None`: the top level of the configuration.
+    pub class: Option<String>,
     /// The full set: GitHub adds none (contract github.md §2).
     pub labels: Labels,
     /// What kind of secret.
@@ -94,6 +98,8 @@ pub struct Stop {
     pub name: String,
     /// Its repository.
     pub repository: Repository,
+    /// Its class; `None`: the top level of the configuration.
+    pub class: Option<String>,
     /// Whose consent it takes.
     pub consent: Consent,
     /// How it registers.
@@ -163,6 +169,8 @@ pub struct LookUp {
     pub name: String,
     /// Its repository.
     pub repository: Repository,
+    /// Its class; `None`: the top level of the configuration.
+    pub class: Option<String>,
 }
 
 /// Remove a dead runner's registration, if it is still listed, then its variable.
@@ -172,6 +180,8 @@ pub struct CleanUp {
     pub name: String,
     /// Where it was registered; `None` when the repository is not known any more.
     pub repository: Option<Repository>,
+    /// Its class; `None`: the top level of the configuration.
+    pub class: Option<String>,
     /// How it ended, for people.
     pub finish: String,
 }
@@ -183,6 +193,8 @@ pub struct Purge {
     pub name: String,
     /// Where a registration may be left: only where no variable told of it (access_token).
     pub repository: Option<Repository>,
+    /// Its class; `None`: the top level of the configuration.
+    pub class: Option<String>,
     /// Why now.
     pub reason: PurgeReason,
 }
@@ -312,6 +324,15 @@ pub enum HoldReason {
         /// GitHub's word.
         status: &'static str,
     },
+    /// Its class says that such jobs get no runner.
+    Denied {
+        /// The class.
+        class: String,
+        /// What the class says.
+        why: String,
+    },
+    /// No class matches it, and `classes_only` is set.
+    NoClass,
     /// The labels may not be rendered.
     BadLabels {
         /// Which and why.
@@ -421,8 +442,12 @@ pub enum Cap {
     All,
     /// `scheduler.max_runners_per_repository`
     Repository,
-    /// `scheduler.max_runners_per_group`
+    /// `scheduler.max_runners_per_group`, or the class's
     Group,
+    /// `max_runners` of the class
+    Class,
+    /// `max_runners_per_repository` of the class
+    ClassRepository,
 }
 
 impl Action {
@@ -521,11 +546,12 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
-            Action::Start(Start { repository, labels, cause, attempt, name, reason, .. }) => write!(
-                f,
-                "start    {name}  {} [{labels}] for job {cause}, attempt {attempt}: {reason}",
-                repository.full_name()
-            ),
+            Action::Start(Start { repository, class, labels, cause, attempt, name, reason, .. }) => {
+                let repository = repository.full_name();
+                write!(f, "start    {name}  {repository} [{labels}] for job {cause}, attempt {attempt}")?;
+                class.as_ref().map_or(Ok(()), |class| write!(f, ", class {class}"))?;
+                write!(f, ": {reason}")
+            }
             Action::Mint(Mint { name, registration, .. }) => {
                 write!(f, "issue    {name}  placed and waiting for credentials ({registration})")
             }
@@ -638,6 +664,8 @@ impl HoldReason {
             HoldReason::NotConfigured => "not_configured",
             HoldReason::Incomplete { .. } => "incomplete",
             HoldReason::NotQueued { .. } => "not_queued",
+            HoldReason::Denied { .. } => "denied",
+            HoldReason::NoClass => "no_class",
             HoldReason::BadLabels { .. } => "bad_labels",
             HoldReason::LiveAttempts { .. } => "live_attempts",
             HoldReason::Attempts { .. } => "attempts",
@@ -646,6 +674,8 @@ impl HoldReason {
                 Cap::All => "cap_all",
                 Cap::Repository => "cap_repository",
                 Cap::Group => "cap_group",
+                Cap::Class => "cap_class",
+                Cap::ClassRepository => "cap_class_repository",
             },
             HoldReason::LeftToNomadtools { .. } => "left_to_nomadtools",
             HoldReason::GroupStops => "group_stops",
@@ -694,6 +724,8 @@ impl fmt::Display for HoldReason {
             HoldReason::NotConfigured => f.write_str("no longer configured: it gets no runners"),
             HoldReason::Incomplete { why } => write!(f, "the listing is incomplete, so nothing stops: {why}"),
             HoldReason::NotQueued { status } => write!(f, "{status}: it needs no runner yet"),
+            HoldReason::Denied { class, why } => write!(f, "class {class} denies it: {why}"),
+            HoldReason::NoClass => f.write_str("no class matches it, and classes_only is set"),
             HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
             HoldReason::LiveAttempts { count } => {
                 write!(
@@ -763,6 +795,8 @@ impl fmt::Display for Cap {
             Cap::All => "scheduler.max_runners",
             Cap::Repository => "scheduler.max_runners_per_repository",
             Cap::Group => "scheduler.max_runners_per_group",
+            Cap::Class => "its class's max_runners",
+            Cap::ClassRepository => "its class's max_runners_per_repository",
         })
     }
 }

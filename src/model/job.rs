@@ -30,12 +30,44 @@ pub struct Repository {
     pub archived: bool,
     /// Disabled by GitHub: it takes no new jobs.
     pub disabled: bool,
+    /// Who can see it.
+    #[serde(default)]
+    pub visibility: Visibility,
 }
 
 impl Repository {
     /// `owner/name`.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.owner, self.name)
+    }
+}
+
+/// Who can see a repository, and open pull requests in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Everybody; and what nobody has told is as careful.
+    #[default]
+    Public,
+    /// Members of the enterprise.
+    Internal,
+    /// Whom it was shared with.
+    Private,
+}
+
+impl Visibility {
+    /// GitHub's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Visibility::Public => "public",
+            Visibility::Internal => "internal",
+            Visibility::Private => "private",
+        }
+    }
+
+    /// From GitHub's word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Public, Self::Internal, Self::Private].into_iter().find(|known| known.as_str() == text)
     }
 }
 

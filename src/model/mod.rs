@@ -23,9 +23,9 @@ pub use action::{
 };
 pub use entry::RepoEntry;
 pub use jiff::Timestamp;
-pub use job::{EndedJob, JobStatus, Repository, RepositoryId, WorkflowJob};
+pub use job::{EndedJob, JobStatus, Repository, RepositoryId, Visibility, WorkflowJob};
 pub use labels::Labels;
-pub use names::{host_of_page, is_login, is_repository_name};
+pub use names::{host_of_page, is_class, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
 pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};

@@ -10,6 +10,15 @@ const LONGEST_NAME: usize = 100;
 /// The longest `host:port`.
 const LONGEST_HOST: usize = 253 + 6;
 
+/// The longest name of a class.
+const LONGEST_CLASS: usize = 32;
+
+/// Whether this may be the name of a class: it stands in Meta, metrics and on the page.
+pub fn is_class(text: &str) -> bool {
+    (1..=LONGEST_CLASS).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
 /// Whether GitHub permits this login of a user or an organization.
 pub fn is_login(text: &str) -> bool {
     (1..=LONGEST_LOGIN).contains(&text.len())

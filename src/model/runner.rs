@@ -5,7 +5,9 @@ use std::fmt::{self, Write};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, Repository, RepositoryId, host_of_page, is_login, is_repository_name};
+use super::{
+    Labels, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
+};
 use crate::text::Escaped;
 
 /// A repository and a set of labels: demand and supply are counted per group.
@@ -92,6 +94,9 @@ pub struct RunnerMeta {
     /// What it asks Nomad for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asks: Option<Asks>,
+    /// The class it was started as; none: what the top level of the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// The seal by the instance's key over the job's ID and the rest: without it nothing here counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
@@ -114,6 +119,7 @@ pub fn whose_repository(meta: &RunnerMeta) -> Repository {
         html_url: checked(html_url),
         archived: false,
         disabled: false,
+        visibility: Visibility::default(),
     }
 }
 
@@ -349,6 +355,12 @@ impl Runner {
     /// Its labels, from its Meta.
     pub fn labels(&self) -> Labels {
         Labels::from_joined(&self.meta.labelsstr)
+    }
+
+    /// The class it was started as, whatever the configuration says now. A job of nomadtools is of none.
+    pub fn class(&self) -> Option<&str> {
+        let class = self.meta.class.as_deref().filter(|_| self.ownership == Ownership::Ours);
+        class.filter(|class| is_class(class))
     }
 
     /// Its repository, as far as its Meta tells: see [`whose_repository`].

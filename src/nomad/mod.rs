@@ -30,7 +30,9 @@ pub use jobs::{PlanAnswer, Registered, Validation};
 pub use locks::{Acquired, Kept, Lease};
 pub use logs::{Log, Stream};
 pub use options::Options;
-pub use prepare::{PreparedJob, RESOURCE_MAX, asks, job_from_json, main_task, prepare};
+pub use prepare::{
+    Placement, PreparedJob, RESOURCE_MAX, asks, job_from_json, main_task, prepare, reaches_host,
+};
 pub use routes::route;
 pub use variables::{CredentialItems, Written};
 pub use wire::{AllocationMetric, AllocationStub, Evaluation, JobStub, TaskEvent, TaskState};

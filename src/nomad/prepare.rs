@@ -27,7 +27,36 @@ pub struct PreparedJob {
     pub(super) job: Value,
 }
 
+/// Where Nomad places a runner, over what its template says; what is empty or `None` is the template's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// `datacenters`
+    pub datacenters: Vec<String>,
+    /// `node_pool`
+    pub node_pool: Option<String>,
+    /// `priority`
+    pub priority: Option<usize>,
+}
+
 impl PreparedJob {
+    /// The same job, placed so.
+    #[must_use]
+    pub fn placed(mut self, placement: &Placement) -> Self {
+        let Placement { datacenters, node_pool, priority } = placement;
+        if let Value::Object(job) = &mut self.job {
+            if !datacenters.is_empty() {
+                job.insert("Datacenters".to_owned(), json!(datacenters));
+            }
+            if let Some(pool) = node_pool {
+                job.insert("NodePool".to_owned(), json!(pool));
+            }
+            if let Some(priority) = priority {
+                job.insert("Priority".to_owned(), json!(priority));
+            }
+        }
+        self
+    }
+
     /// The job's ID.
     pub fn name(&self) -> &str {
         &self.name
@@ -115,6 +144,38 @@ pub fn prepare(
         }
     }
     Ok(PreparedJob { name: name.to_owned(), meta, registration, job: Value::Object(job) })
+}
+
+/// The sockets that rule a host.
+const SOCKETS: [&str; 4] = ["docker.sock", "podman.sock", "containerd.sock", "crio.sock"];
+
+/// How a job gives one of its tasks the host that it runs on, in words; `None`: not as far as it says.
+pub fn reaches_host(job: &Value) -> Option<String> {
+    let groups = job["TaskGroups"].as_array().into_iter().flatten();
+    let mut tasks = groups.flat_map(|group| group["Tasks"].as_array().into_iter().flatten());
+    tasks.find_map(|task| {
+        let name = task["Name"].as_str().unwrap_or_default();
+        let config = &task["Config"];
+        let is_true = |value: &Value| *value == Value::Bool(true) || value.as_str() == Some("true");
+        if task["Driver"].as_str() == Some("raw_exec") {
+            return Some(format!("task {name:?} uses raw_exec"));
+        }
+        if is_true(&config["privileged"]) {
+            return Some(format!("task {name:?} is privileged"));
+        }
+        let socket = SOCKETS.iter().find(|socket| mentions(config, socket))?;
+        Some(format!("task {name:?} mounts {socket}"))
+    })
+}
+
+/// Whether a text anywhere in it has this part.
+fn mentions(value: &Value, part: &str) -> bool {
+    match value {
+        Value::String(text) => text.contains(part),
+        Value::Array(items) => items.iter().any(|item| mentions(item, part)),
+        Value::Object(entries) => entries.values().any(|value| mentions(value, part)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The name of the task that is the runner: the leader, else the only one without a lifecycle. `None` where neither tells,

@@ -187,3 +187,51 @@ fn a_job_asks_for_what_its_tasks_need_at_the_same_time() {
     assert_eq!(asked, Asks { cpu: 100, cores: 2, memory: 600, node_pool: "default".to_owned() });
     assert_eq!(asks(&json!({})).cpu, 0);
 }
+
+#[test]
+fn a_class_places_its_runners_over_their_template() {
+    let job =
+        json!({ "Datacenters": ["a"], "TaskGroups": [{ "Tasks": [{ "Name": "t", "Driver": "docker" }] }] });
+    let placed = |placement: Placement| {
+        prepare(job.clone(), &options(), meta(), "ghr-o-r-1", Registration::Jit)
+            .unwrap()
+            .placed(&placement)
+            .job
+    };
+    let top = placed(Placement::default());
+    assert_eq!(
+        (&top["Datacenters"], &top["NodePool"], &top["Priority"]),
+        (&json!(["a"]), &Value::Null, &Value::Null)
+    );
+    let placement = Placement {
+        datacenters: vec!["b".to_owned()],
+        node_pool: Some("gpu".to_owned()),
+        priority: Some(70),
+    };
+    let placed = placed(placement);
+    assert_eq!(
+        (&placed["Datacenters"], &placed["NodePool"], &placed["Priority"]),
+        (&json!(["b"]), &json!("gpu"), &json!(70))
+    );
+}
+
+#[test]
+fn a_job_that_reaches_its_host_is_told() {
+    let job = |driver: &str, config: Value| {
+        json!({ "TaskGroups": [{ "Tasks": [{ "Name": "a", "Driver": "docker", "Config": {} },
+            { "Name": "t", "Driver": driver, "Config": config }] }] })
+    };
+    for (driver, config, expected) in [
+        ("docker", json!({ "image": "x", "privileged": false }), None),
+        ("docker", json!({ "privileged": true }), Some("is privileged")),
+        ("docker", json!({ "privileged": "true" }), Some("is privileged")),
+        ("docker", json!({ "volumes": ["/var/run/docker.sock:/x"] }), Some("mounts docker.sock")),
+        ("podman", json!({ "mount": [{ "source": "/run/podman/podman.sock" }] }), Some("mounts podman.sock")),
+        ("raw_exec", json!({}), Some("uses raw_exec")),
+    ] {
+        let found = reaches_host(&job(driver, config.clone()));
+        assert_eq!(found.is_some(), expected.is_some(), "{config}");
+        assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{config}");
+    }
+    assert_eq!(reaches_host(&Value::Null), None);
+}

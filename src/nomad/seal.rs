@@ -130,6 +130,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         registration,
         task,
         asks,
+        class,
         mac: _,
     } = meta;
     let fields = [
@@ -144,6 +145,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         ("registration", registration.as_ref().map(Registration::to_string)),
         ("task", task.clone()),
         ("asks", asks.as_ref().map(|asks| serde_json::json!(asks).to_string())),
+        ("class", class.clone()),
     ];
     let mut text = String::new();
     for (field, value) in fields {
@@ -231,6 +233,7 @@ mod tests {
             registration: Some(Registration::Jit),
             task: None,
             asks: None,
+            class: None,
             mac: None,
         }
     }

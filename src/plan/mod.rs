@@ -30,7 +30,7 @@ mod tidy;
 use std::collections::BTreeSet;
 
 pub use learn::learn;
-pub use policy::Policy;
+pub use policy::{ClassPolicy, Policy};
 pub use stop::LISTINGS_APART;
 
 use crate::model::{Action, Hold, HoldReason, Moment, Observation, Plan, Subject};

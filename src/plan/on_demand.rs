@@ -22,6 +22,7 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
     Some(Action::CleanUp(CleanUp {
         name: runner.name.clone(),
         repository: Some(runner.repository()),
+        class: runner.class().map(str::to_owned),
         finish: runner.how_it_ended(),
     }))
 }
@@ -30,7 +31,8 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
 pub fn purge(runner: &Runner) -> Action {
     let may_be_registered = runner.registration() == Registration::AccessToken && runner.started;
     let repository = may_be_registered.then(|| runner.repository());
-    Action::Purge(Purge { name: runner.name.clone(), repository, reason: PurgeReason::Asked })
+    let class = runner.class().map(str::to_owned);
+    Action::Purge(Purge { name: runner.name.clone(), repository, class, reason: PurgeReason::Asked })
 }
 
 /// Whether it is alive and not told to stop yet.
@@ -42,6 +44,7 @@ fn stopped(runner: &Runner, consent: Consent) -> Action {
     Action::Stop(Stop {
         name: runner.name.clone(),
         repository: runner.repository(),
+        class: runner.class().map(str::to_owned),
         consent,
         registration: runner.registration(),
         reason: StopReason::Asked,

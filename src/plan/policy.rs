@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{config::Config, labels::LabelRules};
+use crate::{
+    config::{Class, Config, ScopeSetting},
+    labels::LabelRules,
+    model::Repository,
+};
 
 /// The part of the configuration that the planner obeys.
 #[derive(Clone, Debug)]
@@ -37,6 +41,111 @@ pub struct Policy {
     pub unassigned_timeout: Duration,
     /// Runners belong to their repository's organization and outlive the repository.
     pub organization: bool,
+    /// The first that covers a job makes its runner.
+    pub classes: Vec<Class>,
+    /// Jobs that no class covers are held.
+    pub classes_only: bool,
+}
+
+/// A class, and what the policy says where the class says nothing: each value is looked up when it is asked for. The top
+/// level is the class without a name.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassPolicy<'a> {
+    policy: &'a Policy,
+    class: Option<&'a Class>,
+}
+
+impl Policy {
+    /// The class of a job; `None`: none covers it, and it may have no runner.
+    pub fn class_for<S: AsRef<str>>(&self, repository: &Repository, labels: &[S]) -> Option<ClassPolicy<'_>> {
+        let class = self.classes.iter().find(|class| class.matches.covers(repository, labels));
+        (class.is_some() || !self.classes_only).then_some(ClassPolicy { policy: self, class })
+    }
+
+    /// The class of a runner, by the name in its Meta; the top level where no class has that name any more.
+    pub fn class_named(&self, name: Option<&str>) -> ClassPolicy<'_> {
+        let class = name.and_then(|name| self.classes.iter().find(|class| class.name == name));
+        ClassPolicy { policy: self, class }
+    }
+
+    /// Whether runners can be registered at organizations, and whether at repositories.
+    pub fn organizations(&self) -> Vec<bool> {
+        let classes = self.classes.iter().map(|class| ClassPolicy { policy: self, class: Some(class) });
+        let mut all: Vec<bool> =
+            classes.map(|class| class.organization()).chain([self.organization]).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+impl<'a> ClassPolicy<'a> {
+    /// Its name; the top level has none.
+    pub fn name(self) -> Option<&'a str> {
+        self.class.map(|class| class.name.as_str())
+    }
+
+    /// Why its jobs get no runner.
+    pub fn deny(self) -> Option<&'a str> {
+        self.class?.deny.as_deref()
+    }
+
+    /// Which labels may be rendered.
+    pub fn labels(self) -> &'a LabelRules {
+        self.class.and_then(|class| class.labels.as_ref()).unwrap_or(&self.policy.labels)
+    }
+
+    /// Cap on the class's runners, besides that on all; the top level has none.
+    pub fn max_runners(self) -> Option<usize> {
+        self.class?.max_runners
+    }
+
+    /// Cap on the class's runners for one repository, besides that on all of the repository's.
+    pub fn max_runners_per_repository(self) -> Option<usize> {
+        self.class?.max_runners_per_repository
+    }
+
+    /// Cap on a group's runners.
+    pub fn max_runners_per_group(self) -> Option<usize> {
+        self.class.and_then(|class| class.max_runners_per_group).unwrap_or(self.policy.max_runners_per_group)
+    }
+
+    /// How long an idle surplus runner stays; `None`: for ever.
+    pub fn runner_inactivity_timeout(self) -> Option<Duration> {
+        let own = self.class.and_then(|class| class.runner_inactivity_timeout);
+        own.unwrap_or(self.policy.runner_inactivity_timeout)
+    }
+
+    /// Idle surplus runners go at once.
+    pub fn strict(self) -> bool {
+        self.class.and_then(|class| class.strict).unwrap_or(self.policy.strict)
+    }
+
+    /// A placed runner without credentials yields to others after this.
+    pub fn waiting_timeout(self) -> Duration {
+        self.class.and_then(|class| class.waiting_timeout).unwrap_or(self.policy.waiting_timeout)
+    }
+
+    /// A runner whose task has not started after this is stopped.
+    pub fn starting_timeout(self) -> Duration {
+        self.class.and_then(|class| class.starting_timeout).unwrap_or(self.policy.starting_timeout)
+    }
+
+    /// A runner that has not connected to GitHub after this yields to others.
+    pub fn connect_timeout(self) -> Duration {
+        self.class.and_then(|class| class.connect_timeout).unwrap_or(self.policy.connect_timeout)
+    }
+
+    /// An idle runner that is given no queued job for this long yields to others.
+    pub fn unassigned_timeout(self) -> Duration {
+        self.class.and_then(|class| class.unassigned_timeout).unwrap_or(self.policy.unassigned_timeout)
+    }
+
+    /// Its runners belong to their repository's organization and outlive the repository.
+    pub fn organization(self) -> bool {
+        let own = self.class.and_then(|class| class.scope);
+        own.map_or(self.policy.organization, |scope| scope == ScopeSetting::Organization)
+    }
 }
 
 impl From<&Config> for Policy {
@@ -58,6 +167,8 @@ impl From<&Config> for Policy {
             connect_timeout: scheduler.connect_timeout,
             unassigned_timeout: scheduler.unassigned_timeout,
             organization: config.organization(),
+            classes: config.classes.clone(),
+            classes_only: config.classes_only,
         }
     }
 }

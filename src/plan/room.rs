@@ -31,6 +31,8 @@ struct Waiting<'a> {
     group: Option<GroupKey>,
     /// The repository that a place must come from; `None` where any would help.
     within: Option<RepositoryId>,
+    /// The class that a place must come from; `None` where any would help.
+    of_class: Option<&'a str>,
     /// A start that a cap holds back; otherwise a runner that needs room on a node.
     start: Option<&'a Held>,
     /// It has waited for `pending_to_kill_listening`.
@@ -116,6 +118,7 @@ fn waiting<'a>(
             who: runner.name.clone(),
             group: survey.group_of(runner),
             within: None,
+            of_class: None,
             start: None,
             long: waits_long(survey, runner),
         });
@@ -123,6 +126,7 @@ fn waiting<'a>(
         who: held.job.clone(),
         group: Some(held.group.clone()),
         within: held.within.then_some(held.group.repository),
+        of_class: held.of_class.as_deref(),
         start: Some(held),
         long: patience.is_some_and(|patience| held.age >= patience),
     });
@@ -181,10 +185,13 @@ impl<'a> Leaving<'a> {
 
     /// Who leaves for it, and why.
     fn next_for(&mut self, survey: &Survey, waiting: &Waiting) -> Option<(&'a Runner, StopReason)> {
-        let Waiting { who, group, within, start, long } = waiting;
+        let Waiting { who, group, within, of_class, start, long } = waiting;
         let (who, within, long) = (who.clone(), *within, *long);
-        let helps = |id: RepositoryId| within.is_none_or(|within| within == id);
-        if let Some(at) = self.idle.iter().position(|(_, id)| long && helps(*id)) {
+        let helps = |runner: &Runner, id: RepositoryId| {
+            within.is_none_or(|within| within == id)
+                && of_class.is_none_or(|class| survey.class_of(runner).name() == Some(class))
+        };
+        if let Some(at) = self.idle.iter().position(|(runner, id)| long && helps(runner, *id)) {
             let (runner, _) = self.idle.remove(at);
             // A runner that room is made for does not yield.
             self.unplaced.retain(|runner| runner.name != who);
@@ -193,7 +200,7 @@ impl<'a> Leaving<'a> {
         }
         let yields = |runner: &Runner| {
             let own = survey.group_of(runner);
-            own.is_some_and(|own| Some(&own) != group.as_ref() && helps(own.repository))
+            own.is_some_and(|own| Some(&own) != group.as_ref() && helps(runner, own.repository))
                 && survey.listed(runner).is_some()
         };
         if start.is_none_or(|held| !held.late)

@@ -42,6 +42,8 @@ pub(super) struct Held {
     pub age: Duration,
     /// Only the end of a runner of the same repository would help.
     pub within: bool,
+    /// Only the end of a runner of this class would help.
+    pub of_class: Option<String>,
     /// Its group has given up a place lately: nobody who is stuck yields to it.
     pub late: bool,
 }
@@ -55,73 +57,147 @@ struct Candidate<'a> {
     late: bool,
 }
 
-/// A repository's place in the queue for places.
-struct Turn<'a> {
-    view: &'a RepositoryView,
-    github_now: Timestamp,
+/// A class, by its name; the top level has none.
+type ClassName<'a> = Option<&'a str>;
+
+/// What takes turns: a class, a repository, or a class's part in a repository.
+#[derive(Clone, Copy, Default)]
+struct Turn {
     live: usize,
     last_start: Option<Timestamp>,
-    /// Starts that the cap on all runners holds back, but not the cap on this repository's.
+    /// Starts that caps hold back, and that need not get the place of one that is counted here.
     held: usize,
-    candidates: VecDeque<Candidate<'a>>,
 }
 
-impl Turn<'_> {
-    /// The smallest goes first: the repository with the fewest live runners, then the one whose last start is
-    /// longest ago, then the oldest job; what gave up its place lately goes after all others.
-    fn order(&self) -> Option<impl Ord + use<>> {
-        let next = self.candidates.front()?;
-        Some((next.late, self.live, self.last_start, oldest_first(next.job)))
+impl Turn {
+    fn count(&mut self, runner: &Runner) {
+        self.live += usize::from(runner.is_live());
+        self.last_start = self.last_start.max(Some(runner.submitted_at));
     }
+
+    fn starts(&mut self) {
+        self.live += 1;
+        // The latest of all.
+        self.last_start = Some(Timestamp::MAX);
+    }
+
+    /// Whether the cap stays reached although those held got places elsewhere.
+    fn is_full(&self, cap: Option<usize>) -> bool {
+        cap.is_some_and(|cap| self.live + self.held >= cap)
+    }
+}
+
+/// A freshly listed repository.
+struct Fresh<'a> {
+    view: &'a RepositoryView,
+    github_now: Timestamp,
+}
+
+/// A repository's place in its class's queue: what gave up its place lately goes last, then by the repository's turn, then by the
+/// oldest job.
+type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, u64));
+
+/// Who waits for places, and whose turn is next.
+#[derive(Default)]
+struct Turns<'a> {
+    fresh: BTreeMap<RepositoryId, Fresh<'a>>,
+    classes: BTreeMap<ClassName<'a>, Turn>,
+    repositories: BTreeMap<RepositoryId, Turn>,
+    parts: BTreeMap<(ClassName<'a>, RepositoryId), Turn>,
+    candidates: BTreeMap<(ClassName<'a>, RepositoryId), VecDeque<Candidate<'a>>>,
+    /// The repositories that wait, by class.
+    queues: BTreeMap<ClassName<'a>, BTreeSet<(Order, RepositoryId)>>,
+    /// Where each stands in its queue.
+    places: BTreeMap<(ClassName<'a>, RepositoryId), Order>,
+}
+
+impl<'a> Turns<'a> {
+    /// The smallest goes first: the class with the fewest live runners, then the one whose last start is longest ago; of a
+    /// class, the repository by the same two; then the oldest job. What gave up its place lately goes after all others.
+    fn next(&mut self) -> Option<Candidate<'a>> {
+        let first = |(class, queue): (&ClassName<'a>, &BTreeSet<(Order, RepositoryId)>)| {
+            let ((late, repository, oldest), id) = *queue.first()?;
+            Some(((late, turn_of(self.classes.get(class)), repository, oldest), (*class, id)))
+        };
+        let (_, key) = self.queues.iter().filter_map(first).min()?;
+        self.candidates.get_mut(&key)?.pop_front()
+    }
+
+    /// Puts a repository where it belongs in the queue of each class, after something of it has changed.
+    fn place(&mut self, id: RepositoryId) {
+        let repository = turn_of(self.repositories.get(&id));
+        for (class, queue) in &mut self.queues {
+            let key = (*class, id);
+            if let Some(order) = self.places.remove(&key) {
+                queue.remove(&(order, id));
+            }
+            if let Some(next) = self.candidates.get(&key).and_then(VecDeque::front) {
+                let order = (next.late, repository, oldest_first(next.job));
+                queue.insert((order, id));
+                self.places.insert(key, order);
+            }
+        }
+    }
+}
+
+fn turn_of(turn: Option<&Turn>) -> (usize, Option<Timestamp>) {
+    turn.map(|turn| (turn.live, turn.last_start)).unwrap_or_default()
 }
 
 /// Starts for what is missing. Gives what a cap holds back.
 pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
     let mut turns = turns(survey, draft);
+    let policy = survey.policy;
     let mut live_all = survey.runners.values().filter(|runner| runner.is_live()).count();
     let mut started: BTreeMap<&GroupKey, usize> = BTreeMap::new();
     let mut held = Vec::new();
-    // Only the place of the one whose turn it was changes.
-    let mut queue: BTreeSet<_> =
-        turns.iter().filter_map(|(id, turn)| turn.order().map(|order| (order, *id))).collect();
-    while let Some((_, id)) = queue.pop_first() {
-        let Some(turn) = turns.get_mut(&id) else { continue };
-        let Some(Candidate { job, key, group, late }) = turn.candidates.pop_front() else { continue };
+    while let Some(Candidate { job, key, group, late }) = turns.next() {
+        let (name, id) = (group.class, key.repository);
+        let class = policy.class_named(name);
+        let Some(Fresh { view, github_now }) = turns.fresh.get(&id) else { break };
+        let of_class = turns.classes.entry(name).or_default();
+        let of_repository = turns.repositories.entry(id).or_default();
+        let of_part = turns.parts.entry((name, id)).or_default();
         let started_here = started.entry(key).or_default();
+        let in_group = group.live + *started_here;
         let caps = [
-            (Cap::All, survey.policy.max_runners, live_all),
-            (Cap::Repository, survey.policy.max_runners_per_repository, turn.live),
-            (Cap::Group, survey.policy.max_runners_per_group, group.live + *started_here),
+            (Cap::All, policy.max_runners, live_all),
+            (Cap::Class, class.max_runners(), of_class.live),
+            (Cap::Repository, policy.max_runners_per_repository, of_repository.live),
+            (Cap::ClassRepository, class.max_runners_per_repository(), of_part.live),
+            (Cap::Group, class.max_runners_per_group(), in_group),
         ];
         let reached =
             caps.into_iter().find_map(|(cap, limit, live)| Some((cap, limit.filter(|l| live >= *l)?)));
         if let Some((cap, limit)) = reached {
-            draft
-                .holds
-                .push(Hold { subject: subject(turn.view, job), reason: HoldReason::Cap { cap, limit } });
-            let full = |limit: Option<usize>, live: usize| limit.is_some_and(|limit| live >= limit);
+            draft.holds.push(Hold { subject: subject(view, job), reason: HoldReason::Cap { cap, limit } });
             // A group that misses runners has none to spare for its own cap.
-            if !full(survey.policy.max_runners_per_group, group.live + *started_here) {
-                let within = full(survey.policy.max_runners_per_repository, turn.live + turn.held);
-                turn.held += usize::from(!within);
+            if class.max_runners_per_group().is_none_or(|limit| in_group < limit) {
+                let part_is_full = of_part.is_full(class.max_runners_per_repository());
+                let within = part_is_full || of_repository.is_full(policy.max_runners_per_repository);
+                let of_its_class = part_is_full || of_class.is_full(class.max_runners());
+                of_repository.held += usize::from(!within);
+                of_class.held += usize::from(!of_its_class);
+                of_part.held += usize::from(!(within && of_its_class));
                 *started_here += 1;
                 held.push(Held {
                     group: key.clone(),
-                    job: format!("{} job {}", turn.view.repository.full_name(), job.id),
-                    age: job.created_at.map_or(Duration::ZERO, |at| age(turn.github_now, at)),
+                    job: format!("{} job {}", view.repository.full_name(), job.id),
+                    age: job.created_at.map_or(Duration::ZERO, |at| age(*github_now, at)),
                     within,
+                    of_class: name.filter(|_| of_its_class).map(str::to_owned),
                     late,
                 });
             }
         } else {
-            draft.actions.push(Action::Start(start(survey, turn.view, job, &group.labels, group, live_all)));
+            draft.actions.push(Action::Start(start(survey, view, job, &group.labels, group, live_all)));
             *started_here += 1;
             live_all += 1;
-            turn.live += 1;
-            // The latest of all.
-            turn.last_start = Some(Timestamp::MAX);
+            for turn in [of_class, of_repository, of_part] {
+                turn.starts();
+            }
         }
-        queue.extend(turn.order().map(|order| (order, id)));
+        turns.place(id);
     }
     held
 }
@@ -154,6 +230,7 @@ fn start(
     let (demand, supply) = (group.demand.len(), group.supply.len());
     Start {
         repository: view.repository.clone(),
+        class: group.class.map(str::to_owned),
         labels: labels.clone(),
         cause: job.id,
         attempt,
@@ -164,28 +241,31 @@ fn start(
 }
 
 /// The candidates of each freshly listed repository, oldest first, as many as are missing in their groups.
-fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId, Turn<'a>> {
+fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     let stopping: BTreeSet<GroupKey> = draft
         .stopping
         .iter()
         .filter_map(|name| survey.group_of(survey.runners.get(name.as_str())?))
         .collect();
-    let mut turns = BTreeMap::new();
+    let mut turns = Turns::default();
     for (id, view) in survey.repositories {
         if let Listing::Fresh { now, .. } = view.listing {
+            turns.fresh.insert(*id, Fresh { view, github_now: now });
             let last_start = survey.memory.last_start.get(id).copied();
-            let candidates = VecDeque::new();
-            turns.insert(*id, Turn { view, github_now: now, live: 0, last_start, held: 0, candidates });
+            turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
         }
     }
     for runner in survey.runners.values() {
-        if let Some(turn) = survey.repository_id(runner).and_then(|id| turns.get_mut(&id)) {
-            turn.live += usize::from(runner.is_live());
-            turn.last_start = turn.last_start.max(Some(runner.submitted_at));
+        // One of a class that is no longer configured counts as the top level's.
+        let class = survey.class_of(runner).name();
+        turns.classes.entry(class).or_default().count(runner);
+        if let Some(id) = survey.repository_id(runner) {
+            turns.repositories.entry(id).or_default().count(runner);
+            turns.parts.entry((class, id)).or_default().count(runner);
         }
     }
     for (key, group) in &survey.groups {
-        let Some(turn) = turns.get_mut(&key.repository) else { continue };
+        let Some(Fresh { view, .. }) = turns.fresh.get(&key.repository) else { continue };
         let missing = group.demand.len().saturating_sub(group.supply.len());
         let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
@@ -197,20 +277,26 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> BTreeMap<RepositoryId
             if taken == missing {
                 let Some(runner) = foreign.next() else { break };
                 let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
-                draft.holds.push(Hold { subject: subject(turn.view, job), reason });
+                draft.holds.push(Hold { subject: subject(view, job), reason });
                 continue;
             }
             match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
-                Some(reason) => draft.holds.push(Hold { subject: subject(turn.view, job), reason }),
+                Some(reason) => draft.holds.push(Hold { subject: subject(view, job), reason }),
                 None => {
                     taken += 1;
-                    turn.candidates.push_back(Candidate { job, key, group, late });
+                    let candidates = turns.candidates.entry((group.class, key.repository)).or_default();
+                    candidates.push_back(Candidate { job, key, group, late });
                 }
             }
         }
     }
-    for turn in turns.values_mut() {
-        turn.candidates.make_contiguous().sort_by_key(|c| (c.late, oldest_first(c.job)));
+    for candidates in turns.candidates.values_mut() {
+        candidates.make_contiguous().sort_by_key(|c| (c.late, oldest_first(c.job)));
+    }
+    turns.queues = turns.candidates.keys().map(|(class, _)| (*class, BTreeSet::new())).collect();
+    let waiting: BTreeSet<RepositoryId> = turns.candidates.keys().map(|(_, id)| *id).collect();
+    for id in waiting {
+        turns.place(id);
     }
     turns
 }

@@ -72,8 +72,9 @@ pub(super) fn surplus(
                 draft.hold_runner(&runner.name, HoldReason::SurplusOnce);
                 continue;
             }
+            let class = survey.class_of(runner);
             match survey.idle(runner) {
-                Some(idle) if !survey.policy.strict => match survey.policy.runner_inactivity_timeout {
+                Some(idle) if !class.strict() => match class.runner_inactivity_timeout() {
                     Some(timeout) if idle >= timeout => stop(survey, draft, runner, reason),
                     timeout => draft.hold_runner(&runner.name, HoldReason::Idle { idle, timeout }),
                 },
@@ -141,7 +142,8 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
         let Some(view) = survey.view_of(runner) else { continue };
         let Listing::Gone { since } = view.listing else { continue };
         let unstarted = runner.state.is_unstarted() && !runner.may_have_process();
-        let may_go = unstarted || survey.policy.organization && runner.state == RunnerState::Running;
+        let may_go =
+            unstarted || survey.class_of(runner).organization() && runner.state == RunnerState::Running;
         if may_go && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
             stop(survey, draft, runner, StopReason::RepositoryGone);
         }
@@ -186,6 +188,7 @@ pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: 
     draft.actions.push(Action::Stop(Stop {
         name: runner.name.clone(),
         repository,
+        class: runner.class().map(str::to_owned),
         consent,
         registration: runner.registration(),
         reason,

@@ -79,7 +79,7 @@ pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
 pub(super) fn no_credentials(survey: &Survey, runner: &Runner) -> Option<Duration> {
     let placed = runner.allocation.as_ref().filter(|_| runner.state == RunnerState::Waiting)?;
     let waiting = age(survey.nomad.now, placed.created_at);
-    (waiting >= survey.policy.waiting_timeout).then_some(waiting)
+    (waiting >= survey.class_of(runner).waiting_timeout()).then_some(waiting)
 }
 
 /// Whether GitHub has not listed it as connected for too long. A runner that registers by itself may have another name
@@ -89,12 +89,12 @@ fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
     runner.registration() == Registration::Jit
         && survey.absent(runner).is_some()
         && survey.absence_confirmed(runner).is_none_or(|confirmed| confirmed < ABSENT_AT_LEAST)
-        && survey.idle(runner).is_some_and(|idle| idle >= survey.policy.connect_timeout)
+        && survey.idle(runner).is_some_and(|idle| idle >= survey.class_of(runner).connect_timeout())
 }
 
 /// For how long it has been idle, if that is too long for a runner of whose group a job is queued for as long.
 fn unassigned(survey: &Survey, runner: &Runner) -> Option<Duration> {
-    let limit = survey.policy.unassigned_timeout;
+    let limit = survey.class_of(runner).unassigned_timeout();
     let idle = survey.idle(runner).filter(|idle| *idle >= limit && survey.supplies(runner))?;
     let Listing::Fresh { now, .. } = survey.view_of(runner)?.listing else { return None };
     let group = survey.groups.get(&survey.group_of(runner)?)?;

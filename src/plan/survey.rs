@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Policy;
+use super::{ClassPolicy, Policy};
 use crate::labels::{LabelRules, Match, Verdicts};
 use crate::model::{
     Backoff, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
@@ -30,6 +30,8 @@ const GAVE_UP: &str = "runson_match takes too many steps to judge one of them; a
 /// One group's jobs and runners.
 #[derive(Default)]
 pub(super) struct Group<'a> {
+    /// The class that its jobs' runners are started as.
+    pub class: Option<&'a str>,
     /// Queued jobs that may be served, oldest first.
     pub demand: Vec<&'a WorkflowJob>,
     /// Runners that can take them, by name.
@@ -66,12 +68,13 @@ pub(super) struct Survey<'a> {
     joined: HashMap<&'a str, Labels>,
 }
 
-/// Labels of jobs, each list checked once.
-type Checked<'a> = HashMap<&'a [String], Result<Labels, String>>;
+/// Labels of jobs, each list checked once for each class.
+type Checked<'a> = HashMap<(Option<&'a str>, &'a [String]), Result<Labels, String>>;
 
 /// Whether a job is to have a runner, and if not, why.
-enum Verdict {
-    Demand(Labels),
+enum Verdict<'a> {
+    /// With these labels, as a runner of this class.
+    Demand(Labels, Option<&'a str>),
     /// It asks for something else, or needs none any more.
     NotOurs,
     /// Its repository gets none, …
@@ -139,7 +142,7 @@ impl<'a> Survey<'a> {
             self.statuses.insert(job.id, job.status);
             match self.verdict(view, job, verdicts, checked) {
                 Verdict::NotOurs => {}
-                Verdict::Demand(labels) => self.demands(view.repository.id, job, labels),
+                Verdict::Demand(labels, class) => self.demands(view.repository.id, job, labels, class),
                 Verdict::RepositoryHeld(reason) => self.holds.push(Hold { subject: repository(), reason }),
                 Verdict::Held(reason) => {
                     let labels = shown(&job.labels);
@@ -174,7 +177,7 @@ impl<'a> Survey<'a> {
         job: &'a WorkflowJob,
         verdicts: &mut Verdicts,
         checked: &mut Checked<'a>,
-    ) -> Verdict {
+    ) -> Verdict<'a> {
         let is_queued = job.status == JobStatus::Queued;
         if is_queued && job.labels.is_empty() {
             let why = "it has none: `runs-on` names only a group".to_owned();
@@ -193,9 +196,15 @@ impl<'a> Survey<'a> {
                 Verdict::RepositoryHeld(HoldReason::Archived)
             }
             JobStatus::Queued => {
-                let rules = &self.policy.labels;
-                match checked.entry(&job.labels).or_insert_with(|| check(rules, job)) {
-                    Ok(labels) => Verdict::Demand(labels.clone()),
+                let Some(class) = self.policy.class_for(&view.repository, &job.labels) else {
+                    return Verdict::Held(HoldReason::NoClass);
+                };
+                let name = class.name();
+                if let (Some(name), Some(why)) = (name, class.deny()) {
+                    return Verdict::Held(HoldReason::Denied { class: name.to_owned(), why: why.to_owned() });
+                }
+                match checked.entry((name, &job.labels)).or_insert_with(|| check(class.labels(), job)) {
+                    Ok(labels) => Verdict::Demand(labels.clone(), name),
                     Err(why) => Verdict::Held(HoldReason::BadLabels { why: why.clone() }),
                 }
             }
@@ -207,8 +216,15 @@ impl<'a> Survey<'a> {
     }
 
     /// A job is one more of its group.
-    fn demands(&mut self, repository: RepositoryId, job: &'a WorkflowJob, labels: Labels) {
+    fn demands(
+        &mut self,
+        repository: RepositoryId,
+        job: &'a WorkflowJob,
+        labels: Labels,
+        class: Option<&'a str>,
+    ) {
         let group = self.groups.entry(GroupKey { repository, labels: labels.clone() }).or_default();
+        group.class = class;
         if group.demand.is_empty() {
             group.labels = labels;
         } else {
@@ -321,6 +337,11 @@ impl<'a> Survey<'a> {
         runner.spent && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
     }
 
+    /// What the policy says of a runner: by the class it was started as.
+    pub fn class_of(&self, runner: &Runner) -> ClassPolicy<'a> {
+        self.policy.class_named(runner.class())
+    }
+
     /// For how long a running runner has been idle; `None` when it is not.
     pub fn idle(&self, runner: &Runner) -> Option<Duration> {
         if runner.state != RunnerState::Running || self.is_busy(runner) {
@@ -355,7 +376,7 @@ impl<'a> Survey<'a> {
 
     /// The same, where its task should have started by now.
     pub fn starting_too_long(&self, runner: &Runner) -> Option<Duration> {
-        self.not_started_for(runner).filter(|starting| *starting >= self.policy.starting_timeout)
+        self.not_started_for(runner).filter(|starting| *starting >= self.class_of(runner).starting_timeout())
     }
 
     /// Why it got no credentials the last time.

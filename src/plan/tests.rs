@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Policy, plan};
-use crate::{labels::LabelRules, model::*};
+use crate::{
+    config::{Class, ClassMatch},
+    labels::{LabelPattern, LabelRules},
+    model::*,
+};
 
 const REPOSITORY: RepositoryId = RepositoryId(7);
 const INSTANCE: &str = "instance";
@@ -35,6 +39,8 @@ fn policy() -> Policy {
         connect_timeout: seconds(300),
         unassigned_timeout: seconds(300),
         organization: false,
+        classes: Vec::new(),
+        classes_only: false,
     }
 }
 
@@ -46,6 +52,7 @@ fn repository(id: RepositoryId) -> Repository {
         html_url: format!("https://github.com/o/r{id}"),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     }
 }
 
@@ -84,6 +91,7 @@ fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
             registration: Some(Registration::Jit),
             task: None,
             asks: None,
+            class: None,
             mac: None,
         },
         state,
@@ -656,4 +664,113 @@ fn orphans_go_and_foreign_things_stay() {
     assert_eq!(removed(&world), [name(INSTANCE, 2)]);
     world.0.memory.orphans.values_mut().for_each(|since| *since = seconds(400));
     assert_eq!(removed(&world), [name(INSTANCE, 2), name(INSTANCE, 4)]);
+}
+
+fn class(name: &str, labels: &str) -> Class {
+    let matches = ClassMatch { labels: Some(LabelPattern::new(labels).unwrap()), ..ClassMatch::default() };
+    Class { name: name.to_owned(), matches, ..Class::default() }
+}
+
+fn labelled(id: u64, label: &str) -> WorkflowJob {
+    WorkflowJob { labels: vec![label.to_owned()].into(), ..queued(id) }
+}
+
+fn of_class(class: Option<&str>, mut runner: Runner) -> Runner {
+    runner.meta.class = class.map(str::to_owned);
+    runner
+}
+
+#[test]
+fn a_job_gets_a_runner_of_the_first_class_that_covers_it() {
+    let classes =
+        vec![class("gpu", "nomadtools gpu"), class("any", "nomadtools"), class("late", "nomadtools gpu")];
+    let policy = Policy { classes, ..policy() };
+    let world = world(vec![labelled(1, "nomadtools GPU"), labelled(2, "nomadtools")], vec![]);
+    let expected = ["start … for job 2, attempt 1, class any", "start … for job 1, attempt 1, class gpu"];
+    let plan = world.plan_with(&policy);
+    for line in expected {
+        assert!(plan.lines().any(|found| line.split(" … ").all(|part| found.contains(part))), "{plan}");
+    }
+    assert!(!world.plan().contains("class"), "without classes nobody speaks of them");
+}
+
+#[test]
+fn a_class_denies_and_what_no_class_covers_may_have_to_wait() {
+    let deny = Some("ask #platform".to_owned());
+    let classes = vec![Class { deny, ..class("gpu", "nomadtools gpu") }];
+    let jobs = || vec![labelled(1, "nomadtools gpu"), labelled(2, "nomadtools")];
+    let denying = Policy { classes: classes.clone(), ..policy() };
+    assert_plan(
+        world(jobs(), vec![]).plan_with(&denying),
+        &["start … for job 2", "job 1 … class gpu denies it: ask #platform"],
+    );
+    let only = Policy { classes_only: true, classes, ..policy() };
+    assert_plan(
+        world(jobs(), vec![]).plan_with(&only),
+        &["job 1 … class gpu denies it", "job 2 … no class matches it, and classes_only is set"],
+    );
+}
+
+#[test]
+fn runners_count_against_the_class_that_they_were_started_as() {
+    let gpu = Class { max_runners: Some(1), ..class("gpu", "nomadtools gpu") };
+    let policy = Policy { classes: vec![gpu], ..policy() };
+    let busy = |class| {
+        let runner = of_class(class, runner(9, 1, RunnerState::Running));
+        let mut other = job(9, JobStatus::InProgress);
+        other.runner_name = Some(runner.name.clone());
+        (other, runner)
+    };
+    for (started_as, is_held) in [(Some("gpu"), true), (Some("former"), false), (None, false)] {
+        let (other, busy) = busy(started_as);
+        let plan = world(vec![labelled(1, "nomadtools gpu"), other], vec![busy]).plan_with(&policy);
+        let held = plan.contains("waits for a place: its class's max_runners is 1");
+        assert_eq!((held, plan.contains("start ")), (is_held, !is_held), "{started_as:?}: {plan}");
+    }
+}
+
+#[test]
+fn at_the_cap_on_all_the_class_with_the_fewest_runners_is_next() {
+    let classes = vec![class("gpu", "nomadtools gpu")];
+    let policy = Policy { classes, max_runners: Some(2), ..policy() };
+    let (mut mine, runner) = (job(9, JobStatus::InProgress), runner(9, 1, RunnerState::Running));
+    mine.runner_name = Some(runner.name.clone());
+    for (started_as, next) in [(None, "for job 2"), (Some("gpu"), "for job 1")] {
+        let jobs = vec![labelled(1, "nomadtools"), labelled(2, "nomadtools gpu"), mine.clone()];
+        let plan = world(jobs, vec![of_class(started_as, runner.clone())]).plan_with(&policy);
+        assert!(plan.lines().next().unwrap().contains(next), "{started_as:?}: {plan}");
+        assert_eq!(plan.matches("start ").count(), 1, "{plan}");
+    }
+}
+
+#[test]
+fn room_for_a_full_class_is_made_by_its_own() {
+    let gpu = Class { max_runners: Some(1), ..class("gpu", "nomadtools gpu") };
+    let policy = Policy { classes: vec![gpu], ..policy() };
+    let mut waiting = labelled(1, "nomadtools gpu");
+    waiting.created_at = Some(ago(100));
+    for (started_as, makes_room) in [(Some("gpu"), true), (None, false)] {
+        let idle = of_class(started_as, runner(8, 1, RunnerState::Running));
+        let busy = (started_as.is_none()).then(|| of_class(Some("gpu"), runner(9, 1, RunnerState::Running)));
+        let mut jobs = vec![waiting.clone()];
+        if let Some(busy) = &busy {
+            jobs.push(WorkflowJob { runner_name: Some(busy.name.clone()), ..job(9, JobStatus::InProgress) });
+        }
+        let runners = [idle].into_iter().chain(busy).collect();
+        let plan = world(jobs, runners).seen_twice().plan_with(&policy);
+        assert_eq!(plan.contains("making room for"), makes_room, "{started_as:?}: {plan}");
+    }
+}
+
+#[test]
+fn a_runners_times_are_those_of_its_class() {
+    let gpu = Class { starting_timeout: Some(seconds(3600)), ..class("gpu", "nomadtools gpu") };
+    let policy = Policy { classes: vec![gpu], ..policy() };
+    for (started_as, is_stopped) in [(None, true), (Some("gpu"), false)] {
+        let mut starting = of_class(started_as, runner(1, 1, RunnerState::Starting));
+        placed(&mut starting, 1300);
+        starting.variable = Some(ago(1300));
+        let plan = world(vec![queued(1)], vec![starting]).plan_with(&policy);
+        assert_eq!(plan.contains("stop "), is_stopped, "{started_as:?}: {plan}");
+    }
 }

@@ -46,6 +46,7 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
             (None, Some(view)) => draft.actions.push(Action::Mint(Mint {
                 name: runner.name.clone(),
                 repository: view.repository.clone(),
+                class: runner.class().map(str::to_owned),
                 labels: runner.labels(),
                 registration: runner.registration(),
             })),
@@ -73,9 +74,11 @@ pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
         let ours = runner.ownership == Ownership::Ours && !draft.stopping.contains(&runner.name);
         let may = ours && due && survey.backoff(runner).is_none();
         if may && (suspicious || survey.absent(runner).is_some()) {
-            draft
-                .actions
-                .push(Action::LookUp(LookUp { name: runner.name.clone(), repository: repository.clone() }));
+            draft.actions.push(Action::LookUp(LookUp {
+                name: runner.name.clone(),
+                repository: repository.clone(),
+                class: runner.class().map(str::to_owned),
+            }));
         }
     }
 }
@@ -90,6 +93,7 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
             None => draft.actions.push(Action::CleanUp(CleanUp {
                 name: runner.name.clone(),
                 repository: survey.view_of(runner).map(|view| view.repository.clone()),
+                class: runner.class().map(str::to_owned),
                 finish: runner.how_it_ended(),
             })),
         }
@@ -124,6 +128,7 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
         draft.actions.push(Action::Purge(Purge {
             name: runner.name.clone(),
             repository: view.filter(|_| may_be_registered).map(|view| view.repository.clone()),
+            class: runner.class().map(str::to_owned),
             reason: PurgeReason::Expired { finish, dead },
         }));
     }

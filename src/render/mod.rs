@@ -8,7 +8,7 @@ mod listener_tests;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig, value::Serde};
 
@@ -49,6 +49,8 @@ pub struct Renderer {
     settings: Value,
     /// What `RUN.CREDENTIALS` gives runners that register by access token.
     access_token: String,
+    /// Those of the classes, by name.
+    classes: BTreeMap<String, Renderer>,
 }
 
 /// What a job is rendered for.
@@ -56,6 +58,8 @@ pub struct Renderer {
 pub struct RunContext<'a> {
     /// The Nomad job's ID and the runner's name.
     pub name: &'a str,
+    /// The class; the top level's template where it is none.
+    pub class: Option<&'a str>,
     /// The runner's repository.
     pub repository: &'a Repository,
     /// The job's labels, checked.
@@ -96,7 +100,7 @@ impl fmt::Display for TemplateError {
 }
 
 impl Renderer {
-    /// Compiles the configuration's template.
+    /// Compiles the configuration's template and those of its classes.
     ///
     /// # Errors
     /// A syntax error; or runners are to get their secret from a variable and the template never reads
@@ -127,6 +131,16 @@ impl Renderer {
                  access_token if it gets a token in another way"
             )));
         }
+        // A class that denies makes no runners.
+        let served = config.classes.iter().filter(|class| class.deny.is_none());
+        let of_class = |class: &crate::config::Class| {
+            let renderer = Renderer::new(&config.of_class(class)).map_err(|mut error| {
+                error.message = format!("class {}: {}", class.name, error.message);
+                error
+            })?;
+            Ok((class.name.clone(), renderer))
+        };
+        let classes = served.map(of_class).collect::<Result<_, TemplateError>>()?;
         let tokens = if registration.needs_variable() { Tokens::Absent } else { Tokens::Plain };
         let settings = settings(&config.settings, tokens);
         let mut tree = config.tree(tokens);
@@ -146,6 +160,7 @@ impl Renderer {
             config: Value::from(Serde(&tree)),
             settings: Value::from(Serde(&settings)),
             access_token: if registration.needs_variable() { String::new() } else { access_token },
+            classes,
         })
     }
 
@@ -154,6 +169,9 @@ impl Renderer {
     /// # Errors
     /// The template fails for these labels, or leaves the credentials out for them.
     pub fn render(&self, run: &RunContext) -> Result<String, TemplateError> {
+        if let Some(renderer) = run.class.and_then(|class| self.classes.get(class)) {
+            return renderer.render(run);
+        }
         let failed = |error: minijinja::Error| template_error(&self.name, &error);
         let error = |message| Err(TemplateError { name: self.name.clone(), line: None, message });
         if run.labels.len() > LABELS_MAX {
@@ -166,6 +184,7 @@ impl Renderer {
             RUNSON => Value::from(Serde(run.runs_on)),
             RUN => context! {
                 RUNNER_NAME => run.name,
+                CLASS => run.class.unwrap_or_default(),
                 REPO_URL => &run.repository.html_url,
                 REPO => run.repository.full_name(),
                 REPO_ID => run.repository.id.0,

@@ -24,8 +24,10 @@ fn render(config: &Config, labels: &[&str]) -> Result<String, TemplateError> {
         html_url: "https://github.com/acme/widgets".to_owned(),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     };
     Renderer::new(config)?.render(&RunContext {
+        class: None,
         name: "NTGithubRunner-acme-widgets-abcdefghijklmno",
         repository: &repository,
         labels: &Labels::new(labels.iter().copied()),

@@ -246,6 +246,9 @@ pub struct RunnerRow {
     pub repository: String,
     /// Its labels, with commas between.
     pub labels: String,
+    /// The class it was started as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Where it stands.
     pub state: RunnerState,
     /// Whether a job runs on it.
@@ -533,6 +536,7 @@ impl<'a> World<'a> {
             name: safe(&runner.name),
             repository: repository_of(runner),
             labels: safe(&runner.labels().joined()),
+            class: runner.class().map(str::to_owned),
             state: runner.state,
             busy: busy.is_some(),
             submitted_at: runner.submitted_at,

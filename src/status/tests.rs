@@ -22,6 +22,7 @@ fn repository() -> Repository {
         html_url: "https://github.com/acme/widgets".to_owned(),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     }
 }
 
@@ -105,6 +106,7 @@ fn wants(jobs: &[u64]) -> Plan {
 
 fn start(cause: u64, name: &str) -> Action {
     Action::Start(Start {
+        class: None,
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
         cause,
@@ -278,7 +280,12 @@ async fn a_loop_that_does_not_turn_is_not_healthy() {
 #[tokio::test(start_paused = true)]
 async fn actions_add_up() {
     let status = Status::new(Duration::from_secs(60));
-    let start = Action::Purge(Purge { name: "r".to_owned(), repository: None, reason: PurgeReason::Asked });
+    let start = Action::Purge(Purge {
+        name: "r".to_owned(),
+        repository: None,
+        class: None,
+        reason: PurgeReason::Asked,
+    });
     let did = |count| Snapshot {
         deeds: vec![Deed::new(&start, "done", "done", false); count],
         ..Snapshot::default()

@@ -288,6 +288,7 @@ pub async fn takes_over_once(place: Place) {
         registration: Some(Registration::Jit),
         task: None,
         asks: None,
+        class: None,
         mac: None,
     };
     let old = plant(&place, &nomad, 1, &meta(1)).await;

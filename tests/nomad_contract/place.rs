@@ -117,6 +117,7 @@ impl Place {
             registration: Some(registration),
             task: None,
             asks: None,
+            class: None,
             mac: None,
         };
         nomad.seal(&self.name(number), meta).await.unwrap()

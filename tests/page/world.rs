@@ -61,6 +61,7 @@ fn repository(owner: &str, name: &str) -> Repository {
         html_url: format!("https://github.com/{owner}/{name}"),
         archived: false,
         disabled: false,
+        visibility: githubrunner::model::Visibility::default(),
     }
 }
 
@@ -149,6 +150,7 @@ fn hold(subject: Subject, reason: HoldReason) -> Hold {
 
 fn start(name: &str, label: &str, cause: u64) -> Action {
     Action::Start(Start {
+        class: None,
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),
         cause,

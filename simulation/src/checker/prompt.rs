@@ -283,7 +283,12 @@ impl Checker {
                 of_repository.get(&group.0).copied().unwrap_or(0),
                 of_group.get(&group).copied().unwrap_or(0),
             ];
-            let full = self.caps.iter().zip(counts).any(|(cap, count)| cap.is_some_and(|cap| count >= cap));
+            let of_class = of_group.iter().filter(|(other, _)| self.settings.classes.has_cap(&other.1));
+            let of_class: usize = of_class.map(|(_, count)| count).sum();
+            let class_is_full = self.settings.classes.has_cap(&group.1)
+                && self.settings.classes.cap.is_some_and(|cap| of_class >= cap);
+            let full = class_is_full
+                || self.caps.iter().zip(counts).any(|(cap, count)| cap.is_some_and(|cap| count >= cap));
             let at_hand = supply.get(&group).copied().unwrap_or(0);
             let lasted = lasts(&mut waits.groups, &group, !full && wanted > at_hand, now);
             if lasted > soon {
@@ -418,6 +423,8 @@ impl Checker {
                 group == group_of_job(other) && self.wants_runner(&self.waits, world, other, now)
             });
             let of_group = self.waits.groups.get(&group).is_some_and(|since| *since < now - self.soon());
+            // Classes take turns, whatever their jobs' age.
+            let same_class = !self.settings.classes.on;
             // What Nomad did not place goes last.
             let unplaced = self.lifecycles.iter().any(|(name, lifecycle)| {
                 lifecycle.group == group
@@ -428,7 +435,7 @@ impl Checker {
             if older
                 && !own
                 && !unplaced
-                && (same || of_group)
+                && (same || of_group && same_class)
                 && demand.count() > supply
                 && self.wants_runner(&self.waits, world, job, now)
             {

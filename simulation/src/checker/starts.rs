@@ -289,9 +289,11 @@ impl Checker {
             live.iter().filter(|other| other.0 == own.group.0).count(),
             live.iter().filter(|other| ***other == own.group).count(),
         ];
-        for ((cap, count), what) in
-            self.caps.iter().zip(counts).zip(["", " of its repository", " of its group"])
-        {
+        let classes = self.settings.classes;
+        let of_class = live.iter().filter(|other| classes.has_cap(&other.1)).count();
+        let class_cap = classes.cap.filter(|_| classes.has_cap(&own.group.1));
+        let caps = self.caps.iter().copied().zip(counts).chain([(class_cap, of_class)]);
+        for ((cap, count), what) in caps.zip(["", " of its repository", " of its group", " of its class"]) {
             // What a follower says of a while ago lacks the runners that were started since.
             if cap.is_some_and(|cap| count > cap) && !self.has(FaultKind::Exchange(Trouble::Lag)) {
                 self.wrong(now, format!("{name} is one of {count} runners{what}, over the cap"));

@@ -192,6 +192,7 @@ impl Checker {
         let longer = others().find(|(_, other)| {
             other.group != lifecycle.group
                 && self.caps[1].is_none()
+                && self.settings.classes.cap.is_none()
                 && long(other.surplus_since)
                 && other.idle_since.is_some_and(|other| {
                     idle_since.duration_since(other) > soon && now.duration_since(other) + soon < inactivity
@@ -254,7 +255,7 @@ impl Checker {
         let at_github = world.github_time(now);
         world.github.jobs().filter(move |job| {
             job.status == Status::Queued
-                && self.caps.iter().any(Option::is_some)
+                && self.caps.iter().chain([&self.settings.classes.cap]).any(Option::is_some)
                 && is_servable(&job.labels)
                 && at_github.duration_since(job.created_at) >= patience
                 && !self.lifecycles.values().any(|lifecycle| lifecycle.cause == job.id && lifecycle.supplies)

@@ -205,6 +205,7 @@ fn next_attempt(own: &Value) -> Option<(String, Value)> {
         html_url: String::new(),
         archived: false,
         disabled: false,
+        visibility: githubrunner::model::Visibility::default(),
     };
     let name = runner_name(PREFIX, own["instance"].as_str()?, &repository, job, attempt);
     let mut meta = own.clone();

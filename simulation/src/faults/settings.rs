@@ -46,6 +46,33 @@ pub struct Access {
     pub entries: Entries,
 }
 
+/// The classes that the daemon is told of: one for the jobs with the label `big`, and one for those that ask for memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Classes {
+    /// They are there.
+    pub on: bool,
+    /// `max_runners` of the class `big`.
+    pub cap: Option<usize>,
+}
+
+impl Classes {
+    /// What the configuration says.
+    pub fn yaml(self) -> String {
+        if !self.on {
+            return String::new();
+        }
+        let cap = self.cap.unwrap_or(0);
+        format!(
+            "classes: [{{name: big, match: {{labels: big}}, max_runners: {cap}}}, {{name: mem, match: {{labels: sim mem}}}}]\n"
+        )
+    }
+
+    /// Whether a group's runners are of the class with the cap, by its labels with commas between.
+    pub fn has_cap(self, labels: &str) -> bool {
+        self.on && labels.split(',').any(|label| label.to_lowercase().starts_with("big"))
+    }
+}
+
 /// What the daemon is told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -53,6 +80,8 @@ pub struct Settings {
     pub loop_interval: Duration,
     /// The three caps: all, per repository, per group.
     pub caps: [Option<usize>; 3],
+    /// `classes`.
+    pub classes: Classes,
     /// `runner_inactivity_timeout`.
     pub inactivity: Duration,
     /// `strict`.
@@ -90,9 +119,10 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
     // An App has no token to give away.
     let app = rng.random_bool(0.15) && mode != Mode::AccessToken;
     let organization = rng.random_bool(0.15);
-    Settings {
+    let mut settings = Settings {
         loop_interval: Duration::from_secs(rng.random_range(10..=60)),
         caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
+        classes: Classes::default(),
         inactivity: seconds(rng, 20, 120),
         strict: rng.random_bool(0.2),
         purge: [seconds(rng, 1, 60), seconds(rng, 1, 120)],
@@ -109,5 +139,11 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
         cache: rng.random_bool(0.2),
         hints: rng.random_bool(0.3),
         webhooks: false,
-    }
+    };
+    // From what is drawn already: what else a seed decides stays as it is.
+    let drawn = settings.inactivity.as_millis();
+    let on = drawn % 10 < 3;
+    let cap = usize::try_from(drawn / 10 % 4).ok().filter(|cap| on && *cap > 0);
+    settings.classes = Classes { on, cap };
+    settings
 }

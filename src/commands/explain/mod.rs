@@ -242,7 +242,7 @@ async fn seen(github: &GitHub, policy: &Policy, pass: &Pass, target: &Target) ->
     let mut seen = BTreeMap::new();
     for runner in idle.filter(|runner| !is_busy(runner)).take(ASKED) {
         let repository: Repository = runner.repository();
-        let scope = Scope::of(&repository, policy.organization);
+        let scope = Scope::of(&repository, policy.class_named(runner.class()).organization());
         if !scope.is_named() {
             continue;
         }

@@ -133,6 +133,16 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             }
             .to_owned(),
         ),
+        HoldReason::Denied { .. } => (
+            Step::Match,
+            Held,
+            "ask whoever keeps the configuration; `match` and `deny` of the class say which jobs it holds".to_owned(),
+        ),
+        HoldReason::NoClass => (
+            Step::Match,
+            Held,
+            "change `runs-on` in the workflow to what a class matches, or add a class for it".to_owned(),
+        ),
         HoldReason::BadLabels { .. } => (
             Step::Labels,
             Held,

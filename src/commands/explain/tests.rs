@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Answer, Explanation, Mark, Seen, Step, Verdict, World, meaning, print, whole};
 use crate::{
     commands::{Exit, Style},
+    config::Class,
     labels::LabelRules,
     model::*,
     plan::{Policy, plan},
@@ -36,6 +37,7 @@ fn repository() -> Repository {
         html_url: "https://github.com/acme/app".to_owned(),
         archived: false,
         disabled: false,
+        visibility: crate::model::Visibility::default(),
     }
 }
 
@@ -136,6 +138,8 @@ impl Case {
             connect_timeout: seconds(300),
             unassigned_timeout: seconds(300),
             organization: false,
+            classes: Vec::new(),
+            classes_only: false,
         };
         Case { observation, policy, about }
     }
@@ -245,6 +249,11 @@ fn cases() -> Vec<Case> {
             view.missing = Some("run 3 could not be read".to_owned());
         }),
         Case::new(About::Job(1), vec![job(1, JobStatus::Waiting)], Vec::new()),
+        Case::queued().policy(|policy| policy.classes_only = true),
+        Case::queued().policy(|policy| {
+            let deny = Some("ask #platform".to_owned());
+            policy.classes = vec![Class { name: "gpu".to_owned(), deny, ..Class::default() }];
+        }),
         Case::new(About::Job(1), vec![comma], Vec::new()),
         Case::new(
             About::Job(1),
@@ -302,6 +311,8 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::NotConfigured => (Step::Repository, Held, "`repos`"),
         HoldReason::Incomplete { .. } => (Step::Repository, Note, "nothing"),
         HoldReason::NotQueued { .. } => (Step::Status, Held, "approve"),
+        HoldReason::Denied { .. } => (Step::Match, Held, "`deny`"),
+        HoldReason::NoClass => (Step::Match, Held, "add a class"),
         HoldReason::BadLabels { .. } => (Step::Labels, Held, "runs-on"),
         HoldReason::LiveAttempts { .. } => (Step::Attempts, Held, "githubrunner stop"),
         HoldReason::Attempts { .. } => (Step::Attempts, Held, "by itself"),

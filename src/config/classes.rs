@@ -1,0 +1,539 @@
+//! `classes`: kinds of runners. The first class that matches a job makes its runner; what a class does not say, the top
+//! level says.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use fancy_regex::Regex;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Config, RegistrationSetting, Scheduler, ScopeSetting, Template, Tokens, duration,
+    github::{REGISTRATIONS, SCOPES},
+    reader::{Problems, Section, Shape},
+    rules::{free, label_rules},
+    template,
+    yaml::{Data, Node},
+};
+use crate::{
+    labels::{LabelPattern, LabelRules, harmless},
+    model::{Registration, Repository, Visibility, is_class},
+};
+
+/// More classes are a slip of the pen, and each job is held against all of them.
+const CLASSES_MAX: usize = 100;
+
+/// The longest reason of `deny`, in characters.
+const DENY_MAX: usize = 200;
+
+/// Nomad's own limits for `priority` (contract nomad.md §2).
+const PRIORITIES: std::ops::RangeInclusive<usize> = 1..=100;
+
+/// A kind of runner. What is `None` is what the top level says.
+#[derive(Clone, Debug, Default)]
+pub struct Class {
+    /// `name`: 1 to 32 of a-z, A-Z, 0-9, _ and -.
+    pub name: String,
+    /// `match`
+    pub matches: ClassMatch,
+    /// `deny`: jobs that match are held, with this reason.
+    pub deny: Option<String>,
+    /// `public: allow`; `None`: what the top level says.
+    pub public: Option<bool>,
+    /// `template`
+    pub template: Option<Template>,
+    /// `template_settings`, over the top level's.
+    pub settings: Map<String, Value>,
+    /// `runson_allowed`, `runson_max_length`, `runson_limits`, `runson_numbers`, over the top level's.
+    pub labels: Option<LabelRules>,
+    /// `nomad`
+    pub nomad: ClassNomad,
+    /// `max_runners`: at most so many runners of this class; `None`: no limit of its own.
+    pub max_runners: Option<usize>,
+    /// `max_runners_per_repository`: at most so many of this class for one repository; `None`: no limit of its own.
+    pub max_runners_per_repository: Option<usize>,
+    /// `max_runners_per_group`; `Some(None)`: no limit.
+    pub max_runners_per_group: Option<Option<usize>>,
+    /// `runner_inactivity_timeout`; `Some(None)`: never.
+    pub runner_inactivity_timeout: Option<Option<Duration>>,
+    /// `strict`
+    pub strict: Option<bool>,
+    /// `waiting_timeout`
+    pub waiting_timeout: Option<Duration>,
+    /// `starting_timeout`
+    pub starting_timeout: Option<Duration>,
+    /// `connect_timeout`
+    pub connect_timeout: Option<Duration>,
+    /// `unassigned_timeout`
+    pub unassigned_timeout: Option<Duration>,
+    /// `github.scope`
+    pub scope: Option<ScopeSetting>,
+    /// `github.runner_group`
+    pub runner_group: Option<String>,
+    /// `github.registration`, as it was written.
+    pub registration_setting: Option<RegistrationSetting>,
+    /// What its registration comes to; `None`: what the top level's comes to.
+    pub registration: Option<Registration>,
+}
+
+/// Which jobs a class is for.
+#[derive(Clone, Debug, Default)]
+pub struct ClassMatch {
+    /// `labels`: matches one of the labels at its start; `None`: any labels.
+    pub labels: Option<LabelPattern>,
+    /// `repos`: one of them covers the repository; none: all repositories.
+    pub repos: Vec<RepoGlob>,
+    /// `visibility`: the repository has one of them; none: any.
+    pub visibility: BTreeSet<Visibility>,
+}
+
+/// What a class sets in a runner's Nomad job, over its template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassNomad {
+    /// `datacenters`; empty: the template's.
+    pub datacenters: Vec<String>,
+    /// `node_pool`
+    pub node_pool: Option<String>,
+    /// `priority`
+    pub priority: Option<usize>,
+}
+
+/// A pattern of `owner/name`: `*` is any text without a slash, `?` one character. Case does not matter.
+#[derive(Clone, Debug)]
+pub struct RepoGlob {
+    text: String,
+    regex: Regex,
+}
+
+impl RepoGlob {
+    /// From its text; `None` where it is no pattern of `owner/name`.
+    pub fn new(text: &str) -> Option<Self> {
+        let (owner, name) = text.split_once('/')?;
+        let fits = |part: &str| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.*?".contains(c))
+        };
+        if text.len() > 200 || !fits(owner) || !fits(name) {
+            return None;
+        }
+        let pattern = text.replace('.', r"\.").replace('*', "[^/]*").replace('?', "[^/]");
+        let regex = Regex::new(&format!("(?i)^{pattern}$")).ok()?;
+        Some(RepoGlob { text: text.to_owned(), regex })
+    }
+
+    fn covers(&self, repository: &str) -> bool {
+        self.regex.is_match(repository).unwrap_or(false)
+    }
+}
+
+impl ClassMatch {
+    /// Whether a job with these labels, in this repository, is of the class.
+    pub fn covers<S: AsRef<str>>(&self, repository: &Repository, labels: &[S]) -> bool {
+        let name = repository.full_name();
+        (self.visibility.is_empty() || self.visibility.contains(&repository.visibility))
+            && (self.repos.is_empty() || self.repos.iter().any(|glob| glob.covers(&name)))
+            && self.labels.as_ref().is_none_or(|pattern| pattern.matches(labels))
+    }
+
+    /// Whether it covers all that another one covers, as far as their texts tell.
+    fn covers_all_of(&self, other: &ClassMatch) -> bool {
+        let same = |a: &RepoGlob, b: &RepoGlob| a.text.eq_ignore_ascii_case(&b.text) || a.text == "*/*";
+        let labels = match (&self.labels, &other.labels) {
+            (None, _) => true,
+            (Some(own), Some(other)) => own.text() == other.text(),
+            (Some(_), None) => false,
+        };
+        let in_own = |glob: &RepoGlob| self.repos.iter().any(|own| same(own, glob));
+        let repos = self.repos.is_empty()
+            || !other.repos.is_empty() && other.repos.iter().all(in_own)
+            || self.repos.iter().any(|own| own.text == "*/*");
+        let visibility = self.visibility.is_empty()
+            || !other.visibility.is_empty() && other.visibility.is_subset(&self.visibility);
+        labels && repos && visibility
+    }
+}
+
+impl Config {
+    /// The class of this name.
+    pub fn class(&self, name: &str) -> Option<&Class> {
+        self.classes.iter().find(|class| class.name == name)
+    }
+
+    /// What a class comes to: its values laid over the top level's. It has no classes itself.
+    pub fn of_class(&self, class: &Class) -> Config {
+        let mut config = Config { classes: Vec::new(), classes_only: false, ..self.clone() };
+        config.public = class.public.unwrap_or(self.public);
+        if let Some(template) = &class.template {
+            config.template = template.clone();
+        }
+        config.settings.extend(class.settings.clone());
+        if let Some(labels) = &class.labels {
+            config.labels = labels.clone();
+        }
+        if let Some(scope) = class.scope {
+            config.github.scope = scope;
+        }
+        if let Some(group) = &class.runner_group {
+            config.github.runner_group = Some(group.clone());
+        } else if config.github.scope == ScopeSetting::Repository {
+            config.github.runner_group = None;
+        }
+        if let Some(setting) = class.registration_setting {
+            config.github.registration = setting;
+        }
+        config.registration = class.registration.unwrap_or(self.registration);
+        let Scheduler {
+            max_runners,
+            max_runners_per_repository,
+            max_runners_per_group,
+            runner_inactivity_timeout,
+            strict,
+            waiting_timeout,
+            starting_timeout,
+            connect_timeout,
+            unassigned_timeout,
+            purge_successfull_timeout: _,
+            purge_failure_timeout: _,
+            pending_to_kill_listening: _,
+        } = &mut config.scheduler;
+        *max_runners = class.max_runners.or(*max_runners);
+        *max_runners_per_repository = class.max_runners_per_repository.or(*max_runners_per_repository);
+        *max_runners_per_group = class.max_runners_per_group.unwrap_or(*max_runners_per_group);
+        *runner_inactivity_timeout = class.runner_inactivity_timeout.unwrap_or(*runner_inactivity_timeout);
+        *strict = class.strict.unwrap_or(*strict);
+        *waiting_timeout = class.waiting_timeout.unwrap_or(*waiting_timeout);
+        *starting_timeout = class.starting_timeout.unwrap_or(*starting_timeout);
+        *connect_timeout = class.connect_timeout.unwrap_or(*connect_timeout);
+        *unassigned_timeout = class.unassigned_timeout.unwrap_or(*unassigned_timeout);
+        config
+    }
+}
+
+/// What the classes are laid over.
+pub(super) struct Top<'a> {
+    pub(super) labels: Option<&'a LabelRules>,
+    pub(super) template: Option<&'a Template>,
+    pub(super) scope: ScopeSetting,
+    pub(super) registration: RegistrationSetting,
+    pub(super) has_access_token: bool,
+    pub(super) namespace: &'a str,
+    /// What the file is called where a template stands in it, and its directory.
+    pub(super) source: &'a str,
+    pub(super) directory: Option<&'a Path>,
+}
+
+/// The words of `public`.
+pub(super) const PUBLIC: [(&str, bool); 2] = [("allow", true), ("deny", false)];
+
+/// The word for it.
+pub(super) fn word_of_public(allowed: bool) -> &'static str {
+    if allowed { "allow" } else { "deny" }
+}
+
+/// Reads `classes` and `classes_only`.
+pub(super) fn parse(section: &Section, problems: &Problems, top: &Top) -> (Vec<Class>, bool) {
+    section.shape("classes", Shape::Any);
+    let only = section.boolean("classes_only", false);
+    let items: &[_] = match section.get("classes").map(|node| (&node.data, node)) {
+        Some((Data::List(items), _)) => items,
+        Some((_, node)) => {
+            let message = format!("expected a list, found {}", node.kind());
+            section.problem("classes", message, "write `- name: …` and what the class says below it");
+            &[]
+        }
+        None => &[],
+    };
+    let mut classes: Vec<Class> = Vec::new();
+    for item in items {
+        let Some(class) = class(item, problems, top) else { continue };
+        if classes.iter().any(|other| other.name == class.name) {
+            let key = format!("classes.{}", class.name);
+            problems.add(&key, item.place, "two classes have this name", "give each class its own name");
+            continue;
+        }
+        classes.push(class);
+    }
+    if classes.len() > CLASSES_MAX {
+        section.problem(
+            "classes",
+            format!("{} classes", classes.len()),
+            format!("write {CLASSES_MAX} at most"),
+        );
+        classes.truncate(CLASSES_MAX);
+    }
+    if only && classes.is_empty() && items.is_empty() {
+        section.problem("classes_only", "there are no classes: no job would get a runner", "write classes");
+    }
+    (classes, only)
+}
+
+/// The classes that no job ever is of, each with the earlier class that takes all it could.
+pub(super) fn shadowed(classes: &[Class]) -> Vec<String> {
+    let of = |(at, class): (usize, &Class)| {
+        let earlier = classes[..at].iter().find(|earlier| earlier.matches.covers_all_of(&class.matches))?;
+        Some(format!(
+            "class {} matches no job: class {} comes first and matches all that it does; move it up, or change its match",
+            class.name, earlier.name
+        ))
+    };
+    classes.iter().enumerate().filter_map(of).collect()
+}
+
+fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
+    let name = text_of(node, "name").filter(|name| is_class(name));
+    let path = format!("classes.{}", name.unwrap_or_default());
+    let section = Section::new(problems, path.trim_end_matches('.'), Some(node), node.place);
+    let written = section.text("name");
+    let Some(name) = name.filter(|_| written.is_some()) else {
+        let help = "write 1 to 32 of a-z, A-Z, 0-9, _ and -";
+        match written {
+            Some(name) => section.problem("name", format!("\"{}\" cannot be used", harmless(name)), help),
+            None if section.get("name").is_some() => {}
+            None => section.problem("name", "a class needs a name", help),
+        }
+        return None;
+    };
+    let mut class = Class { name: name.to_owned(), matches: matches(&section), ..Class::default() };
+    class.deny = section.text("deny").map(harmless);
+    if let Some(deny) = class.deny.as_ref().filter(|deny| deny.chars().count() > DENY_MAX) {
+        let message = format!("it has {} characters", deny.chars().count());
+        section.problem("deny", message, format!("write {DENY_MAX} at most"));
+    }
+    let public = section.choice("public", &PUBLIC, false);
+    class.public = section.get("public").map(|_| public);
+    class.template = section.text("template").and_then(|text| match Template::find(text, top.directory) {
+        Ok(template) => Some(template.placed(top.source, section.place("template").0)),
+        Err((message, help)) => {
+            section.problem("template", message, help);
+            None
+        }
+    });
+    free(&section, "template_settings", &mut class.settings);
+    let says_of_labels = ["runson_allowed", "runson_max_length", "runson_limits", "runson_numbers"]
+        .map(|key| section.get(key).is_some())
+        .contains(&true);
+    let template = class.template.as_ref().or(top.template);
+    // Where the top level's are wrong, the class's are read all the same, for what is wrong with them.
+    let rules = top.labels.cloned().or_else(|| LabelRules::new("").ok());
+    let rules = rules.and_then(|rules| label_rules(&section, problems, rules, template));
+    class.labels = rules.filter(|_| says_of_labels);
+    class.nomad = nomad(&section, top);
+    let cap = |key| section.count(key).filter(|count| *count > 0);
+    class.max_runners = cap("max_runners");
+    class.max_runners_per_repository = cap("max_runners_per_repository");
+    class.max_runners_per_group =
+        section.count("max_runners_per_group").map(|count| Some(count).filter(|count| *count > 0));
+    let idle = section.time("runner_inactivity_timeout", None);
+    class.runner_inactivity_timeout = section.has("runner_inactivity_timeout").then_some(idle);
+    let strict = section.boolean("strict", false);
+    class.strict = section.get("strict").map(|_| strict);
+    let limit = |key| {
+        let limit = section.time(key, None);
+        if section.has(key) && limit.is_none_or(|limit| limit.is_zero()) {
+            section.problem(
+                key,
+                "it needs an end, or the runner would never yield to others",
+                "write a time like 5m",
+            );
+        }
+        limit
+    };
+    class.waiting_timeout = limit("waiting_timeout");
+    class.starting_timeout = limit("starting_timeout");
+    class.connect_timeout = limit("connect_timeout");
+    class.unassigned_timeout = limit("unassigned_timeout");
+    github(&section, &mut class, top);
+    if class.deny.is_some()
+        && let Some(key) = section.others(&["name", "match", "deny"])
+    {
+        section.problem(
+            "deny",
+            format!("jobs of this class get no runner, so {key} says nothing"),
+            "remove one of them",
+        );
+    }
+    section.finish();
+    Some(class)
+}
+
+/// The text of a mapping's key.
+fn text_of<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    let Data::Map(entries) = &node.data else { return None };
+    match &entries.iter().find(|(other, _)| other.text == key)?.1.data {
+        Data::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn matches(class: &Section) -> ClassMatch {
+    let section = class.section("match");
+    let labels = section.text("labels").and_then(|text| match LabelPattern::new(text) {
+        Ok(pattern) => Some(pattern),
+        Err(why) => {
+            let help = "Python's syntax without look-around and back-references, matched at a label's start";
+            section.problem("labels", why, help);
+            None
+        }
+    });
+    let mut repos = Vec::new();
+    for text in section.texts("repos") {
+        match RepoGlob::new(text) {
+            Some(glob) => repos.push(glob),
+            None => section.problem(
+                "repos",
+                format!("\"{}\" is no pattern of owner/name", harmless(text)),
+                "write one like acme/* or acme/ml-*",
+            ),
+        }
+    }
+    let mut visibility = BTreeSet::new();
+    for text in section.texts("visibility") {
+        match Visibility::parse(text) {
+            Some(known) => drop(visibility.insert(known)),
+            None => section.problem(
+                "visibility",
+                format!("\"{}\" is not known", harmless(text)),
+                "write public, private or internal",
+            ),
+        }
+    }
+    section.finish();
+    ClassMatch { labels, repos, visibility }
+}
+
+fn nomad(class: &Section, top: &Top) -> ClassNomad {
+    let section = class.section("nomad");
+    let word = |key, text: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.*".contains(c);
+        if text.is_empty() || text.len() > 128 || !text.chars().all(fits) {
+            section.problem(
+                key,
+                format!("\"{}\" cannot be used", harmless(text)),
+                "write the name that Nomad shows",
+            );
+        }
+        text.to_owned()
+    };
+    if section.text("namespace").is_some_and(|namespace| namespace != top.namespace) {
+        section.problem(
+            "namespace",
+            "all runners of one daemon live in one namespace",
+            format!("remove it, or write {}: another namespace needs a daemon of its own", top.namespace),
+        );
+    }
+    if section.text("region").is_some() {
+        section.problem(
+            "region",
+            "all runners of one daemon live in one region",
+            "remove it and set NOMAD_REGION: another region needs a daemon of its own",
+        );
+    }
+    let priority = section.count("priority");
+    if let Some(priority) = priority.filter(|priority| !PRIORITIES.contains(priority)) {
+        section.problem("priority", format!("{priority}"), "write 1 to 100, as in a Nomad job");
+    }
+    let nomad = ClassNomad {
+        datacenters: section.texts("datacenters").into_iter().map(|text| word("datacenters", text)).collect(),
+        node_pool: section.text("node_pool").map(|text| word("node_pool", text)),
+        priority,
+    };
+    section.finish();
+    nomad
+}
+
+fn github(section: &Section, class: &mut Class, top: &Top) {
+    let github = section.section("github");
+    let scope = github.choice("scope", &SCOPES, top.scope);
+    class.scope = github.get("scope").map(|_| scope);
+    class.runner_group = github.text("runner_group").map(str::to_owned);
+    if class.runner_group.is_some() && scope == ScopeSetting::Repository {
+        github.problem(
+            "runner_group",
+            "only runners of an organization have groups",
+            "write scope: organization, or remove it",
+        );
+    }
+    let setting = github.choice("registration", &REGISTRATIONS, top.registration);
+    class.registration_setting = github.get("registration").map(|_| setting);
+    let has_access_token = top.has_access_token
+        || class.settings.get("access_token").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    if let Some(template) = class.template.as_ref().or(top.template) {
+        match template::registration(setting, template, has_access_token) {
+            Ok(registration) => class.registration = Some(registration),
+            Err((message, help)) => github.problem("registration", message, help),
+        }
+    }
+    github.finish();
+}
+
+/// What settings are shown as.
+type Shown = fn(&Map<String, Value>, Tokens) -> Map<String, Value>;
+
+/// The classes in the form of the file: what they say themselves.
+pub(super) fn tree(classes: &[Class], tokens: Tokens, shown: Shown) -> Value {
+    classes.iter().map(|class| one(class, tokens, shown)).collect()
+}
+
+fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
+    let texts = |globs: &[RepoGlob]| globs.iter().map(|glob| glob.text.clone()).collect::<Vec<_>>();
+    let words = |known: &BTreeSet<Visibility>| known.iter().map(|one| one.as_str()).collect::<Vec<_>>();
+    let time = |time: Option<Duration>| time.map(|time| duration::format(Some(time)));
+    let some = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
+    let ClassMatch { labels, repos, visibility } = &class.matches;
+    let labels_tree = class.labels.as_ref().map(|rules| {
+        json!({
+            "runson_allowed": rules.allowed(),
+            "runson_max_length": rules.max_length(),
+            "runson_limits": rules.limits(),
+            "runson_numbers": rules.numbers(),
+        })
+    });
+    let mut tree = json!({
+        "name": class.name,
+        "match": {
+            "labels": labels.as_ref().map(LabelPattern::text),
+            "repos": some(texts(repos)),
+            "visibility": Some(words(visibility)).filter(|list| !list.is_empty()),
+        },
+        "deny": class.deny,
+        "public": class.public.map(word_of_public),
+        "template": class.template.as_ref().map(|template| template.shown(tokens)),
+        "template_settings": Some(shown(&class.settings, tokens)).filter(|settings| !settings.is_empty()),
+        "nomad": {
+            "datacenters": some(class.nomad.datacenters.clone()),
+            "node_pool": class.nomad.node_pool,
+            "priority": class.nomad.priority,
+        },
+        "max_runners": class.max_runners,
+        "max_runners_per_repository": class.max_runners_per_repository,
+        "max_runners_per_group": class.max_runners_per_group.map(|cap| cap.unwrap_or(0)),
+        "runner_inactivity_timeout": class.runner_inactivity_timeout.map(duration::format),
+        "strict": class.strict,
+        "waiting_timeout": time(class.waiting_timeout),
+        "starting_timeout": time(class.starting_timeout),
+        "connect_timeout": time(class.connect_timeout),
+        "unassigned_timeout": time(class.unassigned_timeout),
+        "github": {
+            "scope": class.scope.map(ScopeSetting::as_str),
+            "runner_group": class.runner_group,
+            "registration": class.registration_setting.map(RegistrationSetting::as_str),
+        },
+    });
+    if let (Value::Object(tree), Some(Value::Object(labels))) = (&mut tree, labels_tree) {
+        tree.extend(labels);
+    }
+    without_nothing(tree)
+}
+
+/// Without what says nothing.
+fn without_nothing(value: Value) -> Value {
+    let Value::Object(entries) = value else { return value };
+    let entries = entries.into_iter().map(|(key, value)| {
+        let inner = key == "match" || key == "nomad" || key == "github";
+        (key, if inner { without_nothing(value) } else { value })
+    });
+    let is_empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+    Value::Object(entries.filter(|(_, value)| !is_empty(value)).collect())
+}
+
+#[cfg(test)]
+#[path = "classes_tests.rs"]
+mod tests;

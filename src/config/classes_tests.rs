@@ -1,0 +1,162 @@
+//! Classes as people write them, right and wrong.
+
+use super::*;
+use crate::{config::Format, model::RepositoryId};
+
+fn load(yaml: &str) -> Result<Config, String> {
+    Config::load(&format!("repos: [acme]\n{yaml}\n"), &|_| None).map_err(|errors| errors.to_string())
+}
+
+fn well(yaml: &str) -> Config {
+    load(yaml).unwrap_or_else(|errors| panic!("{yaml}: {errors}"))
+}
+
+fn repository(full: &str, visibility: Visibility) -> Repository {
+    let (owner, name) = full.split_once('/').unwrap();
+    Repository {
+        id: RepositoryId(1),
+        owner: owner.to_owned(),
+        name: name.to_owned(),
+        html_url: format!("https://github.com/{full}"),
+        archived: false,
+        disabled: false,
+        visibility,
+    }
+}
+
+const GPU: &str = "
+scheduler: {max_runners: 10, waiting_timeout: 7m}
+runson_limits: {cpu: 4000, mem: 8000}
+template: builtin:docker
+template_settings: {image: one, mounts: two}
+classes:
+  - name: gpu
+    match: {labels: 'nomadtools.*\\bgpu\\b', repos: [acme/ml-*], visibility: [private, internal]}
+    template: builtin:raw_exec
+    template_settings: {image: three}
+    runson_limits: {mem: 64000}
+    nomad: {datacenters: [dc1], node_pool: gpu, priority: 70}
+    max_runners: 4
+    max_runners_per_repository: 2
+    runner_inactivity_timeout: 10m
+    starting_timeout: 15m
+    github: {scope: organization, runner_group: gpu}
+  - name: rest
+";
+
+#[test]
+fn what_a_class_says_is_laid_over_the_top_level() {
+    let config = well(GPU);
+    let class = config.class("gpu").unwrap();
+    let gpu = config.of_class(class);
+    assert_eq!(gpu.template.name, "builtin:raw_exec");
+    assert_eq!((&gpu.settings["image"], &gpu.settings["mounts"]), (&json!("three"), &json!("two")));
+    assert_eq!(gpu.labels.limits(), &[("cpu".to_owned(), 4000), ("mem".to_owned(), 64_000)].into());
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    assert_eq!(gpu.scheduler.max_runners, Some(4));
+    assert_eq!(gpu.scheduler.waiting_timeout, minutes(7));
+    assert_eq!(gpu.scheduler.starting_timeout, minutes(15));
+    assert_eq!(gpu.scheduler.runner_inactivity_timeout, Some(minutes(10)));
+    assert_eq!(gpu.github.runner_group.as_deref(), Some("gpu"));
+    assert!(gpu.organization() && !config.organization());
+    assert_eq!(class.nomad.node_pool.as_deref(), Some("gpu"));
+    let rest = config.of_class(config.class("rest").unwrap());
+    assert_eq!(rest.settings["image"], "one");
+    assert_eq!(rest.labels.limits(), config.labels.limits());
+    assert_eq!(rest.registration(), config.registration());
+}
+
+#[test]
+fn a_class_is_for_labels_repositories_and_visibilities() {
+    let config = well(GPU);
+    let gpu = &config.class("gpu").unwrap().matches;
+    let inside = repository("Acme/ML-vision", Visibility::Private);
+    assert!(gpu.covers(&inside, &["self-hosted", "nomadtools GPU"]));
+    assert!(!gpu.covers(&inside, &["nomadtools"]));
+    assert!(!gpu.covers(&repository("acme/web", Visibility::Private), &["nomadtools gpu"]));
+    assert!(!gpu.covers(&repository("acme/ml-vision", Visibility::Public), &["nomadtools gpu"]));
+    assert!(config.class("rest").unwrap().matches.covers(&inside, &["anything"]));
+    let glob = |text, name| RepoGlob::new(text).unwrap().covers(name);
+    assert!(
+        glob("*/a?", "x/ab")
+            && !glob("*/a?", "x/a")
+            && !glob("acme/*", "acme.x/y")
+            && !glob("a.b/*", "axb/y")
+    );
+}
+
+#[test]
+fn problems_name_the_class_and_what_to_do() {
+    for (yaml, expected) in [
+        ("classes: {a: 1}", "classes: expected a list, found a mapping"),
+        ("classes: [{match: {}}]", "a class needs a name"),
+        ("classes: [{name: 'a b'}]", "\"a b\" cannot be used; write 1 to 32"),
+        ("classes: [{name: a}, {name: a}]", "classes.a: two classes have this name"),
+        (
+            "classes: [{name: a, max_runer: 2}]",
+            "classes.a.max_runer: unknown key; did you mean \"max_runners\"?",
+        ),
+        (
+            "classes: [{name: a, match: {repos: [acme]}}]",
+            "classes.a.match.repos: \"acme\" is no pattern of owner/name",
+        ),
+        ("classes: [{name: a, match: {repos: ['a/[b]']}}]", "is no pattern of owner/name"),
+        ("classes: [{name: a, match: {visibility: [secret]}}]", "\"secret\" is not known; write public"),
+        ("classes: [{name: a, match: {labels: '('}}]", "classes.a.match.labels: not a regular expression"),
+        ("classes: [{name: a, match: {labels: 'a(?!b)'}}]", "looks around"),
+        ("classes: [{name: a, nomad: {namespace: other}}]", "classes.a.nomad.namespace: all runners"),
+        ("classes: [{name: a, nomad: {region: eu}}]", "set NOMAD_REGION"),
+        ("classes: [{name: a, nomad: {priority: 101}}]", "classes.a.nomad.priority: 101"),
+        ("classes: [{name: a, github: {runner_group: x}}]", "only runners of an organization have groups"),
+        (
+            "classes: [{name: a, github: {registration: jit}, template: builtin:myoung34}]",
+            "cannot register runners by jit",
+        ),
+        (
+            "classes: [{name: a, template: builtin:none}]",
+            "classes.a.template: template \"builtin:none\" does not exist",
+        ),
+        ("classes: [{name: a, starting_timeout: 0}]", "classes.a.starting_timeout: it needs an end"),
+        ("classes: [{name: a, deny: no, max_runners: 2}]", "classes.a.deny: expected text"),
+        ("classes: [{name: a, deny: 'ask', max_runners: 2}]", "so max_runners says nothing"),
+        ("classes_only: true", "there are no classes"),
+    ] {
+        let errors = load(yaml).map(|_| ()).unwrap_err();
+        assert!(errors.contains(expected), "{yaml}: {errors}");
+    }
+    assert!(load("classes: [{name: a, nomad: {namespace: github}}]").is_ok(), "it is the top level's");
+}
+
+#[test]
+fn a_class_that_can_never_match_is_a_warning() {
+    for (first, second, is_shadowed) in [
+        ("{}", "{labels: x}", true),
+        ("{labels: x}", "{}", false),
+        ("{labels: x}", "{labels: x, repos: [a/b]}", true),
+        ("{labels: x, repos: [a/b, a/c]}", "{labels: x, repos: [A/b]}", true),
+        ("{repos: ['*/*']}", "{repos: [a/b]}", true),
+        ("{repos: [a/b]}", "{repos: [a/b, a/c]}", false),
+        ("{visibility: [private]}", "{visibility: [private, internal]}", false),
+        ("{visibility: [private, internal]}", "{visibility: [private]}", true),
+    ] {
+        let yaml = format!("classes: [{{name: one, match: {first}}}, {{name: two, match: {second}}}]");
+        let warnings = well(&yaml).warnings().join("\n");
+        assert_eq!(
+            warnings.contains("class two matches no job: class one comes first"),
+            is_shadowed,
+            "{yaml}"
+        );
+    }
+}
+
+#[test]
+fn classes_are_printed_as_they_are_written_and_without_them_nothing_is() {
+    let config = well(GPU);
+    let again = Config::load(&config.effective(Format::Yaml), &|_| None).unwrap();
+    assert_eq!(again.effective(Format::Yaml), config.effective(Format::Yaml));
+    assert_eq!(
+        again.of_class(&again.classes[0]).effective(Format::Yaml),
+        config.of_class(&config.classes[0]).effective(Format::Yaml)
+    );
+    assert!(!well("").effective(Format::Json).contains("classes"));
+}
