@@ -141,7 +141,7 @@ fn load(settings: &Settings) -> Config {
     let organization = access.organization;
     let classes = settings.classes.yaml();
     let yaml = format!(
-        "repos: [acme/app]\n{github}{classes}\
+        "repos: [acme/app]\npublic: allow\n{github}{classes}\
          runson_match: \"(?i)sim\"\nnomad:\n  namespace: {NAMESPACE}\n  jobprefix: {PREFIX}\n  meta: {META}\n\
          template_settings: {{organization: {organization}, persistent: {persistent}, before: \"{before}\"}}\ntemplate: |\n{indented}"
     );
