@@ -1,6 +1,9 @@
 //! The actions under way. They run beside looks and passes, one at a time for each runner, so that a slow one delays no other.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -147,18 +150,28 @@ impl Acts {
     }
 }
 
-/// Whether an action has to wait until another one is over. Each runner has one at a time. The newest attempt for a job is kept,
-/// dead or alive, so that its number is never given again: while the next attempt is being registered, which may fail, the one
-/// before it is not purged.
-pub(super) fn excludes(under_way: &Action, action: &Action, observation: &Observation) -> bool {
-    let job_of = |name: &str| {
-        let mut runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
-        runners.find(|runner| runner.name == name)?.meta.job_id
+/// Those of a plan's actions that need not wait for one that is not over. Each runner has one at a time. The newest attempt for a
+/// job is kept, dead or alive, so that its number is never given again: while the next attempt is being registered, which may
+/// fail, the one before it is not purged.
+pub(super) fn due(planned: &[Action], under_way: &[Action], observation: &Observation) -> Vec<Action> {
+    let busy: BTreeSet<&str> = under_way.iter().map(Action::runner).collect();
+    let starting: BTreeSet<u64> = under_way
+        .iter()
+        .filter_map(|action| match action {
+            Action::Start(start) => Some(start.cause),
+            _ => None,
+        })
+        .collect();
+    let runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
+    let earlier: BTreeSet<&str> = runners
+        .filter(|runner| runner.meta.job_id.is_some_and(|job| starting.contains(&job)))
+        .map(|runner| runner.name.as_str())
+        .collect();
+    let waits = |action: &Action| {
+        let name = action.runner();
+        busy.contains(name) || matches!(action, Action::Purge(_)) && earlier.contains(name)
     };
-    match (under_way, action) {
-        (Action::Start(start), Action::Purge(purge)) => job_of(&purge.name) == Some(start.cause),
-        _ => under_way.runner() == action.runner(),
-    }
+    planned.iter().filter(|action| !waits(action)).cloned().collect()
 }
 
 /// A runner that is being registered, as Nomad shows one that has no allocation yet.
@@ -236,6 +249,9 @@ mod tests {
         let purge = |name: &str| {
             let reason = PurgeReason::Asked;
             Action::Purge(Purge { name: name.to_owned(), repository: None, class: None, reason })
+        };
+        let excludes = |under_way: &Action, action: &Action, observation: &Observation| {
+            due(std::slice::from_ref(action), std::slice::from_ref(under_way), observation).is_empty()
         };
         let under_way = Action::Start(start(7, 2));
         assert!(excludes(&under_way, &purge("r-7-1"), &observation));

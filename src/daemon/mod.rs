@@ -36,7 +36,7 @@ use crate::{
     labels::Interest,
     leadership::{Leader, Leadership},
     model::{
-        Action, HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, Unobserved,
+        HoldReason, Memory, Moment, NomadView, Observation, Plan, Report, Subject, Unobserved,
         is_ours_by_name,
     },
     nomad::Nomad,
@@ -425,12 +425,7 @@ impl Daemon {
         let planned_at = self.now();
         let under_way = self.acts.under_way();
         let plan = plan(&observation, &self.policy, planned_at);
-        let due: Vec<Action> = plan
-            .actions
-            .iter()
-            .filter(|action| !under_way.iter().any(|other| acts::excludes(other, action, &observation)))
-            .cloned()
-            .collect();
+        let due = acts::due(&plan.actions, &under_way, &observation);
         let reports = match (&observation.nomad, term) {
             (Some(nomad), Some(term)) => {
                 let (apply, leadership) = (self.apply(nomad), self.leadership.clone());

@@ -295,14 +295,13 @@ impl GitHubSide {
                 let was_failed = matches!(known.last, Last::Failed(_));
                 known.last = Last::Failed(error);
                 let has_jobs = known.wanted > 0;
+                if was_failed {
+                    return (News::No, has_jobs);
+                }
                 // The first failure is told at once. Where GitHub is down all of them fail, and the others follow together.
-                let failed =
-                    self.known.values().filter(|known| matches!(known.last, Last::Failed(_))).count();
-                let news = match (was_failed, failed) {
-                    (true, _) => News::No,
-                    (false, 1) => News::Now,
-                    (false, _) => News::Later,
-                };
+                let fails = |known: &&Known| matches!(known.last, Last::Failed(_));
+                let is_only_one = self.known.values().filter(fails).nth(1).is_none();
+                let news = if is_only_one { News::Now } else { News::Later };
                 (news, has_jobs)
             }
         }
