@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 const REPOSITORIES: u64 = 1_000;
 const JOBS_OF_EACH: u64 = 10;
-const INSTANCE: &str = "benchmark";
+const DEPLOYMENT: &str = "benchmark";
 const LABELS: [&str; 2] = ["nomadtools", "mem=1000"];
 const PLANS: usize = 41;
 
@@ -87,22 +87,22 @@ fn observation(prefix: &str) -> Observation {
     });
     let repositories = views.collect();
     let variables = runners.iter().map(|runner: &Runner| runner.name.clone()).collect();
-    let nomad = NomadView { now, instance: INSTANCE.to_owned(), runners, foreign: Vec::new(), variables };
+    let nomad = NomadView { now, deployment: DEPLOYMENT.to_owned(), runners, foreign: Vec::new(), variables };
     Observation { nomad: Some(nomad), repositories, ..Observation::default() }
 }
 
 /// A runner that works.
-fn runner(prefix: &str, repository: &Repository, cause: u64, since: Timestamp) -> Runner {
+fn runner(prefix: &str, repository: &Repository, job_id: u64, since: Timestamp) -> Runner {
     Runner {
-        name: runner_name(prefix, INSTANCE, repository, cause, 1),
+        name: runner_name(prefix, DEPLOYMENT, repository, job_id, 1),
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: LABELS.join(","),
             repo_url: repository.html_url.clone(),
             version: "0".to_owned(),
-            instance: Some(INSTANCE.to_owned()),
+            deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(repository.id),
-            job_id: Some(cause),
+            job_id: Some(job_id),
             attempt: Some(1),
             registration: Some(Registration::Jit),
             task: None,

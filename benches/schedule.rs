@@ -260,7 +260,7 @@ type Queued = (u64, Instant, Option<Duration>, Option<Duration>);
 
 fn see(shared: &Shared, jobs: &mut [Queued]) {
     let world = lock(shared);
-    let live = world.live_by_cause();
+    let live = world.live_by_job();
     for (run, queued, seen, taken) in jobs.iter_mut().filter(|(.., taken)| taken.is_none()) {
         let Some(job) = world.github.jobs().find(|job| job.run == *run) else { continue };
         if seen.is_none() && live.contains_key(&job.id) {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub const PREFIX: &str = "ghr";
-pub const INSTANCE: &str = "instance";
+pub const DEPLOYMENT: &str = "instance";
 
 /// Our own clock at the time of the plan.
 pub const NOW: Moment = Duration::from_secs(100_000);

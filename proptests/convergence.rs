@@ -114,7 +114,7 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
             let (repositories, capacity, pull, kill, mode) = world;
             let (crashes, failures, lost_answers, unseen, incomplete, restarts, forgets, unreachable) =
                 chances;
-            // Absence counts from the first look-up that this daemon made: one that never lives for ten minutes cannot know
+            // Absence counts from the first verification that this daemon made: one that never lives for ten minutes cannot know
             // that a runner is not coming.
             let restarts = if unreachable > 0 { 0 } else { restarts };
             arrivals.iter_mut().for_each(|arrival| arrival.0 %= repositories);
@@ -256,11 +256,11 @@ impl Story {
         {
             return Err(format!("over a cap: {live:?}"));
         }
-        if let Some((cause, count)) = world.attempts().iter().find(|(_, count)| **count > 2) {
-            return Err(format!("job {cause} has {count} live attempts"));
+        if let Some((job_id, count)) = world.attempts().iter().find(|(_, count)| **count > 2) {
+            return Err(format!("job {job_id} has {count} live attempts"));
         }
         match world.at_hand().iter().find(|(_, runners)| runners.len() > 1) {
-            Some((cause, runners)) => Err(format!("job {cause} has two runners at hand: {runners:?}")),
+            Some((job_id, runners)) => Err(format!("job {job_id} has two runners at hand: {runners:?}")),
             None => Ok(()),
         }
     }

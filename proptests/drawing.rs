@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use githubrunner::model::*;
 use proptest::{prelude::*, sample::select};
 
-use crate::cases::{AGES, BAD, GOOD, INSTANCE, NOW, PREFIX, ago, repository, secs, server_now};
+use crate::cases::{AGES, BAD, DEPLOYMENT, GOOD, NOW, PREFIX, ago, repository, secs, server_now};
 
 /// A client whose clock is days behind.
 const BEHIND: u64 = 200_000;
@@ -23,7 +23,7 @@ pub struct JobSpec {
 #[derive(Clone, Debug)]
 pub struct RunnerSpec {
     /// A job's index, or that of one nobody lists any more, or none.
-    cause: Option<(bool, usize)>,
+    job_id: Option<(bool, usize)>,
     attempt: Option<u32>,
     labels: (usize, u8),
     state: RunnerState,
@@ -61,7 +61,7 @@ pub fn job() -> impl Strategy<Value = JobSpec> {
 
 pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
     use RunnerState::*;
-    let cause = prop_oneof![
+    let job_id = prop_oneof![
         6 => (Just(true), 0..10_usize).prop_map(Some),
         3 => (Just(false), 0..6_usize).prop_map(Some),
         1 => Just(None)
@@ -92,7 +92,7 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         proptest::option::weighted(0.12, -1..2_i64),
     );
     (
-        cause,
+        job_id,
         attempt,
         labels(true),
         state,
@@ -104,9 +104,9 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         memory,
     )
         .prop_map(
-            |(cause, attempt, labels, state, flags, registration, times, finish, exhausted, memory)| {
+            |(job_id, attempt, labels, state, flags, registration, times, finish, exhausted, memory)| {
                 RunnerSpec {
-                    cause,
+                    job_id,
                     attempt,
                     labels,
                     state,
@@ -144,7 +144,7 @@ impl Pair {
             let (surplus, presence, busy, failed) = &spec.memory;
             let absent = presence.map_or((Some(60), 0), |(absent, asked)| (absent.or(Some(60)), asked));
             RunnerSpec {
-                cause: Some((true, self.job)),
+                job_id: Some((true, self.job)),
                 attempt: Some(attempt),
                 state: if idle { RunnerState::Running } else { RunnerState::Disconnected },
                 flags: (false, false, spec.flags.2, true),
@@ -216,7 +216,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         memory.last_busy.extend(busy.map(|age| (name.clone(), NOW - secs(age))));
         let failed = failed.map(|until| (name.clone(), backoff(until)));
         if runner.state == RunnerState::Waiting && at % 3 > 0 {
-            memory.mint_backoff.extend(failed);
+            memory.issue_backoff.extend(failed);
         } else {
             memory.runner_backoff.extend(failed);
         }
@@ -244,7 +244,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
     let variables = runners.iter().filter(|r| r.variable.is_some()).map(|r| r.name.clone()).collect();
     let nomad = NomadView {
         now: server_now(),
-        instance: INSTANCE.to_owned(),
+        deployment: DEPLOYMENT.to_owned(),
         runners,
         foreign: Vec::new(),
         variables,
@@ -280,7 +280,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     use RunnerState::*;
     let (theirs, lost, started, variable) = spec.flags;
     let state = spec.state;
-    let (id, index, labels) = match spec.cause {
+    let (id, index, labels) = match spec.job_id {
         Some((true, index)) => {
             let own = jobs.get(index).map(|job| job.labels).filter(|(labels, _)| *labels < GOOD.len());
             (Some(index as u64 + 1), index, own.unwrap_or(spec.labels))
@@ -290,7 +290,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     };
     let repository = repository(index % repositories);
     let name = match (theirs, id) {
-        (false, Some(id)) => runner_name(PREFIX, INSTANCE, &repository, id, spec.attempt.unwrap_or(1)),
+        (false, Some(id)) => runner_name(PREFIX, DEPLOYMENT, &repository, id, spec.attempt.unwrap_or(1)),
         _ => format!("{PREFIX}-other-{at}"),
     };
     let placed = state != Pending && !(state == Dead && started);
@@ -308,7 +308,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             labelsstr: Labels::new(spell(labels.0, labels.1)).joined(),
             repo_url: repository.html_url,
             version: "1".to_owned(),
-            instance: (!theirs).then(|| INSTANCE.to_owned()),
+            deployment: (!theirs).then(|| DEPLOYMENT.to_owned()),
             repo_id: (!theirs).then_some(repository.id),
             job_id: id.filter(|_| !theirs),
             attempt: spec.attempt.filter(|_| !theirs),

@@ -33,9 +33,9 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                     labelsstr: start.labels.joined(),
                     repo_url: start.repository.html_url.clone(),
                     version: "1".to_owned(),
-                    instance: Some(nomad.instance.clone()),
+                    deployment: Some(nomad.deployment.clone()),
                     repo_id: Some(start.repository.id),
-                    job_id: Some(start.cause),
+                    job_id: Some(start.job_id),
                     attempt: Some(start.attempt),
                     registration: Some(Registration::Jit),
                     task: None,
@@ -63,7 +63,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                 }
                 _ => runner.state = RunnerState::Stopping,
             },
-            (Action::Mint(_), Some(runner)) => {
+            (Action::IssueCredentials(_), Some(runner)) => {
                 runner.variable = Some(crate::cases::server_now());
                 runner.state = RunnerState::Starting;
             }
@@ -101,14 +101,14 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
             // which the first plan said so, or whose runner has yielded its place.
             let facts = case.facts();
             for start in starts(&second) {
-                let said = job_holds(plan, start.cause)
+                let said = job_holds(plan, start.job_id)
                     .any(|reason| matches!(reason, HoldReason::GroupStops | HoldReason::Cap { .. }));
                 let yielded = stops(plan).any(|stop| {
                     let group = facts.group(facts.runner(&stop.name).unwrap());
                     matches!(stop.reason, StopReason::Yield { .. } | StopReason::NotStarting { .. })
                         && group == Some(&group_of_start(start))
                 });
-                prop_assert!(said || yielded, "job {} comes out of nowhere\nAFTER {after:?}", start.cause);
+                prop_assert!(said || yielded, "job {} comes out of nowhere\nAFTER {after:?}", start.job_id);
             }
         }
         Ok(())

@@ -66,8 +66,8 @@ fn the_cases_reach_every_rule() {
     }
     for (kind, least) in [
         ("Start", 400),
-        ("Mint", 150),
-        ("LookUp", 50),
+        ("IssueCredentials", 150),
+        ("VerifyRegistration", 50),
         ("CleanUp", 200),
         ("Purge", 200),
         ("RemoveOrphan", 100),

@@ -35,16 +35,18 @@ fn after_luck(
         let why = || "no luck".to_owned();
         at += 5 + action.runner().len();
         match (luck, action, at % 7) {
-            (0, Action::LookUp(_), _) => Outcome::Done(Done::Connected),
-            (1, Action::LookUp(_), _) => Outcome::Done(Done::NotConnected),
+            (0, Action::VerifyRegistration(_), _) => Outcome::Done(Done::Connected),
+            (1, Action::VerifyRegistration(_), _) => Outcome::Done(Done::NotConnected),
             (0 | 1, ..) | (_, _, 0) => Outcome::Done(Done::Performed),
             (_, _, 1) => Outcome::NotDone(NotDone::Rejected(why())),
             (_, _, 2) => Outcome::NotDone(NotDone::Held(why())),
             (_, _, 3) => Outcome::NotDone(NotDone::Failed(why())),
             (_, _, 4) => Outcome::Done(Done::Already),
-            (_, Action::Start(_) | Action::Mint(_) | Action::CleanUp(_) | Action::Purge(_), _) => {
-                Outcome::NotDone(NotDone::DryRun)
-            }
+            (
+                _,
+                Action::Start(_) | Action::IssueCredentials(_) | Action::CleanUp(_) | Action::Purge(_),
+                _,
+            ) => Outcome::NotDone(NotDone::DryRun),
             (_, _, 5) => Outcome::NotDone(NotDone::StillConnected),
             (..) => Outcome::NotDone(NotDone::NotListed),
         }
@@ -69,7 +71,7 @@ fn after(case: &Case, plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> Memo
 
 fn done(action: &Action) -> Outcome {
     match action {
-        Action::LookUp(_) => Outcome::Done(Done::Connected),
+        Action::VerifyRegistration(_) => Outcome::Done(Done::Connected),
         _ => Outcome::Done(Done::Performed),
     }
 }
@@ -91,7 +93,7 @@ fn memory_holds_nothing_of_what_is_no_more() {
         prop_assert!(names(memory.presence.keys().collect()));
         prop_assert!(names(memory.last_busy.keys().collect()));
         prop_assert!(names(memory.runner_backoff.keys().collect()));
-        prop_assert!(names(memory.mint_backoff.keys().collect()));
+        prop_assert!(names(memory.issue_backoff.keys().collect()));
         let known = |id: &RepositoryId| case.observation.repositories.contains_key(id);
         prop_assert!(memory.surplus.keys().all(known) && memory.last_start.keys().all(known));
         prop_assert!(memory.start_backoff.keys().all(|group| known(&group.repository)));
@@ -138,7 +140,9 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
                     Action::Start(start) => {
                         (case.observation.memory.start_backoff.get(&start.group()), 30_u64)
                     }
-                    Action::Mint(mint) => (case.observation.memory.mint_backoff.get(&mint.name), 5),
+                    Action::IssueCredentials(issue) => {
+                        (case.observation.memory.issue_backoff.get(&issue.name), 5)
+                    }
                     other => (case.observation.memory.runner_backoff.get(other.runner()), 5),
                 };
                 let times = failures.entry(action.runner().to_owned()).or_default();
@@ -159,7 +163,9 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
             match action {
                 Action::RemoveOrphan(_) => {}
                 Action::Start(start) => prop_assert!(!memory.start_backoff.contains_key(&start.group())),
-                Action::Mint(mint) => prop_assert!(!memory.mint_backoff.contains_key(&mint.name)),
+                Action::IssueCredentials(issue) => {
+                    prop_assert!(!memory.issue_backoff.contains_key(&issue.name))
+                }
                 other => prop_assert!(!memory.runner_backoff.contains_key(other.runner())),
             }
         }

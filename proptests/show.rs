@@ -52,7 +52,7 @@ impl fmt::Debug for Case {
         for r in self.runners() {
             writeln!(
                 f,
-                "runner {} {} {:?} repo {:?} [{}] cause {:?}.{:?} {:?}: started {} lost {} variable {}, submitted \
+                "runner {} {} {:?} repo {:?} [{}] job_id {:?}.{:?} {:?}: started {} lost {} variable {}, submitted \
                  {}, placed {:?}, started {:?}, ended {:?} {:?} {:?}",
                 r.name,
                 r.state,

@@ -3,7 +3,7 @@
 use githubrunner::model::*;
 use proptest::{prelude::*, sample::select};
 
-use crate::cases::{INSTANCE, NOW, PREFIX, repository, secs};
+use crate::cases::{DEPLOYMENT, NOW, PREFIX, repository, secs};
 
 /// Something that may belong to no runner.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub struct Stray {
     /// A variable, else a registration.
     variable: bool,
     ours: bool,
-    /// An existing runner's name, else one that nobody has, or had: a cause's and the attempt.
+    /// An existing runner's name, else one that nobody has, or had: a job's and the attempt.
     known: Option<usize>,
     former: (u64, u32),
     online: bool,
@@ -40,11 +40,11 @@ pub fn stray() -> impl Strategy<Value = Stray> {
 
 pub fn add_stray(observation: &mut Observation, stray: &Stray) {
     let Some(nomad) = &mut observation.nomad else { return };
-    let instance = if stray.ours { INSTANCE } else { "somebody else" };
+    let deployment = if stray.ours { DEPLOYMENT } else { "somebody else" };
     let known = stray.known.and_then(|at| nomad.runners.get(at)).map(|runner| runner.name.clone());
-    let (cause, attempt) = stray.former;
-    let name =
-        known.unwrap_or_else(|| runner_name(PREFIX, instance, &repository(stray.repository), cause, attempt));
+    let (job_id, attempt) = stray.former;
+    let name = known
+        .unwrap_or_else(|| runner_name(PREFIX, deployment, &repository(stray.repository), job_id, attempt));
     let orphan = if stray.variable {
         nomad.variables.insert(name.clone());
         Orphan::Variable { name }

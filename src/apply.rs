@@ -1,7 +1,7 @@
 //! From actions to calls. Loses every race gracefully, reports each outcome; the only dry-run switch.
 //!
 //! Each action can be cut off at any await and done again: names are unique and registered with
-//! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next Mint,
+//! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next IssueCredentials,
 //! and everything else removes what is already gone.
 
 use std::{
@@ -19,8 +19,9 @@ use crate::{
     labels::LabelRules,
     leadership::Leadership,
     model::{
-        Action, CleanUp, Consent, Done, LookUp, Mint, NotDone, Orphan, Outcome, Plan, Purge, Registration,
-        RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason, Visibility,
+        Action, CleanUp, Consent, Done, IssueCredentials, NotDone, Orphan, Outcome, Plan, Purge,
+        Registration, RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
+        VerifyRegistration, Visibility,
     },
     nomad::{
         self, CredentialItems, Nomad, Placement, Registered, Written, asks, job_from_json, main_task,
@@ -41,8 +42,8 @@ pub struct Apply {
     renderer: Arc<Renderer>,
     /// What new runners are like.
     kinds: Arc<Kinds>,
-    /// The instance that new runners belong to.
-    instance: Arc<str>,
+    /// The deployment that new runners belong to.
+    deployment: Arc<str>,
     /// Perform nothing.
     dry_run: bool,
     /// Whether this replica may act.
@@ -133,13 +134,13 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 type Result<T, E = NotDone> = std::result::Result<T, E>;
 
 impl Apply {
-    /// For the runners of an instance, as the configuration wants them.
+    /// For the runners of a deployment, as the configuration wants them.
     pub fn new(
         config: &Config,
         github: GitHub,
         nomad: Nomad,
         renderer: Arc<Renderer>,
-        instance: &str,
+        deployment: &str,
         leadership: Leadership,
         dry_run: bool,
     ) -> Self {
@@ -149,7 +150,7 @@ impl Apply {
             nomad,
             renderer,
             kinds: Arc::new(Kinds::new(config)),
-            instance: instance.into(),
+            deployment: deployment.into(),
             dry_run,
             leadership,
             at_github: side_by_side(),
@@ -158,9 +159,9 @@ impl Apply {
         }
     }
 
-    /// The instance that new runners belong to.
-    pub fn instance(&self) -> &str {
-        &self.instance
+    /// The deployment that new runners belong to.
+    pub fn deployment(&self) -> &str {
+        &self.deployment
     }
 
     /// Tells of each action when it ends.
@@ -203,9 +204,11 @@ impl Apply {
         }
         let result = match action {
             Action::Start(start) => self.start(start).await,
-            Action::Mint(mint) => self.mint(mint).await,
+            Action::IssueCredentials(issue) => self.issue_credentials(issue).await,
             Action::Stop(stop) => self.stop(stop).await,
-            Action::LookUp(look_up) => self.look_up(look_up).await,
+            Action::VerifyRegistration(verify_registration) => {
+                self.verify_registration(verify_registration).await
+            }
             Action::CleanUp(clean_up) => self.clean_up(clean_up).await,
             Action::Purge(purge) => self.purge(purge).await,
             Action::RemoveOrphan(remove) => self.remove_orphan(remove).await,
@@ -225,7 +228,7 @@ impl Apply {
             labels: &start.labels,
             runs_on: &runs_on,
             info: &start.info,
-            job: start.cause,
+            job: start.job_id,
             attempt: start.attempt,
         };
         let hcl = self.renderer.render(&context).map_err(rejected)?;
@@ -246,9 +249,9 @@ impl Apply {
             labelsstr: start.labels.joined(),
             repo_url: start.repository.html_url.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: Some(self.instance.to_string()),
+            deployment: Some(self.deployment.to_string()),
             repo_id: Some(start.repository.id),
-            job_id: Some(start.cause),
+            job_id: Some(start.job_id),
             attempt: Some(start.attempt),
             registration: Some(kind.registration),
             task: main_task(&parsed),
@@ -273,31 +276,31 @@ impl Apply {
 
     /// Registration at GitHub, then the variable, which releases the waiting task. Repairs what a crash
     /// between the two left: GitHub answers 409 then.
-    async fn mint(&self, mint: &Mint) -> Result<Done> {
-        let scope = self.scope(&mint.repository, mint.class.as_deref());
-        match mint.registration {
+    async fn issue_credentials(&self, issue: &IssueCredentials) -> Result<Done> {
+        let scope = self.scope(&issue.repository, issue.class.as_deref());
+        match issue.registration {
             Registration::AccessToken => Ok(Done::Already),
             Registration::Token => {
                 let answer = self.github.registration_token(&scope).await.map_err(github_outcome)?;
-                let items = credentials(mint.registration, &answer.token);
-                match self.nomad.put_variable(&mint.name, &items).await.map_err(nomad_outcome)? {
+                let items = credentials(issue.registration, &answer.token);
+                match self.nomad.put_variable(&issue.name, &items).await.map_err(nomad_outcome)? {
                     Written::Written => Ok(Done::Performed),
                     Written::Exists => Ok(Done::Already),
                 }
             }
-            Registration::Jit => self.mint_jit(mint, &scope).await,
+            Registration::Jit => self.issue_jit(issue, &scope).await,
         }
     }
 
-    async fn mint_jit(&self, mint: &Mint, scope: &Scope) -> Result<Done> {
-        let labels: Vec<String> = mint.labels.shown().map(str::to_owned).collect();
-        let group = self.runner_group(scope, mint.class.as_deref()).await?;
-        let config = match self.github.jit_config(scope, &mint.name, &labels, group).await {
+    async fn issue_jit(&self, issue: &IssueCredentials, scope: &Scope) -> Result<Done> {
+        let labels: Vec<String> = issue.labels.shown().map(str::to_owned).collect();
+        let group = self.runner_group(scope, issue.class.as_deref()).await?;
+        let config = match self.github.jit_config(scope, &issue.name, &labels, group).await {
             Err(github::Error::AlreadyExists { .. }) => {
-                if let Some(outcome) = self.clear_registration(mint, scope).await? {
+                if let Some(outcome) = self.clear_registration(issue, scope).await? {
                     return Ok(outcome);
                 }
-                self.github.jit_config(scope, &mint.name, &labels, group).await
+                self.github.jit_config(scope, &issue.name, &labels, group).await
             }
             result => result,
         };
@@ -305,16 +308,16 @@ impl Apply {
             Ok(config) => config,
             Err(error @ github::Error::BadSecret(_)) => {
                 // Not by the ID of an answer that is wrong: it may be another runner's.
-                match self.clear_registration(mint, scope).await {
+                match self.clear_registration(issue, scope).await {
                     Ok(_) | Err(NotDone::Held(_)) => {}
-                    Err(outcome) => tracing::warn!(runner = mint.name, %outcome, "registration not removed"),
+                    Err(outcome) => tracing::warn!(runner = issue.name, %outcome, "registration not removed"),
                 }
                 return Err(github_outcome(error));
             }
             Err(error) => return Err(github_outcome(error)),
         };
-        let items = credentials(mint.registration, &config.encoded);
-        let written = self.nomad.put_variable(&mint.name, &items).await;
+        let items = credentials(issue.registration, &config.encoded);
+        let written = self.nomad.put_variable(&issue.name, &items).await;
         if let Ok(Written::Written) = written {
             return Ok(Done::Performed);
         }
@@ -332,11 +335,11 @@ impl Apply {
 
     /// A registration of that name exists: an earlier call of ours made it and its configuration is lost.
     /// `None` when the way is free.
-    async fn clear_registration(&self, mint: &Mint, scope: &Scope) -> Result<Option<Done>> {
-        if self.nomad.variables(&mint.name).await.map_err(nomad_outcome)?.contains_key(&mint.name) {
+    async fn clear_registration(&self, issue: &IssueCredentials, scope: &Scope) -> Result<Option<Done>> {
+        if self.nomad.variables(&issue.name).await.map_err(nomad_outcome)?.contains_key(&issue.name) {
             return Ok(Some(Done::Already));
         }
-        match self.registered(scope, &mint.name).await? {
+        match self.registered(scope, &issue.name).await? {
             Some(runner) if runner.online => Err(online_already()),
             Some(runner) => {
                 self.delete_registration(scope, runner.id).await?;
@@ -390,9 +393,9 @@ impl Apply {
         Ok(Done::Performed)
     }
 
-    async fn look_up(&self, look_up: &LookUp) -> Result<Done> {
-        let scope = self.scope(&look_up.repository, look_up.class.as_deref());
-        match self.registered(&scope, &look_up.name).await? {
+    async fn verify_registration(&self, verify_registration: &VerifyRegistration) -> Result<Done> {
+        let scope = self.scope(&verify_registration.repository, verify_registration.class.as_deref());
+        match self.registered(&scope, &verify_registration.name).await? {
             Some(found) if found.is_connected() => Ok(Done::Connected),
             // No job reaches a runner that hangs before it connects, or whose node does not get to GitHub.
             Some(_) | None => Ok(Done::NotConnected),

@@ -108,13 +108,13 @@ async fn only_who_is_connected_is_present() {
         (listed(true, false), true),
         (listed(false, true), true),
     ] {
-        let look_up = Action::LookUp(LookUp {
+        let verify_registration = Action::VerifyRegistration(VerifyRegistration {
             name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
             repository: repository(),
             class: None,
         });
         let nomad = nomad_with("running", "running");
-        let (outcome, _) = perform(look_up, nomad, github_with(runner.clone())).await;
+        let (outcome, _) = perform(verify_registration, nomad, github_with(runner.clone())).await;
         let as_expected = match is_present {
             true => matches!(outcome, Outcome::Done(Done::Connected)),
             false => matches!(outcome, Outcome::Done(Done::NotConnected)),
@@ -180,8 +180,8 @@ fn but(
 
 const VARIABLE: &str = "/v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj";
 
-fn mint() -> Action {
-    Action::Mint(Mint {
+fn issue_credentials() -> Action {
+    Action::IssueCredentials(IssueCredentials {
         class: None,
         name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
         repository: repository(),
@@ -214,7 +214,7 @@ async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
         };
         let github =
             but(github_with(listed(false, false)), "POST", "/repos/o/r/actions/runners/generate", made);
-        let (outcome, writes) = perform(mint(), nomad_with("running", "pending"), github).await;
+        let (outcome, writes) = perform(issue_credentials(), nomad_with("running", "pending"), github).await;
         let Outcome::NotDone(NotDone::Failed(error)) = outcome else {
             panic!("{name} {config:?}: {outcome}")
         };
@@ -226,8 +226,8 @@ async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
     }
     let token = || answer(201, &[DATE], json!({ "token": "a\nLD_PRELOAD=/tmp/evil.so" }).to_string());
     let github = but(github_with(None), "POST", "/repos/o/r/actions/runners/registration-token", token);
-    let Action::Mint(mint) = mint() else { unreachable!() };
-    let by_token = Action::Mint(Mint { registration: Registration::Token, ..mint });
+    let Action::IssueCredentials(issue) = issue_credentials() else { unreachable!() };
+    let by_token = Action::IssueCredentials(IssueCredentials { registration: Registration::Token, ..issue });
     let (outcome, writes) = perform(by_token, nomad_with("running", "pending"), github).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Failed(_))), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/registration-token"]);
@@ -255,7 +255,11 @@ async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
     let actions = [
         stop(Consent::GitHub),
         stop(Consent::Unregistered),
-        Action::LookUp(LookUp { name: name.clone(), repository: repository.clone(), class: None }),
+        Action::VerifyRegistration(VerifyRegistration {
+            name: name.clone(),
+            repository: repository.clone(),
+            class: None,
+        }),
         Action::CleanUp(CleanUp {
             class: None,
             name: name.clone(),
@@ -280,8 +284,11 @@ async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
                 let mut lists = lists_read_in_part();
                 std::mem::replace(&mut lists[at], answer(500, &[], ""))
             });
-            let state =
-                if matches!(action, Action::Stop(_) | Action::LookUp(_)) { "running" } else { "complete" };
+            let state = if matches!(action, Action::Stop(_) | Action::VerifyRegistration(_)) {
+                "running"
+            } else {
+                "complete"
+            };
             let (outcome, writes) = perform(action.clone(), nomad_with("dead", state), github).await;
             let Outcome::NotDone(NotDone::Held(why)) = &outcome else {
                 panic!("{action}, list {at}: {outcome}")
@@ -303,7 +310,7 @@ async fn a_name_that_is_taken_stays_so_while_nobody_knows_by_whom() {
         });
         let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
         let github = but(github, "POST", "/repos/o/r/actions/runners/generate", taken);
-        let (outcome, writes) = perform(mint(), nomad_with("running", "pending"), github).await;
+        let (outcome, writes) = perform(issue_credentials(), nomad_with("running", "pending"), github).await;
         assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
         assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
     }
@@ -356,12 +363,12 @@ async fn a_registration_in_use_is_not_taken_away_for_a_new_secret() {
     let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
     let github = |runner| but(github_with(runner), "POST", "/repos/o/r/actions/runners/generate", taken);
     let (outcome, writes) =
-        perform(mint(), nomad_with("running", "pending"), github(listed(true, false))).await;
+        perform(issue_credentials(), nomad_with("running", "pending"), github(listed(true, false))).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
     let waits = || ok(&json!([{ "Path": "nomad/jobs/ghr-o-r-653s2utuoiw6qcj" }]));
     let nomad = but(nomad_with("running", "pending"), "GET", "/v1/vars", waits);
-    let (outcome, writes) = perform(mint(), nomad, github(listed(false, false))).await;
+    let (outcome, writes) = perform(issue_credentials(), nomad, github(listed(false, false))).await;
     assert!(matches!(outcome, Outcome::Done(Done::Already)), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
 }
@@ -373,11 +380,11 @@ async fn only_what_was_registered_for_nothing_is_taken_back() {
     let github = || but(github_with(None), "POST", "/repos/o/r/actions/runners/generate", made);
     let others = || answer(409, &[DATE], json!({ "Items": { "jitconfig": "another" } }).to_string());
     let nomad = but(nomad_with("running", "pending"), "PUT", VARIABLE, others);
-    let (outcome, writes) = perform(mint(), nomad, github()).await;
+    let (outcome, writes) = perform(issue_credentials(), nomad, github()).await;
     assert!(matches!(outcome, Outcome::Done(Done::Already)), "{outcome}");
     assert_eq!(writes.last().unwrap(), "DELETE /repos/o/r/actions/runners/6");
     let nomad = but(nomad_with("running", "pending"), "PUT", VARIABLE, || answer(500, &[DATE], "lost"));
-    let (outcome, writes) = perform(mint(), nomad, github()).await;
+    let (outcome, writes) = perform(issue_credentials(), nomad, github()).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Failed(_))), "{outcome}");
     assert!(writes.iter().all(|write| !write.starts_with("DELETE")), "{writes:?}");
 }

@@ -57,7 +57,7 @@ fn status() -> Status {
     let plan = Plan { holds: vec![hold], demand: BTreeMap::from([(group, vec![2])]), ..Plan::default() };
     let nomad = NomadView {
         now: Timestamp::now(),
-        instance: "i".to_owned(),
+        deployment: "i".to_owned(),
         runners: vec![waiting()],
         foreign: Vec::new(),
         variables: BTreeSet::new(),

@@ -45,10 +45,10 @@ const CASES: &[Case] = &[
     ("taken-over", |place| Box::pin(jobs::takes_over_once(place))),
     ("large", |place| Box::pin(large::reads_the_rest_of_lists_that_are_too_large(place))),
     ("namespace", |place| Box::pin(variables::tells_a_missing_namespace(place))),
-    ("instance", |place| Box::pin(variables::agrees_on_one_instance(place))),
+    ("instance", |place| Box::pin(variables::agrees_on_one_deployment(place))),
     ("lock", |place| Box::pin(variables::one_holds_the_lock(place))),
     ("events", |place| Box::pin(variables::hears_of_what_changes(place))),
-    ("instance-back", |place| Box::pin(variables::writes_its_instance_again(place))),
+    ("instance-back", |place| Box::pin(variables::writes_its_deployment_again(place))),
 ];
 
 /// What suffices for all of it (contract nomad.md §7).

@@ -3,7 +3,7 @@
 use githubrunner::model::{Registration as Mode, *};
 
 use super::{Listed, Phase, Task, World};
-use crate::cases::INSTANCE;
+use crate::cases::DEPLOYMENT;
 
 impl World {
     /// Performs an action as Nomad and GitHub would have it.
@@ -30,9 +30,9 @@ impl World {
                     labelsstr: start.labels.joined(),
                     repo_url: start.repository.html_url.clone(),
                     version: "1".to_owned(),
-                    instance: Some(INSTANCE.to_owned()),
+                    deployment: Some(DEPLOYMENT.to_owned()),
                     repo_id: Some(start.repository.id),
-                    job_id: Some(start.cause),
+                    job_id: Some(start.job_id),
                     attempt: Some(start.attempt),
                     registration: Some(self.settings.mode),
                     task: None,
@@ -46,13 +46,13 @@ impl World {
                 self.place();
                 Outcome::Done(Done::Performed)
             }
-            Action::Mint(mint) => {
+            Action::IssueCredentials(issue) => {
                 if self.registrations.get(&name).is_some_and(|listed| listed.online) {
                     return held("online");
                 }
                 if self.settings.mode == Mode::Jit {
-                    let labels = mint.labels.key().map(str::to_owned).collect();
-                    let repository = mint.repository.id.0 as usize - 1;
+                    let labels = issue.labels.key().map(str::to_owned).collect();
+                    let repository = issue.repository.id.0 as usize - 1;
                     let listed = Listed { repository, labels, online: false, job: None };
                     self.registrations.insert(name.clone(), listed);
                 }
@@ -75,10 +75,12 @@ impl World {
                 self.tasks.get_mut(&name).unwrap().phase = Phase::Stopping { until };
                 Outcome::Done(Done::Performed)
             }
-            Action::LookUp(_) if self.registrations.get(&name).is_some_and(|listed| listed.online) => {
+            Action::VerifyRegistration(_)
+                if self.registrations.get(&name).is_some_and(|listed| listed.online) =>
+            {
                 Outcome::Done(Done::Connected)
             }
-            Action::LookUp(_) => Outcome::Done(Done::NotConnected),
+            Action::VerifyRegistration(_) => Outcome::Done(Done::NotConnected),
             Action::CleanUp(_) => {
                 if busy {
                     return held("422");

@@ -302,7 +302,7 @@ impl World {
         live
     }
 
-    /// How many attempts of each cause are alive. One that found another job is none.
+    /// How many attempts of each job are alive. One that found another job is none.
     pub fn attempts(&self) -> BTreeMap<u64, usize> {
         let mut attempts = BTreeMap::new();
         for (name, task) in &self.tasks {
@@ -314,7 +314,7 @@ impl World {
         attempts
     }
 
-    /// The runners of each cause that could take a job, now or soon.
+    /// The runners of each job that could take a job, now or soon.
     pub fn at_hand(&self) -> BTreeMap<u64, Vec<&str>> {
         let mut at_hand: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
         for (name, task) in &self.tasks {

@@ -3,7 +3,7 @@
 use githubrunner::model::*;
 
 use super::{Listed, Phase, Task, World, at};
-use crate::cases::{INSTANCE, repository};
+use crate::cases::{DEPLOYMENT, repository};
 
 impl World {
     /// What GitHub lists of a repository: what is active, and what ended a moment ago.
@@ -38,7 +38,7 @@ impl World {
         let runners = self.tasks.iter().map(|(name, task)| self.runner(name, task)).collect();
         NomadView {
             now: at(self.now),
-            instance: INSTANCE.to_owned(),
+            deployment: DEPLOYMENT.to_owned(),
             runners,
             foreign: Vec::new(),
             variables: self.variables.clone(),

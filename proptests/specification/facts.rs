@@ -167,10 +167,10 @@ impl<'a> Facts<'a> {
         self.has_variable(name) || self.nomad().is_some_and(is_foreign)
     }
 
-    /// The name of a cause's runner.
-    pub fn name(&self, repository: &Repository, cause: u64, attempt: u32) -> String {
-        let instance = self.nomad().map_or("", |nomad| &nomad.instance);
-        runner_name(&self.policy().prefix, instance, repository, cause, attempt)
+    /// The name of a job's runner.
+    pub fn name(&self, repository: &Repository, job_id: u64, attempt: u32) -> String {
+        let deployment = self.nomad().map_or("", |nomad| &nomad.deployment);
+        runner_name(&self.policy().prefix, deployment, repository, job_id, attempt)
     }
 
     pub fn runner(&self, name: &str) -> Option<&'a Runner> {
@@ -240,12 +240,12 @@ impl<'a> Facts<'a> {
         runner.spent && self.ours(runner) && runner.registration() != Registration::AccessToken
     }
 
-    /// Whether look-ups have not found it.
+    /// Whether verifications have not found it.
     pub fn absent(&self, runner: &Runner) -> bool {
         self.memory().presence.get(&runner.name).is_some_and(|p| p.absent_since.is_some())
     }
 
-    /// Whether look-ups have not found it for ten minutes, from the first to the last.
+    /// Whether verifications have not found it for ten minutes, from the first to the last.
     pub fn is_unregistered(&self, runner: &Runner) -> bool {
         let Some(presence) = self.memory().presence.get(&runner.name) else { return false };
         presence.absent_since.is_some_and(|since| presence.checked_at.saturating_sub(since) >= secs(600))
@@ -342,15 +342,15 @@ impl<'a> Facts<'a> {
     }
 
     /// Whether a job of that ID is queued, as far as anyone knows.
-    pub fn is_queued(&self, cause: Option<u64>) -> bool {
-        let job = cause.and_then(|cause| self.jobs.get(&cause));
+    pub fn is_queued(&self, job_id: Option<u64>) -> bool {
+        let job = job_id.and_then(|job_id| self.jobs.get(&job_id));
         job.is_some_and(|(_, job)| job.status == JobStatus::Queued)
     }
 
-    /// The newest attempt of a cause.
-    pub fn newest(&self, cause: u64) -> Option<&'a Runner> {
+    /// The newest attempt of a job.
+    pub fn newest(&self, job_id: u64) -> Option<&'a Runner> {
         self.runners()
-            .filter(|runner| runner.meta.job_id == Some(cause))
+            .filter(|runner| runner.meta.job_id == Some(job_id))
             .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)))
     }
 
@@ -383,14 +383,14 @@ impl<'a> Facts<'a> {
 
     /// Whether it got no credentials a moment ago.
     pub fn waits_for_credentials(&self, name: &str) -> bool {
-        self.memory().mint_backoff.get(name).is_some_and(|backoff| backoff.until > self.seen.now)
+        self.memory().issue_backoff.get(name).is_some_and(|backoff| backoff.until > self.seen.now)
     }
 
     /// How many attempts of a job are alive. One that found another job is none.
-    pub fn live_attempts(&self, cause: u64) -> usize {
-        let of_cause = |runner: &&Runner| runner.meta.job_id == Some(cause);
+    pub fn live_attempts(&self, job_id: u64) -> usize {
+        let of_job = |runner: &&Runner| runner.meta.job_id == Some(job_id);
         let alive = |runner: &&Runner| runner.state != RunnerState::Dead && !self.is_busy(runner);
-        self.runners().filter(of_cause).filter(alive).count()
+        self.runners().filter(of_job).filter(alive).count()
     }
 
     /// For how long it has had its allocation.
@@ -412,7 +412,7 @@ impl<'a> Facts<'a> {
     /// Whether it has been without credentials for too long, and not because nobody has asked for them.
     pub fn is_refused(&self, runner: &Runner) -> bool {
         runner.state == RunnerState::Waiting
-            && self.memory().mint_backoff.contains_key(&runner.name)
+            && self.memory().issue_backoff.contains_key(&runner.name)
             && self.placed_for(runner).is_some_and(|placed| {
                 placed >= self.limit(runner, |class| class.waiting_timeout, self.policy().waiting_timeout)
             })

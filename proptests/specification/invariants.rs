@@ -66,9 +66,9 @@ pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
 /// runners, the job is held and not started.
 pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Checked {
     for start in starts(plan) {
-        let (view, job) = facts.jobs[&start.cause];
+        let (view, job) = facts.jobs[&start.job_id];
         let class = facts.class_of_job(view, job).map(|class| class.name.as_str());
-        prop_assert_eq!(start.class.as_deref(), class, "job {}", start.cause);
+        prop_assert_eq!(start.class.as_deref(), class, "job {}", start.job_id);
     }
     for (view, job) in facts.jobs.values() {
         let asks = job.status == JobStatus::Queued && facts.asks(&job.labels) == Asks::Runner;
@@ -186,24 +186,24 @@ pub fn a_group_never_starts_and_stops_in_one_plan(facts: &Facts, plan: &Plan) ->
     Ok(())
 }
 
-pub fn each_cause_starts_once_under_the_next_number(facts: &Facts, plan: &Plan) -> Checked {
-    let mut causes = BTreeSet::new();
+pub fn each_job_starts_one_runner_under_the_next_number(facts: &Facts, plan: &Plan) -> Checked {
+    let mut job_ids = BTreeSet::new();
     for start in starts(plan) {
-        prop_assert!(causes.insert(start.cause), "job {} twice", start.cause);
-        let attempts = facts.runners().filter(|runner| runner.meta.job_id == Some(start.cause));
+        prop_assert!(job_ids.insert(start.job_id), "job {} twice", start.job_id);
+        let attempts = facts.runners().filter(|runner| runner.meta.job_id == Some(start.job_id));
         let highest = attempts.map(|runner| runner.meta.attempt.unwrap_or(1)).max().unwrap_or(0);
         // A name whose variable is still there, or that somebody else's job has, is not taken.
-        let is_taken = |attempt| facts.is_taken(&facts.name(&start.repository, start.cause, attempt));
+        let is_taken = |attempt| facts.is_taken(&facts.name(&start.repository, start.job_id, attempt));
         prop_assert!(start.attempt > highest || highest == u32::MAX, "{}", start.name);
         prop_assert!((highest.saturating_add(1)..start.attempt).all(is_taken), "{}", start.name);
         prop_assert!(!is_taken(start.attempt) || start.attempt == u32::MAX, "{}", start.name);
-        let job = facts.jobs.get(&start.cause);
-        let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("no job {}", start.cause)))?;
+        let job = facts.jobs.get(&start.job_id);
+        let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("no job {}", start.job_id)))?;
         prop_assert!(facts.wants_runner(view, job), "job {} wants none", job.id);
         prop_assert_eq!(view.repository.id, start.repository.id);
         prop_assert_eq!(key(start.labels.key()), group_of_job(view, job).1);
         let own = facts.supply(&group_of_start(start));
-        let own = own.iter().any(|runner| runner.meta.job_id == Some(start.cause));
+        let own = own.iter().any(|runner| runner.meta.job_id == Some(start.job_id));
         prop_assert!(!own, "job {} has a runner of its own", job.id);
     }
     Ok(())
@@ -216,8 +216,8 @@ pub fn names_are_unique_valid_and_always_the_same(facts: &Facts, plan: &Plan) ->
         prop_assert!(start.name.len() <= 64, "{}", start.name);
         let valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         prop_assert!(start.name.chars().all(valid), "{}", start.name);
-        let instance = facts.nomad().map_or("", |nomad| &nomad.instance);
-        prop_assert!(is_ours_by_name(&facts.policy().prefix, instance, &start.name), "{}", start.name);
+        let deployment = facts.nomad().map_or("", |nomad| &nomad.deployment);
+        prop_assert!(is_ours_by_name(&facts.policy().prefix, deployment, &start.name), "{}", start.name);
         prop_assert!(facts.runner(&start.name).is_none(), "{} exists", start.name);
     }
     if !names.is_empty() {
@@ -235,8 +235,9 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
     let others = |action: &&Action| !matches!(action, Action::Start(_) | Action::RemoveOrphan(_));
     for action in plan.actions.iter().filter(others) {
         prop_assert!(!facts.waits_after_failure(action.runner()), "{} although it failed", action);
-        let mint = matches!(action, Action::Mint(_)) && facts.waits_for_credentials(action.runner());
-        prop_assert!(!mint, "{} although it was refused", action);
+        let issue =
+            matches!(action, Action::IssueCredentials(_)) && facts.waits_for_credentials(action.runner());
+        prop_assert!(!issue, "{} although it was refused", action);
     }
     // Nor is there a wait longer than that.
     for hold in &plan.holds {
@@ -254,7 +255,7 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         let backoff = facts.memory().start_backoff.get(&start.group());
         let rejected = backoff.is_some_and(|backoff| backoff.until > facts.now());
         prop_assert!(!rejected, "{} was rejected", start.name);
-        let Some(last) = facts.newest(start.cause) else { continue };
+        let Some(last) = facts.newest(start.job_id) else { continue };
         let wait = wait_after(last.meta.attempt.unwrap_or(1).into());
         let over = over_for(facts, last);
         let early = !facts.is_busy(last) && over < wait;
@@ -270,8 +271,8 @@ fn over_for(facts: &Facts, last: &Runner) -> Duration {
 
 pub fn no_more_than_two_attempts_of_a_job_are_alive(facts: &Facts, plan: &Plan) -> Checked {
     for start in starts(plan) {
-        let alive = facts.live_attempts(start.cause);
-        prop_assert!(alive < 2, "job {} has {} live attempts already", start.cause, alive);
+        let alive = facts.live_attempts(start.job_id);
+        prop_assert!(alive < 2, "job {} has {} live attempts already", start.job_id, alive);
     }
     for hold in &plan.holds {
         let (Subject::Job { id, .. }, HoldReason::LiveAttempts { count }) = (&hold.subject, &hold.reason)
@@ -299,7 +300,7 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
     if facts.nomad().is_none() {
         return Ok(());
     }
-    let started: BTreeSet<u64> = starts(plan).map(|start| start.cause).collect();
+    let started: BTreeSet<u64> = starts(plan).map(|start| start.job_id).collect();
     let held: BTreeSet<u64> = plan
         .holds
         .iter()
@@ -339,11 +340,11 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
 }
 
 /// Of two jobs of one group that are alike but for their age, the older one is served first.
-pub fn the_oldest_cause_goes_first(facts: &Facts, plan: &Plan) -> Checked {
+pub fn the_oldest_job_goes_first(facts: &Facts, plan: &Plan) -> Checked {
     if starts(plan).next().is_none() {
         return Ok(());
     }
-    let started: BTreeSet<u64> = starts(plan).map(|start| start.cause).collect();
+    let started: BTreeSet<u64> = starts(plan).map(|start| start.job_id).collect();
     for (group, jobs) in facts.demand() {
         let order = |job: &WorkflowJob| (job.created_at, job.id);
         let Some(youngest) = jobs.iter().filter(|job| started.contains(&job.id)).max_by_key(|job| order(job))

@@ -96,12 +96,12 @@ pub fn the_oldest_idle_runner_leaves_first(facts: &Facts, plan: &Plan) -> Checke
     Ok(())
 }
 
-pub fn look_ups_ask_only_for_idle_runners_and_not_too_often(facts: &Facts, plan: &Plan) -> Checked {
+pub fn verifications_ask_only_for_idle_runners_and_not_too_often(facts: &Facts, plan: &Plan) -> Checked {
     for runner in facts.runners() {
         let asked = plan
             .actions
             .iter()
-            .any(|action| matches!(action, Action::LookUp(look_up) if look_up.name == runner.name));
+            .any(|action| matches!(action, Action::VerifyRegistration(verify_registration) if verify_registration.name == runner.name));
         let idle = facts.idle(runner);
         let demand = || facts.group(runner).is_some_and(|group| facts.demand_of(group) > 0);
         let suspicious = || idle.is_some_and(|idle| idle > secs(120)) && demand();
@@ -117,7 +117,10 @@ pub fn look_ups_ask_only_for_idle_runners_and_not_too_often(facts: &Facts, plan:
     Ok(())
 }
 
-pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups(facts: &Facts, plan: &Plan) -> Checked {
+pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications(
+    facts: &Facts,
+    plan: &Plan,
+) -> Checked {
     for runner in facts.runners().filter(|runner| facts.absent(runner) && facts.ours(runner)) {
         if facts.idle(runner).is_none() {
             continue;
@@ -148,11 +151,12 @@ pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_look_ups(facts: &Fa
     Ok(())
 }
 
-pub fn what_is_spent_goes_and_is_never_minted(facts: &Facts, plan: &Plan) -> Checked {
+pub fn what_is_spent_goes_and_is_never_issued_again(facts: &Facts, plan: &Plan) -> Checked {
     use RunnerState::{Pending, Running, Starting, Waiting};
     for runner in facts.runners().filter(|runner| facts.spent(runner)) {
-        let minted = plan.actions.iter().any(|a| matches!(a, Action::Mint(m) if m.name == runner.name));
-        prop_assert!(!minted, "{} is minted", runner.name);
+        let issued =
+            plan.actions.iter().any(|a| matches!(a, Action::IssueCredentials(m) if m.name == runner.name));
+        prop_assert!(!issued, "{} gets credentials", runner.name);
         // See the next property.
         if facts.is_gone(runner) {
             continue;

@@ -109,10 +109,10 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
         orphans,
         start_backoff,
         runner_backoff,
-        mint_backoff,
+        issue_backoff,
     } = lesson.after;
     for name in
-        presence.keys().chain(last_busy.keys()).chain(runner_backoff.keys()).chain(mint_backoff.keys())
+        presence.keys().chain(last_busy.keys()).chain(runner_backoff.keys()).chain(issue_backoff.keys())
     {
         prop_assert!(runners.contains(name.as_str()), "{} is no more", name);
     }
@@ -237,10 +237,11 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
         let name = runner.name.as_str();
         let before = lesson.before();
         let (mut expected, mut credentials) =
-            (waits(before.runner_backoff.get(name)), waits(before.mint_backoff.get(name)));
+            (waits(before.runner_backoff.get(name)), waits(before.issue_backoff.get(name)));
         for (action, outcome) in lesson.outcomes_of(name) {
             // A runner that was refused its credentials may be stopped all the same.
-            let waits = if matches!(action, Action::Mint(_)) { &mut credentials } else { &mut expected };
+            let waits =
+                if matches!(action, Action::IssueCredentials(_)) { &mut credentials } else { &mut expected };
             *waits = match (action, outcome) {
                 (Action::Start(_) | Action::RemoveOrphan(_), _) => *waits,
                 (_, Outcome::NotDone(NotDone::Held(_) | NotDone::Failed(_) | NotDone::Rejected(_)))
@@ -250,7 +251,7 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
         }
         for (after, expected) in [
             (lesson.after.runner_backoff.get(name), expected),
-            (lesson.after.mint_backoff.get(name), credentials),
+            (lesson.after.issue_backoff.get(name), credentials),
         ] {
             prop_assert_eq!(waits(after), expected, "{}", name);
             prop_assert!(after.is_none_or(|backoff| !backoff.error.is_empty()), "{} waits for nothing", name);

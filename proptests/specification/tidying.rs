@@ -13,29 +13,29 @@ use super::{
 
 pub fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else(facts: &Facts, plan: &Plan) -> Checked {
     for runner in facts.runners() {
-        let mint = plan.actions.iter().find_map(|action| match action {
-            Action::Mint(mint) if mint.name == runner.name => Some(mint),
+        let issue = plan.actions.iter().find_map(|action| match action {
+            Action::IssueCredentials(issue) if issue.name == runner.name => Some(issue),
             _ => None,
         });
         let waits = runner.state == RunnerState::Waiting
             && facts.ours(runner)
             && runner.registration() != Registration::AccessToken
             && !runner.spent;
-        if mint.is_none() && !waits {
+        if issue.is_none() && !waits {
             continue;
         }
         let leaves = is_stopped(plan, &runner.name);
         let view = facts.view(runner);
         let takes =
             view.is_some_and(|view| facts.takes_jobs(view) && !matches!(view.listing, Listing::Gone { .. }));
-        match mint {
-            Some(mint) => {
+        match issue {
+            Some(issue) => {
                 prop_assert!(waits && !leaves, "{} needs none", runner.name);
                 prop_assert!(!is_surplus(plan, runner), "no job needs {}", runner.name);
                 prop_assert!(takes, "{} gets no job", runner.name);
-                prop_assert_eq!(&mint.labels.joined(), &runner.meta.labelsstr);
-                prop_assert_eq!(mint.registration, runner.registration());
-                prop_assert_eq!(Some(mint.repository.id), view.map(|view| view.repository.id));
+                prop_assert_eq!(&issue.labels.joined(), &runner.meta.labelsstr);
+                prop_assert_eq!(issue.registration, runner.registration());
+                prop_assert_eq!(Some(issue.repository.id), view.map(|view| view.repository.id));
             }
             None => {
                 let word = leaves || runner_holds(plan, &runner.name).next().is_some();
@@ -92,24 +92,24 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
             _ => facts.policy().purge_failure_timeout,
         };
         let expired = timeout.is_some_and(|timeout| facts.dead_for(runner) >= timeout);
-        let cause = runner.meta.job_id;
-        let newest = cause.and_then(|cause| facts.newest(cause)).is_some_and(|r| r.name == runner.name);
+        let job_id = runner.meta.job_id;
+        let newest = job_id.and_then(|job_id| facts.newest(job_id)).is_some_and(|r| r.name == runner.name);
         let variable = facts.ours(runner) && runner.variable.is_some();
         if let Some(purge) = purge {
             prop_assert!(dead, "{}: it lives", purge);
             prop_assert!(expired, "{}: too early", purge);
             // With its repository, its job is gone.
-            let counts = newest && facts.is_queued(cause) && !facts.is_gone(runner);
-            prop_assert!(!counts, "{}: it counts the attempts of job {:?}", purge, cause);
+            let counts = newest && facts.is_queued(job_id) && !facts.is_gone(runner);
+            prop_assert!(!counts, "{}: it counts the attempts of job {:?}", purge, job_id);
             prop_assert!(!variable, "{}: its variable goes first", purge);
-            let known = cause.is_none_or(|cause| facts.jobs.contains_key(&cause));
+            let known = job_id.is_none_or(|job_id| facts.jobs.contains_key(&job_id));
             let unseen = match facts.view(runner).map(|view| &view.listing) {
                 // An old listing may be older than the job.
                 None | Some(Listing::Unseen { .. } | Listing::Earlier { .. } | Listing::Stale { .. }) => true,
                 Some(Listing::Fresh { complete, .. }) => !complete,
                 Some(Listing::Gone { .. }) => false,
             };
-            prop_assert!(!(newest && !known && unseen), "{}: nobody knows of job {:?}", purge, cause);
+            prop_assert!(!(newest && !known && unseen), "{}: nobody knows of job {:?}", purge, job_id);
         }
         // The other way round: nothing dead stays for ever, and what stays says why.
         if expired && purge.is_none() {
@@ -117,7 +117,7 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
             prop_assert!(word, "{} stays without a word", runner.name);
             let held = variable || facts.waits_after_failure(&runner.name);
             prop_assert!(held || newest, "{} stays without a reason", runner.name);
-            let job = cause.and_then(|cause| facts.jobs.get(&cause));
+            let job = job_id.and_then(|job_id| facts.jobs.get(&job_id));
             let over = job
                 .is_some_and(|(_, job)| matches!(job.status, JobStatus::Completed | JobStatus::InProgress));
             let seen = facts.view(runner).is_some_and(|v| !matches!(v.listing, Listing::Unseen { .. }));
@@ -157,7 +157,7 @@ pub fn a_purge_names_the_repository_where_a_registration_may_be_left(facts: &Fac
 /// never.
 pub fn orphans_go_after_a_while_and_nothing_else(facts: &Facts, plan: &Plan) -> Checked {
     let Some(nomad) = facts.nomad() else { return Ok(()) };
-    let ours = |name: &str| is_ours_by_name(&facts.policy().prefix, &nomad.instance, name);
+    let ours = |name: &str| is_ours_by_name(&facts.policy().prefix, &nomad.deployment, name);
     let mut alone = BTreeSet::new();
     // A foreign job's variable is its own affair, whatever its name says.
     let foreign = |name: &str| nomad.foreign.iter().any(|foreign| foreign.name == name);

@@ -65,10 +65,10 @@ pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
         }
     }
     for start in starts(plan) {
-        let gets = turn(facts, &has, start.cause);
+        let gets = turn(facts, &has, start.job_id);
         for other in &held {
             let waits = turn(facts, &has, *other);
-            prop_assert!(gets <= waits, "job {} before {}: {:?}, {:?}", start.cause, other, gets, waits);
+            prop_assert!(gets <= waits, "job {} before {}: {:?}, {:?}", start.job_id, other, gets, waits);
         }
         let of_class = has.classes.entry(start.class.as_deref()).or_default();
         for (live, last) in [of_class, has.repositories.entry(start.repository.id).or_default()] {

@@ -29,7 +29,7 @@ pub(super) struct Process {
     pub credentials: Credentials,
     pub phase: Phase,
     pub runner: Option<u64>,
-    pub cause: Option<u64>,
+    pub job_id: Option<u64>,
     /// When it was started.
     pub since: Timestamp,
     /// Tells the processes of one allocation apart.

@@ -28,7 +28,7 @@ use super::nomad::Nomad;
 pub use super::process::Phase;
 use super::process::Process;
 use fault::{Fault, NoFault, Side};
-pub use reactions::cause_in;
+pub use reactions::job_in;
 pub use requests::Requests;
 pub use watch::Watch;
 
@@ -105,7 +105,7 @@ pub struct LiveRunner {
     /// The GitHub job it works on.
     pub job: Option<u64>,
     /// The GitHub job it was started for: `job_id` in a Meta value that is JSON.
-    pub cause: Option<u64>,
+    pub job_id: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -388,17 +388,17 @@ impl World {
                 },
                 runner: process.runner,
                 job: job.map(|job| job.id),
-                cause: process.cause,
+                job_id: process.job_id,
             }
         };
         self.processes.values().map(live).collect()
     }
 
-    /// How many live runner processes there are for each cause.
-    pub fn live_by_cause(&self) -> BTreeMap<u64, usize> {
+    /// How many live runner processes there are for each GitHub job.
+    pub fn live_by_job(&self) -> BTreeMap<u64, usize> {
         let mut counts = BTreeMap::new();
-        for cause in self.processes.values().filter_map(|process| process.cause) {
-            *counts.entry(cause).or_insert(0) += 1;
+        for job_id in self.processes.values().filter_map(|process| process.job_id) {
+            *counts.entry(job_id).or_insert(0) += 1;
         }
         counts
     }

@@ -16,7 +16,7 @@ use githubrunner::daemon::{Daemon, Ended, Signals};
 use githubrunner::github::{self, Auth, CacheStore, GitHub, Key};
 use githubrunner::hints::Hints;
 use githubrunner::http::{self, Client, Endpoint, Secret};
-use githubrunner::nomad::{self, Nomad, instance_id};
+use githubrunner::nomad::{self, Nomad, deployment_id};
 use githubrunner::render::Renderer;
 use githubrunner_sim::fault::{Sender, Side};
 use githubrunner_sim::github::{Level, Reach, permissions};
@@ -371,7 +371,7 @@ impl Maker {
             seed,
             ..nomad::Options::new(endpoint_of(Side::Nomad, "nomad.test"), NAMESPACE, PREFIX, META)
         };
-        let nomad = Nomad::new(options, instance_id(&mut StdRng::seed_from_u64(seed))).unwrap();
+        let nomad = Nomad::new(options, deployment_id(&mut StdRng::seed_from_u64(seed))).unwrap();
         let renderer = Renderer::new(&self.config).unwrap_or_else(|error| panic!("{error}"));
         Parts { github, nomad, renderer }
     }

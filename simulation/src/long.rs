@@ -354,7 +354,7 @@ pub fn failing_for_hours(starts: bool) -> Outcome {
     let how = How { requests: u64::MAX, jobs: true, ..How::quietly() };
     let mut outcome = run(&scenario, how);
     // Half a minute, or five seconds, doubled up to ten minutes: six or eight times, then every ten minutes.
-    let tried = if starts { outcome.registered } else { outcome.minted };
+    let tried = if starts { outcome.registered } else { outcome.issued };
     if !(30..=48).contains(&tried) {
         outcome.findings.push(format!("it was tried {tried} times in six hours"));
     }

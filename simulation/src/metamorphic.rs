@@ -86,9 +86,9 @@ fn outcome(action: &Action, random: &mut Random) -> Outcome {
         (_, 1) => Outcome::NotDone(NotDone::Failed(why())),
         (_, 2) => Outcome::NotDone(NotDone::Held(why())),
         (_, 3) => Outcome::Done(Done::Already),
-        (Action::LookUp(_), 4 | 5) => Outcome::Done(Done::NotConnected),
+        (Action::VerifyRegistration(_), 4 | 5) => Outcome::Done(Done::NotConnected),
         (Action::Stop(_), 4 | 5) => Outcome::NotDone(NotDone::NotListed),
-        (Action::LookUp(_), _) => Outcome::Done(Done::Connected),
+        (Action::VerifyRegistration(_), _) => Outcome::Done(Done::Connected),
         _ => Outcome::Done(Done::Performed),
     }
 }
@@ -351,7 +351,7 @@ impl Variant {
                 memory.last_busy.insert(name, then);
             }
             (6, Some(name)) => {
-                memory.mint_backoff.insert(name.clone(), backoff.clone());
+                memory.issue_backoff.insert(name.clone(), backoff.clone());
                 memory.runner_backoff.insert(name, backoff);
             }
             (7, _) => {

@@ -85,7 +85,7 @@ pub struct Outcome {
     /// How many registrations of jobs in Nomad, and how many parses, were asked for.
     pub registered: u64,
     /// How many JIT configurations were asked for.
-    pub minted: u64,
+    pub issued: u64,
     /// The jobs that GitHub still knows.
     pub jobs: Vec<Job>,
     /// How large the daemon was at each SIGHUP.
@@ -335,7 +335,7 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
         took: run.start.elapsed(),
         registered: world.requests().of(Side::Nomad, "PUT /v1/jobs")
             + world.requests().of(Side::Nomad, "POST /v1/jobs/parse"),
-        minted: world
+        issued: world
             .requests()
             .of(Side::GitHub, "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig"),
         jobs: if how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },

@@ -1,4 +1,4 @@
-//! Deaths at every await: one small world with a start, a mint, a stop, a clean-up and a purge in it, and a daemon that
+//! Deaths at every await: one small world with a start, a issue, a stop, a clean-up and a purge in it, and a daemon that
 //! dies at each of its wake-ups, and at each request that changes something, with and without effect.
 
 use std::time::Duration;

@@ -45,7 +45,7 @@ struct Row<'a> {
     note: Option<String>,
 }
 
-/// Lists the runners of this instance, and nomadtools' own. With `names` their IDs alone.
+/// Lists the runners of this deployment, and nomadtools' own. With `names` their IDs alone.
 ///
 /// # Errors
 /// Nomad cannot be read, or `out` cannot be written.

@@ -45,8 +45,8 @@ fn unread_keys(
 fn mark(action: &Action) -> (char, Mood) {
     match action {
         Action::Start(_) => ('+', Mood::Well),
-        Action::Mint(_) => ('~', Mood::Works),
-        Action::LookUp(_) => ('?', Mood::Works),
+        Action::IssueCredentials(_) => ('~', Mood::Works),
+        Action::VerifyRegistration(_) => ('?', Mood::Works),
         Action::Stop(_) => ('-', Mood::Bad),
         Action::CleanUp(_) | Action::Purge(_) | Action::RemoveOrphan(_) => ('x', Mood::Past),
     }

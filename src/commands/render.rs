@@ -11,7 +11,7 @@ use crate::{
     render::{Renderer, RunContext},
 };
 
-/// The instance, job and attempt in the name of a runner that is only looked at.
+/// The deployment, job and attempt in the name of a runner that is only looked at.
 const EXAMPLE: (&str, u64, u32) = ("example", 1, 1);
 
 /// The configuration of a class laid over the top level, and the class's name: of the one that is asked for, else of the first
@@ -58,8 +58,8 @@ pub fn text(
 ) -> anyhow::Result<String> {
     let runs_on = config.labels.check(labels).context("these labels would get no runner")?;
     let repository = repository(config, repo)?;
-    let (instance, job, attempt) = EXAMPLE;
-    let name = runner_name(&config.nomad.jobprefix, instance, &repository, job, attempt);
+    let (deployment, job, attempt) = EXAMPLE;
+    let name = runner_name(&config.nomad.jobprefix, deployment, &repository, job, attempt);
     let run = RunContext {
         class,
         name: &name,

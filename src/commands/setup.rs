@@ -13,7 +13,7 @@ use crate::{
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
     leadership::Leadership,
     model::NomadView,
-    nomad::{self, Nomad, instance_id},
+    nomad::{self, Nomad, deployment_id},
     render::Renderer,
     secret::Secret,
 };
@@ -75,7 +75,7 @@ impl Setup {
         let leadership = Leadership::always();
         let Setup { github, nomad, renderer, config, dry_run, .. } = self;
         let (github, nomad, renderer) = (github.clone(), nomad.clone(), renderer.clone());
-        Apply::new(config, github, nomad, renderer, &view.instance, leadership, *dry_run)
+        Apply::new(config, github, nomad, renderer, &view.deployment, leadership, *dry_run)
     }
 }
 
@@ -120,9 +120,9 @@ fn nomad(config: &Config, env: Environment, dry_run: bool) -> anyhow::Result<Nom
     let settings = &config.nomad;
     let options = nomad::Options::from_env(env, &settings.namespace, &settings.jobprefix, &settings.meta)?;
     let seed = seed()?;
-    let new_instance = instance_id(&mut StdRng::seed_from_u64(seed));
-    // The first start writes the instance's ID; what only looks does not.
-    Ok(Nomad::new(nomad::Options { seed, create_instance: !dry_run, ..options }, new_instance)?)
+    let new_deployment = deployment_id(&mut StdRng::seed_from_u64(seed));
+    // The first start writes the deployment's ID; what only looks does not.
+    Ok(Nomad::new(nomad::Options { seed, create_deployment: !dry_run, ..options }, new_deployment)?)
 }
 
 pub(super) fn seed() -> anyhow::Result<u64> {

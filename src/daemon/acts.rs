@@ -158,7 +158,7 @@ pub(super) fn due(planned: &[Action], under_way: &[Action], observation: &Observ
     let starting: BTreeSet<u64> = under_way
         .iter()
         .filter_map(|action| match action {
-            Action::Start(start) => Some(start.cause),
+            Action::Start(start) => Some(start.job_id),
             _ => None,
         })
         .collect();
@@ -183,9 +183,9 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
             labelsstr: Labels::joined(&start.labels),
             repo_url: start.repository.html_url.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: Some(nomad.instance.clone()),
+            deployment: Some(nomad.deployment.clone()),
             repo_id: Some(start.repository.id),
-            job_id: Some(start.cause),
+            job_id: Some(start.job_id),
             attempt: Some(start.attempt),
             registration: None,
             task: None,
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::model::{Purge, PurgeReason, Repository, StartReason};
 
-    fn start(cause: u64, attempt: u32) -> Start {
+    fn start(job_id: u64, attempt: u32) -> Start {
         Start {
             repository: Repository {
                 id: RepositoryId(1),
@@ -226,9 +226,9 @@ mod tests {
             },
             class: None,
             labels: Labels::new(["nomadtools"]),
-            cause,
+            job_id,
             attempt,
-            name: format!("r-{cause}-{attempt}"),
+            name: format!("r-{job_id}-{attempt}"),
             info: String::new(),
             reason: StartReason::Missing { demand: 1, supply: 0 },
         }
@@ -238,7 +238,7 @@ mod tests {
     fn an_attempt_is_not_purged_while_the_next_one_may_still_fail_to_start() {
         let mut nomad = NomadView {
             now: jiff::Timestamp::UNIX_EPOCH,
-            instance: "i".to_owned(),
+            deployment: "i".to_owned(),
             runners: Vec::new(),
             foreign: Vec::new(),
             variables: std::collections::BTreeSet::new(),

@@ -10,7 +10,7 @@ pub(super) fn say(report: &Report, took: Duration) {
     let (kind, runner, result) = (action.kind(), action.runner(), outcome.kind());
     let repository = action.repository().map(|repository| repository.full_name());
     let (job, attempt) = match action {
-        Action::Start(start) => (Some(start.cause), Some(start.attempt)),
+        Action::Start(start) => (Some(start.job_id), Some(start.attempt)),
         _ => (None, None),
     };
     let error = outcome.error();
@@ -48,7 +48,7 @@ mod tests {
     use tracing_subscriber::fmt;
 
     use super::*;
-    use crate::{model::LookUp, text::TextFields};
+    use crate::{model::VerifyRegistration, text::TextFields};
 
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_line_of_json_can_be_queried_and_one_of_text_says_each_thing_once() {
-        let look_up = LookUp {
+        let verify_registration = VerifyRegistration {
             name: "runner1".to_owned(),
             repository: crate::model::Repository {
                 id: crate::model::RepositoryId(7),
@@ -86,7 +86,7 @@ mod tests {
             class: None,
         };
         let report = Report {
-            action: Action::LookUp(look_up),
+            action: Action::VerifyRegistration(verify_registration),
             outcome: crate::model::Outcome::NotDone(crate::model::NotDone::Failed("status 500".to_owned())),
         };
         let log = Log::default();
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(line["level"], "ERROR");
         let message = line["fields"]["message"].as_str().unwrap().to_owned();
         let fields = json!({
-            "message": message, "action": "look_up", "runner": "runner1", "repository": "acme/app",
+            "message": message, "action": "verify_registration", "runner": "runner1", "repository": "acme/app",
             "outcome": "failed", "error": "status 500", "took_ms": 1234,
         });
         assert_eq!(line["fields"], fields);

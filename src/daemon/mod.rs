@@ -119,7 +119,7 @@ pub struct Daemon {
     schedule: Schedule,
     looks: JoinSet<Looked>,
     acts: Acts,
-    /// What performs actions, for the instance that Nomad told of.
+    /// What performs actions, for the deployment that Nomad told of.
     apply: Option<Apply>,
     /// What each repository's runners were in the last view of Nomad; `None` before the first one.
     marks: Option<Marks>,
@@ -236,7 +236,7 @@ impl Daemon {
             ("last start", self.memory.last_start.len()),
             ("start backoff", self.memory.start_backoff.len()),
             ("runner backoff", self.memory.runner_backoff.len()),
-            ("mint backoff", self.memory.mint_backoff.len()),
+            ("issue backoff", self.memory.issue_backoff.len()),
             ("orphans", self.memory.orphans.len()),
             ("repositories", self.github_side.len()),
             ("said", self.said.len()),
@@ -483,7 +483,7 @@ impl Daemon {
         let waits: BTreeSet<&str> = plan
             .holds
             .iter()
-            .filter(|hold| matches!(hold.reason, HoldReason::CauseUnknown | HoldReason::Unregistered { .. }))
+            .filter(|hold| matches!(hold.reason, HoldReason::JobUnknown | HoldReason::Unregistered { .. }))
             .filter_map(|hold| match &hold.subject {
                 Subject::Runner { name } => Some(name.as_str()),
                 _ => None,
@@ -553,15 +553,15 @@ impl Daemon {
         }
     }
 
-    /// What performs actions for the instance that Nomad tells of.
+    /// What performs actions for the deployment that Nomad tells of.
     fn apply(&mut self, nomad: &NomadView) -> Apply {
-        if let Some(apply) = self.apply.as_ref().filter(|apply| apply.instance() == nomad.instance) {
+        if let Some(apply) = self.apply.as_ref().filter(|apply| apply.deployment() == nomad.deployment) {
             return apply.clone();
         }
         let (github, nomads, renderer) = (self.github.clone(), self.nomad.clone(), self.renderer.clone());
         let leadership = self.leadership.clone();
         let apply =
-            Apply::new(&self.config, github, nomads, renderer, &nomad.instance, leadership, self.dry_run)
+            Apply::new(&self.config, github, nomads, renderer, &nomad.deployment, leadership, self.dry_run)
                 .telling(ended::say);
         self.apply = Some(apply.clone());
         apply
@@ -578,8 +578,9 @@ impl Daemon {
     fn chore_done(&mut self, chore: Chore) -> bool {
         let now = self.now();
         let (prefix, apply) = (&self.policy.prefix, &self.apply);
-        let is_ours =
-            |name: &str| apply.as_ref().is_some_and(|apply| is_ours_by_name(prefix, apply.instance(), name));
+        let is_ours = |name: &str| {
+            apply.as_ref().is_some_and(|apply| is_ours_by_name(prefix, apply.deployment(), name))
+        };
         let found = self.chores.over(chore, is_ours, now);
         self.status.ends(self.chores.version_ends());
         found.is_some_and(|found| self.github_side.resolved(found))

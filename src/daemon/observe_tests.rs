@@ -25,7 +25,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
             labelsstr: "nomadtools".to_owned(),
             repo_url: repo_url.to_owned(),
             version: String::new(),
-            instance: None,
+            deployment: None,
             repo_id: repo_id.map(RepositoryId),
             job_id: None,
             attempt: None,
@@ -53,7 +53,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
 fn nomad(runners: Vec<Runner>) -> NomadView {
     NomadView {
         now: Timestamp::UNIX_EPOCH,
-        instance: "i".to_owned(),
+        deployment: "i".to_owned(),
         runners,
         foreign: Vec::new(),
         variables: BTreeSet::new(),

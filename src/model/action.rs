@@ -30,11 +30,11 @@ pub enum Action {
     /// Register a Nomad job for a runner.
     Start(Start),
     /// Give a waiting runner its secret.
-    Mint(Mint),
+    IssueCredentials(IssueCredentials),
     /// Let a runner go.
     Stop(Stop),
     /// Ask GitHub whether a runner is still registered.
-    LookUp(LookUp),
+    VerifyRegistration(VerifyRegistration),
     /// Remove what a dead runner left: its registration, then its variable.
     CleanUp(CleanUp),
     /// Remove a dead runner's job.
@@ -53,8 +53,8 @@ pub struct Start {
     /// With these labels.
     pub labels: Labels,
     /// For this GitHub job.
-    pub cause: u64,
-    /// 1, 2, … for the cause.
+    pub job_id: u64,
+    /// 1, 2, … for the job.
     pub attempt: u32,
     /// The Nomad job's ID and the runner's name.
     pub name: String,
@@ -78,7 +78,7 @@ pub enum StartReason {
 
 /// Give a runner that has an allocation, no task started and no variable its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mint {
+pub struct IssueCredentials {
     /// The runner.
     pub name: String,
     /// Its repository.
@@ -164,7 +164,7 @@ pub enum StopReason {
 
 /// Ask GitHub for a runner by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LookUp {
+pub struct VerifyRegistration {
     /// The runner.
     pub name: String,
     /// Its repository.
@@ -298,7 +298,7 @@ pub enum Subject {
 /// Why something is not done.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HoldReason {
-    /// Nomad, its namespace or the instance could not be read.
+    /// Nomad, its namespace or the deployment could not be read.
     NomadUnseen,
     /// The repository could not be listed in this pass.
     NotListed {
@@ -430,7 +430,7 @@ pub enum HoldReason {
     /// Dead, but it is the newest attempt for a job that is still queued.
     CountsAttempts,
     /// Dead, but its repository has not been seen since: its job may still be queued.
-    CauseUnknown,
+    JobUnknown,
     /// Its variable goes first.
     VariableFirst,
 }
@@ -455,9 +455,9 @@ impl Action {
     pub fn kind(&self) -> &'static str {
         match self {
             Action::Start(_) => "start",
-            Action::Mint(_) => "mint",
+            Action::IssueCredentials(_) => "issue_credentials",
             Action::Stop(_) => "stop",
-            Action::LookUp(_) => "look_up",
+            Action::VerifyRegistration(_) => "verify_registration",
             Action::CleanUp(_) => "clean_up",
             Action::Purge(_) => "purge",
             Action::RemoveOrphan(_) => "remove_orphan",
@@ -468,7 +468,7 @@ impl Action {
     pub fn reason(&self) -> &'static str {
         match self {
             Action::Start(Start { reason: StartReason::Missing { .. }, .. }) => "missing",
-            Action::Mint(action) => match action.registration {
+            Action::IssueCredentials(action) => match action.registration {
                 Registration::Jit => "jit",
                 Registration::Token => "token",
                 Registration::AccessToken => "access_token",
@@ -483,7 +483,7 @@ impl Action {
                 StopReason::RepositoryGone => "repository_gone",
                 StopReason::Asked => "asked",
             },
-            Action::LookUp(_) => "idle",
+            Action::VerifyRegistration(_) => "idle",
             Action::CleanUp(_) => "dead",
             Action::Purge(action) => match action.reason {
                 PurgeReason::Expired { .. } => "expired",
@@ -500,8 +500,8 @@ impl Action {
     pub fn needs_github(&self) -> bool {
         match self {
             Action::Start(_) => false,
-            Action::Mint(action) => action.registration != Registration::AccessToken,
-            Action::Stop(_) | Action::LookUp(_) => true,
+            Action::IssueCredentials(action) => action.registration != Registration::AccessToken,
+            Action::Stop(_) | Action::VerifyRegistration(_) => true,
             Action::CleanUp(action) => action.repository.is_some(),
             Action::Purge(action) => action.repository.is_some(),
             Action::RemoveOrphan(action) => matches!(action.orphan, Orphan::Registration { .. }),
@@ -512,9 +512,9 @@ impl Action {
     pub fn repository(&self) -> Option<&Repository> {
         match self {
             Action::Start(action) => Some(&action.repository),
-            Action::Mint(action) => Some(&action.repository),
+            Action::IssueCredentials(action) => Some(&action.repository),
             Action::Stop(action) => Some(&action.repository),
-            Action::LookUp(action) => Some(&action.repository),
+            Action::VerifyRegistration(action) => Some(&action.repository),
             Action::CleanUp(action) => action.repository.as_ref(),
             Action::Purge(action) => action.repository.as_ref(),
             Action::RemoveOrphan(action) => action.repository.as_ref(),
@@ -525,9 +525,9 @@ impl Action {
     pub fn runner(&self) -> &str {
         match self {
             Action::Start(action) => &action.name,
-            Action::Mint(action) => &action.name,
+            Action::IssueCredentials(action) => &action.name,
             Action::Stop(action) => &action.name,
-            Action::LookUp(action) => &action.name,
+            Action::VerifyRegistration(action) => &action.name,
             Action::CleanUp(action) => &action.name,
             Action::Purge(action) => &action.name,
             Action::RemoveOrphan(action) => action.orphan.name(),
@@ -546,19 +546,19 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
-            Action::Start(Start { repository, class, labels, cause, attempt, name, reason, .. }) => {
+            Action::Start(Start { repository, class, labels, job_id, attempt, name, reason, .. }) => {
                 let repository = repository.full_name();
-                write!(f, "start    {name}  {repository} [{labels}] for job {cause}, attempt {attempt}")?;
+                write!(f, "start    {name}  {repository} [{labels}] for job {job_id}, attempt {attempt}")?;
                 class.as_ref().map_or(Ok(()), |class| write!(f, ", class {class}"))?;
                 write!(f, ": {reason}")
             }
-            Action::Mint(Mint { name, registration, .. }) => {
+            Action::IssueCredentials(IssueCredentials { name, registration, .. }) => {
                 write!(f, "issue    {name}  placed and waiting for credentials ({registration})")
             }
             Action::Stop(Stop { name, consent, reason, .. }) => {
                 write!(f, "stop     {name}  {reason}; {consent}")
             }
-            Action::LookUp(LookUp { name, .. }) => {
+            Action::VerifyRegistration(VerifyRegistration { name, .. }) => {
                 write!(f, "verify   {name}  idle while a job waits: verifying its registration")
             }
             Action::CleanUp(CleanUp { name, finish, .. }) => {
@@ -691,7 +691,7 @@ impl HoldReason {
             HoldReason::Unassigned { .. } => "unassigned",
             HoldReason::Unregistered { .. } => "unregistered",
             HoldReason::CountsAttempts => "counts_attempts",
-            HoldReason::CauseUnknown => "cause_unknown",
+            HoldReason::JobUnknown => "job_unknown",
             HoldReason::VariableFirst => "variable_first",
         }
     }
@@ -704,8 +704,8 @@ impl HoldReason {
 
     /// Whether almost every runner is held so for a moment: worth a word in a plan, not a line in the log.
     pub fn is_routine(&self) -> bool {
-        use HoldReason::{CauseUnknown, NoCredentials, SurplusOnce, VariableFirst};
-        matches!(self, SurplusOnce | VariableFirst | CauseUnknown | NoCredentials { error: None, .. })
+        use HoldReason::{JobUnknown, NoCredentials, SurplusOnce, VariableFirst};
+        matches!(self, SurplusOnce | VariableFirst | JobUnknown | NoCredentials { error: None, .. })
     }
 }
 
@@ -783,7 +783,7 @@ impl fmt::Display for HoldReason {
             HoldReason::CountsAttempts => {
                 f.write_str("dead, kept: it is the newest attempt for a job that is still queued")
             }
-            HoldReason::CauseUnknown => f.write_str("dead, kept: its job may still be queued"),
+            HoldReason::JobUnknown => f.write_str("dead, kept: its job may still be queued"),
             HoldReason::VariableFirst => f.write_str("dead, kept until its variable is gone"),
         }
     }

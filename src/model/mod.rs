@@ -18,8 +18,8 @@ pub mod summary;
 use std::time::Duration;
 
 pub use action::{
-    Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, LookUp, Mint, Orphan, Plan, Purge, PurgeReason,
-    RemoveOrphan, Start, StartReason, Stop, StopReason, Subject, span,
+    Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, IssueCredentials, Orphan, Plan, Purge,
+    PurgeReason, RemoveOrphan, Start, StartReason, Stop, StopReason, Subject, VerifyRegistration, span,
 };
 pub use entry::RepoEntry;
 pub use jiff::Timestamp;

@@ -9,19 +9,25 @@ pub const RUNNER_NAME_MAX: usize = 64;
 
 /// Length of the name's last part, fixed so that no job's ID is the beginning of another's: before
 /// Nomad 1.11.3 a job's status also counts such jobs' evaluations (contract nomad.md §2).
-pub const SUFFIX_LENGTH: usize = INSTANCE_LENGTH + CAUSE_LENGTH;
+pub const SUFFIX_LENGTH: usize = DEPLOYMENT_LENGTH + ATTEMPT_LENGTH;
 
-/// 25 bits that tell instances apart in a list of registrations.
-const INSTANCE_LENGTH: usize = 5;
+/// 25 bits that tell deployments apart in a list of registrations.
+const DEPLOYMENT_LENGTH: usize = 5;
 
-/// 50 bits that tell the causes and attempts of one instance apart.
-const CAUSE_LENGTH: usize = 10;
+/// 50 bits that tell the jobs and attempts of one deployment apart.
+const ATTEMPT_LENGTH: usize = 10;
 
 /// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of
-/// the instance followed by a hash of instance, GitHub job and attempt.
-pub fn runner_name(prefix: &str, instance: &str, repository: &Repository, job: u64, attempt: u32) -> String {
-    let cause = hash(&format!("{instance}\n{job}\n{attempt}"), CAUSE_LENGTH);
-    let suffix = format!("{}{cause}", hash(instance, INSTANCE_LENGTH));
+/// the deployment followed by a hash of deployment, GitHub job and attempt.
+pub fn runner_name(
+    prefix: &str,
+    deployment: &str,
+    repository: &Repository,
+    job: u64,
+    attempt: u32,
+) -> String {
+    let job_id = hash(&format!("{deployment}\n{job}\n{attempt}"), ATTEMPT_LENGTH);
+    let suffix = format!("{}{job_id}", hash(deployment, DEPLOYMENT_LENGTH));
     let readable: String = format!("{}-{}", repository.owner, repository.name)
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
@@ -31,11 +37,11 @@ pub fn runner_name(prefix: &str, instance: &str, repository: &Repository, job: u
     format!("{prefix}-{readable}-{suffix}")
 }
 
-/// Whether a registration at GitHub bears a name that this instance gave: prefix and the instance's hash.
-pub fn is_ours_by_name(prefix: &str, instance: &str, name: &str) -> bool {
+/// Whether a registration at GitHub bears a name that this deployment gave: prefix and the deployment's hash.
+pub fn is_ours_by_name(prefix: &str, deployment: &str, name: &str) -> bool {
     let Some(rest) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) else { return false };
     let Some((_, suffix)) = rest.rsplit_once('-') else { return false };
-    suffix.len() == SUFFIX_LENGTH && suffix.starts_with(&hash(instance, INSTANCE_LENGTH))
+    suffix.len() == SUFFIX_LENGTH && suffix.starts_with(&hash(deployment, DEPLOYMENT_LENGTH))
 }
 
 /// The first `length` characters of the text's SHA-256 in base 32.

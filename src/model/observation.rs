@@ -24,8 +24,8 @@ pub struct Observation {
 pub struct NomadView {
     /// The `Date` of the list of allocations.
     pub now: Timestamp,
-    /// The instance's ID, from the variable `githubrunner/PREFIX/instance`.
-    pub instance: String,
+    /// The deployment's ID, from the variable `githubrunner/PREFIX/instance`.
+    pub deployment: String,
     /// Our runners and nomadtools', alive and dead; foreign jobs are not in it.
     pub runners: Vec<Runner>,
     /// Jobs that say they are ours and are not: neither supply nor stopped nor purged.
@@ -78,7 +78,7 @@ pub enum Listing {
         /// Whether it was complete.
         complete: bool,
     },
-    /// An earlier listing: good enough to know who is busy and which causes wait, for nothing else.
+    /// An earlier listing: good enough to know who is busy and which jobs wait, for nothing else.
     Stale {
         /// Its jobs.
         jobs: Vec<WorkflowJob>,
@@ -116,7 +116,7 @@ pub struct Memory {
     /// Each repository's surplus runners, by name, in its last complete listing, and the time of the first listing in a row
     /// that showed each of them as one.
     pub surplus: BTreeMap<RepositoryId, BTreeMap<String, Timestamp>>,
-    /// What a look-up at GitHub said of a runner, by name.
+    /// What a verification at GitHub said of a runner, by name.
     pub presence: BTreeMap<String, Presence>,
     /// When a runner was last seen busy, by name; only runners that take several jobs need it.
     pub last_busy: BTreeMap<String, Moment>,
@@ -127,13 +127,13 @@ pub struct Memory {
     pub orphans: BTreeMap<Orphan, Moment>,
     /// Groups whose last Start failed in a way that will not mend by itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
-    /// Runners for which an action failed (Stop, look-up, clean-up, purge), by name.
+    /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
     /// Runners that got no credentials, by name: they may be stopped all the same.
-    pub mint_backoff: BTreeMap<String, Backoff>,
+    pub issue_backoff: BTreeMap<String, Backoff>,
 }
 
-/// The answer to a look-up of a runner by name.
+/// The answer to a verification of a runner by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
     /// When GitHub was last asked.

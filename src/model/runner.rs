@@ -74,15 +74,15 @@ pub struct RunnerMeta {
     #[serde(default)]
     pub version: String,
     /// Which githubrunner this runner belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
+    #[serde(default, rename = "instance", skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
     /// GitHub's ID of the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_id: Option<RepositoryId>,
-    /// The cause: the GitHub job the runner was started for.
+    /// The job: the GitHub job the runner was started for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<u64>,
-    /// 1, 2, … for one cause.
+    /// 1, 2, … for one job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     /// How it registers: a configuration that changes later does not change it for jobs that exist.
@@ -97,7 +97,7 @@ pub struct RunnerMeta {
     /// The class it was started as; none: what the top level of the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// The seal by the instance's key over the job's ID and the rest: without it nothing here counts.
+    /// The seal by the deployment's key over the job's ID and the rest: without it nothing here counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
 }
@@ -123,7 +123,7 @@ pub fn whose_repository(meta: &RunnerMeta) -> Repository {
     }
 }
 
-/// A job that says it is this instance's and is not.
+/// A job that says it is this deployment's and is not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Foreign {
     /// The job's ID.
@@ -132,7 +132,7 @@ pub struct Foreign {
     pub reason: ForeignReason,
 }
 
-/// What tells that a job with our instance in its Meta is not ours.
+/// What tells that a job with our deployment in its Meta is not ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ForeignReason {
     /// Its ID is not the one that its Meta makes.
@@ -159,7 +159,7 @@ impl fmt::Display for ForeignReason {
 /// Whose a runner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ownership {
-    /// Started by this instance.
+    /// Started by this deployment.
     Ours,
     /// Started by nomadtools with the same prefix and Meta key: supply, purged when dead, never stopped.
     Nomadtools,

@@ -23,7 +23,7 @@ fn job(stop: bool, status: &str) -> JobStub {
 }
 
 fn meta(registration: Registration) -> RunnerMeta {
-    RunnerMeta { instance: Some("i".into()), registration: Some(registration), ..Default::default() }
+    RunnerMeta { deployment: Some("i".into()), registration: Some(registration), ..Default::default() }
 }
 
 use crate::model::Registration;
@@ -120,7 +120,7 @@ fn a_task_waits_for_its_variable_until_it_is_there() {
     assert_eq!(with(&job, &waiting, Registration::Jit, false).state, RunnerState::Waiting);
     assert_eq!(with(&job, &waiting, Registration::Token, false).state, RunnerState::Waiting);
     assert_eq!(with(&job, &waiting, Registration::Jit, true).state, RunnerState::Starting);
-    // It needs no variable: nothing is minted for it.
+    // It needs no variable: nothing is issued for it.
     assert_eq!(with(&job, &waiting, Registration::AccessToken, false).state, RunnerState::Starting);
 }
 
@@ -398,7 +398,7 @@ fn a_prestart_task_that_ran_is_not_the_runner() {
 }
 
 #[test]
-fn a_running_runner_whose_variable_was_deleted_is_not_minted_again() {
+fn a_running_runner_whose_variable_was_deleted_gets_no_new_credentials() {
     let tasks = json!({ "runner": task("running", Some(1), None, &[("Started", json!({}))]) });
     let allocations = json!([allocation(1, "run", "", "running", tasks)]);
     assert_eq!(

@@ -49,15 +49,15 @@ pub(super) struct ListRead<T> {
 /// The header with the token.
 const TOKEN: HeaderName = HeaderName::from_static("x-nomad-token");
 
-/// What githubrunner asks of Nomad. Clones share connections, token and the instance that was read.
+/// What githubrunner asks of Nomad. Clones share connections, token and the deployment that was read.
 #[derive(Clone)]
 pub struct Nomad(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) client: Client,
     pub(super) options: Options,
-    pub(super) new_instance: String,
-    pub(super) instance: Mutex<Option<KnownInstance>>,
+    pub(super) new_deployment: String,
+    pub(super) deployment: Mutex<Option<KnownDeployment>>,
     pub(super) key: Mutex<Option<KnownKey>>,
     token: Mutex<Option<Secret>>,
     /// How many entries a page of a list may have where that is few, by the list's path, and since when.
@@ -65,9 +65,9 @@ pub(super) struct Inner {
     http_auth: Option<Secret>,
 }
 
-/// The instance's ID as the variable last said.
+/// The deployment's ID as the variable last said.
 #[derive(Clone)]
-pub(super) struct KnownInstance {
+pub(super) struct KnownDeployment {
     pub(super) id: String,
     pub(super) confirmed_at: Instant,
 }
@@ -93,12 +93,12 @@ pub(super) enum Retry {
 const SILENT_AT_MOST: Duration = Duration::from_secs(5);
 
 impl Nomad {
-    /// A client; it connects nowhere yet. `new_instance` is the random ID (see [`super::instance_id`]) that is
+    /// A client; it connects nowhere yet. `new_deployment` is the random ID (see [`super::deployment_id`]) that is
     /// written when there is none yet.
     ///
     /// # Errors
     /// [`Error::Setup`] when the address or a certificate is unusable.
-    pub fn new(options: Options, new_instance: impl Into<String>) -> Result<Self, Error> {
+    pub fn new(options: Options, new_deployment: impl Into<String>) -> Result<Self, Error> {
         let client = Client::new(
             options.address.clone(),
             http::Options {
@@ -115,8 +115,8 @@ impl Nomad {
         });
         Ok(Nomad(Arc::new(Inner {
             client,
-            new_instance: new_instance.into(),
-            instance: Mutex::new(None),
+            new_deployment: new_deployment.into(),
+            deployment: Mutex::new(None),
             key: Mutex::new(None),
             token: Mutex::new(options.first_token()),
             sizes: Mutex::default(),

@@ -43,15 +43,15 @@ fn asked(seen: &Mutex<Vec<Seen>>) -> Vec<String> {
     seen.iter().map(|seen| format!("{} {}", seen.method, seen.path.split('?').next().unwrap())).collect()
 }
 
-fn meta(instance: &str) -> RunnerMeta {
-    sample::meta(instance)
+fn meta(deployment: &str) -> RunnerMeta {
+    sample::meta(deployment)
 }
 
 fn stub(name: &str, status: &str) -> Value {
     sample::stub(name, status, &meta("i"))
 }
 
-/// A Nomad with the instance "i", these jobs and allocations, and nothing else.
+/// A Nomad with the deployment "i", these jobs and allocations, and nothing else.
 fn standing(jobs: Value, allocations: Value) -> impl Fn(&Seen) -> Answer + Send + Sync + 'static {
     move |seen| match seen.path.split('?').next().unwrap() {
         "/v1/jobs" => ok(&jobs),
@@ -70,9 +70,9 @@ async fn an_unchanged_pass_is_three_requests() {
     let running = json!([{ "ID": "a", "JobID": NAME, "ClientStatus": "running", "DesiredStatus": "run" }]);
     let (nomad, seen) = nomad(standing(jobs, running));
     let view = nomad.observe().await.unwrap();
-    assert_eq!((view.instance.as_str(), view.runners.len()), ("i", 2));
+    assert_eq!((view.deployment.as_str(), view.runners.len()), ("i", 2));
     assert_eq!(view.now.to_string(), "2026-11-24T07:08:09Z");
-    assert_eq!(seen.lock().unwrap().len(), 5, "the first one reads the instance and the key");
+    assert_eq!(seen.lock().unwrap().len(), 5, "the first one reads the deployment and the key");
     seen.lock().unwrap().clear();
     nomad.observe().await.unwrap();
     assert_eq!(asked(&seen), ["GET /v1/jobs", "GET /v1/allocations", "GET /v1/vars"]);
@@ -291,21 +291,21 @@ async fn no_error_shows_a_secret() {
     let items = BTreeMap::from([("jitconfig".to_owned(), Secret::new("hidden-item"))]);
     let mut shown = format!("{nomad:?} {:?}", nomad.options());
     shown.push_str(&format!("{:?}", nomad.put_variable("ghr-1", &items).await));
-    shown.push_str(&format!("{:?}", nomad.instance().await));
+    shown.push_str(&format!("{:?}", nomad.deployment().await));
     shown.push_str(&format!("{:?}", nomad.lock_holder().await));
     assert!(shown.contains("unexpected answer") || shown.contains("Json"), "{shown}");
     assert!(!shown.contains("hidden"), "{shown}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_looks_writes_no_instance() {
+async fn what_only_looks_writes_no_deployment() {
     let (endpoint, seen) = server(|seen| match seen.path.split('?').next().unwrap() {
         "/v1/var/githubrunner/ghr/instance" => text(404, "variable not found"),
         "/v1/namespace/github" => ok(&json!({ "Name": "github" })),
         _ => ok(&json!([])),
     });
-    let nomad = Nomad::new(Options { create_instance: false, ..options(endpoint) }, "new").unwrap();
-    assert_eq!(nomad.observe().await.unwrap().instance, "new");
+    let nomad = Nomad::new(Options { create_deployment: false, ..options(endpoint) }, "new").unwrap();
+    assert_eq!(nomad.observe().await.unwrap().deployment, "new");
     assert!(seen.lock().unwrap().iter().all(|seen| seen.method.as_str() == "GET"));
 }
 
@@ -478,7 +478,7 @@ async fn a_planted_job_is_foreign_and_says_why() {
         (NAME, meta("another"), None),
     ];
     for (name, meta, reason) in planted {
-        let is_ours = reason.is_none() && meta.instance.as_deref() == Some("i");
+        let is_ours = reason.is_none() && meta.deployment.as_deref() == Some("i");
         let (nomad, _) = nomad(standing(json!([sample::stub(name, "running", &meta)]), json!([])));
         let view = nomad.observe().await.unwrap();
         assert_eq!(view.foreign.first().map(|foreign| foreign.reason), reason, "{name}: {meta:?}");

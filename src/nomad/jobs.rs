@@ -216,10 +216,10 @@ impl Nomad {
     }
 }
 
-/// Whether two Metas are of one runner: same instance, cause and attempt; versions and spellings may differ.
+/// Whether two Metas are of one runner: same deployment, job and attempt; versions and spellings may differ.
 fn is_same_runner(a: &RunnerMeta, b: &RunnerMeta) -> bool {
-    a.instance.is_some()
-        && a.instance == b.instance
+    a.deployment.is_some()
+        && a.deployment == b.deployment
         && a.repo_id == b.repo_id
         && a.job_id == b.job_id
         && a.attempt == b.attempt
@@ -247,9 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn one_runner_has_one_cause_and_attempt() {
+    fn one_runner_has_one_job_and_attempt() {
         let meta = RunnerMeta {
-            instance: Some("i".into()),
+            deployment: Some("i".into()),
             job_id: Some(1),
             attempt: Some(1),
             ..Default::default()

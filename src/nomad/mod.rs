@@ -6,9 +6,9 @@
 
 mod allocations;
 mod api;
+mod deployment;
 mod error;
 mod events;
-mod instance;
 mod jobs;
 mod locks;
 mod logs;
@@ -23,9 +23,9 @@ mod wire;
 
 pub use allocations::{blocked, classify};
 pub use api::Nomad;
+pub use deployment::deployment_id;
 pub use error::{Error, Right};
 pub use events::{Events, Hint, hint_of};
-pub use instance::instance_id;
 pub use jobs::{PlanAnswer, Registered, Validation};
 pub use locks::{Acquired, Kept, Lease};
 pub use logs::{Log, Stream};

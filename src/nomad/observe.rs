@@ -16,20 +16,20 @@ use super::seal::{History, Key, has_its_name};
 use super::wire::{AllocationStub, Evaluation, JobStub};
 
 impl Nomad {
-    /// Our runners and variables. Three requests: jobs, allocations, variables. Without a job of ours the instance
+    /// Our runners and variables. Three requests: jobs, allocations, variables. Without a job of ours the deployment
     /// takes the allocations' place, which tells an empty namespace from one that does not exist. The blocked
-    /// evaluations come only while a job of ours has no allocation; the instance now and then besides.
+    /// evaluations come only while a job of ours has no allocation; the deployment now and then besides.
     ///
     /// # Errors
     /// [`Error`]; nothing is then known of any runner.
     pub async fn observe(&self) -> Result<NomadView, Error> {
         let prefix = format!("{}-", self.options().prefix);
         let Jobs { jobs, mut now, unread } = self.jobs(&prefix).await?;
-        let instance = match self.known_instance() {
-            Some(instance) if jobs.iter().any(|job| job.is_of(&instance)) => instance,
-            _ => self.confirm_instance().await?,
+        let deployment = match self.known_deployment() {
+            Some(deployment) if jobs.iter().any(|job| job.is_of(&deployment)) => deployment,
+            _ => self.confirm_deployment().await?,
         };
-        let owner = self.owner(&jobs, instance).await?;
+        let owner = self.owner(&jobs, deployment).await?;
         let mut foreign: Vec<Foreign> = unread.names.iter().map(|name| unreadable(name)).collect();
         let mut jobs: Vec<OurJob> =
             jobs.into_iter().filter_map(|job| owner.sort(job, &mut foreign)).collect();
@@ -58,7 +58,7 @@ impl Nomad {
         });
         let (now, runners) = (now.ok_or_else(no_date)?, runners.collect());
         let variables = variables.into_keys().collect();
-        Ok(NomadView { now, instance: owner.instance, runners, foreign, variables })
+        Ok(NomadView { now, deployment: owner.deployment, runners, foreign, variables })
     }
 
     /// One runner as it is now, with the servers' clock; `None` when there is no such job of ours. For what is done
@@ -67,10 +67,10 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn read_runner(&self, name: &str) -> Result<Option<Runner>, Error> {
-        let instance = self.instance().await?;
+        let deployment = self.deployment().await?;
         let Jobs { jobs, unread, .. } = self.jobs(name).await?;
         unread.must_not_be(name)?;
-        let owner = self.owner(&jobs, instance).await?;
+        let owner = self.owner(&jobs, deployment).await?;
         let mut jobs = jobs.into_iter().filter(|job| job.id == name);
         let Some(job) = jobs.find_map(|job| owner.sort(job, &mut Vec::new())) else { return Ok(None) };
         let (ListRead { entries: allocations, .. }, nameless) = self.allocations(name).await?;
@@ -82,9 +82,9 @@ impl Nomad {
 
     /// What tells our jobs from others'. The key is only read where a job says that it is ours, and once more where one is
     /// not by the key as it was read before: another replica may have made another one since.
-    async fn owner(&self, jobs: &[ReadJob], instance: String) -> Result<Owner, Error> {
-        let mut owner = Owner { prefix: self.options().prefix.clone(), instance, key: None };
-        let ours: Vec<&ReadJob> = jobs.iter().filter(|job| job.is_of(&owner.instance)).collect();
+    async fn owner(&self, jobs: &[ReadJob], deployment: String) -> Result<Owner, Error> {
+        let mut owner = Owner { prefix: self.options().prefix.clone(), deployment, key: None };
+        let ours: Vec<&ReadJob> = jobs.iter().filter(|job| job.is_of(&owner.deployment)).collect();
         if ours.is_empty() {
             return Ok(owner);
         }
@@ -217,7 +217,7 @@ struct ReadJob {
     meta: RunnerMeta,
 }
 
-/// A runner's job: of this instance, or of nomadtools.
+/// A runner's job: of this deployment, or of nomadtools.
 struct OurJob {
     stub: JobStub,
     meta: RunnerMeta,
@@ -225,15 +225,15 @@ struct OurJob {
 }
 
 impl ReadJob {
-    fn is_of(&self, instance: &str) -> bool {
-        self.meta.instance.as_deref() == Some(instance)
+    fn is_of(&self, deployment: &str) -> bool {
+        self.meta.deployment.as_deref() == Some(deployment)
     }
 }
 
 /// Who we are: what tells our jobs from others'.
 pub(super) struct Owner {
     pub(super) prefix: String,
-    pub(super) instance: String,
+    pub(super) deployment: String,
     /// `None` where nobody has made one yet: then all that will be taken over is ours.
     pub(super) key: Option<Key>,
 }
@@ -241,9 +241,9 @@ pub(super) struct Owner {
 impl Owner {
     /// The job if it is ours or nomadtools', `None` for any other; what says that it is ours and is not, is noted.
     fn sort(&self, job: ReadJob, foreign: &mut Vec<Foreign>) -> Option<OurJob> {
-        let ownership = match &job.meta.instance {
+        let ownership = match &job.meta.deployment {
             None => Ownership::Nomadtools,
-            Some(_) if !job.is_of(&self.instance) => return None,
+            Some(_) if !job.is_of(&self.deployment) => return None,
             Some(_) => match self.check(&job.id, &job.meta, job.stub.history()) {
                 Ok(()) => Ownership::Ours,
                 Err(reason) => {
@@ -255,7 +255,7 @@ impl Owner {
         Some(OurJob { stub: job.stub, meta: job.meta, ownership })
     }
 
-    /// Whether a job with our instance in its Meta is ours.
+    /// Whether a job with our deployment in its Meta is ours.
     pub(super) fn check(&self, name: &str, meta: &RunnerMeta, history: History) -> Result<(), ForeignReason> {
         if !has_its_name(&self.prefix, name, meta) {
             return Err(ForeignReason::Name);

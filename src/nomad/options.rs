@@ -36,8 +36,8 @@ pub struct Options {
     pub prefix: String,
     /// The Meta key that holds our JSON.
     pub meta_key: String,
-    /// Whether an instance's ID that is not there yet is written: off for what only looks.
-    pub create_instance: bool,
+    /// Whether a deployment's ID that is not there yet is written: off for what only looks.
+    pub create_deployment: bool,
     /// The longest body of an answer, in bytes. A list that is longer is read a few entries at a time.
     pub max_body: usize,
     /// The seed of the retries' jitter.
@@ -62,7 +62,7 @@ impl Options {
             tls: TlsOptions::default(),
             prefix: prefix.into(),
             meta_key: meta_key.into(),
-            create_instance: true,
+            create_deployment: true,
             max_body: MAX_BODY,
             seed: 0,
         }

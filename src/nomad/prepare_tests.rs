@@ -11,7 +11,12 @@ fn options() -> Options {
 }
 
 fn meta() -> RunnerMeta {
-    RunnerMeta { labelsstr: "a,b".into(), instance: Some("i".into()), job_id: Some(7), ..Default::default() }
+    RunnerMeta {
+        labelsstr: "a,b".into(),
+        deployment: Some("i".into()),
+        job_id: Some(7),
+        ..Default::default()
+    }
 }
 
 fn prepared(job: Value, registration: Registration) -> Result<Value, Error> {

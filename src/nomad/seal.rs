@@ -5,7 +5,7 @@
 //! made anew. A job that nobody has registered since before the key there is was made is taken over once:
 //!
 //! - by the key before it, where the process that made this one knew that: it was deleted to have another one;
-//! - else by instance and ID alone, as the version before seals did: it is the first key of this instance.
+//! - else by deployment and ID alone, as the version before seals did: it is the first key of this deployment.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ const KEY_LENGTH: usize = 32;
 /// The first field of what is sealed: a MAC for another use of the key is none for this one.
 const PURPOSE: &str = "githubrunner runner";
 
-/// The key of an instance, as its variable holds it.
+/// The key of a deployment, as its variable holds it.
 #[derive(Clone)]
 pub(super) struct Key {
     current: hmac::Key,
@@ -123,7 +123,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         repo_url,
         // Says what wrote it, and decides nothing.
         version: _,
-        instance,
+        deployment,
         repo_id,
         job_id,
         attempt,
@@ -138,7 +138,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         ("name", Some(name.to_owned())),
         ("labels", Some(labelsstr.clone())),
         ("repository", Some(repo_url.clone())),
-        ("instance", instance.clone()),
+        ("instance", deployment.clone()),
         ("repository ID", repo_id.map(|id| id.0.to_string())),
         ("job", job_id.map(|id| id.to_string())),
         ("attempt", attempt.map(|attempt| attempt.to_string())),
@@ -158,10 +158,11 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
 
 /// Whether a job has the ID that its Meta makes.
 pub(super) fn has_its_name(prefix: &str, name: &str, meta: &RunnerMeta) -> bool {
-    let RunnerMeta { instance: Some(instance), job_id: Some(job), attempt: Some(attempt), .. } = meta else {
+    let RunnerMeta { deployment: Some(deployment), job_id: Some(job), attempt: Some(attempt), .. } = meta
+    else {
         return false;
     };
-    name == runner_name(prefix, instance, &whose_repository(meta), *job, *attempt)
+    name == runner_name(prefix, deployment, &whose_repository(meta), *job, *attempt)
 }
 
 /// A sealed Meta for the scripted Nomads of tests.
@@ -175,7 +176,7 @@ pub(crate) mod sample {
     /// The key of [`meta`]'s seal.
     const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-    /// The job ID of [`meta`] with the instance "i".
+    /// The job ID of [`meta`] with the deployment "i".
     pub(crate) const NAME: &str = "ghr-o-r-653s2utuoiw6qcj";
 
     /// What the variable `githubrunner/ghr/key` says.
@@ -189,16 +190,16 @@ pub(crate) mod sample {
     }
 
     /// The Meta of attempt 1 for the job 7 of o/r, sealed, with the prefix "ghr".
-    pub(crate) fn meta(instance: &str) -> RunnerMeta {
+    pub(crate) fn meta(deployment: &str) -> RunnerMeta {
         let meta = RunnerMeta {
             repo_url: "https://github.com/o/r".to_owned(),
-            instance: Some(instance.to_owned()),
+            deployment: Some(deployment.to_owned()),
             repo_id: Some(RepositoryId(1)),
             job_id: Some(7),
             attempt: Some(1),
             ..RunnerMeta::default()
         };
-        let name = runner_name("ghr", instance, &whose_repository(&meta), 7, 1);
+        let name = runner_name("ghr", deployment, &whose_repository(&meta), 7, 1);
         let key = Key::new(KEY, None, 10).expect("it is one");
         RunnerMeta { mac: Some(key.seal(&name, &meta)), ..meta }
     }
@@ -226,7 +227,7 @@ mod tests {
             labelsstr: "a,b".to_owned(),
             repo_url: "https://github.com/o/r".to_owned(),
             version: "1".to_owned(),
-            instance: Some("i".to_owned()),
+            deployment: Some("i".to_owned()),
             repo_id: Some(RepositoryId(1)),
             job_id: Some(7),
             attempt: Some(1),
@@ -256,7 +257,7 @@ mod tests {
         let changes: [fn(&mut RunnerMeta); 8] = [
             |meta| meta.labelsstr = "a".to_owned(),
             |meta| meta.repo_url = "https://github.com/o/other".to_owned(),
-            |meta| meta.instance = Some("j".to_owned()),
+            |meta| meta.deployment = Some("j".to_owned()),
             |meta| meta.repo_id = Some(RepositoryId(2)),
             |meta| meta.job_id = Some(8),
             |meta| meta.attempt = Some(2),

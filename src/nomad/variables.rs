@@ -1,4 +1,4 @@
-//! Nomad's variables: a runner's secret, and the instance's ID (contract §8).
+//! Nomad's variables: a runner's secret, and the deployment's ID (contract §8).
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -11,7 +11,7 @@ use crate::http::{Request, StatusCode, escape_segment};
 use crate::model::{RunnerMeta, Timestamp};
 use crate::secret::Secret;
 
-use super::api::{KnownInstance, KnownKey, Nomad, Retry};
+use super::api::{KnownDeployment, KnownKey, Nomad, Retry};
 use super::error::{Error, Right};
 use super::seal::Key;
 use super::wire::{Variable, VariableStub, nanoseconds};
@@ -19,7 +19,7 @@ use super::wire::{Variable, VariableStub, nanoseconds};
 /// What a runner's variable holds, by key.
 pub type CredentialItems = BTreeMap<String, Secret>;
 
-/// How often the instance's variable is looked at although jobs bear its ID: somebody may have deleted it, and a
+/// How often the deployment's variable is looked at although jobs bear its ID: somebody may have deleted it, and a
 /// restart would then take another ID and never touch these jobs again.
 const CONFIRM_EVERY: Duration = Duration::from_secs(300);
 
@@ -63,24 +63,24 @@ impl Nomad {
         Err(self.error(&response, right))
     }
 
-    /// The instance's ID, as it was read last; reads or creates the variable where it was not read yet.
+    /// The deployment's ID, as it was read last; reads or creates the variable where it was not read yet.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn instance(&self) -> Result<String, Error> {
-        match self.last_instance() {
+    pub async fn deployment(&self) -> Result<String, Error> {
+        match self.last_deployment() {
             Some(known) => Ok(known.id),
-            None => self.confirm_instance().await,
+            None => self.confirm_deployment().await,
         }
     }
 
-    /// The instance's ID if it was read a short while ago.
-    pub(super) fn known_instance(&self) -> Option<String> {
-        let known = self.last_instance()?;
+    /// The deployment's ID if it was read a short while ago.
+    pub(super) fn known_deployment(&self) -> Option<String> {
+        let known = self.last_deployment()?;
         (known.confirmed_at.elapsed() < CONFIRM_EVERY).then_some(known.id)
     }
 
-    /// Takes over the instance that another client has read, if both are for the same jobs: should its variable be
+    /// Takes over the deployment that another client has read, if both are for the same jobs: should its variable be
     /// gone, it is written again, and no runner becomes foreign.
     pub fn take_over(&self, other: &Nomad) {
         let jobs = |nomad: &Nomad| {
@@ -88,24 +88,25 @@ impl Nomad {
             (options.namespace.clone(), options.region.clone(), options.prefix.clone())
         };
         if jobs(self) == jobs(other) {
-            let known = other.last_instance();
-            *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = known;
+            let known = other.last_deployment();
+            *self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner) = known;
             let known = other.last_key();
             *self.0.key.lock().unwrap_or_else(PoisonError::into_inner) = known;
         }
     }
 
-    fn last_instance(&self) -> Option<KnownInstance> {
-        self.0.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn last_deployment(&self) -> Option<KnownDeployment> {
+        self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the variable `githubrunner/PREFIX/instance`. Where there is none it is created: with the ID known
     /// before (a development agent that restarted empty, a variable deleted by hand), else with the new one. Says
     /// whether the namespace exists, which no list does.
-    pub(super) async fn confirm_instance(&self) -> Result<String, Error> {
+    pub(super) async fn confirm_deployment(&self) -> Result<String, Error> {
         let path = format!("/v1/var/githubrunner/{}/instance", escape_segment(&self.options().prefix));
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
-        let candidate = self.last_instance().map_or_else(|| self.0.new_instance.clone(), |known| known.id);
+        let candidate =
+            self.last_deployment().map_or_else(|| self.0.new_deployment.clone(), |known| known.id);
         // The second round is for a lost race; nobody deletes what was just created.
         for _ in 0..2 {
             let response = self.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
@@ -114,7 +115,7 @@ impl Nomad {
                 variable.items.get("id").cloned().ok_or_else(|| no_id(&path))?
             } else if response.status == StatusCode::NOT_FOUND {
                 self.check_namespace().await?;
-                if !self.options().create_instance {
+                if !self.options().create_deployment {
                     return Ok(candidate);
                 }
                 let items = BTreeMap::from([("id", candidate.as_str())]);
@@ -125,8 +126,8 @@ impl Nomad {
             } else {
                 return Err(self.error(&response, right("read")));
             };
-            let confirmed = KnownInstance { id: id.clone(), confirmed_at: Instant::now() };
-            *self.0.instance.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
+            let confirmed = KnownDeployment { id: id.clone(), confirmed_at: Instant::now() };
+            *self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(id);
         }
         Err(Error::Variable(format!("{path} keeps changing: another program writes it")))
@@ -175,7 +176,7 @@ impl Nomad {
                 Some(key.ok_or_else(|| no_key(&path))?)
             } else if response.status != StatusCode::NOT_FOUND {
                 return Err(self.error(&response, right("read")));
-            } else if !self.options().create_instance {
+            } else if !self.options().create_deployment {
                 None
             } else {
                 self.check_namespace().await?;

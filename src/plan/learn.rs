@@ -97,7 +97,7 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         Action::RemoveOrphan(remove) => {
             memory.orphans.remove(&remove.orphan);
         }
-        Action::Mint(_) => waits_after(&mut memory.mint_backoff, name, error, now),
+        Action::IssueCredentials(_) => waits_after(&mut memory.issue_backoff, name, error, now),
         _ => waits_after(&mut memory.runner_backoff, name, error, now),
     }
 }
@@ -126,7 +126,7 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
     memory.runner_backoff.retain(|name, _| runners.contains(name.as_str()));
-    memory.mint_backoff.retain(|name, _| runners.contains(name.as_str()));
+    memory.issue_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
     // What was not tried again for this long has no job any more; anyone who can open a pull request can think

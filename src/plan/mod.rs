@@ -7,7 +7,7 @@
 //! - `stuck`: runners that make no progress.
 //! - `room`: who gives up its place to what waits for one.
 //! - `start`: what is missing, whose turn it is, caps, attempts.
-//! - `tidy`: secrets for the waiting, look-ups, and what the dead leave behind.
+//! - `tidy`: secrets for the waiting, verifications, and what the dead leave behind.
 //! - `orphans`: what belongs to no runner any more.
 //! - `on_demand`: what an operator asks for.
 //! - `learn`: what a pass leaves for the next.
@@ -54,8 +54,8 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     stop::gone(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     room::make_room(&survey, &surplus, &held, &mut draft);
-    tidy::mints(&survey, &spare, &mut draft);
-    tidy::look_ups(&survey, &mut draft);
+    tidy::credentials(&survey, &spare, &mut draft);
+    tidy::verifications(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
     tidy::purges(&survey, &mut draft);
     let orphans = orphans::remove(&survey, observation, &mut draft);

@@ -16,7 +16,7 @@ const REGISTRATION_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// Removals of what has been alone for long enough. Gives all that is alone now.
 pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Draft) -> BTreeSet<Orphan> {
-    let ours = |name: &str| is_ours_by_name(&survey.policy.prefix, &survey.nomad.instance, name);
+    let ours = |name: &str| is_ours_by_name(&survey.policy.prefix, &survey.nomad.deployment, name);
     let foreign: BTreeSet<&str> = survey.nomad.foreign.iter().map(|foreign| foreign.name.as_str()).collect();
     let has_job = |name: &str| survey.runners.contains_key(name) || foreign.contains(name);
     let variables = survey.nomad.variables.iter().filter(|name| !has_job(name));

@@ -213,7 +213,7 @@ fn start(
     // Meta is text from outside: any number can stand there.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
     let name = |attempt: u32| {
-        runner_name(&survey.policy.prefix, &survey.nomad.instance, &view.repository, job.id, attempt)
+        runner_name(&survey.policy.prefix, &survey.nomad.deployment, &view.repository, job.id, attempt)
     };
     // Somebody has purged a runner's job: its variable is still there, and would be taken for the next one's. Or somebody
     // else's job has the name: nothing can be started under it. One that cannot be read may be ours.
@@ -232,7 +232,7 @@ fn start(
         repository: view.repository.clone(),
         class: group.class.map(str::to_owned),
         labels: labels.clone(),
-        cause: job.id,
+        job_id: job.id,
         attempt,
         name: name(attempt),
         info: format!("queued={demand} at_hand={supply} live={live} attempt={attempt}"),
@@ -318,10 +318,10 @@ fn gave_up_its_place_lately(survey: &Survey, group: &Group) -> bool {
     let stopped = last.allocation.is_none() || last.finish == Some(Finish::Stopped);
     stopped
         && survey.dead_for(last) < lateness(last.meta.attempt.unwrap_or(1))
-        && last.meta.job_id.and_then(|cause| survey.statuses.get(&cause)) == Some(&JobStatus::Queued)
+        && last.meta.job_id.and_then(|job_id| survey.statuses.get(&job_id)) == Some(&JobStatus::Queued)
 }
 
-/// Why this cause gets no further attempt now: enough are alive, or the last one died or was started a short while ago,
+/// Why this job gets no further attempt now: enough are alive, or the last one died or was started a short while ago,
 /// whatever its exit code.
 fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
     let count = survey.attempts.get(&job.id).copied().unwrap_or(0);

@@ -45,7 +45,7 @@ pub(super) fn stuck(survey: &Survey, runner: &Runner) -> Option<Stuck> {
     if runner.ownership != Ownership::Ours {
         return None;
     }
-    if no_credentials(survey, runner).is_some() && survey.mint_error(runner).is_some() {
+    if no_credentials(survey, runner).is_some() && survey.issue_error(runner).is_some() {
         Some(Stuck::NoCredentials)
     } else if is_not_connected(survey, runner) {
         Some(Stuck::NotConnected)
@@ -60,7 +60,7 @@ pub(super) fn stuck(survey: &Survey, runner: &Runner) -> Option<Stuck> {
 pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values().filter(|runner| runner.ownership == Ownership::Ours) {
         if let Some(waiting) = no_credentials(survey, runner) {
-            let error = survey.mint_error(runner).map(str::to_owned);
+            let error = survey.issue_error(runner).map(str::to_owned);
             draft.hold_runner(&runner.name, HoldReason::NoCredentials { waiting, error });
         }
         if let Some(starting) = survey.not_started_for(runner).filter(|starting| *starting >= SLOW_START) {

@@ -56,9 +56,9 @@ pub(super) struct Survey<'a> {
     pub groups: BTreeMap<GroupKey, Group<'a>>,
     /// The status of each listed job.
     pub statuses: BTreeMap<u64, JobStatus>,
-    /// The highest attempt of each cause, dead or alive.
+    /// The highest attempt of each job, dead or alive.
     pub newest: BTreeMap<u64, &'a Runner>,
-    /// How many attempts of each cause are alive and not busy.
+    /// How many attempts of each job are alive and not busy.
     pub attempts: BTreeMap<u64, usize>,
     /// Holds that the counting found.
     pub holds: Vec<Hold>,
@@ -236,14 +236,14 @@ impl<'a> Survey<'a> {
     fn count_runners(&mut self) {
         let runners: Vec<&'a Runner> = self.runners.values().copied().collect();
         for runner in runners {
-            if let Some(cause) = runner.meta.job_id {
-                let newest = self.newest.entry(cause).or_insert(runner);
+            if let Some(job_id) = runner.meta.job_id {
+                let newest = self.newest.entry(job_id).or_insert(runner);
                 if newest.meta.attempt < runner.meta.attempt {
                     *newest = runner;
                 }
                 // A busy one has found another job, and is nobody's attempt any more.
                 if runner.is_live() && !self.is_busy(runner) {
-                    *self.attempts.entry(cause).or_default() += 1;
+                    *self.attempts.entry(job_id).or_default() += 1;
                 }
             }
             let Some(key) = self.group_of(runner) else { continue };
@@ -305,7 +305,7 @@ impl<'a> Survey<'a> {
         Some(self.now.saturating_sub(since))
     }
 
-    /// For how long look-ups have found it absent, from the first to the last: what nobody asked about since
+    /// For how long verifications have found it absent, from the first to the last: what nobody asked about since
     /// proves nothing.
     pub fn absence_confirmed(&self, runner: &Runner) -> Option<Duration> {
         let presence = self.memory.presence.get(&runner.name)?;
@@ -380,13 +380,13 @@ impl<'a> Survey<'a> {
     }
 
     /// Why it got no credentials the last time.
-    pub fn mint_error(&self, runner: &Runner) -> Option<&'a str> {
-        Some(&self.memory.mint_backoff.get(&runner.name)?.error)
+    pub fn issue_error(&self, runner: &Runner) -> Option<&'a str> {
+        Some(&self.memory.issue_backoff.get(&runner.name)?.error)
     }
 
     /// How long a runner waits for its credentials after a failure, and what it was.
-    pub fn mint_backoff(&self, runner: &Runner) -> Option<HoldReason> {
-        self.still_waits(self.memory.mint_backoff.get(&runner.name)?)
+    pub fn issue_backoff(&self, runner: &Runner) -> Option<HoldReason> {
+        self.still_waits(self.memory.issue_backoff.get(&runner.name)?)
     }
 
     /// How long other actions on this runner still wait after a failure, and what it was.

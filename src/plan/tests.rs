@@ -12,7 +12,7 @@ use crate::{
 };
 
 const REPOSITORY: RepositoryId = RepositoryId(7);
-const INSTANCE: &str = "instance";
+const DEPLOYMENT: &str = "instance";
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -75,18 +75,18 @@ fn queued(id: u64) -> WorkflowJob {
     job(id, JobStatus::Queued)
 }
 
-fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
+fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", INSTANCE, &repository(REPOSITORY), cause, attempt),
+        name: runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), job_id, attempt),
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
             repo_url: repository(REPOSITORY).html_url,
             version: "0".to_owned(),
-            instance: Some(INSTANCE.to_owned()),
+            deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(REPOSITORY),
-            job_id: Some(cause),
+            job_id: Some(job_id),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
             task: None,
@@ -121,8 +121,8 @@ fn who_has_started_within_the_second_of_the_servers_clock_is_not_idle_since_its_
         runner.started_at = Some(ago(0) + SignedDuration::from_millis(ahead));
         let world = world(vec![queued(1)], vec![runner]);
         let actions = plan(&world.0, &policy(), seconds(0)).actions;
-        let is_look_up = |action: &Action| matches!(action, Action::LookUp(_));
-        assert_eq!(actions.iter().any(is_look_up), is_asked_for, "{ahead} ms ahead: {actions:?}");
+        let is_verification = |action: &Action| matches!(action, Action::VerifyRegistration(_));
+        assert_eq!(actions.iter().any(is_verification), is_asked_for, "{ahead} ms ahead: {actions:?}");
     }
 }
 
@@ -139,7 +139,7 @@ fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
     World(Observation {
         nomad: Some(NomadView {
             now: ago(0),
-            instance: INSTANCE.to_owned(),
+            deployment: DEPLOYMENT.to_owned(),
             runners,
             foreign: Vec::new(),
             variables: Default::default(),
@@ -175,10 +175,10 @@ impl World {
     fn plan_with(&self, policy: &Policy) -> String {
         let plan = plan(&self.0, policy, seconds(1000));
         let mut text = plan.to_string();
-        for (name, cause) in
+        for (name, job_id) in
             self.0.nomad.iter().flat_map(|nomad| &nomad.runners).map(|r| (&r.name, r.meta.job_id))
         {
-            text = text.replace(name.as_str(), &format!("runner{}", cause.unwrap()));
+            text = text.replace(name.as_str(), &format!("runner{}", job_id.unwrap()));
         }
         // Real names sort otherwise than these.
         let (mut holds, actions): (Vec<&str>, Vec<&str>) =
@@ -416,7 +416,7 @@ fn a_runner_that_github_refuses_yields_its_place() {
     );
     let refused = |until| Backoff { failures: 9, until: seconds(until), error: "403: disabled".to_owned() };
     for until in [900, 1600] {
-        world.0.memory.mint_backoff = [(waiting.name.clone(), refused(until))].into();
+        world.0.memory.issue_backoff = [(waiting.name.clone(), refused(until))].into();
         assert_plan(
             world.plan_with(&one_place()),
             &["stop     runner1 … no credentials for too long, yielding to o/r8 job 50", "job 50 … waits"],
@@ -453,7 +453,7 @@ fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
     let mut wanted = queued(3);
     wanted.labels = vec!["nomadtools big".to_owned()].into();
     let mut world = world(vec![queued(1), queued(2), wanted], vec![waiting, behind, other]);
-    world.0.memory.mint_backoff = failed;
+    world.0.memory.issue_backoff = failed;
     let text = world.plan();
     for stopped in ["runner1", "runner2"] {
         let line = format!("stop     {stopped}  no credentials for too long, yielding to runner3");
@@ -480,7 +480,7 @@ fn a_stuck_runner_does_not_yield_to_a_group_that_gave_up_a_place_itself() {
     let job = WorkflowJob { repository: other, created_at: Some(ago(400)), ..queued(50) };
     let listing = Listing::Fresh { now: ago(0), jobs: vec![job], complete: true };
     world.0.repositories.get_mut(&other).unwrap().listing = listing;
-    world.0.memory.mint_backoff = failed;
+    world.0.memory.issue_backoff = failed;
     let capped = Policy { max_runners: Some(1), ..policy() };
     let text = world.plan_with(&capped);
     assert!(text.contains("job 50") && !text.contains("stop "), "{text}");
@@ -605,7 +605,7 @@ fn an_address_that_two_had_means_the_one_that_the_configuration_names() {
 #[test]
 fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, attempt);
+    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), 1, attempt);
     world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].into();
     let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
         panic!("no start")
@@ -616,7 +616,7 @@ fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
 #[test]
 fn a_start_does_not_take_a_name_that_somebody_elses_job_has() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, attempt);
+    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), 1, attempt);
     world.0.nomad.as_mut().unwrap().foreign =
         vec![Foreign { name: name(1), reason: ForeignReason::WrongSeal }];
     let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
@@ -627,7 +627,7 @@ fn a_start_does_not_take_a_name_that_somebody_elses_job_has() {
 
 #[test]
 fn a_planted_job_is_held_and_what_bears_its_name_stays() {
-    let name = runner_name("ghr", INSTANCE, &repository(REPOSITORY), 1, 1);
+    let name = runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), 1, 1);
     let mut world = world(vec![queued(2)], vec![]);
     let nomad = world.0.nomad.as_mut().unwrap();
     nomad.foreign = vec![Foreign { name: name.clone(), reason: ForeignReason::Unsealed }];
@@ -641,29 +641,29 @@ fn a_planted_job_is_held_and_what_bears_its_name_stays() {
 
 #[test]
 fn orphans_go_and_foreign_things_stay() {
-    let name = |instance, cause| runner_name("ghr", instance, &repository(REPOSITORY), cause, 1);
+    let name = |deployment, job_id| runner_name("ghr", deployment, &repository(REPOSITORY), job_id, 1);
     let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);
-    let variables = [name(INSTANCE, 1), name(INSTANCE, 2), name("other", 3), "ghr-by-hand".to_owned()];
+    let variables = [name(DEPLOYMENT, 1), name(DEPLOYMENT, 2), name("other", 3), "ghr-by-hand".to_owned()];
     world.0.nomad.as_mut().unwrap().variables = variables.into();
     let registration = |name, online| OwnRegistration { name, online, repository: REPOSITORY };
     world.0.registrations = vec![
-        registration(name(INSTANCE, 1), false),
-        registration(name(INSTANCE, 4), false),
-        registration(name(INSTANCE, 5), true),
+        registration(name(DEPLOYMENT, 1), false),
+        registration(name(DEPLOYMENT, 4), false),
+        registration(name(DEPLOYMENT, 5), true),
         registration(name("other", 6), false),
     ];
     let orphans = plan(&world.0, &policy(), seconds(0)).orphans;
     let expected =
-        [Orphan::Variable { name: name(INSTANCE, 2) }, Orphan::Registration { name: name(INSTANCE, 4) }];
+        [Orphan::Variable { name: name(DEPLOYMENT, 2) }, Orphan::Registration { name: name(DEPLOYMENT, 4) }];
     assert_eq!(orphans, expected.clone().into());
     world.0.memory.orphans = expected.map(|orphan| (orphan, seconds(401))).into();
     let removed = |world: &World| {
         let actions = plan(&world.0, &policy(), seconds(1000)).actions;
         actions.iter().map(|action| action.runner().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(removed(&world), [name(INSTANCE, 2)]);
+    assert_eq!(removed(&world), [name(DEPLOYMENT, 2)]);
     world.0.memory.orphans.values_mut().for_each(|since| *since = seconds(400));
-    assert_eq!(removed(&world), [name(INSTANCE, 2), name(INSTANCE, 4)]);
+    assert_eq!(removed(&world), [name(DEPLOYMENT, 2), name(DEPLOYMENT, 4)]);
 }
 
 fn class(name: &str, labels: &str) -> Class {

@@ -1,11 +1,11 @@
-//! Secrets for the waiting, look-ups of the idle, and what the dead leave behind.
+//! Secrets for the waiting, verifications of the idle, and what the dead leave behind.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Draft, stop::Spare, stuck, survey::Survey};
 use crate::model::{
-    Action, CleanUp, HoldReason, JobStatus, Listing, LookUp, Mint, Ownership, Purge, PurgeReason, Runner,
-    RunnerState,
+    Action, CleanUp, HoldReason, IssueCredentials, JobStatus, Listing, Ownership, Purge, PurgeReason, Runner,
+    RunnerState, VerifyRegistration,
 };
 
 /// How long a runner may take to come online before anyone asks.
@@ -16,7 +16,7 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
 
 /// A secret for each runner that is placed and has none, unless no job needs it: then it is about to go. Who is stopped
 /// in this plan is no job's, or its repository is gone.
-pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
+pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
     let spare: BTreeSet<&str> = spare.values().flatten().map(|runner| runner.name.as_str()).collect();
     for runner in survey.runners.values() {
         let waits = runner.state == RunnerState::Waiting
@@ -39,11 +39,11 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
                 }
                 _ if !view.configured => Some(HoldReason::NotConfigured),
                 _ if view.repository.archived || view.repository.disabled => Some(HoldReason::Archived),
-                _ => survey.backoff(runner).or_else(|| survey.mint_backoff(runner)),
+                _ => survey.backoff(runner).or_else(|| survey.issue_backoff(runner)),
             },
         };
         match (hold, survey.view_of(runner)) {
-            (None, Some(view)) => draft.actions.push(Action::Mint(Mint {
+            (None, Some(view)) => draft.actions.push(Action::IssueCredentials(IssueCredentials {
                 name: runner.name.clone(),
                 repository: view.repository.clone(),
                 class: runner.class().map(str::to_owned),
@@ -59,8 +59,8 @@ pub(super) fn mints(survey: &Survey, spare: &Spare, draft: &mut Draft) {
     }
 }
 
-/// A look-up for each runner that sits idle although its group has demand, and for each that was absent.
-pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
+/// A verification for each runner that sits idle although its group has demand, and for each that was absent.
+pub(super) fn verifications(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(idle), Some(key)) = (survey.idle(runner), survey.group_of(runner)) else { continue };
         let Some(repository) = survey.listed(runner) else { continue };
@@ -74,7 +74,7 @@ pub(super) fn look_ups(survey: &Survey, draft: &mut Draft) {
         let ours = runner.ownership == Ownership::Ours && !draft.stopping.contains(&runner.name);
         let may = ours && due && survey.backoff(runner).is_none();
         if may && (suspicious || survey.absent(runner).is_some()) {
-            draft.actions.push(Action::LookUp(LookUp {
+            draft.actions.push(Action::VerifyRegistration(VerifyRegistration {
                 name: runner.name.clone(),
                 repository: repository.clone(),
                 class: runner.class().map(str::to_owned),
@@ -136,20 +136,20 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
 
 /// Why a dead runner's job must stay although it is old: the next attempt's number comes from it.
 fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
-    let cause = runner.meta.job_id?;
-    if survey.newest.get(&cause).is_some_and(|newest| newest.name != runner.name) {
+    let job_id = runner.meta.job_id?;
+    if survey.newest.get(&job_id).is_some_and(|newest| newest.name != runner.name) {
         return None;
     }
-    let Some(view) = survey.view_of(runner) else { return Some(HoldReason::CauseUnknown) };
+    let Some(view) = survey.view_of(runner) else { return Some(HoldReason::JobUnknown) };
     // An old listing may be older than the job.
     let absence_tells = match view.listing {
         Listing::Fresh { complete, .. } => complete,
         Listing::Earlier { .. } | Listing::Stale { .. } | Listing::Unseen { .. } => false,
         Listing::Gone { .. } => return None,
     };
-    match survey.statuses.get(&cause) {
+    match survey.statuses.get(&job_id) {
         Some(JobStatus::Queued) => Some(HoldReason::CountsAttempts),
-        None if !absence_tells => Some(HoldReason::CauseUnknown),
+        None if !absence_tells => Some(HoldReason::JobUnknown),
         _ => None,
     }
 }

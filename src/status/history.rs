@@ -129,8 +129,8 @@ pub(super) struct Events {
 impl Events {
     /// Takes in what a pass did, what it could not observe, and whether this replica leads.
     pub fn see(&mut self, at: Timestamp, deeds: &[Deed], errors: &[Unobserved], leads: bool) {
-        // Look-ups change nothing.
-        for deed in deeds.iter().filter(|deed| deed.failed || deed.action != "look_up") {
+        // Verifications change nothing.
+        for deed in deeds.iter().filter(|deed| deed.failed || deed.action != "verify_registration") {
             let runner = Some(deed.runner.clone());
             self.push(Event { at, kind: "action", failed: deed.failed, runner, text: deed.text.clone() });
         }

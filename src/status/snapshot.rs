@@ -72,14 +72,14 @@ pub struct Deed {
     /// Whether somebody should look.
     pub failed: bool,
     /// Of a start: the GitHub job and the attempt.
-    cause: Option<(u64, u32)>,
+    job_id: Option<(u64, u32)>,
 }
 
 impl Deed {
     /// Of an action with this outcome, in a word and for people.
     pub fn new(action: &Action, outcome: &'static str, said: &str, failed: bool) -> Deed {
-        let cause = match action {
-            Action::Start(start) => Some((start.cause, start.attempt)),
+        let job_id = match action {
+            Action::Start(start) => Some((start.job_id, start.attempt)),
             _ => None,
         };
         Deed {
@@ -89,14 +89,14 @@ impl Deed {
             runner: safe(action.runner()),
             text: safe(&format!("{action}: {said}")),
             failed,
-            cause,
+            job_id,
         }
     }
 
     /// The GitHub job that this has started the first runner for.
     pub(super) fn first_start(&self) -> Option<u64> {
-        let (cause, attempt) = self.cause?;
-        (self.outcome == "done" && attempt == 1).then_some(cause)
+        let (job_id, attempt) = self.job_id?;
+        (self.outcome == "done" && attempt == 1).then_some(job_id)
     }
 }
 
@@ -429,8 +429,8 @@ impl<'a> World<'a> {
         }
         let mut started: BTreeMap<u64, &Runner> = BTreeMap::new();
         for runner in nomad.iter().flat_map(|nomad| &nomad.runners) {
-            if let Some(cause) = runner.meta.job_id.filter(|_| runner.is_live()) {
-                let newest = started.entry(cause).or_insert(runner);
+            if let Some(job_id) = runner.meta.job_id.filter(|_| runner.is_live()) {
+                let newest = started.entry(job_id).or_insert(runner);
                 if newest.meta.attempt < runner.meta.attempt {
                     *newest = runner;
                 }
@@ -494,7 +494,7 @@ impl<'a> World<'a> {
         let (job, view) = self.jobs.get(&id)?;
         let runner = self.started.get(&id);
         let starts = self.plan.actions.iter().find_map(|action| match action {
-            Action::Start(start) if start.cause == id => Some(start.name.as_str()),
+            Action::Start(start) if start.job_id == id => Some(start.name.as_str()),
             _ => None,
         });
         let reason = self.held.get(&id).or_else(|| self.noted.get(runner?.name.as_str()));

@@ -49,12 +49,12 @@ fn taken(id: u64, created: i64, started: i64, runner: &str) -> WorkflowJob {
     }
 }
 
-fn runner(name: &str, cause: u64, state: RunnerState, submitted: i64) -> Runner {
+fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner {
     let meta = RunnerMeta {
         labelsstr: "nomadtools".to_owned(),
         repo_url: "https://github.com/acme/widgets".to_owned(),
         repo_id: Some(RepositoryId(7)),
-        job_id: Some(cause),
+        job_id: Some(job_id),
         attempt: Some(1),
         ..RunnerMeta::default()
     };
@@ -88,7 +88,7 @@ fn seen_at(second: i64, jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Observa
     Observation {
         nomad: Some(NomadView {
             now: at(second),
-            instance: "i".to_owned(),
+            deployment: "i".to_owned(),
             runners,
             foreign: Vec::new(),
             variables: BTreeSet::new(),
@@ -104,12 +104,12 @@ fn wants(jobs: &[u64]) -> Plan {
     Plan { demand: BTreeMap::from([(group, jobs.to_vec())]), ..Plan::default() }
 }
 
-fn start(cause: u64, name: &str) -> Action {
+fn start(job_id: u64, name: &str) -> Action {
     Action::Start(Start {
         class: None,
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
-        cause,
+        job_id,
         attempt: 1,
         name: name.to_owned(),
         info: String::new(),

@@ -11,7 +11,7 @@ use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN};
 /// How often it is killed.
 const KILLS: usize = 12;
 
-/// A run lives at most so long, in milliseconds: from before its first request to after its first mints.
+/// A run lives at most so long, in milliseconds: from before its first request to after its first issues.
 const LIFE: std::ops::Range<u64> = 5..900;
 
 async fn survive(agent: Option<Agent>, seed: u64) {

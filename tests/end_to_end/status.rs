@@ -39,8 +39,9 @@ async fn a_job_that_was_served_is_told_by_metrics_page_and_state_and_no_token_is
     until(&site, "the job was measured", || get(&address, "/metrics", "").contains(taken)).await;
     let metrics = get(&address, "/metrics", "");
     assert!(metrics.contains("githubrunner_job_duration_seconds_count 1\n"), "{metrics}");
-    let mints = "githubrunner_actions_total{action=\"mint\",outcome=\"done\",reason=\"jit\"} 1\n";
-    assert!(metrics.contains(mints), "{metrics}");
+    let issues =
+        "githubrunner_actions_total{action=\"issue_credentials\",outcome=\"done\",reason=\"jit\"} 1\n";
+    assert!(metrics.contains(issues), "{metrics}");
     for line in
         ["host=\"github\",route=\"/repos/{owner}/{repo}/actions/runs\"", "host=\"nomad\",route=\"/v1/jobs\""]
     {

@@ -213,7 +213,7 @@ pub async fn leaves_out_what_is_not_ours(place: Place) {
     let ours = place.start(&nomad, 1, ENDS).await;
     let nomadtools = json!({ "repo_url": "https://github.com/o/r", "labelsstr": "nomadtools" }).to_string();
     let mut another = place.meta(&nomad, 3, Registration::Jit).await;
-    another.instance = Some("another".into());
+    another.deployment = Some("another".into());
     let another = serde_json::to_string(&another).unwrap();
     // Planted by somebody who may submit jobs and reads our Metas.
     let copied = serde_json::to_string(&place.meta(&nomad, 1, Registration::Jit).await).unwrap();
@@ -273,15 +273,15 @@ async fn plant(place: &Place, nomad: &Nomad, number: u64, meta: &RunnerMeta) -> 
 }
 
 pub async fn takes_over_once(place: Place) {
-    // Of the version before: the instance is there, no key, and jobs without a MAC.
-    let looking = Nomad::new(Options { create_instance: false, ..place.options() }, "none").unwrap();
+    // Of the version before: the deployment is there, no key, and jobs without a MAC.
+    let looking = Nomad::new(Options { create_deployment: false, ..place.options() }, "none").unwrap();
     let nomad = place.nomad();
-    let instance = nomad.instance().await.unwrap();
+    let deployment = nomad.deployment().await.unwrap();
     let meta = |number| RunnerMeta {
         labelsstr: "a".into(),
         repo_url: "https://github.com/o/r".into(),
         version: "0".into(),
-        instance: Some(instance.clone()),
+        deployment: Some(deployment.clone()),
         repo_id: Some(RepositoryId(1)),
         job_id: Some(number),
         attempt: Some(1),

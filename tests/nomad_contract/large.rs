@@ -39,7 +39,7 @@ fn command(number: u64) -> String {
 pub async fn reads_the_rest_of_lists_that_are_too_large(place: Place) {
     let whole = place.nomad();
     let limited =
-        Nomad::new(Options { max_body: MAX_BODY, ..place.options() }, whole.instance().await.unwrap())
+        Nomad::new(Options { max_body: MAX_BODY, ..place.options() }, whole.deployment().await.unwrap())
             .unwrap();
     for number in 0..=ALONE {
         let mut parsed = place.parsed(&whole, ENDS, "").await;

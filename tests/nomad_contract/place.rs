@@ -58,7 +58,7 @@ impl Place {
     }
 
     pub fn nomad(&self) -> Nomad {
-        Nomad::new(self.options(), self.instance()).unwrap()
+        Nomad::new(self.options(), self.deployment()).unwrap()
     }
 
     fn client(&self) -> Client {
@@ -74,14 +74,14 @@ impl Place {
         self.client().send(request).await.unwrap().success().unwrap();
     }
 
-    fn instance(&self) -> String {
+    fn deployment(&self) -> String {
         format!("instance-of-{}", self.prefix)
     }
 
-    /// The name of attempt 1 for this job, in the instance of [`Place::nomad`].
+    /// The name of attempt 1 for this job, in the deployment of [`Place::nomad`].
     pub fn name(&self, number: u64) -> String {
         let meta = RunnerMeta { repo_url: "https://github.com/o/r".into(), ..RunnerMeta::default() };
-        runner_name(&self.prefix, &self.instance(), &whose_repository(&meta), number, 1)
+        runner_name(&self.prefix, &self.deployment(), &whose_repository(&meta), number, 1)
     }
 
     /// A parsed job of one raw_exec task.
@@ -110,7 +110,7 @@ impl Place {
             labelsstr: "nomadtools".into(),
             repo_url: "https://github.com/o/r".into(),
             version: "0".into(),
-            instance: Some(nomad.instance().await.unwrap()),
+            deployment: Some(nomad.deployment().await.unwrap()),
             repo_id: Some(RepositoryId(1)),
             job_id: Some(number),
             attempt: Some(1),

@@ -1,4 +1,4 @@
-//! Variables, namespaces, the instance, the lock and the event stream.
+//! Variables, namespaces, the deployment, the lock and the event stream.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub async fn tells_a_missing_namespace(place: Place) {
     let error = nomad.observe().await.unwrap_err();
     assert!(matches!(error, Error::NamespaceMissing { .. }), "{error:?}");
     assert!(error.to_string().contains("nomad namespace apply nowhere"), "{error}");
-    assert!(matches!(nomad.instance().await, Err(Error::NamespaceMissing { .. })));
+    assert!(matches!(nomad.deployment().await, Err(Error::NamespaceMissing { .. })));
     assert!(matches!(nomad.check_namespace().await, Err(Error::NamespaceMissing { .. })));
     place.nomad().check_namespace().await.unwrap();
     let job = place.job(&place.nomad(), 1, Registration::Jit, ENDS).await;
@@ -44,32 +44,32 @@ pub async fn tells_a_missing_namespace(place: Place) {
     assert!(matches!(refused, Err(Error::NamespaceMissing { .. })), "{refused:?}");
 }
 
-pub async fn agrees_on_one_instance(place: Place) {
+pub async fn agrees_on_one_deployment(place: Place) {
     let replicas: Vec<Nomad> =
         (0..5).map(|number| Nomad::new(place.options(), format!("i{number}")).unwrap()).collect();
     let racing: Vec<_> = replicas
         .iter()
         .map(|nomad| {
             let nomad = nomad.clone();
-            tokio::spawn(async move { nomad.instance().await.unwrap() })
+            tokio::spawn(async move { nomad.deployment().await.unwrap() })
         })
         .collect();
     let mut agreed = Vec::new();
     for racer in racing {
         agreed.push(racer.await.unwrap());
     }
-    assert!(agreed.iter().all(|instance| *instance == agreed[0]), "{agreed:?}");
-    assert_eq!(replicas[3].observe().await.unwrap().instance, agreed[0]);
+    assert!(agreed.iter().all(|deployment| *deployment == agreed[0]), "{agreed:?}");
+    assert_eq!(replicas[3].observe().await.unwrap().deployment, agreed[0]);
 }
 
-pub async fn writes_its_instance_again(place: Place) {
+pub async fn writes_its_deployment_again(place: Place) {
     let first = place.nomad();
-    let instance = first.instance().await.unwrap();
+    let deployment = first.deployment().await.unwrap();
     let path = format!("/v1/var/githubrunner/{}/instance?namespace={NAMESPACE}", place.prefix);
     place.send(Request::delete(path)).await;
-    assert_eq!(first.observe().await.unwrap().instance, instance);
+    assert_eq!(first.observe().await.unwrap().deployment, deployment);
     let restarted = Nomad::new(place.options(), "another").unwrap();
-    assert_eq!(restarted.instance().await.unwrap(), instance, "it was written again");
+    assert_eq!(restarted.deployment().await.unwrap(), deployment, "it was written again");
 }
 
 pub async fn one_holds_the_lock(place: Place) {

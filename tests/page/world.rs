@@ -93,7 +93,7 @@ fn on(job: WorkflowJob, runner: &str, now: Timestamp, seconds: i64) -> WorkflowJ
     }
 }
 
-fn runner(name: &str, cause: u64, labels: &str, state: RunnerState, now: Timestamp, seconds: i64) -> Runner {
+fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timestamp, seconds: i64) -> Runner {
     Runner {
         name: name.to_owned(),
         ownership: Ownership::Ours,
@@ -101,7 +101,7 @@ fn runner(name: &str, cause: u64, labels: &str, state: RunnerState, now: Timesta
             labelsstr: labels.to_owned(),
             repo_url: "https://github.com/acme/widgets".to_owned(),
             repo_id: Some(REPOSITORY),
-            job_id: Some(cause),
+            job_id: Some(job_id),
             attempt: Some(1),
             ..RunnerMeta::default()
         },
@@ -129,8 +129,13 @@ fn world(repository: Repository, now: Timestamp, jobs: Vec<WorkflowJob>, runners
     let group = GroupKey { repository: REPOSITORY, labels: Labels::new(["nomadtools"]) };
     let listing = Listing::Fresh { now, jobs, complete: true };
     let view = RepositoryView { repository, configured: true, listing, missing: None };
-    let nomad =
-        NomadView { now, instance: "i".to_owned(), runners, foreign: Vec::new(), variables: BTreeSet::new() };
+    let nomad = NomadView {
+        now,
+        deployment: "i".to_owned(),
+        runners,
+        foreign: Vec::new(),
+        variables: BTreeSet::new(),
+    };
     World {
         observation: Observation {
             nomad: Some(nomad),
@@ -148,12 +153,12 @@ fn hold(subject: Subject, reason: HoldReason) -> Hold {
     Hold { subject, reason }
 }
 
-fn start(name: &str, label: &str, cause: u64) -> Action {
+fn start(name: &str, label: &str, job_id: u64) -> Action {
     Action::Start(Start {
         class: None,
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),
-        cause,
+        job_id,
         attempt: 1,
         name: name.to_owned(),
         info: String::new(),

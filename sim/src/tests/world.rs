@@ -241,11 +241,11 @@ async fn the_same_seed_gives_the_same_timeline() {
 }
 
 /// A job whose task waits for a variable, as a runner's does.
-pub(super) fn nomad_job(id: &str, cause: u64) -> String {
+pub(super) fn nomad_job(id: &str, job_id: u64) -> String {
     let template = format!(
         "{{{{ with nomadVar \"nomad/jobs/{id}\" }}}}ACTIONS_RUNNER_INPUT_JITCONFIG={{{{ .jit }}}}{{{{ end }}}}"
     );
-    let meta = serde_json::json!({ "job_id": cause, "attempt": 1 }).to_string();
+    let meta = serde_json::json!({ "job_id": job_id, "attempt": 1 }).to_string();
     let job = serde_json::json!({
         "ID": id, "Name": id, "Namespace": "default", "Type": "batch", "Datacenters": ["*"],
         "Meta": {"NOMADTOOLS": meta},
@@ -280,7 +280,7 @@ async fn a_nomad_job_becomes_a_runner_and_is_complete_when_its_job_is_over() {
         world.live_runners().first().is_some_and(|runner| runner.job == Some(job))
     })
     .await;
-    assert_eq!(lock(&shared).live_by_cause(), [(job, 1)].into());
+    assert_eq!(lock(&shared).live_by_job(), [(job, 1)].into());
     tokio::time::sleep(seconds(130)).await;
     let (_, allocations) = nomad.json(Method::GET, "/v1/allocations", "").await;
     assert_eq!(allocations[0]["ClientStatus"], "complete");

@@ -65,7 +65,7 @@ impl World {
                 self.note(now, format!("task of {job_id} started"));
                 let Some(credentials) = Credentials::from_environment(&env) else { return };
                 self.rounds += 1;
-                let cause = self.cause(&namespace, &job_id);
+                let github_job = self.github_job(&namespace, &job_id);
                 let process = Process {
                     allocation: allocation.clone(),
                     namespace,
@@ -73,7 +73,7 @@ impl World {
                     credentials,
                     phase: Phase::Starting,
                     runner: None,
-                    cause,
+                    job_id: github_job,
                     since: now,
                     round: self.rounds,
                 };
@@ -210,13 +210,13 @@ impl World {
         self.timers.insert((shift(now, wait), allocation.to_string(), round, step));
     }
 
-    fn cause(&self, namespace: &str, nomad_job: &str) -> Option<u64> {
+    fn github_job(&self, namespace: &str, nomad_job: &str) -> Option<u64> {
         let job = self.nomad.job(namespace, nomad_job)?;
-        job.meta.values().find_map(|text| cause_in(text))
+        job.meta.values().find_map(|text| job_in(text))
     }
 }
 
 /// The GitHub job that a Nomad job was started for: `job_id` in a Meta value that is JSON.
-pub fn cause_in(meta: &str) -> Option<u64> {
+pub fn job_in(meta: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(meta).ok()?.get("job_id")?.as_u64()
 }

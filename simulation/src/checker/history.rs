@@ -246,12 +246,12 @@ impl History {
     fn is_wrongly_removed(&self, planned: &[&Action], removal: &Removal, how: Answers) -> Option<String> {
         let name = &removal.name;
         let wrong = |action: &Action| match action {
-            Action::Mint(_) if removal.connected => Some("for a secret, and it was connected"),
-            Action::Mint(_) if removal.is_carried && how.are_legible => {
+            Action::IssueCredentials(_) if removal.connected => Some("for a secret, and it was connected"),
+            Action::IssueCredentials(_) if removal.is_carried && how.are_legible => {
                 Some("for a secret, and its variable carries it")
             }
             Action::RemoveOrphan(_) if removal.connected => Some("as an orphan, and it was connected"),
-            Action::LookUp(_) | Action::Start(_) => Some("and it was only looked at"),
+            Action::VerifyRegistration(_) | Action::Start(_) => Some("and it was only looked at"),
             _ => None,
         };
         // One that an earlier pass began, and the next one for the same runner: either may have asked for it.
@@ -277,10 +277,10 @@ impl History {
             (Action::Start(start), Outcome::NotDone(NotDone::Rejected(_))) if how.are_legible => {
                 let meta = meta_of_job(job?);
                 let is_nobodys = self.is_of_a_forgotten_key(world, name, &meta) || is_planted(job?);
-                let is_own = meta["job_id"] == start.cause && !is_nobodys;
+                let is_own = meta["job_id"] == start.job_id && !is_nobodys;
                 is_own.then_some("and it is there")
             }
-            (Action::Mint(_), Outcome::Done(Done::Already)) if how.are_legible => {
+            (Action::IssueCredentials(_), Outcome::Done(Done::Already)) if how.are_legible => {
                 let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id));
                 left.map(|_| "and what it registered has stayed")
             }
@@ -309,7 +309,9 @@ impl History {
                     _ => None,
                 }
             }
-            (Action::LookUp(_), Outcome::Done(Done::Connected | Done::NotConnected)) if how.are_so => {
+            (Action::VerifyRegistration(_), Outcome::Done(Done::Connected | Done::NotConnected))
+                if how.are_so =>
+            {
                 let said = matches!(report.outcome, Outcome::Done(Done::Connected));
                 let listed = self.listed.get(name);
                 listed

@@ -18,13 +18,13 @@ pub type Group = (u64, String);
 /// One of our runners, by its Nomad job.
 pub struct Lifecycle {
     /// The GitHub job it was started for.
-    pub cause: u64,
+    pub job_id: u64,
     /// Which attempt it is.
     pub attempt: u64,
     /// Its group.
     pub group: Group,
-    /// The instance it belongs to.
-    pub instance: Value,
+    /// The deployment it belongs to.
+    pub deployment: Value,
     /// When it was registered in Nomad.
     pub registered_at: Timestamp,
     /// When that was asked for: the answer may have taken its time.
@@ -63,10 +63,10 @@ impl Lifecycle {
     /// Of a runner that is being registered with this Meta.
     pub fn new(meta: &Value, now: Timestamp) -> Lifecycle {
         Lifecycle {
-            cause: meta["job_id"].as_u64().unwrap_or_default(),
+            job_id: meta["job_id"].as_u64().unwrap_or_default(),
             attempt: meta["attempt"].as_u64().unwrap_or_default(),
             group: group_of(meta),
-            instance: meta["instance"].clone(),
+            deployment: meta["instance"].clone(),
             registered_at: now,
             asked_at: now,
             available: true,
@@ -188,8 +188,8 @@ pub struct Lifecycles {
     all: BTreeMap<String, Lifecycle>,
     /// Those that can still change: the others have neither a job nor a process any more.
     open: BTreeSet<String>,
-    causes: BTreeMap<u64, BTreeSet<String>>,
-    instances: Vec<Value>,
+    by_job: BTreeMap<u64, BTreeSet<String>>,
+    deployments: Vec<Value>,
     /// What has no job any more can have one again.
     reopen: bool,
 }
@@ -211,9 +211,9 @@ impl Lifecycles {
     /// A runner has been registered.
     pub fn insert(&mut self, name: String, lifecycle: Lifecycle) {
         self.open.insert(name.clone());
-        self.causes.entry(lifecycle.cause).or_default().insert(name.clone());
-        if !self.instances.contains(&lifecycle.instance) {
-            self.instances.push(lifecycle.instance.clone());
+        self.by_job.entry(lifecycle.job_id).or_default().insert(name.clone());
+        if !self.deployments.contains(&lifecycle.deployment) {
+            self.deployments.push(lifecycle.deployment.clone());
         }
         self.all.insert(name, lifecycle);
     }
@@ -224,13 +224,13 @@ impl Lifecycles {
     }
 
     /// Those that were started for this job.
-    pub fn of_cause(&self, cause: u64) -> impl Iterator<Item = (&String, &Lifecycle)> {
-        self.causes.get(&cause).into_iter().flatten().filter_map(|name| self.all.get_key_value(name))
+    pub fn of_job(&self, job_id: u64) -> impl Iterator<Item = (&String, &Lifecycle)> {
+        self.by_job.get(&job_id).into_iter().flatten().filter_map(|name| self.all.get_key_value(name))
     }
 
-    /// The instances that any of them belongs to.
-    pub fn instances(&self) -> &[Value] {
-        &self.instances
+    /// The deployments that any of them belongs to.
+    pub fn deployments(&self) -> &[Value] {
+        &self.deployments
     }
 
     /// Brings all lifecycles up to date.

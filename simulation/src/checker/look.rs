@@ -14,7 +14,7 @@ use crate::deployment::{MAX_BODY, META, Place};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     /// The deployment ID in its Meta.
-    pub instance: Value,
+    pub deployment: Value,
     /// What it is doing.
     pub state: RunnerState,
     /// Whether a process of it ever was.
@@ -31,7 +31,7 @@ pub fn looks(world: &World, place: &Place, lifecycles: &Lifecycles) -> BTreeMap<
         let job = world.nomad.job(&place.namespace, name)?;
         let needs_variable = !job.meta.get(META)?.contains("\"access_token\"");
         let look = look(world, place, job, needs_variable && !has_variable(world, name));
-        Some((name.clone(), Look { instance: lifecycle.instance.clone(), ..look }))
+        Some((name.clone(), Look { deployment: lifecycle.deployment.clone(), ..look }))
     };
     lifecycles.open().filter_map(look).collect()
 }
@@ -76,5 +76,5 @@ pub fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) 
     let is_alive = |allocation: &Allocation| alive.is_some_and(|alive| alive.id == allocation.id);
     let used = all.iter().any(|allocation| has_started(allocation) && !is_alive(allocation));
     let started = all.iter().any(has_started);
-    Look { instance: Value::Null, state, started, spent: lost || used, undecided }
+    Look { deployment: Value::Null, state, started, spent: lost || used, undecided }
 }

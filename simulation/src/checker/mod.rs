@@ -397,7 +397,7 @@ impl Watch for Checker {
 pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job. What hangs and
     // whose repository is gone stays too: nobody can say that it is not busy.
-    let own = |live: &LiveRunner| Some(world.github.job(live.cause?)?.repository);
+    let own = |live: &LiveRunner| Some(world.github.job(live.job_id?)?.repository);
     let is_gone = |live: &LiveRunner| {
         own(live).is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
     };
@@ -412,12 +412,12 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
         };
         elsewhere && is_gone(live)
     };
-    // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
+    // Where the agent and the daemon forgot everything at once, what they knew is another deployment's.
     let path = format!("githubrunner/{PREFIX}/instance");
-    let instance = world.nomad.variable(&place.namespace, &path);
-    let instance = instance.and_then(|variable| variable.items.get("id"));
+    let deployment = world.nomad.variable(&place.namespace, &path);
+    let deployment = deployment.and_then(|variable| variable.items.get("id"));
     // A start that takes effect only after that is another's, too.
-    let is_own = |name: &str| instance.is_none_or(|instance| is_ours_by_name(PREFIX, instance, name));
+    let is_own = |name: &str| deployment.is_none_or(|deployment| is_ours_by_name(PREFIX, deployment, name));
     // Restarted by hand, it waits for a variable that somebody has deleted; and nobody can say that it has no job.
     let waits_again = |allocation: &&nomad::Allocation| {
         let mut tasks = allocation.client_tasks().iter();
@@ -476,9 +476,9 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     };
     let jobs = jobs.filter(|name| !is_kept(name) && !is_nobodys(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
-    let Some(instance) = instance else { return left };
+    let Some(deployment) = deployment else { return left };
     let ours =
-        |name: &str| is_ours_by_name(PREFIX, instance, name) && !stays.contains(name) && !is_nobodys(name);
+        |name: &str| is_ours_by_name(PREFIX, deployment, name) && !stays.contains(name) && !is_nobodys(name);
     for variable in world.nomad.variables() {
         if variable.path.strip_prefix("nomad/jobs/").is_some_and(ours) {
             left.push(format!("variable {}", variable.path));

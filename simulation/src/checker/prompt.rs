@@ -185,7 +185,7 @@ impl Checker {
             if lasted > SECRET_WHILE_SLOW {
                 late.push(format!("{name} has waited for its secret for {lasted} while GitHub is slow"));
             }
-            let counts = world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued);
+            let counts = world.github.job(lifecycle.job_id).is_some_and(|job| job.status == Status::Queued);
             let lasted = lasts(&mut waits.useless, name, job.is_some() && !live && !counts, now);
             let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + PURGED_WHILE_SLOW;
             let most = most + self.listed_later(lifecycle.group.0);
@@ -258,11 +258,11 @@ impl Checker {
             let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + soon;
             let most = most + self.listed_later(lifecycle.group.0);
             let counts = || {
-                world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued)
+                world.github.job(lifecycle.job_id).is_some_and(|job| job.status == Status::Queued)
                     && !self
                         .lifecycles
                         .values()
-                        .any(|f| f.cause == lifecycle.cause && f.attempt > lifecycle.attempt)
+                        .any(|f| f.job_id == lifecycle.job_id && f.attempt > lifecycle.attempt)
             };
             let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
             if lasted > most {
@@ -299,7 +299,7 @@ impl Checker {
             let has_own = self
                 .lifecycles
                 .values()
-                .any(|lifecycle| lifecycle.cause == *job && lifecycle.registered_at >= *at);
+                .any(|lifecycle| lifecycle.job_id == *job && lifecycle.registered_at >= *at);
             let is_over = world.github.job(*job).is_none_or(|job| job.status != Status::Queued);
             if !has_own && !is_over && now.duration_since(*at) > SignedDuration::from_secs(5) {
                 late.push(format!("{by} was started, and job {job}, which is older, had none"));
@@ -323,7 +323,7 @@ impl Checker {
         let last = self
             .lifecycles
             .iter()
-            .filter(|(_, lifecycle)| lifecycle.cause == job.id)
+            .filter(|(_, lifecycle)| lifecycle.job_id == job.id)
             .max_by_key(|(_, f)| f.attempt);
         let Some((name, lifecycle)) = last else { return true };
         let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
@@ -402,18 +402,22 @@ impl Checker {
     }
 
     /// The oldest job goes first, within its group and within its repository.
-    pub(super) fn overtakes(&mut self, world: &World, name: &str, cause: &Job, now: Timestamp) {
+    pub(super) fn overtakes(&mut self, world: &World, name: &str, started_for: &Job, now: Timestamp) {
         if !self.quiet {
             return;
         }
         let known = world.github_time(now) - self.soon();
         let mut overtaken = Vec::new();
-        for job in world.github.jobs().filter(|job| job.repository == cause.repository && job.id != cause.id)
+        for job in world
+            .github
+            .jobs()
+            .filter(|job| job.repository == started_for.repository && job.id != started_for.id)
         {
-            let older = (job.created_at, job.id) < (cause.created_at, cause.id) && job.queued_at < known;
+            let older =
+                (job.created_at, job.id) < (started_for.created_at, started_for.id) && job.queued_at < known;
             let group = group_of_job(job);
             // Who had one before waits for its next attempt, to the second.
-            let own = self.lifecycles.of_cause(job.id).next().is_some();
+            let own = self.lifecycles.of_job(job.id).next().is_some();
             let supply = self
                 .lifecycles
                 .values()
@@ -431,7 +435,7 @@ impl Checker {
                     && !lifecycle.placed
                     && world.nomad.job(&self.place.namespace, name).is_some_and(|job| job.stop)
             });
-            let same = group == group_of_job(cause);
+            let same = group == group_of_job(started_for);
             if older
                 && !own
                 && !unplaced

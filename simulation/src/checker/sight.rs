@@ -94,8 +94,8 @@ struct Sight {
     followed: BTreeSet<u64>,
     /// The repositories that were deleted, and when a pass first began after that.
     deleted: BTreeMap<u64, Timestamp>,
-    /// The instance's ID as this daemon knows it.
-    instance: Option<String>,
+    /// The deployment's ID as this daemon knows it.
+    deployment: Option<String>,
     history: History,
 }
 
@@ -177,11 +177,11 @@ impl Sights {
         }
     }
 
-    /// A daemon is told which instance it is of, or has said so. What is wrong with that.
-    pub fn is_told(&self, who: usize, instance: &str) -> Option<String> {
-        let known = self.inner()[who].instance.replace(instance.to_owned());
-        let known = known.filter(|known| known != instance && self.alone)?;
-        Some(format!("a daemon of {known} is of {instance} now"))
+    /// A daemon is told which deployment it is of, or has said so. What is wrong with that.
+    pub fn is_told(&self, who: usize, deployment: &str) -> Option<String> {
+        let known = self.inner()[who].deployment.replace(deployment.to_owned());
+        let known = known.filter(|known| known != deployment && self.alone)?;
+        Some(format!("a daemon of {known} is of {deployment} now"))
     }
 
     /// A daemon is no more.
@@ -464,7 +464,7 @@ fn runners_seen_wrongly(
         return Vec::new();
     };
     let mut wrong = Vec::new();
-    let is_ours = |look: &Look| look.instance == nomad.instance.as_str();
+    let is_ours = |look: &Look| look.deployment == nomad.deployment.as_str();
     for (name, look) in jobs.iter().filter(|(name, look)| is_ours(look) && !is_changing(name)) {
         if allocations.get(name) != Some(look) || variables.get(name) != Some(look) {
             continue;
@@ -482,7 +482,7 @@ fn runners_seen_wrongly(
             continue;
         };
         let seen = Look {
-            instance: look.instance.clone(),
+            deployment: look.deployment.clone(),
             state: runner.state,
             started: runner.started,
             spent: runner.spent,

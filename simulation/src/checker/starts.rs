@@ -40,32 +40,35 @@ impl Checker {
         }
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
         self.sights.does(request, |history| history.asks_for(name, &meta));
-        let Some(cause) = meta["job_id"].as_u64() else {
-            return self.wrong(now, format!("{name} has no cause in its Meta: {meta}"));
+        let Some(job_id) = meta["job_id"].as_u64() else {
+            return self.wrong(now, format!("{name} has no job_id in its Meta: {meta}"));
         };
         if world.nomad.job(&self.place.namespace, name).is_some() {
             return;
         }
-        match world.github.job(cause) {
-            None => self.wrong(now, format!("{name} is started for job {cause}, which is not there")),
+        match world.github.job(job_id) {
+            None => self.wrong(now, format!("{name} is started for job {job_id}, which is not there")),
             Some(job) => {
-                self.has_cause(world, name, &meta, job, now);
+                self.has_job(world, name, &meta, job, now);
                 self.overtakes(world, name, job, now);
             }
         }
-        let is_same = |instance: &Value| *instance == meta["instance"];
-        if !self.lifecycles.instances().iter().all(is_same) && !self.has(FaultKind::RestartsEmpty) {
-            self.wrong(now, format!("{name} is of another instance, and nobody has forgotten the first one"));
+        let is_same = |deployment: &Value| *deployment == meta["instance"];
+        if !self.lifecycles.deployments().iter().all(is_same) && !self.has(FaultKind::RestartsEmpty) {
+            self.wrong(
+                now,
+                format!("{name} is of another deployment, and nobody has forgotten the first one"),
+            );
         }
-        for (other, lifecycle) in self.lifecycles.of_cause(cause).filter(|(other, _)| *other != name) {
-            // Where the agent and the daemon forgot everything at once, what they knew is another instance's.
+        for (other, lifecycle) in self.lifecycles.of_job(job_id).filter(|(other, _)| *other != name) {
+            // Where the agent and the daemon forgot everything at once, what they knew is another deployment's.
             let two_lead = self.leases.two_may_lead(world, now);
             let job = world.nomad.job(&self.place.namespace, other);
             // An old list may show it dead still, that was purged and registered again since.
             let is_unseen = self.has(FaultKind::Exchange(Trouble::Lag))
                 && !self.is_so_for_long(Some(lifecycle.registered_at), now);
             let is_nobodys = job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job));
-            if is_same(&lifecycle.instance)
+            if is_same(&lifecycle.deployment)
                 && lifecycle.available
                 && !is_nobodys
                 && !is_unseen
@@ -73,14 +76,14 @@ impl Checker {
                 && !two_lead
                 && self.is_so_for_long(lifecycle.unavailable_at, now)
             {
-                self.wrong(now, format!("{name} is started for job {cause}, which has {other} already"));
+                self.wrong(now, format!("{name} is started for job {job_id}, which has {other} already"));
             }
         }
         self.is_missing(world, name, &meta, now);
-        self.has_waited(world, name, cause, meta["attempt"].as_u64().unwrap_or_default(), looked, now);
+        self.has_waited(world, name, job_id, meta["attempt"].as_u64().unwrap_or_default(), looked, now);
     }
 
-    fn has_cause(&self, world: &World, name: &str, meta: &Value, job: &Job, now: Timestamp) {
+    fn has_job(&self, world: &World, name: &str, meta: &Value, job: &Job, now: Timestamp) {
         let wrong = |what: &str| self.wrong(now, format!("{name} is started for job {}, {what}", job.id));
         if group_of(meta) != group_of_job(job) {
             wrong(&format!("which is of another group: {:?} and not {meta}", job.labels));
@@ -138,7 +141,7 @@ impl Checker {
         }
     }
 
-    /// Whether it has been idle under another name for so long that look-ups have not found it for ten minutes: it counts
+    /// Whether it has been idle under another name for so long that verifications have not found it for ten minutes: it counts
     /// no more, and its job may have another attempt.
     fn is_unknown_for_long(&self, lifecycle: &Lifecycle, now: Timestamp) -> bool {
         let long = SignedDuration::from_secs(600);
@@ -193,12 +196,12 @@ impl Checker {
         &self,
         world: &World,
         name: &str,
-        cause: u64,
+        job_id: u64,
         attempt: u64,
         looked: Timestamp,
         now: Timestamp,
     ) {
-        let last = self.lifecycles.of_cause(cause).max_by_key(|(_, f)| f.attempt);
+        let last = self.lifecycles.of_job(job_id).max_by_key(|(_, f)| f.attempt);
         let Some((last, lifecycle)) = last else { return };
         // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
         // listings lag, or where the repository was out of sight.
@@ -281,8 +284,8 @@ impl Checker {
             let is_ours = |job: &&nomad::Job| !self.sights.is_of_a_forgotten_key(world, job);
             job.filter(is_ours).is_some_and(|job| is_live(world, &self.place, job))
         };
-        let of_instance = self.lifecycles.open().filter(|(_, other)| other.instance == own.instance);
-        let live = of_instance.filter(|(name, lifecycle)| is_live(name) && !unseen(name, lifecycle));
+        let of_deployment = self.lifecycles.open().filter(|(_, other)| other.deployment == own.deployment);
+        let live = of_deployment.filter(|(name, lifecycle)| is_live(name) && !unseen(name, lifecycle));
         let live: Vec<&Group> = live.map(|(_, lifecycle)| &lifecycle.group).collect();
         let counts = [
             live.len(),

@@ -258,7 +258,7 @@ impl Checker {
                 && self.caps.iter().chain([&self.settings.classes.cap]).any(Option::is_some)
                 && is_servable(&job.labels)
                 && at_github.duration_since(job.created_at) >= patience
-                && !self.lifecycles.values().any(|lifecycle| lifecycle.cause == job.id && lifecycle.supplies)
+                && !self.lifecycles.values().any(|lifecycle| lifecycle.job_id == job.id && lifecycle.supplies)
         })
     }
 

@@ -86,10 +86,10 @@ impl Checker {
             let job = world.nomad.job(&self.place.namespace, name);
             job.is_some_and(|job| !job.stop && is_live(world, &self.place, job))
         };
-        let causes_ghost = |cause: u64| world.github.job(cause).is_some_and(|job| is_ghost(world, job));
+        let jobs_ghost = |job_id: u64| world.github.job(job_id).is_some_and(|job| is_ghost(world, job));
         let (mut stuck, mut healthy) = (0, BTreeSet::new());
         for (_, lifecycle) in self.lifecycles.open().filter(|(name, _)| is_alive(name)) {
-            if self.stuck.broken.contains(&lifecycle.group.0) || causes_ghost(lifecycle.cause) {
+            if self.stuck.broken.contains(&lifecycle.group.0) || jobs_ghost(lifecycle.job_id) {
                 stuck += 1;
             } else {
                 healthy.insert(&lifecycle.group);
@@ -101,7 +101,7 @@ impl Checker {
             let gave_up = || {
                 self.lifecycles.values().any(|lifecycle| {
                     let is_queued =
-                        world.github.job(lifecycle.cause).is_some_and(|job| job.status == Status::Queued);
+                        world.github.job(lifecycle.job_id).is_some_and(|job| job.status == Status::Queued);
                     lifecycle.group == group
                         && is_queued
                         && lifecycle.dead_since.or(lifecycle.gone_since).is_some()

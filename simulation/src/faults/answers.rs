@@ -109,7 +109,7 @@ impl Past {
     }
 }
 
-/// GitHub's runs and jobs lag; so does what followers of Nomad show. A runner's own look-up is exact: GitHub
+/// GitHub's runs and jobs lag; so does what followers of Nomad show. A runner's own verification is exact: GitHub
 /// documents no lag there, and what is deleted must be known.
 fn lags(side: Side, path: &str) -> bool {
     match side {

@@ -15,7 +15,7 @@ use crate::faults::subject::subject;
 use githubrunner_sim::fault::Side;
 use githubrunner_sim::github::Status;
 use githubrunner_sim::nomad::Job;
-use githubrunner_sim::world::{World, cause_in};
+use githubrunner_sim::world::{World, job_in};
 
 /// A turn that things take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,11 +165,10 @@ impl Interfere for World {
         if self.nomad.job(&place.namespace, name).is_some() {
             return false;
         }
-        // Where its cause has another one by now there would be two, and nobody could help it.
+        // Where its job has another one by now there would be two, and nobody could help it.
         let metas = body["Job"]["Meta"].as_object().into_iter().flat_map(|meta| meta.values());
-        let Some(own) = metas.filter_map(Value::as_str).find_map(cause_in) else { return false };
-        let has_other =
-            self.nomad.jobs().any(|job| job.meta.values().any(|meta| cause_in(meta) == Some(own)));
+        let Some(own) = metas.filter_map(Value::as_str).find_map(job_in) else { return false };
+        let has_other = self.nomad.jobs().any(|job| job.meta.values().any(|meta| job_in(meta) == Some(own)));
         !has_other && self.put_job(place, body, now)
     }
 

@@ -60,7 +60,7 @@ pub(super) struct Row {
 
 /// A runner as it was last seen.
 struct Seen {
-    cause: Option<u64>,
+    job_id: Option<u64>,
     state: RunnerState,
     finish: Option<Finish>,
     blocked: Option<String>,
@@ -82,7 +82,7 @@ impl Board {
         }
         for runner in &view.runners {
             let seen = Seen {
-                cause: runner.meta.job_id,
+                job_id: runner.meta.job_id,
                 state: runner.state,
                 finish: runner.finish.clone(),
                 blocked: runner.blocked.as_ref().map(|blocked| blocked.reason.clone()),
@@ -95,9 +95,9 @@ impl Board {
     }
 
     /// The state of the newest runner that was started for a job and is still there.
-    pub fn runner_of(&self, cause: u64) -> Option<RunnerState> {
-        let of_cause = self.order.iter().rev().filter_map(|name| self.runners.get(name));
-        of_cause.filter(|seen| seen.cause == Some(cause) && !seen.gone).map(|seen| seen.state).next()
+    pub fn runner_of(&self, job_id: u64) -> Option<RunnerState> {
+        let of_job = self.order.iter().rev().filter_map(|name| self.runners.get(name));
+        of_job.filter(|seen| seen.job_id == Some(job_id) && !seen.gone).map(|seen| seen.state).next()
     }
 
     /// How many runners were started, and how many of them are purged.
@@ -110,9 +110,9 @@ impl Board {
         let mut rows = Vec::new();
         let taken: Vec<&str> = world.github.jobs().filter_map(runner_name).collect();
         for job in world.github.jobs() {
-            let of_cause =
-                self.order.iter().map(String::as_str).filter(|name| self.cause(name) == Some(job.id));
-            let free: Vec<&str> = of_cause.filter(|name| !taken.contains(name)).collect();
+            let of_job =
+                self.order.iter().map(String::as_str).filter(|name| self.job_id(name) == Some(job.id));
+            let free: Vec<&str> = of_job.filter(|name| !taken.contains(name)).collect();
             let own = runner_name(job).or(free.last().copied());
             rows.push(Row {
                 repository: world.github.full_name(job.repository).unwrap_or_default(),
@@ -138,8 +138,8 @@ impl Board {
         rows
     }
 
-    fn cause(&self, name: &str) -> Option<u64> {
-        self.runners.get(name).and_then(|seen| seen.cause)
+    fn job_id(&self, name: &str) -> Option<u64> {
+        self.runners.get(name).and_then(|seen| seen.job_id)
     }
 
     fn state(&self, name: &str, job: &Job, world: &World) -> Cell {
@@ -171,7 +171,8 @@ impl Board {
                 },
             }
         };
-        let other = seen.cause.filter(|cause| *cause != job.id).and_then(|cause| world.github.job(cause));
+        let other =
+            seen.job_id.filter(|job_id| *job_id != job.id).and_then(|job_id| world.github.job(job_id));
         if let Some(other) = other {
             state.text.push_str(&format!(" (was started for {})", other.name));
         }

@@ -242,7 +242,7 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             Held,
             "see whether the node reaches GitHub: `githubrunner logs ID`".to_owned(),
         ),
-        HoldReason::CountsAttempts | HoldReason::CauseUnknown => (
+        HoldReason::CountsAttempts | HoldReason::JobUnknown => (
             Step::End,
             Note,
             "nothing: it is kept to count attempts, and goes when its job is over".to_owned(),

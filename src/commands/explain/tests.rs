@@ -18,7 +18,7 @@ use crate::{
 };
 
 const REPOSITORY: RepositoryId = RepositoryId(7);
-const INSTANCE: &str = "instance";
+const DEPLOYMENT: &str = "instance";
 const NOW: Moment = Duration::from_secs(10_000);
 
 fn seconds(seconds: u64) -> Duration {
@@ -57,17 +57,17 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
 }
 
 /// A runner that was placed 60 s ago, or started 900 s ago.
-fn runner(cause: u64, attempt: u32, state: RunnerState) -> Runner {
+fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", INSTANCE, &repository(), cause, attempt),
+        name: runner_name("ghr", DEPLOYMENT, &repository(), job_id, attempt),
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
             repo_url: repository().html_url,
-            instance: Some(INSTANCE.to_owned()),
+            deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(REPOSITORY),
-            job_id: Some(cause),
+            job_id: Some(job_id),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
             ..RunnerMeta::default()
@@ -113,7 +113,7 @@ impl Case {
         let observation = Observation {
             nomad: Some(NomadView {
                 now: ago(0),
-                instance: INSTANCE.to_owned(),
+                deployment: DEPLOYMENT.to_owned(),
                 runners,
                 foreign: Vec::new(),
                 variables: BTreeSet::new(),
@@ -189,8 +189,8 @@ impl Case {
                 let listed = view.listing.jobs().iter().find(|job| job.id == id);
                 world.job(view, listed.unwrap_or(&asked), None)
             }
-            About::Runner(cause, attempt) => {
-                let name = runner_name("ghr", INSTANCE, &repository(), cause, attempt);
+            About::Runner(job_id, attempt) => {
+                let name = runner_name("ghr", DEPLOYMENT, &repository(), job_id, attempt);
                 let runners = &self.observation.nomad.as_ref().unwrap().runners;
                 world.runner(runners.iter().find(|runner| runner.name == name).unwrap())
             }
@@ -212,7 +212,7 @@ fn absent(since: u64) -> Presence {
 
 /// A world for each reason.
 fn cases() -> Vec<Case> {
-    let name = |cause, attempt| runner_name("ghr", INSTANCE, &repository(), cause, attempt);
+    let name = |job_id, attempt| runner_name("ghr", DEPLOYMENT, &repository(), job_id, attempt);
     let mut nowhere = Case::new(About::Everything, Vec::new(), Vec::new());
     nowhere.observation.nomad = None;
     let mut planted = Case::new(About::Foreign, Vec::new(), Vec::new());
@@ -224,7 +224,7 @@ fn cases() -> Vec<Case> {
     let mut nomadtools = runner(1, 1, RunnerState::Running);
     nomadtools.name = "ghr-of-nomadtools".to_owned();
     nomadtools.ownership = Ownership::Nomadtools;
-    nomadtools.meta = RunnerMeta { repo_id: None, instance: None, job_id: None, ..nomadtools.meta };
+    nomadtools.meta = RunnerMeta { repo_id: None, deployment: None, job_id: None, ..nomadtools.meta };
     let mut busy_job = job(2, JobStatus::InProgress);
     let busy = runner(2, 1, RunnerState::Running);
     busy_job.runner_name = Some(busy.name.clone());
@@ -281,11 +281,11 @@ fn cases() -> Vec<Case> {
         idle(),
         idle().memory(|memory| memory.surplus = [(REPOSITORY, [(name(1, 1), ago(60))].into())].into()),
         Case::with_runner(RunnerState::Waiting, |_| {})
-            .memory(|memory| memory.mint_backoff = [(name(1, 1), backoff())].into()),
+            .memory(|memory| memory.issue_backoff = [(name(1, 1), backoff())].into()),
         Case::with_runner(RunnerState::Waiting, |runner| {
             runner.allocation.as_mut().unwrap().created_at = ago(400);
         })
-        .memory(|memory| memory.mint_backoff = [(name(1, 1), backoff())].into()),
+        .memory(|memory| memory.issue_backoff = [(name(1, 1), backoff())].into()),
         Case::with_runner(RunnerState::Starting, |runner| {
             runner.allocation.as_mut().unwrap().created_at = ago(300);
             runner.variable = Some(ago(299));
@@ -332,7 +332,7 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::Unassigned { .. } => (Step::Connection, Held, "runner group"),
         HoldReason::Unregistered { .. } => (Step::Connection, Held, "githubrunner logs"),
         HoldReason::CountsAttempts => (Step::End, Note, "attempts"),
-        HoldReason::CauseUnknown => (Step::End, Note, "attempts"),
+        HoldReason::JobUnknown => (Step::End, Note, "attempts"),
         HoldReason::VariableFirst => (Step::End, Note, "variable"),
     }
 }
@@ -423,7 +423,7 @@ fn a_job_on_its_way_is_told_step_by_step() {
 
     let mut idle = Case::with_runner(RunnerState::Running, |_| {});
     idle.policy.unassigned_timeout = seconds(100_000);
-    let name = runner_name("ghr", INSTANCE, &repository(), 1, 1);
+    let name = runner_name("ghr", DEPLOYMENT, &repository(), 1, 1);
     let connected = idle.explain_seen([(name, Seen::Connected)].into());
     assert_eq!(at(&connected, Step::Connection)[0].0, Mark::Now);
     assert_eq!(connected.verdict, Verdict::OnItsWay);

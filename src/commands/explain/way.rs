@@ -285,7 +285,7 @@ impl World<'_> {
     /// A job that wants a runner.
     fn queued(&self, view: &RepositoryView, job: &WorkflowJob, way: &mut Way) {
         let start = self.plan.actions.iter().find_map(|action| match action {
-            Action::Start(start) if start.cause == job.id => Some(start),
+            Action::Start(start) if start.job_id == job.id => Some(start),
             _ => None,
         });
         if let Some(start) = start {
@@ -365,7 +365,7 @@ impl World<'_> {
         match self.runners().iter().find(|runner| runner.name == *name) {
             Some(runner) => {
                 let whose = match runner.meta.job_id {
-                    Some(cause) if cause != job.id => format!(", which was started for job {cause}"),
+                    Some(job_id) if job_id != job.id => format!(", which was started for job {job_id}"),
                     _ => String::new(),
                 };
                 way.push(Step::Registration, Mark::Done, Some(runner.submitted_at), named(runner));
@@ -391,11 +391,11 @@ impl World<'_> {
     /// A runner's way, and what becomes of it.
     pub fn runner(&self, runner: &Runner) -> Explanation {
         let mut way = Way::default();
-        if let Some(cause) = runner.meta.job_id {
+        if let Some(job_id) = runner.meta.job_id {
             let listed = self.observation.repositories.values().flat_map(|view| view.listing.jobs());
-            let status = listed.into_iter().find(|job| job.id == cause).map(|job| job.status.as_str());
+            let status = listed.into_iter().find(|job| job.id == job_id).map(|job| job.status.as_str());
             let status = status.unwrap_or("not in the list: over, or not seen");
-            way.push(Step::Status, Mark::Note, None, format!("started for job {cause}: {status}"));
+            way.push(Step::Status, Mark::Note, None, format!("started for job {job_id}: {status}"));
         }
         self.runner_steps(runner, &mut way);
         let repository = runner.repository();
@@ -438,7 +438,8 @@ impl World<'_> {
     }
 
     fn credentials_step(&self, runner: &Runner, way: &mut Way) {
-        let is_issued = |action: &Action| matches!(action, Action::Mint(mint) if mint.name == runner.name);
+        let is_issued =
+            |action: &Action| matches!(action, Action::IssueCredentials(issue) if issue.name == runner.name);
         let is_due = self.plan.actions.iter().any(is_issued);
         match runner.variable {
             _ if !runner.registration().needs_variable() || !runner.is_live() => {}
@@ -483,7 +484,7 @@ impl World<'_> {
         }
         if let Some(job) = self.job_of(&runner.name) {
             let text = match runner.meta.job_id {
-                Some(cause) if cause != job.id => format!("taken by another job: {}", job.id),
+                Some(job_id) if job_id != job.id => format!("taken by another job: {}", job.id),
                 _ => format!("has job {}", job.id),
             };
             way.push(Step::Connection, Mark::Done, None, text);
@@ -526,7 +527,7 @@ impl World<'_> {
                 Action::CleanUp(_) | Action::Purge(_) | Action::RemoveOrphan(_) => {
                     way.push(Step::End, Mark::Note, None, format!("the next pass: {action}"));
                 }
-                Action::LookUp(_) => {
+                Action::VerifyRegistration(_) => {
                     way.push(
                         Step::Connection,
                         Mark::Note,
@@ -534,7 +535,7 @@ impl World<'_> {
                         "the next pass asks GitHub whether it is still registered",
                     );
                 }
-                Action::Start(_) | Action::Mint(_) => {}
+                Action::Start(_) | Action::IssueCredentials(_) => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::http::escape_segment;
 use crate::model::{Repository, Timestamp, WorkflowJob};
 
 /// The kind of requests: none that GitHub counts apart.
-const LOOK_UP: &str = "lookup";
+const SINGLE: &str = "single";
 
 /// At most this many jobs of a run are read: more than that nobody reads one by one.
 const JOBS_AT_MOST: usize = 100;
@@ -89,7 +89,7 @@ impl GitHub {
         let path = self.path(&format!("/repos/{owner}/{name}/actions/{what}"));
         let principal = Principal::Owner(repository.owner.clone());
         let build = |_: &_| self.request(Method::GET, path.clone());
-        let (response, _) = self.authorized(&principal, LOOK_UP, true, build).await?;
+        let (response, _) = self.authorized(&principal, SINGLE, true, build).await?;
         match response.status.as_u16() {
             404 | 410 => Ok(None),
             _ if response.is_success() => Ok(Some(response.json()?)),
