@@ -13,9 +13,9 @@ use super::{
 use crate::{
     apply::placement,
     config::Config,
-    github::{Error as GitHubError, GitHub, Look, Scope, Sought},
+    github::{Error as GitHubError, GitHub, Look, Scope, Sought, Tried},
     hints::WATCHED_FROM,
-    model::{Registration, Repository, RunnerMeta},
+    model::{Registration, RepoEntry, Repository, RunnerMeta},
     nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
     schedule::{Budget, Schedule},
     text::{LINE, shown},
@@ -226,8 +226,41 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
     Ok(())
 }
 
+/// Where some owners have credentials of their own: whether GitHub takes each of them, and whether each is needed.
+async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
+    let (github, assigned) = (&setup.github, &setup.config.github.credentials);
+    if assigned.is_empty() {
+        return Ok(());
+    }
+    let mut people: BTreeMap<String, String> = BTreeMap::new();
+    for Tried { name, person } in github.try_credentials().await {
+        let name = name.unwrap_or_else(|| "for all other owners".to_owned());
+        let Some(person) = report.result(&format!("GitHub takes the credentials {name}"), person)? else {
+            continue;
+        };
+        let Some(person) = person else { continue };
+        if let Some(other) = people.insert(person.to_ascii_lowercase(), name.clone()) {
+            let advice = format!(
+                "they belong to {person}, as the credentials {other} do: GitHub counts the requests of both together, and here each takes \
+                 all of the limit; use one token for the owners of both"
+            );
+            report.line(Verdict::Warning, &format!("the credentials {name}"), &advice)?;
+        }
+    }
+    let is_everything = setup.config.repos.contains(&RepoEntry::All);
+    let owners = || setup.config.repos.iter().filter_map(RepoEntry::owner);
+    for credential in assigned.iter().filter(|_| !is_everything) {
+        if !owners().any(|owner| credential.owners.iter().any(|pattern| pattern.covers(owner))) {
+            let advice = "no entry of repos belongs to their owners";
+            report.line(Verdict::Warning, &format!("the credentials {}", credential.name), advice)?;
+        }
+    }
+    Ok(())
+}
+
 async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let github = &setup.github;
+    credentials(setup, report).await?;
     let found = github.repositories(&setup.config.repos, true).await;
     for (entry, error) in &found.failures {
         report.line(

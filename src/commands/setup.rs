@@ -7,9 +7,9 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     apply::Apply,
-    config::{Config, PrivateKey},
+    config::{AppConfig, Config, CredentialConfig, CredentialSource, PrivateKey},
     daemon::Daemon,
-    github::{self, Auth, GitHub, Key, api_url},
+    github::{self, Assigned, Auth, GitHub, Key, api_url},
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
     leadership::Leadership,
     model::NomadView,
@@ -97,13 +97,7 @@ fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     )
     .context("github.url")?;
     let auth = match (&settings.app, &settings.token, &settings.token_file) {
-        (Some(app), ..) => {
-            let key = match &app.private_key {
-                PrivateKey::Inline(pem) => Key::Pem(pem.clone()),
-                PrivateKey::File(path) => Key::File(path.clone()),
-            };
-            Auth::App { issuer: app.issuer.clone(), key }
-        }
+        (Some(app), ..) => auth_of(app),
         (None, Some(token), _) => Auth::Token(token.clone()),
         (None, None, Some(path)) => Auth::TokenFile(path.clone()),
         (None, None, None) => Auth::Token(Secret::new("")),
@@ -112,7 +106,26 @@ fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     let cache = if dry_run { github::CacheStore::ReadFile(file) } else { github::CacheStore::File(file) };
     let interest = Some(Arc::new(config.interest()));
     let options = github::Options { cache, interest, ..github::Options::new(api) };
-    Ok(GitHub::new(client, auth, options))
+    let assigned = settings.credentials.iter().map(assigned).collect();
+    Ok(GitHub::with(client, auth, assigned, options))
+}
+
+fn auth_of(app: &AppConfig) -> Auth {
+    let key = match &app.private_key {
+        PrivateKey::Inline(pem) => Key::Pem(pem.clone()),
+        PrivateKey::File(path) => Key::File(path.clone()),
+    };
+    Auth::App { issuer: app.issuer.clone(), key }
+}
+
+/// Credentials for some owners.
+fn assigned(credential: &CredentialConfig) -> Assigned {
+    let auth = match &credential.source {
+        CredentialSource::Token(token) => Auth::Token(token.clone()),
+        CredentialSource::TokenFile(path) => Auth::TokenFile(path.clone()),
+        CredentialSource::App(app) => auth_of(app),
+    };
+    Assigned { name: credential.name.clone(), owners: credential.owners.clone(), auth }
 }
 
 /// Nomad as the environment has it, with the configuration's namespace, prefix and Meta key.

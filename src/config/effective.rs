@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, PrivateKey, Tokens, classes, duration};
+use super::{Config, Tokens, classes, credentials, duration};
 use crate::{
     secret::{self, HIDDEN, Secret, without_assigned},
     text::harmless_json,
@@ -53,12 +53,13 @@ impl Config {
             "ca_file": github.ca_file,
         });
         if let (Some(app), true) = (&github.app, tokens == Tokens::Hidden) {
-            github_tree["app"] = match &app.private_key {
-                PrivateKey::Inline(_) => json!({ "client_id": app.issuer, "private_key": HIDDEN }),
-                PrivateKey::File(path) => json!({ "client_id": app.issuer, "private_key_file": path }),
-            };
+            github_tree["app"] = credentials::app_tree(app);
         }
         if let Value::Object(entries) = &mut github_tree {
+            // No template needs them.
+            if tokens == Tokens::Hidden {
+                entries.extend(credentials::tree(&github.credentials));
+            }
             entries.retain(|_, value| !value.is_null());
         }
         let webhook = &self.webhook;

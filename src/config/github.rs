@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, ScopeSetting,
-    reader::{Section, Shape},
+    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, ScopeSetting, credentials,
+    reader::{Problems, Section, Shape},
     yaml::Data,
 };
 use crate::secret::Secret;
@@ -22,17 +22,13 @@ pub(super) const REGISTRATIONS: [(&str, RegistrationSetting); 4] = [
 ];
 
 /// Reads the section; `None` where a part that is needed is wrong.
-pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
+pub(super) fn parse(top: &Section, problems: &Problems, env: Environment) -> Option<GitHubConfig> {
     let section = top.section("github");
     let path = |key| section.text(key).map(|text| expand(text, env));
     let url = url(&section);
     let token = section.text("token");
     for key in ["token", "access_token"] {
-        if let Some(name) = section.text(key).and_then(variable_in) {
-            let help =
-                format!("remove the key, and set the environment variable GH_TOKEN (here: from {name})");
-            section.problem(key, "environment variables are not expanded in the configuration", help);
-        }
+        not_a_variable(&section, key, "remove the key, and set the environment variable GH_TOKEN");
     }
     let token_file = path("token_file");
     let app = app(&section, env);
@@ -64,6 +60,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
         token: token.map(|token| Secret::new(token.trim())),
         token_file,
         app,
+        credentials: credentials::parse(&section, problems, env),
         access_token: section.text("access_token").map(Secret::new),
         cachefile: path("cachefile").unwrap_or_else(|| default_cachefile(env)),
         registration: section.choice("registration", &REGISTRATIONS, RegistrationSetting::Auto),
@@ -97,24 +94,46 @@ fn url(section: &Section) -> Option<String> {
     None
 }
 
+/// What looks like a variable is one that nobody expands.
+pub(super) fn not_a_variable(section: &Section, key: &'static str, instead: &str) {
+    if let Some(name) = section.text(key).and_then(variable_in) {
+        let help = format!("{instead} (here: from {name})");
+        section.problem(key, "environment variables are not expanded in the configuration", help);
+    }
+}
+
 fn app(section: &Section, env: Environment) -> Option<AppConfig> {
     let is_there = section.get("app").is_some();
     let app = section.section("app");
+    let read = app_of(&app, env, |_, message, help| {
+        if is_there {
+            section.problem("app", message, help);
+        }
+    });
+    if is_there {
+        app.finish();
+    }
+    read.filter(|_| is_there)
+}
+
+/// An App's parts; `problem` tells what is missing at a key.
+pub(super) fn app_of(
+    app: &Section,
+    env: Environment,
+    problem: impl Fn(&'static str, &str, &str),
+) -> Option<AppConfig> {
     app.shape("app_id", Shape::TextOrNumber);
     let id = match app.get("app_id").map(|node| &node.data) {
         Some(Data::Int(number)) if *number > 0 => Some(number.to_string()),
         _ => app.text("app_id").map(str::to_owned),
     };
     let (client, key, file) = (app.text("client_id"), app.text("private_key"), app.text("private_key_file"));
-    if !is_there {
-        return None;
-    }
     let issuer = match (client, id) {
         (Some(client), None) => Some(client.to_owned()),
         (None, Some(id)) => Some(id),
         _ => {
-            section.problem(
-                "app",
+            problem(
+                "client_id",
                 "needs client_id or app_id, one of them",
                 "the App's settings page shows both",
             );
@@ -125,15 +144,14 @@ fn app(section: &Section, env: Environment) -> Option<AppConfig> {
         (Some(key), None) => Some(PrivateKey::Inline(Secret::new(key))),
         (None, Some(path)) => Some(PrivateKey::File(expand(path, env))),
         _ => {
-            section.problem(
-                "app",
+            problem(
+                "private_key_file",
                 "needs private_key or private_key_file, one of them",
                 "the App's settings page makes keys",
             );
             None
         }
     };
-    app.finish();
     Some(AppConfig { issuer: issuer?, private_key: private_key? })
 }
 
@@ -161,7 +179,10 @@ fn set(env: Environment, name: &str) -> Option<String> {
 
 /// What to say where there is no token for this host, but one for another in the environment.
 pub(super) fn token_of_another_host(github: &GitHubConfig, env: Environment) -> Option<String> {
-    let has_one = github.token.is_some() || github.token_file.is_some() || github.app.is_some();
+    let has_one = github.token.is_some()
+        || github.token_file.is_some()
+        || github.app.is_some()
+        || !github.credentials.is_empty();
     let wanted = tokens_for(Some(&github.url));
     let others = ["GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"];
     let other = others.iter().find(|name| !wanted.contains(name) && set(env, name).is_some())?;

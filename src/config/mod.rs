@@ -3,6 +3,7 @@
 //! [`Config::load`] finds every problem of a file in one run; each names its key, line and column.
 
 mod classes;
+mod credentials;
 mod duration;
 mod effective;
 mod error;
@@ -21,6 +22,7 @@ mod yaml;
 use std::{fmt, path::PathBuf, time::Duration};
 
 pub use classes::{Class, ClassMatch, ClassNomad, RepoGlob};
+pub use credentials::{CredentialConfig, CredentialSource};
 pub use effective::Format;
 pub(crate) use effective::settings;
 pub use error::{ConfigError, ConfigErrors};
@@ -102,6 +104,8 @@ pub struct GitHubConfig {
     pub token_file: Option<PathBuf>,
     /// `app`: a GitHub App instead of a token.
     pub app: Option<AppConfig>,
+    /// `tokens` and `apps`: credentials of their own for some owners.
+    pub credentials: Vec<CredentialConfig>,
     /// `access_token`: what a job gets where `registration` is `access_token`: a token, or an expression
     /// that becomes one.
     pub access_token: Option<Secret>,
@@ -232,6 +236,15 @@ impl Config {
     /// The configuration as it takes effect, secrets replaced by `***`.
     pub fn effective(&self, format: Format) -> String {
         effective::print(self, format)
+    }
+}
+
+impl GitHubConfig {
+    /// Whether Apps alone ask, no token.
+    fn is_app_alone(&self) -> bool {
+        let has_token = self.token.is_some() || self.token_file.is_some();
+        let has_app = self.app.is_some() || !self.credentials.is_empty();
+        has_app && !has_token && self.credentials.iter().all(CredentialConfig::is_app)
     }
 }
 

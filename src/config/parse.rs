@@ -93,7 +93,7 @@ fn build(
 ) -> Option<Config> {
     let top = Section::new(problems, "", Some(root), (1, 1));
     let nomad = nomad(&top);
-    let github = github::parse(&top, env);
+    let github = github::parse(&top, problems, env);
     let repos = repos(&top, problems);
     let loop_interval = loop_interval(&top);
     let parallel = match top.count("parallel") {
@@ -397,6 +397,13 @@ fn warnings(
             warnings.push(
                 "runners are to register with an access token, but there is none: set github.access_token, or \
                  github.token, or another github.registration"
+                    .to_owned(),
+            );
+        }
+        if !github.credentials.is_empty() {
+            warnings.push(
+                "runners of all owners register with the same access token, also where github.tokens or github.apps has \
+                 other credentials for an owner: set github.registration to jit or token"
                     .to_owned(),
             );
         }

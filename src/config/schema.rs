@@ -8,10 +8,16 @@ use serde_json::{Map, Value, json};
 use super::{parse, reader::Shape};
 
 /// A configuration that has each section that is read only where it is written. A list has one element here.
-const PROBE: &str = "classes: [{name: probe, match: {labels: probe}}]\n";
+const PROBE: &str = "classes: [{name: probe, match: {labels: probe}}]
+github: {tokens: [{name: probe, owners: [a], token: a}], apps: [{name: probe, owners: [b], client_id: a, private_key: a}]}
+";
 
 /// The lists of mappings, and how the path of their only element in the probe ends.
-const LISTS: [(&str, &str); 1] = [("classes", "classes.probe")];
+const LISTS: [(&str, &str); 3] = [
+    ("classes", "classes.probe"),
+    ("github.tokens", "github.tokens.probe"),
+    ("github.apps", "github.apps.probe"),
+];
 
 /// What the keys mean.
 const DOCUMENT: &str = include_str!("../../docs/configuration.md");
@@ -46,7 +52,7 @@ fn section(path: &str, shapes: &BTreeMap<String, Shape>, meanings: &BTreeMap<Str
         let list = LISTS.iter().find(|(list, _)| list == key);
         let mut value = match (list, shape) {
             (Some((_, element)), _) => {
-                json!({ "type": "array", "items": section(element, shapes, meanings) })
+                json!({ "type": ["array", "null"], "items": section(element, shapes, meanings) })
             }
             (None, Shape::Section) => {
                 let mut value = section(key, shapes, meanings);

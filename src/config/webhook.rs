@@ -48,7 +48,7 @@ pub(super) fn parse(
             "set webhook.secret_file, or webhook.secret, to what the hook's settings at GitHub have",
         );
     }
-    let is_app = github.is_none_or(|github| github.app.is_some());
+    let is_app = github.is_none_or(GitHubConfig::is_app_alone);
     if config.poll_deliveries && !is_app && section.text("url").is_none() {
         section.problem(
             "poll_deliveries",

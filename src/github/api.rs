@@ -14,9 +14,12 @@ use url::Url;
 
 use super::address::Web;
 use super::auth::{Auth, Authenticator, Credentials, Principal};
-use super::cache::{Cache, CacheStore};
+use super::bodies::Mark;
+use super::cache::{Cache, CacheStore, Proof};
 use super::error::Error;
+use super::etags;
 use super::followed::Followed;
+use super::keyring::{Assigned, Keyring};
 use super::limits::{Claim, Headroom, Limits, READS, Rate};
 use super::listed::Gap;
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
@@ -118,15 +121,13 @@ pub(super) struct Inner {
     slots: Semaphore,
     /// The part of the slots that lists of a pass take at most: what is done meanwhile gets the others.
     reading: Semaphore,
-    authenticator: Authenticator,
+    keyring: Keyring,
     clock: Clock,
     /// GitHub's clock minus ours, in seconds, as its last answer had it.
     ahead: AtomicI64,
     pub(super) concurrency: usize,
     pub(super) refresh: Duration,
     pub(super) interest: Option<Arc<Interest>>,
-    /// What the credentials of each owner are called; of a token, that of nobody.
-    known_as: Mutex<BTreeMap<String, Arc<str>>>,
     pub(super) resolved: Mutex<BTreeMap<String, Remembered>>,
     pub(super) followed: Mutex<BTreeMap<RepositoryId, Followed>>,
     /// The last push of each repository that a list told of.
@@ -144,6 +145,11 @@ pub(super) struct Fetched<P> {
 impl GitHub {
     /// The adapter over a client for the API's host. Reads the cache file.
     pub fn new(http: http::Client, auth: Auth, options: Options) -> Self {
+        Self::with(http, auth, Vec::new(), options)
+    }
+
+    /// The same with credentials of their own for some owners; `auth` is for all others.
+    pub fn with(http: http::Client, auth: Auth, assigned: Vec<Assigned>, options: Options) -> Self {
         let origin = options.api_url[..url::Position::BeforePath].to_owned();
         let inner = Inner {
             http,
@@ -156,12 +162,11 @@ impl GitHub {
             slots: Semaphore::new(options.concurrency.max(1)),
             reading: Semaphore::new(options.concurrency.saturating_sub(KEPT_FOR_ACTIONS).max(1)),
             concurrency: options.concurrency.max(1),
-            authenticator: Authenticator::new(auth),
+            keyring: Keyring::new(auth, assigned),
             clock: options.clock,
             ahead: AtomicI64::new(0),
             refresh: options.refresh,
             interest: options.interest,
-            known_as: Mutex::default(),
             resolved: Mutex::default(),
             followed: Mutex::default(),
             pushed: Mutex::default(),
@@ -200,6 +205,7 @@ impl GitHub {
         let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         BTreeMap::from([
             ("cached pages", self.0.cache.len()),
+            ("bodies of pages", self.0.cache.bodies.len()),
             ("followed repositories", followed.len()),
             ("followed runs", followed.values().map(|followed| followed.runs.len()).sum()),
             ("lists in small pages", self.0.sizes.len()),
@@ -225,35 +231,34 @@ impl GitHub {
 
     /// The rate limits as GitHub last told them, by credentials (a name, no secret) and bucket.
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
-        self.0.limits.rates()
+        let mut rates: BTreeMap<(String, String), Rate> = BTreeMap::new();
+        for ((who, bucket), rate) in self.0.limits.rates() {
+            // After a rotation two tokens have one name for a while: the later answer counts.
+            let known = rates.entry((self.0.keyring.named(&who), bucket)).or_insert(rate);
+            if known.reset < rate.reset {
+                *known = rate;
+            }
+        }
+        rates
     }
 
     /// Whose requests are counted together with those for an owner's repositories: with an App each owner's alone, with a
-    /// token everybody's.
+    /// token those of all owners that it is for.
     pub fn payer(&self, owner: &str) -> String {
-        if self.is_app() { owner.to_ascii_lowercase() } else { String::new() }
+        self.0.keyring.payer(owner)
     }
 
     /// What an [`payer`](Self::payer) may still do.
     pub fn headroom(&self, payer: &str) -> Headroom {
-        let who = self.0.known_as.lock().unwrap_or_else(PoisonError::into_inner).get(payer).cloned();
-        self.0.limits.headroom(who.as_deref().unwrap_or_default())
+        self.0.limits.headroom(self.0.keyring.who(payer).as_deref().unwrap_or_default())
     }
 
-    fn is_known_as(&self, principal: &Principal, credentials: &Credentials) {
-        let payer = match principal {
-            Principal::Owner(owner) => self.payer(owner),
-            Principal::Token => String::new(),
-            Principal::App => return,
-        };
-        let mut known = self.0.known_as.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(&payer) != Some(&credentials.who) {
-            known.insert(payer, credentials.who.clone());
-        }
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
     }
 
-    pub(super) fn authenticator(&self) -> &Authenticator {
-        &self.0.authenticator
+    pub(super) fn authenticator(&self, principal: &Principal) -> &Authenticator {
+        self.0.keyring.authenticator(self.0.keyring.of_principal(principal))
     }
 
     /// The time of day by GitHub's clock, as far as it can be believed.
@@ -298,7 +303,7 @@ impl GitHub {
         let (name, version) = API_VERSION;
         Request::new(method, path)
             .from_root()
-            .header(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"))
+            .header(header::ACCEPT, HeaderValue::from_static(etags::ACCEPT))
             .header(name, version)
     }
 
@@ -320,7 +325,7 @@ impl GitHub {
         loop {
             // Boxed: an installation's credentials are themselves got by authorized requests.
             let credentials = Box::pin(self.credentials(principal)).await?;
-            self.is_known_as(principal, &credentials);
+            self.0.keyring.is_known_as(principal, &credentials.who);
             let request = build(&credentials).bearer(&credentials.token);
             let response = self.exchange(&credentials, kind, repeat, request).await?;
             if response.status.as_u16() != 401 {
@@ -329,7 +334,7 @@ impl GitHub {
             if renewed || !self.renew(principal, &credentials).await {
                 let mut detail = response.error().to_string();
                 // A token that is signed by a wrong clock is refused.
-                if *principal == Principal::App
+                if matches!(principal, Principal::App(_))
                     && let Some(clocks) = self.clocks_differ()
                 {
                     detail = format!("{detail}; {clocks}");
@@ -445,11 +450,16 @@ impl GitHub {
         }
         let url = self.url(path);
         let known = |who: &str| if cached { self.0.cache.get::<P>(who, &url) } else { None };
+        let renewed = if cached { self.renewed::<P>(principal, &url).await } else { None };
+        let etag_for = |credentials: &Credentials| match &renewed {
+            Some((etag, proof)) if proof.token == credentials.tag() => Some(etag.clone()),
+            _ => known(&credentials.who).map(|known| known.etag),
+        };
         let (response, credentials) = self
             .authorized(principal, READS, true, |credentials| {
                 let request = self.request(Method::GET, path);
-                match known(&credentials.who) {
-                    Some(known) => request.header_text(header::IF_NONE_MATCH, &known.etag),
+                match etag_for(credentials) {
+                    Some(etag) => request.header_text(header::IF_NONE_MATCH, &etag),
                     None => request,
                 }
             })
@@ -465,13 +475,21 @@ impl GitHub {
                     && gap.is_none()
                     && let Some(etag) = response.header(header::ETAG)
                 {
-                    self.0.cache.put(&credentials.who, &url, etag, next, &value);
+                    let proof = self.proof(principal, &credentials, etag, &response.body);
+                    self.0.cache.put(&credentials.who, &url, (etag, proof), next, &value);
+                    if let Some(proof) = proof {
+                        self.0.cache.bodies.keep(proof.body, &response.body).await;
+                    }
                 }
                 self.0.sizes.answered();
                 Ok(Fetched { value, next: next.map(str::to_owned), gap, date })
             }
             304 => match known(&credentials.who) {
                 Some(known) => {
+                    if let Some((etag, proof)) = renewed.filter(|(_, proof)| proof.token == credentials.tag())
+                    {
+                        self.0.cache.renew(&credentials.who, &url, &etag, proof);
+                    }
                     self.0.sizes.answered();
                     Ok(Fetched { value: known.value, next: known.next, gap: None, date })
                 }
@@ -479,6 +497,38 @@ impl GitHub {
             },
             _ => Err(Error::from_answer(&response)),
         }
+    }
+
+    /// The ETag of a known page for a token that has replaced the one it was made for: tokens of installations live for an hour.
+    async fn renewed<P: Page>(&self, principal: &Principal, url: &str) -> Option<(String, Proof)> {
+        if !self.are_tokens_replaced(principal) {
+            return None;
+        }
+        let credentials = Box::pin(self.credentials(principal)).await.ok()?;
+        let known = self.0.cache.get::<P>(&credentials.who, url)?;
+        let Proof { token, body } = known.proof.filter(|proof| proof.token != credentials.tag())?;
+        let text = self.0.cache.bodies.get(body).await?;
+        let etag = etags::for_token(&known.etag, &credentials.token, &text)?;
+        debug_assert_ne!(token, credentials.tag());
+        Some((etag, Proof { token: credentials.tag(), body }))
+    }
+
+    /// What an ETag is made of, where it is made in GitHub's way and will be needed for another token.
+    fn proof(
+        &self,
+        principal: &Principal,
+        credentials: &Credentials,
+        etag: &str,
+        body: &[u8],
+    ) -> Option<Proof> {
+        let is_needed = self.are_tokens_replaced(principal) && self.0.cache.bodies.are_kept();
+        let is_proven = is_needed && etags::is_made_so(etag, &credentials.token, body);
+        is_proven.then(|| Proof { token: credentials.tag(), body: Mark::of(body) })
+    }
+
+    fn are_tokens_replaced(&self, principal: &Principal) -> bool {
+        matches!(principal, Principal::Owner(_))
+            && self.0.keyring.is_app(self.0.keyring.of_principal(principal))
     }
 
     /// A list from its first page, a path on the host. Pages that fail are asked for in smaller pieces; what still fails

@@ -9,6 +9,7 @@ use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::error::Error;
+use super::keyring::Which;
 use crate::secret::{self, Secret};
 
 /// A token file is read again after this time: rotation is noticed at once, and a pass reads it once.
@@ -48,15 +49,15 @@ impl Key {
     }
 }
 
-/// The credentials\' owner that a request is made for.
+/// Whom a request is made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// For whoever the token belongs to; an App has no such thing.
-    Token,
+    /// For whoever a token belongs to; an App has no such thing.
+    Token(Which),
     /// For what belongs to an owner: with an App, by its installation there.
     Owner(String),
-    /// For the App itself.
-    App,
+    /// For an App itself.
+    App(Which),
 }
 
 /// What a request is signed with.
@@ -95,7 +96,7 @@ impl AppState {
     }
 }
 
-/// The credentials in use.
+/// Credentials in use.
 pub struct Authenticator {
     pub(super) auth: Auth,
     file: Mutex<Option<(Credentials, Instant)>>,
@@ -105,6 +106,11 @@ pub struct Authenticator {
 impl Authenticator {
     pub fn new(auth: Auth) -> Self {
         Self { auth, file: Mutex::new(None), app: AppState::default() }
+    }
+
+    /// Whether there is nothing to authenticate with.
+    pub fn is_missing(&self) -> bool {
+        matches!(&self.auth, Auth::Token(token) if token.is_empty())
     }
 
     /// The token, for [`Auth::Token`] and [`Auth::TokenFile`].
@@ -145,6 +151,14 @@ impl Authenticator {
 fn credentials(token: Secret) -> Credentials {
     let who = format!("token-{}", hash(token.expose()));
     Credentials { token, who: who.into() }
+}
+
+impl Credentials {
+    /// What tells this token from others of the same owner: the beginning of its SHA-256.
+    pub fn tag(&self) -> u64 {
+        let hash = digest(&SHA256, self.token.expose().as_bytes());
+        hash.as_ref().iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte))
+    }
 }
 
 /// A short hash to tell credentials apart: 64 bits of SHA-256.

@@ -5,8 +5,8 @@
 //! loses nothing. It holds no secret: the credentials an ETag belongs to are named by a hash.
 
 use std::any::Any;
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::bodies::{Bodies, Mark};
 use super::wire::Page;
 
 /// The form of the file; another one is ignored.
@@ -46,13 +47,82 @@ const LEFT_OVER: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 struct Entry {
     etag: String,
+    proof: Option<Proof>,
     next: Option<String>,
-    /// The value as JSON; none when there is no file to write it to.
-    text: Option<Arc<RawValue>>,
-    /// The value; none until it is used after it came from the file.
-    value: Option<Arc<dyn Any + Send + Sync>>,
+    held: Held,
     used_at: Instant,
     used_in: u64,
+}
+
+/// What a page held.
+#[derive(Clone)]
+enum Held {
+    /// As JSON: it came from the file, and has not been used yet.
+    Text(Arc<RawValue>),
+    /// The value, and how it becomes JSON: both at a time would take twice the memory.
+    Value(Arc<dyn Any + Send + Sync>, AsText),
+}
+
+type AsText = fn(&(dyn Any + Send + Sync)) -> Option<Box<RawValue>>;
+
+fn as_text<T: Page>(value: &(dyn Any + Send + Sync)) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(value.downcast_ref::<T>()?).ok()
+}
+
+impl Held {
+    fn text(&self) -> Option<Box<RawValue>> {
+        match self {
+            Held::Text(text) => Some(RawValue::to_owned(text)),
+            Held::Value(value, as_text) => as_text(value.as_ref()),
+        }
+    }
+}
+
+/// A line of the file that is yet to be written.
+struct Line {
+    key: String,
+    etag: String,
+    proof: Option<Proof>,
+    next: Option<String>,
+    held: Held,
+}
+
+impl Line {
+    fn entry(self) -> Option<CacheEntry> {
+        let (url, who) = self.key.rsplit_once(' ')?;
+        Some(CacheEntry {
+            url: url.to_owned(),
+            who: who.to_owned(),
+            etag: self.etag,
+            made_of: self.proof.map(|proof| (format!("{:016x}", proof.token), proof.body.name())),
+            next: self.next,
+            value: self.held.text()?,
+        })
+    }
+}
+
+/// How many bytes were written, and nothing of them.
+#[derive(Default)]
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// That an ETag is made in GitHub's way, of a token and a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// Which token: the beginning of its SHA-256.
+    pub token: u64,
+    /// Which body.
+    pub body: Mark,
 }
 
 /// A page known from before.
@@ -60,6 +130,8 @@ struct Entry {
 pub struct Known<T> {
     /// To be sent as `if-none-match`.
     pub etag: String,
+    /// What it was made of, where that is known.
+    pub proof: Option<Proof>,
     /// The target of its `next` link.
     pub next: Option<String>,
     /// What it held.
@@ -110,16 +182,17 @@ impl CacheStore {
         }
     }
 
-    async fn write(&self, entries: Vec<CacheEntry>) -> Result<(), String> {
+    async fn write(&self, lines: Vec<Line>) -> Result<(), String> {
         match self {
             Self::None | Self::ReadFile(_) => Ok(()),
             Self::File(path) => {
                 let path = path.clone();
-                let written = tokio::task::spawn_blocking(move || write_cache(&path, entries)).await;
+                let written = tokio::task::spawn_blocking(move || write_cache(&path, lines)).await;
                 written.unwrap_or_else(|error| Err(error.to_string()))
             }
             Self::Memory(bytes) => {
-                let text = text_of(entries)?;
+                let mut text = Vec::new();
+                write_lines(&mut text, lines).map_err(|error| error.to_string())?;
                 *bytes.lock().unwrap_or_else(PoisonError::into_inner) = text;
                 Ok(())
             }
@@ -131,6 +204,8 @@ impl CacheStore {
 pub struct Cache {
     store: CacheStore,
     state: Mutex<State>,
+    /// What ETags can be made anew of.
+    pub bodies: Bodies,
 }
 
 #[derive(Default)]
@@ -151,6 +226,9 @@ pub struct CacheEntry {
     pub who: String,
     /// The ETag.
     pub etag: String,
+    /// The token and the body that it was made of, where that is known: hashes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_of: Option<(String, String)>,
     /// The next page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -158,7 +236,7 @@ pub struct CacheEntry {
     pub value: Box<RawValue>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct File {
     version: u32,
     entries: Vec<CacheEntry>,
@@ -174,16 +252,20 @@ impl Cache {
                 let now = Instant::now();
                 for entry in entries.into_iter().take(MAX_ENTRIES) {
                     let key = key(&entry.who, &entry.url);
-                    let text = Some(Arc::from(entry.value));
-                    let (etag, next) = (entry.etag, entry.next);
-                    state
-                        .entries
-                        .insert(key, Entry { etag, next, text, value: None, used_at: now, used_in: 0 });
+                    let held = Held::Text(Arc::from(entry.value));
+                    let (etag, next, proof) = (entry.etag, entry.next, entry.made_of.and_then(proof_of));
+                    state.entries.insert(key, Entry { etag, proof, next, held, used_at: now, used_in: 0 });
                 }
             }
             Err(error) => tracing::warn!("ignoring the cache file: {error}"),
         }
-        Self { store, state: Mutex::new(state) }
+        let bodies = match &store {
+            CacheStore::None => Bodies::nowhere(),
+            CacheStore::Memory(_) => Bodies::in_memory(),
+            CacheStore::File(path) => Bodies::beside(path, true),
+            CacheStore::ReadFile(path) => Bodies::beside(path, false),
+        };
+        Self { store, state: Mutex::new(state), bodies }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -201,10 +283,10 @@ impl Cache {
         let mut state = self.state();
         let pass = state.pass;
         let entry = state.entries.get_mut(&key)?;
-        if entry.value.is_none() {
-            match entry.text.as_ref().and_then(|text| serde_json::from_str::<T>(text.get()).ok()) {
-                Some(value) => entry.value = Some(Arc::new(value)),
-                None => {
+        if let Held::Text(text) = &entry.held {
+            match serde_json::from_str::<T>(text.get()) {
+                Ok(value) => entry.held = Held::Value(Arc::new(value), as_text::<T>),
+                Err(_) => {
                     state.entries.remove(&key);
                     return None;
                 }
@@ -212,29 +294,43 @@ impl Cache {
         }
         entry.used_at = Instant::now();
         entry.used_in = pass;
-        let value = entry.value.clone()?.downcast::<T>().ok()?;
-        Some(Known { etag: entry.etag.clone(), next: entry.next.clone(), value })
+        let Held::Value(value, _) = &entry.held else { return None };
+        let value = Arc::clone(value).downcast::<T>().ok()?;
+        Some(Known { etag: entry.etag.clone(), proof: entry.proof, next: entry.next.clone(), value })
+    }
+
+    /// The server has taken this ETag for what is known of a URL.
+    pub fn renew(&self, who: &str, url: &str, etag: &str, proof: Proof) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.get_mut(&key(who, url)) {
+            entry.etag = etag.to_owned();
+            entry.proof = Some(proof);
+            state.changed = true;
+        }
     }
 
     /// Remembers an answer.
-    pub fn put<T: Page>(&self, who: &str, url: &str, etag: &str, next: Option<&str>, value: &Arc<T>) {
-        let text = match &self.store {
-            CacheStore::File(_) | CacheStore::Memory(_) => {
-                match serde_json::value::to_raw_value(value.as_ref()) {
-                    // A 304 would save less than it costs to keep.
-                    Ok(text) if text.get().len() > MAX_ENTRY => return,
-                    Ok(text) => Some(Arc::from(text)),
-                    Err(_) => return,
-                }
+    pub fn put<T: Page>(
+        &self,
+        who: &str,
+        url: &str,
+        etag: (&str, Option<Proof>),
+        next: Option<&str>,
+        value: &Arc<T>,
+    ) {
+        if matches!(self.store, CacheStore::File(_) | CacheStore::Memory(_)) {
+            let mut length = Length::default();
+            // A 304 would save less than it costs to keep.
+            if serde_json::to_writer(&mut length, value.as_ref()).is_err() || length.0 > MAX_ENTRY {
+                return;
             }
-            CacheStore::None | CacheStore::ReadFile(_) => None,
-        };
+        }
         let mut state = self.state();
         let entry = Entry {
-            etag: etag.to_owned(),
+            etag: etag.0.to_owned(),
+            proof: etag.1,
             next: next.map(str::to_owned),
-            text,
-            value: Some(value.clone()),
+            held: Held::Value(value.clone(), as_text::<T>),
             used_at: Instant::now(),
             used_in: state.pass,
         };
@@ -260,16 +356,18 @@ impl Cache {
     /// Ends a pass: lets go what is unused, and writes the file if anything changed. A file that cannot be written is
     /// a warning, said once.
     pub async fn end_pass(&self) {
-        let entries = {
+        let lines = {
             let mut state = self.state();
             state.evict();
             state.pass += 1;
             if matches!(self.store, CacheStore::None | CacheStore::ReadFile(_)) || !state.changed {
                 return;
             }
-            state.listed()
+            state.lines()
         };
-        let failure = self.store.write(entries).await.err();
+        let failure = self.store.write(lines).await.err();
+        let used = self.state().bodies();
+        self.bodies.retain(&used).await;
         let mut state = self.state();
         if let Some(error) = &failure
             && state.failure.as_ref() != Some(error)
@@ -297,19 +395,24 @@ impl State {
         self.changed |= self.entries.len() != before;
     }
 
-    fn listed(&self) -> Vec<CacheEntry> {
-        let listed = self.entries.iter().filter_map(|(key, entry)| {
-            let (url, who) = key.rsplit_once(' ')?;
-            Some(CacheEntry {
-                url: url.to_owned(),
-                who: who.to_owned(),
-                etag: entry.etag.clone(),
-                next: entry.next.clone(),
-                value: RawValue::to_owned(entry.text.as_ref()?),
-            })
-        });
-        listed.collect()
+    fn bodies(&self) -> BTreeSet<Mark> {
+        self.entries.values().filter_map(|entry| Some(entry.proof?.body)).collect()
     }
+
+    fn lines(&self) -> Vec<Line> {
+        let line = |(key, entry): (&String, &Entry)| Line {
+            key: key.clone(),
+            etag: entry.etag.clone(),
+            proof: entry.proof,
+            next: entry.next.clone(),
+            held: entry.held.clone(),
+        };
+        self.entries.iter().map(line).collect()
+    }
+}
+
+fn proof_of((token, body): (String, String)) -> Option<Proof> {
+    Some(Proof { token: u64::from_str_radix(&token, 16).ok()?, body: Mark::parse(&body)? })
 }
 
 fn key(who: &str, url: &str) -> String {
@@ -358,25 +461,35 @@ fn parse_cache(text: &[u8]) -> Result<Vec<CacheEntry>, String> {
     Ok(file.entries)
 }
 
-fn text_of(entries: Vec<CacheEntry>) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(&File { version: VERSION, entries }).map_err(|error| error.to_string())
+/// One line after the other: all of them together would take as much memory as the cache.
+fn write_lines(out: &mut impl Write, lines: Vec<Line>) -> std::io::Result<()> {
+    write!(out, "{{\"version\":{VERSION},\"entries\":[")?;
+    for (at, entry) in lines.into_iter().filter_map(Line::entry).enumerate() {
+        if at > 0 {
+            out.write_all(b",")?;
+        }
+        serde_json::to_writer(&mut *out, &entry)?;
+    }
+    out.write_all(b"]}")
 }
 
 /// Writes the file whole or not at all: a temporary one beside it, synced, then renamed.
-fn write_cache(path: &Path, entries: Vec<CacheEntry>) -> Result<(), String> {
+fn write_cache(path: &Path, lines: Vec<Line>) -> Result<(), String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(|error| fail(&error))?;
-    let text = text_of(entries).map_err(|error| fail(&error))?;
     let name = path.file_name().ok_or_else(|| fail(&"has no file name"))?.to_string_lossy();
     let (prefix, suffix) = (format!(".{name}."), ".new");
     remove_left_over(directory, &prefix, suffix);
     // A name that nobody can foresee, made anew: one that exists may be a link to somebody's file.
-    let write = || -> std::io::Result<()> {
+    let write = move || -> std::io::Result<()> {
         // Its errors name the file, which has another name each time: the same trouble is to be said once.
         let made = tempfile::Builder::new().prefix(&prefix).suffix(suffix).tempfile_in(directory);
         let mut file = made.map_err(|error| std::io::Error::from(error.kind()))?;
-        file.as_file_mut().write_all(&text)?;
+        let mut out = BufWriter::new(file.as_file_mut());
+        write_lines(&mut out, lines)?;
+        out.flush()?;
+        drop(out);
         file.as_file().sync_all()?;
         // A directory stays where it is: renaming onto it fails.
         file.persist(path).map_err(|error| error.error)?;

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
+use super::keyring::Which;
 use super::listed::Listed;
 use super::wire::Page;
 use crate::http::escape_segment;
@@ -21,8 +22,8 @@ pub const HOOK_EVENT: &str = "workflow_job";
 /// Whose hooks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookPlace {
-    /// The App's own hook, of which there is one.
-    App,
+    /// An App's own hook, of which there is one.
+    App(Which),
     /// An organization's.
     Organization(String),
     /// A repository's.
@@ -37,7 +38,7 @@ pub enum HookPlace {
 impl fmt::Display for HookPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::App => f.write_str("the App"),
+            Self::App(_) => f.write_str("the App"),
             Self::Organization(login) => f.write_str(login),
             Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
         }
@@ -56,9 +57,17 @@ impl HookPlace {
         }
     }
 
+    /// Whose repositories it tells of, where that is one owner.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::App(_) => None,
+            Self::Organization(owner) | Self::Repository { owner, .. } => Some(owner),
+        }
+    }
+
     fn principal(&self) -> Principal {
         match self {
-            Self::App => Principal::App,
+            Self::App(app) => Principal::App(*app),
             Self::Organization(owner) | Self::Repository { owner, .. } => Principal::Owner(owner.clone()),
         }
     }
@@ -66,7 +75,7 @@ impl HookPlace {
     /// The path of its hooks.
     fn path(&self) -> String {
         match self {
-            Self::App => "/app/hook".to_owned(),
+            Self::App(_) => "/app/hook".to_owned(),
             Self::Organization(login) => format!("/orgs/{}/hooks", escape_segment(login)),
             Self::Repository { owner, name } => {
                 format!("/repos/{}/{}/hooks", escape_segment(owner), escape_segment(name))
@@ -175,6 +184,12 @@ impl Page for DeliveriesPage {
 }
 
 impl GitHub {
+    /// The own hook of each App.
+    pub fn app_hooks(&self) -> Vec<HookPlace> {
+        let apps = self.keyring().all().filter(|which| self.keyring().is_app(*which));
+        apps.map(HookPlace::App).collect()
+    }
+
     /// All hooks of an organization or a repository.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
+use super::keyring::Which;
 use super::repositories::Account;
 use super::wire::{Owner, Page};
 use crate::http::escape_segment;
@@ -20,10 +21,10 @@ pub enum PushedList {
     Organization(String),
     /// A person's; only public ones.
     Person(String),
-    /// All that the token's own person may see.
+    /// All that the default token's own person may see.
     Everything,
-    /// Those that belong to the token's own person.
-    Own,
+    /// Those that belong to this owner, whose own token asks.
+    Own(String),
 }
 
 /// A repository and its last push.
@@ -68,7 +69,7 @@ impl GitHub {
     pub async fn pushed_list(&self, owner: &str) -> Result<PushedList, Error> {
         Ok(match self.account(&Principal::Owner(owner.to_owned()), owner).await? {
             Account::Organization => PushedList::Organization(owner.to_owned()),
-            Account::Ourselves => PushedList::Own,
+            Account::Ourselves => PushedList::Own(owner.to_owned()),
             Account::Person => PushedList::Person(owner.to_owned()),
         })
     }
@@ -89,8 +90,10 @@ impl GitHub {
                 let path = format!("/users/{}/repos?type=owner&{order}", escape_segment(login));
                 (Principal::Owner(login.clone()), path)
             }
-            PushedList::Own => (Principal::Token, format!("/user/repos?affiliation=owner&{order}")),
-            PushedList::Everything => (Principal::Token, format!("/user/repos?{order}")),
+            PushedList::Own(login) => {
+                (Principal::Owner(login.clone()), format!("/user/repos?affiliation=owner&{order}"))
+            }
+            PushedList::Everything => (Principal::Token(Which::DEFAULT), format!("/user/repos?{order}")),
         };
         let page = self.one::<PushedPage>(&principal, &path).await?;
         // What breaks GitHub's own rules is no hint.

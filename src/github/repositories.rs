@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
+use super::keyring::Which;
 use super::listed::{Gap, Listed};
 use super::remembered::Remembered;
 use super::wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown};
@@ -143,16 +144,51 @@ impl GitHub {
                 let principal = Principal::Owner(owner.clone());
                 Ok(Listed::new(vec![self.repository(&principal, &path).await?], None))
             }
-            RepoEntry::Owner(owner) if self.is_app() => self.of_installation(owner).await,
+            RepoEntry::Owner(owner) if self.is_app_for(owner) => self.of_installation(owner).await,
             RepoEntry::Owner(owner) => self.of_owner(owner).await,
-            RepoEntry::All if self.is_app() => self.of_all_installations().await,
-            RepoEntry::All => self.listed("/user/repos?per_page=100").await,
+            RepoEntry::All => self.everything().await,
         }
     }
 
+    /// All that the credentials may see, each of its own owners. What is wrong with one of several leaves a gap.
+    async fn everything(&self) -> Result<Listed<Repository>, Error> {
+        let keyring = self.keyring();
+        let all: Vec<Which> = keyring.all().collect();
+        let (mut found, mut gap, mut failure) = (Vec::new(), None, None);
+        for which in &all {
+            match self.seen_by(*which).await {
+                Ok(listed) => {
+                    gap = gap.or_else(|| listed.gap().cloned());
+                    let is_its = |repository: &Repository| keyring.of(&repository.owner) == *which;
+                    found.push(listed.retain(is_its));
+                }
+                Err(error) if all.len() == 1 => return Err(error),
+                Err(error) => {
+                    let what = format!(
+                        "the repositories of {}",
+                        keyring.name(*which).unwrap_or("the default token")
+                    );
+                    gap.get_or_insert(Gap::Part { what, error: error.to_string() });
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(Listed::new(found.into_iter().flat_map(Listed::into_known).collect(), gap)),
+        }
+    }
+
+    async fn seen_by(&self, which: Which) -> Result<Listed<Repository>, Error> {
+        if self.keyring().is_app(which) {
+            return self.of_all_installations(which).await;
+        }
+        self.listed(&Principal::Token(which), "/user/repos?per_page=100").await
+    }
+
     /// One owner's trouble is not everybody's, and leaves a gap.
-    async fn of_all_installations(&self) -> Result<Listed<Repository>, Error> {
-        let installations = self.installations().await?;
+    async fn of_all_installations(&self, app: Which) -> Result<Listed<Repository>, Error> {
+        let installations = self.installations(app).await?;
         let mut gap = installations.gap().cloned();
         let mut all = Vec::new();
         for installation in installations.into_known() {
@@ -166,6 +202,10 @@ impl GitHub {
                     shown(&account.login)
                 );
                 gap.get_or_insert(Gap::Item { problem });
+                continue;
+            }
+            // Another App, or a token, is for this one.
+            if self.keyring().of(&account.login) != app {
                 continue;
             }
             match self.of_installation(&account.login).await {
@@ -233,7 +273,7 @@ impl GitHub {
         if self.kind_of(principal, owner).await? == "Organization" {
             return Ok(Account::Organization);
         }
-        if self.is_app() {
+        if self.is_app_for(owner) {
             return Ok(Account::Person);
         }
         match self.one::<Owner>(principal, "/user").await {
@@ -253,16 +293,17 @@ impl GitHub {
     /// A user's or an organization's. Only the user itself sees its private ones, by another path (contract §1).
     async fn of_owner(&self, owner: &str) -> Result<Listed<Repository>, Error> {
         let escaped = escape_segment(owner);
-        let path = match self.account(&Principal::Token, owner).await? {
+        let principal = Principal::Owner(owner.to_owned());
+        let path = match self.account(&principal, owner).await? {
             Account::Organization => format!("/orgs/{escaped}/repos?type=all&sort=pushed&per_page=100"),
             Account::Ourselves => "/user/repos?affiliation=owner&per_page=100".to_owned(),
             Account::Person => format!("/users/{escaped}/repos?type=owner&per_page=100"),
         };
-        self.listed(&path).await
+        self.listed(&principal, &path).await
     }
 
-    async fn listed(&self, path: &str) -> Result<Listed<Repository>, Error> {
-        self.checked::<RepositoriesPage>(&Principal::Token, self.path(path)).await
+    async fn listed(&self, principal: &Principal, path: &str) -> Result<Listed<Repository>, Error> {
+        self.checked::<RepositoriesPage>(principal, self.path(path)).await
     }
 }
 

@@ -6,6 +6,7 @@ mod hooks;
 mod hostile;
 mod jobs;
 mod limited;
+mod owners;
 mod repositories;
 mod runners;
 

@@ -127,7 +127,7 @@ fn tell(hints: &Hints, delivery: &HookDelivery) {
 
 async fn read(github: &GitHub, config: &Config, log: &mut Log) -> Result<Vec<HookDelivery>, Error> {
     let github = github.until(Instant::now() + READ_WITHIN);
-    if log.place != HookPlace::App && log.hook.is_none() {
+    if !matches!(log.place, HookPlace::App(_)) && log.hook.is_none() {
         let url = config.webhook.url.as_deref();
         let hooks = github.hooks(&log.place).await?;
         let ours = hooks.known().iter().find(|hook| hook.config.url.as_deref() == url);
@@ -148,13 +148,13 @@ async fn read(github: &GitHub, config: &Config, log: &mut Log) -> Result<Vec<Hoo
     deliveries
 }
 
-/// The logs that the configuration means: the App's own, or one for each organization and repository.
+/// The logs that the configuration means: each App's own, and one for each organization and repository that no App is for.
 fn logs(github: &GitHub, config: &Config) -> Vec<Log> {
     let log = |place| Log { place, hook: None, read: Read::default(), next: Instant::now(), failures: 0 };
-    if github.is_app() {
-        return vec![log(HookPlace::App)];
-    }
-    let places: BTreeSet<HookPlace> = config.repos.iter().filter_map(HookPlace::of).collect();
+    let apps = github.app_hooks();
+    let is_apps = |place: &HookPlace| place.owner().is_some_and(|owner| github.is_app_for(owner));
+    let of_entries = config.repos.iter().filter_map(HookPlace::of).filter(|place| !is_apps(place));
+    let places: BTreeSet<HookPlace> = of_entries.chain(apps).collect();
     if places.len() > MOST_HOOKS {
         tracing::warn!(
             "webhook.poll_deliveries: {} entries of repos, of which the deliveries of {MOST_HOOKS} are read; a hook of the \

@@ -102,7 +102,7 @@ pub(super) async fn follow(
             watched.lists.clear();
             continue;
         }
-        watched.update(&owners(&hints.known(), repos, github.is_app()));
+        watched.update(&owners(&hints.known(), repos, |owner| github.payer(owner).is_empty()));
         let now = Instant::now();
         let due = watched.lists.iter_mut().filter(|(_, owner)| owner.next <= now);
         let Some((name, owner)) = due.min_by_key(|(_, owner)| owner.next) else { continue };
@@ -151,14 +151,17 @@ impl Watched {
     }
 }
 
-/// Whom to ask about: owners of more than [`WATCHED_FROM`] repositories, in lower case. With `"*"` and a person's token one
-/// list names them all.
-fn owners(known: &BTreeMap<RepositoryId, Known>, repos: &[RepoEntry], is_app: bool) -> BTreeSet<String> {
-    if !is_app && repos.contains(&RepoEntry::All) && known.len() > WATCHED_FROM {
-        return BTreeSet::from(["*".to_owned()]);
-    }
+/// Whom to ask about: owners of more than [`WATCHED_FROM`] repositories, in lower case. With `"*"` one list names all that the
+/// default token `sees`.
+fn owners(
+    known: &BTreeMap<RepositoryId, Known>,
+    repos: &[RepoEntry],
+    sees: impl Fn(&str) -> bool,
+) -> BTreeSet<String> {
+    let in_one = known.values().filter(|repository| sees(&repository.owner)).count();
+    let as_one = repos.contains(&RepoEntry::All) && in_one > WATCHED_FROM;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for repository in known.values() {
+    for repository in known.values().filter(|repository| !as_one || !sees(&repository.owner)) {
         *counts.entry(repository.owner.to_ascii_lowercase()).or_default() += 1;
     }
     let mut many: Vec<(usize, String)> = counts
@@ -167,7 +170,8 @@ fn owners(known: &BTreeMap<RepositoryId, Known>, repos: &[RepoEntry], is_app: bo
         .map(|(name, count)| (count, name))
         .collect();
     many.sort_by(|one, other| other.cmp(one));
-    many.into_iter().take(MOST_OWNERS).map(|(_, name)| name).collect()
+    let as_one = as_one.then(|| "*".to_owned());
+    as_one.into_iter().chain(many.into_iter().map(|(_, name)| name)).take(MOST_OWNERS).collect()
 }
 
 #[cfg(test)]
@@ -232,12 +236,17 @@ mod tests {
                 .map(|(id, (owner, n))| (RepositoryId(id as u64), Known { owner, name: format!("r{n}") }))
                 .collect()
         };
-        let names =
-            |known, repos: &[RepoEntry], app| owners(&known, repos, app).into_iter().collect::<Vec<_>>();
+        let names = |known, repos: &[RepoEntry], app: bool| {
+            owners(&known, repos, |_| !app).into_iter().collect::<Vec<_>>()
+        };
         let many = known(&[("Acme", 21), ("few", 20)]);
         assert_eq!(names(many.clone(), &[RepoEntry::Owner("Acme".into())], false), ["acme"]);
         assert_eq!(names(many.clone(), &[RepoEntry::All], false), ["*"]);
         assert_eq!(names(many, &[RepoEntry::All], true), ["acme"]);
         assert!(names(known(&[("few", 20)]), &[RepoEntry::All], false).is_empty());
+        // Acme has credentials of its own.
+        let both = known(&[("Acme", 21), ("octo", 21)]);
+        let asked = owners(&both, &[RepoEntry::All], |owner| owner != "Acme");
+        assert_eq!(asked.into_iter().collect::<Vec<_>>(), ["*", "acme"]);
     }
 }

@@ -18,6 +18,16 @@ pub enum RepoEntry {
     All,
 }
 
+impl RepoEntry {
+    /// Whose repositories it means, where that is one owner.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            RepoEntry::Repository { owner, .. } | RepoEntry::Owner(owner) => Some(owner),
+            RepoEntry::All => None,
+        }
+    }
+}
+
 impl fmt::Display for RepoEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

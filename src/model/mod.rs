@@ -11,6 +11,7 @@ mod labels;
 mod names;
 mod naming;
 mod observation;
+mod owners;
 mod report;
 mod runner;
 pub mod summary;
@@ -28,6 +29,7 @@ pub use labels::Labels;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
 pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
+pub use owners::OwnerPattern;
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};
 pub use runner::{
     Allocation, Asks, Blocked, Finish, Foreign, ForeignReason, GroupKey, Ownership, Registration, Runner,

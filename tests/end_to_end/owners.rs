@@ -169,3 +169,104 @@ async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() 
     site.served(other).await;
     daemon.end().await;
 }
+
+const OTHER: &str = "ghp_ofanotherperson";
+
+/// Two owners, each with a token of its own.
+fn with_tokens(site: &Site) -> String {
+    let github = &mut site.world().github;
+    github.add_user("guest");
+    github.add_organization("beta", &["guest"]);
+    github.add_repository("beta/app");
+    github.add_token(OTHER, Token::classic("guest", &["repo"]));
+    let file = site.cache_file().with_file_name("other");
+    std::fs::write(&file, OTHER).unwrap();
+    let tokens =
+        format!("tokens: [{{name: guests, owners: [\"bet*\"], token_file: \"{}\"}}], url:", file.display());
+    site.config("status: {listen: '127.0.0.1:0'}\n")
+        .replace("url:", &tokens)
+        .replace(&format!("repos: [{REPOSITORY}]"), "repos: [acme/app, beta/app]")
+}
+
+fn queue_in(site: &Site, repository: &str) -> u64 {
+    let mut world = site.world();
+    let repository = world.github.repository_id(repository).unwrap();
+    let spec = githubrunner_sim::github::JobSpec::new(&["nomadtools"], std::time::Duration::from_millis(300));
+    let run = world.queue_run(repository, vec![spec]).unwrap();
+    world.github.run(run).unwrap().jobs[0]
+}
+
+#[tokio::test]
+async fn each_owners_token_is_used_and_tried_and_one_that_is_used_up_harms_no_other_owner() {
+    let site = Site::start().await;
+    let config = with_tokens(&site);
+    let check = site.call_with(&config, &["check"]).await.well();
+    for line in [
+        "GitHub takes the credentials for all other owners",
+        "GitHub takes the credentials guests",
+        "beta/app: runners can be registered",
+        "GitHub's rate limit core for guests",
+    ] {
+        assert!(check.contains(line), "{line}: {check}");
+    }
+    let shown = site.call_with(&config, &["dumpconfig"]).await.well();
+    assert!(shown.contains("guests") && !shown.contains(OTHER), "{shown}");
+
+    let daemon = site.run(&config);
+    let jobs = ["acme/app", "beta/app"].map(|repository| queue_in(&site, repository));
+    for job in jobs {
+        site.served(job).await;
+    }
+    let now = site.world().clock.now();
+    site.world().github.use_up(TOKEN, now);
+    let (held, served) = (queue_in(&site, "acme/app"), queue_in(&site, "beta/app"));
+    site.served(served).await;
+    let again = queue_in(&site, "beta/app");
+    site.served(again).await;
+    assert_eq!(site.status(held), githubrunner_sim::github::Status::Queued);
+    daemon.says("status on http://").await;
+    let line = daemon.lines_with("status on http://").remove(0);
+    let address = line.split("status on http://").nth(1).unwrap().trim().to_owned();
+    let left = |credential: &str| {
+        let metrics = metrics(&address);
+        let name = "githubrunner_github_rate_limit_remaining";
+        let begins = format!("{name}{{credential=\"{credential}\",bucket=\"core\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&begins)?.parse::<u64>().ok())
+    };
+    until(&site, "both limits are told", || {
+        left("token") == Some(0) && left("guests").is_some_and(|left| left > 1_000)
+    })
+    .await;
+    daemon.end().await;
+
+    // One that GitHub does not take is named.
+    site.world().github.revoke_token(OTHER);
+    let check = site.call_with(&config, &["check"]).await;
+    let line = check.out.lines().find(|line| line.contains("GitHub takes the credentials guests")).unwrap();
+    assert!(check.code == 1 && line.starts_with("failure") && !check.out.contains(OTHER), "{}", check.out);
+}
+
+fn metrics(address: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn check_tells_that_two_tokens_are_of_one_person_and_which_nobody_needs() {
+    let site = Site::start().await;
+    let config = with_tokens(&site);
+    site.world().github.add_token(OTHER, Token::classic("octocat", &["repo"]));
+    site.world().github.add_organization("beta", &["octocat"]);
+    let check = site.call_with(&config, &["check"]).await.well();
+    assert!(
+        check.contains("they belong to octocat") && check.contains("one token for the owners"),
+        "{check}"
+    );
+    let check = site.call_with(&config.replace("bet*", "gamma"), &["check"]).await;
+    assert!(check.out.contains("no entry of repos belongs to their owners"), "{}", check.out);
+}

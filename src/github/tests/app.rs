@@ -159,6 +159,83 @@ async fn installation_tokens_are_renewed_early_and_cached_answers_outlive_them()
     assert_eq!((count(&requests, " 401"), count(&requests, "access_tokens 201")), (1, 1), "{requests:?}");
 }
 
+/// How many requests of the primary limit an owner's installation has left.
+fn left(github: &GitHub) -> u64 {
+    let rates = github.rates();
+    let mut of_installation = rates.iter().filter(|((who, _), _)| who.starts_with("installation-"));
+    of_installation.next().unwrap().1.remaining
+}
+
+/// A cache in a file of this directory.
+fn with_file(world: &World, keys: &Keys, directory: &tempfile::TempDir) -> GitHub {
+    let cache = CacheStore::File(directory.path().join("cache.json"));
+    world.github_with(app(keys), Options { cache, ..world.options() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_token_of_an_installation_costs_nothing_where_nothing_has_changed() {
+    let Some(keys) = Keys::shared() else { return };
+    let (world, ..) = world(keys);
+    let queue = |repository: u64| {
+        world.sim(|sim, now| {
+            let spec = sim::JobSpec::new(&["self-hosted"], Duration::from_secs(60));
+            sim.queue_run(repository, vec![spec], now).unwrap();
+        });
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let github = with_file(&world, keys, &directory);
+    let repositories = github.repositories(&[entry("octo")], true).await.repositories;
+    queue(repositories[0].id.0);
+    let listed = github.list_jobs(&repositories[0], Look::All).await.unwrap();
+    github.end_pass().await;
+    let before = left(&github);
+    // Some hours later, each with a token of its own.
+    let mut all = 0;
+    for _ in 0..3 {
+        world.requests();
+        // The limit starts anew each hour.
+        sleep(3601).await;
+        assert_eq!(github.repositories(&[entry("octo")], true).await.repositories, repositories);
+        assert_eq!(github.list_jobs(&repositories[0], Look::All).await.unwrap().jobs, listed.jobs);
+        github.end_pass().await;
+        let requests = world.requests();
+        assert_eq!(count(&requests, "access_tokens 201"), 1);
+        assert_eq!(count(&requests, " 200"), 0, "{requests:?}");
+        all += count(&requests, " 304");
+        assert_eq!(left(&github), 5000, "{requests:?}");
+    }
+    assert!(all >= 3 * 8 && before < 5000, "{all} {before}");
+
+    // Who starts anew has another token, too; what has changed is seen.
+    queue(repositories[0].id.0);
+    let github = with_file(&world, keys, &directory);
+    world.requests();
+    let jobs = github.list_jobs(&repositories[0], Look::All).await.unwrap().jobs;
+    assert_eq!(jobs.len(), listed.jobs.len() + 1);
+    let requests = world.requests();
+    assert!(count(&requests, " 304") >= 4 && (1..=4).contains(&count(&requests, " 200")), "{requests:?}");
+    let text = std::fs::read_to_string(directory.path().join("cache.json")).unwrap();
+    assert!(!text.contains("ghs_"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_etags_are_made_in_another_way_another_token_asks_anew() {
+    let Some(keys) = Keys::shared() else { return };
+    let (world, ..) = world(keys);
+    world.sim(|sim, _| sim.options_mut().etags = sim::Etags::Opaque);
+    let directory = tempfile::tempdir().unwrap();
+    let github = with_file(&world, keys, &directory);
+    let repositories = github.repositories(&[entry("octo/app")], false).await.repositories;
+    let listed = github.list_jobs(&repositories[0], Look::Active).await.unwrap();
+    github.end_pass().await;
+    assert_eq!(github.sizes()["bodies of pages"], 0);
+    sleep(3590).await;
+    world.requests();
+    assert_eq!(github.list_jobs(&repositories[0], Look::Active).await.unwrap().jobs, listed.jobs);
+    let requests = world.requests();
+    assert!(count(&requests, " 304") == 0 && count(&requests, " 200") > 1, "{requests:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_suspended_or_missing_installation_is_its_owners_trouble_only() {
     let Some(keys) = Keys::shared() else { return };

@@ -77,7 +77,7 @@ async fn the_last_pushes_are_one_request_free_while_nothing_moves() {
     world.sim(|sim, now| sim.push(ids[7], now));
     let list = github.pushed_list("ACME").await.unwrap();
     assert_eq!(list, PushedList::Organization("ACME".into()));
-    assert_eq!(github.pushed_list("octo").await.unwrap(), PushedList::Own);
+    assert_eq!(github.pushed_list("octo").await.unwrap(), PushedList::Own("octo".into()));
     world.requests();
     let pushed = github.pushed(&list).await.unwrap();
     assert_eq!((pushed.len(), pushed[0].id.0, pushed[0].full_name.as_str()), (31, ids[7], "Acme/r7"));
@@ -88,7 +88,7 @@ async fn the_last_pushes_are_one_request_free_while_nothing_moves() {
         "{asked:?}"
     );
     assert!(asked.len() == 2 && asked[1].ends_with(" 304"), "{asked:?}");
-    let own = github.pushed(&PushedList::Own).await.unwrap();
+    let own = github.pushed(&PushedList::Own("octo".into())).await.unwrap();
     assert_eq!(own.iter().map(|one| one.full_name.as_str()).collect::<Vec<_>>(), ["octo/own"]);
 }
 
