@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +23,8 @@ pub struct Plan {
     pub orphans: BTreeSet<Orphan>,
     /// The queued jobs that want a runner of ours and may have one, oldest first, by their IDs.
     pub demand: BTreeMap<GroupKey, Vec<u64>>,
+    /// The class of each job that is in demand or held and that one matches, by the job's ID.
+    pub classes: BTreeMap<u64, Arc<str>>,
 }
 
 /// One thing to do.
