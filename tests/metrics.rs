@@ -54,7 +54,13 @@ fn status() -> Status {
     let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: 1, labels: String::new() };
     let hold = Hold { subject, reason: HoldReason::Cap { cap: Cap::All, limit: 1 } };
     let group = GroupKey { repository: RepositoryId(1), labels: Labels::new(["nomadtools"]) };
-    let plan = Plan { holds: vec![hold], demand: BTreeMap::from([(group, vec![2])]), ..Plan::default() };
+    let plan = Plan {
+        holds: vec![hold],
+        demand: BTreeMap::from([(group, vec![2])]),
+        classes: BTreeMap::from([(1, "gpu".into())]),
+        ..Plan::default()
+    };
+    status.classes(["gpu"].into_iter());
     let nomad = NomadView {
         now: Timestamp::now(),
         deployment: "i".to_owned(),

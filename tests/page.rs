@@ -81,10 +81,16 @@ fn the_state_is_as_its_schema_says_whatever_strangers_write() {
     let before = state(address);
     check(&before);
     assert_eq!((&before["revision"], &before["last_pass"]), (&Value::from(0), &Value::Null));
+    status.classes(["small"].into_iter());
     world::hostile().tell(&status);
     let after = state(address);
     check(&after);
     assert_eq!(after["jobs"]["queued"], 1000);
+    let classes = serde_json::json!([
+        {"name": "small", "queued": 0, "held": 0, "running": 0, "runners": 0},
+        {"name": "gpu", "queued": 200, "held": 0, "running": 0, "runners": 500},
+    ]);
+    assert_eq!(after["classes"], classes, "what a Meta says besides is none");
     assert_eq!(after["jobs"]["waiting"]["items"].as_array().unwrap().len(), 200);
     // An address that is no page of the web is none.
     let links = after["jobs"]["waiting"]["items"].as_array().unwrap().iter();

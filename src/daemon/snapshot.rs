@@ -17,6 +17,7 @@ use crate::{
 pub(super) fn configure(status: &Status, config: &Config) {
     let settings = &config.status;
     status.per_repository(settings.per_repository);
+    status.classes(config.classes.iter().map(|class| class.name.as_str()));
     let is_local = settings.listen.is_some_and(|listen| listen.ip().is_loopback());
     status.open_to(match &settings.token {
         Some(token) => Access::Token(token.clone()),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +23,8 @@ pub struct Plan {
     pub orphans: BTreeSet<Orphan>,
     /// The queued jobs that want a runner of ours and may have one, oldest first, by their IDs.
     pub demand: BTreeMap<GroupKey, Vec<u64>>,
+    /// The class of each job that is in demand or held and that one matches, by the job's ID.
+    pub classes: BTreeMap<u64, Arc<str>>,
 }
 
 /// One thing to do.
@@ -369,6 +372,15 @@ pub enum HoldReason {
         /// Its name.
         runner: String,
     },
+    /// The places that are left below a cap are kept for another repository: its turn is first, and it is looked at next.
+    Turn {
+        /// The cap.
+        cap: Cap,
+        /// Its value.
+        limit: usize,
+        /// That repository, `owner/name`.
+        before: String,
+    },
     /// The group lets a runner go in this very plan.
     GroupStops,
     /// Nomad does not place it.
@@ -678,6 +690,7 @@ impl HoldReason {
                 Cap::ClassRepository => "cap_class_repository",
             },
             HoldReason::LeftToNomadtools { .. } => "left_to_nomadtools",
+            HoldReason::Turn { .. } => "turn",
             HoldReason::GroupStops => "group_stops",
             HoldReason::Unplaced { .. } => "unplaced",
             HoldReason::Disconnected => "disconnected",
@@ -738,6 +751,9 @@ impl fmt::Display for HoldReason {
             }
             HoldReason::StartFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waits for a place: {cap} is {limit}"),
+            HoldReason::Turn { cap, limit, before } => {
+                write!(f, "waits for a place: {cap} is {limit}, and {before} is next")
+            }
             HoldReason::LeftToNomadtools { runner } => {
                 write!(f, "left to {runner}, a job of nomadtools; stop that job if it never takes one")
             }

@@ -68,7 +68,14 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
         .retain(|hold| !matches!(&hold.subject, Subject::Runner { name } if draft.stopping.contains(name)));
     draft.holds.sort();
     draft.holds.dedup();
-    Plan { actions: draft.actions, holds: draft.holds, surplus, orphans, demand: survey.demand() }
+    Plan {
+        actions: draft.actions,
+        holds: draft.holds,
+        surplus,
+        orphans,
+        demand: survey.demand(),
+        classes: survey.classes,
+    }
 }
 
 /// The plan while it is made.

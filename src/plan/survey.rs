@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -62,6 +63,8 @@ pub(super) struct Survey<'a> {
     pub attempts: BTreeMap<u64, usize>,
     /// Holds that the counting found.
     pub holds: Vec<Hold>,
+    /// The class of each job that is to have a runner or is held.
+    pub classes: BTreeMap<u64, Arc<str>>,
     busy: BTreeSet<&'a str>,
     by_url: BTreeMap<String, RepositoryId>,
     /// What the runners' Meta has as labels, each text read once.
@@ -71,6 +74,9 @@ pub(super) struct Survey<'a> {
 /// Labels of jobs, each list checked once for each class.
 type Checked<'a> = HashMap<(Option<&'a str>, &'a [String]), Result<Labels, String>>;
 
+/// The names of the classes, each made once for all of its jobs.
+type Names<'a> = BTreeMap<&'a str, Arc<str>>;
+
 /// Whether a job is to have a runner, and if not, why.
 enum Verdict<'a> {
     /// With these labels, as a runner of this class.
@@ -79,8 +85,8 @@ enum Verdict<'a> {
     NotOurs,
     /// Its repository gets none, …
     RepositoryHeld(HoldReason),
-    /// … or this job.
-    Held(HoldReason),
+    /// … or this job, which is of this class.
+    Held(HoldReason, Option<&'a str>),
 }
 
 impl<'a> Survey<'a> {
@@ -97,6 +103,7 @@ impl<'a> Survey<'a> {
             newest: BTreeMap::new(),
             attempts: BTreeMap::new(),
             holds: Vec::new(),
+            classes: BTreeMap::new(),
             busy: BTreeSet::new(),
             by_url: BTreeMap::new(),
             joined: HashMap::new(),
@@ -112,9 +119,11 @@ impl<'a> Survey<'a> {
         }
         let mut verdicts = Verdicts::new(&policy.labels);
         let mut checked = Checked::new();
+        let names = policy.classes.iter().map(|class| (class.name.as_str(), Arc::from(class.name.as_str())));
+        let names: Names = names.collect();
         for view in survey.repositories.values() {
             verdicts.next_repository();
-            survey.count_jobs(view, &mut verdicts, &mut checked);
+            survey.count_jobs(view, &mut verdicts, &mut checked, &names);
         }
         for group in survey.groups.values_mut() {
             group.demand.sort_by_key(|job| oldest_first(job));
@@ -123,7 +132,13 @@ impl<'a> Survey<'a> {
         survey
     }
 
-    fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts, checked: &mut Checked<'a>) {
+    fn count_jobs(
+        &mut self,
+        view: &'a RepositoryView,
+        verdicts: &mut Verdicts,
+        checked: &mut Checked<'a>,
+        names: &Names<'a>,
+    ) {
         let name = view.repository.full_name();
         let repository = || Subject::Repository { name: name.clone() };
         self.holds.extend(self.of_listing(view).map(|reason| Hold { subject: repository(), reason }));
@@ -140,11 +155,17 @@ impl<'a> Survey<'a> {
         }
         for job in latest.into_values() {
             self.statuses.insert(job.id, job.status);
-            match self.verdict(view, job, verdicts, checked) {
+            let verdict = self.verdict(view, job, verdicts, checked);
+            if let Verdict::Demand(_, Some(class)) | Verdict::Held(_, Some(class)) = verdict
+                && let Some(name) = names.get(class)
+            {
+                self.classes.insert(job.id, Arc::clone(name));
+            }
+            match verdict {
                 Verdict::NotOurs => {}
                 Verdict::Demand(labels, class) => self.demands(view.repository.id, job, labels, class),
                 Verdict::RepositoryHeld(reason) => self.holds.push(Hold { subject: repository(), reason }),
-                Verdict::Held(reason) => {
+                Verdict::Held(reason, _) => {
                     let labels = shown(&job.labels);
                     let subject = Subject::Job { repository: name.clone(), id: job.id, labels };
                     self.holds.push(Hold { subject, reason });
@@ -181,11 +202,11 @@ impl<'a> Survey<'a> {
         let is_queued = job.status == JobStatus::Queued;
         if is_queued && job.labels.is_empty() {
             let why = "it has none: `runs-on` names only a group".to_owned();
-            return Verdict::Held(HoldReason::BadLabels { why });
+            return Verdict::Held(HoldReason::BadLabels { why }, None);
         }
         match verdicts.of(&job.labels) {
             Match::GaveUp if is_queued => {
-                return Verdict::Held(HoldReason::BadLabels { why: GAVE_UP.to_owned() });
+                return Verdict::Held(HoldReason::BadLabels { why: GAVE_UP.to_owned() }, None);
             }
             Match::No | Match::GaveUp => return Verdict::NotOurs,
             Match::Yes => {}
@@ -197,19 +218,21 @@ impl<'a> Survey<'a> {
             }
             JobStatus::Queued => {
                 let Some(class) = self.policy.class_for(&view.repository, &job.labels) else {
-                    return Verdict::Held(HoldReason::NoClass);
+                    return Verdict::Held(HoldReason::NoClass, None);
                 };
                 let name = class.name();
-                if let (Some(name), Some(why)) = (name, class.deny()) {
-                    return Verdict::Held(HoldReason::Denied { class: name.to_owned(), why: why.to_owned() });
+                if let (Some(class), Some(why)) = (name, class.deny()) {
+                    let reason = HoldReason::Denied { class: class.to_owned(), why: why.to_owned() };
+                    return Verdict::Held(reason, name);
                 }
                 match checked.entry((name, &job.labels)).or_insert_with(|| check(class.labels(), job)) {
                     Ok(labels) => Verdict::Demand(labels.clone(), name),
-                    Err(why) => Verdict::Held(HoldReason::BadLabels { why: why.clone() }),
+                    Err(why) => Verdict::Held(HoldReason::BadLabels { why: why.clone() }, name),
                 }
             }
             JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => {
-                Verdict::Held(HoldReason::NotQueued { status: job.status.as_str() })
+                let class = self.policy.class_for(&view.repository, &job.labels).and_then(ClassPolicy::name);
+                Verdict::Held(HoldReason::NotQueued { status: job.status.as_str() }, class)
             }
             JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown => Verdict::NotOurs,
         }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use prometheus_client::{
 
 use super::{
     process::Process,
-    snapshot::{Rate, Snapshot, Waiting},
+    snapshot::{Rate, Snapshot, Waiting, Whose},
 };
 use crate::model::RunnerState;
 
@@ -35,6 +35,9 @@ const SHORT: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10
 
 /// More node pools than this are one: `other`.
 const NODE_POOLS: usize = 100;
+
+/// Runners of classes that are no longer configured can be of this many more; beyond, a class is `other`.
+const CLASSES: usize = 200;
 
 /// A MiB, in bytes.
 const MIB: u64 = 1 << 20;
@@ -114,6 +117,25 @@ pub(super) struct Metrics {
     points: Gauge,
     /// Gauges have a label for the repository.
     pub per_repository: bool,
+    /// The classes of the configuration: gauges have a label for the class where there is one.
+    pub classes: Vec<Arc<str>>,
+}
+
+/// The first few values of a label: the rest is one.
+#[derive(Default)]
+struct Few<'a, const N: usize>(Vec<&'a str>);
+
+impl<'a, const N: usize> Few<'a, N> {
+    fn one(&mut self, value: &'a str) -> &'a str {
+        if self.0.contains(&value) {
+            return value;
+        }
+        if self.0.len() >= N {
+            return "other";
+        }
+        self.0.push(value);
+        value
+    }
 }
 
 fn long() -> Histogram {
@@ -172,6 +194,7 @@ impl Default for Metrics {
             rate_reset: Family::default(),
             points: Gauge::default(),
             per_repository: false,
+            classes: Vec::new(),
         };
         let own = registry.sub_registry_with_prefix(PREFIX);
         own.register(
@@ -254,7 +277,7 @@ impl Default for Metrics {
         ] {
             own.register(name, help, family.clone());
         }
-        own.register("runners", "Runners, by state", metrics.runners.clone());
+        own.register("runners", "Runners, by state and class", metrics.runners.clone());
         own.register(
             "runners_finished",
             "Runners that have ended since the start, by how",
@@ -403,20 +426,24 @@ impl Metrics {
             self.repositories.get_or_create(&labels([("listed", is_listed)])).set(number(count));
         }
         let counts = &snapshot.counts;
-        self.set(&self.jobs_queued, counts.queued.iter().map(|(of, n)| (Vec::new(), of.as_str(), *n)));
+        // Each class has its value, and sums over repositories stay what they are.
+        let classes = self.classes.iter().cloned().map(Some).chain([None]);
+        let classes = classes.map(|class| Whose { repository: String::new(), class });
+        let zeros: Vec<Whose> = if self.per_repository { Vec::new() } else { classes.collect() };
+        let none = || zeros.iter().map(|of| (Vec::new(), of, 0));
+        self.set(&self.jobs_queued, none().chain(counts.queued.iter().map(|(of, n)| (Vec::new(), of, *n))));
         let reason = |reason: &str| labels([("reason", reason)]);
-        self.set(&self.jobs_held, counts.held.iter().map(|((of, why), n)| (reason(why), of.as_str(), *n)));
-        self.set(&self.jobs_running, counts.running.iter().map(|(of, n)| (Vec::new(), of.as_str(), *n)));
+        self.set(&self.jobs_held, counts.held.iter().map(|((of, why), n)| (reason(why), of, *n)));
+        self.set(&self.jobs_running, none().chain(counts.running.iter().map(|(of, n)| (Vec::new(), of, *n))));
         self.holds.clear();
         for ((about, why), count) in &counts.holds {
             self.holds.get_or_create(&labels([("about", about), ("reason", why)])).set(number(*count));
         }
         let state = |state: RunnerState| labels([("state", state.as_str())]);
-        // Every state has its value, and sums over repositories stay what they are.
-        let none = if self.per_repository { &[][..] } else { &STATES };
         self.waiting(&counts.waiting);
-        let runners = counts.runners.iter().map(|((of, at), n)| (state(*at), of.as_str(), *n));
-        self.set(&self.runners, none.iter().map(|at| (state(*at), "", 0)).chain(runners));
+        let none = zeros.iter().flat_map(|of| STATES.map(|at| (state(at), of, 0)));
+        let runners = counts.runners.iter().map(|((of, at), n)| (state(*at), of, *n));
+        self.set(&self.runners, none.chain(runners));
     }
 
     /// What runners that wait for a place ask for.
@@ -467,23 +494,22 @@ impl Metrics {
 
     /// Sets a gauge anew; what belongs to several repositories adds up where they have no label.
     fn set<'a>(
-        &self,
+        &'a self,
         family: &Family<Labels, Gauge>,
-        values: impl Iterator<Item = (Labels, &'a str, usize)>,
+        values: impl Iterator<Item = (Labels, &'a Whose, usize)>,
     ) {
         family.clear();
         if !self.per_repository && values.size_hint().1 == Some(0) {
             family.get_or_create(&Vec::new()).set(0);
         }
-        let mut repositories: Vec<&str> = Vec::new();
-        for (mut labels, repository, count) in values {
+        let mut repositories = Few::<REPOSITORIES>::default();
+        let mut classes = Few::<CLASSES>(self.classes.iter().map(AsRef::as_ref).collect());
+        for (mut labels, Whose { repository, class }, count) in values {
+            if let Some(class) = class {
+                labels.push(("class", classes.one(class).to_owned()));
+            }
             if self.per_repository {
-                let is_known = repositories.contains(&repository);
-                if !is_known && repositories.len() < REPOSITORIES {
-                    repositories.push(repository);
-                }
-                let shown = if repositories.contains(&repository) { repository } else { "other" };
-                labels.push(("repository", shown.to_owned()));
+                labels.push(("repository", repositories.one(repository).to_owned()));
             }
             family.get_or_create(&labels).inc_by(number(count));
         }
@@ -536,6 +562,10 @@ fn epoch_seconds(at: jiff::Timestamp) -> f64 {
 mod tests {
     use super::*;
 
+    fn whose(repository: &str, class: Option<&str>) -> Whose {
+        Whose { repository: repository.to_owned(), class: class.map(Arc::from) }
+    }
+
     fn page(metrics: &Metrics, snapshot: &Snapshot) -> String {
         metrics.see(snapshot, 7);
         metrics.page(true).0
@@ -568,7 +598,7 @@ mod tests {
     fn repositories_are_labels_only_where_asked_for_and_a_thousand_at_most() {
         let mut snapshot = Snapshot::default();
         for number in 0..2 * REPOSITORIES {
-            snapshot.counts.queued.insert(format!("acme/r{number}"), 2);
+            snapshot.counts.queued.insert(whose(&format!("acme/r{number}"), None), 2);
         }
         let mut metrics = Metrics::default();
         let without = page(&metrics, &snapshot);
@@ -584,11 +614,47 @@ mod tests {
     }
 
     #[test]
+    fn each_class_has_its_value_and_no_label_stands_for_the_top_level() {
+        let mut metrics = Metrics { classes: vec!["gpu".into(), "small".into()], ..Metrics::default() };
+        let mut snapshot = Snapshot::default();
+        snapshot.counts.queued.insert(whose("acme/a", Some("gpu")), 2);
+        snapshot.counts.queued.insert(whose("acme/b", Some("gpu")), 3);
+        snapshot.counts.queued.insert(whose("acme/b", None), 4);
+        snapshot.counts.held.insert((whose("acme/a", Some("gpu")), "cap_class"), 1);
+        snapshot.counts.runners.insert((whose("acme/a", Some("gpu")), RunnerState::Running), 7);
+        let text = page(&metrics, &snapshot);
+        for line in [
+            "jobs_queued{class=\"gpu\"} 5",
+            "jobs_queued{class=\"small\"} 0",
+            "jobs_queued 4",
+            "jobs_running{class=\"small\"} 0",
+            "jobs_held{reason=\"cap_class\",class=\"gpu\"} 1",
+            "runners{state=\"running\",class=\"gpu\"} 7",
+            "runners{state=\"dead\",class=\"small\"} 0",
+            "runners{state=\"running\"} 0",
+        ] {
+            assert!(text.contains(&format!("githubrunner_{line}\n")), "{line}: {text}");
+        }
+        metrics.per_repository = true;
+        let text = page(&metrics, &snapshot);
+        let line = "githubrunner_jobs_queued{class=\"gpu\",repository=\"acme/b\"} 3\n";
+        assert!(text.contains(line), "{text}");
+        // Runners can be of classes that were configured long ago.
+        for number in 0..2 * CLASSES {
+            let class = format!("old{number}");
+            snapshot.counts.runners.insert((whose("acme/a", Some(&class)), RunnerState::Dead), 1);
+        }
+        let text = page(&metrics, &snapshot);
+        assert_eq!(text.matches("class=\"old").count(), CLASSES - 2);
+        assert!(text.contains("class=\"other\",repository=\"acme/a\"} 202\n"), "{text}");
+    }
+
+    #[test]
     fn what_is_over_is_not_told_any_more() {
         let metrics = Metrics::default();
         let mut snapshot = Snapshot::default();
         snapshot.counts.holds.insert(("job", "cap_all"), 3);
-        snapshot.counts.held.insert(("acme/widgets".to_owned(), "cap_all"), 3);
+        snapshot.counts.held.insert((whose("acme/widgets", None), "cap_all"), 3);
         let held = page(&metrics, &snapshot);
         assert!(held.contains("githubrunner_jobs_held{reason=\"cap_all\"} 3\n"), "{held}");
         assert!(held.contains("githubrunner_holds{about=\"job\",reason=\"cap_all\"} 3\n"), "{held}");

@@ -141,6 +141,11 @@ impl Status {
         self.inner().metrics.per_repository = yes;
     }
 
+    /// The classes of the configuration from now on, in its order.
+    pub fn classes<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        self.inner().metrics.classes = names.map(Arc::from).collect();
+    }
+
     /// Counts one more.
     pub fn count(&self, counter: Counter, label: &'static str) {
         self.inner().metrics.count(counter, label, 1);
@@ -263,6 +268,7 @@ impl Status {
             nomad: health(inner.nomad),
             github: health(inner.github),
             repositories: Repositories { all, listed },
+            classes: seen.counts.classes(&inner.metrics.classes),
             jobs: Jobs {
                 queued,
                 held,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +23,9 @@ const JOBS: usize = 200;
 const RUNNERS: usize = 500;
 const HOLDS: usize = 200;
 const ACTIONS: usize = 200;
+
+/// At most this many classes are told: as many as there can be, and as many that were configured before.
+const CLASSES: usize = 200;
 
 /// For this many holds it is remembered since when they last.
 const SINCE: usize = 5000;
@@ -145,17 +149,26 @@ pub struct Snapshot {
     pub rows: Rows,
 }
 
-/// Numbers; the first part of a key is a repository, where there is one.
+/// Whose something is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Whose {
+    /// `owner/name`, or a word for one that is not known.
+    pub repository: String,
+    /// The class; the top level has none.
+    pub class: Option<Arc<str>>,
+}
+
+/// Numbers, by repository and class.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// Queued jobs that may be served.
-    pub queued: BTreeMap<String, usize>,
+    pub queued: BTreeMap<Whose, usize>,
     /// Jobs that are held, by reason.
-    pub held: BTreeMap<(String, &'static str), usize>,
+    pub held: BTreeMap<(Whose, &'static str), usize>,
     /// Jobs that run on runners of ours.
-    pub running: BTreeMap<String, usize>,
+    pub running: BTreeMap<Whose, usize>,
     /// Runners by state.
-    pub runners: BTreeMap<(String, RunnerState), usize>,
+    pub runners: BTreeMap<(Whose, RunnerState), usize>,
     /// What runners that wait for a place ask for, by node pool; pools of other runners with nothing.
     pub waiting: BTreeMap<String, Waiting>,
     /// Holds by what they are about and why.
@@ -212,6 +225,9 @@ pub struct JobRow {
     pub name: String,
     /// Its labels, with commas between.
     pub labels: String,
+    /// The class that matches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Arc<str>>,
     /// Its page.
     pub url: Option<String>,
     /// When it was made, by GitHub's clock.
@@ -224,6 +240,21 @@ pub struct JobRow {
     pub reason: Option<Why>,
     /// The runner that was started for it.
     pub runner: Option<String>,
+}
+
+/// What a class has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ClassRow {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its jobs that want a runner and may have one.
+    pub queued: usize,
+    /// Its jobs that are held.
+    pub held: usize,
+    /// Jobs that run on its runners.
+    pub running: usize,
+    /// Its runners that are not dead.
+    pub runners: usize,
 }
 
 /// Why something waits.
@@ -248,7 +279,7 @@ pub struct RunnerRow {
     pub labels: String,
     /// The class it was started as.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
+    pub class: Option<Arc<str>>,
     /// Where it stands.
     pub state: RunnerState,
     /// Whether a job runs on it.
@@ -369,6 +400,29 @@ impl Counts {
     pub(super) fn sums(&self) -> (usize, usize, usize) {
         (self.queued.values().sum(), self.held.values().sum(), self.running.values().sum())
     }
+
+    /// What each of these classes has, in their order, then that of other ones; the top level has none.
+    pub(super) fn classes(&self, configured: &[Arc<str>]) -> Vec<ClassRow> {
+        let row = |name: &Arc<str>| ClassRow { name: Arc::clone(name), ..ClassRow::default() };
+        let mut rows: Vec<ClassRow> = configured.iter().map(row).collect();
+        let mut of = |whose: &Whose, count: usize, number: fn(&mut ClassRow) -> &mut usize| {
+            let Some(class) = &whose.class else { return };
+            let at = rows.iter().position(|row| row.name == *class).unwrap_or_else(|| {
+                rows.push(row(class));
+                rows.len() - 1
+            });
+            if let Some(row) = rows.get_mut(at) {
+                *number(row) += count;
+            }
+        };
+        self.queued.iter().for_each(|(whose, count)| of(whose, *count, |row| &mut row.queued));
+        self.held.iter().for_each(|((whose, _), count)| of(whose, *count, |row| &mut row.held));
+        self.running.iter().for_each(|(whose, count)| of(whose, *count, |row| &mut row.running));
+        let live = self.runners.iter().filter(|((_, state), _)| *state != RunnerState::Dead);
+        live.for_each(|((whose, _), count)| of(whose, *count, |row| &mut row.runners));
+        rows.truncate(CLASSES);
+        rows
+    }
 }
 
 impl Since {
@@ -462,13 +516,16 @@ impl<'a> World<'a> {
                 .get(id)
                 .map_or_else(|| UNKNOWN.to_owned(), |(_, view)| safe(&view.repository.full_name()))
         };
+        let class_of = |id: &u64| self.plan.classes.get(id).cloned();
         for id in self.plan.demand.values().flatten() {
-            *counts.queued.entry(of(id)).or_default() += 1;
+            let whose = Whose { repository: of(id), class: class_of(id) };
+            *counts.queued.entry(whose).or_default() += 1;
         }
         for hold in &self.plan.holds {
             *counts.holds.entry((hold.subject.kind(), hold.reason.word())).or_default() += 1;
-            if let Subject::Job { repository, .. } = &hold.subject {
-                *counts.held.entry((safe(repository), hold.reason.word())).or_default() += 1;
+            if let Subject::Job { repository, id, .. } = &hold.subject {
+                let whose = Whose { repository: safe(repository), class: class_of(id) };
+                *counts.held.entry((whose, hold.reason.word())).or_default() += 1;
             }
         }
         for runner in self.runners() {
@@ -478,10 +535,13 @@ impl<'a> World<'a> {
                     waiting.add(asks);
                 }
             }
+            let class = runner.class().map(Arc::from);
             if let Some(job) = self.busy.get(runner.name.as_str()) {
-                *counts.running.entry(of(job)).or_default() += 1;
+                let whose = Whose { repository: of(job), class: class.clone() };
+                *counts.running.entry(whose).or_default() += 1;
             }
-            *counts.runners.entry((repository_of(runner), runner.state)).or_default() += 1;
+            let whose = Whose { repository: repository_of(runner), class };
+            *counts.runners.entry((whose, runner.state)).or_default() += 1;
         }
         counts
     }
@@ -507,6 +567,7 @@ impl<'a> World<'a> {
             id,
             name: safe(&job.name),
             labels: safe(&Labels::new(job.labels.iter().map(String::as_str)).joined()),
+            class: self.plan.classes.get(&id).cloned(),
             url: job.html_url.as_deref().and_then(web_page),
             created_at: job.created_at,
             waits_seconds: now.zip(job.created_at).map(|(now, then)| age(now, then).as_secs()),
@@ -536,7 +597,7 @@ impl<'a> World<'a> {
             name: safe(&runner.name),
             repository: repository_of(runner),
             labels: safe(&runner.labels().joined()),
-            class: runner.class().map(str::to_owned),
+            class: runner.class().map(Arc::from),
             state: runner.state,
             busy: busy.is_some(),
             submitted_at: runner.submitted_at,

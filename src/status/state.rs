@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     history::{Event, Point},
-    snapshot::{HoldRow, JobRow, PlanRow, Rate, RunnerRow},
+    snapshot::{ClassRow, HoldRow, JobRow, PlanRow, Rate, RunnerRow},
 };
 
 /// All of it.
@@ -29,6 +29,8 @@ pub struct State {
     pub github: Health,
     /// Repositories, and those that the last pass that asked GitHub listed.
     pub repositories: Repositories,
+    /// The classes of the configuration, and others that runners still are of; the top level is not among them.
+    pub classes: Vec<ClassRow>,
     /// GitHub jobs.
     pub jobs: Jobs,
     /// Runners.

@@ -179,6 +179,7 @@ pub fn hostile() -> World {
         let mut one = runner(text, id, text, RunnerState::Starting, now, number as i64);
         one.name = format!("{text}{number}");
         one.meta.repo_url = format!("https://github.com/{text}");
+        one.meta.class = Some(if number % 2 == 0 { "gpu" } else { *text }.to_owned());
         one.last_event = Some(text.repeat(1000));
         one.finish = Some(Finish::NeverRan { reason: (*text).to_owned() });
         one.allocation.as_mut().unwrap().node = (*text).to_owned();
@@ -207,6 +208,7 @@ pub fn hostile() -> World {
         text: format!("GitHub: {text} ghp_{}", "a".repeat(36)),
     };
     world.errors = HOSTILE.iter().map(error).collect();
+    world.plan.classes = (0..200).map(|id| (id, "gpu".into())).collect();
     (world.plan.holds, world.plan.actions, world.deeds) = (holds, actions, deeds);
     world
 }

@@ -11,7 +11,8 @@ use crate::{
     text::{LINE, shown},
 };
 
-/// At most this many jobs, other holds and failures are told one by one.
+/// At most this many classes, jobs, other holds and failures are told one by one.
+const CLASSES: usize = 20;
 const JOBS: usize = 20;
 const HOLDS: usize = 10;
 const FAILURES: usize = 5;
@@ -30,6 +31,7 @@ pub(super) fn table(view: &View, address: &str, style: Style, out: &mut dyn Writ
         let line = format!("  {name:<13} {}", shown(&text, LINE));
         writeln!(out, "{}", mood.map_or(line.clone(), |mood| style.paint(mood, &line)))?;
     }
+    classes(view, out)?;
     jobs(view, out)?;
     holds(view, out)?;
     failures(view, style, out)
@@ -88,6 +90,21 @@ fn seen(health: &Health, now: Timestamp) -> String {
         (false, Some(span)) => format!("NOT seen for {span}"),
         (false, None) => "not seen yet".to_owned(),
     }
+}
+
+fn classes(view: &View, out: &mut dyn Write) -> std::io::Result<()> {
+    if view.classes.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(["CLASS", "QUEUED", "HELD", "RUNNING", "RUNNERS"]);
+    for class in view.classes.iter().take(CLASSES) {
+        let [queued, held, running, runners] =
+            [class.queued, class.held, class.running, class.runners].map(|count| count.to_string());
+        table.row([&class.name, &queued, &held, &running, &runners]);
+    }
+    writeln!(out)?;
+    table.write(out)?;
+    more(view.classes.len(), CLASSES.min(view.classes.len()), "more classes", out)
 }
 
 fn jobs(view: &View, out: &mut dyn Write) -> std::io::Result<()> {

@@ -91,6 +91,7 @@ async fn what_waits_and_what_failed_is_told_with_its_reason() {
         "nomad": {"seen": true, "since": "2026-01-01T00:00:00Z"},
         "github": {"seen": false, "since": "2026-01-01T01:00:00Z"},
         "repositories": {"all": 1, "listed": 1},
+        "classes": [{"name": "gpu", "queued": 30, "held": 1, "running": 0, "runners": 2}],
         "jobs": {"queued": 30, "held": 1, "running": 0, "waiting": {"total": 31, "items":
             (0..31).map(|id| serde_json::json!({
                 "repository": "acme/app", "id": id, "name": "b", "labels": "l", "state": "held", "waits_seconds": 61,
@@ -119,6 +120,7 @@ async fn what_waits_and_what_failed_is_told_with_its_reason() {
         "runners       2 running\n",
         "held   1m1s   cap 19\n… 11 more jobs wait; --json",
         "nomad  Nomad    no leader",
+        "CLASS  QUEUED  HELD  RUNNING  RUNNERS\ngpu    30      1     0        2\n",
         "01:00:00Z  start: 500",
     ] {
         assert!(out.contains(words), "{words}: {out}");

@@ -15,6 +15,8 @@ pub struct View {
     pub nomad: Health,
     pub github: Health,
     pub repositories: Repositories,
+    #[serde(default)]
+    pub classes: Vec<Class>,
     pub jobs: Jobs,
     pub runners: Runners,
     pub holds: List<Hold>,
@@ -55,6 +57,15 @@ pub struct Jobs {
     pub held: usize,
     pub running: usize,
     pub waiting: List<Job>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Class {
+    pub name: String,
+    pub queued: usize,
+    pub held: usize,
+    pub running: usize,
+    pub runners: usize,
 }
 
 #[derive(Debug, Deserialize)]
