@@ -1,10 +1,10 @@
-//! Keys of labels that no template reads: slips, mostly.
+//! Label keys that the template does not read, which are mostly mistakes.
 
 use std::collections::BTreeSet;
 
 use super::{RunsOn, harmless};
 
-/// What other programs call the keys of the bundled templates.
+/// Other programs' names for the keys of the bundled templates.
 const ELSEWHERE: [(&str, &str); 8] = [
     ("ram", "mem"),
     ("memory", "mem"),
