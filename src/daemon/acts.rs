@@ -227,6 +227,7 @@ mod tests {
             class: None,
             labels: Labels::new(["nomadtools"]),
             job_id,
+            facts: Default::default(),
             attempt,
             name: format!("r-{job_id}-{attempt}"),
             info: String::new(),

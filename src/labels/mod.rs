@@ -2,6 +2,7 @@
 //! code: the raw text is checked before anything is made of it.
 
 mod characters;
+mod keys;
 mod pattern;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use std::{
 use fancy_regex::{Regex, RegexBuilder};
 
 pub use characters::{AllowedCharacters, harmless};
+use keys::Broken;
+pub use keys::{Keys, ValueGlob};
 pub use pattern::LabelPattern;
 pub use unread::unread;
 
@@ -71,6 +74,10 @@ pub struct LabelRules {
     max_length: usize,
     limits: BTreeMap<String, u64>,
     numbers: Vec<String>,
+    /// `None`: all keys.
+    allow_keys: Option<Keys>,
+    /// `None`: nothing is said of it.
+    deny_keys: Option<Keys>,
 }
 
 /// Which jobs concern us, by their labels and the name of their runner.
@@ -124,7 +131,16 @@ impl LabelRules {
         let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED)?;
         let numbers = SIZES.map(str::to_owned).to_vec();
         let max_length = LABEL_LENGTH_MAX;
-        Ok(LabelRules { pattern, matchers, allowed, max_length, limits: BTreeMap::new(), numbers })
+        Ok(LabelRules {
+            pattern,
+            matchers,
+            allowed,
+            max_length,
+            limits: BTreeMap::new(),
+            numbers,
+            allow_keys: None,
+            deny_keys: None,
+        })
     }
 
     /// The same with other characters allowed.
@@ -150,6 +166,28 @@ impl LabelRules {
     pub fn with_numbers(mut self, keys: Vec<String>) -> Self {
         self.numbers = keys;
         self
+    }
+
+    /// The same where a key with a value must be one of these, with one of its values; keys are in lower case.
+    pub fn with_allow_keys(mut self, keys: Option<Keys>) -> Self {
+        self.allow_keys = keys;
+        self
+    }
+
+    /// The same where no key is one of these with one of its values; keys are in lower case.
+    pub fn with_deny_keys(mut self, keys: Keys) -> Self {
+        self.deny_keys = Some(keys);
+        self
+    }
+
+    /// `allow_keys`; `None`: all are allowed.
+    pub fn allow_keys(&self) -> Option<&Keys> {
+        self.allow_keys.as_ref()
+    }
+
+    /// `deny_keys`; `None`: nothing is said of it.
+    pub fn deny_keys(&self) -> Option<&Keys> {
+        self.deny_keys.as_ref()
     }
 
     /// `runson_numbers`.
@@ -238,6 +276,7 @@ impl LabelRules {
                 let (key, value) = word.split_once('=').unwrap_or((&word, ""));
                 let key = key.to_lowercase();
                 self.check_value(&key, value)
+                    .and_then(|()| self.check_key(&key, value))
                     .map_err(|why| LabelProblem::Label { label: harmless(label), why })?;
                 runs_on.insert(key, value.to_owned());
             }
@@ -285,6 +324,20 @@ impl LabelRules {
         match limit {
             Some(limit) if number > limit => Err(Why::Limit { key: name(), limit }),
             _ => Ok(()),
+        }
+    }
+
+    fn check_key(&self, key: &str, value: &str) -> Result<(), Why> {
+        let key_name = || key.to_owned();
+        match self.deny_keys.as_ref().and_then(|keys| keys::denied(keys, key, value)) {
+            Some(Broken::Key) => return Err(Why::KeyDenied { key: key_name() }),
+            Some(Broken::Value) => return Err(Why::ValueDenied { key: key_name() }),
+            None => {}
+        }
+        match self.allow_keys.as_ref().and_then(|keys| keys::not_allowed(keys, key, value)) {
+            Some(Broken::Key) => Err(Why::KeyNotAllowed { key: key_name() }),
+            Some(Broken::Value) => Err(Why::ValueNotAllowed { key: key_name() }),
+            None => Ok(()),
         }
     }
 
@@ -467,6 +520,30 @@ pub enum Why {
     /// Not a number of 1 to 7 digits.
     #[error("gives {key} a value that is not a number of 1 to {SIZE_DIGITS} digits")]
     Number {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// In `deny_keys`, …
+    #[error("has {key}, which deny_keys lists")]
+    KeyDenied {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// … with this value.
+    #[error("gives {key} a value that deny_keys lists")]
+    ValueDenied {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// Not in `allow_keys`, …
+    #[error("gives a value to {key}, which allow_keys does not list")]
+    KeyNotAllowed {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// … or not with this value.
+    #[error("gives {key} a value that allow_keys does not list")]
+    ValueNotAllowed {
         /// The part before the `=`.
         key: String,
     },

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ForeignReason, GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
+use super::{ForeignReason, GroupKey, JobFacts, Labels, Moment, Registration, Repository, RepositoryId};
 use crate::text::Escaped;
 
 /// The outcome of planning: it leaves nothing to decide.
@@ -57,6 +57,8 @@ pub struct Start {
     pub labels: Labels,
     /// For this GitHub job.
     pub job_id: u64,
+    /// What GitHub says of that job, for the template.
+    pub facts: JobFacts,
     /// 1, 2, … for the job.
     pub attempt: u32,
     /// The Nomad job's ID and the runner's name.
@@ -252,6 +254,15 @@ impl Orphan {
     }
 }
 
+/// A start that is not permitted, as far as its template tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Until then; afterwards it is judged again.
+    pub until: Moment,
+    /// Why, for people.
+    pub why: String,
+}
+
 /// A failure that is not to be repeated at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -339,6 +350,11 @@ pub enum HoldReason {
     /// The labels may not be rendered.
     BadLabels {
         /// Which and why.
+        why: String,
+    },
+    /// Its repository is public, and its runner would give its tasks the host that they run on.
+    ReachesHost {
+        /// How.
         why: String,
     },
     /// Earlier attempts are alive and none of them takes it: there are never more at once.
@@ -670,6 +686,7 @@ impl HoldReason {
             HoldReason::Denied { .. } => "denied",
             HoldReason::NoClass => "no_class",
             HoldReason::BadLabels { .. } => "bad_labels",
+            HoldReason::ReachesHost { .. } => "reaches_host",
             HoldReason::LiveAttempts { .. } => "live_attempts",
             HoldReason::Attempts { .. } => "attempts",
             HoldReason::StartFailed { .. } => "start_failed",
@@ -730,6 +747,7 @@ impl fmt::Display for HoldReason {
             HoldReason::Denied { class, why } => write!(f, "class {class} denies it: {why}"),
             HoldReason::NoClass => f.write_str("no class matches it, and classes_only is set"),
             HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
+            HoldReason::ReachesHost { why } => f.write_str(why),
             HoldReason::LiveAttempts { count } => {
                 write!(
                     f,

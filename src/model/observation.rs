@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Backoff, Foreign, GroupKey, Moment, Orphan, Repository, RepositoryId, Runner, WorkflowJob};
+use super::{
+    Backoff, Foreign, GroupKey, Moment, Orphan, Refusal, Repository, RepositoryId, Runner, WorkflowJob,
+};
 
 /// Everything the planner looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +129,8 @@ pub struct Memory {
     pub orphans: BTreeMap<Orphan, Moment>,
     /// Groups whose last Start failed in a way that will not mend by itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
+    /// Groups of public repositories whose runners would give their tasks the host.
+    pub refused: BTreeMap<GroupKey, Refusal>,
     /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
     /// Runners that got no credentials, by name: they may be stopped all the same.

@@ -7,7 +7,7 @@ use std::{
 
 use crate::model::{
     Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
-    Report, doubled,
+    Refusal, Report, doubled,
 };
 
 /// The wait after an action\'s first failure. It doubles with each further one.
@@ -21,6 +21,9 @@ const NOT_LISTED: &str = "GitHub lists no runner of this name, so it may be busy
 
 /// No action waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// A refused start is judged again after this: the repository may have become private.
+const JUDGED_AGAIN: Duration = LONGEST_WAIT;
 
 /// Takes what the pass has taught into the memory. `now` is the end of the pass.
 pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, reports: &[Report], now: Moment) {
@@ -88,7 +91,12 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
                 let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
                 memory.start_backoff.insert(start.group(), backoff);
             }
+            Outcome::NotDone(NotDone::ReachesHost(why)) => {
+                let refusal = Refusal { until: now + JUDGED_AGAIN, why: why.clone() };
+                memory.refused.insert(start.group(), refusal);
+            }
             Outcome::Done(Done::Performed | Done::Already) => {
+                memory.refused.remove(&start.group());
                 memory.start_backoff.remove(&start.group());
             }
             _ => {}
@@ -129,6 +137,9 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.issue_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
+    memory.refused.retain(|group, refusal| {
+        observation.repositories.contains_key(&group.repository) && now < refusal.until
+    });
     // What was not tried again for this long has no job any more; anyone who can open a pull request can think
     // of new labels for ever.
     memory.start_backoff.retain(|group, backoff| {

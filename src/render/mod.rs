@@ -5,6 +5,7 @@ mod credentials;
 mod filters;
 #[cfg(test)]
 mod listener_tests;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ pub use credentials::{credential_items, variable_path};
 use crate::{
     config::{Config, Template, Tokens, settings},
     labels::{LABELS_MAX, RunsOn},
-    model::{Labels, Registration, Repository},
+    model::{JobFacts, Labels, Registration, Repository},
 };
 
 /// What a template may do, about 500,000 steps or 32 MB: far more than any job needs, and some tens of
@@ -70,6 +71,8 @@ pub struct RunContext<'a> {
     pub info: &'a str,
     /// GitHub's ID of the job it is started for.
     pub job: u64,
+    /// What GitHub says of that job.
+    pub facts: &'a JobFacts,
     /// 1, 2, … for that job.
     pub attempt: u32,
 }
@@ -193,6 +196,12 @@ impl Renderer {
                 LABELS => run.labels.joined().replace('"', "\\\""),
                 INFO => run.info,
                 JOB_ID => run.job,
+                JOB_URL => job_url(run),
+                JOB_NAME => said::free(&run.facts.name),
+                WORKFLOW => said::free(&run.facts.run.workflow),
+                ACTOR => said::login(&run.facts.run.actor),
+                BRANCH => said::exact(&run.facts.run.branch),
+                EVENT => said::exact(&run.facts.run.event),
                 ATTEMPT => run.attempt,
                 LISTENER => listener(),
                 CREDENTIALS => credentials::block(&data),
@@ -212,6 +221,14 @@ impl Renderer {
     /// How its runners register.
     pub fn registration(&self) -> Registration {
         self.registration
+    }
+}
+
+/// The job's page, made of what is known for certain; empty where its run is not known.
+fn job_url(run: &RunContext) -> String {
+    match run.facts.run_id {
+        0 => String::new(),
+        run_id => format!("{}/actions/runs/{run_id}/job/{}", run.repository.html_url, run.job),
     }
 }
 
