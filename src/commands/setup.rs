@@ -1,4 +1,4 @@
-//! From a configuration and an environment to what the commands work with.
+//! Creates what the commands work with from a configuration and the environment.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,36 +18,35 @@ use crate::{
     secret::Secret,
 };
 
-/// The time for one exchange with GitHub; it answers within 10 s or not at all.
+/// The deadline for one exchange with GitHub, which responds within 10 s or not at all.
 const GITHUB_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The longest answer: a page of 100 runs takes about 2 MB.
+/// The largest response body. A page of 100 runs has about 2 MB.
 const GITHUB_MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// What a command works with.
 pub struct Setup {
-    /// The configuration.
     pub config: Config,
-    /// GitHub's side; connects nowhere by itself.
+    /// The GitHub client. It does not connect until it is used.
     pub github: GitHub,
-    /// Nomad's side; connects nowhere by itself.
+    /// The Nomad client. It does not connect until it is used.
     pub nomad: Nomad,
-    /// The template, compiled.
+    /// The compiled template.
     pub renderer: Arc<Renderer>,
     /// Perform nothing.
     pub dry_run: bool,
-    /// What works and should not be so, besides the configuration's own warnings.
+    /// Warnings besides the configuration's own.
     pub warnings: Vec<String>,
 }
 
-/// Looks an environment variable up.
+/// Reads an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Setup {
-    /// Prepares everything; nothing is sent yet.
+    /// Prepares everything. Nothing is sent yet.
     ///
     /// # Errors
-    /// An address, certificate, key or template that is unusable.
+    /// An address, certificate, key or template is invalid.
     pub fn new(config: Config, env: Environment, dry_run: bool) -> anyhow::Result<Self> {
         let (github, nomad) = (github(&config, dry_run)?, nomad(&config, env, dry_run)?);
         let mut warnings = Vec::new();
@@ -69,9 +68,9 @@ impl Setup {
         Daemon::new(self.config, self.github, self.nomad, self.renderer, self.dry_run)
     }
 
-    /// What performs plans.
+    /// What carries out plans.
     pub fn apply(&self, view: &NomadView) -> Apply {
-        // Whoever asks for something by hand does so whichever replica leads.
+        // Commands act for an operator, whichever replica is the leader.
         let leadership = Leadership::always();
         let Setup { github, nomad, renderer, config, dry_run, .. } = self;
         let (github, nomad, renderer) = (github.clone(), nomad.clone(), renderer.clone());
@@ -79,7 +78,7 @@ impl Setup {
     }
 }
 
-/// GitHub as the configuration has it.
+/// The GitHub client for the configuration.
 fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     let settings = &config.github;
     let api = api_url(&settings.url).map_err(|error| anyhow!("github.url: {error}"))?;
@@ -128,13 +127,13 @@ fn assigned(credential: &CredentialConfig) -> Assigned {
     Assigned { name: credential.name.clone(), owners: credential.owners.clone(), auth }
 }
 
-/// Nomad as the environment has it, with the configuration's namespace, prefix and Meta key.
+/// The Nomad client for the environment, with the configuration's namespace, prefix and Meta key.
 fn nomad(config: &Config, env: Environment, dry_run: bool) -> anyhow::Result<Nomad> {
     let settings = &config.nomad;
     let options = nomad::Options::from_env(env, &settings.namespace, &settings.jobprefix, &settings.meta)?;
     let seed = seed()?;
     let new_deployment = deployment_id(&mut StdRng::seed_from_u64(seed));
-    // The first start writes the deployment's ID; what only looks does not.
+    // The first start writes the deployment ID. Commands that only read do not.
     Ok(Nomad::new(nomad::Options { seed, create_deployment: !dry_run, ..options }, new_deployment)?)
 }
 

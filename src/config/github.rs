@@ -1,4 +1,4 @@
-//! The section `github`: where to ask, with which token, and how runners register.
+//! The section `github`: the API, the credentials, and how runners register.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The words of `scope`.
+/// The values of `scope`.
 pub(super) const SCOPES: [(&str, ScopeSetting); 2] =
     [("repository", ScopeSetting::Repository), ("organization", ScopeSetting::Organization)];
 
-/// The words of `registration`.
+/// The values of `registration`.
 pub(super) const REGISTRATIONS: [(&str, RegistrationSetting); 4] = [
     ("auto", RegistrationSetting::Auto),
     ("jit", RegistrationSetting::Jit),
@@ -52,7 +52,7 @@ pub(super) fn parse(top: &Section, problems: &Problems, env: Environment) -> Opt
     if runner_group.is_some() && scope == ScopeSetting::Repository {
         section.problem(
             "runner_group",
-            "only runners of an organization have groups",
+            "only organizations have runner groups",
             "write scope: organization, or remove it",
         );
     }
@@ -81,7 +81,7 @@ fn url(section: &Section) -> Option<String> {
     let message = match url::Url::parse(&text) {
         Err(error) => format!("not a URL: {error}"),
         Ok(url) if !matches!(url.scheme(), "http" | "https") => "not an http or https URL".to_owned(),
-        Ok(url) if url.host_str().is_none() => "without a host".to_owned(),
+        Ok(url) if url.host_str().is_none() => "has no host".to_owned(),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             "contains a user name or password".to_owned()
         }
@@ -155,8 +155,8 @@ pub(super) fn app_of(
     Some(AppConfig { issuer: issuer?, private_key: private_key? })
 }
 
-/// The environment variables with the token for an API's host, as `gh` has them: one for github.com never goes to another
-/// company's server (contract github.md §8).
+/// The environment variables with the token for an API's host, as in `gh`. A token for github.com is never sent to
+/// another company's server (contract github.md §8).
 fn tokens_for(url: Option<&str>) -> [&'static str; 2] {
     match url.is_none_or(is_githubs_own) {
         true => ["GH_TOKEN", "GITHUB_TOKEN"],
@@ -164,7 +164,7 @@ fn tokens_for(url: Option<&str>) -> [&'static str; 2] {
     }
 }
 
-/// Whether an API is github.com's or one of *.ghe.com.
+/// Whether an API belongs to github.com or *.ghe.com.
 fn is_githubs_own(url: &str) -> bool {
     let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.is_some_and(|host| {
@@ -172,12 +172,12 @@ fn is_githubs_own(url: &str) -> bool {
     })
 }
 
-/// A variable that is set and not empty.
+/// An environment variable, if it is not empty.
 fn set(env: Environment, name: &str) -> Option<String> {
     env(name).filter(|text| !text.is_empty())
 }
 
-/// What to say where there is no token for this host, but one for another in the environment.
+/// A message if there is no token for this host, but one for another in the environment.
 pub(super) fn token_of_another_host(github: &GitHubConfig, env: Environment) -> Option<String> {
     let has_one = github.token.is_some()
         || github.token_file.is_some()
@@ -191,8 +191,8 @@ pub(super) fn token_of_another_host(github: &GitHubConfig, env: Environment) -> 
     })
 }
 
-/// The environment variable that a text means in the way of shells and other programs: `$NAME`, `${NAME}`, `env(NAME)`,
-/// `${env.NAME}`.
+/// The environment variable that a text refers to in the syntax of shells and other programs: `$NAME`, `${NAME}`,
+/// `env(NAME)`, `${env.NAME}`.
 fn variable_in(text: &str) -> Option<&str> {
     let text = text.trim();
     let inner = text
@@ -205,7 +205,7 @@ fn variable_in(text: &str) -> Option<&str> {
     is_name.then_some(name)
 }
 
-/// `~/` is the home directory.
+/// Expands `~/` to the home directory.
 pub(super) fn expand(text: &str, env: Environment) -> PathBuf {
     match (text.strip_prefix("~/"), env("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
@@ -213,7 +213,7 @@ pub(super) fn expand(text: &str, env: Environment) -> PathBuf {
     }
 }
 
-/// Where users' caches live, else in the Nomad task's own directory, else here.
+/// In the user's cache directory, or else the Nomad task's own directory, or else here.
 fn default_cachefile(env: Environment) -> PathBuf {
     let directory = |name: &str, below: &str| {
         env(name).filter(|text| text.starts_with('/')).map(|text| Path::new(&text).join(below))

@@ -1,4 +1,4 @@
-//! A GitHub App: its own token, its installations and theirs (contract §3).
+//! A GitHub App: its own token, its installations and their tokens (contract §3).
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use super::secrets;
 use super::wire::{Installation, InstallationsPage};
 use crate::http::{Response, escape_segment};
 
-/// How long the App\'s own token is used, of the 9 minutes it is valid.
+/// How long the App's own token is used. It is valid for 9 minutes.
 const JWT_USED: Duration = Duration::from_secs(8 * 60);
 
-/// An installation\'s token is renewed this long before it expires.
+/// An installation's token is renewed this long before it expires.
 const RENEWED_EARLY: Duration = Duration::from_secs(5 * 60);
 
-/// A missing or suspended installation is asked for again after this.
+/// A missing or suspended installation is retried after this.
 const ASKED_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ struct TokenAnswer {
 }
 
 impl GitHub {
-    /// What to sign a request with.
+    /// The credentials for a request.
     pub(super) async fn credentials(&self, principal: &Principal) -> Result<Credentials, Error> {
         let authenticator = self.authenticator(principal);
         match (&authenticator.auth, principal) {
@@ -48,7 +48,7 @@ impl GitHub {
         }
     }
 
-    /// After a 401 for these credentials: whether others are to be had.
+    /// After a 401 with these credentials: whether there are others.
     pub(super) async fn renew(&self, principal: &Principal, refused: &Credentials) -> bool {
         let authenticator = self.authenticator(principal);
         match (&authenticator.auth, principal) {
@@ -132,7 +132,8 @@ impl GitHub {
         }
     }
 
-    /// A new token of the owner's installation, which is looked up if it is not known, and until when to use it.
+    /// A new token of the owner's installation, which is looked up if it is not known, and when to stop using
+    /// it.
     async fn installation_token(
         &self,
         owner: &str,
@@ -144,7 +145,7 @@ impl GitHub {
             None => *known.insert(self.installation_of(owner).await?),
         };
         let path = self.path(&format!("/app/installations/{id}/access_tokens"));
-        // Safe to repeat: another token takes nothing away.
+        // Safe to repeat: another token does not invalidate this one.
         let response = self
             .authorized(&self.app_of(owner), "app", true, |_| {
                 self.request(Method::POST, path.clone()).secret_answer()

@@ -1,4 +1,4 @@
-//! Who we are to GitHub: a token, a token in a file, or a GitHub App.
+//! Authentication to GitHub: a token, a token in a file, or a GitHub App.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,14 @@ use super::error::Error;
 use super::keyring::Which;
 use crate::secret::{self, Secret};
 
-/// A token file is read again after this time: rotation is noticed at once, and a pass reads it once.
+/// A token file is reread after this time: a rotation is noticed at once, and a pass reads the file once.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// How to authenticate.
 #[derive(Debug, Clone)]
 pub enum Auth {
-    /// A personal access token, or any other that GitHub takes as a bearer.
+    /// A personal access token, or any other that GitHub accepts as a bearer token.
     Token(Secret),
-    /// A file with such a token, read again when it changes and after a 401.
+    /// A file with such a token, reread when it changes and after a 401.
     TokenFile(PathBuf),
     /// A GitHub App.
     App {
@@ -60,21 +59,21 @@ pub enum Principal {
     App(Which),
 }
 
-/// What a request is signed with.
+/// The credentials for a request.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// The bearer token.
     pub token: Secret,
-    /// Stands for these credentials in cache and limits: no secret, no spaces.
+    /// Identifies these credentials in cache and limits: not secret, without spaces.
     pub who: Arc<str>,
 }
 
-/// What is remembered of the App.
+/// The cached state of the App.
 #[derive(Default)]
 pub struct AppState {
     pub(super) jwt: Mutex<Option<(Secret, Instant)>>,
-    /// By the owner's login in lower case. The inner mutex is tokio's, made to be held while one task asks GitHub and
-    /// the others wait for its answer.
+    /// By the owner's login in lower case. The inner mutex is tokio's, because one task holds it while it asks GitHub
+    /// and the others wait for the response.
     owners: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<OwnerState>>>>,
 }
 
@@ -117,7 +116,7 @@ impl Authenticator {
     pub async fn token(&self) -> Result<Credentials, Error> {
         match &self.auth {
             Auth::Token(token) if token.is_empty() => Err(Error::Credentials(
-                "there is no GitHub token: set github.token, github.token_file or GH_TOKEN (GH_ENTERPRISE_TOKEN for a server that is not github.com)".into(),
+                "no GitHub token: set github.token, github.token_file or GH_TOKEN (GH_ENTERPRISE_TOKEN for a server that is not github.com)".into(),
             )),
             Auth::Token(token) => Ok(credentials(token.clone())),
             Auth::TokenFile(path) => {
@@ -138,7 +137,7 @@ impl Authenticator {
         }
     }
 
-    /// After a 401: forgets the file's token, and tells whether another try makes sense.
+    /// After a 401: forgets the file's token. Returns whether a retry makes sense.
     pub async fn renew_token(&self, refused: &Credentials) -> bool {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         match &self.auth {
@@ -166,7 +165,7 @@ pub(super) fn hash(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A secret from a file, without white space at its end.
+/// A secret from a file, without trailing white space.
 async fn read_file(what: &str, path: &Path) -> Result<Secret, Error> {
     secret::read_file(what, path).await.map_err(Error::Credentials)
 }

@@ -1,8 +1,8 @@
-//! ETags and what they stand for, in memory and in a file.
+//! ETags and their values, in memory and in a file.
 //!
-//! A 304 to a conditional request is free of the rate limit (contract §4), and costs us no parsing: the value that was
-//! read before is kept, reduced to what we use. The file only spares the first pass after a restart; losing it
-//! loses nothing. It holds no secret: the credentials an ETag belongs to are named by a hash.
+//! A 304 to a conditional request does not count against the rate limit (contract §4), and needs no parsing: the value
+//! read earlier is kept, reduced to what we use. The file only speeds up the first pass after a restart, so losing it
+//! is harmless. It contains no secret: a hash identifies the credentials of an ETag.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,20 +21,21 @@ use tokio::time::Instant;
 use super::bodies::{Bodies, Mark};
 use super::wire::Page;
 
-/// The form of the file; another one is ignored.
+/// The format version of the file. Other versions are ignored.
 const VERSION: u32 = 2;
 
-/// The longest file that is read, in bytes.
+/// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
-/// How many entries are kept; those unused for longest go first. At about a kilobyte each that is 20 MB.
+/// The maximum number of entries. The least recently used are dropped first. At about a kilobyte each, that
+/// is 20 MB.
 const MAX_ENTRIES: usize = 20_000;
 
-/// A page that takes more is not kept, in bytes. One of 100 jobs takes 30 kB, unless a stranger chose their labels.
+/// Larger pages are not cached, in bytes. A page of 100 jobs has 30 kB, unless a stranger chose their labels.
 const MAX_ENTRY: usize = 128 * 1024;
 
-/// An entry goes when it was not used for this long and for [`UNUSED_PASSES`] passes: where little happens, runs that wait are
-/// asked for every 6 hours.
+/// An entry is dropped after it has not been used for this long and for [`UNUSED_PASSES`] passes. In cold repositories,
+/// waiting runs are requested every 6 hours.
 const UNUSED: Duration = Duration::from_secs(7 * 3600);
 
 /// See [`UNUSED`].
@@ -43,7 +44,7 @@ const UNUSED_PASSES: u64 = 3;
 /// An older temporary file belongs to a process that has ended.
 const LEFT_OVER: Duration = Duration::from_secs(3600);
 
-/// What the cache knows of one URL.
+/// The cache entry of one URL.
 #[derive(Clone)]
 struct Entry {
     etag: String,
@@ -128,17 +129,17 @@ pub struct Proof {
 /// A page known from before.
 #[derive(Debug)]
 pub struct Known<T> {
-    /// To be sent as `if-none-match`.
+    /// Sent as `if-none-match`.
     pub etag: String,
     /// What it was made of, where that is known.
     pub proof: Option<Proof>,
     /// The target of its `next` link.
     pub next: Option<String>,
-    /// What it held.
+    /// The content.
     pub value: Arc<T>,
 }
 
-/// Where the cache is kept over restarts.
+/// Where the cache is kept across restarts.
 #[derive(Clone, Debug, Default)]
 pub enum CacheStore {
     /// Nowhere.
@@ -146,19 +147,18 @@ pub enum CacheStore {
     None,
     /// In a file.
     File(PathBuf),
-    /// In a file that is read only: for commands that change nothing.
+    /// In a file that is only read, for commands that change nothing.
     ReadFile(PathBuf),
-    /// In memory that outlives the adapter, in the file's form: for simulations, where nothing else may block.
+    /// In memory that outlives the adapter, in the file's format. For simulations, where nothing may block.
     Memory(Arc<Mutex<Vec<u8>>>),
 }
 
 impl CacheStore {
-    /// Memory with nothing in it yet.
     pub fn memory() -> Self {
         Self::Memory(Arc::default())
     }
 
-    /// How many bytes memory holds; 0 for the others.
+    /// The number of bytes in memory; 0 for other stores.
     pub fn len(&self) -> usize {
         match self {
             Self::Memory(bytes) => bytes.lock().unwrap_or_else(PoisonError::into_inner).len(),
@@ -166,7 +166,6 @@ impl CacheStore {
         }
     }
 
-    /// Whether memory holds nothing; true for the others.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -213,16 +212,16 @@ struct State {
     entries: BTreeMap<String, Entry>,
     pass: u64,
     changed: bool,
-    /// The last failure to write, so that it is said once.
+    /// The last failure to write, so that it is logged once.
     failure: Option<String>,
 }
 
-/// One line of what the cache holds, for people.
+/// A cache entry, for display.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CacheEntry {
     /// The full URL.
     pub url: String,
-    /// A hash that stands for the credentials the ETag belongs to.
+    /// A hash of the credentials of the ETag.
     pub who: String,
     /// The ETag.
     pub etag: String,
@@ -232,7 +231,7 @@ pub struct CacheEntry {
     /// The next page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// The answer, reduced to what is used of it.
+    /// The response, reduced to what is used.
     pub value: Box<RawValue>,
 }
 
@@ -243,8 +242,8 @@ struct File {
 }
 
 impl Cache {
-    /// A cache, with what its store holds. A file that is not there is an empty one; one that is unusable is
-    /// ignored with a warning.
+    /// A cache with the contents of its store. A missing file is empty; an unusable one is ignored with a
+    /// warning.
     pub fn open(store: CacheStore) -> Self {
         let mut state = State::default();
         match store.read() {
@@ -272,12 +271,12 @@ impl Cache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many pages are known.
+    /// How many pages are cached.
     pub fn len(&self) -> usize {
         self.state().entries.len()
     }
 
-    /// What is known of a URL for these credentials.
+    /// The cached page of a URL for these credentials.
     pub fn get<T: Page>(&self, who: &str, url: &str) -> Option<Known<T>> {
         let key = key(who, url);
         let mut state = self.state();
@@ -338,7 +337,7 @@ impl Cache {
         state.changed = true;
     }
 
-    /// Forgets the URLs that begin so.
+    /// Drops the URLs with this prefix.
     pub fn forget(&self, beginning: &str) {
         let mut state = self.state();
         let keys: Vec<String> = state
@@ -353,8 +352,8 @@ impl Cache {
         }
     }
 
-    /// Ends a pass: lets go what is unused, and writes the file if anything changed. A file that cannot be written is
-    /// a warning, said once.
+    /// Ends a pass: drops unused entries, and writes the file if anything changed. If the file cannot be written, a
+    /// warning is logged once.
     pub async fn end_pass(&self) {
         let lines = {
             let mut state = self.state();
@@ -419,18 +418,18 @@ fn key(who: &str, url: &str) -> String {
     format!("{url} {who}")
 }
 
-/// The entries of a cache file; none when there is no file. Only a regular file of our own user is read: a pipe would
-/// block, and what another user wrote there would decide what runs.
+/// The entries of a cache file; none if there is no file. Only a regular file owned by our user is read: a pipe would
+/// block, and the content of another user's file would influence what runs.
 ///
 /// # Errors
-/// A text for people, when it cannot be read or is not a cache file of this version.
+/// A text for display if it cannot be read or is not a cache file of this version.
 pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let options = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, options, Mode::empty()) {
         Ok(file) => std::fs::File::from(file),
         Err(error) if error == Errno::NOENT => return Ok(Vec::new()),
-        // A socket, or a pipe nobody reads.
+        // A socket, or a pipe without a reader.
         Err(error) if error == Errno::NXIO => return Err(fail(&"not a regular file")),
         Err(error) => return Err(fail(&std::io::Error::from(error))),
     };
@@ -448,7 +447,7 @@ pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| fail(&error))?;
     if text.len() as u64 > MAX_FILE {
-        return Err(fail(&"larger than this program ever writes"));
+        return Err(fail(&"larger than any file that this program writes"));
     }
     parse_cache(&text).map_err(|error| fail(&error))
 }
@@ -456,7 +455,7 @@ pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
 fn parse_cache(text: &[u8]) -> Result<Vec<CacheEntry>, String> {
     let file: File = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if file.version != VERSION {
-        return Err(format!("version {} and not {VERSION}", file.version));
+        return Err(format!("version {} instead of {VERSION}", file.version));
     }
     Ok(file.entries)
 }
@@ -491,14 +490,15 @@ fn write_cache(path: &Path, lines: Vec<Line>) -> Result<(), String> {
         out.flush()?;
         drop(out);
         file.as_file().sync_all()?;
-        // A directory stays where it is: renaming onto it fails.
+        // Renaming onto a directory fails.
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
     write().map_err(|error| fail(&error))
 }
 
-/// Removes what a process left that was killed while it wrote. Another one may be writing now, so only old files go.
+/// Removes what a process left that was killed while it wrote. Another process may be writing now, so only old files
+/// are removed.
 fn remove_left_over(directory: &Path, prefix: &str, suffix: &str) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
@@ -509,7 +509,7 @@ fn remove_left_over(directory: &Path, prefix: &str, suffix: &str) {
         };
         let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > LEFT_OVER) {
-            // What cannot be removed is in nobody's way.
+            // A file that cannot be removed does no harm.
             std::fs::remove_file(entry.path()).ok();
         }
     }

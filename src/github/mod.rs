@@ -1,8 +1,8 @@
-//! What GitHub says and does for us: repositories, jobs and runners, over its REST API.
+//! The client for GitHub's REST API: repositories, jobs and runners.
 //!
-//! [`GitHub`] is the whole adapter. A pass asks [`GitHub::repositories`] and [`GitHub::list_all`], acts with
-//! [`GitHub::jit_config`] and the like, and ends with [`GitHub::end_pass`]. Facts about the API cite the sections of the
-//! contract (contracts/github.md).
+//! [`GitHub`] is the whole adapter. A pass calls [`GitHub::repositories`] and [`GitHub::list_all`], acts with
+//! [`GitHub::jit_config`] and the like, and ends with [`GitHub::end_pass`]. Comments about the API cite the sections of
+//! the contract (contracts/github.md).
 
 mod address;
 mod api;

@@ -1,7 +1,7 @@
-//! Pushes as hints: one request names the repositories of an owner that were pushed to last.
+//! Pushes as hints: one request lists the repositories of an owner that were pushed to last.
 //!
-//! It asks [`GitHub::pushed`] and yields the repositories whose `pushed_at` moved. It misses schedules, dispatches and
-//! re-runs (contract github.md §8), and who asks for too many owners asks each less often.
+//! Calls [`GitHub::pushed`] and yields the repositories whose `pushed_at` has changed. It misses schedules, dispatches
+//! and reruns (contract github.md §8). With many owners, each is polled less often.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,40 +17,40 @@ use crate::{
     model::{RepositoryId, Timestamp},
 };
 
-/// An owner with more repositories than this is asked about; the lists of a few repositories cost no more.
+/// Owners with more repositories than this are polled; with fewer, the repositories' own lists cost no more.
 pub const WATCHED_FROM: usize = 20;
 
-/// How often an owner is asked about: 12 of the 900 points a minute, and at most 720 of the 5,000 requests an hour.
+/// How often an owner is polled: 12 of the 900 points a minute, and at most 720 of the 5,000 requests an hour.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// Two questions about different owners are never closer together: with many owners each is asked about less often.
+/// The shortest time between two requests for different owners: with many owners, each is polled less often.
 const QUESTIONS_APART: Duration = Duration::from_secs(2);
 
-/// At most this many owners are asked about.
+/// At most this many owners are polled.
 const MOST_OWNERS: usize = 100;
 
-/// The first page tells of pushes in so short a time before the newest one.
+/// The first page reports pushes from this long before the newest one.
 const AT_FIRST: Duration = Duration::from_secs(60);
 
-/// A question is given up after this.
+/// The deadline of a request.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
-/// What was seen of one list, to tell what has moved since.
+/// What has been seen of a list, to recognize changes.
 #[derive(Debug, Default)]
 pub struct Moved {
     seen: BTreeMap<RepositoryId, Timestamp>,
-    /// A repository that was not on the page and is older came up because another one left.
+    /// An older repository that was not on the page only appeared because another one left.
     floor: Option<Timestamp>,
-    /// There was a page before.
+    /// There was an earlier page.
     begun: bool,
-    /// Pushed to in the newest second that was seen: another push in that second would not show.
+    /// Pushed to in the newest second that was seen: another push in that second would not be visible.
     newest: BTreeSet<RepositoryId>,
 }
 
 impl Moved {
-    /// The repositories that were pushed to since the page before. The first page tells of those that were pushed to
-    /// shortly before the newest: what was before that, the lists of the start have seen. A push in the newest second
-    /// counts twice, because a second one in it would not be seen.
+    /// The repositories that were pushed to since the previous page. The first page reports those that were pushed to
+    /// shortly before the newest, because the first listings have seen everything before that. A push in the newest
+    /// second counts twice, because a second push in it would not be visible.
     pub fn since(&mut self, page: &[Pushed]) -> Vec<Pushed> {
         let newest = page.iter().map(|pushed| pushed.at).max();
         let has_moved = |pushed: &&Pushed| match (self.seen.get(&pushed.id), newest) {
@@ -73,10 +73,10 @@ impl Moved {
     }
 }
 
-/// What is asked about: the lists and, for each, what was seen.
+/// The lists that are polled, and what was seen of each.
 #[derive(Default)]
 struct Watched {
-    /// By owner, in lower case; `*` for everything that the token may see.
+    /// By owner, in lower case; `*` for everything that the token can access.
     lists: BTreeMap<String, Owner>,
 }
 
@@ -87,7 +87,7 @@ struct Owner {
     failures: u32,
 }
 
-/// Asks for ever while `leads`.
+/// Polls forever while `leads`.
 pub(super) async fn follow(
     github: &GitHub,
     repos: &[RepoEntry],
@@ -98,7 +98,7 @@ pub(super) async fn follow(
     loop {
         sleep(QUESTIONS_APART).await;
         if !leads() {
-            // Another one looks; who follows begins anew.
+            // Another replica polls; the next leader starts from scratch.
             watched.lists.clear();
             continue;
         }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_page_tells_of_the_last_minute_and_later_ones_of_what_moved() {
+    fn the_first_page_reports_the_last_minute_and_later_ones_what_changed() {
         let mut moved = Moved::default();
         assert_eq!(since(&mut moved, &[(1, 330), (2, 320), (3, 10)]), [1, 2]);
         assert_eq!(since(&mut moved, &[(1, 330), (2, 320), (3, 10)]), [1], "the newest second");
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_in_the_newest_second_is_told_twice_because_another_one_would_not_show() {
+    fn a_push_in_the_newest_second_counts_twice_because_another_one_would_not_be_visible() {
         let mut moved = Moved::default();
         since(&mut moved, &[(1, 30), (2, 20)]);
         since(&mut moved, &[(1, 30), (2, 20)]);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_up_because_another_repository_left_has_not_moved() {
+    fn a_repository_that_appears_because_another_left_has_not_changed() {
         let full: Vec<(u64, i64)> = (0..PUSHED_PAGE as u64).map(|n| (n, 1_000 - n as i64)).collect();
         let mut moved = Moved::default();
         since(&mut moved, &full);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_of_few_repositories_are_not_asked_about() {
+    fn owners_of_few_repositories_are_not_polled() {
         let known = |of: &[(&str, u64)]| -> BTreeMap<RepositoryId, Known> {
             let each = of.iter().flat_map(|(owner, count)| (0..*count).map(move |n| (owner.to_string(), n)));
             each.enumerate()

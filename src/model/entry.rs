@@ -1,4 +1,4 @@
-//! What the configuration names: a repository, an owner, or everything.
+//! An entry of `repos`: a repository, an owner, or everything.
 
 use std::fmt;
 
@@ -6,15 +6,10 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RepoEntry {
     /// `owner/name`
-    Repository {
-        /// The owner's login.
-        owner: String,
-        /// The repository's name.
-        name: String,
-    },
-    /// A user or an organization: all its repositories.
+    Repository { owner: String, name: String },
+    /// All repositories of a user or an organization.
     Owner(String),
-    /// `*`: all that the token or the App may see.
+    /// `*`: everything that the token or the App can access.
     All,
 }
 

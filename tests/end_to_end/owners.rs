@@ -1,4 +1,4 @@
-//! Organizations: their runners, their runner groups; and one App for several owners.
+//! Organizations: their runners and runner groups; and one App for several owners.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -40,7 +40,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
     }
     until(&site, "nothing is left", || site.is_clean()).await;
     daemon.end().await;
-    // The bundled template that registers by token does so at the organization as well.
+    // The bundled template that uses registration tokens works at the organization as well.
     let token = config.replace("builtin:raw_exec", "builtin:myoung34");
     let job = site.queue(&["nomadtools"], 300);
     let daemon = site.run(&token);
@@ -49,7 +49,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
 
     let check = site.call_with(&config, &["check"]).await.well();
     assert!(check.contains("acme: runners can be registered"), "{check}");
-    assert!(check.contains("acme: the runner group \"special\" is there"), "{check}");
+    assert!(check.contains("acme: the runner group \"special\" exists"), "{check}");
     let wrong = config.replace("special", "unknown");
     site.queue(&["nomadtools other"], 300);
     let err = site.call_with(&wrong, &["once"]).await.failed(1);
@@ -59,7 +59,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
 }
 
 #[tokio::test]
-async fn a_token_without_the_organizations_runners_is_told_so() {
+async fn a_token_without_the_right_to_an_organizations_runners_is_reported() {
     let site = Site::start().await;
     let config = site.config("").replace("github: {", "github: {scope: organization, ");
     let check = site.call_with(&config, &["check"]).await;
@@ -78,7 +78,7 @@ async fn check_makes_and_removes_a_just_in_time_registration() {
 }
 
 #[tokio::test]
-async fn check_says_where_a_server_has_no_just_in_time_configurations() {
+async fn check_reports_a_server_without_just_in_time_configurations() {
     let site = Site::start().await;
     site.fault(|_, request| match request.uri().path().ends_with("/generate-jitconfig") {
         true => githubrunner_sim::fault::Verdict::status(404, "{\"message\":\"Not Found\"}"),
@@ -89,7 +89,7 @@ async fn check_says_where_a_server_has_no_just_in_time_configurations() {
 }
 
 #[tokio::test]
-async fn check_says_that_a_user_has_no_runners_of_its_own() {
+async fn check_reports_that_a_user_cannot_have_runners() {
     let site = Site::start().await;
     site.world().github.add_repository("octocat/app");
     let config = site.config("").replace("github: {", "github: {scope: organization, ");
@@ -104,7 +104,7 @@ async fn check_says_that_a_user_has_no_runners_of_its_own() {
     }
 }
 
-/// Knows the App; `acme` has it, `beta` suspended it, `gamma` never installed it.
+/// Registers the App; `acme` has installed it, `beta` suspended it, `gamma` never installed it.
 fn install(github: &mut GitHub, now: jiff::Timestamp) -> u64 {
     let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();
     let rights =
@@ -131,7 +131,7 @@ fn with_app(site: &Site) -> String {
 }
 
 #[tokio::test]
-async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() {
+async fn a_missing_or_suspended_installation_affects_only_its_owner() {
     let site = Site::start().await;
     let beta = {
         let mut world = site.world();
@@ -163,7 +163,7 @@ async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() 
     assert!(check.code == 1 && check.out.contains("suspended"), "{}", check.out);
     daemon.end().await;
 
-    // Once it is lifted that owner's jobs are served, too.
+    // Once the suspension is lifted, that owner's jobs are served too.
     site.world().github.installation_mut(beta).unwrap().suspended_at = None;
     let daemon = site.run(&config);
     site.served(other).await;
