@@ -231,7 +231,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         let listing = match kind {
             0 => Listing::Fresh { now: server_now(), jobs, complete },
             1 => Listing::Stale { jobs, complete, reason: "503".to_owned() },
-            4 => Listing::Earlier { jobs, complete },
+            4 => Listing::Earlier { ended: NOW - secs(since % 60), jobs, complete },
             2 => Listing::Unseen { reason: "503".to_owned() },
             _ => Listing::Gone { since: NOW - secs(since) },
         };

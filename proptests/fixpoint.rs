@@ -101,8 +101,12 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
             // which the first plan said so, or whose runner has yielded its place.
             let facts = case.facts();
             for start in starts(&second) {
-                let said = job_holds(plan, start.job_id)
-                    .any(|reason| matches!(reason, HoldReason::GroupStops | HoldReason::Cap { .. }));
+                let said = job_holds(plan, start.job_id).any(|reason| {
+                    matches!(
+                        reason,
+                        HoldReason::GroupStops | HoldReason::Cap { .. } | HoldReason::Turn { .. }
+                    )
+                });
                 let yielded = stops(plan).any(|stop| {
                     let group = facts.group(facts.runner(&stop.name).unwrap());
                     matches!(stop.reason, StopReason::Yield { .. } | StopReason::NotStarting { .. })

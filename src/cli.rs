@@ -287,7 +287,11 @@ pub struct Status {
 
 /// `list`
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "With -q, --quiet: the IDs alone, one a line.")]
+#[command(after_help = "\
+Nomad tells what a runner does. Why GitHub gives it no job, the running daemon tells: the notes say so where it answers at
+status.listen or --address.
+
+With -q, --quiet: the IDs alone, one a line.")]
 pub struct List {
     /// Print JSON
     #[arg(short, long)]
@@ -308,6 +312,9 @@ pub struct List {
     /// Draw the table again every 2 s; q ends
     #[arg(short, long, conflicts_with_all = ["json", "quiet"])]
     pub watch: bool,
+    /// The daemon's status port, or a URL that leads there [default: status.listen, on this machine]
+    #[arg(long, value_name = "HOST:PORT|URL")]
+    pub address: Option<String>,
 }
 
 /// `logs`

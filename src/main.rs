@@ -192,7 +192,12 @@ async fn perform(global: &Global, config: Config, command: Configured) -> anyhow
         }
         Configured::List(args) => {
             let names = global.quiet;
-            commands::list::run(&look(config)?.nomad, &args, names, style, out).await.map(|()| true)
+            let daemon = match &args.address {
+                Some(address) => Some(Daemon::new(Some(address), &config.status).map_err(Unusable)?),
+                None => Daemon::beside(&config.status),
+            };
+            let nomad = look(config)?.nomad;
+            commands::list::run(&nomad, daemon.as_ref(), &args, names, style, out).await.map(|()| true)
         }
         Configured::Logs(args) => {
             let (task, runner) = (args.task.as_deref(), args.runner.as_str());

@@ -276,7 +276,7 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
 }
 
 /// The time from which the next attempt counts: an attempt's death, or its start while it is alive.
-fn over_for(facts: &Facts, last: &Runner) -> Duration {
+pub fn over_for(facts: &Facts, last: &Runner) -> Duration {
     if last.state == RunnerState::Dead { facts.dead_for(last) } else { facts.age(last.submitted_at) }
 }
 

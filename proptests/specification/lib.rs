@@ -88,6 +88,8 @@ macro_rules! properties {
     (turns, $what:ident) => {
         $what! { turns:
             places_go_in_turn,
+            places_are_kept_for_those_whose_turn_is_sooner,
+            who_waits_for_a_turn_is_told_whose,
         }
     };
     (leaving, $what:ident) => {

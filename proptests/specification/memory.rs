@@ -277,8 +277,8 @@ pub fn refused_starts_are_held_for_ten_minutes(lesson: &Lesson) -> Checked {
             _ => {}
         }
     }
-    let known = |id| lesson.observation.repositories.contains_key(id);
-    expected.retain(|group, until| known(&group.repository) && *until > lesson.now);
+    let known = &lesson.observation.repositories;
+    expected.retain(|group, until| known.contains_key(&group.repository) && *until > lesson.now);
     let after = lesson.after.refused.iter().map(|(group, refusal)| (group.clone(), refusal.until));
     prop_assert_eq!(after.collect::<BTreeMap<_, _>>(), expected);
     Ok(())

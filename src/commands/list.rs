@@ -1,6 +1,7 @@
 //! `list`: the runners in Nomad, as a table, as JSON, as names, or drawn again and again.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal, Write},
     time::Duration,
 };
@@ -8,7 +9,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Style, keys::Keys, style::Mood, table::Table};
+use super::{Style, keys::Keys, status::Daemon, style::Mood, table::Table};
 use crate::{
     cli::List,
     model::{Foreign, NomadView, Ownership, Runner, RunnerState, age, span},
@@ -51,16 +52,17 @@ struct Row<'a> {
 /// Nomad cannot be read, or `out` cannot be written.
 pub async fn run(
     nomad: &Nomad,
+    daemon: Option<&Daemon>,
     args: &List,
     names: bool,
     style: Style,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     if args.watch {
-        return watch(nomad, args, style, out).await;
+        return watch(nomad, daemon, args, style, out).await;
     }
     let view = nomad.observe().await.context("listing the runners")?;
-    let rows = rows(&view, args);
+    let rows = rows(&view, &holds(daemon).await?, args);
     if args.json {
         writeln!(out, "{}", harmless_json(&serde_json::to_string_pretty(&rows)?))?;
     } else if names {
@@ -75,15 +77,32 @@ pub async fn run(
     Ok(())
 }
 
+/// What the daemon says of the runners, by their IDs.
+type Holds = BTreeMap<String, String>;
+
+async fn holds(daemon: Option<&Daemon>) -> anyhow::Result<Holds> {
+    match daemon {
+        Some(daemon) => daemon.holds_of_runners().await,
+        None => Ok(Holds::new()),
+    }
+}
+
 /// The table, again and again, until `q`, Ctrl-C or SIGTERM.
-async fn watch(nomad: &Nomad, args: &List, style: Style, out: &mut dyn Write) -> anyhow::Result<()> {
+async fn watch(
+    nomad: &Nomad,
+    daemon: Option<&Daemon>,
+    args: &List,
+    style: Style,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut signals = super::run::listen(0)?;
     // Where there is no terminal each look follows the last one.
     let mut keys = io::stdout().is_terminal().then(Keys::take);
     loop {
-        let mut lines = match nomad.observe().await {
-            Ok(view) => table(&view, args, &rows(&view, args)),
-            Err(error) => vec![style.paint(Mood::Bad, &shown(&error.to_string(), LINE).to_string())],
+        let looked = async { anyhow::Ok((nomad.observe().await?, holds(daemon).await?)) };
+        let mut lines = match looked.await {
+            Ok((view, holds)) => table(&view, args, &rows(&view, &holds, args)),
+            Err(error) => vec![style.paint(Mood::Bad, &shown(&format!("{error:#}"), LINE).to_string())],
         };
         if keys.is_some() {
             lines.insert(0, format!("{} UTC, every {} s; q ends", now(), WATCH_EVERY.as_secs()));
@@ -129,10 +148,10 @@ fn page(lines: &[String], size: Option<(terminal_size::Width, terminal_size::Hei
 }
 
 /// Those that are asked for. The dead are always in the JSON, and elsewhere with `--all`, or where their state is asked for.
-fn rows<'a>(view: &'a NomadView, args: &List) -> Vec<Row<'a>> {
+fn rows<'a>(view: &'a NomadView, holds: &Holds, args: &List) -> Vec<Row<'a>> {
     let mut runners: Vec<&Runner> = view.runners.iter().collect();
     runners.sort_by_key(|runner| (runner.state, runner.submitted_at, runner.name.as_str()));
-    let rows = runners.into_iter().map(|runner| row(view, runner));
+    let rows = runners.into_iter().map(|runner| row(view, holds, runner));
     rows.chain(view.foreign.iter().map(foreign_row)).filter(|row| is_wanted(row, args)).collect()
 }
 
@@ -167,14 +186,14 @@ fn table(view: &NomadView, args: &List, rows: &[Row]) -> Vec<String> {
     let mut lines = table.lines();
     let of_repository = List { state: vec![RunnerState::Dead.as_str().to_owned()], ..args.clone() };
     let is_hidden = !args.all && args.state.is_empty();
-    let dead = if is_hidden { self::rows(view, &of_repository).len() } else { 0 };
+    let dead = if is_hidden { self::rows(view, &Holds::new(), &of_repository).len() } else { 0 };
     if dead > 0 {
         lines.push(format!("{dead} dead: -a shows them and why"));
     }
     lines
 }
 
-fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
+fn row<'a>(view: &NomadView, holds: &Holds, runner: &'a Runner) -> Row<'a> {
     Row {
         id: &runner.name,
         repository: repository_of(runner),
@@ -195,7 +214,7 @@ fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
             Ownership::Ours => "githubrunner",
             Ownership::Nomadtools => "nomadtools",
         },
-        note: note(runner),
+        note: note(runner, holds.get(&runner.name)),
     }
 }
 
@@ -206,8 +225,11 @@ pub(super) fn job_url(runner: &Runner) -> Option<String> {
     Some(format!("{page}/runs/{job}"))
 }
 
-/// What it waits for, or how it ended.
-fn note(runner: &Runner) -> Option<String> {
+/// What it waits for, in the daemon's words where it has some, or how it ended.
+fn note(runner: &Runner, hold: Option<&String>) -> Option<String> {
+    if let Some(hold) = hold.filter(|_| runner.is_live()) {
+        return Some(hold.clone());
+    }
     let event =
         || runner.last_event.as_ref().map(|event| format!(", last event: {event}")).unwrap_or_default();
     Some(match runner.state {

@@ -5,7 +5,7 @@ mod print;
 mod tests;
 mod view;
 
-use std::{io::Write, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io::Write, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 
@@ -24,6 +24,9 @@ const PATH: &str = "/api/v1/state";
 /// It answers from memory. Whoever asks waits at a terminal.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Who only adds a word to something else waits no longer for it.
+const BESIDE: Duration = Duration::from_secs(2);
+
 /// The longest answer. The daemon cuts its lists: about 1,100 rows, each of a few short texts.
 const MAX_BODY: usize = 8 << 20;
 
@@ -34,6 +37,8 @@ pub struct Daemon {
     token: Option<Secret>,
     /// Its address, without user and password.
     shown: String,
+    /// Nobody has asked for it by its address.
+    optional: bool,
 }
 
 impl Daemon {
@@ -59,7 +64,35 @@ impl Daemon {
             ..Options::default()
         };
         let client = Client::new(endpoint, options).context("--address")?;
-        Ok(Daemon { client, token: config.token.clone(), shown })
+        Ok(Daemon { client, token: config.token.clone(), shown, optional: false })
+    }
+
+    /// The daemon that may run on this machine with this configuration. It may as well run elsewhere: not to reach it is no
+    /// error.
+    pub fn beside(config: &StatusConfig) -> Option<Daemon> {
+        let daemon = configured(config).ok().and_then(|address| Daemon::new(Some(&address), config).ok())?;
+        Some(Daemon { optional: true, ..daemon })
+    }
+
+    /// Why runners are held, by their IDs.
+    ///
+    /// # Errors
+    /// It was asked for by its address, and cannot be asked.
+    pub async fn holds_of_runners(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let asked = async { self.read(&self.ask().await?) };
+        let view = match self.optional {
+            false => asked.await.context("asking the daemon for its status")?,
+            true => match tokio::time::timeout(BESIDE, asked).await {
+                Ok(Ok(view)) => view,
+                Ok(Err(error)) => {
+                    tracing::debug!("no notes from the daemon: {error:#}");
+                    return Ok(BTreeMap::new());
+                }
+                Err(_) => return Ok(BTreeMap::new()),
+            },
+        };
+        let of_runners = view.holds.items.into_iter().filter(|hold| hold.about == "runner");
+        Ok(of_runners.map(|hold| (hold.subject, hold.reason.text)).collect())
     }
 
     /// Asks it and prints the answer. 0: it sees Nomad and GitHub; 1: it does not.

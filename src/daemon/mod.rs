@@ -481,7 +481,11 @@ impl Daemon {
     /// Who may make room for what waits is looked at together.
     fn make_room(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
         let is_time = self.room_at.is_none_or(|at| now.saturating_sub(at) >= ROOM_EVERY);
-        let is_held = || plan.holds.iter().any(|hold| matches!(hold.reason, HoldReason::Cap { .. }));
+        let is_held = || {
+            let waits =
+                |reason: &HoldReason| matches!(reason, HoldReason::Cap { .. } | HoldReason::Turn { .. });
+            plan.holds.iter().any(|hold| waits(&hold.reason))
+        };
         let mut runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
         if is_time && (runners.any(|runner| runner.blocked.is_some()) || is_held()) {
             self.room_at = Some(now);

@@ -358,7 +358,7 @@ impl GitHubSide {
                 let complete = complete && !known.unconfirmed;
                 view.listing = match is_fresh {
                     true => Listing::Fresh { now: *listed_at, jobs, complete },
-                    false => Listing::Earlier { jobs, complete },
+                    false => Listing::Earlier { ended: *ended, jobs, complete },
                 };
             }
         }

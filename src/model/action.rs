@@ -388,6 +388,15 @@ pub enum HoldReason {
         /// Its name.
         runner: String,
     },
+    /// The places that are left below a cap are kept for another repository: its turn is first, and it is looked at next.
+    Turn {
+        /// The cap.
+        cap: Cap,
+        /// Its value.
+        limit: usize,
+        /// That repository, `owner/name`.
+        before: String,
+    },
     /// The group lets a runner go in this very plan.
     GroupStops,
     /// Nomad does not place it.
@@ -698,6 +707,7 @@ impl HoldReason {
                 Cap::ClassRepository => "cap_class_repository",
             },
             HoldReason::LeftToNomadtools { .. } => "left_to_nomadtools",
+            HoldReason::Turn { .. } => "turn",
             HoldReason::GroupStops => "group_stops",
             HoldReason::Unplaced { .. } => "unplaced",
             HoldReason::Disconnected => "disconnected",
@@ -759,6 +769,9 @@ impl fmt::Display for HoldReason {
             }
             HoldReason::StartFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waits for a place: {cap} is {limit}"),
+            HoldReason::Turn { cap, limit, before } => {
+                write!(f, "waits for a place: {cap} is {limit}, and {before} is next")
+            }
             HoldReason::LeftToNomadtools { runner } => {
                 write!(f, "left to {runner}, a job of nomadtools; stop that job if it never takes one")
             }

@@ -74,7 +74,10 @@ pub enum Listing {
         complete: bool,
     },
     /// A listing of a while ago; the schedule says when the next one is due. As good as [`Listing::Stale`], and nothing is wrong.
+    /// For a short while its queued jobs have a claim to places.
     Earlier {
+        /// When it ended.
+        ended: Moment,
         /// Its jobs.
         jobs: Vec<WorkflowJob>,
         /// Whether it was complete.

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Draft,
+    Draft, Policy,
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
@@ -32,6 +32,10 @@ const LONGEST_LATENESS: Duration = Duration::from_secs(4 * 3600);
 
 /// At most this many attempts of one job are alive.
 const LIVE_ATTEMPTS: usize = 2;
+
+/// For this long after a listing ended its queued jobs have a claim to places. A repository with queued jobs is looked at
+/// more often; where it cannot be, nobody waits for it.
+const CLAIMS_FOR: Duration = Duration::from_secs(30);
 
 /// A start that a cap holds back, and that another runner's end would let happen.
 pub(super) struct Held {
@@ -67,6 +71,10 @@ struct Turn {
     last_start: Option<Timestamp>,
     /// Starts that caps hold back, and that need not get the place of one that is counted here.
     held: usize,
+    /// How many of the live ones are places kept for a repository that is looked at next, …
+    kept: usize,
+    /// … and the first of these repositories.
+    kept_for: Option<RepositoryId>,
 }
 
 impl Turn {
@@ -81,16 +89,24 @@ impl Turn {
         self.last_start = Some(Timestamp::MAX);
     }
 
+    fn keeps(&mut self, id: RepositoryId) {
+        self.starts();
+        self.kept += 1;
+        self.kept_for.get_or_insert(id);
+    }
+
     /// Whether the cap stays reached although those held got places elsewhere.
     fn is_full(&self, cap: Option<usize>) -> bool {
         cap.is_some_and(|cap| self.live + self.held >= cap)
     }
 }
 
-/// A freshly listed repository.
-struct Fresh<'a> {
+/// A repository whose jobs take turns.
+#[derive(Clone, Copy)]
+struct Open<'a> {
     view: &'a RepositoryView,
-    github_now: Timestamp,
+    /// GitHub's clock, where the listing is fresh. Elsewhere places are kept for its jobs, and nothing starts.
+    github_now: Option<Timestamp>,
 }
 
 /// A repository's place in its class's queue: what gave up its place lately goes last, then by the repository's turn, then by the
@@ -100,7 +116,8 @@ type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, u64));
 /// Who waits for places, and whose turn is next.
 #[derive(Default)]
 struct Turns<'a> {
-    fresh: BTreeMap<RepositoryId, Fresh<'a>>,
+    open: BTreeMap<RepositoryId, Open<'a>>,
+    all: Turn,
     classes: BTreeMap<ClassName<'a>, Turn>,
     repositories: BTreeMap<RepositoryId, Turn>,
     parts: BTreeMap<(ClassName<'a>, RepositoryId), Turn>,
@@ -123,8 +140,67 @@ impl<'a> Turns<'a> {
         self.candidates.get_mut(&key)?.pop_front()
     }
 
+    /// Whether there is a place for a candidate, whose group has so many runners.
+    fn place(&self, policy: &Policy, candidate: &Candidate, in_group: usize) -> Place {
+        let (name, id) = (candidate.group.class, candidate.key.repository);
+        let class = policy.class_named(name);
+        let of = |turn: Option<&Turn>| turn.copied().unwrap_or_default();
+        let caps = [
+            (Cap::All, policy.max_runners, self.all),
+            (Cap::Class, class.max_runners(), of(self.classes.get(&name))),
+            (Cap::Repository, policy.max_runners_per_repository, of(self.repositories.get(&id))),
+            (Cap::ClassRepository, class.max_runners_per_repository(), of(self.parts.get(&(name, id)))),
+            (Cap::Group, class.max_runners_per_group(), Turn { live: in_group, ..Turn::default() }),
+        ];
+        let reached = |(cap, limit, turn): (Cap, Option<usize>, Turn)| {
+            let limit = limit.filter(|limit| turn.live >= *limit)?;
+            Some(match turn.kept_for.filter(|_| turn.live - turn.kept < limit) {
+                Some(before) => Place::Kept { cap, limit, before },
+                None => Place::Full { cap, limit },
+            })
+        };
+        caps.into_iter().find_map(reached).unwrap_or(Place::Free)
+    }
+
+    /// All that a runner of this class and repository is counted in.
+    fn counted(&mut self, class: ClassName<'a>, id: RepositoryId) -> [&mut Turn; 4] {
+        [
+            &mut self.all,
+            self.classes.entry(class).or_default(),
+            self.repositories.entry(id).or_default(),
+            self.parts.entry((class, id)).or_default(),
+        ]
+    }
+
+    /// A candidate that a cap holds back, and whose place would help it.
+    fn hold(
+        &mut self,
+        policy: &Policy,
+        candidate: &Candidate<'a>,
+        view: &RepositoryView,
+        github_now: Timestamp,
+    ) -> Held {
+        let Candidate { job, key, group, late } = candidate;
+        let class = policy.class_named(group.class);
+        let [_, of_class, of_repository, of_part] = self.counted(group.class, key.repository);
+        let part_is_full = of_part.is_full(class.max_runners_per_repository());
+        let within = part_is_full || of_repository.is_full(policy.max_runners_per_repository);
+        let of_its_class = part_is_full || of_class.is_full(class.max_runners());
+        of_repository.held += usize::from(!within);
+        of_class.held += usize::from(!of_its_class);
+        of_part.held += usize::from(!(within && of_its_class));
+        Held {
+            group: (*key).clone(),
+            job: format!("{} job {}", view.repository.full_name(), job.id),
+            age: job.created_at.map_or(Duration::ZERO, |at| age(github_now, at)),
+            within,
+            of_class: group.class.filter(|_| of_its_class).map(str::to_owned),
+            late: *late,
+        }
+    }
+
     /// Puts a repository where it belongs in the queue of each class, after something of it has changed.
-    fn place(&mut self, id: RepositoryId) {
+    fn queue(&mut self, id: RepositoryId) {
         let repository = turn_of(self.repositories.get(&id));
         for (class, queue) in &mut self.queues {
             let key = (*class, id);
@@ -144,60 +220,57 @@ fn turn_of(turn: Option<&Turn>) -> (usize, Option<Timestamp>) {
     turn.map(|turn| (turn.live, turn.last_start)).unwrap_or_default()
 }
 
+/// Whether there is a place for a job.
+enum Place {
+    /// There is one.
+    Free,
+    /// A cap is reached.
+    Full { cap: Cap, limit: usize },
+    /// What is left below a cap is kept for another repository.
+    Kept { cap: Cap, limit: usize, before: RepositoryId },
+}
+
 /// Starts for what is missing. Gives what a cap holds back.
 pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
     let mut turns = turns(survey, draft);
-    let policy = survey.policy;
-    let mut live_all = survey.runners.values().filter(|runner| runner.is_live()).count();
-    let mut started: BTreeMap<&GroupKey, usize> = BTreeMap::new();
+    let mut live = turns.all.live;
+    let mut placed: BTreeMap<&GroupKey, usize> = BTreeMap::new();
     let mut held = Vec::new();
-    while let Some(Candidate { job, key, group, late }) = turns.next() {
-        let (name, id) = (group.class, key.repository);
-        let class = policy.class_named(name);
-        let Some(Fresh { view, github_now }) = turns.fresh.get(&id) else { break };
-        let of_class = turns.classes.entry(name).or_default();
-        let of_repository = turns.repositories.entry(id).or_default();
-        let of_part = turns.parts.entry((name, id)).or_default();
-        let started_here = started.entry(key).or_default();
-        let in_group = group.live + *started_here;
-        let caps = [
-            (Cap::All, policy.max_runners, live_all),
-            (Cap::Class, class.max_runners(), of_class.live),
-            (Cap::Repository, policy.max_runners_per_repository, of_repository.live),
-            (Cap::ClassRepository, class.max_runners_per_repository(), of_part.live),
-            (Cap::Group, class.max_runners_per_group(), in_group),
-        ];
-        let reached =
-            caps.into_iter().find_map(|(cap, limit, live)| Some((cap, limit.filter(|l| live >= *l)?)));
-        if let Some((cap, limit)) = reached {
-            draft.holds.push(Hold { subject: subject(view, job), reason: HoldReason::Cap { cap, limit } });
-            // A group that misses runners has none to spare for its own cap.
-            if class.max_runners_per_group().is_none_or(|limit| in_group < limit) {
-                let part_is_full = of_part.is_full(class.max_runners_per_repository());
-                let within = part_is_full || of_repository.is_full(policy.max_runners_per_repository);
-                let of_its_class = part_is_full || of_class.is_full(class.max_runners());
-                of_repository.held += usize::from(!within);
-                of_class.held += usize::from(!of_its_class);
-                of_part.held += usize::from(!(within && of_its_class));
-                *started_here += 1;
-                held.push(Held {
-                    group: key.clone(),
-                    job: format!("{} job {}", view.repository.full_name(), job.id),
-                    age: job.created_at.map_or(Duration::ZERO, |at| age(*github_now, at)),
-                    within,
-                    of_class: name.filter(|_| of_its_class).map(str::to_owned),
-                    late,
-                });
+    while let Some(candidate) = turns.next() {
+        let Candidate { job, key, group, .. } = candidate;
+        let id = key.repository;
+        let Some(Open { view, github_now }) = turns.open.get(&id).copied() else { break };
+        let placed_here = placed.entry(key).or_default();
+        let in_group = group.live + *placed_here;
+        let hold = |reason| Hold { subject: subject(view, job), reason };
+        match (turns.place(survey.policy, &candidate, in_group), github_now) {
+            (Place::Free, Some(_)) => {
+                draft.actions.push(Action::Start(start(survey, view, job, &group.labels, group, live)));
+                *placed_here += 1;
+                live += 1;
+                turns.counted(group.class, id).into_iter().for_each(Turn::starts);
             }
-        } else {
-            draft.actions.push(Action::Start(start(survey, view, job, &group.labels, group, live_all)));
-            *started_here += 1;
-            live_all += 1;
-            for turn in [of_class, of_repository, of_part] {
-                turn.starts();
+            (Place::Free, None) => {
+                *placed_here += 1;
+                turns.counted(group.class, id).into_iter().for_each(|turn| turn.keeps(id));
+            }
+            (_, None) => {}
+            (Place::Full { cap, limit }, Some(now)) => {
+                draft.holds.push(hold(HoldReason::Cap { cap, limit }));
+                let class = survey.policy.class_named(group.class);
+                // A group that misses runners has none to spare for its own cap.
+                if class.max_runners_per_group().is_none_or(|limit| in_group < limit) {
+                    *placed_here += 1;
+                    held.push(turns.hold(survey.policy, &candidate, view, now));
+                }
+            }
+            (Place::Kept { cap, limit, before }, Some(_)) => {
+                let before = turns.open.get(&before).map(|open| open.view.repository.full_name());
+                let before = before.unwrap_or_default();
+                draft.holds.push(hold(HoldReason::Turn { cap, limit, before }));
             }
         }
-        turns.place(id);
+        turns.queue(id);
     }
     held
 }
@@ -241,7 +314,7 @@ fn start(
     }
 }
 
-/// The candidates of each freshly listed repository, oldest first, as many as are missing in their groups.
+/// The candidates of each repository that is listed freshly, or was a moment ago, oldest first, as many as are missing in their groups.
 fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     let stopping: BTreeSet<GroupKey> = draft
         .stopping
@@ -250,15 +323,19 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         .collect();
     let mut turns = Turns::default();
     for (id, view) in survey.repositories {
-        if let Listing::Fresh { now, .. } = view.listing {
-            turns.fresh.insert(*id, Fresh { view, github_now: now });
-            let last_start = survey.memory.last_start.get(id).copied();
-            turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
-        }
+        let github_now = match view.listing {
+            Listing::Fresh { now, .. } => Some(now),
+            Listing::Earlier { ended, .. } if survey.now.saturating_sub(ended) <= CLAIMS_FOR => None,
+            _ => continue,
+        };
+        turns.open.insert(*id, Open { view, github_now });
+        let last_start = survey.memory.last_start.get(id).copied();
+        turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
     }
     for runner in survey.runners.values() {
         // One of a class that is no longer configured counts as the top level's.
         let class = survey.class_of(runner).name();
+        turns.all.count(runner);
         turns.classes.entry(class).or_default().count(runner);
         if let Some(id) = survey.repository_id(runner) {
             turns.repositories.entry(id).or_default().count(runner);
@@ -266,7 +343,12 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         }
     }
     for (key, group) in &survey.groups {
-        let Some(Fresh { view, .. }) = turns.fresh.get(&key.repository) else { continue };
+        let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { continue };
+        let mut hold = |job, reason| {
+            if github_now.is_some() {
+                draft.holds.push(Hold { subject: subject(view, job), reason });
+            }
+        };
         let missing = group.demand.len().saturating_sub(group.supply.len());
         let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
@@ -278,11 +360,11 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
             if taken == missing {
                 let Some(runner) = foreign.next() else { break };
                 let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
-                draft.holds.push(Hold { subject: subject(view, job), reason });
+                hold(job, reason);
                 continue;
             }
             match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
-                Some(reason) => draft.holds.push(Hold { subject: subject(view, job), reason }),
+                Some(reason) => hold(job, reason),
                 None => {
                     taken += 1;
                     let candidates = turns.candidates.entry((group.class, key.repository)).or_default();
@@ -297,7 +379,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     turns.queues = turns.candidates.keys().map(|(class, _)| (*class, BTreeSet::new())).collect();
     let waiting: BTreeSet<RepositoryId> = turns.candidates.keys().map(|(_, id)| *id).collect();
     for id in waiting {
-        turns.place(id);
+        turns.queue(id);
     }
     turns
 }

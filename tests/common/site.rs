@@ -140,6 +140,14 @@ impl Site {
         self.world().fault = Box::new(githubrunner_sim::fault::NoFault);
     }
 
+    /// A job that stays queued because GitHub gives it no runner.
+    pub fn never_assigned(&self) -> u64 {
+        let spec = JobSpec { ghost: true, ..JobSpec::new(&["nomadtools"], Duration::from_secs(1)) };
+        let mut world = self.world();
+        let run = world.queue_run(self.repository, vec![spec]).unwrap();
+        world.github.run(run).unwrap().jobs[0]
+    }
+
     /// A run with one job, of so many milliseconds. Answers the job's ID.
     pub fn queue(&self, labels: &[&str], milliseconds: u64) -> u64 {
         let spec = JobSpec::new(labels, Duration::from_millis(milliseconds));

@@ -180,7 +180,7 @@ async fn a_runner_that_gets_no_job_yields_the_only_place_to_another_repository()
         .replace(&format!("repos: [{REPOSITORY}]"), &format!("repos: [{REPOSITORY}, acme/other]"))
         .replace("scheduler: {", "scheduler: {max_runners: 1, unassigned_timeout: 3s, ");
     let daemon = site.run(&config);
-    let unassigned = never_assigned(&site);
+    let unassigned = site.never_assigned();
     until(&site, "its runner is online", || site.world().github.runners().any(|runner| runner.online)).await;
     // While nobody else waits, it stays.
     daemon.says("though its job is queued").await;
@@ -194,14 +194,6 @@ async fn a_runner_that_gets_no_job_yields_the_only_place_to_another_repository()
     let held = daemon.lines_with("though its job is queued");
     assert!(held[0].contains("WARN"), "{held:?}");
     daemon.end().await;
-}
-
-/// A job that stays queued because GitHub gives it no runner.
-fn never_assigned(site: &Site) -> u64 {
-    let spec = JobSpec { ghost: true, ..JobSpec::new(&["nomadtools"], Duration::from_secs(1)) };
-    let mut world = site.world();
-    let run = world.queue_run(site.repository, vec![spec]).unwrap();
-    world.github.run(run).unwrap().jobs[0]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +210,7 @@ async fn a_preempted_runner_is_spent_and_its_job_is_due_another_attempt() {
         .replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h")
         .replace("purge_failure_timeout: 1s", "purge_failure_timeout: 1h");
     let daemon = site.run(&config);
-    never_assigned(&site);
+    site.never_assigned();
     until(&site, "its runner is online", || site.world().github.runners().any(|runner| runner.online)).await;
     let allocations = agent.get(&format!("/v1/allocations?namespace={NAMESPACE}")).await;
     let (job, first) = (allocations[0]["JobID"].as_str().unwrap(), allocations[0]["ID"].as_str().unwrap());

@@ -25,6 +25,24 @@ fn get(address: &str, path: &str, more: &str) -> String {
 }
 
 #[tokio::test]
+async fn list_says_in_the_daemons_words_why_a_runner_gets_no_job() {
+    let site = Site::start().await;
+    let config = site.config("status: {listen: '127.0.0.1:0'}\n");
+    let daemon = site.run(&config.replace("scheduler: {", "scheduler: {unassigned_timeout: 1s, "));
+    let address = address(&daemon).await;
+    let job = site.never_assigned();
+    daemon.says("though its job is queued").await;
+    let list = site.call(&["list", "--address", &address]).await.well();
+    let line = list.lines().find(|line| line.contains(&format!("/runs/{job} "))).unwrap_or_default();
+    assert!(line.contains(" running ") && line.contains("though its job is queued"), "{list}");
+    // Without the daemon nobody knows, and that is no error unless it was asked for.
+    let alone = site.call(&["list"]).await.well();
+    assert!(alone.contains(" running ") && !alone.contains("though"), "{alone}");
+    let failed = site.call(&["list", "--address", "127.0.0.1:1"]).await.failed(1);
+    assert!(failed.contains("asking the daemon for its status"), "{failed}");
+}
+
+#[tokio::test]
 async fn a_job_that_was_served_is_told_by_metrics_page_and_state_and_no_token_is() {
     let site = Site::start().await;
     let daemon = site.run(&site.config("status: {listen: '127.0.0.1:0'}\n"));

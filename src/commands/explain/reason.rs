@@ -180,6 +180,11 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             Held,
             format!("wait for a runner to end, or raise {cap}; `githubrunner list` shows who has the places"),
         ),
+        HoldReason::Turn { .. } => (
+            Step::Caps,
+            Now,
+            "nothing: places go to the repository with the fewest runners first, and the other one is looked at now".to_owned(),
+        ),
         HoldReason::LeftToNomadtools { runner } => (
             Step::Attempts,
             Held,

@@ -326,6 +326,7 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::Attempts { .. } => (Step::Attempts, Held, "by itself"),
         HoldReason::StartFailed { .. } => (Step::Registration, Held, "githubrunner check"),
         HoldReason::Cap { .. } => (Step::Caps, Held, "raise scheduler.max_runners"),
+        HoldReason::Turn { .. } => (Step::Caps, Now, "fewest runners"),
         HoldReason::LeftToNomadtools { .. } => (Step::Attempts, Held, "nomad job stop ghr-of-nomadtools"),
         HoldReason::GroupStops => (Step::Attempts, Now, "next pass"),
         HoldReason::Unplaced { .. } => (Step::Evaluation, Held, "add nodes"),
