@@ -1,5 +1,5 @@
-//! How long the planner takes for 1,000 repositories, 10,000 jobs and 5,000 runners: half of the jobs have a runner, the others
-//! are started, or held at a cap. Prints the median of 41 plans; `scripts/bench` runs it.
+//! How long the planner takes for 1,000 repositories, 10,000 jobs and 5,000 runners: half of the jobs have a runner,
+//! the others are started, or held at a cap. Prints the median of 41 plans; `scripts/bench` runs it.
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -92,7 +92,7 @@ fn observation(prefix: &str) -> Observation {
     Observation { nomad: Some(nomad), repositories, ..Observation::default() }
 }
 
-/// A runner that works.
+/// A busy runner.
 fn runner(prefix: &str, repository: &Repository, job_id: u64, since: Timestamp) -> Runner {
     Runner {
         name: runner_name(prefix, DEPLOYMENT, repository, job_id, 1),

@@ -1,4 +1,4 @@
-//! Whose turn it is; the properties are in `specification/turns.rs`, and `fairness.rs` has what comes of them in time.
+//! Whose turn it is. The properties are in `specification/turns.rs`; `fairness.rs` has their effect over time.
 
 use std::{cell::Cell, sync::OnceLock};
 
@@ -10,8 +10,8 @@ use crate::{
     specification::{Checked, facts::starts},
 };
 
-/// A few places below a cap on all, and repositories of which some were listed now and others a while ago: so many seconds
-/// each.
+/// A few places below a cap on all runners, and repositories of which some were listed now and others this many seconds
+/// ago.
 fn parted() -> impl Strategy<Value = Case> {
     let ages = vec(select(vec![None, Some(0_u64), Some(30), Some(31)]), 4);
     (case(), ages, 1..3_usize).prop_map(|(mut case, ages, places)| {
@@ -50,7 +50,7 @@ fn for_all_parted(property: impl Fn(&Case, &Plan) -> Checked) {
     show(cases, &parted(), property);
 }
 
-/// The test of each of these properties over these cases, and over the others.
+/// A test for each of these properties over these cases, and over the others.
 macro_rules! tested_parted {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]

@@ -1,4 +1,4 @@
-//! Whose turn it is, where a cap on all runners has fewer places than jobs wait.
+//! Whose turn it is if a cap on all runners has fewer places than there are waiting jobs.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use super::{
     secs,
 };
 
-/// The runners of a class or a repository that are not dead, and its last start.
+/// The number of live runners of a class or a repository, and its last start.
 type Has = (usize, Option<Timestamp>);
 
-/// What the classes and the repositories have; the class without a name is the top level.
+/// The shares of the classes and the repositories. The class without a name is the top level.
 #[derive(Default)]
 struct Shares<'a> {
     classes: BTreeMap<Option<&'a str>, Has>,
@@ -49,8 +49,8 @@ impl<'a> Shares<'a> {
     }
 }
 
-/// Whose turn is sooner: what has not given up a place lately, then the class with the fewest live runners, then the one whose
-/// last start is longest ago, then the repository by the same two, then the oldest job.
+/// Whose turn comes first: groups that did not recently give up a place, then the class with the fewest live runners,
+/// then the one whose last start is longest ago, then the repository by the same two criteria, then the oldest job.
 type Turn = (bool, Has, Has, Option<Timestamp>, u64);
 
 fn turn(facts: &Facts, has: &Shares, id: u64) -> Option<Turn> {
@@ -62,7 +62,7 @@ fn turn(facts: &Facts, has: &Shares, id: u64) -> Option<Turn> {
     Some((late, class, repository, job.created_at, job.id))
 }
 
-/// No job gets a place while another one, that gets none for the cap on all, has its turn before it. Within the plan
+/// No job gets a place while another job, held at the cap on all runners, has its turn before it. Within the plan,
 /// each start counts for the next.
 pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
     if starts(plan).next().is_none() {
@@ -92,10 +92,10 @@ pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// For this long after a listing ended its queued jobs have a claim to places.
+/// For this long after a listing was completed, its queued jobs can claim places.
 const CLAIMS_FOR: u64 = 30;
 
-/// Whether places are kept for a repository: nothing can start there now, and it was listed a moment ago.
+/// Whether places are kept for a repository: nothing can start there now, and it was listed recently.
 fn has_claims(facts: &Facts, view: &RepositoryView) -> bool {
     matches!(view.listing, Listing::Earlier { ended, .. } if facts.since(ended) <= secs(CLAIMS_FOR))
 }
@@ -124,8 +124,8 @@ fn claims(facts: &Facts, plan: &Plan) -> Vec<u64> {
     claims
 }
 
-/// Below a cap on all runners a place is kept for each job whose turn is sooner than that of the last start, although its
-/// repository is looked at only next.
+/// Below a cap on all runners, a place is kept for each job whose turn is before that of the last start, although its
+/// repository is only polled next.
 pub fn places_are_kept_for_those_whose_turn_is_sooner(facts: &Facts, plan: &Plan) -> Checked {
     let policy = facts.policy();
     let others = policy.max_runners_per_repository.or(policy.max_runners_per_group);
@@ -152,7 +152,7 @@ pub fn places_are_kept_for_those_whose_turn_is_sooner(facts: &Facts, plan: &Plan
     Ok(())
 }
 
-/// A job waits for another repository's turn only where that one has a claim, and a place is left.
+/// A job waits for another repository's turn only if that one has a claim, and a place is left.
 pub fn who_waits_for_a_turn_is_told_whose(facts: &Facts, plan: &Plan) -> Checked {
     let claims = claims(facts, plan);
     for hold in &plan.holds {

@@ -1,4 +1,4 @@
-//! `check`: everything that the first run needs, tried before it, one line each.
+//! `check`: tests everything that the first run needs, one line each.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,48 +13,48 @@ use super::{
 use crate::{
     apply::placement,
     config::Config,
-    github::{Error as GitHubError, GitHub, Look, Scope, Sought},
+    github::{Error as GitHubError, GitHub, Look, Scope, Sought, Tried},
     hints::WATCHED_FROM,
-    model::{Registration, Repository, RunnerMeta},
+    model::{Registration, RepoEntry, Repository, RunnerMeta},
     nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
     schedule::{Budget, Schedule},
     text::{LINE, shown},
 };
 
-/// Fewer requests left than this and the first passes may meet the limit.
+/// With fewer requests left than this, the first passes may reach the limit.
 const FEW_REQUESTS: u64 = 200;
 
-/// At most this many repositories are tried for the right to make runners; the token's rights are the same for an
-/// owner's others.
+/// At most this many repositories are tested for the right to register runners. The token has the same rights for
+/// an owner's other repositories.
 const REPOSITORIES_TRIED: usize = 20;
 
-/// At most this many versions of runners are looked up.
+/// At most this many runner versions are looked up.
 const VERSIONS_TRIED: usize = 10;
 
 /// The runner group that every repository and every organization has (contract github.md §2).
 const DEFAULT_GROUP: u64 = 1;
 
-/// The oldest Nomad that knows all of what the bundled templates and `RUN.CREDENTIALS` say (contract nomad.md §8, §12).
+/// The oldest Nomad version that knows everything that the bundled templates and `RUN.CREDENTIALS` use (contract
+/// nomad.md §8, §12).
 const OLDEST_NOMAD: &str = "1.10.2";
 
-/// How an older Nomad names what it does not know of it.
+/// How an older Nomad's errors name what it does not know.
 const NEWER_HCL: [&str; 2] = ["named \"once\"", "\"disconnect\""];
 
-/// What labels may ask for, besides the first one: the template must render all of it.
+/// Labels added to the matching one. The template must render all of these.
 const EXAMPLES: [&str; 4] = ["", " cpu=500 mem=512", " cpu=500 mem=512 maxmem=1024", " tag=latest"];
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// All is well.
     Ok,
-    /// It will run, not as it should.
+    /// It will run, but with a problem.
     Warning,
     /// It will not run.
     Failure,
 }
 
-/// Prints a line for each check as it comes out; keeps the worst.
+/// Prints a line for each check as it ends, and remembers the worst result.
 struct Report<'a> {
     out: &'a mut dyn Write,
     worst: Verdict,
@@ -80,7 +80,7 @@ impl Report<'_> {
     }
 }
 
-/// Checks configuration, template, Nomad and GitHub, in this order; leaves nothing behind.
+/// Checks configuration, template, Nomad and GitHub, in this order. Leaves nothing behind.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -96,19 +96,20 @@ pub async fn run(setup: &Setup, out: &mut dyn Write) -> anyhow::Result<Verdict> 
     Ok(report.worst)
 }
 
-/// What a template made of an example.
+/// What a template rendered for an example.
 struct Rendered {
     label: String,
     text: String,
     registration: Registration,
     placement: Placement,
-    /// Public repositories get no runner whose job reaches its host.
+    /// Jobs that can reach their host serve no public repository.
     guards_public: bool,
-    /// ` of class gpu`; nothing of the top level.
+    /// ` of class gpu`; empty for the top level.
     of_class: String,
 }
 
-/// Renders the template for each example, and that of each class that makes runners; gives what rendered.
+/// Renders the top level's template and that of each class with runners for each example. Returns what
+/// rendered.
 fn template(config: &Config, report: &mut Report) -> io::Result<Vec<Rendered>> {
     let mut rendered = Vec::new();
     let has_classes = !config.classes.is_empty();
@@ -156,11 +157,11 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
         let meta = RunnerMeta { labelsstr: label.clone(), ..RunnerMeta::default() };
         let fit = parsed.and_then(|parsed| prepare(parsed, nomad.options(), meta, &probe, registration));
         let fit = fit.map(|fit| fit.placed(placement));
-        let what = format!("Nomad parses what the template{of_class} makes of \"{label}\"");
+        let what = format!("Nomad parses what the template{of_class} renders for \"{label}\"");
         let fit = fit.map_err(|error| {
             let error = error.to_string();
             match NEWER_HCL.iter().any(|name| error.contains(name)) {
-                true => format!("{error}; the server is older than Nomad {OLDEST_NOMAD}: update it"),
+                true => format!("{error}; the server is older than Nomad {OLDEST_NOMAD}: upgrade it"),
                 false => error,
             }
         });
@@ -171,7 +172,7 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
             {
                 told = Some(of_class);
                 let what = format!("public repositories get runners{of_class}");
-                report.line(Verdict::Warning, &what, &format!("no: {how}; public: allow permits it"))?;
+                report.line(Verdict::Warning, &what, &format!("no: {how}; `public: allow` permits it"))?;
             }
             job.get_or_insert(fit);
         }
@@ -181,16 +182,16 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
         report.result(&format!("the Nomad token has {right}"), result)?;
     }
     if let Ok(answer) = nomad.plan_job(&job).await {
-        let what = "Nomad has a place for such a job";
+        let what = "Nomad can place such a job now";
         match answer.blocked() {
             None => report.line(Verdict::Ok, what, "")?,
-            Some(blocked) => report.line(Verdict::Warning, what, &format!("not now: {}", blocked.reason))?,
+            Some(blocked) => report.line(Verdict::Warning, what, &blocked.reason)?,
         }
     }
     Ok(())
 }
 
-/// What to expect of the schedule: how often each repository is looked at, and how soon a job is seen.
+/// A forecast of the schedule: how often each repository is polled, and how soon a job is seen.
 fn forecast(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
     let (config, github) = (&setup.config, &setup.github);
     let awake = repositories.iter().filter(|repository| !repository.archived && !repository.disabled);
@@ -208,7 +209,7 @@ fn forecast(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>)
     Ok(())
 }
 
-/// The versions of the runners that are registered now, and until when they get jobs.
+/// The versions of the currently registered runners, and when they stop getting jobs.
 async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) -> io::Result<()> {
     let mut seen: BTreeMap<String, &Scope> = BTreeMap::new();
     for scope in scopes.iter().take(REPOSITORIES_TRIED) {
@@ -217,7 +218,7 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
     }
     for (version, scope) in seen.into_iter().take(VERSIONS_TRIED) {
         let Ok(Some(ends)) = github.version_ends(scope, &version).await else { continue };
-        let what = format!("the runners' version {version} gets jobs");
+        let what = format!("runner version {version} gets jobs");
         match ends.warning(&version) {
             Some(warning) => report.line(Verdict::Warning, &what, &warning)?,
             None => report.line(Verdict::Ok, &what, "")?,
@@ -226,24 +227,57 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
     Ok(())
 }
 
+/// Where some owners have credentials of their own: whether GitHub takes each of them, and whether each is needed.
+async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
+    let (github, assigned) = (&setup.github, &setup.config.github.credentials);
+    if assigned.is_empty() {
+        return Ok(());
+    }
+    let mut people: BTreeMap<String, String> = BTreeMap::new();
+    for Tried { name, person } in github.try_credentials().await {
+        let name = name.unwrap_or_else(|| "for all other owners".to_owned());
+        let Some(person) = report.result(&format!("GitHub takes the credentials {name}"), person)? else {
+            continue;
+        };
+        let Some(person) = person else { continue };
+        if let Some(other) = people.insert(person.to_ascii_lowercase(), name.clone()) {
+            let advice = format!(
+                "they belong to {person}, as the credentials {other} do: GitHub counts the requests of both together, and here each takes \
+                 all of the limit; use one token for the owners of both"
+            );
+            report.line(Verdict::Warning, &format!("the credentials {name}"), &advice)?;
+        }
+    }
+    let is_everything = setup.config.repos.contains(&RepoEntry::All);
+    let owners = || setup.config.repos.iter().filter_map(RepoEntry::owner);
+    for credential in assigned.iter().filter(|_| !is_everything) {
+        if !owners().any(|owner| credential.owners.iter().any(|pattern| pattern.covers(owner))) {
+            let advice = "no entry of repos belongs to their owners";
+            report.line(Verdict::Warning, &format!("the credentials {}", credential.name), advice)?;
+        }
+    }
+    Ok(())
+}
+
 async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let github = &setup.github;
+    credentials(setup, report).await?;
     let found = github.repositories(&setup.config.repos, true).await;
     for (entry, error) in &found.failures {
         report.line(
             Verdict::Failure,
-            &format!("GitHub shows the repositories of {entry}"),
+            &format!("GitHub lists the repositories of {entry}"),
             &error.to_string(),
         )?;
     }
     if found.repositories.is_empty() {
         if found.failures.is_empty() {
-            let advice = "the entries name no repository that the token can see";
-            report.line(Verdict::Warning, "GitHub shows repositories", advice)?;
+            let advice = "the entries of `repos` name no repository that the token can access";
+            report.line(Verdict::Warning, "GitHub lists repositories", advice)?;
         }
         return Ok(());
     }
-    let seen = format!("GitHub answers and shows {} repositories", found.repositories.len());
+    let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
     report.line(Verdict::Ok, &seen, "")?;
     let progress = Progress::of("looking at repositories", found.repositories.len());
     // Many at once, told in their order.
@@ -259,7 +293,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         progress.step();
         let name = repository.full_name();
         let Some(listing) = listing else {
-            report.line(Verdict::Warning, &name, "archived or disabled: it gets no runners")?;
+            report.line(Verdict::Warning, &name, "archived or disabled, so it gets no runners")?;
             continue;
         };
         let what = format!("{name}: its jobs can be listed");
@@ -392,7 +426,7 @@ async fn just_in_time(setup: &Setup, scope: &Scope, group: u64) -> Result<(), St
                 && github.registration_token(scope).await.is_ok();
             let problem = match has_no_jit {
                 true => format!(
-                    "{error}; registration tokens work there: this server is too old for just-in-time configurations. Set github.registration: token, with a template that registers by it, \
+                    "{error}; registration tokens work, so this server is too old for just-in-time configurations. Set github.registration: token, with a template that uses one, \
                      like builtin:myoung34"
                 ),
                 false => registration_refused(setup, scope, &error).await,

@@ -1,4 +1,4 @@
-//! The rules for labels, and settings: what the top level says of them, and a class over it.
+//! Label rules and settings, of the top level and of a class that overrides it.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ use crate::labels::{
     AllowedCharacters, DEFAULT_ALLOWED, Keys, LABEL_LENGTH_MAX, LabelRules, SIZES, ValueGlob, harmless,
 };
 
-/// The rules for labels that a section has, laid over others.
+/// The label rules of a section, merged over others.
 pub(super) fn label_rules(
     section: &Section,
     problems: &Problems,
@@ -112,7 +112,7 @@ pub(super) fn keys_tree(keys: &Keys) -> Value {
 fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<String>> {
     top.shape("runson_numbers", Shape::Texts);
     let node = top.get("runson_numbers")?;
-    let help = "list them, like [cpu, mem]; [] for none";
+    let help = "write a list like [cpu, mem], or [] for none";
     let Data::List(items) = &node.data else {
         top.problem("runson_numbers", format!("expected a list, found {}", node.kind()), help);
         return None;
@@ -129,12 +129,12 @@ fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<Stri
         (missing, template.is_some_and(|template| template.name.starts_with("builtin:")))
     {
         let message = format!("the bundled templates read {missing} as a number");
-        top.problem("runson_numbers", message, "remove the key, or write a template of your own");
+        top.problem("runson_numbers", message, "remove this setting, or use a template of your own");
     }
     Some(numbers)
 }
 
-/// What a mapping with free keys says, laid over what there is.
+/// The entries of a mapping with arbitrary keys, merged over existing ones.
 pub(super) fn free(section: &Section, key: &'static str, settings: &mut Map<String, Value>) {
     section.shape(key, Shape::Free);
     for (key, node) in section.section(key).entries() {

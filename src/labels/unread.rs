@@ -1,4 +1,4 @@
-//! Keys of labels that no template reads: slips, mostly.
+//! Label keys that the template does not read, which are mostly mistakes.
 
 use std::collections::BTreeSet;
 

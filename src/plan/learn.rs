@@ -1,4 +1,4 @@
-//! What one pass leaves for the next.
+//! What one pass remembers for the next.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,16 +10,16 @@ use crate::model::{
     Refusal, Report, doubled,
 };
 
-/// The wait after an action\'s first failure. It doubles with each further one.
+/// The wait after an action's first failure. It doubles with each further failure.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// A rejected template or specification does not go away by itself, so the wait begins longer.
+/// A rejected template or specification does not fix itself, so this wait starts longer.
 const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
 
-/// Why a Stop without an answer waits.
+/// Why a Stop without GitHub's consent waits.
 const NOT_LISTED: &str = "GitHub lists no runner of this name, so it may be busy";
 
-/// No action waits longer.
+/// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// A refused start is judged again after this: the repository may have become private.
@@ -79,7 +79,7 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         _ => {}
     }
     let error = match outcome {
-        // Nobody gave consent; asking at once again changes nothing.
+        // GitHub gave no consent. Asking again at once would not change that.
         Outcome::NotDone(NotDone::NotListed) => Some(NOT_LISTED),
         other => other.error(),
     };
@@ -101,7 +101,7 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
             }
             _ => {}
         },
-        // It is seen again, or not.
+        // The next pass shows whether it is gone.
         Action::RemoveOrphan(remove) => {
             memory.orphans.remove(&remove.orphan);
         }
@@ -110,7 +110,7 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
     }
 }
 
-/// Actions on this runner wait after an error, and no longer after success.
+/// Makes actions on this runner wait after an error, and no longer after a success.
 fn waits_after(waits: &mut BTreeMap<String, Backoff>, name: &str, error: Option<&str>, now: Moment) {
     match error {
         Some(error) => {
@@ -129,7 +129,7 @@ fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment)
     Backoff { failures, until: now + wait, error: error.to_owned() }
 }
 
-/// Drops what is about runners and repositories that are gone, so that memory does not grow.
+/// Drops entries for runners and repositories that no longer exist, so that the memory does not grow.
 fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>, now: Moment) {
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));

@@ -1,4 +1,4 @@
-//! What is missing, whose turn it is, and what the caps allow.
+//! Missing runners, whose turn it is, and what the caps allow.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,27 +20,26 @@ use crate::model::{
 /// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 
-/// No attempt waits longer.
+/// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// For this long after a first attempt gave up its place, its group waits until all others are served; twice as long after
-/// each next one.
+/// When a first attempt gives up its place, its group goes last for this long. This doubles with each attempt.
 const FIRST_LATENESS: Duration = LONGEST_WAIT;
 
-/// No group waits longer for that: whatever was wrong may have been mended.
+/// The longest time for which a group goes last: the problem may have been fixed.
 const LONGEST_LATENESS: Duration = Duration::from_secs(4 * 3600);
 
 /// At most this many attempts of one job are alive.
 const LIVE_ATTEMPTS: usize = 2;
 
-/// For this long after a listing ended its queued jobs have a claim to places. A repository with queued jobs is looked at
-/// more often; where it cannot be, nobody waits for it.
+/// For this long after a listing was completed, its queued jobs can claim places. A repository with queued jobs is
+/// polled more often than this; if that is not possible, nobody waits for it.
 const CLAIMS_FOR: Duration = Duration::from_secs(30);
 
-/// A start that a cap holds back, and that another runner's end would let happen.
+/// A start held by a cap, which the end of another runner would permit.
 pub(super) struct Held {
     pub group: GroupKey,
-    /// The GitHub job, for people.
+    /// The GitHub job, for display.
     pub job: String,
     /// How long the job has been queued.
     pub age: Duration,
@@ -48,32 +47,32 @@ pub(super) struct Held {
     pub within: bool,
     /// Only the end of a runner of this class would help.
     pub of_class: Option<String>,
-    /// Its group has given up a place lately: nobody who is stuck yields to it.
+    /// Its group recently gave up a place, so no stuck runner yields to it.
     pub late: bool,
 }
 
-/// A job that wants a runner of its own.
+/// A job that needs a runner of its own.
 struct Candidate<'a> {
     job: &'a WorkflowJob,
     key: &'a GroupKey,
     group: &'a Group<'a>,
-    /// The group's last runner gave up its place: it waits until all others are served.
+    /// The group's last runner gave up its place, so the group goes after all others.
     late: bool,
 }
 
-/// A class, by its name; the top level has none.
+/// A class name; `None` for the top level.
 type ClassName<'a> = Option<&'a str>;
 
-/// What takes turns: a class, a repository, or a class's part in a repository.
+/// Something that takes turns: a class, a repository, or a class's share in a repository.
 #[derive(Clone, Copy, Default)]
 struct Turn {
     live: usize,
     last_start: Option<Timestamp>,
-    /// Starts that caps hold back, and that need not get the place of one that is counted here.
+    /// Starts held by caps that would not take the place of one that is counted here.
     held: usize,
-    /// How many of the live ones are places kept for a repository that is looked at next, …
+    /// How many of the live ones are places kept for repositories that are polled next.
     kept: usize,
-    /// … and the first of these repositories.
+    /// The first of these repositories.
     kept_for: Option<RepositoryId>,
 }
 
@@ -85,7 +84,7 @@ impl Turn {
 
     fn starts(&mut self) {
         self.live += 1;
-        // The latest of all.
+        // Sorts after all others.
         self.last_start = Some(Timestamp::MAX);
     }
 
@@ -95,7 +94,7 @@ impl Turn {
         self.kept_for.get_or_insert(id);
     }
 
-    /// Whether the cap stays reached although those held got places elsewhere.
+    /// Whether the cap is still reached even if the held starts found places elsewhere.
     fn is_full(&self, cap: Option<usize>) -> bool {
         cap.is_some_and(|cap| self.live + self.held >= cap)
     }
@@ -105,15 +104,15 @@ impl Turn {
 #[derive(Clone, Copy)]
 struct Open<'a> {
     view: &'a RepositoryView,
-    /// GitHub's clock, where the listing is fresh. Elsewhere places are kept for its jobs, and nothing starts.
+    /// GitHub's clock, if the listing is fresh. Otherwise places are kept for its jobs, but nothing starts.
     github_now: Option<Timestamp>,
 }
 
-/// A repository's place in its class's queue: what gave up its place lately goes last, then by the repository's turn, then by the
-/// oldest job.
+/// The order of a repository in its class's queue: first those that did not recently give up a place, then by the
+/// repository's turn, then by the oldest job.
 type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, u64));
 
-/// Who waits for places, and whose turn is next.
+/// The candidates that are waiting for places, and whose turn is next.
 #[derive(Default)]
 struct Turns<'a> {
     open: BTreeMap<RepositoryId, Open<'a>>,
@@ -122,15 +121,16 @@ struct Turns<'a> {
     repositories: BTreeMap<RepositoryId, Turn>,
     parts: BTreeMap<(ClassName<'a>, RepositoryId), Turn>,
     candidates: BTreeMap<(ClassName<'a>, RepositoryId), VecDeque<Candidate<'a>>>,
-    /// The repositories that wait, by class.
+    /// The waiting repositories, by class.
     queues: BTreeMap<ClassName<'a>, BTreeSet<(Order, RepositoryId)>>,
-    /// Where each stands in its queue.
+    /// The position of each in its queue.
     places: BTreeMap<(ClassName<'a>, RepositoryId), Order>,
 }
 
 impl<'a> Turns<'a> {
-    /// The smallest goes first: the class with the fewest live runners, then the one whose last start is longest ago; of a
-    /// class, the repository by the same two; then the oldest job. What gave up its place lately goes after all others.
+    /// The smallest is next: the class with the fewest live runners, then the one whose last start is longest ago;
+    /// within a class, the repository by the same two criteria; then the oldest job. Groups that recently gave up a
+    /// place go after all others.
     fn next(&mut self) -> Option<Candidate<'a>> {
         let first = |(class, queue): (&ClassName<'a>, &BTreeSet<(Order, RepositoryId)>)| {
             let ((late, repository, oldest), id) = *queue.first()?;
@@ -140,7 +140,7 @@ impl<'a> Turns<'a> {
         self.candidates.get_mut(&key)?.pop_front()
     }
 
-    /// Whether there is a place for a candidate, whose group has so many runners.
+    /// Whether there is a place for a candidate whose group has this many runners.
     fn place(&self, policy: &Policy, candidate: &Candidate, in_group: usize) -> Place {
         let (name, id) = (candidate.group.class, candidate.key.repository);
         let class = policy.class_named(name);
@@ -162,7 +162,7 @@ impl<'a> Turns<'a> {
         caps.into_iter().find_map(reached).unwrap_or(Place::Free)
     }
 
-    /// All that a runner of this class and repository is counted in.
+    /// Everything that a runner of this class and repository counts towards.
     fn counted(&mut self, class: ClassName<'a>, id: RepositoryId) -> [&mut Turn; 4] {
         [
             &mut self.all,
@@ -172,7 +172,7 @@ impl<'a> Turns<'a> {
         ]
     }
 
-    /// A candidate that a cap holds back, and whose place would help it.
+    /// A candidate that is held by a cap, and for which room could be made.
     fn hold(
         &mut self,
         policy: &Policy,
@@ -199,7 +199,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// Puts a repository where it belongs in the queue of each class, after something of it has changed.
+    /// Moves a repository to its position in the queue of each class, after a change.
     fn queue(&mut self, id: RepositoryId) {
         let repository = turn_of(self.repositories.get(&id));
         for (class, queue) in &mut self.queues {
@@ -222,15 +222,15 @@ fn turn_of(turn: Option<&Turn>) -> (usize, Option<Timestamp>) {
 
 /// Whether there is a place for a job.
 enum Place {
-    /// There is one.
+    /// There is a place.
     Free,
     /// A cap is reached.
     Full { cap: Cap, limit: usize },
-    /// What is left below a cap is kept for another repository.
+    /// The places left below a cap are kept for another repository.
     Kept { cap: Cap, limit: usize, before: RepositoryId },
 }
 
-/// Starts for what is missing. Gives what a cap holds back.
+/// Starts the missing runners. Returns the starts held by a cap.
 pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
     let mut turns = turns(survey, draft);
     let mut live = turns.all.live;
@@ -258,7 +258,7 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
             (Place::Full { cap, limit }, Some(now)) => {
                 draft.holds.push(hold(HoldReason::Cap { cap, limit }));
                 let class = survey.policy.class_named(group.class);
-                // A group that misses runners has none to spare for its own cap.
+                // A group that lacks runners has no idle ones to stop for its own cap.
                 if class.max_runners_per_group().is_none_or(|limit| in_group < limit) {
                     *placed_here += 1;
                     held.push(turns.hold(survey.policy, &candidate, view, now));
@@ -283,13 +283,13 @@ fn start(
     group: &Group,
     live: usize,
 ) -> Start {
-    // Meta is text from outside: any number can stand there.
+    // Meta is external text and can contain any number.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
     let name = |attempt: u32| {
         runner_name(&survey.policy.prefix, &survey.nomad.deployment, &view.repository, job.id, attempt)
     };
-    // Somebody has purged a runner's job: its variable is still there, and would be taken for the next one's. Or somebody
-    // else's job has the name: nothing can be started under it. One that cannot be read may be ours.
+    // Someone has purged the job of a runner whose variable still exists and would be used for the next one. Or someone
+    // else's job has the name, so nothing can be started under it. An unreadable job may be ours.
     let (variables, foreign) = (&survey.nomad.variables, &survey.nomad.foreign);
     let is_taken = |name: &String| {
         variables.contains(name)
@@ -333,7 +333,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
     }
     for runner in survey.runners.values() {
-        // One of a class that is no longer configured counts as the top level's.
+        // A runner of a class that is no longer configured counts towards the top level.
         let class = survey.class_of(runner).name();
         turns.all.count(runner);
         turns.classes.entry(class).or_default().count(runner);
@@ -353,7 +353,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
         let late = gave_up_its_place_lately(survey, group);
-        // A job that says it is nomadtools' may never serve anything, and only its owner may end it.
+        // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
         let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
         let mut taken = 0;
         for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
@@ -384,7 +384,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     turns
 }
 
-/// Why nothing of this group starts now.
+/// Why nothing in this group starts now.
 fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) -> Option<HoldReason> {
     if stopping.contains(key) {
         return Some(HoldReason::GroupStops);
@@ -397,8 +397,8 @@ fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) ->
     Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
 }
 
-/// Whether the group's last runner was stopped a short while ago although its job still waits: never placed, refused by
-/// GitHub, or given no job. Without this, what goes wrong would get back each place that it has just given up.
+/// Whether the group's last runner was stopped recently although its job is still waiting: never placed, refused by
+/// GitHub, or given no job. Without this rule, a failing group would regain every place that it has just given up.
 fn gave_up_its_place_lately(survey: &Survey, group: &Group) -> bool {
     let Some(last) = group.last.filter(|last| last.state == RunnerState::Dead) else { return false };
     let stopped = last.allocation.is_none() || last.finish == Some(Finish::Stopped);
@@ -407,7 +407,7 @@ fn gave_up_its_place_lately(survey: &Survey, group: &Group) -> bool {
         && last.meta.job_id.and_then(|job_id| survey.statuses.get(&job_id)) == Some(&JobStatus::Queued)
 }
 
-/// Why this job gets no further attempt now: enough are alive, or the last one died or was started a short while ago,
+/// Why this job gets no further attempt now: enough attempts are alive, or the last one died or was started recently,
 /// whatever its exit code.
 fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
     let count = survey.attempts.get(&job.id).copied().unwrap_or(0);
@@ -417,7 +417,7 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
     let newest: &Runner = survey.newest.get(&job.id)?;
     let since = match newest.state {
         RunnerState::Dead => survey.dead_for(newest),
-        // It has found another job.
+        // It has taken another job.
         _ if survey.is_busy(newest) => return None,
         _ => age(survey.nomad.now, newest.submitted_at),
     };
@@ -431,7 +431,7 @@ fn wait_after(attempt: u32) -> Duration {
     doubled(FIRST_WAIT, attempt.saturating_sub(1)).min(LONGEST_WAIT)
 }
 
-/// How long its group waits for others after attempt n gave up its place: min(10 min × 2^(n-1), 4 h).
+/// How long a group goes last after attempt n has given up its place: min(10 min × 2^(n-1), 4 h).
 fn lateness(attempt: u32) -> Duration {
     doubled(FIRST_LATENESS, attempt.saturating_sub(1)).min(LONGEST_LATENESS)
 }

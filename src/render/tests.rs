@@ -1,4 +1,4 @@
-//! The bundled templates and the template language, as users meet them.
+//! The bundled templates and the template language, as users see them.
 
 use super::*;
 use crate::{
@@ -46,7 +46,7 @@ fn render_for(config: &Config, labels: &[&str], facts: &JobFacts) -> Result<Stri
     })
 }
 
-/// Renders one template's text by access token, which demands nothing of it.
+/// Renders one template's text with an access token, which has no requirements.
 fn by_hand(template: &str, labels: &[&str]) -> String {
     render(&with_template(template, "github: {registration: access_token}\n"), labels).unwrap()
 }
@@ -123,7 +123,7 @@ fn combinations() -> Vec<(String, Vec<&'static str>)> {
 #[test]
 fn bundled_templates_are_hcl_in_every_combination() {
     let directory = std::env::var_os("GITHUBRUNNER_RENDERED");
-    // All of them take a minute without optimization; the step has no factor in common with the lists.
+    // All of them take a minute without optimization; the step is coprime to the lists' lengths.
     let step = if directory.is_some() { 1 } else { 19 };
     for (index, (yaml, labels)) in combinations().into_iter().enumerate().step_by(step) {
         let text =
@@ -195,12 +195,12 @@ fn a_bundled_template_says_what_it_cannot() {
 }
 
 #[test]
-fn blocks_take_their_lines_with_them() {
+fn block_tags_remove_their_lines() {
     assert_eq!(by_hand("a\n  {% if true %}\n  b\n  {% endif %}\nc", &["x"]), "a\n  b\nc");
 }
 
 #[test]
-fn undefined_names_are_as_in_jinja() {
+fn undefined_names_work_as_in_jinja() {
     assert_eq!(
         by_hand("[{{ nothing }}{{ SETTINGS.nothing }}{% for x in nothing %}{% endfor %}]", &["x"]),
         "[]"
@@ -215,14 +215,14 @@ fn undefined_names_are_as_in_jinja() {
 }
 
 #[test]
-fn python_methods_and_truth() {
+fn python_methods_and_booleans_work() {
     let template = "{{ RUNSON.get('mem', '5') }} {{ RUNSON.items()|length }} {{ 'a,b'.split(',')|join('-') }} \
                     {{ RUN.REPO.upper() }} {% if not '' and not 0 and not [] and not {} and '0' %}yes{% endif %}";
     assert_eq!(by_hand(template, &["a mem=7"]), "7 2 a-b ACME/WIDGETS yes");
 }
 
 #[test]
-fn int_is_as_in_jinja() {
+fn int_works_as_in_jinja() {
     let template = "{{ 'x'|int }} {{ ''|int }} {{ none|int }} {{ nothing|int }} {{ '12.7'|int }} {{ ' 5 '|int }} \
                     {{ 'x'|int(3) }} {{ '0x1f'|int(base=16) }} {{ true|int }} {{ 2.9|int }} {{ '1e3'|int }} {{ '-4'|int }} \
                     {{ 'x'|int(default=8) }} {{ [1]|int }}";
@@ -241,7 +241,7 @@ fn nothing_is_escaped_for_html() {
 }
 
 #[test]
-fn a_template_cannot_go_on_for_ever() {
+fn a_template_cannot_run_forever() {
     let bomb = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
     let error = render(&with_template(bomb, "github: {registration: access_token}\n"), &["x"]).unwrap_err();
     assert!(error.message.contains("fuel"), "{error}");
@@ -293,7 +293,7 @@ fn a_syntax_error_is_an_error_at_start() {
 }
 
 #[test]
-fn braces_of_consul_template_that_stand_bare_are_told_so() {
+fn unescaped_consul_template_braces_are_explained() {
     for braces in [
         r#"{{ with nomadVar "x" }}{{ .token }}{{ end }}"#,
         r#"{{ env "HOME" }}"#,
@@ -311,7 +311,7 @@ fn braces_of_consul_template_that_stand_bare_are_told_so() {
 }
 
 #[test]
-fn the_token_is_not_in_the_context_unless_asked_for() {
+fn the_token_is_not_in_the_context_unless_configured() {
     let github = "github: {token: ghp_secret, access_token: ghp_other, registration: MODE}\ntemplate_settings: {access_token: ghp_third}\n";
     for (mode, seen) in [("jit", false), ("token", false), ("access_token", true)] {
         let config = with_template(
@@ -367,7 +367,7 @@ fn the_whole_context_by_name() {
     );
 }
 
-/// The documents for users, by their names.
+/// The user documents, by name.
 const DOCUMENTS: [(&str, &str); 9] = [
     ("README.md", include_str!("../../README.md")),
     ("docs/architecture.md", include_str!("../../docs/architecture.md")),
@@ -382,7 +382,7 @@ const DOCUMENTS: [(&str, &str); 9] = [
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const TEMPLATES: &str = include_str!("../../docs/templates-and-labels.md");
 
-/// The fenced blocks of a document in this language.
+/// The fenced code blocks of a document in this language.
 fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("\n```{language}\n");
     document.split(fence.as_str()).skip(1).map(|rest| rest.split_once("\n```").unwrap().0).collect()
@@ -393,7 +393,7 @@ fn every_yaml_example_of_the_documents_loads() {
     let mut examples = 0;
     for (name, text) in DOCUMENTS {
         for yaml in blocks(text, "yaml") {
-            // Prometheus' rules are YAML, too.
+            // Prometheus's rules are also YAML.
             if yaml.starts_with("groups:") {
                 continue;
             }
@@ -446,7 +446,7 @@ fn the_documents_name_every_key_and_every_setting() {
             _ => keys.push(key.clone()),
         }
     }
-    // What the bundled templates read besides those with a default.
+    // What the bundled templates read besides settings with a default.
     for template in crate::config::BUILTIN_TEMPLATES {
         let read = template.text.split("SETTINGS.").skip(1);
         let name =
@@ -463,7 +463,7 @@ fn the_documents_name_every_key_and_every_setting() {
 }
 
 #[test]
-fn a_tool_cache_is_a_repositorys_own_and_there_where_it_is_asked_for() {
+fn a_tool_cache_belongs_to_one_repository_and_exists_only_if_configured() {
     let mount = |settings: &str| {
         let text = render(&config(settings), &["nomadtools"]).unwrap();
         text.lines().find(|line| line.contains("source = ")).map(|line| line.trim().to_owned())
@@ -471,7 +471,7 @@ fn a_tool_cache_is_a_repositorys_own_and_there_where_it_is_asked_for() {
     for off in ["", "template_settings: {cache: no}\n", "template_settings: {cache: ''}\n"] {
         assert_eq!(mount(off), None, "{off}");
     }
-    // `acme/web-x` is not `acme-web/x`: the number tells them apart.
+    // `acme/web-x` is not `acme-web/x`: the ID distinguishes them.
     let source = mount("template_settings: {cache: volume}\n");
     assert_eq!(source.as_deref(), Some("source = \"NTGithubRunner-7-acme-widgets\""));
 }

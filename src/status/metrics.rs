@@ -1,5 +1,5 @@
-//! The metrics, by the crate of Prometheus itself. The set of label values is bounded everywhere: text of strangers is in
-//! none but repositories' names, and those only where the configuration asks for them.
+//! The metrics, with Prometheus's own crate. All label values come from fixed sets. The only external text is in
+//! repository names, and those are included only if the configuration enables them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,20 +20,20 @@ use super::{
 };
 use crate::model::RunnerState;
 
-/// What all names begin with, but those of the process.
+/// The prefix of all names except those of the process.
 const PREFIX: &str = "githubrunner";
 
-/// More repositories than this are one: `other`.
+/// With more repositories than this, the rest are `other`.
 const REPOSITORIES: usize = 1000;
 
-/// From a second to six hours: a job waits for a runner, starts and runs.
+/// From a second to six hours, for jobs that wait for a runner, start and run.
 const LONG: [f64; 15] =
     [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 10_800.0, 21_600.0];
 
-/// From milliseconds to two minutes: a request, a pass.
+/// From milliseconds to two minutes, for requests and passes.
 const SHORT: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
-/// More node pools than this are one: `other`.
+/// With more node pools than this, the rest are `other`.
 const NODE_POOLS: usize = 100;
 
 /// Runners of classes that are no longer configured can be of this many more; beyond, a class is `other`.
@@ -42,19 +42,19 @@ const CLASSES: usize = 200;
 /// A MiB, in bytes.
 const MIB: u64 = 1 << 20;
 
-/// Labels of one value of a metric.
+/// The labels of a value of a metric.
 type Labels = Vec<(&'static str, String)>;
 
-/// What is counted between passes, by one label.
+/// Counters that are incremented between passes, with one label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counter {
-    /// Requests to the webhook's port, by how they came out.
+    /// Requests to the webhook port, by outcome.
     WebhookRequests,
-    /// Reasons to look at a repository soon, by where they came from.
+    /// Reasons to poll a repository soon, by source.
     Hints,
 }
 
-/// Times that are measured.
+/// Measured times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
     QueuedToStarted,
@@ -63,18 +63,18 @@ pub(super) enum Time {
     JobDuration,
 }
 
-/// An exchange with GitHub or Nomad that is over.
+/// An exchange with GitHub or Nomad that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// `github` or `nomad`.
     pub host: &'static str,
-    /// The path's template: one of few.
+    /// The path's template: one of a fixed set.
     pub route: &'static str,
-    /// The answer's status; `None` where no whole answer came in time.
+    /// The response's status; `None` if no complete response came in time.
     pub code: Option<u16>,
     /// How long it took.
     pub took: Duration,
-    /// What it costs of GitHub's secondary limit.
+    /// Its cost in points of GitHub's secondary limit.
     pub points: u64,
 }
 
@@ -97,7 +97,8 @@ pub(super) struct Metrics {
     waiting_cpu: Family<Labels, Gauge>,
     waiting_cores: Family<Labels, Gauge>,
     waiting_memory: Family<Labels, Gauge>,
-    /// Node pools that were seen: an autoscaler is told of none, too, when nothing waits there any more.
+    /// The node pools seen so far. An autoscaler also needs the value zero when nothing is waiting there any
+    /// more.
     node_pools: Mutex<BTreeSet<String>>,
     runners: Family<Labels, Gauge>,
     finishes: Family<Labels, Count>,
@@ -115,7 +116,7 @@ pub(super) struct Metrics {
     rate_remaining: Family<Labels, Gauge>,
     rate_reset: Family<Labels, Gauge>,
     points: Gauge,
-    /// Gauges have a label for the repository.
+    /// Whether gauges have a label for the repository.
     pub per_repository: bool,
     /// The classes of the configuration: gauges have a label for the class where there is one.
     pub classes: Vec<Arc<str>>,
@@ -199,7 +200,7 @@ impl Default for Metrics {
         let own = registry.sub_registry_with_prefix(PREFIX);
         own.register(
             "build",
-            "The program that runs",
+            "The running version",
             Info::new(labels([("version", env!("CARGO_PKG_VERSION"))])),
         );
         own.register("passes", "Passes since the start", metrics.passes.clone());
@@ -211,7 +212,7 @@ impl Default for Metrics {
         );
         own.register_with_unit(
             "look_duration",
-            "How long looks at repositories took, by what they asked for",
+            "How long polling a repository took, by what was requested",
             Unit::Seconds,
             metrics.look_duration.clone(),
         );
@@ -221,21 +222,21 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.last_pass.clone(),
         );
-        own.register("nomad_up", "Whether the last pass saw Nomad", metrics.nomad_up.clone());
+        own.register("nomad_up", "Whether the last pass reached Nomad", metrics.nomad_up.clone());
         own.register(
             "github_up",
-            "Whether the last pass that asked GitHub listed a repository",
+            "Whether the most recent poll of at least one repository succeeded",
             metrics.github_up.clone(),
         );
-        own.register("leader", "Whether this replica applies", metrics.leader.clone());
+        own.register("leader", "Whether this replica is the leader", metrics.leader.clone());
         own.register(
             "repositories",
-            "Repositories, by whether the last pass listed them",
+            "Repositories, by whether the last pass had a listing of them",
             metrics.repositories.clone(),
         );
         own.register(
             "jobs_queued",
-            "Queued GitHub jobs that want a runner of ours",
+            "Queued GitHub jobs that request one of our runners",
             metrics.jobs_queued.clone(),
         );
         own.register(
@@ -243,14 +244,10 @@ impl Default for Metrics {
             "GitHub jobs that deliberately get no runner now, by reason",
             metrics.jobs_held.clone(),
         );
-        own.register(
-            "jobs_running",
-            "GitHub jobs that run on a runner of ours",
-            metrics.jobs_running.clone(),
-        );
+        own.register("jobs_running", "GitHub jobs running on our runners", metrics.jobs_running.clone());
         own.register(
             "holds",
-            "Things deliberately not done, by what they are about and by reason",
+            "Everything that is deliberately not done, by kind of subject and by reason",
             metrics.holds.clone(),
         );
         for (name, help, family) in [
@@ -261,17 +258,17 @@ impl Default for Metrics {
             ),
             (
                 "waiting_cpu_megahertz",
-                "CPU that runners ask for which Nomad has not placed yet, by node pool",
+                "CPU requested by runners that Nomad has not placed yet, by node pool",
                 &metrics.waiting_cpu,
             ),
             (
                 "waiting_cores",
-                "Cores that runners ask for which Nomad has not placed yet, by node pool",
+                "Cores requested by runners that Nomad has not placed yet, by node pool",
                 &metrics.waiting_cores,
             ),
             (
                 "waiting_memory_bytes",
-                "Memory that runners ask for which Nomad has not placed yet, by node pool",
+                "Memory requested by runners that Nomad has not placed yet, by node pool",
                 &metrics.waiting_memory,
             ),
         ] {
@@ -280,48 +277,48 @@ impl Default for Metrics {
         own.register("runners", "Runners, by state and class", metrics.runners.clone());
         own.register(
             "runners_finished",
-            "Runners that have ended since the start, by how",
+            "Runners that have ended since the start, by result",
             metrics.finishes.clone(),
         );
         own.register(
             "actions",
-            "Actions since the start, by what was done, why, and how it came out",
+            "Actions since the start, by action, reason and outcome",
             metrics.actions.clone(),
         );
         own.register(
             "runner_version_end_timestamp_seconds",
-            "When a runner's version stops getting jobs",
+            "When a runner version stops getting jobs",
             metrics.version_ends.clone(),
         );
         own.register(
             "webhook_requests",
-            "Requests to the webhook's port, by outcome",
+            "Requests to the webhook port, by outcome",
             metrics.webhook_requests.clone(),
         );
-        own.register("hints", "Reasons to look at a repository soon, by source", metrics.hints.clone());
+        own.register("hints", "Reasons to poll a repository soon, by source", metrics.hints.clone());
         for (name, help, histogram) in [
             (
                 "job_queued_to_started",
-                "From a job's queueing to the registration of its first runner at Nomad",
+                "From the time a job is queued to the registration of its first runner at Nomad",
                 &metrics.queued_to_started,
             ),
             (
                 "job_queued_to_taken",
-                "From a job's queueing to its start on a runner of ours, by GitHub's clock",
+                "From the time a job is queued to its start on one of our runners, by GitHub's clock",
                 &metrics.queued_to_taken,
             ),
             (
                 "runner_started_to_connected",
-                "From a runner's registration at Nomad to the first sight of it connected to GitHub",
+                "From a runner's registration at Nomad to the first time it is seen connected to GitHub",
                 &metrics.started_to_connected,
             ),
-            ("job_duration", "How long jobs ran on runners of ours", &metrics.job_duration),
+            ("job_duration", "How long jobs ran on our runners", &metrics.job_duration),
         ] {
             own.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
         own.register(
             "requests",
-            "Requests by host, route and class of the answer's status",
+            "Requests by host, route and class of the response's status",
             metrics.requests.clone(),
         );
         own.register_with_unit(
@@ -332,25 +329,25 @@ impl Default for Metrics {
         );
         own.register(
             "github_rate_limit",
-            "Requests that GitHub allows in a bucket's time",
+            "Requests that GitHub allows in a bucket's period",
             metrics.rate_limit.clone(),
         );
         own.register(
             "github_rate_limit_remaining",
-            "Requests left in GitHub's bucket",
+            "Requests left in a bucket",
             metrics.rate_remaining.clone(),
         );
         own.register(
             "github_rate_limit_reset_timestamp_seconds",
-            "When GitHub's bucket starts anew, by GitHub's clock",
+            "When a bucket resets, by GitHub's clock",
             metrics.rate_reset.clone(),
         );
         own.register(
             "github_points_per_minute",
-            "What the last minute's requests cost of GitHub's secondary limit",
+            "Points of GitHub's secondary limit used in the last minute",
             metrics.points.clone(),
         );
-        // A first failure counts only where there was a zero before it.
+        // Prometheus sees a first failure only if there was a zero before it.
         for finish in FINISHES {
             drop(metrics.finishes.get_or_create(&labels([("finish", finish)])));
         }
@@ -359,7 +356,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// One more.
+    /// Increments a counter.
     pub fn count(&self, counter: Counter, label: &str, by: u64) {
         let (family, key) = match counter {
             Counter::WebhookRequests => (&self.webhook_requests, "outcome"),
@@ -368,7 +365,7 @@ impl Metrics {
         family.get_or_create(&labels([(key, label)])).inc_by(by);
     }
 
-    /// A time was measured.
+    /// Records a measured time.
     pub fn time(&self, time: Time, took: Duration) {
         let histogram = match time {
             Time::QueuedToStarted => &self.queued_to_started,
@@ -379,7 +376,7 @@ impl Metrics {
         histogram.observe(took.as_secs_f64());
     }
 
-    /// An exchange is over.
+    /// Records an exchange.
     pub fn exchange(&self, Exchange { host, route, code, took, .. }: Exchange) {
         let code = match code {
             None => "none",
@@ -394,17 +391,17 @@ impl Metrics {
         duration.observe(took.as_secs_f64());
     }
 
-    /// A runner has ended.
+    /// Records the end of a runner.
     pub fn finish(&self, finish: &'static str) {
         self.finishes.get_or_create(&labels([("finish", finish)])).inc();
     }
 
-    /// A look at a repository is over.
+    /// Records a look at a repository.
     pub fn look(&self, look: &'static str, took: Duration) {
         self.look_duration.get_or_create(&labels([("look", look)])).observe(took.as_secs_f64());
     }
 
-    /// A pass is over.
+    /// Records a pass.
     pub fn pass(&self, snapshot: &Snapshot) {
         self.passes.inc();
         self.pass_duration.observe(snapshot.took.as_secs_f64());
@@ -415,7 +412,7 @@ impl Metrics {
         }
     }
 
-    /// What was seen, as it is now.
+    /// Records the current state.
     pub fn see(&self, snapshot: &Snapshot, points: u64) {
         self.nomad_up.set(i64::from(snapshot.nomad_seen));
         self.github_up.set(i64::from(snapshot.sees_github()));
@@ -446,7 +443,7 @@ impl Metrics {
         self.set(&self.runners, none.chain(runners));
     }
 
-    /// What runners that wait for a place ask for.
+    /// The requests of runners that wait for a place.
     fn waiting(&self, seen: &BTreeMap<String, Waiting>) {
         let mut pools = self.node_pools.lock().unwrap_or_else(PoisonError::into_inner);
         for pool in seen.keys() {
@@ -469,7 +466,7 @@ impl Metrics {
         }
     }
 
-    /// The limits as GitHub last told them.
+    /// The rate limits that GitHub last reported.
     pub fn rates(&self, rates: &[Rate]) {
         for family in [&self.rate_limit, &self.rate_remaining, &self.rate_reset] {
             family.clear();
@@ -483,7 +480,7 @@ impl Metrics {
         }
     }
 
-    /// When each version of the runner that ends stops getting jobs.
+    /// For each runner version that ends, when it stops getting jobs.
     pub fn version_ends(&self, ends: &BTreeMap<String, u64>) {
         self.version_ends.clear();
         for (version, at) in ends {
@@ -492,7 +489,8 @@ impl Metrics {
         }
     }
 
-    /// Sets a gauge anew; what belongs to several repositories adds up where they have no label.
+    /// Replaces a gauge's values. Without a repository label, the values of several repositories are added
+    /// up.
     fn set<'a>(
         &'a self,
         family: &Family<Labels, Gauge>,
@@ -515,7 +513,8 @@ impl Metrics {
         }
     }
 
-    /// The page: OpenMetrics, or Prometheus' older format for those who do not ask for it. With its content type.
+    /// The metrics page in OpenMetrics, or in Prometheus's older format for clients that do not accept it, and
+    /// the content type.
     pub fn page(&self, open_metrics: bool) -> (String, &'static str) {
         let mut page = String::new();
         let written = match open_metrics {
@@ -523,7 +522,7 @@ impl Metrics {
             false => prometheus_text::encode(&mut page, &self.registry),
         };
         if let Err(error) = written {
-            tracing::error!("the metrics cannot be written: {error}");
+            tracing::error!("cannot write the metrics: {error}");
         }
         let kind = match open_metrics {
             true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -539,11 +538,11 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// How a runner can end: the words of [`crate::model::Finish`].
+/// How a runner can end: the names of [`crate::model::Finish`].
 const FINISHES: [&str; 8] =
     ["success", "stopped", "failure", "out_of_memory", "lost", "drained", "timed_out", "never_ran"];
 
-/// All states that a runner can have.
+/// All states of a runner.
 pub(super) const STATES: [RunnerState; 7] = [
     RunnerState::Pending,
     RunnerState::Waiting,
@@ -588,14 +587,14 @@ mod tests {
         for state in STATES {
             assert!(page.contains(&format!("githubrunner_runners{{state=\"{state}\"}} 0\n")), "{page}");
         }
-        // The older format has its own content type, and the same names.
+        // The older format has another content type and the same names.
         let (older, kind) = metrics.page(false);
         assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
         assert!(older.contains("# TYPE githubrunner_passes_total counter\n") && !older.contains("# EOF"));
     }
 
     #[test]
-    fn repositories_are_labels_only_where_asked_for_and_a_thousand_at_most() {
+    fn repositories_are_labels_only_if_enabled_and_at_most_a_thousand() {
         let mut snapshot = Snapshot::default();
         for number in 0..2 * REPOSITORIES {
             snapshot.counts.queued.insert(whose(&format!("acme/r{number}"), None), 2);

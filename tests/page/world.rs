@@ -1,4 +1,4 @@
-//! What a status is told: a world whose strangers write what they like, and one as it is on a working day.
+//! The input of a status: a world with hostile external text, and one on a normal working day.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +14,8 @@ use githubrunner::{
     status::{Deed, Rate, Seen, Status},
 };
 
-/// What strangers write: HTML in all its quotes, text that turns around, a terminal's commands, a template's expressions, and a
-/// lot of it.
+/// Hostile text: HTML with all kinds of quotes, reversed text, terminal commands, template expressions, and a lot of
+/// it.
 pub const HOSTILE: [&str; 8] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
@@ -168,7 +168,7 @@ fn start(name: &str, label: &str, job_id: u64) -> Action {
     })
 }
 
-/// Everything that comes from outside is hostile, and there is more of it than is told.
+/// Everything external is hostile, and there is more of it than is shown.
 pub fn hostile() -> World {
     let now = Timestamp::now();
     let (mut jobs, mut runners, mut holds, mut actions, mut deeds) =
@@ -220,7 +220,7 @@ pub fn working_day(status: &Status) {
     let now = Timestamp::now();
     let acme = || repository("acme", "widgets");
     let name = |number: u64| format!("NTGithubRunner-acme-widgets-k3v9xq2m{number:02}");
-    // What was listed before this daemon began is not measured.
+    // What was listed before this daemon started is not measured.
     world(acme(), ago(now, 3540), Vec::new(), Vec::new()).tell(status);
     for minute in (1..59).rev() {
         let at = ago(now, minute * 60);

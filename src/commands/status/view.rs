@@ -1,11 +1,11 @@
-//! The state as this program reads it: what a person is shown. A later daemon may say more.
+//! The state as this program reads it, with only what it prints. A later daemon may report more.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// What the daemon knows.
+/// The daemon's state.
 #[derive(Debug, Deserialize)]
 pub struct View {
     pub program: Program,
@@ -126,7 +126,7 @@ pub struct History {
 }
 
 impl View {
-    /// Whether it sees Nomad and GitHub.
+    /// Whether the daemon reaches Nomad and GitHub.
     pub fn is_well(&self) -> bool {
         self.nomad.seen && self.github.seen
     }
