@@ -14,6 +14,7 @@ mod leaving;
 mod memory;
 mod model_world;
 mod pagination;
+mod rerun;
 mod room;
 mod show;
 mod strays;

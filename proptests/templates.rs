@@ -54,6 +54,7 @@ fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
         info: "queued=1",
         job: 42,
         attempt: 1,
+        nomad_limits: true,
     };
     renderer.render(&context).unwrap_or_else(|error| panic!("{labels}: {error}"))
 }

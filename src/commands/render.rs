@@ -69,6 +69,7 @@ pub fn text(
         info: "rendered by hand",
         job,
         attempt,
+        nomad_limits: true,
     };
     Ok(Renderer::new(config)?.render(&run)?)
 }

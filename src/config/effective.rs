@@ -111,9 +111,18 @@ impl Config {
                 "starting_timeout": duration::format(Some(scheduler.starting_timeout)),
                 "connect_timeout": duration::format(Some(scheduler.connect_timeout)),
                 "unassigned_timeout": duration::format(Some(scheduler.unassigned_timeout)),
+                "max_run_duration": duration::format(scheduler.max_run_duration),
                 "strict": scheduler.strict,
             },
         });
+        if let Some(rerun) = self.rerun_lost {
+            tree["rerun_lost"] = json!({
+                "enabled": true,
+                "per_job": rerun.per_job,
+                "per_hour": rerun.per_hour,
+                "cancelled": rerun.cancelled,
+            });
+        }
         if !self.classes.is_empty() {
             tree["classes"] = classes::tree(&self.classes, tokens, self::settings);
             tree["classes_only"] = json!(self.classes_only);

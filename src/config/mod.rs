@@ -9,6 +9,7 @@ mod error;
 mod github;
 mod parse;
 mod reader;
+mod rerun;
 mod rules;
 mod schema;
 mod status;
@@ -24,6 +25,7 @@ pub use classes::{Class, ClassMatch, ClassNomad, RepoGlob};
 pub use effective::Format;
 pub(crate) use effective::settings;
 pub use error::{ConfigError, ConfigErrors};
+pub use rerun::RerunLost;
 pub use schema::schema;
 pub use status::StatusConfig;
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
@@ -68,6 +70,8 @@ pub struct Config {
     pub public: bool,
     /// `classes_only`: jobs that no class matches get no runner.
     pub classes_only: bool,
+    /// `rerun_lost`: jobs that were lost with their runners are run again; `None`: they are not.
+    pub rerun_lost: Option<RerunLost>,
     /// `status` and `metrics`
     pub status: StatusConfig,
     /// `webhook`
@@ -184,6 +188,8 @@ pub struct Scheduler {
     pub connect_timeout: Duration,
     /// An idle runner that is given no queued job for this long yields to others.
     pub unassigned_timeout: Duration,
+    /// A runner that has run for longer is stopped, busy or not; `None`: never.
+    pub max_run_duration: Option<Duration>,
     /// Idle runners go as soon as no job needs them.
     pub strict: bool,
 }

@@ -107,21 +107,6 @@ impl JobStatus {
     }
 }
 
-/// A job that ran and is over, by GitHub's clock: for what is measured, the planner needs none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndedJob {
-    /// GitHub's ID of the job.
-    pub id: u64,
-    /// The runner that had it.
-    pub runner: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When a runner took it.
-    pub started_at: Timestamp,
-    /// When it ended.
-    pub completed_at: Timestamp,
-}
-
 /// A job of a workflow run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowJob {

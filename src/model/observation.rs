@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Backoff, Foreign, GroupKey, Moment, Orphan, Repository, RepositoryId, Runner, WorkflowJob};
+use super::{
+    Backoff, Ended, Foreign, GroupKey, Moment, Orphan, Repository, RepositoryId, RerunMark, Runner,
+    WorkflowJob,
+};
 
 /// Everything the planner looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +18,10 @@ pub struct Observation {
     pub repositories: BTreeMap<RepositoryId, RepositoryView>,
     /// The registrations at GitHub that bear our names, as last listed.
     pub registrations: Vec<OwnRegistration>,
+    /// The jobs that GitHub lists as failed or cancelled, by the runner that had them, as far as this process has seen.
+    pub ended: BTreeMap<String, Ended>,
+    /// The lost jobs that were run again; `None` where nobody has looked.
+    pub reruns: Option<Vec<RerunMark>>,
     /// What earlier passes left.
     pub memory: Memory,
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Labels, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
+    Labels, Lost, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
 };
 use crate::text::Escaped;
 
@@ -332,6 +332,8 @@ pub struct Runner {
     /// An allocation that is lost or over has used what the runner registers with: whatever brought the next one
     /// (a lost node, preemption, `nomad alloc stop`), it gets no credentials and is stopped.
     pub spent: bool,
+    /// What took it away while it may have had a job; nothing where it ended by itself, or somebody ended it.
+    pub lost: Option<Lost>,
     /// Another allocation, told to stop, still runs the runner's task.
     pub ending: bool,
     /// When the variable `nomad/jobs/NAME` was created, by the servers' clock; `None`: there is none.

@@ -4,10 +4,12 @@
 //!
 //! - `survey`: demand and supply of each group, who is busy, who is idle.
 //! - `stop`: surplus, unregistered, spent and gone runners, and those that do not start.
+//! - `lifetime`: runners that run for longer than they may.
 //! - `stuck`: runners that make no progress.
 //! - `room`: who gives up its place to what waits for one.
 //! - `start`: what is missing, whose turn it is, caps, attempts.
 //! - `tidy`: secrets for the waiting, verifications, and what the dead leave behind.
+//! - `rerun`: jobs that were lost with their runners.
 //! - `orphans`: what belongs to no runner any more.
 //! - `on_demand`: what an operator asks for.
 //! - `learn`: what a pass leaves for the next.
@@ -15,9 +17,11 @@
 //! Unseen is not zero: what could not be listed in this pass neither starts nor stops.
 
 mod learn;
+mod lifetime;
 pub mod on_demand;
 mod orphans;
 mod policy;
+mod rerun;
 mod room;
 mod start;
 mod stop;
@@ -52,12 +56,14 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     stop::not_starting(&survey, &mut draft);
     stop::unregistered(&survey, &mut draft);
     stop::gone(&survey, &mut draft);
+    lifetime::out_of_time(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     room::make_room(&survey, &surplus, &held, &mut draft);
     tidy::credentials(&survey, &spare, &mut draft);
     tidy::verifications(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
-    tidy::purges(&survey, &mut draft);
+    let undecided = rerun::reruns(&survey, observation, &mut draft);
+    tidy::purges(&survey, &undecided, &mut draft);
     let orphans = orphans::remove(&survey, observation, &mut draft);
     tidy::explain(&survey, &mut draft);
     stuck::explain(&survey, &mut draft);

@@ -100,9 +100,10 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// The job of each dead runner goes after its timeout, unless it counts the attempts of a queued job.
-pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
-    for runner in dead(survey) {
+/// The job of each dead runner goes after its timeout, unless it counts the attempts of a queued job, or the job it was lost with may be
+/// run again.
+pub(super) fn purges(survey: &Survey, undecided: &BTreeSet<String>, draft: &mut Draft) {
+    for runner in dead(survey).filter(|runner| !undecided.contains(&runner.name)) {
         let success = runner.finish.as_ref().is_none_or(|finish| finish.is_success());
         let policy = survey.policy;
         let timeout = if success { policy.purge_successfull_timeout } else { policy.purge_failure_timeout };

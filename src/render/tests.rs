@@ -35,6 +35,7 @@ fn render(config: &Config, labels: &[&str]) -> Result<String, TemplateError> {
         info: "1 queued",
         job: 42,
         attempt: 1,
+        nomad_limits: true,
     })
 }
 
