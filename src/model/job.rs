@@ -104,20 +104,6 @@ impl JobStatus {
     }
 }
 
-/// A job that ran and has ended, with GitHub's times. Only for measurements; the planner does not use it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndedJob {
-    pub id: u64,
-    /// The runner that ran it.
-    pub runner: String,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When a runner took it.
-    pub started_at: Timestamp,
-    /// When it ended.
-    pub completed_at: Timestamp,
-}
-
 /// What GitHub says of a run, for templates: text of strangers, cut where it was read. Empty is what GitHub does not tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFacts {
