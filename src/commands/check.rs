@@ -227,7 +227,7 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
     Ok(())
 }
 
-/// Where some owners have credentials of their own: whether GitHub takes each of them, and whether each is needed.
+/// If some owners have their own credentials: whether GitHub accepts each of them, and whether each is needed.
 async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let (github, assigned) = (&setup.github, &setup.config.github.credentials);
     if assigned.is_empty() {
@@ -236,14 +236,14 @@ async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let mut people: BTreeMap<String, String> = BTreeMap::new();
     for Tried { name, person } in github.try_credentials().await {
         let name = name.unwrap_or_else(|| "for all other owners".to_owned());
-        let Some(person) = report.result(&format!("GitHub takes the credentials {name}"), person)? else {
+        let Some(person) = report.result(&format!("GitHub accepts the credentials {name}"), person)? else {
             continue;
         };
         let Some(person) = person else { continue };
         if let Some(other) = people.insert(person.to_ascii_lowercase(), name.clone()) {
             let advice = format!(
-                "they belong to {person}, as the credentials {other} do: GitHub counts the requests of both together, and here each takes \
-                 all of the limit; use one token for the owners of both"
+                "they belong to {person}, like the credentials {other}: GitHub counts the requests of both together, but each is used here \
+                 as if it had the whole limit; use one token for the owners of both"
             );
             report.line(Verdict::Warning, &format!("the credentials {name}"), &advice)?;
         }
@@ -252,7 +252,7 @@ async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let owners = || setup.config.repos.iter().filter_map(RepoEntry::owner);
     for credential in assigned.iter().filter(|_| !is_everything) {
         if !owners().any(|owner| credential.owners.iter().any(|pattern| pattern.covers(owner))) {
-            let advice = "no entry of repos belongs to their owners";
+            let advice = "no entry of repos belongs to one of their owners";
             report.line(Verdict::Warning, &format!("the credentials {}", credential.name), advice)?;
         }
     }

@@ -23,7 +23,7 @@ pub struct Plan {
     pub orphans: BTreeSet<Orphan>,
     /// The IDs of the queued jobs that may have one of our runners, oldest first.
     pub demand: BTreeMap<GroupKey, Vec<u64>>,
-    /// The class of each job that is in demand or held and that one matches, by the job's ID.
+    /// The class of each job that is in demand, or held after it matched one, by the job's ID.
     pub classes: BTreeMap<u64, Arc<str>>,
 }
 

@@ -125,7 +125,7 @@ impl GitHub {
         reply.with("etag", etag)
     }
 
-    /// Weak, and another one for each token.
+    /// Weak, and different for each token.
     fn etag(&self, request: &Request<Bytes>, reply: &Reply) -> String {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         if self.options.etags == Etags::Opaque {

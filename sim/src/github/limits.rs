@@ -81,7 +81,7 @@ impl GitHub {
         self.limits.imposed = Some((limit, until));
     }
 
-    /// Whoever a token belongs to has used up this hour's requests.
+    /// The owner of this token has used up this hour's requests.
     pub fn use_up(&mut self, secret: &str, now: Timestamp) {
         let Some(token) = self.tokens.get(secret).cloned() else { return };
         let key = self.limit_key(&Who::Token { secret: secret.to_string(), token });

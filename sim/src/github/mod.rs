@@ -43,13 +43,13 @@ pub(crate) use runners::jit_server;
 pub use runners::{Leave, Refused, Registration};
 pub use token::{Level, Permissions, Reach, Token, permissions};
 
-/// How ETags are made.
+/// How ETags are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Etags {
-    /// As GitHub does: of the headers Accept and Authorization and of the body (contract §8).
+    /// As GitHub does: from the headers Accept and Authorization and the body (contract §8).
     #[default]
     OfGitHub,
-    /// So that nobody can foresee them, as behind a proxy that makes its own.
+    /// Unpredictable, as behind a proxy that computes its own.
     Opaque,
 }
 
@@ -71,7 +71,7 @@ pub struct Options {
     /// Leaves out most URLs of repositories and people: smaller answers that clients need no less than
     /// the full ones, but that no longer satisfy GitHub's schemas.
     pub lean: bool,
-    /// How ETags are made.
+    /// How ETags are computed.
     pub etags: Etags,
     /// Installation tokens are good for so long (contract §3: an hour).
     pub token_life: Duration,
