@@ -80,6 +80,7 @@ fn observation(prefix: &str) -> Observation {
                 created_at: Some(ago(300 - index)),
                 started_at: is_busy.then(|| ago(30)),
                 html_url: None,
+                run: Default::default(),
             }
         });
         let listing = Listing::Fresh { now, jobs: jobs.collect(), complete: true };

@@ -241,7 +241,7 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
         limit(),
         limit(),
         limit(),
-        flag(0.15),
+        (flag(0.15), flag(0.2)),
     );
     let matching = select(&["gpu", "nomadtools a", "repository", "internal"][..]);
     let class = (matching, own).prop_map(|(name, own)| {
@@ -262,7 +262,8 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
             starting_timeout: own.5,
             connect_timeout: own.6,
             unassigned_timeout: own.7,
-            deny: own.8.then(|| "ask".to_owned()),
+            deny: own.8.0.then(|| "ask".to_owned()),
+            labels: own.8.1.then(|| rules().with_deny_keys([("mem".to_owned(), Vec::new())].into())),
             ..Class::default()
         }
     });
@@ -306,7 +307,13 @@ pub fn case() -> impl Strategy<Value = Case> {
                         repository: repository(at).id,
                         labels: Labels::new(spell(labels, spelling)),
                     };
-                    observation.memory.start_backoff.insert(group, backoff(until));
+                    if spelling % 2 == 1 {
+                        let until = backoff(until).until;
+                        let refusal = Refusal { until, why: "it is public".to_owned() };
+                        observation.memory.refused.insert(group.clone(), refusal);
+                    } else {
+                        observation.memory.start_backoff.insert(group, backoff(until));
+                    }
                 }
                 for (at, age) in started {
                     observation.memory.last_start.insert(repository(at).id, ago(age));

@@ -272,6 +272,7 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
             created_at: spec.age.map(ago),
             started_at: None,
             html_url: None,
+            run: Default::default(),
         }));
     }
     list

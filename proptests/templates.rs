@@ -25,6 +25,7 @@ fn renderers() -> &'static [(&'static str, Renderer)] {
         let configurations = [
             ("raw_exec", "template: builtin:raw_exec\n"),
             ("docker", "template: builtin:docker\n"),
+            ("podman", "template: builtin:podman\n"),
             ("myoung34", "template: builtin:myoung34\n"),
             (
                 "myoung34 with everything",
@@ -53,6 +54,7 @@ fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
         runs_on,
         info: "queued=1",
         job: 42,
+        facts: &Default::default(),
         attempt: 1,
     };
     renderer.render(&context).unwrap_or_else(|error| panic!("{labels}: {error}"))

@@ -129,7 +129,10 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(20);
 /// The deadline for an action's requests to GitHub.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// The error is the reason why an action was not done.
+/// So many groups are judged for a preview; each takes a request.
+const JUDGED_AT_MOST: usize = 50;
+
+/// How an action ended early.
 type Result<T, E = NotDone> = std::result::Result<T, E>;
 
 impl Apply {
@@ -215,8 +218,8 @@ impl Apply {
         Outcome::from(result)
     }
 
-    /// Renders the job, lets Nomad parse it, and registers it with EnforceIndex 0.
-    async fn start(&self, start: &Start) -> Result<Done> {
+    /// The job for a start, as text and as Nomad parses it, if it may be started.
+    async fn parsed(&self, start: &Start) -> Result<(String, serde_json::Value)> {
         let labels: Vec<String> = start.labels.shown().map(str::to_owned).collect();
         let kind = self.kinds.of(start.class.as_deref());
         let runs_on = kind.labels.check(&labels).map_err(rejected)?;
@@ -228,6 +231,7 @@ impl Apply {
             runs_on: &runs_on,
             info: &start.info,
             job: start.job_id,
+            facts: &start.facts,
             attempt: start.attempt,
         };
         let hcl = self.renderer.render(&context).map_err(rejected)?;
@@ -236,14 +240,46 @@ impl Apply {
             None => self.nomad.parse(&hcl, kind.registration).await.map_err(nomad_outcome)?,
         };
         if let Some(how) = reaches_host(&parsed)
-            && kind.guards_public
-            && start.repository.visibility == Visibility::Public
+            && self.guards(start)
         {
-            return Err(NotDone::Rejected(format!(
-                "{} is public, and {how}: anyone who opens a pull request could control the host; `public: allow` permits it",
+            return Err(NotDone::ReachesHost(format!(
+                "{} is public, and {how}: anyone who opens a pull request would have the host; public: allow permits it",
                 start.repository.full_name()
             )));
         }
+        Ok((hcl, parsed))
+    }
+
+    /// Whether a job that reaches its host may not be started for this one.
+    fn guards(&self, start: &Start) -> bool {
+        let kind = self.kinds.of(start.class.as_deref());
+        kind.guards_public && start.repository.visibility == Visibility::Public
+    }
+
+    /// What the plan would start that may not be started for a public repository, once for each group, as the start itself
+    /// would say it. Nothing is changed.
+    pub async fn refused(&self, plan: &Plan) -> Vec<Report> {
+        let starts = plan.actions.iter().filter_map(|action| match action {
+            Action::Start(start) if self.guards(start) => Some(start),
+            _ => None,
+        });
+        let (mut judged, mut refused) = (BTreeSet::new(), Vec::new());
+        for start in starts {
+            if judged.len() < JUDGED_AT_MOST
+                && judged.insert(start.group())
+                && let Err(why @ NotDone::ReachesHost(_)) = self.parsed(start).await
+            {
+                let action = Action::Start(start.clone());
+                refused.push(Report { action, outcome: Outcome::NotDone(why) });
+            }
+        }
+        refused
+    }
+
+    /// Renders, has Nomad parse, registers with EnforceIndex 0.
+    async fn start(&self, start: &Start) -> Result<Done> {
+        let kind = self.kinds.of(start.class.as_deref());
+        let (hcl, parsed) = self.parsed(start).await?;
         let meta = RunnerMeta {
             labelsstr: start.labels.joined(),
             repo_url: start.repository.html_url.clone(),

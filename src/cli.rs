@@ -205,7 +205,7 @@ pub struct Init {
     /// The API of a GitHub Enterprise Server
     #[arg(long, value_name = "URL")]
     pub github_url: Option<String>,
-    /// builtin:docker, builtin:myoung34, builtin:raw_exec, or a file
+    /// builtin:docker, builtin:podman, builtin:myoung34, builtin:raw_exec, or a file
     #[arg(long, value_name = "TEMPLATE")]
     pub template: Option<String>,
 }

@@ -24,6 +24,7 @@ impl World {
                 created_at: Some(at(job.created)),
                 started_at: None,
                 html_url: None,
+                run: Default::default(),
             })
             .collect();
         let complete = !self.random.percent(self.settings.incomplete);

@@ -275,10 +275,17 @@ impl<'a> Facts<'a> {
     /// Queued, with labels of ours that may be rendered, whatever its age or the repository's state.
     pub fn wants_runner(&self, view: &RepositoryView, job: &WorkflowJob) -> bool {
         let serves = match self.class_of_job(view, job) {
-            Some(class) => class.deny.is_none(),
+            Some(class) => class.deny.is_none() && !self.denies_a_key(class, job),
             None => !self.policy().classes_only,
         };
         job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner && serves
+    }
+
+    /// Whether a class's `deny_keys` has a key of the job's labels; patterns of values are not looked at.
+    pub fn denies_a_key(&self, class: &Class, job: &WorkflowJob) -> bool {
+        let Some(keys) = class.labels.as_ref().and_then(|rules| rules.deny_keys()) else { return false };
+        let mut words = job.labels.iter().flat_map(|label| label.split(' '));
+        words.any(|word| keys.contains_key(&word.split('=').next().unwrap_or_default().to_lowercase()))
     }
 
     /// The first class that covers a job.

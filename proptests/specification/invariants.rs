@@ -62,8 +62,8 @@ pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// A runner is started as the first class that covers its job. If that class denies, or no class covers the job and
-/// only classes may have runners, the job is held and not started.
+/// A runner is started as the first class that covers its job; where that denies, or none does and only classes may have
+/// runners, the job is held and not started. So is one with a label whose key its class denies.
 pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Checked {
     for start in starts(plan) {
         let (view, job) = facts.jobs[&start.job_id];
@@ -80,6 +80,14 @@ pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Chec
         let said = job_holds(plan, job.id)
             .any(|reason| matches!(reason, HoldReason::Denied { .. } | HoldReason::NoClass));
         prop_assert!(said, "nobody says that job {} is denied", job.id);
+    }
+    for (view, job) in facts.jobs.values().filter(|(view, _)| facts.takes_jobs(view)) {
+        let asks = job.status == JobStatus::Queued && facts.asks(&job.labels) == Asks::Runner;
+        let class = facts.class_of_job(view, job).filter(|class| class.deny.is_none());
+        if asks && plan_saw_nomad(facts) && class.is_some_and(|class| facts.denies_a_key(class, job)) {
+            let said = job_holds(plan, job.id).any(|reason| matches!(reason, HoldReason::BadLabels { .. }));
+            prop_assert!(said, "nobody says that a key of job {} is denied", job.id);
+        }
     }
     Ok(())
 }
@@ -255,6 +263,9 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         let backoff = facts.memory().start_backoff.get(&start.group());
         let rejected = backoff.is_some_and(|backoff| backoff.until > facts.now());
         prop_assert!(!rejected, "{} was rejected", start.name);
+        let refused = facts.memory().refused.get(&start.group());
+        let refused = refused.is_some_and(|refusal| refusal.until > facts.now());
+        prop_assert!(!refused, "{} is not permitted", start.name);
         let Some(last) = facts.newest(start.job_id) else { continue };
         let wait = wait_after(last.meta.attempt.unwrap_or(1).into());
         let over = over_for(facts, last);

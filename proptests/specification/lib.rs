@@ -134,6 +134,7 @@ macro_rules! properties {
             the_last_start_of_each_repository_is_remembered,
             an_orphan_counts_from_the_first_pass_that_saw_it,
             failed_actions_wait_longer_each_time_and_success_ends_that,
+            refused_starts_are_held_for_ten_minutes,
             rejected_starts_wait_longer_each_time_and_success_ends_that,
         }
     };

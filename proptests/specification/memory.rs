@@ -108,6 +108,7 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
         last_start,
         orphans,
         start_backoff,
+        refused,
         runner_backoff,
         issue_backoff,
     } = lesson.after;
@@ -116,7 +117,7 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
     {
         prop_assert!(runners.contains(name.as_str()), "{} is no more", name);
     }
-    let failed = start_backoff.keys().map(|group| &group.repository);
+    let failed = start_backoff.keys().chain(refused.keys()).map(|group| &group.repository);
     for id in surplus.keys().chain(last_start.keys()).chain(failed) {
         prop_assert!(lesson.observation.repositories.contains_key(id), "repository {} is no more", id);
     }
@@ -261,8 +262,30 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
     Ok(())
 }
 
-/// A wait without a retry for ten minutes is forgotten. A failure that may resolve itself is retried by the next
-/// pass.
+/// A start that is not permitted is not tried again for ten minutes, and then judged anew.
+pub fn refused_starts_are_held_for_ten_minutes(lesson: &Lesson) -> Checked {
+    if lesson.observation.nomad.is_none() {
+        return Ok(());
+    }
+    let mut expected: BTreeMap<GroupKey, Duration> =
+        lesson.before().refused.iter().map(|(group, refusal)| (group.clone(), refusal.until)).collect();
+    for report in lesson.reports {
+        match (&report.action, &report.outcome) {
+            (Action::Start(start), Outcome::NotDone(NotDone::ReachesHost(_))) => {
+                expected.insert(start.group(), lesson.now + secs(600));
+            }
+            (Action::Start(start), Outcome::Done(_)) => drop(expected.remove(&start.group())),
+            _ => {}
+        }
+    }
+    let known = |id: &_| lesson.observation.repositories.contains_key(id);
+    expected.retain(|group, until| known(&group.repository) && *until > lesson.now);
+    let after = lesson.after.refused.iter().map(|(group, refusal)| (group.clone(), refusal.until));
+    prop_assert_eq!(after.collect::<BTreeMap<_, _>>(), expected);
+    Ok(())
+}
+
+/// What nobody has tried again for ten minutes is forgotten; what may mend by itself is tried with the next pass.
 pub fn rejected_starts_wait_longer_each_time_and_success_ends_that(lesson: &Lesson) -> Checked {
     if lesson.observation.nomad.is_none() {
         return Ok(());

@@ -279,10 +279,8 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     }
     let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
     report.line(Verdict::Ok, &seen, "")?;
-    let organization = setup.config.organization();
-    let mut scopes: Vec<Scope> = Vec::new();
-    let progress = Progress::of("checking repositories", found.repositories.len());
-    // Concurrent, but reported in order.
+    let progress = Progress::of("looking at repositories", found.repositories.len());
+    // Many at once, told in their order.
     let mut listings = stream::iter(&found.repositories)
         .map(|repository| async move {
             let is_asleep = repository.archived || repository.disabled;
@@ -298,10 +296,6 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
             report.line(Verdict::Warning, &name, "archived or disabled, so it gets no runners")?;
             continue;
         };
-        let scope = Scope::of(repository, organization);
-        if !scopes.contains(&scope) {
-            scopes.push(scope);
-        }
         let what = format!("{name}: its jobs can be listed");
         match listing {
             Ok(listing) => {
@@ -317,29 +311,16 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     }
     drop(progress);
     forecast(setup, &found.repositories, report)?;
-    versions(github, &scopes, report).await?;
-    for scope in scopes.iter().take(REPOSITORIES_TRIED) {
-        let mut group = Some(DEFAULT_GROUP);
-        if let (Scope::Organization(owner), Some(name)) = (scope, &setup.config.github.runner_group) {
-            let found = match github.runner_group(owner, name).await {
-                Ok(Sought::Found(id)) => Ok(id),
-                Ok(Sought::Absent) => Err(format!(
-                    "it does not exist; create it in the settings of {owner}, or correct github.runner_group"
-                )),
-                Ok(Sought::Unseen(gap)) => Err(format!("unknown: GitHub's list is incomplete: {gap}")),
-                Err(error) => Err(refused(&error, organization)),
-            };
-            group = report.result(&format!("{scope}: the runner group \"{name}\" exists"), found)?;
+    let ways = ways(&setup.config, &found.repositories);
+    let mut scopes: Vec<Scope> = Vec::new();
+    for way in &ways {
+        if !scopes.contains(&way.scope) {
+            scopes.push(way.scope.clone());
         }
-        let jit = setup.config.registration() == Registration::Jit && !setup.dry_run;
-        let tried = match group {
-            Some(group) if jit => just_in_time(setup, scope, group).await,
-            _ => match github.registration_token(scope).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(registration_refused(setup, scope, &error).await),
-            },
-        };
-        report.result(&format!("{scope}: runners can be registered"), tried)?;
+    }
+    versions(github, &scopes, report).await?;
+    for way in &ways {
+        registers(setup, way, report).await?;
     }
     for ((who, resource), rate) in github.rates() {
         let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
@@ -349,7 +330,86 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Registers a just-in-time runner, as a pass would, and removes it.
+/// Where and how runners register.
+struct Way {
+    scope: Scope,
+    group: Option<String>,
+    registration: Registration,
+    /// The classes whose runners do; `None` is the top level.
+    classes: Vec<Option<String>>,
+}
+
+impl Way {
+    /// Where it is, and for which classes if not for the top level.
+    fn what(&self) -> String {
+        let names: Vec<&str> = self.classes.iter().flatten().map(String::as_str).collect();
+        match self.classes.contains(&None) {
+            true => self.scope.to_string(),
+            false => format!("{} for class {}", self.scope, names.join(", ")),
+        }
+    }
+}
+
+/// The ways in which runners of these repositories register, each once.
+fn ways(config: &Config, repositories: &[Repository]) -> Vec<Way> {
+    let top = (!config.classes_only).then(|| (None, config.clone()));
+    let classes = config.classes.iter().filter(|class| class.deny.is_none());
+    let kinds = top.into_iter().chain(classes.map(|class| (Some(class), config.of_class(class))));
+    let mut ways: Vec<Way> = Vec::new();
+    for (class, config) in kinds {
+        let awake = repositories.iter().filter(|repository| !repository.archived && !repository.disabled);
+        let served = awake.filter(|repository| class.is_none_or(|class| class.matches.may_cover(repository)));
+        let mut scopes: Vec<Scope> = Vec::new();
+        for repository in served {
+            let scope = Scope::of(repository, config.organization());
+            if scopes.contains(&scope) || scopes.len() == REPOSITORIES_TRIED {
+                continue;
+            }
+            scopes.push(scope.clone());
+            let (group, registration) = (&config.github.runner_group, config.registration());
+            let name = class.map(|class| class.name.clone());
+            let known = ways
+                .iter_mut()
+                .find(|way| way.scope == scope && way.group == *group && way.registration == registration);
+            match known {
+                Some(way) => way.classes.push(name),
+                None => {
+                    ways.push(Way { scope, group: group.clone(), registration, classes: vec![name] });
+                }
+            }
+        }
+    }
+    ways
+}
+
+/// Tries whether runners can register in this way, in their group.
+async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Result<()> {
+    let (github, scope, what) = (&setup.github, &way.scope, way.what());
+    let mut group = Some(DEFAULT_GROUP);
+    if let (Scope::Organization(owner), Some(name)) = (scope, &way.group) {
+        let found = match github.runner_group(owner, name).await {
+            Ok(Sought::Found(id)) => Ok(id),
+            Ok(Sought::Absent) => Err(format!(
+                "it does not exist; create it in the settings of {owner}, or correct github.runner_group"
+            )),
+            Ok(Sought::Unseen(gap)) => Err(format!("unknown: GitHub's list is incomplete: {gap}")),
+            Err(error) => Err(refused(&error, scope)),
+        };
+        group = report.result(&format!("{what}: the runner group \"{name}\" is there"), found)?;
+    }
+    let tried = match group {
+        Some(group) if way.registration == Registration::Jit && !setup.dry_run => {
+            just_in_time(setup, scope, group).await
+        }
+        _ => match github.registration_token(scope).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(registration_refused(setup, scope, &error).await),
+        },
+    };
+    report.result(&format!("{what}: runners can be registered"), tried).map(drop)
+}
+
+/// Registers a runner just in time, as a pass would, and removes it.
 async fn just_in_time(setup: &Setup, scope: &Scope, group: u64) -> Result<(), String> {
     let github = &setup.github;
     let name = format!("{}-check-{}", setup.config.nomad.jobprefix, std::process::id());
@@ -392,11 +452,11 @@ async fn registration_refused(setup: &Setup, scope: &Scope, error: &GitHubError)
     {
         return format!("{owner} is a user: use scope: repository");
     }
-    refused(error, setup.config.organization())
+    refused(error, scope)
 }
 
-fn refused(error: &GitHubError, organization: bool) -> String {
-    let right = match organization {
+fn refused(error: &GitHubError, scope: &Scope) -> String {
+    let right = match matches!(scope, Scope::Organization(_)) {
         true => "organization_self_hosted_runners: write (classic: admin:org)",
         false => "administration: write on the repository (classic: repo)",
     };
@@ -405,5 +465,45 @@ fn refused(error: &GitHubError, organization: bool) -> String {
             format!("{error}; the token needs {right}")
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RepositoryId, Visibility};
+
+    fn repository(id: u64, full: &str) -> Repository {
+        let (owner, name) = full.split_once('/').unwrap();
+        Repository {
+            id: RepositoryId(id),
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            html_url: format!("https://github.com/{full}"),
+            archived: false,
+            disabled: false,
+            visibility: Visibility::default(),
+        }
+    }
+
+    #[test]
+    fn each_class_is_tried_where_and_how_its_runners_register() {
+        let yaml = "repos: [acme]\ntemplate: builtin:docker\ngithub: {token: t}\nclasses:\n\
+                    \x20 - {name: same}\n\
+                    \x20 - {name: gpu, match: {repos: [acme/ml-*]}, github: {scope: organization, runner_group: gpu}}\n\
+                    \x20 - {name: large, github: {scope: organization, runner_group: gpu}}\n\
+                    \x20 - {name: private, match: {visibility: [private]}, github: {scope: organization}}\n\
+                    \x20 - {name: none, deny: ask}\n";
+        let told = |yaml: &str| -> Vec<String> {
+            let config = Config::load(yaml, &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+            let mut asleep = repository(3, "acme/old");
+            asleep.archived = true;
+            let repositories = [repository(1, "acme/app"), repository(2, "acme/ml-x"), asleep];
+            let way = |way: &Way| format!("{} {}", way.what(), way.group.as_deref().unwrap_or("-"));
+            ways(&config, &repositories).iter().map(way).collect()
+        };
+        assert_eq!(told(yaml), ["acme/app -", "acme/ml-x -", "acme for class gpu, large gpu"]);
+        let only = told(&format!("classes_only: true\n{yaml}"));
+        assert_eq!(only[0], "acme/app for class same -");
     }
 }

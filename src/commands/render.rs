@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use crate::{
     config::{Config, RepoEntry},
     labels::unread,
-    model::{Labels, Registration, Repository, RepositoryId, runner_name},
+    model::{JobFacts, Labels, Registration, Repository, RepositoryId, RunFacts, runner_name},
     render::{Renderer, RunContext},
 };
 
@@ -61,6 +61,7 @@ pub fn text(
     let repository = repository(config, repo)?;
     let (deployment, job, attempt) = EXAMPLE;
     let name = runner_name(&config.nomad.jobprefix, deployment, &repository, job, attempt);
+    let facts = example_facts(job);
     let run = RunContext {
         class,
         name: &name,
@@ -69,12 +70,24 @@ pub fn text(
         runs_on: &runs_on,
         info: "rendered on the command line",
         job,
+        facts: &facts,
         attempt,
     };
     Ok(Renderer::new(config)?.render(&run)?)
 }
 
-/// Prints the job for these labels, with a note if `runson_match` does not match them.
+/// What GitHub might say of a job.
+fn example_facts(job: u64) -> JobFacts {
+    let run = RunFacts {
+        workflow: "CI".to_owned(),
+        actor: "octocat".to_owned(),
+        branch: "main".to_owned(),
+        event: "push".to_owned(),
+    };
+    JobFacts { name: "build".to_owned(), run_id: job, run: run.into() }
+}
+
+/// Prints the job for these labels; says so if `runson_match` does not match them.
 ///
 /// # Errors
 /// See [`text`]; or the output cannot be written.

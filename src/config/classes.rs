@@ -10,7 +10,7 @@ use super::{
     Config, RegistrationSetting, Scheduler, ScopeSetting, Template, Tokens, duration,
     github::{REGISTRATIONS, SCOPES},
     reader::{Problems, Section, Shape},
-    rules::{free, label_rules},
+    rules::{free, keys_tree, label_rules},
     template,
     yaml::{Data, Node},
 };
@@ -43,7 +43,7 @@ pub struct Class {
     pub template: Option<Template>,
     /// `template_settings`, merged over the top level's.
     pub settings: Map<String, Value>,
-    /// `runson_allowed`, `runson_max_length`, `runson_limits`, `runson_numbers`, merged over the top level's.
+    /// `runson_allowed`, `runson_max_length`, `runson_limits`, `runson_numbers`, `allow_keys`, `deny_keys`, over the top level's.
     pub labels: Option<LabelRules>,
     /// `nomad`
     pub nomad: ClassNomad,
@@ -127,10 +127,14 @@ impl RepoGlob {
 impl ClassMatch {
     /// Whether a job with these labels in this repository belongs to the class.
     pub fn covers<S: AsRef<str>>(&self, repository: &Repository, labels: &[S]) -> bool {
+        self.may_cover(repository) && self.labels.as_ref().is_none_or(|pattern| pattern.matches(labels))
+    }
+
+    /// Whether a job in this repository can be of the class.
+    pub fn may_cover(&self, repository: &Repository) -> bool {
         let name = repository.full_name();
         (self.visibility.is_empty() || self.visibility.contains(&repository.visibility))
             && (self.repos.is_empty() || self.repos.iter().any(|glob| glob.covers(&name)))
-            && self.labels.as_ref().is_none_or(|pattern| pattern.matches(labels))
     }
 
     /// Whether it covers everything that another covers, as far as the patterns show.
@@ -310,9 +314,10 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
         }
     });
     free(&section, "template_settings", &mut class.settings);
-    let says_of_labels = ["runson_allowed", "runson_max_length", "runson_limits", "runson_numbers"]
-        .map(|key| section.get(key).is_some())
-        .contains(&true);
+    let says_of_labels =
+        ["runson_allowed", "runson_max_length", "runson_limits", "runson_numbers", "allow_keys", "deny_keys"]
+            .map(|key| section.get(key).is_some())
+            .contains(&true);
     let template = class.template.as_ref().or(top.template);
     // If the top level's rules are invalid, the class's are read anyway, to report their problems.
     let rules = top.labels.cloned().or_else(|| LabelRules::new("").ok());
@@ -487,6 +492,8 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
             "runson_max_length": rules.max_length(),
             "runson_limits": rules.limits(),
             "runson_numbers": rules.numbers(),
+            "allow_keys": rules.allow_keys().map(keys_tree),
+            "deny_keys": rules.deny_keys().map(keys_tree),
         })
     });
     let mut tree = json!({
@@ -533,8 +540,12 @@ fn without_nothing(value: Value) -> Value {
         let inner = key == "match" || key == "nomad" || key == "github";
         (key, if inner { without_nothing(value) } else { value })
     });
-    let is_empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
-    Value::Object(entries.filter(|(_, value)| !is_empty(value)).collect())
+    // No key at all is what these two can say.
+    let says_nothing = |(key, value): &(String, Value)| {
+        let may_be_empty = key == "allow_keys" || key == "deny_keys";
+        value.is_null() || !may_be_empty && value.as_object().is_some_and(Map::is_empty)
+    };
+    Value::Object(entries.filter(|entry| !says_nothing(entry)).collect())
 }
 
 #[cfg(test)]

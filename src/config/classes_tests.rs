@@ -163,3 +163,43 @@ fn classes_are_printed_as_written_and_nothing_without_them() {
     );
     assert!(!well("").effective(Format::Json).contains("classes"));
 }
+
+#[test]
+fn what_a_class_says_of_keys_replaces_what_the_top_level_says() {
+    let yaml = "repos: [acme]\ntemplate: builtin:docker\ngithub: {token: t}\nallow_keys: {image: [acme/*]}\n\
+                deny_keys: {Docker: []}\nclasses:\n  - name: free\n    allow_keys: {image: [], mem: []}\n  - name: same\n  - name: open\n    allow_keys: {'*': []}\n    deny_keys: {}\n";
+    let config = Config::load(yaml, &|_| None).unwrap();
+    let check = |class: Option<&str>, label: &str| {
+        let class = class.map(|name| config.of_class(config.class(name).unwrap()));
+        class.as_ref().unwrap_or(&config).labels.check(&[label]).is_ok()
+    };
+    for (class, label, is_well) in [
+        (None, "nomadtools image=acme/x", true),
+        (None, "nomadtools image=x", false),
+        (None, "nomadtools mem=1", false),
+        (Some("same"), "nomadtools image=x", false),
+        (Some("free"), "nomadtools image=x mem=1", true),
+        (Some("free"), "nomadtools cpu=1", false),
+        (Some("free"), "nomadtools docker", false),
+        (Some("open"), "nomadtools docker=host cpu=1", true),
+    ] {
+        assert_eq!(check(class, label), is_well, "{class:?} {label}");
+    }
+    // What dumpconfig prints is read back as the same.
+    let printed = config.effective(Format::Yaml);
+    assert!(
+        printed.contains("allow_keys:\n  image:\n  - acme/*\n") && printed.contains("docker: []"),
+        "{printed}"
+    );
+    let again = Config::load(&printed.replace("'***'", "t"), &|_| None).unwrap();
+    assert_eq!(again.effective(Format::Yaml), printed);
+    for (wrong, says) in
+        [("image: acme", "expected a list"), ("image: [1]", "expected text"), ("image: ['']", "no pattern")]
+    {
+        let yaml = format!(
+            "repos: [acme]\ntemplate: builtin:docker\ngithub: {{token: t}}\nallow_keys: {{{wrong}}}\n"
+        );
+        let error = Config::load(&yaml, &|_| None).unwrap_err().to_string();
+        assert!(error.contains("allow_keys.image") && error.contains(says), "{wrong}: {error}");
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, Tokens, classes, credentials, duration};
+use super::{Config, Tokens, classes, credentials, duration, rules};
 use crate::{
     secret::{self, HIDDEN, Secret, without_assigned},
     text::harmless_json,
@@ -115,6 +115,12 @@ impl Config {
                 "strict": scheduler.strict,
             },
         });
+        if let Some(keys) = labels.allow_keys() {
+            tree["allow_keys"] = rules::keys_tree(keys);
+        }
+        if let Some(keys) = labels.deny_keys() {
+            tree["deny_keys"] = rules::keys_tree(keys);
+        }
         if !self.classes.is_empty() {
             tree["classes"] = classes::tree(&self.classes, tokens, self::settings);
             tree["classes_only"] = json!(self.classes_only);

@@ -24,6 +24,8 @@ pub enum Shape {
     Free,
     /// A mapping from arbitrary keys to whole numbers.
     Counts,
+    /// A mapping with free keys and lists of texts.
+    TextLists,
     /// Text.
     Text,
     /// Text, or a number.

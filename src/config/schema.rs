@@ -82,6 +82,10 @@ fn of(shape: &Shape) -> Value {
         Shape::Counts => {
             json!({ "type": ["object", "null"], "additionalProperties": { "type": "integer", "minimum": 0 } })
         }
+        Shape::TextLists => json!({
+            "type": ["object", "null"],
+            "additionalProperties": { "type": ["array", "null"], "items": { "type": "string" } },
+        }),
         Shape::Text => json!({ "type": ["string", "null"] }),
         Shape::TextOrNumber => json!({ "type": ["string", "integer", "null"] }),
         Shape::Texts => json!({ "type": ["array", "null"], "items": { "type": "string" } }),
@@ -273,6 +277,7 @@ mod tests {
             "repos: [a]\ngithub: {app: {app_id: 12, private_key_file: x}, registration: jit}\nnomad:\n",
             "repos: [a]\nrunson_limits: {cpu: 4000}\nrunson_numbers: [cpu]\ntemplate_settings: {any: [1, {b: c}]}\n",
             "repos: [a]\nscheduler: {purge_failure_timeout: '', purge_successfull_timeout: 60}\n",
+            "repos: [a]\nallow_keys: {image: [acme/*], mem: []}\ndeny_keys: {docker: }\n",
         ] {
             assert_eq!(problems(good), Vec::<String>::new(), "{good}");
         }
@@ -287,6 +292,7 @@ mod tests {
             ("repos: [a]\ngithub: {registration: magic}\n", "/github/registration"),
             ("repos: [a]\nrunson_limits: {cpu: lots}\n", "/runson_limits/cpu"),
             ("repos: [a]\nha: {enabled: maybe}\n", "/ha/enabled"),
+            ("repos: [a]\nallow_keys: {image: acme}\n", "/allow_keys/image"),
         ] {
             let problems = problems(bad);
             assert!(problems.len() == 1 && problems[0].contains(at), "{bad}: {problems:?}");

@@ -39,21 +39,28 @@ pub struct BuiltinTemplate {
     pub registrations: &'static [Registration],
 }
 
+/// What all of them share, and one of them.
+macro_rules! bundled {
+    ($name:literal) => {
+        concat!(
+            include_str!("../../templates/parts.hcl.j2"),
+            include_str!(concat!("../../templates/", $name, ".hcl.j2"))
+        )
+    };
+}
+
 /// All of them.
-pub const BUILTIN_TEMPLATES: [BuiltinTemplate; 3] = [
+pub const BUILTIN_TEMPLATES: [BuiltinTemplate; 4] = [
     BuiltinTemplate {
         name: "builtin:myoung34",
-        text: include_str!("../../templates/myoung34.hcl.j2"),
+        text: bundled!("myoung34"),
         registrations: &[Registration::Token, Registration::AccessToken],
     },
-    BuiltinTemplate {
-        name: "builtin:docker",
-        text: include_str!("../../templates/docker.hcl.j2"),
-        registrations: &[Registration::Jit],
-    },
+    BuiltinTemplate { name: "builtin:docker", text: bundled!("docker"), registrations: &[Registration::Jit] },
+    BuiltinTemplate { name: "builtin:podman", text: bundled!("podman"), registrations: &[Registration::Jit] },
     BuiltinTemplate {
         name: "builtin:raw_exec",
-        text: include_str!("../../templates/raw_exec.hcl.j2"),
+        text: bundled!("raw_exec"),
         registrations: &[Registration::Jit],
     },
 ];

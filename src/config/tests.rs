@@ -266,7 +266,7 @@ fn templates_are_found_in_all_places() {
     assert_eq!(load("|\n  one\n  two").unwrap().template.text, "one\ntwo\n");
     for (bad, words) in [
         ("other.j2", "does not exist"),
-        ("builtin:podman", "builtin:raw_exec"),
+        ("builtin:lxc", "builtin:raw_exec"),
         (".", "directory"),
         ("[x]", "expected text"),
     ] {

@@ -229,6 +229,7 @@ mod tests {
             class: None,
             labels: Labels::new(["nomadtools"]),
             job_id,
+            facts: Default::default(),
             attempt,
             name: format!("r-{job_id}-{attempt}"),
             info: String::new(),

@@ -237,6 +237,7 @@ impl Daemon {
             ("last busy", self.memory.last_busy.len()),
             ("last start", self.memory.last_start.len()),
             ("start backoff", self.memory.start_backoff.len()),
+            ("refused", self.memory.refused.len()),
             ("runner backoff", self.memory.runner_backoff.len()),
             ("issue backoff", self.memory.issue_backoff.len()),
             ("orphans", self.memory.orphans.len()),
@@ -407,7 +408,18 @@ impl Daemon {
     pub async fn preview(&mut self) -> Pass {
         self.dry_run = true;
         self.look_at_everything().await;
-        self.look_and_act().await
+        let mut pass = self.look_and_act().await;
+        // A running daemon learns of these when it tries.
+        let Some(nomad) = &pass.observation.nomad else { return pass };
+        let refused = self.apply(nomad).refused(&pass.plan).await;
+        if !refused.is_empty() {
+            let (nothing, now) = (Observation::default(), self.now());
+            learn(&mut self.memory, &nothing, &Plan::default(), &refused, now);
+            pass.observation.memory = self.memory.clone();
+            pass.plan = plan(&pass.observation, &self.policy, now);
+            pass.reports.retain(|report| pass.plan.actions.contains(&report.action));
+        }
+        pass
     }
 
     async fn pass(&mut self) -> Pass {

@@ -155,6 +155,7 @@ fn the_first_look_at_a_repository_needs_a_pass_only_if_there_is_something_to_do(
         created_at: None,
         started_at: None,
         html_url: None,
+        run: Default::default(),
     };
     let mut seen = |id, jobs| {
         let listing = JobListing {

@@ -10,7 +10,7 @@ use super::listed::Listed;
 use super::reading::Reading;
 use super::turns::SHARE;
 use super::wire::{Job, Run};
-use crate::model::{JobStatus, Timestamp};
+use crate::model::{JobStatus, RunFacts, Timestamp};
 
 /// A run without a job of interest is read again after this time, or when it has changed.
 const QUIET: Duration = Duration::from_secs(60);
@@ -78,6 +78,8 @@ pub(super) struct Followed {
     pub runs: BTreeSet<u64>,
     /// Runs without a job of interest: when each was last read, and its state then.
     pub quiet: BTreeMap<u64, (Instant, Mark)>,
+    /// What they are, for templates.
+    pub facts: BTreeMap<u64, Arc<RunFacts>>,
     /// When it was last listed at all.
     pub listed_at: Option<Instant>,
     /// A listing that was unfinished at the end of its turn.

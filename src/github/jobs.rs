@@ -18,7 +18,7 @@ use super::turns::Turn;
 use super::wire::{Job, JobsPage, Page, Run, RunsPage};
 use crate::http::escape_segment;
 use crate::labels::Interest;
-use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
+use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, RunFacts, Timestamp, WorkflowJob};
 
 /// How many runs of a repository are followed by their ID. More make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
@@ -152,21 +152,23 @@ impl GitHub {
     /// # Errors
     /// See [`Error`]: then nothing is known about the repository's jobs.
     pub async fn list_jobs(&self, repository: &Repository, look: Look) -> Result<JobListing, Error> {
-        let (mut runs, mut quiet, unfinished) = {
+        let (mut runs, mut quiet, mut facts, unfinished) = {
             let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
             match all.get_mut(&repository.id) {
                 // A smaller look does not become a larger one.
                 Some(known) => (
                     known.runs.clone(),
                     known.quiet.clone(),
+                    known.facts.clone(),
                     known.unfinished.take().filter(|unfinished| unfinished.look >= look),
                 ),
-                None => (BTreeSet::new(), BTreeMap::new(), None),
+                None => (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), None),
             }
         };
         let mut listing = unfinished.unwrap_or_else(|| Unfinished::new(look));
-        let result = self.list(repository, &mut runs, &mut quiet, &mut listing).await;
+        let result = self.list(repository, &mut runs, &mut quiet, &mut facts, &mut listing).await;
         quiet.retain(|run, _| runs.contains(run));
+        facts.retain(|run, _| runs.contains(run) || listing.listed.contains(run));
         let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         // It is gone, so there is nothing to follow.
         if let Err(Error::NotFound { .. }) = result {
@@ -178,6 +180,7 @@ impl GitHub {
         let now = Instant::now();
         known.listed_at = Some(now);
         known.quiet = quiet;
+        known.facts = facts;
         match result {
             Ok((jobs, true)) => {
                 known.runs = runs;
@@ -205,6 +208,7 @@ impl GitHub {
         repository: &Repository,
         runs: &mut BTreeSet<u64>,
         quiet: &mut BTreeMap<u64, (Instant, Mark)>,
+        facts: &mut BTreeMap<u64, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<(JobListing, bool), Error> {
         let asked_before = self.asked();
@@ -220,9 +224,9 @@ impl GitHub {
             listing.in_progress.clear();
             listing.lists.push(LISTS[0]);
         }
-        let newest = self.list_newest(&principal, &runs_path, repository, listing).await?;
-        let mut date = self.list_runs(&principal, &runs_path, repository, listing).await?.max(newest);
-        // A run that is in no list may be in the part that was not read.
+        let newest = self.list_newest(&principal, &runs_path, repository, facts, listing).await?;
+        let mut date = self.list_runs(&principal, &runs_path, repository, facts, listing).await?.max(newest);
+        // What is in no list may be in the part that was not read.
         let lists_are_whole = listing.look >= Look::Active && listing.missing.first.is_none();
         runs.extend(&listing.listed);
         let mut missing = listing.missing.clone();
@@ -332,7 +336,8 @@ impl GitHub {
                     }
                     waiting += 1;
                 }
-                jobs.insert(job.id, job.to_model(repository.id, run));
+                let facts = facts.get(&run).cloned().unwrap_or_default();
+                jobs.insert(job.id, job.to_model(repository.id, run, facts));
             }
         }
         drop(results);
@@ -361,6 +366,7 @@ impl GitHub {
         principal: &Principal,
         runs_path: &str,
         repository: &Repository,
+        facts: &mut BTreeMap<u64, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<Option<Timestamp>, Error> {
         if !listing.newest {
@@ -387,6 +393,7 @@ impl GitHub {
             listing.newest_run = listing.newest_run.max(run.created_at);
             listing.marks.insert(id, Some((run.status, run.run_attempt, run.updated_at)));
             if run.status != Some(JobStatus::Completed) {
+                facts.entry(id).or_insert_with(|| Arc::new(run.facts()));
                 listing.listed.insert(id);
             }
             if run.status == Some(JobStatus::InProgress) {
@@ -411,6 +418,7 @@ impl GitHub {
         principal: &Principal,
         runs_path: &str,
         repository: &Repository,
+        facts: &mut BTreeMap<u64, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<Option<Timestamp>, Error> {
         let mut date = None;
@@ -442,6 +450,7 @@ impl GitHub {
             date = pages.date.or(date);
             for run in pages.list.into_known() {
                 self.is_of(repository, &run)?;
+                facts.entry(run.id).or_insert_with(|| Arc::new(run.facts()));
                 listing.listed.insert(run.id);
                 if status == LISTS[0] {
                     listing.in_progress.insert(run.id);

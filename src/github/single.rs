@@ -45,7 +45,7 @@ impl Row {
     fn detail(self, repository: &Repository) -> JobDetail {
         let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
         JobDetail {
-            job: self.job.to_model(repository.id, self.run_id),
+            job: self.job.to_model(repository.id, self.run_id, Default::default()),
             conclusion: self.conclusion,
             started_at: time(self.started_at),
             completed_at: time(self.completed_at),

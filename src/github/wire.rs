@@ -13,11 +13,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::address::Web;
 use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
-    EndedJob, JobStatus, Repository, RepositoryId, Timestamp, Visibility, WorkflowJob, is_login,
+    EndedJob, JobStatus, Repository, RepositoryId, RunFacts, Timestamp, Visibility, WorkflowJob, is_login,
     is_repository_name,
 };
 
-/// The longest job name kept, in characters. It is free text and only displayed.
+/// The longest name of a job or a workflow that is kept, in characters: it is free text. A branch or a login is kept whole or
+/// not at all: a part of it is another one's name.
 const MAX_NAME: usize = 200;
 
 /// A page of a list. Its items have IDs, and some lists have a total.
@@ -59,6 +60,37 @@ pub struct Run {
     /// When it last changed.
     #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Timestamp>,
+    /// The workflow's name.
+    #[serde(default, deserialize_with = "cut_name", skip_serializing_if = "String::is_empty")]
+    name: String,
+    /// Its branch or tag.
+    #[serde(default, deserialize_with = "whole_name", skip_serializing_if = "String::is_empty")]
+    head_branch: String,
+    /// What started it.
+    #[serde(default, deserialize_with = "whole_name", skip_serializing_if = "String::is_empty")]
+    event: String,
+    /// Who started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<Actor>,
+}
+
+/// Who started a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Actor {
+    #[serde(default, deserialize_with = "whole_name")]
+    login: String,
+}
+
+impl Run {
+    /// What a template may know of it.
+    pub fn facts(&self) -> RunFacts {
+        RunFacts {
+            workflow: self.name.clone(),
+            actor: self.actor.as_ref().map(|actor| actor.login.clone()).unwrap_or_default(),
+            branch: self.head_branch.clone(),
+            event: self.event.clone(),
+        }
+    }
 }
 
 /// Something with a numeric ID.
@@ -91,7 +123,7 @@ pub struct Job {
     pub id: u64,
     /// Its own status.
     pub status: JobStatus,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "cut_name")]
     name: String,
     #[serde(default, deserialize_with = "bounded_labels")]
     labels: Arc<[String]>,
@@ -129,13 +161,13 @@ impl Job {
         })
     }
 
-    /// Converts the job to the model.
-    pub fn to_model(&self, repository: RepositoryId, run_id: u64) -> WorkflowJob {
+    /// The job in the words of the model.
+    pub fn to_model(&self, repository: RepositoryId, run_id: u64, run: Arc<RunFacts>) -> WorkflowJob {
         WorkflowJob {
             id: self.id,
             run_id,
             repository,
-            name: self.name.chars().take(MAX_NAME).collect(),
+            name: self.name.clone(),
             status: self.status,
             labels: self.labels.clone(),
             // GitHub sends an empty name for a job without a runner.
@@ -143,6 +175,7 @@ impl Job {
             created_at: self.created_at,
             started_at: self.started_at.filter(|_| self.status == JobStatus::InProgress),
             html_url: self.html_url.clone(),
+            run,
         }
     }
 }
@@ -392,8 +425,21 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Labels, but only as many as needed to see that they break the rules (see [`crate::labels`]): strangers write them,
-/// and a page can have 100 jobs with 100 labels each.
+/// Free text, cut.
+fn cut_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = Option::<Cow<'_, str>>::deserialize(deserializer)?.unwrap_or_default();
+    let end = text.char_indices().nth(MAX_NAME).map_or(text.len(), |(end, _)| end);
+    Ok(text[..end].to_owned())
+}
+
+/// A name; none where it is too long to be kept.
+fn whole_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = Option::<Cow<'_, str>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(if text.len() <= MAX_NAME { text.into_owned() } else { String::new() })
+}
+
+/// Labels, no more of them than it takes to see that they break the rules (see [`crate::labels`]): a stranger writes them,
+/// and a page can hold 100 jobs with 100 labels each.
 fn bounded_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[String]>, D::Error> {
     struct Bounded;
 
@@ -436,7 +482,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_numbers_separated_by_dots() {
+    fn of_a_run_no_more_is_kept_than_a_template_may_have() {
+        let long = "x".repeat(1_000_000);
+        let run = |name: &str, branch: &str, actor: serde_json::Value| -> Run {
+            serde_json::from_value(serde_json::json!({
+                "id": 7, "name": name, "head_branch": branch, "event": "push", "actor": actor,
+            }))
+            .unwrap()
+        };
+        let facts = run(&long, &long, serde_json::json!({"login": long, "id": 1})).facts();
+        assert_eq!((facts.workflow.len(), facts.branch.len(), facts.actor.len()), (MAX_NAME, 0, 0));
+        let one = run("CI", "main", serde_json::json!({"login": "octocat"}));
+        let again: Run = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
+        assert_eq!((&again, again.facts().actor.as_str()), (&one, "octocat"), "as the cache keeps it");
+        let nothing: Run = serde_json::from_str(
+            r#"{"id": 7, "name": null, "head_branch": null, "event": null, "actor": null}"#,
+        )
+        .unwrap();
+        assert_eq!(nothing.facts(), RunFacts::default());
+        let job: Job =
+            serde_json::from_value(serde_json::json!({"id": 1, "status": "queued", "name": long})).unwrap();
+        assert_eq!(job.name.len(), MAX_NAME);
+    }
+
+    #[test]
+    fn a_version_is_numbers_with_points() {
         let good = |text: &str| runner_version(Some(text.to_owned())).is_some();
         assert!(good("2.334.0"));
         for bad in ["", ".", "2.", "2/../3", "2.334.0-beta", "1.2.3.4.5.6.7.8.9.10.11", "2\u{202e}"] {

@@ -74,7 +74,7 @@ impl AllowedCharacters {
         }
     }
 
-    pub(super) fn contains(&self, c: char) -> bool {
+    pub fn contains(&self, c: char) -> bool {
         self.ranges.iter().any(|&(first, last)| (first..=last).contains(&c))
     }
 }

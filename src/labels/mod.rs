@@ -2,6 +2,7 @@
 //! be code, so the raw text is checked before it is used.
 
 mod characters;
+mod keys;
 mod pattern;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use std::{
 use fancy_regex::{Regex, RegexBuilder};
 
 pub use characters::{AllowedCharacters, harmless};
+use keys::Broken;
+pub use keys::{Keys, ValueGlob};
 pub use pattern::LabelPattern;
 pub use unread::unread;
 
@@ -72,6 +75,10 @@ pub struct LabelRules {
     max_length: usize,
     limits: BTreeMap<String, u64>,
     numbers: Vec<String>,
+    /// `None`: all keys.
+    allow_keys: Option<Keys>,
+    /// `None`: nothing is said of it.
+    deny_keys: Option<Keys>,
 }
 
 /// Which jobs are of interest, by their labels and the name of their runner.
@@ -125,7 +132,16 @@ impl LabelRules {
         let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED)?;
         let numbers = SIZES.map(str::to_owned).to_vec();
         let max_length = LABEL_LENGTH_MAX;
-        Ok(LabelRules { pattern, matchers, allowed, max_length, limits: BTreeMap::new(), numbers })
+        Ok(LabelRules {
+            pattern,
+            matchers,
+            allowed,
+            max_length,
+            limits: BTreeMap::new(),
+            numbers,
+            allow_keys: None,
+            deny_keys: None,
+        })
     }
 
     /// The same with other allowed characters.
@@ -152,6 +168,28 @@ impl LabelRules {
     pub fn with_numbers(mut self, keys: Vec<String>) -> Self {
         self.numbers = keys;
         self
+    }
+
+    /// The same where a key with a value must be one of these, with one of its values; keys are in lower case.
+    pub fn with_allow_keys(mut self, keys: Option<Keys>) -> Self {
+        self.allow_keys = keys;
+        self
+    }
+
+    /// The same where no key is one of these with one of its values; keys are in lower case.
+    pub fn with_deny_keys(mut self, keys: Keys) -> Self {
+        self.deny_keys = Some(keys);
+        self
+    }
+
+    /// `allow_keys`; `None`: all are allowed.
+    pub fn allow_keys(&self) -> Option<&Keys> {
+        self.allow_keys.as_ref()
+    }
+
+    /// `deny_keys`; `None`: nothing is said of it.
+    pub fn deny_keys(&self) -> Option<&Keys> {
+        self.deny_keys.as_ref()
     }
 
     /// `runson_numbers`.
@@ -241,6 +279,7 @@ impl LabelRules {
                 let (key, value) = word.split_once('=').unwrap_or((&word, ""));
                 let key = key.to_lowercase();
                 self.check_value(&key, value)
+                    .and_then(|()| self.check_key(&key, value))
                     .map_err(|why| LabelProblem::Label { label: harmless(label), why })?;
                 runs_on.insert(key, value.to_owned());
             }
@@ -291,7 +330,21 @@ impl LabelRules {
         }
     }
 
-    /// The limit of a key: its own, or else that of the key that requests the same resource.
+    fn check_key(&self, key: &str, value: &str) -> Result<(), Why> {
+        let key_name = || key.to_owned();
+        match self.deny_keys.as_ref().and_then(|keys| keys::denied(keys, key, value)) {
+            Some(Broken::Key) => return Err(Why::KeyDenied { key: key_name() }),
+            Some(Broken::Value) => return Err(Why::ValueDenied { key: key_name() }),
+            None => {}
+        }
+        match self.allow_keys.as_ref().and_then(|keys| keys::not_allowed(keys, key, value)) {
+            Some(Broken::Key) => Err(Why::KeyNotAllowed { key: key_name() }),
+            Some(Broken::Value) => Err(Why::ValueNotAllowed { key: key_name() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The limit of a key: its own, else that of the key which asks for the same resource.
     fn limit(&self, key: &str) -> Option<u64> {
         let of = |key: &str| self.limits.get(key).copied();
         let other = match key {
@@ -470,6 +523,30 @@ pub enum Why {
     /// Not a number of 1 to 7 digits.
     #[error("sets {key} to a value that is not a number of 1 to {SIZE_DIGITS} digits")]
     Number {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// In `deny_keys`, …
+    #[error("has {key}, which deny_keys lists")]
+    KeyDenied {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// … with this value.
+    #[error("gives {key} a value that deny_keys lists")]
+    ValueDenied {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// Not in `allow_keys`, …
+    #[error("gives a value to {key}, which allow_keys does not list")]
+    KeyNotAllowed {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// … or not with this value.
+    #[error("gives {key} a value that allow_keys does not list")]
+    ValueNotAllowed {
         /// The part before the `=`.
         key: String,
     },

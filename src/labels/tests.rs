@@ -236,3 +236,36 @@ fn invisible_characters_cannot_be_allowed() {
         assert!(AllowedCharacters::parse(class).is_err(), "{class:?}");
     }
 }
+
+#[test]
+fn keys_and_their_values_can_be_limited() {
+    let keys = |entries: &[(&str, &[&str])]| -> Keys {
+        let globs = |globs: &[&str]| globs.iter().map(|glob| ValueGlob::new(glob).unwrap()).collect();
+        entries.iter().map(|(key, values)| ((*key).to_owned(), globs(values))).collect()
+    };
+    let rules = LabelRules::new("nomadtools")
+        .unwrap()
+        .with_allow_keys(Some(keys(&[("image", &["acme/*"]), ("mem", &[])])))
+        .with_deny_keys(keys(&[("docker", &[]), ("mem", &["9*"])]));
+    for good in [
+        "nomadtools",
+        "nomadtools nodocker",
+        "nomadtools image=ACME/x",
+        "nomadtools MEM=100 image=acme/a/b:1",
+    ] {
+        assert!(rules.check(&[good]).is_ok(), "{good}");
+    }
+    for (bad, why) in [
+        ("nomadtools image=evil/x", "gives image a value that allow_keys does not list"),
+        ("nomadtools cpu=100", "gives a value to cpu, which allow_keys does not list"),
+        ("nomadtools Docker", "has docker, which deny_keys lists"),
+        ("nomadtools docker=host", "has docker, which deny_keys lists"),
+        ("nomadtools mem=9000", "gives mem a value that deny_keys lists"),
+    ] {
+        let said = rules.check(&["nomadtools", bad]).unwrap_err().to_string();
+        assert!(said.ends_with(why), "{bad}: {said}");
+    }
+    // Nothing is allowed a value.
+    let none = LabelRules::new("x").unwrap().with_allow_keys(Some(Keys::new()));
+    assert!(none.check(&["x", "y"]).is_ok() && none.check(&["x mem=1"]).is_err());
+}

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ForeignReason, GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
+use super::{ForeignReason, GroupKey, JobFacts, Labels, Moment, Registration, Repository, RepositoryId};
 use crate::text::Escaped;
 
 /// The result of planning. It leaves nothing to decide.
@@ -52,7 +52,9 @@ pub struct Start {
     pub class: Option<String>,
     pub labels: Labels,
     pub job_id: u64,
-    /// Counted from 1 for each job.
+    /// What GitHub says of that job, for the template.
+    pub facts: JobFacts,
+    /// 1, 2, … for the job.
     pub attempt: u32,
     /// The Nomad job's ID and the runner's name.
     pub name: String,
@@ -228,7 +230,16 @@ impl Orphan {
     }
 }
 
-/// A failure after which the next try has to wait.
+/// A start that is not permitted, as far as its template tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Until then; afterwards it is judged again.
+    pub until: Moment,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// A failure that is not to be repeated at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// How many times in a row.
@@ -294,11 +305,22 @@ pub enum HoldReason {
     },
     /// No class matches it, and `classes_only` is set.
     NoClass,
-    /// The labels break the rules and must not be rendered.
-    BadLabels { why: String },
-    /// Earlier attempts are alive and none of them takes the job. The number of live attempts is limited.
-    LiveAttempts { count: usize },
-    /// The previous attempt died recently, or is alive and takes no job.
+    /// The labels may not be rendered.
+    BadLabels {
+        /// Which and why.
+        why: String,
+    },
+    /// Its repository is public, and its runner would give its tasks the host that they run on.
+    ReachesHost {
+        /// How.
+        why: String,
+    },
+    /// Earlier attempts are alive and none of them takes it: there are never more at once.
+    LiveAttempts {
+        /// How many.
+        count: usize,
+    },
+    /// The previous attempt died a short while ago, or is alive and takes no job.
     Attempts {
         /// The number of the next attempt.
         attempt: u32,
@@ -620,6 +642,7 @@ impl HoldReason {
             HoldReason::Denied { .. } => "denied",
             HoldReason::NoClass => "no_class",
             HoldReason::BadLabels { .. } => "bad_labels",
+            HoldReason::ReachesHost { .. } => "reaches_host",
             HoldReason::LiveAttempts { .. } => "live_attempts",
             HoldReason::Attempts { .. } => "attempts",
             HoldReason::StartFailed { .. } => "start_failed",
@@ -682,6 +705,7 @@ impl fmt::Display for HoldReason {
             HoldReason::Denied { class, why } => write!(f, "class {class} denies it: {why}"),
             HoldReason::NoClass => f.write_str("no class matches it, and classes_only is set"),
             HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
+            HoldReason::ReachesHost { why } => f.write_str(why),
             HoldReason::LiveAttempts { count } => {
                 write!(
                     f,

@@ -118,6 +118,30 @@ pub struct EndedJob {
     pub completed_at: Timestamp,
 }
 
+/// What GitHub says of a run, for templates: text of strangers, cut where it was read. Empty is what GitHub does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// The workflow's name: free text.
+    pub workflow: String,
+    /// The login of who started it first.
+    pub actor: String,
+    /// Its branch or tag. That of a pull request from a fork is the fork's.
+    pub branch: String,
+    /// What started it: `push`, `pull_request`, …
+    pub event: String,
+}
+
+/// What GitHub says of a job that a runner is started for, besides what it runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFacts {
+    /// Its name: free text.
+    pub name: String,
+    /// The run it belongs to; 0 where that is not known.
+    pub run_id: u64,
+    /// What its run is.
+    pub run: Arc<RunFacts>,
+}
+
 /// A job of a workflow run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowJob {
@@ -140,4 +164,14 @@ pub struct WorkflowJob {
     pub started_at: Option<Timestamp>,
     /// Its URL.
     pub html_url: Option<String>,
+    /// What its run is; the jobs of one run share it.
+    #[serde(default)]
+    pub run: Arc<RunFacts>,
+}
+
+impl WorkflowJob {
+    /// What a template may know of it.
+    pub fn facts(&self) -> JobFacts {
+        JobFacts { name: self.name.clone(), run_id: self.run_id, run: Arc::clone(&self.run) }
+    }
 }

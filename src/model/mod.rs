@@ -19,11 +19,12 @@ use std::time::Duration;
 
 pub use action::{
     Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, IssueCredentials, Orphan, Plan, Purge,
-    PurgeReason, RemoveOrphan, Start, StartReason, Stop, StopReason, Subject, VerifyRegistration, span,
+    PurgeReason, Refusal, RemoveOrphan, Start, StartReason, Stop, StopReason, Subject, VerifyRegistration,
+    span,
 };
 pub use entry::RepoEntry;
 pub use jiff::Timestamp;
-pub use job::{EndedJob, JobStatus, Repository, RepositoryId, Visibility, WorkflowJob};
+pub use job::{EndedJob, JobFacts, JobStatus, Repository, RepositoryId, RunFacts, Visibility, WorkflowJob};
 pub use labels::Labels;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Backoff, Foreign, GroupKey, Moment, Orphan, Repository, RepositoryId, Runner, WorkflowJob};
+use super::{
+    Backoff, Foreign, GroupKey, Moment, Orphan, Refusal, Repository, RepositoryId, Runner, WorkflowJob,
+};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
@@ -125,6 +127,8 @@ pub struct Memory {
     pub orphans: BTreeMap<Orphan, Moment>,
     /// Groups whose last start failed in a way that will not resolve itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
+    /// Groups of public repositories whose runners would give their tasks the host.
+    pub refused: BTreeMap<GroupKey, Refusal>,
     /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
     /// Runners that got no credentials, by name. They may still be stopped.

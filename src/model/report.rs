@@ -64,6 +64,8 @@ pub enum NotDone {
     Failed(String),
     /// It failed because of the template, the labels or the configuration.
     Rejected(String),
+    /// The repository is public, and the job would give its tasks the host that they run on.
+    ReachesHost(String),
     /// Dry run: nothing was performed.
     DryRun,
 }
@@ -84,14 +86,15 @@ impl Outcome {
             Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => "absent",
             Outcome::NotDone(NotDone::Held(_)) => "held",
             Outcome::NotDone(NotDone::Failed(_)) => "failed",
-            Outcome::NotDone(NotDone::Rejected(_)) => "rejected",
+            Outcome::NotDone(NotDone::Rejected(_) | NotDone::ReachesHost(_)) => "rejected",
             Outcome::NotDone(NotDone::DryRun) => "dry_run",
         }
     }
 
     /// Whether `once` must report a failure.
     pub fn is_failure(&self) -> bool {
-        matches!(self, Outcome::NotDone(NotDone::Failed(_) | NotDone::Rejected(_)))
+        use NotDone::{Failed, ReachesHost, Rejected};
+        matches!(self, Outcome::NotDone(Failed(_) | Rejected(_) | ReachesHost(_)))
     }
 
     pub fn is_dry_run(&self) -> bool {
@@ -101,9 +104,12 @@ impl Outcome {
     /// The error or the reason, if the outcome has one.
     pub fn error(&self) -> Option<&str> {
         match self {
-            Outcome::NotDone(NotDone::Held(text) | NotDone::Failed(text) | NotDone::Rejected(text)) => {
-                Some(text)
-            }
+            Outcome::NotDone(
+                NotDone::Held(text)
+                | NotDone::Failed(text)
+                | NotDone::Rejected(text)
+                | NotDone::ReachesHost(text),
+            ) => Some(text),
             _ => None,
         }
     }
@@ -129,7 +135,7 @@ impl fmt::Display for NotDone {
             NotDone::NotListed => f.write_str("not connected to GitHub"),
             NotDone::Held(why) => write!(f, "skipped: {why}"),
             NotDone::Failed(error) => write!(f, "failed: {error}"),
-            NotDone::Rejected(error) => write!(f, "rejected: {error}"),
+            NotDone::Rejected(error) | NotDone::ReachesHost(error) => write!(f, "rejected: {error}"),
             NotDone::DryRun => f.write_str("dry run"),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::model::{
     Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
-    Report, doubled,
+    Refusal, Report, doubled,
 };
 
 /// The wait after an action's first failure. It doubles with each further failure.
@@ -22,7 +22,10 @@ const NOT_LISTED: &str = "GitHub lists no runner of this name, so it may be busy
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// Updates the memory with the outcomes of a pass. `now` is the end of the pass.
+/// A refused start is judged again after this: the repository may have become private.
+const JUDGED_AGAIN: Duration = LONGEST_WAIT;
+
+/// Takes what the pass has taught into the memory. `now` is the end of the pass.
 pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, reports: &[Report], now: Moment) {
     for (repository, names) in &plan.surplus {
         let listing = observation.repositories.get(repository).map(|view| &view.listing);
@@ -88,7 +91,12 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
                 let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
                 memory.start_backoff.insert(start.group(), backoff);
             }
+            Outcome::NotDone(NotDone::ReachesHost(why)) => {
+                let refusal = Refusal { until: now + JUDGED_AGAIN, why: why.clone() };
+                memory.refused.insert(start.group(), refusal);
+            }
             Outcome::Done(Done::Performed | Done::Already) => {
+                memory.refused.remove(&start.group());
                 memory.start_backoff.remove(&start.group());
             }
             _ => {}
@@ -129,8 +137,11 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.issue_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
-    // A group without a retry for this long has no job any more. Anyone who can open a pull request can invent
-    // new labels, so entries must not stay forever.
+    memory.refused.retain(|group, refusal| {
+        observation.repositories.contains_key(&group.repository) && now < refusal.until
+    });
+    // What was not tried again for this long has no job any more; anyone who can open a pull request can think
+    // of new labels for ever.
     memory.start_backoff.retain(|group, backoff| {
         observation.repositories.contains_key(&group.repository) && now < backoff.until + LONGEST_WAIT
     });

@@ -306,6 +306,7 @@ fn start(
         class: group.class.map(str::to_owned),
         labels: labels.clone(),
         job_id: job.id,
+        facts: job.facts(),
         attempt,
         name: name(attempt),
         info: format!("queued={demand} at_hand={supply} live={live} attempt={attempt}"),
@@ -387,6 +388,9 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
 fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) -> Option<HoldReason> {
     if stopping.contains(key) {
         return Some(HoldReason::GroupStops);
+    }
+    if let Some(refusal) = survey.memory.refused.get(key).filter(|refusal| survey.now < refusal.until) {
+        return Some(HoldReason::ReachesHost { why: refusal.why.clone() });
     }
     let backoff = survey.memory.start_backoff.get(key)?;
     let wait = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())?;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Policy, plan};
 use crate::{
     config::{Class, ClassMatch},
-    labels::{LabelPattern, LabelRules},
+    labels::{LabelPattern, LabelRules, unread},
     model::*,
 };
 
@@ -68,6 +68,7 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
         created_at: Some(ago(100 - id as i64)),
         started_at: None,
         html_url: None,
+        run: Default::default(),
     }
 }
 
@@ -774,4 +775,27 @@ fn a_runners_timeouts_are_those_of_its_class() {
         let plan = world(vec![queued(1)], vec![starting]).plan_with(&policy);
         assert_eq!(plan.contains("stop "), is_stopped, "{started_as:?}: {plan}");
     }
+}
+
+/// `runs-on: nomadtools run=${{ github.run_id }}`: the recipe of docs/templates-and-labels.md.
+#[test]
+fn a_runner_with_the_label_of_one_run_is_no_supply_for_another() {
+    let mut labels: Vec<String> = Vec::new();
+    for jobs in [
+        vec![labelled(1, "nomadtools run=1")],
+        vec![labelled(1, "nomadtools run=1"), labelled(2, "nomadtools run=2")],
+    ] {
+        let mut idle = runner(1, 1, RunnerState::Running);
+        idle.meta.labelsstr = "nomadtools run=1".to_owned();
+        let plan = plan(&world(jobs, vec![idle]).0, &policy(), seconds(0));
+        labels.extend(plan.actions.iter().filter_map(|action| match action {
+            Action::Start(start) => Some(start.labels.joined()),
+            _ => None,
+        }));
+    }
+    assert_eq!(labels, ["nomadtools run=2"], "the run's own runner serves it, and no other run");
+    let keys = ["mem".to_owned()].into();
+    let notes =
+        |label: &str| unread(&keys, &LabelRules::new("nomadtools").unwrap().check(&[label]).unwrap()).len();
+    assert_eq!((notes("nomadtools run=1"), notes("nomadtools rum=1")), (0, 1));
 }

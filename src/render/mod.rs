@@ -5,6 +5,7 @@ mod credentials;
 mod filters;
 #[cfg(test)]
 mod listener_tests;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ pub use credentials::{credential_items, variable_path};
 use crate::{
     config::{Config, Template, Tokens, settings},
     labels::{LABELS_MAX, RunsOn},
-    model::{Labels, Registration, Repository},
+    model::{JobFacts, Labels, Registration, Repository},
 };
 
 /// The limit for a template, about 500,000 steps or 32 MB: far more than any job needs, and some tens of
@@ -70,7 +71,9 @@ pub struct RunContext<'a> {
     pub info: &'a str,
     /// The GitHub ID of the job that it is started for.
     pub job: u64,
-    /// Counted from 1 for each job.
+    /// What GitHub says of that job.
+    pub facts: &'a JobFacts,
+    /// 1, 2, … for that job.
     pub attempt: u32,
 }
 
@@ -193,6 +196,12 @@ impl Renderer {
                 LABELS => run.labels.joined().replace('"', "\\\""),
                 INFO => run.info,
                 JOB_ID => run.job,
+                JOB_URL => job_url(run),
+                JOB_NAME => said::free(&run.facts.name),
+                WORKFLOW => said::free(&run.facts.run.workflow),
+                ACTOR => said::login(&run.facts.run.actor),
+                BRANCH => said::exact(&run.facts.run.branch),
+                EVENT => said::exact(&run.facts.run.event),
                 ATTEMPT => run.attempt,
                 LISTENER => listener(),
                 CREDENTIALS => credentials::block(&data),
@@ -215,7 +224,15 @@ impl Renderer {
     }
 }
 
-/// Nothing of it, because the context may contain a token.
+/// The job's page, made of what is known for certain; empty where its run is not known.
+fn job_url(run: &RunContext) -> String {
+    match run.facts.run_id {
+        0 => String::new(),
+        run_id => format!("{}/actions/runs/{run_id}/job/{}", run.repository.html_url, run.job),
+    }
+}
+
+/// Nothing of it: the context may hold a token.
 impl fmt::Debug for Renderer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Renderer").field("name", &self.name).finish_non_exhaustive()

@@ -38,6 +38,7 @@ fn job(id: u64, status: JobStatus, created: i64) -> WorkflowJob {
         created_at: Some(at(created)),
         started_at: None,
         html_url: Some(format!("https://github.com/acme/widgets/actions/runs/1/job/{id}")),
+        run: Default::default(),
     }
 }
 
@@ -110,6 +111,7 @@ fn start(job_id: u64, name: &str) -> Action {
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
         job_id,
+        facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),
         info: String::new(),

@@ -81,6 +81,7 @@ fn job(id: u64, name: &str, label: &str, now: Timestamp, seconds: i64) -> Workfl
         created_at: Some(ago(now, seconds)),
         started_at: None,
         html_url: Some(format!("https://github.com/acme/widgets/actions/runs/1/job/{id}")),
+        run: Default::default(),
     }
 }
 
@@ -159,6 +160,7 @@ fn start(name: &str, label: &str, job_id: u64) -> Action {
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),
         job_id,
+        facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),
         info: String::new(),

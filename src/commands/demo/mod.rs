@@ -188,6 +188,12 @@ impl Stage {
             "status": { "listen": page.to_string() },
             "template": "builtin:raw_exec",
             "template_settings": { "runner_directory": directory.join("runner"), "mem": 128 },
+            // Where there are classes, this template serves public repositories only if that is said.
+            "public": "allow",
+            "classes": [
+                { "name": "large", "match": { "labels": "nomad mem=" }, "max_runners": 2 },
+                { "name": "gpu", "match": { "labels": "gpu" } },
+            ],
             "scheduler": {
                 "runner_inactivity_timeout": "3s",
                 "purge_successfull_timeout": "2s",

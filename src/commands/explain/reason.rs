@@ -147,6 +147,13 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
              runson_max_length and runson_limits"
                 .to_owned(),
         ),
+        HoldReason::ReachesHost { .. } => (
+            Step::Registration,
+            Held,
+            "use a template that does not give its tasks the host; `public: allow`, in the class or at the top level, \
+             permits it; `githubrunner check` says which classes it concerns"
+                .to_owned(),
+        ),
         HoldReason::LiveAttempts { .. } => (
             Step::Attempts,
             Held,

@@ -53,6 +53,7 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
         created_at: Some(ago(1000)),
         started_at: None,
         html_url: None,
+        run: Default::default(),
     }
 }
 
@@ -268,6 +269,12 @@ fn cases() -> Vec<Case> {
             let labels = Labels::new(["nomadtools"]);
             memory.start_backoff = [(GroupKey { repository: REPOSITORY, labels }, backoff())].into();
         }),
+        Case::queued().memory(|memory| {
+            let labels = Labels::new(["nomadtools"]);
+            let refusal =
+                Refusal { until: NOW + seconds(30), why: "acme/widgets is public, and …".to_owned() };
+            memory.refused = [(GroupKey { repository: REPOSITORY, labels }, refusal)].into();
+        }),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued), busy_job], vec![busy])
             .policy(|policy| policy.max_runners = Some(1)),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![nomadtools]),
@@ -315,6 +322,7 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::Denied { .. } => (Step::Match, Held, "`deny`"),
         HoldReason::NoClass => (Step::Match, Held, "add a class"),
         HoldReason::BadLabels { .. } => (Step::Labels, Held, "runs-on"),
+        HoldReason::ReachesHost { .. } => (Step::Registration, Held, "`public: allow`"),
         HoldReason::LiveAttempts { .. } => (Step::Attempts, Held, "githubrunner stop"),
         HoldReason::Attempts { .. } => (Step::Attempts, Held, "automatically"),
         HoldReason::StartFailed { .. } => (Step::Registration, Held, "githubrunner check"),

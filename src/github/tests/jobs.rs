@@ -14,6 +14,8 @@ async fn all_jobs_of_all_active_runs_are_listed_over_all_pages() {
         let job = &listing.jobs[0];
         assert_eq!((job.status, job.repository), (JobStatus::Queued, repository.id));
         assert_eq!((&job.labels[..], job.runner_name.as_deref()), (["self-hosted".into()].as_slice(), None));
+        assert_eq!((job.run.branch.as_str(), job.run.event.as_str()), ("main", "push"));
+        assert!(!job.run.workflow.is_empty() && !job.run.actor.is_empty(), "{:?}", job.run);
         assert_eq!(job.created_at, Some(world.now()));
         assert_eq!(listing.now, world.now());
     }
