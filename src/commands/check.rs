@@ -279,8 +279,8 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     }
     let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
     report.line(Verdict::Ok, &seen, "")?;
-    let progress = Progress::of("looking at repositories", found.repositories.len());
-    // Many at once, told in their order.
+    let progress = Progress::of("checking repositories", found.repositories.len());
+    // Many at once, reported in order.
     let mut listings = stream::iter(&found.repositories)
         .map(|repository| async move {
             let is_asleep = repository.archived || repository.disabled;
@@ -335,12 +335,12 @@ struct Way {
     scope: Scope,
     group: Option<String>,
     registration: Registration,
-    /// The classes whose runners do; `None` is the top level.
+    /// The classes whose runners register in this way; `None` is the top level.
     classes: Vec<Option<String>>,
 }
 
 impl Way {
-    /// Where it is, and for which classes if not for the top level.
+    /// The scope, and the classes if the top level is not among them.
     fn what(&self) -> String {
         let names: Vec<&str> = self.classes.iter().flatten().map(String::as_str).collect();
         match self.classes.contains(&None) {
@@ -382,7 +382,7 @@ fn ways(config: &Config, repositories: &[Repository]) -> Vec<Way> {
     ways
 }
 
-/// Tries whether runners can register in this way, in their group.
+/// Tests whether runners can register in this way, in their runner group.
 async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Result<()> {
     let (github, scope, what) = (&setup.github, &way.scope, way.what());
     let mut group = Some(DEFAULT_GROUP);
@@ -395,7 +395,7 @@ async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Res
             Ok(Sought::Unseen(gap)) => Err(format!("unknown: GitHub's list is incomplete: {gap}")),
             Err(error) => Err(refused(&error, scope)),
         };
-        group = report.result(&format!("{what}: the runner group \"{name}\" is there"), found)?;
+        group = report.result(&format!("{what}: the runner group \"{name}\" exists"), found)?;
     }
     let tried = match group {
         Some(group) if way.registration == Registration::Jit && !setup.dry_run => {

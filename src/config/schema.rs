@@ -225,7 +225,7 @@ mod tests {
         }
         let description = found["scheduler.max_runners"]["description"].as_str().unwrap();
         assert!(
-            description.contains("The most runners at a time") && !description.contains('`'),
+            description.contains("The maximum number of runners") && !description.contains('`'),
             "{description}"
         );
     }

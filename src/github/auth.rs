@@ -132,7 +132,7 @@ impl Authenticator {
                 Ok(read)
             }
             Auth::App { .. } => Err(Error::Unexpected(
-                "an App was asked for a token of its own, which it does not have".into(),
+                "an App was asked for a user token, which it does not have".into(),
             )),
         }
     }

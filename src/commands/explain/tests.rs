@@ -149,7 +149,7 @@ impl Case {
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], Vec::new())
     }
 
-    /// A queued job with a runner of its own in this state.
+    /// A queued job with its own runner in this state.
     fn with_runner(state: RunnerState, change: impl FnOnce(&mut Runner)) -> Case {
         let mut runner = runner(1, 1, state);
         change(&mut runner);
