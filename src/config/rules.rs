@@ -88,7 +88,7 @@ fn label_keys(section: &Section, problems: &Problems, name: &'static str) -> Key
                 continue;
             }
         };
-        let globs = keys.entry(key.text.to_lowercase()).or_insert_with(Vec::new);
+        let globs = keys.entry(key.text.to_lowercase()).or_default();
         for item in items {
             match &item.data {
                 Data::Text(text) => match ValueGlob::new(text) {

@@ -327,7 +327,10 @@ impl Limits {
                 }
             }
         }
-        credential.unlimited = credential.rates.is_empty() && response.status.is_success();
+        // Anything else that answers in the server's place has no headers either.
+        if response.status.is_success() || response.status.as_u16() == 304 {
+            credential.unlimited = credential.rates.is_empty();
+        }
         credential.keeps(kind, now);
         let resource = credential.resources.get(kind).map_or("core", String::as_str).to_owned();
         if !matches!(response.status.as_u16(), 403 | 429) {

@@ -537,8 +537,7 @@ fn shape(text: &str) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn names_from_strangers_do_not_change_the_jobs_structure() {
-    let template = serde_json::to_string(UNFILTERED).unwrap();
-    let config = with_template(&template, "github: {registration: access_token}\n");
+    let config = with_template(UNFILTERED, "github: {registration: access_token}\n");
     let rendered = |text: &str| {
         let run = RunFacts {
             workflow: text.to_owned(),

@@ -260,8 +260,8 @@ fn metrics(address: &str) -> String {
 async fn check_warns_of_two_tokens_of_one_person_and_of_unneeded_ones() {
     let site = Site::start().await;
     let config = with_tokens(&site);
+    site.world().github.add_user("octocat");
     site.world().github.add_token(OTHER, Token::classic("octocat", &["repo"]));
-    site.world().github.add_organization("beta", &["octocat"]);
     let check = site.call_with(&config, &["check"]).await;
     let line = check.out.lines().find(|line| line.contains("they belong to octocat"));
     assert!(line.is_some_and(|line| line.starts_with("warning")), "{}", check.out);

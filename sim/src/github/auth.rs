@@ -10,7 +10,7 @@ use super::{GitHub, apps};
 pub(super) enum Who {
     Anonymous,
     App(u64),
-    Token { secret: String, token: Token },
+    Token { token: Token },
 }
 
 impl GitHub {
@@ -35,7 +35,7 @@ impl GitHub {
                     Some(_) => {}
                 }
             }
-            return Ok(Who::Token { secret: secret.to_string(), token: token.clone() });
+            return Ok(Who::Token { token: token.clone() });
         }
         if secret.split('.').count() == 3 {
             return apps::verify_jwt(&self.apps, secret, self.now).map(Who::App);

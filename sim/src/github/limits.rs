@@ -85,7 +85,7 @@ impl GitHub {
     /// The owner of this token has used up this hour's requests.
     pub fn use_up(&mut self, secret: &str, now: Timestamp) {
         let Some(token) = self.tokens.get(secret).cloned() else { return };
-        let key = self.limit_key(&Who::Token { secret: secret.to_string(), token });
+        let key = self.limit_key(&Who::Token { token });
         let bucket = Bucket { used: self.options.rate_limit, reset: after(now, HOUR) };
         self.limits.buckets.insert((key, "core"), bucket);
     }

@@ -145,6 +145,19 @@ impl Case {
         Case { observation, policy, about }
     }
 
+    /// With another repository, listed a moment ago, that has an older job.
+    fn beside_an_older_job(mut self) -> Case {
+        let id = RepositoryId(REPOSITORY.0 + 1);
+        let mut older = job(2, JobStatus::Queued);
+        (older.repository, older.created_at) =
+            (id, older.created_at.map(|at| at - SignedDuration::from_secs(60)));
+        let repository = Repository { id, name: "other".to_owned(), ..repository() };
+        let listing = Listing::Earlier { ended: NOW - seconds(5), jobs: vec![older], complete: true };
+        let view = RepositoryView { repository, configured: true, listing, missing: None };
+        self.observation.repositories.insert(id, view);
+        self
+    }
+
     fn queued() -> Case {
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], Vec::new())
     }
@@ -277,6 +290,7 @@ fn cases() -> Vec<Case> {
         }),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued), busy_job], vec![busy])
             .policy(|policy| policy.max_runners = Some(1)),
+        Case::queued().policy(|policy| policy.max_runners = Some(1)).beside_an_older_job(),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![nomadtools]),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![spent]),
         Case::with_runner(RunnerState::Pending, |runner| {

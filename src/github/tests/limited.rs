@@ -148,12 +148,12 @@ async fn points_are_spread_over_the_minutes() {
 async fn a_server_without_rate_limit_headers_is_not_limited() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
-    world.fault(|_| {
-        Some(answer(
-            200,
-            &[("date", "Thu, 01 Jan 2026 12:00:00 GMT")],
-            r#"{"total_count":0,"workflow_runs":[]}"#,
-        ))
+    world.fault(|seen| {
+        let date = ("date", "Thu, 01 Jan 2026 12:00:00 GMT");
+        Some(match seen.headers.contains_key("if-none-match") {
+            true => answer(304, &[date], ""),
+            false => answer(200, &[date, ("etag", "\"1\"")], NONE),
+        })
     });
     let options = Options { points_a_minute: Some(10), ..world.options() };
     let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
