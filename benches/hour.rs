@@ -1,11 +1,11 @@
-//! What many repositories cost by the hour, and how soon a job is taken then: the daemon's own code against the simulators, in virtual
-//! time, so that hours pass in a minute. Prints a line for each hour; `scripts/bench` runs it. CPU and memory are not
-//! measured here: both sides are in this process.
+//! The requests per hour for many repositories, and the time until a job is taken. The daemon's own code runs against
+//! the simulators in virtual time, so that hours pass in a minute. Prints a line for each hour. `scripts/bench` runs
+//! it. CPU and memory are not measured, because both sides are in this process.
 //!
-//! An organization of 1,000 repositories, one token with 5,000 requests an hour, no webhook, no cache at first. GitHub takes 50 ms for an
-//! answer, counts points and the primary limit, and refuses what exceeds them. In the last hour 60 jobs are queued, one
-//! a minute, each by a push to a repository chosen at random. Then the same for 10 repositories, where a job is queued every 2 s
-//! for ten minutes.
+//! An organization has 1,000 repositories, one token with 5,000 requests an hour, no webhook, and an empty cache at
+//! first. GitHub takes 50 ms per response, counts points and the primary limit, and refuses what exceeds them. In the
+//! last hour, 60 jobs are queued, one a minute, each by a push to a random repository. Then the same is measured for 10
+//! repositories, where a job is queued every 2 s for ten minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io;
@@ -35,15 +35,15 @@ use tokio::time::sleep;
 
 const TOKEN: &str = "ghp_of_the_benchmark";
 
-/// GitHub's answers take so long.
+/// GitHub's latency.
 const LATENCY: Duration = Duration::from_millis(50);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// So many hours pass; the last one has jobs.
+/// The number of hours. The last one has jobs.
 const HOURS: usize = 3;
 
-/// A repository that was pushed to today, among so many.
+/// One in this many repositories was pushed to today.
 const PUSHED_TODAY: usize = 10;
 
 fn main() {
@@ -61,7 +61,7 @@ fn main() {
     }
 }
 
-/// A world with so many repositories and a daemon, for as long as somebody watches.
+/// Runs `watch` on a world with this many repositories and a daemon.
 fn in_virtual_time<W: Future<Output = ()>>(count: usize, watch: impl FnOnce(Watched) -> W) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async move {
@@ -81,7 +81,7 @@ fn in_virtual_time<W: Future<Output = ()>>(count: usize, watch: impl FnOnce(Watc
     });
 }
 
-/// Hour after hour without jobs, and the last one with some.
+/// Hours without jobs, then one with jobs.
 async fn by_the_hour(mut watched: Watched) {
     for hour in 1..=HOURS {
         let every = if hour == HOURS { Some(60) } else { None };
@@ -92,7 +92,7 @@ async fn by_the_hour(mut watched: Watched) {
     watched.tell_waits();
 }
 
-/// Jobs without end, in few repositories.
+/// A steady stream of jobs in a few repositories.
 async fn every_two_seconds(mut watched: Watched) {
     sleep(MINUTE / 2).await;
     let name = format!("{} repositories, 30 jobs a minute", watched.repositories.len());
@@ -101,7 +101,7 @@ async fn every_two_seconds(mut watched: Watched) {
     watched.tell_waits();
 }
 
-/// What is watched, and what has come of it.
+/// What is measured, and the results.
 struct Watched {
     shared: Shared,
     repositories: Vec<u64>,
@@ -112,7 +112,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Waits for so long, with a job now and then, and tells what it has cost.
+    /// Waits for this long, with a job now and then, and prints the cost.
     async fn for_seconds(&mut self, seconds: usize, every: Option<usize>, name: &str) {
         let before = self.counts.read();
         let points = || self.counts.points.load(Relaxed);
@@ -140,7 +140,7 @@ impl Watched {
         self.took = Instant::now();
     }
 
-    /// How long the jobs waited, from queued to in progress.
+    /// Prints how long the jobs waited, from queued to in progress.
     fn tell_waits(&self) {
         let world = lock(&self.shared);
         let jobs = world.github.jobs().filter(|job| self.runs.contains(&job.run));
@@ -163,7 +163,7 @@ impl Watched {
     }
 }
 
-/// A push to a repository, and a run of one job that comes of it.
+/// A push to a repository, and its run of one job.
 fn queue(shared: &Shared, repository: u64) -> u64 {
     let mut world = lock(shared);
     let now = world.clock.now();
@@ -245,20 +245,20 @@ fn endpoint(shared: &Shared, side: Side) -> Endpoint {
     Endpoint::Memory { name: name.to_owned(), connect: Arc::new(connect) }
 }
 
-/// What GitHub answered.
+/// GitHub's responses.
 #[derive(Default)]
 struct Counts {
     requests: AtomicU64,
-    /// What GitHub counts for them.
+    /// The points of the requests.
     points: AtomicU64,
-    /// Answers that count against the primary limit.
+    /// Responses that count against the primary limit.
     paid: AtomicU64,
-    /// Refusals for a limit.
+    /// Refusals because of a limit.
     refused: AtomicU64,
 }
 
 impl Counts {
-    /// Requests, those of the primary limit, refusals.
+    /// Requests, those that count against the primary limit, and refusals.
     fn read(&self) -> [u64; 3] {
         [&self.requests, &self.paid, &self.refused].map(|count| count.load(Relaxed))
     }
@@ -285,7 +285,7 @@ impl Fault for Answers {
         if side == Side::Nomad || request.uri().path().starts_with("/_runner/") {
             return Verdict::Pass;
         }
-        // Registrations have a limit of their own.
+        // Registrations have their own limit.
         let bucket = response.headers().get("x-ratelimit-resource");
         match response.status().as_u16() {
             304 => {}

@@ -270,7 +270,7 @@ impl Story {
             return Err(format!("job {job_id} has {count} live attempts"));
         }
         match world.at_hand().iter().find(|(_, runners)| runners.len() > 1) {
-            Some((job_id, runners)) => Err(format!("job {job_id} has two runners at hand: {runners:?}")),
+            Some((job_id, runners)) => Err(format!("job {job_id} has two available runners: {runners:?}")),
             None => Ok(()),
         }
     }

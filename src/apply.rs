@@ -140,10 +140,10 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(20);
 /// The deadline for an action's requests to GitHub.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// So many groups are judged for a preview; each takes a request.
+/// A preview judges at most this many label sets. Each needs a request.
 const JUDGED_AT_MOST: usize = 50;
 
-/// How an action ended early.
+/// The result of an action that may end early.
 type Result<T, E = NotDone> = std::result::Result<T, E>;
 
 impl Apply {
@@ -253,7 +253,7 @@ impl Apply {
             && self.guards(start)
         {
             return Err(NotDone::ReachesHost(format!(
-                "{} is public, and {how}: anyone who opens a pull request would have the host; public: allow permits it",
+                "{} is public, and {how}: anyone who opens a pull request would have the host; `public: allow` permits it",
                 start.repository.full_name()
             )));
         }
@@ -266,8 +266,8 @@ impl Apply {
         kind.guards_public && start.repository.visibility == Visibility::Public
     }
 
-    /// What the plan would start that may not be started for a public repository, once for each group, as the start itself
-    /// would say it. Nothing is changed.
+    /// What the plan would start but may not for a public repository, once for each label set, with the text of the
+    /// start itself. Nothing is changed.
     pub async fn refused(&self, plan: &Plan) -> Vec<Report> {
         let starts = plan.actions.iter().filter_map(|action| match action {
             Action::Start(start) if self.guards(start) => Some(start),
@@ -286,7 +286,7 @@ impl Apply {
         refused
     }
 
-    /// Renders, has Nomad parse, registers with EnforceIndex 0.
+    /// Renders the job, has Nomad parse it, and registers it with EnforceIndex 0.
     async fn start(&self, start: &Start) -> Result<Done> {
         let kind = self.kinds.of(start.class.as_deref());
         let (hcl, parsed) = self.parsed(start).await?;

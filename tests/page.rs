@@ -90,7 +90,7 @@ fn the_state_fits_its_schema_with_hostile_text() {
         {"name": "small", "queued": 0, "held": 0, "running": 0, "runners": 0},
         {"name": "gpu", "queued": 200, "held": 0, "running": 0, "runners": 500},
     ]);
-    assert_eq!(after["classes"], classes, "what a Meta says besides is none");
+    assert_eq!(after["classes"], classes, "other classes in a Meta are ignored");
     assert_eq!(after["jobs"]["waiting"]["items"].as_array().unwrap().len(), 200);
     // A URL that is not a web page is omitted.
     let links = after["jobs"]["waiting"]["items"].as_array().unwrap().iter();

@@ -281,7 +281,7 @@ impl<'a> Facts<'a> {
         job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner && serves
     }
 
-    /// Whether a class's `deny_keys` has a key of the job's labels; patterns of values are not looked at.
+    /// Whether a class's `deny_keys` contains a key of the job's labels. Value patterns are ignored.
     pub fn denies_a_key(&self, class: &Class, job: &WorkflowJob) -> bool {
         let Some(keys) = class.labels.as_ref().and_then(|rules| rules.deny_keys()) else { return false };
         let mut words = job.labels.iter().flat_map(|label| label.split(' '));

@@ -62,8 +62,9 @@ pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// A runner is started as the first class that covers its job; where that denies, or none does and only classes may have
-/// runners, the job is held and not started. So is one with a label whose key its class denies.
+/// A runner is started as the first class that covers its job. If that class denies the job, or if no class covers it
+/// and only classes may have runners, the job is held and no runner starts. The same applies if the class denies a key
+/// of its labels.
 pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Checked {
     for start in starts(plan) {
         let (view, job) = facts.jobs[&start.job_id];

@@ -262,7 +262,7 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
     Ok(())
 }
 
-/// A start that is not permitted is not tried again for ten minutes, and then judged anew.
+/// A start that is not permitted is not retried for ten minutes. Then it is judged again.
 pub fn refused_starts_are_held_for_ten_minutes(lesson: &Lesson) -> Checked {
     if lesson.observation.nomad.is_none() {
         return Ok(());
@@ -285,7 +285,8 @@ pub fn refused_starts_are_held_for_ten_minutes(lesson: &Lesson) -> Checked {
     Ok(())
 }
 
-/// What nobody has tried again for ten minutes is forgotten; what may mend by itself is tried with the next pass.
+/// A failure that has not been retried for ten minutes is forgotten. Transient failures are retried in the next
+/// pass.
 pub fn rejected_starts_wait_longer_each_time_and_success_ends_that(lesson: &Lesson) -> Checked {
     if lesson.observation.nomad.is_none() {
         return Ok(());

@@ -251,7 +251,7 @@ pub fn nobody_makes_room_in_a_repository_that_was_not_seen(facts: &Facts, plan: 
     Ok(())
 }
 
-/// A place is of no use to a start that another cap would still hold.
+/// A place does not help a start that another cap would still hold.
 pub fn room_is_made_only_where_it_helps(facts: &Facts, plan: &Plan) -> Checked {
     for stop in stops(plan) {
         let (StopReason::MakeRoom { waits } | StopReason::Yield { waits, .. }) = &stop.reason else {

@@ -1,4 +1,4 @@
-//! Carries GitHub's webhooks to where they go: over HTTP, or into a program in the same process.
+//! Delivers GitHub's webhooks, over HTTP or to a program in the same process.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use tokio::time::{sleep, timeout};
 use super::github::Parcel;
 use super::world::{Shared, lock};
 
-/// GitHub waits so long for an answer (contract github.md §5).
+/// GitHub's timeout for a response (contract github.md §5).
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
-/// So many deliveries are under way at once; later ones wait.
+/// The maximum number of concurrent deliveries. Later ones wait.
 const MOST_AT_ONCE: usize = 64;
 
-/// Carries deliveries until `shutdown`, each as the world's fault has it: lost, late, twice, changed. `post` brings one
-/// there and tells the status of the answer, if there is one.
+/// Delivers webhooks until `shutdown`. The world's fault decides about each: lost, late, duplicated, changed. `post`
+/// delivers one and returns the status of the response, if there is one.
 pub async fn carry<P, F>(shared: Shared, post: P, shutdown: impl Future<Output = ()>)
 where
     P: Fn(Parcel) -> F + Clone + Send + 'static,
@@ -55,7 +55,7 @@ where
     }
 }
 
-/// Posts a delivery as GitHub does. No redirect is followed, and only plain `http` is spoken.
+/// Posts a delivery as GitHub does. Redirects are not followed, and only plain `http` is supported.
 pub async fn over_http(parcel: Parcel) -> Option<u16> {
     timeout(ANSWERED_WITHIN, exchange(parcel)).await.ok().flatten()
 }
@@ -68,13 +68,13 @@ async fn exchange(parcel: Parcel) -> Option<u16> {
     let answer = async {
         let answer = sender.send_request(request(&parcel, url.path(), &address)?).await.ok()?;
         let status = answer.status().as_u16();
-        // The answer's text stands in the log; here nobody reads it.
+        // The response's text is in the log. Nobody reads it here.
         let _ = answer.into_body().collect().await;
         Some(status)
     };
     tokio::select! {
         status = answer => status,
-        // The connection goes on by itself while the answer is read; its end is the answer's.
+        // The connection runs while the response is read, and ends with it.
         () = async { let _ = connection.await; std::future::pending::<()>().await } => None,
     }
 }

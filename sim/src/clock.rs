@@ -8,7 +8,7 @@ use tokio::time::Instant;
 pub struct Clock {
     /// The time at `start`.
     pub base: Timestamp,
-    /// Where tokio's clock stood then.
+    /// The time on tokio's clock at that moment.
     pub start: Instant,
     /// How far this clock is ahead of the true one.
     pub skew: SignedDuration,
@@ -20,13 +20,13 @@ impl Clock {
         Clock { base, start: Instant::now(), skew: SignedDuration::ZERO }
     }
 
-    /// The time it shows now.
+    /// The current time of this clock.
     pub fn now(&self) -> Timestamp {
         let passed = SignedDuration::try_from(self.start.elapsed()).unwrap_or(SignedDuration::MAX);
         shift(shift(self.base, passed), self.skew)
     }
 
-    /// When, on tokio's clock, it will show `time`; its start for times before.
+    /// When tokio's clock will show `time`; its start for earlier times.
     pub fn instant(&self, time: Timestamp) -> Instant {
         let wait = shift(time, -self.skew).duration_since(self.base);
         let wait = std::time::Duration::try_from(wait).unwrap_or_default();
@@ -34,7 +34,7 @@ impl Clock {
     }
 }
 
-/// `time` moved by a duration; stays within what can be written.
+/// `time` shifted by a duration, within the representable range.
 pub(super) fn shift(time: Timestamp, by: SignedDuration) -> Timestamp {
     let end = if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
     time.checked_add(by).unwrap_or(end)

@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 
 pub use world::fault;
 
-/// Adds the latest to what is kept; the oldest makes way for it when there are `most`.
+/// Appends the latest item. If there are `most` already, the oldest is dropped.
 pub fn keep<T>(all: &mut VecDeque<T>, most: usize, latest: T) {
     if all.len() >= most {
         all.pop_front();

@@ -1,4 +1,4 @@
-//! A runner's process inside a Nomad task: what its environment says it is, and what it is doing.
+//! A runner's process inside a Nomad task: its environment and its state.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use jiff::Timestamp;
 
 use super::github::{GitHub, Refused, Registration};
 
-/// What a runner's process is doing.
+/// The state of a runner's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// It has started and not connected yet.
     Starting,
     /// It waits for a job.
     Listening,
-    /// It works on one.
+    /// It runs a job.
     Working,
     /// It hangs, and will never connect.
     Stuck,
@@ -32,11 +32,11 @@ pub(super) struct Process {
     pub job_id: Option<u64>,
     /// When it was started.
     pub since: Timestamp,
-    /// Tells the processes of one allocation apart.
+    /// Distinguishes the processes of one allocation.
     pub round: u64,
 }
 
-/// How a runner gets into GitHub. Not `Debug`: it holds secrets.
+/// How a runner registers at GitHub. Not `Debug`, because it contains secrets.
 #[derive(Clone)]
 pub(super) enum Credentials {
     Jit(String),
@@ -44,8 +44,8 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    /// Reads the variables of the official runner and of `myoung34/github-runner` (contract github.md §7). None for a task that
-    /// is no runner.
+    /// Reads the variables of the official runner and of `myoung34/github-runner` (contract github.md §7). `None` if
+    /// the task is not a runner.
     pub fn from_environment(env: &BTreeMap<String, String>) -> Option<Credentials> {
         let text = |name: &str| env.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
         if let Some(encoded) = text("ACTIONS_RUNNER_INPUT_JITCONFIG") {
@@ -72,13 +72,13 @@ impl Credentials {
                 .filter(|l| !l.is_empty())
                 .collect(),
             default_labels: !yes("NO_DEFAULT_LABELS"),
-            // That image takes any value for yes.
+            // That image treats any value as true.
             ephemeral: text("EPHEMERAL").is_some(),
             replace: true,
         }))
     }
 
-    /// Comes online. Answers the runner's ID.
+    /// Comes online. Returns the runner's ID.
     pub fn connect(&self, github: &mut GitHub, now: Timestamp) -> Result<u64, Refused> {
         match self {
             Credentials::Jit(encoded) => github.connect_jit(encoded, now),

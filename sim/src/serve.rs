@@ -21,14 +21,14 @@ use super::stream;
 use super::world::fault::{Arrived, Sender, Side, Verdict};
 use super::world::{Shared, lock};
 
-/// Longer request bodies get 413: more than any job or Submission (Nomad drops one over 1 MB).
+/// Longer request bodies get 413. This is more than any job or Submission (Nomad drops one over 1 MB).
 const LONGEST_BODY: usize = 8 << 20;
-/// Connections served at the same time; later ones wait.
+/// The maximum number of concurrent connections. Later ones wait.
 const MOST_CONNECTIONS: usize = 256;
-/// A stalled answer lasts longer than any client's deadline, but not for ever.
+/// A stalled response takes longer than any client's deadline, but not forever.
 const STALL: Duration = Duration::from_secs(3600);
 
-/// Serves one side on a listener until `shutdown`; connections still open then are dropped.
+/// Serves one side on a listener until `shutdown`. Connections that are still open then are dropped.
 pub async fn serve_tcp(
     listener: TcpListener,
     side: Side,
@@ -50,7 +50,7 @@ pub async fn serve_tcp(
         };
         // A connection that failed while it was accepted concerns only its client.
         let (Ok((stream, _)), Ok(permit)) = accepted else { continue };
-        // Answers are small and complete: waiting to fill a packet would only delay them.
+        // Responses are small and complete, so waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
@@ -81,15 +81,15 @@ pub async fn serve_client(
         exchange(side, Arc::clone(&shared), request)
     });
     let mut http = hyper::server::conn::http1::Builder::new();
-    // Idle connections stay: the client decides when to drop them.
+    // Idle connections stay open: the client decides when to drop them.
     http.header_read_timeout(None);
-    // The answers have the date of their side's own clock.
+    // The responses have the date of their side's own clock.
     http.auto_date_header(false);
-    // An error here is a client that went away, or a fault that was asked for.
+    // An error here is a client that went away, or a requested fault.
     let _ = http.serve_connection(TokioIo::new(io), service).await;
 }
 
-/// The connection is to close without an answer.
+/// The connection closes without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was reset on purpose")]
 struct Reset;
@@ -148,7 +148,7 @@ async fn exchange(side: Side, shared: Shared, request: Request<Incoming>) -> Res
     Ok(served(side, &shared, &request, response, cut))
 }
 
-/// The answer with its body: a stream, or all of it, or as much as is not cut off.
+/// The response with its body: a stream, the whole body, or the part before it is cut off.
 fn served(
     side: Side,
     shared: &Shared,
@@ -167,7 +167,7 @@ fn served(
     })
 }
 
-/// The request with its body, or what is answered to one that is too large.
+/// The request with its body, or the response if it is too large.
 async fn whole(request: Request<Incoming>) -> Result<Request<Bytes>, Response<Bytes>> {
     let (head, body) = request.into_parts();
     match Limited::new(body, LONGEST_BODY).collect().await {
@@ -180,7 +180,7 @@ async fn whole(request: Request<Incoming>) -> Result<Request<Bytes>, Response<By
     }
 }
 
-/// The request takes effect later, whatever becomes of the connection; no answer comes.
+/// The request takes effect later, whatever happens to the connection. There is no response.
 async fn late(
     side: Side,
     shared: Shared,
@@ -198,7 +198,7 @@ async fn late(
     Err(Reset)
 }
 
-/// The answer with the side's date, which every server gives.
+/// Adds the side's date to the response, as every server does.
 fn dated(mut answer: Response<Bytes>, side: Side, shared: &Shared) -> Response<Bytes> {
     let world = lock(shared);
     let now = world.clock.now();
@@ -213,7 +213,7 @@ fn dated(mut answer: Response<Bytes>, side: Side, shared: &Shared) -> Response<B
     answer
 }
 
-/// A body that may end before the length it promised, or that has no length.
+/// A body that may end before its promised length, or that has no length.
 enum Served {
     Whole { data: Option<Bytes>, length: u64, broken: bool },
     Lines(mpsc::Receiver<Bytes>),

@@ -18,22 +18,22 @@ use tokio::net::TcpStream;
 use super::github::jit_server;
 use super::process::Credentials;
 
-/// How often it asks for news.
+/// The poll interval.
 const POLL: Duration = Duration::from_millis(250);
-/// One exchange takes no longer.
+/// The timeout of an exchange.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// After so many failures in a row GitHub is taken for gone.
+/// After this many consecutive failures, GitHub is considered gone.
 const MOST_FAILURES: u32 = 60;
-/// Answers are short.
+/// Responses are short.
 const LONGEST_ANSWER: usize = 64 << 10;
 
-/// Runs a runner until its job is over, it is refused, or `shutdown`. Answers the exit code: 0 as `run.sh`
-/// gives it (contract github.md §7), 2 for an environment that makes no runner.
+/// Runs a runner until its job is over, it is refused, or `shutdown`. Returns the exit code: 0 like `run.sh`
+/// (contract github.md §7), or 2 if the environment does not describe a runner.
 pub async fn run(env: BTreeMap<String, String>, shutdown: impl Future<Output = ()>) -> u8 {
     run_with(env, shutdown, &mut std::io::stdout()).await
 }
 
-/// The same with another place for its lines. Lines that cannot be written are lost.
+/// The same, with another destination for its output. Lines that cannot be written are lost.
 pub async fn run_with(
     env: BTreeMap<String, String>,
     shutdown: impl Future<Output = ()>,
@@ -65,7 +65,7 @@ pub async fn run_with(
         tokio::select! {
             biased;
             () = &mut shutdown => {
-                // Best effort: a session that is not closed is taken for dead after a while.
+                // Best effort: a session that is not closed is considered dead after a while.
                 let _ = call(&server, Method::DELETE, &address, &Value::Null).await;
                 say(out, "Exiting...");
                 return 0;
@@ -95,7 +95,7 @@ pub async fn run_with(
     }
 }
 
-/// Tells of a job that begins or ends. Whether the runner's work is done.
+/// Handles the start or end of a job. Returns whether the runner's work is done.
 fn hear(news: &Value, out: &mut (impl Write + Send)) -> bool {
     let text = |key: &str| news.get(key).and_then(Value::as_str).unwrap_or_default();
     if text("kind") == "job" {
@@ -111,7 +111,7 @@ fn hear(news: &Value, out: &mut (impl Write + Send)) -> bool {
     false
 }
 
-/// Where to connect and what to say first.
+/// Where to connect, and the first message.
 fn opening(credentials: &Credentials) -> Option<(String, Value)> {
     match credentials {
         Credentials::Jit(encoded) => Some((jit_server(encoded)?, json!({ "jitconfig": encoded }))),
@@ -127,7 +127,7 @@ fn opening(credentials: &Credentials) -> Option<(String, Value)> {
     }
 }
 
-/// Opens a session; tries again while GitHub cannot be reached.
+/// Opens a session. Retries while GitHub is unreachable.
 async fn open(server: &str, opening: &Value) -> Result<String, String> {
     let mut failure = String::new();
     for _ in 0..MOST_FAILURES {
@@ -148,7 +148,7 @@ async fn open(server: &str, opening: &Value) -> Result<String, String> {
     Err(failure)
 }
 
-/// One exchange on a connection of its own.
+/// One exchange on its own connection.
 async fn call(server: &str, method: Method, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
     let exchange = async {
         let url = url::Url::parse(server)?;
@@ -172,7 +172,7 @@ async fn call(server: &str, method: Method, path: &str, body: &Value) -> anyhow:
         };
         let mut answer = std::pin::pin!(answer);
         let mut connection = std::pin::pin!(connection);
-        // The connection does the work; should it end first, the answer says why.
+        // The connection does the work. If it ends first, the response says why.
         tokio::select! {
             biased;
             answer = &mut answer => answer,
@@ -186,7 +186,7 @@ fn say(out: &mut impl Write, line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// A line as the runner writes it: with the time in UTC, which nothing depends on.
+/// A line in the runner's format, with the time in UTC. Nothing depends on the time.
 fn stamp(out: &mut impl Write, line: &str) {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ");
     say(out, &format!("{now}: {line}"));

@@ -11,14 +11,14 @@ use tokio::time::MissedTickBehavior;
 use super::nomad::Topics;
 use super::world::{Shared, lock};
 
-/// `{}` comes at once and then so often.
+/// `{}` is sent at once and then at this interval.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-/// A refused stream is silent for so long and then ends.
+/// A refused stream is silent for this long and then ends.
 const REFUSED: Duration = Duration::from_secs(15);
-/// Lines on their way to one subscriber; a slow one makes the stream wait.
+/// The maximum number of buffered lines for one subscriber. A slow one makes the stream wait.
 const AHEAD: usize = 16;
 
-/// Whether a request asks for the stream.
+/// Whether a request is for the stream.
 pub(super) fn is_stream(request: &Request<Bytes>) -> bool {
     request.method() == Method::GET && request.uri().path() == "/v1/event/stream"
 }
@@ -44,7 +44,8 @@ pub(super) fn open(shared: &Shared, request: &Request<Bytes>) -> mpsc::Receiver<
     lines
 }
 
-/// The stream needs what a list of allocations needs: read-job. The header is out by the time it is looked at.
+/// The stream needs the same capability as a list of allocations: read-job. It is checked after the header has
+/// been sent.
 fn allowed(shared: &Shared, request: &Request<Bytes>, query: &str) -> bool {
     let mut list = Request::new(Bytes::new());
     *list.headers_mut() = request.headers().clone();
@@ -71,7 +72,7 @@ async fn feed(
         {
             let world = lock(&shared);
             let last = world.nomad.index();
-            // The index of an agent that restarted empty goes back.
+            // The index of an agent that restarted without data goes back.
             if next > last + 1 {
                 next = 0;
             }
@@ -86,7 +87,7 @@ async fn feed(
         tokio::select! {
             biased;
             () = lines.closed() => return,
-            // The world ends its streams by dropping the other end.
+            // The world ends its streams by dropping the sender.
             moved = moved.changed() => if moved.is_err() {
                 return;
             },

@@ -1,9 +1,9 @@
 //! The world: a simulated GitHub, a simulated Nomad, and the runner processes between them.
 //!
-//! When a Nomad task starts, its environment tells which runner it is. After a start-up time the process
-//! connects to GitHub, takes jobs, and ends: by itself after an ephemeral runner's job or a refusal (with exit
-//! code 0, as `run.sh` does; contract github.md §7), or because Nomad kills it. The world knows the truth about all
-//! of it, which tests compare with what a daemon believes.
+//! When a Nomad task starts, its environment says which runner it is. After a startup time, the process connects to
+//! GitHub, takes jobs, and ends. It ends on its own after an ephemeral runner's job or a refusal (with exit code 0,
+//! like `run.sh`; contract github.md §7), or because Nomad kills it. The world knows the true state, and tests
+//! compare it with what a daemon believes.
 
 pub mod fault;
 mod reactions;
@@ -32,15 +32,15 @@ pub use reactions::job_in;
 pub use requests::Requests;
 pub use watch::Watch;
 
-/// The timeline keeps so many lines, the latest ones.
+/// The maximum length of the timeline. The oldest lines are dropped.
 const LONGEST_TIMELINE: usize = 20_000;
-/// More steps than this at one instant mean a mistake in a side's `next_event`: the instant is left.
+/// More steps than this at one instant indicate a mistake in a side's `next_event`. The instant is then left.
 const MOST_STEPS: usize = 100_000;
 
-/// How the processes behave. The ranges are shortest and longest; the seed decides between them.
+/// How the processes behave. The ranges are minimum and maximum. The seed chooses between them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Decides the times below.
+    /// Determines the times below.
     pub seed: u64,
     /// From a task's start to its connection.
     pub start_up: (Duration, Duration),
@@ -50,7 +50,7 @@ pub struct Options {
     pub wind_down: (Duration, Duration),
     /// From the kill signal to the end of the task.
     pub stop: (Duration, Duration),
-    /// How often a process hangs and never connects: 0 never, 1 always.
+    /// The share of processes that hang and never connect: 0 none, 1 all.
     pub hangs: f64,
     /// How far GitHub's clock is ahead of the true one.
     pub github_skew: SignedDuration,
@@ -89,7 +89,7 @@ pub struct Violation {
     pub reason: String,
 }
 
-/// A runner process that is alive, as it truly is.
+/// The true state of a live runner process.
 #[derive(Clone, Debug)]
 pub struct LiveRunner {
     /// The allocation it belongs to.
@@ -98,11 +98,11 @@ pub struct LiveRunner {
     pub namespace: String,
     /// The Nomad job's ID.
     pub nomad_job: String,
-    /// What it is doing.
+    /// Its state.
     pub phase: Phase,
     /// Its ID at GitHub, once connected.
     pub runner: Option<u64>,
-    /// The GitHub job it works on.
+    /// The GitHub job that it runs.
     pub job: Option<u64>,
     /// The GitHub job it was started for: `job_id` in a Meta value that is JSON.
     pub job_id: Option<u64>,
@@ -115,15 +115,15 @@ enum Step {
     Stop,
 }
 
-/// The whole world. All its methods are synchronous; its locks are never held across an await.
+/// The whole world. All its methods are synchronous. Its locks are never held across an await.
 pub struct World {
-    /// The simulated GitHub. After changing it directly call [`World::touch`].
+    /// The simulated GitHub. Call [`World::touch`] after changing it directly.
     pub github: GitHub,
-    /// The simulated Nomad. After changing it directly call [`World::touch`].
+    /// The simulated Nomad. Call [`World::touch`] after changing it directly.
     pub nomad: Nomad,
     /// True time.
     pub clock: Clock,
-    /// What goes wrong.
+    /// The faults.
     pub fault: Box<dyn Fault>,
     options: Options,
     rng: StdRng,
@@ -141,15 +141,15 @@ pub struct World {
     records: bool,
 }
 
-/// A world that servers, the driver and tests share.
+/// A world shared by servers, the driver and tests.
 pub type Shared = Arc<Mutex<World>>;
 
-/// Locks the world. A panic elsewhere does not make it unusable: tests want to see it then.
+/// Locks the world. A panic elsewhere does not make it unusable, because tests want to inspect it then.
 pub fn lock(shared: &Shared) -> MutexGuard<'_, World> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets time pass in the world until `shutdown`: sleeps until the next event and advances to it.
+/// Advances the world until `shutdown`: sleeps until the next event, then advances to it.
 pub async fn drive(shared: Shared, shutdown: impl Future<Output = ()>) {
     let mut shutdown = std::pin::pin!(shutdown);
     let changed = Arc::clone(&lock(&shared).changed);
@@ -176,7 +176,7 @@ pub async fn drive(shared: Shared, shutdown: impl Future<Output = ()>) {
 }
 
 impl World {
-    /// A world of these two sides.
+    /// A world with these two sides.
     pub fn new(github: GitHub, nomad: Nomad, clock: Clock, options: Options) -> World {
         World {
             github,
@@ -205,22 +205,22 @@ impl World {
         Arc::new(Mutex::new(self))
     }
 
-    /// What GitHub's clock shows at a true time.
+    /// The time that GitHub's clock shows at a true time.
     pub fn github_time(&self, now: Timestamp) -> Timestamp {
         shift(now, self.options.github_skew)
     }
 
-    /// What Nomad's clock shows at a true time.
+    /// The time that Nomad's clock shows at a true time.
     pub fn nomad_time(&self, now: Timestamp) -> Timestamp {
         shift(now, self.options.nomad_skew)
     }
 
-    /// How the processes behave, to change it.
+    /// The processes' behaviour, to change it.
     pub fn options_mut(&mut self) -> &mut Options {
         &mut self.options
     }
 
-    /// One HTTP exchange with a side at this true time, with all its consequences.
+    /// One HTTP exchange with a side at this true time, including all its consequences.
     pub fn handle(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Response<Bytes> {
         self.advance(now);
         self.watched(|watch, world| watch.asked(world, side, request, now));
@@ -239,7 +239,7 @@ impl World {
         response
     }
 
-    /// A request takes effect whose client no longer waits for an answer.
+    /// A request takes effect after its client has stopped waiting for a response.
     pub fn takes_effect_late(&mut self, side: Side, request: &Request<Bytes>) {
         let now = self.clock.now();
         let response = self.handle(side, request, now);
@@ -254,12 +254,12 @@ impl World {
         self.fault = fault;
     }
 
-    /// Starts a workflow run now. None if the repository is not there.
+    /// Starts a workflow run now. `None` if the repository does not exist.
     pub fn queue_run(&mut self, repository: u64, jobs: Vec<JobSpec>) -> Option<u64> {
         self.queue_run_by(Trigger::Push, repository, jobs)
     }
 
-    /// The same for this reason.
+    /// The same, with this trigger.
     pub fn queue_run_by(&mut self, trigger: Trigger, repository: u64, jobs: Vec<JobSpec>) -> Option<u64> {
         let now = self.clock.now();
         self.advance(now);
@@ -268,7 +268,7 @@ impl World {
         run
     }
 
-    /// To be called after a change made from outside: takes in its consequences and wakes the driver.
+    /// To be called after a change from outside. Processes its consequences and wakes the driver.
     pub fn touch(&mut self) {
         let now = self.clock.now();
         self.absorb(now);
@@ -276,7 +276,7 @@ impl World {
         self.changed.notify_one();
     }
 
-    /// Lets everything happen that happens by itself up to a true time, in order.
+    /// Processes everything that happens up to a true time, in order.
     pub fn advance(&mut self, now: Timestamp) {
         for _ in 0..MOST_STEPS {
             let Some(next) = self.next_event().filter(|next| *next <= now) else { break };
@@ -303,7 +303,7 @@ impl World {
         }
     }
 
-    /// When something will happen by itself, in true time.
+    /// When the next event happens, in true time.
     pub fn next_event(&self) -> Option<Timestamp> {
         let github = self.github.next_event().map(|time| shift(time, -self.options.github_skew));
         let nomad = self.nomad.next_event().map(|time| shift(time, -self.options.nomad_skew));
@@ -311,7 +311,8 @@ impl World {
         [github, nomad, own].into_iter().flatten().min()
     }
 
-    /// Takes in what happened on both sides until nothing more follows from it. Whether anything did.
+    /// Processes what happened on both sides until nothing more follows from it. Returns whether anything
+    /// happened.
     fn absorb(&mut self, now: Timestamp) -> bool {
         let mut changed = false;
         for _ in 0..MOST_STEPS {
@@ -336,12 +337,12 @@ impl World {
         changed
     }
 
-    /// Tells when Nomad's index has changed, for event streams.
+    /// Notifies event streams when Nomad's index has changed.
     pub(super) fn nomad_moved(&self) -> watched::Receiver<u64> {
         self.moved.subscribe()
     }
 
-    /// Ends all open event streams, as an agent that restarts does.
+    /// Ends all open event streams, like a restarting agent.
     pub fn end_streams(&mut self) {
         self.moved = watched::Sender::new(self.nomad.index());
     }
@@ -351,17 +352,17 @@ impl World {
         self.timeline.iter()
     }
 
-    /// Busy runners that were killed; a right daemon never causes one (a lost node or a crash asked for does).
+    /// Busy runners that were killed. A correct daemon never causes one. A requested lost node or crash does.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
-    /// Tells when a webhook is to be delivered.
+    /// Notifies when a webhook is to be delivered.
     pub(super) fn posted(&self) -> Arc<Notify> {
         Arc::clone(&self.posted)
     }
 
-    /// The webhooks that are to be delivered, each so much later, as the fault has it.
+    /// The webhooks to be delivered, each with its delay, as decided by the fault.
     pub fn take_parcels(&mut self) -> Vec<(Duration, Parcel)> {
         let now = self.clock.now();
         let parcels = self.github.take_parcels();
@@ -373,7 +374,7 @@ impl World {
         self.webhooks.drain(..).collect()
     }
 
-    /// The runner processes that are alive.
+    /// The live runner processes.
     pub fn live_runners(&self) -> Vec<LiveRunner> {
         let live = |process: &Process| {
             let job = process.runner.and_then(|runner| self.github.running_job(runner));
@@ -394,7 +395,7 @@ impl World {
         self.processes.values().map(live).collect()
     }
 
-    /// How many live runner processes there are for each GitHub job.
+    /// The number of live runner processes for each GitHub job.
     pub fn live_by_job(&self) -> BTreeMap<u64, usize> {
         let mut counts = BTreeMap::new();
         for job_id in self.processes.values().filter_map(|process| process.job_id) {
@@ -403,7 +404,7 @@ impl World {
         counts
     }
 
-    /// How often which route was asked for.
+    /// The number of requests for each route.
     pub fn requests(&self) -> &Requests {
         &self.requests
     }
@@ -412,7 +413,7 @@ impl World {
         self.requests.count(side, request);
     }
 
-    /// Counts requests from zero again.
+    /// Resets the counts of requests.
     pub fn reset_requests(&mut self) {
         self.requests = Requests::default();
     }

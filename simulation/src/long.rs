@@ -173,7 +173,7 @@ pub fn backlog(jobs_each: usize, cap: usize, loop_interval: Duration) -> Outcome
 
     let mut begun: Vec<&Job> = outcome.jobs.iter().filter(|job| job.runner.is_some()).collect();
     begun.sort_by_key(|job| (job.started_at, job.id));
-    // When half of the jobs have begun, each repository has had about its share.
+    // When half of the jobs have started, each repository has had about its share.
     let mut share: BTreeMap<u64, usize> = BTreeMap::new();
     for job in &begun[..begun.len() / 2] {
         *share.entry(job.repository).or_default() += 1;

@@ -20,7 +20,9 @@ use githubrunner_simulation::sweep;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
-#[command(about = "Runs the deterministic simulation: a seed is a whole run; a failing one tells its story.")]
+#[command(
+    about = "Runs the deterministic simulation. A seed determines a whole run; for a failing one, its story is printed."
+)]
 struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 1000)]

@@ -227,7 +227,7 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
     Ok(())
 }
 
-/// Where some owners have credentials of their own: whether GitHub takes each of them, and whether each is needed.
+/// If some owners have their own credentials: whether GitHub accepts each of them, and whether each is needed.
 async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let (github, assigned) = (&setup.github, &setup.config.github.credentials);
     if assigned.is_empty() {
@@ -236,14 +236,14 @@ async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let mut people: BTreeMap<String, String> = BTreeMap::new();
     for Tried { name, person } in github.try_credentials().await {
         let name = name.unwrap_or_else(|| "for all other owners".to_owned());
-        let Some(person) = report.result(&format!("GitHub takes the credentials {name}"), person)? else {
+        let Some(person) = report.result(&format!("GitHub accepts the credentials {name}"), person)? else {
             continue;
         };
         let Some(person) = person else { continue };
         if let Some(other) = people.insert(person.to_ascii_lowercase(), name.clone()) {
             let advice = format!(
-                "they belong to {person}, as the credentials {other} do: GitHub counts the requests of both together, and here each takes \
-                 all of the limit; use one token for the owners of both"
+                "they belong to {person}, like the credentials {other}: GitHub counts the requests of both together, but each is used here \
+                 as if it had the whole limit; use one token for the owners of both"
             );
             report.line(Verdict::Warning, &format!("the credentials {name}"), &advice)?;
         }
@@ -252,7 +252,7 @@ async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let owners = || setup.config.repos.iter().filter_map(RepoEntry::owner);
     for credential in assigned.iter().filter(|_| !is_everything) {
         if !owners().any(|owner| credential.owners.iter().any(|pattern| pattern.covers(owner))) {
-            let advice = "no entry of repos belongs to their owners";
+            let advice = "no entry of repos belongs to one of their owners";
             report.line(Verdict::Warning, &format!("the credentials {}", credential.name), advice)?;
         }
     }
@@ -279,8 +279,8 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     }
     let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
     report.line(Verdict::Ok, &seen, "")?;
-    let progress = Progress::of("looking at repositories", found.repositories.len());
-    // Many at once, told in their order.
+    let progress = Progress::of("checking repositories", found.repositories.len());
+    // Many at once, reported in order.
     let mut listings = stream::iter(&found.repositories)
         .map(|repository| async move {
             let is_asleep = repository.archived || repository.disabled;
@@ -345,12 +345,12 @@ struct Way {
     scope: Scope,
     group: Option<String>,
     registration: Registration,
-    /// The classes whose runners do; `None` is the top level.
+    /// The classes whose runners register in this way; `None` is the top level.
     classes: Vec<Option<String>>,
 }
 
 impl Way {
-    /// Where it is, and for which classes if not for the top level.
+    /// The scope, and the classes if the top level is not among them.
     fn what(&self) -> String {
         let names: Vec<&str> = self.classes.iter().flatten().map(String::as_str).collect();
         match self.classes.contains(&None) {
@@ -392,7 +392,7 @@ fn ways(config: &Config, repositories: &[Repository]) -> Vec<Way> {
     ways
 }
 
-/// Tries whether runners can register in this way, in their group.
+/// Tests whether runners can register in this way, in their runner group.
 async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Result<()> {
     let (github, scope, what) = (&setup.github, &way.scope, way.what());
     let mut group = Some(DEFAULT_GROUP);
@@ -405,7 +405,7 @@ async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Res
             Ok(Sought::Unseen(gap)) => Err(format!("unknown: GitHub's list is incomplete: {gap}")),
             Err(error) => Err(refused(&error, scope)),
         };
-        group = report.result(&format!("{what}: the runner group \"{name}\" is there"), found)?;
+        group = report.result(&format!("{what}: the runner group \"{name}\" exists"), found)?;
     }
     let tried = match group {
         Some(group) if way.registration == Registration::Jit && !setup.dry_run => {

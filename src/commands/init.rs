@@ -249,7 +249,7 @@ repos:
     }
     text.push_str(&format!(
         "
-# What a runner's Nomad job looks like: a template that comes with the program, or a file of your own.
+# What a runner's Nomad job looks like: a bundled template or your own file.
 template: {}
 
 # Nomad's address and token come from the environment: NOMAD_ADDR, NOMAD_TOKEN. Here is where the runners live.
@@ -335,7 +335,7 @@ fn explain_app(args: &Init, repos: &[String], output: &Path, out: &mut dyn Write
     writeln!(
         out,
         "\
-A GitHub App has a rate limit of its own, belongs to nobody, and can be installed for chosen repositories.
+A GitHub App has its own rate limit, belongs to no user, and can be installed for selected repositories.
 
 1. Open, as an owner of the organization (for a person's account: {personal}):
    {address}

@@ -77,7 +77,7 @@ pub fn text(
     Ok(Renderer::new(config)?.render(&run)?)
 }
 
-/// What GitHub might say of a job.
+/// Example facts about a job.
 fn example_facts(job: u64) -> JobFacts {
     let run = RunFacts {
         workflow: "CI".to_owned(),

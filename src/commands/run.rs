@@ -212,7 +212,7 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             return be_busy();
         }
-        let name = "commands::run::tests::signals_and_health_are_answered_while_the_loop_computes";
+        let name = "commands::run::tests::signals_and_health_checks_work_while_the_loop_computes";
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
             .env(CHILD, "1")

@@ -117,7 +117,7 @@ fn auth_of(app: &AppConfig) -> Auth {
     Auth::App { issuer: app.issuer.clone(), key }
 }
 
-/// Credentials for some owners.
+/// The credentials for some owners.
 fn assigned(credential: &CredentialConfig) -> Assigned {
     let auth = match &credential.source {
         CredentialSource::Token(token) => Auth::Token(token.clone()),

@@ -43,7 +43,8 @@ pub struct Class {
     pub template: Option<Template>,
     /// `template_settings`, merged over the top level's.
     pub settings: Map<String, Value>,
-    /// `runson_allowed`, `runson_max_length`, `runson_limits`, `runson_numbers`, `allow_keys`, `deny_keys`, over the top level's.
+    /// `runson_allowed`, `runson_max_length`, `runson_limits`, `runson_numbers`, `allow_keys` and `deny_keys`, merged
+    /// over the top level's.
     pub labels: Option<LabelRules>,
     /// `nomad`
     pub nomad: ClassNomad,
@@ -132,7 +133,7 @@ impl ClassMatch {
         self.may_cover(repository) && self.labels.as_ref().is_none_or(|pattern| pattern.matches(labels))
     }
 
-    /// Whether a job in this repository can be of the class.
+    /// Whether a job in this repository can have the class.
     pub fn may_cover(&self, repository: &Repository) -> bool {
         let name = repository.full_name();
         (self.visibility.is_empty() || self.visibility.contains(&repository.visibility))
@@ -420,7 +421,7 @@ fn matches(class: &Section) -> ClassMatch {
             Some(known) => drop(visibility.insert(known)),
             None => section.problem(
                 "visibility",
-                format!("\"{}\" is not known", harmless(text)),
+                format!("\"{}\" is not a valid value", harmless(text)),
                 "write public, private or internal",
             ),
         }
@@ -563,7 +564,7 @@ fn without_nothing(value: Value) -> Value {
         let inner = key == "match" || key == "nomad" || key == "github";
         (key, if inner { without_nothing(value) } else { value })
     });
-    // No key at all is what these two can say.
+    // For these two, an empty mapping has a meaning: no key.
     let says_nothing = |(key, value): &(String, Value)| {
         let may_be_empty = key == "allow_keys" || key == "deny_keys";
         value.is_null() || !may_be_empty && value.as_object().is_some_and(Map::is_empty)

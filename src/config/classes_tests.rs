@@ -165,7 +165,7 @@ fn classes_are_printed_as_written_and_nothing_without_them() {
 }
 
 #[test]
-fn what_a_class_says_of_keys_replaces_what_the_top_level_says() {
+fn the_keys_of_a_class_replace_those_of_the_top_level() {
     let yaml = "repos: [acme]\ntemplate: builtin:docker\ngithub: {token: t}\nallow_keys: {image: [acme/*]}\n\
                 deny_keys: {Docker: []}\nclasses:\n  - name: free\n    allow_keys: {image: [], mem: []}\n  - name: same\n  - name: open\n    allow_keys: {'*': []}\n    deny_keys: {}\n";
     let config = Config::load(yaml, &|_| None).unwrap();
@@ -185,7 +185,7 @@ fn what_a_class_says_of_keys_replaces_what_the_top_level_says() {
     ] {
         assert_eq!(check(class, label), is_well, "{class:?} {label}");
     }
-    // What dumpconfig prints is read back as the same.
+    // The output of dumpconfig is read back as the same configuration.
     let printed = config.effective(Format::Yaml);
     assert!(
         printed.contains("allow_keys:\n  image:\n  - acme/*\n") && printed.contains("docker: []"),
@@ -193,9 +193,11 @@ fn what_a_class_says_of_keys_replaces_what_the_top_level_says() {
     );
     let again = Config::load(&printed.replace("'***'", "t"), &|_| None).unwrap();
     assert_eq!(again.effective(Format::Yaml), printed);
-    for (wrong, says) in
-        [("image: acme", "expected a list"), ("image: [1]", "expected text"), ("image: ['']", "no pattern")]
-    {
+    for (wrong, says) in [
+        ("image: acme", "expected a list"),
+        ("image: [1]", "expected text"),
+        ("image: ['']", "not a valid pattern"),
+    ] {
         let yaml = format!(
             "repos: [acme]\ntemplate: builtin:docker\ngithub: {{token: t}}\nallow_keys: {{{wrong}}}\n"
         );

@@ -1,4 +1,4 @@
-//! `github.tokens` and `github.apps`: credentials for some owners, where one for all is not enough.
+//! `github.tokens` and `github.apps`: credentials for some owners.
 
 use std::path::PathBuf;
 
@@ -16,24 +16,24 @@ use crate::{
     secret::{HIDDEN, Secret},
 };
 
-/// More credentials than this are a mistake.
+/// The maximum number of credentials.
 const MOST: usize = 100;
 
-/// What metrics call the default's.
+/// The names of the default credentials in metrics.
 const RESERVED: [&str; 3] = ["token", "app", "installation"];
 
 /// An element of `github.tokens` or `github.apps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialConfig {
-    /// `name`, else the first of `owners`: what it is called in metrics and messages.
+    /// `name`, by default the first of `owners`: its name in metrics and messages.
     pub name: String,
     /// `owners`
     pub owners: Vec<OwnerPattern>,
-    /// What it is.
+    /// The credentials.
     pub source: CredentialSource,
 }
 
-/// What credentials consist of.
+/// A token or an App.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialSource {
     /// `token`
@@ -45,7 +45,7 @@ pub enum CredentialSource {
 }
 
 impl CredentialConfig {
-    /// Whether it is an App's.
+    /// Whether it is an App.
     pub fn is_app(&self) -> bool {
         matches!(self.source, CredentialSource::App(_))
     }
@@ -60,13 +60,13 @@ pub(super) fn parse(github: &Section, problems: &Problems, env: Environment) -> 
             Some((Data::List(items), _)) => items,
             Some((_, node)) => {
                 let message = format!("expected a list, found {}", node.kind());
-                github.problem(list, message, "write `- owners: [acme]` and the credentials below it");
+                github.problem(list, message, "write `- owners: [acme]`, with the credentials below it");
                 &[]
             }
             None => &[],
         };
         if items.len() > MOST {
-            github.problem(list, format!("{} elements", items.len()), format!("write {MOST} at most"));
+            github.problem(list, format!("{} elements", items.len()), format!("write at most {MOST}"));
         }
         for item in items.iter().take(MOST) {
             let Some(read) = one(item, list, problems, env) else { continue };
@@ -74,13 +74,13 @@ pub(super) fn parse(github: &Section, problems: &Problems, env: Environment) -> 
                 problems.add(&format!("github.{list}.{}", read.name), item.place, problem, help);
             };
             if all.iter().any(|other| other.name.eq_ignore_ascii_case(&read.name)) {
-                is_taken(format!("another one is called \"{}\"", read.name), "give each its own name");
+                is_taken(format!("the name \"{}\" is already used", read.name), "use a unique name");
             }
             let others = || all.iter().flat_map(|other| &other.owners);
             if let Some(owner) = read.owners.iter().find(|owner| others().any(|other| other.is_same(owner))) {
                 is_taken(
-                    format!("{owner} has credentials already"),
-                    "an owner has one token or App: GitHub's limits are not to be got around",
+                    format!("{owner} already has credentials"),
+                    "use one token or App for each owner: a second one would only evade GitHub's limits",
                 );
             }
             all.push(read);
@@ -101,7 +101,7 @@ fn one(node: &Node, list: &str, problems: &Problems, env: Environment) -> Option
             section.problem(
                 "name",
                 problem,
-                "write 1 to 32 of a-z, A-Z, 0-9, _ and -, like the owner's login",
+                "use 1 to 32 of a-z, A-Z, 0-9, _ and -, such as the owner's login",
             );
         }
     }
@@ -118,8 +118,8 @@ fn one(node: &Node, list: &str, problems: &Problems, env: Environment) -> Option
             _ => {
                 section.problem(
                     "token_file",
-                    "token_file or token is needed, one of them",
-                    "write the path of a file with the token",
+                    "needs either token_file or token",
+                    "set the path of a file that contains the token",
                 );
                 None
             }
@@ -136,7 +136,7 @@ fn owners(section: &Section) -> Vec<OwnerPattern> {
     if texts.is_empty() {
         section.problem(
             "owners",
-            "whom these credentials are for is unknown",
+            "missing: these credentials are for no owner",
             "list users and organizations: `owners: [acme, \"acme-*\"]`",
         );
     }
@@ -144,14 +144,14 @@ fn owners(section: &Section) -> Vec<OwnerPattern> {
         match OwnerPattern::new(text) {
             Some(pattern) if pattern.is_everyone() => section.problem(
                 "owners",
-                "\"*\" would be for all owners",
-                "what is for all other owners is github.token_file, github.token or github.app",
+                "\"*\" covers all owners",
+                "set the credentials for all other owners as github.token_file, github.token or github.app",
             ),
             Some(pattern) => owners.push(pattern),
             None => section.problem(
                 "owners",
-                format!("\"{}\" is no owner", harmless(text)),
-                "write a user's or an organization's login, with * for any text",
+                format!("\"{}\" is not a valid owner", harmless(text)),
+                "write a user's or an organization's login, where * stands for any text",
             ),
         }
     }
@@ -167,7 +167,7 @@ fn text_of<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
     }
 }
 
-/// Both lists in the form of the file, without what is secret.
+/// Both lists in the format of the file, without secrets.
 pub(super) fn tree(all: &[CredentialConfig]) -> Map<String, Value> {
     let one = |credential: &CredentialConfig| {
         let owners: Vec<String> = credential.owners.iter().map(ToString::to_string).collect();
@@ -178,7 +178,7 @@ pub(super) fn tree(all: &[CredentialConfig]) -> Map<String, Value> {
         };
         tree["name"] = json!(credential.name);
         tree["owners"] = json!(owners);
-        // Where the name is an owner's, the file need not say it.
+        // A name that is the first owner's need not be written.
         if credential.owners.first().is_some_and(|first| first.to_string() == credential.name)
             && let Value::Object(tree) = &mut tree
         {
@@ -194,7 +194,7 @@ pub(super) fn tree(all: &[CredentialConfig]) -> Map<String, Value> {
         .collect()
 }
 
-/// An App in the form of the file, without what is secret.
+/// An App in the format of the file, without secrets.
 pub(super) fn app_tree(app: &AppConfig) -> Value {
     match &app.private_key {
         PrivateKey::Inline(_) => json!({ "client_id": app.issuer, "private_key": HIDDEN }),

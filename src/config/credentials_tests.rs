@@ -21,7 +21,7 @@ const BOTH: &str = "  token: ghp_defaultdefaultdefaultdefaultdefault00
         -----END RSA PRIVATE KEY-----";
 
 #[test]
-fn each_owner_gets_the_credentials_that_name_it_and_no_secret_is_shown() {
+fn each_owner_gets_its_credentials_and_no_secret_is_shown() {
     let config = load(BOTH).unwrap();
     let all = &config.github.credentials;
     let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
@@ -30,7 +30,7 @@ fn each_owner_gets_the_credentials_that_name_it_and_no_secret_is_shown() {
     for format in [Format::Yaml, Format::Json] {
         let shown = config.effective(format);
         assert!(!shown.contains("ghp_") && !shown.contains("c2VjcmV0"), "{shown}");
-        // What is shown can be read again, but for the secrets.
+        // The shown configuration can be read again, except for the secrets.
         assert!(shown.contains("/etc/partners") && shown.contains("customer-*"), "{shown}");
     }
     let again = Config::load(&config.effective(Format::Yaml), &|_| None).unwrap();
@@ -40,7 +40,7 @@ fn each_owner_gets_the_credentials_that_name_it_and_no_secret_is_shown() {
 }
 
 #[test]
-fn no_template_sees_them() {
+fn templates_do_not_see_them() {
     let config = load(BOTH).unwrap();
     for tokens in [Tokens::Absent, Tokens::Plain] {
         let github = &config.tree(tokens)["github"];
@@ -49,7 +49,7 @@ fn no_template_sees_them() {
 }
 
 #[test]
-fn without_them_nothing_is_shown_of_them() {
+fn they_are_not_shown_if_there_are_none() {
     let shown = load("  token: x").unwrap().effective(Format::Yaml);
     assert!(!shown.contains("tokens:") && !shown.contains("apps:"), "{shown}");
 }
@@ -61,29 +61,26 @@ fn an_owner_has_one_credential_of_any_type() {
         "  tokens: [{owners: [acme], token: a}]\n  apps: [{name: b, owners: [acme], client_id: x, private_key_file: y}]",
     ] {
         let errors = load(github).unwrap_err();
-        assert!(errors.to_ascii_lowercase().contains("acme has credentials already"), "{errors}");
+        assert!(errors.to_ascii_lowercase().contains("acme already has credentials"), "{errors}");
     }
 }
 
 #[test]
-fn what_is_wrong_is_named_with_what_to_do() {
+fn problems_are_reported_with_a_solution() {
     for (github, told) in [
         ("  tokens: {owners: [acme], token: a}", "expected a list"),
-        ("  tokens: [{token: a}]", "whom these credentials are for"),
-        ("  tokens: [{owners: [\"*\"], token: a}]", "for all other owners"),
-        ("  tokens: [{owners: [a/b], token: a}]", "is no owner"),
-        ("  tokens: [{owners: [acme]}]", "token_file or token is needed"),
-        ("  tokens: [{owners: [acme], token: a, token_file: b}]", "one of them"),
+        ("  tokens: [{token: a}]", "for no owner"),
+        ("  tokens: [{owners: [\"*\"], token: a}]", "covers all owners"),
+        ("  tokens: [{owners: [a/b], token: a}]", "is not a valid owner"),
+        ("  tokens: [{owners: [acme]}]", "needs either token_file or token"),
+        ("  tokens: [{owners: [acme], token: a, token_file: b}]", "needs either"),
         ("  tokens: [{owners: [acme], token: $TOKEN}]", "environment variables are not expanded"),
         ("  tokens: [{owners: [acme], client_id: a}]", "unknown key"),
         ("  tokens: [{name: token, owners: [acme], token: a}]", "cannot be used"),
         ("  tokens: [{name: installation-1, owners: [acme], token: a}]", "cannot be used"),
-        (
-            "  tokens: [{name: a, owners: [a], token: a}, {name: A, owners: [b], token: b}]",
-            "another one is called",
-        ),
+        ("  tokens: [{name: a, owners: [a], token: a}, {name: A, owners: [b], token: b}]", "is already used"),
         ("  apps: [{owners: [acme], client_id: a}]", "private_key"),
-        ("  apps: [{owners: [acme], private_key_file: a}]", "client_id or app_id"),
+        ("  apps: [{owners: [acme], private_key_file: a}]", "either client_id or app_id"),
     ] {
         let errors = load(github).unwrap_err();
         assert!(errors.contains(told), "{github}: {errors}");

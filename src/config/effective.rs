@@ -56,7 +56,7 @@ impl Config {
             github_tree["app"] = credentials::app_tree(app);
         }
         if let Value::Object(entries) = &mut github_tree {
-            // No template needs them.
+            // Templates do not need them.
             if tokens == Tokens::Hidden {
                 entries.extend(credentials::tree(&github.credentials));
             }

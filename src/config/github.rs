@@ -21,7 +21,7 @@ pub(super) const REGISTRATIONS: [(&str, RegistrationSetting); 4] = [
     ("access_token", RegistrationSetting::AccessToken),
 ];
 
-/// Reads the section; `None` where a part that is needed is wrong.
+/// Reads the section; `None` if a required part is invalid.
 pub(super) fn parse(top: &Section, problems: &Problems, env: Environment) -> Option<GitHubConfig> {
     let section = top.section("github");
     let path = |key| section.text(key).map(|text| expand(text, env));
@@ -94,7 +94,7 @@ fn url(section: &Section) -> Option<String> {
     None
 }
 
-/// What looks like a variable is one that nobody expands.
+/// Rejects a value that looks like a variable, because nothing expands it.
 pub(super) fn not_a_variable(section: &Section, key: &'static str, instead: &str) {
     if let Some(name) = section.text(key).and_then(variable_in) {
         let help = format!("{instead} (here: from {name})");
@@ -116,7 +116,7 @@ fn app(section: &Section, env: Environment) -> Option<AppConfig> {
     read.filter(|_| is_there)
 }
 
-/// An App's parts; `problem` tells what is missing at a key.
+/// An App's parts; `problem` reports what is missing at a key.
 pub(super) fn app_of(
     app: &Section,
     env: Environment,
@@ -132,11 +132,7 @@ pub(super) fn app_of(
         (Some(client), None) => Some(client.to_owned()),
         (None, Some(id)) => Some(id),
         _ => {
-            problem(
-                "client_id",
-                "needs client_id or app_id, one of them",
-                "the App's settings page shows both",
-            );
+            problem("client_id", "needs either client_id or app_id", "the App's settings page shows both");
             None
         }
     };
@@ -146,8 +142,8 @@ pub(super) fn app_of(
         _ => {
             problem(
                 "private_key_file",
-                "needs private_key or private_key_file, one of them",
-                "the App's settings page makes keys",
+                "needs either private_key or private_key_file",
+                "generate a key on the App's settings page",
             );
             None
         }

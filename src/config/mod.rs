@@ -108,10 +108,10 @@ pub struct GitHubConfig {
     pub token_file: Option<PathBuf>,
     /// `app`: a GitHub App instead of a token.
     pub app: Option<AppConfig>,
-    /// `tokens` and `apps`: credentials of their own for some owners.
+    /// `tokens` and `apps`: separate credentials for some owners.
     pub credentials: Vec<CredentialConfig>,
-    /// `access_token`: what a job gets where `registration` is `access_token`: a token, or an expression
-    /// that becomes one.
+    /// `access_token`: what a job gets if `registration` is `access_token`: a token, or an expression that
+    /// yields one.
     pub access_token: Option<Secret>,
     /// `cachefile`: the cached responses with their ETags.
     pub cachefile: PathBuf,
@@ -247,7 +247,7 @@ impl Config {
 }
 
 impl GitHubConfig {
-    /// Whether Apps alone ask, no token.
+    /// Whether all credentials are Apps.
     fn is_app_alone(&self) -> bool {
         let has_token = self.token.is_some() || self.token_file.is_some();
         let has_app = self.app.is_some() || !self.credentials.is_empty();
@@ -255,7 +255,7 @@ impl GitHubConfig {
     }
 }
 
-/// The effective configuration; no secret is in it.
+/// The effective configuration, without secrets.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.effective(Format::Json))

@@ -412,7 +412,7 @@ fn warnings(
         }
         if !github.credentials.is_empty() {
             warnings.push(
-                "runners of all owners register with the same access token, also where github.tokens or github.apps has \
+                "runners of all owners register with the same access token, even if github.tokens or github.apps has \
                  other credentials for an owner: set github.registration to jit or token"
                     .to_owned(),
             );

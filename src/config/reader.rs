@@ -24,7 +24,7 @@ pub enum Shape {
     Free,
     /// A mapping from arbitrary keys to whole numbers.
     Counts,
-    /// A mapping with free keys and lists of texts.
+    /// A mapping from arbitrary keys to lists of texts.
     TextLists,
     /// Text.
     Text,

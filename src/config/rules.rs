@@ -73,9 +73,9 @@ pub(super) fn label_rules(
     is_well.then_some(rules)
 }
 
-/// Keys of labels, each with patterns of values.
+/// Keys of labels, each with value patterns.
 fn label_keys(section: &Section, problems: &Problems, name: &'static str) -> Keys {
-    const HELP: &str = "list patterns of values, like [acme/*]; [] for all values";
+    const HELP: &str = "list patterns of values, like [acme/*], or [] for all values";
     let of_keys = section.section(name);
     let mut keys = Keys::new();
     for (key, node) in of_keys.entries() {
@@ -93,7 +93,9 @@ fn label_keys(section: &Section, problems: &Problems, name: &'static str) -> Key
             match &item.data {
                 Data::Text(text) => match ValueGlob::new(text) {
                     Some(glob) => globs.push(glob),
-                    None => problem(format!("\"{}\" is no pattern of a label's value", harmless(text))),
+                    None => {
+                        problem(format!("\"{}\" is not a valid pattern of a label's value", harmless(text)))
+                    }
                 },
                 _ => problem(format!("expected text, found {}", item.kind())),
             }
@@ -102,13 +104,14 @@ fn label_keys(section: &Section, problems: &Problems, name: &'static str) -> Key
     keys
 }
 
-/// `allow_keys` or `deny_keys` in the form of the file.
+/// `allow_keys` or `deny_keys` in the format of the file.
 pub(super) fn keys_tree(keys: &Keys) -> Value {
     let texts = |globs: &[ValueGlob]| globs.iter().map(|glob| glob.text().to_owned()).collect::<Vec<_>>();
     keys.iter().map(|(key, globs)| (key.clone(), Value::from(texts(globs)))).collect::<Map<_, _>>().into()
 }
 
-/// The keys whose values are numbers. What the bundled templates read as a number is one for them.
+/// The keys whose values are numbers. With a bundled template, the keys that it reads as numbers are
+/// required.
 fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<String>> {
     top.shape("runson_numbers", Shape::Texts);
     let node = top.get("runson_numbers")?;
@@ -129,7 +132,7 @@ fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<Stri
         (missing, template.is_some_and(|template| template.name.starts_with("builtin:")))
     {
         let message = format!("the bundled templates read {missing} as a number");
-        top.problem("runson_numbers", message, "remove this setting, or use a template of your own");
+        top.problem("runson_numbers", message, "remove this setting, or use your own template");
     }
     Some(numbers)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{parse, reader::Shape};
 
-/// A configuration that has each section that is read only where it is written. A list has one element here.
+/// A configuration with every section that is read only if it is present. Each list has one element.
 const PROBE: &str = "classes: [{name: probe, match: {labels: probe}}]
 github: {tokens: [{name: probe, owners: [a], token: a}], apps: [{name: probe, owners: [b], client_id: a, private_key: a}]}
 ";

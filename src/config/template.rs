@@ -39,7 +39,7 @@ pub struct BuiltinTemplate {
     pub registrations: &'static [Registration],
 }
 
-/// What all of them share, and one of them.
+/// The part that all of them share, and one of them.
 macro_rules! bundled {
     ($name:literal) => {
         concat!(

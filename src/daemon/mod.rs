@@ -415,7 +415,7 @@ impl Daemon {
         self.dry_run = true;
         self.look_at_everything().await;
         let mut pass = self.look_and_act().await;
-        // A running daemon learns of these when it tries.
+        // A running daemon learns of these when it tries to start them.
         let Some(nomad) = &pass.observation.nomad else { return pass };
         let refused = self.apply(nomad).refused(&pass.plan).await;
         if !refused.is_empty() {

@@ -150,7 +150,7 @@ impl GitHub {
         Self::with(http, auth, Vec::new(), options)
     }
 
-    /// The same with credentials of their own for some owners; `auth` is for all others.
+    /// The same, with separate credentials for some owners; `auth` is for all others.
     pub fn with(http: http::Client, auth: Auth, assigned: Vec<Assigned>, options: Options) -> Self {
         let origin = options.api_url[..url::Position::BeforePath].to_owned();
         let inner = Inner {
@@ -235,7 +235,7 @@ impl GitHub {
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
         let mut rates: BTreeMap<(String, String), Rate> = BTreeMap::new();
         for ((who, bucket), rate) in self.0.limits.rates() {
-            // After a rotation two tokens have one name for a while: the later answer counts.
+            // After a rotation, two tokens share one name for a while. The later response counts.
             let known = rates.entry((self.0.keyring.named(&who), bucket)).or_insert(rate);
             if known.reset < rate.reset {
                 *known = rate;
@@ -244,8 +244,8 @@ impl GitHub {
         rates
     }
 
-    /// Whose requests are counted together with those for an owner's repositories: with an App each owner's alone, with a
-    /// token those of all owners that it is for.
+    /// The name under which requests for an owner's repositories are counted. With an App, each owner has its own. With
+    /// a token, all of its owners share one.
     pub fn payer(&self, owner: &str) -> String {
         self.0.keyring.payer(owner)
     }
@@ -335,7 +335,7 @@ impl GitHub {
             }
             if renewed || !self.renew(principal, &credentials).await {
                 let mut detail = response.error().to_string();
-                // A token that is signed by a wrong clock is refused.
+                // A token signed with a wrong clock is refused.
                 if matches!(principal, Principal::App(_))
                     && let Some(clocks) = self.clocks_differ()
                 {
@@ -503,7 +503,8 @@ impl GitHub {
         }
     }
 
-    /// The ETag of a known page for a token that has replaced the one it was made for: tokens of installations live for an hour.
+    /// The ETag of a known page for the current token, if another token has replaced the one that it was computed for.
+    /// Installation tokens live for an hour.
     async fn renewed<P: Page>(&self, principal: &Principal, url: &str) -> Option<(String, Proof)> {
         if !self.are_tokens_replaced(principal) {
             return None;
@@ -517,7 +518,8 @@ impl GitHub {
         Some((etag, Proof { token, body }))
     }
 
-    /// What an ETag is made of, where it is made in GitHub's way and will be needed for another token.
+    /// What an ETag was computed from, if it was computed in GitHub's way and will be needed for another
+    /// token.
     fn proof(
         &self,
         principal: &Principal,
@@ -535,8 +537,8 @@ impl GitHub {
             && self.0.keyring.is_app(self.0.keyring.of_principal(principal))
     }
 
-    /// A list from its first page, a path on the host. Pages that fail are asked for in smaller pieces; what still fails
-    /// leaves a gap, unless nothing of the list could be read.
+    /// A list from its first page, a path on the host. Pages that fail are requested in smaller pieces. What still
+    /// fails leaves a gap, unless nothing of the list could be read.
     pub(super) async fn all_pages<P: Page>(
         &self,
         principal: &Principal,

@@ -69,7 +69,7 @@ impl GitHub {
         }
     }
 
-    /// Whether we are an App to this owner.
+    /// Whether an App is used for this owner.
     pub fn is_app_for(&self, owner: &str) -> bool {
         self.keyring().is_app(self.keyring().of(owner))
     }
@@ -176,7 +176,7 @@ impl GitHub {
         Ok((credentials, Instant::now() + used))
     }
 
-    /// The App for an owner, itself.
+    /// The App that is used for an owner.
     fn app_of(&self, owner: &str) -> Principal {
         Principal::App(self.keyring().of(owner))
     }

@@ -48,14 +48,14 @@ impl Key {
     }
 }
 
-/// Whom a request is made for.
+/// Whose credentials a request uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// For whoever a token belongs to; an App has no such thing.
+    /// The user of a token. An App has none.
     Token(Which),
-    /// For what belongs to an owner: with an App, by its installation there.
+    /// The owner of what is requested. With an App, its installation there.
     Owner(String),
-    /// For an App itself.
+    /// An App itself.
     App(Which),
 }
 
@@ -107,7 +107,7 @@ impl Authenticator {
         Self { auth, file: Mutex::new(None), app: AppState::default() }
     }
 
-    /// Whether there is nothing to authenticate with.
+    /// Whether there are no credentials.
     pub fn is_missing(&self) -> bool {
         matches!(&self.auth, Auth::Token(token) if token.is_empty())
     }
@@ -132,7 +132,7 @@ impl Authenticator {
                 Ok(read)
             }
             Auth::App { .. } => Err(Error::Unexpected(
-                "an App was asked for a token of its own, which it does not have".into(),
+                "an App was asked for a user token, which it does not have".into(),
             )),
         }
     }
@@ -153,14 +153,14 @@ fn credentials(token: Secret) -> Credentials {
 }
 
 impl Credentials {
-    /// What tells this token from others of the same owner: the beginning of its SHA-256.
+    /// Identifies this token among others of the same owner: the beginning of its SHA-256.
     pub fn tag(&self) -> u64 {
         let hash = digest(&SHA256, self.token.expose().as_bytes());
         hash.as_ref().iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte))
     }
 }
 
-/// A short hash to tell credentials apart: 64 bits of SHA-256.
+/// A short hash to identify credentials: 64 bits of SHA-256.
 pub(super) fn hash(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

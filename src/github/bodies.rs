@@ -1,7 +1,8 @@
-//! The bodies of answers, so that their ETags can be made anew for another token: compressed, in a directory beside the cache file.
+//! The bodies of responses, from which their ETags are computed for another token. They are compressed, in a directory
+//! beside the cache file.
 //!
-//! In memory they would be many times what is used of them: 20 runs take 250 kB, and 10 kB when compressed. Each is known by a hash of what
-//! it says, so equal ones are kept once, and one that is broken or not there costs a request and nothing else.
+//! In memory, they would take many times what is used of them: 20 runs have 250 kB, or 10 kB compressed. Each is
+//! identified by a hash of its content, so equal bodies are stored once. A broken or missing one only costs a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,16 +15,16 @@ use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use ring::digest::{SHA256, digest};
 use rustix::fs::{Mode, OFlags};
 
-/// A body that takes more is not kept, in bytes.
+/// Larger bodies are not stored, in bytes.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
-/// All of them take no more, compressed, in bytes; what comes then is not kept.
+/// The maximum size of all bodies, compressed, in bytes. Further ones are not stored.
 const MAX_ALL: usize = 128 * 1024 * 1024;
 
-/// The quickest level: what runs of one repository have in common is found all the same.
+/// The fastest level. It still finds what the runs of one repository have in common.
 const LEVEL: u8 = 1;
 
-/// What a body is known by: the first half of its SHA-256.
+/// Identifies a body: the first half of its SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark([u8; 16]);
 
@@ -46,14 +47,14 @@ impl Mark {
     }
 }
 
-/// Where bodies are kept.
+/// Where bodies are stored.
 #[derive(Debug, Clone)]
 enum Place {
     Memory,
     Directory { path: PathBuf, writes: bool },
 }
 
-/// All bodies that are kept.
+/// All stored bodies.
 pub struct Bodies {
     place: Option<Place>,
     kept: Mutex<Kept>,
@@ -64,7 +65,7 @@ struct Kept {
     /// Compressed sizes, in bytes.
     sizes: BTreeMap<Mark, usize>,
     all: usize,
-    /// The bodies themselves, where they are in memory.
+    /// The bodies, if they are in memory.
     compressed: BTreeMap<Mark, Vec<u8>>,
 }
 
@@ -81,7 +82,7 @@ impl Kept {
 }
 
 impl Bodies {
-    /// Nowhere: nothing is kept.
+    /// Stores nothing.
     pub fn nowhere() -> Self {
         Self { place: None, kept: Mutex::default() }
     }
@@ -91,7 +92,7 @@ impl Bodies {
         Self { place: Some(Place::Memory), kept: Mutex::default() }
     }
 
-    /// In a directory beside the cache file; without `writes` what is there is only read.
+    /// In a directory beside the cache file. Without `writes`, it is only read.
     pub fn beside(cache: &Path, writes: bool) -> Self {
         let mut name = cache.file_name().unwrap_or_default().to_owned();
         name.push(".bodies");
@@ -115,12 +116,12 @@ impl Bodies {
         matches!(&self.place, Some(Place::Memory | Place::Directory { writes: true, .. }))
     }
 
-    /// How many are kept.
+    /// The number of stored bodies.
     pub fn len(&self) -> usize {
         self.kept().sizes.len()
     }
 
-    /// Keeps one. What goes wrong costs requests later, and is nobody's trouble now.
+    /// Stores a body. A failure costs requests later, but is not an error now.
     pub async fn keep(&self, mark: Mark, body: &[u8]) {
         if !self.are_kept() || body.len() > MAX_BODY || self.kept().sizes.contains_key(&mark) {
             return;
@@ -147,7 +148,7 @@ impl Bodies {
         }
     }
 
-    /// One, if it is there and whole.
+    /// A body, if it exists and is intact.
     pub async fn get(&self, mark: Mark) -> Option<Vec<u8>> {
         let compressed = match self.place.clone()? {
             Place::Memory => self.kept().compressed.get(&mark).cloned(),
@@ -160,7 +161,7 @@ impl Bodies {
         body.filter(|body| Mark::of(body) == mark)
     }
 
-    /// Lets go all but these.
+    /// Drops all bodies except these.
     pub async fn retain(&self, used: &BTreeSet<Mark>) {
         let unused: Vec<Mark> = {
             let kept = self.kept();
@@ -178,7 +179,7 @@ impl Bodies {
     }
 }
 
-/// Writes a file whole or not at all, under a name that nobody can foresee at first.
+/// Writes a file atomically, first under an unpredictable name.
 fn write(directory: &Path, mark: Mark, compressed: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -188,7 +189,7 @@ fn write(directory: &Path, mark: Mark, compressed: &[u8]) -> std::io::Result<()>
     Ok(())
 }
 
-/// A regular file's text: a pipe would block.
+/// The content of a regular file. A pipe would block.
 fn read(directory: &Path, mark: Mark) -> Option<Vec<u8>> {
     let options = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = fs::File::from(rustix::fs::open(directory.join(mark.name()), options, Mode::empty()).ok()?);
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_is_kept_over_a_restart_and_let_go_when_nobody_uses_it() {
+    async fn a_body_survives_a_restart_and_is_dropped_when_unused() {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("deep/cache.json");
         let body = vec![7; 100_000];
@@ -215,7 +216,7 @@ mod tests {
         let again = Bodies::beside(&cache, false);
         assert_eq!((again.len(), again.get(mark).await.as_ref()), (1, Some(&body)));
         again.retain(&BTreeSet::new()).await;
-        assert_eq!(Bodies::beside(&cache, true).len(), 1, "who only reads removes nothing");
+        assert_eq!(Bodies::beside(&cache, true).len(), 1, "a reader removes nothing");
         bodies.retain(&BTreeSet::from([mark])).await;
         assert_eq!(bodies.len(), 1);
         bodies.retain(&BTreeSet::new()).await;
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_broken_or_too_large_is_not_there() {
+    async fn broken_and_too_large_bodies_are_missing() {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("cache.json");
         let bodies = Bodies::beside(&cache, true);

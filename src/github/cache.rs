@@ -55,12 +55,12 @@ struct Entry {
     used_in: u64,
 }
 
-/// What a page held.
+/// The content of a page.
 #[derive(Clone)]
 enum Held {
-    /// As JSON: it came from the file, and has not been used yet.
+    /// JSON: it came from the file and has not been used yet.
     Text(Arc<RawValue>),
-    /// The value, and how it becomes JSON: both at a time would take twice the memory.
+    /// The value, and how to convert it to JSON. Storing both would take twice the memory.
     Value(Arc<dyn Any + Send + Sync>, AsText),
 }
 
@@ -79,7 +79,7 @@ impl Held {
     }
 }
 
-/// A line of the file that is yet to be written.
+/// A line of the file that has not been written yet.
 struct Line {
     key: String,
     etag: String,
@@ -102,7 +102,7 @@ impl Line {
     }
 }
 
-/// How many bytes were written, and nothing of them.
+/// Counts the bytes that are written, and discards them.
 #[derive(Default)]
 struct Length(usize);
 
@@ -117,21 +117,21 @@ impl Write for Length {
     }
 }
 
-/// That an ETag is made in GitHub's way, of a token and a body.
+/// Proof that an ETag was computed in GitHub's way, from a token and a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proof {
-    /// Which token: the beginning of its SHA-256.
+    /// The token: the beginning of its SHA-256.
     pub token: u64,
-    /// Which body.
+    /// The body.
     pub body: Mark,
 }
 
-/// A page known from before.
+/// A cached page.
 #[derive(Debug)]
 pub struct Known<T> {
     /// Sent as `if-none-match`.
     pub etag: String,
-    /// What it was made of, where that is known.
+    /// What it was computed from, if that is known.
     pub proof: Option<Proof>,
     /// The target of its `next` link.
     pub next: Option<String>,
@@ -203,7 +203,7 @@ impl CacheStore {
 pub struct Cache {
     store: CacheStore,
     state: Mutex<State>,
-    /// What ETags can be made anew of.
+    /// The bodies from which ETags can be recomputed.
     pub bodies: Bodies,
 }
 
@@ -225,7 +225,7 @@ pub struct CacheEntry {
     pub who: String,
     /// The ETag.
     pub etag: String,
-    /// The token and the body that it was made of, where that is known: hashes of them.
+    /// The hashes of the token and the body that it was computed from, if they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_of: Option<(String, String)>,
     /// The next page.
@@ -298,7 +298,7 @@ impl Cache {
         Some(Known { etag: entry.etag.clone(), proof: entry.proof, next: entry.next.clone(), value })
     }
 
-    /// The server has taken this ETag for what is known of a URL.
+    /// The server has accepted this ETag for the cached page of a URL.
     pub fn renew(&self, who: &str, url: &str, etag: &str, proof: Proof) {
         let mut state = self.state();
         if let Some(entry) = state.entries.get_mut(&key(who, url)) {
@@ -308,7 +308,7 @@ impl Cache {
         }
     }
 
-    /// Remembers an answer.
+    /// Caches a response.
     pub fn put<T: Page>(
         &self,
         who: &str,
@@ -319,7 +319,7 @@ impl Cache {
     ) {
         if matches!(self.store, CacheStore::File(_) | CacheStore::Memory(_)) {
             let mut length = Length::default();
-            // A 304 would save less than it costs to keep.
+            // Keeping it would cost more than a 304 saves.
             if serde_json::to_writer(&mut length, value.as_ref()).is_err() || length.0 > MAX_ENTRY {
                 return;
             }
@@ -460,7 +460,7 @@ fn parse_cache(text: &[u8]) -> Result<Vec<CacheEntry>, String> {
     Ok(file.entries)
 }
 
-/// One line after the other: all of them together would take as much memory as the cache.
+/// Line by line: all lines together would take as much memory as the cache.
 fn write_lines(out: &mut impl Write, lines: Vec<Line>) -> std::io::Result<()> {
     write!(out, "{{\"version\":{VERSION},\"entries\":[")?;
     for (at, entry) in lines.into_iter().filter_map(Line::entry).enumerate() {
@@ -472,7 +472,7 @@ fn write_lines(out: &mut impl Write, lines: Vec<Line>) -> std::io::Result<()> {
     out.write_all(b"]}")
 }
 
-/// Writes the file whole or not at all: a temporary one beside it, synced, then renamed.
+/// Writes the file atomically: a temporary file next to it, synced, then renamed.
 fn write_cache(path: &Path, lines: Vec<Line>) -> Result<(), String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -480,9 +480,10 @@ fn write_cache(path: &Path, lines: Vec<Line>) -> Result<(), String> {
     let name = path.file_name().ok_or_else(|| fail(&"has no file name"))?.to_string_lossy();
     let (prefix, suffix) = (format!(".{name}."), ".new");
     remove_left_over(directory, &prefix, suffix);
-    // A name that nobody can foresee, made anew: one that exists may be a link to somebody's file.
+    // The name is unpredictable, and the file must be new: an existing one could be a link to someone's file.
     let write = move || -> std::io::Result<()> {
-        // Its errors name the file, which has another name each time: the same trouble is to be said once.
+        // tempfile's errors include the file's random name. It is removed, so that the same problem is logged
+        // only once.
         let made = tempfile::Builder::new().prefix(&prefix).suffix(suffix).tempfile_in(directory);
         let mut file = made.map_err(|error| std::io::Error::from(error.kind()))?;
         let mut out = BufWriter::new(file.as_file_mut());

@@ -1,22 +1,22 @@
-//! How GitHub makes an ETag: SHA-256 of the Accept value, `:`, the Authorization value, `:`, and the body (contract §8). Undocumented,
-//! so that nothing relies on it where an answer of this very server has not proven it.
+//! How GitHub computes an ETag: SHA-256 of the Accept value, `:`, the Authorization value, `:`, and the body (contract
+//! §8). This is undocumented, so nothing relies on it unless a response of the same server has proven it.
 
 use ring::digest::{Context, SHA256};
 
 use crate::secret::Secret;
 
-/// What all requests accept.
+/// The Accept value of all requests.
 pub(super) const ACCEPT: &str = "application/vnd.github+json";
 
-/// The digits of SHA-256.
+/// The number of hexadecimal digits of SHA-256.
 const DIGITS: usize = 64;
 
-/// Whether an ETag is made of this token and body in GitHub's way.
+/// Whether an ETag was computed from this token and body in GitHub's way.
 pub(super) fn is_made_so(etag: &str, token: &Secret, body: &[u8]) -> bool {
     digits(etag).is_some_and(|known| known == hash(token, body))
 }
 
-/// The ETag of the same body for another token, in the form of the one that is known: `W/` and quotes stay as they are.
+/// The ETag of the same body for another token, in the format of the known one: `W/` and quotes are kept.
 pub(super) fn for_token(etag: &str, token: &Secret, body: &[u8]) -> Option<String> {
     let known = digits(etag)?;
     Some(etag.replace(known, &hash(token, body)))
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_etag_is_made_as_the_contract_says() {
+    fn an_etag_is_computed_as_in_the_contract() {
         let (token, other) = (Secret::new("hunter2"), Secret::new("hunter3"));
         // printf 'application/vnd.github+json:Bearer hunter2:[]' | sha256sum
         let hash = "4ca3654066548c66635d8c4ff18efdef7630cfe4b140ed1c40f72fad4dbff62d";
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_another_form_proves_nothing() {
+    fn other_formats_prove_nothing() {
         let token = Secret::new("hunter2");
         for etag in ["", "\"\"", "W/", "\"abc\"", "\"", "6eb3", &format!("\"{}\"", "Z".repeat(64))] {
             assert!(!is_made_so(etag, &token, b"[]") && for_token(etag, &token, b"[]").is_none(), "{etag}");

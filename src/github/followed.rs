@@ -78,7 +78,7 @@ pub(super) struct Followed {
     pub runs: BTreeSet<u64>,
     /// Runs without a job of interest: when each was last read, and its state then.
     pub quiet: BTreeMap<u64, (Instant, Mark)>,
-    /// What they are, for templates.
+    /// Facts about the runs, for templates.
     pub facts: BTreeMap<u64, Arc<RunFacts>>,
     /// When it was last listed at all.
     pub listed_at: Option<Instant>,

@@ -22,7 +22,7 @@ pub const HOOK_EVENT: &str = "workflow_job";
 /// The owner of webhooks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookPlace {
-    /// An App's own hook, of which there is one.
+    /// An App's own webhook, of which there is only one.
     App(Which),
     /// An organization's.
     Organization(String),
@@ -52,7 +52,7 @@ impl HookPlace {
         }
     }
 
-    /// Whose repositories it tells of, where that is one owner.
+    /// The owner whose repositories it covers, if there is only one.
     pub fn owner(&self) -> Option<&str> {
         match self {
             Self::App(_) => None,
@@ -177,13 +177,13 @@ impl Page for DeliveriesPage {
 }
 
 impl GitHub {
-    /// The own hook of each App.
+    /// The webhook of each App.
     pub fn app_hooks(&self) -> Vec<HookPlace> {
         let apps = self.keyring().all().filter(|which| self.keyring().is_app(*which));
         apps.map(HookPlace::App).collect()
     }
 
-    /// All hooks of an organization or a repository.
+    /// All webhooks of an organization or a repository.
     ///
     /// # Errors
     /// Those of a list.

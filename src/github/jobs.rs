@@ -226,7 +226,7 @@ impl GitHub {
         }
         let newest = self.list_newest(&principal, &runs_path, repository, facts, listing).await?;
         let mut date = self.list_runs(&principal, &runs_path, repository, facts, listing).await?.max(newest);
-        // What is in no list may be in the part that was not read.
+        // A job in no list may be in the part that was not read.
         let lists_are_whole = listing.look >= Look::Active && listing.missing.first.is_none();
         runs.extend(&listing.listed);
         let mut missing = listing.missing.clone();

@@ -1,4 +1,4 @@
-//! Which credentials are for which owner: one for each owner, never two, so that no limit is got around.
+//! Which credentials are used for which owner. Each owner has exactly one, so that no limit is evaded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,9 @@ use crate::model::OwnerPattern;
 /// Credentials for some owners only.
 #[derive(Debug, Clone)]
 pub struct Assigned {
-    /// What it is called in metrics and messages; no secret.
+    /// Its name in metrics and messages; not a secret.
     pub name: String,
-    /// Whose requests are made with it.
+    /// The owners whose requests use it.
     pub owners: Vec<OwnerPattern>,
     /// How to authenticate.
     pub auth: Auth,
@@ -22,7 +22,7 @@ pub struct Assigned {
 pub struct Which(usize);
 
 impl Which {
-    /// The one for all owners that no other is for.
+    /// The credentials for all owners that no other entry covers.
     pub const DEFAULT: Which = Which(0);
 }
 
@@ -41,9 +41,9 @@ struct Held {
 
 #[derive(Default)]
 struct KnownAs {
-    /// By payer: what its credentials are called in cache and limits.
+    /// By payer: the ID of its credentials in cache and limits.
     payers: BTreeMap<String, Arc<str>>,
-    /// By what assigned credentials are called there: their names.
+    /// By that ID: the names of assigned credentials.
     names: BTreeMap<Arc<str>, Arc<str>>,
 }
 
@@ -61,7 +61,8 @@ impl Keyring {
         }
     }
 
-    /// The one for an owner: whoever names it, else the first whose pattern it fits, else the default.
+    /// The credentials for an owner: the entry that names it, else the first one with a matching pattern,
+    /// else the default.
     pub(super) fn of(&self, owner: &str) -> Which {
         let named = |held: &Held, exact: bool| {
             held.owners.iter().any(|pattern| pattern.is_exact() == exact && pattern.covers(owner))
@@ -89,30 +90,30 @@ impl Keyring {
         matches!(self.authenticator(which).auth, Auth::App { .. })
     }
 
-    /// What assigned credentials are called; `None` for the default.
+    /// The name of assigned credentials; `None` for the default.
     pub(super) fn name(&self, which: Which) -> Option<&str> {
         self.held(which).map(|held| held.name.as_ref())
     }
 
-    /// All that can be asked with: without a token the default is none, where there are others.
+    /// All credentials. The default is omitted if it has no token and there are others.
     pub(super) fn all(&self) -> impl Iterator<Item = Which> + '_ {
         let has_default = self.assigned.is_empty() || !self.default.is_missing();
         (0..=self.assigned.len()).map(Which).filter(move |which| *which != Which::DEFAULT || has_default)
     }
 
-    /// Why there is nothing to ask with for an owner, where others have something.
+    /// An error message if an owner has no credentials but others do.
     pub(super) fn lacks(&self, principal: &Principal) -> Option<String> {
         let Principal::Owner(owner) = principal else { return None };
         let is_missing = self.of(owner) == Which::DEFAULT && self.default.is_missing();
         (is_missing && !self.assigned.is_empty()).then(|| {
             format!(
-                "no credentials are for {owner}: add it to the owners of an entry of github.tokens or github.apps, or set \
+                "{owner} has no credentials: add it to the owners of an entry of github.tokens or github.apps, or set \
                  github.token_file for all other owners"
             )
         })
     }
 
-    /// Whose requests are counted together with those for an owner's repositories. A login has no space in it.
+    /// The name under which requests for an owner's repositories are counted. A login contains no spaces.
     pub(super) fn payer(&self, owner: &str) -> String {
         let which = self.of(owner);
         if self.is_app(which) { owner.to_ascii_lowercase() } else { self.payer_of_token(which) }
@@ -122,17 +123,17 @@ impl Keyring {
         self.name(which).map(|name| format!("token {name}")).unwrap_or_default()
     }
 
-    /// What a payer's credentials are called in cache and limits, if it has asked.
+    /// The ID of a payer's credentials in cache and limits, once it has made a request.
     pub(super) fn who(&self, payer: &str) -> Option<Arc<str>> {
         self.known().payers.get(payer).cloned()
     }
 
-    /// The name that people see for what credentials are called in cache and limits.
+    /// The display name of an ID in cache and limits.
     pub(super) fn named(&self, who: &str) -> String {
         self.known().names.get(who).map_or(who, AsRef::as_ref).to_owned()
     }
 
-    /// Remembers what a principal's credentials are called.
+    /// Stores the ID of a principal's credentials.
     pub(super) fn is_known_as(&self, principal: &Principal, who: &Arc<str>) {
         let which = self.of_principal(principal);
         let payer = match principal {
@@ -140,7 +141,7 @@ impl Keyring {
             Principal::Token(which) => Some(self.payer_of_token(*which)),
             Principal::App(_) => None,
         };
-        // Installations have IDs, which tell them apart.
+        // Installations are identified by their IDs.
         let is_named = !self.is_app(which) || matches!(principal, Principal::App(_));
         let name = self.held(which).filter(|_| is_named).map(|held| Arc::clone(&held.name));
         let mut known = self.known();
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_has_one_credential_and_its_own_name_counts_before_patterns() {
+    fn an_owner_has_one_credential_and_its_exact_name_wins_over_patterns() {
         let keyring = keyring("default", &[("one", &["other-*"]), ("two", &["other-a", "o*"])]);
         let name = |owner: &str| keyring.name(keyring.of(owner)).map(str::to_owned);
         assert_eq!(name("Other-B").as_deref(), Some("one"));
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_default_other_owners_have_nothing_and_are_told_so() {
+    fn without_a_default_other_owners_have_no_credentials_and_an_error_says_so() {
         let keyring = keyring("", &[("one", &["acme"])]);
         let lacks = |owner: &str| keyring.lacks(&Principal::Owner(owner.to_owned()));
         assert!(lacks("other").unwrap().contains("github.tokens"));

@@ -327,7 +327,7 @@ impl Limits {
                 }
             }
         }
-        // Whatever else answers in the server's place has no headers either.
+        // Anything else that answers in the server's place has no headers either.
         if response.status.is_success() || response.status.as_u16() == 304 {
             credential.unlimited = credential.rates.is_empty();
         }

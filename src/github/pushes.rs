@@ -21,9 +21,9 @@ pub enum PushedList {
     Organization(String),
     /// A user's; only public ones.
     Person(String),
-    /// All that the default token's own person may see.
+    /// Everything that the default token's user can see.
     Everything,
-    /// Those that belong to this owner, whose own token asks.
+    /// Those that belong to this owner, listed with its own token.
     Own(String),
 }
 

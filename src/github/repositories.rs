@@ -152,7 +152,8 @@ impl GitHub {
         }
     }
 
-    /// All that the credentials may see, each of its own owners. What is wrong with one of several leaves a gap.
+    /// Everything that the credentials can see, each of its own owners. A failure of one of several leaves a
+    /// gap.
     async fn everything(&self) -> Result<Listed<Repository>, Error> {
         let keyring = self.keyring();
         let all: Vec<Which> = keyring.all().collect();
@@ -188,7 +189,7 @@ impl GitHub {
         self.listed(&Principal::Token(which), "/user/repos?per_page=100").await
     }
 
-    /// One owner's trouble is not everybody's, and leaves a gap.
+    /// A failure for one owner does not affect the others, and leaves a gap.
     async fn of_all_installations(&self, app: Which) -> Result<Listed<Repository>, Error> {
         let installations = self.installations(app).await?;
         let mut gap = installations.gap().cloned();
@@ -206,7 +207,7 @@ impl GitHub {
                 gap.get_or_insert(Gap::Item { problem });
                 continue;
             }
-            // Another App, or a token, is for this one.
+            // This owner has another App or a token.
             if self.keyring().of(&account.login) != app {
                 continue;
             }

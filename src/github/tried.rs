@@ -1,4 +1,4 @@
-//! Whether GitHub takes each of the credentials.
+//! Whether GitHub accepts each of the credentials.
 
 use super::api::GitHub;
 use super::auth::Principal;
@@ -6,12 +6,12 @@ use super::error::Error;
 use super::keyring::Which;
 use super::wire::Owner;
 
-/// Credentials that were tried.
+/// The result for one of the credentials.
 #[derive(Debug)]
 pub struct Tried {
-    /// What they are called; `None` for the default.
+    /// Its name; `None` for the default.
     pub name: Option<String>,
-    /// Whom a token belongs to, where it is a person's.
+    /// The token's user, if it has one.
     pub person: Result<Option<String>, Error>,
 }
 
@@ -32,7 +32,7 @@ impl GitHub {
         }
         match self.one::<Owner>(&Principal::Token(which), "/user").await {
             Ok(user) => Ok(Some(user.login.clone())),
-            // Some tokens belong to nobody.
+            // Some tokens have no user.
             Err(Error::Forbidden(_) | Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -17,8 +17,8 @@ use crate::model::{
     is_login, is_repository_name, job_key,
 };
 
-/// The longest name of a job or a workflow that is kept, in characters: it is free text. A branch or a login is kept whole or
-/// not at all: a part of it is another one's name.
+/// Names of jobs and workflows are free text, and are truncated to this many characters. A longer branch or login is
+/// dropped instead, because a part of it is another one's name.
 const MAX_NAME: usize = 200;
 
 /// A page of a list. Its items have IDs, and some lists have a total.
@@ -66,15 +66,15 @@ pub struct Run {
     /// Its branch or tag.
     #[serde(default, deserialize_with = "whole_name", skip_serializing_if = "String::is_empty")]
     head_branch: String,
-    /// What started it.
+    /// The event that started it.
     #[serde(default, deserialize_with = "whole_name", skip_serializing_if = "String::is_empty")]
     event: String,
-    /// Who started it.
+    /// The user who started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     actor: Option<Actor>,
 }
 
-/// Who started a run.
+/// The user who started a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Actor {
     #[serde(default, deserialize_with = "whole_name")]
@@ -82,7 +82,7 @@ struct Actor {
 }
 
 impl Run {
-    /// What a template may know of it.
+    /// The facts that templates may use.
     pub fn facts(&self) -> RunFacts {
         RunFacts {
             workflow: self.name.clone(),
@@ -491,21 +491,21 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Free text, cut.
+/// Free text, truncated.
 fn cut_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = Option::<Cow<'_, str>>::deserialize(deserializer)?.unwrap_or_default();
     let end = text.char_indices().nth(MAX_NAME).map_or(text.len(), |(end, _)| end);
     Ok(text[..end].to_owned())
 }
 
-/// A name; none where it is too long to be kept.
+/// A name, or an empty text if it is too long.
 fn whole_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = Option::<Cow<'_, str>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(if text.len() <= MAX_NAME { text.into_owned() } else { String::new() })
 }
 
-/// Labels, no more of them than it takes to see that they break the rules (see [`crate::labels`]): a stranger writes them,
-/// and a page can hold 100 jobs with 100 labels each.
+/// Labels, but only as many as are needed to detect that they break the rules (see [`crate::labels`]). Strangers choose
+/// them, and a page can have 100 jobs with 100 labels each.
 fn bounded_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[String]>, D::Error> {
     struct Bounded;
 
@@ -548,7 +548,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_run_no_more_is_kept_than_a_template_may_have() {
+    fn only_the_facts_for_templates_are_kept_of_a_run() {
         let long = "x".repeat(1_000_000);
         let run = |name: &str, branch: &str, actor: serde_json::Value| -> Run {
             serde_json::from_value(serde_json::json!({
@@ -560,7 +560,7 @@ mod tests {
         assert_eq!((facts.workflow.len(), facts.branch.len(), facts.actor.len()), (MAX_NAME, 0, 0));
         let one = run("CI", "main", serde_json::json!({"login": "octocat"}));
         let again: Run = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
-        assert_eq!((&again, again.facts().actor.as_str()), (&one, "octocat"), "as the cache keeps it");
+        assert_eq!((&again, again.facts().actor.as_str()), (&one, "octocat"), "as it is cached");
         let nothing: Run = serde_json::from_str(
             r#"{"id": 7, "name": null, "head_branch": null, "event": null, "actor": null}"#,
         )

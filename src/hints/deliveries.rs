@@ -148,7 +148,7 @@ async fn read(github: &GitHub, config: &Config, log: &mut Log) -> Result<Vec<Hoo
     deliveries
 }
 
-/// The logs that the configuration means: each App's own, and one for each organization and repository that no App is for.
+/// The delivery logs to read: each App's own, and one for each organization and repository that no App is used for.
 fn logs(github: &GitHub, config: &Config) -> Vec<Log> {
     let log = |place| Log { place, hook: None, read: Read::default(), next: Instant::now(), failures: 0 };
     let apps = github.app_hooks();

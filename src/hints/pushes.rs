@@ -151,8 +151,8 @@ impl Watched {
     }
 }
 
-/// Whom to ask about: owners of more than [`WATCHED_FROM`] repositories, in lower case. With `"*"` one list names all that the
-/// default token `sees`.
+/// The owners to request: those with more than [`WATCHED_FROM`] repositories, in lower case. With `"*"`, one list
+/// covers everything that the default token `sees`.
 fn owners(
     known: &BTreeMap<RepositoryId, Known>,
     repos: &[RepoEntry],
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(names(many.clone(), &[RepoEntry::All], false), ["*"]);
         assert_eq!(names(many, &[RepoEntry::All], true), ["acme"]);
         assert!(names(known(&[("few", 20)]), &[RepoEntry::All], false).is_empty());
-        // Acme has credentials of its own.
+        // Acme has its own credentials.
         let both = known(&[("Acme", 21), ("octo", 21)]);
         let asked = owners(&both, &[RepoEntry::All], |owner| owner != "Acme");
         assert_eq!(asked.into_iter().collect::<Vec<_>>(), ["*", "acme"]);

@@ -74,7 +74,7 @@ impl AllowedCharacters {
         }
     }
 
-    /// Whether it is one of them.
+    /// Whether this character is allowed.
     pub fn contains(&self, c: char) -> bool {
         self.ranges.iter().any(|&(first, last)| (first..=last).contains(&c))
     }

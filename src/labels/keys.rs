@@ -1,22 +1,22 @@
-//! Which keys a label may have, and with which values: `allow_keys` and `deny_keys`.
+//! `allow_keys` and `deny_keys`: which keys labels may have, and with which values.
 
 use std::collections::BTreeMap;
 
-/// The longest pattern, in characters: that of a label.
+/// The maximum length of a pattern, in characters: that of a label.
 const LONGEST: usize = super::LABEL_LENGTH_MAX;
 
-/// In `allow_keys`, all other keys.
+/// In `allow_keys`: all other keys.
 const ALL: &str = "*";
 
-/// Keys in lower case, each with the values that it is about; none: all of them.
+/// Keys in lower case, each with its value patterns. An empty list covers all values.
 pub type Keys = BTreeMap<String, Vec<ValueGlob>>;
 
-/// A pattern of a value: `*` is any text, `?` one character. Case does not matter, as for labels as a whole.
+/// A pattern of a value: `*` is any text, `?` is one character. Case does not matter, as in all labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueGlob(String);
 
 impl ValueGlob {
-    /// From its text; `None` where no value could be like it.
+    /// Parses a pattern; `None` if no value can match it.
     pub fn new(text: &str) -> Option<Self> {
         let is_well = !text.is_empty() && text.chars().count() <= LONGEST && !text.contains(char::is_control);
         is_well.then(|| ValueGlob(text.to_owned()))
@@ -27,12 +27,12 @@ impl ValueGlob {
         &self.0
     }
 
-    /// Whether a value is like it. It takes no more steps than the product of both lengths.
+    /// Whether a value matches. The number of steps is at most the product of both lengths.
     pub fn covers(&self, value: &str) -> bool {
         let pattern: Vec<char> = self.0.to_lowercase().chars().collect();
         let value: Vec<char> = value.to_lowercase().chars().collect();
         let (mut at, mut seen) = (0, 0);
-        // Where the last star stands, and up to where it reaches.
+        // The position of the last star, and the end of the text that it covers.
         let mut star: Option<(usize, usize)> = None;
         while seen < value.len() {
             match pattern.get(at) {
@@ -55,16 +55,16 @@ impl ValueGlob {
     }
 }
 
-/// What a key and its value break.
+/// The rule that a key and its value break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// The key may not be there at all.
+    /// The key is not permitted.
     Key,
-    /// This value may not.
+    /// The value is not permitted.
     Value,
 }
 
-/// What a key with this value breaks of `allow_keys`. A key without a value is not its business.
+/// The rule of `allow_keys` that a key with this value breaks. Keys without a value are always allowed.
 pub(super) fn not_allowed(keys: &Keys, key: &str, value: &str) -> Option<Broken> {
     if value.is_empty() {
         return None;
@@ -75,7 +75,7 @@ pub(super) fn not_allowed(keys: &Keys, key: &str, value: &str) -> Option<Broken>
     }
 }
 
-/// What a key with this value, or without one, breaks of `deny_keys`.
+/// The rule of `deny_keys` that a key breaks, with this value or without one.
 pub(super) fn denied(keys: &Keys, key: &str, value: &str) -> Option<Broken> {
     let globs = keys.get(key)?;
     match globs.is_empty() {
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(ValueGlob::new(""), None);
         assert_eq!(ValueGlob::new("a\nb"), None);
         assert_eq!(ValueGlob::new(&"x".repeat(257)), None);
-        // Many stars take no longer than the product of the lengths.
+        // Many stars do not take longer than the product of the lengths.
         let stars = ValueGlob::new(&"*a".repeat(128)).unwrap();
         assert!(!stars.covers(&"a".repeat(127)) && stars.covers(&"ba".repeat(128)));
     }

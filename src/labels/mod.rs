@@ -77,7 +77,7 @@ pub struct LabelRules {
     numbers: Vec<String>,
     /// `None`: all keys.
     allow_keys: Option<Keys>,
-    /// `None`: nothing is said of it.
+    /// `None`: unset.
     deny_keys: Option<Keys>,
 }
 
@@ -170,24 +170,25 @@ impl LabelRules {
         self
     }
 
-    /// The same where a key with a value must be one of these, with one of its values; keys are in lower case.
+    /// The same rules, but a key with a value must be one of these, with one of its values. Keys are in lower
+    /// case.
     pub fn with_allow_keys(mut self, keys: Option<Keys>) -> Self {
         self.allow_keys = keys;
         self
     }
 
-    /// The same where no key is one of these with one of its values; keys are in lower case.
+    /// The same rules, but no key may be one of these with one of its values. Keys are in lower case.
     pub fn with_deny_keys(mut self, keys: Keys) -> Self {
         self.deny_keys = Some(keys);
         self
     }
 
-    /// `allow_keys`; `None`: all are allowed.
+    /// `allow_keys`; `None`: all keys are allowed.
     pub fn allow_keys(&self) -> Option<&Keys> {
         self.allow_keys.as_ref()
     }
 
-    /// `deny_keys`; `None`: nothing is said of it.
+    /// `deny_keys`; `None`: unset.
     pub fn deny_keys(&self) -> Option<&Keys> {
         self.deny_keys.as_ref()
     }
@@ -344,7 +345,7 @@ impl LabelRules {
         }
     }
 
-    /// The limit of a key: its own, else that of the key which asks for the same resource.
+    /// The limit of a key: its own, or that of the key for the same resource.
     fn limit(&self, key: &str) -> Option<u64> {
         let of = |key: &str| self.limits.get(key).copied();
         let other = match key {
@@ -526,26 +527,26 @@ pub enum Why {
         /// The part before the `=`.
         key: String,
     },
-    /// In `deny_keys`, …
+    /// The key is in `deny_keys`.
     #[error("has {key}, which deny_keys lists")]
     KeyDenied {
         /// The part before the `=`.
         key: String,
     },
-    /// … with this value.
-    #[error("gives {key} a value that deny_keys lists")]
+    /// The key is in `deny_keys` with this value.
+    #[error("sets {key} to a value that deny_keys lists")]
     ValueDenied {
         /// The part before the `=`.
         key: String,
     },
-    /// Not in `allow_keys`, …
+    /// The key is not in `allow_keys`.
     #[error("gives a value to {key}, which allow_keys does not list")]
     KeyNotAllowed {
         /// The part before the `=`.
         key: String,
     },
-    /// … or not with this value.
-    #[error("gives {key} a value that allow_keys does not list")]
+    /// The key is in `allow_keys`, but not with this value.
+    #[error("sets {key} to a value that allow_keys does not list")]
     ValueNotAllowed {
         /// The part before the `=`.
         key: String,

@@ -152,7 +152,7 @@ fn numeric_keys_need_numbers() {
         assert!(rules().check(&[format!("{size}=1234567")]).is_ok());
         for bad in ["12345678", "1e6", "10+90000", "10//", "null", "1.5", "0x10", "1_000"] {
             let text = why(&rules(), &format!("{}={bad}", size.to_uppercase()));
-            assert!(text.contains(&format!("gives {size} a value that is not a number")), "{text}");
+            assert!(text.contains(&format!("sets {size} to a value that is not a number")), "{text}");
         }
         assert!(why(&rules(), &format!("{size}=-1")).contains("does not begin with"));
     }
@@ -256,16 +256,16 @@ fn keys_and_their_values_can_be_limited() {
         assert!(rules.check(&[good]).is_ok(), "{good}");
     }
     for (bad, why) in [
-        ("nomadtools image=evil/x", "gives image a value that allow_keys does not list"),
+        ("nomadtools image=evil/x", "sets image to a value that allow_keys does not list"),
         ("nomadtools cpu=100", "gives a value to cpu, which allow_keys does not list"),
         ("nomadtools Docker", "has docker, which deny_keys lists"),
         ("nomadtools docker=host", "has docker, which deny_keys lists"),
-        ("nomadtools mem=9000", "gives mem a value that deny_keys lists"),
+        ("nomadtools mem=9000", "sets mem to a value that deny_keys lists"),
     ] {
         let said = rules.check(&["nomadtools", bad]).unwrap_err().to_string();
         assert!(said.ends_with(why), "{bad}: {said}");
     }
-    // Nothing is allowed a value.
+    // No key may have a value.
     let none = LabelRules::new("x").unwrap().with_allow_keys(Some(Keys::new()));
     assert!(none.check(&["x", "y"]).is_ok() && none.check(&["x mem=1"]).is_err());
 }

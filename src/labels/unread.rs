@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{RunsOn, harmless};
 
-/// The key that makes a label one run's own (docs/templates-and-labels.md): no template needs to read it.
+/// The key that reserves a label for one run (docs/templates-and-labels.md). Templates need not read it.
 const OF_ONE_RUN: &str = "run";
 
-/// What other programs call the keys of the bundled templates.
+/// Other programs' names for the keys of the bundled templates.
 const ELSEWHERE: [(&str, &str); 8] = [
     ("ram", "mem"),
     ("memory", "mem"),

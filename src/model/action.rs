@@ -29,7 +29,7 @@ pub struct Plan {
     pub orphans: BTreeSet<Orphan>,
     /// The IDs of the queued jobs that may have one of our runners, oldest first.
     pub demand: BTreeMap<GroupKey, Vec<u64>>,
-    /// The class of each job that is in demand or held and that one matches, by the job's ID.
+    /// The class of each job that is in demand, or held after it matched one, by the job's ID.
     pub classes: BTreeMap<u64, Arc<str>>,
 }
 
@@ -60,7 +60,7 @@ pub struct Start {
     pub class: Option<String>,
     pub labels: Labels,
     pub job_id: u64,
-    /// What GitHub says of that job, for the template.
+    /// GitHub's facts about that job, for the template.
     pub facts: JobFacts,
     /// 1, 2, … for the job.
     pub attempt: u32,
@@ -275,10 +275,10 @@ impl Orphan {
     }
 }
 
-/// A start that is not permitted, as far as its template tells.
+/// A start that is not permitted for its rendered job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Until then; afterwards it is judged again.
+    /// Until when. Then it is judged again.
     pub until: Moment,
     /// Why, for people.
     pub why: String,
@@ -355,7 +355,7 @@ pub enum HoldReason {
         /// Which and why.
         why: String,
     },
-    /// Its repository is public, and its runner would give its tasks the host that they run on.
+    /// Its repository is public, and its runner would give its tasks access to the host that they run on.
     ReachesHost {
         /// How.
         why: String,
@@ -821,7 +821,7 @@ impl fmt::Display for HoldReason {
                 write!(f, "left to {runner}, a nomadtools job; stop that job if it never takes one")
             }
             HoldReason::GroupStops => {
-                f.write_str("this pass stops a runner of its group; the next pass starts one")
+                f.write_str("this pass stops a runner with its labels; the next pass starts one")
             }
             HoldReason::Unplaced { why } => write!(f, "Nomad cannot place it: {why}"),
             HoldReason::Disconnected => f.write_str("node disconnected (client status unknown)"),

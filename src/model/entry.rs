@@ -14,7 +14,7 @@ pub enum RepoEntry {
 }
 
 impl RepoEntry {
-    /// Whose repositories it means, where that is one owner.
+    /// The owner of its repositories, if there is only one.
     pub fn owner(&self) -> Option<&str> {
         match self {
             RepoEntry::Repository { owner, .. } | RepoEntry::Owner(owner) => Some(owner),

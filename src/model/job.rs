@@ -104,27 +104,28 @@ impl JobStatus {
     }
 }
 
-/// What GitHub says of a run, for templates: text of strangers, cut where it was read. Empty is what GitHub does not tell.
+/// What GitHub reports about a run, for templates. Strangers choose this text. It is truncated when read, and empty if
+/// GitHub reports nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFacts {
     /// The workflow's name: free text.
     pub workflow: String,
-    /// The login of who started it first.
+    /// The login of the user who first started it.
     pub actor: String,
     /// Its branch or tag. That of a pull request from a fork is the fork's.
     pub branch: String,
-    /// What started it: `push`, `pull_request`, …
+    /// The event that started it: `push`, `pull_request`, …
     pub event: String,
 }
 
-/// What GitHub says of a job that a runner is started for, besides what it runs on.
+/// What GitHub reports about a job that a runner is started for, besides its labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFacts {
     /// Its name: free text.
     pub name: String,
-    /// The run it belongs to; 0 where that is not known.
+    /// Its run; 0 if unknown.
     pub run_id: u64,
-    /// What its run is.
+    /// The facts about its run.
     pub run: Arc<RunFacts>,
 }
 
@@ -150,13 +151,13 @@ pub struct WorkflowJob {
     pub started_at: Option<Timestamp>,
     /// Its URL.
     pub html_url: Option<String>,
-    /// What its run is; the jobs of one run share it.
+    /// The facts about its run. The jobs of one run share them.
     #[serde(default)]
     pub run: Arc<RunFacts>,
 }
 
 impl WorkflowJob {
-    /// What a template may know of it.
+    /// The facts that templates may use.
     pub fn facts(&self) -> JobFacts {
         JobFacts { name: self.name.clone(), run_id: self.run_id, run: Arc::clone(&self.run) }
     }

@@ -132,7 +132,7 @@ pub struct Memory {
     pub orphans: BTreeMap<Orphan, Moment>,
     /// Groups whose last start failed in a way that will not resolve itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
-    /// Groups of public repositories whose runners would give their tasks the host.
+    /// The label sets of public repositories whose runners would give their tasks access to the host.
     pub refused: BTreeMap<GroupKey, Refusal>,
     /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,

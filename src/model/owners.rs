@@ -1,10 +1,10 @@
-//! Which owners something is for.
+//! Patterns of owners.
 
 use std::fmt;
 
 use super::is_login;
 
-/// The longest pattern, in characters.
+/// The maximum length of a pattern, in characters.
 const LONGEST: usize = 100;
 
 /// An owner's login, or a pattern of logins: `*` is any text. Case does not matter.
@@ -12,29 +12,29 @@ const LONGEST: usize = 100;
 pub struct OwnerPattern(String);
 
 impl OwnerPattern {
-    /// From its text; `None` where no login fits it.
+    /// Parses a pattern; `None` if no login can match it.
     pub fn new(text: &str) -> Option<Self> {
         let without = text.replace('*', "");
         let fits = text.len() <= LONGEST && (is_login(&without) || without.is_empty() && !text.is_empty());
         fits.then(|| OwnerPattern(text.to_owned()))
     }
 
-    /// Whether it names one owner alone.
+    /// Whether it names exactly one owner.
     pub fn is_exact(&self) -> bool {
         !self.0.contains('*')
     }
 
-    /// Whether any owner fits it.
+    /// Whether it matches every owner.
     pub fn is_everyone(&self) -> bool {
         self.0.bytes().all(|byte| byte == b'*')
     }
 
-    /// Whether both are written alike.
+    /// Whether both have the same text.
     pub fn is_same(&self, other: &OwnerPattern) -> bool {
         self.0.eq_ignore_ascii_case(&other.0)
     }
 
-    /// Whether it is for this owner.
+    /// Whether it matches this owner.
     pub fn covers(&self, login: &str) -> bool {
         let (pattern, login) = (self.0.to_ascii_lowercase(), login.to_ascii_lowercase());
         let mut parts = pattern.split('*');
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_covers_what_it_says() {
+    fn a_pattern_covers_matching_owners() {
         let covers = |pattern: &str, login: &str| OwnerPattern::new(pattern).unwrap().covers(login);
         for (pattern, login) in [
             ("acme", "Acme"),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_login_is_no_pattern() {
+    fn invalid_logins_are_invalid_patterns() {
         for text in ["", "a/b", "a b", "a.b", "acme/*", "ä*", "${a}", &"a".repeat(101)] {
             assert!(OwnerPattern::new(text).is_none(), "{text}");
         }

@@ -64,7 +64,7 @@ pub enum NotDone {
     Failed(String),
     /// It failed because of the template, the labels or the configuration.
     Rejected(String),
-    /// The repository is public, and the job would give its tasks the host that they run on.
+    /// The repository is public, and the job would give its tasks access to the host that they run on.
     ReachesHost(String),
     /// Dry run: nothing was performed.
     DryRun,

@@ -22,7 +22,7 @@ const NOT_LISTED: &str = "GitHub lists no runner of this name, so it may be busy
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// A refused start is judged again after this: the repository may have become private.
+/// After this time, a refused start is judged again: the repository may have become private.
 const JUDGED_AGAIN: Duration = LONGEST_WAIT;
 
 /// Takes what the pass has taught into the memory. `now` is the end of the pass.
@@ -140,8 +140,8 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.refused.retain(|group, refusal| {
         observation.repositories.contains_key(&group.repository) && now < refusal.until
     });
-    // What was not tried again for this long has no job any more; anyone who can open a pull request can think
-    // of new labels for ever.
+    // If it was not retried for this long, it has no job any more. Anyone who can open a pull request can
+    // invent new labels forever.
     memory.start_backoff.retain(|group, backoff| {
         observation.repositories.contains_key(&group.repository) && now < backoff.until + LONGEST_WAIT
     });

@@ -51,7 +51,7 @@ pub(super) struct Held {
     pub late: bool,
 }
 
-/// A job that needs a runner of its own.
+/// A job that needs its own runner.
 struct Candidate<'a> {
     job: &'a WorkflowJob,
     key: &'a GroupKey,

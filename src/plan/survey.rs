@@ -63,7 +63,7 @@ pub(super) struct Survey<'a> {
     pub attempts: BTreeMap<u64, usize>,
     /// Holds found while counting.
     pub holds: Vec<Hold>,
-    /// The class of each job that is to have a runner or is held.
+    /// The class of each job that should get a runner or is held.
     pub classes: BTreeMap<u64, Arc<str>>,
     busy: BTreeSet<&'a str>,
     by_url: BTreeMap<String, RepositoryId>,
@@ -74,10 +74,10 @@ pub(super) struct Survey<'a> {
 /// The labels of jobs, each list checked once per class.
 type Checked<'a> = HashMap<(Option<&'a str>, &'a [String]), Result<Labels, String>>;
 
-/// The names of the classes, each made once for all of its jobs.
+/// The names of the classes, each allocated once for all of its jobs.
 type Names<'a> = BTreeMap<&'a str, Arc<str>>;
 
-/// Whether a job is to have a runner, and if not, why.
+/// Whether a job should get a runner, and if not, why.
 enum Verdict<'a> {
     /// It should, with these labels and in this class.
     Demand(Labels, Option<&'a str>),
@@ -85,7 +85,7 @@ enum Verdict<'a> {
     NotOurs,
     /// Its repository gets no runners.
     RepositoryHeld(HoldReason),
-    /// … or this job, which is of this class.
+    /// This job is held. The class is the one that it matches.
     Held(HoldReason, Option<&'a str>),
 }
 
@@ -203,7 +203,7 @@ impl<'a> Survey<'a> {
     ) -> Verdict<'a> {
         let is_queued = job.status == JobStatus::Queued;
         if is_queued && job.labels.is_empty() {
-            let why = "it has none: `runs-on` names only a group".to_owned();
+            let why = "the job has none: `runs-on` names only a runner group".to_owned();
             return Verdict::Held(HoldReason::BadLabels { why }, None);
         }
         match verdicts.of(&job.labels) {

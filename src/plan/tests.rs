@@ -363,7 +363,7 @@ fn an_unregistered_runner_is_verified_then_replaced_then_stopped() {
     world.0.memory.presence.insert(idle.name, absent(400, 1000));
     assert_plan(
         world.plan(),
-        &["stop     runner1 … GitHub cannot assign it a job", "this pass stops a runner of its group"],
+        &["stop     runner1 … GitHub cannot assign it a job", "this pass stops a runner with its labels"],
     );
 }
 
@@ -388,7 +388,7 @@ fn the_replacement_of_a_lost_allocation_is_stopped() {
         world(vec![queued(1)], vec![lost]).plan(),
         &[
             "stop     runner1 … an earlier allocation … its task is not running",
-            "job 1 … this pass stops a runner of its group",
+            "job 1 … this pass stops a runner with its labels",
         ],
     );
 }
@@ -423,7 +423,7 @@ fn a_runner_that_github_refuses_yields_its_place() {
         world.0.memory.issue_backoff = [(waiting.name.clone(), refused(until))].into();
         assert_plan(
             world.plan_with(&one_place()),
-            &["stop     runner1 … no credentials for too long, yielding to o/r8 job 50", "job 50 … waits"],
+            &["stop     runner1 … no credentials for too long, yielding to o/r8 job 50", "job 50 … waiting"],
         );
     }
     let patient = Policy { waiting_timeout: seconds(901), ..one_place() };
@@ -507,7 +507,7 @@ fn a_runner_that_gets_no_job_yields_its_place() {
         world.plan_with(&one_place()),
         &[
             "stop     runner1 … idle for too long though its job is queued, yielding to o/r8 … GitHub removes",
-            "job 50 … waits",
+            "job 50 … waiting",
         ],
     );
 }
@@ -818,7 +818,7 @@ fn a_runner_with_the_label_of_one_run_is_no_supply_for_another() {
             _ => None,
         }));
     }
-    assert_eq!(labels, ["nomadtools run=2"], "the run's own runner serves it, and no other run");
+    assert_eq!(labels, ["nomadtools run=2"], "a run's own runner serves only that run");
     let keys = ["mem".to_owned()].into();
     let notes =
         |label: &str| unread(&keys, &LabelRules::new("nomadtools").unwrap().check(&[label]).unwrap()).len();

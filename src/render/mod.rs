@@ -73,7 +73,7 @@ pub struct RunContext<'a> {
     pub info: &'a str,
     /// The GitHub ID of the job that it is started for.
     pub job: u64,
-    /// What GitHub says of that job.
+    /// GitHub's facts about that job.
     pub facts: &'a JobFacts,
     /// 1, 2, … for that job.
     pub attempt: u32,
@@ -236,7 +236,7 @@ impl Renderer {
     }
 }
 
-/// The job's page, made of what is known for certain; empty where its run is not known.
+/// The URL of the job, built from trusted parts only; empty if its run is unknown.
 fn job_url(run: &RunContext) -> String {
     match run.facts.run_id {
         0 => String::new(),
@@ -244,7 +244,7 @@ fn job_url(run: &RunContext) -> String {
     }
 }
 
-/// Nothing of it: the context may hold a token.
+/// Shows nothing of the context, which may contain a token.
 impl fmt::Debug for Renderer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Renderer").field("name", &self.name).finish_non_exhaustive()

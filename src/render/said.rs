@@ -1,15 +1,16 @@
-//! What GitHub says of a job, as a template may have it. Branches, workflows and jobs are named by anyone who opens a pull
-//! request, and a template may put the names between quotes as they are: only what a label may have by default gets through.
+//! GitHub's facts about a job, in a form that templates can use. Branches, workflows and jobs can be named by anyone
+//! who opens a pull request, and templates may quote the names without escaping. So only characters that labels may
+//! have by default are kept.
 
 use std::borrow::Cow;
 
-/// Longer text is cut or left out, in characters: that of a label.
+/// Longer text is truncated or omitted, in characters: the limit of a label.
 const LONGEST: usize = 256;
 
-/// What the login of an App ends in.
+/// The suffix of an App's login.
 const BOT: &str = "[bot]";
 
-/// Free text: what a label may not have becomes `_`. Two texts can become the same.
+/// Free text: a character that labels may not have becomes `_`. Different texts can become equal.
 pub(super) fn free(text: &str) -> String {
     let mut free = String::new();
     for word in text.split_whitespace() {
@@ -20,15 +21,15 @@ pub(super) fn free(text: &str) -> String {
     }
     let free: String = free.chars().take(LONGEST).collect();
     let free = free.trim_end().replace("..", "__");
-    // Neither an option nor a path.
+    // It must not look like an option or a path.
     match free.chars().next() {
         Some(first) if !begins_well(first) => format!("_{}", &free[first.len_utf8()..]),
         _ => free,
     }
 }
 
-/// A name that means something as it is: none at all where it has what a label may not have. Something else in its place
-/// could be another one's name.
+/// A name that must be exact. It is empty if it has a character that labels may not have, because a replacement could
+/// be another one's name.
 pub(super) fn exact(text: &str) -> &str {
     let is_well = text.chars().next().is_some_and(begins_well)
         && text.chars().all(is_plain)
@@ -37,7 +38,7 @@ pub(super) fn exact(text: &str) -> &str {
     if is_well { text } else { "" }
 }
 
-/// A login; that of an App has brackets at its end.
+/// A login. That of an App ends with brackets.
 pub(super) fn login(text: &str) -> Cow<'_, str> {
     match text.strip_suffix(BOT).map(exact) {
         Some("") => Cow::Borrowed(""),
@@ -46,7 +47,7 @@ pub(super) fn login(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What [`crate::labels::DEFAULT_ALLOWED`] lists.
+/// The characters of [`crate::labels::DEFAULT_ALLOWED`].
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "._/:@+=-".contains(c)
 }
@@ -61,7 +62,7 @@ mod tests {
     use crate::labels::{AllowedCharacters, DEFAULT_ALLOWED};
 
     #[test]
-    fn only_what_a_label_may_have_gets_through() {
+    fn only_characters_of_labels_are_kept() {
         let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED).unwrap();
         for c in (0..=0x2_ffff).filter_map(char::from_u32) {
             assert_eq!(is_plain(c), allowed.contains(c), "{c:?}");
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_what_it_is_or_nothing() {
+    fn an_exact_name_is_unchanged_or_empty() {
         for good in ["main", "feature/x_1", "release-1.2", "v1+x", "pull_request"] {
             assert_eq!(exact(good), good);
         }

@@ -52,19 +52,19 @@ fn by_hand(template: &str, labels: &[&str]) -> String {
     render(&with_template(template, "github: {registration: access_token}\n"), labels).unwrap()
 }
 
-/// Where runners go and what they bring, by settings.
+/// Settings for placement and devices.
 const NODES: &str = "node_pool: gpu, constraint: [{attribute: '${node.class}', value: ci}, \
                      {attribute: '${attr.kernel.version}', operator: version, value: '>= 5'}, \
                      {attribute: '${meta.x}', operator: is_set}], arch: arm64, gpu: 2, links: true, \
                      job_started: \"#!/bin/bash\\necho ${x} \\\"y\\\"\\n\", job_completed: /opt/completed.sh";
 
-/// Host volumes, a dynamic one and one of CSI.
+/// Host volumes, a dynamic one and a CSI volume.
 const VOLUMES: &str = ", volumes: [{source: data, destination: /data, read_only: true}, \
                        {source: state, destination: /state, access_mode: single-node-writer, \
                        attachment_mode: file-system, sticky: true}, \
                        {type: csi, source: db, destination: /db, access_mode: multi-node-multi-writer, attachment_mode: file-system}]";
 
-/// Every combination of what the bundled templates look at.
+/// Every combination of the settings and labels that the bundled templates read.
 fn combinations() -> Vec<(String, Vec<&'static str>)> {
     let mut all = Vec::new();
     let more = [
@@ -162,7 +162,7 @@ fn the_other_templates() {
 }
 
 #[test]
-fn settings_say_where_runners_go_and_what_they_bring() {
+fn settings_control_placement_devices_and_volumes() {
     let with = |template: &str, cache: &str, more: &str| {
         let yaml =
             format!("template: builtin:{template}\ntemplate_settings: {{cache: {cache}, {NODES}{more}}}\n");
@@ -176,8 +176,8 @@ fn settings_say_where_runners_go_and_what_they_bring() {
     assert!(raw_exec.contains("RUNNER_TOOL_CACHE                   = \"/srv/cache/tools\""), "{raw_exec}");
     let yaml = format!("template: builtin:raw_exec\ntemplate_settings: {{debug: false{VOLUMES}}}\n");
     let error = render(&config(&yaml), &["nomadtools"]).unwrap_err();
-    assert!(error.to_string().contains("raw_exec mounts no volumes"), "{error}");
-    // Each can be one, without a list.
+    assert!(error.to_string().contains("raw_exec cannot mount volumes"), "{error}");
+    // A single value needs no list.
     let one = config(
         "template: builtin:docker\ntemplate_settings: {gpu: amd/gpu, constraint: {attribute: a, value: b}}\n",
     );
@@ -188,10 +188,10 @@ fn settings_say_where_runners_go_and_what_they_bring() {
 }
 
 #[test]
-fn a_bundled_template_says_what_it_cannot() {
+fn a_bundled_template_reports_unsupported_settings() {
     let yaml = "template: builtin:docker\ntemplate_settings: {docker: dind}\n";
     let error = render(&config(yaml), &["nomadtools"]).unwrap_err();
-    assert!(error.to_string().contains("builtin:myoung34 knows dind"), "{error}");
+    assert!(error.to_string().contains("builtin:myoung34 supports dind"), "{error}");
     assert!(error.line.is_some());
 }
 
@@ -477,7 +477,7 @@ fn a_tool_cache_belongs_to_one_repository_and_exists_only_if_configured() {
     assert_eq!(source.as_deref(), Some("source = \"NTGithubRunner-7-acme-widgets\""));
 }
 
-/// What strangers may name a job, a workflow, a branch and themselves.
+/// Names that strangers could give a job, a workflow, a branch and themselves.
 const HOSTILE: [&str; 9] = [
     "\"\n } } task \"evil\" {\n driver = \"raw_exec\" ",
     "x\" } group \"g2\" { count = 9",
@@ -490,7 +490,7 @@ const HOSTILE: [&str; 9] = [
     "\u{202e}\u{0}\r",
 ];
 
-/// All of it between quotes and in a heredoc, without a filter.
+/// All of them between quotes and in a heredoc, without a filter.
 const UNFILTERED: &str = r#"
 job "x" {
   meta {
@@ -515,7 +515,7 @@ EOF
 }
 "#;
 
-/// The blocks of a job, its group and its task, and the values of its Meta.
+/// The blocks of a job, its task group and its task, and the values of its Meta.
 fn shape(text: &str) -> (Vec<String>, Vec<String>) {
     let body: hcl::Body = hcl::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let mut blocks = Vec::new();
@@ -537,7 +537,7 @@ fn shape(text: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn what_strangers_name_does_not_change_the_jobs_structure() {
+fn names_from_strangers_do_not_change_the_jobs_structure() {
     let config = with_template(UNFILTERED, "github: {registration: access_token}\n");
     let rendered = |text: &str| {
         let run = RunFacts {
@@ -557,9 +557,9 @@ fn what_strangers_name_does_not_change_the_jobs_structure() {
         let text = rendered(text);
         let (others, values) = shape(&text);
         assert_eq!(others, blocks, "{text}");
-        // What means something as it is means nothing otherwise.
+        // Exact names are empty instead.
         assert_eq!(values[3..], ["", "", ""], "{text}");
     }
     let (_, values) = shape(&render(&config, &["nomadtools"]).unwrap());
-    assert_eq!(values, [""; 6], "what GitHub does not tell is empty");
+    assert_eq!(values, [""; 6], "facts that GitHub does not report are empty");
 }

@@ -36,7 +36,7 @@ const SHORT: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10
 /// With more node pools than this, the rest are `other`.
 const NODE_POOLS: usize = 100;
 
-/// Runners of classes that are no longer configured can be of this many more; beyond, a class is `other`.
+/// With more classes than this, the rest are `other`: runners can have classes that are no longer configured.
 const CLASSES: usize = 200;
 
 /// A MiB, in bytes.
@@ -118,11 +118,11 @@ pub(super) struct Metrics {
     points: Gauge,
     /// Whether gauges have a label for the repository.
     pub per_repository: bool,
-    /// The classes of the configuration: gauges have a label for the class where there is one.
+    /// The configured classes, which are a label of the gauges.
     pub classes: Vec<Arc<str>>,
 }
 
-/// The first few values of a label: the rest is one.
+/// The first few values of a label. The rest share one.
 #[derive(Default)]
 struct Few<'a, const N: usize>(Vec<&'a str>);
 
@@ -423,7 +423,7 @@ impl Metrics {
             self.repositories.get_or_create(&labels([("listed", is_listed)])).set(number(count));
         }
         let counts = &snapshot.counts;
-        // Each class has its value, and sums over repositories stay what they are.
+        // Each class has its value. Sums over repositories do not change.
         let classes = self.classes.iter().cloned().map(Some).chain([None]);
         let classes = classes.map(|class| Whose { repository: String::new(), class });
         let zeros: Vec<Whose> = if self.per_repository { Vec::new() } else { classes.collect() };
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn each_class_has_its_value_and_no_label_stands_for_the_top_level() {
+    fn each_class_has_its_value_and_the_top_level_has_no_label() {
         let mut metrics = Metrics { classes: vec!["gpu".into(), "small".into()], ..Metrics::default() };
         let mut snapshot = Snapshot::default();
         snapshot.counts.queued.insert(whose("acme/a", Some("gpu")), 2);
@@ -638,7 +638,7 @@ mod tests {
         let text = page(&metrics, &snapshot);
         let line = "githubrunner_jobs_queued{class=\"gpu\",repository=\"acme/b\"} 3\n";
         assert!(text.contains(line), "{text}");
-        // Runners can be of classes that were configured long ago.
+        // Runners can have classes that are no longer configured.
         for number in 0..2 * CLASSES {
             let class = format!("old{number}");
             snapshot.counts.runners.insert((whose("acme/a", Some(&class)), RunnerState::Dead), 1);
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_is_not_told_any_more() {
+    fn values_that_are_over_are_removed() {
         let metrics = Metrics::default();
         let mut snapshot = Snapshot::default();
         snapshot.counts.holds.insert(("job", "cap_all"), 3);

@@ -142,12 +142,12 @@ impl Status {
         self.inner().metrics.per_repository = yes;
     }
 
-    /// The classes of the configuration from now on, in its order.
+    /// Sets the configured classes, in the configuration's order.
     pub fn classes<'a>(&self, names: impl Iterator<Item = &'a str>) {
         self.inner().metrics.classes = names.map(Arc::from).collect();
     }
 
-    /// Counts one more.
+    /// Increments a counter.
     pub fn count(&self, counter: Counter, label: &'static str) {
         self.inner().metrics.count(counter, label, 1);
     }

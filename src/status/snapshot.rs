@@ -24,10 +24,10 @@ const RUNNERS: usize = 500;
 const HOLDS: usize = 200;
 const ACTIONS: usize = 200;
 
-/// At most this many classes are told: as many as there can be, and as many that were configured before.
+/// At most this many classes are listed: twice as many as can be configured, for runners of earlier ones.
 const CLASSES: usize = 200;
 
-/// For this many holds it is remembered since when they last.
+/// For this many holds, the start is remembered.
 const SINCE: usize = 5000;
 
 /// The longest text, in characters.
@@ -148,27 +148,27 @@ pub struct Snapshot {
     pub rows: Rows,
 }
 
-/// Whose something is.
+/// The repository and class of something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Whose {
-    /// `owner/name`, or a word for one that is not known.
+    /// `owner/name`, or a placeholder if it is unknown.
     pub repository: String,
-    /// The class; the top level has none.
+    /// The class; `None` for the top level.
     pub class: Option<Arc<str>>,
 }
 
-/// Numbers, by repository and class.
+/// Counts by repository and class.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// Queued jobs that may be served.
     pub queued: BTreeMap<Whose, usize>,
-    /// Jobs that are held, by reason.
+    /// Held jobs, by reason.
     pub held: BTreeMap<(Whose, &'static str), usize>,
-    /// Jobs that run on runners of ours.
+    /// Jobs running on our runners.
     pub running: BTreeMap<Whose, usize>,
     /// Runners by state.
     pub runners: BTreeMap<(Whose, RunnerState), usize>,
-    /// What runners that wait for a place ask for, by node pool; pools of other runners with nothing.
+    /// The resources that waiting runners request, by node pool. Pools of other runners are zero.
     pub waiting: BTreeMap<String, Waiting>,
     /// Holds by kind of subject and reason.
     pub holds: BTreeMap<(&'static str, &'static str), usize>,
@@ -222,10 +222,10 @@ pub struct JobRow {
     pub name: String,
     /// Its labels, comma-separated.
     pub labels: String,
-    /// The class that matches it.
+    /// The class that it matches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<Arc<str>>,
-    /// Its page.
+    /// Its URL.
     pub url: Option<String>,
     /// When it was created, by GitHub's clock.
     pub created_at: Option<Timestamp>,
@@ -239,16 +239,16 @@ pub struct JobRow {
     pub runner: Option<String>,
 }
 
-/// What a class has.
+/// The counts of a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClassRow {
     /// Its name.
     pub name: Arc<str>,
-    /// Its jobs that want a runner and may have one.
+    /// Its jobs that request a runner and may have one.
     pub queued: usize,
     /// Its jobs that are held.
     pub held: usize,
-    /// Jobs that run on its runners.
+    /// Jobs running on its runners.
     pub running: usize,
     /// Its runners that are not dead.
     pub runners: usize,
@@ -277,7 +277,7 @@ pub struct RunnerRow {
     /// The class it was started as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<Arc<str>>,
-    /// Where it stands.
+    /// Its state.
     pub state: RunnerState,
     /// Whether a job is running on it.
     pub busy: bool,
@@ -395,7 +395,7 @@ impl Counts {
         (self.queued.values().sum(), self.held.values().sum(), self.running.values().sum())
     }
 
-    /// What each of these classes has, in their order, then that of other ones; the top level has none.
+    /// The counts of these classes, in their order, then of any others. The top level is not included.
     pub(super) fn classes(&self, configured: &[Arc<str>]) -> Vec<ClassRow> {
         let row = |name: &Arc<str>| ClassRow { name: Arc::clone(name), ..ClassRow::default() };
         let mut rows: Vec<ClassRow> = configured.iter().map(row).collect();

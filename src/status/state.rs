@@ -30,7 +30,7 @@ pub struct State {
     pub github: Health,
     /// Repositories, and how many of them are listed.
     pub repositories: Repositories,
-    /// The classes of the configuration, and others that runners still are of; the top level is not among them.
+    /// The configured classes, and others that existing runners have. The top level is not among them.
     pub classes: Vec<ClassRow>,
     /// GitHub jobs.
     pub jobs: Jobs,

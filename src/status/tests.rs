@@ -255,7 +255,7 @@ async fn healthy_while_passes_end_and_ready_while_they_reach_both() {
     assert!(status.health().is_ok() && status.readiness().is_err());
     let seen = Snapshot { nomad_seen: true, repositories: Some((1, 2)), ..Snapshot::default() };
     status.record(seen.clone());
-    assert_eq!(status.readiness().unwrap(), "Nomad seen; 1 of 2 repositories listed; standby\n");
+    assert_eq!(status.readiness().unwrap(), "Nomad up; 1 of 2 repositories listed; standby\n");
     status.record(Snapshot { repositories: Some((0, 2)), ..seen.clone() });
     assert!(status.readiness().is_err());
     status.record(Snapshot { repositories: None, ..seen.clone() });

@@ -63,7 +63,7 @@ async fn a_job_that_can_reach_its_host_serves_no_public_repository_unless_allowe
     let error = site.call_with(&config, &["once"]).await.failed(1);
     assert!(error.contains("acme/app is public, and task") && error.contains("uses raw_exec"), "{error}");
     assert!(site.nomad_jobs().is_empty());
-    // What would be refused is no start, but a hold.
+    // A start that would be refused is planned as a hold.
     let plan = site.call_with(&config, &["plan"]).await.well();
     assert!(plan.contains("uses raw_exec") && plan.contains("Plan: nothing to do, 1 held."), "{plan}");
     let target = format!("https://github.com/acme/app/actions/runs/1/job/{job}");

@@ -172,7 +172,7 @@ async fn a_missing_or_suspended_installation_affects_only_its_owner() {
 
 const OTHER: &str = "ghp_ofanotherperson";
 
-/// Two owners, each with a token of its own.
+/// Two owners, each with its own token.
 fn with_tokens(site: &Site) -> String {
     let github = &mut site.world().github;
     github.add_user("guest");
@@ -197,13 +197,13 @@ fn queue_in(site: &Site, repository: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn each_owners_token_is_used_and_tried_and_one_that_is_used_up_harms_no_other_owner() {
+async fn each_owners_token_is_used_and_checked_and_an_exhausted_one_does_not_affect_others() {
     let site = Site::start().await;
     let config = with_tokens(&site);
     let check = site.call_with(&config, &["check"]).await.well();
     for line in [
-        "GitHub takes the credentials for all other owners",
-        "GitHub takes the credentials guests",
+        "GitHub accepts the credentials for all other owners",
+        "GitHub accepts the credentials guests",
         "beta/app: runners can be registered",
         "GitHub's rate limit core for guests",
     ] {
@@ -233,16 +233,16 @@ async fn each_owners_token_is_used_and_tried_and_one_that_is_used_up_harms_no_ot
         let begins = format!("{name}{{credential=\"{credential}\",bucket=\"core\"}} ");
         metrics.lines().find_map(|line| line.strip_prefix(&begins)?.parse::<u64>().ok())
     };
-    until(&site, "both limits are told", || {
+    until(&site, "both limits are reported", || {
         left("token") == Some(0) && left("guests").is_some_and(|left| left > 1_000)
     })
     .await;
     daemon.end().await;
 
-    // One that GitHub does not take is named.
+    // Credentials that GitHub refuses are named.
     site.world().github.revoke_token(OTHER);
     let check = site.call_with(&config, &["check"]).await;
-    let line = check.out.lines().find(|line| line.contains("GitHub takes the credentials guests")).unwrap();
+    let line = check.out.lines().find(|line| line.contains("GitHub accepts the credentials guests")).unwrap();
     assert!(check.code == 1 && line.starts_with("failure") && !check.out.contains(OTHER), "{}", check.out);
 }
 
@@ -257,7 +257,7 @@ fn metrics(address: &str) -> String {
 }
 
 #[tokio::test]
-async fn check_tells_that_two_tokens_are_of_one_person_and_which_nobody_needs() {
+async fn check_warns_of_two_tokens_of_one_person_and_of_unneeded_ones() {
     let site = Site::start().await;
     let config = with_tokens(&site);
     site.world().github.add_user("octocat");
@@ -266,5 +266,5 @@ async fn check_tells_that_two_tokens_are_of_one_person_and_which_nobody_needs() 
     let line = check.out.lines().find(|line| line.contains("they belong to octocat"));
     assert!(line.is_some_and(|line| line.starts_with("warning")), "{}", check.out);
     let check = site.call_with(&config.replace("bet*", "gamma"), &["check"]).await;
-    assert!(check.out.contains("no entry of repos belongs to their owners"), "{}", check.out);
+    assert!(check.out.contains("no entry of repos belongs to one of their owners"), "{}", check.out);
 }

@@ -11,7 +11,7 @@ use super::page::cut;
 use super::reply::Reply;
 use super::runners::JitRefused;
 
-/// A filtered listing of runs ends here (contract §1).
+/// Filtered lists of runs end after this many (contract §1).
 const MOST_RUNS: usize = 1000;
 
 impl GitHub {
@@ -67,7 +67,7 @@ impl GitHub {
     fn list_runs(&self, ask: &Ask, repository: u64) -> Reply {
         let status = ask.parameter("status");
         let matches = |run: &&Run| {
-            // The index says which; the rows themselves are current.
+            // The index determines which ones. The rows themselves are current.
             let conclusion = run.conclusion.filter(|_| run.indexed == Some(Status::Completed));
             let conclusion = conclusion.map(Conclusion::as_str);
             let indexed = run.indexed.map(Status::as_str);
@@ -204,7 +204,7 @@ impl GitHub {
     }
 }
 
-/// The `created` parameter: `>=T`, `>T`, `<=T`, `<T`, `A..B`, with `*` for an open end. What cannot be read fits nothing.
+/// The `created` parameter: `>=T`, `>T`, `<=T`, `<T`, `A..B`, with `*` for an open end. Invalid text matches nothing.
 fn created_in(run: &Run, range: &str) -> bool {
     let time = |text: &str| -> Option<jiff::Timestamp> {
         text.parse().ok().or_else(|| format!("{text}T00:00:00Z").parse().ok())

@@ -14,7 +14,7 @@ use super::{GitHub, after};
 
 /// A JWT may end at most ten minutes from now.
 const LONGEST_JWT: i64 = 600;
-/// Clocks may differ a little.
+/// The tolerated clock difference.
 const LEEWAY: i64 = 5;
 
 /// A GitHub App.
@@ -24,13 +24,13 @@ pub struct App {
     pub id: u64,
     /// The client ID, which `iss` may name instead.
     pub client_id: String,
-    /// Its name in addresses.
+    /// Its name in URLs.
     pub slug: String,
     /// The owner's ID.
     pub owner: u64,
     /// RSA public key: DER of PKCS#1's RSAPublicKey.
     pub public_key: Vec<u8>,
-    /// What it asks for when it is installed.
+    /// The permissions that it requests when it is installed.
     pub permissions: Permissions,
 }
 
@@ -43,18 +43,18 @@ pub struct Installation {
     pub app: u64,
     /// The owner's ID.
     pub account: u64,
-    /// The repositories it was given.
+    /// The repositories that it can access.
     pub repositories: Reach,
-    /// What it may do.
+    /// Its permissions.
     pub permissions: Permissions,
-    /// Set while the owner has it suspended.
+    /// Set while it is suspended by the owner.
     pub suspended_at: Option<Timestamp>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
 impl GitHub {
-    /// Adds an App whose JWTs verify with this RSA public key (DER of PKCS#1's RSAPublicKey). Answers its ID.
+    /// Adds an App whose JWTs verify with this RSA public key (DER of PKCS#1's RSAPublicKey). Returns its ID.
     pub fn add_app(
         &mut self,
         owner: u64,
@@ -69,7 +69,8 @@ impl GitHub {
         id
     }
 
-    /// Installs an App for an owner, with all the permissions it asks for. Answers the installation's ID.
+    /// Installs an App for an owner, with all the permissions that it requests. Returns the installation's
+    /// ID.
     pub fn install_app(&mut self, app: u64, account: u64, repositories: Reach) -> u64 {
         let id = self.new_id();
         let permissions = self.apps.get(&app).map(|app| app.permissions.clone()).unwrap_or_default();
@@ -80,17 +81,17 @@ impl GitHub {
         id
     }
 
-    /// An installation, to suspend it or to change what it may do.
+    /// An installation, to suspend it or to change its permissions.
     pub fn installation_mut(&mut self, id: u64) -> Option<&mut Installation> {
         self.installations.get_mut(&id)
     }
 
-    /// All installations' tokens are bad from now on.
+    /// Invalidates the tokens of all installations.
     pub fn revoke_installation_tokens(&mut self) {
         self.tokens.retain(|_, token| !matches!(token.kind, Kind::Installation { .. }));
     }
 
-    /// Takes an App away from an owner; its tokens are bad from now on.
+    /// Uninstalls an App of an owner, and invalidates its tokens.
     pub fn uninstall(&mut self, id: u64) {
         self.installations.remove(&id);
     }
@@ -126,7 +127,7 @@ impl GitHub {
             !(matches!(token.kind, Kind::Installation { .. })
                 && token.expires_at.is_some_and(|end| end <= now))
         });
-        // No length or form can be relied on.
+        // Clients must not rely on a length or format.
         let length = self.rng.random_range(36..=280);
         let secret = format!("ghs_{}", self.random_text(length));
         let expires_at = after(now, self.options.token_life);
@@ -148,7 +149,7 @@ impl GitHub {
         Reply::json(201, answer)
     }
 
-    /// The repositories that a request for a token names; all of the installation's without.
+    /// The repositories that a token request names; by default all of the installation's.
     fn asked_repositories(&self, installation: &Installation, body: &Value) -> Result<Reach, Reply> {
         let names = body.get("repositories").and_then(Value::as_array);
         let numbers = body.get("repository_ids").and_then(Value::as_array);

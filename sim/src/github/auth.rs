@@ -1,11 +1,11 @@
-//! Who asks, what they may see and what they may do.
+//! Authentication and authorization.
 
 use super::data::*;
 use super::reply::Reply;
 use super::token::{Kind, Level, Token};
 use super::{GitHub, apps};
 
-/// Who a request comes from.
+/// The sender of a request.
 #[derive(Clone)]
 pub(super) enum Who {
     Anonymous,
@@ -14,7 +14,7 @@ pub(super) enum Who {
 }
 
 impl GitHub {
-    /// Reads the Authorization header. A wrong one is 401, whatever is asked for.
+    /// Reads the Authorization header. An invalid one gets 401, whatever is requested.
     pub(super) fn authenticate(&self, header: Option<&str>) -> Result<Who, Reply> {
         let Some(header) = header else { return Ok(Who::Anonymous) };
         let (scheme, secret) = header.split_once(' ').unwrap_or(("", header));
@@ -52,7 +52,7 @@ impl GitHub {
         }
     }
 
-    /// Whether the owner of a token, or its installation, belongs to the repository's owner.
+    /// Whether the token's owner, or its installation, belongs to the repository's owner.
     fn belongs(&self, token: &Token, repository: &Repository) -> bool {
         let Some(owner) = self.owners.get(&repository.owner) else { return false };
         match &token.kind {
@@ -63,7 +63,7 @@ impl GitHub {
         }
     }
 
-    /// Whether somebody may know that a repository exists.
+    /// Whether the sender may know that a repository exists.
     pub(super) fn sees(&self, who: &Who, repository: &Repository) -> bool {
         if repository.deleted {
             return false;
@@ -79,12 +79,12 @@ impl GitHub {
         scoped && token.reach.contains(repository.id) && self.belongs(token, repository)
     }
 
-    /// Whether an installation's or a person's token counts a repository among its own.
+    /// Whether a token of an installation or a user counts a repository among its own.
     pub(super) fn reaches(&self, token: &Token, repository: &Repository) -> bool {
         !repository.deleted && token.reach.contains(repository.id) && self.belongs(token, repository)
     }
 
-    /// Whether somebody may do something with a repository that they see. Reading the runs of a public one is free.
+    /// Whether the sender may do something with a visible repository. Anyone may read the runs of a public one.
     pub(super) fn may(
         &self,
         who: &Who,
@@ -96,19 +96,19 @@ impl GitHub {
         if open || self.may_here(who, repository, name, level) { Ok(()) } else { Err(denied(who)) }
     }
 
-    /// Whether a token has this right to a repository.
+    /// Whether a token has this permission for a repository.
     pub(super) fn may_here(&self, who: &Who, repository: &Repository, name: &str, level: Level) -> bool {
         let Who::Token { token, .. } = who else { return false };
         token.permissions.get(name).is_some_and(|own| *own >= level) && self.reaches(token, repository)
     }
 
-    /// Whether somebody may do something with an organization's runners.
+    /// Whether the sender may do something with an organization's runners.
     pub(super) fn may_in_organization(&self, who: &Who, owner: &Owner, level: Level) -> Result<(), Reply> {
         let allowed = self.may_there(who, owner, "organization_self_hosted_runners", level);
         if allowed { Ok(()) } else { Err(denied(who)) }
     }
 
-    /// Whether a token has this right to an organization.
+    /// Whether a token has this permission for an organization.
     pub(super) fn may_there(&self, who: &Who, owner: &Owner, name: &str, level: Level) -> bool {
         let Who::Token { token, .. } = who else { return false };
         let allowed = token.permissions.get(name).is_some_and(|own| *own >= level);
@@ -121,7 +121,7 @@ impl GitHub {
         allowed && belongs
     }
 
-    /// Whether an access token given to a runner may make a registration token.
+    /// Whether a runner's access token may create a registration token.
     pub(super) fn may_register(&self, secret: &str, scope: RegisteredAt) -> bool {
         let Ok(who) = self.authenticate(Some(&format!("Bearer {secret}"))) else { return false };
         match scope {

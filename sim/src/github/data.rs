@@ -1,69 +1,69 @@
-//! What the simulated GitHub is made of.
+//! The data of the simulated GitHub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A person or an organization.
+/// A user or an organization.
 #[derive(Clone, Debug)]
 pub struct Owner {
     /// Numeric ID.
     pub id: u64,
-    /// Login, as spelled.
+    /// Login, in its original spelling.
     pub login: String,
     /// True for an organization.
     pub organization: bool,
-    /// Logins of an organization's members; they see its private repositories.
+    /// The logins of an organization's members, who can see its private repositories.
     pub members: BTreeSet<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
 /// A repository.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    /// Numeric ID; a rename keeps it.
+    /// Numeric ID, which survives a rename.
     pub id: u64,
     /// The owner's ID.
     pub owner: u64,
     /// Name without the owner.
     pub name: String,
-    /// Not visible to everybody.
+    /// Not visible to everyone.
     pub private: bool,
     /// Read-only.
     pub archived: bool,
     /// Disabled by GitHub.
     pub disabled: bool,
-    /// Self-hosted runners are disabled for it: each registration is refused.
+    /// Self-hosted runners are disabled for it, so each registration is refused.
     pub refuses_runners: bool,
-    /// Gone: every request answers 404.
+    /// Deleted: every request gets 404.
     pub deleted: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// The last push; none yet is null.
+    /// The last push; null if there was none.
     pub pushed_at: Option<Timestamp>,
 }
 
 /// A job's or a run's status (contract §1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// Asked for, not looked at yet; wants no runner.
+    /// Requested but not processed yet; needs no runner.
     Requested,
-    /// Held by a concurrency group; wants no runner.
+    /// Held by a concurrency group; needs no runner.
     Pending,
-    /// Held by a deployment's protection rule; wants no runner.
+    /// Held by a deployment's protection rule; needs no runner.
     Waiting,
-    /// Wants a runner.
+    /// Needs a runner.
     Queued,
-    /// A runner works on it.
+    /// Running on a runner.
     InProgress,
     /// Over.
     Completed,
 }
 
 impl Status {
-    /// As GitHub writes it.
+    /// GitHub's text for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Requested => "requested",
@@ -79,19 +79,19 @@ impl Status {
 /// How a job or a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Conclusion {
-    /// It did what it should.
+    /// It succeeded.
     #[default]
     Success,
     /// It failed, or its runner was lost.
     Failure,
-    /// Somebody cancelled it.
+    /// Someone cancelled it.
     Cancelled,
     /// A job that it needs did not succeed.
     Skipped,
 }
 
 impl Conclusion {
-    /// As GitHub writes it.
+    /// GitHub's text for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Conclusion::Success => "success",
@@ -101,7 +101,7 @@ impl Conclusion {
         }
     }
 
-    /// As the runner prints it.
+    /// The runner's text for it.
     pub fn printed(self) -> &'static str {
         match self {
             Conclusion::Success => "Succeeded",
@@ -115,23 +115,23 @@ impl Conclusion {
 /// A job as its workflow describes it.
 #[derive(Clone, Debug)]
 pub struct JobSpec {
-    /// Free text; empty becomes `job N`.
+    /// Free text. An empty one becomes `job N`.
     pub name: String,
-    /// `runs-on`. Empty with `runs-on: {group: …}`: such a job finds no runner here.
+    /// `runs-on`. Empty for `runs-on: {group: …}`; such a job finds no runner here.
     pub labels: Vec<String>,
-    /// How long a runner works on it.
+    /// How long it runs.
     pub duration: Duration,
-    /// How it ends by itself.
+    /// Its conclusion.
     pub conclusion: Conclusion,
-    /// Positions in the run's list of the jobs that must succeed before this one appears.
+    /// The jobs that must succeed before this one appears, by position in the run's list.
     pub needs: Vec<usize>,
-    /// How long after that it appears (a run can have no jobs yet).
+    /// The delay after that before it appears (a run can have no jobs yet).
     pub delay: Duration,
-    /// Held in this status first (waiting, pending or requested) …
+    /// It is held in this status first (waiting, pending or requested).
     pub held: Option<Status>,
-    /// … for so long; without an end until [`super::GitHub::release_job`].
+    /// How long it is held; `None`: until [`super::GitHub::release_job`].
     pub held_for: Option<Duration>,
-    /// Listed as queued for ever: no runner is given to it and no limit ends it.
+    /// Listed as queued forever: it gets no runner, and no limit ends it.
     pub ghost: bool,
 }
 
@@ -158,14 +158,14 @@ pub enum Trigger {
     /// A push, which moves the repository's `pushed_at`.
     #[default]
     Push,
-    /// A time.
+    /// A schedule.
     Schedule,
-    /// Somebody, by hand or by the API.
+    /// A user, manually or through the API.
     Dispatch,
 }
 
 impl Trigger {
-    /// As GitHub writes it.
+    /// GitHub's text for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Trigger::Push => "push",
@@ -186,33 +186,33 @@ pub struct Run {
     pub name: String,
     /// What started it.
     pub trigger: Trigger,
-    /// The status that filtered lists go by; none until the index has the run.
+    /// The status that filtered lists use; `None` until the index contains the run.
     pub indexed: Option<Status>,
-    /// Counts the repository's runs.
+    /// The number of the run in its repository.
     pub number: u64,
-    /// 1, then one more with each re-run.
+    /// 1, incremented by each re-run.
     pub attempt: u32,
-    /// What the listing shows; it may lag behind the jobs ([`super::Options::run_lag`]).
+    /// The listed status, which may lag behind the jobs ([`super::Options::run_lag`]).
     pub status: Status,
     /// Set once completed.
     pub conclusion: Option<Conclusion>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When its latest attempt began.
     pub started_at: Timestamp,
     /// When its status last changed.
     pub updated_at: Timestamp,
-    /// What its jobs are, in order.
+    /// Its jobs, in order.
     pub plan: Vec<JobSpec>,
     /// The latest attempt's jobs that have appeared, by their position in the plan.
     pub latest: BTreeMap<usize, u64>,
     /// All jobs of all attempts, oldest first.
     pub jobs: Vec<u64>,
-    /// Somebody cancelled it: no further job appears.
+    /// Someone cancelled it, so no further job appears.
     pub cancelled: bool,
 }
 
-/// Who works on a job.
+/// The runner of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobRunner {
     /// The runner's ID.
@@ -232,13 +232,13 @@ pub struct Job {
     pub run: u64,
     /// The repository's ID.
     pub repository: u64,
-    /// Which attempt of the run it belongs to.
+    /// The attempt of the run that it belongs to.
     pub attempt: u32,
     /// Its position in the run's plan.
     pub index: usize,
     /// Free text.
     pub name: String,
-    /// `runs-on` as spelled.
+    /// `runs-on` in its original spelling.
     pub labels: Vec<String>,
     /// Its own status.
     pub status: Status,
@@ -248,17 +248,17 @@ pub struct Job {
     pub created_at: Timestamp,
     /// When it was last put in the queue.
     pub queued_at: Timestamp,
-    /// When a runner began, or when it appeared while none has.
+    /// When a runner started it; before that, when it appeared.
     pub started_at: Timestamp,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
-    /// Who works or worked on it.
+    /// The runner that runs or ran it.
     pub runner: Option<JobRunner>,
-    /// The runner it was offered to, until that one picks it up.
+    /// The runner to which it is offered, until that one takes it.
     pub offered: Option<u64>,
-    /// How often it was put in the queue; tells timers of an earlier time apart.
+    /// How often it was queued. Identifies outdated timers.
     pub turn: u32,
-    /// Why it ended otherwise than by itself, for people.
+    /// Why it ended early, for people.
     pub reason: Option<&'static str>,
 }
 
@@ -274,23 +274,23 @@ pub enum RegisteredAt {
 /// A registered runner.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    /// Numeric ID, never used again.
+    /// Numeric ID, never reused.
     pub id: u64,
-    /// Where it is registered; names are unique there.
+    /// Where it is registered. Names are unique there.
     pub scope: RegisteredAt,
     /// The runner group's ID.
     pub group: u64,
-    /// Its name, as spelled.
+    /// Its name, in its original spelling.
     pub name: String,
-    /// Its labels; JIT configurations give them lower-cased.
+    /// Its labels, in lower case if they come from a JIT configuration.
     pub labels: Vec<String>,
     /// Leaves the list after one job.
     pub ephemeral: bool,
-    /// Made by a JIT configuration.
+    /// Registered by a JIT configuration.
     pub jit: bool,
     /// A process is connected.
     pub online: bool,
-    /// The job offered to it or running on it.
+    /// The job that is offered to it or running on it.
     pub job: Option<u64>,
     /// When it was registered.
     pub registered_at: Timestamp,
@@ -311,20 +311,20 @@ pub struct RunnerGroup {
     pub name: String,
 }
 
-/// What happened, for the [world](crate::world) and for webhooks. The state is read with the accessors.
+/// Events for the [world](crate::world) and for webhooks. The state is read with the accessors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A job appeared or was put in the queue (again).
+    /// A job appeared or was queued (again).
     JobQueued {
         /// The job's ID.
         job: u64,
     },
-    /// A job appeared that waits for something else than a runner.
+    /// A job appeared that waits for something other than a runner.
     JobHeld {
         /// The job's ID.
         job: u64,
     },
-    /// A runner began to work on it.
+    /// A runner started it.
     JobStarted {
         /// The job's ID.
         job: u64,
@@ -335,7 +335,7 @@ pub enum Event {
     JobCompleted {
         /// The job's ID.
         job: u64,
-        /// Who worked on it.
+        /// The runner that ran it.
         runner: Option<u64>,
         /// How it ended.
         conclusion: Conclusion,
@@ -345,23 +345,23 @@ pub enum Event {
         /// The runner's ID.
         runner: u64,
     },
-    /// A runner's process went away.
+    /// A runner's process disconnected.
     RunnerOffline {
         /// The runner's ID.
         runner: u64,
     },
-    /// A registration was deleted, or left the list by itself.
+    /// A registration was deleted or removed automatically.
     RunnerRemoved {
         /// The runner's ID.
         runner: u64,
         /// Its name.
         name: String,
-        /// Who or what removed it.
+        /// The reason.
         by: Removal,
     },
 }
 
-/// Why a runner left the list.
+/// Why a runner was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// A request deleted it.
@@ -370,7 +370,7 @@ pub enum Removal {
     JobDone,
     /// It was offline for too long.
     Stale,
-    /// `config.sh --replace` registered the name anew.
+    /// `config.sh --replace` registered the name again.
     Replaced,
 }
 

@@ -1,7 +1,7 @@
-//! Webhooks (contract §5, §8): their settings, what they deliver, and the log of deliveries.
+//! Webhooks (contract §5, §8): their settings, their deliveries, and the log of deliveries.
 //!
-//! A delivery is made when its event happens and waits as a [`Parcel`] for whoever carries it. What becomes of it is told
-//! to [`GitHub::delivered`]. Nothing is sent again by itself.
+//! A delivery is created when its event happens. It waits as a [`Parcel`] until a carrier takes it, which reports the
+//! result to [`GitHub::delivered`]. Nothing is redelivered automatically.
 
 use std::collections::VecDeque;
 
@@ -20,23 +20,23 @@ use super::token::Level;
 use super::{GitHub, after};
 use crate::keep;
 
-/// So many deliveries of a hook stay in its log (GitHub: those of 3 days).
+/// The maximum number of deliveries in a webhook's log (GitHub: those of 3 days).
 const LONGEST_LOG: usize = 2_000;
 
-/// So many parcels wait for a carrier.
+/// The maximum number of waiting parcels.
 const MOST_PARCELS: usize = 10_000;
 
 /// GitHub's limit for one event at one place.
 const MOST_HOOKS: usize = 20;
 
-/// Whose hook it is.
+/// The owner of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookPlace {
-    /// A repository's.
+    /// A repository.
     Repository(u64),
-    /// An organization's, for all its repositories.
+    /// An organization, for all its repositories.
     Organization(u64),
-    /// An App's, for all that it is installed for.
+    /// An App, for everything where it is installed.
     App(u64),
 }
 
@@ -45,15 +45,15 @@ pub enum HookPlace {
 pub struct Hook {
     /// Numeric ID.
     pub id: u64,
-    /// Whose it is.
+    /// Its owner.
     pub place: HookPlace,
-    /// Where it delivers to.
+    /// Its target URL.
     pub url: String,
-    /// What deliveries are signed with; empty: they are not signed.
+    /// The signing secret; empty: deliveries are not signed.
     pub secret: String,
-    /// As a form instead of JSON.
+    /// Sends a form instead of JSON.
     pub form: bool,
-    /// Which events it wants; `*` for all.
+    /// The subscribed events; `*` for all.
     pub events: Vec<String>,
     /// Whether it delivers.
     pub active: bool,
@@ -74,22 +74,22 @@ struct Delivery {
     repository: Option<u64>,
     installation: Option<u64>,
     body: String,
-    /// The status of the answer; `None` while there is none.
+    /// The status of the response; `None` if there is none.
     status: Option<u16>,
 }
 
 /// A delivery on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parcel {
-    /// Which delivery.
+    /// The ID of the delivery.
     pub delivery: u64,
-    /// Where to.
+    /// The target URL.
     pub url: String,
     /// X-GitHub-Event.
     pub event: String,
     /// X-GitHub-Delivery.
     pub guid: String,
-    /// X-Hub-Signature-256, where the hook has a secret.
+    /// X-Hub-Signature-256, if the webhook has a secret.
     pub signature: Option<String>,
     /// Content-Type.
     pub content_type: &'static str,
@@ -98,7 +98,7 @@ pub struct Parcel {
 }
 
 impl Hook {
-    /// The status of the answer to its last delivery.
+    /// The status of the response to its last delivery.
     pub fn last_answer(&self) -> Option<u16> {
         self.log.back()?.status
     }
@@ -148,7 +148,7 @@ impl Delivery {
 }
 
 impl GitHub {
-    /// Makes a hook for jobs' events, without a ping. An App has one hook, made in its settings.
+    /// Creates a webhook for job events, without a ping. An App has one webhook, created in its settings.
     pub fn make_hook(&mut self, place: HookPlace, url: &str, secret: &str) -> u64 {
         let events = vec!["workflow_job".to_string()];
         self.add_hook(place, url, secret, false, events, true)
@@ -159,17 +159,17 @@ impl GitHub {
         self.hooks.values()
     }
 
-    /// The deliveries that wait for a carrier.
+    /// The deliveries that are waiting for a carrier.
     pub fn take_parcels(&mut self) -> Vec<Parcel> {
         self.parcels.drain(..).collect()
     }
 
-    /// Whether any delivery waits for a carrier.
+    /// Whether any delivery is waiting for a carrier.
     pub fn has_parcels(&self) -> bool {
         !self.parcels.is_empty()
     }
 
-    /// A delivery was answered with this status, or not at all.
+    /// A delivery got a response with this status, or none.
     pub fn delivered(&mut self, delivery: u64, status: Option<u16>) {
         let mut all = self.hooks.values_mut().flat_map(|hook| hook.log.iter_mut().rev());
         if let Some(known) = all.find(|known| known.id == delivery) {
@@ -177,7 +177,7 @@ impl GitHub {
         }
     }
 
-    /// Something happened to a job: each hook that covers its repository delivers it.
+    /// A job event: each webhook that covers the repository delivers it.
     pub(super) fn deliver_job(&mut self, job: u64, action: &'static str) {
         if self.hooks.is_empty() {
             return;
@@ -244,7 +244,7 @@ impl GitHub {
         self.post(hook, delivery);
     }
 
-    /// Puts a delivery into its hook's log and on its way.
+    /// Logs a delivery and queues it for a carrier.
     fn post(&mut self, hook: u64, delivery: Delivery) {
         let Some(hook) = self.hooks.get_mut(&hook) else { return };
         let (content_type, body) = if hook.form {
@@ -302,7 +302,7 @@ impl GitHub {
         id
     }
 
-    /// The routes below `…/hooks`, for whoever may administer them. `path` is their address.
+    /// The routes below `…/hooks`, for those who may administer them. `path` is their address.
     pub(super) fn hooks_route(&mut self, ask: &Ask, place: HookPlace, path: &str, rest: &[&str]) -> Reply {
         let get = ask.method == Method::GET;
         match rest {
@@ -386,7 +386,7 @@ impl GitHub {
         let now = self.now;
         let Some(hook) = self.hooks.get_mut(&id) else { return Reply::not_found() };
         if let Some(config) = body["config"].as_object() {
-            // A whole configuration takes the place of the one before: a secret that is left out is gone.
+            // A new configuration replaces the previous one completely. An omitted secret is removed.
             let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
             hook.url = text("url").to_string();
             hook.secret = text("secret").to_string();
@@ -435,7 +435,7 @@ impl GitHub {
             [] if get => {
                 let size = ask.parameter("per_page").and_then(|size| size.parse().ok()).unwrap_or(30usize);
                 let size = size.clamp(1, 100);
-                // The cursor names the first delivery of the page; which one is GitHub's own business.
+                // The cursor names the first delivery of the page. Clients must not interpret it.
                 let from = match ask.parameter("cursor").map(|text| text.strip_prefix("v1_")) {
                     None => u64::MAX,
                     Some(cursor) => match cursor.and_then(number) {
@@ -474,7 +474,7 @@ impl GitHub {
         }
     }
 
-    /// Whether somebody may administer the hooks there. Otherwise they are not there (404).
+    /// Whether the sender may administer the webhooks there. Otherwise they do not exist (404).
     pub(super) fn may_hook(&self, who: &Who, place: HookPlace, level: Level) -> bool {
         match place {
             HookPlace::Repository(id) => self
@@ -504,7 +504,7 @@ fn invalid(message: &str) -> Reply {
     Reply::json(422, body)
 }
 
-/// X-Hub-Signature-256 of a body.
+/// The X-Hub-Signature-256 of a body.
 pub fn sign(secret: &str, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let hex: String = hmac::sign(&key, body).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -12,13 +12,13 @@ use super::limits::Standing;
 use super::reply::Reply;
 use super::{Etags, GitHub};
 
-/// A request taken apart.
+/// A parsed request.
 pub(super) struct Ask<'a> {
     pub who: Who,
     pub method: &'a Method,
-    /// Scheme, host and prefix that URLs in the answer begin with.
+    /// The scheme, host and prefix of URLs in the response.
     pub base: String,
-    /// The path's parts after the prefix, decoded.
+    /// The decoded parts of the path after the prefix.
     pub path: Vec<String>,
     pub query: Vec<(String, String)>,
     pub body: &'a [u8],
@@ -30,7 +30,7 @@ impl Ask<'_> {
         self.query.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body's JSON; an empty body is null.
+    /// The body as JSON; null if it is empty.
     pub fn json(&self) -> Result<Value, Reply> {
         if self.body.is_empty() {
             return Ok(Value::Null);
@@ -40,7 +40,7 @@ impl Ask<'_> {
 }
 
 impl GitHub {
-    /// Answers a request at this time, as GitHub's REST API does. Paths below `/_runner/` are the runners' own protocol.
+    /// Handles a request at this time, like GitHub's REST API. Paths below `/_runner/` are the runners' own protocol.
     pub fn handle(&mut self, request: &Request<Bytes>, now: Timestamp) -> Response<Bytes> {
         self.advance(now);
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
@@ -91,14 +91,14 @@ impl GitHub {
         finish(reply, now, &standing.headers(resource))
     }
 
-    /// The request taken apart; `None` outside of the API's paths.
+    /// Parses the request; `None` outside of the API's paths.
     fn ask<'a>(&self, request: &'a Request<Bytes>) -> Option<Ask<'a>> {
         let host = request.headers().get(HOST).and_then(|value| value.to_str().ok());
         let host = host.or(request.uri().host()).unwrap_or("api.github.com");
         let base = format!("{}://{host}{}", self.options.scheme, self.options.path_prefix);
         let whole = request.uri().path();
         let path = whole.strip_prefix(&self.options.path_prefix);
-        // Runners may not know the prefix.
+        // Runners need not know the prefix.
         let path = if whole.starts_with("/_runner/") { Some(whole) } else { path };
         let path = path.filter(|path| path.starts_with('/'))?;
         let path =
@@ -112,7 +112,7 @@ impl GitHub {
         Some(Ask { who: Who::Anonymous, method: request.method(), base, path, query, body: request.body() })
     }
 
-    /// The answer, or 304 if the client knows it.
+    /// The response, or 304 if the client has it.
     fn routed(&mut self, ask: &Ask, request: &Request<Bytes>) -> Reply {
         let reply = self.route(ask);
         if ask.method != Method::GET || reply.status != 200 {
@@ -125,7 +125,7 @@ impl GitHub {
         reply.with("etag", etag)
     }
 
-    /// Weak, and another one for each token.
+    /// Weak, and different for each token.
     fn etag(&self, request: &Request<Bytes>, reply: &Reply) -> String {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         if self.options.etags == Etags::Opaque {
@@ -144,7 +144,7 @@ impl GitHub {
     }
 }
 
-/// Which bucket a request counts in (contract §4: several).
+/// The rate limit bucket of a request (contract §4: several).
 fn resource(ask: &Ask) -> &'static str {
     match ask.path.last().map(String::as_str) {
         Some("registration-token" | "remove-token" | "generate-jitconfig") if ask.method == Method::POST => {
@@ -176,7 +176,7 @@ fn finish(reply: Reply, now: Timestamp, limits: &[(&'static str, String)]) -> Re
         }
         None => Bytes::new(),
     };
-    // Every part above is well-formed text; were one not, an empty 500 is what a client would see of it.
+    // Every part above is well-formed. If one were not, the client would get an empty 500.
     response.body(body).unwrap_or_else(|_| {
         let mut broken = Response::new(Bytes::new());
         *broken.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
@@ -184,7 +184,7 @@ fn finish(reply: Reply, now: Timestamp, limits: &[(&'static str, String)]) -> Re
     })
 }
 
-/// `now` as the Date header has it.
+/// `now` in the format of the Date header.
 fn date(now: Timestamp) -> String {
     let seconds = u64::try_from(now.as_second()).unwrap_or(0);
     httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))

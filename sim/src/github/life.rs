@@ -1,4 +1,4 @@
-//! The life of runs and jobs: they appear, are held, queued, offered to a runner, worked on, over.
+//! The life of runs and jobs: they appear, are held, queued, offered to a runner, run, and end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,16 +15,16 @@ const MOST_RERUNS: u32 = 50;
 /// … and for so long (contract §8).
 const MAY_RUN_AGAIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A cancelled job's runner gets some time to stop.
+/// The time that a cancelled job's runner gets to stop.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
 impl GitHub {
-    /// Starts a workflow run in a repository. None if the repository is not there.
+    /// Starts a workflow run in a repository. `None` if the repository does not exist.
     pub fn queue_run(&mut self, repository: u64, jobs: Vec<JobSpec>, now: Timestamp) -> Option<u64> {
         self.queue_run_by(Trigger::Push, repository, jobs, now)
     }
 
-    /// Somebody pushes to a repository, and no run follows from it.
+    /// A push to a repository that starts no run.
     pub fn push(&mut self, repository: u64, now: Timestamp) {
         self.advance(now);
         if let Some(known) = self.repositories.get_mut(&repository) {
@@ -32,7 +32,7 @@ impl GitHub {
         }
     }
 
-    /// Starts a workflow run for this reason; only a push moves `pushed_at` (contract §8).
+    /// Starts a workflow run with this trigger. Only a push changes `pushed_at` (contract §8).
     pub fn queue_run_by(
         &mut self,
         trigger: Trigger,
@@ -75,7 +75,7 @@ impl GitHub {
         Some(id)
     }
 
-    /// Runs all jobs of a completed run again, with new IDs. False if it is not completed.
+    /// Runs all jobs of a completed run again, with new IDs. Returns false if it is not completed.
     pub fn rerun(&mut self, run: u64, now: Timestamp) -> bool {
         self.advance(now);
         let Some(known) = self.runs.get_mut(&run).filter(|run| run.status == Status::Completed) else {
@@ -144,7 +144,7 @@ impl GitHub {
         Ok(())
     }
 
-    /// The index takes in a run's status, now or later.
+    /// The index learns a run's status, now or later.
     fn index(&mut self, run: u64, status: Status, now: Timestamp) {
         if self.options.index_lag.is_zero() {
             if let Some(known) = self.runs.get_mut(&run) {
@@ -155,7 +155,7 @@ impl GitHub {
         self.timers.insert((after(now, self.options.index_lag), Timer::Index { run, status }));
     }
 
-    /// Cancels a run: its queued jobs are over at once, those in progress soon.
+    /// Cancels a run. Its queued jobs end at once, those in progress soon.
     pub fn cancel_run(&mut self, run: u64, now: Timestamp) -> bool {
         self.advance(now);
         let Some(known) = self.runs.get_mut(&run).filter(|run| run.status != Status::Completed) else {
@@ -178,7 +178,7 @@ impl GitHub {
         true
     }
 
-    /// The jobs in progress of a run end now, and well.
+    /// The jobs in progress of a run end now, successfully.
     pub fn end_jobs(&mut self, run: u64, now: Timestamp) {
         self.advance(now);
         let known = self.runs.get(&run).into_iter().flat_map(|run| run.latest.values());
@@ -188,7 +188,7 @@ impl GitHub {
         }
     }
 
-    /// Puts a held job in the queue. False if it is not held.
+    /// Queues a held job. Returns false if it is not held.
     pub fn release_job(&mut self, job: u64, now: Timestamp) -> bool {
         self.advance(now);
         let held = self
@@ -202,7 +202,7 @@ impl GitHub {
         held
     }
 
-    /// Lets everything happen that happens by itself up to `now`, in order, each at its own time.
+    /// Processes everything that happens up to `now`, in order, each event at its own time.
     pub fn advance(&mut self, now: Timestamp) {
         while let Some((time, timer)) = self.timers.first().copied().filter(|(time, _)| *time <= now) {
             self.timers.remove(&(time, timer));
@@ -262,7 +262,7 @@ impl GitHub {
         }
     }
 
-    /// What is known of a run that was over at this attempt goes.
+    /// Forgets a run that was over at this attempt.
     fn forget_run(&mut self, run: u64, attempt: u32) {
         let is_over = |run: &Run| run.status == Status::Completed && run.attempt == attempt;
         if !self.runs.get(&run).is_some_and(is_over) {
@@ -277,9 +277,10 @@ impl GitHub {
         }
     }
 
-    /// Lets those jobs of a run appear whose needs are met; those that need an unsuccessful one are skipped.
+    /// Lets the jobs of a run appear if their dependencies have succeeded. Those that depend on an
+    /// unsuccessful one are skipped.
     fn schedule_ready_jobs(&mut self, run: u64, now: Timestamp) {
-        // Skipping one job can decide another: as often as there are jobs.
+        // Skipping one job can skip another, so this repeats at most once per job.
         let rounds = self.runs.get(&run).map_or(0, |run| run.plan.len());
         for _ in 0..=rounds {
             let Some(known) = self.runs.get(&run).filter(|run| !run.cancelled) else { return };
@@ -391,8 +392,8 @@ impl GitHub {
         self.assign(now);
     }
 
-    /// Whether a runner could be given a job: its scope reaches the repository and it has all the labels, in any
-    /// case (contract §6). A job without labels (`runs-on: {group: …}`) finds none.
+    /// Whether a runner may get a job: its scope includes the repository and it has all the labels, in any case
+    /// (contract §6). A job without labels (`runs-on: {group: …}`) finds none.
     pub fn fits(&self, runner: &Runner, job: &Job) -> bool {
         let reaches = match runner.scope {
             RegisteredAt::Repository(repository) => repository == job.repository,
@@ -404,7 +405,7 @@ impl GitHub {
         reaches && !job.labels.is_empty() && job.labels.iter().all(has)
     }
 
-    /// Offers queued jobs, oldest first, to idle runners; any that fits, nothing is reserved.
+    /// Offers queued jobs, oldest first, to idle runners. Any matching one will do. Nothing is reserved.
     pub(super) fn assign(&mut self, now: Timestamp) {
         if self.idle.is_empty() {
             return;
@@ -459,7 +460,7 @@ impl GitHub {
         self.update_run(run, now);
     }
 
-    /// Ends a job now and lets its run go on.
+    /// Ends a job now and continues its run.
     pub(super) fn complete_job(
         &mut self,
         id: u64,
@@ -499,7 +500,7 @@ impl GitHub {
         }
     }
 
-    /// Brings a run's listed status in line with its jobs, at once or after the lag.
+    /// Updates a run's listed status from its jobs, at once or after the lag.
     fn update_run(&mut self, run: u64, now: Timestamp) {
         if self.options.run_lag.is_zero() {
             return self.set_status(run, now);
@@ -551,7 +552,7 @@ impl GitHub {
     }
 }
 
-/// Conclusions inside a timer, which is ordered plain data.
+/// Conclusions in a timer, which must be ordered plain data.
 const CANCELLED: u8 = 2;
 pub(super) const LOST: u8 = 3;
 

@@ -14,14 +14,14 @@ use super::{GitHub, Options, after};
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A limit that a test imposes on everybody.
+/// A limit that a test imposes on all clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limited {
-    /// The hour's requests are used up.
+    /// The hour's requests are exhausted.
     Primary,
-    /// The secondary limit, which says how long to wait …
+    /// The secondary limit, with the time to wait.
     Secondary,
-    /// … or does not.
+    /// The secondary limit, without the time to wait.
     SecondarySilent,
 }
 
@@ -34,14 +34,14 @@ struct Bucket {
 #[derive(Clone, Default)]
 pub(super) struct Limits {
     buckets: BTreeMap<(String, &'static str), Bucket>,
-    /// Since when, the points, and GitHub's own time.
+    /// The start, the points, and GitHub's own time.
     points: BTreeMap<String, (Timestamp, u64, Duration)>,
     imposed: Option<(Limited, Timestamp)>,
-    /// How often somebody was refused who had used a limit up.
+    /// The number of requests refused after a limit was exhausted.
     exhausted: u64,
 }
 
-/// Where somebody stands in a bucket.
+/// The state of a sender in a bucket.
 #[derive(Clone, Copy)]
 pub(super) struct Standing {
     limit: u64,
@@ -66,22 +66,23 @@ impl Standing {
 }
 
 impl GitHub {
-    /// How often a request was refused because its sender had used a limit up; not those that a test imposed.
+    /// The number of requests refused because their sender had exhausted a limit, except for limits that a
+    /// test imposed.
     pub fn exhausted(&self) -> u64 {
         self.limits.exhausted
     }
 
-    /// A client starts anew, and knows nothing of what the one before asked for: its minute begins now.
+    /// A client restarts and does not know about its previous requests: its minute begins now.
     pub fn begin_minute(&mut self) {
         self.limits.points.clear();
     }
 
-    /// Refuses every request as beyond this limit until then.
+    /// Refuses all requests with this limit until then.
     pub fn impose_limit(&mut self, limit: Limited, until: Timestamp) {
         self.limits.imposed = Some((limit, until));
     }
 
-    /// Whoever a token belongs to has used up this hour's requests.
+    /// The owner of this token has used up this hour's requests.
     pub fn use_up(&mut self, secret: &str, now: Timestamp) {
         let Some(token) = self.tokens.get(secret).cloned() else { return };
         let key = self.limit_key(&Who::Token { token });
@@ -89,7 +90,7 @@ impl GitHub {
         self.limits.buckets.insert((key, "core"), bucket);
     }
 
-    /// Whose requests are counted together.
+    /// The key under which requests are counted together.
     pub(super) fn limit_key(&self, who: &Who) -> String {
         match who {
             Who::Anonymous => "anonymous".to_string(),
@@ -103,7 +104,7 @@ impl GitHub {
 }
 
 impl Limits {
-    /// Refuses a request that is beyond a limit. Counts its points towards the secondary one.
+    /// Refuses a request beyond a limit. Counts its points towards the secondary limit.
     pub fn admit(
         &mut self,
         key: &str,

@@ -1,9 +1,9 @@
-//! The simulated GitHub: repositories, runs, jobs, runners, tokens and Apps as plain data, and the part
-//! of the REST API that a runner daemon uses as one function from request to response.
+//! The simulated GitHub: repositories, runs, jobs, runners, tokens and Apps as plain data, and the part of
+//! the REST API that a runner daemon uses, as one function from request to response.
 //!
-//! It has no clock: each call takes the time, and [`GitHub::advance`] brings the data up to it. All
-//! choices that GitHub makes by itself come from one seed. Facts come from the GitHub contract; a section
-//! is cited where the behaviour is odd.
+//! It has no clock: each call takes the time, and [`GitHub::advance`] updates the data to it. All of GitHub's
+//! own choices come from one seed. Facts come from the GitHub contract. A section is cited where the
+//! behaviour is surprising.
 
 mod actions;
 mod apps;
@@ -43,68 +43,69 @@ pub(crate) use runners::jit_server;
 pub use runners::{Leave, Refused, Registration};
 pub use token::{Level, Permissions, Reach, Token, permissions};
 
-/// How ETags are made.
+/// How ETags are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Etags {
-    /// As GitHub does: of the headers Accept and Authorization and of the body (contract §8).
+    /// As GitHub does: from the headers Accept and Authorization and the body (contract §8).
     #[default]
     OfGitHub,
-    /// So that nobody can foresee them, as behind a proxy that makes its own.
+    /// Unpredictable, as behind a proxy that computes its own.
     Opaque,
 }
 
-/// How the simulated GitHub behaves. `Default` is the real one's manner, with pick-up times of a second or two.
+/// How the simulated GitHub behaves. `Default` behaves like the real one, with a pickup time of a second or
+/// two.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The version that runners say they have once they connected.
+    /// The version that connected runners report.
     pub runner_version: Option<String>,
-    /// When a version stops getting jobs; the newest has no end. Others are not known.
+    /// When a version stops getting jobs. The newest has no end. Other versions are unknown.
     pub runner_versions: BTreeMap<String, Option<Timestamp>>,
-    /// Decides IDs, tokens and which of several fitting runners gets a job.
+    /// Determines IDs, tokens and which of several matching runners gets a job.
     pub seed: u64,
-    /// What stands before every path: empty, or `/api/v3` as on an Enterprise Server.
+    /// The prefix of every path: empty, or `/api/v3` as on an Enterprise Server.
     pub path_prefix: String,
-    /// The scheme of URLs in answers.
+    /// The scheme of URLs in responses.
     pub scheme: String,
-    /// Where `html_url`s point; no slash at the end.
+    /// The base of `html_url`s, without a slash at the end.
     pub web_url: String,
-    /// Leaves out most URLs of repositories and people: smaller answers that clients need no less than
-    /// the full ones, but that no longer satisfy GitHub's schemas.
+    /// Omits most URLs of repositories and users. Such responses are smaller and sufficient for clients, but
+    /// no longer match GitHub's schemas.
     pub lean: bool,
-    /// How ETags are made.
+    /// How ETags are computed.
     pub etags: Etags,
-    /// Installation tokens are good for so long (contract §3: an hour).
+    /// The lifetime of installation tokens (contract §3: an hour).
     pub token_life: Duration,
-    /// Requests an hour for a person or an installation (contract §3, §4).
+    /// Requests per hour for a user or an installation (contract §3, §4).
     pub rate_limit: u64,
-    /// The status of an answer beyond a limit: 403 or 429.
+    /// The status of a response beyond a limit: 403 or 429.
     pub limit_status: u16,
-    /// Points a minute before the secondary limit (GET 1, others 5; contract §4).
+    /// Points per minute before the secondary limit (GET 1, others 5; contract §4).
     pub points_a_minute: u64,
-    /// Shortest and longest time from a job's offer to a runner until it is in progress.
+    /// The minimum and maximum time from offering a job to a runner until it is in progress.
     pub pickup: (Duration, Duration),
-    /// How long an unused JIT configuration is good for.
+    /// The lifetime of an unused JIT configuration.
     pub jit_expiry: Duration,
-    /// A job queued for longer fails (contract §6: 24 h).
+    /// A job that is queued for longer fails (contract §6: 24 h).
     pub queue_limit: Duration,
-    /// Lists that are filtered come from an index that is behind by this (contract §8: minutes to days at times).
+    /// The delay of the index for filtered lists (contract §8: minutes to days at times).
     pub index_lag: Duration,
-    /// A delivery stands in its hook's log after this (contract §8: minutes at times).
+    /// The delay until a delivery is in its webhook's log (contract §8: minutes at times).
     pub delivery_lag: Duration,
     /// GitHub's own time for one request, of which [`Options::cpu_a_minute`] is the secondary limit; zero: not counted.
     pub cpu_per_request: Duration,
-    /// GitHub's own time for one client's requests in a minute (contract §8: 90 s).
+    /// The maximum of GitHub's own time for one client's requests in a minute (contract §8: 90 s).
     pub cpu_a_minute: Duration,
-    /// The longest time by which a run's status lags behind its jobs.
+    /// The maximum time by which a run's status lags behind its jobs.
     pub run_lag: Duration,
-    /// A run of which no job is in progress is queued again while one waits for a runner; otherwise it stays in progress
-    /// once it was (contract §1: a run's status says nothing of its jobs').
+    /// A run without a job in progress is queued again while one waits for a runner. Otherwise, it stays in progress
+    /// once it was (contract §1: a run's status does not reflect its jobs).
     pub requeues: bool,
-    /// After this time a job whose runner vanished fails.
+    /// After this time, a job whose runner vanished fails.
     pub lost_after: Duration,
-    /// An ephemeral runner offline for longer leaves the list (contract §7: a day).
+    /// An ephemeral runner that is offline for longer is removed (contract §7: a day).
     pub stale_after: Duration,
-    /// Completed runs are forgotten after this time, which bounds the memory (GitHub: 90 days).
+    /// Completed runs are forgotten after this time, which limits the memory (GitHub: 90 days).
     pub keep_runs: Duration,
 }
 
@@ -139,26 +140,26 @@ impl Default for Options {
     }
 }
 
-/// What happens by itself, later. Entries that no longer apply are ignored when their time comes.
+/// Scheduled events. Entries that no longer apply are ignored when they are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// A job of a run's attempt appears.
     Appear { run: u64, attempt: u32, index: usize },
-    /// A held job is put in the queue.
+    /// A held job is queued.
     Release { job: u64 },
-    /// The runner that a job was offered to begins.
+    /// The runner to which a job was offered starts it.
     Start { job: u64, turn: u32 },
     /// A job in progress ends.
     End { job: u64, turn: u32, conclusion: u8 },
     /// A queued job has waited too long.
     GiveUp { job: u64, turn: u32 },
-    /// The index of runs takes in a status.
+    /// The index of runs learns a status.
     Index { run: u64, status: Status },
     /// A run's listed status catches up with its jobs.
     Status { run: u64 },
-    /// An offline runner may have to leave the list.
+    /// An offline runner may have to be removed.
     Stale { runner: u64 },
-    /// A stand-in runner's session may have gone silent.
+    /// A stand-in runner's session may be silent for too long.
     Silence { runner: u64 },
     /// A completed run is forgotten.
     Forget { run: u64, attempt: u32 },
@@ -177,7 +178,7 @@ pub struct GitHub {
     names: BTreeMap<String, u64>,
     /// Lower-cased former `owner/name` → ID.
     former_names: BTreeMap<String, u64>,
-    /// Lower-cased `owner/name` → who had it last, and since when if somebody else had it before.
+    /// Lower-cased `owner/name` → its last repository, and since when if another one had it before.
     meanings: BTreeMap<String, (u64, Option<Timestamp>)>,
     runs: BTreeMap<u64, Run>,
     runs_of: BTreeMap<u64, BTreeSet<u64>>,
@@ -200,7 +201,7 @@ pub struct GitHub {
     sessions: session::Sessions,
 }
 
-/// `time` after a duration; the end of time rather than an overflow.
+/// `time` after a duration; the maximum time instead of an overflow.
 fn after(time: Timestamp, duration: Duration) -> Timestamp {
     time.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
@@ -242,17 +243,17 @@ impl GitHub {
         }
     }
 
-    /// How it behaves.
+    /// Its options.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Changes how it behaves from now on (the web URL once a port is known, a limit in a test).
+    /// Changes its options (the web URL once a port is known, a limit in a test).
     pub fn options_mut(&mut self) -> &mut Options {
         &mut self.options
     }
 
-    /// IDs grow, with gaps, as GitHub's do.
+    /// IDs increase with gaps, like GitHub's.
     fn new_id(&mut self) -> u64 {
         self.next_id += self.rng.random_range(1..=9u64);
         self.next_id
@@ -264,7 +265,7 @@ impl GitHub {
         (0..length).map(|_| char::from(LETTERS[self.rng.random_range(0..LETTERS.len())])).collect()
     }
 
-    /// Adds a person; an existing login keeps its ID.
+    /// Adds a user. An existing login keeps its ID.
     pub fn add_user(&mut self, login: &str) -> u64 {
         self.add_owner(login, false, &[])
     }
@@ -286,7 +287,8 @@ impl GitHub {
         id
     }
 
-    /// Adds a public repository `owner/name`; an unknown owner becomes a person. An existing one keeps its ID.
+    /// Adds a public repository `owner/name`. An unknown owner becomes a user. An existing repository keeps
+    /// its ID.
     pub fn add_repository(&mut self, full_name: &str) -> u64 {
         if let Some(id) = self.names.get(&full_name.to_lowercase()) {
             return *id;
@@ -313,19 +315,19 @@ impl GitHub {
         id
     }
 
-    /// Adds a runner group to an organization (the default group, 1, is always there).
+    /// Adds a runner group to an organization (the default group, 1, always exists).
     pub fn add_runner_group(&mut self, organization: u64, name: &str) -> u64 {
         let id = 1 + self.groups.iter().map(|group| group.id).max().unwrap_or(1);
         self.groups.push(RunnerGroup { id, organization, name: name.to_string() });
         id
     }
 
-    /// Makes a token known. Tests choose the text, so that they can search for it.
+    /// Adds a token. Tests choose the text, so that they can search for it.
     pub fn add_token(&mut self, secret: &str, token: Token) {
         self.tokens.insert(secret.to_string(), token);
     }
 
-    /// Makes a token unknown: it answers 401 from now on.
+    /// Removes a token, which then gets 401.
     pub fn revoke_token(&mut self, secret: &str) {
         self.tokens.remove(secret);
     }
@@ -335,24 +337,24 @@ impl GitHub {
         self.repositories.get(&id)
     }
 
-    /// The repository with this ID, to make it private, archived, disabled …
+    /// The repository with this ID, to make it private, archived, disabled, and so on.
     pub fn repository_mut(&mut self, id: u64) -> Option<&mut Repository> {
         self.repositories.get_mut(&id)
     }
 
-    /// The ID of a repository by its present name, in any case.
+    /// The ID of a repository by its current name, in any case.
     pub fn repository_id(&self, full_name: &str) -> Option<u64> {
         self.names.get(&full_name.to_lowercase()).copied()
     }
 
-    /// `owner/name`, as spelled now.
+    /// `owner/name` in its current spelling.
     pub fn full_name(&self, repository: u64) -> Option<String> {
         let repository = self.repositories.get(&repository)?;
         let owner = self.owners.get(&repository.owner)?;
         Some(format!("{}/{}", owner.login, repository.name))
     }
 
-    /// Gives a repository another name, or another owner with it; the old one redirects (301) from now on.
+    /// Renames a repository, or transfers it to another owner. The old name then redirects (301).
     pub fn rename_repository(&mut self, id: u64, full_name: &str) {
         let Some(old) = self.full_name(id) else { return };
         let (owner, name) = full_name.split_once('/').unwrap_or(("nobody", full_name));
@@ -375,12 +377,12 @@ impl GitHub {
         }
     }
 
-    /// Which repository has a name, or had it last; and since when, by GitHub's clock, if another one had it before.
+    /// The repository that has or last had a name; and since when, by GitHub's clock, if another one had it before.
     pub fn meaning(&self, full_name: &str) -> Option<(u64, Option<Timestamp>)> {
         self.meanings.get(&full_name.to_lowercase()).copied()
     }
 
-    /// Deletes a repository with its runners; its runs are not reachable any more and its jobs end.
+    /// Deletes a repository with its runners. Its runs become inaccessible and its jobs end.
     pub fn delete_repository(&mut self, id: u64, now: Timestamp) {
         self.advance(now);
         let Some(name) = self.full_name(id) else { return };
@@ -437,7 +439,7 @@ impl GitHub {
         self.runners.values()
     }
 
-    /// What happened since the last call, oldest first. Whoever never calls it gets at most the latest ten thousand.
+    /// Events since the last call, oldest first. At most the latest ten thousand are kept.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -457,7 +459,7 @@ impl GitHub {
         self.events.push(event);
     }
 
-    /// When something will happen by itself, if anything will.
+    /// When the next scheduled event happens, if there is one.
     pub fn next_event(&self) -> Option<Timestamp> {
         self.timers.first().map(|(time, _)| *time)
     }

@@ -6,8 +6,8 @@ use super::reply::Reply;
 const DEFAULT: usize = 30;
 const MOST: usize = 100;
 
-/// Cuts the asked page out of a list and says where the others are. `path` is the canonical one, with IDs for names; a
-/// listing goes no further than its first `reach` items.
+/// Takes the requested page of a list, with links to the others. `path` is the canonical one, with IDs for names. Only
+/// the first `reach` items of a list are accessible.
 pub(super) fn cut<T>(ask: &Ask, path: &str, items: Vec<T>, reach: usize) -> (Vec<T>, Option<String>) {
     let number = |name: &str| ask.parameter(name).and_then(|text| text.parse::<usize>().ok());
     let per_page = number("per_page").filter(|size| *size > 0).unwrap_or(DEFAULT).min(MOST);

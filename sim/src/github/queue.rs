@@ -1,5 +1,5 @@
-//! Which jobs want a runner, and which have changed lately: what looks on would go through all jobs otherwise. And how
-//! jobs look in listings, which are asked for much oftener than jobs change.
+//! Indexes of jobs that need a runner and of jobs that have changed recently, so that observers need not search all
+//! jobs. Also a cache of the jobs' JSON, because lists are requested much more often than jobs change.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,13 @@ use super::data::{Job, Status};
 /// Jobs of one repository with the same labels, by when they appeared.
 type Line = BTreeSet<(Timestamp, u64)>;
 
-/// An index over the jobs, kept when one changes its status.
+/// An index of the jobs, updated when one changes its status.
 #[derive(Default)]
 pub(super) struct Queue {
     lines: BTreeMap<(u64, Vec<String>), Line>,
     changes: BTreeSet<(Timestamp, u64)>,
     changed_at: BTreeMap<u64, Timestamp>,
-    /// Jobs' JSON, each for the address that the URLs in it begin with.
+    /// The jobs' JSON, each for the base of its URLs.
     texts: RefCell<BTreeMap<u64, (String, String)>>,
 }
 
@@ -59,18 +59,18 @@ impl GitHub {
         }
     }
 
-    /// The queued jobs, offered to a runner or not, ghosts too: by repository and labels as spelled; within these
-    /// by when they appeared.
+    /// The queued jobs, whether offered to a runner or not, including ghosts: by repository and labels in their
+    /// original spelling, then by when they appeared.
     pub fn queued(&self) -> impl Iterator<Item = (u64, &[String], &Line)> {
         self.queue.lines.iter().map(|((repository, labels), line)| (*repository, labels.as_slice(), line))
     }
 
-    /// The jobs whose status has changed since then, that moment included; the earliest change first.
+    /// The jobs whose status has changed since then, including that moment, the earliest change first.
     pub fn changed_since(&self, since: Timestamp) -> impl Iterator<Item = &Job> {
         self.queue.changes.range((since, 0)..).filter_map(|(_, id)| self.jobs.get(id))
     }
 
-    /// Jobs of a repository in JSON, with commas between them.
+    /// Jobs of a repository in JSON, separated by commas.
     pub(super) fn job_texts(&self, repository: u64, jobs: &[&Job], base: &str) -> String {
         let address = format!("{base}/{}", self.full_name(repository).unwrap_or_default());
         let mut texts = self.queue.texts.borrow_mut();
@@ -89,7 +89,7 @@ impl GitHub {
         all
     }
 
-    /// How many jobs are remembered.
+    /// The number of remembered jobs.
     pub fn count_jobs(&self) -> usize {
         self.jobs.len()
     }

@@ -1,11 +1,11 @@
-//! An answer before it has its headers.
+//! A response without its headers.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 const DOCUMENTATION: &str = "https://docs.github.com/rest";
 
-/// An answer before it is dressed in headers.
+/// A response without its headers.
 pub(super) struct Reply {
     pub status: u16,
     pub body: Option<String>,
@@ -17,7 +17,7 @@ impl Reply {
         Reply::text(status, body.to_string())
     }
 
-    /// With a body that is JSON already.
+    /// With a body that is already JSON.
     pub fn text(status: u16, body: String) -> Reply {
         Reply { status, body: Some(body), headers: Vec::new() }
     }
@@ -42,7 +42,7 @@ impl Reply {
     }
 }
 
-/// Whole seconds, as GitHub writes times.
+/// Whole seconds, in GitHub's format.
 pub(super) fn time(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }

@@ -1,4 +1,4 @@
-//! Which path means what.
+//! The routes.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ impl GitHub {
 
     fn repository_route(&mut self, ask: &Ask, id: u64, rest: &[&str]) -> Reply {
         let Some(repository) = self.repositories.get(&id) else { return Reply::not_found() };
-        // An App asks about its own installation before it has a token that sees anything.
+        // An App requests its own installation before it has a token with access to anything.
         if rest == ["installation"] {
             return self.find_installation(ask, repository.owner, Some(id));
         }
@@ -99,7 +99,7 @@ impl GitHub {
                 self.hooks_route(ask, place, &path, rest)
             }
             ["actions", "runners", rest @ ..] => {
-                // The route's own right decides reading too: administration.
+                // The route's own permission also applies to reading: administration.
                 if let Err(reply) = self.may(&ask.who, repository, "administration", level) {
                     return reply;
                 }
@@ -171,7 +171,7 @@ impl GitHub {
         Reply::json(200, json!({"total_count": total, "runner_groups": groups})).linked(link)
     }
 
-    /// Sorts, pages and shows repositories.
+    /// Sorts, paginates and renders repositories.
     fn repository_list(&self, ask: &Ask, path: &str, mut list: Vec<&Repository>, sort: &str) -> Reply {
         self.sort_repositories(ask, &mut list, sort);
         let (list, link) = cut(ask, path, list, usize::MAX);
@@ -247,7 +247,7 @@ impl GitHub {
         Reply::json(200, body).linked(link)
     }
 
-    /// The App's installation for an owner, or for a repository that it was given.
+    /// The App's installation for an owner, or for a repository that it can access.
     fn find_installation(&self, ask: &Ask, owner: u64, repository: Option<u64>) -> Reply {
         let Who::App(app) = ask.who else { return needs_jwt(ask) };
         let found = self.installations.values().find(|installation| {
@@ -302,7 +302,7 @@ fn needs_jwt(ask: &Ask) -> Reply {
     }
 }
 
-/// A renamed repository: by its ID, permanently; a request that changes something keeps its method.
+/// A renamed repository redirects permanently to its ID. A request that changes something keeps its method.
 fn moved(ask: &Ask, id: u64, rest: &[&str]) -> Reply {
     let mut location = format!("{}/repositories/{id}", ask.base);
     for part in rest {

@@ -1,4 +1,4 @@
-//! The life of runners: registered by a JIT configuration or a registration token, online, busy, gone.
+//! The life of runners: registered with a JIT configuration or a registration token, online, busy, removed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use super::data::*;
 use super::{GitHub, Timer, after, life};
 
-/// Registration tokens are good for an hour (contract §2).
+/// The lifetime of registration tokens (contract §2: an hour).
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// 1,500 registrations in five minutes (contract §2).
 const MOST_REGISTRATIONS: usize = 1500;
 const REGISTRATION_WINDOW: Duration = Duration::from_secs(300);
 
-/// Why GitHub does not let a runner in.
+/// Why GitHub refuses a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The text is no JIT configuration.
+    /// The text is not a JIT configuration.
     #[error("the configuration cannot be decoded")]
     BadConfiguration,
     /// A JIT configuration was used before.
@@ -32,10 +32,10 @@ pub enum Refused {
     /// The registration is gone.
     #[error("the runner registration has been deleted from the server")]
     Deleted,
-    /// The token is unknown or for another place.
+    /// The token is unknown or for another scope.
     #[error("the token is not valid here")]
     BadToken,
-    /// The URL leads to no repository or organization.
+    /// The URL is not that of a repository or organization.
     #[error("the address leads to no repository or organization")]
     NotFound,
     /// Another runner has the name.
@@ -46,31 +46,31 @@ pub enum Refused {
     Conflict,
 }
 
-/// How a runner's process goes away.
+/// How a runner's process disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// It was told to stop and says so: a job of its ends as failed at once.
+    /// It was told to stop and reports it: its job fails at once.
     Graceful,
-    /// Nobody hears of it again: a job of its fails after [`super::Options::lost_after`].
+    /// It vanishes: its job fails after [`super::Options::lost_after`].
     Vanished,
 }
 
-/// What `config.sh` sends.
+/// The data that `config.sh` sends.
 #[derive(Clone)]
 pub struct Registration {
-    /// A registration token, or a personal access token that may make one.
+    /// A registration token, or a personal access token that may create one.
     pub token: String,
-    /// Address of the repository or organization: its path decides.
+    /// The URL of the repository or organization. Its path determines the scope.
     pub url: String,
     /// The runner's name.
     pub name: String,
-    /// Labels of its own.
+    /// Its own labels.
     pub labels: Vec<String>,
-    /// Adds self-hosted, the system and the architecture (contract §6).
+    /// Adds self-hosted, the OS and the architecture (contract §6).
     pub default_labels: bool,
     /// One job only.
     pub ephemeral: bool,
-    /// Takes the place of an idle runner of the same name.
+    /// Replaces an idle runner of the same name.
     pub replace: bool,
 }
 
@@ -88,7 +88,7 @@ struct RegistrationToken {
     expires_at: Timestamp,
 }
 
-/// The secrets handed out for registrations.
+/// The secrets that were issued for registrations.
 #[derive(Clone, Default)]
 pub(super) struct RegistrationBook {
     jit: BTreeMap<String, Jit>,
@@ -96,14 +96,14 @@ pub(super) struct RegistrationBook {
     recent: VecDeque<Timestamp>,
 }
 
-/// Why a JIT configuration is not given.
+/// Why a JIT configuration is refused.
 pub(super) enum JitRefused {
     NameTaken,
     TooMany,
 }
 
 impl GitHub {
-    /// Makes a runner and its JIT configuration, `server` being the address the runner finds in it.
+    /// Registers a runner and creates its JIT configuration. `server` is the address in it for the runner.
     pub(super) fn generate_jit(
         &mut self,
         scope: RegisteredAt,
@@ -143,7 +143,7 @@ impl GitHub {
         Ok((runner, STANDARD.encode(whole.to_string())))
     }
 
-    /// Where a scope is shown to people.
+    /// The URL of a scope for people.
     pub(super) fn scope_url(&self, scope: RegisteredAt) -> String {
         let path = match scope {
             RegisteredAt::Repository(id) => self.full_name(id),
@@ -194,7 +194,7 @@ impl GitHub {
         id
     }
 
-    /// A process comes online with a JIT configuration. Answers the runner's ID.
+    /// A process comes online with a JIT configuration. Returns the runner's ID.
     pub fn connect_jit(&mut self, encoded: &str, now: Timestamp) -> Result<u64, Refused> {
         self.advance(now);
         let secret = jit_secret(encoded).ok_or(Refused::BadConfiguration)?;
@@ -211,7 +211,7 @@ impl GitHub {
         Ok(runner)
     }
 
-    /// Registers a runner as `config.sh` does. Answers its ID; it is offline still.
+    /// Registers a runner like `config.sh`. Returns its ID. It is still offline.
     pub fn register(&mut self, registration: &Registration, now: Timestamp) -> Result<u64, Refused> {
         self.advance(now);
         let scope = self.scope_of_url(&registration.url).ok_or(Refused::NotFound)?;
@@ -240,7 +240,7 @@ impl GitHub {
         Ok(self.add_runner(scope, 1, &registration.name, labels, registration.ephemeral, false))
     }
 
-    /// The scope that an address like `https://github.com/owner/name` means.
+    /// The scope of a URL like `https://github.com/owner/name`.
     fn scope_of_url(&self, url: &str) -> Option<RegisteredAt> {
         let path =
             url::Url::parse(url).ok()?.path().trim_matches('/').trim_end_matches(".git").to_lowercase();
@@ -276,7 +276,7 @@ impl GitHub {
         Ok(())
     }
 
-    /// A runner's process goes away. One that is not online is left as it is.
+    /// A runner's process disconnects. Ignored if it is not online.
     pub fn disconnect(&mut self, runner: u64, leave: Leave, now: Timestamp) {
         self.advance(now);
         let Some(known) = self.runners.get_mut(&runner).filter(|runner| runner.online) else { return };
@@ -302,13 +302,13 @@ impl GitHub {
         }
     }
 
-    /// What a runner's job is, if it works on one.
+    /// The job that a runner is running.
     pub fn running_job(&self, runner: u64) -> Option<&Job> {
         let job = self.runners.get(&runner)?.job?;
         self.jobs.get(&job).filter(|job| job.status == Status::InProgress)
     }
 
-    /// Deletes a registration as a request would: refused (false) while the runner is busy.
+    /// Deletes a registration like a request: refused (false) while the runner is busy.
     pub fn delete_runner(&mut self, runner: u64, now: Timestamp) -> bool {
         self.advance(now);
         let idle = self.runners.get(&runner).is_some_and(|runner| runner.job.is_none());
@@ -323,7 +323,7 @@ impl GitHub {
         self.idle.remove(&id);
         self.registration.jit.retain(|_, jit| jit.runner != id);
         self.event(Event::RunnerRemoved { runner: id, name: runner.name, by });
-        // Offered but not begun: back into the queue.
+        // Offered but not started: queued again.
         let offered =
             runner.job.filter(|job| self.jobs.get(job).is_some_and(|job| job.status == Status::Queued));
         if let Some(job) = offered {
@@ -342,7 +342,7 @@ impl GitHub {
         }
     }
 
-    /// A runner's job is over: an ephemeral one leaves the list.
+    /// A runner's job is over. An ephemeral runner is removed.
     pub(super) fn job_done(&mut self, id: u64) {
         match self.runners.get(&id).map(|runner| runner.ephemeral) {
             Some(true) => self.remove_runner(id, Removal::JobDone),

@@ -1,7 +1,7 @@
-//! The runners' own protocol below `/_runner/`: not GitHub's, but what the stand-in runner speaks.
+//! The protocol of the stand-in runners below `/_runner/`, which is not GitHub's.
 //!
-//! `POST /_runner/sessions` comes online, `GET /_runner/sessions/{id}/message` asks for news,
-//! `DELETE /_runner/sessions/{id}` goes away. A session that is silent for too long is a runner that vanished.
+//! `POST /_runner/sessions` comes online, `GET /_runner/sessions/{id}/message` polls, `DELETE
+//! /_runner/sessions/{id}` disconnects. A session that is silent for too long is a vanished runner.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use super::http::Ask;
 use super::reply::Reply;
 use super::{GitHub, Leave, Refused, Registration, Timer, after};
 
-/// Without a request for so long a session is dead.
+/// Without a request for this long, a session is dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 struct Session {
     runner: u64,
-    /// The job that the runner was told of.
+    /// The job that was reported to the runner.
     told: Option<u64>,
     heard_at: Timestamp,
 }
@@ -80,7 +80,7 @@ impl GitHub {
         Reply::json(201, json!({"id": id, "runner": name}))
     }
 
-    /// News for a runner: a job, the end of the job it works on, or none (204). 410 when it has no place any more.
+    /// A message for a runner: a job, the end of its job, or nothing (204). 410 if it has been removed.
     fn message(&mut self, id: &str) -> Reply {
         let now = self.now;
         let Some(session) = self.sessions.0.get_mut(id) else {
@@ -109,7 +109,7 @@ impl GitHub {
                 }
             };
         }
-        // A job may have begun and ended since the last request.
+        // A job may have started and ended since the last request.
         let job = self.running_job(runner).map(|job| job.id).or_else(|| {
             let of = |job: &&Job| job.runner.as_ref().is_some_and(|own| own.id == runner);
             (!registered).then(|| self.jobs.values().rev().find(of).map(|job| job.id)).flatten()
@@ -130,7 +130,7 @@ impl GitHub {
         }
     }
 
-    /// Ends a runner's session if nothing was heard of it for too long.
+    /// Ends a runner's session if it has been silent for too long.
     pub(super) fn check_silence(&mut self, runner: u64, now: Timestamp) {
         let Some((id, heard_at)) = self
             .sessions

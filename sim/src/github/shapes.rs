@@ -1,4 +1,4 @@
-//! The JSON of GitHub's answers, full enough for GitHub's own schemas.
+//! The JSON of GitHub's responses, complete enough for GitHub's own schemas.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -78,7 +78,7 @@ fn steps(job: &Job) -> Value {
 }
 
 impl GitHub {
-    /// A person or an organization as it stands inside other answers; `full` adds what `/users/{u}` tells.
+    /// A user or an organization inside another response; `full` adds the fields of `/users/{u}`.
     pub(super) fn user_json(&self, id: u64, base: &str, full: bool) -> Value {
         let Some(owner) = self.owners.get(&id) else { return Value::Null };
         let login = &owner.login;
@@ -129,7 +129,7 @@ impl GitHub {
         })
     }
 
-    /// A repository; `full` is what `/repos/{o}/{r}` tells, without it what lists tell.
+    /// A repository; `full` adds the fields of `/repos/{o}/{r}` to those of lists.
     pub(super) fn repository_json(&self, id: u64, base: &str, full: bool) -> Option<Value> {
         let repository = self.repositories.get(&id)?;
         let full_name = self.full_name(id)?;
@@ -209,7 +209,7 @@ impl GitHub {
             "jobs_url": format!("{url}/jobs"),
         });
         if self.options.lean {
-            // Whose they are tells a client that somebody else has a name now.
+            // The repository tells a client that the name now belongs to another one.
             json["repository"] = json!({ "id": run.repository, "full_name": full_name });
             return json;
         }

@@ -1,15 +1,15 @@
-//! What a token is good for.
+//! The permissions of a token.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-/// How far a permission goes.
+/// The level of a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Reading.
+    /// Read.
     Read,
-    /// Reading and changing.
+    /// Read and write.
     Write,
 }
 
@@ -21,7 +21,7 @@ pub fn permissions(pairs: &[(&str, Level)]) -> Permissions {
     pairs.iter().map(|(name, level)| (name.to_string(), *level)).collect()
 }
 
-/// Which repositories a token reaches, of those that its owner can see.
+/// The repositories that a token can access, of those that its owner can see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// All of them.
@@ -38,7 +38,7 @@ impl Reach {
         }
     }
 
-    /// As an installation's answer names it.
+    /// GitHub's text for it in an installation's response.
     pub(super) fn selection(&self) -> &'static str {
         match self {
             Reach::All => "all",
@@ -47,7 +47,7 @@ impl Reach {
     }
 }
 
-/// What a token is good for. Its text is the key it is stored under.
+/// A token's permissions. Its text is the key under which it is stored.
 #[derive(Clone)]
 pub struct Token {
     pub(super) kind: Kind,
@@ -93,13 +93,13 @@ impl Token {
         Token { kind: Kind::FineGrained { login: login.to_string() }, permissions, reach, expires_at: None }
     }
 
-    /// The same token that reaches these repositories only, of the private ones.
+    /// The same token, with access to only these private repositories.
     pub fn reaching(mut self, reach: Reach) -> Token {
         self.reach = reach;
         self
     }
 
-    /// The same token with an end.
+    /// The same token, with an expiry.
     pub fn expiring(mut self, at: Timestamp) -> Token {
         self.expires_at = Some(at);
         self

@@ -9,7 +9,7 @@ use super::shapes::extend;
 
 impl GitHub {
     /// The body of the webhook for a job: `action` is queued, in_progress, completed or waiting. A held job's `queued`
-    /// carries `status: waiting`, as GitHub's can. `base` is the API's address. None for an unknown job.
+    /// can contain `status: waiting`, like GitHub's. `base` is the API's base URL. `None` for an unknown job.
     pub fn workflow_job_event(&self, job: u64, action: &str, base: &str) -> Option<Value> {
         let job = self.jobs.get(&job)?;
         let repository = self.repositories.get(&job.repository)?;
@@ -19,7 +19,7 @@ impl GitHub {
             workflow_job["status"] = json!("waiting");
         }
         if job.status == Status::InProgress {
-            // The webhook of a job in progress has at least one step.
+            // The webhook for a job in progress has at least one step.
             workflow_job["steps"] = json!([{
                 "name": "Set up job", "status": "in_progress", "conclusion": null, "number": 1,
                 "started_at": time(job.started_at), "completed_at": null,
@@ -40,7 +40,7 @@ impl GitHub {
         Some(event)
     }
 
-    /// An organization as it stands in webhooks.
+    /// An organization in the format of webhooks.
     pub(super) fn short_organization_json(&self, id: u64, base: &str) -> Value {
         let Some(owner) = self.owners.get(&id) else { return Value::Null };
         let sender = self.user_json(id, base, false);

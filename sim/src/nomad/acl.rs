@@ -1,11 +1,11 @@
-//! Who may do what (contract, section 7). Without ACLs everybody may do everything, except over the task API,
-//! which always wants a token that exists.
+//! Access control (contract, section 7). Without ACLs, everything is allowed, except over the task API, which
+//! always needs an existing token.
 
 use super::options::{Policy, Token, TokenKind};
 use super::placement::glob;
 use super::{Nomad, TaskPhase};
 
-/// What a request may do.
+/// The permissions of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     /// Everything: ACLs are off, or the token is a management token.
@@ -22,7 +22,7 @@ struct Workload {
     job_id: String,
 }
 
-/// The token of a task's default identity.
+/// The token of a task's default workload identity.
 pub fn workload_token(allocation: &str, task: &str) -> String {
     format!("wi.{allocation}.{task}")
 }
@@ -46,7 +46,7 @@ impl Access {
         policies.filter(move |(pattern, _)| glob(pattern, namespace)).map(|(_, rules)| rules)
     }
 
-    /// Whether it may do this to a variable. A workload may always read its own.
+    /// Whether it has this capability for a variable. A workload may always read its own.
     pub fn variable(&self, namespace: &str, path: &str, capability: &str) -> bool {
         if self.all {
             return true;
@@ -61,7 +61,7 @@ impl Access {
         own || self.rules(namespace).any(|rules| {
             let fitting = rules.variables.iter().filter(|rule| glob(&rule.path, path));
             let nearest = fitting.max_by_key(|rule| rule.path.len());
-            // Reading includes listing.
+            // `read` includes `list`.
             nearest.is_some_and(|rule| {
                 let has = |capability: &str| rule.capabilities.contains(capability);
                 has(capability) || capability == "list" && has("read")
@@ -71,7 +71,7 @@ impl Access {
 }
 
 impl Nomad {
-    /// What a token may do; nothing for one that does not exist.
+    /// The permissions of a token; `None` if it does not exist.
     pub(super) fn access(&self, token: &str) -> Option<Access> {
         if let Some(found) = self.options.tokens.iter().find(|known| known.secret == token) {
             return Some(match &found.kind {
@@ -100,7 +100,7 @@ impl Nomad {
         }
     }
 
-    /// Whether the policies attached to a job let its tasks do this to a variable.
+    /// Whether the policies attached to a job give its tasks this capability for a variable.
     pub(super) fn job_may(&self, namespace: &str, job_id: &str, path: &str, capability: &str) -> bool {
         !self.options.job_policies.is_empty()
             && self.workload(namespace, job_id).variable(namespace, path, capability)

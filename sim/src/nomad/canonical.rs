@@ -1,5 +1,5 @@
-//! Fills in what a job leaves out: for the parse endpoint's `Canonicalize`, and as the servers do when a job is
-//! registered (contract, sections 1 and 2).
+//! Sets the fields that a job omits, as the parse endpoint's `Canonicalize` does and as the servers do when a
+//! job is registered (contract, sections 1 and 2).
 
 use serde_json::{Map, Value, json};
 
@@ -7,21 +7,21 @@ use super::hcl::unset;
 use super::schema::{IDENTITY, JOB, Kind, RESOURCES, Type, UPDATE};
 use super::spec::text;
 
-/// Which form a job is brought to.
+/// The target form of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// The API's, as the parse endpoint gives it.
+    /// The API's form, as returned by the parse endpoint.
     Api,
-    /// The servers', as they keep it.
+    /// The servers' stored form.
     Server,
 }
 
 const SECOND: i64 = 1_000_000_000;
 
-/// The job with every field.
+/// The job with all fields.
 ///
 /// # Errors
-/// A field of the wrong type, in the words of Go's decoder.
+/// A field of the wrong type, with the text of Go's decoder.
 pub fn job(job: &Value, form: Form) -> Result<Value, String> {
     let given = match job {
         Value::Object(given) => given,
@@ -89,7 +89,7 @@ fn empty_maps_to_null(object: &mut Map<String, Value>, fields: &[&str]) {
     }
 }
 
-/// An object with every field of its type, in the schema's order. What the type does not know is dropped.
+/// An object with all fields of its type, in the schema's order. Unknown fields are dropped.
 fn complete(
     ty: &Type,
     given: &Map<String, Value>,
@@ -105,7 +105,7 @@ fn complete(
                 let path = format!("{path}.{}", field.json);
                 check(field.kind, value, &path)?;
                 match default {
-                    // The servers leave these fields out while they are empty.
+                    // The servers omit these fields if they are empty.
                     None if form == Form::Server && empty(value) => None,
                     None if form == Form::Server && matches!(field.json, "Migrate" | "Reschedule") => None,
                     Some(Value::String(default)) if value == "" => Some(Value::String(default)),
@@ -171,7 +171,7 @@ fn check(kind: Kind, value: &Value, path: &str) -> Result<(), String> {
     Err(format!("json: cannot unmarshal {} into Go struct field {path} of type {go}", go_kind(value)))
 }
 
-/// Go's word for a JSON value's kind.
+/// Go's name for the kind of a JSON value.
 pub fn go_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -241,7 +241,7 @@ fn group(group: &mut Map<String, Value>, kind: &str, job_reschedule: &Value, nam
     }
 }
 
-/// What the servers make sure a node knows: signals, Nomad's own service discovery, named identities.
+/// Constraints that the servers add: signals, Nomad's service discovery, named identities.
 fn implied_constraints(group: &Map<String, Value>, signals: &[String]) -> Vec<Value> {
     let constraint = |left: &str, operand: &str, right: &str| json!({"LTarget": left, "Operand": operand, "RTarget": right});
     let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -265,7 +265,7 @@ fn implied_constraints(group: &Map<String, Value>, signals: &[String]) -> Vec<Va
     implied
 }
 
-/// The servers keep every number of a driver's configuration as a float: 5 comes back as 5.0.
+/// The servers store every number in a driver's configuration as a float: 5 becomes 5.0.
 fn floats(value: &mut Value) {
     match value {
         Value::Number(number) => {
@@ -298,7 +298,7 @@ fn task(task: &mut Map<String, Value>, namespace: &Value, form: Form) {
         let resources = complete(&RESOURCES, &Map::new(), form, "").unwrap_or_default();
         task.insert("Resources".into(), Value::Object(resources));
     }
-    // Cores instead of CPU: then the CPU is what the cores give.
+    // With cores instead of CPU, the CPU is that of the cores.
     let resources = &mut task["Resources"];
     if resources["Cores"].as_i64().unwrap_or_default() > 0 && resources["CPU"] == 100 {
         resources["CPU"] = json!(0);
@@ -326,7 +326,8 @@ fn task(task: &mut Map<String, Value>, namespace: &Value, form: Form) {
     }
 }
 
-/// A policy: what it says itself, else what the first of the others says, else the defaults.
+/// A policy: its own values, otherwise those of the first of the others that has them, otherwise the
+/// defaults.
 fn fill(own: &Value, others: &[&Value], defaults: &Value) -> Value {
     let mut keys: Vec<&String> = Vec::new();
     for source in std::iter::once(own).chain(others.iter().copied()).chain(std::iter::once(defaults)) {

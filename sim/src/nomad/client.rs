@@ -1,5 +1,5 @@
-//! The clients: tasks are set up, wait for their templates and start (contract, section 10). The servers learn of it
-//! by reports, a little later.
+//! The clients: tasks are set up, wait for their templates and start (contract, section 10). The servers learn about
+//! it slightly later, from reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::template::{self, Rendered};
 use super::{Due, Nomad, TaskEvent, gotime};
 
 impl Nomad {
-    /// The client has learnt of an allocation.
+    /// The client has received an allocation.
     pub(super) fn set_up(&mut self, id: &str) {
         let now = self.now;
         let Some(allocation) = self.allocations.get(id) else { return };
@@ -33,7 +33,7 @@ impl Nomad {
         self.report_later(id);
     }
 
-    /// An allocation is over: the one in its place has waited for that.
+    /// An allocation has ended. Its replacement has been waiting for that.
     pub(super) fn make_way(&mut self, id: &str) {
         let Some(allocation) = self.allocations.get(id) else { return };
         if !allocation.next.is_empty() && allocation.over() {
@@ -42,7 +42,7 @@ impl Nomad {
         }
     }
 
-    /// Starts the tasks whose turn has come: `prestart` before the others, `poststop` after them.
+    /// Starts the tasks that are next: `prestart` before the others, `poststop` after them.
     pub(super) fn next_turns(&mut self, id: &str) {
         let Some(allocation) = self.allocations.get(id) else { return };
         let (specs, tasks) = (&allocation.spec.tasks, &allocation.client.tasks);
@@ -79,7 +79,7 @@ impl Nomad {
         }
     }
 
-    /// One task's set-up.
+    /// Sets up one task.
     fn begin(&mut self, id: &str, at: usize) {
         let now = self.now;
         let Some((spec, task)) = self.task_mut(id, at) else { return };
@@ -91,7 +91,7 @@ impl Nomad {
         self.render_or_wait(id, at);
     }
 
-    /// Starts a task whose templates have all they need; lets it wait otherwise.
+    /// Starts a task if its templates have everything they need; otherwise it waits.
     pub(super) fn render_or_wait(&mut self, id: &str, at: usize) {
         let Some(allocation) = self.allocations.get(id) else { return };
         match self.render(allocation, at) {
@@ -129,7 +129,7 @@ impl Nomad {
         own.max_by_key(|(prefix, _)| prefix.len()).map_or(self.options.delays.start, |(_, delay)| *delay)
     }
 
-    /// A waiting template says what it waits for.
+    /// A waiting template reports what it waits for.
     pub(super) fn tell_missing(&mut self, id: &str, at: usize) {
         let now = self.now;
         let Some(allocation) = self.allocations.get(id) else { return };
@@ -146,7 +146,8 @@ impl Nomad {
         self.report_later(id);
     }
 
-    /// A variable has appeared or changed: what waits for it goes on a little later, what reads it may be restarted.
+    /// A variable has appeared or changed. Tasks that wait for it continue slightly later. Tasks that read it may be
+    /// restarted.
     pub(super) fn variable_changed(&mut self, namespace: &str, path: &str) {
         for id in self.waiting.iter().cloned().collect::<Vec<_>>() {
             if self.allocations.get(&id).is_some_and(|a| a.namespace == namespace && template::reads(a, path))
@@ -183,7 +184,7 @@ impl Nomad {
         }
     }
 
-    /// A template with the default change_mode restarts its task, in spite of its restart policy.
+    /// A template with the default change_mode restarts its task, regardless of the restart policy.
     pub(super) fn rerender(&mut self, id: &str, at: usize, round: u64) {
         let now = self.now;
         let Some((_, task)) = self.task_mut(id, at) else { return };
@@ -196,7 +197,8 @@ impl Nomad {
         self.signal_end(id, at);
     }
 
-    /// The servers have been gone for five minutes: templates that keep asking give up (contract, section 8).
+    /// The servers have been unreachable for five minutes, so templates that keep requesting them fail
+    /// (contract, section 8).
     pub(super) fn fail_templates(&mut self, since: Nanos) {
         if self.leader || self.leaderless_since != since {
             return;
@@ -222,7 +224,7 @@ impl Nomad {
         }
     }
 
-    /// The process of a task starts.
+    /// Starts the process of a task.
     pub(super) fn start(&mut self, id: &str, at: usize, round: u64) {
         let now = self.now;
         let Some(allocation) = self.allocations.get(id) else { return };
@@ -266,7 +268,7 @@ impl Nomad {
         self.report_later(id);
     }
 
-    /// A task and what is known of it.
+    /// A task and its state.
     pub(super) fn task_mut(&mut self, id: &str, at: usize) -> Option<(Arc<TaskSpec>, &mut Task)> {
         let allocation: &mut Allocation = self.allocations.get_mut(id)?;
         let spec = Arc::clone(allocation.spec.tasks.get(at)?);
@@ -274,7 +276,8 @@ impl Nomad {
     }
 }
 
-/// Why a driver refuses a task's configuration: it passes parse and registration (contract, section 12).
+/// The reason if a driver rejects a task's configuration. Parsing and registration accept it (contract,
+/// section 12).
 fn wrong_configuration(spec: &TaskSpec) -> Option<String> {
     let required = match spec.driver.as_str() {
         "raw_exec" | "exec" => "command",

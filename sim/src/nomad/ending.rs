@@ -1,4 +1,4 @@
-//! How tasks end: by themselves, killed, out of time, started again or not (contract, section 10).
+//! How tasks end: on their own, killed, or at a time limit, restarted or not (contract, section 10).
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use super::spec::TaskSpec;
 use super::state::{Task, TaskPhase};
 use super::{Due, Exit, Nomad, TaskEvent, gotime};
 
-/// Why an allocation ended that ran longer than it may.
+/// The reason if an allocation exceeded its maximum duration.
 pub const EXCEEDED: &str = "allocation exceeded max_run_duration";
 
 impl Nomad {
-    /// The task that an exit of the allocation's process means.
+    /// The task that is meant by an exit of the allocation's process.
     pub(super) fn foremost_task(&self, id: &str) -> Option<usize> {
         let allocation = self.allocations.get(id)?;
         let order = |at: &usize| {
@@ -21,7 +21,7 @@ impl Nomad {
         (0..allocation.client.tasks.len()).filter(|at| allocation.client.tasks[*at].alive()).min_by_key(order)
     }
 
-    /// A process is gone: it ended by itself, or it was killed.
+    /// A process has ended, on its own or killed.
     pub(super) fn task_ended(&mut self, id: &str, at: usize, exit: Exit) {
         let now = self.now;
         let Some(allocation) = self.allocations.get(id) else { return };
@@ -58,13 +58,13 @@ impl Nomad {
         self.after_end(id);
     }
 
-    /// A task could not be started: its restart policy decides.
+    /// A task could not be started. Its restart policy applies.
     pub(super) fn give_up(&mut self, id: &str, at: usize) {
         self.restart_or_not(id, at);
         self.after_end(id);
     }
 
-    /// The restart policy, after a failure.
+    /// Applies the restart policy after a failure.
     fn restart_or_not(&mut self, id: &str, at: usize) {
         let now = self.now;
         let Some((spec, task)) = self.task_mut(id, at) else { return };
@@ -102,7 +102,7 @@ impl Nomad {
         self.at(now.saturating_add(delay), due);
     }
 
-    /// What the end of a task means for the others, and for the allocation.
+    /// The effects of a task's end on the other tasks and on the allocation.
     pub(super) fn after_end(&mut self, id: &str) {
         let Some(allocation) = self.allocations.get(id) else { return };
         let pairs: Vec<(&Arc<TaskSpec>, &Task)> =
@@ -142,7 +142,7 @@ impl Nomad {
         }
     }
 
-    /// The servers, or the client itself, want the allocation to end. A client that is cut off does not hear it.
+    /// The servers or the client want the allocation to end. A disconnected client does not receive that.
     pub(super) fn client_stop(&mut self, id: &str) {
         let Some(allocation) = self.allocations.get(id) else { return };
         if !self.nodes.get(&allocation.node).is_some_and(|node| node.up) || allocation.client.stopping {
@@ -171,14 +171,14 @@ impl Nomad {
         let timeout = spec.kill_timeout.min(longest);
         match task.phase {
             TaskPhase::Dead => {}
-            // One that was to start again does not.
+            // A pending restart is cancelled.
             TaskPhase::Killing => task.again = None,
             TaskPhase::Running => {
                 task.tell_killing(now, timeout, message);
                 self.signal_end(id, at);
             }
             _ => {
-                // A task that never ran is over at once, with this one event.
+                // A task that never ran ends at once, with only this event.
                 task.tell_killing(now, timeout, message);
                 task.phase = TaskPhase::Dead;
                 task.finished_at = Some(now);
@@ -186,7 +186,7 @@ impl Nomad {
         }
     }
 
-    /// The signal goes out; the process ends by itself or is killed.
+    /// Sends the signal. The process ends on its own or is killed.
     pub(super) fn signal_end(&mut self, id: &str, at: usize) {
         let now = self.now;
         let longest = Nanos::try_from(self.options.max_kill_timeout.as_nanos()).unwrap_or(Nanos::MAX);
@@ -210,7 +210,8 @@ impl Nomad {
         self.report_later(id);
     }
 
-    /// The time to end is over. Who had less time than it needs is killed; who had enough ended by the signal.
+    /// The time to end is over. If it was shorter than the process needs, the process is killed. Otherwise the
+    /// signal has ended it.
     pub(super) fn kill_hard(&mut self, id: &str, at: usize, round: u64) {
         let usual = Nanos::try_from(self.options.delays.kill.as_nanos()).unwrap_or(Nanos::MAX);
         let longest = Nanos::try_from(self.options.max_kill_timeout.as_nanos()).unwrap_or(Nanos::MAX);

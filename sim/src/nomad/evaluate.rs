@@ -1,4 +1,4 @@
-//! Evaluations: what a job should have against what it has (contract, sections 2 and 10).
+//! Evaluations: the wanted and the actual state of a job (contract, sections 2 and 10).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub const LOST: &str = "alloc is lost since its node is down";
 /// A node that is disconnected.
 pub const UNKNOWN: &str = "alloc is unknown since its node is disconnected";
 impl Nomad {
-    /// Makes a pending evaluation at the current index and lets it be worked off.
+    /// Creates a pending evaluation at the current index, and schedules its processing.
     pub(super) fn new_evaluation(
         &mut self,
         key: &Key,
@@ -50,7 +50,7 @@ impl Nomad {
         id
     }
 
-    /// Works off one evaluation.
+    /// Processes an evaluation.
     pub(super) fn evaluate(&mut self, id: &str) {
         let Some(evaluation) = self.evaluations.get(id) else { return };
         if evaluation.status != "pending" && evaluation.status != "blocked" {
@@ -61,7 +61,7 @@ impl Nomad {
         let snapshot = self.index;
         let outcome = self.reconcile(&key, id);
         if again && !outcome.failed.is_empty() && outcome.placed.is_empty() && outcome.stopped.is_empty() {
-            // Blocked still; what it lacks may have changed.
+            // Still blocked, but what it lacks may have changed.
             if let Some(evaluation) = self.evaluations.get_mut(id) {
                 evaluation.failed = outcome.failed;
             }
@@ -96,7 +96,7 @@ impl Nomad {
         self.refresh_status(&key, "EvaluationUpdated");
     }
 
-    /// The allocations that a plan made and stopped become known, and the job's status with them.
+    /// Publishes the allocations that a plan placed and stopped, and the resulting status of the job.
     fn publish_plan(&mut self, key: &Key, evaluation: &str, outcome: &Outcome) {
         if let Some(known) = self.evaluations.get_mut(evaluation) {
             known.modify_index = self.index;
@@ -111,7 +111,7 @@ impl Nomad {
         }
     }
 
-    /// What could not be placed waits in a blocked evaluation; one that is no longer needed is canceled.
+    /// Unplaced allocations wait in a blocked evaluation. One that is no longer needed is cancelled.
     fn block_the_rest(&mut self, key: &Key, id: &str, outcome: &Outcome) -> String {
         if let Some(old) = self.blocked.remove(key).filter(|old| old != id) {
             let now = self.now;
@@ -150,7 +150,7 @@ impl Nomad {
         blocked
     }
 
-    /// The servers no longer want an allocation. Whether that is news.
+    /// The servers no longer want an allocation. Returns whether that is new.
     pub(super) fn desire_stop(&mut self, id: &str, why: &'static str, evaluation: &str, index: u64) -> bool {
         let now = self.now;
         let Some(allocation) = self.allocations.get_mut(id) else { return false };
@@ -166,7 +166,7 @@ impl Nomad {
         true
     }
 
-    /// Stops one allocation outside of an evaluation: a drain, a client that came back.
+    /// Stops one allocation outside of an evaluation: a drain, or a returning client.
     pub(super) fn stop_allocation(&mut self, id: &str, why: &'static str) {
         let evaluation = self.allocations.get(id).map(|a| a.eval_id.clone()).unwrap_or_default();
         let index = self.index + 1;
@@ -179,7 +179,7 @@ impl Nomad {
         }
     }
 
-    /// After a client came back with an allocation that has been replaced: the replacement goes.
+    /// A client came back with an allocation that has been replaced: stops the replacement.
     pub(super) fn stop_replacement(&mut self, id: &str) {
         let next = self.allocations.get(id).map(|a| a.next.clone()).unwrap_or_default();
         if !next.is_empty() {
@@ -187,7 +187,7 @@ impl Nomad {
         }
     }
 
-    /// Room has appeared: blocked evaluations are tried again after a while.
+    /// Resources have become free. Blocked evaluations are retried after a while.
     pub(super) fn room_appeared(&mut self) {
         if !self.unblock_due && !self.blocked.is_empty() {
             self.unblock_due = true;
@@ -209,7 +209,7 @@ impl Nomad {
         }
     }
 
-    /// A job's status follows from its allocations and evaluations.
+    /// Updates a job's status from its allocations and evaluations.
     pub(super) fn refresh_status(&mut self, key: &Key, cause: &'static str) {
         let Some(job) = self.jobs.get(key) else { return };
         let ids = self.by_job.get(key).into_iter().flatten();

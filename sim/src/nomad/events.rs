@@ -1,4 +1,4 @@
-//! Task events, as the API shows them: the texts are those of the recordings.
+//! Task events, as the API shows them. The texts are those of the recordings.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::gotime;
 use super::gotime::Nanos;
 use super::state::Task;
 
-/// How many events a task keeps.
+/// The maximum number of events of a task.
 const KEPT: usize = 10;
 
-/// An event: its type, what people read, and the fields that are not empty.
+/// An event: its type, its message, and its fields that are not empty.
 pub fn event(at: Nanos, kind: &str, message: &str, details: Value, fields: &[(&str, Value)]) -> Value {
     let mut event = json!({
         "Details": details, "DiskLimit": 0, "DisplayMessage": message, "DownloadError": "", "DriverError": "",
@@ -28,7 +28,7 @@ pub fn event(at: Nanos, kind: &str, message: &str, details: Value, fields: &[(&s
 }
 
 impl Task {
-    /// Adds an event and forgets the eleventh.
+    /// Adds an event and drops the eleventh.
     pub(super) fn tell(&mut self, event: Value) {
         self.events.push(Arc::new(event));
         if self.events.len() > KEPT {
@@ -36,12 +36,12 @@ impl Task {
         }
     }
 
-    /// The client has it.
+    /// The client has received it.
     pub(super) fn tell_received(&mut self, at: Nanos) {
         self.tell(event(at, "Received", "Task received by client", json!({}), &[]));
     }
 
-    /// Its directory is made.
+    /// Its directory was created.
     pub(super) fn tell_setup(&mut self, at: Nanos) {
         let message = "Building Task Directory";
         self.tell(event(
@@ -92,19 +92,19 @@ impl Task {
         self.tell(event(at, "Terminated", &message, details, &fields));
     }
 
-    /// The kill has done its work.
+    /// The kill was successful.
     pub(super) fn tell_killed(&mut self, at: Nanos) {
         self.tell(event(at, "Killed", "Task successfully killed", json!({}), &[]));
     }
 
-    /// It is not started again.
+    /// It is not restarted.
     pub(super) fn tell_not_restarting(&mut self, at: Nanos, reason: &str) {
         let details = json!({"fails_task": "true", "restart_reason": reason});
         let fields = [("FailsTask", json!(true)), ("RestartReason", json!(reason))];
         self.tell(event(at, "Not Restarting", reason, details, &fields));
     }
 
-    /// It is started again after a while.
+    /// It is restarted after a while.
     pub(super) fn tell_restarting(&mut self, at: Nanos, delay: Nanos, reason: &str) {
         let text = gotime::format(delay);
         let message = match reason {
@@ -116,7 +116,7 @@ impl Task {
         self.tell(event(at, "Restarting", &message, details, &fields));
     }
 
-    /// It could not be started at all.
+    /// It could not be started.
     pub(super) fn tell_failure(&mut self, at: Nanos, kind: &str, message: &str) {
         let (detail, field) = match kind {
             "Failed Validation" => ("validation_error", "ValidationError"),

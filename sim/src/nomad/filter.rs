@@ -1,4 +1,4 @@
-//! `filter=`: as much of go-bexpr as listings of runners need, with its errors (contract, section 0).
+//! `filter=`: the part of go-bexpr that lists of runners need, with its errors (contract, section 0).
 
 use std::fmt::Write as _;
 
@@ -17,11 +17,11 @@ pub enum Filter {
     Match {
         /// The path to the field.
         selector: Vec<String>,
-        /// How it is compared.
+        /// The operator.
         operator: Operator,
-        /// With what.
+        /// The other operand.
         value: String,
-        /// The value as a pattern, if it is one and compiles.
+        /// The value as a pattern, if it is a valid one.
         pattern: Option<Box<fancy_regex::Regex>>,
     },
 }
@@ -32,14 +32,14 @@ fn condition(selector: Vec<String>, operator: Operator, value: String) -> Filter
     Filter::Match { selector, operator, value, pattern }
 }
 
-/// How a field is compared.
+/// The operator of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `==`
     Equal,
     /// `!=`
     NotEqual,
-    /// `contains`, and `in` the other way round
+    /// `contains`, and `in` with swapped operands
     In,
     /// `not contains`, `not in`
     NotIn,
@@ -60,10 +60,10 @@ enum Token {
     Sign(&'static str),
 }
 
-/// Reads an expression.
+/// Parses an expression.
 ///
 /// # Errors
-/// Nomad's text for one that does not read.
+/// Nomad's text for an invalid one.
 pub fn parse(text: &str) -> Result<Filter, String> {
     let fail = |at: usize| {
         let value_next =
@@ -217,7 +217,7 @@ impl Parser {
         Some(condition(first, operator, value))
     }
 
-    /// A selector or a value: which of the two it is, its place decides.
+    /// A selector or a value, depending on its position.
     fn operand(&mut self) -> Option<Vec<String>> {
         if let Some(Token::Text(text)) = self.peek() {
             let text = text.clone();
@@ -256,10 +256,10 @@ impl Parser {
     }
 }
 
-/// Whether a datum matches.
+/// Whether a value matches.
 ///
 /// # Errors
-/// Nomad's text for a field that does not exist, a value of the wrong type or a broken regular expression.
+/// Nomad's text for a field that does not exist, a value of the wrong type or an invalid regular expression.
 pub fn matches(filter: &Filter, datum: &Value) -> Result<bool, String> {
     match filter {
         Filter::And(a, b) => Ok(matches(a, datum)? && matches(b, datum)?),
@@ -282,7 +282,7 @@ fn compare(
     for (part, name) in selector.iter().enumerate() {
         found = match found.get(name) {
             Some(next) => next,
-            // A map without the key: not equal to anything, and empty.
+            // A map without the key is not equal to anything, and empty.
             None if part > 0 => {
                 return Ok(matches!(
                     operator,
@@ -354,7 +354,7 @@ fn regexp(found: &Value, pattern: &str, compiled: Option<&fancy_regex::Regex>) -
     Ok(found.as_str().is_some_and(|text| regex.is_match(text).unwrap_or(false)))
 }
 
-/// Go's text for a pattern that does not compile.
+/// Go's text for an invalid pattern.
 pub fn regexp_error(pattern: &str) -> String {
     let opened = pattern.matches('(').count();
     let closed = pattern.matches(')').count();

@@ -1,4 +1,4 @@
-//! As much of Go's templates and consul-template's functions as environments of runners need.
+//! The part of Go's templates and consul-template's functions that runners' environments need.
 
 use std::collections::BTreeMap;
 
@@ -17,21 +17,21 @@ enum Piece {
 pub struct Engine<'e, F> {
     lookup: F,
     env: &'e BTreeMap<String, String>,
-    /// The paths of variables that were wanted and not found.
+    /// The paths of requested variables that were not found.
     pub missing: Vec<String>,
     names: BTreeMap<String, Value>,
 }
 
 impl<'e, F: Fn(&str) -> Option<&'e Variable>> Engine<'e, F> {
-    /// With what finds variables, and the environment that `env` sees.
+    /// With a lookup for variables, and the environment for `env`.
     pub fn new(lookup: F, env: &'e BTreeMap<String, String>) -> Self {
         Engine { lookup, env, missing: Vec::new(), names: BTreeMap::new() }
     }
 
-    /// The text that a template yields.
+    /// The output of a template.
     ///
     /// # Errors
-    /// What does not read.
+    /// Unsupported or invalid syntax.
     pub fn template(&mut self, text: &str) -> Result<String, String> {
         let pieces = pieces(text)?;
         let mut out = String::new();
@@ -39,7 +39,7 @@ impl<'e, F: Fn(&str) -> Option<&'e Variable>> Engine<'e, F> {
         if end < pieces.len() { Err("unexpected {{end}}".into()) } else { Ok(out) }
     }
 
-    /// Runs pieces until the block's `end` or `else`; gives where that is.
+    /// Runs pieces until the block's `end` or `else`, and returns its position.
     fn run(
         &mut self,
         pieces: &[Piece],

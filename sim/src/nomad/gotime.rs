@@ -1,11 +1,11 @@
-//! Durations and times as Go writes and reads them.
+//! Go's format of durations and times.
 
 use jiff::Timestamp;
 
 /// Nanoseconds since the epoch, or a duration in nanoseconds.
 pub type Nanos = i64;
 
-/// Reads a duration such as `1h30m`, in nanoseconds. The error is Go's own text.
+/// Parses a duration such as `1h30m` into nanoseconds. The error is Go's own text.
 pub fn parse(text: &str) -> Result<Nanos, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.strip_prefix('-') {
@@ -44,7 +44,7 @@ pub fn parse(text: &str) -> Result<Nanos, String> {
     Ok(if negative { -total } else { total })
 }
 
-/// Writes a duration as Go does: `1h0m0s`, `1.5s`, `30ms`.
+/// Formats a duration like Go: `1h0m0s`, `1.5s`, `30ms`.
 pub fn format(nanos: Nanos) -> String {
     let (sign, n) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs());
     let fraction = |value: u64, scale: u64| {

@@ -10,7 +10,7 @@ use super::spec::text;
 use super::variables::{self, Conflict, LockOperation};
 use super::{Key, Nomad, hcl, validate, view};
 
-/// Answers one request.
+/// Handles a request.
 pub fn answer(nomad: &mut Nomad, request: &Request<Bytes>) -> Response<Bytes> {
     let reply = match Exchange::new(nomad, request) {
         Ok(exchange) => route(nomad, &exchange).unwrap_or_else(Reply::from),
@@ -79,7 +79,7 @@ fn route(nomad: &mut Nomad, exchange: &Exchange<'_>) -> Handled {
     }
 }
 
-/// What an agent answers by itself, with a leader or without.
+/// The requests that an agent answers without its servers, with or without a leader.
 fn without_leader(nomad: &mut Nomad, exchange: &Exchange<'_>, path: (&str, &str)) -> Option<Handled> {
     let answer = match path {
         ("agent", "health") => json!({
@@ -134,7 +134,7 @@ fn parse(nomad: &Nomad, exchange: &Exchange<'_>) -> Handled {
     Ok(Reply::json(&job))
 }
 
-/// The job of a body, as the servers would keep it; the namespace comes from the query, the body, the job.
+/// The job in a body, in the servers' form. The namespace comes from the query, the body or the job.
 fn body_job(
     nomad: &Nomad,
     exchange: &Exchange<'_>,

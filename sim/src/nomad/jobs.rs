@@ -11,14 +11,14 @@ use super::spec::{self, int, map, text};
 use super::state::Job;
 use super::{Due, Key, Nomad, validate};
 
-/// A submission beyond this many bytes is dropped (contract, section 2).
+/// A larger submission is dropped, in bytes (contract, section 2).
 const LARGEST_SUBMISSION: usize = 1_000_000;
 
 impl Nomad {
-    /// A job as the servers would keep it, and what is wrong with it.
+    /// A job in the servers' form, and its errors.
     ///
     /// # Errors
-    /// A body that does not decode.
+    /// A body that cannot be decoded.
     pub(super) fn admit(&self, job: &Value, namespace: &str) -> Result<(Value, Vec<String>), Refusal> {
         let mut job = canonical::job(job, Form::Server).map_err(|error| Refusal::new(400, error))?;
         job["Namespace"] = json!(namespace);
@@ -38,10 +38,10 @@ impl Nomad {
         Ok((job, errors))
     }
 
-    /// Registers a job and gives the API's answer.
+    /// Registers a job and returns the API's response.
     ///
     /// # Errors
-    /// 400 for a body that does not decode, 500 for everything else, conflicts too.
+    /// 400 for a body that cannot be decoded, 500 for everything else, including conflicts.
     pub(super) fn register(&mut self, body: &Value, job: Value) -> Result<Value, Refusal> {
         let key: Key = (text(&job, "Namespace"), text(&job, "ID"));
         if text(&job, "Region") != self.options.region {
@@ -120,7 +120,7 @@ impl Nomad {
         self.jobs.insert(key.clone(), job);
     }
 
-    /// Stops a job, or removes it at once while its tasks still run until they are killed.
+    /// Stops a job, or removes it at once while its tasks run until they are killed.
     pub(super) fn deregister(&mut self, key: &Key, purge: bool) -> Value {
         let Some(job) = self.jobs.get(key) else {
             return json!({
@@ -155,7 +155,7 @@ impl Nomad {
         })
     }
 
-    /// The servers forget a job and its allocations; the clients end what still runs.
+    /// The servers forget a job and its allocations. The clients end what still runs.
     pub(super) fn remove_job(&mut self, key: &Key) {
         self.jobs.remove(key);
         let ids: Vec<String> = self.by_job.get(key).into_iter().flatten().cloned().collect();
@@ -174,7 +174,7 @@ impl Nomad {
         self.room_appeared();
     }
 
-    /// Looks for garbage some time from now: at the next tick after the job is old enough.
+    /// Schedules a garbage collection: at the next tick after the job is old enough.
     pub(super) fn collect_later(&mut self) {
         if !self.collect_due {
             self.collect_due = true;
@@ -197,7 +197,8 @@ impl Nomad {
         self.evaluations.values().filter(gone)
     }
 
-    /// Removes dead jobs submitted at least that long ago, with all that is theirs except variables.
+    /// Removes dead jobs submitted at least that long ago, with everything that belongs to them except
+    /// variables.
     pub(super) fn collect(&mut self, threshold: Nanos) {
         const EVALUATIONS: Nanos = 3_600_000_000_000;
         let oldest = self.now.saturating_sub(threshold);
@@ -229,7 +230,7 @@ impl Nomad {
         }
     }
 
-    /// `PUT /v1/job/ID/plan`: what registering would do. Changes nothing.
+    /// `PUT /v1/job/ID/plan`: the effects of a registration. Changes nothing.
     pub(super) fn plan(&mut self, job: &Value) -> Value {
         let key: Key = (text(job, "Namespace"), text(job, "ID"));
         let ids = (self.new_id(), self.new_id());

@@ -1,4 +1,4 @@
-//! Lists: prefix, filter, pages, and what a token may see (contract, sections 3 and 12).
+//! Lists: prefix, filter, pages, and a token's access (contract, sections 3 and 12).
 
 use std::cmp::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -10,10 +10,10 @@ use super::request::{Exchange, Handled, Refusal, Reply};
 use super::state::Namespace;
 use super::{Key, Nomad, variables, view};
 
-/// So many lists are kept.
+/// The maximum number of cached lists.
 const MOST_LISTS: usize = 32;
 
-/// One item of a list: where it stands, what a filter sees, and the JSON that is shown.
+/// One item of a list: its position, the value for filters, and its JSON.
 struct Item<'i> {
     token: String,
     datum: Box<dyn Fn() -> Value + 'i>,
@@ -24,7 +24,7 @@ fn text(value: &Value) -> Arc<str> {
     value.to_string().into()
 }
 
-/// Which items of a list are shown, and where the next page begins.
+/// The items of a page, and the start of the next one.
 fn page(
     exchange: &Exchange<'_>,
     items: Vec<Item<'_>>,
@@ -66,7 +66,7 @@ fn page(
     Ok((format!("[{}]", shown.join(",")), next))
 }
 
-/// Tokens are compared as texts, or by the index before their dot.
+/// Tokens are compared as text, or by the index before their dot.
 fn compare(token: &str, start: &str, numbered: bool) -> Ordering {
     let parts = |text: &str| -> Option<(u64, String)> {
         let (index, id) = text.split_once('.')?;
@@ -87,7 +87,7 @@ impl Nomad {
         }
     }
 
-    /// A list in one namespace needs the right there; one in all shows what the token may see.
+    /// A list of one namespace needs the capability there. A list of all shows what the token can see.
     fn may_list(&self, exchange: &Exchange<'_>, capability: &str) -> Result<(), Refusal> {
         if exchange.namespace() == "*" { Ok(()) } else { exchange.may(&[capability]) }
     }
@@ -128,7 +128,7 @@ impl Nomad {
             !a.purged && a.id.starts_with(prefix) && self.listed(exchange, &a.namespace, "read-job")
         });
         allocations.sort_by(|a, b| (a.create_index, &a.id).cmp(&(b.create_index, &b.id)));
-        // What a filter does not ask for need not be put together.
+        // Data that a filter does not use need not be generated.
         let of_tasks = states && exchange.param("filter").is_some_and(|filter| filter.contains("TaskStates"));
         let items = allocations.into_iter().map(|allocation| Item {
             token: format!("{}.{}", allocation.create_index, allocation.id),
@@ -139,8 +139,8 @@ impl Nomad {
         Ok(Reply::text(200, "application/json", list).query(self.tables.allocations).next(next))
     }
 
-    /// A list that is asked for again before anything has changed is the same; where tokens count it is put together
-    /// each time.
+    /// A repeated request for a list gets the same list until something changes. With ACLs, it is generated each
+    /// time.
     pub(super) fn listed_once(&self, exchange: &Exchange<'_>, list: impl Fn(&Nomad) -> Handled) -> Handled {
         if self.options.acl {
             return list(self);
@@ -165,7 +165,7 @@ impl Nomad {
         Ok(reply)
     }
 
-    /// An allocation in a list, put together once for each of its changes: each has an index of its own.
+    /// An allocation in a list, generated once for each of its changes, which have different indexes.
     fn stub(&self, allocation: &super::Allocation, states: bool) -> Arc<str> {
         let mut stubs = self.stubs.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || text(&view::allocation_stub(allocation, states));
@@ -230,14 +230,14 @@ impl Nomad {
         Ok(Reply::json(&view::evaluation(evaluation)).query(evaluation.modify_index))
     }
 
-    /// A job's evaluations, the newest change last is not promised: they come by ID.
+    /// A job's evaluations, ordered by ID. The last one is not necessarily the newest.
     pub(super) fn job_evaluations(&self, key: &Key) -> Reply {
         let mine = self.evaluations.values().filter(|e| e.namespace == key.0 && e.job_id == key.1);
         let list: Vec<Value> = mine.map(view::evaluation).collect();
         Reply::json(&json!(list)).query(self.tables.evaluations)
     }
 
-    /// Without rights the list is empty: no refusal (contract, section 7).
+    /// Without permission, the list is empty instead of refused (contract, section 7).
     pub(super) fn list_variables(&self, exchange: &Exchange<'_>) -> Handled {
         let prefix = exchange.param("prefix").unwrap_or_default();
         let wanted = exchange.namespace();
@@ -273,7 +273,7 @@ impl Nomad {
         Ok(Reply::json(&node(found)).query(found.modify_index))
     }
 
-    /// `/v1/client/fs/logs/ALLOC` (contract, section 5). Whether the allocation exists is looked at before the token.
+    /// `/v1/client/fs/logs/ALLOC` (contract, section 5). The existence of the allocation is checked before the token.
     pub(super) fn logs(&self, exchange: &Exchange<'_>, id: &str) -> Handled {
         let bad = |text: &str| Refusal::new(400, text);
         if id.is_empty() {

@@ -1,13 +1,13 @@
 //! The simulated Nomad: plain data first, HTTP second.
 //!
-//! [`Nomad`] is a cluster in memory: servers' state, clients and tasks, with no IO, no clock and no
-//! randomness but its seed. [`Nomad::handle`] is one HTTP exchange; [`Nomad::advance`] lets time pass;
+//! [`Nomad`] is a cluster in memory: the state of servers, clients and tasks, without IO, clock, or
+//! randomness other than its seed. [`Nomad::handle`] is one HTTP exchange. [`Nomad::advance`] lets time pass.
 //! [`Nomad::take_events`] tells the world which processes start and which are told to end, and
-//! [`Nomad::exit_task`] tells Nomad that one has ended. What it answers is held to the recordings of a
-//! real agent by a test.
+//! [`Nomad::exit_task`] tells Nomad that one has ended. A test compares its responses with recordings of a
+//! real agent.
 //!
-//! It shares no code with the adapters: its mistakes must not cancel theirs. Not modelled: blocking
-//! queries (an answer comes at once), Consul, Vault, system jobs, deployments, preemption, dispatch.
+//! It shares no code with the adapters, so that its mistakes cannot hide theirs. Not modelled: blocking
+//! queries (the response is immediate), Consul, Vault, system jobs, deployments, preemption, dispatch.
 
 mod acl;
 mod canonical;
@@ -56,13 +56,13 @@ use rand::{RngExt, SeedableRng};
 
 use state::{Namespace, NodeState};
 
-/// The index that a real `-dev` agent has reached when it is ready.
+/// The index of a real `-dev` agent when it is ready.
 const FIRST_INDEX: u64 = 11;
 
 /// Namespace and ID of a job, or namespace and path of a variable.
 type Key = (String, String);
 
-/// A whole simulated cluster.
+/// A simulated cluster.
 #[derive(Debug)]
 pub struct Nomad {
     options: Options,
@@ -72,7 +72,7 @@ pub struct Nomad {
     tables: Tables,
     leader: bool,
     leaderless_since: Nanos,
-    /// Evaluations that have not been worked off, by their jobs.
+    /// Unprocessed evaluations, by job.
     pending: BTreeSet<(Key, String)>,
     namespaces: BTreeMap<String, Namespace>,
     nodes: BTreeMap<String, NodeState>,
@@ -95,14 +95,15 @@ pub struct Nomad {
     stream: VecDeque<(u64, String)>,
     forgot_at: Option<Timestamp>,
     stubs: Mutex<Stubs>,
-    /// Lists by their addresses, at the index they were put together at.
+    /// Lists by address, with the index at which they were generated.
     lists: Mutex<HashMap<String, (u64, request::Reply)>>,
 }
 
-/// Allocations as lists show them, by their IDs and whether with their tasks' states, at their last index.
+/// Allocations in the form of lists, by ID and by whether they include the tasks' states, at their last
+/// index.
 type Stubs = HashMap<(String, bool), (u64, Arc<str>)>;
 
-/// The last index of each table, which `X-Nomad-Index` shows.
+/// The last index of each table, for `X-Nomad-Index`.
 #[derive(Debug, Default)]
 struct Tables {
     jobs: u64,
@@ -113,7 +114,7 @@ struct Tables {
     nodes: u64,
 }
 
-/// What happens when its time has come. What has been overtaken by then does nothing.
+/// Scheduled events. Those that are outdated when they are due do nothing.
 #[derive(Debug, Clone)]
 enum Due {
     Evaluate(String),
@@ -173,7 +174,7 @@ impl Nomad {
         nomad
     }
 
-    /// The namespaces and nodes there are before anything else.
+    /// The initial namespaces and nodes.
     fn furnish(&mut self) {
         let make = |name: &str, description: &str, index| Namespace {
             name: name.into(),
@@ -193,16 +194,15 @@ impl Nomad {
         }
     }
 
-    /// One HTTP exchange at `now`: everything due by then happens first, then the request is answered.
-    /// A request with the header `x-sim-task-api` came over a task's `api.sock`, where a token is always
-    /// needed. The event stream is answered with its status alone; the server serves
-    /// [`Nomad::events_since`].
+    /// One HTTP exchange at `now`. First everything due by then happens, then the request is handled. A
+    /// request with the header `x-sim-task-api` came through a task's `api.sock`, which always needs a token.
+    /// For the event stream, only the status is returned: the server serves [`Nomad::events_since`].
     pub fn handle(&mut self, request: &hyper::Request<Bytes>, now: Timestamp) -> hyper::Response<Bytes> {
         self.advance(now);
         http::answer(self, request)
     }
 
-    /// Everything due by `now` happens, in the order of its own time.
+    /// Processes everything due by `now`, each event at its own time.
     pub fn advance(&mut self, now: Timestamp) {
         let now = gotime::nanos(now);
         while let Some(entry) = self.agenda.first_entry() {
@@ -217,7 +217,7 @@ impl Nomad {
     }
 
     fn happen(&mut self, due: Due) {
-        // Without a leader the servers do nothing; what they had to do waits.
+        // Without a leader, the servers do nothing. Their scheduled events wait.
         const LEADERLESS: Duration = Duration::from_secs(1);
         let servers = matches!(
             due,
@@ -252,25 +252,25 @@ impl Nomad {
         }
     }
 
-    /// What happened to processes since the last call, oldest first.
+    /// Events of processes since the last call, oldest first.
     pub fn take_events(&mut self) -> Vec<TaskEvent> {
         std::mem::take(&mut self.events)
     }
 
-    /// When [`Nomad::advance`] has something to do next.
+    /// When [`Nomad::advance`] next has something to do.
     pub fn next_event(&self) -> Option<Timestamp> {
         self.agenda.first_key_value().map(|((at, _), _)| gotime::timestamp(*at))
     }
 
-    /// The process of an allocation ended by itself at `now`: of several tasks the one whose turn it is.
-    /// Nothing happens if it has none.
+    /// The process of an allocation ended on its own at `now`. If there are several tasks, the one that is
+    /// currently running. Ignored if it has none.
     pub fn exit_task(&mut self, allocation: &str, exit: Exit, now: Timestamp) {
         self.advance(now);
         let Some(task) = self.foremost_task(allocation) else { return };
         self.task_ended(allocation, task, exit);
     }
 
-    /// The processes that are alive, in order of allocation, whatever the servers believe.
+    /// The live processes, ordered by allocation, regardless of what the servers believe.
     pub fn live_tasks(&self) -> Vec<LiveTask> {
         let mut live = Vec::new();
         for allocation in self.allocations.values() {
@@ -289,7 +289,7 @@ impl Nomad {
         live
     }
 
-    /// The jobs the servers know.
+    /// The jobs that the servers know.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()
     }
@@ -299,12 +299,12 @@ impl Nomad {
         self.jobs.get(&(namespace.to_owned(), id.to_owned()))
     }
 
-    /// The allocations the servers know, without those of purged jobs.
+    /// The allocations that the servers know, without those of purged jobs.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
         self.allocations.values().filter(|allocation| !allocation.purged)
     }
 
-    /// A job's allocations, without those of a purged one of the same ID, in order of their IDs.
+    /// A job's allocations, ordered by ID, without those of a purged job of the same ID.
     pub fn allocations_of(&self, namespace: &str, job: &str) -> impl Iterator<Item = &Allocation> {
         let ids = self.by_job.get(&(namespace.to_owned(), job.to_owned())).into_iter().flatten();
         ids.filter_map(|id| self.allocations.get(id)).filter(|allocation| !allocation.purged)
@@ -325,7 +325,7 @@ impl Nomad {
         self.variables.get(&(namespace.to_owned(), path.to_owned()))
     }
 
-    /// The options it was made with.
+    /// Its options.
     pub fn options(&self) -> &Options {
         &self.options
     }

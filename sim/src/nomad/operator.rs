@@ -1,4 +1,4 @@
-//! What an operator does, and what goes wrong: hooks for tests and for the simulation of faults.
+//! Actions of operators, and failures: hooks for tests and for fault simulation.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use super::{Due, Exit, Node, Nomad, TaskEvent, events, gotime};
 pub struct StartFailure {
     /// The event's type: `Driver Failure`, `Setup Failure`, `Failed Artifact Download`.
     pub kind: String,
-    /// What the event says.
+    /// The event's message.
     pub message: String,
 }
 
 const RESTART: &str = "User requested running tasks to restart";
 
 impl Nomad {
-    /// A node joins. One of the same name is replaced in its capacity, and keeps what runs on it.
+    /// A node joins. If the name exists, its capacity is replaced and its allocations stay.
     pub fn add_node(&mut self, node: Node, now: Timestamp) {
         self.advance(now);
         self.put_node(node);
@@ -50,7 +50,7 @@ impl Nomad {
         self.nodes.entry(node.name.clone()).and_modify(|state| state.node = node).or_insert(fresh);
     }
 
-    /// The servers no longer hear from a node. Its processes go on.
+    /// The servers lose contact with a node. Its processes continue.
     pub fn node_down(&mut self, name: &str, now: Timestamp) {
         self.advance(now);
         let index = self.index + 1;
@@ -62,7 +62,7 @@ impl Nomad {
         self.node_gone(name);
     }
 
-    /// A node loses its power: its processes are gone, and the servers no longer hear from it.
+    /// A node loses power: its processes are gone, and the servers lose contact with it.
     pub fn node_crash(&mut self, name: &str, now: Timestamp) {
         self.node_down(name, now);
         let ids: Vec<String> =
@@ -72,7 +72,7 @@ impl Nomad {
         }
     }
 
-    /// The processes of an allocation are gone without anybody noticing; its client will say that they failed.
+    /// The processes of an allocation vanish unnoticed. Its client will report that they failed.
     fn vanish(&mut self, id: &str) {
         let now = self.now;
         let Some(allocation) = self.allocations.get_mut(id) else { return };
@@ -102,7 +102,7 @@ impl Nomad {
         self.events.extend(events);
     }
 
-    /// The servers hear from a node again.
+    /// The servers are in contact with a node again.
     pub fn node_up(&mut self, name: &str, now: Timestamp) {
         self.advance(now);
         let index = self.index + 1;
@@ -115,7 +115,7 @@ impl Nomad {
         self.room_appeared();
     }
 
-    /// Drains a node: nothing new is placed there; service jobs move at once, batch jobs run on to the deadline
+    /// Drains a node: nothing new is placed there. Service jobs move at once. Batch jobs run until the deadline
     /// (an hour from the CLI) and are not replaced (contract, section 12).
     pub fn drain(&mut self, name: &str, deadline: Duration, now: Timestamp) {
         self.advance(now);
@@ -131,7 +131,7 @@ impl Nomad {
         }
     }
 
-    /// A drain is called off, or over: the node takes new work again.
+    /// A drain is cancelled or over: the node accepts new work again.
     pub fn undrain(&mut self, name: &str, now: Timestamp) {
         self.advance(now);
         if let Some(node) = self.nodes.get_mut(name) {
@@ -162,7 +162,7 @@ impl Nomad {
             .collect()
     }
 
-    /// Whether the servers have a leader. Without one nearly everything is refused and nothing is scheduled.
+    /// Whether the servers have a leader. Without one, nearly everything is refused and nothing is scheduled.
     pub fn set_leader(&mut self, leader: bool, now: Timestamp) {
         const TEMPLATES_WAIT: Duration = Duration::from_secs(300);
         self.advance(now);
@@ -171,7 +171,7 @@ impl Nomad {
             self.later(TEMPLATES_WAIT, Due::TemplatesFail { since: self.now });
         }
         if leader && !self.leader {
-            // A new leader counts every lock's time from the beginning, and knows of no delay.
+            // A new leader restarts every lock's TTL, and does not know about delays.
             self.lock_delays.clear();
             let keys: Vec<super::Key> = self.variables.keys().cloned().collect();
             for key in keys {
@@ -187,8 +187,8 @@ impl Nomad {
         self.leader = leader;
     }
 
-    /// A `-dev` agent starts again and has forgotten everything: its index goes back. Its processes are gone, or, if it
-    /// was killed, `orphans`: they go on and belong to nobody.
+    /// A `-dev` agent restarts without data: its index goes back. Its processes are gone. If it was killed, they are
+    /// `orphans`: they continue and belong to nobody.
     pub fn restart_empty(&mut self, orphans: bool, now: Timestamp) {
         self.advance(now);
         if !orphans {
@@ -209,30 +209,30 @@ impl Nomad {
         self.forgot_at = Some(now);
     }
 
-    /// When the agent last restarted empty.
+    /// When the agent last restarted without data.
     pub fn forgot_at(&self) -> Option<Timestamp> {
         self.forgot_at
     }
 
-    /// Somebody purges a job.
+    /// Someone purges a job.
     pub fn purge_job(&mut self, namespace: &str, id: &str, now: Timestamp) {
         self.advance(now);
         self.deregister(&(namespace.to_owned(), id.to_owned()), true);
     }
 
-    /// Somebody stops a job.
+    /// Someone stops a job.
     pub fn stop_job(&mut self, namespace: &str, id: &str, now: Timestamp) {
         self.advance(now);
         self.deregister(&(namespace.to_owned(), id.to_owned()), false);
     }
 
-    /// `nomad system gc`: dead jobs and their allocations go, variables stay.
+    /// `nomad system gc`: dead jobs and their allocations are removed, variables stay.
     pub fn collect_garbage(&mut self, now: Timestamp) {
         self.advance(now);
         self.collect(0);
     }
 
-    /// Somebody deletes a variable, lock or not.
+    /// Someone deletes a variable, locked or not.
     pub fn delete_variable(&mut self, namespace: &str, path: &str, now: Timestamp) {
         self.advance(now);
         if self.variables.remove(&(namespace.to_owned(), path.to_owned())).is_some() {
@@ -240,12 +240,13 @@ impl Nomad {
         }
     }
 
-    /// From now on the processes of jobs whose ID begins so need this long to start: a large image, a slow disk.
+    /// From now on, the processes of jobs with this ID prefix need this long to start: a large image, a slow
+    /// disk.
     pub fn set_start_delay(&mut self, job_prefix: &str, delay: Duration) {
         self.start_delays.insert(job_prefix.to_owned(), delay);
     }
 
-    /// What is being started of a job is started now. Whether there was something.
+    /// Finishes the pending starts of a job. Returns whether there were any.
     pub fn start_now(&mut self, namespace: &str, job: &str, now: Timestamp) -> bool {
         self.advance(now);
         let allocations = self.allocations.values().filter(|a| a.namespace == namespace && a.job_id == job);
@@ -261,12 +262,12 @@ impl Nomad {
         !starting.is_empty()
     }
 
-    /// From now on a process that is told to end takes this long, at most its `kill_timeout`.
+    /// From now on, a process that is told to end takes this long, at most its `kill_timeout`.
     pub fn set_kill_delay(&mut self, delay: Duration) {
         self.options.delays.kill = delay;
     }
 
-    /// From now on the processes of jobs whose ID begins so cannot be started. `None` takes it back.
+    /// From now on, the processes of jobs with this ID prefix cannot be started. `None` removes the failure.
     pub fn set_start_failure(&mut self, job_prefix: &str, failure: Option<StartFailure>) {
         match failure {
             Some(failure) => self.start_failures.insert(job_prefix.to_owned(), failure),
@@ -274,21 +275,21 @@ impl Nomad {
         };
     }
 
-    /// A process writes to its standard output, which `/v1/client/fs/logs` gives back.
+    /// A process writes to its standard output, which `/v1/client/fs/logs` returns.
     pub fn write_log(&mut self, allocation: &str, task: &str, text: &str) {
         self.logs.entry((allocation.to_owned(), task.to_owned())).or_default().push_str(text);
     }
 }
 
-/// `nomad alloc stop` and `nomad alloc restart`, as an agent of version 2.0.5 does them for a batch job that is neither
+/// `nomad alloc stop` and `nomad alloc restart`, like an agent of version 2.0.5 for a batch job that is neither
 /// restarted nor rescheduled.
 ///
-/// A stop is no end: the servers put another allocation in the place of the stopped one, in the same plan, whatever the
-/// job's policies say, on the same node if there is room for no more than one. Its tasks are set up when the stopped
-/// one is over. A restart starts running tasks again where they are, with the environment they had.
+/// A stopped allocation is replaced in the same plan, regardless of the job's policies, on the same node if no other
+/// has room. The replacement's tasks are set up when the stopped one is over. A restart starts running tasks again in
+/// place, with the same environment.
 impl Nomad {
-    /// `nomad alloc stop`. The evaluation that replaces it, or `None` if there is no such allocation. One that is over
-    /// or stopped already stays as it is.
+    /// `nomad alloc stop`. Returns the evaluation that replaces it, or `None` if there is no such allocation. One that
+    /// is over or already stopped is unchanged.
     pub fn stop_one(&mut self, id: &str, now: Timestamp) -> Option<String> {
         self.advance(now);
         let allocation = self.allocations.get(id).filter(|a| !a.purged)?;
@@ -309,8 +310,8 @@ impl Nomad {
         Some(evaluation)
     }
 
-    /// `nomad alloc restart`: what runs is ended and started again; what waits goes on waiting. Whether there was
-    /// something to restart or to wait for.
+    /// `nomad alloc restart`: running tasks are ended and started again; waiting ones continue to wait. Returns
+    /// whether there was a running or waiting task.
     pub fn restart_one(&mut self, id: &str, now: Timestamp) -> bool {
         self.advance(now);
         let Some(allocation) = self.allocations.get(id).filter(|a| !a.purged) else { return false };

@@ -1,41 +1,41 @@
-//! What a test decides about the cluster, and what the cluster tells the world.
+//! The options of the cluster, and its events for the world.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How a simulated cluster is set up.
+/// The options of a simulated cluster.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Decides all IDs.
+    /// Determines all IDs.
     pub seed: u64,
     /// The client nodes.
     pub nodes: Vec<Node>,
-    /// Whether ACLs are enforced. Without them any token passes, except over the task API, which always
-    /// wants one (contract, section 7).
+    /// Whether ACLs are enforced. Without them, any token is accepted, except over the task API, which always
+    /// needs a valid one (contract, section 7).
     pub acl: bool,
     /// The tokens that exist, with ACLs on.
     pub tokens: Vec<Token>,
     /// Policies attached to jobs, for the workload identities of their tasks.
     pub job_policies: Vec<JobPolicy>,
-    /// Namespaces beside `default`.
+    /// Namespaces besides `default`.
     pub namespaces: Vec<String>,
-    /// The region, `global` unless told.
+    /// The region, by default `global`.
     pub region: String,
     /// How long things take.
     pub delays: Delays,
-    /// Whether `memory_max` is honoured; without it Nomad warns.
+    /// Whether `memory_max` is supported. If not, Nomad warns.
     pub memory_oversubscription: bool,
-    /// How long a dead job stays after it was submitted (`job_gc_threshold`, 4 h).
+    /// How long a dead job is kept after it was submitted (`job_gc_threshold`, 4 h).
     pub job_gc_threshold: Duration,
-    /// How often the servers look for garbage (`job_gc_interval`, 5 min).
+    /// The interval of garbage collections (`job_gc_interval`, 5 min).
     pub job_gc_interval: Duration,
-    /// The longest `kill_timeout` a client grants (`max_kill_timeout`, 30 s).
+    /// The maximum `kill_timeout` on a client (`max_kill_timeout`, 30 s).
     pub max_kill_timeout: Duration,
-    /// How many lines the event stream keeps (`event_buffer_size`, 100).
+    /// The number of buffered lines of the event stream (`event_buffer_size`, 100).
     pub event_buffer: usize,
-    /// Leaves out what the event stream's events carry: smaller lines that clients need no less than the full ones.
+    /// Omits the payload of the event stream's events. Such lines are smaller and sufficient for clients.
     pub lean: bool,
 }
 
@@ -83,7 +83,7 @@ pub struct Node {
     pub attributes: BTreeMap<String, String>,
     /// Metadata for constraints.
     pub meta: BTreeMap<String, String>,
-    /// How far its clock is ahead of the servers': tasks' states bear its time.
+    /// How far its clock is ahead of the servers'. Tasks' states use its time.
     pub clock_ahead: SignedDuration,
 }
 
@@ -110,30 +110,30 @@ impl Default for Node {
 }
 
 impl Node {
-    /// A node of this name that is otherwise the default one.
+    /// A default node with this name.
     pub fn named(name: &str) -> Node {
         Node { name: name.into(), ..Node::default() }
     }
 }
 
-/// How long things take. The defaults are what a real agent was seen to take (contract, sections 8 and 10).
+/// How long things take. The defaults were measured with a real agent (contract, sections 8 and 10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delays {
     /// From an evaluation to its allocation.
     pub placement: Duration,
-    /// From room appearing to a blocked evaluation being tried again.
+    /// From resources becoming free to the retry of a blocked evaluation.
     pub unblock: Duration,
     /// From the allocation to the task's set-up.
     pub setup: Duration,
-    /// From a variable being written to the template that waits for it.
+    /// From writing a variable to rendering the template that waits for it.
     pub template: Duration,
-    /// Until a waiting template says what it waits for.
+    /// Until a waiting template reports what it waits for.
     pub missing: Duration,
-    /// From set-up to the process: the image pull, the executor.
+    /// From the setup to the process: the image pull, the executor.
     pub start: Duration,
-    /// From the kill signal to the end of a process that does not end by itself; at most its `kill_timeout`.
+    /// From the kill signal to the end of a process that does not end on its own; at most its `kill_timeout`.
     pub kill: Duration,
-    /// From what happens on a client to the servers knowing it.
+    /// From an event on a client until the servers know about it.
     pub report: Duration,
 }
 
@@ -159,12 +159,12 @@ pub struct Exit {
     pub code: i64,
     /// The signal that ended it, or 0.
     pub signal: i64,
-    /// Whether it was killed for memory.
+    /// Whether the OOM killer killed it.
     pub oom: bool,
 }
 
 impl Exit {
-    /// Ended by itself with this code.
+    /// Ended on its own with this code.
     pub fn code(code: i64) -> Exit {
         Exit { code, signal: 0, oom: false }
     }
@@ -174,13 +174,13 @@ impl Exit {
         Exit { code: 128 + signal, signal, oom: false }
     }
 
-    /// Killed for memory: signal 9 and the mark.
+    /// Killed by the OOM killer: signal 9 and the flag.
     pub fn oom() -> Exit {
         Exit { oom: true, ..Exit::signal(9) }
     }
 }
 
-/// What happened to a process.
+/// An event of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskEvent {
     /// It started.
@@ -193,12 +193,12 @@ pub enum TaskEvent {
         job_id: String,
         /// The task's name.
         task: String,
-        /// Its environment: `env`, what its templates yield, and the `NOMAD_` variables.
+        /// Its environment: `env`, the output of its templates, and the `NOMAD_` variables.
         env: BTreeMap<String, String>,
         /// When.
         now: Timestamp,
     },
-    /// It was told to end: the kill signal went out. Unless [`super::Nomad::exit_task`] comes first it is
+    /// It was told to end: the kill signal was sent. Unless [`super::Nomad::exit_task`] comes first, it is
     /// killed after [`Delays::kill`], at most its `kill_timeout`.
     KillRequested {
         /// The allocation's ID.
@@ -209,12 +209,12 @@ pub enum TaskEvent {
         job_id: String,
         /// The task's name.
         task: String,
-        /// The signal's name, `SIGINT` unless the job says otherwise.
+        /// The signal's name, by default `SIGINT`.
         signal: String,
         /// When.
         now: Timestamp,
     },
-    /// It is gone.
+    /// It ended.
     Ended {
         /// The allocation's ID.
         allocation: String,
@@ -232,7 +232,7 @@ pub enum TaskEvent {
 }
 
 impl TaskEvent {
-    /// The allocation it is about.
+    /// The allocation concerned.
     pub fn allocation(&self) -> &str {
         match self {
             TaskEvent::Started { allocation, .. }
@@ -241,7 +241,7 @@ impl TaskEvent {
         }
     }
 
-    /// The job it is about.
+    /// The job concerned.
     pub fn job_id(&self) -> &str {
         match self {
             TaskEvent::Started { job_id, .. }
@@ -260,7 +260,7 @@ impl TaskEvent {
     }
 }
 
-/// A process that is alive.
+/// A live process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveTask {
     /// The allocation's ID.
@@ -282,11 +282,11 @@ pub struct LiveTask {
 /// An ACL token.
 #[derive(Clone)]
 pub struct Token {
-    /// What a request carries in `X-Nomad-Token`.
+    /// The value of `X-Nomad-Token`.
     pub secret: String,
     /// Its name.
     pub name: String,
-    /// What it may do.
+    /// Its permissions.
     pub kind: TokenKind,
 }
 
@@ -304,8 +304,8 @@ pub enum TokenKind {
     Management,
     /// What its policies allow.
     Client(Vec<Policy>),
-    /// A task's workload identity: its own variables, and what the policies attached to its job allow
-    /// ([`Options::job_policies`]). The tokens of running tasks exist by themselves; this makes one for a
+    /// A task's workload identity: its own variables, and the permissions of the policies attached to its job
+    /// ([`Options::job_policies`]). The tokens of running tasks exist automatically. This creates one for a
     /// task that is not simulated.
     Workload {
         /// The job's namespace.
@@ -324,16 +324,16 @@ pub struct Policy {
     pub namespaces: BTreeMap<String, NamespaceRules>,
 }
 
-/// What a policy allows in a namespace.
+/// The permissions of a policy in a namespace.
 #[derive(Debug, Clone, Default)]
 pub struct NamespaceRules {
     /// Capabilities such as `list-jobs`, `read-job`, `parse-job`, `submit-job`, `read-logs`.
     pub capabilities: BTreeSet<String>,
-    /// What it allows on variables. The longest path that fits decides.
+    /// Its permissions for variables. The longest matching path applies.
     pub variables: Vec<VariableRule>,
 }
 
-/// What a policy allows on variables under a path.
+/// The permissions of a policy for variables under a path.
 #[derive(Debug, Clone, Default)]
 pub struct VariableRule {
     /// A path with `*` globs.

@@ -1,4 +1,4 @@
-//! Which node an allocation goes to, and why to none.
+//! The placement of allocations on nodes, and why it fails.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::Nomad;
 use super::spec::{Constraint, Group};
 use super::state::NodeState;
 
-/// What a group of tasks takes of a node, or what a node has left.
+/// The resources that a task group needs, or that a node has left.
 #[derive(Debug, Clone, Copy, Default)]
 struct Room {
     cpu: i64,
@@ -27,7 +27,7 @@ impl Room {
         room
     }
 
-    /// The dimension that does not suffice, in Nomad's order.
+    /// The exhausted dimension, in Nomad's order.
     fn exhausted(self, free: Room) -> Option<&'static str> {
         if self.cpu > free.cpu {
             Some("cpu")
@@ -41,7 +41,7 @@ impl Room {
     }
 }
 
-/// What was looked at to place one allocation, as `FailedTGAllocs` shows it.
+/// The metrics of a placement, as shown in `FailedTGAllocs`.
 #[derive(Debug, Default)]
 pub struct Metrics {
     evaluated: u64,
@@ -57,7 +57,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// One more allocation of the group that is not even tried.
+    /// Another allocation of the group that is not even tried.
     pub fn coalesce(&mut self) {
         self.coalesced += 1;
         let tries = i64::try_from(self.coalesced).unwrap_or(i64::MAX);
@@ -69,7 +69,7 @@ impl Metrics {
         }
     }
 
-    /// As the API shows it.
+    /// In the API's format.
     pub fn json(&self) -> Value {
         let or_null =
             |value: Value| if value.as_object().is_some_and(|o| o.is_empty()) { Value::Null } else { value };
@@ -95,12 +95,12 @@ impl Metrics {
 }
 
 impl Nomad {
-    /// The node for one more allocation of a group: the fullest it fits on, as Nomad's bin packing has it.
+    /// The node for another allocation of a group: the fullest node with room, like Nomad's bin packing.
     pub(super) fn place(&self, group: &Group) -> Result<String, Box<Metrics>> {
         self.place_without(group, None)
     }
 
-    /// The same, where the same plan stops an allocation whose room is free with that.
+    /// The same, if the same plan stops an allocation and thereby frees its resources.
     pub(super) fn place_without(&self, group: &Group, stopped: Option<&str>) -> Result<String, Box<Metrics>> {
         let wanted = Room::of(group);
         let mut metrics = Metrics { pool: group.pool.clone(), resources: Value::Null, ..Metrics::default() };
@@ -139,7 +139,7 @@ impl Nomad {
         best.map(|(_, name)| name.to_owned()).ok_or_else(|| Box::new(metrics))
     }
 
-    /// What a node has left: what is stopped counts until its client says that it is over.
+    /// The free resources of a node. A stopped allocation counts until its client reports its end.
     fn free(&self, state: &NodeState, stopped: Option<&str>) -> Room {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let node = &state.node;
@@ -158,7 +158,7 @@ impl Nomad {
     }
 }
 
-/// Why a group cannot run on a node however empty it is, in the words of `ConstraintFiltered`.
+/// Why a group cannot run on a node even if it is empty, with the text of `ConstraintFiltered`.
 fn unfit(group: &Group, state: &NodeState) -> Option<String> {
     if group.tasks.iter().any(|task| !state.node.drivers.contains(&task.driver)) {
         return Some("missing drivers".into());
@@ -194,7 +194,7 @@ fn satisfied(constraint: &Constraint, state: &NodeState) -> bool {
     }
 }
 
-/// `${attr.x}`, `${meta.x}`, `${node.x}` of a node; a literal is itself.
+/// Resolves `${attr.x}`, `${meta.x}`, `${node.x}` for a node. A literal is itself.
 fn resolve(target: &str, state: &NodeState) -> Option<String> {
     let Some(name) = target.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
         return Some(target.to_owned());
@@ -207,7 +207,7 @@ fn resolve(target: &str, state: &NodeState) -> Option<String> {
         "node.unique.name" | "attr.unique.hostname" => Some(node.name.clone()),
         "node.unique.id" => Some(state.id.clone()),
         "node.region" => Some("global".into()),
-        // Every client of Nomad knows these.
+        // Every Nomad client has these.
         "attr.os.signals" => Some("SIGHUP,SIGINT,SIGKILL,SIGQUIT,SIGTERM,SIGUSR1,SIGUSR2,SIGABRT".into()),
         "attr.nomad.service_discovery" => Some("true".into()),
         _ => match name.split_once('.') {
@@ -218,7 +218,7 @@ fn resolve(target: &str, state: &NodeState) -> Option<String> {
     }
 }
 
-/// The resources of the tasks, only the dimension that was exhausted filled in.
+/// The resources of the tasks, with only the exhausted dimension set.
 fn exhausted_resources(group: &Group, dimension: &str) -> Value {
     let tasks = group.tasks.iter().map(|task| {
         let only = |name: &str, value: i64| if dimension == name { value } else { 0 };
@@ -232,7 +232,7 @@ fn exhausted_resources(group: &Group, dimension: &str) -> Value {
     Value::Object(tasks.collect())
 }
 
-/// Whether a text fits a pattern with `*`.
+/// Whether a text matches a pattern with `*`.
 pub fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(head) else { return false };

@@ -1,4 +1,4 @@
-//! What a job should have against what it has: what is placed, stopped, replaced.
+//! Compares the wanted and the actual allocations of a job: what to place, stop and replace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use super::spec::Group;
 use super::state::{Allocation, Client, Counts, OfJob, Replacement, Reschedule, Task, TaskPhase};
 use super::{Due, Key, Nomad, view};
 
-/// Why an allocation is no longer wanted, in Nomad's words.
+/// Why an allocation is no longer wanted, with Nomad's text.
 pub const NOT_NEEDED: &str = "alloc not needed due to job update";
-/// A node that is drained.
+/// The node is drained.
 pub const MIGRATING: &str = "alloc is being migrated";
 const UPDATING: &str = "alloc is being updated due to job update";
 
-/// What became of one evaluation.
+/// The result of one evaluation.
 #[derive(Default)]
 pub struct Outcome {
     /// New allocations.
     pub placed: Vec<String>,
     /// Allocations that are no longer wanted.
     pub stopped: Vec<String>,
-    /// By group: why not all was placed.
+    /// By group: why some could not be placed.
     pub failed: BTreeMap<String, serde_json::Value>,
-    /// By group: how many wait.
+    /// By group: the number of waiting allocations.
     pub queued: BTreeMap<String, u64>,
-    /// By group: what was done.
+    /// By group: the changes.
     pub counts: BTreeMap<String, Counts>,
 }
 
-/// One evaluation being worked off.
+/// An evaluation in progress.
 struct Work<'a> {
     key: &'a Key,
     evaluation: &'a str,
@@ -39,19 +39,19 @@ struct Work<'a> {
     ids: &'a [String],
 }
 
-/// What is in one place of a group.
+/// The allocations in one slot of a group.
 struct Slot {
-    /// Of earlier versions of the job.
+    /// Those of earlier versions of the job.
     outdated: Vec<String>,
-    /// To be stopped, with another one in its place.
+    /// To be stopped and replaced.
     moving: Option<String>,
-    /// It is taken: nothing is to be placed.
+    /// It is occupied: nothing is to be placed.
     kept: bool,
-    /// What went down here last.
+    /// The last one that ended here.
     previous: Option<String>,
 }
 
-/// A task before anything has happened to it.
+/// A new task.
 fn fresh_task(name: &str) -> Task {
     Task {
         name: name.to_owned(),
@@ -70,7 +70,7 @@ fn fresh_task(name: &str) -> Task {
 }
 
 impl Nomad {
-    /// Brings a job's allocations to what it should have.
+    /// Reconciles a job's allocations.
     pub(super) fn reconcile(&mut self, key: &Key, evaluation: &str) -> Outcome {
         let index = self.index + 1;
         let ids: Vec<String> = self.by_job.get(key).into_iter().flatten().cloned().collect();
@@ -92,7 +92,7 @@ impl Nomad {
         outcome
     }
 
-    /// Stops whatever a job has that is stopped or gone.
+    /// Stops all allocations of a job that is stopped or gone.
     fn stop_all(&mut self, groups: Vec<String>, ids: Vec<String>, evaluation: &str) -> Outcome {
         let mut outcome = Outcome::default();
         let index = self.index + 1;
@@ -158,7 +158,7 @@ impl Nomad {
         outcome.counts.insert(group.name.clone(), counts);
     }
 
-    /// What is in one place of a group.
+    /// The allocations in one slot of a group.
     fn slot(&self, work: &Work<'_>, group: &Group, number: u64) -> Slot {
         let mine: Vec<&Allocation> = work
             .ids
@@ -180,7 +180,7 @@ impl Nomad {
         }
     }
 
-    /// Stops allocations beyond the count, or of groups' former sizes. How many they were.
+    /// Stops allocations beyond the count. Returns their number.
     fn stop_surplus(&mut self, work: &Work<'_>, group: &Group, outcome: &mut Outcome) -> u64 {
         let mut stopped = 0;
         for id in work.ids {
@@ -203,7 +203,7 @@ impl Nomad {
         }
     }
 
-    /// Notes that an allocation is replaced by this one. The reschedules that led to it.
+    /// Records that this allocation replaces another one. Returns the previous reschedules.
     fn is_replaced(&mut self, previous: &str, by: &str, group: &Group, index: u64) -> Vec<Reschedule> {
         let now = self.now;
         let Some(before) = self.allocations.get_mut(previous) else { return Vec::new() };
@@ -283,7 +283,7 @@ impl Nomad {
     }
 }
 
-/// Whether an allocation still fills its slot, so that nothing is placed there.
+/// Whether an allocation still occupies its slot, so that nothing is placed there.
 fn holds_its_place(allocation: &Allocation) -> bool {
     match allocation.client_status {
         "lost" => false,
@@ -291,7 +291,7 @@ fn holds_its_place(allocation: &Allocation) -> bool {
             allocation.desired_status == "run" && !(allocation.spec.replace && allocation.next.is_empty())
         }
         "complete" => allocation.job.kind == "batch" && allocation.desired_status == "run",
-        // A failed one is replaced only by its policy.
+        // A failed one is replaced only if its policy says so.
         "failed" => {
             allocation.next.is_empty() && allocation.desired_status == "run" && !allocation.due_again()
         }

@@ -1,5 +1,4 @@
-//! What the clients report to the servers, and what the servers make of it: ends, failures that are tried again,
-//! nodes that are gone.
+//! The clients' reports to the servers and their effects: ended allocations, reschedules, lost nodes.
 
 use super::ending::EXCEEDED;
 use super::evaluate::LOST;
@@ -8,7 +7,7 @@ use super::state::{Allocation, TaskPhase};
 use super::{Due, Nomad};
 
 impl Nomad {
-    /// The client will tell the servers what it knows, soon.
+    /// The client will soon send a report to the servers.
     pub(super) fn report_later(&mut self, id: &str) {
         let Some(allocation) = self.allocations.get_mut(id) else { return };
         allocation.client.unreported = true;
@@ -18,7 +17,7 @@ impl Nomad {
         }
     }
 
-    /// The report arrives, unless the client is cut off.
+    /// The report arrives, unless the client is disconnected.
     pub(super) fn report(&mut self, id: &str) {
         let Some(allocation) = self.allocations.get_mut(id) else { return };
         allocation.client.report_due = false;
@@ -27,7 +26,7 @@ impl Nomad {
             return;
         }
         if !self.leader {
-            // The client tries again until there is somebody to tell.
+            // The client retries until a server is reachable.
             return self.report_later(id);
         }
         if allocation.purged {
@@ -39,7 +38,7 @@ impl Nomad {
         let was_terminal = allocation.client_terminal();
         let index = self.index + 1;
         let (status, description) = client_status(allocation);
-        // What is lost stays lost until its client says how it ended.
+        // A lost allocation stays lost until its client reports how it ended.
         if allocation.client_status == "lost" && status != "complete" && status != "failed" {
             return;
         }
@@ -70,7 +69,7 @@ impl Nomad {
         self.refresh_status(&key, "AllocationUpdated");
     }
 
-    /// More than 50 ended allocations on a node: the oldest lose their logs (contract, section 12).
+    /// With more than 50 ended allocations on a node, the oldest lose their logs (contract, section 12).
     fn trim_logs(&mut self, node: &str) {
         const KEPT: usize = 50;
         let Some(state) = self.nodes.get_mut(node) else { return };
@@ -80,7 +79,7 @@ impl Nomad {
         }
     }
 
-    /// A failed allocation is placed anew if its policy says so, after the policy's delay.
+    /// Reschedules a failed allocation if its policy says so, after the policy's delay.
     fn maybe_reschedule(&mut self, id: &str) {
         let Some(allocation) = self.allocations.get(id) else { return };
         let policy = &allocation.spec.reschedule;
@@ -113,7 +112,7 @@ impl Nomad {
         self.evaluate_job(&key, "alloc-failure");
     }
 
-    /// Makes an evaluation for a job that has not changed itself.
+    /// Creates an evaluation for an unchanged job.
     pub(super) fn evaluate_job(&mut self, key: &super::Key, cause: &'static str) {
         let Some(job) = self.jobs.get(key) else { return };
         let (kind, priority) = (job.kind.clone(), job.priority);
@@ -122,7 +121,7 @@ impl Nomad {
         self.stream_evaluation(&evaluation, "EvaluationUpdated");
     }
 
-    /// A node's allocations when the servers give it up: those that may wait for it are unknown, the others lost.
+    /// The servers give up a node: its allocations become unknown if they may wait for it, otherwise lost.
     pub(super) fn node_gone(&mut self, node: &str) {
         let ids: Vec<String> =
             self.allocations.values().filter(|a| a.node == node && !a.purged).map(|a| a.id.clone()).collect();
@@ -148,7 +147,7 @@ impl Nomad {
             self.touch(&id, index);
         }
         for key in jobs {
-            // A job with an evaluation to come is not dead.
+            // A job with a pending evaluation is not dead.
             self.evaluate_job(&key, "node-update");
             self.refresh_status(&key, "NodeEvent");
         }
@@ -182,7 +181,7 @@ impl Nomad {
         self.stream_allocation(id, "AllocationUpdated");
     }
 
-    /// A node that was gone is back: what is no longer wanted is killed, and all else is told.
+    /// A lost node is back: unwanted allocations are killed, and everything is reported.
     pub(super) fn node_back(&mut self, node: &str) {
         let ids: Vec<String> =
             self.allocations.values().filter(|a| a.node == node).map(|a| a.id.clone()).collect();
@@ -237,7 +236,7 @@ fn fibonacci(n: i64) -> i64 {
     a
 }
 
-/// The status that the tasks' states make, in the words of the client.
+/// The client status that follows from the tasks' states, and its description.
 fn client_status(allocation: &Allocation) -> (&'static str, &'static str) {
     let tasks = &allocation.client.tasks;
     let any = |test: &dyn Fn(&super::Task) -> bool| tasks.iter().any(test);

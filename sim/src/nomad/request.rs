@@ -1,4 +1,4 @@
-//! A request taken apart, and answers put together.
+//! Parsing of requests, and responses.
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
@@ -9,34 +9,34 @@ use serde_json::Value;
 use super::acl::Access;
 use super::{Nomad, gotime};
 
-/// The header that a server adds to a request that came over a task's `api.sock`.
+/// The header that a server adds to a request from a task's `api.sock`.
 const TASK_API: &str = "x-sim-task-api";
 
-/// A refusal: an answer whose body is plain text.
+/// A refusal: a response with a plain text body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The status.
     pub status: u16,
     /// The body.
     pub text: String,
-    /// What `X-Nomad-Index` says, if it is there.
+    /// The value of `X-Nomad-Index`, if it is present.
     pub index: Option<u64>,
-    /// Whether the headers of a query are there too.
+    /// Whether the headers of a query are present too.
     pub query: bool,
 }
 
 impl Refusal {
-    /// With no index.
+    /// Without an index.
     pub fn new(status: u16, text: impl Into<String>) -> Refusal {
         Refusal { status, text: text.into(), index: None, query: false }
     }
 
-    /// The refusal for want of rights.
+    /// Permission denied.
     pub fn denied() -> Refusal {
         Refusal::new(403, "Permission denied")
     }
 
-    /// The refusal of a method.
+    /// Method not allowed.
     pub fn method() -> Refusal {
         Refusal::new(405, "Invalid method")
     }
@@ -52,7 +52,7 @@ impl Refusal {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
     status: u16,
@@ -74,17 +74,17 @@ impl Reply {
         }
     }
 
-    /// Nothing.
+    /// An empty body.
     pub fn empty(status: u16) -> Reply {
         Reply { status, ..Reply::default() }
     }
 
-    /// Text of a kind.
+    /// Text with this content type.
     pub fn text(status: u16, kind: &'static str, text: impl Into<Vec<u8>>) -> Reply {
         Reply { status, body: text.into(), kind: Some(kind), ..Reply::default() }
     }
 
-    /// The same with `X-Nomad-Index`, as a write has it.
+    /// The same with `X-Nomad-Index`, like a write.
     pub fn at(self, index: u64) -> Reply {
         Reply { index: Some(index), ..self }
     }
@@ -110,24 +110,24 @@ impl From<Refusal> for Reply {
     }
 }
 
-/// What a handler gives.
+/// The result of a handler.
 pub type Handled = Result<Reply, Refusal>;
 
-/// A request taken apart.
+/// A parsed request.
 pub struct Exchange<'r> {
     /// The method.
     pub method: &'r Method,
-    /// The path, decoded, without `/v1/`.
+    /// The decoded path without `/v1/`.
     pub path: String,
     query: Vec<(String, String)>,
     /// The body.
     pub body: &'r Bytes,
-    /// What the token may do.
+    /// The token's permissions.
     pub access: Access,
 }
 
 impl<'r> Exchange<'r> {
-    /// Takes a request apart and finds out what it may do.
+    /// Parses a request and determines its permissions.
     ///
     /// # Errors
     /// Over the task API: no token, or one that does not exist.
@@ -162,7 +162,7 @@ impl<'r> Exchange<'r> {
         })
     }
 
-    /// What tells a list's address from another one's.
+    /// The part of the address that identifies a list.
     pub fn address(&self) -> String {
         format!("{} {:?}", self.path, self.query)
     }
@@ -172,15 +172,15 @@ impl<'r> Exchange<'r> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a parameter is there at all.
+    /// Whether a parameter is present.
     pub fn has(&self, name: &str) -> bool {
         self.param(name).is_some()
     }
 
-    /// A boolean parameter; without one the default.
+    /// A boolean parameter, or the default.
     ///
     /// # Errors
-    /// 500 with Go's text for what is none.
+    /// 500 with Go's text for an invalid boolean.
     pub fn flag(&self, name: &str, default: bool) -> Result<bool, Refusal> {
         match self.param(name) {
             None | Some("") => Ok(default),
@@ -198,7 +198,7 @@ impl<'r> Exchange<'r> {
     /// A `cas` parameter.
     ///
     /// # Errors
-    /// 400 with Go's text for what is no number.
+    /// 400 with Go's text for an invalid number.
     pub fn cas(&self) -> Result<Option<u64>, Refusal> {
         self.param("cas")
             .map(|text| {
@@ -212,12 +212,12 @@ impl<'r> Exchange<'r> {
             .transpose()
     }
 
-    /// The namespace of the query, `default` without one.
+    /// The namespace of the query, by default `default`.
     pub fn namespace(&self) -> &str {
         self.param("namespace").filter(|namespace| !namespace.is_empty()).unwrap_or("default")
     }
 
-    /// The body as JSON; `go` is the type that Go would decode it into.
+    /// The body as JSON. `go` is the type into which Go would decode it.
     ///
     /// # Errors
     /// 400 with Go's text.
@@ -236,7 +236,7 @@ impl<'r> Exchange<'r> {
         }
     }
 
-    /// Whether it may do one of these in the query's namespace.
+    /// Checks that it has one of these capabilities in the query's namespace.
     ///
     /// # Errors
     /// 403.
@@ -250,7 +250,7 @@ pub fn pairs(query: &str) -> Vec<(String, String)> {
     url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
-/// Go's text for JSON that does not read.
+/// Go's text for invalid JSON.
 fn go_error(body: &[u8], error: &serde_json::Error) -> String {
     let lines = body.split(|byte| *byte == b'\n');
     let before: usize = lines.take(error.line().saturating_sub(1)).map(|line| line.len() + 1).sum();
@@ -270,7 +270,7 @@ fn go_error(body: &[u8], error: &serde_json::Error) -> String {
 }
 
 impl Nomad {
-    /// An answer as HTTP, dated by the simulation's clock.
+    /// A response as HTTP, with the date of the simulation's clock.
     pub(super) fn response(&self, reply: Reply) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(reply.body));
         *response.status_mut() =

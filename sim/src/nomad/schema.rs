@@ -1,11 +1,11 @@
-//! The shape of a job: for each block its fields, their names in HCL and in the API's JSON, and what they are
-//! when nobody sets them, in a parsed job, in a canonicalized one, and in the servers' own form (read off a
-//! real agent's answers).
+//! The structure of a job: the fields of each block, their names in HCL and in the API's JSON, and their
+//! values if unset: in a parsed job, in a canonicalized one, and in the servers' own form (from a real
+//! agent's responses).
 
 /// A block of the job specification.
 #[derive(Debug)]
 pub struct Type {
-    /// Its fields in the order of their JSON names, as the API shows them.
+    /// Its fields, ordered by their JSON names, as in the API.
     pub fields: &'static [Field],
 }
 
@@ -16,7 +16,7 @@ pub struct Field {
     pub json: &'static str,
     /// Its name in HCL, or empty if it cannot be written there.
     pub hcl: &'static str,
-    /// What it holds.
+    /// Its type.
     pub kind: Kind,
     /// Unset, in a parsed job.
     pub unset: Unset,
@@ -26,7 +26,7 @@ pub struct Field {
     pub server: Unset,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// A string.
@@ -53,7 +53,7 @@ pub enum Kind {
     Keyed(&'static Type, &'static str),
 }
 
-/// What stands where nothing was set.
+/// The value of an unset field.
 #[derive(Debug, Clone, Copy)]
 pub enum Unset {
     /// null

@@ -1,4 +1,4 @@
-//! What scheduling and running a job need of its specification.
+//! The parts of a job's specification that scheduling and running need.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::gotime::Nanos;
 
-/// A task group, with what it inherits from its job.
+/// A task group, including what it inherits from its job.
 #[derive(Debug, Clone)]
 pub struct Group {
     pub(super) name: String,
@@ -167,12 +167,12 @@ fn constraints(value: &Value) -> Vec<Constraint> {
         .collect()
 }
 
-/// A string field, empty when it is not there.
+/// A string field; empty if absent.
 pub fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_default().to_owned()
 }
 
-/// An integer field, 0 when it is not there.
+/// An integer field; 0 if absent.
 pub fn int(value: &Value, key: &str) -> i64 {
     value[key].as_i64().unwrap_or_default()
 }
@@ -181,12 +181,12 @@ fn flag(value: &Value, key: &str) -> bool {
     value[key].as_bool().unwrap_or_default()
 }
 
-/// The items of a list field, none when it is not there.
+/// The items of a list field; none if absent.
 pub fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value[key].as_array().map(Vec::as_slice).unwrap_or_default().iter()
 }
 
-/// A map of strings, empty when it is not there.
+/// A map of strings; empty if absent.
 pub fn map(value: &Value) -> BTreeMap<String, String> {
     let object = value.as_object().into_iter().flatten();
     object.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()

@@ -1,6 +1,6 @@
-//! What the servers and clients know: plain data, with no behaviour but looking at it.
+//! The state of servers and clients: plain data without behaviour.
 //!
-//! Times are nanoseconds since the epoch, indexes Raft's, as in Nomad's own API.
+//! Times are nanoseconds since the epoch. Indexes are Raft's, as in Nomad's own API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::gotime::Nanos;
 use super::spec::Group;
 
-/// How many allocations of a group were placed, stopped, and stopped with another one in their place.
+/// How many allocations of a group were placed, stopped, and stopped with a replacement.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     pub place: u64,
@@ -39,13 +39,13 @@ pub struct Job {
     pub version: u64,
     /// When it was last registered.
     pub submit_time: Nanos,
-    /// The index it was made at.
+    /// The index of its creation.
     pub create_index: u64,
-    /// The index of its last change, of status too.
+    /// The index of its last change, including its status.
     pub modify_index: u64,
     /// The index of the last change of its specification.
     pub job_modify_index: u64,
-    /// The specification in the servers' form, all fields filled in.
+    /// The specification in the servers' form, with all fields set.
     pub spec: Arc<Value>,
     /// The submission that came with it, if any.
     pub submission: Option<Value>,
@@ -68,15 +68,15 @@ pub struct Evaluation {
     pub priority: i64,
     /// `pending`, `complete`, `blocked` or `canceled`.
     pub status: &'static str,
-    /// Why, where the status alone does not tell.
+    /// Why, if the status alone does not say it.
     pub status_description: String,
     /// What caused it.
     pub triggered_by: &'static str,
-    /// The index it was made at.
+    /// The index of its creation.
     pub create_index: u64,
     /// The index of its last change.
     pub modify_index: u64,
-    /// When it was made.
+    /// When it was created.
     pub create_time: Nanos,
     /// When it last changed.
     pub modify_time: Nanos,
@@ -91,7 +91,7 @@ pub struct Evaluation {
     pub(super) placed: Option<BTreeMap<String, Counts>>,
 }
 
-/// An allocation as the servers know it, and beside it what its client knows already.
+/// An allocation as the servers know it, and what its client already knows.
 #[derive(Debug, Clone)]
 pub struct Allocation {
     /// Its ID.
@@ -102,7 +102,7 @@ pub struct Allocation {
     pub namespace: String,
     /// The job's ID.
     pub job_id: String,
-    /// The job as it was then.
+    /// The job at that time.
     pub(super) job: OfJob,
     /// The group's name.
     pub group: String,
@@ -110,7 +110,7 @@ pub struct Allocation {
     pub node: String,
     /// The node's ID.
     pub node_id: String,
-    /// The evaluation that made or last changed it.
+    /// The evaluation that created or last changed it.
     pub eval_id: String,
     /// `run`, `stop` or `evict`.
     pub desired_status: &'static str,
@@ -122,11 +122,11 @@ pub struct Allocation {
     pub client_description: &'static str,
     /// The tasks' states.
     pub tasks: Vec<Task>,
-    /// The index it was made at.
+    /// The index of its creation.
     pub create_index: u64,
     /// The index of its last change.
     pub modify_index: u64,
-    /// When it was made.
+    /// When it was created.
     pub create_time: Nanos,
     /// When it last changed.
     pub modify_time: Nanos,
@@ -136,12 +136,12 @@ pub struct Allocation {
     pub previous: String,
     pub(super) alloc_modify_index: u64,
     pub(super) index: u64,
-    /// What is known of one that takes its place.
+    /// Its replacement.
     pub(super) replacement: Replacement,
     pub(super) spec: Arc<Group>,
-    /// What the client knows.
+    /// The client's knowledge.
     pub(super) client: Client,
-    /// Its job was purged: the servers no longer know it, its process may still be there.
+    /// Its job was purged. The servers no longer know it, but its process may still exist.
     pub(super) purged: bool,
     /// Since when its node has been disconnected, while it is unknown.
     pub(super) unknown_since: Nanos,
@@ -149,7 +149,7 @@ pub struct Allocation {
     pub(super) clock_ahead: Nanos,
 }
 
-/// What an allocation has of its job, as it was when it was made.
+/// The parts of the job that an allocation keeps, from when it was created.
 #[derive(Debug, Clone)]
 pub struct OfJob {
     pub version: u64,
@@ -166,11 +166,11 @@ pub struct Replacement {
     pub reschedules: Vec<Reschedule>,
     /// Its node is drained.
     pub migrate: bool,
-    /// Somebody wants it stopped and another one in its place.
+    /// Someone requested that it is stopped and replaced.
     pub moves: bool,
 }
 
-/// One attempt to place a failed allocation anew.
+/// An attempt to reschedule a failed allocation.
 #[derive(Debug, Clone)]
 pub struct Reschedule {
     pub(super) at: Nanos,
@@ -182,7 +182,7 @@ pub struct Reschedule {
 #[derive(Debug, Clone, Default)]
 pub struct Client {
     pub(super) tasks: Vec<Task>,
-    /// Told to stop by the servers, or by itself.
+    /// Stopping, on the servers' or its own initiative.
     pub(super) stopping: bool,
     /// Stopped because `max_run_duration` was over.
     pub(super) exceeded: bool,
@@ -190,26 +190,26 @@ pub struct Client {
     pub(super) report_due: bool,
     /// The servers do not know everything yet.
     pub(super) unreported: bool,
-    /// Its reschedule policy says that it is time for another one.
+    /// Its reschedule policy wants a replacement now.
     pub(super) again: bool,
 }
 
-/// Where a task is in its life, as its client knows it.
+/// The phase of a task, as its client knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TaskPhase {
-    /// Its turn has not come: nothing has been set up.
+    /// Not set up yet.
     New,
     /// A template waits for a variable.
     Waiting,
     /// The process is being started.
     Starting,
-    /// The process runs.
+    /// The process is running.
     Running,
     /// The process was told to end.
     Killing,
     /// It waits for its next start.
     Restarting,
-    /// It is over.
+    /// It has ended.
     Dead,
 }
 
@@ -218,7 +218,7 @@ pub enum TaskPhase {
 pub struct Task {
     /// Its name.
     pub name: String,
-    /// Where it is.
+    /// Its phase.
     pub phase: TaskPhase,
     /// Whether it failed.
     pub failed: bool,
@@ -226,19 +226,19 @@ pub struct Task {
     pub restarts: u64,
     /// When its process last started.
     pub started_at: Option<Nanos>,
-    /// When it was over.
+    /// When it ended.
     pub finished_at: Option<Nanos>,
     /// When it was last restarted.
     pub last_restart: Option<Nanos>,
-    /// The last ten events, as the API shows them.
+    /// The last ten events, in the API's format.
     pub events: Vec<Arc<Value>>,
     /// The restarts counted against the policy.
     pub(super) recent_restarts: Vec<Nanos>,
     /// The environment of the process.
     pub(super) env: BTreeMap<String, String>,
-    /// Counts starts, so that what was meant for an earlier one is told apart.
+    /// Counts starts. Identifies events of an earlier one.
     pub(super) round: u64,
-    /// It is being killed only to be started again, and why.
+    /// If it is killed only to be restarted: why.
     pub(super) again: Option<&'static str>,
 }
 
@@ -259,17 +259,17 @@ impl Task {
 }
 
 impl Allocation {
-    /// Whether the servers count it as over: stopped, or ended on its client.
+    /// Whether the servers consider it ended: stopped, or ended on its client.
     pub fn terminal(&self) -> bool {
         self.desired_status != "run" || self.client_terminal()
     }
 
-    /// Whether its client has said that it is over.
+    /// Whether its client has reported its end.
     pub fn client_terminal(&self) -> bool {
         matches!(self.client_status, "complete" | "failed" | "lost")
     }
 
-    /// Whether its policy wants it replaced now.
+    /// Whether its policy wants a replacement now.
     pub(super) fn due_again(&self) -> bool {
         self.client.again
     }
@@ -284,7 +284,7 @@ impl Allocation {
         self.client.tasks.iter().any(Task::alive)
     }
 
-    /// The tasks as the client knows them now, ahead of what it has reported.
+    /// The tasks as the client knows them now, including unreported changes.
     pub fn client_tasks(&self) -> &[Task] {
         &self.client.tasks
     }
@@ -299,11 +299,11 @@ pub struct Variable {
     pub path: String,
     /// Its items.
     pub items: BTreeMap<String, String>,
-    /// The index it was made at.
+    /// The index of its creation.
     pub create_index: u64,
     /// The index of its last change.
     pub modify_index: u64,
-    /// When it was made.
+    /// When it was created.
     pub create_time: Nanos,
     /// When it last changed.
     pub modify_time: Nanos,
@@ -318,9 +318,9 @@ pub struct Lock {
     pub id: String,
     /// Its time to live in nanoseconds.
     pub ttl: Nanos,
-    /// How long nobody gets it after it expired, in nanoseconds.
+    /// How long nobody can acquire it after it expired, in nanoseconds.
     pub delay: Nanos,
-    /// When the servers take it away unless it is renewed.
+    /// When it expires unless it is renewed.
     pub expires: Nanos,
 }
 
@@ -342,6 +342,6 @@ pub struct NodeState {
     pub(super) draining: bool,
     pub(super) drain_deadline: Nanos,
     pub(super) modify_index: u64,
-    /// Allocations that ended on it, oldest first: their logs go first.
+    /// Allocations that ended on it, oldest first. The oldest lose their logs first.
     pub(super) ended: BTreeSet<(Nanos, String)>,
 }

@@ -1,10 +1,10 @@
-//! The event stream: what has happened, line by line (contract, section 6).
+//! The event stream, line by line (contract, section 6).
 
 use serde_json::{Value, json};
 
 use super::{Key, Nomad, view};
 
-/// What a subscriber wants to see.
+/// The topics of a subscriber.
 #[derive(Debug, Clone, Default)]
 pub struct Topics {
     topics: Vec<String>,
@@ -12,7 +12,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// From the query of a request for the stream: `topic=Job&topic=Allocation&namespace=NS`.
+    /// Parses the query of a stream request: `topic=Job&topic=Allocation&namespace=NS`.
     pub fn from_query(query: &str) -> Topics {
         let pairs = super::request::pairs(query);
         let namespace = pairs.iter().find(|(key, _)| key == "namespace").map(|(_, value)| value.clone());
@@ -31,14 +31,14 @@ impl Topics {
 }
 
 impl Nomad {
-    /// The lines of the event stream from `index` on, one JSON object a line, without the `{}` heartbeats. 0
-    /// gives all that is buffered; an index that is gone starts at the oldest one there is. Serving them is the
-    /// server's work.
+    /// The lines of the event stream from `index`, one JSON object per line, without the `{}` heartbeats. 0
+    /// returns everything that is buffered. An index that is no longer buffered starts at the oldest one.
+    /// Serving them is the server's task.
     pub fn events_since(&self, index: u64) -> Vec<String> {
         self.stream.iter().filter(|(at, _)| *at >= index).map(|(_, line)| line.clone()).collect()
     }
 
-    /// The same, only what a subscriber asked for.
+    /// The same, filtered by a subscriber's topics.
     pub fn events_for(&self, topics: &Topics, index: u64) -> Vec<String> {
         let mut lines = Vec::new();
         for (at, line) in self.stream.iter().filter(|(at, _)| *at >= index) {
@@ -52,7 +52,7 @@ impl Nomad {
         lines
     }
 
-    /// The last index, for a subscriber to go on from.
+    /// The last index, from which a subscriber continues.
     pub fn index(&self) -> u64 {
         self.index
     }

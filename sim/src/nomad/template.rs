@@ -1,4 +1,4 @@
-//! `template` blocks: the little of consul-template that puts a variable's items into a task's environment
+//! `template` blocks: the part of consul-template that puts a variable's items into a task's environment
 //! (contract, section 8).
 
 use std::collections::BTreeMap;
@@ -7,24 +7,24 @@ use super::gotemplate::Engine;
 use super::state::Allocation;
 use super::{Key, Nomad};
 
-/// What became of a task's templates.
+/// The result of rendering a task's templates.
 pub enum Rendered {
     /// The task's whole environment.
     Ready(BTreeMap<String, String>),
-    /// Paths of variables that are not there, or not for this task.
+    /// The paths of variables that do not exist, or not for this task.
     Missing(Vec<String>),
-    /// A template does not read.
+    /// A template is invalid.
     Broken(String),
 }
 
-/// Whether a change of this variable could matter to an allocation's templates.
+/// Whether a change of this variable could affect an allocation's templates.
 pub fn reads(allocation: &Allocation, path: &str) -> bool {
     let templates = || allocation.spec.tasks.iter().flat_map(|task| &task.templates);
     templates().any(|t| t.data.contains(path) || t.data.contains("printf") || t.data.contains("nomadVar ("))
 }
 
 impl Nomad {
-    /// The environment of a task, with what its templates yield.
+    /// The environment of a task, including the output of its templates.
     pub(super) fn render(&self, allocation: &Allocation, at: usize) -> Rendered {
         let Some(spec) = allocation.spec.tasks.get(at) else { return Rendered::Ready(BTreeMap::new()) };
         let own = self.nomad_environment(allocation, at);
@@ -95,7 +95,7 @@ impl Nomad {
     }
 }
 
-/// Fills in `${NOMAD_…}` and `${env["NOMAD_…"]}`; anything else stays as it is.
+/// Replaces `${NOMAD_…}` and `${env["NOMAD_…"]}`. Everything else is kept.
 fn interpolate(text: &str, env: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     let mut rest = text;

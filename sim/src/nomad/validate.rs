@@ -1,11 +1,11 @@
-//! What the servers refuse in a job, in the words of go-multierror (contract, section 2).
+//! The servers' validation of a job, in the format of go-multierror (contract, section 2).
 
 use serde_json::Value;
 
 use super::gotime;
 use super::spec::{int, list, text};
 
-/// Errors in the form in which they are nested and shown.
+/// Formats nested errors.
 pub fn multierror(errors: &[String]) -> String {
     let count = match errors.len() {
         1 => "1 error occurred:".to_owned(),
@@ -15,7 +15,7 @@ pub fn multierror(errors: &[String]) -> String {
     format!("{count}{points}\n\n")
 }
 
-/// What is wrong with a job in the servers' form; empty if nothing is.
+/// The errors of a job in the servers' form.
 pub fn job(job: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     if text(job, "Region").is_empty() {
@@ -242,7 +242,7 @@ fn task(task: &Value, disk: i64) -> Vec<String> {
     errors
 }
 
-/// Whether a path in a task's directory leaves the allocation's, which is one above it.
+/// Whether a path in a task's directory escapes the allocation's directory, which is one level above it.
 fn escapes(path: &str) -> bool {
     let mut depth = 1i32;
     for part in path.split('/') {
@@ -284,7 +284,7 @@ fn resources(resources: &Value) -> Vec<String> {
     errors
 }
 
-/// The warnings about a job that is otherwise well.
+/// The warnings for a valid job.
 pub fn warnings(job: &Value, oversubscription: bool) -> String {
     let mut warnings = Vec::new();
     for group in list(job, "TaskGroups").filter(|_| !oversubscription) {

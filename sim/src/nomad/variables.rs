@@ -13,10 +13,10 @@ const SECOND: Nanos = 1_000_000_000;
 const DEFAULT_TTL: Nanos = 15 * SECOND;
 const LARGEST: usize = 64 * 1024;
 
-/// What a `PUT` does with a lock.
+/// The lock operation of a `PUT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockOperation {
-    /// Nothing: the items are written.
+    /// None: the items are written.
     None,
     /// `lock-acquire`
     Acquire,
@@ -26,15 +26,15 @@ pub enum LockOperation {
     Release,
 }
 
-/// What a conflict answers.
+/// The response to a conflict.
 pub enum Conflict {
-    /// 409 with the variable as it is.
+    /// 409 with the current variable.
     Found(Value),
     /// Anything else.
     Refused(Refusal),
 }
 
-/// What a body asks for.
+/// A parsed body.
 pub struct Wanted {
     /// The items, if given.
     pub items: Option<BTreeMap<String, String>>,
@@ -47,7 +47,7 @@ struct WantedLock {
     delay: Option<Nanos>,
 }
 
-/// Reads a body.
+/// Parses a body.
 ///
 /// # Errors
 /// 400 with the text of Go's decoder.
@@ -100,7 +100,7 @@ pub fn wanted(body: &Value) -> Result<Wanted, Refusal> {
     Ok(Wanted { items, lock })
 }
 
-/// Whether a path is one, in Nomad's words if not.
+/// Checks a path, with Nomad's errors.
 pub fn check_path(path: &str) -> Result<(), Refusal> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_~/".contains(c);
     if path.is_empty() || path.len() > 128 || !path.chars().all(fits) {
@@ -116,7 +116,7 @@ pub fn check_path(path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A variable as the API shows it. The lock is hidden from all but management.
+/// A variable in the API's format. Only management tokens can see the lock.
 pub fn json(variable: &Variable, items: bool, lock: bool) -> Value {
     let mut object = Map::new();
     object.insert("CreateIndex".into(), json!(variable.create_index));
@@ -137,7 +137,7 @@ pub fn json(variable: &Variable, items: bool, lock: bool) -> Value {
     Value::Object(object)
 }
 
-/// What a conflict with somebody else's lock shows: nothing.
+/// The response to a conflict with another holder's lock, which shows nothing.
 fn hidden(key: &Key) -> Conflict {
     Conflict::Found(json!({
         "CreateIndex": 0, "CreateTime": 0, "ModifyIndex": 0, "ModifyTime": 0, "Namespace": key.0, "Path": key.1,
@@ -145,10 +145,10 @@ fn hidden(key: &Key) -> Conflict {
 }
 
 impl Nomad {
-    /// `PUT /v1/var/PATH`. Gives the variable as answered and whether a Raft write took place.
+    /// `PUT /v1/var/PATH`. Returns the variable for the response and whether a Raft write took place.
     ///
     /// # Errors
-    /// A conflict, or what is wrong with the request.
+    /// A conflict, or an invalid request.
     pub(super) fn put_variable(
         &mut self,
         key: &Key,
@@ -176,7 +176,7 @@ impl Nomad {
         self.conflict(key, wanted.lock.as_ref(), cas)?;
         let lock = wanted.lock.map(|_| ());
         let variable = self.store(key, items);
-        // Writing under a lock without naming its times resets them to the defaults.
+        // Writing under a lock without specifying its times resets them to the defaults.
         if let Some(held) = variable.lock.as_mut().filter(|_| lock.is_some()) {
             held.ttl = DEFAULT_TTL;
             held.delay = DEFAULT_TTL;
@@ -186,7 +186,7 @@ impl Nomad {
         Ok(answer)
     }
 
-    /// The check before a write or a deletion: the lock first, then the index.
+    /// The check before a write or a deletion: first the lock, then the index.
     fn conflict(&self, key: &Key, lock: Option<&WantedLock>, cas: Option<u64>) -> Result<(), Conflict> {
         let found = self.variables.get(key);
         if let Some(wanted) = cas {
@@ -302,7 +302,8 @@ impl Nomad {
         Ok(answer)
     }
 
-    /// Twice the TTL has passed without a renewal: nobody holds it, and nobody gets it for the delay.
+    /// Twice the TTL has passed without a renewal. The lock has no holder, and cannot be acquired during the
+    /// delay.
     pub(super) fn expire_lock(&mut self, key: &Key) {
         let now = self.now;
         let index = self.index + 1;
@@ -316,7 +317,7 @@ impl Nomad {
         self.lock_delays.insert(key.clone(), until);
     }
 
-    /// `DELETE /v1/var/PATH`. A variable that is not there is deleted all the same.
+    /// `DELETE /v1/var/PATH`. Deleting a missing variable succeeds.
     ///
     /// # Errors
     /// A conflict.

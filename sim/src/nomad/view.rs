@@ -1,4 +1,4 @@
-//! The servers' state as the API shows it: field by field what the recordings hold.
+//! The servers' state in the API's format, field by field as in the recordings.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{Key, Nomad};
 
 pub use super::spec::text;
 
-/// A job in full.
+/// A complete job.
 pub fn job(job: &Job) -> Value {
     let mut object = (*job.spec).clone();
     for (name, value) in [
@@ -43,7 +43,7 @@ fn annotation(counts: Counts) -> Value {
     updates
 }
 
-/// An evaluation; what is empty is left out.
+/// An evaluation. Empty fields are omitted.
 pub fn evaluation(evaluation: &Evaluation) -> Value {
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
@@ -98,7 +98,7 @@ pub fn evaluation(evaluation: &Evaluation) -> Value {
     Value::Object(object)
 }
 
-/// An evaluation with every field, for filters.
+/// An evaluation with all fields, for filters.
 pub fn evaluation_datum(of: &Evaluation) -> Value {
     let mut object = json!({
         "BlockedEval": "", "ClassEligibility": null, "DeploymentID": "", "FailedTGAllocs": null, "NodeID": "",
@@ -124,7 +124,7 @@ fn task(task: &Task, clock_ahead: i64) -> Value {
         "StartedAt": time(task.started_at),
         "State": task.state(),
     });
-    // Put in whole: the macro would build it a second time.
+    // Inserted as a whole, because the macro would build it a second time.
     object["Events"] = Value::Array(task.events.iter().map(|event| (**event).clone()).collect());
     object
 }
@@ -159,7 +159,7 @@ fn reschedules(allocation: &Allocation) -> Value {
     json!({"Events": events, "LastReschedule": "ok"})
 }
 
-/// An allocation as lists show it.
+/// An allocation in the format of lists.
 pub fn allocation_stub(allocation: &Allocation, task_states: bool) -> Value {
     let mut object = json!({
         "ClientDescription": allocation.client_description,
@@ -205,12 +205,12 @@ fn resources(cpu: i64, memory: i64, most: i64, disk: i64) -> Value {
     })
 }
 
-/// What each task of a group has.
+/// A value for each task of a group.
 fn by_task(group: &Group, each: impl Fn(&TaskSpec) -> Value) -> Map<String, Value> {
     group.tasks.iter().map(|task| (task.name.clone(), each(task))).collect()
 }
 
-/// How the scheduler found a node for it.
+/// The scheduler's metrics for its placement.
 fn metrics(allocation: &Allocation) -> Value {
     json!({
         "AllocationTime": 104_035, "ClassExhausted": null, "ClassFiltered": null, "CoalescedFailures": 0,
@@ -226,7 +226,7 @@ fn metrics(allocation: &Allocation) -> Value {
     })
 }
 
-/// An allocation in full, as the event stream shows it: what is empty is left out.
+/// A complete allocation, in the format of the event stream: empty fields are omitted.
 pub fn allocation(allocation: &Allocation) -> Value {
     let group = &allocation.spec;
     let cpu: i64 = group.tasks.iter().map(|task| task.cpu).sum();
@@ -347,7 +347,7 @@ impl Nomad {
         })
     }
 
-    /// A job as lists show it.
+    /// A job in the format of lists.
     pub(super) fn job_stub(&self, key: &Key, job: &Job, meta: bool) -> Value {
         let mut stub = json!({
             "CreateIndex": job.create_index,

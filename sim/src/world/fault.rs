@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::World;
 use crate::github::Parcel;
 
-/// Which of the two servers.
+/// One of the two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// The simulated GitHub.
@@ -28,33 +28,34 @@ impl Side {
     }
 }
 
-/// Which of several clients sent a request, by its number: the extension that in-memory connections give it.
+/// The number of the client that sent a request, if there are several. In-memory connections set this
+/// extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sender(pub usize);
 
-/// When a request arrived: likewise.
+/// When a request arrived. Also an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrived(pub Timestamp);
 
-/// What becomes of an exchange.
+/// What happens to an exchange.
 #[derive(Debug)]
 pub enum Verdict {
     /// Nothing goes wrong.
     Pass,
-    /// Another answer. Given before, the request has no effect; given after, it had.
+    /// Another response. If given before, the request has no effect. If given after, it had one.
     Answer(Response<Bytes>),
-    /// No answer comes, for as long as the client waits (an hour at most).
+    /// No response for as long as the client waits (at most an hour).
     Stall,
-    /// The connection closes without an answer.
+    /// The connection closes without a response.
     Reset,
-    /// The answer ends after so many bytes of its body, though its length said more.
+    /// The response ends after this many bytes of its body, although its length announced more.
     Truncate(usize),
-    /// All is well, later.
+    /// All is well, but later.
     Delay(Duration),
-    /// The request takes effect after this, though nobody waits for an answer any more: the connection closes at once, or
-    /// stays silent.
+    /// The request takes effect after this time, although nobody waits for a response any more. The connection closes
+    /// immediately or stays silent.
     Late {
-        /// So much later.
+        /// After how long.
         after: Duration,
         /// The connection closes.
         closes: bool,
@@ -62,7 +63,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// An answer with this status and a text.
+    /// A response with this status and text.
     pub fn status(status: u16, text: &str) -> Verdict {
         let mut response = Response::new(Bytes::from(text.to_string()));
         if let Ok(status) = hyper::StatusCode::from_u16(status) {
@@ -72,7 +73,7 @@ impl Verdict {
     }
 }
 
-/// Decides about each exchange. It sees them in order and has no clock of its own.
+/// Decides about each exchange. It sees them in order and has no clock.
 pub trait Fault: Send {
     /// Whether a new connection is refused.
     fn refuses(&mut self, side: Side, now: Timestamp) -> bool {
@@ -80,23 +81,25 @@ pub trait Fault: Send {
         false
     }
 
-    /// Changes a request before anybody looks at it: a server that gives smaller pages than it was asked for.
+    /// Changes a request before anything sees it, for example for a server that returns smaller pages than
+    /// requested.
     fn alter(&mut self, side: Side, request: &mut Request<Bytes>, now: Timestamp) {
         let _ = (side, request, now);
     }
 
-    /// Before the server sees a request: anything but `Pass`, `Delay`, `Late` and `Truncate` keeps it from having an effect.
+    /// Called before the server sees a request. Anything but `Pass`, `Delay`, `Late` and `Truncate` prevents its
+    /// effect.
     fn before(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Verdict {
         let _ = (side, request, now);
         Verdict::Pass
     }
 
-    /// Just before it takes effect, if it does: something may happen meanwhile.
+    /// Called just before it takes effect, if it does. Something may happen in the meantime.
     fn meanwhile(&mut self, world: &mut World, side: Side, request: &Request<Bytes>) {
         let _ = (world, side, request);
     }
 
-    /// After it took effect. The answer may be changed in place: a listing that lies, a page that repeats.
+    /// Called after it took effect. The response may be changed in place: an incorrect list, a repeated page.
     fn after(
         &mut self,
         side: Side,
@@ -108,14 +111,14 @@ pub trait Fault: Send {
         Verdict::Pass
     }
 
-    /// What becomes of a webhook's delivery: nothing is one that is lost, several are one that comes again, each so much
-    /// later. A changed one is forged.
+    /// What happens to a webhook's delivery. An empty result loses it, several elements deliver it again, each with its
+    /// delay. A changed one is forged.
     fn carry(&mut self, parcel: Parcel, now: Timestamp) -> Vec<(Duration, Parcel)> {
         let _ = now;
         vec![(Duration::ZERO, parcel)]
     }
 
-    /// What the last decision was, for the timeline.
+    /// The last decision, for the timeline.
     fn take_note(&mut self) -> Option<String> {
         None
     }

@@ -1,4 +1,4 @@
-//! What follows from what happened: the steps of a runner's process.
+//! The consequences of events: the steps of a runner's process.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl World {
                 else {
                     return;
                 };
-                // With its job done, or told that its registration is gone, the process ends by itself.
+                // If its job is done or its registration is gone, the process ends on its own.
                 let wait = if by == Removal::JobDone { self.options.wind_down } else { self.options.give_up };
                 if let Some(process) = self.processes.get_mut(&allocation) {
                     process.phase = Phase::Ending;
@@ -58,7 +58,7 @@ impl World {
         self.note(now, line);
     }
 
-    /// What became of a Nomad task. The simulated Nomad's own events come here by themselves; tests may add others.
+    /// An event of a Nomad task. The simulated Nomad's own events arrive automatically. Tests may add others.
     pub fn task_event(&mut self, event: TaskEvent, now: Timestamp) {
         match event {
             TaskEvent::Started { allocation, namespace, job_id, env, .. } => {
@@ -142,8 +142,8 @@ impl World {
         }
     }
 
-    /// A process that has started and is not connected, as long ago as that at least, connects now, hung or not.
-    /// Whether there was one.
+    /// Connects a process that started at least that long ago and is not connected, even if it hangs. Returns
+    /// whether there was one.
     pub fn connect_now(&mut self, nomad_job: &str, at_least: SignedDuration) -> bool {
         let now = self.clock.now();
         let waits = |process: &&Process| {
@@ -177,7 +177,7 @@ impl World {
         self.touch();
     }
 
-    /// Records it if a runner that is about to end works on a job.
+    /// Records a violation if a runner that is about to end is running a job.
     fn check_busy(&mut self, allocation: &str, reason: &str, now: Timestamp) {
         let Some(process) = self.processes.get(allocation) else { return };
         let Some(runner) = process.runner else { return };

@@ -1,4 +1,4 @@
-//! Which routes were asked for, and how often.
+//! The number of requests for each route.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use hyper::Request;
 
 use super::fault::Side;
 
-/// How often each route of each side was asked for, for tests and the benchmark.
+/// The number of requests for each route of each side, for tests and the benchmark.
 #[derive(Clone, Debug, Default)]
 pub struct Requests(BTreeMap<(Side, String), u64>);
 
@@ -26,13 +26,13 @@ impl Requests {
         self.0.get(&(side, route.to_string())).copied().unwrap_or(0)
     }
 
-    /// All routes that were asked for.
+    /// All requested routes.
     pub fn routes(&self) -> impl Iterator<Item = (Side, &str, u64)> {
         self.0.iter().map(|((side, route), count)| (*side, route.as_str(), *count))
     }
 }
 
-/// A request's method and path with names and numbers replaced, which bounds how many there are.
+/// A request's method and path. Names and numbers are replaced, which limits the number of routes.
 fn route(request: &Request<Bytes>) -> String {
     let mut parts: Vec<&str> = request.uri().path().split('/').skip(1).collect();
     let mut index = 0;

@@ -1,4 +1,4 @@
-//! Looking on: tests see each request and each step, and the timeline tells of each exchange.
+//! Observers: tests see each request and each step, and the timeline records each exchange.
 
 use bytes::Bytes;
 use hyper::{Request, Response};
@@ -8,9 +8,9 @@ use super::fault::Side;
 use super::{LONGEST_TIMELINE, World};
 use crate::keep;
 
-/// Sees everything that happens, at its own time, and can change nothing.
+/// Sees everything when it happens, and cannot change anything.
 pub trait Watch: Send {
-    /// A request has arrived; whether and when it takes effect is not decided yet.
+    /// A request has arrived. It is not decided yet whether and when it takes effect.
     fn sent(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
         let _ = (world, side, request, now);
     }
@@ -20,7 +20,7 @@ pub trait Watch: Send {
         let _ = (world, side, request, now);
     }
 
-    /// It was answered; faults have not touched the answer yet.
+    /// It was answered. Faults have not changed the response yet.
     fn answered(
         &mut self,
         world: &World,
@@ -32,19 +32,19 @@ pub trait Watch: Send {
         let _ = (world, side, request, response, now);
     }
 
-    /// Something has changed, but for what only time tells.
+    /// Something has changed, except for what depends only on time.
     fn stepped(&mut self, world: &World, now: Timestamp) {
         let _ = (world, now);
     }
 }
 
 impl World {
-    /// Lets somebody look on from now on.
+    /// Sets the observer.
     pub fn set_watch(&mut self, watch: Option<Box<dyn Watch>>) {
         self.watch = watch;
     }
 
-    /// Tells of each exchange in the timeline, not only of those that go wrong.
+    /// Records each exchange in the timeline, not just faulty ones.
     pub fn record_exchanges(&mut self, yes: bool) {
         self.records = yes;
     }
@@ -61,7 +61,7 @@ impl World {
         }
     }
 
-    /// Notes what the faults have to say of an exchange, and its answer if all are told.
+    /// Records the faults' notes on an exchange, and the response if all are recorded.
     pub(crate) fn told(
         &mut self,
         side: Side,

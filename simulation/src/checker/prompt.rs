@@ -295,7 +295,9 @@ impl Checker {
             let at_hand = supply.get(&group).copied().unwrap_or(0);
             let lasted = lasts(&mut waits.groups, &group, !full && wanted > at_hand, now);
             if lasted > soon {
-                late.push(format!("{wanted} jobs of {group:?} have {at_hand} runners at hand for {lasted}"));
+                late.push(format!(
+                    "{wanted} jobs of {group:?} have {at_hand} available runners for {lasted}"
+                ));
             }
         }
         waits.overtaken.retain(|job, (at, by)| {

@@ -138,7 +138,10 @@ impl Checker {
         let wanted = self.lately_queued(world, &group, now);
         let at_hand: Vec<&String> = at_hand.map(|(name, _)| name).collect();
         if at_hand.len() >= wanted {
-            self.wrong(now, format!("{name} is started although {at_hand:?} are at hand for {wanted} jobs"));
+            self.wrong(
+                now,
+                format!("{name} is started although {at_hand:?} are available for {wanted} jobs"),
+            );
         }
     }
 

@@ -58,7 +58,7 @@ pub enum Mishap {
         /// Its exit code.
         code: i64,
     },
-    /// From now on processes take so long to start.
+    /// From now on, processes take this long to start.
     SlowImages(Duration),
     /// Self-hosted runners are disabled for a repository, or enabled again.
     RefuseRunners {

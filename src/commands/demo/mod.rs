@@ -188,7 +188,8 @@ impl Stage {
             "status": { "listen": page.to_string() },
             "template": "builtin:raw_exec",
             "template_settings": { "runner_directory": directory.join("runner"), "mem": 128 },
-            // Where there are classes, this template serves public repositories only if that is said.
+            // If there are classes, this template serves public repositories only if the configuration says
+            // so.
             "public": "allow",
             "classes": [
                 { "name": "large", "match": { "labels": "nomad mem=" }, "max_runners": 2 },

@@ -150,8 +150,8 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
         HoldReason::ReachesHost { .. } => (
             Step::Registration,
             Held,
-            "use a template that does not give its tasks the host; `public: allow`, in the class or at the top level, \
-             permits it; `githubrunner check` says which classes it concerns"
+            "use a template that does not give its tasks access to the host, or set `public: allow` in the class or at the \
+             top level; `githubrunner check` says which classes it concerns"
                 .to_owned(),
         ),
         HoldReason::LiveAttempts { .. } => (

@@ -147,7 +147,7 @@ impl Case {
         Case { observation, policy, about }
     }
 
-    /// Another repository, listed a moment ago, has an older job.
+    /// With another repository, listed a moment ago, that has an older job.
     fn beside_an_older_job(mut self) -> Case {
         let id = RepositoryId(REPOSITORY.0 + 1);
         let mut older = job(2, JobStatus::Queued);
@@ -164,7 +164,7 @@ impl Case {
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], Vec::new())
     }
 
-    /// A queued job with a runner of its own in this state.
+    /// A queued job with its own runner in this state.
     fn with_runner(state: RunnerState, change: impl FnOnce(&mut Runner)) -> Case {
         let mut runner = runner(1, 1, state);
         change(&mut runner);

@@ -11,7 +11,7 @@ use crate::{
     text::{LINE, shown},
 };
 
-/// At most this many classes, jobs, other holds and failures are told one by one.
+/// At most this many classes, jobs, other holds and failures are shown individually.
 const CLASSES: usize = 20;
 const JOBS: usize = 20;
 const HOLDS: usize = 10;

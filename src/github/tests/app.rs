@@ -159,21 +159,21 @@ async fn installation_tokens_are_renewed_early_and_cached_answers_outlive_them()
     assert_eq!((count(&requests, " 401"), count(&requests, "access_tokens 201")), (1, 1), "{requests:?}");
 }
 
-/// How many requests of the primary limit an owner's installation has left.
+/// The requests of the primary limit that an owner's installation has left.
 fn left(github: &GitHub) -> u64 {
     let rates = github.rates();
     let mut of_installation = rates.iter().filter(|((who, _), _)| who.starts_with("installation-"));
     of_installation.next().unwrap().1.remaining
 }
 
-/// A cache in a file of this directory.
+/// A cache in a file in this directory.
 fn with_file(world: &World, keys: &Keys, directory: &tempfile::TempDir) -> GitHub {
     let cache = CacheStore::File(directory.path().join("cache.json"));
     world.github_with(app(keys), Options { cache, ..world.options() })
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_token_of_an_installation_costs_nothing_where_nothing_has_changed() {
+async fn a_new_installation_token_costs_nothing_if_nothing_has_changed() {
     let Some(keys) = Keys::shared() else { return };
     let (world, ..) = world(keys);
     let queue = |repository: u64| {
@@ -189,11 +189,11 @@ async fn another_token_of_an_installation_costs_nothing_where_nothing_has_change
     let listed = github.list_jobs(&repositories[0], Look::All).await.unwrap();
     github.end_pass().await;
     let before = left(&github);
-    // Some hours later, each with a token of its own.
+    // Some hours later, each with a new token.
     let mut all = 0;
     for _ in 0..3 {
         world.requests();
-        // The limit starts anew each hour.
+        // The limit resets each hour.
         sleep(3601).await;
         assert_eq!(github.repositories(&[entry("octo")], true).await.repositories, repositories);
         assert_eq!(github.list_jobs(&repositories[0], Look::All).await.unwrap().jobs, listed.jobs);
@@ -206,7 +206,7 @@ async fn another_token_of_an_installation_costs_nothing_where_nothing_has_change
     }
     assert!(all >= 3 * 8 && before < 5000, "{all} {before}");
 
-    // Who starts anew has another token, too; what has changed is seen.
+    // After a restart, the token is new too. Changes are seen.
     queue(repositories[0].id.0);
     let github = with_file(&world, keys, &directory);
     world.requests();
@@ -219,7 +219,7 @@ async fn another_token_of_an_installation_costs_nothing_where_nothing_has_change
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_etags_are_made_in_another_way_another_token_asks_anew() {
+async fn a_new_token_requests_everything_if_etags_are_opaque() {
     let Some(keys) = Keys::shared() else { return };
     let (world, ..) = world(keys);
     world.sim(|sim, _| sim.options_mut().etags = sim::Etags::Opaque);

@@ -5,7 +5,7 @@ use crate::model::OwnerPattern;
 
 const OTHER: &str = "ghp_OTHERMARKEDTOKEN";
 
-/// Beta is asked for with a token of its own, everybody else with the default.
+/// Beta has its own token. All other owners use the default.
 fn world() -> (World, GitHub) {
     let world = World::new(sim::Options::default());
     world.sim(|sim, _| {
@@ -30,7 +30,7 @@ fn assigned(name: &str, owners: &[&str], token: &str) -> Assigned {
     }
 }
 
-/// With which token each path was asked for from now on.
+/// The token with which each path is requested from now on.
 fn signed(world: &World) -> Arc<Mutex<Vec<(String, String)>>> {
     let seen: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
     let all = Arc::clone(&seen);
@@ -43,7 +43,7 @@ fn signed(world: &World) -> Arc<Mutex<Vec<(String, String)>>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_owner_is_asked_for_with_its_own_credentials() {
+async fn each_owners_requests_use_its_own_credentials() {
     let (world, github) = world();
     let (octo, beta) = (world.repository("octo/app", 1, 1), world.repository("Beta/tool", 1, 1));
     let seen = signed(&world);
@@ -74,7 +74,7 @@ async fn each_owner_is_asked_for_with_its_own_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_used_up_token_harms_no_other_owner() {
+async fn an_exhausted_token_does_not_affect_other_owners() {
     let (world, github) = world();
     let all = [world.repository("octo/app", 1, 1), world.repository("Beta/tool", 1, 1)];
     let listings = github.list_all(&all, Look::Active, Duration::from_secs(60)).await;
@@ -86,7 +86,7 @@ async fn a_used_up_token_harms_no_other_owner() {
         assert!(matches!(listings[&all[0].id], Err(Error::RateLimited { .. })), "{listings:?}");
         assert!(listings[&all[1].id].is_ok(), "{listings:?}");
     }
-    // Nobody asks for octo with the other token meanwhile.
+    // Nothing of octo is requested with the other token meanwhile.
     let seen = signed(&world);
     github.list_jobs(&all[0], Look::All).await.unwrap_err();
     assert!(seen.lock().unwrap().is_empty(), "{seen:?}");
@@ -104,16 +104,16 @@ async fn a_used_up_token_harms_no_other_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_is_what_each_of_the_credentials_sees_of_its_own_owners() {
+async fn everything_means_what_each_credential_sees_of_its_own_owners() {
     let (world, github) = world();
     for name in ["octo/one", "Beta/two", "guest/three"] {
         world.repository(name, 0, 0);
     }
     let found = github.repositories(&[entry("*")], false).await;
     assert!(found.failures.is_empty(), "{:?}", found.failures);
-    // guest's own would need the token of guest, which is for Beta alone.
+    // The owner guest would need its own token, which is for Beta only.
     assert_eq!(names(&found.repositories), ["Beta/two", "octo/one"]);
-    // What one of them cannot tell leaves a gap, and what was known of it counts on.
+    // A failure of one of them leaves a gap, and its known repositories stay.
     world.sim(|sim, _| sim.revoke_token(OTHER));
     let found = github.repositories(&[entry("*")], true).await;
     assert_eq!(names(&found.repositories), ["Beta/two", "octo/one"]);
@@ -136,7 +136,7 @@ async fn each_of_the_credentials_is_tried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_default_only_the_owners_of_others_are_served() {
+async fn without_a_default_only_assigned_owners_are_served() {
     let (world, _) = world();
     let beta = world.repository("Beta/tool", 1, 1);
     let octo = world.repository("octo/app", 1, 1);
@@ -148,7 +148,7 @@ async fn without_a_default_only_the_owners_of_others_are_served() {
     );
     github.list_jobs(&beta, Look::Active).await.unwrap();
     let error = github.list_jobs(&octo, Look::Active).await.unwrap_err();
-    assert!(error.to_string().contains("no credentials are for octo"), "{error}");
+    assert!(error.to_string().contains("octo has no credentials"), "{error}");
     let found = github.repositories(&[entry("*")], false).await;
     assert_eq!((names(&found.repositories), found.failures.len()), (vec!["Beta/tool".to_owned()], 0));
 }

@@ -1,4 +1,4 @@
-//! Which fields a block has, and how a value becomes what its field wants.
+//! The fields of blocks, and the conversion of values to their fields' types.
 
 use serde_json::{Map, Value, json};
 
@@ -6,7 +6,7 @@ use super::super::gotime;
 use super::super::schema::{Field, Kind, Type};
 use super::functions;
 
-/// Whether a block of this name may stand there.
+/// Whether a block of this name is permitted there.
 pub fn block_exists(ty: &Type, block: &str, name: &str) -> bool {
     let beside =
         matches!((block, name), ("network", "port") | ("task", "identity") | ("job" | "group", "vault"));
@@ -24,12 +24,12 @@ pub fn attribute_field(ty: &'static Type, name: &str) -> Option<&'static Field> 
     ty.fields.iter().find(attribute).filter(|f| !f.hcl.is_empty() && f.hcl != "config")
 }
 
-/// Whether a kind of field is written as a block.
+/// Whether a field of this kind is written as a block.
 pub fn is_block(kind: Kind) -> bool {
     !matches!(kind, Kind::Str | Kind::Int | Kind::Bool | Kind::Span | Kind::Strs)
 }
 
-/// The operator that a short form of a constraint or an affinity stands for.
+/// The operator of a short form of a constraint or an affinity.
 pub fn short_form(block: &str, attribute: &str) -> Option<&'static str> {
     const CONSTRAINT: [&str; 9] = [
         "version",
@@ -50,12 +50,12 @@ pub fn short_form(block: &str, attribute: &str) -> Option<&'static str> {
     names.iter().find(|name| **name == attribute).copied()
 }
 
-/// The first name that is nearly this one.
+/// The first similar name.
 pub fn suggestion<'n>(given: &str, mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     names.find(|name| !name.is_empty() && strsim::levenshtein(given, name) < 3)
 }
 
-/// A value as a string; the error says why not.
+/// A value as a string, or why not.
 pub fn string_item(value: &Value) -> Result<String, String> {
     match value {
         Value::Null => Err("value: null value is not allowed".into()),
@@ -64,7 +64,7 @@ pub fn string_item(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A value as its field wants it; the error says why not.
+/// A value in its field's type, or why not.
 pub fn convert(kind: Kind, value: Value) -> Result<Value, String> {
     match kind {
         Kind::Str => string_item(&value).map(Value::String),

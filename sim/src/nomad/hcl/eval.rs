@@ -1,5 +1,5 @@
-//! Evaluates HCL expressions as Nomad's parser does: `var` and `local` are known, and every other name
-//! stays what it is, `${NOMAD_ALLOC_ID}`, for the client to fill in (contract, section 1).
+//! Evaluates HCL expressions like Nomad's parser: `var` and `local` are known, and any other name, such as
+//! `${NOMAD_ALLOC_ID}`, is kept for the client to replace (contract, section 1).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::functions;
 use super::source::{Diagnostics, Source, span};
 
-/// The names that are known.
+/// The known names.
 #[derive(Debug, Clone)]
 pub struct Scope<'a> {
     pub(super) source: &'a Source<'a>,
@@ -25,7 +25,7 @@ pub struct Scope<'a> {
 type Evaluated = Result<Value, Diagnostics>;
 
 impl Scope<'_> {
-    /// The same names and one more.
+    /// The same names plus one.
     fn with(&self, name: &str, value: Value) -> Self {
         let mut scope = self.clone();
         scope.names.insert(name.to_owned(), value);
@@ -255,7 +255,7 @@ impl Scope<'_> {
         let range = range.clone().unwrap_or_default();
         let next = match operator {
             TraversalOperator::GetAttr(name) => {
-                // The place of an attribute is the dot and the name.
+                // The position of an attribute is the dot and the name.
                 let range = name.span().map_or(range, |name| name.start.saturating_sub(1)..name.end);
                 match value {
                     Value::Object(mut map) => map.shift_remove(name.as_str()).ok_or_else(|| {
@@ -288,7 +288,7 @@ impl Scope<'_> {
         self.traverse(next, rest)
     }
 
-    /// An unknown name is a string in the end: what follows a splat finds nothing there.
+    /// An unknown name is finally a string, so operators after a splat find nothing there.
     fn unknown(&self, operators: &[(&TraversalOperator, Option<Range<usize>>)]) -> Result<(), Diagnostics> {
         let splat = |o: &TraversalOperator| {
             matches!(o, TraversalOperator::AttrSplat(_) | TraversalOperator::FullSplat(_))
@@ -319,7 +319,7 @@ impl Scope<'_> {
         })
     }
 
-    /// A template's value: of a single interpolation the value itself, else a string.
+    /// A template's value: for a single interpolation the value itself, otherwise a string.
     pub(super) fn template<'t>(&self, elements: impl Iterator<Item = &'t Element>) -> Evaluated {
         let elements: Vec<&Element> = elements.collect();
         if let [Element::Interpolation(only)] = elements[..] {
@@ -366,7 +366,7 @@ impl Scope<'_> {
         Ok(Value::String(text))
     }
 
-    /// The value of an interpolation; of an unknown name the very text, spaces included.
+    /// The value of an interpolation; for an unknown name its exact text, including spaces.
     fn interpolated(&self, element: &Element, expression: &Expression) -> Evaluated {
         let root = match expression {
             Expression::Variable(name) => Some(name.as_str()),

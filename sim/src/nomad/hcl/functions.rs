@@ -1,4 +1,4 @@
-//! HCL's values and the functions of Nomad's job files that templates of runners use.
+//! HCL's values, and the functions of Nomad's job files that runners' templates use.
 
 use serde_json::{Map, Number, Value, json};
 
@@ -82,7 +82,7 @@ pub fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A number as a value, whole if it is whole.
+/// A number as a value, an integer if possible.
 pub fn from_number(number: f64) -> Value {
     if number.fract() == 0.0 && number.abs() < 9.0e18 {
         return Value::from(number as i64);
@@ -108,7 +108,7 @@ pub fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// HCL's name of a value's type.
+/// HCL's name for a value's type.
 pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "dynamic",
@@ -120,7 +120,7 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// What a function is called with.
+/// The arguments of a function call.
 struct Arguments<'a>(&'a [Value]);
 
 impl Arguments<'_> {
@@ -155,7 +155,7 @@ impl Arguments<'_> {
     }
 }
 
-/// Calls a function that exists.
+/// Calls an existing function.
 pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
     let arguments = Arguments(arguments);
     for group in [of_numbers, of_texts, of_collections, of_maps] {

@@ -1,4 +1,4 @@
-//! HCL's JSON form, written over into the native one by the schema: a body that begins with `{` is JSON.
+//! HCL's JSON syntax, converted to the native one by the schema. A body that begins with `{` is JSON.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::super::schema::{JOB, Kind, PORT, Type};
 use super::convert::{attribute_field, block_exists, short_form, suggestion};
 
-/// The same job in the native syntax. Places in later errors are those of the rewritten text.
+/// The same job in native syntax. Positions in later errors are those of the converted text.
 ///
 /// # Errors
 /// The text after `Failed to parse job: `.
@@ -134,7 +134,7 @@ impl Writer<'_> {
     }
 }
 
-/// The items of a list, or the one thing that is not a list.
+/// The items of a list, or a single value that is not a list.
 fn each(value: &Value) -> impl Iterator<Item = &Value> {
     match value {
         Value::Array(items) => items.iter(),
@@ -155,7 +155,7 @@ fn expression(value: &Value) -> String {
     }
 }
 
-/// A quoted template: escaped outside of `${ … }`, untouched inside.
+/// A quoted template: escaped outside of `${ … }`, unchanged inside.
 fn quote(text: &str) -> String {
     let mut out = String::from("\"");
     let mut depth = 0usize;

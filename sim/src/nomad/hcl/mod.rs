@@ -1,7 +1,7 @@
 //! `POST /v1/jobs/parse`: HCL2 to the API's job (contract, section 1).
 //!
-//! The text is parsed by `hcl-rs`, with the places of everything; what a job may hold is the schema's; errors are
-//! worded as Nomad words them where a template's author is likely to see them.
+//! `hcl-rs` parses the text, with positions. The schema determines what a job may contain. Errors have Nomad's
+//! wording where a template's author is likely to see them.
 
 mod convert;
 mod decode;
@@ -22,7 +22,7 @@ pub use decode::unset;
 use eval::Scope;
 use source::{Diagnostics, Source, span};
 
-/// Parses a job. `variables` is the text of a variable file.
+/// Parses a job. `variables` is the content of a variable file.
 ///
 /// # Errors
 /// The text after `Failed to parse job: `.
@@ -45,7 +45,7 @@ pub fn parse(text: &str, variables: &str) -> Result<Value, String> {
     if decoder.errors.is_empty() { Ok(job) } else { Err(decoder.errors.join("\n")) }
 }
 
-/// The one `job` block, after a look at what else stands beside it.
+/// The only `job` block, after checking the other blocks.
 fn job_block<'b>(source: &Source<'_>, body: &'b Body) -> Result<&'b Block, Diagnostics> {
     let mut errors = Diagnostics::new();
     let mut found: Option<&Block> = None;

@@ -1,14 +1,14 @@
-//! Where in the text something stands, in the words of Nomad's parser: `input.hcl:L,C-C`.
+//! Positions in the text, in the format of Nomad's parser: `input.hcl:L,C-C`.
 
 use std::ops::Range;
 
 use hcl::edit::Span;
 use hcl::edit::expr::Expression;
 
-/// What is wrong, each with its place.
+/// The errors, each with its position.
 pub type Diagnostics = Vec<String>;
 
-/// The text that is being parsed.
+/// The text to parse.
 #[derive(Debug)]
 pub struct Source<'a> {
     text: &'a str,
@@ -16,7 +16,7 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Remembers where lines begin.
+    /// Finds the starts of lines.
     pub fn new(text: &'a str) -> Source<'a> {
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Source { text, lines: std::iter::once(0).chain(starts).collect() }
@@ -32,7 +32,7 @@ impl<'a> Source<'a> {
         self.text
     }
 
-    /// Line and column of an offset, both from 1; a column is a character.
+    /// Line and column of an offset, both from 1. A column is a character.
     fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.lines.partition_point(|start| *start <= offset).max(1);
         let start = self.lines.get(line - 1).copied().unwrap_or_default();
@@ -54,7 +54,7 @@ impl<'a> Source<'a> {
         vec![format!("{}: {summary}; {}", self.place(range), detail.as_ref())]
     }
 
-    /// Where an expression begins, as HCL sees it: of a string its content, of a call its name and the
+    /// Where an expression starts in HCL's view: of a string its content, of a call its name and the
     /// parenthesis, of a collection the bracket.
     pub fn start(&self, expression: &Expression) -> Range<usize> {
         let span = span(expression);

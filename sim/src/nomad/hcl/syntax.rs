@@ -1,4 +1,4 @@
-//! Parses the text, and says what is wrong with it in the words of Nomad's parser where they are known.
+//! Parses the text. Errors have the wording of Nomad's parser where it is known.
 
 use std::ops::Range;
 
@@ -13,14 +13,14 @@ use super::source::Source;
 const UNCLOSED: &str = "There is no closing brace for this block before the end of the file. This may be caused by incorrect brace nesting elsewhere in this file.";
 const EXTRA: &str = "Extra characters after interpolation expression";
 
-/// The structure of the text, with the place of everything.
+/// The structure of the text, with positions.
 ///
 /// # Errors
-/// One line: place, summary and detail.
+/// One line: position, summary and detail.
 pub fn parse(source: &Source<'_>) -> Result<Body, String> {
     let body = parser::parse_body(source.text())
         .map_err(|error| describe(source, error.location().offset(), error.message()))?;
-    // hcl-rs lets a quoted string run over several lines; Nomad's parser does not.
+    // hcl-rs accepts quoted strings over several lines, Nomad's parser does not.
     let mut lines = Lines { source, found: None };
     lines.visit_body(&body);
     match lines.found {
@@ -29,7 +29,7 @@ pub fn parse(source: &Source<'_>) -> Result<Body, String> {
     }
 }
 
-/// Looks for line breaks inside quoted strings.
+/// Finds line breaks inside quoted strings.
 struct Lines<'s> {
     source: &'s Source<'s>,
     found: Option<usize>,
@@ -114,7 +114,7 @@ fn describe(source: &Source<'_>, at: usize, message: &str) -> String {
     say(summary, detail)
 }
 
-/// An attribute that was set before.
+/// The error for an attribute that was already set.
 fn redefined(source: &Source<'_>, at: usize) -> String {
     let (before, rest) = source.text().split_at_checked(at).unwrap_or_default();
     let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect();
@@ -131,7 +131,7 @@ fn redefined(source: &Source<'_>, at: usize) -> String {
     format!("{}: Attribute redefined; {detail}", source.place(at..at + name.len()))
 }
 
-/// What is wrong between `${` and `}`; `None` if the string does not end on its line.
+/// The error between `${` and `}`; `None` if the string does not end on its line.
 fn interpolation(next: Option<char>) -> Option<(&'static str, &'static str)> {
     Some(match next {
         Some(':') => (
@@ -150,7 +150,7 @@ fn interpolation(next: Option<char>) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// A block on one line that has more than one argument in it.
+/// The error for a single-line block with more than one argument.
 fn two_on_a_line(source: &Source<'_>, at: usize, line_before: &str) -> Option<String> {
     let name = line_before.get(line_before.rfind('{')? + 1..).unwrap_or_default();
     if name.trim().is_empty() || name.contains('=') {
@@ -164,7 +164,7 @@ fn two_on_a_line(source: &Source<'_>, at: usize, line_before: &str) -> Option<St
     Some(format!("{}: Argument definition required; {detail}", source.place(start..at + 1)))
 }
 
-/// What is said of anything else.
+/// The error for everything else.
 fn what_is_missing(next: Option<char>, line: &str, message: &str) -> (&'static str, &'static str) {
     match next {
         None => (
@@ -204,7 +204,7 @@ fn multi_line(source: &Source<'_>, at: usize) -> String {
     format!("{}: Invalid multi-line string; {detail}", source.place(at..(at + 1).min(source.text().len())))
 }
 
-/// Whether the end of this line's beginning stands inside `${ … }` of a quoted string.
+/// Whether this start of a line ends inside `${ … }` of a quoted string.
 fn in_interpolation(line: &str) -> bool {
     let mut depth = 0usize;
     let mut chars = line.chars().peekable();
@@ -223,7 +223,7 @@ fn in_interpolation(line: &str) -> bool {
     depth > 0
 }
 
-/// Whether a quoted string is open at the end of this line's beginning.
+/// Whether a quoted string is open at the end of this start of a line.
 fn open_string(line: &str) -> bool {
     let mut open = false;
     let mut escaped = false;
