@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AppConfig, Environment, PrivateKey,
-    github::{app_of, expand, not_a_variable},
     reader::{Problems, Section, Shape},
+    source::{app_of, expand, not_a_variable},
     yaml::{Data, Node},
 };
 use crate::{

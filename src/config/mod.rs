@@ -13,6 +13,7 @@ mod reader;
 mod rerun;
 mod rules;
 mod schema;
+mod source;
 mod status;
 mod template;
 #[cfg(test)]

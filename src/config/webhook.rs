@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use super::{Environment, GitHubConfig, RepoEntry, github::expand, reader::Section};
+use super::{Environment, GitHubConfig, RepoEntry, reader::Section, source::expand};
 use crate::{labels::harmless, secret::Secret};
 
 /// A shorter secret can be guessed.

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::api::GitHub;
+use super::auth::Which;
 use super::auth::{Auth, Authenticator, Credentials, Principal, hash};
 use super::error::Error;
 use super::jwt;
-use super::keyring::Which;
 use super::listed::Listed;
 use super::secrets;
 use super::wire::{Installation, InstallationsPage};

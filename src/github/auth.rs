@@ -9,7 +9,6 @@ use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::error::Error;
-use super::keyring::Which;
 use crate::secret::{self, Secret};
 
 /// A token file is reread after this time: a rotation is noticed at once, and a pass reads the file once.
@@ -46,6 +45,15 @@ impl Key {
             Key::File(path) => read_file("the App's private key", path).await,
         }
     }
+}
+
+/// One of the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Which(pub(super) usize);
+
+impl Which {
+    /// The credentials for all owners that no other entry covers.
+    pub const DEFAULT: Which = Which(0);
 }
 
 /// Whose credentials a request uses.

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::api::GitHub;
 use super::auth::Principal;
+use super::auth::Which;
 use super::error::Error;
-use super::keyring::Which;
 use super::listed::Listed;
 use super::wire::Page;
 use crate::http::escape_segment;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::auth::{Auth, Authenticator, Principal};
+use super::auth::{Auth, Authenticator, Principal, Which};
 use crate::model::OwnerPattern;
 
 /// Credentials for some owners only.
@@ -15,15 +15,6 @@ pub struct Assigned {
     pub owners: Vec<OwnerPattern>,
     /// How to authenticate.
     pub auth: Auth,
-}
-
-/// One of the credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Which(usize);
-
-impl Which {
-    /// The credentials for all owners that no other entry covers.
-    pub const DEFAULT: Which = Which(0);
 }
 
 /// All credentials.

@@ -39,13 +39,13 @@ mod tests;
 
 pub use address::{Web, api_url};
 pub use api::{Clock, GitHub, Options, POINTS_A_MINUTE};
-pub use auth::{Auth, Key};
+pub use auth::{Auth, Key, Which};
 pub use cache::{CacheEntry, CacheStore, read_cache};
 pub use error::Error;
 pub use followed::Look;
 pub use hooks::{HOOK_EVENT, Hook, HookConfig, HookDelivery, HookPlace};
 pub use jobs::JobListing;
-pub use keyring::{Assigned, Which};
+pub use keyring::Assigned;
 pub use limits::{Headroom, Rate};
 pub use listed::{Gap, Listed, Sought};
 pub use pushes::{PUSHED_PAGE, Pushed, PushedList};

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::api::GitHub;
 use super::auth::Principal;
+use super::auth::Which;
 use super::error::Error;
-use super::keyring::Which;
 use super::repositories::Account;
 use super::wire::{Owner, Page};
 use crate::http::escape_segment;

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 
 use super::api::GitHub;
 use super::auth::Principal;
+use super::auth::Which;
 use super::error::Error;
-use super::keyring::Which;
 use super::listed::{Gap, Listed};
 use super::remembered::Remembered;
 use super::wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown};

@@ -2,8 +2,8 @@
 
 use super::api::GitHub;
 use super::auth::Principal;
+use super::auth::Which;
 use super::error::Error;
-use super::keyring::Which;
 use super::wire::Owner;
 
 /// The result for one of the credentials.
