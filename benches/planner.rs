@@ -116,6 +116,7 @@ fn runner(prefix: &str, repository: &Repository, job_id: u64, since: Timestamp) 
         started: true,
         spent: false,
         ending: false,
+        lost: None,
         variable: Some(since),
         submitted_at: since,
         allocation: Some(Allocation { id: "a".to_owned(), node: "n".to_owned(), created_at: since }),

@@ -13,6 +13,11 @@ namespace "github" {
       capabilities = ["read", "write"]
     }
 
+    # Which lost jobs were run again (`rerun_lost`).
+    path "githubrunner/NTGithubRunner/reruns/*" {
+      capabilities = ["list", "read", "write", "destroy"]
+    }
+
     # The secrets of its runners, each readable by its own job only. (`read` includes `list`.)
     path "nomad/jobs/NTGithubRunner-*" {
       capabilities = ["list", "read", "write", "destroy"]

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
 use githubrunner::{
-    config::{Class, ClassMatch, RepoGlob},
+    config::{Class, ClassMatch, RepoGlob, RerunLost},
     labels::{LabelPattern, LabelRules},
     model::*,
     plan::{Policy, plan},
@@ -202,25 +202,33 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     let times = (idle, time(&[0, 60, 600]), time(&[0, 600, 3600]), time(&[0, 60, 600]));
     let limit = || select(&[30_u64, 120, 600][..]).prop_map(secs);
     let limits = (limit(), limit(), limit(), limit());
-    (cap(), cap(), cap(), proptest::bool::weighted(0.3), times, limits).prop_map(
-        |(all, repository, group, strict, (idle, success, failure, patience), limits)| Policy {
-            prefix: PREFIX.to_owned(),
-            labels: rules(),
-            max_runners: all,
-            max_runners_per_repository: repository,
-            max_runners_per_group: group,
-            runner_inactivity_timeout: idle,
-            strict,
-            purge_successfull_timeout: success,
-            purge_failure_timeout: failure,
-            pending_to_kill_listening: patience,
-            waiting_timeout: limits.0,
-            starting_timeout: limits.1,
-            connect_timeout: limits.2,
-            unassigned_timeout: limits.3,
-            organization: false,
-            classes: Vec::new(),
-            classes_only: false,
+    let longest = proptest::option::weighted(0.3, select(&[30_u64, 600, 3600][..]).prop_map(secs));
+    let rerun = (1..3_usize, 1..4_usize, proptest::bool::ANY)
+        .prop_map(|(per_job, per_hour, cancelled)| RerunLost { per_job, per_hour, cancelled });
+    let rerun = proptest::option::weighted(0.6, rerun);
+    (cap(), cap(), cap(), proptest::bool::weighted(0.3), times, limits, (longest, rerun)).prop_map(
+        |(all, repository, group, strict, (idle, success, failure, patience), limits, (longest, rerun))| {
+            Policy {
+                prefix: PREFIX.to_owned(),
+                labels: rules(),
+                max_runners: all,
+                max_runners_per_repository: repository,
+                max_runners_per_group: group,
+                runner_inactivity_timeout: idle,
+                strict,
+                purge_successfull_timeout: success,
+                purge_failure_timeout: failure,
+                pending_to_kill_listening: patience,
+                waiting_timeout: limits.0,
+                starting_timeout: limits.1,
+                connect_timeout: limits.2,
+                unassigned_timeout: limits.3,
+                max_run_duration: longest,
+                rerun_lost: rerun,
+                organization: false,
+                classes: Vec::new(),
+                classes_only: false,
+            }
         },
     )
 }
@@ -242,6 +250,7 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
         limit(),
         limit(),
         (flag(0.15), flag(0.2)),
+        proptest::option::weighted(0.2, limit()),
     );
     let matching = select(&["gpu", "nomadtools a", "repository", "internal"][..]);
     let class = (matching, own).prop_map(|(name, own)| {
@@ -262,6 +271,7 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
             starting_timeout: own.5,
             connect_timeout: own.6,
             unassigned_timeout: own.7,
+            max_run_duration: own.9,
             deny: own.8.0.then(|| "ask".to_owned()),
             labels: own.8.1.then(|| rules().with_deny_keys([("mem".to_owned(), Vec::new())].into())),
             ..Class::default()

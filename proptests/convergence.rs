@@ -60,7 +60,13 @@ impl Loop {
             );
         }
         let registrations = world.own_registrations();
-        let observation = Observation { nomad, repositories, registrations, memory: self.memory.clone() };
+        let observation = Observation {
+            nomad,
+            repositories,
+            registrations,
+            memory: self.memory.clone(),
+            ..Observation::default()
+        };
         let plan = plan(&observation, &self.policy, world.moment());
         let reports = reports_of(&plan, |action| world.perform(action));
         learn(&mut self.memory, &observation, &plan, &reports, world.moment());
@@ -156,6 +162,8 @@ impl Story {
             starting_timeout: secs(1200),
             connect_timeout: secs(300),
             unassigned_timeout: secs(300),
+            max_run_duration: None,
+            rerun_lost: None,
             organization: false,
             classes: Vec::new(),
             classes_only: false,

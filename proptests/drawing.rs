@@ -223,6 +223,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         }
         runners.insert(name, runner);
     }
+    let (ended, reruns) = losses(&mut runners);
     let mut views = BTreeMap::new();
     for (at, &(oddity, kind, complete, since)) in repositories.iter().enumerate() {
         let mut repository = repository(at);
@@ -250,7 +251,63 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         foreign: Vec::new(),
         variables,
     };
-    Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), memory }
+    Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), ended, reruns, memory }
+}
+
+/// What took runners away, what became of their jobs, and what was run again: all of it from what is drawn already.
+fn losses(runners: &mut BTreeMap<String, Runner>) -> (BTreeMap<String, Ended>, Option<Vec<RerunMark>>) {
+    let (mut ended, mut marks) = (BTreeMap::new(), Vec::new());
+    let count = runners.len();
+    for (at, runner) in runners.values_mut().enumerate() {
+        let loss = match &runner.finish {
+            Some(Finish::Lost) => Loss::Node,
+            Some(Finish::OutOfMemory) => Loss::Memory,
+            Some(Finish::Drained) => Loss::Drain,
+            Some(Finish::Stopped) if at % 2 == 0 => Loss::Preemption,
+            _ if at % 4 == 0 => Loss::Node,
+            _ => continue,
+        };
+        let mut random =
+            runner.name.bytes().fold(at, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let mut one_of = |of: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % of
+        };
+        let since = [1, 90, 700, 80_000, 90_000][one_of(5)];
+        runner.lost = Some(Lost { loss, at: ago(since) });
+        let end = [0, since / 2, since, since + 2, since + 3, since + 60, since + 61][one_of(7)];
+        let job = EndedJob {
+            id: 900 + at as u64,
+            run_id: 1 + one_of(12) as u64,
+            run_attempt: [1, 2, 50, 51][one_of(4)],
+            key: ["build", "test"][one_of(2)].to_owned(),
+            conclusion: [Conclusion::Failure, Conclusion::Failure, Conclusion::Cancelled, Conclusion::Other]
+                [one_of(4)],
+            runner: runner.name.clone(),
+            created_at: ago(since + 1000),
+            started_at: ago(since + 900),
+            completed_at: ago(end),
+        };
+        let mark = |runner: &str, seconds| RerunMark {
+            run_id: job.run_id,
+            key: job.key.clone(),
+            runner: runner.to_owned(),
+            at: ago(seconds),
+        };
+        match one_of(6) {
+            0 => marks.push(mark(last_part(&runner.name), 60)),
+            1 => marks.push(mark("another", 3000)),
+            2 => marks.push(mark("another", 4000)),
+            3 => marks.push(mark(&format!("old{at}"), 700_000)),
+            _ => {}
+        }
+        if one_of(8) > 0 {
+            ended.insert(runner.name.clone(), Ended { job, ago: secs(end) });
+        }
+    }
+    marks.sort();
+    marks.dedup();
+    (ended, (count % 7 != 6).then_some(marks))
 }
 
 /// The jobs of one repository: those whose index modulo the number of repositories matches.
@@ -325,6 +382,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
         started,
         spent: lost && placed,
         ending: lost && placed && variable,
+        lost: None,
         variable: match state {
             Waiting => false,
             Starting => needs_variable,

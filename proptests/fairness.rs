@@ -67,6 +67,8 @@ fn policy(cap: usize, purge: u64) -> Policy {
         starting_timeout: secs(1200),
         connect_timeout: secs(300),
         unassigned_timeout: secs(300),
+        max_run_duration: None,
+        rerun_lost: None,
         organization: false,
         classes: Vec::new(),
         classes_only: false,

@@ -48,6 +48,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                 started: false,
                 spent: false,
                 ending: false,
+                lost: None,
                 variable: None,
                 submitted_at: server_now(),
                 allocation: None,
@@ -109,8 +110,12 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                 });
                 let yielded = stops(plan).any(|stop| {
                     let group = facts.group(facts.runner(&stop.name).unwrap());
-                    matches!(stop.reason, StopReason::Yield { .. } | StopReason::NotStarting { .. })
-                        && group == Some(&group_of_start(start))
+                    matches!(
+                        stop.reason,
+                        StopReason::Yield { .. }
+                            | StopReason::NotStarting { .. }
+                            | StopReason::MaxRunDuration { .. }
+                    ) && group == Some(&group_of_start(start))
                 });
                 prop_assert!(said || yielded, "job {} comes out of nowhere\nAFTER {after:?}", start.job_id);
             }

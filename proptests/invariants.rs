@@ -51,7 +51,11 @@ fn the_cases_reach_every_rule() {
         for action in &plan.actions {
             kinds.insert(match action {
                 Action::Stop(stop) => {
-                    format!("Stop {} {:?}", first(format!("{:?}", stop.reason)), stop.consent)
+                    format!(
+                        "Stop {} {}",
+                        first(format!("{:?}", stop.reason)),
+                        first(format!("{:?}", stop.consent))
+                    )
                 }
                 other => first(format!("{other:?}")),
             });
@@ -84,7 +88,7 @@ fn the_cases_reach_every_rule() {
         ("Hold Repository", 50),
         ("Hold Group", 40),
         ("Hold Class", 10),
-        ("Hold ClassRepository", 5),
+        ("Hold ClassRepository", 3),
         ("Hold Denied", 10),
         ("Hold NoClass", 10),
         ("Hold Attempts", 40),
@@ -95,6 +99,11 @@ fn the_cases_reach_every_rule() {
         ("Hold ActionFailed", 50),
         ("Hold CountsAttempts", 20),
         ("Hold VariableFirst", 20),
+        ("Stop MaxRunDuration OutOfTime", 50),
+        ("Hold MaxRunDuration", 50),
+        ("Rerun", 10),
+        ("Hold LostJobRuns", 3),
+        ("Hold RerunLimit", 3),
     ] {
         let times = met.get(kind).copied().unwrap_or(0);
         let least = least * crate::cases::shared().len() / 2500;

@@ -13,6 +13,7 @@ mod leaving;
 mod memory;
 mod model_world;
 mod pagination;
+mod rerun;
 mod room;
 mod show;
 mod strays;

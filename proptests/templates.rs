@@ -56,6 +56,7 @@ fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
         job: 42,
         facts: &Default::default(),
         attempt: 1,
+        nomad_limits: true,
     };
     renderer.render(&context).unwrap_or_else(|error| panic!("{labels}: {error}"))
 }

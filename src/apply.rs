@@ -5,13 +5,19 @@
 //! variables are written with cas 0, conflicting registrations are repaired by the next IssueCredentials, and
 //! everything else removes what may already be gone.
 
+mod rerun;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use futures_util::future::join_all;
+use serde_json::Value;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
@@ -50,6 +56,8 @@ pub struct Apply {
     at_github: Arc<Semaphore>,
     /// Limits those that do not, so that neither kind waits for the other.
     at_nomad: Arc<Semaphore>,
+    /// Nomad has refused a job for its `max_run_duration`: jobs do without, and the planner alone ends those that run too long.
+    nomad_is_old: Arc<AtomicBool>,
     /// Called at the end of each action, with its duration.
     told: Option<Tell>,
 }
@@ -68,6 +76,8 @@ struct Kind {
     placement: Placement,
     /// Jobs that can reach their host serve no public repository.
     guards_public: bool,
+    /// A runner that has run for longer is stopped with its job.
+    max_run_duration: Option<Duration>,
 }
 
 /// The placement of a class's runners.
@@ -86,6 +96,7 @@ impl Kind {
     fn new(config: &Config, placement: Placement, guards_public: bool) -> Self {
         Kind {
             guards_public,
+            max_run_duration: config.scheduler.max_run_duration,
             labels: config.labels.clone(),
             registration: config.registration(),
             organization: config.organization(),
@@ -157,6 +168,7 @@ impl Apply {
             leadership,
             at_github: side_by_side(),
             at_nomad: side_by_side(),
+            nomad_is_old: Arc::default(),
             told: None,
         }
     }
@@ -214,6 +226,7 @@ impl Apply {
             Action::CleanUp(clean_up) => self.clean_up(clean_up).await,
             Action::Purge(purge) => self.purge(purge).await,
             Action::RemoveOrphan(remove) => self.remove_orphan(remove).await,
+            Action::Rerun(rerun) => self.rerun(rerun).await,
         };
         Outcome::from(result)
     }
@@ -233,12 +246,9 @@ impl Apply {
             job: start.job_id,
             facts: &start.facts,
             attempt: start.attempt,
+            nomad_limits: !self.nomad_is_old.load(Ordering::Relaxed),
         };
-        let hcl = self.renderer.render(&context).map_err(rejected)?;
-        let parsed = match job_from_json(&hcl).map_err(nomad_outcome)? {
-            Some(job) => job,
-            None => self.nomad.parse(&hcl, kind.registration).await.map_err(nomad_outcome)?,
-        };
+        let (hcl, parsed) = self.rendered(context, kind).await?;
         if let Some(how) = reaches_host(&parsed)
             && self.guards(start)
         {
@@ -306,6 +316,34 @@ impl Apply {
                 Ok(Done::Performed)
             }
             Registered::Already => Ok(Done::Already),
+        }
+    }
+
+    /// The job's text, and what Nomad makes of it. Servers before 2.0.3 refuse `max_run_duration`: it is left out for them then,
+    /// and until this daemon starts again.
+    async fn rendered(&self, mut context: RunContext<'_>, kind: &Kind) -> Result<(String, Value)> {
+        loop {
+            let hcl = self.renderer.render(&context).map_err(rejected)?;
+            if let Some(job) = job_from_json(&hcl).map_err(nomad_outcome)? {
+                return Ok((hcl, job));
+            }
+            match self.nomad.parse(&hcl, kind.registration).await {
+                Ok(job) => return Ok((hcl, job)),
+                Err(nomad::Error::Hcl { message, .. })
+                    if context.nomad_limits
+                        && message.contains("max_run_duration")
+                        && self.renderer.has_max_run_duration(context.class) =>
+                {
+                    if !self.nomad_is_old.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(
+                            "Nomad does not know max_run_duration (2.0.3 and later do): runners are stopped by githubrunner instead, \
+                             which needs it to run"
+                        );
+                    }
+                    context.nomad_limits = false;
+                }
+                Err(error) => return Err(nomad_outcome(error)),
+            }
         }
     }
 
@@ -425,9 +463,35 @@ impl Apply {
                     None => {}
                 }
             }
+            Consent::OutOfTime { limit } => {
+                if !self.may_end(stop, limit).await? {
+                    return Ok(Done::Already);
+                }
+            }
         }
         self.nomad.stop(&stop.name).await.map_err(nomad_outcome)?;
         Ok(Done::Performed)
+    }
+
+    /// What nobody consents to: only what still runs, and only while its class has this limit. Its registration goes first
+    /// where GitHub lets it, so that an idle one is given no job on its way out.
+    async fn may_end(&self, stop: &Stop, limit: Duration) -> Result<bool> {
+        if self.kinds.of(stop.class.as_deref()).max_run_duration != Some(limit) {
+            return Err(NotDone::Held("max_run_duration has changed".to_owned()));
+        }
+        let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
+            return Ok(false);
+        };
+        match runner.state {
+            RunnerState::Running => {}
+            RunnerState::Dead | RunnerState::Stopping => return Ok(false),
+            state => return Err(NotDone::Held(format!("it is {state} by now"))),
+        }
+        let scope = self.scope(&stop.repository, stop.class.as_deref());
+        if let Err(outcome) = self.remove_registration(&scope, &stop.name).await {
+            tracing::debug!(runner = stop.name, %outcome, "registration not removed");
+        }
+        Ok(true)
     }
 
     async fn verify_registration(&self, verify_registration: &VerifyRegistration) -> Result<Done> {

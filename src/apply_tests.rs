@@ -7,7 +7,7 @@ use crate::{
     github::Auth,
     http::tests::{Answer, Seen, answer, server},
     http::{self, Client},
-    model::{Consent, PurgeReason, RepositoryId, StopReason},
+    model::{Conclusion, Consent, EndedJob, Loss, PurgeReason, RepositoryId, Rerun, StopReason},
     nomad::seal::sample,
 };
 
@@ -47,9 +47,19 @@ async fn perform(
     nomad: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
     github: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
 ) -> (Outcome, Vec<String>) {
+    perform_with("", action, nomad, github).await
+}
+
+/// The same with more configuration.
+async fn perform_with(
+    more: &str,
+    action: Action,
+    nomad: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+    github: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+) -> (Outcome, Vec<String>) {
     let config =
         "repos: [o/r]\ngithub: {token: t}\nnomad: {namespace: runners, jobprefix: ghr, meta: runner}\n";
-    let config = Config::load(config, &|_| None).unwrap();
+    let config = Config::load(&format!("{config}{more}"), &|_| None).unwrap();
     let (endpoint, seen) = server(nomad);
     let nomad = Nomad::new(nomad::Options::new(endpoint, "runners", "ghr", "runner"), "i").unwrap();
     let (endpoint, asked) = server(github);
@@ -347,6 +357,7 @@ fn unnamed(meta: RunnerMeta) -> Repository {
         started: true,
         spent: false,
         ending: false,
+        lost: None,
         variable: Some(jiff::Timestamp::UNIX_EPOCH),
         submitted_at: epoch,
         allocation: None,
@@ -474,5 +485,135 @@ async fn something_with_a_runner_again_is_no_orphan() {
             false => perform(remove(orphan), nomad_with("running", "running"), github_with(runner)).await,
         };
         assert_eq!(writes, removed.into_iter().collect::<Vec<_>>(), "{orphan:?}");
+    }
+}
+
+fn rerun(loss: Loss) -> Action {
+    let at = crate::model::Timestamp::UNIX_EPOCH;
+    let job = EndedJob {
+        id: 9,
+        run_id: 8,
+        run_attempt: 1,
+        key: "build".to_owned(),
+        conclusion: Conclusion::Failure,
+        runner: sample::NAME.to_owned(),
+        created_at: at,
+        started_at: at,
+        completed_at: at,
+    };
+    let name = sample::NAME.to_owned();
+    Action::Rerun(Rerun { name, repository: repository(), class: None, job, loss, forgets: Vec::new() })
+}
+
+/// A GitHub with the job and its run, changed so, that answers a re-run with this status.
+fn github_with_job(job: &Value, run: &Value, status: u16) -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
+    let with = |mut value: Value, change: &Value| {
+        if let (Value::Object(value), Value::Object(change)) = (&mut value, change) {
+            value.extend(change.clone());
+        }
+        value
+    };
+    let steps = json!([{ "name": "Run", "status": "in_progress", "conclusion": null, "number": 1 }]);
+    let ended = json!({
+        "id": 9, "run_id": 8, "run_attempt": 1, "status": "completed", "conclusion": "failure", "name": "build",
+        "runner_name": sample::NAME, "steps": steps,
+    });
+    let job = with(ended, job);
+    let run = with(json!({ "id": 8, "status": "completed", "run_attempt": 1 }), run);
+    move |seen| match (seen.method.as_str(), seen.path.as_str()) {
+        ("GET", "/repos/o/r/actions/jobs/9") => ok(&job),
+        ("GET", "/repos/o/r/actions/runs/8") => ok(&run),
+        ("POST", "/repos/o/r/actions/jobs/9/rerun") => answer(status, &[DATE], "{}"),
+        (method, path) => answer(404, &[DATE], format!("{method} {path}")),
+    }
+}
+
+/// A Nomad in which a mark is written with this status, and whose evaluations have this cause.
+fn nomad_with_marks(status: u16, cause: &'static str) -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
+    let nomad = nomad_with("dead", "lost");
+    move |seen| {
+        let is_mark = seen.path.starts_with("/v1/var/githubrunner/ghr/reruns/8-build-653s2utuoiw6qcj");
+        match (seen.method.as_str(), is_mark) {
+            ("PUT", true) => answer(status, &[DATE], "{}"),
+            ("DELETE", true) => answer(204, &[DATE], ""),
+            _ if seen.path.contains("/evaluations") => ok(&json!([{ "TriggeredBy": cause }])),
+            _ => nomad(seen),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_job_is_run_again_by_whoever_writes_so_first() {
+    let mark = "/v1/var/githubrunner/ghr/reruns/8-build-653s2utuoiw6qcj";
+    let (put, delete, post) =
+        (format!("PUT {mark}"), format!("DELETE {mark}"), "POST /repos/o/r/actions/jobs/9/rerun".to_owned());
+    let nothing = json!({});
+    for (written, answered, outcome_is, expected) in [
+        (200, 201, "done", vec![&put, &post]),
+        (409, 201, "already_done", vec![&put]),
+        // Refused: nothing has happened, and it may be asked again.
+        (200, 403, "held", vec![&put, &delete, &post]),
+        // Nobody knows: it is not asked again.
+        (200, 502, "failed", vec![&put, &post]),
+        (500, 201, "failed", vec![]),
+    ] {
+        let github = github_with_job(&nothing, &nothing, answered);
+        let (outcome, mut writes) =
+            perform(rerun(Loss::Drain), nomad_with_marks(written, "node-drain"), github).await;
+        // A write that fails is repeated: none of them writes twice.
+        writes.dedup();
+        assert_eq!(outcome.kind(), outcome_is, "{written}, {answered}: {outcome}");
+        let expected: Vec<&String> = if written == 500 { vec![&put] } else { expected };
+        assert_eq!(writes.iter().collect::<Vec<_>>(), expected, "{written}, {answered}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_run_again_only_if_it_is_as_it_was_and_nobody_stopped_its_runner() {
+    let nothing = json!({});
+    for (job, run, why) in [
+        (json!({ "conclusion": "success" }), nothing.clone(), "not what it was"),
+        (json!({ "conclusion": "cancelled" }), nothing.clone(), "not what it was"),
+        (json!({ "steps": [{ "conclusion": "failure" }] }), nothing.clone(), "not what it was"),
+        (json!({ "runner_name": "another" }), nothing.clone(), "not what it was"),
+        (json!({ "run_id": 7 }), nothing.clone(), "not what it was"),
+        (nothing.clone(), json!({ "run_attempt": 2 }), "run again since"),
+        (nothing.clone(), json!({ "status": "in_progress" }), "goes on"),
+    ] {
+        let github = github_with_job(&job, &run, 201);
+        let (outcome, writes) =
+            perform(rerun(Loss::Node), nomad_with_marks(200, "node-update"), github).await;
+        assert!(outcome.error().is_some_and(|error| error.contains(why)), "{job} {run}: {outcome}");
+        assert_eq!(writes, Vec::<String>::new());
+    }
+    let github = github_with_job(&nothing, &nothing, 201);
+    let (outcome, writes) = perform(rerun(Loss::Drain), nomad_with_marks(200, "alloc-stop"), github).await;
+    assert!(outcome.error().is_some_and(|error| error.contains("by hand")), "{outcome}");
+    assert_eq!(writes, Vec::<String>::new());
+}
+
+/// A Nomad whose runner's task has started.
+fn nomad_with_task() -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
+    let started = json!({ "State": "running", "StartedAt": "2026-11-24T00:00:00Z", "Events": [] });
+    let allocation = json!([{
+        "ID": "a", "JobID": sample::NAME, "ClientStatus": "running", "DesiredStatus": "run",
+        "TaskStates": { "runner": started },
+    }]);
+    but(nomad_with("running", "running"), "GET", "/v1/allocations", move || ok(&allocation))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_is_out_of_time_is_stopped_busy_or_not_and_only_under_its_own_limit() {
+    let out_of_time = |limit| stop(Consent::OutOfTime { limit: Duration::from_secs(limit) });
+    let busy = || but(github_with(listed(true, true)), "DELETE", "/repos", || answer(422, &[DATE], "{}"));
+    let (outcome, writes) =
+        perform_with("scheduler: {max_run_duration: 1h}\n", out_of_time(3600), nomad_with_task(), busy())
+            .await;
+    assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
+    assert_eq!(writes, [&format!("DELETE /v1/job/{}", sample::NAME), "DELETE /repos/o/r/actions/runners/5"]);
+    for config in ["", "scheduler: {max_run_duration: 2h}\n"] {
+        let (outcome, writes) = perform_with(config, out_of_time(3600), nomad_with_task(), busy()).await;
+        assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{config}: {outcome}");
+        assert_eq!(writes, Vec::<String>::new());
     }
 }

@@ -18,12 +18,16 @@ mod faults;
 mod hostile;
 #[path = "end_to_end/life.rs"]
 mod life;
+#[path = "end_to_end/lost.rs"]
+mod lost;
 #[path = "end_to_end/nomadtools.rs"]
 mod nomadtools;
 #[path = "end_to_end/operators.rs"]
 mod operators;
 #[path = "end_to_end/owners.rs"]
 mod owners;
+#[path = "end_to_end/real_losses.rs"]
+mod real_losses;
 #[path = "end_to_end/real_nomad.rs"]
 mod real_nomad;
 #[path = "end_to_end/replicas.rs"]

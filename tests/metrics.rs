@@ -32,6 +32,7 @@ fn waiting() -> Runner {
         started: false,
         spent: false,
         ending: false,
+        lost: None,
         variable: None,
         submitted_at: Timestamp::now(),
         allocation: None,

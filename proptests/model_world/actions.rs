@@ -100,6 +100,8 @@ impl World {
                 self.tasks.remove(&name);
                 Outcome::Done(Done::Performed)
             }
+            // Nothing is lost in this world.
+            Action::Rerun(_) => held("it was not lost"),
             Action::RemoveOrphan(remove) => {
                 match remove.orphan {
                     Orphan::Variable { .. } => self.variables.remove(&name),

@@ -80,6 +80,7 @@ impl World {
             started: task.started.is_some(),
             spent: false,
             ending: false,
+            lost: None,
             variable: self.variables.contains(name).then(|| at(task.placed.unwrap_or(task.submitted))),
             submitted_at: at(task.submitted),
             allocation: task.placed.map(|placed| Allocation {

@@ -364,16 +364,24 @@ impl<'a> Facts<'a> {
 
     /// How long a running runner has been idle.
     pub fn idle(&self, runner: &Runner) -> Option<Duration> {
-        let nomad = self.nomad()?;
-        if runner.state != RunnerState::Running || self.is_busy(runner) {
-            return None;
-        }
+        let running = self.running_for(runner).filter(|_| !self.is_busy(runner))?;
+        let busy = self.memory().last_busy.get(&runner.name).map(|at| self.since(*at));
+        Some(busy.unwrap_or(running).min(running))
+    }
+
+    /// For how long its task has been running, by the servers' clock.
+    pub fn running_for(&self, runner: &Runner) -> Option<Duration> {
+        let nomad = self.nomad().filter(|_| runner.state == RunnerState::Running)?;
         let placed = runner.allocation.as_ref().map_or(runner.submitted_at, |a| a.created_at);
         let known = |at: &Timestamp| age(*at, nomad.now) <= secs(60);
         let started = runner.started_at.filter(known).unwrap_or(placed).max(placed);
-        let idle = age(nomad.now, started);
-        let busy = self.memory().last_busy.get(&runner.name).map(|at| self.since(*at));
-        Some(busy.unwrap_or(idle).min(idle))
+        Some(age(nomad.now, started))
+    }
+
+    /// How long it may run.
+    pub fn max_run_duration(&self, runner: &Runner) -> Option<Duration> {
+        let own = self.class_of(runner).and_then(|class| class.max_run_duration);
+        own.unwrap_or(self.policy().max_run_duration)
     }
 
     /// How long a dead runner has been dead. A client's clock that is far ahead of the servers' does not count.

@@ -104,7 +104,8 @@ pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
     use RunnerState::{Dead, Disconnected, Pending, Starting, Stopping, Waiting};
     for stop in stops(plan) {
         let runner = facts.runner_of(&stop.name)?;
-        prop_assert!(!facts.is_busy(runner), "{} is busy", stop.name);
+        let out_of_time = matches!(stop.consent, Consent::OutOfTime { .. });
+        prop_assert!(!facts.is_busy(runner) || out_of_time, "{} is busy", stop.name);
         let alive = !matches!(runner.state, Dead | Stopping | Disconnected);
         prop_assert!(alive, "{} is {}", stop.name, runner.state);
         match stop.consent {
@@ -120,6 +121,18 @@ pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
                 prop_assert!(unregistered || stop.reason == StopReason::Spent, "wrong consent");
                 // Any other runner may be busy under another name.
                 prop_assert_eq!(stop.registration, Registration::Jit);
+            }
+            Consent::OutOfTime { limit } => {
+                prop_assert_eq!(
+                    facts.max_run_duration(runner),
+                    Some(limit),
+                    "{} has no such limit",
+                    stop.name
+                );
+                prop_assert!(matches!(stop.reason, StopReason::MaxRunDuration { .. }), "wrong consent");
+                prop_assert_eq!(runner.state, RunnerState::Running);
+                let ran = facts.running_for(runner);
+                prop_assert!(ran.is_some_and(|ran| ran >= limit), "{} ran for {:?} only", stop.name, ran);
             }
         }
         prop_assert_eq!(stop.registration, runner.registration());
@@ -157,7 +170,10 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
             // Neither depends on what a listing lacks.
             (
                 Some(Listing::Fresh { .. }),
-                StopReason::Spent | StopReason::Yield { .. } | StopReason::NotStarting { .. },
+                StopReason::Spent
+                | StopReason::Yield { .. }
+                | StopReason::NotStarting { .. }
+                | StopReason::MaxRunDuration { .. },
             ) => {}
             (Some(Listing::Gone { since }), StopReason::RepositoryGone) => {
                 // An organization can say whether it is busy.

@@ -144,6 +144,9 @@ pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications(
         if yields && facts.is_stuck(runner) {
             continue;
         }
+        if is_out_of_time(plan, runner) {
+            continue;
+        }
         // A spent runner is stopped for that reason.
         let may = may || (facts.spent(runner) && facts.fresh(runner).is_some());
         prop_assert_eq!(stopped, may && !facts.waits_after_failure(&runner.name), "{} stopped", runner.name);
@@ -159,8 +162,8 @@ pub fn what_is_spent_goes_and_is_never_issued_again(facts: &Facts, plan: &Plan) 
         let issued =
             plan.actions.iter().any(|a| matches!(a, Action::IssueCredentials(m) if m.name == runner.name));
         prop_assert!(!issued, "{} gets credentials", runner.name);
-        // See the next property.
-        if facts.is_gone(runner) {
+        // See the next properties.
+        if facts.is_gone(runner) || is_out_of_time(plan, runner) {
             continue;
         }
         let alive = matches!(runner.state, Pending | Waiting | Starting | Running);
@@ -169,6 +172,12 @@ pub fn what_is_spent_goes_and_is_never_issued_again(facts: &Facts, plan: &Plan) 
         prop_assert_eq!(is_stopped(plan, &runner.name), due, "{} stopped", runner.name);
     }
     Ok(())
+}
+
+/// Whether it is stopped because it has run for too long.
+fn is_out_of_time(plan: &Plan, runner: &Runner) -> bool {
+    stops(plan)
+        .any(|stop| stop.name == runner.name && matches!(stop.reason, StopReason::MaxRunDuration { .. }))
 }
 
 /// Another attempt may be placed where it does start.
@@ -183,6 +192,27 @@ pub fn what_does_not_start_in_time_is_stopped(facts: &Facts, plan: &Plan) -> Che
         let for_this = stops(plan)
             .any(|stop| stop.name == runner.name && matches!(stop.reason, StopReason::NotStarting { .. }));
         prop_assert!(!for_this || due, "{} is stopped too early", runner.name);
+    }
+    Ok(())
+}
+
+/// With its job, half a minute after its time; Nomad itself comes first where it knows the limit. And nobody is surprised by it.
+pub fn what_runs_for_too_long_is_announced_and_then_stopped(facts: &Facts, plan: &Plan) -> Checked {
+    for runner in facts.runners() {
+        let for_this = is_out_of_time(plan, runner);
+        let time = facts.max_run_duration(runner).zip(facts.running_for(runner));
+        let Some((limit, ran)) = time.filter(|_| facts.ours(runner)) else {
+            prop_assert!(!for_this, "{} has no limit, or does not run", runner.name);
+            continue;
+        };
+        let due = ran >= limit + secs(30) && facts.fresh(runner).is_some();
+        let waits = facts.waits_after_failure(&runner.name);
+        prop_assert!(!for_this || due && !waits, "{} is stopped too early", runner.name);
+        prop_assert!(!due || waits || is_stopped(plan, &runner.name), "{} runs on", runner.name);
+        let soon = ran + secs(900).min(limit / 4) >= limit;
+        let told = runner_holds(plan, &runner.name)
+            .any(|reason| matches!(reason, HoldReason::MaxRunDuration { .. }));
+        prop_assert_eq!(told, soon && !is_stopped(plan, &runner.name), "{} and a word", runner.name);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod facts;
 pub mod invariants;
 pub mod leaving;
 pub mod memory;
+pub mod rerun;
 pub mod room;
 pub mod tidying;
 pub mod turns;
@@ -101,6 +102,7 @@ macro_rules! properties {
             an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications,
             what_is_spent_goes_and_is_never_issued_again,
             what_does_not_start_in_time_is_stopped,
+            what_runs_for_too_long_is_announced_and_then_stopped,
             runners_of_a_repository_gone_for_an_hour_go_if_they_never_started,
         }
     };
@@ -121,6 +123,15 @@ macro_rules! properties {
             the_dead_are_purged_after_their_timeout_and_not_while_they_count,
             a_purge_names_the_repository_where_a_registration_may_be_left,
             orphans_go_after_a_while_and_nothing_else,
+        }
+    };
+    (rerun, $what:ident) => {
+        $what! { rerun:
+            only_what_was_lost_is_run_again,
+            a_loss_is_made_good_once,
+            lost_jobs_are_run_again_within_the_budgets,
+            what_was_lost_is_run_again_or_it_is_said_why_not,
+            what_says_of_a_rerun_is_forgotten_after_a_week,
         }
     };
     (memory, $what:ident) => {
@@ -145,12 +156,13 @@ macro_rules! listed {
 }
 
 /// Every property of a single plan.
-pub const PROPERTIES: [&[Property]; 5] = [
+pub const PROPERTIES: [&[Property]; 6] = [
     properties!(invariants, listed),
     properties!(turns, listed),
     properties!(leaving, listed),
     properties!(room, listed),
     properties!(tidying, listed),
+    properties!(rerun, listed),
 ];
 
 /// Every property of what a pass leaves for the next.

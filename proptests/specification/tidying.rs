@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use githubrunner::model::*;
 use proptest::prelude::*;
 
+use super::rerun::is_undecided;
 use super::{
     Checked,
     facts::{Facts, is_stopped, is_surplus, runner_holds},
@@ -112,7 +113,7 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
             prop_assert!(!(newest && !known && unseen), "{}: nobody knows of job {:?}", purge, job_id);
         }
         // In the other direction: nothing dead stays forever, and whatever stays has a reason.
-        if expired && purge.is_none() {
+        if expired && purge.is_none() && !is_undecided(facts, runner) {
             let word = is_cleaned(plan, runner) || runner_holds(plan, &runner.name).next().is_some();
             prop_assert!(word, "{} stays without a word", runner.name);
             let held = variable || facts.waits_after_failure(&runner.name);

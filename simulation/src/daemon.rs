@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use crate::faults::scenario::Scenario;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use githubrunner::config::{Config, RepoEntry};
+use githubrunner::config::{Config, RepoEntry, RerunLost};
 use githubrunner::daemon::{Daemon, Ended, Signals};
 use githubrunner::github::{self, Auth, CacheStore, GitHub, Key};
 use githubrunner::hints::Hints;
@@ -103,10 +103,13 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
         config.webhook.secret = Some(Secret::new(WEBHOOK_SECRET));
     }
     config.parallel = settings.parallel;
+    config.rerun_lost =
+        settings.rerun_lost.map(|[per_job, per_hour]| RerunLost { per_job, per_hour, cancelled: false });
     let scheduler = &mut config.scheduler;
     [scheduler.max_runners, scheduler.max_runners_per_repository, scheduler.max_runners_per_group] =
         settings.caps;
     scheduler.runner_inactivity_timeout = Some(settings.inactivity);
+    scheduler.max_run_duration = settings.max_run_duration;
     scheduler.strict = settings.strict;
     scheduler.purge_successfull_timeout = Some(settings.purge[0]);
     scheduler.purge_failure_timeout = Some(settings.purge[1]);
@@ -152,7 +155,7 @@ fn load(settings: &Settings) -> Config {
 pub fn install(github: &mut githubrunner_sim::github::GitHub, owners: &BTreeSet<u64>) -> Vec<u64> {
     let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();
     let rights = permissions(&[
-        ("actions", Level::Read),
+        ("actions", Level::Write),
         ("administration", Level::Write),
         ("metadata", Level::Read),
         ("organization_self_hosted_runners", Level::Write),

@@ -20,6 +20,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn settings(loop_interval: Duration) -> Settings {
     Settings {
+        max_run_duration: None,
+        rerun_lost: None,
         loop_interval,
         caps: [None; 3],
         classes: Classes::default(),

@@ -322,6 +322,16 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     for way in &ways {
         registers(setup, way, report).await?;
     }
+    if setup.config.rerun_lost.is_some() && !setup.dry_run {
+        for repository in
+            found.repositories.iter().filter(|r| !r.archived && !r.disabled).take(REPOSITORIES_TRIED)
+        {
+            let tried = github.may_rerun(repository).await;
+            let tried =
+                tried.map_err(|error| format!("{error}; rerun_lost needs actions: write (classic: repo)"));
+            report.result(&format!("{}: jobs can be run again", repository.full_name()), tried)?;
+        }
+    }
     for ((who, resource), rate) in github.rates() {
         let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
         let what = format!("GitHub's rate limit {resource} for {who}");

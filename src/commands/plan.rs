@@ -48,6 +48,7 @@ fn mark(action: &Action) -> (char, Mood) {
         Action::IssueCredentials(_) => ('~', Mood::Works),
         Action::VerifyRegistration(_) => ('?', Mood::Works),
         Action::Stop(_) => ('-', Mood::Bad),
+        Action::Rerun(_) => ('>', Mood::Works),
         Action::CleanUp(_) | Action::Purge(_) | Action::RemoveOrphan(_) => ('x', Mood::Past),
     }
 }
@@ -66,6 +67,9 @@ fn summary(plan: &Plan) -> String {
     };
     if other > 0 {
         parts.push(format!("{other} to get credentials or to be verified"));
+    }
+    if count('>') > 0 {
+        parts.push(format!("{} to run again", count('>')));
     }
     if !plan.holds.is_empty() {
         parts.push(format!("{} held", plan.holds.len()));

@@ -72,6 +72,7 @@ pub fn text(
         job,
         facts: &facts,
         attempt,
+        nomad_limits: true,
     };
     Ok(Renderer::new(config)?.render(&run)?)
 }

@@ -66,6 +66,8 @@ pub struct Class {
     pub connect_timeout: Option<Duration>,
     /// `unassigned_timeout`
     pub unassigned_timeout: Option<Duration>,
+    /// `max_run_duration`; `Some(None)`: no limit.
+    pub max_run_duration: Option<Option<Duration>>,
     /// `github.scope`
     pub scope: Option<ScopeSetting>,
     /// `github.runner_group`
@@ -196,6 +198,7 @@ impl Config {
             starting_timeout,
             connect_timeout,
             unassigned_timeout,
+            max_run_duration,
             purge_successfull_timeout: _,
             purge_failure_timeout: _,
             pending_to_kill_listening: _,
@@ -209,6 +212,7 @@ impl Config {
         *starting_timeout = class.starting_timeout.unwrap_or(*starting_timeout);
         *connect_timeout = class.connect_timeout.unwrap_or(*connect_timeout);
         *unassigned_timeout = class.unassigned_timeout.unwrap_or(*unassigned_timeout);
+        *max_run_duration = class.max_run_duration.unwrap_or(*max_run_duration);
         config
     }
 }
@@ -349,6 +353,8 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     class.starting_timeout = limit("starting_timeout");
     class.connect_timeout = limit("connect_timeout");
     class.unassigned_timeout = limit("unassigned_timeout");
+    let longest = max_run_duration(&section);
+    class.max_run_duration = section.has("max_run_duration").then_some(longest);
     github(&section, &mut class, top);
     if class.deny.is_some()
         && let Some(key) = section.others(&["name", "match", "deny"])
@@ -361,6 +367,22 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     }
     section.finish();
     Some(class)
+}
+
+/// The shortest `max_run_duration`: less is a slip of the pen, and no job ends in it.
+const RUN_DURATION_MIN: Duration = Duration::from_secs(10);
+
+/// Reads `max_run_duration`; `None`: no limit.
+pub(super) fn max_run_duration(section: &Section) -> Option<Duration> {
+    let limit = section.time("max_run_duration", None)?;
+    if limit < RUN_DURATION_MIN {
+        section.problem(
+            "max_run_duration",
+            format!("{} is too short", duration::format(Some(limit))),
+            "write a time like 6h",
+        );
+    }
+    Some(limit)
 }
 
 /// The text of a mapping's key.
@@ -522,6 +544,7 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
         "starting_timeout": time(class.starting_timeout),
         "connect_timeout": time(class.connect_timeout),
         "unassigned_timeout": time(class.unassigned_timeout),
+        "max_run_duration": class.max_run_duration.map(duration::format),
         "github": {
             "scope": class.scope.map(ScopeSetting::as_str),
             "runner_group": class.runner_group,

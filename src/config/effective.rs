@@ -112,6 +112,7 @@ impl Config {
                 "starting_timeout": duration::format(Some(scheduler.starting_timeout)),
                 "connect_timeout": duration::format(Some(scheduler.connect_timeout)),
                 "unassigned_timeout": duration::format(Some(scheduler.unassigned_timeout)),
+                "max_run_duration": duration::format(scheduler.max_run_duration),
                 "strict": scheduler.strict,
             },
         });
@@ -120,6 +121,14 @@ impl Config {
         }
         if let Some(keys) = labels.deny_keys() {
             tree["deny_keys"] = rules::keys_tree(keys);
+        }
+        if let Some(rerun) = self.rerun_lost {
+            tree["rerun_lost"] = json!({
+                "enabled": true,
+                "per_job": rerun.per_job,
+                "per_hour": rerun.per_hour,
+                "cancelled": rerun.cancelled,
+            });
         }
         if !self.classes.is_empty() {
             tree["classes"] = classes::tree(&self.classes, tokens, self::settings);

@@ -10,6 +10,7 @@ mod error;
 mod github;
 mod parse;
 mod reader;
+mod rerun;
 mod rules;
 mod schema;
 mod status;
@@ -26,6 +27,7 @@ pub use credentials::{CredentialConfig, CredentialSource};
 pub use effective::Format;
 pub(crate) use effective::settings;
 pub use error::{ConfigError, ConfigErrors};
+pub use rerun::RerunLost;
 pub use schema::schema;
 pub use status::StatusConfig;
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
@@ -70,6 +72,8 @@ pub struct Config {
     pub public: bool,
     /// `classes_only`: jobs that no class matches get no runner.
     pub classes_only: bool,
+    /// `rerun_lost`: jobs that were lost with their runners are run again; `None`: they are not.
+    pub rerun_lost: Option<RerunLost>,
     /// `status` and `metrics`
     pub status: StatusConfig,
     /// `webhook`
@@ -188,6 +192,8 @@ pub struct Scheduler {
     pub connect_timeout: Duration,
     /// An idle runner that is given none of its queued jobs yields its place after this.
     pub unassigned_timeout: Duration,
+    /// A runner that has run for longer is stopped, busy or not; `None`: never.
+    pub max_run_duration: Option<Duration>,
     /// Idle runners are stopped as soon as no job needs them.
     pub strict: bool,
 }

@@ -8,6 +8,7 @@ use super::{
     Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
     NomadConfig, RegistrationSetting, RepoEntry, Scheduler, ScopeSetting, Template, classes, github,
     reader::{Problems, Section, Shape},
+    rerun,
     rules::{free, label_rules},
     status, template, webhook,
     yaml::{self, Data, Node},
@@ -136,6 +137,7 @@ fn build(
     };
     let (classes, classes_only) = classes::parse(&top, problems, &over);
     let public = top.choice("public", &classes::PUBLIC, false);
+    let rerun_lost = rerun::parse(&top);
     let status = status::parse(&top, env);
     let webhook = webhook::parse(&top, env, github.as_ref(), &repos);
     top.finish();
@@ -154,6 +156,11 @@ fn build(
     warnings.extend(github::token_of_another_host(&github, env));
     warnings.extend(status.warnings());
     warnings.extend(classes::shadowed(&classes));
+    if rerun_lost.is_some() && registration != Registration::Jit {
+        warnings.push(format!(
+            "rerun_lost runs only jobs of just-in-time runners again, and runners register by {registration} (github.registration)"
+        ));
+    }
     if labels.may_give_up() {
         warnings.push(
             "runson_match has look-around or back-references, so labels that take too many steps are held; an expression without \
@@ -180,6 +187,7 @@ fn build(
         classes,
         classes_only,
         public,
+        rerun_lost,
         status,
         webhook,
         ha: ha_enabled,
@@ -368,6 +376,7 @@ fn scheduler(top: &Section) -> Scheduler {
         starting_timeout: limit("starting_timeout", 20),
         connect_timeout: limit("connect_timeout", 5),
         unassigned_timeout: limit("unassigned_timeout", 5),
+        max_run_duration: classes::max_run_duration(&section),
         strict: section.boolean("strict", false),
     };
     section.finish();

@@ -200,6 +200,7 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
         started: false,
         spent: false,
         ending: false,
+        lost: None,
         variable: None,
         submitted_at: nomad.now,
         allocation: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Action, Report};
+use crate::model::{Action, Report, StopReason};
 
 /// Logs the outcome of an action. The message is for people; the fields are for queries over the JSON format.
 pub(super) fn say(report: &Report, took: Duration) {
@@ -31,9 +31,13 @@ pub(super) fn say(report: &Report, took: Duration) {
             )
         };
     }
-    match outcome.is_failure() {
-        true => line!(error),
-        false => line!(info),
+    // A job ends with its runner, and somebody will ask why.
+    let ends_a_job =
+        matches!(action, Action::Stop(stop) if matches!(stop.reason, StopReason::MaxRunDuration { .. }));
+    match (outcome.is_failure(), ends_a_job) {
+        (true, _) => line!(error),
+        (false, true) => line!(warn),
+        (false, false) => line!(info),
     }
 }
 

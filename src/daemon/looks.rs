@@ -163,6 +163,9 @@ impl Daemon {
             seen.unused = listing.has_runs == Some(false);
             seen.requests = listing.requests;
             self.status.ended(&listing.ended, listing.now);
+            if self.policy.rerun_lost.is_some() {
+                self.lost.note(&listing.ended, listing.now, looked.ended);
+            }
         }
         tracing::debug!(
             repository = id.0,

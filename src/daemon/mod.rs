@@ -8,6 +8,7 @@ mod chores;
 mod ended;
 mod hints;
 mod looks;
+mod lost;
 mod marks;
 mod news;
 mod observe;
@@ -133,6 +134,8 @@ pub struct Daemon {
     forecast_said: bool,
     status: Status,
     hints: Hints,
+    /// The jobs that ended otherwise than well, by the runners that had them.
+    lost: lost::LostJobs,
     said: Said,
     witness: Option<Witness>,
 }
@@ -177,6 +180,7 @@ impl Daemon {
             room_at: None,
             looks_due: Instant::now(),
             forecast_said: false,
+            lost: lost::LostJobs::default(),
             said: Said::default(),
             witness: None,
         }
@@ -220,6 +224,7 @@ impl Daemon {
             github_side: self.github_side.reconfigured(),
             chores: self.chores.reconfigured(),
             marks: self.marks,
+            lost: self.lost,
             said: self.said,
             witness: self.witness,
             ..fresh
@@ -242,6 +247,7 @@ impl Daemon {
             ("issue backoff", self.memory.issue_backoff.len()),
             ("orphans", self.memory.orphans.len()),
             ("repositories", self.github_side.len()),
+            ("lost jobs", self.lost.len()),
             ("said", self.said.len()),
             ("scheduled", self.schedule.len()),
             ("looks under way", self.looks.len()),
@@ -561,8 +567,14 @@ impl Daemon {
         self.acts.show_in(&mut nomad);
         let registrations = self.chores.registrations();
         let memory = self.memory.clone();
-        let observation = Observation { nomad: Some(nomad), repositories, registrations, memory };
-        (observation, self.github_side.trouble())
+        self.lost.keep(&nomad);
+        self.ask_for_lost_jobs(&nomad).await;
+        let ended = self.lost.seen(now);
+        let mut errors = self.github_side.trouble();
+        let reruns = self.reruns(&nomad, &ended, &mut errors).await;
+        let nomad = Some(nomad);
+        let observation = Observation { nomad, repositories, registrations, ended, reruns, memory };
+        (observation, errors)
     }
 
     /// While some entries of `repos` are slow to resolve, the results of the others are used.

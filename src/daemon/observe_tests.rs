@@ -40,6 +40,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
         started: false,
         spent: false,
         ending: false,
+        lost: None,
         variable: None,
         submitted_at: Timestamp::UNIX_EPOCH,
         allocation: None,

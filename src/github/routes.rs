@@ -24,6 +24,8 @@ const ROUTES: &[&str] = &[
     "/orgs/{org}/repos",
     "/rate_limit",
     "/repos/{owner}/{repo}",
+    "/repos/{owner}/{repo}/actions/jobs/{job}",
+    "/repos/{owner}/{repo}/actions/jobs/{job}/rerun",
     "/repos/{owner}/{repo}/actions/runners",
     "/repos/{owner}/{repo}/actions/runners/deprecations/{version}",
     "/repos/{owner}/{repo}/actions/runners/generate-jitconfig",

@@ -8,7 +8,7 @@ use super::auth::Principal;
 use super::error::Error;
 use super::wire::Job;
 use crate::http::escape_segment;
-use crate::model::{Repository, Timestamp, WorkflowJob};
+use crate::model::{Conclusion, Ended, EndedJob, JobStatus, Repository, Timestamp, WorkflowJob, age};
 
 /// The kind of requests: GitHub does not count them separately.
 const SINGLE: &str = "single";
@@ -21,11 +21,25 @@ const JOBS_AT_MOST: usize = 100;
 pub struct JobDetail {
     /// What a listing has as well.
     pub job: WorkflowJob,
+    /// Which attempt of the run it belongs to.
+    pub run_attempt: Option<u32>,
     /// Its conclusion.
     pub conclusion: Option<String>,
+    /// The same, where it did not end by itself.
+    pub taken: Conclusion,
     /// When a runner took it.
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
+}
+
+/// A run as GitHub tells it when it is asked for that one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RunDetail {
+    /// How it stands; a run can say `null`.
+    pub status: Option<JobStatus>,
+    /// Its newest attempt.
+    #[serde(default)]
+    pub run_attempt: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +47,8 @@ struct Row {
     run_id: u64,
     #[serde(flatten)]
     job: Job,
+    #[serde(default)]
+    run_attempt: Option<u32>,
     #[serde(default)]
     conclusion: Option<String>,
     #[serde(default)]
@@ -42,10 +58,28 @@ struct Row {
 }
 
 impl Row {
+    fn ended(self) -> Option<EndedJob> {
+        let time = |text: Option<String>| text?.parse().ok();
+        let runner = self.job.runner_name().filter(|_| self.job.status == JobStatus::Completed)?;
+        Some(EndedJob {
+            id: self.job.id,
+            run_id: self.run_id,
+            run_attempt: self.run_attempt.unwrap_or(1),
+            key: self.job.key(),
+            conclusion: self.job.steps().conclusion(self.conclusion.as_deref()),
+            runner: runner.to_owned(),
+            created_at: self.job.created_at()?,
+            started_at: time(self.started_at)?,
+            completed_at: time(self.completed_at)?,
+        })
+    }
+
     fn detail(self, repository: &Repository) -> JobDetail {
         let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
         JobDetail {
             job: self.job.to_model(repository.id, self.run_id, Default::default()),
+            run_attempt: self.run_attempt,
+            taken: self.job.steps().conclusion(self.conclusion.as_deref()),
             conclusion: self.conclusion,
             started_at: time(self.started_at),
             completed_at: time(self.completed_at),
@@ -79,11 +113,63 @@ impl GitHub {
         Ok(rows.map(details))
     }
 
+    /// How a run stands; `None` where there is none.
+    ///
+    /// # Errors
+    /// As told by [`Error`].
+    pub async fn run(&self, repository: &Repository, run: u64) -> Result<Option<RunDetail>, Error> {
+        self.looked_up::<RunDetail>(repository, &format!("runs/{run}")).await
+    }
+
+    /// Runs one job of a completed run again, and those that need it. Sent once: after an ambiguous failure it may have begun.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] where the run goes on, is too old, or was run again too often, and where the token may not do it.
+    pub async fn rerun_job(&self, repository: &Repository, job: u64) -> Result<(), Error> {
+        let (owner, name) = (escape_segment(&repository.owner), escape_segment(&repository.name));
+        let path = self.path(&format!("/repos/{owner}/{name}/actions/jobs/{job}/rerun"));
+        let principal = Principal::Owner(repository.owner.clone());
+        let build = |_: &_| self.request(Method::POST, path.clone());
+        let (response, _) = self.authorized(&principal, "write", false, build).await?;
+        if response.is_success() { Ok(()) } else { Err(Error::from_answer(&response)) }
+    }
+
+    /// Whether the token may run jobs again: asked with a job that does not exist.
+    ///
+    /// # Errors
+    /// As told by [`Error`]; [`Error::Forbidden`] where it may not.
+    pub async fn may_rerun(&self, repository: &Repository) -> Result<(), Error> {
+        match self.rerun_job(repository, 0).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// A job that ran and is over, and how long ago it ended, by GitHub's clock; `None` where there is none, or it is not over.
+    ///
+    /// # Errors
+    /// As told by [`Error`].
+    pub async fn ended_job(&self, repository: &Repository, job: u64) -> Result<Option<Ended>, Error> {
+        let Some((row, now)) = self.read::<Row>(repository, &format!("jobs/{job}")).await? else {
+            return Ok(None);
+        };
+        let ended = row.ended().zip(now);
+        Ok(ended.map(|(job, now)| Ended { ago: age(now, job.completed_at), job }))
+    }
+
     async fn looked_up<T: serde::de::DeserializeOwned>(
         &self,
         repository: &Repository,
         what: &str,
     ) -> Result<Option<T>, Error> {
+        Ok(self.read(repository, what).await?.map(|(value, _)| value))
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        repository: &Repository,
+        what: &str,
+    ) -> Result<Option<(T, Option<Timestamp>)>, Error> {
         let (owner, name) = (escape_segment(&repository.owner), escape_segment(&repository.name));
         let path = self.path(&format!("/repos/{owner}/{name}/actions/{what}"));
         let principal = Principal::Owner(repository.owner.clone());
@@ -91,7 +177,7 @@ impl GitHub {
         let (response, _) = self.authorized(&principal, SINGLE, true, build).await?;
         match response.status.as_u16() {
             404 | 410 => Ok(None),
-            _ if response.is_success() => Ok(Some(response.json()?)),
+            _ if response.is_success() => Ok(Some((response.json()?, response.date()))),
             _ => Err(Error::from_answer(&response)),
         }
     }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::address::Web;
 use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
-    EndedJob, JobStatus, Repository, RepositoryId, RunFacts, Timestamp, Visibility, WorkflowJob, is_login,
-    is_repository_name,
+    Conclusion, EndedJob, JobStatus, Repository, RepositoryId, RunFacts, Timestamp, Visibility, WorkflowJob,
+    is_login, is_repository_name, job_key,
 };
 
 /// Names of jobs and workflows are free text, and are truncated to this many characters. A longer branch or login is
@@ -125,6 +125,14 @@ pub struct Job {
     pub status: JobStatus,
     #[serde(default, deserialize_with = "cut_name")]
     name: String,
+    #[serde(default)]
+    run_id: u64,
+    #[serde(default, deserialize_with = "or_default")]
+    run_attempt: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conclusion: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    steps: Steps,
     #[serde(default, deserialize_with = "bounded_labels")]
     labels: Arc<[String]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,9 +147,62 @@ pub struct Job {
     html_url: Option<String>,
 }
 
+/// Of a job's steps, whether one of them failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Step>", into = "Vec<Step>")]
+pub(super) struct Steps {
+    failed: bool,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Step {
+    #[serde(default)]
+    conclusion: Option<String>,
+}
+
+impl From<Vec<Step>> for Steps {
+    fn from(steps: Vec<Step>) -> Self {
+        let failed = steps.iter().any(|step| step.conclusion.as_deref() == Some("failure"));
+        Steps { failed }
+    }
+}
+
+impl From<Steps> for Vec<Step> {
+    fn from(steps: Steps) -> Self {
+        let failed = || Step { conclusion: Some("failure".to_owned()) };
+        Vec::from_iter(steps.failed.then(failed))
+    }
+}
+
+impl Steps {
+    /// How the job ended, where GitHub says this. A job with a failed step has failed by itself: of one whose runner was lost the
+    /// step that ran has no conclusion (contract §8).
+    pub(super) fn conclusion(self, word: Option<&str>) -> Conclusion {
+        match Conclusion::parse(word) {
+            _ if self.failed => Conclusion::Other,
+            conclusion => conclusion,
+        }
+    }
+}
+
 impl Job {
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What it and its re-runs have in common.
+    pub(super) fn key(&self) -> String {
+        job_key(&self.name)
+    }
+
+    /// When it was made.
+    pub(super) fn created_at(&self) -> Option<Timestamp> {
+        self.created_at
+    }
+
+    /// What its steps tell.
+    pub(super) fn steps(&self) -> Steps {
+        self.steps
     }
 
     /// The runner that runs it.
@@ -154,6 +215,11 @@ impl Job {
         let runner = self.runner_name().filter(|_| self.status == JobStatus::Completed)?;
         Some(EndedJob {
             id: self.id,
+            run_id: self.run_id,
+            // GitHub's own examples leave it out.
+            run_attempt: self.run_attempt.unwrap_or(1),
+            key: job_key(&self.name),
+            conclusion: self.steps.conclusion(self.conclusion.as_deref()),
             runner: runner.to_owned(),
             created_at: self.created_at?,
             started_at: self.started_at?,

@@ -7,7 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::{ForeignReason, GroupKey, JobFacts, Labels, Moment, Registration, Repository, RepositoryId};
+use jiff::Timestamp;
+
+use super::naming::last_part;
+use super::{
+    EndedJob, ForeignReason, GroupKey, JobFacts, Labels, Loss, Moment, Registration, Repository,
+    RepositoryId, RerunLimit, RerunMark,
+};
 use crate::text::Escaped;
 
 /// The result of planning. It leaves nothing to decide.
@@ -43,6 +49,8 @@ pub enum Action {
     Purge(Purge),
     /// Remove a variable or registration that no longer belongs to a runner.
     RemoveOrphan(RemoveOrphan),
+    /// Run a job again that was lost with its runner.
+    Rerun(Rerun),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +118,11 @@ pub enum Consent {
     /// It has started, and is known not to be connected, so it cannot be given a job. If its registration still
     /// exists, it is deleted first, and GitHub decides.
     Unregistered,
+    /// Nobody's: it has run for longer than `max_run_duration`, and its job ends with it. Nothing else takes this.
+    OutOfTime {
+        /// The limit that was passed.
+        limit: Duration,
+    },
 }
 
 /// Why a runner is stopped.
@@ -151,6 +164,13 @@ pub enum StopReason {
     },
     /// Its repository is gone, and either it never started, or its organization can say whether it is busy.
     RepositoryGone,
+    /// It has run for longer than `max_run_duration`: the only reason that ends a busy runner.
+    MaxRunDuration {
+        /// For how long it has run.
+        ran: Duration,
+        /// How long it may.
+        limit: Duration,
+    },
     /// Requested on the command line.
     Asked,
 }
@@ -210,6 +230,31 @@ pub struct RemoveOrphan {
     pub repository: Option<Repository>,
     /// How long it has been seen without a runner.
     pub seen: Duration,
+}
+
+/// Run a job again that was lost with its runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rerun {
+    /// The runner that had it, which is dead.
+    pub name: String,
+    /// The repository.
+    pub repository: Repository,
+    /// The runner's class; `None`: the top level of the configuration.
+    pub class: Option<String>,
+    /// The job, as GitHub listed it.
+    pub job: EndedJob,
+    /// What took the runner away.
+    pub loss: Loss,
+    /// What says of older re-runs that they were asked for, and is of no use any more.
+    pub forgets: Vec<RerunMark>,
+}
+
+impl Rerun {
+    /// What says that this was asked for.
+    pub fn mark(&self, at: Timestamp) -> RerunMark {
+        let runner = last_part(&self.name).to_owned();
+        RerunMark { run_id: self.job.run_id, key: self.job.key.clone(), runner, at }
+    }
 }
 
 /// Something of ours, by name, without the runner that it belongs to.
@@ -405,6 +450,28 @@ pub enum HoldReason {
         /// For how long.
         absent: Duration,
     },
+    /// Its `max_run_duration` is almost over: it is stopped then, with the job it runs.
+    MaxRunDuration {
+        /// For how long it has run.
+        ran: Duration,
+        /// How long it may.
+        limit: Duration,
+    },
+    /// It was lost with the job it ran, and GitHub has not noticed yet.
+    LostJobRuns {
+        /// What took it away.
+        loss: Loss,
+    },
+    /// The job it ran is run again when its workflow run is over: GitHub refuses until then.
+    RunGoesOn {
+        /// GitHub's ID of the run.
+        run: u64,
+    },
+    /// The job it ran is not run again.
+    RerunLimit {
+        /// Why not.
+        limit: RerunLimit,
+    },
     /// Dead, but it is the newest attempt at a job that is still queued.
     CountsAttempts,
     /// Dead, but its repository has not been listed since: its job may still be queued.
@@ -439,6 +506,7 @@ impl Action {
             Action::CleanUp(_) => "clean_up",
             Action::Purge(_) => "purge",
             Action::RemoveOrphan(_) => "remove_orphan",
+            Action::Rerun(_) => "rerun",
         }
     }
 
@@ -459,6 +527,7 @@ impl Action {
                 StopReason::Spent => "spent",
                 StopReason::NotStarting { .. } => "not_starting",
                 StopReason::RepositoryGone => "repository_gone",
+                StopReason::MaxRunDuration { .. } => "max_run_duration",
                 StopReason::Asked => "asked",
             },
             Action::VerifyRegistration(_) => "idle",
@@ -471,6 +540,7 @@ impl Action {
                 Orphan::Variable { .. } => "variable",
                 Orphan::Registration { .. } => "registration",
             },
+            Action::Rerun(action) => action.loss.word(),
         }
     }
 
@@ -483,6 +553,7 @@ impl Action {
             Action::CleanUp(action) => action.repository.is_some(),
             Action::Purge(action) => action.repository.is_some(),
             Action::RemoveOrphan(action) => matches!(action.orphan, Orphan::Registration { .. }),
+            Action::Rerun(_) => true,
         }
     }
 
@@ -496,6 +567,7 @@ impl Action {
             Action::CleanUp(action) => action.repository.as_ref(),
             Action::Purge(action) => action.repository.as_ref(),
             Action::RemoveOrphan(action) => action.repository.as_ref(),
+            Action::Rerun(action) => Some(&action.repository),
         }
     }
 
@@ -508,6 +580,7 @@ impl Action {
             Action::CleanUp(action) => &action.name,
             Action::Purge(action) => &action.name,
             Action::RemoveOrphan(action) => action.orphan.name(),
+            Action::Rerun(action) => &action.name,
         }
     }
 }
@@ -548,6 +621,10 @@ impl fmt::Display for Action {
                 };
                 write!(f, "remove   {}  {what} without {lacks} for {}", orphan.name(), span(*seen))
             }
+            Action::Rerun(Rerun { name, repository, job, loss, .. }) => {
+                let (repository, id, run) = (repository.full_name(), job.id, job.run_id);
+                write!(f, "rerun    {name}  {loss}: running job {id} of {repository} again (run {run})")
+            }
         }
     }
 }
@@ -566,6 +643,7 @@ impl fmt::Display for Consent {
             Consent::NeverStarted => "its task is not running",
             Consent::GitHub => "after GitHub removes its registration",
             Consent::Unregistered => "GitHub cannot assign it a job",
+            Consent::OutOfTime { .. } => "with the job it runs",
         })
     }
 }
@@ -583,6 +661,9 @@ impl fmt::Display for StopReason {
             StopReason::Spent => f.write_str("an earlier allocation used its credentials"),
             StopReason::NotStarting { starting, event } => not_started(f, *starting, event.as_deref()),
             StopReason::RepositoryGone => f.write_str("its repository is gone"),
+            StopReason::MaxRunDuration { ran, limit } => {
+                write!(f, "has run for {}, longer than max_run_duration ({})", span(*ran), span(*limit))
+            }
             StopReason::Asked => f.write_str("requested on the command line"),
         }
     }
@@ -667,6 +748,14 @@ impl HoldReason {
             HoldReason::NotStarting { .. } => "not_starting",
             HoldReason::Unassigned { .. } => "unassigned",
             HoldReason::Unregistered { .. } => "unregistered",
+            HoldReason::MaxRunDuration { .. } => "max_run_duration",
+            HoldReason::LostJobRuns { .. } => "lost_job_runs",
+            HoldReason::RunGoesOn { .. } => "run_goes_on",
+            HoldReason::RerunLimit { limit } => match limit {
+                RerunLimit::Job(_) => "rerun_per_job",
+                RerunLimit::Hour(_) => "rerun_per_hour",
+                RerunLimit::Run(_) => "rerun_per_run",
+            },
             HoldReason::CountsAttempts => "counts_attempts",
             HoldReason::JobUnknown => "job_unknown",
             HoldReason::VariableFirst => "variable_first",
@@ -675,8 +764,16 @@ impl HoldReason {
 
     /// Whether an operator should look at it: it lasts and does not resolve itself.
     pub fn is_warning(&self) -> bool {
-        use HoldReason::{NoCredentials, NotStarting, Unassigned, Unregistered};
-        matches!(self, NoCredentials { .. } | NotStarting { .. } | Unassigned { .. } | Unregistered { .. })
+        use HoldReason::{MaxRunDuration, NoCredentials, NotStarting, RerunLimit, Unassigned, Unregistered};
+        matches!(
+            self,
+            NoCredentials { .. }
+                | NotStarting { .. }
+                | Unassigned { .. }
+                | Unregistered { .. }
+                | MaxRunDuration { .. }
+                | RerunLimit { .. }
+        )
     }
 
     /// Whether nearly every runner is held for this reason for a moment. Such holds are shown in a plan but
@@ -762,6 +859,21 @@ impl fmt::Display for HoldReason {
             HoldReason::Unregistered { absent } => {
                 write!(f, "not connected to GitHub for {}; it does not count as supply", span(*absent))
             }
+            HoldReason::MaxRunDuration { ran, limit } => {
+                let (ran, left) = (span(*ran), span(limit.saturating_sub(*ran)));
+                write!(
+                    f,
+                    "has run for {ran} of max_run_duration {}: it ends in {left}, with the job it runs",
+                    span(*limit)
+                )
+            }
+            HoldReason::LostJobRuns { loss } => {
+                write!(f, "{loss}: its job is run again once GitHub lists it as failed")
+            }
+            HoldReason::RunGoesOn { run } => {
+                write!(f, "its job was lost: it is run again when run {run} is over")
+            }
+            HoldReason::RerunLimit { limit } => write!(f, "its job was lost and is not run again: {limit}"),
             HoldReason::CountsAttempts => {
                 f.write_str("dead, kept: it is the newest attempt for a job that is still queued")
             }

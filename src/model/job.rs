@@ -104,20 +104,6 @@ impl JobStatus {
     }
 }
 
-/// A job that ran and has ended, with GitHub's times. Only for measurements; the planner does not use it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndedJob {
-    pub id: u64,
-    /// The runner that ran it.
-    pub runner: String,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When a runner took it.
-    pub started_at: Timestamp,
-    /// When it ended.
-    pub completed_at: Timestamp,
-}
-
 /// What GitHub reports about a run, for templates. Strangers choose this text. It is truncated when read, and empty if
 /// GitHub reports nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

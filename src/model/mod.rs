@@ -12,6 +12,7 @@ mod naming;
 mod observation;
 mod owners;
 mod report;
+mod rerun;
 mod runner;
 pub mod summary;
 
@@ -19,18 +20,19 @@ use std::time::Duration;
 
 pub use action::{
     Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, IssueCredentials, Orphan, Plan, Purge,
-    PurgeReason, Refusal, RemoveOrphan, Start, StartReason, Stop, StopReason, Subject, VerifyRegistration,
-    span,
+    PurgeReason, Refusal, RemoveOrphan, Rerun, Start, StartReason, Stop, StopReason, Subject,
+    VerifyRegistration, span,
 };
 pub use entry::RepoEntry;
 pub use jiff::Timestamp;
-pub use job::{EndedJob, JobFacts, JobStatus, Repository, RepositoryId, RunFacts, Visibility, WorkflowJob};
+pub use job::{JobFacts, JobStatus, Repository, RepositoryId, RunFacts, Visibility, WorkflowJob};
 pub use labels::Labels;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
-pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};
+pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, job_key, last_part, runner_name};
 pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
 pub use owners::OwnerPattern;
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};
+pub use rerun::{Conclusion, Ended, EndedJob, Loss, Lost, RerunLimit, RerunMark};
 pub use runner::{
     Allocation, Asks, Blocked, Finish, Foreign, ForeignReason, GroupKey, Ownership, Registration, Runner,
     RunnerMeta, RunnerState, whose_repository,

@@ -38,6 +38,17 @@ pub fn runner_name(
     format!("{prefix}-{readable}-{suffix}")
 }
 
+/// The last part of a runner's name: no other runner has it.
+pub fn last_part(name: &str) -> &str {
+    name.rsplit('-').next().unwrap_or(name)
+}
+
+/// What tells a job of a run from the run's other jobs, whichever attempt it is of: its ID changes with each re-run, its name does
+/// not. Names are text from outside, so it is a hash.
+pub fn job_key(name: &str) -> String {
+    hash(name, ATTEMPT_LENGTH)
+}
+
 /// Whether this deployment gave a registration its name: it has the prefix and the deployment's hash.
 pub fn is_ours_by_name(prefix: &str, deployment: &str, name: &str) -> bool {
     let Some(rest) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) else { return false };

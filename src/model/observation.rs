@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    Backoff, Foreign, GroupKey, Moment, Orphan, Refusal, Repository, RepositoryId, Runner, WorkflowJob,
+    Backoff, Ended, Foreign, GroupKey, Moment, Orphan, Refusal, Repository, RepositoryId, RerunMark, Runner,
+    WorkflowJob,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct Observation {
     pub repositories: BTreeMap<RepositoryId, RepositoryView>,
     /// The registrations at GitHub with names of ours, as last listed.
     pub registrations: Vec<OwnRegistration>,
+    /// The jobs that GitHub lists as failed or cancelled, by the runner that had them, as far as this process has seen.
+    pub ended: BTreeMap<String, Ended>,
+    /// The lost jobs that were run again; `None` where nobody has looked.
+    pub reruns: Option<Vec<RerunMark>>,
     /// What earlier passes remember.
     pub memory: Memory,
 }

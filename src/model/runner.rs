@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Labels, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
+    Labels, Lost, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
 };
 use crate::text::Escaped;
 
@@ -328,6 +328,8 @@ pub struct Runner {
     /// A lost or ended allocation has used the runner's credentials. Whatever caused the next allocation (a lost
     /// node, preemption, `nomad alloc stop`), it gets no credentials and is stopped.
     pub spent: bool,
+    /// What took it away while it may have had a job; nothing where it ended by itself, or somebody ended it.
+    pub lost: Option<Lost>,
     /// Another allocation that was told to stop still runs the runner's task.
     pub ending: bool,
     /// When the variable `nomad/jobs/NAME` was created, by the servers' clock; `None` if it does not exist.

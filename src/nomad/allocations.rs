@@ -1,7 +1,9 @@
 //! Derives a runner's state from a job and its allocations. Pure. The order of the checks follows contract §10
 //! and §12.
 
-use crate::model::{Allocation, Blocked, Finish, Ownership, Runner, RunnerMeta, RunnerState, Timestamp};
+use crate::model::{
+    Allocation, Blocked, Finish, Loss, Lost, Ownership, Runner, RunnerMeta, RunnerState, Timestamp,
+};
 use crate::text::shown;
 
 use super::wire::{AllocationStub, Evaluation, JobStub, TaskEvent, TaskState, nanoseconds};
@@ -11,6 +13,9 @@ const LOST: &str = "alloc is lost since its node is down";
 
 /// The DesiredDescription of an allocation on a node being drained (contract §12).
 const MIGRATED: &str = "alloc is being migrated";
+
+/// How the DesiredDescription begins of an allocation whose place a job of a higher priority took (contract §10).
+const PREEMPTED: &str = "Preempted by alloc ID";
 
 /// The ClientDescription of an allocation that ran too long (contract §10).
 const TIMED_OUT: &str = "exceeded max_run_duration";
@@ -46,6 +51,7 @@ pub fn classify(
         started: false,
         spent: false,
         ending: false,
+        lost: None,
         variable,
         submitted_at: nanoseconds(job.submit_time),
         allocation: None,
@@ -75,6 +81,8 @@ pub fn classify(
     let is_live = |allocation: &&AllocationStub| live.is_some_and(|live| live.id == allocation.id);
     runner.started = started().next().is_some();
     runner.spent = is_lost || started().any(|allocation| !is_live(allocation));
+    // Of an allocation that followed it nothing can be learned: it never had a job.
+    runner.lost = started().find_map(|allocation| allocation.lost(main));
     runner.ending = started().any(|allocation| {
         !is_live(allocation)
             && !allocation.is_terminal()
@@ -246,6 +254,24 @@ impl AllocationStub {
         } else {
             Finish::Success
         }
+    }
+
+    /// What took it away while its task ran, and when the servers last heard of it.
+    fn lost(&self, main: Option<&str>) -> Option<Lost> {
+        let is_disconnected = self.client_status == "unknown";
+        if self.tasks_unread || !(self.is_terminal() || is_disconnected) {
+            return None;
+        }
+        let loss = match self.finish(main) {
+            // It may come back, with its runner or without; GitHub says which jobs did not.
+            _ if is_disconnected => Loss::Node,
+            Finish::Lost => Loss::Node,
+            Finish::OutOfMemory => Loss::Memory,
+            Finish::Drained => Loss::Drain,
+            Finish::Stopped if self.desired_description.starts_with(PREEMPTED) => Loss::Preemption,
+            _ => return None,
+        };
+        Some(Lost { loss, at: nanoseconds(self.modify_time) })
     }
 
     /// Exit code 0 that was not forced. A sidecar is killed when the main task is done, and a prestart task is

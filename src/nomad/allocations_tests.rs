@@ -242,6 +242,40 @@ fn a_node_that_is_down_is_recognized_by_either_sign() {
 }
 
 #[test]
+fn what_took_a_runner_away_is_told_from_its_own_end_and_from_a_stop() {
+    let running = || task("running", Some(1), None, &[]);
+    let killed = || task("dead", Some(1), Some(9), &[killing(), exit(0)]);
+    let ended = |code| task("dead", Some(1), Some(9), &[exit(code)]);
+    let memory = ("Terminated", json!({ "exit_code": "137", "oom_killed": "true" }));
+    let preempted = "Preempted by alloc ID 0b5e1d0f-0000-0000-0000-000000000000";
+    for (desired, description, client, task, loss) in [
+        ("stop", LOST, "lost", running(), Some(Loss::Node)),
+        ("run", "", "unknown", running(), Some(Loss::Node)),
+        ("stop", LOST, "complete", killed(), Some(Loss::Node)),
+        ("stop", MIGRATED, "complete", killed(), Some(Loss::Drain)),
+        ("evict", preempted, "complete", killed(), Some(Loss::Preemption)),
+        ("run", "", "failed", task("dead", Some(1), Some(9), &[memory]), Some(Loss::Memory)),
+        ("run", "", "running", running(), None),
+        ("run", "", "complete", ended(0), None),
+        ("run", "", "failed", ended(1), None),
+        ("stop", LOST, "complete", ended(0), None),
+        ("stop", MIGRATED, "complete", ended(0), None),
+        ("stop", "alloc not needed due to job update", "complete", killed(), None),
+        // It never had a job.
+        ("stop", LOST, "lost", task("pending", None, None, &[]), None),
+    ] {
+        let allocations = json!([allocation(1, desired, description, client, json!({ "t": task }))]);
+        let lost = runner(&job(false, "dead"), &allocations).lost;
+        assert_eq!(lost.map(|lost| lost.loss), loss, "{desired} {description} {client}");
+        let told = loss.map(|_| nanoseconds(1_000_000_001));
+        assert_eq!(lost.map(|lost| lost.at), told, "by the servers' clock");
+    }
+    let mut timed_out = allocation(1, "run", "", "complete", json!({ "t": killed() }));
+    timed_out["ClientDescription"] = json!("allocation exceeded max_run_duration");
+    assert_eq!(runner(&job(false, "dead"), &json!([timed_out])).lost, None);
+}
+
+#[test]
 fn a_replaceable_allocation_is_dead_only_with_its_job() {
     let running = json!({ "t": task("running", Some(1), None, &[]) });
     let lost = json!([allocation(1, "stop", LOST, "lost", running)]);

@@ -15,6 +15,7 @@ mod logs;
 mod observe;
 mod options;
 mod prepare;
+mod reruns;
 mod rights;
 mod routes;
 pub(crate) mod seal;

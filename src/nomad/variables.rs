@@ -216,7 +216,7 @@ impl Nomad {
         Ok(names.collect())
     }
 
-    async fn create_variable(
+    pub(super) async fn create_variable(
         &self,
         path: &str,
         items: &BTreeMap<&str, &str>,

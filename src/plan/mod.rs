@@ -4,10 +4,12 @@
 //!
 //! - `survey`: demand and supply of each group, busy and idle runners.
 //! - `stop`: surplus, unregistered, spent and gone runners, and runners that do not start.
+//! - `lifetime`: runners that run for longer than they may.
 //! - `stuck`: runners that make no progress.
 //! - `room`: which runner gives up its place for whatever is waiting for one.
 //! - `start`: missing runners, turns, caps, attempts.
 //! - `tidy`: credentials, verifications, and what dead runners leave behind.
+//! - `rerun`: jobs that were lost with their runners.
 //! - `orphans`: what no longer belongs to a runner.
 //! - `on_demand`: operators' requests.
 //! - `learn`: what a pass remembers for the next.
@@ -15,9 +17,11 @@
 //! Unseen is not zero: a repository without a listing in this pass has neither starts nor stops.
 
 mod learn;
+mod lifetime;
 pub mod on_demand;
 mod orphans;
 mod policy;
+mod rerun;
 mod room;
 mod start;
 mod stop;
@@ -52,12 +56,14 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     stop::not_starting(&survey, &mut draft);
     stop::unregistered(&survey, &mut draft);
     stop::gone(&survey, &mut draft);
+    lifetime::out_of_time(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     room::make_room(&survey, &surplus, &held, &mut draft);
     tidy::credentials(&survey, &spare, &mut draft);
     tidy::verifications(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
-    tidy::purges(&survey, &mut draft);
+    let undecided = rerun::reruns(&survey, observation, &mut draft);
+    tidy::purges(&survey, &undecided, &mut draft);
     let orphans = orphans::remove(&survey, observation, &mut draft);
     tidy::explain(&survey, &mut draft);
     stuck::explain(&survey, &mut draft);

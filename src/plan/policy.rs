@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    config::{Class, Config, ScopeSetting},
+    config::{Class, Config, RerunLost, ScopeSetting},
     labels::LabelRules,
     model::Repository,
 };
@@ -40,6 +40,10 @@ pub struct Policy {
     pub connect_timeout: Duration,
     /// An idle runner that is given none of its queued jobs yields its place after this.
     pub unassigned_timeout: Duration,
+    /// A runner that has run for longer is stopped, busy or not; `None`: never.
+    pub max_run_duration: Option<Duration>,
+    /// How often jobs that were lost with their runners are run again; `None`: never.
+    pub rerun_lost: Option<RerunLost>,
     /// Runners are registered at their repository's organization and outlive the repository.
     pub organization: bool,
     /// The first class that covers a job determines its runner.
@@ -140,6 +144,11 @@ impl<'a> ClassPolicy<'a> {
         self.class.and_then(|class| class.unassigned_timeout).unwrap_or(self.policy.unassigned_timeout)
     }
 
+    /// A runner that has run for longer is stopped, busy or not; `None`: never.
+    pub fn max_run_duration(self) -> Option<Duration> {
+        self.class.and_then(|class| class.max_run_duration).unwrap_or(self.policy.max_run_duration)
+    }
+
     /// Its runners are registered at their repository's organization and outlive the repository.
     pub fn organization(self) -> bool {
         let own = self.class.and_then(|class| class.scope);
@@ -165,6 +174,8 @@ impl From<&Config> for Policy {
             starting_timeout: scheduler.starting_timeout,
             connect_timeout: scheduler.connect_timeout,
             unassigned_timeout: scheduler.unassigned_timeout,
+            max_run_duration: scheduler.max_run_duration,
+            rerun_lost: config.rerun_lost,
             organization: config.organization(),
             classes: config.classes.clone(),
             classes_only: config.classes_only,

@@ -162,11 +162,15 @@ pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
 }
 
 /// Adds the Stop, unless the runner belongs to nomadtools, is busy, is already being stopped, or failed
-/// recently.
+/// recently. A runner that has run for too long is stopped even if it is busy.
 pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason) {
     let Some(view) = survey.view_of(runner) else { return };
     let foreign = runner.ownership != Ownership::Ours;
-    if foreign || survey.is_busy(runner) || draft.stopping.contains(&runner.name) {
+    let out_of_time = match reason {
+        StopReason::MaxRunDuration { limit, .. } => Some(Consent::OutOfTime { limit }),
+        _ => None,
+    };
+    if foreign || (survey.is_busy(runner) && out_of_time.is_none()) || draft.stopping.contains(&runner.name) {
         return;
     }
     if let Some(reason) = survey.backoff(runner) {
@@ -179,11 +183,12 @@ pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: 
     let is_unregistered = matches!(reason, StopReason::Unregistered { .. } | StopReason::Spent)
         && runner.registration() == Registration::Jit
         && survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);
-    let consent = match runner.may_have_process() {
+    let by_state = match runner.may_have_process() {
         true if is_unregistered => Consent::Unregistered,
         true => Consent::GitHub,
         false => Consent::NeverStarted,
     };
+    let consent = out_of_time.unwrap_or(by_state);
     draft.stopping.insert(runner.name.clone());
     draft.actions.push(Action::Stop(Stop {
         name: runner.name.clone(),

@@ -369,7 +369,17 @@ impl<'a> Survey<'a> {
 
     /// How long a running runner has been idle; `None` if it is not.
     pub fn idle(&self, runner: &Runner) -> Option<Duration> {
-        if runner.state != RunnerState::Running || self.is_busy(runner) {
+        if self.is_busy(runner) {
+            return None;
+        }
+        let running = self.running_for(runner)?;
+        let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.saturating_sub(*at));
+        Some(busy.map_or(running, |busy| busy.min(running)))
+    }
+
+    /// For how long its task has been running; `None` when it is not.
+    pub fn running_for(&self, runner: &Runner) -> Option<Duration> {
+        if runner.state != RunnerState::Running {
             return None;
         }
         // A client's clock may be wrong, so its times are bounded by the servers' times.
@@ -377,9 +387,7 @@ impl<'a> Survey<'a> {
         // A `Date` has whole seconds: a runner that started within this second is not ahead of it.
         let known = |at: &crate::model::Timestamp| age(*at, self.nomad.now) <= CLOCKS_APART;
         let started = runner.started_at.filter(known).map_or(placed, |at| at.max(placed));
-        let idle = age(self.nomad.now, started);
-        let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.saturating_sub(*at));
-        Some(busy.map_or(idle, |busy| busy.min(idle)))
+        Some(age(self.nomad.now, started))
     }
 
     /// How long a dead runner has been dead, by the servers' clock.

@@ -38,6 +38,8 @@ fn policy() -> Policy {
         starting_timeout: seconds(1200),
         connect_timeout: seconds(300),
         unassigned_timeout: seconds(300),
+        max_run_duration: None,
+        rerun_lost: None,
         organization: false,
         classes: Vec::new(),
         classes_only: false,
@@ -100,6 +102,7 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
         started,
         spent: false,
         ending: false,
+        lost: None,
         variable: (started && state != RunnerState::Dead).then(|| ago(1000)),
         submitted_at: ago(100_000),
         allocation: (state != RunnerState::Pending).then(|| Allocation {
@@ -146,8 +149,7 @@ fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
             variables: Default::default(),
         }),
         repositories: [(REPOSITORY, view)].into(),
-        registrations: Vec::new(),
-        memory: Memory::default(),
+        ..Observation::default()
     })
 }
 
@@ -528,6 +530,29 @@ fn a_runner_that_does_not_start_is_reported_and_then_replaced() {
     // The time spent waiting for credentials does not count as starting.
     starting.variable = Some(ago(30));
     assert_plan(world(&starting).plan_with(&strict), &[]);
+}
+
+#[test]
+fn a_runner_that_runs_for_too_long_is_announced_and_then_stopped_with_its_job() {
+    let runner = runner(1, 1, RunnerState::Running);
+    let mut job = job(1, JobStatus::InProgress);
+    job.runner_name = Some(runner.name.clone());
+    let plan = |limit: Option<u64>| {
+        let policy = Policy { max_run_duration: limit.map(seconds), ..policy() };
+        world(vec![job.clone()], vec![runner.clone()]).plan_with(&policy)
+    };
+    let ran = age(ago(0), runner.started_at.unwrap()).as_secs();
+    assert_plan(plan(None), &[]);
+    assert_plan(plan(Some(ran * 2)), &[]);
+    assert_plan(
+        plan(Some(ran + 60)),
+        &["runner1 … of max_run_duration … it ends in 1m, with the job it runs"],
+    );
+    assert_plan(plan(Some(ran - 29)), &["runner1 … of max_run_duration … it ends in 0s"]);
+    assert_plan(
+        plan(Some(ran - 30)),
+        &["stop     runner1  has run for … longer than max_run_duration … with the job it runs"],
+    );
 }
 
 #[test]

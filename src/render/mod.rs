@@ -48,6 +48,8 @@ pub struct Renderer {
     registration: Registration,
     config: Value,
     settings: Value,
+    /// `max_run_duration` as Nomad reads it.
+    max_run_duration: Option<String>,
     /// The value of `RUN.CREDENTIALS` for runners that register with an access token.
     access_token: String,
     /// The renderers of the classes, by name.
@@ -75,6 +77,8 @@ pub struct RunContext<'a> {
     pub facts: &'a JobFacts,
     /// 1, 2, … for that job.
     pub attempt: u32,
+    /// Whether Nomad knows `max_run_duration` (2.0.3 and later); where it does not, the template is not told of it.
+    pub nomad_limits: bool,
 }
 
 /// Why a template cannot be used, or not for these labels.
@@ -162,6 +166,7 @@ impl Renderer {
             registration,
             config: Value::from(Serde(&tree)),
             settings: Value::from(Serde(&settings)),
+            max_run_duration: config.scheduler.max_run_duration.map(|limit| format!("{}s", limit.as_secs())),
             access_token: if registration.needs_variable() { String::new() } else { access_token },
             classes,
         })
@@ -203,6 +208,7 @@ impl Renderer {
                 BRANCH => said::exact(&run.facts.run.branch),
                 EVENT => said::exact(&run.facts.run.event),
                 ATTEMPT => run.attempt,
+                MAX_RUN_DURATION => self.max_run_duration.as_deref().filter(|_| run.nomad_limits).unwrap_or_default(),
                 LISTENER => listener(),
                 CREDENTIALS => credentials::block(&data),
                 CREDENTIALS_JSON => credentials::json(&data),
@@ -216,6 +222,12 @@ impl Renderer {
             ));
         }
         Ok(text)
+    }
+
+    /// Whether runners of a class have a `max_run_duration`.
+    pub fn has_max_run_duration(&self, class: Option<&str>) -> bool {
+        let renderer = class.and_then(|class| self.classes.get(class)).unwrap_or(self);
+        renderer.max_run_duration.is_some()
     }
 
     /// How its runners register.

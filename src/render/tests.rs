@@ -43,6 +43,7 @@ fn render_for(config: &Config, labels: &[&str], facts: &JobFacts) -> Result<Stri
         job: 42,
         facts,
         attempt: 1,
+        nomad_limits: true,
     })
 }
 

@@ -68,6 +68,7 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
         started: state == RunnerState::Running,
         spent: false,
         ending: false,
+        lost: None,
         variable: None,
         submitted_at: at(submitted),
         allocation: Some(Allocation {
@@ -311,6 +312,10 @@ async fn a_job_that_ran_between_two_looks_is_measured_by_githubs_own_times_once(
     wait(10).await;
     let ended = |runner: &str, id, created| EndedJob {
         id,
+        run_id: 1,
+        run_attempt: 1,
+        key: String::new(),
+        conclusion: crate::model::Conclusion::Other,
         runner: runner.to_owned(),
         created_at: at(created),
         started_at: at(22),

@@ -95,6 +95,34 @@ pub struct Agent {
     /// The management token, with ACLs on.
     pub token: Option<String>,
     tls: Option<Tls>,
+    rpc: u16,
+}
+
+/// A client of an agent's server, a process of its own: killed when it is dropped, as a machine that loses its power.
+#[derive(Debug)]
+pub struct SecondNode {
+    process: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Drop for SecondNode {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // A client that is killed leaves its executors and loggers, which name its directory.
+        let directory = self.directory.path().display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let is_of_it = std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&directory));
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if is_of_it && id.parse::<u32>().is_ok_and(|id| id != std::process::id()) {
+                let _ = Command::new("kill").args(["-KILL", &id]).status();
+            }
+        }
+        // What its tasks had in memory.
+        let script = "umount \"$1\"/*/*/*/secrets \"$1\"/*/*/*/private 2>/dev/null";
+        let _ = Command::new("sh").args(["-c", script, "umount", &directory]).status();
+    }
 }
 
 impl Agent {
@@ -167,7 +195,7 @@ impl Agent {
             .map_err(|error| error.to_string())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let address = format!("{scheme}://127.0.0.1:{http}");
-        let mut agent = Agent { watch, address, token: None, tls: options.tls };
+        let mut agent = Agent { watch, address, token: None, tls: options.tls, rpc };
         match agent.until_ready(options).await {
             Ok(()) => Ok(agent),
             Err(why) => Err(format!("{why}\n{}", log_of(&directory))),
@@ -201,6 +229,90 @@ impl Agent {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err(format!("it is not ready after {READY_WITHIN:?}: {last}"))
+    }
+
+    /// Starts a second node, a client alone, and waits until it takes jobs; the agent's own node takes none from then on. Answers the IDs of
+    /// both.
+    pub async fn second_node(&self) -> (SecondNode, [String; 2]) {
+        let own = self.get("/v1/nodes").await[0]["ID"].as_str().unwrap().to_owned();
+        let directory = tempfile::Builder::new().prefix("nomad-client-").tempdir().unwrap();
+        let [http, rpc, serf] = free_ports();
+        let path = directory.path().display();
+        let configuration = format!(
+            r#"
+            name = "second"
+            data_dir = "{path}/d"
+            bind_addr = "127.0.0.1"
+            ports {{
+              http = {http}
+              rpc = {rpc}
+              serf = {serf}
+            }}
+            advertise {{
+              http = "127.0.0.1"
+              rpc = "127.0.0.1"
+              serf = "127.0.0.1"
+            }}
+            disable_update_check = true
+            client {{
+              enabled = true
+              alloc_dir = "{path}/a"
+              servers = ["127.0.0.1:{}"]
+              options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }}
+            }}
+            plugin "raw_exec" {{
+              config {{
+                enabled = true
+              }}
+            }}
+            "#,
+            self.rpc,
+        );
+        let file = directory.path().join("client.hcl");
+        std::fs::write(&file, configuration).unwrap();
+        let log = std::fs::File::create(directory.path().join("client.log")).unwrap();
+        let process = Command::new("nomad")
+            .args(["agent", "-log-level", "WARN", "-config"])
+            .arg(&file)
+            .env_remove("NOMAD_ADDR")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let client = SecondNode { process, directory };
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let nodes = self.get("/v1/nodes").await;
+            let second =
+                nodes.as_array().unwrap().iter().find(|node| node["Name"] == "second" && is_ready(node));
+            if let Some(second) = second {
+                let second = second["ID"].as_str().unwrap().to_owned();
+                self.set_eligible(&own, false).await;
+                return (client, [own, second]);
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{nodes}\n{:?}",
+                std::fs::read_to_string(client.directory.path().join("client.log"))
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Whether a node takes jobs.
+    pub async fn set_eligible(&self, node: &str, eligible: bool) {
+        let word = if eligible { "eligible" } else { "ineligible" };
+        let body = serde_json::json!({ "NodeID": node, "Eligibility": word });
+        let request = Request::put(format!("/v1/node/{node}/eligibility")).json(&body);
+        self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
+    }
+
+    /// Drains a node: what runs there is stopped at once.
+    pub async fn drain(&self, node: &str) {
+        let drain = serde_json::json!({ "DrainSpec": { "Deadline": -1, "IgnoreSystemJobs": false } });
+        let request = Request::put(format!("/v1/node/{node}/drain")).json(&drain);
+        self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
     }
 
     /// A plain client for requests that the adapter does not make.

@@ -111,6 +111,7 @@ fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timest
         started: state == RunnerState::Running,
         spent: false,
         ending: false,
+        lost: None,
         variable: None,
         submitted_at: ago(now, seconds),
         allocation: Some(Allocation {

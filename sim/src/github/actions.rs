@@ -46,6 +46,16 @@ impl GitHub {
                     _ => Reply::not_found(),
                 }
             }
+            ["jobs", job, "rerun"] if ask.method == Method::POST => {
+                let known = number(job).and_then(|job| self.jobs.get(&job));
+                let Some(job) = known.filter(|job| job.repository == repository).map(|job| job.id) else {
+                    return Reply::not_found();
+                };
+                match self.rerun_job(job, now) {
+                    Ok(()) => Reply::json(201, json!({})),
+                    Err(message) => Reply::error(403, message),
+                }
+            }
             ["jobs", job] if get => match number(job).and_then(|job| self.jobs.get(&job)) {
                 Some(job) if job.repository == repository => Reply::json(200, self.job_json(job, &ask.base)),
                 _ => Reply::not_found(),

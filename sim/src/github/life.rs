@@ -1,12 +1,19 @@
 //! The life of runs and jobs: they appear, are held, queued, offered to a runner, run, and end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 
 use super::data::*;
 use super::{GitHub, Timer, after};
+
+/// The maximum number of re-runs of a run (contract §8).
+const MOST_RERUNS: u32 = 50;
+
+/// How long a run can be run again (contract §8).
+const MAY_RUN_AGAIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The time that a cancelled job's runner gets to stop.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -85,6 +92,57 @@ impl GitHub {
         self.schedule_ready_jobs(run, now);
         self.advance(now);
         true
+    }
+
+    /// Runs one job of a completed run again, and those that need it, with new IDs. The others keep their results (contract
+    /// §8).
+    ///
+    /// # Errors
+    /// The message of GitHub's refusal.
+    pub fn rerun_job(&mut self, job: u64, now: Timestamp) -> Result<(), &'static str> {
+        self.advance(now);
+        let job = self.jobs.get(&job).ok_or("Not Found")?;
+        let (id, attempt, index) = (job.run, job.attempt, job.index);
+        let run = self.runs.get_mut(&id).ok_or("Not Found")?;
+        if run.status != Status::Completed {
+            return Err("The workflow run containing this job is already running");
+        }
+        let is_old = now.duration_since(run.created_at) > MAY_RUN_AGAIN;
+        if attempt != run.attempt || run.attempt > MOST_RERUNS || is_old {
+            return Err("This workflow run cannot be retried");
+        }
+        let mut again = BTreeSet::from([index]);
+        // A job that needs it may itself be needed, so this repeats at most once per job.
+        for _ in 0..run.plan.len() {
+            let needs = |spec: &JobSpec| spec.needs.iter().any(|need| again.contains(need));
+            let more: Vec<usize> = (0..run.plan.len()).filter(|at| needs(&run.plan[*at])).collect();
+            again.extend(more);
+        }
+        run.attempt += 1;
+        run.status = Status::Queued;
+        run.conclusion = None;
+        run.cancelled = false;
+        run.started_at = now;
+        run.updated_at = now;
+        let attempt = run.attempt;
+        run.latest.retain(|at, _| !again.contains(at));
+        // The others are listed in the new attempt with new IDs.
+        let kept: Vec<(usize, u64)> = run.latest.iter().map(|(at, job)| (*at, *job)).collect();
+        for (at, old) in kept {
+            let id = self.new_id();
+            let Some(copy) = self.jobs.get(&old).map(|job| Job { id, attempt, ..job.clone() }) else {
+                continue;
+            };
+            let Some(run) = self.runs.get_mut(&copy.run) else { continue };
+            run.latest.insert(at, id);
+            run.jobs.push(id);
+            self.jobs.insert(id, copy);
+            self.note_status(id, now);
+        }
+        self.index(id, Status::Queued, now);
+        self.schedule_ready_jobs(id, now);
+        self.advance(now);
+        Ok(())
     }
 
     /// The index learns a run's status, now or later.

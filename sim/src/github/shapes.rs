@@ -59,6 +59,24 @@ const REPOSITORY_URLS: [(&str, &str); 37] = [
     ("url", ""),
 ];
 
+/// The only step of a job that a runner took. What ends by itself ends with it; what ends otherwise (a cancel, a lost runner) leaves it as it
+/// was, or cancelled (contract §8).
+fn steps(job: &Job) -> Value {
+    if job.runner.is_none() {
+        return json!([]);
+    }
+    let (status, conclusion) = match (job.conclusion, job.reason) {
+        (Some(conclusion), None) => ("completed", Some(conclusion.as_str())),
+        (Some(Conclusion::Cancelled), Some(_)) => ("completed", Some("cancelled")),
+        (Some(_), Some(_)) | (None, _) => ("in_progress", None),
+    };
+    let ended = job.completed_at.filter(|_| status == "completed").map(time);
+    json!([{
+        "name": "Run", "status": status, "conclusion": conclusion, "number": 1,
+        "started_at": time(job.started_at), "completed_at": ended,
+    }])
+}
+
 impl GitHub {
     /// A user or an organization inside another response; `full` adds the fields of `/users/{u}`.
     pub(super) fn user_json(&self, id: u64, base: &str, full: bool) -> Value {
@@ -228,7 +246,7 @@ impl GitHub {
             "html_url": format!("{}/{full_name}/actions/runs/{}/job/{}", self.options.web_url, job.run, job.id),
             "status": job.status.as_str(), "conclusion": job.conclusion.map(Conclusion::as_str),
             "created_at": time(job.created_at), "started_at": time(job.started_at),
-            "completed_at": job.completed_at.map(time), "name": job.name, "steps": [],
+            "completed_at": job.completed_at.map(time), "name": job.name, "steps": steps(job),
             "check_run_url": format!("{api}/check-runs/{}", job.id), "labels": job.labels,
             "runner_id": runner.map(|runner| runner.id), "runner_name": runner.map(|runner| runner.name.as_str()),
             "runner_group_id": runner.map(|runner| runner.group), "runner_group_name": group,

@@ -5,6 +5,7 @@ mod lifecycle;
 mod look;
 mod prompt;
 pub mod replicas;
+mod reruns;
 pub mod sight;
 mod starts;
 mod stops;
@@ -74,6 +75,7 @@ pub struct Checker {
     waits: prompt::Waits,
     looked_at: Timestamp,
     stuck: stuck::Stuck,
+    rerun: reruns::Rerun,
     /// When a daemon last sent Nomad any request.
     asked_nomad_at: Timestamp,
     /// When it last acted, or asked GitHub about a runner.
@@ -122,6 +124,7 @@ impl Checker {
             waits: prompt::Waits::default(),
             looked_at: Timestamp::UNIX_EPOCH,
             stuck: stuck::Stuck::new(scenario, &place),
+            rerun: reruns::Rerun::default(),
             asked_nomad_at: Timestamp::UNIX_EPOCH,
             acted_at: Timestamp::UNIX_EPOCH,
             place,
@@ -300,7 +303,9 @@ impl Watch for Checker {
                 self.sights.does(request, |history| history.removes_variable(world, &name));
                 self.deletes_variable(world, &name, self.looked(world, request, now), now);
             }
+            (Side::Nomad, "DELETE") if reruns::is_mark(&path) => {}
             (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
+            (Side::GitHub, "POST") if path.ends_with("/rerun") => self.reruns(world, &path, now),
             (Side::Nomad, "PUT") if path == "/v1/jobs" => {
                 self.registers(world, request, now);
             }
@@ -363,6 +368,9 @@ impl Watch for Checker {
             let told: Value = serde_json::from_slice(response.body()).unwrap_or_default();
             let wrong = told["Items"]["id"].as_str().and_then(|id| self.sights.is_told(sender(request), id));
             wrong.into_iter().for_each(|wrong| self.wrong(now, wrong));
+        }
+        if side == Side::GitHub && path.ends_with("/rerun") {
+            self.was_rerun(world, path, now);
         }
         if side == Side::GitHub && path.ends_with("/generate-jitconfig") {
             self.sights.does(request, |history| history.made(response));

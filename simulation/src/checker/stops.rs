@@ -54,6 +54,9 @@ impl Checker {
             }
             return self.wrong(now, format!("a job that is not ours is stopped or purged: {name}"));
         };
+        if !purge && self.is_out_of_time(world, name, now) {
+            return;
+        }
         // Nomad itself ends what ran on a lost node. It says nothing about what it has forgotten.
         let lost = |live: &LiveRunner| match allocation_of(world, &self.place, live) {
             Some(allocation) => allocation.desired_description.contains("lost"),
@@ -82,6 +85,16 @@ impl Checker {
             }
             self.is_next_to_go(world, name, lifecycle, now);
         }
+    }
+
+    /// Whether it has run for longer than it may: then it goes, with its job. Its client may be slow to tell of its start, which counts
+    /// then.
+    fn is_out_of_time(&self, world: &World, name: &str, now: Timestamp) -> bool {
+        let Some(limit) = self.settings.max_run_duration else { return false };
+        let at_nomad = world.nomad_time(now).as_nanosecond();
+        let long = i128::try_from(limit.as_nanos()).unwrap_or(i128::MAX);
+        let placed = |allocation: &nomad::Allocation| at_nomad - i128::from(allocation.create_time) >= long;
+        allocations(world, &self.place, name).any(placed)
     }
 
     /// A runner that could still be given a job is not stopped.

@@ -82,6 +82,10 @@ pub struct Settings {
     pub caps: [Option<usize>; 3],
     /// `classes`.
     pub classes: Classes,
+    /// `max_run_duration`, which the template leaves out: servers and daemon both know older ones.
+    pub max_run_duration: Option<Duration>,
+    /// `rerun_lost`: `per_job` and `per_hour`.
+    pub rerun_lost: Option<[usize; 2]>,
     /// `runner_inactivity_timeout`.
     pub inactivity: Duration,
     /// `strict`.
@@ -123,6 +127,8 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
         loop_interval: Duration::from_secs(rng.random_range(10..=60)),
         caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
         classes: Classes::default(),
+        max_run_duration: None,
+        rerun_lost: None,
         inactivity: seconds(rng, 20, 120),
         strict: rng.random_bool(0.2),
         purge: [seconds(rng, 1, 60), seconds(rng, 1, 120)],
@@ -145,5 +151,8 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
     let on = drawn % 10 < 3;
     let cap = usize::try_from(drawn / 10 % 4).ok().filter(|cap| on && *cap > 0);
     settings.classes = Classes { on, cap };
+    let drawn = usize::try_from(drawn / 100).unwrap_or_default();
+    settings.max_run_duration = (drawn % 8 == 0).then(|| Duration::from_secs(120 + drawn as u64 % 7 * 60));
+    settings.rerun_lost = (drawn / 8 % 3 > 0).then(|| [1 + drawn % 2, 1 + drawn / 2 % 4]);
     settings
 }

@@ -251,6 +251,27 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             Held,
             "check that the node can reach GitHub: `githubrunner logs ID`".to_owned(),
         ),
+        HoldReason::MaxRunDuration { .. } => (
+            Step::End,
+            Note,
+            "if the job needs longer, raise max_run_duration of its class or of the scheduler, then send SIGHUP; where Nomad \
+             itself enforces the limit, that helps new runners alone"
+                .to_owned(),
+        ),
+        HoldReason::LostJobRuns { .. } => (
+            Step::End,
+            Note,
+            "nothing: GitHub notices ten minutes after it last heard of the runner".to_owned(),
+        ),
+        HoldReason::RunGoesOn { .. } => {
+            (Step::End, Note, "nothing: it happens by itself when the run's other jobs are over".to_owned())
+        }
+        HoldReason::RerunLimit { .. } => (
+            Step::End,
+            Note,
+            "run the job again on its page at GitHub; rerun_lost.per_job and rerun_lost.per_hour say how often it is done by itself"
+                .to_owned(),
+        ),
         HoldReason::CountsAttempts | HoldReason::JobUnknown => (
             Step::End,
             Note,

@@ -78,6 +78,7 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
         started,
         spent: false,
         ending: false,
+        lost: None,
         variable: (started && state != RunnerState::Dead || state == RunnerState::Starting).then(|| ago(60)),
         submitted_at: ago(100_000),
         allocation: (state != RunnerState::Pending).then(|| Allocation {
@@ -120,8 +121,7 @@ impl Case {
                 variables: BTreeSet::new(),
             }),
             repositories: [(REPOSITORY, view)].into(),
-            registrations: Vec::new(),
-            memory: Memory::default(),
+            ..Observation::default()
         };
         let policy = Policy {
             prefix: "ghr".to_owned(),
@@ -138,6 +138,8 @@ impl Case {
             starting_timeout: seconds(1200),
             connect_timeout: seconds(300),
             unassigned_timeout: seconds(300),
+            max_run_duration: None,
+            rerun_lost: None,
             organization: false,
             classes: Vec::new(),
             classes_only: false,
@@ -222,6 +224,39 @@ fn backoff() -> Backoff {
 
 fn absent(since: u64) -> Presence {
     Presence { checked_at: NOW - seconds(1), absent_since: Some(NOW - seconds(since)) }
+}
+
+/// A runner that was lost with job 1 of run 7, of which another job may go on; its job was run again this often.
+fn lost(status: JobStatus, reruns: usize) -> Case {
+    let loss = Lost { loss: Loss::Node, at: ago(600) };
+    let dead = Runner { lost: Some(loss), finish: Some(Finish::Lost), ..runner(1, 1, RunnerState::Dead) };
+    let name = dead.name.clone();
+    let of_run = |id, status| WorkflowJob { run_id: 7, ..job(id, status) };
+    let own = WorkflowJob { runner_name: Some(name.clone()), ..of_run(1, status) };
+    let jobs = match status {
+        JobStatus::InProgress => vec![own],
+        _ => vec![of_run(2, JobStatus::Waiting)],
+    };
+    let mut case = Case::new(About::Runner(1, 1), jobs, vec![dead])
+        .policy(|policy| policy.rerun_lost = Some(crate::config::RerunLost::default()));
+    let key = job_key("build");
+    let ended = EndedJob {
+        id: 1,
+        run_id: 7,
+        run_attempt: 1,
+        key: key.clone(),
+        conclusion: Conclusion::Failure,
+        runner: name.clone(),
+        created_at: ago(1000),
+        started_at: ago(900),
+        completed_at: ago(5),
+    };
+    if status != JobStatus::InProgress {
+        case.observation.ended = [(name, Ended { job: ended, ago: seconds(5) })].into();
+    }
+    let mark = |at: usize| RerunMark { run_id: 7, key: key.clone(), runner: format!("r{at}"), at: ago(100) };
+    case.observation.reruns = Some((0..reruns).map(mark).collect());
+    case
 }
 
 /// A world for each reason.
@@ -313,6 +348,10 @@ fn cases() -> Vec<Case> {
             runner.last_event = Some("Downloading image".to_owned());
         }),
         Case::with_runner(RunnerState::Running, |_| {}),
+        idle().policy(|policy| policy.max_run_duration = Some(seconds(1000))),
+        lost(JobStatus::InProgress, 0),
+        lost(JobStatus::Completed, 0),
+        lost(JobStatus::Queued, 2),
         Case::with_runner(RunnerState::Running, |_| {})
             .memory(|memory| memory.presence = [(name(1, 1), absent(60))].into()),
         dead(|_| {}),
@@ -353,6 +392,10 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::ActionFailed { .. } => (Step::Credentials, Held, "automatically"),
         HoldReason::NoCredentials { .. } => (Step::Credentials, Held, "register a runner"),
         HoldReason::NotStarting { .. } => (Step::Task, Held, "last event"),
+        HoldReason::MaxRunDuration { .. } => (Step::End, Note, "raise max_run_duration"),
+        HoldReason::LostJobRuns { .. } => (Step::End, Note, "ten minutes"),
+        HoldReason::RunGoesOn { .. } => (Step::End, Note, "other jobs"),
+        HoldReason::RerunLimit { .. } => (Step::End, Note, "rerun_lost.per_job"),
         HoldReason::Unassigned { .. } => (Step::Connection, Held, "runner group"),
         HoldReason::Unregistered { .. } => (Step::Connection, Held, "githubrunner logs"),
         HoldReason::CountsAttempts => (Step::End, Note, "attempts"),

@@ -520,7 +520,7 @@ impl World<'_> {
                         format!("the next pass stops it: {}; {}", stop.reason, stop.consent),
                     );
                 }
-                Action::CleanUp(_) | Action::Purge(_) | Action::RemoveOrphan(_) => {
+                Action::CleanUp(_) | Action::Purge(_) | Action::RemoveOrphan(_) | Action::Rerun(_) => {
                     way.push(Step::End, Mark::Note, None, format!("the next pass: {action}"));
                 }
                 Action::VerifyRegistration(_) => {

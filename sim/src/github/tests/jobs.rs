@@ -176,6 +176,62 @@ fn cancelling_ends_queued_jobs_at_once_and_running_ones_soon() {
 }
 
 #[test]
+fn one_job_is_run_again_with_those_that_need_it_once_its_run_is_over() {
+    let mut site = Site::new();
+    let minute = Duration::from_secs(60);
+    let failing = JobSpec { conclusion: Conclusion::Failure, ..JobSpec::new(&["a"], minute) };
+    let needing = JobSpec { needs: vec![0], ..JobSpec::new(&["a"], minute) };
+    let specs = vec![failing, JobSpec::new(&["b"], HOUR), needing];
+    let run = site.github.queue_run(site.app, specs, site.now).unwrap();
+    let jobs = format!("/repos/octo-org/app/actions/runs/{run}/jobs");
+    for label in ["a", "b"] {
+        site.online(label, &[label]);
+    }
+    site.pass(minute * 2);
+    let first = site.get(&jobs);
+    let (failed, other) = (first.ids("jobs")[0], first.ids("jobs")[1]);
+    assert_eq!(first.body["jobs"][0]["steps"][0]["conclusion"], "failure", "it failed by itself");
+    let rerun = |job: u64| format!("/repos/octo-org/app/actions/jobs/{job}/rerun");
+    let refused = site.post(&rerun(failed), Value::Null);
+    let message = json!("The workflow run containing this job is already running");
+    assert_eq!((refused.status, &refused.body["message"]), (403, &message));
+    site.pass(HOUR);
+    let answer = site.post(&rerun(failed), Value::Null);
+    assert_eq!((answer.status, answer.body), (201, json!({})));
+    let second = site.get(&jobs);
+    assert_eq!(second.body["total_count"], 2, "what needs it appears when it is over");
+    let by_name = |name: &str| {
+        let jobs = second.body["jobs"].as_array().unwrap();
+        jobs.iter().find(|job| job["name"] == name).unwrap().clone()
+    };
+    assert_eq!(
+        (&by_name("job 1")["status"], &by_name("job 1")["run_attempt"]),
+        (&json!("queued"), &json!(2))
+    );
+    let kept = by_name("job 2");
+    assert_eq!(
+        (&kept["conclusion"], &kept["runner_name"]),
+        (&json!("success"), &json!("b")),
+        "its result is kept"
+    );
+    assert_ne!(kept["id"], json!(other));
+    assert_eq!(site.post(&rerun(failed), Value::Null).status, 403, "twice");
+    assert_eq!(site.post(&rerun(7), Value::Null).status, 404);
+}
+
+#[test]
+fn a_job_whose_runner_was_lost_has_no_step_that_failed() {
+    let mut site = Site::new();
+    let job = site.queue(site.app, &["a"]);
+    let runner = site.online("a", &["a"]);
+    site.pass(Duration::from_secs(60));
+    site.github.disconnect(runner, Leave::Vanished, site.now);
+    site.pass(HOUR);
+    let lost = site.get(&format!("/repos/octo-org/app/actions/jobs/{job}")).body;
+    assert_eq!((&lost["conclusion"], &lost["steps"][0]["conclusion"]), (&json!("failure"), &Value::Null));
+}
+
+#[test]
 fn a_rerun_has_new_jobs_and_filter_all_shows_both_attempts() {
     let mut site = Site::new();
     let old = site.queue(site.app, &["x"]);

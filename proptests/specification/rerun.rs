@@ -1,0 +1,154 @@
+//! Jobs that were lost with their runners: which are run again, and how often.
+
+use std::collections::BTreeMap;
+
+use githubrunner::config::RerunLost;
+use githubrunner::model::*;
+use proptest::prelude::*;
+
+use super::{
+    Checked,
+    facts::{Facts, runner_holds},
+    secs,
+};
+
+const DAY: u64 = 86_400;
+
+fn reruns(plan: &Plan) -> impl Iterator<Item = &Rerun> {
+    plan.actions.iter().filter_map(|action| match action {
+        Action::Rerun(rerun) => Some(rerun),
+        _ => None,
+    })
+}
+
+/// The marks that count, by run and job.
+fn marks<'a>(facts: &Facts<'a>) -> &'a [RerunMark] {
+    facts.observation().reruns.as_deref().unwrap_or_default()
+}
+
+fn counts(facts: &Facts, mark: &RerunMark) -> bool {
+    facts.age(mark.at) < secs(7 * DAY)
+}
+
+/// The job that a dead runner was lost with, if GitHub says that it ended with it.
+fn lost_with<'a>(facts: &Facts<'a>, runner: &Runner, budget: RerunLost) -> Option<(&'a Ended, Loss)> {
+    let ended = facts.observation().ended.get(&runner.name)?;
+    let lost = runner.lost?;
+    let is_told = matches!(lost.loss, Loss::Drain | Loss::Preemption);
+    let since = facts.age(lost.at);
+    let fits = match ended.job.conclusion {
+        Conclusion::Failure => true,
+        Conclusion::Cancelled => is_told && budget.cancelled,
+        Conclusion::Other => false,
+    };
+    // What had failed by itself had done so before.
+    let in_time = ended.ago <= since + secs(if is_told { 60 } else { 2 });
+    let is_ours = facts.ours(runner) && runner.registration() == Registration::Jit;
+    let is_away = matches!(runner.state, RunnerState::Dead | RunnerState::Disconnected);
+    let is_away = is_away && is_ours && since < secs(DAY) && !facts.is_busy(runner);
+    (fits && in_time && is_away).then_some((ended, lost.loss))
+}
+
+/// Never one that failed by itself, was cancelled, or whose runner somebody stopped.
+pub fn only_what_was_lost_is_run_again(facts: &Facts, plan: &Plan) -> Checked {
+    for rerun in reruns(plan) {
+        let runner = facts.runner_of(&rerun.name)?;
+        let budget = facts.policy().rerun_lost;
+        prop_assert!(budget.is_some(), "re-runs are off");
+        let lost = lost_with(facts, runner, budget.unwrap_or_default());
+        prop_assert!(lost.is_some(), "{} was not lost with job {}", rerun.name, rerun.job.id);
+        prop_assert_eq!(lost.map(|(ended, loss)| (&ended.job, loss)), Some((&rerun.job, rerun.loss)));
+        prop_assert!(!is_cleaned_first(runner), "{} has its variable still", rerun.name);
+        prop_assert!(facts.observation().reruns.is_some(), "nobody knows what was run again");
+        prop_assert!(!facts.waits_after_failure(&rerun.name), "{} so soon", rerun.name);
+        let view = facts.view(runner);
+        prop_assert!(view.is_some_and(|view| facts.takes_jobs(view) && !facts.is_gone(runner)));
+        prop_assert_eq!(view.map(|view| view.repository.id), Some(rerun.repository.id));
+        let goes_on =
+            |job: &&WorkflowJob| job.run_id == rerun.job.run_id && job.status != JobStatus::Completed;
+        let goes_on = view.and_then(|view| view.listing.jobs().iter().find(goes_on));
+        prop_assert!(goes_on.is_none(), "run {} goes on", rerun.job.run_id);
+    }
+    Ok(())
+}
+
+/// Whatever the job is called by now: a runner had one.
+pub fn a_loss_is_made_good_once(facts: &Facts, plan: &Plan) -> Checked {
+    let mut seen: Vec<&str> =
+        marks(facts).iter().filter(|mark| counts(facts, mark)).map(|mark| mark.runner.as_str()).collect();
+    for rerun in reruns(plan) {
+        let runner = last_part(&rerun.name);
+        prop_assert!(!seen.contains(&runner), "{} is made good twice", rerun.name);
+        seen.push(runner);
+    }
+    Ok(())
+}
+
+pub fn lost_jobs_are_run_again_within_the_budgets(facts: &Facts, plan: &Plan) -> Checked {
+    let Some(budget) = facts.policy().rerun_lost else { return Ok(()) };
+    let mut by_job: BTreeMap<(u64, &str), usize> = BTreeMap::new();
+    for mark in marks(facts).iter().filter(|mark| counts(facts, mark)) {
+        *by_job.entry((mark.run_id, &mark.key)).or_default() += 1;
+    }
+    let mut hour = marks(facts).iter().filter(|mark| facts.age(mark.at) < secs(3600)).count();
+    for rerun in reruns(plan) {
+        let of_job = by_job.entry((rerun.job.run_id, &rerun.job.key)).or_default();
+        prop_assert!(*of_job < budget.per_job, "{} of job {}", of_job, rerun.job.id);
+        prop_assert!(hour < budget.per_hour, "{hour} in the last hour");
+        prop_assert!(rerun.job.run_attempt <= 50, "GitHub refuses that");
+        *of_job += 1;
+        hour += 1;
+    }
+    Ok(())
+}
+
+/// One thing at a time is done about a runner.
+fn is_cleaned_first(runner: &Runner) -> bool {
+    runner.state == RunnerState::Dead && runner.variable.is_some()
+}
+
+fn is_marked(facts: &Facts, runner: &Runner) -> bool {
+    marks(facts).iter().any(|mark| counts(facts, mark) && mark.runner == last_part(&runner.name))
+}
+
+/// Whether its job may still be run again.
+pub fn is_undecided(facts: &Facts, runner: &Runner) -> bool {
+    let Some(budget) = facts.policy().rerun_lost else { return false };
+    let is_ours = facts.ours(runner) && runner.registration() == Registration::Jit;
+    let is_dead = runner.state == RunnerState::Dead && is_ours;
+    let is_lost = runner.lost.is_some_and(|lost| facts.age(lost.at) < secs(DAY)) && is_dead;
+    let takes = facts.view(runner).is_some_and(|view| facts.takes_jobs(view)) && !facts.is_gone(runner);
+    let is_open = facts.observation().reruns.is_none() || takes && !is_marked(facts, runner);
+    is_lost && (facts.is_busy(runner) || lost_with(facts, runner, budget).is_some() && is_open)
+}
+
+/// And while it is not decided, the dead runner's job stays: it tells of the loss.
+pub fn what_was_lost_is_run_again_or_it_is_said_why_not(facts: &Facts, plan: &Plan) -> Checked {
+    let Some(budget) = facts.policy().rerun_lost else { return Ok(()) };
+    for runner in facts.runners() {
+        if lost_with(facts, runner, budget).is_none() || facts.observation().reruns.is_none() {
+            continue;
+        }
+        let takes = facts.view(runner).is_some_and(|view| facts.takes_jobs(view)) && !facts.is_gone(runner);
+        if is_marked(facts, runner) || !takes {
+            continue;
+        }
+        let planned = reruns(plan).any(|rerun| rerun.name == runner.name);
+        let waits = is_cleaned_first(runner) || runner_holds(plan, &runner.name).next().is_some();
+        prop_assert!(planned || waits, "{} was lost with a job, and nobody says a word", runner.name);
+        let purged =
+            plan.actions.iter().any(|action| matches!(action, Action::Purge(p) if p.name == runner.name));
+        prop_assert!(!purged, "{} is purged before its job is run again", runner.name);
+    }
+    Ok(())
+}
+
+pub fn what_says_of_a_rerun_is_forgotten_after_a_week(facts: &Facts, plan: &Plan) -> Checked {
+    let mut seen = Vec::new();
+    for mark in reruns(plan).flat_map(|rerun| &rerun.forgets) {
+        prop_assert!(!counts(facts, mark), "{} counts still", mark.name());
+        prop_assert!(marks(facts).contains(mark) && !seen.contains(&mark), "{}", mark.name());
+        seen.push(mark);
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The jobs that ended otherwise than well: a runner that was lost may have had one of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Daemon;
+use crate::model::{
+    Action, Conclusion, Ended, EndedJob, Moment, NomadView, RerunMark, Runner, RunnerState, Timestamp,
+    Unobserved, age,
+};
+
+/// Between two passes nobody can name more runners than this; what is more is forgotten.
+const AT_MOST: usize = 10_000;
+
+/// So many jobs are asked for in one pass …
+const ASKED_AT_ONCE: usize = 5;
+
+/// … and no longer than this.
+const ASKS_FOR: Duration = Duration::from_secs(5);
+
+/// By the runner that had it: the job, when it was listed, and how long ago it had ended then. And the lost runners whose own jobs were
+/// asked for: what ended before this process began is in no list.
+#[derive(Default)]
+pub(super) struct LostJobs(BTreeMap<String, (Ended, Moment)>, BTreeSet<String>);
+
+impl LostJobs {
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes in what a look has shown; `now` is GitHub's clock, `at` ours.
+    pub fn note(&mut self, jobs: &[EndedJob], now: Timestamp, at: Moment) {
+        for job in jobs.iter().filter(|job| job.conclusion != Conclusion::Other) {
+            if self.0.len() >= AT_MOST {
+                return;
+            }
+            let ended = Ended { job: job.clone(), ago: age(now, job.completed_at) };
+            self.0.insert(job.runner.clone(), (ended, at));
+        }
+    }
+
+    /// Forgets those whose runner is gone.
+    pub fn keep(&mut self, nomad: &NomadView) {
+        let runners: BTreeSet<&str> = nomad.runners.iter().map(|runner| runner.name.as_str()).collect();
+        self.0.retain(|runner, _| runners.contains(runner.as_str()));
+        self.1.retain(|runner| runners.contains(runner.as_str()));
+    }
+
+    /// All of them as they are now.
+    pub fn seen(&self, now: Moment) -> BTreeMap<String, Ended> {
+        let aged = |(name, (ended, at)): (&String, &(Ended, Moment))| {
+            let ago = ended.ago + now.saturating_sub(*at);
+            (name.clone(), Ended { job: ended.job.clone(), ago })
+        };
+        self.0.iter().map(aged).collect()
+    }
+}
+
+fn is_away(runner: &Runner) -> bool {
+    matches!(runner.state, RunnerState::Dead | RunnerState::Disconnected) && runner.lost.is_some()
+}
+
+impl Daemon {
+    /// Asks for the jobs that lost runners were started for, each once: they may have ended before this process began. What such a runner
+    /// had is most often that one; another one is not found so.
+    pub(super) async fn ask_for_lost_jobs(&mut self, nomad: &NomadView) {
+        if self.policy.rerun_lost.is_none() || !self.leadership.holds() {
+            return;
+        }
+        let is_new = |runner: &&Runner| {
+            is_away(runner) && !self.lost.0.contains_key(&runner.name) && !self.lost.1.contains(&runner.name)
+        };
+        let github = self.github.until(Instant::now() + ASKS_FOR);
+        let new: Vec<&Runner> = nomad.runners.iter().filter(is_new).take(ASKED_AT_ONCE).collect();
+        for runner in new {
+            self.lost.1.insert(runner.name.clone());
+            let (Some(job), repository) = (runner.meta.job_id, runner.repository()) else { continue };
+            if repository.owner.is_empty() {
+                continue;
+            }
+            match github.ended_job(&repository, job).await {
+                Ok(Some(ended))
+                    if ended.job.runner == runner.name && ended.job.conclusion != Conclusion::Other =>
+                {
+                    self.lost.0.insert(runner.name.clone(), (ended, self.epoch.elapsed()));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(runner = runner.name, %error, "the job of a lost runner could not be read")
+                }
+            }
+        }
+    }
+
+    /// The lost jobs that were run again, where a runner was lost with one. Those that are being run again count.
+    pub(super) async fn reruns(
+        &self,
+        nomad: &NomadView,
+        ended: &BTreeMap<String, Ended>,
+        errors: &mut Vec<Unobserved>,
+    ) -> Option<Vec<RerunMark>> {
+        self.policy.rerun_lost?;
+        let is_lost = |runner: &Runner| is_away(runner) && ended.contains_key(&runner.name);
+        if !nomad.runners.iter().any(is_lost) {
+            return None;
+        }
+        match self.nomad.reruns().await {
+            Ok(mut marks) => {
+                let under_way = self.acts.under_way();
+                marks.extend(under_way.iter().filter_map(|action| match action {
+                    Action::Rerun(rerun) => Some(rerun.mark(nomad.now)),
+                    _ => None,
+                }));
+                marks.sort();
+                marks.dedup_by(|a, b| a.name() == b.name());
+                Some(marks)
+            }
+            Err(error) => {
+                let text = format!("Nomad's variables of re-runs: {error}");
+                errors.push(Unobserved { subject: "re-runs".to_owned(), kind: error.kind(), text });
+                None
+            }
+        }
+    }
+}

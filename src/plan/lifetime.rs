@@ -1,0 +1,27 @@
+//! Runners that run for longer than `max_run_duration`: Nomad ends them itself where it can (2.0.3 and later), and this ends
+//! those that it has left.
+
+use std::time::Duration;
+
+use super::{Draft, stop::stop, survey::Survey};
+use crate::model::{HoldReason, Ownership, StopReason};
+
+/// How long after the limit a runner is stopped: Nomad counts from the allocation and comes first where it knows the limit.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// The end is announced so long before, or a quarter of the limit before, whichever is shorter.
+const ANNOUNCED: Duration = Duration::from_secs(900);
+
+/// Stops what has run for too long, with its job, and announces the end of what is about to.
+pub(super) fn out_of_time(survey: &Survey, draft: &mut Draft) {
+    for runner in survey.runners.values().filter(|runner| runner.ownership == Ownership::Ours) {
+        let Some(limit) = survey.class_of(runner).max_run_duration() else { continue };
+        let Some(ran) = survey.running_for(runner) else { continue };
+        if ran >= limit + GRACE && survey.listed(runner).is_some() {
+            stop(survey, draft, runner, StopReason::MaxRunDuration { ran, limit });
+        }
+        if ran + ANNOUNCED.min(limit / 4) >= limit && !draft.stopping.contains(&runner.name) {
+            draft.hold_runner(&runner.name, HoldReason::MaxRunDuration { ran, limit });
+        }
+    }
+}

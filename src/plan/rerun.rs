@@ -1,0 +1,164 @@
+//! Jobs that were lost with their runners: which are run again, and how often.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Draft, survey::Survey};
+use crate::config::RerunLost;
+use crate::model::{
+    Action, Conclusion, Ended, HoldReason, JobStatus, Listing, Lost, Observation, Ownership, Registration,
+    Rerun, RerunLimit, RerunMark, Runner, RunnerState, age, last_part,
+};
+
+/// Nothing waits longer for GitHub to notice, or for a place in the budget.
+const WAITS_AT_MOST: Duration = Duration::from_secs(86_400);
+
+/// What `per_hour` counts.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What says that a job was run again is kept for so long. A job may take 5 days, and each of its re-runs counts.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+/// So many older ones are forgotten with each re-run.
+const FORGOTTEN_AT_ONCE: usize = 10;
+
+/// GitHub's own limit (contract github.md §8).
+const RERUNS_OF_A_RUN: u32 = 50;
+
+/// Both servers give times in whole seconds, and neither is asked at the same instant.
+const SECONDS: Duration = Duration::from_secs(2);
+
+/// A runner that is told to stop ends its job within its `kill_timeout`, which clients cut to 30 s unless they are told otherwise, and is heard
+/// of a little later.
+const TOLD_TO_STOP: Duration = Duration::from_secs(60);
+
+/// Re-runs of lost jobs, oldest first. Gives the runners of which it is not decided yet: the dead
+/// ones among them are not purged.
+pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Draft) -> BTreeSet<String> {
+    let mut undecided = BTreeSet::new();
+    let Some(budget) = survey.policy.rerun_lost else { return undecided };
+    let mut lost: Vec<(&Runner, Lost, &Ended)> = Vec::new();
+    for (runner, loss) in lost_runners(survey) {
+        match observation.ended.get(&runner.name) {
+            _ if survey.is_busy(runner) => {
+                undecided.insert(runner.name.clone());
+                draft.hold_runner(&runner.name, HoldReason::LostJobRuns { loss: loss.loss });
+            }
+            Some(ended) if went_with(survey, loss, ended, budget) => lost.push((runner, loss, ended)),
+            Some(_) | None => {}
+        }
+    }
+    lost.sort_by_key(|(_, _, ended)| (std::cmp::Reverse(ended.ago), ended.job.id));
+    let Some(marks) = &observation.reruns else {
+        undecided.extend(lost.into_iter().map(|(runner, ..)| runner.name.clone()));
+        return undecided;
+    };
+    let mut spent = Spent::new(survey, marks);
+    for (runner, loss, ended) in lost {
+        let Some(view) = survey.view_of(runner).filter(|view| view.configured) else { continue };
+        let repository = &view.repository;
+        let is_gone =
+            matches!(view.listing, Listing::Gone { .. }) || repository.archived || repository.disabled;
+        if is_gone || spent.runners.contains(last_part(&runner.name)) {
+            continue;
+        }
+        undecided.insert(runner.name.clone());
+        // Its registration and its variable go first: one thing at a time is done about a runner.
+        if runner.state == RunnerState::Dead && runner.variable.is_some() {
+            continue;
+        }
+        let run = ended.job.run_id;
+        let goes_on =
+            view.listing.jobs().iter().any(|job| job.run_id == run && job.status != JobStatus::Completed);
+        let goes_on = goes_on.then_some(HoldReason::RunGoesOn { run });
+        let limit = spent.limit(ended, budget).map(|limit| HoldReason::RerunLimit { limit });
+        if let Some(reason) = limit.or(goes_on).or_else(|| survey.backoff(runner)) {
+            draft.hold_runner(&runner.name, reason);
+            continue;
+        }
+        let rerun = Rerun {
+            name: runner.name.clone(),
+            repository: repository.clone(),
+            class: runner.class().map(str::to_owned),
+            job: ended.job.clone(),
+            loss: loss.loss,
+            forgets: std::mem::take(&mut spent.old),
+        };
+        spent.count(&rerun.mark(survey.nomad.now));
+        draft.actions.push(Action::Rerun(rerun));
+    }
+    undecided
+}
+
+/// The runners that something took away, dead or disconnected, and for which it is not too late. One that takes several jobs may have failed at one and
+/// been lost with none.
+fn lost_runners<'a>(survey: &'a Survey<'a>) -> impl Iterator<Item = (&'a Runner, Lost)> {
+    survey.runners.values().filter_map(|runner| {
+        let is_ours = runner.ownership == Ownership::Ours && runner.registration() == Registration::Jit;
+        let is_away = matches!(runner.state, RunnerState::Dead | RunnerState::Disconnected);
+        let lost = runner.lost.filter(|_| is_ours && is_away)?;
+        (age(survey.nomad.now, lost.at) < WAITS_AT_MOST).then_some((*runner, lost))
+    })
+}
+
+/// Whether a job ended because its runner was lost: not before. What had failed by itself, failed before.
+fn went_with(survey: &Survey, lost: Lost, ended: &Ended, budget: RerunLost) -> bool {
+    let tells = lost.loss.tells_github();
+    let fits = match ended.job.conclusion {
+        Conclusion::Failure => true,
+        // A person's cancel looks the same.
+        Conclusion::Cancelled => tells && budget.cancelled,
+        Conclusion::Other => false,
+    };
+    let earlier = if tells { TOLD_TO_STOP } else { SECONDS };
+    fits && ended.ago <= age(survey.nomad.now, lost.at) + earlier
+}
+
+/// What was run again so far.
+struct Spent {
+    runners: BTreeSet<String>,
+    by_job: BTreeMap<(u64, String), usize>,
+    in_the_last_hour: usize,
+    old: Vec<RerunMark>,
+}
+
+impl Spent {
+    fn new(survey: &Survey, marks: &[RerunMark]) -> Self {
+        let mut spent =
+            Spent { runners: BTreeSet::new(), by_job: BTreeMap::new(), in_the_last_hour: 0, old: Vec::new() };
+        for mark in marks {
+            let since = age(survey.nomad.now, mark.at);
+            if since >= KEPT {
+                spent.old.push(mark.clone());
+                continue;
+            }
+            spent.count(mark);
+            spent.in_the_last_hour -= usize::from(since >= HOUR);
+        }
+        spent.old.sort_by_key(|mark| mark.at);
+        spent.old.truncate(FORGOTTEN_AT_ONCE);
+        spent
+    }
+
+    fn count(&mut self, mark: &RerunMark) {
+        self.runners.insert(mark.runner.clone());
+        *self.by_job.entry((mark.run_id, mark.key.clone())).or_default() += 1;
+        self.in_the_last_hour += 1;
+    }
+
+    /// Why there is no further re-run of this job now.
+    fn limit(&self, ended: &Ended, budget: RerunLost) -> Option<RerunLimit> {
+        let of_job = self.by_job.get(&(ended.job.run_id, ended.job.key.clone())).copied().unwrap_or(0);
+        if ended.job.run_attempt > RERUNS_OF_A_RUN {
+            Some(RerunLimit::Run(RERUNS_OF_A_RUN))
+        } else if of_job >= budget.per_job {
+            Some(RerunLimit::Job(budget.per_job))
+        } else if self.in_the_last_hour >= budget.per_hour {
+            Some(RerunLimit::Hour(budget.per_hour))
+        } else {
+            None
+        }
+    }
+}
