@@ -13,7 +13,7 @@ namespace "github" {
       capabilities = ["read", "write"]
     }
 
-    # Which lost jobs were run again (`rerun_lost`).
+    # The record of re-runs of lost jobs (`rerun_lost`).
     path "githubrunner/NTGithubRunner/reruns/*" {
       capabilities = ["list", "read", "write", "destroy"]
     }

@@ -254,7 +254,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
     Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), ended, reruns, memory }
 }
 
-/// What took runners away, what became of their jobs, and what was run again: all of it from what is drawn already.
+/// The losses of runners, the ends of their jobs, and their re-runs, all derived from what has been drawn.
 fn losses(runners: &mut BTreeMap<String, Runner>) -> (BTreeMap<String, Ended>, Option<Vec<RerunMark>>) {
     let (mut ended, mut marks) = (BTreeMap::new(), Vec::new());
     let count = runners.len();

@@ -56,7 +56,8 @@ pub struct Apply {
     at_github: Arc<Semaphore>,
     /// Limits those that do not, so that neither kind waits for the other.
     at_nomad: Arc<Semaphore>,
-    /// Nomad has refused a job for its `max_run_duration`: jobs do without, and the planner alone ends those that run too long.
+    /// Nomad has rejected a job because of its `max_run_duration`. Jobs then omit it, and only the planner ends runners
+    /// that exceed it.
     nomad_is_old: Arc<AtomicBool>,
     /// Called at the end of each action, with its duration.
     told: Option<Tell>,
@@ -319,8 +320,8 @@ impl Apply {
         }
     }
 
-    /// The job's text, and what Nomad makes of it. Servers before 2.0.3 refuse `max_run_duration`: it is left out for them then,
-    /// and until this daemon starts again.
+    /// The job's text and its parsed form. Servers before 2.0.3 reject `max_run_duration`. It is then omitted until
+    /// this daemon restarts.
     async fn rendered(&self, mut context: RunContext<'_>, kind: &Kind) -> Result<(String, Value)> {
         loop {
             let hcl = self.renderer.render(&context).map_err(rejected)?;
@@ -473,8 +474,8 @@ impl Apply {
         Ok(Done::Performed)
     }
 
-    /// What nobody consents to: only what still runs, and only while its class has this limit. Its registration goes first
-    /// where GitHub lets it, so that an idle one is given no job on its way out.
+    /// A Stop without consent: only for a runner that is still running, and only while its class has this limit. Its
+    /// registration is deleted first if GitHub permits it, so that an idle runner gets no job while it is stopping.
     async fn may_end(&self, stop: &Stop, limit: Duration) -> Result<bool> {
         if self.kinds.of(stop.class.as_deref()).max_run_duration != Some(limit) {
             return Err(NotDone::Held("max_run_duration has changed".to_owned()));

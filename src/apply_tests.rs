@@ -505,7 +505,7 @@ fn rerun(loss: Loss) -> Action {
     Action::Rerun(Rerun { name, repository: repository(), class: None, job, loss, forgets: Vec::new() })
 }
 
-/// A GitHub with the job and its run, changed so, that answers a re-run with this status.
+/// A GitHub with the job and its run, both changed as given, that answers a re-run with this status.
 fn github_with_job(job: &Value, run: &Value, status: u16) -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
     let with = |mut value: Value, change: &Value| {
         if let (Value::Object(value), Value::Object(change)) = (&mut value, change) {
@@ -528,7 +528,7 @@ fn github_with_job(job: &Value, run: &Value, status: u16) -> impl Fn(&Seen) -> A
     }
 }
 
-/// A Nomad in which a mark is written with this status, and whose evaluations have this cause.
+/// A Nomad that answers a write of a mark with this status, and whose evaluations have this cause.
 fn nomad_with_marks(status: u16, cause: &'static str) -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
     let nomad = nomad_with("dead", "lost");
     move |seen| {
@@ -551,16 +551,16 @@ async fn a_lost_job_is_run_again_by_whoever_writes_so_first() {
     for (written, answered, outcome_is, expected) in [
         (200, 201, "done", vec![&put, &post]),
         (409, 201, "already_done", vec![&put]),
-        // Refused: nothing has happened, and it may be asked again.
+        // Refused: nothing has happened, so it may be requested again.
         (200, 403, "held", vec![&put, &delete, &post]),
-        // Nobody knows: it is not asked again.
+        // Unknown: it is not requested again.
         (200, 502, "failed", vec![&put, &post]),
         (500, 201, "failed", vec![]),
     ] {
         let github = github_with_job(&nothing, &nothing, answered);
         let (outcome, mut writes) =
             perform(rerun(Loss::Drain), nomad_with_marks(written, "node-drain"), github).await;
-        // A write that fails is repeated: none of them writes twice.
+        // A failed write is repeated. Only one of them takes effect.
         writes.dedup();
         assert_eq!(outcome.kind(), outcome_is, "{written}, {answered}: {outcome}");
         let expected: Vec<&String> = if written == 500 { vec![&put] } else { expected };

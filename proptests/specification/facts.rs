@@ -369,7 +369,7 @@ impl<'a> Facts<'a> {
         Some(busy.unwrap_or(running).min(running))
     }
 
-    /// For how long its task has been running, by the servers' clock.
+    /// How long its task has been running, by the servers' clock.
     pub fn running_for(&self, runner: &Runner) -> Option<Duration> {
         let nomad = self.nomad().filter(|_| runner.state == RunnerState::Running)?;
         let placed = runner.allocation.as_ref().map_or(runner.submitted_at, |a| a.created_at);

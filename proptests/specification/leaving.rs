@@ -174,7 +174,7 @@ pub fn what_is_spent_goes_and_is_never_issued_again(facts: &Facts, plan: &Plan) 
     Ok(())
 }
 
-/// Whether it is stopped because it has run for too long.
+/// Whether it is stopped because of its maximum run duration.
 fn is_out_of_time(plan: &Plan, runner: &Runner) -> bool {
     stops(plan)
         .any(|stop| stop.name == runner.name && matches!(stop.reason, StopReason::MaxRunDuration { .. }))
@@ -196,7 +196,8 @@ pub fn what_does_not_start_in_time_is_stopped(facts: &Facts, plan: &Plan) -> Che
     Ok(())
 }
 
-/// With its job, half a minute after its time; Nomad itself comes first where it knows the limit. And nobody is surprised by it.
+/// A busy runner is stopped with its job, half a minute after its limit. If Nomad knows the limit, it stops the runner
+/// first. The end is announced before.
 pub fn what_runs_for_too_long_is_announced_and_then_stopped(facts: &Facts, plan: &Plan) -> Checked {
     for runner in facts.runners() {
         let for_this = is_out_of_time(plan, runner);

@@ -41,7 +41,7 @@ fn lost_with<'a>(facts: &Facts<'a>, runner: &Runner, budget: RerunLost) -> Optio
         Conclusion::Cancelled => is_told && budget.cancelled,
         Conclusion::Other => false,
     };
-    // What had failed by itself had done so before.
+    // A job that failed on its own ended before the loss.
     let in_time = ended.ago <= since + secs(if is_told { 60 } else { 2 });
     let is_ours = facts.ours(runner) && runner.registration() == Registration::Jit;
     let is_away = matches!(runner.state, RunnerState::Dead | RunnerState::Disconnected);
@@ -49,7 +49,7 @@ fn lost_with<'a>(facts: &Facts<'a>, runner: &Runner, budget: RerunLost) -> Optio
     (fits && in_time && is_away).then_some((ended, lost.loss))
 }
 
-/// Never one that failed by itself, was cancelled, or whose runner somebody stopped.
+/// Jobs that failed on their own, were cancelled, or whose runner someone stopped are never run again.
 pub fn only_what_was_lost_is_run_again(facts: &Facts, plan: &Plan) -> Checked {
     for rerun in reruns(plan) {
         let runner = facts.runner_of(&rerun.name)?;
@@ -72,7 +72,7 @@ pub fn only_what_was_lost_is_run_again(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// Whatever the job is called by now: a runner had one.
+/// A loss is handled once per runner, whatever ID the job has by now.
 pub fn a_loss_is_made_good_once(facts: &Facts, plan: &Plan) -> Checked {
     let mut seen: Vec<&str> =
         marks(facts).iter().filter(|mark| counts(facts, mark)).map(|mark| mark.runner.as_str()).collect();
@@ -102,7 +102,7 @@ pub fn lost_jobs_are_run_again_within_the_budgets(facts: &Facts, plan: &Plan) ->
     Ok(())
 }
 
-/// One thing at a time is done about a runner.
+/// Only one action at a time is planned for a runner.
 fn is_cleaned_first(runner: &Runner) -> bool {
     runner.state == RunnerState::Dead && runner.variable.is_some()
 }
@@ -122,7 +122,7 @@ pub fn is_undecided(facts: &Facts, runner: &Runner) -> bool {
     is_lost && (facts.is_busy(runner) || lost_with(facts, runner, budget).is_some() && is_open)
 }
 
-/// And while it is not decided, the dead runner's job stays: it tells of the loss.
+/// Until this is decided, the dead runner's job stays, because it is the record of the loss.
 pub fn what_was_lost_is_run_again_or_it_is_said_why_not(facts: &Facts, plan: &Plan) -> Checked {
     let Some(budget) = facts.policy().rerun_lost else { return Ok(()) };
     for runner in facts.runners() {

@@ -1,7 +1,8 @@
-//! Running a lost job again: once for each loss, whatever crashes and whoever else acts.
+//! Runs a lost job again: once for each loss, even after crashes and with several replicas.
 //!
-//! A variable in Nomad says that it was asked for, and is written before GitHub is asked. Whoever finds it does not ask again: neither the
-//! next pass, nor the next process, nor another replica. A crash between the two, or a lost answer, may so leave a job as GitHub has it: failed.
+//! A variable in Nomad records the request. It is written before the request to GitHub. Anyone who finds it sends no
+//! second request: neither the next pass, nor the next process, nor another replica. So a crash between the two, or a
+//! lost response, can leave the job failed.
 
 use super::{Apply, Result, github_outcome, nomad_outcome};
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
 };
 
 impl Apply {
-    /// Asks GitHub to run the job again, if it still is as it was listed.
+    /// Requests the re-run, if the job is still as it was listed.
     pub(super) async fn rerun(&self, rerun: &Rerun) -> Result<Done> {
         if rerun.loss == Loss::Drain {
             match self.nomad.stopped_by_hand(&rerun.name).await.map_err(nomad_outcome)? {
@@ -26,7 +27,7 @@ impl Apply {
         if !self.leadership.holds() {
             return Err(NotDone::Held("another replica holds the leader lock".to_owned()));
         }
-        // The time is Nomad's to say.
+        // Nomad sets the time.
         let mark = rerun.mark(Timestamp::UNIX_EPOCH);
         match self.nomad.mark_rerun(&mark, &rerun.name).await.map_err(nomad_outcome)? {
             Written::Written => {}
@@ -35,7 +36,7 @@ impl Apply {
         match self.github.rerun_job(&rerun.repository, rerun.job.id).await {
             Ok(()) => {}
             Err(error) if error.is_ambiguous() => return Err(github_outcome(error)),
-            // GitHub has done nothing: it may be asked again.
+            // GitHub has done nothing, so the request may be repeated.
             Err(error) => {
                 self.forget(std::slice::from_ref(&mark)).await;
                 return Err(refused(error));
@@ -45,7 +46,8 @@ impl Apply {
         Ok(Done::Performed)
     }
 
-    /// Whether the job still is what was listed, and no re-run has begun. Its run must be over: GitHub refuses until then.
+    /// Checks that the job is still as it was listed, and that no re-run has started. Its run must be over, because
+    /// GitHub refuses the re-run until then.
     async fn is_as_planned(&self, rerun: &Rerun) -> Result<()> {
         let (repository, planned) = (&rerun.repository, &rerun.job);
         let job = self.github.job(repository, planned.id).await.map_err(github_outcome)?;
@@ -71,7 +73,7 @@ impl Apply {
         Ok(())
     }
 
-    /// What stays is counted for longer, and harms nobody.
+    /// A variable that is not deleted is counted for longer, which is harmless.
     async fn forget(&self, marks: &[crate::model::RerunMark]) {
         for mark in marks {
             if let Err(error) = self.nomad.forget_rerun(mark).await {

@@ -369,7 +369,7 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     Some(class)
 }
 
-/// The shortest `max_run_duration`: less is a slip of the pen, and no job ends in it.
+/// The minimum `max_run_duration`. A shorter one is a mistake, because no job could finish.
 const RUN_DURATION_MIN: Duration = Duration::from_secs(10);
 
 /// Reads `max_run_duration`; `None`: no limit.

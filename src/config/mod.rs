@@ -73,7 +73,7 @@ pub struct Config {
     pub public: bool,
     /// `classes_only`: jobs that no class matches get no runner.
     pub classes_only: bool,
-    /// `rerun_lost`: jobs that were lost with their runners are run again; `None`: they are not.
+    /// `rerun_lost`: runs jobs again that were lost with their runners; `None`: off.
     pub rerun_lost: Option<RerunLost>,
     /// `status` and `metrics`
     pub status: StatusConfig,
@@ -193,7 +193,7 @@ pub struct Scheduler {
     pub connect_timeout: Duration,
     /// An idle runner that is given none of its queued jobs yields its place after this.
     pub unassigned_timeout: Duration,
-    /// A runner that has run for longer is stopped, busy or not; `None`: never.
+    /// A runner that has run for longer is stopped, even if it is busy; `None`: never.
     pub max_run_duration: Option<Duration>,
     /// Idle runners are stopped as soon as no job needs them.
     pub strict: bool,

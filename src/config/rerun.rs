@@ -1,21 +1,21 @@
-//! `rerun_lost`: jobs that were lost with their runners are run again.
+//! `rerun_lost`: runs jobs again that were lost with their runners.
 
 use super::reader::Section;
 
-/// The most re-runs in an hour: each leaves a variable in Nomad for a week.
+/// The maximum number of re-runs per hour. Each leaves a variable in Nomad for a week.
 const PER_HOUR_MAX: usize = 100;
 
-/// GitHub runs a workflow run again 50 times at most (contract github.md §8).
+/// GitHub permits at most 50 re-runs of a workflow run (contract github.md §8).
 const PER_JOB_MAX: usize = 50;
 
-/// How often lost jobs are run again.
+/// The budgets for running lost jobs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RerunLost {
-    /// `per_job`: the same job of a run at most so many times.
+    /// `per_job`: the maximum number of re-runs of one job of a run.
     pub per_job: usize,
-    /// `per_hour`: at most so many jobs in any hour.
+    /// `per_hour`: the maximum number of re-runs in any hour.
     pub per_hour: usize,
-    /// `cancelled`: jobs of drained and preempted runners that GitHub lists as cancelled, too.
+    /// `cancelled`: also jobs of drained and preempted runners that GitHub lists as cancelled.
     pub cancelled: bool,
 }
 

@@ -31,7 +31,7 @@ pub(super) fn say(report: &Report, took: Duration) {
             )
         };
     }
-    // A job ends with its runner, and somebody will ask why.
+    // A job ends with its runner, and someone will want to know why.
     let ends_a_job =
         matches!(action, Action::Stop(stop) if matches!(stop.reason, StopReason::MaxRunDuration { .. }));
     match (outcome.is_failure(), ends_a_job) {

@@ -1,4 +1,4 @@
-//! The jobs that ended otherwise than well: a runner that was lost may have had one of them.
+//! The unsuccessful jobs. A lost runner may have had one of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,27 +13,27 @@ use crate::model::{
     Unobserved, age,
 };
 
-/// Between two passes nobody can name more runners than this; what is more is forgotten.
+/// The maximum number of jobs. Further ones are forgotten.
 const AT_MOST: usize = 10_000;
 
-/// So many jobs are asked for in one pass …
+/// The maximum number of jobs requested in one pass.
 const ASKED_AT_ONCE: usize = 5;
 
-/// … and no longer than this.
+/// The maximum time for these requests in one pass.
 const ASKS_FOR: Duration = Duration::from_secs(5);
 
-/// By the runner that had it: the job, when it was listed, and how long ago it had ended then. And the lost runners whose own jobs were
-/// asked for: what ended before this process began is in no list.
+/// By runner: its job, when it was listed, and how long ago it had ended then. Also the lost runners whose own jobs
+/// have been requested: jobs that ended before this process started are in no list.
 #[derive(Default)]
 pub(super) struct LostJobs(BTreeMap<String, (Ended, Moment)>, BTreeSet<String>);
 
 impl LostJobs {
-    /// How many are remembered.
+    /// The number of known jobs.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Takes in what a look has shown; `now` is GitHub's clock, `at` ours.
+    /// Stores the results of a pass. `now` is GitHub's clock, `at` ours.
     pub fn note(&mut self, jobs: &[EndedJob], now: Timestamp, at: Moment) {
         for job in jobs.iter().filter(|job| job.conclusion != Conclusion::Other) {
             if self.0.len() >= AT_MOST {
@@ -44,14 +44,14 @@ impl LostJobs {
         }
     }
 
-    /// Forgets those whose runner is gone.
+    /// Forgets the jobs whose runner is gone.
     pub fn keep(&mut self, nomad: &NomadView) {
         let runners: BTreeSet<&str> = nomad.runners.iter().map(|runner| runner.name.as_str()).collect();
         self.0.retain(|runner, _| runners.contains(runner.as_str()));
         self.1.retain(|runner| runners.contains(runner.as_str()));
     }
 
-    /// All of them as they are now.
+    /// All of them, with their ages now.
     pub fn seen(&self, now: Moment) -> BTreeMap<String, Ended> {
         let aged = |(name, (ended, at)): (&String, &(Ended, Moment))| {
             let ago = ended.ago + now.saturating_sub(*at);
@@ -66,8 +66,8 @@ fn is_away(runner: &Runner) -> bool {
 }
 
 impl Daemon {
-    /// Asks for the jobs that lost runners were started for, each once: they may have ended before this process began. What such a runner
-    /// had is most often that one; another one is not found so.
+    /// Requests the jobs for which lost runners were started, each once, because they may have ended before this
+    /// process started. In most cases, the runner had that job. Another one is not found this way.
     pub(super) async fn ask_for_lost_jobs(&mut self, nomad: &NomadView) {
         if self.policy.rerun_lost.is_none() || !self.leadership.holds() {
             return;
@@ -97,7 +97,7 @@ impl Daemon {
         }
     }
 
-    /// The lost jobs that were run again, where a runner was lost with one. Those that are being run again count.
+    /// The lost jobs that were run again, if a runner was lost with one. Re-runs in progress count.
     pub(super) async fn reruns(
         &self,
         nomad: &NomadView,

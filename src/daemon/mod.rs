@@ -134,7 +134,7 @@ pub struct Daemon {
     forecast_said: bool,
     status: Status,
     hints: Hints,
-    /// The jobs that ended otherwise than well, by the runners that had them.
+    /// The unsuccessful jobs, by the runners that had them.
     lost: lost::LostJobs,
     said: Said,
     witness: Option<Witness>,

@@ -21,23 +21,23 @@ const JOBS_AT_MOST: usize = 100;
 pub struct JobDetail {
     /// What a listing has as well.
     pub job: WorkflowJob,
-    /// Which attempt of the run it belongs to.
+    /// The attempt of the run that it belongs to.
     pub run_attempt: Option<u32>,
     /// Its conclusion.
     pub conclusion: Option<String>,
-    /// The same, where it did not end by itself.
+    /// Its conclusion if it did not fail on its own.
     pub taken: Conclusion,
     /// When a runner took it.
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
 }
 
-/// A run as GitHub tells it when it is asked for that one.
+/// A run, as GitHub returns it individually.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RunDetail {
-    /// How it stands; a run can say `null`.
+    /// Its status. GitHub can return `null`.
     pub status: Option<JobStatus>,
-    /// Its newest attempt.
+    /// Its latest attempt.
     #[serde(default)]
     pub run_attempt: Option<u32>,
 }
@@ -113,7 +113,7 @@ impl GitHub {
         Ok(rows.map(details))
     }
 
-    /// How a run stands; `None` where there is none.
+    /// A run's state; `None` if it does not exist.
     ///
     /// # Errors
     /// As told by [`Error`].
@@ -121,10 +121,12 @@ impl GitHub {
         self.looked_up::<RunDetail>(repository, &format!("runs/{run}")).await
     }
 
-    /// Runs one job of a completed run again, and those that need it. Sent once: after an ambiguous failure it may have begun.
+    /// Runs one job of a completed run again, and those that need it. Not retried: after an ambiguous failure, it may
+    /// have started.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] where the run goes on, is too old, or was run again too often, and where the token may not do it.
+    /// [`Error::Forbidden`] if the run is still active, is too old, or was run again too often, or if the token lacks
+    /// the permission.
     pub async fn rerun_job(&self, repository: &Repository, job: u64) -> Result<(), Error> {
         let (owner, name) = (escape_segment(&repository.owner), escape_segment(&repository.name));
         let path = self.path(&format!("/repos/{owner}/{name}/actions/jobs/{job}/rerun"));
@@ -134,10 +136,10 @@ impl GitHub {
         if response.is_success() { Ok(()) } else { Err(Error::from_answer(&response)) }
     }
 
-    /// Whether the token may run jobs again: asked with a job that does not exist.
+    /// Checks that the token may run jobs again, with a request for a job that does not exist.
     ///
     /// # Errors
-    /// As told by [`Error`]; [`Error::Forbidden`] where it may not.
+    /// As told by [`Error`]; [`Error::Forbidden`] without the permission.
     pub async fn may_rerun(&self, repository: &Repository) -> Result<(), Error> {
         match self.rerun_job(repository, 0).await {
             Err(Error::NotFound { .. }) => Ok(()),
@@ -145,7 +147,7 @@ impl GitHub {
         }
     }
 
-    /// A job that ran and is over, and how long ago it ended, by GitHub's clock; `None` where there is none, or it is not over.
+    /// A completed job, and how long ago it ended, by GitHub's clock; `None` if it does not exist or is not completed.
     ///
     /// # Errors
     /// As told by [`Error`].

@@ -147,7 +147,7 @@ pub struct Job {
     html_url: Option<String>,
 }
 
-/// Of a job's steps, whether one of them failed.
+/// Whether one of a job's steps failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Step>", into = "Vec<Step>")]
 pub(super) struct Steps {
@@ -175,8 +175,8 @@ impl From<Steps> for Vec<Step> {
 }
 
 impl Steps {
-    /// How the job ended, where GitHub says this. A job with a failed step has failed by itself: of one whose runner was lost the
-    /// step that ran has no conclusion (contract §8).
+    /// How the job ended, given GitHub's conclusion. A job with a failed step failed on its own. If its runner was
+    /// lost, the step that ran has no conclusion (contract §8).
     pub(super) fn conclusion(self, word: Option<&str>) -> Conclusion {
         match Conclusion::parse(word) {
             _ if self.failed => Conclusion::Other,
@@ -190,17 +190,17 @@ impl Job {
         &self.labels
     }
 
-    /// What it and its re-runs have in common.
+    /// The key that it shares with its re-runs.
     pub(super) fn key(&self) -> String {
         job_key(&self.name)
     }
 
-    /// When it was made.
+    /// When it was created.
     pub(super) fn created_at(&self) -> Option<Timestamp> {
         self.created_at
     }
 
-    /// What its steps tell.
+    /// The result of its steps.
     pub(super) fn steps(&self) -> Steps {
         self.steps
     }
@@ -216,7 +216,7 @@ impl Job {
         Some(EndedJob {
             id: self.id,
             run_id: self.run_id,
-            // GitHub's own examples leave it out.
+            // GitHub's own examples omit it.
             run_attempt: self.run_attempt.unwrap_or(1),
             key: job_key(&self.name),
             conclusion: self.steps.conclusion(self.conclusion.as_deref()),

@@ -118,9 +118,10 @@ pub enum Consent {
     /// It has started, and is known not to be connected, so it cannot be given a job. If its registration still
     /// exists, it is deleted first, and GitHub decides.
     Unregistered,
-    /// Nobody's: it has run for longer than `max_run_duration`, and its job ends with it. Nothing else takes this.
+    /// None: it has run for longer than `max_run_duration`, and its job ends with it. Only this Stop needs no
+    /// consent.
     OutOfTime {
-        /// The limit that was passed.
+        /// The exceeded limit.
         limit: Duration,
     },
 }
@@ -164,11 +165,11 @@ pub enum StopReason {
     },
     /// Its repository is gone, and either it never started, or its organization can say whether it is busy.
     RepositoryGone,
-    /// It has run for longer than `max_run_duration`: the only reason that ends a busy runner.
+    /// It has run for longer than `max_run_duration`. This is the only reason that ends a busy runner.
     MaxRunDuration {
-        /// For how long it has run.
+        /// How long it has run.
         ran: Duration,
-        /// How long it may.
+        /// The limit.
         limit: Duration,
     },
     /// Requested on the command line.
@@ -235,7 +236,7 @@ pub struct RemoveOrphan {
 /// Run a job again that was lost with its runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rerun {
-    /// The runner that had it, which is dead.
+    /// The dead runner that had it.
     pub name: String,
     /// The repository.
     pub repository: Repository,
@@ -245,12 +246,12 @@ pub struct Rerun {
     pub job: EndedJob,
     /// What took the runner away.
     pub loss: Loss,
-    /// What says of older re-runs that they were asked for, and is of no use any more.
+    /// Records of older re-runs that are no longer needed.
     pub forgets: Vec<RerunMark>,
 }
 
 impl Rerun {
-    /// What says that this was asked for.
+    /// The record of this request.
     pub fn mark(&self, at: Timestamp) -> RerunMark {
         let runner = last_part(&self.name).to_owned();
         RerunMark { run_id: self.job.run_id, key: self.job.key.clone(), runner, at }
@@ -450,11 +451,11 @@ pub enum HoldReason {
         /// For how long.
         absent: Duration,
     },
-    /// Its `max_run_duration` is almost over: it is stopped then, with the job it runs.
+    /// It will soon exceed its `max_run_duration`, and is then stopped with its job.
     MaxRunDuration {
-        /// For how long it has run.
+        /// How long it has run.
         ran: Duration,
-        /// How long it may.
+        /// The limit.
         limit: Duration,
     },
     /// It was lost with the job it ran, and GitHub has not noticed yet.
@@ -462,12 +463,12 @@ pub enum HoldReason {
         /// What took it away.
         loss: Loss,
     },
-    /// The job it ran is run again when its workflow run is over: GitHub refuses until then.
+    /// Its job is run again when the workflow run is over, because GitHub refuses until then.
     RunGoesOn {
         /// GitHub's ID of the run.
         run: u64,
     },
-    /// The job it ran is not run again.
+    /// Its job is not run again.
     RerunLimit {
         /// Why not.
         limit: RerunLimit,

@@ -38,13 +38,13 @@ pub fn runner_name(
     format!("{prefix}-{readable}-{suffix}")
 }
 
-/// The last part of a runner's name: no other runner has it.
+/// The last part of a runner's name, which is unique.
 pub fn last_part(name: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
 }
 
-/// What tells a job of a run from the run's other jobs, whichever attempt it is of: its ID changes with each re-run, its name does
-/// not. Names are text from outside, so it is a hash.
+/// Identifies a job within its run across attempts: its ID changes with each re-run, its name does not. A hash, because
+/// names are external text.
 pub fn job_key(name: &str) -> String {
     hash(name, ATTEMPT_LENGTH)
 }

@@ -17,9 +17,9 @@ pub struct Observation {
     pub repositories: BTreeMap<RepositoryId, RepositoryView>,
     /// The registrations at GitHub with names of ours, as last listed.
     pub registrations: Vec<OwnRegistration>,
-    /// The jobs that GitHub lists as failed or cancelled, by the runner that had them, as far as this process has seen.
+    /// The jobs that GitHub lists as failed or cancelled, by the runner that had them, as far as this process knows.
     pub ended: BTreeMap<String, Ended>,
-    /// The lost jobs that were run again; `None` where nobody has looked.
+    /// The lost jobs that were run again; `None` if they have not been requested.
     pub reruns: Option<Vec<RerunMark>>,
     /// What earlier passes remember.
     pub memory: Memory,

@@ -1,26 +1,26 @@
-//! Jobs that were lost with their runners, and what was done about it.
+//! Jobs that were lost with their runners, and their re-runs.
 
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// What took a runner away that had done nothing wrong.
+/// How a runner was lost through no fault of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
     /// Its node went down.
     Node,
-    /// Its node was drained, and the drain's deadline was over.
+    /// Its node was drained, and the drain's deadline had passed.
     Drain,
     /// A job of a higher priority took its place.
     Preemption,
-    /// It was killed for memory.
+    /// It was killed by the OOM killer.
     Memory,
 }
 
 impl Loss {
-    /// The word for it, for metrics.
+    /// Its label in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Loss::Node => "node_lost",
@@ -30,7 +30,8 @@ impl Loss {
         }
     }
 
-    /// Whether the runner was told to stop and had time to tell GitHub; else GitHub misses it ten minutes later.
+    /// Whether the runner was told to stop and had time to report that to GitHub. Otherwise GitHub notices ten
+    /// minutes later.
     pub fn tells_github(self) -> bool {
         matches!(self, Loss::Drain | Loss::Preemption)
     }
@@ -50,9 +51,9 @@ impl fmt::Display for Loss {
 /// A runner's loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
-    /// What it was.
+    /// How it was lost.
     pub loss: Loss,
-    /// When the servers last heard of it: the loss is no later.
+    /// When the servers last heard of it. The loss happened no later.
     pub at: Timestamp,
 }
 
@@ -63,13 +64,13 @@ pub enum Conclusion {
     Failure,
     /// A person or a newer run cancelled it, or its runner was told to stop; none of its steps had failed.
     Cancelled,
-    /// Any other way: by itself.
+    /// Any other way, on its own.
     #[default]
     Other,
 }
 
 impl Conclusion {
-    /// From GitHub's word.
+    /// Parses GitHub's text.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             Some("failure") => Conclusion::Failure,
@@ -79,22 +80,22 @@ impl Conclusion {
     }
 }
 
-/// A job that ran and is over, by GitHub's clock.
+/// A completed job, by GitHub's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedJob {
     /// GitHub's ID of the job.
     pub id: u64,
     /// The run it belongs to.
     pub run_id: u64,
-    /// Which attempt of the run.
+    /// The attempt of the run.
     pub run_attempt: u32,
-    /// What it and its re-runs have in common, besides the run: see [`super::job_key`].
+    /// The key that it shares with its re-runs within the run: see [`super::job_key`].
     pub key: String,
     /// How it ended.
     pub conclusion: Conclusion,
     /// The runner that had it.
     pub runner: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When a runner took it.
     pub started_at: Timestamp,
@@ -102,7 +103,7 @@ pub struct EndedJob {
     pub completed_at: Timestamp,
 }
 
-/// The job that a runner had when it was lost, as GitHub tells it.
+/// The job of a lost runner, as reported by GitHub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// The job.
@@ -111,17 +112,18 @@ pub struct Ended {
     pub ago: Duration,
 }
 
-/// The job of a lost runner that is run again, or was: a variable `githubrunner/PREFIX/reruns/RUN-KEY-RUNNER` says so. One for each
-/// runner, which had one job: whatever ID GitHub gives the job in later attempts, a loss is made good once.
+/// Records that the job of a lost runner is or was run again, in a variable
+/// `githubrunner/PREFIX/reruns/RUN-KEY-RUNNER`. There is one for each runner, which had one job. So a loss is handled
+/// once, whatever ID GitHub gives the job in later attempts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RerunMark {
     /// The run.
     pub run_id: u64,
-    /// What the job and its re-runs have in common.
+    /// The key that the job shares with its re-runs.
     pub key: String,
-    /// The last part of the runner's name, which no other runner has.
+    /// The last part of the runner's name, which is unique.
     pub runner: String,
-    /// When that was written, by Nomad's clock.
+    /// When it was written, by Nomad's clock.
     pub at: Timestamp,
 }
 
@@ -131,7 +133,7 @@ impl RerunMark {
         format!("{}-{}-{}", self.run_id, self.key, self.runner)
     }
 
-    /// From the last part of a variable's path; `None` where that is something else.
+    /// Parses the last part of a variable's path; `None` if it is something else.
     pub fn parse(name: &str, at: Timestamp) -> Option<Self> {
         let mut parts = name.split('-');
         let (run, key, runner) = (parts.next()?, parts.next()?, parts.next()?);

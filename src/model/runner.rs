@@ -328,7 +328,7 @@ pub struct Runner {
     /// A lost or ended allocation has used the runner's credentials. Whatever caused the next allocation (a lost
     /// node, preemption, `nomad alloc stop`), it gets no credentials and is stopped.
     pub spent: bool,
-    /// What took it away while it may have had a job; nothing where it ended by itself, or somebody ended it.
+    /// How it was lost while it may have had a job; `None` if it ended on its own or someone ended it.
     pub lost: Option<Lost>,
     /// Another allocation that was told to stop still runs the runner's task.
     pub ending: bool,

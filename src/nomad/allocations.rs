@@ -14,7 +14,8 @@ const LOST: &str = "alloc is lost since its node is down";
 /// The DesiredDescription of an allocation on a node being drained (contract §12).
 const MIGRATED: &str = "alloc is being migrated";
 
-/// How the DesiredDescription begins of an allocation whose place a job of a higher priority took (contract §10).
+/// The start of the DesiredDescription of an allocation that was preempted by a job of higher priority (contract
+/// §10).
 const PREEMPTED: &str = "Preempted by alloc ID";
 
 /// The ClientDescription of an allocation that ran too long (contract §10).
@@ -81,7 +82,7 @@ pub fn classify(
     let is_live = |allocation: &&AllocationStub| live.is_some_and(|live| live.id == allocation.id);
     runner.started = started().next().is_some();
     runner.spent = is_lost || started().any(|allocation| !is_live(allocation));
-    // Of an allocation that followed it nothing can be learned: it never had a job.
+    // A later allocation proves nothing: it never had a job.
     runner.lost = started().find_map(|allocation| allocation.lost(main));
     runner.ending = started().any(|allocation| {
         !is_live(allocation)
@@ -256,14 +257,14 @@ impl AllocationStub {
         }
     }
 
-    /// What took it away while its task ran, and when the servers last heard of it.
+    /// How it was lost while its task was running, and when the servers last heard of it.
     fn lost(&self, main: Option<&str>) -> Option<Lost> {
         let is_disconnected = self.client_status == "unknown";
         if self.tasks_unread || !(self.is_terminal() || is_disconnected) {
             return None;
         }
         let loss = match self.finish(main) {
-            // It may come back, with its runner or without; GitHub says which jobs did not.
+            // It may come back, with or without its runner. GitHub reports which jobs failed.
             _ if is_disconnected => Loss::Node,
             Finish::Lost => Loss::Node,
             Finish::OutOfMemory => Loss::Memory,

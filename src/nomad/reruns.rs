@@ -1,4 +1,5 @@
-//! What says that lost jobs were run again: one variable for each, written before GitHub is asked (contract §8).
+//! The records of re-runs of lost jobs: one variable for each, written before the request to GitHub (contract
+//! §8).
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,10 @@ use super::wire::{VariableStub, nanoseconds};
 use crate::http::{Request, StatusCode, escape_segment};
 use crate::model::RerunMark;
 
-/// What starts an evaluation when somebody stops an allocation by hand.
+/// The trigger of an evaluation if someone stops an allocation manually.
 const STOPPED_BY_HAND: &str = "alloc-stop";
 
-/// What started an evaluation.
+/// The trigger of an evaluation.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Trigger {
@@ -24,8 +25,8 @@ struct Trigger {
 }
 
 impl Nomad {
-    /// The lost jobs that were run again. A token without the right to list them is answered with an empty list (contract §7), and
-    /// what is written then says that they exist.
+    /// The lost jobs that were run again. A token that may not list them gets an empty list (contract §7). A later
+    /// write then reports that the variable exists.
     ///
     /// # Errors
     /// [`Error`].
@@ -40,10 +41,11 @@ impl Nomad {
         Ok(marks.collect())
     }
 
-    /// Writes that a job is run again, for one caller alone: whoever comes second, even with the same in mind, finds that it exists.
+    /// Records that a job is run again. Only one caller succeeds. For any later one, even with the same content, it
+    /// exists already.
     ///
     /// # Errors
-    /// [`Error`]; if [`Error::is_ambiguous`], it may be written, and whoever asks again finds that it exists.
+    /// [`Error`]. If [`Error::is_ambiguous`], it may have been written, and a retry finds that it exists.
     pub async fn mark_rerun(&self, mark: &RerunMark, runner: &str) -> Result<Written, Error> {
         let once = Key::random()?;
         let items = BTreeMap::from([("runner", runner), ("once", once.expose())]);
@@ -51,7 +53,7 @@ impl Nomad {
         self.create_variable(&self.rerun_path(mark), &items, right).await
     }
 
-    /// Deletes what says that a job was run again; what is not there is deleted already.
+    /// Deletes the record of a re-run. If it does not exist, that is a success.
     ///
     /// # Errors
     /// [`Error`].
@@ -63,8 +65,8 @@ impl Nomad {
         Err(self.error(&response, Right::Variables { path: RERUNS, capability: "destroy" }))
     }
 
-    /// Whether somebody has stopped an allocation of this job by hand: to Nomad that is a migration, as a drain is. `None` where
-    /// nobody can tell any more, because the job's evaluations were collected.
+    /// Whether someone has stopped an allocation of this job manually. To Nomad, that is a migration, like a drain.
+    /// `None` if it is unknown because the job's evaluations have been collected.
     ///
     /// # Errors
     /// [`Error`].
@@ -85,5 +87,5 @@ impl Nomad {
     }
 }
 
-/// Where they are.
+/// The path of the records.
 const RERUNS: &str = "githubrunner/PREFIX/reruns/*";

@@ -1,18 +1,19 @@
-//! Runners that run for longer than `max_run_duration`: Nomad ends them itself where it can (2.0.3 and later), and this ends
-//! those that it has left.
+//! Runners that run for longer than `max_run_duration`. Nomad 2.0.3 and later ends them itself. This ends those that
+//! remain.
 
 use std::time::Duration;
 
 use super::{Draft, stop::stop, survey::Survey};
 use crate::model::{HoldReason, Ownership, StopReason};
 
-/// How long after the limit a runner is stopped: Nomad counts from the allocation and comes first where it knows the limit.
+/// How long after the limit a runner is stopped. Nomad counts from the allocation, so it is earlier if it knows the
+/// limit.
 pub const GRACE: Duration = Duration::from_secs(30);
 
-/// The end is announced so long before, or a quarter of the limit before, whichever is shorter.
+/// The end is announced this long before, or a quarter of the limit before, whichever is shorter.
 const ANNOUNCED: Duration = Duration::from_secs(900);
 
-/// Stops what has run for too long, with its job, and announces the end of what is about to.
+/// Stops runners that have run for too long, with their jobs, and announces the end of others.
 pub(super) fn out_of_time(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values().filter(|runner| runner.ownership == Ownership::Ours) {
         let Some(limit) = survey.class_of(runner).max_run_duration() else { continue };

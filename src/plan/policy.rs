@@ -40,9 +40,9 @@ pub struct Policy {
     pub connect_timeout: Duration,
     /// An idle runner that is given none of its queued jobs yields its place after this.
     pub unassigned_timeout: Duration,
-    /// A runner that has run for longer is stopped, busy or not; `None`: never.
+    /// A runner that has run for longer is stopped, even if it is busy; `None`: never.
     pub max_run_duration: Option<Duration>,
-    /// How often jobs that were lost with their runners are run again; `None`: never.
+    /// The budgets for running lost jobs again; `None`: never.
     pub rerun_lost: Option<RerunLost>,
     /// Runners are registered at their repository's organization and outlive the repository.
     pub organization: bool,
@@ -144,7 +144,7 @@ impl<'a> ClassPolicy<'a> {
         self.class.and_then(|class| class.unassigned_timeout).unwrap_or(self.policy.unassigned_timeout)
     }
 
-    /// A runner that has run for longer is stopped, busy or not; `None`: never.
+    /// A runner that has run for longer is stopped, even if it is busy; `None`: never.
     pub fn max_run_duration(self) -> Option<Duration> {
         self.class.and_then(|class| class.max_run_duration).unwrap_or(self.policy.max_run_duration)
     }

@@ -12,30 +12,30 @@ use crate::model::{
     Rerun, RerunLimit, RerunMark, Runner, RunnerState, age, last_part,
 };
 
-/// Nothing waits longer for GitHub to notice, or for a place in the budget.
+/// The maximum time to wait for GitHub to notice, or for a place in the budget.
 const WAITS_AT_MOST: Duration = Duration::from_secs(86_400);
 
-/// What `per_hour` counts.
+/// The period of `per_hour`.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What says that a job was run again is kept for so long. A job may take 5 days, and each of its re-runs counts.
+/// Records of re-runs are kept for this long. A job may take 5 days, and each of its re-runs counts.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
-/// So many older ones are forgotten with each re-run.
+/// The maximum number of old records that are deleted with each re-run.
 const FORGOTTEN_AT_ONCE: usize = 10;
 
 /// GitHub's own limit (contract github.md §8).
 const RERUNS_OF_A_RUN: u32 = 50;
 
-/// Both servers give times in whole seconds, and neither is asked at the same instant.
+/// Both servers report whole seconds, and they are not read at the same instant.
 const SECONDS: Duration = Duration::from_secs(2);
 
-/// A runner that is told to stop ends its job within its `kill_timeout`, which clients cut to 30 s unless they are told otherwise, and is heard
-/// of a little later.
+/// A runner that is told to stop ends its job within its `kill_timeout`, which clients limit to 30 s by default. The
+/// end is reported slightly later.
 const TOLD_TO_STOP: Duration = Duration::from_secs(60);
 
-/// Re-runs of lost jobs, oldest first. Gives the runners of which it is not decided yet: the dead
-/// ones among them are not purged.
+/// Re-runs of lost jobs, oldest first. Returns the runners whose re-run is undecided. The dead ones among
+/// them are not purged.
 pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Draft) -> BTreeSet<String> {
     let mut undecided = BTreeSet::new();
     let Some(budget) = survey.policy.rerun_lost else { return undecided };
@@ -65,7 +65,8 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
             continue;
         }
         undecided.insert(runner.name.clone());
-        // Its registration and its variable go first: one thing at a time is done about a runner.
+        // Its registration and its variable are removed first, because only one action at a time is planned
+        // for a runner.
         if runner.state == RunnerState::Dead && runner.variable.is_some() {
             continue;
         }
@@ -92,8 +93,8 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
     undecided
 }
 
-/// The runners that something took away, dead or disconnected, and for which it is not too late. One that takes several jobs may have failed at one and
-/// been lost with none.
+/// The lost runners, dead or disconnected, that are not lost for too long. A runner that takes several jobs may have
+/// failed at one and been lost without one.
 fn lost_runners<'a>(survey: &'a Survey<'a>) -> impl Iterator<Item = (&'a Runner, Lost)> {
     survey.runners.values().filter_map(|runner| {
         let is_ours = runner.ownership == Ownership::Ours && runner.registration() == Registration::Jit;
@@ -103,12 +104,12 @@ fn lost_runners<'a>(survey: &'a Survey<'a>) -> impl Iterator<Item = (&'a Runner,
     })
 }
 
-/// Whether a job ended because its runner was lost: not before. What had failed by itself, failed before.
+/// Whether a job ended because its runner was lost. A job that failed on its own ended before the loss.
 fn went_with(survey: &Survey, lost: Lost, ended: &Ended, budget: RerunLost) -> bool {
     let tells = lost.loss.tells_github();
     let fits = match ended.job.conclusion {
         Conclusion::Failure => true,
-        // A person's cancel looks the same.
+        // A user's cancellation looks the same.
         Conclusion::Cancelled => tells && budget.cancelled,
         Conclusion::Other => false,
     };
@@ -116,7 +117,7 @@ fn went_with(survey: &Survey, lost: Lost, ended: &Ended, budget: RerunLost) -> b
     fits && ended.ago <= age(survey.nomad.now, lost.at) + earlier
 }
 
-/// What was run again so far.
+/// The re-runs so far.
 struct Spent {
     runners: BTreeSet<String>,
     by_job: BTreeMap<(u64, String), usize>,
@@ -148,7 +149,7 @@ impl Spent {
         self.in_the_last_hour += 1;
     }
 
-    /// Why there is no further re-run of this job now.
+    /// The limit that prevents another re-run of this job now.
     fn limit(&self, ended: &Ended, budget: RerunLost) -> Option<RerunLimit> {
         let of_job = self.by_job.get(&(ended.job.run_id, ended.job.key.clone())).copied().unwrap_or(0);
         if ended.job.run_attempt > RERUNS_OF_A_RUN {

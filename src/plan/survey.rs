@@ -377,7 +377,7 @@ impl<'a> Survey<'a> {
         Some(busy.map_or(running, |busy| busy.min(running)))
     }
 
-    /// For how long its task has been running; `None` when it is not.
+    /// How long its task has been running; `None` if it is not.
     pub fn running_for(&self, runner: &Runner) -> Option<Duration> {
         if runner.state != RunnerState::Running {
             return None;

@@ -100,8 +100,8 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// Purges the job of each dead runner after its timeout, unless it counts the attempts at a queued job, or the job that
-/// was lost with it may be run again.
+/// Purges the job of each dead runner after its timeout, unless it counts the attempts for a queued job, or the job
+/// that was lost with it may be run again.
 pub(super) fn purges(survey: &Survey, undecided: &BTreeSet<String>, draft: &mut Draft) {
     for runner in dead(survey).filter(|runner| !undecided.contains(&runner.name)) {
         let success = runner.finish.as_ref().is_none_or(|finish| finish.is_success());

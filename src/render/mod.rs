@@ -48,7 +48,7 @@ pub struct Renderer {
     registration: Registration,
     config: Value,
     settings: Value,
-    /// `max_run_duration` as Nomad reads it.
+    /// `max_run_duration` in Nomad's format.
     max_run_duration: Option<String>,
     /// The value of `RUN.CREDENTIALS` for runners that register with an access token.
     access_token: String,
@@ -77,7 +77,7 @@ pub struct RunContext<'a> {
     pub facts: &'a JobFacts,
     /// 1, 2, … for that job.
     pub attempt: u32,
-    /// Whether Nomad knows `max_run_duration` (2.0.3 and later); where it does not, the template is not told of it.
+    /// Whether Nomad supports `max_run_duration` (2.0.3 and later). If not, the template does not get it.
     pub nomad_limits: bool,
 }
 

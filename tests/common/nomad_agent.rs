@@ -98,7 +98,7 @@ pub struct Agent {
     rpc: u16,
 }
 
-/// A client of an agent's server, a process of its own: killed when it is dropped, as a machine that loses its power.
+/// A separate client process of an agent's server. It is killed when dropped, like a machine that loses power.
 #[derive(Debug)]
 pub struct SecondNode {
     process: Child,
@@ -109,7 +109,7 @@ impl Drop for SecondNode {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        // A client that is killed leaves its executors and loggers, which name its directory.
+        // A killed client leaves its executors and loggers behind. Their command lines contain its directory.
         let directory = self.directory.path().display().to_string();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let is_of_it = std::fs::read(entry.path().join("cmdline"))
@@ -119,7 +119,7 @@ impl Drop for SecondNode {
                 let _ = Command::new("kill").args(["-KILL", &id]).status();
             }
         }
-        // What its tasks had in memory.
+        // The tmpfs of its tasks.
         let script = "umount \"$1\"/*/*/*/secrets \"$1\"/*/*/*/private 2>/dev/null";
         let _ = Command::new("sh").args(["-c", script, "umount", &directory]).status();
     }
@@ -231,8 +231,8 @@ impl Agent {
         Err(format!("it is not ready after {READY_WITHIN:?}: {last}"))
     }
 
-    /// Starts a second node, a client alone, and waits until it takes jobs; the agent's own node takes none from then on. Answers the IDs of
-    /// both.
+    /// Starts a second node, which is only a client, and waits until it takes jobs. From then on, the agent's own node
+    /// takes none. Returns the IDs of both.
     pub async fn second_node(&self) -> (SecondNode, [String; 2]) {
         let own = self.get("/v1/nodes").await[0]["ID"].as_str().unwrap().to_owned();
         let directory = tempfile::Builder::new().prefix("nomad-client-").tempdir().unwrap();
@@ -308,7 +308,7 @@ impl Agent {
         self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
     }
 
-    /// Drains a node: what runs there is stopped at once.
+    /// Drains a node: its allocations are stopped at once.
     pub async fn drain(&self, node: &str) {
         let drain = serde_json::json!({ "DrainSpec": { "Deadline": -1, "IgnoreSystemJobs": false } });
         let request = Request::put(format!("/v1/node/{node}/drain")).json(&drain);

@@ -8,7 +8,7 @@ use githubrunner_sim::nomad::{self, Node};
 
 use crate::common::site::{Site, until};
 
-/// Two nodes, and a GitHub that misses a runner at once.
+/// Two nodes, and a GitHub that notices a lost runner at once.
 async fn two_nodes() -> (Site, String) {
     let nodes = ["one", "two"].map(Node::named);
     let site = Site::start_with(nomad::Options { nodes: nodes.into(), ..nomad::Options::default() }).await;
@@ -28,7 +28,7 @@ fn rerun_marks(site: &Site) -> usize {
     site.world().nomad.variables().filter(|variable| variable.path.contains("/reruns/")).count()
 }
 
-/// The node on which a job's runner is loses its power, once the servers know that it runs.
+/// The node of a job's runner loses power once the servers know that the runner is running.
 async fn crash_its_node(site: &Site) {
     until(site, "the servers know of the runner", || {
         site.world().nomad.allocations().any(|a| a.client_status == "running")
@@ -65,7 +65,7 @@ async fn a_job_that_was_lost_with_its_node_is_run_again_once() {
 #[tokio::test]
 async fn a_crash_after_the_request_and_a_lost_answer_ask_for_no_second_one() {
     let (site, config) = two_nodes().await;
-    // The request takes effect, and nobody hears of it.
+    // The request takes effect, but its response is lost.
     site.lie(|side, request, response| {
         if side == Side::GitHub && request.uri().path().ends_with("/rerun") {
             *response.status_mut() = hyper::StatusCode::BAD_GATEWAY;
@@ -107,7 +107,7 @@ async fn what_fails_by_itself_or_is_stopped_by_somebody_is_not_run_again() {
     }
     until(&site, "it fails", || site.status(stopped) == Status::Completed).await;
     daemon.says("somebody has stopped its allocation by hand").await;
-    // A pass that has seen it, and one more.
+    // A pass that has seen it, and another one.
     let third = site.queue(&["nomadtools"], 300);
     site.served(third).await;
     assert_eq!((attempts(&site, failed).0, attempts(&site, stopped).0), (1, 1));

@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::common::nomad_agent::{Agent, AgentOptions};
 use crate::common::site::{NAMESPACE, Running, Site, until};
 
-/// Nomad misses a node after 20 to 30 s, and the simulated GitHub a runner after 30 s.
+/// Nomad notices a lost node after 20 to 30 s, and the simulated GitHub a lost runner after 30 s.
 const MISSED_WITHIN: Duration = Duration::from_secs(150);
 
-/// A site on a real agent, and its configuration with these lines.
+/// A site on a real agent, with these lines in its configuration.
 async fn site_on(agent: &Agent, first: &str, more: &str) -> (Site, String) {
     agent.create_namespace(NAMESPACE).await;
     let mut site = Site::start().await;
@@ -131,7 +131,7 @@ async fn a_job_whose_node_goes_away_is_run_again_on_another_one() {
     let daemon = site.run(&config);
     let job = site.queue(&["nomadtools"], 20_000);
     site.in_progress(job).await;
-    // The machine loses its power: its client and its runner are gone.
+    // The machine loses power: its client and its runner are gone.
     let runner = std::fs::read_to_string(&pid).unwrap().trim().to_owned();
     drop(second);
     let _ = std::process::Command::new("kill").args(["-KILL", &runner]).status();

@@ -9,10 +9,10 @@ use rand::RngExt;
 use super::data::*;
 use super::{GitHub, Timer, after};
 
-/// A run may be run again so many times …
+/// The maximum number of re-runs of a run (contract §8).
 const MOST_RERUNS: u32 = 50;
 
-/// … and for so long (contract §8).
+/// How long a run can be run again (contract §8).
 const MAY_RUN_AGAIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The time that a cancelled job's runner gets to stop.
@@ -94,7 +94,8 @@ impl GitHub {
         true
     }
 
-    /// Runs one job of a completed run again, and those that need it, with new IDs; the others' results stay (contract §8).
+    /// Runs one job of a completed run again, and those that need it, with new IDs. The others keep their results (contract
+    /// §8).
     ///
     /// # Errors
     /// The message of GitHub's refusal.
@@ -111,7 +112,7 @@ impl GitHub {
             return Err("This workflow run cannot be retried");
         }
         let mut again = BTreeSet::from([index]);
-        // What needs it may itself be needed: as often as there are jobs.
+        // A job that needs it may itself be needed, so this repeats at most once per job.
         for _ in 0..run.plan.len() {
             let needs = |spec: &JobSpec| spec.needs.iter().any(|need| again.contains(need));
             let more: Vec<usize> = (0..run.plan.len()).filter(|at| needs(&run.plan[*at])).collect();
@@ -125,7 +126,7 @@ impl GitHub {
         run.updated_at = now;
         let attempt = run.attempt;
         run.latest.retain(|at, _| !again.contains(at));
-        // The others are listed with the new attempt, and under new IDs.
+        // The others are listed in the new attempt with new IDs.
         let kept: Vec<(usize, u64)> = run.latest.iter().map(|(at, job)| (*at, *job)).collect();
         for (at, old) in kept {
             let id = self.new_id();

@@ -1,4 +1,4 @@
-//! What must be so when a job is run again: it was lost with its runner, once for each loss, within the budgets.
+//! The rules for running a job again: it was lost with its runner, once for each loss, within the budgets.
 
 use std::sync::Arc;
 
@@ -14,21 +14,22 @@ use super::lifecycle::{allocations, is_lost};
 use crate::deployment::PREFIX;
 use crate::faults::kind::FaultKind;
 
-/// Budgets count by what was written before GitHub was asked: requests may take long.
+/// Budgets count from the time of the variable, which is written before the request to GitHub. Requests may
+/// take long.
 const HOUR: SignedDuration = SignedDuration::from_mins(50);
 
-/// What GitHub has run again for the daemons.
+/// The re-runs that GitHub has done for the daemons.
 #[derive(Default)]
 pub(super) struct Rerun {
-    /// The runners whose jobs were.
+    /// The runners whose jobs were run again.
     runners: BTreeSet<String>,
-    /// How often each job of each run was.
+    /// The number of re-runs of each job of each run.
     by_job: BTreeMap<(u64, usize), usize>,
-    /// When.
+    /// The times of the re-runs.
     at: Vec<Timestamp>,
 }
 
-/// Whether this variable says that a job was run again.
+/// Whether this variable records a re-run.
 pub(super) fn is_mark(path: &str) -> bool {
     path.starts_with(&format!("/v1/var/githubrunner/{PREFIX}/reruns/"))
 }
@@ -37,7 +38,7 @@ fn job<'a>(world: &'a World, path: &str) -> Option<&'a Job> {
     world.github.job(path.trim_end_matches("/rerun").rsplit('/').next()?.parse().ok()?)
 }
 
-/// Whether something took this allocation away that nobody of its owners did.
+/// Whether something other than its owners ended this allocation.
 fn was_taken(allocation: &nomad::Allocation) -> bool {
     let says = |text: &str| allocation.desired_description.contains(text);
     let is_out_of_memory = |event: &Arc<serde_json::Value>| event["Details"]["oom_killed"] == "true";
@@ -49,7 +50,7 @@ fn was_taken(allocation: &nomad::Allocation) -> bool {
 }
 
 impl Checker {
-    /// A job is to be run again.
+    /// A request to run a job again.
     pub(super) fn reruns(&mut self, world: &World, path: &str, now: Timestamp) {
         let Some(job) = job(world, path) else {
             return self.wrong(now, format!("a job is run again that nobody knows: {path}"));
@@ -57,7 +58,7 @@ impl Checker {
         if self.settings.rerun_lost.is_none() {
             self.wrong(now, "a job is run again, and rerun_lost is off".to_owned());
         }
-        // What ended by itself has no reason.
+        // A job that ended on its own has no reason.
         let was_lost = matches!(job.reason, Some("the runner was lost" | "the runner was stopped"));
         if !was_lost || job.conclusion != Some(Conclusion::Failure) {
             let (how, why) = (job.conclusion, job.reason);
@@ -87,7 +88,7 @@ impl Checker {
         *of_job += 1;
         let (of_job, id) = (*of_job, job.id);
         let in_the_last_hour = self.rerun.at.iter().filter(|at| now.duration_since(**at) < HOUR).count();
-        // What counts them is in Nomad.
+        // The record of re-runs is in Nomad.
         if self.has(FaultKind::RestartsEmpty) {
             return;
         }

@@ -87,8 +87,8 @@ impl Checker {
         }
     }
 
-    /// Whether it has run for longer than it may: then it goes, with its job. Its client may be slow to tell of its start, which counts
-    /// then.
+    /// Whether it has exceeded its maximum run duration, and is stopped with its job. Its client may be slow to report
+    /// its start, which counts in that case.
     fn is_out_of_time(&self, world: &World, name: &str, now: Timestamp) -> bool {
         let Some(limit) = self.settings.max_run_duration else { return false };
         let at_nomad = world.nomad_time(now).as_nanosecond();

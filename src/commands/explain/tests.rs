@@ -226,7 +226,8 @@ fn absent(since: u64) -> Presence {
     Presence { checked_at: NOW - seconds(1), absent_since: Some(NOW - seconds(since)) }
 }
 
-/// A runner that was lost with job 1 of run 7, of which another job may go on; its job was run again this often.
+/// A runner that was lost with job 1 of run 7. Another job of the run may still be active. The job has been run
+/// again this often.
 fn lost(status: JobStatus, reruns: usize) -> Case {
     let loss = Lost { loss: Loss::Node, at: ago(600) };
     let dead = Runner { lost: Some(loss), finish: Some(Finish::Lost), ..runner(1, 1, RunnerState::Dead) };
