@@ -261,8 +261,8 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
         };
         let sightings = std::iter::once((spec.status, spec.runner)).chain(spec.again);
         list.extend(sightings.map(|(status, runner)| WorkflowJob {
-            id: index as u64 + 1,
-            run_id: 1,
+            id: JobId(index as u64 + 1),
+            run_id: RunId(1),
             repository: repository(at).id,
             name: "build".to_owned(),
             status,
@@ -283,9 +283,9 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     let (id, index, labels) = match spec.job_id {
         Some((true, index)) => {
             let own = jobs.get(index).map(|job| job.labels).filter(|(labels, _)| *labels < GOOD.len());
-            (Some(index as u64 + 1), index, own.unwrap_or(spec.labels))
+            (Some(JobId(index as u64 + 1)), index, own.unwrap_or(spec.labels))
         }
-        Some((false, index)) => (Some(index as u64 + 101), index, spec.labels),
+        Some((false, index)) => (Some(JobId(index as u64 + 101)), index, spec.labels),
         None => (None, at, spec.labels),
     };
     let repository = repository(index % repositories);

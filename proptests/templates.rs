@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 use githubrunner::{
     config::Config,
     labels::{LabelRules, RunsOn},
-    model::{Labels, Registration},
+    model::{JobId, Labels, Registration},
     render::{Renderer, RunContext},
 };
 use githubrunner_sim::nomad::{Nomad, Options};
@@ -52,7 +52,7 @@ fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
         labels,
         runs_on,
         info: "queued=1",
-        job: 42,
+        job: JobId(42),
         attempt: 1,
     };
     renderer.render(&context).unwrap_or_else(|error| panic!("{labels}: {error}"))

@@ -20,8 +20,8 @@ use crate::{
     leadership::Leadership,
     model::{
         Action, CleanUp, Consent, Done, IssueCredentials, NotDone, Orphan, Outcome, Plan, Purge,
-        Registration, RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
-        VerifyRegistration, Visibility,
+        Registration, RemoveOrphan, Report, Repository, RunnerId, RunnerMeta, RunnerState, Start, Stop,
+        StopReason, VerifyRegistration, Visibility,
     },
     nomad::{
         self, CredentialItems, Nomad, Placement, Registered, Written, asks, job_from_json, main_task,
@@ -532,7 +532,7 @@ impl Apply {
     }
 
     /// Deletes a registration. After a lost answer it asks once more: gone then means that we did it.
-    async fn delete_registration(&self, scope: &Scope, id: u64) -> Result<Removed> {
+    async fn delete_registration(&self, scope: &Scope, id: RunnerId) -> Result<Removed> {
         let (deleted, repeated) = match self.github.delete_runner(scope, id).await {
             Err(error) if error.is_ambiguous() => (self.github.delete_runner(scope, id).await, true),
             result => (result, false),

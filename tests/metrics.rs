@@ -11,8 +11,8 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Asks, Cap, GroupKey, Hold, HoldReason, Labels, NomadView, Observation, Orphan, Ownership,
-        Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, Subject, Timestamp,
+        Action, Asks, Cap, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
+        Ownership, Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, Subject, Timestamp,
     },
     status::{Counter, Deed, Exchange, Rate, Seen, Status},
 };
@@ -51,7 +51,7 @@ fn status() -> Status {
         seen: Duration::ZERO,
     };
     let deed = Deed::new(&Action::RemoveOrphan(remove), "done", "done", false);
-    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: 1, labels: String::new() };
+    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(1), labels: String::new() };
     let hold = Hold { subject, reason: HoldReason::Cap { cap: Cap::All, limit: 1 } };
     let group = GroupKey { repository: RepositoryId(1), labels: Labels::new(["nomadtools"]) };
     let plan = Plan { holds: vec![hold], demand: BTreeMap::from([(group, vec![2])]), ..Plan::default() };

@@ -22,9 +22,9 @@ struct Shares<'a> {
 
 /// Whose turn is sooner: what has not given up a place lately, then the class with the fewest live runners, then the one whose
 /// last start is longest ago, then the repository by the same two, then the oldest job.
-type Turn = (bool, Has, Has, Option<Timestamp>, u64);
+type Turn = (bool, Has, Has, Option<Timestamp>, JobId);
 
-fn turn(facts: &Facts, has: &Shares, id: u64) -> Option<Turn> {
+fn turn(facts: &Facts, has: &Shares, id: JobId) -> Option<Turn> {
     let (view, job) = facts.jobs.get(&id)?;
     let class = facts.class_of_job(view, job).map(|class| class.name.as_str());
     let class = has.classes.get(&class).copied().unwrap_or_default();
@@ -39,7 +39,7 @@ pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
     if starts(plan).next().is_none() {
         return Ok(());
     }
-    let held: Vec<u64> = plan
+    let held: Vec<JobId> = plan
         .holds
         .iter()
         .filter(|hold| matches!(hold.reason, HoldReason::Cap { cap: Cap::All, .. }))

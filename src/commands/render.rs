@@ -7,12 +7,12 @@ use anyhow::{Context, bail};
 use crate::{
     config::{Config, RepoEntry},
     labels::unread,
-    model::{Labels, Registration, Repository, RepositoryId, runner_name},
+    model::{JobId, Labels, Registration, Repository, RepositoryId, runner_name},
     render::{Renderer, RunContext},
 };
 
 /// The deployment, job and attempt in the name of a runner that is only looked at.
-const EXAMPLE: (&str, u64, u32) = ("example", 1, 1);
+const EXAMPLE: (&str, JobId, u32) = ("example", JobId(1), 1);
 
 /// The configuration of a class laid over the top level, and the class's name: of the one that is asked for, else of the first
 /// that matches.

@@ -10,7 +10,7 @@ use super::listed::Listed;
 use super::reading::Reading;
 use super::turns::SHARE;
 use super::wire::{Job, Run};
-use crate::model::{JobStatus, Timestamp};
+use crate::model::{JobStatus, RunId, Timestamp};
 
 /// A run without a job of interest is looked into again after this time, or when it has changed.
 const QUIET: Duration = Duration::from_secs(60);
@@ -75,9 +75,9 @@ impl Missing {
 #[derive(Debug, Default)]
 pub(super) struct Followed {
     /// Runs seen active whose own jobs have not said that they are over.
-    pub runs: BTreeSet<u64>,
+    pub runs: BTreeSet<RunId>,
     /// Those without a job of interest: when each was last looked into, and what it was like.
-    pub quiet: BTreeMap<u64, (Instant, Mark)>,
+    pub quiet: BTreeMap<RunId, (Instant, Mark)>,
     /// When it was last listed at all.
     pub listed_at: Option<Instant>,
     /// A listing that was not over when its turn was.
@@ -95,7 +95,7 @@ pub(super) struct Unfinished {
     /// The newest runs are yet to be read.
     pub newest: bool,
     /// What the newest runs are like.
-    pub marks: BTreeMap<u64, Mark>,
+    pub marks: BTreeMap<RunId, Mark>,
     pub newest_run: Option<Timestamp>,
     pub has_runs: Option<bool>,
     /// It is not the first turn.
@@ -111,13 +111,13 @@ pub(super) struct Unfinished {
     /// What the lists lack.
     pub missing: Missing,
     /// What the lists have.
-    pub listed: BTreeSet<u64>,
+    pub listed: BTreeSet<RunId>,
     /// Those in progress, which name the runners that are busy.
-    pub in_progress: BTreeSet<u64>,
+    pub in_progress: BTreeSet<RunId>,
     /// The runs whose jobs are to be read; `None` before the lists are.
-    pub unread: Option<BTreeSet<u64>>,
+    pub unread: Option<BTreeSet<RunId>>,
     /// Those whose jobs were read in part.
-    pub halves: BTreeMap<u64, Reading<Arc<Job>>>,
+    pub halves: BTreeMap<RunId, Reading<Arc<Job>>>,
 }
 
 /// The lists of runs, the first one last. They are read in the order in which runs go through them, so that one that
@@ -152,7 +152,7 @@ impl Unfinished {
     }
 
     /// Whether a run need not be looked into now.
-    pub fn is_quiet(&self, run: u64, quiet: &BTreeMap<u64, (Instant, Mark)>) -> bool {
+    pub fn is_quiet(&self, run: RunId, quiet: &BTreeMap<RunId, (Instant, Mark)>) -> bool {
         let mark = self.marks.get(&run).copied().flatten();
         self.look < Look::Active
             && quiet.get(&run).is_some_and(|(at, before)| at.elapsed() < QUIET && *before == mark)
@@ -160,9 +160,9 @@ impl Unfinished {
 
     /// Whose jobs are read in which order. What is in progress tells who is busy, what is queued who is needed: none of
     /// them may hold up the other.
-    pub fn order(&self) -> Vec<u64> {
+    pub fn order(&self) -> Vec<RunId> {
         let unread = self.unread.iter().flatten().copied();
-        let (busy, mut others): (VecDeque<u64>, VecDeque<u64>) =
+        let (busy, mut others): (VecDeque<RunId>, VecDeque<RunId>) =
             unread.partition(|run| self.in_progress.contains(run));
         let mut order = Vec::with_capacity(busy.len() + others.len());
         for run in busy {

@@ -18,7 +18,7 @@ use super::turns::Turn;
 use super::wire::{Job, JobsPage, Page, Run, RunsPage};
 use crate::http::escape_segment;
 use crate::labels::Interest;
-use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, Timestamp, WorkflowJob};
+use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, RunId, Timestamp, WorkflowJob};
 
 /// How many runs of a repository are followed by their ID; more make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
@@ -201,8 +201,8 @@ impl GitHub {
     async fn list(
         &self,
         repository: &Repository,
-        runs: &mut BTreeSet<u64>,
-        quiet: &mut BTreeMap<u64, (Instant, Mark)>,
+        runs: &mut BTreeSet<RunId>,
+        quiet: &mut BTreeMap<RunId, (Instant, Mark)>,
         listing: &mut Unfinished,
     ) -> Result<(JobListing, bool), Error> {
         let asked_before = self.asked();
@@ -241,7 +241,7 @@ impl GitHub {
         let (mut jobs, mut ended) = (BTreeMap::new(), Vec::new());
         let (mut waiting, mut too_many) = (0, false);
         let mut read = 0;
-        let order: Vec<(u64, Reading<Arc<Job>>)> = listing
+        let order: Vec<(RunId, Reading<Arc<Job>>)> = listing
             .order()
             .into_iter()
             .map(|run| {
@@ -382,7 +382,8 @@ impl GitHub {
             listing.missing.note(|| format!("the newest runs: {gap}"));
         }
         listing.has_runs = page.value.total().map(|total| total > 0);
-        for (id, run) in page.value.items() {
+        for (_, run) in page.value.items() {
+            let id = run.id;
             self.is_of(repository, &run)?;
             listing.newest_run = listing.newest_run.max(run.created_at);
             listing.marks.insert(id, Some((run.status, run.run_attempt, run.updated_at)));

@@ -14,7 +14,7 @@ use super::listed::{Listed, Sought};
 use super::secrets::{jit_configuration, token};
 use super::wire::{GroupsPage, RunnerRow, RunnersPage, runner_version};
 use crate::http::{Response, escape_segment};
-use crate::model::Repository;
+use crate::model::{Repository, RunnerId};
 use crate::secret::Secret;
 
 /// The kind of requests that GitHub counts as runner registrations: 1,500 in 5 minutes.
@@ -74,7 +74,7 @@ impl Scope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JitConfig {
     /// The registration's ID.
-    pub runner_id: u64,
+    pub runner_id: RunnerId,
     /// What the runner is started with, about 4 kB.
     pub encoded: Secret,
 }
@@ -92,7 +92,7 @@ pub struct RegistrationToken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredRunner {
     /// The registration's ID.
-    pub id: u64,
+    pub id: RunnerId,
     /// Its name.
     pub name: String,
     /// Whether it is connected.
@@ -210,7 +210,7 @@ impl GitHub {
     ///
     /// # Errors
     /// Anything but a clear yes, a busy runner or an absent one: then it must be taken to be there.
-    pub async fn delete_runner(&self, scope: &Scope, id: u64) -> Result<Deleted, Error> {
+    pub async fn delete_runner(&self, scope: &Scope, id: RunnerId) -> Result<Deleted, Error> {
         let path = self.runners_path(scope, &format!("/{id}"));
         let principal = Principal::Owner(scope.owner().to_owned());
         let build = |_: &_| self.request(Method::DELETE, path.clone());

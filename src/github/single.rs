@@ -8,7 +8,7 @@ use super::auth::Principal;
 use super::error::Error;
 use super::wire::Job;
 use crate::http::escape_segment;
-use crate::model::{Repository, Timestamp, WorkflowJob};
+use crate::model::{JobId, Repository, RunId, Timestamp, WorkflowJob};
 
 /// The kind of requests: none that GitHub counts apart.
 const SINGLE: &str = "single";
@@ -31,7 +31,7 @@ pub struct JobDetail {
 
 #[derive(Deserialize)]
 struct Row {
-    run_id: u64,
+    run_id: RunId,
     #[serde(flatten)]
     job: Job,
     #[serde(default)]
@@ -59,7 +59,7 @@ impl GitHub {
     ///
     /// # Errors
     /// As told by [`Error`].
-    pub async fn job(&self, repository: &Repository, job: u64) -> Result<Option<JobDetail>, Error> {
+    pub async fn job(&self, repository: &Repository, job: JobId) -> Result<Option<JobDetail>, Error> {
         let row = self.looked_up::<Row>(repository, &format!("jobs/{job}")).await?;
         Ok(row.map(|row| row.detail(repository)))
     }
@@ -68,7 +68,11 @@ impl GitHub {
     ///
     /// # Errors
     /// As told by [`Error`].
-    pub async fn run_jobs(&self, repository: &Repository, run: u64) -> Result<Option<Vec<JobDetail>>, Error> {
+    pub async fn run_jobs(
+        &self,
+        repository: &Repository,
+        run: RunId,
+    ) -> Result<Option<Vec<JobDetail>>, Error> {
         #[derive(Deserialize)]
         struct Rows {
             jobs: Vec<Row>,

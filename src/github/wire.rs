@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::address::Web;
 use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
-    EndedJob, JobStatus, Repository, RepositoryId, Timestamp, Visibility, WorkflowJob, is_login,
-    is_repository_name,
+    EndedJob, JobId, JobStatus, Repository, RepositoryId, RunId, RunnerId, Timestamp, Visibility,
+    WorkflowJob, is_login, is_repository_name,
 };
 
 /// The longest job name kept, in characters: it is free text and only shown.
@@ -43,7 +43,7 @@ pub struct RunsPage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// Its ID.
-    pub id: u64,
+    pub id: RunId,
     /// 1, 2, … as it is run again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_attempt: Option<u32>,
@@ -72,7 +72,7 @@ impl Page for RunsPage {
     type Item = Run;
     const FILTERED: bool = true;
     fn items(&self) -> impl Iterator<Item = (u64, Run)> {
-        self.workflow_runs.iter().map(|run| (run.id, run.clone()))
+        self.workflow_runs.iter().map(|run| (run.id.0, run.clone()))
     }
     fn total(&self) -> Option<u64> {
         Some(self.total_count)
@@ -90,7 +90,7 @@ pub struct JobsPage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its ID.
-    pub id: u64,
+    pub id: JobId,
     /// Its own status.
     pub status: JobStatus,
     #[serde(default, deserialize_with = "or_default")]
@@ -133,7 +133,7 @@ impl Job {
     }
 
     /// The job in the words of the model.
-    pub fn to_model(&self, repository: RepositoryId, run_id: u64) -> WorkflowJob {
+    pub fn to_model(&self, repository: RepositoryId, run_id: RunId) -> WorkflowJob {
         WorkflowJob {
             id: self.id,
             run_id,
@@ -154,7 +154,7 @@ impl Page for JobsPage {
     type Item = Arc<Job>;
     const FILTERED: bool = true;
     fn items(&self) -> impl Iterator<Item = (u64, Arc<Job>)> {
-        self.jobs.iter().map(|job| (job.id, job.clone()))
+        self.jobs.iter().map(|job| (job.id.0, job.clone()))
     }
     fn total(&self) -> Option<u64> {
         Some(self.total_count)
@@ -280,7 +280,7 @@ pub struct RunnersPage {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunnerRow {
     /// Its ID.
-    pub id: u64,
+    pub id: RunnerId,
     /// Its name.
     pub name: String,
     /// `online` or `offline`.
@@ -306,7 +306,7 @@ pub(super) fn runner_version(version: Option<String>) -> Option<String> {
 impl Page for RunnersPage {
     type Item = RunnerRow;
     fn items(&self) -> impl Iterator<Item = (u64, RunnerRow)> {
-        self.runners.iter().map(|row| (row.id, row.clone()))
+        self.runners.iter().map(|row| (row.id.0, row.clone()))
     }
     fn total(&self) -> Option<u64> {
         Some(self.total_count)

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ForeignReason, GroupKey, Labels, Moment, Registration, Repository, RepositoryId};
+use super::{ForeignReason, GroupKey, JobId, Labels, Moment, Registration, Repository, RepositoryId};
 use crate::text::Escaped;
 
 /// The outcome of planning: it leaves nothing to decide.
@@ -21,7 +21,7 @@ pub struct Plan {
     /// What belongs to no runner now, for [`super::Memory::orphans`].
     pub orphans: BTreeSet<Orphan>,
     /// The queued jobs that want a runner of ours and may have one, oldest first, by their IDs.
-    pub demand: BTreeMap<GroupKey, Vec<u64>>,
+    pub demand: BTreeMap<GroupKey, Vec<JobId>>,
 }
 
 /// One thing to do.
@@ -53,7 +53,7 @@ pub struct Start {
     /// With these labels.
     pub labels: Labels,
     /// For this GitHub job.
-    pub job_id: u64,
+    pub job_id: JobId,
     /// 1, 2, … for the job.
     pub attempt: u32,
     /// The Nomad job's ID and the runner's name.
@@ -284,7 +284,7 @@ pub enum Subject {
         /// `owner/name`.
         repository: String,
         /// GitHub's ID.
-        id: u64,
+        id: JobId,
         /// Its labels, made harmless for a terminal.
         labels: String,
     },

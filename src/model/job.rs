@@ -5,14 +5,31 @@ use std::{fmt, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// GitHub's numeric ID of a repository; a rename keeps it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RepositoryId(pub u64);
+/// GitHub's numeric IDs: each kind has a type of its own, so that one is never taken for another.
+macro_rules! ids {
+    ($($(#[$doc:meta])* $id:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $id(pub u64);
 
-impl fmt::Display for RepositoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A repository; a rename keeps it.
+    RepositoryId;
+    /// A job of a workflow run; a re-run has another one.
+    JobId;
+    /// A workflow run; its attempts share it.
+    RunId;
+    /// A runner's registration.
+    RunnerId;
 }
 
 /// A repository, as GitHub spells it (contract github.md §1).
@@ -111,7 +128,7 @@ impl JobStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedJob {
     /// GitHub's ID of the job.
-    pub id: u64,
+    pub id: JobId,
     /// The runner that had it.
     pub runner: String,
     /// When it was made.
@@ -126,9 +143,9 @@ pub struct EndedJob {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowJob {
     /// GitHub's ID of the job; a re-run has another one.
-    pub id: u64,
+    pub id: JobId,
     /// The run it belongs to.
-    pub run_id: u64,
+    pub run_id: RunId,
     /// Its repository.
     pub repository: RepositoryId,
     /// Free text.

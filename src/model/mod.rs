@@ -23,7 +23,9 @@ pub use action::{
 };
 pub use entry::RepoEntry;
 pub use jiff::Timestamp;
-pub use job::{EndedJob, JobStatus, Repository, RepositoryId, Visibility, WorkflowJob};
+pub use job::{
+    EndedJob, JobId, JobStatus, Repository, RepositoryId, RunId, RunnerId, Visibility, WorkflowJob,
+};
 pub use labels::Labels;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, runner_name};

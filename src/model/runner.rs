@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Labels, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
+    JobId, Labels, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
 };
 use crate::text::Escaped;
 
@@ -81,7 +81,7 @@ pub struct RunnerMeta {
     pub repo_id: Option<RepositoryId>,
     /// The job: the GitHub job the runner was started for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job_id: Option<u64>,
+    pub job_id: Option<JobId>,
     /// 1, 2, … for one job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,

@@ -238,6 +238,7 @@ fn says(body: &[u8], text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::JobId;
 
     #[test]
     fn a_parsers_message_names_its_line() {
@@ -250,7 +251,7 @@ mod tests {
     fn one_runner_has_one_job_and_attempt() {
         let meta = RunnerMeta {
             deployment: Some("i".into()),
-            job_id: Some(1),
+            job_id: Some(JobId(1)),
             attempt: Some(1),
             ..Default::default()
         };

@@ -12,9 +12,9 @@ use super::{
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
-    Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership,
-    RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age,
-    doubled, runner_name,
+    Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+    Ownership, RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob,
+    age, doubled, runner_name,
 };
 
 /// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
@@ -95,7 +95,7 @@ struct Fresh<'a> {
 
 /// A repository's place in its class's queue: what gave up its place lately goes last, then by the repository's turn, then by the
 /// oldest job.
-type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, u64));
+type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, JobId));
 
 /// Who waits for places, and whose turn is next.
 #[derive(Default)]
@@ -267,7 +267,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     for (key, group) in &survey.groups {
         let Some(Fresh { view, .. }) = turns.fresh.get(&key.repository) else { continue };
         let missing = group.demand.len().saturating_sub(group.supply.len());
-        let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
+        let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
         let late = gave_up_its_place_lately(survey, group);
         // A job that says it is nomadtools' may never serve anything, and only its owner may end it.

@@ -18,7 +18,7 @@ pub use credentials::{credential_items, variable_path};
 use crate::{
     config::{Config, Template, Tokens, settings},
     labels::{LABELS_MAX, RunsOn},
-    model::{Labels, Registration, Repository},
+    model::{JobId, Labels, Registration, Repository},
 };
 
 /// What a template may do, about 500,000 steps or 32 MB: far more than any job needs, and some tens of
@@ -69,7 +69,7 @@ pub struct RunContext<'a> {
     /// A line on the scheduler's state.
     pub info: &'a str,
     /// GitHub's ID of the job it is started for.
-    pub job: u64,
+    pub job: JobId,
     /// 1, 2, … for that job.
     pub attempt: u32,
 }
@@ -192,7 +192,7 @@ impl Renderer {
                 REPO_NAME => &run.repository.name,
                 LABELS => run.labels.joined().replace('"', "\\\""),
                 INFO => run.info,
-                JOB_ID => run.job,
+                JOB_ID => run.job.0,
                 ATTEMPT => run.attempt,
                 LISTENER => listener(),
                 CREDENTIALS => credentials::block(&data),

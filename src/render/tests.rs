@@ -33,7 +33,7 @@ fn render(config: &Config, labels: &[&str]) -> Result<String, TemplateError> {
         labels: &Labels::new(labels.iter().copied()),
         runs_on: &runs_on,
         info: "1 queued",
-        job: 42,
+        job: JobId(42),
         attempt: 1,
     })
 }

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{
-    Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, NomadView,
-    Observation, Ownership, Plan, Purge, PurgeReason, Repository, RepositoryId, RepositoryView, Runner,
-    RunnerMeta, RunnerState, Start, StartReason, Subject, WorkflowJob,
+    Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+    NomadView, Observation, Ownership, Plan, Purge, PurgeReason, Repository, RepositoryId, RepositoryView,
+    RunId, Runner, RunnerMeta, RunnerState, Start, StartReason, Subject, WorkflowJob,
 };
 
 /// When the servers' clocks begin.
@@ -28,8 +28,8 @@ fn repository() -> Repository {
 
 fn job(id: u64, status: JobStatus, created: i64) -> WorkflowJob {
     WorkflowJob {
-        id,
-        run_id: 1,
+        id: JobId(id),
+        run_id: RunId(1),
         repository: RepositoryId(7),
         name: "build".to_owned(),
         status,
@@ -54,7 +54,7 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
         labelsstr: "nomadtools".to_owned(),
         repo_url: "https://github.com/acme/widgets".to_owned(),
         repo_id: Some(RepositoryId(7)),
-        job_id: Some(job_id),
+        job_id: Some(JobId(job_id)),
         attempt: Some(1),
         ..RunnerMeta::default()
     };
@@ -101,7 +101,7 @@ fn seen_at(second: i64, jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Observa
 /// A plan with these jobs in demand.
 fn wants(jobs: &[u64]) -> Plan {
     let group = GroupKey { repository: RepositoryId(7), labels: Labels::new(["nomadtools"]) };
-    Plan { demand: BTreeMap::from([(group, jobs.to_vec())]), ..Plan::default() }
+    Plan { demand: BTreeMap::from([(group, jobs.iter().copied().map(JobId).collect())]), ..Plan::default() }
 }
 
 fn start(job_id: u64, name: &str) -> Action {
@@ -109,7 +109,7 @@ fn start(job_id: u64, name: &str) -> Action {
         class: None,
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
-        job_id,
+        job_id: JobId(job_id),
         attempt: 1,
         name: name.to_owned(),
         info: String::new(),
@@ -191,7 +191,7 @@ async fn a_job_that_waited_for_an_approval_is_measured_from_its_queue_on() {
     let status = Status::new(Duration::from_secs(60));
     pass(&status, &seen_at(0, vec![], vec![]), &Plan::default(), &[]);
     let hold = Hold {
-        subject: Subject::Job { repository: "acme/widgets".to_owned(), id: 1, labels: String::new() },
+        subject: Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(1), labels: String::new() },
         reason: HoldReason::NotQueued { status: "waiting" },
     };
     let held = Plan { holds: vec![hold], ..Plan::default() };
@@ -221,7 +221,7 @@ async fn a_job_is_queued_or_held_and_says_why_and_since_when() {
     let status = Status::new(Duration::from_secs(60));
     let jobs = vec![job(1, JobStatus::Queued, 2), job(2, JobStatus::Queued, 1), job(3, JobStatus::Queued, 3)];
     let reason = HoldReason::Cap { cap: Cap::All, limit: 1 };
-    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: 3, labels: String::new() };
+    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(3), labels: String::new() };
     let unplaced = HoldReason::Unplaced { why: "memory exhausted on 1 node".to_owned() };
     let holds = vec![
         Hold { subject, reason },
@@ -232,7 +232,7 @@ async fn a_job_is_queued_or_held_and_says_why_and_since_when() {
     let seen = seen_at(10, jobs, vec![pending]);
     pass(&status, &seen, &plan, &[]);
     let first = status.inner().seen.clone().unwrap().rows.jobs;
-    let told = |row: &snapshot::JobRow| (row.id, row.state, row.reason.as_ref().map(|why| why.word));
+    let told = |row: &snapshot::JobRow| (row.id.0, row.state, row.reason.as_ref().map(|why| why.word));
     let expected = [(2, "queued", None), (1, "starting", Some("unplaced")), (3, "held", Some("cap_all"))];
     assert_eq!(first.iter().map(told).collect::<Vec<_>>(), expected);
     assert_eq!((first[1].waits_seconds, first[1].runner.as_deref()), (Some(8), Some("r1")));
@@ -315,10 +315,11 @@ async fn a_job_that_ran_between_two_looks_is_measured_by_githubs_own_times_once(
         completed_at: at(25),
     };
     // Another deployment's, one from before the start, and ours: three looks show it.
-    status.ended(&[ended("foreign", 2, 6), ended("r1", 3, -1), ended("r1", 1, 6)], at(30));
-    status.ended(&[ended("r1", 1, 6)], at(31));
+    status
+        .ended(&[ended("foreign", JobId(2), 6), ended("r1", JobId(3), -1), ended("r1", JobId(1), 6)], at(30));
+    status.ended(&[ended("r1", JobId(1), 6)], at(31));
     pass(&status, &seen_at(30, vec![], live()), &Plan::default(), &[]);
-    status.ended(&[ended("r1", 1, 6)], at(32));
+    status.ended(&[ended("r1", JobId(1), 6)], at(32));
     // What an older listing still shows is not measured again.
     pass(&status, &seen_at(30, vec![taken(1, 6, 22, "r1")], live()), &Plan::default(), &[]);
     pass(&status, &seen_at(31, vec![], live()), &Plan::default(), &[]);

@@ -7,9 +7,9 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, NomadView,
-        Observation, Ownership, Plan, Repository, RepositoryId, RepositoryView, Runner, RunnerMeta,
-        RunnerState, Start, StartReason, Subject, Timestamp, Unobserved, WorkflowJob,
+        Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+        NomadView, Observation, Ownership, Plan, Repository, RepositoryId, RepositoryView, RunId, Runner,
+        RunnerMeta, RunnerState, Start, StartReason, Subject, Timestamp, Unobserved, WorkflowJob,
     },
     status::{Deed, Rate, Seen, Status},
 };
