@@ -14,7 +14,7 @@ use githubrunner::{
         Action, Asks, Cap, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
         Ownership, Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, Subject, Timestamp,
     },
-    status::{Counter, Deed, Exchange, Rate, Seen, Status},
+    status::{Counter, Deed, Exchange, Exposition, Rate, Seen, Status},
 };
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
@@ -91,7 +91,7 @@ fn status() -> Status {
 /// The names of samples, as a query asks for them, each with its labels. Families of which this status has no sample have their
 /// names from the types.
 fn known() -> BTreeMap<String, BTreeSet<String>> {
-    let (page, _) = status().metrics(true);
+    let (page, _) = status().metrics(Exposition::OpenMetrics);
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in page.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
@@ -183,7 +183,7 @@ fn each_metric_of_the_alerts_and_the_board_exists() {
 
 #[test]
 fn what_waits_is_told_in_what_an_autoscaler_counts_in() {
-    let (page, _) = status().metrics(true);
+    let (page, _) = status().metrics(Exposition::OpenMetrics);
     for line in [
         "githubrunner_waiting_runners{node_pool=\"gpu\"} 1\n",
         "githubrunner_waiting_cpu_megahertz{node_pool=\"gpu\"} 500\n",
@@ -241,7 +241,7 @@ fn promtool(args: &[&str], input: &str) -> Option<(bool, String)> {
 fn promtool_takes_the_alerts_and_the_page() {
     let Some((good, said)) = promtool(&["check", "rules", ALERTS], "") else { return };
     assert!(good, "{said}");
-    let (page, _) = status().metrics(false);
+    let (page, _) = status().metrics(Exposition::Prometheus);
     let (good, said) = promtool(&["check", "metrics"], &page).unwrap();
     assert!(good, "{said}");
     // The board's queries, as rules: the tool reads nothing else.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     apply::placement,
     config::Config,
-    github::{Error as GitHubError, GitHub, Look, Scope, Sought},
+    github::{Error as GitHubError, GitHub, Look, Refresh, Scope, Sought},
     hints::WATCHED_FROM,
     model::{Registration, Repository, RunnerMeta},
     nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
@@ -228,7 +228,7 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
 
 async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let github = &setup.github;
-    let found = github.repositories(&setup.config.repos, true).await;
+    let found = github.repositories(&setup.config.repos, Refresh::Now).await;
     for (entry, error) in &found.failures {
         report.line(
             Verdict::Failure,

@@ -133,6 +133,24 @@ pub(super) struct Inner {
     pub(super) pushed: Mutex<BTreeMap<RepositoryId, Timestamp>>,
 }
 
+/// Whether a request that failed for the moment is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Sent once: a request whose answer was lost may have changed something.
+    Never,
+    /// Sent again after transient failures.
+    AfterFailures,
+}
+
+/// Whether the pages of a list are kept with their ETags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caching {
+    /// Asked for by ETag: free of the primary limit while nothing changes.
+    ByEtag,
+    /// Asked for as a whole.
+    Nothing,
+}
+
 /// One page, whether GitHub sent it or only said that it is still the same.
 pub(super) struct Fetched<P> {
     pub value: Arc<P>,
@@ -303,14 +321,14 @@ impl GitHub {
     }
 
     /// Sends what `build` makes with the principal's credentials; after a 401 once more with renewed ones. `kind` names
-    /// requests that GitHub counts together. With `repeat` it is sent again after transient failures.
+    /// requests that GitHub counts together. `repeat` says whether it is sent again.
     ///
     /// Any status but a rate limit's is `Ok`; a 401 that stays is an error.
     pub(super) async fn authorized<F>(
         &self,
         principal: &Principal,
         kind: &'static str,
-        repeat: bool,
+        repeat: Repeat,
         build: F,
     ) -> Result<(Response, Credentials), Error>
     where
@@ -345,7 +363,7 @@ impl GitHub {
         &self,
         credentials: &Credentials,
         kind: &'static str,
-        repeat: bool,
+        repeat: Repeat,
         mut request: Request,
     ) -> Result<Response, Error> {
         let policy = RetryPolicy { again: worth_repeating, asked: wait_asked_for, ..RetryPolicy::default() };
@@ -374,8 +392,8 @@ impl GitHub {
             let began = Instant::now();
             let sent = async {
                 match repeat {
-                    true => self.0.http.send_with_retries(request.clone(), &policy).await,
-                    false => self.0.http.send(request.clone()).await,
+                    Repeat::AfterFailures => self.0.http.send_with_retries(request.clone(), &policy).await,
+                    Repeat::Never => self.0.http.send(request.clone()).await,
                 }
             };
             let response = if reads { self.in_time(sent).await?? } else { sent.await? };
@@ -432,21 +450,24 @@ impl GitHub {
         }
     }
 
-    /// One page, by ETag if `cached`.
+    /// One page.
     pub(super) async fn page<P: Page>(
         &self,
         principal: &Principal,
         path: &str,
-        cached: bool,
+        caching: Caching,
     ) -> Result<Fetched<P>, Error> {
         // In this order: whoever waits for its share holds up nobody.
         if let Some(turn) = &self.1.turn {
             self.in_time(turn.ask()).await??;
         }
         let url = self.url(path);
-        let known = |who: &str| if cached { self.0.cache.get::<P>(who, &url) } else { None };
+        let known = |who: &str| match caching {
+            Caching::ByEtag => self.0.cache.get::<P>(who, &url),
+            Caching::Nothing => None,
+        };
         let (response, credentials) = self
-            .authorized(principal, READS, true, |credentials| {
+            .authorized(principal, READS, Repeat::AfterFailures, |credentials| {
                 let request = self.request(Method::GET, path);
                 match known(&credentials.who) {
                     Some(known) => request.header_text(header::IF_NONE_MATCH, &known.etag),
@@ -461,7 +482,7 @@ impl GitHub {
                 let next = response.header(header::LINK).and_then(next_link);
                 let gap = response.header(SINGLE_SIGN_ON).and_then(Gap::of_single_sign_on);
                 // A page that lacks something is not kept: it is not known whether a 304 would say so again.
-                if cached
+                if caching == Caching::ByEtag
                     && gap.is_none()
                     && let Some(etag) = response.header(header::ETAG)
                 {
@@ -487,10 +508,10 @@ impl GitHub {
         &self,
         principal: &Principal,
         first: String,
-        cached: bool,
+        caching: Caching,
     ) -> Result<Pages<P::Item>, Error> {
         let mut reading = self.begin::<P>(first);
-        self.go_on::<P>(principal, &mut reading, cached).await?;
+        self.go_on::<P>(principal, &mut reading, caching).await?;
         Ok(reading.end())
     }
 
@@ -508,12 +529,12 @@ impl GitHub {
         &self,
         principal: &Principal,
         reading: &mut Reading<P::Item>,
-        cached: bool,
+        caching: Caching,
     ) -> Result<(), Error> {
         while let Some(path) = reading.now.clone().or_else(|| reading.walk.next_page()) {
             reading.now = Some(path.clone());
             let Reading { first, walk, .. } = reading;
-            let error = match self.page::<P>(principal, &path, cached).await {
+            let error = match self.page::<P>(principal, &path, caching).await {
                 Ok(page) => {
                     reading.now = None;
                     if let Some(gap) = page.gap {
@@ -559,7 +580,7 @@ impl GitHub {
     ) -> Result<Vec<P::Item>, Error> {
         let (mut items, mut path) = (Vec::new(), first);
         for _ in 0..most {
-            let page = self.page::<P>(principal, &path, true).await?;
+            let page = self.page::<P>(principal, &path, Caching::ByEtag).await?;
             items.extend(page.value.items().map(|(_, item)| item));
             let next = page.next.as_deref().and_then(|next| on_same_host(&self.0.api, &path, next));
             match next {
@@ -572,7 +593,7 @@ impl GitHub {
 
     /// A single thing, by ETag.
     pub(super) async fn one<P: Page>(&self, principal: &Principal, path: &str) -> Result<Arc<P>, Error> {
-        Ok(self.page::<P>(principal, &self.path(path), true).await?.value)
+        Ok(self.page::<P>(principal, &self.path(path), Caching::ByEtag).await?.value)
     }
 }
 

@@ -7,7 +7,7 @@ use hyper::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub, Repeat};
 use super::auth::{Auth, Credentials, Principal, hash};
 use super::error::Error;
 use super::jwt;
@@ -71,7 +71,7 @@ impl GitHub {
     /// The App's installations that are not suspended.
     pub(super) async fn installations(&self) -> Result<Listed<Installation>, Error> {
         let first = self.path("/app/installations?per_page=100");
-        let list = self.all_pages::<InstallationsPage>(&Principal::App, first, false).await?.list;
+        let list = self.all_pages::<InstallationsPage>(&Principal::App, first, Caching::Nothing).await?.list;
         Ok(list.retain(|installation| installation.suspended_at.is_none()))
     }
 
@@ -136,7 +136,7 @@ impl GitHub {
         let path = self.path(&format!("/app/installations/{id}/access_tokens"));
         // Safe to repeat: another token takes nothing away.
         let response = self
-            .authorized(&Principal::App, "app", true, |_| {
+            .authorized(&Principal::App, "app", Repeat::AfterFailures, |_| {
                 self.request(Method::POST, path.clone()).secret_answer()
             })
             .await?
@@ -170,7 +170,9 @@ impl GitHub {
         for kind in ["orgs", "users"] {
             let path = self.path(&format!("/{kind}/{}/installation", escape_segment(owner)));
             let response = self
-                .authorized(&Principal::App, "app", true, |_| self.request(Method::GET, path.clone()))
+                .authorized(&Principal::App, "app", Repeat::AfterFailures, |_| {
+                    self.request(Method::GET, path.clone())
+                })
                 .await?
                 .0;
             match response.status.as_u16() {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub};
 use super::auth::Principal;
 use super::error::Error;
 use super::followed::{LISTS, Look, Mark, Unfinished};
@@ -256,7 +256,7 @@ impl GitHub {
                 let principal = &principal;
                 async move {
                     let before = reading.len();
-                    let result = self.go_on::<JobsPage>(principal, &mut reading, true).await;
+                    let result = self.go_on::<JobsPage>(principal, &mut reading, Caching::ByEtag).await;
                     (run, before, reading, result)
                 }
             })
@@ -367,7 +367,7 @@ impl GitHub {
             return Ok(None);
         }
         let path = format!("{runs_path}?per_page={NEWEST}&exclude_pull_requests=true");
-        let page = match self.page::<RunsPage>(principal, &path, true).await {
+        let page = match self.page::<RunsPage>(principal, &path, Caching::ByEtag).await {
             Ok(page) => page,
             Err(error) if self.costs_itself_only(&error) && !listing.lists.is_empty() => {
                 listing.newest = false;
@@ -421,7 +421,7 @@ impl GitHub {
                     "{runs_path}?status={status}&per_page=100&exclude_pull_requests=true"
                 ))
             });
-            match self.go_on::<RunsPage>(principal, &mut reading, true).await {
+            match self.go_on::<RunsPage>(principal, &mut reading, Caching::ByEtag).await {
                 Ok(()) => listing.any_list = true,
                 Err(Error::OutOfTime) => {
                     listing.list = Some(reading);

@@ -44,7 +44,7 @@ pub use jobs::JobListing;
 pub use limits::{Headroom, Rate};
 pub use listed::{Gap, Listed, Sought};
 pub use pushes::{PUSHED_PAGE, Pushed, PushedList};
-pub use repositories::Resolution;
+pub use repositories::{Refresh, Resolution};
 pub use routes::route;
 pub use runners::{Deleted, JitConfig, RegisteredRunner, RegistrationToken, Scope};
 pub use single::JobDetail;

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use tokio::task::JoinSet;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub};
 use super::auth::Principal;
 use super::error::Error;
 use super::listed::{Gap, Listed};
@@ -28,6 +28,15 @@ pub struct Resolution {
     pub failures: Vec<(RepoEntry, Error)>,
 }
 
+/// When the entries of `repos` are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// When they were read some time ago.
+    WhenDue,
+    /// At once: somebody asks and wants what is true now.
+    Now,
+}
+
 /// What an owner is to whoever asks.
 pub(super) enum Account {
     /// An organization.
@@ -39,16 +48,18 @@ pub(super) enum Account {
 }
 
 impl GitHub {
-    /// The repositories that the entries mean, remembered for a while unless `refresh`. An entry that fails harms no
-    /// other; what it meant before still counts.
-    pub async fn repositories(&self, entries: &[RepoEntry], refresh: bool) -> Resolution {
+    /// The repositories that the entries mean, remembered for a while; `refresh` says when they are read again. An entry
+    /// that fails harms no other; what it meant before still counts.
+    pub async fn repositories(&self, entries: &[RepoEntry], refresh: Refresh) -> Resolution {
         let mut asked = BTreeSet::new();
         let mut failures = Vec::new();
         let mut tasks = JoinSet::new();
         for entry in entries {
             let due = {
                 let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-                resolved.get(&key(entry)).is_none_or(|known| refresh || known.is_due(self.0.refresh))
+                resolved
+                    .get(&key(entry))
+                    .is_none_or(|known| refresh == Refresh::Now || known.is_due(self.0.refresh))
             };
             if due && asked.insert(entry.clone()) {
                 let (github, entry) = (self.clone(), entry.clone());
@@ -200,7 +211,7 @@ impl GitHub {
         principal: &Principal,
         first: String,
     ) -> Result<Listed<Repository>, Error> {
-        let rows = self.all_pages::<P>(principal, first, true).await?.list;
+        let rows = self.all_pages::<P>(principal, first, Caching::ByEtag).await?.list;
         let mut gap = rows.gap().cloned();
         let mut repositories = Vec::with_capacity(rows.known().len());
         for row in rows.known() {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub, Repeat};
 use super::auth::Principal;
 use super::error::Error;
 use super::listed::{Listed, Sought};
@@ -214,7 +214,7 @@ impl GitHub {
         let path = self.runners_path(scope, &format!("/{id}"));
         let principal = Principal::Owner(scope.owner().to_owned());
         let build = |_: &_| self.request(Method::DELETE, path.clone());
-        let (response, _) = self.authorized(&principal, "write", false, build).await?;
+        let (response, _) = self.authorized(&principal, "write", Repeat::Never, build).await?;
         match response.status.as_u16() {
             204 => Ok(Deleted::Deleted),
             404 => Ok(Deleted::NotThere),
@@ -231,14 +231,16 @@ impl GitHub {
         let first =
             self.path(&format!("/orgs/{}/actions/runner-groups?per_page=100", escape_segment(organization)));
         let principal = Principal::Owner(organization.to_owned());
-        let groups = self.all_pages::<GroupsPage>(&principal, first, false).await?.list;
+        let groups = self.all_pages::<GroupsPage>(&principal, first, Caching::Nothing).await?.list;
         Ok(groups.seek(|group| group.name == name).map(|group| group.id))
     }
 
     async fn runners(&self, scope: &Scope, query: &str) -> Result<Listed<RegisteredRunner>, Error> {
         let principal = Principal::Owner(scope.owner().to_owned());
         // Not cached: the answer decides whether something is deleted, and names differ each time.
-        let pages = self.all_pages::<RunnersPage>(&principal, self.runners_path(scope, query), false).await?;
+        let pages = self
+            .all_pages::<RunnersPage>(&principal, self.runners_path(scope, query), Caching::Nothing)
+            .await?;
         let runner = |row: RunnerRow| RegisteredRunner {
             id: row.id,
             online: row.status == "online",
@@ -264,7 +266,7 @@ impl GitHub {
                 None => request,
             }
         };
-        Ok(self.authorized(&principal, REGISTRATION, false, build).await?.0)
+        Ok(self.authorized(&principal, REGISTRATION, Repeat::Never, build).await?.0)
     }
 
     pub(super) fn runners_path(&self, scope: &Scope, rest: &str) -> String {

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde::Deserialize;
 
-use super::api::GitHub;
+use super::api::{GitHub, Repeat};
 use super::auth::Principal;
 use super::error::Error;
 use super::wire::Job;
@@ -93,7 +93,7 @@ impl GitHub {
         let path = self.path(&format!("/repos/{owner}/{name}/actions/{what}"));
         let principal = Principal::Owner(repository.owner.clone());
         let build = |_: &_| self.request(Method::GET, path.clone());
-        let (response, _) = self.authorized(&principal, SINGLE, true, build).await?;
+        let (response, _) = self.authorized(&principal, SINGLE, Repeat::AfterFailures, build).await?;
         match response.status.as_u16() {
             404 | 410 => Ok(None),
             _ if response.is_success() => Ok(Some(response.json()?)),

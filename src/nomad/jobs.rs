@@ -34,6 +34,24 @@ pub enum Registered {
     Already,
 }
 
+/// What becomes of a job that is deregistered.
+#[derive(Clone, Copy)]
+enum Deregister {
+    /// It stays, dead.
+    Stop,
+    /// It is removed.
+    Purge,
+}
+
+impl Deregister {
+    fn purge(self) -> &'static str {
+        match self {
+            Deregister::Stop => "false",
+            Deregister::Purge => "true",
+        }
+    }
+}
+
 /// The answer of `PUT /v1/validate/job`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -144,7 +162,7 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn stop(&self, name: &str) -> Result<(), Error> {
-        self.deregister(name, false).await
+        self.deregister(name, Deregister::Stop).await
     }
 
     /// Removes a job at once; a task of it that is alive runs on until it is killed, so only the dead are purged
@@ -153,12 +171,12 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn purge(&self, name: &str) -> Result<(), Error> {
-        self.deregister(name, true).await
+        self.deregister(name, Deregister::Purge).await
     }
 
-    async fn deregister(&self, name: &str, purge: bool) -> Result<(), Error> {
-        let request = Request::delete(format!("/v1/job/{}", escape_segment(name)))
-            .query("purge", if purge { "true" } else { "false" });
+    async fn deregister(&self, name: &str, how: Deregister) -> Result<(), Error> {
+        let request =
+            Request::delete(format!("/v1/job/{}", escape_segment(name))).query("purge", how.purge());
         let response = self.answer(request, Retry::Yes).await?;
         // Two that purge at once: one of them hears that it is gone.
         if response.is_success() || says(&response.body, "job not found") {

@@ -132,7 +132,7 @@ fn pass(status: &Status, observation: &Observation, plan: &Plan, deeds: &[Deed])
 
 /// The sum of a histogram and how many values it has.
 fn histogram(status: &Status, name: &str) -> (f64, u64) {
-    let (page, _) = status.metrics(true);
+    let (page, _) = status.metrics(Exposition::OpenMetrics);
     let value = |suffix: &str| {
         let line =
             page.lines().find(|line| line.starts_with(&format!("githubrunner_{name}_seconds_{suffix} ")));
@@ -170,7 +170,7 @@ async fn a_job_is_measured_from_its_queue_to_its_end() {
         pass(&status, &seen_at(40, vec![], vec![dead.clone()]), &Plan::default(), &[]);
     }
     assert_eq!(histogram(&status, "job_duration"), (22.0, 1));
-    let (page, _) = status.metrics(true);
+    let (page, _) = status.metrics(Exposition::OpenMetrics);
     assert!(page.contains("githubrunner_runners_finished_total{finish=\"success\"} 1\n"), "{page}");
     assert_eq!(status.sizes()["status jobs and runners"], 2, "the repository, and the runner that Nomad has");
 }
@@ -213,7 +213,7 @@ async fn jobs_that_are_not_ours_are_not_measured() {
     pass(&status, &seen_at(10, vec![job(1, JobStatus::Queued, 6)], vec![]), &Plan::default(), &[]);
     pass(&status, &seen_at(20, vec![taken(1, 6, 18, "another")], vec![]), &Plan::default(), &[]);
     assert_eq!(histogram(&status, "job_queued_to_taken").1, 0);
-    assert!(status.metrics(true).0.contains("githubrunner_jobs_running 0\n"));
+    assert!(status.metrics(Exposition::OpenMetrics).0.contains("githubrunner_jobs_running 0\n"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,7 +292,7 @@ async fn actions_add_up() {
     };
     status.record(did(2));
     status.record(did(3));
-    let (metrics, _) = status.metrics(true);
+    let (metrics, _) = status.metrics(Exposition::OpenMetrics);
     let line = "githubrunner_actions_total{action=\"purge\",outcome=\"done\",reason=\"asked\"} 5\n";
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("githubrunner_passes_total 2\n"), "{metrics}");
@@ -337,9 +337,11 @@ async fn a_pool_in_which_nothing_waits_any_more_is_told_with_zero() {
     let mut waits = runner("r1", 1, RunnerState::Pending, 0);
     waits.meta.asks = Some(asks);
     pass(&status, &seen_at(0, vec![], vec![waits]), &Plan::default(), &[]);
-    assert!(status.metrics(true).0.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 100\n"));
+    assert!(
+        status.metrics(Exposition::OpenMetrics).0.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 100\n")
+    );
     pass(&status, &seen_at(1, vec![], vec![]), &Plan::default(), &[]);
-    let (page, _) = status.metrics(true);
+    let (page, _) = status.metrics(Exposition::OpenMetrics);
     assert!(page.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 0\n"), "{page}");
 }
 
