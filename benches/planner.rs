@@ -1,5 +1,5 @@
-//! How long the planner takes for 1,000 repositories, 10,000 jobs and 5,000 runners: half of the jobs have a runner, the others
-//! are started, or held at a cap. Prints the median of 41 plans; `scripts/bench` runs it.
+//! How long the planner takes for 1,000 repositories, 10,000 jobs and 5,000 runners: half of the jobs have a runner,
+//! the others are started, or held at a cap. Prints the median of 41 plans; `scripts/bench` runs it.
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -80,6 +80,7 @@ fn observation(prefix: &str) -> Observation {
                 created_at: Some(ago(300 - index)),
                 started_at: is_busy.then(|| ago(30)),
                 html_url: None,
+                run: Default::default(),
             }
         });
         let listing = Listing::Fresh { now, jobs: jobs.collect(), complete: true };
@@ -91,7 +92,7 @@ fn observation(prefix: &str) -> Observation {
     Observation { nomad: Some(nomad), repositories, ..Observation::default() }
 }
 
-/// A runner that works.
+/// A busy runner.
 fn runner(prefix: &str, repository: &Repository, job_id: JobId, since: Timestamp) -> Runner {
     Runner {
         name: runner_name(prefix, DEPLOYMENT, repository, job_id, 1),

@@ -1,10 +1,10 @@
-//! How soon a queued job is taken, and what that costs: organizations of several sizes, the simulators in this process and
-//! the daemon in one of its own. Prints a table; `scripts/bench` runs it. Linux only: it reads /proc.
+//! How soon a queued job is taken, and what that costs: organizations of several sizes, with the simulators in this
+//! process and the daemon in its own. Prints a table; `scripts/bench` runs it. Linux only: it reads /proc.
 //!
-//! Each world begins without a cache. Its first five minutes are measured, or less for small ones; then jobs are queued, each by a
-//! push to a repository chosen at random, and it is told when each was registered in Nomad and when it was taken. The simulated
-//! GitHub takes 50 ms for an answer, counts points and the primary limit, and refuses what exceeds them. With `BENCH_NOMAD`, the
-//! address of a real agent, only GitHub is simulated, and *seen* is as late as *taken*.
+//! Each world begins without a cache. Its first five minutes are measured, or less for small ones. Then jobs are
+//! queued, each by a push to a random repository, and the time until each is registered in Nomad and taken is measured.
+//! The simulated GitHub takes 50 ms to respond, enforces the points and the primary limit, and refuses excess requests.
+//! With `BENCH_NOMAD`, the address of a real agent, only GitHub is simulated, and *seen* is the same as *taken*.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
@@ -33,16 +33,16 @@ use tokio::time::sleep;
 const TOKEN: &str = "ghp_of_the_benchmark";
 const SECRET: &str = "of the benchmark";
 
-/// So many jobs are queued in each world, two seconds apart.
+/// The number of jobs queued in each world, two seconds apart.
 const JOBS: usize = 60;
 
 struct Case {
     name: &'static str,
     repositories: usize,
     webhooks: bool,
-    /// One repository answers after 9 s, another one with 502.
+    /// One repository responds after 9 s, another one with 502.
     sick: bool,
-    /// How long it is left alone first.
+    /// How long it is idle first.
     first: Duration,
 }
 
@@ -92,7 +92,7 @@ fn main() {
 async fn measure(case: &Case) {
     let now = Timestamp::now();
     let ago = |time: Duration| now.checked_sub(time).unwrap();
-    // The stand-in for a runner is quick: what is measured is the daemon.
+    // The stand-in runner is fast, because the daemon is being measured.
     let options = github::Options {
         keep_runs: Duration::from_secs(90 * 24 * 3600),
         pickup: (Duration::from_millis(100), Duration::from_millis(300)),
@@ -104,7 +104,7 @@ async fn measure(case: &Case) {
     github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org"]));
     let repositories: Vec<u64> =
         (0..case.repositories).map(|number| github.add_repository(&format!("acme/app-{number}"))).collect();
-    // A run of long ago, so that none of them is unused. One in ten was pushed to today.
+    // An old run, so that none of them is unused. One in ten was pushed to today.
     for repository in &repositories {
         let jobs = vec![JobSpec::new(&["other"], Duration::from_secs(1))];
         let run = github.queue_run(*repository, jobs, long_ago).unwrap();
@@ -204,18 +204,18 @@ async fn measure(case: &Case) {
     );
 }
 
-/// What GitHub answered.
+/// GitHub's responses.
 #[derive(Default)]
 struct Counts {
-    /// What GitHub counts for requests of its REST API.
+    /// The points of the requests to its REST API.
     points: AtomicU64,
-    /// Answers that count against the primary limit.
+    /// Responses that count against the primary limit.
     paid: AtomicU64,
-    /// Refusals for a limit.
+    /// Refusals because of a limit.
     refused: AtomicU64,
 }
 
-/// How GitHub answers: after a while, and for two repositories badly.
+/// GitHub's behaviour: with a delay, and badly for two repositories.
 struct Answers {
     sick: bool,
     counts: Arc<Counts>,
@@ -255,7 +255,7 @@ impl Fault for Answers {
     }
 }
 
-/// A run, when it was queued, and after what time its job had a runner in Nomad, and was taken.
+/// A run, when it was queued, and the time until its job had a runner in Nomad and was taken.
 type Queued = (u64, Instant, Option<Duration>, Option<Duration>);
 
 fn see(shared: &Shared, jobs: &mut [Queued]) {

@@ -1,4 +1,4 @@
-# What `scripts/dev` adds to `nomad agent -dev`: an agent to try things on, not one to keep.
+# The configuration that `scripts/dev` adds to `nomad agent -dev`. For experiments only.
 
 # The demo's runners are plain processes.
 plugin "raw_exec" {
@@ -7,7 +7,7 @@ plugin "raw_exec" {
   }
 }
 
-# A closed network must not hold up the start: no cloud is asked whether this machine is one of its own.
+# Cloud fingerprinting can delay the start on a closed network.
 client {
   options = {
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"

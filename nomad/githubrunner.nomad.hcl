@@ -1,41 +1,41 @@
-# githubrunner as a Nomad job. docs/deployment.md has the five commands around it.
+# githubrunner as a Nomad job. docs/deployment.md has the five commands that deploy it.
 #
 # Its configuration and its GitHub token are in the Nomad variable `nomad/jobs/githubrunner`, items `config`
-# (YAML) and `token`, which only this job's tasks can read. It talks to Nomad through its task API with its
-# workload identity, whose rights `githubrunner.policy.hcl` gives.
+# (YAML) and `token`, which only this job's tasks can read. It talks to Nomad through the task API with its
+# workload identity, which `githubrunner.policy.hcl` grants its rights.
 
 variable "image" {
-  description = "The image to run, with the program in it as `githubrunner`. Empty: `binary` is run without one."
+  description = "The image to run, with the program in it as `githubrunner`. Empty: run `binary` without an image."
   type        = string
   default     = ""
 }
 
 variable "binary" {
-  description = "The program, where no image is given: a path on the node, with exec one that its chroot has (/usr and /bin by default)."
+  description = "The program, if no image is given: a path on the node. With exec, the path must exist in the chroot (/usr and /bin by default)."
   type        = string
   default     = "/usr/local/bin/githubrunner"
 }
 
 variable "driver" {
-  description = "What runs `binary`: exec, in a chroot as `user` (Linux, an agent that is root), or raw_exec, as the agent's own user with all it may."
+  description = "The driver for `binary`: exec, in a chroot as `user` (needs Linux and an agent that runs as root), or raw_exec, as the agent's own user with all its rights."
   type        = string
   default     = "exec"
 }
 
 variable "user" {
-  description = "Who `binary` runs as with exec."
+  description = "The user that `binary` runs as with exec."
   type        = string
   default     = "nobody"
 }
 
 variable "namespace" {
-  description = "Where this job runs. The runners' namespace is `nomad.namespace` of its configuration; the policy is for both being the same."
+  description = "The namespace of this job. The runners' namespace is `nomad.namespace` in the configuration; the policy assumes that both are the same."
   type        = string
   default     = "github"
 }
 
 variable "datacenters" {
-  description = "Where it may run."
+  description = "The datacenters it may run in."
   type        = list(string)
   default     = ["*"]
 }
@@ -47,19 +47,19 @@ variable "node_pool" {
 }
 
 variable "service_tags" {
-  description = "Tags of the service: what finds the metrics, like Prometheus."
+  description = "Tags of the service, for discovery by Prometheus, for example."
   type        = list(string)
   default     = ["prometheus"]
 }
 
 variable "links" {
-  description = "Links on the job's page in Nomad's UI: labels to addresses, like a board of metrics."
+  description = "Links on the job's page in Nomad's UI: labels to URLs, like a dashboard."
   type        = map(string)
   default     = {}
 }
 
 variable "replicas" {
-  description = "With more than one write `ha: {enabled: true}` into the configuration: one of them acts."
+  description = "The number of replicas. For more than one, set `ha: {enabled: true}` in the configuration: one of them acts."
   type        = number
   default     = 1
 }
@@ -85,7 +85,7 @@ job "githubrunner" {
   group "githubrunner" {
     count = var.replicas
 
-    # Started again whenever it ends: it converges from whatever it finds.
+    # Always restart: the daemon converges from any state.
     restart {
       attempts = 10
       interval = "10m"
@@ -93,7 +93,7 @@ job "githubrunner" {
       mode     = "delay"
     }
 
-    # One deployment after the other: without `ha` two must not act at the same time.
+    # One allocation after the other: without `ha`, two must not act at the same time.
     update {
       max_parallel     = 1
       min_healthy_time = "5s"
@@ -124,7 +124,7 @@ job "githubrunner" {
         }
       }
 
-      # A deployment is good once Nomad and GitHub were seen: a missing right or a wrong token reverts it.
+      # A deployment is healthy once it has reached Nomad and GitHub: a missing right or a wrong token reverts it.
       check {
         name     = "ready"
         type     = "http"
@@ -156,13 +156,13 @@ job "githubrunner" {
         }
       }
 
-      # Its rights at Nomad: the token for the task API, in the environment and in a file.
+      # The token for the task API, in the environment and in a file.
       identity {
         env  = true
         file = true
       }
 
-      # A changed configuration is read again; a broken one is told in the log and the old one kept.
+      # Reload a changed configuration. If it has an error, the daemon logs it and keeps the old one.
       template {
         data          = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}{{ .config }}{{ end }}"
         destination   = "local/config.yml"
@@ -170,9 +170,9 @@ job "githubrunner" {
         change_signal = "SIGHUP"
       }
 
-      # `github.token_file` may name it; it is the token unless the configuration has another way in.
+      # The GitHub token, unless the configuration has other credentials.
       template {
-        # The item `status_token` is for the page and the API; without it they are closed, or as `status` has it.
+        # The item `status_token` is for the page and the API. Without it, `status` in the configuration decides.
         data        = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}GH_TOKEN={{ .token }}\nGH_ENTERPRISE_TOKEN={{ .token }}\n{{ with .status_token }}GITHUBRUNNER_STATUS_TOKEN={{ . }}\n{{ end }}{{ end }}"
         destination = "secrets/github.env"
         env         = true
@@ -180,14 +180,14 @@ job "githubrunner" {
       }
 
       env {
-        # Said in as many words: raw_exec tasks inherit the agent's environment, which may have another address.
+        # Set explicitly: raw_exec tasks inherit the agent's environment, which may have another address.
         NOMAD_ADDR          = "unix://${NOMAD_SECRETS_DIR}/api.sock"
         GITHUBRUNNER_STATUS = "0.0.0.0:${NOMAD_PORT_status}"
-        # The ETag cache: a restart in place costs nothing of GitHub's rate limit.
+        # Keep the ETag cache, so that a restart in place does not use up GitHub's rate limit.
         XDG_CACHE_HOME      = "${NOMAD_ALLOC_DIR}/data"
       }
 
-      # What people ask, from Nomad's UI or by `nomad action -job githubrunner -group githubrunner -task githubrunner plan`.
+      # For operators, in Nomad's UI or with `nomad action -job githubrunner -group githubrunner -task githubrunner plan`.
       action "plan" {
         command = var.image == "" ? var.binary : "githubrunner"
         args    = ["-c", "local/config.yml", "plan"]

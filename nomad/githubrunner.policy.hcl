@@ -1,14 +1,14 @@
-# What the daemon may do: nothing outside of its namespace, and no variables but its own and its runners'.
-# NTGithubRunner is `nomad.jobprefix`; change it here where the configuration changes it.
+# The daemon's rights: only its own namespace, and there only its own and its runners' variables.
+# NTGithubRunner is `nomad.jobprefix`; if the configuration changes it, change it here too.
 #
 #   nomad acl policy apply -namespace github -job githubrunner githubrunner nomad/githubrunner.policy.hcl
 
 namespace "github" {
-  # list-jobs and read-job: to see its runners. submit-job: to have templates parsed, to register and to stop.
+  # list-jobs, read-job: to read its runners. submit-job: to parse templates, and to register and stop jobs.
   capabilities = ["list-jobs", "read-job", "submit-job"]
 
   variables {
-    # Which of several deployments this is, and who leads among replicas.
+    # The deployment ID, the key of the MAC, and the leader lock.
     path "githubrunner/*" {
       capabilities = ["read", "write"]
     }

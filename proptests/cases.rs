@@ -1,5 +1,5 @@
-//! Observations and policies, drawn from few distinct parts so that they collide: few jobs, few groups, ages
-//! around the planner's limits.
+//! Generates observations and policies from few distinct parts, so that they collide: few jobs, few groups,
+//! ages around the planner's limits.
 
 use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
@@ -34,15 +34,15 @@ pub const NOW: Moment = Duration::from_secs(100_000);
 pub const AGES: [u64; 20] =
     [0, 1, 29, 30, 31, 59, 60, 61, 119, 120, 121, 240, 599, 600, 601, 3599, 3600, 3601, 86_401, 100_000];
 
-/// Labels that may be rendered. The first word stays as it is: `runson_match` minds case, as Python's does.
+/// Labels that may be rendered. The first word keeps its case, because `runson_match` is case-sensitive.
 pub const GOOD: [&[&str]; 4] =
     [&["nomadtools"], &["nomadtools a"], &["nomadtools", "gpu"], &["nomadtools mem=100", "Big"]];
 
-/// Labels that get nothing.
+/// Labels that get no runner.
 pub const BAD: [&[&str]; 5] =
     [&[], &["ubuntu-latest"], &["nomadtools x,y"], &["nomadtools \u{1b}[2J\n"], &["nomadtools mem=12345678"]];
 
-/// What drawn labels ask for.
+/// What generated labels request.
 fn asks(labels: &[String]) -> Asks {
     let key =
         |set: &mut dyn Iterator<Item = &str>| -> BTreeSet<String> { set.map(str::to_lowercase).collect() };
@@ -69,7 +69,7 @@ pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Compiled once: that takes longer than a plan.
+/// Compiled once, because that takes longer than a plan.
 pub fn rules() -> LabelRules {
     static RULES: OnceLock<LabelRules> = OnceLock::new();
     RULES.get_or_init(|| LabelRules::new("nomadtools *(.*)").unwrap()).clone()
@@ -88,7 +88,7 @@ pub fn repository(index: usize) -> Repository {
     }
 }
 
-/// What the planner gets, and its plan.
+/// The planner's input and its plan.
 #[derive(Clone)]
 pub struct Case {
     pub observation: Observation,
@@ -109,23 +109,24 @@ impl Case {
         Facts::new(self.seen())
     }
 
-    /// The runners; none when Nomad is unseen.
+    /// The runners; none if Nomad is unreachable.
     pub fn runners(&self) -> &[Runner] {
         self.observation.nomad.as_ref().map_or(&[], |nomad| &nomad.runners)
     }
 }
 
-/// Cases that all properties of single plans share: drawing one takes longer than planning and checking it.
+/// The number of cases that all properties of single plans share. Generating one takes longer than planning
+/// and checking it.
 pub const CASES: u32 = 2500;
 
-/// Checks a property over the shared cases (PROPTEST_CASES: so many), and shows the smallest world in which
-/// it fails.
+/// Checks a property over the shared cases (PROPTEST_CASES: their number), and shows the smallest failing
+/// world.
 #[track_caller]
 pub fn for_all(property: impl Fn(&Case, &Plan) -> Result<(), TestCaseError>) {
     show(shared(), &case(), property);
 }
 
-/// The test of each of these properties over the shared cases, by name.
+/// A test for each of these properties over the shared cases, named after it.
 macro_rules! tested {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
@@ -142,7 +143,7 @@ pub fn for_all_facts(property: fn(&Facts, &Plan) -> Checked) {
     for_all(|case, plan| property(&case.facts(), plan));
 }
 
-/// Checks a property over cases that were drawn from the strategy already.
+/// Checks a property over cases that were already generated from the strategy.
 #[track_caller]
 pub fn show(
     cases: &[(Case, Plan)],
@@ -151,7 +152,7 @@ pub fn show(
 ) {
     for (at, (case, plan)) in cases.iter().enumerate() {
         let Err(first) = property(case, plan) else { continue };
-        // The same case is drawn once more, now to find a smaller one.
+        // Generates the same case once more, this time to shrink it.
         let mut runner = runner(CASES);
         let mut tree = strategy.new_tree(&mut runner).unwrap();
         for _ in 0..at {
@@ -177,7 +178,7 @@ pub fn shared() -> &'static [(Case, Plan)] {
     })
 }
 
-/// So many cases, unless PROPTEST_CASES asks for another number; nothing is written down.
+/// This many cases, unless PROPTEST_CASES sets another number; writes no files.
 pub fn config(cases: u32) -> Config {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
     Config {
@@ -224,8 +225,8 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-/// Classes that cover some of the drawn jobs, with caps and times of their own, and those that the runners were started as: one is
-/// configured no more.
+/// Classes that cover some of the generated jobs, with their own caps and timeouts, and the classes that the runners
+/// were started as. One of those is no longer configured.
 fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str>>)> {
     let cap = || proptest::option::weighted(0.5, 0..4_usize);
     let limit = || proptest::option::weighted(0.3, select(&[30_u64, 120, 600][..]).prop_map(secs));
@@ -240,7 +241,7 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
         limit(),
         limit(),
         limit(),
-        flag(0.15),
+        (flag(0.15), flag(0.2)),
     );
     let matching = select(&["gpu", "nomadtools a", "repository", "internal"][..]);
     let class = (matching, own).prop_map(|(name, own)| {
@@ -261,7 +262,8 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
             starting_timeout: own.5,
             connect_timeout: own.6,
             unassigned_timeout: own.7,
-            deny: own.8.then(|| "ask".to_owned()),
+            deny: own.8.0.then(|| "ask".to_owned()),
+            labels: own.8.1.then(|| rules().with_deny_keys([("mem".to_owned(), Vec::new())].into())),
             ..Class::default()
         }
     });
@@ -305,7 +307,13 @@ pub fn case() -> impl Strategy<Value = Case> {
                         repository: repository(at).id,
                         labels: Labels::new(spell(labels, spelling)),
                     };
-                    observation.memory.start_backoff.insert(group, backoff(until));
+                    if spelling % 2 == 1 {
+                        let until = backoff(until).until;
+                        let refusal = Refusal { until, why: "it is public".to_owned() };
+                        observation.memory.refused.insert(group.clone(), refusal);
+                    } else {
+                        observation.memory.start_backoff.insert(group, backoff(until));
+                    }
                 }
                 for (at, age) in started {
                     observation.memory.last_start.insert(repository(at).id, ago(age));

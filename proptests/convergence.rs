@@ -1,4 +1,4 @@
-//! The planner, and what it learns, against the model world: everything is served, nothing is left over.
+//! The planner and its memory against the model world: every job is served, nothing is left over.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     specification::reports_of,
 };
 
-/// Seconds between two passes that ask GitHub, and between those that ask Nomad alone.
+/// Seconds between two passes that list GitHub, and between those that only observe Nomad.
 const LOOP: u64 = 30;
 const STEP: u64 = 5;
 
@@ -32,7 +32,8 @@ impl Loop {
         Loop { policy, memory: Memory::default(), seen: BTreeMap::new() }
     }
 
-    /// One pass. Whether something is started or waits, so that Nomad is worth another look soon.
+    /// One pass. Returns whether something was started or is waiting, so that Nomad should be observed again
+    /// soon.
     pub fn pass(&mut self, world: &mut World, everything: bool) -> (Plan, bool) {
         let unseen = |world: &mut World| {
             world.settings.unseen > 0 && {
@@ -69,7 +70,7 @@ impl Loop {
         (plan, unsettled)
     }
 
-    /// Killed and started again: all that it knew is gone.
+    /// Killed and restarted: everything it remembered is gone.
     pub fn restart(&mut self) {
         self.memory = Memory::default();
         self.seen.clear();
@@ -82,10 +83,10 @@ struct Story {
     /// Repository, labels, when, how long.
     arrivals: Vec<(usize, usize, u64, u64)>,
     caps: (Option<usize>, Option<usize>, Option<usize>),
-    /// Idle runners leave after so long; `None`: at once.
+    /// Idle runners are stopped after this; `None`: at once.
     idle: Option<u64>,
     purge: u64,
-    /// The daemon restarts at a pass with this chance in percent.
+    /// The chance, in percent, that the daemon restarts at a pass.
     restarts: u64,
     seed: u64,
 }
@@ -114,8 +115,8 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
             let (repositories, capacity, pull, kill, mode) = world;
             let (crashes, failures, lost_answers, unseen, incomplete, restarts, forgets, unreachable) =
                 chances;
-            // Absence counts from the first verification that this daemon made: one that never lives for ten minutes cannot know
-            // that a runner is not coming.
+            // Absence is measured from this daemon's first verification, so one that never lives for ten minutes cannot
+            // know that a runner is not coming.
             let restarts = if unreachable > 0 { 0 } else { restarts };
             arrivals.iter_mut().for_each(|arrival| arrival.0 %= repositories);
             arrivals.sort_by_key(|arrival| arrival.2);
@@ -161,8 +162,9 @@ impl Story {
         }
     }
 
-    /// By when everything that fits somewhere has run, even one after another: its time, an image's pull, the
-    /// wait for a place that somebody idle or unplaced must first leave, and two passes to see each of it.
+    /// The time by which everything that fits has run, even one after the other: its run time, an image pull,
+    /// the wait for a place that an idle or unplaced runner must first leave, and two passes to see each
+    /// step.
     fn deadline(&self) -> u64 {
         let Settings { failures, crashes, forgets, unreachable, .. } = &self.settings;
         let slow = if self.restarts + failures + crashes + forgets + unreachable > 0 { 2400 } else { 0 };
@@ -224,7 +226,7 @@ impl Story {
                 None if world.now > self.deadline() => {
                     return Err(Box::new((world, "not everything is served in time".to_owned())));
                 }
-                // The longest wait after failures, then ten minutes until an orphan goes.
+                // The longest wait after failures, then ten minutes until an orphan is removed.
                 Some(served) if world.now > served + 600 + 700 + 3 * self.purge + self.idle.unwrap_or(0) => {
                     let left = world.left_over();
                     return if left.is_empty() {
@@ -238,7 +240,7 @@ impl Story {
         }
     }
 
-    /// What holds at every moment, of the world's own truth.
+    /// What holds at every moment, according to the world's true state.
     fn check(&self, world: &World) -> Result<(), String> {
         if let Some(wrong) = world.wrong.first() {
             return Err(wrong.clone());
@@ -280,11 +282,11 @@ fn all_converge(cases: u32, faulty: bool) {
 }
 
 #[test]
-fn without_faults_all_is_served_within_the_caps_and_nothing_is_left_over() {
+fn without_faults_everything_is_served_within_the_caps_and_nothing_is_left_over() {
     all_converge(250, false);
 }
 
 #[test]
-fn with_crashes_restarts_and_lost_answers_as_well() {
+fn with_crashes_restarts_and_lost_responses_too() {
     all_converge(250, true);
 }

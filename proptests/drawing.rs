@@ -1,4 +1,4 @@
-//! The parts of a case: jobs, runners and repositories, drawn so that they collide.
+//! Generates the parts of a case: jobs, runners and repositories that collide.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +16,21 @@ pub struct JobSpec {
     status: JobStatus,
     runner: Option<usize>,
     age: Option<u64>,
-    /// Seen a second time in the same listing.
+    /// Listed a second time in the same listing.
     again: Option<(JobStatus, Option<usize>)>,
 }
 
 #[derive(Clone, Debug)]
 pub struct RunnerSpec {
-    /// A job's index, or that of one nobody lists any more, or none.
+    /// The index of a job, or of one that is no longer listed, or none.
     job_id: Option<(bool, usize)>,
     attempt: Option<u32>,
     labels: (usize, u8),
     state: RunnerState,
-    /// nomadtools' own, lost, started although it need not be, with a variable where both is possible.
+    /// nomadtools' own, lost, started although that is optional, with a variable if either is possible.
     flags: (bool, bool, bool, bool),
     registration: Registration,
-    /// Submitted, placed so much later, started later, ended later.
+    /// Seconds since it was submitted, and from there to placement, start and end.
     times: (u64, u64, u64, u64),
     finish: Finish,
     exhausted: Option<bool>,
@@ -121,12 +121,12 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         )
 }
 
-/// Two attempts of one job, so that its limit is met: both alive, and neither can take the job.
+/// Two attempts at one job, to reach the limit: both are alive, and neither can take the job.
 #[derive(Clone, Debug)]
 pub struct Pair {
     job: usize,
     attempt: u32,
-    /// Connected once and out of GitHub's reach, else out of the servers'.
+    /// Connected once but out of GitHub's reach, or else out of the servers'.
     idle: (bool, bool),
     runners: (RunnerSpec, RunnerSpec),
 }
@@ -138,7 +138,7 @@ pub fn pair() -> impl Strategy<Value = Pair> {
 }
 
 impl Pair {
-    /// Its runners as [`build`] wants them.
+    /// Its runners in the form that [`build`] needs.
     pub fn specs(&self) -> [RunnerSpec; 2] {
         let out_of_reach = |spec: &RunnerSpec, attempt: u32, idle: bool| {
             let (surplus, presence, busy, failed) = &spec.memory;
@@ -160,10 +160,11 @@ impl Pair {
     }
 }
 
-/// In the surplus before; presence (absent since, asked); busy last; failed (until, relative to now).
+/// Previously surplus; presence (absent since, asked); last busy; failed (until, relative to now).
 type Remembered = (bool, Option<(Option<u64>, u64)>, Option<u64>, Option<i64>);
 
-/// How a repository is seen: what it is, its listing's kind, whether that is complete, since when it is gone.
+/// How a repository is seen: its properties, the kind of its listing, whether that is complete, since when it
+/// is gone.
 pub type RepositorySpec = (u8, u8, bool, u64);
 
 pub fn repository_spec() -> impl Strategy<Value = RepositorySpec> {
@@ -177,7 +178,7 @@ pub fn backoff(until: i64) -> Backoff {
     Backoff { failures: 1, until: secs((NOW.as_secs() as i64 + until) as u64), error: "500".to_owned() }
 }
 
-/// The labels, otherwise written: in upper case, in another order, twice.
+/// The labels spelled differently: in upper case, in another order, twice.
 pub fn spell(index: usize, spelling: u8) -> Vec<String> {
     let set = GOOD.get(index).copied().unwrap_or_else(|| BAD[index - GOOD.len()]);
     let upper = |label: &str| match label.split_once("tools") {
@@ -231,7 +232,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         let listing = match kind {
             0 => Listing::Fresh { now: server_now(), jobs, complete },
             1 => Listing::Stale { jobs, complete, reason: "503".to_owned() },
-            4 => Listing::Earlier { jobs, complete },
+            4 => Listing::Earlier { ended: NOW - secs(since % 60), jobs, complete },
             2 => Listing::Unseen { reason: "503".to_owned() },
             _ => Listing::Gone { since: NOW - secs(since) },
         };
@@ -252,7 +253,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
     Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), memory }
 }
 
-/// The jobs of one repository: those whose index has its remainder.
+/// The jobs of one repository: those whose index modulo the number of repositories matches.
 fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) -> Vec<WorkflowJob> {
     let mut list = Vec::new();
     for (index, spec) in jobs.iter().enumerate().filter(|(index, _)| index % repositories == at) {
@@ -271,6 +272,7 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
             created_at: spec.age.map(ago),
             started_at: None,
             html_url: None,
+            run: Default::default(),
         }));
     }
     list

@@ -18,11 +18,11 @@ use crate::{
 #[derive(Clone, Debug)]
 struct Backlog {
     cap: usize,
-    /// How many jobs each repository has queued, the first repository's being the oldest.
+    /// How many jobs each repository has queued. The first repository's jobs are the oldest.
     jobs: Vec<usize>,
-    /// How long jobs last, drawn from these.
+    /// Job durations to choose from.
     lasts: Vec<u64>,
-    /// When the dead are purged; with 0 nothing of them is seen by the next pass.
+    /// When dead runners are purged. With 0, the next pass sees nothing of them.
     purge: u64,
     seed: u64,
 }
@@ -73,14 +73,15 @@ fn policy(cap: usize, purge: u64) -> Policy {
     }
 }
 
-/// For each repository with a held start: how often others got a place while they had as many runners as it.
+/// For each repository with a held start: how often others got a place while they had as many runners as it
+/// had.
 #[derive(Default)]
 struct Turns {
     passed_over: BTreeMap<u64, BTreeMap<u64, usize>>,
 }
 
 impl Turns {
-    /// Checks one plan's starts, in their order, given who had how many runners before.
+    /// Checks one plan's starts, in order, given how many runners each repository had before.
     fn check(&mut self, mut live: BTreeMap<u64, usize>, plan: &Plan) -> Result<(), String> {
         let held: BTreeSet<u64> = plan
             .holds
@@ -104,7 +105,7 @@ impl Turns {
                 if has == other {
                     let times = self.passed_over.entry(waits).or_default().entry(gets).or_default();
                     *times += 1;
-                    // Twice is possible where both have started in one plan, at one instant.
+                    // Twice is possible if both were started in one plan, at the same instant.
                     if *times > 2 {
                         return Err(format!("r{gets} got {times} places, r{waits} with as few runners none"));
                     }
@@ -142,7 +143,7 @@ impl Backlog {
             let before = live(&world);
             let (plan, _) = daemon.pass(&mut world, true);
             turns.check(before, &plan).map_err(|why| format!("{}s: {why}\n{plan}", world.now))?;
-            // Its secret, without asking GitHub.
+            // Its credentials, without asking GitHub.
             world.advance(1);
             daemon.pass(&mut world, false);
             world.advance(29);
@@ -154,8 +155,8 @@ impl Backlog {
     }
 }
 
-/// A place goes to a repository with the fewest runners, and among equals they take turns. So a repository
-/// without runners waits for twice as many places as there are others, at most.
+/// A place goes to a repository with the fewest runners, and equals take turns. So a repository without
+/// runners waits for at most twice as many places as there are others.
 #[test]
 fn a_repository_with_a_held_start_gets_one_of_the_next_places() {
     let result = runner(10).run(&backlog(), |backlog| {
@@ -166,10 +167,10 @@ fn a_repository_with_a_held_start_gets_one_of_the_next_places() {
     }
 }
 
-/// One repository keeps a place for an hour and has a backlog; the other one's jobs fit nowhere. The second
-/// place is not theirs for more than a part of the time.
+/// One repository has a runner for an hour and a backlog; the other's jobs fit no node. These get the second
+/// place only part of the time.
 #[test]
-fn a_label_that_fits_nowhere_starves_nobody() {
+fn a_label_that_fits_no_node_starves_nobody() {
     let mut world = World::new(settings(2), 1);
     world.queue(0, &["nomadtools"], 7200);
     let mut daemon = Loop::new(policy(2, 600));

@@ -1,4 +1,4 @@
-//! A plan applied to the world it was made for leaves nothing to do at the same instant.
+//! After a plan is applied to its world, nothing is left to do at the same instant.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::{
     specification::facts::{group_of_start, job_holds, starts, stops},
 };
 
-/// What a runner that is stopped is seen as right afterwards.
+/// How a stopped runner is seen right afterwards.
 #[derive(Clone, Copy)]
 enum Stopped {
-    /// Its task is being killed, or the servers have not heard of its end.
+    /// Its task is being killed, or the servers have not learned of its end.
     Slowly,
-    /// What never started is dead at once.
+    /// A runner that never started is dead at once.
     AtOnce,
 }
 
-/// The world after the plan, at the same instant. Memory stays as it is.
+/// The world after the plan, at the same instant. The memory does not change.
 fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
     let mut case = case.clone();
     let Some(nomad) = &mut case.observation.nomad else { return case };
@@ -85,7 +85,7 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
         for stopped in [Stopped::Slowly, Stopped::AtOnce] {
             let after = apply_to_observation(case, plan, stopped);
             let second = after.plan();
-            // Whoever would have yielded, and did not because its group started, yields now.
+            // A runner that did not yield because its group started now yields.
             let facts = after.facts();
             let yields = |stop: &&Stop| {
                 let group = facts.group(facts.runner(&stop.name).unwrap());
@@ -97,12 +97,16 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                 prop_assert_eq!(moves(&second) - late, 0, "\nAFTER {:?}", after);
                 continue;
             }
-            // A Stop makes a place, and its group waits for the next pass: that may then start, for jobs of
-            // which the first plan said so, or whose runner has yielded its place.
+            // A Stop frees a place, and its group waits for the next pass. That pass may then start jobs for
+            // which the first plan announced it, or whose runner has yielded its place.
             let facts = case.facts();
             for start in starts(&second) {
-                let said = job_holds(plan, start.job_id)
-                    .any(|reason| matches!(reason, HoldReason::GroupStops | HoldReason::Cap { .. }));
+                let said = job_holds(plan, start.job_id).any(|reason| {
+                    matches!(
+                        reason,
+                        HoldReason::GroupStops | HoldReason::Cap { .. } | HoldReason::Turn { .. }
+                    )
+                });
                 let yielded = stops(plan).any(|stop| {
                     let group = facts.group(facts.runner(&stop.name).unwrap());
                     matches!(stop.reason, StopReason::Yield { .. } | StopReason::NotStarting { .. })
@@ -116,7 +120,7 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
 }
 
 #[test]
-fn plans_come_to_rest_and_nothing_just_started_is_stopped() {
+fn plans_settle_and_nothing_just_started_is_stopped() {
     for_all(|case, plan| {
         for stopped in [Stopped::Slowly, Stopped::AtOnce] {
             let (mut case, mut plan) = (case.clone(), plan.clone());

@@ -1,4 +1,4 @@
-//! Labels as sets, the rules for hostile ones, runners' names, and durations for people.
+//! Labels as sets, the rules for hostile labels, runner names, and durations for display.
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
@@ -19,7 +19,7 @@ fn word() -> impl Strategy<Value = String> {
     "[abAB=1. -]{1,4}"
 }
 
-/// Hostile text of pieces that mean something to HCL, Jinja, a shell or a terminal, between harmless ones.
+/// Hostile text from pieces with a meaning in HCL, Jinja, a shell or a terminal, mixed with harmless ones.
 pub fn hostile() -> impl Strategy<Value = String> {
     let pieces = vec![
         "\"",
@@ -123,7 +123,7 @@ proptest! {
         prop_assert_eq!(lower(&one) == lower(&two), Labels::new(one) == Labels::new(two));
     }
 
-    /// What stands in a job's Meta is the set again, spelled the same.
+    /// The labels in a job's Meta parse to the same set with the same spelling.
     #[test]
     fn joined_labels_come_back(labels in vec("[abAB= 1.-]{1,4}", 0..6)) {
         let set = Labels::new(labels);
@@ -135,7 +135,7 @@ proptest! {
         prop_assert_eq!(sorted.join(","), set.joined());
     }
 
-    /// The smallest spelling is shown, whoever comes first; what is not in the set does not get in.
+    /// The smallest spelling is shown, whichever comes first. Labels that are not in the set are not added.
     #[test]
     fn spellings_merge_to_the_smallest(words in vec("[ab]{1,2}", 1..4), cases in vec(any::<u8>(), 1..5), stranger in "[xy]") {
         let spelled = |case: u8| -> Vec<String> {
@@ -182,7 +182,7 @@ proptest! {
                         prop_assert!(digits && value.len() <= 7, "{key}={value}");
                     }
                 }
-                // Every word of every label is there, and nothing else.
+                // Every word of every label is present, and nothing else.
                 let words: BTreeSet<String> = labels
                     .iter()
                     .flat_map(|label| label.split(' '))
@@ -236,7 +236,7 @@ proptest! {
         for (job, attempt) in others {
             let other = runner_name(&prefix, &deployment, &repository, job, attempt);
             prop_assert_ne!(&runner, &other);
-            // No name begins another: older servers count such jobs together.
+            // No name is a prefix of another: older servers count such jobs together.
             prop_assert_eq!(runner.len(), other.len());
         }
         prop_assert_ne!(&runner, &runner_name(&prefix, &other_deployment, &repository, job, attempt));
@@ -268,7 +268,7 @@ proptest! {
     }
 }
 
-/// Neither megabytes nor very many labels take long or much.
+/// Neither megabytes nor very many labels take much time or memory.
 #[test]
 fn megabytes_are_refused_at_once() {
     let rules = rules();

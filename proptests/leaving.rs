@@ -1,4 +1,4 @@
-//! Surplus, unregistered, lost and gone runners; the properties are in `specification/leaving.rs`.
+//! Surplus, unregistered, lost and gone runners. The properties are in `specification/leaving.rs`.
 
 use crate::cases::tested;
 

@@ -1,5 +1,4 @@
-//! The specification of the pure core, as properties. README.md beside this file has the list, and which
-//! property catches which broken rule.
+//! The specification of the pure core, as properties. README.md in this folder lists them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 

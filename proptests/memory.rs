@@ -1,4 +1,4 @@
-//! What a pass leaves for the next; the properties are in `specification/memory.rs`.
+//! What a pass leaves for the next. The properties are in `specification/memory.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::{
     specification::{Lesson, learned, memory, reports_of},
 };
 
-/// The test of each of these properties over the shared cases, whatever comes of what they plan.
+/// A test for each of these properties over the shared cases, whatever the outcomes of their plans.
 macro_rules! tested_whatever_comes {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
@@ -22,8 +22,8 @@ macro_rules! tested_whatever_comes {
 
 githubrunner_specification::properties!(memory, tested_whatever_comes);
 
-/// A property after a pass in which each action ends in another way: with `luck` 0 and 1 as wanted, runners being
-/// connected or not, else in any way.
+/// A property after a pass in which the actions have different outcomes: with `luck` 0 and 1 all of them succeed,
+/// with runners connected or not; otherwise any outcome.
 fn after_luck(
     case: &Case,
     plan: &Plan,
@@ -38,6 +38,7 @@ fn after_luck(
             (0, Action::VerifyRegistration(_), _) => Outcome::Done(Done::Connected),
             (1, Action::VerifyRegistration(_), _) => Outcome::Done(Done::NotConnected),
             (0 | 1, ..) | (_, _, 0) => Outcome::Done(Done::Performed),
+            (_, Action::Start(_), 1) if at % 2 == 0 => Outcome::NotDone(NotDone::ReachesHost(why())),
             (_, _, 1) => Outcome::NotDone(NotDone::Rejected(why())),
             (_, _, 2) => Outcome::NotDone(NotDone::Held(why())),
             (_, _, 3) => Outcome::NotDone(NotDone::Failed(why())),
@@ -64,7 +65,7 @@ fn after_luck(
     })
 }
 
-/// The memory after a pass in which every action ends in this way.
+/// The memory after a pass in which every action has this outcome.
 fn after(case: &Case, plan: &Plan, outcome: impl Fn(&Action) -> Outcome) -> Memory {
     learned(&case.observation, plan, &reports_of(plan, outcome), NOW)
 }
@@ -77,11 +78,11 @@ fn done(action: &Action) -> Outcome {
 }
 
 #[test]
-fn memory_holds_nothing_of_what_is_no_more() {
+fn memory_contains_nothing_that_no_longer_exists() {
     for_all(|case, _| {
         let mut case = case.clone();
         let Some(nomad) = &mut case.observation.nomad else { return Ok(()) };
-        // Half of the runners and a repository are gone since.
+        // Half of the runners and a repository have disappeared since.
         nomad.runners.truncate(nomad.runners.len() / 2);
         let runners: BTreeSet<String> = nomad.runners.iter().map(|runner| runner.name.clone()).collect();
         if let Some(id) = case.observation.repositories.keys().next().copied() {
@@ -102,7 +103,7 @@ fn memory_holds_nothing_of_what_is_no_more() {
 }
 
 #[test]
-fn a_wait_that_nobody_took_up_is_forgotten() {
+fn a_wait_without_a_retry_is_forgotten() {
     for_all(|case, plan| {
         if case.observation.nomad.is_none() {
             return Ok(());
@@ -124,7 +125,7 @@ fn a_wait_that_nobody_took_up_is_forgotten() {
 }
 
 #[test]
-fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
+fn the_wait_doubles_with_each_failure_and_ends_with_a_success() {
     for_all(|case, plan| {
         let mut case = case.clone();
         let mut failures: BTreeMap<String, u32> = BTreeMap::new();
@@ -147,7 +148,7 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
                 };
                 let times = failures.entry(action.runner().to_owned()).or_default();
                 *times += 1;
-                // Several starts of one group count as often; what failed before counts too.
+                // Several starts of one group count separately, and so does an earlier failure.
                 let least = first << (*times - 1).min(10);
                 let wait = backoff.map(|backoff| backoff.until - NOW);
                 let bounds = secs(least.min(600))..=secs(600);
@@ -174,7 +175,7 @@ fn failures_wait_twice_as_long_each_time_and_success_ends_that() {
 }
 
 #[test]
-fn a_dry_run_teaches_nothing_of_its_actions() {
+fn a_dry_run_learns_nothing_from_its_actions() {
     for_all(|case, plan| {
         let quiet = Plan { actions: Vec::new(), ..plan.clone() };
         let orphans_apart = |mut memory: Memory| {

@@ -1,5 +1,5 @@
-//! Pagination: each item once for every page size and every form of the Link header, an end on loops, and never
-//! a request to another host than the API's.
+//! Pagination: each item once for every page size and every form of the Link header, an end to loops, and never
+//! a request to a host other than the API's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ fn api() -> Url {
     Url::parse(API).unwrap()
 }
 
-/// How a server writes its Link header.
+/// The form of a server's Link header.
 #[derive(Debug, Clone)]
 struct Form {
     quoted: bool,
@@ -39,7 +39,7 @@ fn form() -> impl Strategy<Value = Form> {
 }
 
 impl Form {
-    /// The header of a page, or none on the last one of a server that says nothing there.
+    /// The header of a page, or none on the last page if the server omits it there.
     fn header(&self, path: &str) -> String {
         let link = |path: &str, relation: &str| {
             let url = if self.relative { path.to_owned() } else { format!("https://ghe.example{path}") };
@@ -87,8 +87,8 @@ proptest! {
         prop_assert_eq!(collected.gap() == Some(&Gap::Endless), !all_read);
     }
 
-    /// Items leave from the front of the list while it is read, so that later ones move to pages already read, and
-    /// new ones come, so that old ones are seen again.
+    /// Items leave from the front of the list while it is read, so that later ones move to pages already read; and
+    /// new ones arrive, so that old ones are seen again.
     #[test]
     fn a_list_that_shifts_while_it_is_read_is_never_called_complete_if_something_was_missed(
         count in 1u64..60,
@@ -159,7 +159,7 @@ proptest! {
             walk.take(&path, [(requests as u64, ())], None, Some(link));
         }
         prop_assert!(asked.values().all(|times| *times == 1));
-        // It had a next page to the very end: something was left unread.
+        // There was a next page to the very end, so something was not read.
         prop_assert!(walk.finish().whole().is_err());
     }
 

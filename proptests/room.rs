@@ -1,4 +1,5 @@
-//! Making room: what waits for a place, and who lets go for it; the properties are in `specification/room.rs`.
+//! Making room: what is waiting for a place, and which runner leaves for it. The properties are in
+//! `specification/room.rs`.
 
 use std::sync::OnceLock;
 
@@ -10,15 +11,15 @@ use crate::{
     specification::{Checked, facts::stops},
 };
 
-/// How a crowd differs from other cases: everything is seen, what is idle has mostly been surplus before, nothing
-/// has failed, nobody has been idle for too long. What stops then, stops for room.
+/// How a crowd differs from other cases: everything is seen, most idle runners have been surplus before, nothing
+/// has failed, nothing has been idle for too long. So a runner that stops, stops to make room.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Crowd {
-    /// At the cap on all, with no other.
+    /// At the cap on all runners, with no other caps.
     Full,
-    /// The same, and the first repository is not seen.
+    /// The same, but the first repository is not seen.
     HalfSeen,
-    /// At the cap on all, with whatever others there are; some are stopping already.
+    /// At the cap on all runners, with any other caps; some runners are already stopping.
     Leaving,
     /// One place is left.
     Nearly,
@@ -54,7 +55,7 @@ fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
             Listing::Fresh { now: server_now(), jobs, complete: true }
         };
     }
-    // Somebody else's has waited for longest of all, and is nobody's to stop.
+    // A nomadtools runner has waited longest of all, and must not be stopped.
     let pending = case.runners().iter().find(|runner| runner.state == RunnerState::Pending).cloned();
     let nomad = case.observation.nomad.as_mut().filter(|_| crowd == Crowd::Full);
     if let (Some(nomad), Some(pending)) = (nomad, pending) {
@@ -98,7 +99,7 @@ fn for_all_crowded(property: impl Fn(&Case, &Plan) -> Checked) {
     show(cases, &crowded(), property);
 }
 
-/// The test of each of these properties over crowded cases, and over the others.
+/// A test for each of these properties over crowded cases, and over the others.
 macro_rules! tested_crowded {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
@@ -111,7 +112,7 @@ macro_rules! tested_crowded {
 
 githubrunner_specification::properties!(room, tested_crowded);
 
-/// And all the others hold where room is made.
+/// All the other properties hold where room is made.
 #[test]
 fn all_the_others_hold_in_crowded_cases() {
     for_all_crowded(|case, plan| {

@@ -1,4 +1,4 @@
-//! A case for people to read, where a property fails.
+//! Displays a failing case.
 
 use std::fmt;
 

@@ -1,22 +1,23 @@
-//! Variables and registrations that may belong to no runner.
+//! Variables and registrations that may be orphans.
 
 use githubrunner::model::*;
 use proptest::{prelude::*, sample::select};
 
 use crate::cases::{DEPLOYMENT, NOW, PREFIX, repository, secs};
 
-/// Something that may belong to no runner.
+/// Something that may be an orphan.
 #[derive(Clone, Debug)]
 pub struct Stray {
-    /// A variable, else a registration.
+    /// A variable, or else a registration.
     variable: bool,
     ours: bool,
-    /// An existing runner's name, else one that nobody has, or had: a job's and the attempt.
+    /// An existing runner's name, or else one that no runner has or that a runner had: a job's and the
+    /// attempt.
     known: Option<usize>,
     former: (u64, u32),
     online: bool,
     repository: usize,
-    /// Seen alone since.
+    /// Since when it was seen without a runner.
     since: Option<u64>,
 }
 

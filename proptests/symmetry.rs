@@ -1,4 +1,4 @@
-//! What does not matter: the order of the input, the case of labels.
+//! What does not matter: the order of the input, and the case of labels.
 
 use githubrunner::model::*;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use crate::{
     specification::facts::{starts, stops},
 };
 
-/// A small generator for shuffles: which order it is does not matter.
+/// A small generator for shuffles; any order will do.
 struct Shuffle(u64);
 
 impl Shuffle {
@@ -53,7 +53,7 @@ fn the_order_of_what_is_seen_never_matters() {
             shuffle.of(&mut other.observation.registrations);
             let again = other.plan();
             prop_assert_eq!(plan, &again);
-            // Equal labels can be spelled in different ways.
+            // Equal labels can be spelled differently.
             prop_assert_eq!(plan.to_string(), again.to_string());
         }
         Ok(())
@@ -64,7 +64,7 @@ fn the_order_of_what_is_seen_never_matters() {
 fn the_case_of_labels_never_matters() {
     for_all(|case, plan| {
         let mut other = case.clone();
-        // `runson_match` itself minds case: its word stays as it is.
+        // `runson_match` itself is case-sensitive, so its word keeps its case.
         let swap = |label: &str| match label.split_once("nomadtools") {
             Some((before, rest)) => format!("{before}nomadtools{}", swapped(rest)),
             None => swapped(label),
@@ -96,11 +96,11 @@ fn swapped(text: &str) -> String {
         .collect()
 }
 
-/// Without a cap on all, what one repository has is nothing to another.
+/// Without a cap on all runners, one repository does not affect another.
 #[test]
-fn what_is_alone_in_its_repository_is_planned_alone() {
+fn repositories_are_planned_independently() {
     for_all(|case, _| {
-        // Caps and making room tie repositories together.
+        // Caps and making room connect repositories.
         let mut case = case.clone();
         case.policy.max_runners = None;
         case.policy.classes.clear();

@@ -1,4 +1,4 @@
-//! No label changes the structure of what the bundled templates render: it says the same job, or nothing.
+//! No label changes the structure of what the bundled templates render: the result is the same job, or none.
 
 use std::sync::{Mutex, OnceLock};
 
@@ -18,13 +18,14 @@ use crate::{
 
 const NAME: &str = "ghr-Own-er-r1-abcdefghijklmno";
 
-/// The bundled templates, each in each way to register that it knows.
+/// The bundled templates, each with every kind of credentials that it supports.
 fn renderers() -> &'static [(&'static str, Renderer)] {
     static RENDERERS: OnceLock<Vec<(&'static str, Renderer)>> = OnceLock::new();
     RENDERERS.get_or_init(|| {
         let configurations = [
             ("raw_exec", "template: builtin:raw_exec\n"),
             ("docker", "template: builtin:docker\n"),
+            ("podman", "template: builtin:podman\n"),
             ("myoung34", "template: builtin:myoung34\n"),
             (
                 "myoung34 with everything",
@@ -53,12 +54,13 @@ fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
         runs_on,
         info: "queued=1",
         job: JobId(42),
+        facts: &Default::default(),
         attempt: 1,
     };
     renderer.render(&context).unwrap_or_else(|error| panic!("{labels}: {error}"))
 }
 
-/// The job without the values of its strings and numbers: what is left is the structure.
+/// The job without the values of its strings and numbers, which leaves the structure.
 fn structure(body: &hcl::Body, depth: usize, out: &mut String) {
     for structure_ in body.iter() {
         out.push_str(&" ".repeat(depth));
@@ -93,12 +95,12 @@ fn kind(expression: &hcl::Expression, out: &mut String) {
             }
             out.push(']');
         }
-        // Templates, variables, operations and objects in full: a label has no business in them.
+        // Templates, variables, operations and objects in full, because labels must not appear in them.
         other => out.push_str(&format!("{other:?}")),
     }
 }
 
-/// The value of an attribute, wherever it stands.
+/// The value of an attribute, wherever it is.
 fn find<'a>(body: &'a hcl::Body, key: &str) -> Option<&'a hcl::Expression> {
     body.iter().find_map(|structure| match structure {
         hcl::Structure::Attribute(attribute) if attribute.key.as_str() == key => Some(&attribute.expr),
@@ -114,7 +116,7 @@ fn text_of(expression: Option<&hcl::Expression>) -> Option<&str> {
     }
 }
 
-/// What harmless labels of the same kind say: sizes stay, since they decide which lines there are.
+/// Harmless labels of the same kind. Sizes are kept, because they determine which lines exist.
 fn harmless_twin(runs_on: &RunsOn) -> RunsOn {
     let sizes = ["cpu", "cores", "mem", "maxmem", "disk"];
     runs_on
@@ -129,8 +131,8 @@ fn harmless_twin(runs_on: &RunsOn) -> RunsOn {
         .collect()
 }
 
-/// The job as a Nomad server parses it, texts and numbers blanked. The simulated one is held to a real agent's
-/// answers (`tests/sim_nomad_recordings.rs`).
+/// The job as parsed by a Nomad server, with texts and numbers blanked. The simulated server is compared with
+/// a real agent's responses (`tests/sim_nomad_recordings.rs`).
 fn shape_in_nomad(hcl: &str) -> Result<serde_json::Value, TestCaseError> {
     static NOMAD: OnceLock<Mutex<Nomad>> = OnceLock::new();
     let now = jiff::Timestamp::UNIX_EPOCH;
@@ -170,7 +172,7 @@ fn check(rules: &LabelRules, labels: &[String]) -> Result<bool, TestCaseError> {
         structure(&twin, 0, &mut expected);
         prop_assert_eq!(&got, &expected, "{}", name);
         prop_assert!(got.contains("memory = number") && got.contains("job ghr-"), "{}", got);
-        // The labels arrive as they are.
+        // The labels arrive unchanged.
         if let Some(labels) = text_of(find(&body, "LABELS")) {
             prop_assert_eq!(labels, set.joined());
         }
@@ -191,8 +193,8 @@ fn check(rules: &LabelRules, labels: &[String]) -> Result<bool, TestCaseError> {
     Ok(true)
 }
 
-/// A million cases take ten and a half minutes of CPU in a release build, and held:
-/// `PROPTEST_CASES=1000000 cargo test --release --test proptests -- templates::no_label`.
+/// A million cases take ten and a half CPU minutes in a release build, and passed: `PROPTEST_CASES=1000000
+/// cargo test --release --test proptests -- templates::no_label`.
 #[test]
 fn no_label_changes_the_structure_of_the_rendered_job() {
     let rules = rules();
@@ -210,9 +212,9 @@ fn no_label_changes_the_structure_of_the_rendered_job() {
     assert!(rendered >= 40 && refused >= 40, "{rendered} rendered, {refused} refused");
 }
 
-/// The same with every character allowed that the configuration can allow: quoting alone protects.
+/// The same with every character that the configuration can allow, so that only quoting protects.
 #[test]
-fn nor_with_all_characters_allowed_that_may_be() {
+fn no_label_changes_the_structure_with_all_characters_allowed() {
     let allowed =
         githubrunner::labels::AllowedCharacters::parse("[!$%&()*+./0-9:;<=>?@A-Z^_a-z|~[-]").unwrap();
     let rules = rules().with_allowed(allowed);

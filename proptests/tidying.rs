@@ -1,4 +1,5 @@
-//! Secrets for the waiting, and what the dead leave behind; the properties are in `specification/tidying.rs`.
+//! Credentials for waiting runners, and what dead ones leave behind. The properties are in
+//! `specification/tidying.rs`.
 
 use githubrunner::model::*;
 use proptest::prelude::*;
@@ -10,7 +11,8 @@ use crate::{
 
 githubrunner_specification::properties!(tidying, tested);
 
-/// A client's clock may be hours off. Neither does an attempt wait for hours, nor come at once after a crash.
+/// A client's clock may be hours off. An attempt then neither waits for hours nor comes at once after a
+/// crash.
 #[test]
 fn a_clients_clock_delays_nothing_for_long() {
     for_all(|case, _| {

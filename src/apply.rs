@@ -1,8 +1,9 @@
-//! From actions to calls. Loses every race gracefully, reports each outcome; the only dry-run switch.
+//! Turns actions into API calls. Tolerates losing every race, reports each outcome, and contains the only dry-run
+//! switch.
 //!
-//! Each action can be cut off at any await and done again: names are unique and registered with
-//! EnforceIndex 0, variables are written with cas 0, registrations that clash are repaired by the next IssueCredentials,
-//! and everything else removes what is already gone.
+//! Each action can be interrupted at any await and repeated: names are unique and registered with EnforceIndex 0,
+//! variables are written with cas 0, conflicting registrations are repaired by the next IssueCredentials, and
+//! everything else removes what may already be gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,54 +32,51 @@ use crate::{
     secret::Secret,
 };
 
-/// What it takes to perform a plan. Clones share everything but GitHub's deadline.
+/// Carries out plans. Clones share everything but GitHub's deadline.
 #[derive(Clone)]
 pub struct Apply {
-    /// GitHub's side.
     github: GitHub,
-    /// Nomad's side.
     nomad: Nomad,
-    /// The templates.
     renderer: Arc<Renderer>,
-    /// What new runners are like.
+    /// Properties of new runners.
     kinds: Arc<Kinds>,
-    /// The deployment that new runners belong to.
+    /// The deployment ID of new runners.
     deployment: Arc<str>,
-    /// Perform nothing.
+    /// Change nothing.
     dry_run: bool,
     /// Whether this replica may act.
     leadership: Leadership,
-    /// How many actions that need GitHub are performed at once, …
+    /// Limits the concurrent actions that need GitHub.
     at_github: Arc<Semaphore>,
-    /// … and how many that do not: neither waits for the other.
+    /// Limits those that do not, so that neither kind waits for the other.
     at_nomad: Arc<Semaphore>,
-    /// Hears of each action that was performed, when it ends, and how long it took.
+    /// Called at the end of each action, with its duration.
     told: Option<Tell>,
 }
 
-/// What new runners of a class are like.
+/// Properties of a class's new runners.
 struct Kind {
-    /// Which labels may be rendered, and how they split.
+    /// The label rules, including how labels are split.
     labels: LabelRules,
-    /// How they register.
+    /// The kind of credentials.
     registration: Registration,
-    /// They register at their repository's organization, not at the repository.
+    /// Register at the repository's organization rather than at the repository.
     organization: bool,
-    /// The runner group's name, at an organization; the default one if there is none.
+    /// The runner group's name at an organization; the default group if `None`.
     runner_group: Option<String>,
-    /// Where Nomad places them, over their template.
+    /// Overrides the template's placement.
     placement: Placement,
-    /// A job that reaches its host serves no public repository.
+    /// Jobs that can reach their host serve no public repository.
     guards_public: bool,
 }
 
-/// Where Nomad places a class's runners.
+/// The placement of a class's runners.
 pub fn placement(class: &Class) -> Placement {
     let ClassNomad { datacenters, node_pool, priority } = class.nomad.clone();
     Placement { datacenters, node_pool, priority }
 }
 
-/// The kind of the top level, and those of the classes by name.
+/// The properties of the top level, and those of the classes by name.
 struct Kinds {
     top: Kind,
     classes: BTreeMap<String, Kind>,
@@ -105,36 +103,40 @@ impl Kinds {
                 Kind::new(&config, placement(class), !config.public)
             })
         });
-        // Without classes all is as it was before there were any.
+        // Without classes, everything works as it did before classes existed.
         let guards_public = !config.classes.is_empty() && !config.public;
         Kinds { top: Kind::new(config, Placement::default(), guards_public), classes: classes.collect() }
     }
 
-    /// The kind of this class; the top level's where no class has that name any more.
+    /// The properties of this class, or of the top level if no class has that name any more.
     fn of(&self, class: Option<&str>) -> &Kind {
         class.and_then(|class| self.classes.get(class)).unwrap_or(&self.top)
     }
 
-    /// At organizations, at repositories, or both.
+    /// Whether runners register at organizations, at repositories, or both.
     fn organizations(&self) -> BTreeSet<bool> {
         self.classes.values().chain([&self.top]).map(|kind| kind.organization).collect()
     }
 }
 
-/// Hears of an action and how long it took.
+/// Receives an action's outcome and duration.
 pub type Tell = fn(&Report, Duration);
 
-/// No action that needs GitHub begins later than this after it was planned: what was seen is too old by then.
+/// An action that needs GitHub must begin within this time after it was planned. Later, the observation is
+/// too old.
 const BEGINS_WITHIN: Duration = Duration::from_secs(20);
 
-/// An action asks GitHub no longer than this.
+/// The deadline for an action's requests to GitHub.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+/// So many groups are judged for a preview; each takes a request.
+const JUDGED_AT_MOST: usize = 50;
 
 /// How an action ended early.
 type Result<T, E = NotDone> = std::result::Result<T, E>;
 
 impl Apply {
-    /// For the runners of a deployment, as the configuration wants them.
+    /// For the runners of a deployment, as configured.
     pub fn new(
         config: &Config,
         github: GitHub,
@@ -159,25 +161,25 @@ impl Apply {
         }
     }
 
-    /// The deployment that new runners belong to.
+    /// The deployment ID of new runners.
     pub fn deployment(&self) -> &str {
         &self.deployment
     }
 
-    /// Tells of each action when it ends.
+    /// Calls `told` at the end of each action.
     #[must_use]
     pub fn telling(self, told: Tell) -> Self {
         Apply { told: Some(told), ..self }
     }
 
-    /// Performs a plan, several actions at once, and reports each one's outcome in the plan's order. What there is no time
-    /// for is not reported.
+    /// Carries out a plan, several actions at once, and reports their outcomes in the plan's order. Actions that come
+    /// too late are not reported.
     pub async fn apply(&self, plan: &Plan) -> Vec<Report> {
         let reports = plan.actions.iter().cloned().map(|action| self.act(action));
         join_all(reports).await.into_iter().flatten().collect()
     }
 
-    /// Performs one action in its turn. `None`: its turn came too late.
+    /// Carries out one action when it is its turn; `None` if that was too late.
     pub async fn act(&self, action: Action) -> Option<Report> {
         if self.dry_run {
             return Some(Report { action, outcome: Outcome::NotDone(NotDone::DryRun) });
@@ -216,8 +218,8 @@ impl Apply {
         Outcome::from(result)
     }
 
-    /// Renders, has Nomad parse, registers with EnforceIndex 0.
-    async fn start(&self, start: &Start) -> Result<Done> {
+    /// The job for a start, as text and as Nomad parses it, if it may be started.
+    async fn parsed(&self, start: &Start) -> Result<(String, serde_json::Value)> {
         let labels: Vec<String> = start.labels.shown().map(str::to_owned).collect();
         let kind = self.kinds.of(start.class.as_deref());
         let runs_on = kind.labels.check(&labels).map_err(rejected)?;
@@ -229,6 +231,7 @@ impl Apply {
             runs_on: &runs_on,
             info: &start.info,
             job: start.job_id,
+            facts: &start.facts,
             attempt: start.attempt,
         };
         let hcl = self.renderer.render(&context).map_err(rejected)?;
@@ -237,14 +240,46 @@ impl Apply {
             None => self.nomad.parse(&hcl, kind.registration).await.map_err(nomad_outcome)?,
         };
         if let Some(how) = reaches_host(&parsed)
-            && kind.guards_public
-            && start.repository.visibility == Visibility::Public
+            && self.guards(start)
         {
-            return Err(NotDone::Rejected(format!(
+            return Err(NotDone::ReachesHost(format!(
                 "{} is public, and {how}: anyone who opens a pull request would have the host; public: allow permits it",
                 start.repository.full_name()
             )));
         }
+        Ok((hcl, parsed))
+    }
+
+    /// Whether a job that reaches its host may not be started for this one.
+    fn guards(&self, start: &Start) -> bool {
+        let kind = self.kinds.of(start.class.as_deref());
+        kind.guards_public && start.repository.visibility == Visibility::Public
+    }
+
+    /// What the plan would start that may not be started for a public repository, once for each group, as the start itself
+    /// would say it. Nothing is changed.
+    pub async fn refused(&self, plan: &Plan) -> Vec<Report> {
+        let starts = plan.actions.iter().filter_map(|action| match action {
+            Action::Start(start) if self.guards(start) => Some(start),
+            _ => None,
+        });
+        let (mut judged, mut refused) = (BTreeSet::new(), Vec::new());
+        for start in starts {
+            if judged.len() < JUDGED_AT_MOST
+                && judged.insert(start.group())
+                && let Err(why @ NotDone::ReachesHost(_)) = self.parsed(start).await
+            {
+                let action = Action::Start(start.clone());
+                refused.push(Report { action, outcome: Outcome::NotDone(why) });
+            }
+        }
+        refused
+    }
+
+    /// Renders, has Nomad parse, registers with EnforceIndex 0.
+    async fn start(&self, start: &Start) -> Result<Done> {
+        let kind = self.kinds.of(start.class.as_deref());
+        let (hcl, parsed) = self.parsed(start).await?;
         let meta = RunnerMeta {
             labelsstr: start.labels.joined(),
             repo_url: start.repository.html_url.clone(),
@@ -266,7 +301,7 @@ impl Apply {
         match self.nomad.register(&job, Some(&hcl)).await.map_err(nomad_outcome)? {
             Registered::Created { warnings } => {
                 if !warnings.is_empty() {
-                    tracing::debug!(runner = start.name, warnings, "Nomad warns");
+                    tracing::debug!(runner = start.name, warnings, "Nomad returned warnings");
                 }
                 Ok(Done::Performed)
             }
@@ -274,8 +309,8 @@ impl Apply {
         }
     }
 
-    /// Registration at GitHub, then the variable, which releases the waiting task. Repairs what a crash
-    /// between the two left: GitHub answers 409 then.
+    /// Registers the runner at GitHub, then writes the variable, which releases the waiting task. This also
+    /// repairs the result of a crash between the two steps: GitHub then answers 409.
     async fn issue_credentials(&self, issue: &IssueCredentials) -> Result<Done> {
         let scope = self.scope(&issue.repository, issue.class.as_deref());
         match issue.registration {
@@ -307,7 +342,7 @@ impl Apply {
         let config = match config {
             Ok(config) => config,
             Err(error @ github::Error::BadSecret(_)) => {
-                // Not by the ID of an answer that is wrong: it may be another runner's.
+                // Not by the ID in an invalid response, which may be another runner's.
                 match self.clear_registration(issue, scope).await {
                     Ok(_) | Err(NotDone::Held(_)) => {}
                     Err(outcome) => tracing::warn!(runner = issue.name, %outcome, "registration not removed"),
@@ -321,8 +356,8 @@ impl Apply {
         if let Ok(Written::Written) = written {
             return Ok(Done::Performed);
         }
-        // Only the registration that this call made goes; after an ambiguous failure the variable may
-        // carry it, and then it stays: the next pass sees whether the variable is there.
+        // Only the registration that this call made is removed. After an ambiguous failure the variable may
+        // contain it, so it stays: the next pass sees whether the variable exists.
         let keep = matches!(&written, Err(error) if error.is_ambiguous());
         if !keep && let Err(error) = self.github.delete_runner(scope, config.runner_id).await {
             return Err(github_outcome(error));
@@ -333,8 +368,8 @@ impl Apply {
         }
     }
 
-    /// A registration of that name exists: an earlier call of ours made it and its configuration is lost.
-    /// `None` when the way is free.
+    /// A registration of that name exists: an earlier call of ours made it, and its configuration is lost.
+    /// `None` if the name is free now.
     async fn clear_registration(&self, issue: &IssueCredentials, scope: &Scope) -> Result<Option<Done>> {
         if self.nomad.variables(&issue.name).await.map_err(nomad_outcome)?.contains_key(&issue.name) {
             return Ok(Some(Done::Already));
@@ -349,7 +384,8 @@ impl Apply {
         }
     }
 
-    /// Stops a runner with the consent that the plan asks for. Anything unclear leaves it running.
+    /// Stops a runner with the consent that the plan requires. If anything is unclear, the runner keeps
+    /// running.
     async fn stop(&self, stop: &Stop) -> Result<Done> {
         let scope = self.scope(&stop.repository, stop.class.as_deref());
         match stop.consent {
@@ -364,7 +400,8 @@ impl Apply {
                 if runner.may_have_process() {
                     return Err(NotDone::Held("its task has started in the meantime".to_owned()));
                 }
-                // Without a secret it cannot take a job; with one, only without its registration.
+                // Without credentials it cannot take a job; with them, only after its registration is
+                // removed.
                 match removed {
                     Ok(_) => {}
                     Err(outcome) if runner.variable.is_some() => return Err(outcome),
@@ -373,7 +410,7 @@ impl Apply {
             }
             Consent::GitHub => match self.remove_registration(&scope, &stop.name).await? {
                 Removed::Yes => {}
-                // A used configuration registers nobody again: this process can get no job.
+                // Used credentials cannot register again, so this process can get no job.
                 Removed::WasAbsent
                     if stop.reason == StopReason::Spent && stop.registration == Registration::Jit => {}
                 Removed::WasAbsent => return Err(NotDone::NotListed),
@@ -381,7 +418,7 @@ impl Apply {
             Consent::Unregistered => {
                 match self.registered(&scope, &stop.name).await? {
                     Some(found) if found.is_connected() => return Err(NotDone::StillConnected),
-                    // It never connected, or lost the connection: GitHub decides whether it may go.
+                    // It never connected, or lost the connection: GitHub decides whether it may be stopped.
                     Some(found) => {
                         self.delete_registration(&scope, found.id).await?;
                     }
@@ -397,7 +434,7 @@ impl Apply {
         let scope = self.scope(&verify_registration.repository, verify_registration.class.as_deref());
         match self.registered(&scope, &verify_registration.name).await? {
             Some(found) if found.is_connected() => Ok(Done::Connected),
-            // No job reaches a runner that hangs before it connects, or whose node does not get to GitHub.
+            // No job can reach a runner that hangs before it connects, or whose node cannot reach GitHub.
             Some(_) | None => Ok(Done::NotConnected),
         }
     }
@@ -410,8 +447,8 @@ impl Apply {
         Ok(Done::Performed)
     }
 
-    /// Purges the dead, after looking once more whether it is: purging ends what runs, and Nomad may have put another
-    /// allocation in the lost one's place since.
+    /// Purges a dead runner's job, after reading it once more. A purge ends whatever is running, and Nomad may have
+    /// replaced the lost allocation in the meantime.
     async fn purge(&self, purge: &Purge) -> Result<Done> {
         let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
         if runner.is_some_and(|runner| runner.is_live()) {
@@ -424,7 +461,7 @@ impl Apply {
         Ok(Done::Performed)
     }
 
-    /// Removes what belongs to no runner, after looking once more whether that is so.
+    /// Removes an orphan, after checking once more that it is one.
     async fn remove_orphan(&self, remove: &RemoveOrphan) -> Result<Done> {
         let name = remove.orphan.name();
         let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
@@ -436,7 +473,7 @@ impl Apply {
             (Orphan::Registration { .. }, Some(repository))
                 if runner.is_none_or(|runner| !runner.is_live()) =>
             {
-                // Nobody knows its class any more.
+                // Its class is no longer known.
                 for organization in self.kinds.organizations() {
                     let scope = Scope::of(repository, organization);
                     match self.registered(&scope, name).await? {
@@ -453,7 +490,7 @@ impl Apply {
         }
     }
 
-    /// What a dead runner left at GitHub goes; with its repository, everything is gone.
+    /// Removes what a dead runner left at GitHub. If its repository is gone, so is everything in it.
     async fn remove_registration_if_any(
         &self,
         repository: &Repository,
@@ -461,7 +498,7 @@ impl Apply {
         name: &str,
     ) -> Result<()> {
         let scope = self.scope(repository, class);
-        // A Meta that names no repository names none whose list could be read.
+        // A Meta that names no repository provides no list to read.
         if !scope.is_named() {
             return Ok(());
         }
@@ -470,7 +507,8 @@ impl Apply {
             result => seen(result.map_err(github_outcome)?)?,
         };
         match found {
-            // GitHub takes a while to notice an end; what never began is not what is online.
+            // GitHub takes a while to notice that a runner has ended. But if this runner never started, then
+            // the online one is another.
             Some(runner) if runner.is_connected() && !self.has_started(name).await? => Err(online_already()),
             Some(runner) => self.delete_registration(&scope, runner.id).await.map(|_| ()),
             None => Ok(()),
@@ -483,7 +521,7 @@ impl Apply {
         Ok(runner.is_some_and(|runner| runner.started))
     }
 
-    /// Removes a registration by the runner's name, if there is one and it is not busy.
+    /// Removes a registration by the runner's name, if it exists and is not busy.
     async fn remove_registration(&self, scope: &Scope, name: &str) -> Result<Removed> {
         match self.registered(scope, name).await? {
             Some(runner) => self.delete_registration(scope, runner.id).await,
@@ -491,7 +529,7 @@ impl Apply {
         }
     }
 
-    /// The registration of that name; `None` only if GitHub showed the whole list without it.
+    /// The registration of that name; `None` only if GitHub returned the complete list without it.
     async fn registered(&self, scope: &Scope, name: &str) -> Result<Option<RegisteredRunner>> {
         if !scope.is_named() {
             return Err(NotDone::Held("its Meta does not name a repository of GitHub".to_owned()));
@@ -499,8 +537,8 @@ impl Apply {
         seen(self.github.find_runner(scope, name).await.map_err(github_outcome)?)
     }
 
-    /// Removes the registration of a runner that never started, by its name. Who is online under this name is another
-    /// one, or has started meanwhile.
+    /// Removes the registration of a runner that never started, by its name. A runner that is online under this name
+    /// is another one, or has started in the meantime.
     async fn remove_idle_registration(&self, scope: &Scope, name: &str) -> Result<Removed> {
         match self.registered(scope, name).await? {
             Some(runner) if runner.is_connected() => Err(online_already()),
@@ -509,12 +547,13 @@ impl Apply {
         }
     }
 
-    /// Where a repository's runners of a class register.
+    /// Where a class's runners for a repository register.
     fn scope(&self, repository: &Repository, class: Option<&str>) -> Scope {
         Scope::of(repository, self.kinds.of(class).organization)
     }
 
-    /// The ID of the group that runners join. A repository has only the first one (contract github.md §2).
+    /// The ID of the runner group that runners join. A repository has only the first one (contract github.md
+    /// §2).
     async fn runner_group(&self, scope: &Scope, class: Option<&str>) -> Result<u64> {
         let name = self.kinds.of(class).runner_group.as_deref();
         let (Scope::Organization(organization), Some(name)) = (scope, name) else {
@@ -531,7 +570,8 @@ impl Apply {
         }
     }
 
-    /// Deletes a registration. After a lost answer it asks once more: gone then means that we did it.
+    /// Deletes a registration. After a lost response, it asks once more; if the registration is gone, we
+    /// deleted it.
     async fn delete_registration(&self, scope: &Scope, id: RunnerId) -> Result<Removed> {
         let (deleted, repeated) = match self.github.delete_runner(scope, id).await {
             Err(error) if error.is_ambiguous() => (self.github.delete_runner(scope, id).await, true),
@@ -550,7 +590,7 @@ fn online_already() -> NotDone {
     NotDone::Held("a runner of this name is already online at GitHub".to_owned())
 }
 
-/// Whether a registration was there to be removed.
+/// Whether there was a registration to remove.
 enum Removed {
     Yes,
     WasAbsent,
@@ -560,7 +600,7 @@ fn credentials(registration: Registration, secret: &Secret) -> CredentialItems {
     credential_items(registration, secret).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Whether something was found; not whether it is absent if that is unknown.
+/// Whether something was found. An error if its absence is not certain.
 fn seen<T>(sought: Sought<T>) -> Result<Option<T>> {
     match sought {
         Sought::Found(found) => Ok(Some(found)),

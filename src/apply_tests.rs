@@ -1,4 +1,4 @@
-//! What an action does when things are not any more as the plan saw them.
+//! What an action does if the situation has changed since the plan.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn ok(body: &Value) -> Answer {
     answer(200, &[DATE], body.to_string())
 }
 
-/// A Nomad with one runner of ours, which has this one allocation.
+/// A Nomad with one runner of ours that has this one allocation.
 fn nomad_with(job_status: &str, client_status: &str) -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
     let job = sample::stub(sample::NAME, job_status, &sample::meta("i"));
     let allocation = json!({ "ID": "a", "JobID": "ghr-o-r-653s2utuoiw6qcj", "ClientStatus": client_status, "DesiredStatus": "run" });
@@ -32,7 +32,7 @@ fn nomad_with(job_status: &str, client_status: &str) -> impl Fn(&Seen) -> Answer
     }
 }
 
-/// A GitHub that lists the runner so, or not at all.
+/// A GitHub that lists this runner, or none.
 fn github_with(runner: Option<Value>) -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
     move |seen| match seen.method.as_str() {
         "GET" => ok(&json!({ "total_count": runner.iter().count(), "runners": runner.as_slice() })),
@@ -41,7 +41,7 @@ fn github_with(runner: Option<Value>) -> impl Fn(&Seen) -> Answer + Send + Sync 
     }
 }
 
-/// What became of one action, and what Nomad, then GitHub, was told to change.
+/// The outcome of one action, and the changes that were requested from Nomad, then GitHub.
 async fn perform(
     action: Action,
     nomad: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
@@ -87,7 +87,7 @@ fn listed(online: bool, busy: bool) -> Option<Value> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lives_again_is_not_purged() {
+async fn a_runner_that_is_alive_again_is_not_purged() {
     let purge = || {
         let name = "ghr-o-r-653s2utuoiw6qcj".to_owned();
         Action::Purge(Purge { name, repository: None, class: None, reason: PurgeReason::Asked })
@@ -101,7 +101,7 @@ async fn what_lives_again_is_not_purged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_who_is_connected_is_present() {
+async fn only_a_connected_runner_is_present() {
     for (runner, is_present) in [
         (None, false),
         (listed(false, false), false),
@@ -120,7 +120,7 @@ async fn only_who_is_connected_is_present() {
             false => matches!(outcome, Outcome::Done(Done::NotConnected)),
         };
         assert!(as_expected, "{runner:?}: {outcome}");
-        // Nor is who is connected let go as unregistered.
+        // A connected runner is not stopped as unregistered either.
         let (_, writes) = perform(
             stop(Consent::Unregistered),
             nomad_with("running", "running"),
@@ -131,16 +131,16 @@ async fn only_who_is_connected_is_present() {
     }
 }
 
-/// Whoever is online under the name of a runner that never started is another one.
+/// A runner that is online under the name of one that never started is another one.
 #[tokio::test(start_paused = true)]
-async fn what_never_started_costs_no_online_registration() {
+async fn a_runner_that_never_started_does_not_remove_an_online_registration() {
     let unplaced = || but(nomad_with("pending", "pending"), "GET", "/v1/allocations", || ok(&json!([])));
     let delete = format!("DELETE /v1/job/{}", sample::NAME);
     let (outcome, writes) =
         perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(true, false))).await;
     assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     assert_eq!(writes, [delete.as_str()]);
-    // With a secret it may be that one.
+    // With credentials, it may be the same one.
     let waits = || ok(&json!([{ "Path": format!("nomad/jobs/{}", sample::NAME) }]));
     let nomad = but(unplaced(), "GET", "/v1/vars", waits);
     let (outcome, writes) =
@@ -150,7 +150,7 @@ async fn what_never_started_costs_no_online_registration() {
     let (_, writes) =
         perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(false, false))).await;
     assert_eq!(writes, [delete.as_str(), "DELETE /repos/o/r/actions/runners/5"]);
-    // Nor does a dead one's clean-up.
+    // The clean-up of a dead runner does not remove it either.
     let clean_up = || {
         Action::CleanUp(CleanUp {
             class: None,
@@ -165,7 +165,7 @@ async fn what_never_started_costs_no_online_registration() {
     assert_eq!(writes, Vec::<String>::new());
 }
 
-/// The same Nomad, but for one kind of request.
+/// The same Nomad, except for one kind of request.
 fn but(
     nomad: impl Fn(&Seen) -> Answer + Send + Sync,
     method: &'static str,
@@ -196,10 +196,10 @@ fn made() -> Answer {
     answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": "eyJhIjoiYiJ9" }).to_string())
 }
 
-/// A configuration that could not be one, or that is another runner's, reaches no variable; what was registered goes, by
-/// its name, not by the ID that came with it.
+/// An invalid configuration, or one for another runner, is not written to a variable. The registration is removed by
+/// its name, not by the ID in the response.
 #[tokio::test(start_paused = true)]
-async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
+async fn an_invalid_configuration_is_not_passed_on() {
     let answers = [
         (sample::NAME, "abc\nLD_PRELOAD=/tmp/evil.so"),
         (sample::NAME, ""),
@@ -233,9 +233,9 @@ async fn a_configuration_that_no_runner_may_have_is_not_handed_on() {
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/registration-token"]);
 }
 
-/// A list of one foreign runner, of which there is more: on another host, by its count, or because the token may not see
-/// all of it.
-fn lists_read_in_part() -> [Answer; 4] {
+/// An incomplete list with one foreign runner: the next page is on another host, the total is larger, or the token may
+/// not see everything.
+fn incomplete_lists() -> [Answer; 4] {
     let other = json!({ "id": 4, "name": "other", "os": "linux", "status": "online", "busy": true });
     let list = |total: u64, headers: &[(&'static str, &'static str)]| {
         let headers: Vec<_> = [DATE].iter().chain(headers).copied().collect();
@@ -250,7 +250,7 @@ fn lists_read_in_part() -> [Answer; 4] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
+async fn an_incomplete_list_does_not_prove_absence() {
     let (name, repository) = (sample::NAME.to_owned(), repository());
     let actions = [
         stop(Consent::GitHub),
@@ -279,9 +279,9 @@ async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
         }),
     ];
     for action in actions {
-        for at in 0..lists_read_in_part().len() {
+        for at in 0..incomplete_lists().len() {
             let github = but(github_with(None), "GET", "/repos/o/r/actions/runners", move || {
-                let mut lists = lists_read_in_part();
+                let mut lists = incomplete_lists();
                 std::mem::replace(&mut lists[at], answer(500, &[], ""))
             });
             let state = if matches!(action, Action::Stop(_) | Action::VerifyRegistration(_)) {
@@ -300,12 +300,13 @@ async fn nothing_is_absent_from_a_list_that_was_read_in_part() {
     }
 }
 
-/// What was registered before under the name is not known, so that it is neither removed nor taken for removed.
+/// An earlier registration under the name may or may not exist, so it is neither removed nor assumed to be
+/// removed.
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_taken_stays_so_while_nobody_knows_by_whom() {
-    for at in 0..lists_read_in_part().len() {
+async fn a_taken_name_stays_taken_while_its_owner_is_unknown() {
+    for at in 0..incomplete_lists().len() {
         let github = but(github_with(None), "GET", "/repos/o/r/actions/runners", move || {
-            let mut lists = lists_read_in_part();
+            let mut lists = incomplete_lists();
             std::mem::replace(&mut lists[at], answer(500, &[], ""))
         });
         let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
@@ -316,9 +317,9 @@ async fn a_name_that_is_taken_stays_so_while_nobody_knows_by_whom() {
     }
 }
 
-/// Anyone with submit-job writes a Meta: nothing is asked of GitHub for what it names.
+/// Anyone with submit-job can write a Meta: GitHub is not asked about what it names.
 #[tokio::test(start_paused = true)]
-async fn a_meta_that_names_no_repository_leads_nowhere() {
+async fn a_meta_that_names_no_repository_causes_no_request() {
     for repo_url in
         ["https://github.com/../x", "https://github.com/o/r\"", "x", "", "https://e.example/a b/c"]
     {
@@ -357,9 +358,10 @@ fn unnamed(meta: RunnerMeta) -> Repository {
     runner.repository()
 }
 
-/// A name that is taken: whoever is connected stays, and so does a registration whose secret waits for its task.
+/// If a name is taken, a connected runner stays, and so does a registration whose credentials are waiting for
+/// their task.
 #[tokio::test(start_paused = true)]
-async fn a_registration_in_use_is_not_taken_away_for_a_new_secret() {
+async fn a_registration_in_use_is_not_replaced() {
     let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
     let github = |runner| but(github_with(runner), "POST", "/repos/o/r/actions/runners/generate", taken);
     let (outcome, writes) =
@@ -373,10 +375,10 @@ async fn a_registration_in_use_is_not_taken_away_for_a_new_secret() {
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
 }
 
-/// Another one's secret was there first: what was registered for nothing goes. Where nobody knows whether the secret
-/// was written, it stays.
+/// If another replica's variable came first, our unused registration is removed. If it is unknown whether the
+/// variable was written, the registration stays.
 #[tokio::test(start_paused = true)]
-async fn only_what_was_registered_for_nothing_is_taken_back() {
+async fn only_an_unused_registration_is_removed_again() {
     let github = || but(github_with(None), "POST", "/repos/o/r/actions/runners/generate", made);
     let others = || answer(409, &[DATE], json!({ "Items": { "jitconfig": "another" } }).to_string());
     let nomad = but(nomad_with("running", "pending"), "PUT", VARIABLE, others);
@@ -396,7 +398,7 @@ fn stop(consent: Consent) -> Action {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_started_meanwhile_is_not_stopped_as_never_started() {
+async fn a_runner_that_has_started_meanwhile_is_not_stopped_as_never_started() {
     let (outcome, writes) =
         perform(stop(Consent::NeverStarted), nomad_with("running", "pending"), github_with(None)).await;
     assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
@@ -410,9 +412,9 @@ async fn what_has_started_meanwhile_is_not_stopped_as_never_started() {
     assert_eq!(writes, Vec::<String>::new());
 }
 
-/// The answer to a removal got lost; that the registration is gone then is GitHub's consent.
+/// The response to a deletion was lost. If the registration is gone then, that is GitHub's consent.
 #[tokio::test(start_paused = true)]
-async fn a_removal_whose_answer_was_lost_is_asked_again() {
+async fn a_deletion_with_a_lost_response_is_verified() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let lost_once = move || match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
         0 => answer(502, &[DATE], "lost"),
@@ -425,9 +427,10 @@ async fn a_removal_whose_answer_was_lost_is_asked_again() {
     assert_eq!(writes, ["DELETE /v1/job/ghr-o-r-653s2utuoiw6qcj", removal, removal]);
 }
 
-/// GitHub cannot consent to what it does not list: only a used configuration cannot be given a job all the same.
+/// GitHub cannot consent to the removal of a runner that it does not list. Only a runner with used credentials
+/// certainly cannot be given a job.
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_github_does_not_list_is_stopped_only_if_its_configuration_is_used() {
+async fn a_runner_that_github_does_not_list_is_stopped_only_if_its_credentials_are_used() {
     for (reason, is_stopped) in [(StopReason::Spent, true), (StopReason::Asked, false)] {
         let Action::Stop(stop) = stop(Consent::GitHub) else { panic!("it is a stop") };
         let stop = Action::Stop(Stop { reason, ..stop });
@@ -438,9 +441,9 @@ async fn a_runner_that_github_does_not_list_is_stopped_only_if_its_configuration
     }
 }
 
-/// Orphans are looked at once more.
+/// Orphans are checked once more.
 #[tokio::test(start_paused = true)]
-async fn what_has_its_runner_again_is_no_orphan() {
+async fn something_with_a_runner_again_is_no_orphan() {
     let variable = Orphan::Variable { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
     let registration = Orphan::Registration { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
     let remove = |orphan: &Orphan| {

@@ -1,4 +1,4 @@
-//! The command line: clap's types, nothing else.
+//! The command line: clap's types.
 use std::ffi::OsString;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -27,15 +27,14 @@ Exit codes: 0 success, 1 failure, 2 invalid usage or configuration.
 To see it work without any setup:  githubrunner demo"
 )]
 pub struct Cli {
-    /// Options that all commands know, before or after the command.
+    /// Options of all commands, before or after the command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Options that all commands know.
+/// Options of all commands.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
@@ -85,7 +84,7 @@ pub enum Command {
     Once,
     /// Show what a pass would do now and why, without changing anything
     Plan(Plan),
-    /// Explain why a job waits: each rule it passed, what holds it, and what to do
+    /// Explain why a job is waiting: which rules it passed, what holds it, and what to do
     Explain(Explain),
     /// Check the configuration, template, permissions and connections
     #[command(alias = "validate")]
@@ -96,14 +95,14 @@ pub enum Command {
     /// Print the Nomad job that the template renders for these labels
     #[command(alias = "rendertemplate")]
     Render(Render),
-    /// Show what the running daemon says of itself: health, what waits and why, rate limits
+    /// Show the running daemon's state: health, what is waiting and why, rate limits
     Status(Status),
     /// List the runners
     #[command(aliases = ["listrunners", "ls"])]
     List(List),
     /// Show a runner's standard output and standard error
     Logs(Logs),
-    /// Stop runners, with GitHub's consent
+    /// Stop runners with GitHub's consent
     Stop(Stop),
     /// Purge the Nomad jobs of dead runners
     Purge(Purge),
@@ -111,16 +110,16 @@ pub enum Command {
     Dumpconfig(Dumpconfig),
     /// Install, show or remove the webhook of an organization or repository
     Webhook(Webhook),
-    /// Write a first configuration, from answers or from flags
+    /// Write a first configuration from flags or your answers
     Init(Init),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
-    /// Print a shell's completion script
+    /// Print a shell completion script
     Completion(Completion),
-    /// Show the cache of GitHub's responses
+    /// Show the cached GitHub responses
     #[command(alias = "showgithubcache")]
     Cache(Cache),
-    /// Write the manual's pages, for packages
+    /// Write man pages, for packages
     #[command(hide = true)]
     Man(Manual),
     /// nomadtools' name for `stop --all`
@@ -153,12 +152,12 @@ pub struct Plan {
 /// `explain`
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
-Exit codes: 0 served or nothing is wrong, 1 held, 2 there is no such job, run, repository or runner.")]
+Exit codes: 0 served or on its way, 1 held, 2 no such job, run, repository or runner.")]
 pub struct Explain {
-    /// The address of a job, of a run or of a repository, OWNER/REPO, or a runner's ID
+    /// The URL of a job, a run or a repository, OWNER/REPO, or a runner's ID
     #[arg(value_name = "JOB-URL|RUN-URL|OWNER/REPO|RUNNER-ID")]
     pub target: String,
-    /// For programs
+    /// Print JSON
     #[arg(short, long)]
     pub json: bool,
 }
@@ -169,7 +168,7 @@ pub struct Check {
     /// Treat warnings as failures
     #[arg(long)]
     pub strict: bool,
-    /// Say what differs for this file of nomadtools; nobody is asked, and nothing else is checked
+    /// List what differs for this nomadtools configuration; contacts no server and checks nothing else
     #[arg(long, value_name = "FILE|YAML", conflicts_with = "strict")]
     pub from_nomadtools: Option<String>,
 }
@@ -177,12 +176,12 @@ pub struct Check {
 /// `init`
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
-What the flags do not say is asked for on a terminal. A token itself is never written: name a file, or set GH_TOKEN.")]
+On a terminal, init asks for what the flags do not set. It never writes a token itself: name a file, or set GH_TOKEN.")]
 pub struct Init {
     /// The file to write
     #[arg(short, long, value_name = "FILE", default_value = "config.yml")]
     pub output: std::path::PathBuf,
-    /// Overwrite it
+    /// Overwrite an existing file
     #[arg(long)]
     pub force: bool,
     /// A repository, an owner, or *; may be given several times
@@ -191,7 +190,7 @@ pub struct Init {
     /// A file with the GitHub token
     #[arg(long, value_name = "FILE", conflicts_with = "app")]
     pub token_file: Option<String>,
-    /// Use a GitHub App: explain how it is made, and write its manifest
+    /// Use a GitHub App: explain how to create it, and write its manifest
     #[arg(long)]
     pub app: bool,
     /// The App's client ID
@@ -206,7 +205,7 @@ pub struct Init {
     /// The API of a GitHub Enterprise Server
     #[arg(long, value_name = "URL")]
     pub github_url: Option<String>,
-    /// builtin:docker, builtin:myoung34, builtin:raw_exec, or a file
+    /// builtin:docker, builtin:podman, builtin:myoung34, builtin:raw_exec, or a file
     #[arg(long, value_name = "TEMPLATE")]
     pub template: Option<String>,
 }
@@ -224,7 +223,7 @@ pub struct Completion {
     pub shell: CompletionShell,
 }
 
-/// A shell that completes.
+/// A shell with a completion script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompletionShell {
     /// bash
@@ -238,7 +237,7 @@ pub enum CompletionShell {
 /// `man`
 #[derive(Args, Clone, Debug, Default)]
 pub struct Manual {
-    /// Where to write a page for each command; without it the program's own is printed
+    /// Where to write a page for each command; without it, print the program's own page
     #[arg(value_name = "DIRECTORY")]
     pub directory: Option<std::path::PathBuf>,
 }
@@ -258,13 +257,13 @@ pub struct Render {
     /// The labels, as in runs-on; quote a label that contains spaces
     #[arg(required = true, value_name = "LABEL")]
     pub labels: Vec<String>,
-    /// The repository that the runner is for
+    /// The repository of the job
     #[arg(long, value_name = "OWNER/NAME")]
     pub repo: Option<String>,
-    /// As this class; without it, as the first class that matches
+    /// Render as this class [default: the first class that matches]
     #[arg(long, value_name = "NAME")]
     pub class: Option<String>,
-    /// Have Nomad parse the job, and print it as JSON
+    /// Let Nomad parse the job, and print it as JSON
     #[arg(long)]
     pub parse: bool,
 }
@@ -272,58 +271,65 @@ pub struct Render {
 /// `status`
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
-The daemon answers where status.listen says. With --address no configuration is needed; status.token comes from it, or from
+The daemon answers at status.listen. With --address, no configuration is needed. status.token comes from the configuration or from
 GITHUBRUNNER_STATUS_TOKEN.
 
-Exit codes: 0 the daemon sees Nomad and GitHub, 1 it does not, or it does not answer.")]
+Exit codes: 0 the daemon reaches Nomad and GitHub, 1 it does not, or it does not answer.")]
 pub struct Status {
-    /// The daemon's status port, or a URL that leads there [default: status.listen, on this machine]
+    /// The daemon's status port, or a URL of it [default: status.listen, on this machine]
     #[arg(long, value_name = "HOST:PORT|URL")]
     pub address: Option<String>,
-    /// Print the daemon's state as JSON, as /api/v1/state has it
+    /// Print the daemon's state as JSON, like /api/v1/state
     #[arg(short, long)]
     pub json: bool,
 }
 
 /// `list`
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "With -q, --quiet: the IDs alone, one a line.")]
+#[command(after_help = "\
+Nomad provides the state of the runners. Only the running daemon knows why GitHub gives a runner no job: the notes include that if it answers at
+status.listen or --address.
+
+With -q, --quiet: only the IDs, one per line.")]
 pub struct List {
     /// Print JSON
     #[arg(short, long)]
     pub json: bool,
-    /// The dead too, and why they died; the JSON always has them
+    /// Include dead runners and why they died; the JSON always includes them
     #[arg(short, long)]
     pub all: bool,
-    /// Only those of this repository or owner; may be given several times
+    /// Only runners of this repository or owner; may be given several times
     #[arg(short, long, value_name = "OWNER[/NAME]")]
     pub repo: Vec<String>,
-    /// Only those in this state; may be given several times
+    /// Only runners in this state; may be given several times
     #[arg(
         long,
         value_name = "STATE",
         value_parser = ["pending", "waiting", "starting", "running", "stopping", "disconnected", "dead", "foreign"]
     )]
     pub state: Vec<String>,
-    /// Draw the table again every 2 s; q ends
+    /// Redraw the table every 2 s; q quits
     #[arg(short, long, conflicts_with_all = ["json", "quiet"])]
     pub watch: bool,
+    /// The daemon's status port, or a URL of it [default: status.listen, on this machine]
+    #[arg(long, value_name = "HOST:PORT|URL")]
+    pub address: Option<String>,
 }
 
 /// `logs`
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "Nomad's token needs the capability read-logs in the runners' namespace.")]
+#[command(after_help = "The Nomad token needs the capability read-logs in the runners' namespace.")]
 pub struct Logs {
     /// The runner's ID, as `list` shows it
     #[arg(value_name = "RUNNER")]
     pub runner: String,
-    /// Go on with what is written from now on, until the runner has ended
+    /// Follow the output until the runner has ended
     #[arg(short, long)]
     pub follow: bool,
-    /// Another task than the runner's own
+    /// A task other than the runner's own
     #[arg(long, value_name = "NAME")]
     pub task: Option<String>,
-    /// How much of the end of each of the two, in bytes
+    /// How many bytes to show from the end of each stream
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub bytes: u64,
 }
@@ -370,7 +376,7 @@ pub struct Dumpconfig {
 /// `webhook`
 #[derive(Args, Clone, Debug)]
 pub struct Webhook {
-    /// What to do with the hook that delivers to webhook.url
+    /// What to do with the webhook that delivers to webhook.url
     #[arg(value_enum)]
     pub action: WebhookAction,
     /// An organization, or owner/name [default: each entry of repos]
@@ -405,11 +411,11 @@ pub struct Yes {
     pub yes: bool,
 }
 
-/// `stand-in`: everything it needs comes by its environment, as with the real runner.
+/// `stand-in`: configured only by its environment, like the real runner.
 #[cfg(feature = "demo")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct StandIn {
-    /// Where to keep files
+    /// Directory for its files
     #[arg(long, value_name = "DIRECTORY")]
     pub directory: Option<std::path::PathBuf>,
 }
@@ -418,20 +424,20 @@ pub struct StandIn {
 #[cfg(feature = "demo")]
 #[derive(Args, Clone, Debug)]
 pub struct SimulatedGithub {
-    /// Where to put `config.yml`, `token` and a runner
+    /// Where to write `config.yml`, `token` and a runner
     #[arg(long, value_name = "DIRECTORY")]
     pub directory: std::path::PathBuf,
     /// How long to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     pub within: u64,
-    /// Write the file `served` once all jobs were, and go on until a signal comes
+    /// Write the file `served` once all jobs are served, and continue until a signal arrives
     #[arg(long)]
     pub stay: bool,
 }
 
 impl Cli {
-    /// The arguments in clap's form: `-config FILE` and the like, as Go's programs have them, `help`, `help COMMAND` and
-    /// `version`.
+    /// The arguments in clap's form. Translates `-config FILE` and the like, as in Go programs, and `help`, `help
+    /// COMMAND` and `version`.
     pub fn usual(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         let mut all: Vec<OsString> = arguments.into_iter().collect();
         for argument in all.iter_mut().skip(1).take_while(|argument| *argument != "--") {
@@ -453,12 +459,12 @@ impl Cli {
     }
 }
 
-/// A command by what it needs.
+/// A command, by what it needs.
 #[derive(Clone, Debug)]
 pub enum Need {
     /// No configuration.
     Nothing(Standalone),
-    /// A daemon that runs, and its address or configuration.
+    /// A running daemon, with its address or configuration.
     Daemon(Status),
     /// A configuration.
     Configuration(Configured),
@@ -482,7 +488,7 @@ pub enum Standalone {
     FromNomadtools(String),
 }
 
-/// The commands with one.
+/// The commands with a configuration.
 #[derive(Clone, Debug)]
 pub enum Configured {
     /// `run`
@@ -495,7 +501,7 @@ pub enum Configured {
     Explain(Explain),
     /// `check`; `--strict`
     Check {
-        /// A warning is a failure.
+        /// Treat warnings as failures.
         strict: bool,
     },
     /// `render`
@@ -529,7 +535,7 @@ pub enum Simulated {
 }
 
 impl Command {
-    /// What it needs; nomadtools' names are those of ours.
+    /// What it needs. nomadtools' names become our own commands.
     pub fn by_need(self) -> Need {
         use Configured as With;
         use Standalone as Without;
@@ -585,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn clap_is_content() {
+    fn the_definitions_are_valid() {
         Cli::command().debug_assert();
     }
 
@@ -606,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn other_programs_forms_are_understood() {
+    fn forms_of_other_programs_are_understood() {
         let usual = |line: &str| {
             let words = Cli::usual(format!("githubrunner {line}").split(' ').map(OsString::from));
             Cli::try_parse_from(words)
@@ -628,13 +634,13 @@ mod tests {
         }
         let help = usual("help render").unwrap_err().to_string();
         assert!(help.contains("--parse"), "{help}");
-        // What follows -- is nobody's option.
+        // Arguments after -- are not options.
         let labels = usual("render -- -config").unwrap();
         assert!(matches!(labels.command, Command::Render(Render { labels, .. }) if labels == ["-config"]));
     }
 
     #[test]
-    fn nomadtools_names() {
+    fn nomadtools_command_names_work() {
         assert!(
             matches!(parse("rendertemplate a b").unwrap().command, Command::Render(Render { labels, .. }) if labels == ["a", "b"])
         );
@@ -663,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_combinations_are_refused() {
         for line in [
             "stop",
             "purge",

@@ -1,9 +1,9 @@
-//! With replicas only the holder of a lock applies. The others observe.
+//! With replicas, only the holder of a lock applies plans. The others observe.
 //!
-//! The lock is a Nomad variable (contract nomad.md §8). The holder renews it at half its TTL and counts itself
-//! out one TTL after it *began* its last successful renewal, by its own monotonic clock: the server lets the
-//! lock expire no earlier than that. It is released only while it is certainly still ours. Renewing is always harmless:
-//! a lock is renewed by its ID, so it succeeds only if nobody else has had it meanwhile.
+//! The lock is a Nomad variable (contract nomad.md §8). The holder renews it at half its TTL. By its own monotonic
+//! clock, it considers the lock lost one TTL after it *began* its last successful renewal; the server does not let the
+//! lock expire earlier than that. The holder releases it only while it certainly still holds it. A renewal is always
+//! harmless: it uses the lock's ID, so it succeeds only if nobody else has held the lock in the meantime.
 
 use std::time::Duration;
 
@@ -14,26 +14,26 @@ use tokio::{
 
 use crate::nomad::{Acquired, Kept, Lease, Nomad};
 
-/// The shortest that Nomad takes: the server expires the lock at twice this.
+/// The shortest TTL that Nomad accepts. The server expires the lock at twice this.
 const TTL: Duration = Duration::from_secs(10);
 
-/// How long Nomad waits after an expiry before the next holder gets the lock; zero would mean 15 s.
+/// How long Nomad waits after an expiry before another holder can get the lock. Zero would mean 15 s.
 const LOCK_DELAY: Duration = Duration::from_secs(1);
 
-/// How often a standby asks: after a clean exit it follows within a second.
+/// How often a standby tries: after a clean exit it takes over within a second.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
-/// The time for one request about the lock: a second one must fit before the lease is over.
+/// The deadline for one request about the lock. A second one must fit in before the lease ends.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The time to release the lock on the way out.
+/// The deadline for releasing the lock at exit.
 const RELEASE_DEADLINE: Duration = Duration::from_millis(700);
 
-/// A time of leading. Between two of them another replica may have led.
+/// A period of leadership. Another replica may have led between two terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term(u64);
 
-/// Whether this process may apply, and until when.
+/// Whether this process may apply plans, and until when.
 #[derive(Clone, Debug)]
 pub struct Leadership(Option<watch::Receiver<Option<Held>>>);
 
@@ -44,23 +44,24 @@ struct Held {
 }
 
 impl Leadership {
-    /// That of a daemon without replicas.
+    /// Permanent leadership, for a daemon without replicas.
     pub fn always() -> Self {
         Leadership(None)
     }
 
-    /// The term in which it may apply now. What was seen in another term, or in none, is not to be acted on.
+    /// The current term; `None` without leadership. Observations from another term, or from none, must not be
+    /// acted on.
     pub fn term(&self) -> Option<Term> {
         let Some(held) = &self.0 else { return Some(Term(0)) };
         held.borrow().filter(|held| Instant::now() < held.until).map(|held| held.term)
     }
 
-    /// Whether it may apply now.
+    /// Whether it may apply plans now.
     pub fn holds(&self) -> bool {
         self.term().is_some()
     }
 
-    /// Ends when this term is over.
+    /// Completes when this term is over.
     pub async fn over(&self, term: Term) {
         let Some(mut held) = self.0.clone() else { return std::future::pending().await };
         loop {
@@ -76,7 +77,7 @@ impl Leadership {
         }
     }
 
-    /// Ends as soon as it may apply.
+    /// Completes as soon as it may apply plans.
     pub async fn held(&self) {
         let Some(mut held) = self.0.clone() else { return };
         while !self.holds() {
@@ -91,29 +92,29 @@ impl Leadership {
 pub struct Leader {
     nomad: Nomad,
     holder: String,
-    /// The lock that it had last, until Nomad says that it is gone.
+    /// The last lease, until Nomad says that it is gone.
     lease: Option<Lease>,
     terms: u64,
     held: watch::Sender<Option<Held>>,
 }
 
 impl Leader {
-    /// A candidate; `holder` tells people who it is.
+    /// A candidate. `holder` identifies it to people.
     pub fn new(nomad: Nomad, holder: String) -> Self {
         Leader { nomad, holder, lease: None, terms: 0, held: watch::Sender::new(None) }
     }
 
-    /// Goes on with another client.
+    /// Continues with another client.
     pub fn use_nomad(&mut self, nomad: Nomad) {
         self.nomad = nomad;
     }
 
-    /// What it may do, followed as it changes.
+    /// The leadership, updated as it changes.
     pub fn leadership(&self) -> Leadership {
         Leadership(Some(self.held.subscribe()))
     }
 
-    /// Asks for the lock, keeps it, asks again when it is lost; never ends by itself.
+    /// Acquires the lock, keeps it, and acquires it again when it is lost. Never ends.
     pub async fn stand(&mut self) {
         loop {
             let held = *self.held.borrow();
@@ -137,7 +138,7 @@ impl Leader {
         }
     }
 
-    /// A new term, for what was asked then.
+    /// Starts a new term. Its lease counts from when it was requested.
     fn lead(&mut self, lease: Lease, began: Instant) {
         tracing::info!(holder = self.holder, "acquired the leader lock");
         self.terms += 1;
@@ -145,7 +146,7 @@ impl Leader {
         self.held.send_replace(Some(Held { term: Term(self.terms), until: began + TTL }));
     }
 
-    /// Renews at half the TTL; a renewal that fails is tried again until the lease is over.
+    /// Renews at half the TTL. A failed renewal is retried until the lease ends.
     async fn keep(&mut self, lease: Lease, Held { term, until }: Held) {
         sleep_until(until - TTL / 2).await;
         loop {
@@ -155,7 +156,8 @@ impl Leader {
             }
             let deadline = REQUEST_DEADLINE.min(until - began);
             match self.nomad.lock_renew(&lease, deadline).await {
-                // An answer that was read late, after this process stood still, is good for what it was asked for.
+                // If this process was suspended and reads the response late, the lease still counts from the
+                // request.
                 Ok(Kept::Kept) => {
                     self.held.send_replace(Some(Held { term, until: began + TTL }));
                     return;
@@ -172,8 +174,8 @@ impl Leader {
         }
     }
 
-    /// The lease is over by our clock, the lock perhaps not: it expires later at the server. If nobody else has had it,
-    /// it is ours again at once.
+    /// The lease has ended by our clock, but maybe not at the server, where it expires later. If nobody else has held
+    /// the lock, we hold it again at once.
     async fn regain(&mut self, lease: Lease) {
         let began = Instant::now();
         match self.nomad.lock_renew(&lease, REQUEST_DEADLINE).await {
@@ -191,7 +193,7 @@ impl Leader {
         self.held.send_replace(None);
     }
 
-    /// Releases the lock if it is certainly still ours, so that the next replica follows at once.
+    /// Releases the lock if we certainly still hold it, so that the next replica takes over at once.
     pub async fn release(&mut self) {
         let held = self.held.send_replace(None);
         let (Some(lease), Some(held)) = (self.lease.take(), held) else { return };

@@ -4,11 +4,11 @@
 //! observe (github, nomad)  ->  plan (pure)  ->  apply (github, nomad)
 //! ```
 //!
-//! Which room may import which is in docs/architecture.md, "Layer rule"; `tests/layers.rs` checks it.
+//! docs/architecture.md, "Layer rule", says which room may import which; `tests/layers.rs` checks it.
 //!
-//! [`plan`] and [`render`] do no IO. [`github`] and [`nomad`] do not know each other. The
-//! package `githubrunner-sim` is a simulated world for the demo, tests and benchmarks; it depends on nothing
-//! here, so that its mistakes cannot cancel ours.
+//! [`plan`] and [`render`] do no IO. [`github`] and [`nomad`] do not import each other. The package
+//! `githubrunner-sim` is a simulated world for the demo, tests and benchmarks. It depends on nothing here, so
+//! that its mistakes cannot cancel out ours.
 
 pub mod apply;
 pub mod cli;

@@ -1,6 +1,6 @@
-//! A small HTTP server: whoever asks gets an answer.
+//! A small HTTP server that everyone can reach.
 //!
-//! A connection serves one request within a short time, and when too many are open the oldest goes.
+//! A connection serves one request within a short time. If too many are open, the oldest is closed.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -19,17 +19,17 @@ use tokio::{
     time::timeout,
 };
 
-/// A connection serves one request, and has this long for it.
+/// The deadline of a connection, which serves one request.
 pub const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A request's head must be there by then.
+/// The deadline for a request's head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest head of a request, in bytes.
+/// The largest head of a request, in bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// Serves until it is dropped. With more than `connections` open at once the oldest is closed, so that nobody can hold up
-/// the others. `what` names the server in the log.
+/// Serves until it is dropped. If more than `connections` are open, the oldest is closed, so that nobody can block the
+/// others. `what` names the server in the log.
 pub async fn serve<A, F>(listener: TcpListener, what: &str, connections: usize, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -38,7 +38,7 @@ where
     serve_for(listener, what, connections, CONNECTION_DEADLINE, answer).await;
 }
 
-/// The same with another end for each connection, and with answers that may come piece by piece.
+/// The same with another deadline for each connection, and with streamed responses.
 pub async fn serve_for<A, F, B>(
     listener: TcpListener,
     what: &str,
@@ -70,7 +70,7 @@ pub async fn serve_for<A, F, B>(
                 by_age.push_back(open.spawn(connection(stream, deadline, answer.clone())));
             }
             Err(error) => {
-                // Out of file descriptors, most likely. Ours are the first to give some back.
+                // Most likely out of file descriptors. Our connections are closed first.
                 by_age.drain(..).for_each(|connection| connection.abort());
                 tracing::warn!("the {what} server cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -95,6 +95,6 @@ where
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    // An error here concerns only whoever asked.
+    // An error here only affects the client.
     let _ = timeout(deadline, connection).await;
 }

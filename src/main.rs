@@ -24,13 +24,12 @@ use githubrunner::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// Something failed.
 const FAILED: u8 = 1;
 
-/// A configuration on standard input is no longer: more than what the parser takes.
+/// The maximum size of a configuration on standard input, which is more than the parser accepts.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
-/// Usage or configuration, as in clap.
+/// Usage or configuration error, as in clap.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -59,13 +58,13 @@ fn main() -> ExitCode {
             Need::Simulators(command) => demo::dispatch(command, screen).await,
         }
     });
-    // What is still under way is dropped: a restart repairs it as it would a crash.
+    // Whatever is in progress is dropped. A restart repairs it as it would after a crash.
     runtime.shutdown_background();
     code
 }
 
-/// The memory holds tokens: no core dump is written of it, and no other process of this user reads it. Where the system
-/// does not know how, it stays as it is.
+/// The memory contains tokens, so core dumps are disabled and other processes of this user cannot read it. If the
+/// system does not support this, nothing changes.
 fn keep_memory_private() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, none);
@@ -103,7 +102,7 @@ async fn with_configuration(global: &Global, command: Configured) -> ExitCode {
     exit_code(perform(global, config, command).await)
 }
 
-/// Asks the running daemon. That needs no configuration where the address is given.
+/// Asks the running daemon. If its address is given, that needs no configuration.
 async fn status(global: &Global, args: &Status) -> anyhow::Result<Exit> {
     let config = match &global.config {
         None if args.address.is_some() => StatusConfig::from_env(&environment),
@@ -132,8 +131,7 @@ fn exit_code(ended: anyhow::Result<impl Into<Exit>>) -> ExitCode {
     }
 }
 
-/// A configuration or an environment that nothing can be done with: a template that does not compile, an
-/// address that is none.
+/// A configuration or environment that cannot be used: a template that does not compile, an invalid address.
 #[derive(Debug)]
 struct Unusable(anyhow::Error);
 
@@ -145,7 +143,7 @@ impl std::fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// How it ended.
+/// Runs a command with a configuration, and returns its exit code.
 async fn perform(global: &Global, config: Config, command: Configured) -> anyhow::Result<Exit> {
     let out = &mut io::stdout();
     let style = style();
@@ -192,7 +190,12 @@ async fn perform(global: &Global, config: Config, command: Configured) -> anyhow
         }
         Configured::List(args) => {
             let names = global.quiet;
-            commands::list::run(&look(config)?.nomad, &args, names, style, out).await.map(|()| true)
+            let daemon = match &args.address {
+                Some(address) => Some(Daemon::new(Some(address), &config.status).map_err(Unusable)?),
+                None => Daemon::beside(&config.status),
+            };
+            let nomad = look(config)?.nomad;
+            commands::list::run(&nomad, daemon.as_ref(), &args, names, style, out).await.map(|()| true)
         }
         Configured::Logs(args) => {
             let (task, runner) = (args.task.as_deref(), args.runner.as_str());
@@ -225,7 +228,7 @@ async fn perform(global: &Global, config: Config, command: Configured) -> anyhow
     well.map(Exit::from)
 }
 
-/// The configuration that `-c` names, with what the command line overrides.
+/// The configuration that `-c` names, with overrides from the command line.
 fn load(global: &Global) -> Result<Config, String> {
     let source = global.config.as_deref().ok_or(
         "no configuration: pass a file with -c FILE or the YAML itself after -c; `githubrunner demo` needs none",
@@ -245,7 +248,7 @@ fn load(global: &Global) -> Result<Config, String> {
     Ok(config)
 }
 
-/// The YAML from standard input: read once, kept for when the configuration is read again.
+/// The YAML from standard input. It is read once, and kept for reloads.
 fn standard_input() -> Result<String, String> {
     static TEXT: OnceLock<String> = OnceLock::new();
     if let Some(text) = TEXT.get() {
@@ -254,7 +257,7 @@ fn standard_input() -> Result<String, String> {
     let mut text = String::new();
     let read = io::stdin().lock().take(CONFIG_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| format!("cannot read the configuration from standard input: {error}"))?;
-    // With a newline it is the YAML itself.
+    // A text with a newline is taken as the YAML itself.
     text.push('\n');
     Ok(TEXT.get_or_init(|| text).clone())
 }
@@ -263,7 +266,7 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Logs to standard error, as much as `-v` and `-q` ask for. RUST_LOG, where set, has the last word.
+/// Starts the log on standard error, at the level that `-v` and `-q` request. RUST_LOG overrides it.
 fn start_log(global: &Global, usual: &'static str) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
@@ -279,7 +282,8 @@ fn start_log(global: &Global, usual: &'static str) {
     };
     let writer = move || LogWriter::new(commands::progress::Stderr, form);
     let log = fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(colours);
-    // It would be told on standard error, and panic where that cannot be written either: on a full disk.
+    // Otherwise it would report on standard error, and panic if that cannot be written either, for example on
+    // a full disk.
     let log = log.log_internal_errors(false);
     match global.log_format {
         LogFormat::Text => log.fmt_fields(TextFields).init(),
@@ -291,23 +295,24 @@ fn colours_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }
 
-/// Tells what ended the program. A text may have several lines, each of which may quote anything.
+/// Reports the error that ended the program. The text may have several lines, each of which may quote
+/// external text.
 fn complain(text: &str, code: u8) -> ExitCode {
     let text = without_tokens(text.trim_end());
     let lines: Vec<String> = text.lines().map(|line| shown(line, LINE).to_string()).collect();
-    // Nobody is left to be told when standard error is closed.
+    // If standard error is closed, there is nowhere left to report to.
     let _ = writeln!(io::stderr(), "githubrunner: {}", lines.join("\n"));
     ExitCode::from(code)
 }
 
-/// Whoever read our output has read enough: `githubrunner list | head`.
+/// The reader of our output has closed it, as in `githubrunner list | head`.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
 }
 
-/// What needs the simulators: the demo and its helpers.
+/// The commands that need the simulators: the demo and its helpers.
 #[cfg(feature = "demo")]
 mod demo {
     use std::{
@@ -325,7 +330,7 @@ mod demo {
 
     use super::{FAILED, colours_wanted, complain, environment, exit_code};
 
-    /// How `demo` shows itself: as a table on a terminal, unless the log is wanted in full.
+    /// The display of `demo`: a table on a terminal, unless the full log is requested.
     pub fn screen(cli: &Cli) -> Screen {
         let wants_table =
             matches!(cli.command, Command::Demo(_)) && cli.global.verbose == 0 && !cli.global.quiet;
@@ -336,8 +341,8 @@ mod demo {
         }
     }
 
-    /// The demo's table shows the log itself; without the table the demo's own lines are enough. False when the log
-    /// is still to be started.
+    /// The demo's table shows the log itself, and without the table the demo's own lines are enough. Returns false
+    /// if the log is still to be started.
     pub fn start_log(cli: &Cli, screen: &Screen) -> bool {
         match screen {
             Screen::Table { log, .. } => fmt()
@@ -361,7 +366,7 @@ mod demo {
             Simulated::Demo(args) => exit_code(demo::run(args.nomad, &environment, screen, out).await),
             Simulated::GitHub(args) => exit_code(demo::github_only(&args, out).await),
             Simulated::StandIn => {
-                // A variable that is no text is none that a runner reads.
+                // The runner does not read variables that are not valid text.
                 let text = |(name, value): (OsString, OsString)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
                 };

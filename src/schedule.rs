@@ -1,11 +1,11 @@
-//! When each repository is looked at next, from what is known of it and from what the rate limits allow. Pure: whoever uses it
-//! tells the time.
+//! Decides when each repository is polled next, from what is known of it and from the rate limits. Pure: the caller
+//! provides the time.
 //!
-//! A repository is *hot* while something of ours goes on in it, or it was hinted at a short while ago; *warm* when its newest
-//! run is of the last hour; *cold* otherwise; *unused* when it has never had a run. The intervals follow from the budget of the
-//! credentials that pay for the looks: with few repositories everything is looked at every few seconds, with thousands the
-//! cold ones wait. Hot looks take what they need first, then warm ones, then cold ones; the longest wait of an unused one is an
-//! hour.
+//! A repository is *hot* while it has jobs or runners of ours, or shortly after a hint; *warm* if its newest run is at
+//! most an hour old; *cold* otherwise; *unused* if it has never had a run. The intervals follow from the budget of the
+//! credentials that pay for the looks: with few repositories, everything is polled every few seconds; with thousands,
+//! the cold ones wait. Hot looks take what they need first, then warm ones, then cold ones. An unused repository waits
+//! at most an hour.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,80 +20,84 @@ const HOT: Duration = Duration::from_secs(2);
 /// The shortest time between two looks at any other repository.
 const OTHERS: Duration = Duration::from_secs(3);
 
-/// The time between two looks at a repository that has never had a run, where that is longer than for a cold one.
+/// The time between two looks at a repository that has never had a run, if that is longer than for a cold one.
 const UNUSED: Duration = Duration::from_secs(3600);
 
-/// With fewer repositories than this, unused ones are looked at as often as cold ones.
+/// With fewer repositories than this, unused ones are polled as often as cold ones.
 const FEW: usize = 50;
 
-/// What was pushed to stays hot for this long: most jobs follow within seconds.
+/// A repository stays hot for this long after a push: most jobs follow within seconds.
 pub const AFTER_PUSH: Duration = Duration::from_secs(30);
 
-/// What a webhook reported stays hot for this long: lists lag behind a little, and the next change is told, too.
+/// A repository stays hot for this long after a webhook: lists lag slightly, and the next change is delivered
+/// too.
 pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
 
-/// The part of what a credential may ask a minute that looks by the pace take; the rest is for those that are asked for, for hints'
-/// own sources, for runners, and for whoever else uses the same credential.
+/// The share of a credential's requests a minute for scheduled looks. The rest is for requested looks, for the sources
+/// of hints, for runners, and for other users of the same credential.
 const FOR_LOOKS: f64 = 0.7;
 
-/// Cold repositories take no more of it: what nobody waits for leaves room for what comes.
+/// Cold repositories take at most this share of that, so that there is room for more urgent looks.
 const FOR_COLD: f64 = 0.6;
 
-/// A cold repository's second look comes no sooner: at a start everything is new, and counts against the primary limit.
+/// The second look at a cold repository comes no sooner than this: at a start nothing is cached, so everything counts
+/// against the primary limit.
 const AFTER_FIRST_LOOK: Duration = Duration::from_secs(300);
 
-/// Where cold ones are looked at more often than this, there are so few of them that it does not matter.
+/// If cold repositories are polled more often than this, there are so few of them that it does not matter.
 const OFTEN: Duration = Duration::from_secs(60);
 
-/// The part of that which first looks take: after a start everything is to be seen soon.
+/// First looks may exceed that share by this factor: after a start, everything should be seen soon.
 const FOR_FIRST_LOOKS: f64 = 1.3;
 
-/// Hot repositories take no more of the looks than this while others need them.
+/// Hot repositories take at most this share of the looks while others need them.
 const FOR_HOT: f64 = 0.7;
 
-/// Warm ones take no more of the rest while cold ones need it.
+/// Warm ones take at most this share of the rest while cold ones need it.
 const FOR_WARM: f64 = 0.5;
 
-/// A replica that does not lead looks at this part of the pace: the leader uses the same credentials.
+/// A standby replica uses this share of the pace, because the leader uses the same credentials.
 const STANDING_BY: f64 = 0.25;
 
-/// Where the primary limit is used faster than it is refilled, what is not hot waits this many times longer.
+/// If the primary limit is used faster than it refills, repositories that are not hot wait this many times
+/// longer.
 const BEHIND: f64 = 4.0;
 
-/// The pause after a look, as a multiple of the time it took: a slow repository costs the others nothing.
+/// The pause after a look, as a multiple of its duration, so that a slow repository does not slow down the
+/// others.
 const REST: u32 = 3;
 
-/// After failures the wait doubles up to this.
+/// After failures, the wait doubles up to this.
 const LONGEST_AFTER_FAILURE: Duration = Duration::from_secs(300);
 
-/// How much is due at once, in seconds of the pace: looks are spread, not made in bursts.
+/// How much can be due at once, in seconds of the pace. This spreads looks instead of making bursts.
 const BURST: f64 = 2.0;
 
-/// How a repository is.
+/// How urgently a repository is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Heat {
-    /// Something of ours goes on, or will soon.
+    /// It has jobs or runners of ours, or will soon.
     Hot,
     /// It had a run within the last hour.
     Warm,
-    /// It had none.
+    /// It had no run within the last hour.
     Cold,
-    /// It has never had one.
+    /// It has never had a run.
     Unused,
 }
 
-/// What the credentials of some repositories may ask.
+/// The requests that some repositories' credentials may make.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
-    /// What their governor allows.
+    /// What their rate limiter allows.
     pub headroom: Headroom,
-    /// This replica leads.
+    /// Whether this replica is the leader.
     pub leads: bool,
-    /// The longest wait for a hot repository, where the budget allows it.
+    /// The longest interval for a hot repository, if the budget allows it.
     pub longest_hot: Duration,
 }
 
-/// How many repositories of each kind there are, and what one look at all of them costs.
+/// How many repositories of each kind there are, and how many requests one look at all of them costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
     counts: [usize; 4],
@@ -101,7 +105,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// The same with one more repository, a look at which takes this many requests.
+    /// The same with one more repository, a look at which costs this many requests.
     #[must_use]
     pub fn with(mut self, heat: Heat, cost: f64) -> Self {
         self.counts[heat as usize] += 1;
@@ -114,11 +118,11 @@ impl Load {
     }
 }
 
-/// How often each kind is looked at.
+/// How often each kind is polled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     intervals: [Duration; 4],
-    /// Looks a second, in requests, for all together.
+    /// The total pace of looks, in requests per second.
     a_second: f64,
 }
 
@@ -137,7 +141,7 @@ impl Pace {
         let few = load.all() < FEW;
         let (warm, cold) = (warm * behind, (if few { cold + unused } else { cold }) * behind);
         let least = if budget.leads && ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
-        // What each kind would use at most. What one does not need goes to the others.
+        // The most that each kind would use. What one does not need goes to the others.
         let need = |cost: f64, every: Duration| cost * 60.0 / every.as_secs_f64();
         let (needs_hot, needs_warm, needs_cold) = (need(hot, least), need(warm, OTHERS), need(cold, OTHERS));
         let for_hot = needs_hot.min((all * FOR_HOT).max(all - needs_warm - needs_cold));
@@ -154,28 +158,27 @@ impl Pace {
         }
     }
 
-    /// How often a kind is looked at.
+    /// How often a kind is polled.
     pub fn every(&self, heat: Heat) -> Duration {
         self.intervals[heat as usize]
     }
 }
 
-/// What to expect of repositories that one payer's credentials look at, while nothing goes on in them.
+/// A forecast for the repositories that one payer's credentials look at, while nothing happens in them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Forecast {
-    /// How many there are.
     pub repositories: usize,
-    /// How often each of them is looked at.
+    /// How often each of them is polled.
     pub every: Duration,
-    /// By how many requests a minute.
+    /// How many requests a minute that takes.
     pub a_minute: f64,
-    /// Within which time a push is noticed, if pushes are watched.
+    /// How soon a push is noticed, if pushes are watched.
     pub push: Option<Duration>,
-    /// Webhooks are listened to.
+    /// Whether webhooks are received.
     pub webhook: bool,
 }
 
-/// A push is noticed within this time: owners are asked every 5 s, and the answer takes its time.
+/// A push is noticed within this time: owners are polled every 5 s, and the response takes a while.
 const PUSH_NOTICED: Duration = Duration::from_secs(8);
 
 impl Forecast {
@@ -200,7 +203,7 @@ impl fmt::Display for Forecast {
             if *repositories == 1 { ("repository", "it is") } else { ("repositories", "each is") };
         write!(
             f,
-            "{repositories} {noun} on one credential: {each} looked at every {}, by about {a_minute:.0} requests a minute, which \
+            "{repositories} {noun} on one credential: {each} polled every {}, with about {a_minute:.0} requests a minute, which \
              do not count against the hourly limit while nothing changes; a queued job is seen ",
             span(*every)
         )?;
@@ -214,29 +217,28 @@ impl fmt::Display for Forecast {
     }
 }
 
-/// How many looks may begin.
+/// How many looks may start.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Whatever they are.
+    /// Of any kind.
     pub all: usize,
-    /// By the pace.
+    /// Scheduled ones.
     pub by_pace: usize,
 }
 
 /// What a look showed.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// When it ended, and how long it took.
+    /// When it ended.
     pub at: Moment,
-    /// See [`at`](Self::at).
     pub took: Duration,
     /// It failed.
     pub failed: bool,
     /// It is to be continued at once.
     pub unfinished: bool,
-    /// Jobs or runners of ours are there.
+    /// There are jobs or runners of ours.
     pub ours: bool,
-    /// How long ago the newest run was made, if there was one.
+    /// The age of the newest run, if there is one.
     pub newest_run: Option<Duration>,
     /// There has never been a run.
     pub unused: bool,
@@ -244,36 +246,36 @@ pub struct Seen {
     pub requests: usize,
 }
 
-/// A repository's place in the schedule.
+/// The state of a repository in the schedule.
 #[derive(Clone, Debug)]
 struct Place {
-    /// Which of the payers.
+    /// The index of its payer.
     payer: usize,
     pushed_at: Option<Timestamp>,
     heat: Heat,
-    /// The look before, when it ended.
+    /// When the previous look ended.
     looked: Option<Moment>,
     /// That was the first one.
     only_once: bool,
     under_way: bool,
-    /// Not before this, whatever its kind.
+    /// Not polled before this, whatever its kind.
     rests_until: Moment,
     hot_until: Moment,
-    /// A look is asked for, apart from the pace.
+    /// A look was requested, apart from the schedule.
     asked: bool,
     failures: u32,
     cost: f64,
-    /// When its lists by status were last read, by how much they tell.
+    /// When its lists by status were last read, by how much they show.
     listed: [Option<Moment>; 2],
 }
 
-/// Whose credentials pay for looks.
+/// The owner of credentials that pay for looks.
 #[derive(Clone, Debug)]
 struct Payer {
     name: String,
-    /// What is left of the pace, in requests, and when that was.
+    /// The remaining requests of the pace, and when that was.
     credit: Option<(f64, Moment)>,
-    /// Nothing is asked until then: a limit was reached.
+    /// No request before this time, because a limit was reached.
     paused: Moment,
 }
 
@@ -282,12 +284,12 @@ struct Payer {
 pub struct Schedule {
     places: BTreeMap<RepositoryId, Place>,
     payers: Vec<Payer>,
-    /// Something was asked for since what is due was last taken.
+    /// Something was requested since due looks were last taken.
     urgent: bool,
 }
 
 impl Schedule {
-    /// These are the repositories, each with who pays for its looks and its last push. What is known of others is forgotten.
+    /// Sets the repositories, each with its payer and its last push. Everything about other repositories is forgotten.
     pub fn know<'a>(
         &mut self,
         repositories: impl Iterator<Item = (RepositoryId, String, Option<Timestamp>)> + Clone + 'a,
@@ -322,17 +324,15 @@ impl Schedule {
         }
     }
 
-    /// How many repositories are in it.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// A look is wanted now, and the repository stays hot for a while.
+    /// Requests a look now, and keeps the repository hot for a while.
     pub fn hint(&mut self, id: RepositoryId, now: Moment, stays_hot: Duration) {
         if let Some(place) = self.places.get_mut(&id) {
             place.asked = true;
@@ -341,7 +341,7 @@ impl Schedule {
         }
     }
 
-    /// A look is wanted as soon as one may be: what the last one showed could not be used.
+    /// Requests a look as soon as possible, because the result of the last one could not be used.
     pub fn again(&mut self, id: RepositoryId) {
         if let Some(place) = self.places.get_mut(&id) {
             place.asked = true;
@@ -349,12 +349,12 @@ impl Schedule {
         }
     }
 
-    /// Whether something was asked for since what is due was last taken: it does not wait for the next time.
+    /// Whether something was requested since due looks were last taken. It does not wait for the next time.
     pub fn is_urgent(&self) -> bool {
         self.urgent
     }
 
-    /// Something of ours goes on in these repositories, as far as Nomad tells.
+    /// Nomad has runners of ours for these repositories.
     pub fn ours<'a>(&mut self, ids: impl Iterator<Item = &'a RepositoryId>) {
         for id in ids {
             if let Some(place) = self.places.get_mut(id) {
@@ -363,14 +363,14 @@ impl Schedule {
         }
     }
 
-    /// A limit was reached: nothing is asked with the credentials that pay for this repository until then.
+    /// A limit was reached: no request with the credentials that pay for this repository before this time.
     pub fn pause(&mut self, id: RepositoryId, until: Moment) {
         if let Some(payer) = self.places.get(&id).and_then(|place| self.payers.get_mut(place.payer)) {
             payer.paused = payer.paused.max(until);
         }
     }
 
-    /// All are to be looked at as after a start: who begins to lead has looked less often until now.
+    /// Looks at everything as after a start: a new leader has polled less often until now.
     pub fn begin_anew(&mut self, now: Moment) {
         self.ask_hot(now);
         for place in self.places.values_mut() {
@@ -378,7 +378,7 @@ impl Schedule {
         }
     }
 
-    /// All that are hot are to be looked at now.
+    /// Requests a look at all hot repositories now.
     pub fn ask_hot(&mut self, now: Moment) {
         for place in self.places.values_mut().filter(|place| place.heat(now) == Heat::Hot) {
             place.asked = true;
@@ -386,7 +386,7 @@ impl Schedule {
         }
     }
 
-    /// A look has ended.
+    /// Records the end of a look.
     pub fn seen(&mut self, id: RepositoryId, seen: &Seen) {
         let Some(place) = self.places.get_mut(&id) else { return };
         place.under_way = false;
@@ -411,7 +411,8 @@ impl Schedule {
         }
     }
 
-    /// What the look at a repository that begins now asks for at least: the newest runs, and the slower lists when they are due.
+    /// The minimum that a look at the repository requests if it starts now: the newest runs, and the slower lists when
+    /// they are due.
     pub fn at_least(&mut self, id: RepositoryId, now: Moment) -> Look {
         let Some(place) = self.places.get_mut(&id) else { return Look::Newest };
         let heat = place.heat(now);
@@ -420,7 +421,7 @@ impl Schedule {
         }
         let queued_every = Duration::from_secs(600);
         let all_every = Duration::from_secs(if heat == Heat::Cold { 6 * 3600 } else { 3600 });
-        // They are spread, and none of them comes with the first looks.
+        // The slower lists are spread, and none of them comes with the first looks.
         let spread = |every: Duration| every.mul_f64((id.0 % 997) as f64 / 997.0);
         let [queued, all] = &mut place.listed;
         let since = |at: &mut Option<Moment>, every: Duration| match at {
@@ -442,8 +443,8 @@ impl Schedule {
         Look::Newest
     }
 
-    /// The repositories to be looked at now, each with whether that was asked for apart from the pace; they count as under
-    /// way until [`seen`](Self::seen).
+    /// The repositories to be polled now, each with whether that was requested apart from the schedule. They count as
+    /// in progress until [`seen`](Self::seen).
     pub fn due(
         &mut self,
         now: Moment,
@@ -452,7 +453,8 @@ impl Schedule {
     ) -> Vec<(RepositoryId, bool)> {
         self.urgent = false;
         let paces = self.paces(now, &budget);
-        // Who is asked for first, then who is hot, then who was never seen (the last push first), then who has waited longest.
+        // Requested looks come first, then hot repositories, then those never seen (last pushed first), then those that
+        // have waited longest.
         let mut due: Vec<_> = self
             .places
             .iter()
@@ -486,7 +488,7 @@ impl Schedule {
             if !place.asked && (taken.len() >= room.by_pace || *credit < 1.0 && !urgent) {
                 continue;
             }
-            // What is urgent is asked at once, and what is not waits longer.
+            // Urgent looks start at once, and others wait longer for it.
             *credit -= place.cost.max(1.0);
             place.under_way = true;
             taken.push((id, std::mem::take(&mut place.asked)));
@@ -494,16 +496,16 @@ impl Schedule {
         taken
     }
 
-    /// When the next look is due, if nothing happens meanwhile.
+    /// When the next look is due, if nothing happens before.
     pub fn next(&self, now: Moment, budget: impl Fn(&str) -> Budget) -> Option<Moment> {
         let paces = self.paces(now, &budget);
         let next = self.places.values().filter_map(|place| self.next_of(place, now, &paces));
         let next = next.min()?;
-        // Where the pace is used up there is more in a moment.
+        // If the pace is used up, there is more in a moment.
         Some(next.max(now + Duration::from_millis(if next <= now { 250 } else { 0 })))
     }
 
-    /// How often each kind is looked at, by who pays.
+    /// How often each kind is polled, by payer.
     fn paces(&self, now: Moment, budget: &impl Fn(&str) -> Budget) -> Vec<Pace> {
         let mut loads = vec![Load::default(); self.payers.len()];
         for place in self.places.values() {
@@ -513,7 +515,8 @@ impl Schedule {
         each.map(|(payer, load)| Pace::new(&load, &budget(&payer.name))).collect()
     }
 
-    /// What to expect, for each payer. Pushes are watched for payers of more repositories than `watched_from`, if for any.
+    /// The forecast for each payer. If pushes are watched, they are for payers of more than `watched_from`
+    /// repositories.
     pub fn forecasts(
         &self,
         budget: impl Fn(&str) -> Budget,
@@ -542,7 +545,7 @@ impl Place {
         if now < self.hot_until { Heat::Hot } else { self.heat }
     }
 
-    /// When it is to be looked at; `None` while a look is under way.
+    /// When it is to be polled; `None` while a look is in progress.
     fn next(&self, now: Moment, pace: &Pace) -> Option<Moment> {
         if self.under_way {
             return None;

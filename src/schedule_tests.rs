@@ -42,7 +42,7 @@ fn seen(at: Moment) -> Seen {
     }
 }
 
-/// Lets the schedule go on for a while; when each repository was looked at.
+/// Runs the schedule for a while, and returns when each repository was polled.
 fn go_on(
     schedule: &mut Schedule,
     from: Moment,
@@ -69,7 +69,7 @@ fn longest_wait(looks: &[Moment]) -> Duration {
 }
 
 #[test]
-fn a_few_repositories_are_looked_at_every_few_seconds() {
+fn a_few_repositories_are_polled_every_few_seconds() {
     let mut schedule = schedule(10);
     let looks = go_on(&mut schedule, secs(0), secs(120), BUDGET, |_, at| seen(at));
     assert_eq!(looks.len(), 10);
@@ -79,7 +79,7 @@ fn a_few_repositories_are_looked_at_every_few_seconds() {
 }
 
 #[test]
-fn a_thousand_are_seen_within_five_minutes_the_last_push_first_and_no_minute_has_more_than_the_budget() {
+fn a_thousand_are_seen_within_five_minutes_last_pushed_first_within_the_budget_of_each_minute() {
     let mut schedule = schedule(1000);
     let looks = go_on(&mut schedule, secs(0), secs(480), BUDGET, |_, at| seen(at));
     let first = |id: u64| looks[&RepositoryId(id)][0];
@@ -100,7 +100,7 @@ fn a_thousand_are_seen_within_five_minutes_the_last_push_first_and_no_minute_has
 }
 
 #[test]
-fn hot_ones_take_what_they_need_and_leave_the_others_a_part() {
+fn hot_repositories_take_what_they_need_and_leave_the_others_a_share() {
     let mut schedule = schedule(1000);
     let hot = |id: RepositoryId| id.0 < 30;
     let look = |id: RepositoryId, at| Seen { ours: hot(id), ..seen(at) };
@@ -114,21 +114,21 @@ fn hot_ones_take_what_they_need_and_leave_the_others_a_part() {
 }
 
 #[test]
-fn a_hint_is_a_look_at_once_even_where_the_pace_is_used_up() {
+fn a_hint_causes_a_look_at_once_even_if_the_pace_is_used_up() {
     let mut schedule = schedule(1000);
     go_on(&mut schedule, secs(0), secs(150), BUDGET, |_, at| seen(at));
     let now = secs(150);
     while !schedule.due(now, ROOM, |_| BUDGET).is_empty() {}
     schedule.hint(RepositoryId(3), now, AFTER_WEBHOOK);
     assert_eq!(schedule.due(now, ROOM, |_| BUDGET), [(RepositoryId(3), true)]);
-    // And it stays hot for a while.
+    // It stays hot for a while.
     schedule.seen(RepositoryId(3), &seen(now));
     assert_eq!(hot(&schedule, now), 1);
     assert_eq!(hot(&schedule, now + AFTER_WEBHOOK), 0);
 }
 
 #[test]
-fn looks_by_the_pace_leave_room_for_one_that_is_asked_for() {
+fn scheduled_looks_leave_room_for_a_requested_one() {
     let mut schedule = schedule(1000);
     let full = Room { all: 8, by_pace: 0 };
     assert_eq!(schedule.due(secs(0), full, |_| BUDGET), []);
@@ -137,7 +137,7 @@ fn looks_by_the_pace_leave_room_for_one_that_is_asked_for() {
 }
 
 #[test]
-fn who_answers_slowly_or_fails_is_asked_less_and_costs_the_others_nothing() {
+fn slow_and_failing_repositories_are_polled_less_and_cost_the_others_nothing() {
     let mut schedule = schedule(10);
     let slow = |id: RepositoryId, at: Moment| match id.0 {
         0 => Seen { took: secs(9), ..seen(at) },
@@ -164,7 +164,7 @@ fn a_limit_stops_one_payer_and_no_other() {
 }
 
 #[test]
-fn a_replica_that_stands_by_asks_a_quarter_and_one_behind_its_primary_limit_lets_cold_ones_wait() {
+fn a_standby_uses_a_quarter_and_a_replica_short_of_its_primary_limit_lets_cold_repositories_wait() {
     let count = |budget| {
         let mut schedule = schedule(1000);
         go_on(&mut schedule, secs(0), secs(500), BUDGET, |_, at| seen(at));
@@ -180,7 +180,7 @@ fn a_replica_that_stands_by_asks_a_quarter_and_one_behind_its_primary_limit_lets
 }
 
 #[test]
-fn unused_ones_wait_an_hour_where_there_are_many() {
+fn unused_repositories_wait_an_hour_if_there_are_many() {
     let look = |id: RepositoryId, at| Seen {
         unused: id.0 < 500,
         newest_run: (id.0 >= 500).then_some(secs(7200)),
@@ -199,7 +199,7 @@ fn unused_ones_wait_an_hour_where_there_are_many() {
 }
 
 #[test]
-fn the_slower_lists_are_spread_and_asked_for_every_ten_minutes_and_every_six_hours() {
+fn the_slower_lists_are_spread_and_requested_every_ten_minutes_and_every_six_hours() {
     let mut schedule = schedule(100);
     let mut queued = vec![0; 100];
     let mut all = vec![0; 100];
@@ -226,16 +226,16 @@ fn a_forecast_says_how_soon_a_job_is_seen_and_what_that_costs() {
     let said = |count, pushes, webhook| Forecast::new(count, &BUDGET, pushes, webhook).to_string();
     assert_eq!(
         said(1000, true, true),
-        "1000 repositories on one credential: each is looked at every 2m38s, by about 378 requests a minute, which do not \
+        "1000 repositories on one credential: each is polled every 2m38s, with about 378 requests a minute, which do not \
          count against the hourly limit while nothing changes; a queued job is seen within 2s of its webhook, within 8s of \
          a push, within 2m38s in any case"
     );
     assert_eq!(
         said(1, false, false),
-        "1 repository on one credential: it is looked at every 3s, by about 20 requests a minute, which do not count \
+        "1 repository on one credential: it is polled every 3s, with about 20 requests a minute, which do not count \
          against the hourly limit while nothing changes; a queued job is seen within 3s in any case"
     );
-    // And the schedule keeps it.
+    // The schedule keeps to it.
     for count in [10, 300] {
         let forecast = Forecast::new(count, &BUDGET, false, false);
         let mut schedule = schedule(count as u64);
@@ -247,7 +247,7 @@ fn a_forecast_says_how_soon_a_job_is_seen_and_what_that_costs() {
 }
 
 proptest! {
-    /// Whatever there is, the pace takes no more than its part of the budget, and the longest wait follows from it.
+    /// The pace never exceeds its share of the budget, and the longest interval follows from it.
     #[test]
     fn no_pace_takes_more_than_the_budget(
         counts in prop::array::uniform4(0_usize..3000),

@@ -1,25 +1,23 @@
-//! Text that must never be seen: tokens, keys, JIT configurations.
+//! Values that must never be shown: tokens, keys, JIT configurations.
 
 use std::{borrow::Cow, fmt, io::Read, path::Path};
 
 use serde::{Deserialize, Deserializer};
 
-/// A secret. `Debug` and `Display` show `***`; only [`Secret::expose`] gives the text.
+/// A secret. `Debug` and `Display` show `***`; only [`Secret::expose`] returns the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Takes a text into custody.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into().into_boxed_str())
     }
 
-    /// The text itself, to be handed to the one place that needs it.
+    /// The text itself, to be passed only to the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is no text at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -43,13 +41,13 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// The longest file with a secret, in bytes.
+/// The largest file with a secret, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// A secret from a file, without white space at its end.
+/// A secret from a file, without trailing white space.
 ///
 /// # Errors
-/// It cannot be read, or is empty; the text names `what` and the path.
+/// The file cannot be read, or is empty. The text names `what` and the path.
 pub async fn read_file(what: &str, path: &Path) -> Result<Secret, String> {
     let fail = |error: String| format!("cannot read {what} from {}: {error}", path.display());
     let owned = path.to_owned();
@@ -69,10 +67,10 @@ pub async fn read_file(what: &str, path: &Path) -> Result<Secret, String> {
     Ok(Secret::new(text))
 }
 
-/// What stands for a secret.
+/// The replacement for a secret.
 pub const HIDDEN: &str = "***";
 
-/// What the tokens of GitHub, Vault and others begin with.
+/// The prefixes of GitHub's, Vault's and other tokens.
 pub const TOKEN_PREFIXES: [&str; 12] = [
     "ghp_",
     "gho_",
@@ -88,10 +86,10 @@ pub const TOKEN_PREFIXES: [&str; 12] = [
     "sk_live_",
 ];
 
-/// A shorter word after such a beginning is a name, not a token.
+/// A shorter word with such a prefix is a name, not a token.
 const SHORTEST_TOKEN: usize = 10;
 
-/// Words of a key below which every value is a secret.
+/// Words in a key whose values are all secrets.
 const SECRET_WORDS: [&str; 13] = [
     "token",
     "tokens",
@@ -108,7 +106,7 @@ const SECRET_WORDS: [&str; 13] = [
     "jitconfig",
 ];
 
-/// Pairs of words that say the same together.
+/// Pairs of words with the same meaning.
 const SECRET_PAIRS: [(&str, &str); 6] = [
     ("api", "key"),
     ("access", "key"),
@@ -118,10 +116,11 @@ const SECRET_PAIRS: [(&str, &str); 6] = [
     ("encryption", "key"),
 ];
 
-/// Whether the values below a key are secrets, by its name: `api_key`, `dbPassword`, `GH_TOKEN`; not `token_file`.
+/// Whether the values below a key are secrets, by its name: `api_key`, `dbPassword`, `GH_TOKEN`; but not
+/// `token_file`.
 pub fn is_secret_key(key: &str) -> bool {
     let words = words(key);
-    // What says where a secret is kept is none.
+    // The location of a secret is not a secret.
     if matches!(words.last().map(String::as_str), Some("file" | "path" | "url" | "name" | "id")) {
         return false;
     }
@@ -153,7 +152,7 @@ fn words(key: &str) -> Vec<String> {
     words
 }
 
-/// A text in which whatever looks like a token or a private key is hidden, wherever it stands.
+/// A text in which everything that looks like a token or a private key is hidden, wherever it is.
 pub fn without_tokens(text: &str) -> Cow<'_, str> {
     let mut result = Cow::Borrowed(text);
     if let Some(hidden) = without_keys(&result) {
@@ -175,11 +174,11 @@ pub fn without_tokens(text: &str) -> Cow<'_, str> {
     result
 }
 
-/// Where a token begins in a word of letters, digits, `_`, `-` and `.`.
+/// The start of a token in a word of letters, digits, `_`, `-` and `.`.
 fn token_in(word: &str) -> Option<usize> {
     let prefixed = TOKEN_PREFIXES.iter().filter_map(|prefix| {
         let at = word.find(prefix)?;
-        // `xghp_` is a word of its own; `TOKEN=ghp_` was split before.
+        // `xghp_` is another word; `TOKEN=ghp_` was split before.
         let begins = word[..at].chars().next_back().is_none_or(|c| !c.is_ascii_alphanumeric());
         (begins && word.len() - at >= SHORTEST_TOKEN.max(prefix.len() + 4)).then_some(at)
     });
@@ -188,7 +187,7 @@ fn token_in(word: &str) -> Option<usize> {
     prefixed.chain(signed).min()
 }
 
-/// PEM blocks of private keys, hidden whole.
+/// PEM blocks of private keys, hidden completely.
 fn without_keys(text: &str) -> Option<String> {
     const END: &str = "-----END ";
     let mut result = String::new();
@@ -211,8 +210,8 @@ fn without_keys(text: &str) -> Option<String> {
     Some(result)
 }
 
-/// The same for a text that assigns values, in any of the usual languages: `password = "x"`, `api_key: x`,
-/// `--token x`; what is assigned to a key that sounds like a secret is hidden.
+/// The same for a text that assigns values in any of the usual languages: `password = "x"`, `api_key: x`,
+/// `--token x`. Hides values assigned to a key that sounds like a secret.
 pub fn without_assigned(text: &str) -> String {
     let text = without_tokens(text);
     let mut result = String::with_capacity(text.len());
@@ -248,7 +247,7 @@ fn line_without_assigned(line: &str) -> Cow<'_, str> {
         let plain = body[..length].trim_end();
         let body_start = rest.len() - body.len();
         debug_assert!(skipped <= value_start && value_start <= body_start);
-        // An expression of a template, a variable or nothing at all is no secret.
+        // A template expression, a variable or an empty value is no secret.
         let is_harmless = plain.is_empty() || plain.contains("{{") || plain.starts_with(['$', '{', '[']);
         result.push_str(&rest[..body_start]);
         result.push_str(if is_harmless { plain } else { HIDDEN });
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_hidden_wherever_they_stand() {
+    fn tokens_are_hidden_anywhere() {
         let token = format!("ghp_{}", "a1".repeat(18));
         for (text, expected) in [
             (format!("x {token}, y"), "x ***, y"),
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_assigned_to_a_secret_key_is_hidden() {
+    fn values_of_secret_keys_are_hidden() {
         for (text, expected) in [
             ("password = \"hunter2\"\nimage = \"x\"", "password = \"***\"\nimage = \"x\""),
             ("auth { username = \"u\" password = \"p\" }", "auth { username = \"u\" password = \"***\" }"),

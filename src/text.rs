@@ -1,5 +1,5 @@
-//! Text from outside, for people: it cannot move a cursor, begin a line of its own, turn its neighbours around or go on
-//! for ever. Labels, names, error texts, task events and Meta are all written by somebody else.
+//! Makes external text safe to show: it cannot move a cursor, start its own line, reverse its neighbours or be endless.
+//! Labels, names, error texts, task events and Meta are all written by others.
 
 use std::{
     fmt::{self, Write},
@@ -13,14 +13,14 @@ use tracing_subscriber::{
     fmt::{FormatFields, format::Writer},
 };
 
-/// The longest line about one thing, in characters. Errors of GitHub and Nomad are cut to less.
+/// The longest line about one subject, in characters. Errors of GitHub and Nomad are truncated to less.
 pub const LINE: usize = 1000;
 
-/// The longest line of the log, in bytes: what one event says, its fields included.
+/// The longest line of the log, in bytes: the text of one event, including its fields.
 const LOG_LINE: usize = 8 * 1024;
 
-/// Whether a terminal or a page would not just show this character: control characters, marks that turn text around, and
-/// what has no width.
+/// Whether a terminal or a page would interpret this character: control characters, directional marks, and characters
+/// without width.
 pub fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -28,7 +28,7 @@ pub fn is_harmful(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A text as it may be shown: harmful characters escaped, cut after `most` characters.
+/// A text that is safe to show: harmful characters are escaped, and it is truncated after `most` characters.
 pub fn shown(text: &str, most: usize) -> Shown<'_> {
     Shown { text, most }
 }
@@ -46,8 +46,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Writes what may be shown of what is written to it. A `Display` that quotes foreign text begins with
-/// `let f = &mut Escaped::line(f);`.
+/// Writes only what is safe to show. A `Display` that quotes external text begins with `let f = &mut
+/// Escaped::line(f);`.
 pub struct Escaped<'a, W> {
     to: &'a mut W,
     left: usize,
@@ -55,12 +55,12 @@ pub struct Escaped<'a, W> {
 }
 
 impl<'a, W: Write> Escaped<'a, W> {
-    /// Cuts after `most` characters.
+    /// Truncates after `most` characters.
     pub fn new(to: &'a mut W, most: usize) -> Self {
         Escaped { to, left: most, cut: false }
     }
 
-    /// Cuts after [`LINE`] characters.
+    /// Truncates after [`LINE`] characters.
     pub fn line(to: &'a mut W) -> Self {
         Escaped::new(to, LINE)
     }
@@ -86,19 +86,20 @@ impl<W: Write> Write for Escaped<'_, W> {
     }
 }
 
-/// How a log's events are written.
+/// The format of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A line of text each, perhaps with colours.
+    /// A line of text for each event, possibly with colours.
     Text {
-        /// Escape sequences for colours are ours; those in values were escaped before.
+        /// Escape sequences for colours are ours; those in values have been escaped before.
         colours: bool,
     },
-    /// A JSON object each.
+    /// A JSON object for each event.
     Json,
 }
 
-/// A writer for a log: whatever an event quotes, it is one line, bounded, harmless, and shows no token.
+/// A writer for a log. Whatever an event quotes, its output is one line, limited in length, safe to show, and
+/// without tokens.
 #[derive(Clone, Debug)]
 pub struct LogWriter<W> {
     to: W,
@@ -106,14 +107,14 @@ pub struct LogWriter<W> {
 }
 
 impl<W: io::Write> LogWriter<W> {
-    /// Events of this form to `to`.
+    /// Writes events of this format to `to`.
     pub fn new(to: W, form: Form) -> Self {
         LogWriter { to, form }
     }
 }
 
 impl<W: io::Write> io::Write for LogWriter<W> {
-    /// Takes a whole event, as the subscriber writes it.
+    /// Receives a whole event from the subscriber.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         self.to.write_all(log_line(text.trim_end_matches('\n'), self.form).as_bytes())?;
@@ -150,7 +151,7 @@ fn text_line(event: &str, colours: bool) -> String {
     line
 }
 
-/// A line that is too long stays JSON: its longest values are cut.
+/// A line that is too long stays valid JSON: its longest values are truncated.
 fn json_line(event: &str) -> String {
     let line = escape_json(event, None);
     if line.len() <= LOG_LINE {
@@ -190,13 +191,13 @@ fn escape_json(json: &str, keep: Option<char>) -> String {
     text
 }
 
-/// JSON that a terminal may show: the same values, with harmful characters escaped.
+/// JSON that is safe for a terminal: the same values, with harmful characters escaped.
 pub fn harmless_json(json: &str) -> String {
-    // Lines are the form of the JSON: inside of a value none is left.
+    // Newlines separate the JSON's own lines; within a value there are none.
     escape_json(json, Some('\n'))
 }
 
-/// What stands for a harmful character; `None` where it may stand itself.
+/// The replacement for a harmful character; `None` if the character may stay.
 fn escaped(c: char) -> Option<String> {
     match c {
         '\n' | '\r' | '\t' => Some(c.escape_default().to_string()),
@@ -204,13 +205,14 @@ fn escaped(c: char) -> Option<String> {
     }
 }
 
-/// The same inside of a JSON string.
+/// The same within a JSON string.
 fn escaped_in_json(c: char) -> Option<String> {
     let units = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
     is_harmful(c).then(|| units(c))
 }
 
-/// The fields of a log line for people: of what an action's message says already, only how long it took. JSON has them all.
+/// The fields of a text log line. An action's message already contains its fields, so only its duration is added. JSON
+/// has all of them.
 #[derive(Debug, Default)]
 pub struct TextFields;
 
@@ -227,7 +229,7 @@ impl<'w> FormatFields<'w> for TextFields {
     }
 }
 
-/// What a log event holds.
+/// The content of a log event.
 #[derive(Default)]
 struct Said {
     message: String,
@@ -251,12 +253,12 @@ impl Visit for Said {
 mod tests {
     use super::*;
 
-    /// A terminal's commands, a line of its own, text turned around, and what cannot be seen.
+    /// Terminal commands, a line break, reversed text, and invisible characters.
     const HOSTILE: &str =
         "a\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged\u{202e}\u{2066}\u{200b}\u{feff}\u{9b}31m\u{e0041}";
 
     #[test]
-    fn what_is_shown_is_harmless_and_bounded() {
+    fn shown_text_is_safe_and_limited() {
         let text = shown(HOSTILE, 1000).to_string();
         assert!(!text.chars().any(is_harmful), "{text}");
         assert!(text.starts_with("a\\u{1b}[2J") && text.contains("\\r\\n ERROR"), "{text}");
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_of_json_is_cut_and_stays_json() {
+    fn a_long_json_line_is_truncated_and_stays_json() {
         let line = |fields: Value| {
             let event = serde_json::json!({ "level": "WARN", "fields": fields });
             let line = log_line(&event.to_string(), Form::Json);
@@ -298,7 +300,7 @@ mod tests {
         assert_eq!(hostile["fields"]["message"], HOSTILE);
         let many = line((0..5000).map(|n| (n.to_string(), Value::from("y".repeat(100)))).collect());
         assert_eq!(many["level"], "WARN");
-        // Whatever stood before the JSON, all of it is one.
+        // Text before the JSON makes the whole line text.
         let other = log_line(&format!("no JSON {}", HOSTILE.repeat(1000)), Form::Json);
         assert!(other.len() <= LOG_LINE && serde_json::from_str::<Value>(&other).unwrap().is_string());
     }

@@ -1,5 +1,5 @@
-//! The daemon deployed as docs/deployment.md says, on a real agent with ACLs: the files in `nomad/` as they
-//! are, the built program, a simulated GitHub. Where there is no `nomad` on PATH a plain line says so.
+//! The daemon deployed as in docs/deployment.md, on a real agent with ACLs: the unchanged files in `nomad/`,
+//! the built program, and a simulated GitHub. Without `nomad` on PATH, prints a message instead.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -14,13 +14,14 @@ use common::nomad_agent::{Agent, AgentOptions};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_githubrunner");
 const POLICY: &str = "nomad/githubrunner.policy.hcl";
 
-/// Seconds: a deployment with all it serves takes ten on an idle machine.
+/// In seconds. A deployment with all its jobs takes ten on an idle machine.
 const WITHIN: u64 = 240;
 
-/// One command of `nomad`: some seconds on an idle machine.
+/// For one command of `nomad`, which takes some seconds on an idle machine.
 const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 
-/// The job's `kill_timeout` is 10 s: a task that needs it does not end by itself. With Nomad's own share.
+/// The job's `kill_timeout` is 10 s, and a task that needs it did not end by itself. Includes Nomad's own
+/// share.
 const STOPPED_WITHIN: Duration = Duration::from_secs(8);
 
 #[tokio::test]
@@ -43,7 +44,7 @@ async fn the_bundled_job_serves_jobs_as_nobody_in_a_chroot() {
 }
 
 #[tokio::test]
-async fn the_bundled_job_serves_jobs_with_raw_exec_where_a_variable_says_so() {
+async fn the_bundled_job_serves_jobs_with_raw_exec_if_a_variable_selects_it() {
     let Some(agent) = Agent::start(AgentOptions { acl: true, ..AgentOptions::default() }).await else {
         return;
     };
@@ -51,8 +52,9 @@ async fn the_bundled_job_serves_jobs_with_raw_exec_where_a_variable_says_so() {
     deployed(&agent, &["-var", "driver=raw_exec", "-var", &binary], PROGRAM, &["id", "-u"]).await;
 }
 
-/// Deploys the bundled job with these variables: it serves three jobs through its task API with the bundled policy,
-/// gets healthy, leaks nothing and stops at once. `program` is where its task finds it. What `command` says in its task.
+/// Deploys the bundled job with these variables. It serves three jobs through the task API with the bundled policy,
+/// becomes healthy, leaks nothing and stops at once. `program` is where its task finds it. Returns the output of
+/// `command` in its task.
 async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let github = SimulatedGitHub::start(directory.path());
@@ -99,7 +101,7 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    // Healthy is what saw Nomad and GitHub, for a while.
+    // An allocation is healthy after it has reached Nomad and GitHub for a while.
     let deployment =
         ["job", "deployments", "-namespace", "github", "-latest", "-t", "{{.Status}}", "githubrunner"];
     let began = Instant::now();
@@ -108,14 +110,14 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
     }
     assert_eq!(nomad(&deployment).await.trim(), "successful", "{}", text(&logs().await));
 
-    // The same rights hold for `check` beside it: in the task's own environment, so through the task API.
+    // `check` next to it has the same rights: it runs in the task's environment, so it uses the task API.
     let exec = ["alloc", "exec", "-namespace", "github", "-i=false", "-t=false", "-job", "githubrunner"];
     let check = [program, "-c", "local/config.yml", "check"];
     let check = nomad_output(agent, &[&exec[..], &check[..]].concat()).await;
     let lines = text(&check);
     assert!(check.status.success(), "{lines}");
     assert!(lines.contains("the Nomad token has the capability submit-job"), "{lines}");
-    // What the job offers in Nomad's UI, wherever its task's directory is.
+    // The job's actions in Nomad's UI, wherever its task's directory is.
     let action = ["action", "-namespace", "github", "-i=false", "-t=false", "-job", "githubrunner"];
     let list =
         nomad(&[&action[..], &["-group", "githubrunner", "-task", "githubrunner", "list"]].concat()).await;
@@ -124,7 +126,7 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
     assert!(said.contains("3 of 3 jobs served."), "{said}");
     let answer = nomad(&[&exec[..], command].concat()).await;
 
-    // Nothing of it is in the daemon's log, the job or its Submission.
+    // The secret is not in the daemon's log, the job or its Submission.
     let secret = std::fs::read_to_string(directory.path().join("token")).unwrap();
     let inspect = nomad(&["job", "inspect", "-namespace", "github", "githubrunner"]).await;
     for (place, text) in [("log", text(&logs().await)), ("job", inspect)] {
@@ -149,7 +151,7 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
 
 const ALLOCATIONS: &str = "{{range .}}{{println .ID}}{{end}}";
 
-/// What the bundled policy gives, as `check` names it.
+/// The bundled policy's rights, as `check` names them.
 const RIGHTS: [&str; 9] = [
     "the capability list-jobs",
     "the capability read-job",
@@ -162,8 +164,8 @@ const RIGHTS: [&str; 9] = [
     "the capability destroy for variables nomad/jobs/PREFIX-*",
 ];
 
-/// The text to remove from the policy, and which of [`RIGHTS`] are gone then. `read` includes `list`: only both
-/// can be missing.
+/// A text to remove from the policy, and the indices of [`RIGHTS`] that are missing then. `read` includes
+/// `list`, so only both can be missing.
 const REMOVALS: [(&str, &str, &[usize]); 8] = [
     ("\"list-jobs\", ", "", &[0]),
     ("\"read-job\", ", "", &[1]),
@@ -214,23 +216,23 @@ async fn check_names_each_right_that_a_policy_lacks() {
         for right in missing.iter().map(|index| RIGHTS[*index]) {
             assert!(failures.iter().any(|line| line.contains(right)), "{right}: {lines}");
         }
-        // What is not missing is not blamed.
+        // Rights that are not missing are not reported.
         let blamed = |line: &&str| missing.iter().any(|index| line.contains(RIGHTS[*index]));
         assert!(failures.iter().all(blamed), "{from}: {lines}");
     }
-    // Nothing is left of all the trying.
+    // The tests of the rights leave nothing behind.
     let left = nomad(&agent, &["var", "list", "-namespace", "github", "-out", "terse"]).await;
     assert_eq!(left.trim(), "", "{left}");
 }
 
-/// Runs the nomad command with the management token. Its output, which says what is wrong if it fails.
+/// Runs a nomad command with the management token. Returns its output; panics with it if the command fails.
 async fn nomad(agent: &Agent, args: &[&str]) -> String {
     let output = nomad_output(agent, args).await;
     assert!(output.status.success(), "nomad {args:?}: {}", text(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A command that does not end is ended: `alloc exec` of a path that is not in the chroot waits for ever.
+/// A command that does not end is killed: `alloc exec` of a path that is not in the chroot waits forever.
 async fn nomad_output(agent: &Agent, args: &[&str]) -> Output {
     let mut command = tokio::process::Command::new("nomad");
     command.args(args).env("NOMAD_ADDR", &agent.address).stdin(Stdio::null()).kill_on_drop(true);
@@ -243,14 +245,14 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
-/// The program's simulated GitHub, in a process of its own.
+/// The program's simulated GitHub, in a separate process.
 struct SimulatedGitHub {
     process: Child,
     stdout: Option<std::process::ChildStdout>,
 }
 
 impl SimulatedGitHub {
-    /// Starts it; `directory` then holds the configuration and the token.
+    /// Starts it; `directory` then contains the configuration and the token.
     fn start(directory: &Path) -> SimulatedGitHub {
         let mut process = Command::new(PROGRAM)
             .args(["simulated-github", "--stay", "--within", &WITHIN.to_string(), "--directory"])
@@ -261,7 +263,7 @@ impl SimulatedGitHub {
             .unwrap();
         let mut line = String::new();
         let mut stdout = process.stdout.take().unwrap();
-        // Its first line comes when everything is there.
+        // Its first line comes when everything is ready.
         BufReader::with_capacity(1, &mut stdout).read_line(&mut line).unwrap();
         assert!(line.contains("A simulated GitHub is on http://127.0.0.1:"), "{line}");
         let config: PathBuf = directory.join("config.yml");
@@ -269,7 +271,7 @@ impl SimulatedGitHub {
         SimulatedGitHub { process, stdout: Some(stdout) }
     }
 
-    /// Ends it. What it said.
+    /// Ends it. Returns its output.
     fn end(mut self) -> String {
         let _ = self.process.kill();
         std::io::read_to_string(self.stdout.take().unwrap()).unwrap()

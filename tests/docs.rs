@@ -1,4 +1,5 @@
-//! What the documents and comments refer to exists: sections of the contracts, files, and headings.
+//! Everything that the documents and comments refer to exists: sections of the contracts, files, and
+//! headings.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
@@ -7,7 +8,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// The repository's text files, without what is built or foreign.
+/// The repository's text files, except for generated and third-party ones.
 fn files(extensions: &[&str]) -> Vec<(PathBuf, String)> {
     fn walk(directory: &Path, extensions: &[&str], found: &mut Vec<(PathBuf, String)>) {
         let mut entries: Vec<PathBuf> =
@@ -30,8 +31,9 @@ fn files(extensions: &[&str]) -> Vec<(PathBuf, String)> {
     found.into_iter().map(|(path, text)| (path.strip_prefix(root).unwrap().to_owned(), text)).collect()
 }
 
-/// The contract sections that a text cites: `contract nomad.md §8`, and what follows in the same breath, `§8, §9`. A citation
-/// may go over a line's end, comment marks included. `contract §8` is one of the file's own contract, if its folder has one.
+/// The contract sections that a text cites: `contract nomad.md §8`, including any that follow directly, `§8, §9`. A
+/// citation may cross the end of a line, including comment markers. `contract §8` cites the contract of the file's own
+/// folder, if it has one.
 fn citations(text: &str, own: Option<&str>) -> Vec<(usize, String, String)> {
     let mut found = Vec::new();
     let mut flat = String::new();
@@ -79,7 +81,7 @@ fn headings(text: &str) -> Vec<&str> {
     found
 }
 
-/// A heading's anchor as GitHub makes it.
+/// A heading's anchor as on GitHub.
 fn anchor(title: &str) -> String {
     let kept = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
     title.to_lowercase().chars().filter(|c| kept(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
@@ -108,7 +110,7 @@ fn links(text: &str) -> Vec<(usize, String)> {
         if code {
             continue;
         }
-        // What stands between backticks is no link.
+        // Text between backticks is not a link.
         let plain: String =
             line.split('`').enumerate().map(|(at, part)| if at % 2 == 0 { part } else { "x" }).collect();
         for (at, _) in plain.match_indices("](") {
@@ -120,7 +122,7 @@ fn links(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The path without `.` and `..`; `None` where it leaves the repository.
+/// The path without `.` and `..`; `None` if it leaves the repository.
 fn normal(path: &Path) -> Option<PathBuf> {
     let mut parts = PathBuf::new();
     for component in path.components() {
@@ -137,7 +139,7 @@ fn normal(path: &Path) -> Option<PathBuf> {
     Some(parts)
 }
 
-/// What is wrong with the links of these documents.
+/// The broken links of these documents.
 fn broken_links(documents: &[(PathBuf, String)], exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
     let mut broken = Vec::new();
     for (path, text) in documents {
@@ -179,7 +181,7 @@ fn every_cited_section_of_a_contract_exists() {
     assert_eq!(contracts.keys().collect::<Vec<_>>(), ["github.md", "nomad.md", "nomadtools.md"]);
     let (mut cited, mut wrong) = (0, Vec::new());
     for (path, text) in files(&["rs", "hcl", "j2", "toml", "md"]) {
-        // This file has examples.
+        // This file contains examples.
         if path == Path::new("tests/docs.rs") {
             continue;
         }

@@ -1,5 +1,5 @@
-//! The built program from outside: beside a simulated GitHub and a simulated Nomad on loopback, and beside a real
-//! Nomad agent where `nomad` is on PATH. The simulators' own truth says what became of it.
+//! The built program from outside: against a simulated GitHub and a simulated Nomad on loopback, and against a
+//! real Nomad agent if `nomad` is on PATH. The simulators know the true state.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

@@ -1,4 +1,5 @@
-//! The layer rule of docs/architecture.md, read from there, and that no two files import each other, not even in a round.
+//! Checks the layer rule of docs/architecture.md, which is read from there, and that no files import each other,
+//! directly or through a cycle.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
@@ -7,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// One file of a package.
+/// A file of a package.
 struct File {
     path: PathBuf,
-    /// `["nomad", "seal"]`; a `mod.rs` is its folder.
+    /// `["nomad", "seal"]`; a `mod.rs` stands for its folder.
     module: Vec<String>,
     imports: Vec<Import>,
 }
@@ -22,7 +23,7 @@ struct Import {
     path: Vec<String>,
 }
 
-/// The text with comments and literals blanked out; lines stay where they are.
+/// The text with comments and literals blanked out; lines stay in place.
 fn code(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -69,7 +70,7 @@ fn code(text: &str) -> String {
     out
 }
 
-/// The code without items that only tests have.
+/// The code without test-only items.
 fn without_tests(code: &str) -> String {
     let mut text = code.to_owned();
     while let Some(start) = text.find("#[cfg(test)]") {
@@ -113,7 +114,7 @@ fn expand(prefix: &str, tree: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Each path that the code names, `use` or not, with its line.
+/// Each path in the code, in a `use` or not, with its line.
 fn paths(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let line = |at: usize| code[..at].matches('\n').count() + 1;
@@ -144,7 +145,7 @@ fn paths(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The path from the package's root, where it begins in this package.
+/// The path from the package's root, if it begins in this package.
 fn absolute(module: &[String], path: &str, modules: &BTreeSet<Vec<String>>) -> Option<Vec<String>> {
     let mut parts: Vec<String> = path.split("::").map(|part| part.trim().to_owned()).collect();
     let mut base = module.to_vec();
@@ -220,10 +221,10 @@ fn build(files: Vec<(PathBuf, Vec<String>, String)>) -> Vec<File> {
     files.into_iter().map(read).collect()
 }
 
-/// The file that an import means; what a `mod.rs` hands on is its own file's.
+/// The file that an import refers to; a re-export of a `mod.rs` counts as its own file.
 fn target<'a>(files: &'a [File], path: &[String]) -> Option<&'a File> {
     let mut path = path.to_vec();
-    // As often as modules are nested at most: a name that is handed on is looked for where it comes from.
+    // At most as often as modules are nested: a re-exported name is resolved where it comes from.
     for _ in 0..8 {
         let length = (0..=path.len()).rev().find(|n| files.iter().any(|file| file.module == path[..*n]))?;
         let file = files.iter().find(|file| file.module == path[..length])?;
@@ -239,8 +240,8 @@ fn target<'a>(files: &'a [File], path: &[String]) -> Option<&'a File> {
     None
 }
 
-/// The circles between files: each is the set of files that reach each other. A file may import the `mod.rs` above it, which
-/// holds what is common to its folder; that alone makes no circle.
+/// The cycles between files, each as the set of files that reach each other. A file may import the `mod.rs` above it,
+/// which holds what is common to its folder; that alone is not a cycle.
 fn circles(files: &[File]) -> Vec<BTreeSet<&Path>> {
     let mut reach: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
     for file in files {

@@ -1,6 +1,6 @@
-//! No secret gets anywhere it should not: the whole life of runners in each registration mode, through success and
-//! each kind of failure, with servers that repeat in their answers whatever they know, and the log at its finest.
-//! Every byte that the program writes or sends is searched for every secret that it ever saw.
+//! No secret appears where it should not: covers the whole life of runners with each kind of credentials, through
+//! success and each kind of failure, with servers that echo everything they know, and the finest log level. Every
+//! byte that the program writes or sends is searched for every secret that it has seen.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -17,10 +17,10 @@ use common::site::{Running, Site, until};
 use echo::{Echo, Kind, Known, What};
 use modes::{Mode, NOMAD_TOKEN};
 
-/// A failure lasts until so many requests met it.
+/// A failure lasts until it has hit this many requests,
 const MET: usize = 3;
 
-/// Or so long, where nothing is asked any more.
+/// or this long, if there are no more requests.
 const AT_MOST: Duration = Duration::from_millis(800);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +69,7 @@ async fn whole_life(mode: Mode) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             set(What::Nothing, kind);
-            // A job whose runner's registration came to nothing is served by its next one, or cancelled.
+            // A job whose runner could not register is served by the next one, or cancelled.
             let run = site.world().github.job(job).unwrap().run;
             let mut world = site.world();
             let now = world.clock.now();
@@ -86,7 +86,7 @@ async fn whole_life(mode: Mode) {
         written.len()
     );
 
-    // Each command, also when the servers tell it what they know.
+    // Each command, also while the servers echo what they know.
     for (what, kind) in [
         (What::Nothing, Kind::Garbage),
         (What::Everything, Kind::Status(500)),
@@ -104,7 +104,7 @@ async fn whole_life(mode: Mode) {
                 tokio::time::timeout(Duration::from_secs(120), program.output()).await.unwrap().unwrap();
             for bytes in [&output.stdout, &output.stderr] {
                 let text = String::from_utf8_lossy(bytes);
-                // There it is the job's own text that is asked for.
+                // There, the job's own text was requested.
                 let excused = if command[0] == "render" { mode.in_jobs } else { &[] };
                 let found = known.lock().unwrap().found_in(&text, excused);
                 assert_eq!(found, None, "{}: {command:?}", mode.name);
@@ -120,18 +120,18 @@ async fn whole_life(mode: Mode) {
         assert!(known.kinds.contains(kind), "{}: no {kind} was ever seen: {:?}", mode.name, known.kinds);
     }
     assert_eq!(known.found_in(&written, &[]), None, "{}: log, arguments or cache", mode.name);
-    // What was sent to Nomad and GitHub beside headers, apart from variables of jobs.
+    // What was sent to Nomad and GitHub apart from headers and jobs' variables.
     assert!(known.sent.len() > 10);
     for (request, body) in &known.sent {
         let excused = match request {
             request if request.contains("/v1/job") => mode.in_jobs,
-            // GitHub is told what to sign with.
+            // GitHub needs the webhook's secret.
             request if request.contains("/hooks") => &[modes::WEBHOOK_SECRET],
             _ => &[],
         };
         assert_eq!(known.found_in(&format!("{request}\n{body}"), excused), None, "{}: {request}", mode.name);
     }
-    // And what Nomad has.
+    // And what Nomad contains.
     let world = site.world();
     for variable in world.nomad.variables().filter(|variable| !variable.path.starts_with("nomad/jobs/")) {
         assert_eq!(known.found_in(&format!("{:?}", variable.items), &[]), None, "{}", variable.path);

@@ -1,5 +1,5 @@
-//! The alerts and the board ask for metrics that exist, with labels that exist; and Prometheus' own tool takes the rules and the
-//! pages. Where there is no `promtool` on PATH a plain line says so.
+//! The alerts and the dashboard use metrics and labels that exist, and Prometheus's own tool accepts the rules and the
+//! pages. Without `promtool` on PATH, prints a message.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
@@ -20,7 +20,7 @@ use githubrunner::{
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const BOARD: &str = "deploy/grafana/githubrunner.json";
 
-/// A runner that waits for a place.
+/// A runner that is waiting for a place.
 fn waiting() -> Runner {
     let asks = Asks { cpu: 500, cores: 1, memory: 2, node_pool: "gpu".to_owned() };
     Runner {
@@ -42,7 +42,7 @@ fn waiting() -> Runner {
     }
 }
 
-/// A status in which each metric has a value, so that its name and labels are told.
+/// A status in which each metric has a value, so that its name and labels appear.
 fn status() -> Status {
     let status = Status::new(Duration::from_secs(60));
     let remove = RemoveOrphan {
@@ -54,7 +54,13 @@ fn status() -> Status {
     let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(1), labels: String::new() };
     let hold = Hold { subject, reason: HoldReason::Cap { cap: Cap::All, limit: 1 } };
     let group = GroupKey { repository: RepositoryId(1), labels: Labels::new(["nomadtools"]) };
-    let plan = Plan { holds: vec![hold], demand: BTreeMap::from([(group, vec![2])]), ..Plan::default() };
+    let plan = Plan {
+        holds: vec![hold],
+        demand: BTreeMap::from([(group, vec![JobId(2)])]),
+        classes: BTreeMap::from([(JobId(1), "gpu".into())]),
+        ..Plan::default()
+    };
+    status.classes(["gpu"].into_iter());
     let nomad = NomadView {
         now: Timestamp::now(),
         deployment: "i".to_owned(),
@@ -88,8 +94,8 @@ fn status() -> Status {
     status
 }
 
-/// The names of samples, as a query asks for them, each with its labels. Families of which this status has no sample have their
-/// names from the types.
+/// The names of samples as in a query, each with its labels. Families without a sample here have their names from the
+/// types.
 fn known() -> BTreeMap<String, BTreeSet<String>> {
     let (page, _) = status().metrics(Exposition::OpenMetrics);
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -115,7 +121,7 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
     known
 }
 
-/// The metrics that a query asks for, each with the labels that it selects by.
+/// The metrics in a query, each with the labels that it selects by.
 fn asked(query: &str) -> Vec<(String, Vec<String>)> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut asked = Vec::new();
@@ -134,8 +140,8 @@ fn asked(query: &str) -> Vec<(String, Vec<String>)> {
     asked
 }
 
-/// The queries of the board, and what its variables are filled with.
-fn queries_of_the_board() -> Vec<String> {
+/// The queries of the dashboard, with its variables filled in.
+fn queries_of_the_dashboard() -> Vec<String> {
     let board: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(BOARD).unwrap()).unwrap();
     let panels = board["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
@@ -158,11 +164,12 @@ fn queries_of_the_alerts() -> Vec<String> {
 }
 
 #[test]
-fn each_metric_of_the_alerts_and_the_board_exists() {
+fn each_metric_of_the_alerts_and_the_dashboard_exists() {
     let known = known();
-    // What Prometheus adds by itself.
+    // Added by Prometheus itself.
     let added = ["job", "instance", "le"];
-    for (file, queries, least) in [(ALERTS, queries_of_the_alerts(), 10), (BOARD, queries_of_the_board(), 20)]
+    for (file, queries, least) in
+        [(ALERTS, queries_of_the_alerts(), 10), (BOARD, queries_of_the_dashboard(), 20)]
     {
         assert!(queries.len() > least, "{file}: {queries:?}");
         for query in queries {
@@ -172,7 +179,7 @@ fn each_metric_of_the_alerts_and_the_board_exists() {
                 let of = known.get(&name).unwrap_or_else(|| panic!("{file}: no metric {name}: {query}"));
                 for label in labels {
                     let exists = of.contains(&label) || added.contains(&label.as_str());
-                    // Of some there is no sample here: what they are labelled with is in the documentation.
+                    // Some have no sample here; their labels are in the documentation.
                     let documented = || documentation().contains(&format!("{name}{{{label}}}"));
                     assert!(exists || documented(), "{file}: {name} has no label {label}: {query}");
                 }
@@ -182,7 +189,7 @@ fn each_metric_of_the_alerts_and_the_board_exists() {
 }
 
 #[test]
-fn what_waits_is_told_in_what_an_autoscaler_counts_in() {
+fn waiting_resources_are_in_the_units_of_an_autoscaler() {
     let (page, _) = status().metrics(Exposition::OpenMetrics);
     for line in [
         "githubrunner_waiting_runners{node_pool=\"gpu\"} 1\n",
@@ -219,7 +226,7 @@ fn each_metric_is_documented_and_each_documented_one_exists() {
     assert_eq!((only(&told, &known), only(&known, &told)), (vec![], vec![]), "(documented only, there only)");
 }
 
-/// What promtool says to this; `None` where there is none.
+/// The output of promtool; `None` without promtool.
 fn promtool(args: &[&str], input: &str) -> Option<(bool, String)> {
     let child = Command::new("promtool")
         .args(args)
@@ -238,13 +245,13 @@ fn promtool(args: &[&str], input: &str) -> Option<(bool, String)> {
 }
 
 #[test]
-fn promtool_takes_the_alerts_and_the_page() {
+fn promtool_accepts_the_alerts_and_the_page() {
     let Some((good, said)) = promtool(&["check", "rules", ALERTS], "") else { return };
     assert!(good, "{said}");
     let (page, _) = status().metrics(Exposition::Prometheus);
     let (good, said) = promtool(&["check", "metrics"], &page).unwrap();
     assert!(good, "{said}");
-    // The board's queries, as rules: the tool reads nothing else.
+    // The dashboard's queries as rules, because the tool reads nothing else.
     let rules = |queries: Vec<String>| {
         let rules = queries.into_iter().filter(|query| !query.starts_with("label_values(")).enumerate();
         let rules: Vec<_> = rules
@@ -259,9 +266,9 @@ fn promtool_takes_the_alerts_and_the_page() {
         std::fs::write(file.path(), text).unwrap();
         promtool(&["check", "rules", file.path().to_str().unwrap()], "").unwrap()
     };
-    let (good, said) = rules(queries_of_the_board());
+    let (good, said) = rules(queries_of_the_dashboard());
     assert!(good, "{said}");
     assert!(!rules(vec!["sum(githubrunner_passes_total".to_owned()]).0);
-    // It does say when something is wrong.
+    // It does report errors.
     assert!(!promtool(&["check", "metrics"], "a b c\n").unwrap().0);
 }

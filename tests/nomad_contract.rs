@@ -1,4 +1,4 @@
-//! One suite over the Nomad adapter: on the simulated Nomad, and on a real agent where `nomad` is on PATH.
+//! One suite for the Nomad adapter: on the simulated Nomad, and on a real agent if `nomad` is on PATH.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A case: its name, which is in its prefix, and what it does.
+/// A case: its name, which is in its prefix, and its code.
 type Case = (&'static str, fn(Place) -> Run);
 
 const CASES: &[Case] = &[
@@ -51,7 +51,7 @@ const CASES: &[Case] = &[
     ("instance-back", |place| Box::pin(variables::writes_its_deployment_again(place))),
 ];
 
-/// What suffices for all of it (contract nomad.md §7).
+/// The rights that are sufficient for all of it (contract nomad.md §7).
 const POLICY: &str = r#"
 namespace "github" {
   capabilities = ["list-jobs", "read-job", "parse-job", "submit-job", "read-logs"]
@@ -78,7 +78,7 @@ async fn on_the_simulated_nomad() {
         nomad.set_start_failure(&job, Some(sim::StartFailure { kind: "Driver Failure".into(), message }));
     }
     let nomad = SimNomad::serve(nomad, clock);
-    // It leaves the event stream to its server.
+    // The simulated Nomad leaves the event stream to its server.
     let cases: Vec<Case> = CASES.iter().filter(|(name, _)| *name != "events").copied().collect();
     run_all(&cases, &nomad.endpoint, None).await;
 }
@@ -97,14 +97,14 @@ async fn on_a_real_agent_with_the_smallest_policy() {
     };
     agent.create_namespace(NAMESPACE).await;
     let token = agent.create_token("githubrunner", POLICY).await;
-    // There, what does not exist looks like what is not allowed.
+    // With this policy, missing things look like forbidden ones.
     let cases: Vec<Case> = CASES.iter().filter(|(name, _)| *name != "namespace").copied().collect();
     let endpoint = Endpoint::parse(&agent.address).unwrap();
     run_all(&cases, &endpoint, Some(Secret::new(token))).await;
     refusals_name_what_is_missing(&agent, &endpoint).await;
 }
 
-/// Without one right, the error says which it is.
+/// If one right is missing, the error names it.
 async fn refusals_name_what_is_missing(agent: &Agent, endpoint: &Endpoint) {
     for (number, (policy, says)) in [
         (POLICY.replace("\"list-jobs\", ", ""), "needs the capability list-jobs"),
@@ -125,7 +125,7 @@ async fn refusals_name_what_is_missing(agent: &Agent, endpoint: &Endpoint) {
     }
 }
 
-/// Runs cases side by side, and fails with the names of those that failed.
+/// Runs cases concurrently, and fails with the names of those that failed.
 async fn run_all(cases: &[Case], endpoint: &Endpoint, token: Option<Secret>) {
     let mut running = Vec::new();
     for (name, case) in cases.iter().copied() {

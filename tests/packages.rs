@@ -1,4 +1,5 @@
-//! What people install: the job file and the pack are one job, the unit is hardened, the package has what it names.
+//! What people install: the job file and the pack define the same job, the unit is hardened, and the package
+//! contains what it names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -15,14 +16,14 @@ const JOB: &str = "nomad/githubrunner.nomad.hcl";
 const PACK: &str = "packs/githubrunner";
 const UNIT: &str = "packaging/githubrunner.service";
 
-/// The exposure that `systemd-analyze security` may find, in tenths.
+/// The maximum exposure in `systemd-analyze security`, in tenths.
 const EXPOSURE: &str = "20";
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The variables of an HCL text: name to the block's attributes.
+/// The variables of an HCL text, by name, with the block's attributes.
 fn variables(hcl: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let body: hcl::Body = hcl::from_str(hcl).unwrap();
     let blocks = body.blocks().filter(|block| block.identifier() == "variable");
@@ -35,7 +36,8 @@ fn variables(hcl: &str) -> BTreeMap<String, BTreeMap<String, String>> {
         .collect()
 }
 
-/// As much of Go's templates as the pack uses: `var` with `toJson` or alone, `if eq … else if … else … end`, comments, `fail`.
+/// The subset of Go's templates that the pack uses: `var` with or without `toJson`, `if eq … else if … else … end`,
+/// comments, `fail`.
 fn rendered(template: &str, values: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     // For each open `if`: whether this branch is taken, and whether one was.
@@ -89,7 +91,7 @@ fn rendered(template: &str, values: &BTreeMap<String, String>) -> String {
     out
 }
 
-/// The pack's template with its variables' defaults, some of them others.
+/// The pack's template with its variables' defaults, some of them replaced.
 fn pack(others: &[(&str, &str)]) -> String {
     let mut values: BTreeMap<String, String> = variables(&read(&format!("{PACK}/variables.hcl")))
         .into_iter()
@@ -116,7 +118,7 @@ fn the_pack_is_the_job_of_the_job_file() {
     for (name, attributes) in &of_job {
         assert_eq!(of_pack.get(name), Some(attributes), "{name}");
     }
-    // And what the pack hands to them is the same again.
+    // And what the pack passes to them is the same again.
     for (name, attributes) in variables(&pack(&[])) {
         let same = |key: &str| {
             let plain = |text: &String| text.split_whitespace().collect::<String>();
@@ -130,7 +132,7 @@ fn the_pack_is_the_job_of_the_job_file() {
 }
 
 #[test]
-fn each_way_to_the_token_is_another_block() {
+fn each_token_source_is_another_block() {
     let has = |source: &str, words: &str| pack(&[("token_source", source)]).contains(words);
     assert!(has("variable", "GH_TOKEN={{ .token }}") && !has("variable", "vault {"));
     assert!(has("vault", "vault {") && has("vault", "{{ with secret \\\"nomad/jobs/githubrunner\\\" }}"));
@@ -156,7 +158,7 @@ fn nomad(agent: &Agent, arguments: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn a_real_agent_takes_the_job_and_each_variant_of_the_pack() {
+async fn a_real_agent_accepts_the_job_and_each_variant_of_the_pack() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     agent.create_namespace("github").await;
     let directory = tempfile::tempdir().unwrap();
@@ -186,7 +188,7 @@ async fn a_real_agent_takes_the_job_and_each_variant_of_the_pack() {
         let path = directory.path().join(format!("{what}.nomad.hcl"));
         std::fs::write(&path, pack(others)).unwrap();
         let (well, said) = nomad(&agent, &["job", "validate", path.to_str().unwrap()]);
-        // An agent without Vault reads the job, and says that it has none.
+        // An agent without Vault parses the job, and reports that it has none.
         let is_well = well && said.contains("Job validation successful");
         assert!(is_well || what == "vault" && said.contains("Vault"), "{what}: {said}");
     }
@@ -210,7 +212,7 @@ fn the_unit_is_hardened() {
     };
     let (well, said) = look(Path::new(UNIT));
     assert!(well, "{said}");
-    // A unit that is not is found.
+    // An unhardened unit is detected.
     let directory = tempfile::tempdir().unwrap();
     let open = directory.path().join("githubrunner.service");
     std::fs::write(
@@ -254,7 +256,7 @@ fn the_package_has_what_the_unit_and_the_configuration_name() {
     }
 }
 
-/// Whether there is such a program; where not, a line says what is skipped.
+/// Whether a program is available; if not, prints what is skipped.
 fn is_there(program: &str, arguments: &[&str]) -> bool {
     let ran = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let is_there = ran.is_ok_and(|status| status.success());
@@ -264,7 +266,7 @@ fn is_there(program: &str, arguments: &[&str]) -> bool {
     is_there
 }
 
-/// What a command says, which must succeed.
+/// A command's output; it must succeed.
 fn well(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said =
@@ -273,7 +275,8 @@ fn well(command: &mut Command) -> String {
     said
 }
 
-/// The package of the program as it was built for this test, installed by dpkg below a directory of its own, and removed again.
+/// The package of the program as built for this test, installed by dpkg below a directory of its own, and removed
+/// again.
 #[test]
 fn the_package_is_installed_and_removed_by_dpkg() {
     if !is_there("cargo", &["deb", "--version"]) || !is_there("dpkg", &["--version"]) {
@@ -283,7 +286,7 @@ fn the_package_is_installed_and_removed_by_dpkg() {
     let path = |name: &str| directory.path().join(name);
     std::fs::create_dir_all(path("build/release")).unwrap();
     let (built, packed) = (env!("CARGO_BIN_EXE_githubrunner"), path("build/release/githubrunner"));
-    // Smaller, and packed sooner.
+    // Smaller, and faster to pack.
     let stripped = Command::new("strip").arg("-o").arg(&packed).arg(built).status();
     if !stripped.is_ok_and(|status| status.success()) {
         std::fs::copy(built, &packed).unwrap();
@@ -301,7 +304,7 @@ fn the_package_is_installed_and_removed_by_dpkg() {
     let dpkg = |arguments: &[&str]| {
         let mut dpkg = Command::new("dpkg");
         dpkg.arg(format!("--root={}", root.display()));
-        // There is nothing below it that its scripts could run in, and no other package.
+        // The directory has nothing that its scripts could run in, and no other package.
         dpkg.args(["--force-depends", "--force-script-chrootless", "--force-not-root", "--force-bad-path"]);
         well(dpkg.args(arguments).env("LC_ALL", "C"))
     };
@@ -325,7 +328,7 @@ fn the_package_is_installed_and_removed_by_dpkg() {
     }
     let secret = std::fs::metadata(root.join("etc/githubrunner/environment")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secret.permissions()) & 0o777, 0o600);
-    // The configuration that it brings is read, by the program that it brings.
+    // The package's program can read the package's configuration.
     let config = root.join("etc/githubrunner/config.yml");
     let shown = well(Command::new(&program).arg("-c").arg(&config).arg("dumpconfig").env_clear());
     assert!(shown.contains("listen: 127.0.0.1:9090"), "{shown}");
@@ -338,7 +341,7 @@ fn the_package_is_installed_and_removed_by_dpkg() {
         well(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
     }
 
-    // What somebody has changed stays when it is removed, and goes when it is purged.
+    // A changed configuration file stays when the package is removed, and is deleted when it is purged.
     std::fs::write(&config, "repos: [acme]\n").unwrap();
     dpkg(&["--remove", "githubrunner"]);
     assert!(config.is_file() && !program.exists());

@@ -1,4 +1,4 @@
-//! The page and the API: what they say, to whom, and what a browser makes of it, in a world whose strangers write what they like.
+//! The page and the API: what they show, to whom, and how a browser handles it, in a world with hostile external text.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "page/browser.rs"]
@@ -19,10 +19,10 @@ use githubrunner::{
 };
 use serde_json::Value;
 
-/// The longest wait for an answer.
+/// The longest wait for a response.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// Serves a status on a thread of its own, to the end of the process.
+/// Serves a status on a separate thread, until the process ends.
 fn served(status: &Status) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -48,7 +48,7 @@ fn open(address: SocketAddr, path: &str, more: &str) -> TcpStream {
     stream
 }
 
-/// The head and the body of an answer.
+/// The head and the body of a response.
 fn get(address: SocketAddr, path: &str, more: &str) -> (String, String) {
     let mut answer = String::new();
     open(address, path, more).read_to_string(&mut answer).unwrap();
@@ -70,7 +70,7 @@ fn schema() -> jsonschema::Validator {
 }
 
 #[test]
-fn the_state_is_as_its_schema_says_whatever_strangers_write() {
+fn the_state_fits_its_schema_with_hostile_text() {
     let (status, address) = status(Access::Local);
     let schema = schema();
     let check = |state: &Value| {
@@ -81,17 +81,23 @@ fn the_state_is_as_its_schema_says_whatever_strangers_write() {
     let before = state(address);
     check(&before);
     assert_eq!((&before["revision"], &before["last_pass"]), (&Value::from(0), &Value::Null));
+    status.classes(["small"].into_iter());
     world::hostile().tell(&status);
     let after = state(address);
     check(&after);
     assert_eq!(after["jobs"]["queued"], 1000);
+    let classes = serde_json::json!([
+        {"name": "small", "queued": 0, "held": 0, "running": 0, "runners": 0},
+        {"name": "gpu", "queued": 200, "held": 0, "running": 0, "runners": 500},
+    ]);
+    assert_eq!(after["classes"], classes, "what a Meta says besides is none");
     assert_eq!(after["jobs"]["waiting"]["items"].as_array().unwrap().len(), 200);
-    // An address that is no page of the web is none.
+    // A URL that is not a web page is omitted.
     let links = after["jobs"]["waiting"]["items"].as_array().unwrap().iter();
     assert!(links.clone().all(|job| job["url"].is_null()), "{:?}", links.clone().next());
     let text = after.to_string();
     assert!(!text.contains("ghp_aaa") && text.len() < 1_000_000, "{}", text.len());
-    // A working day has the rest of it.
+    // A working day has the other values.
     let (day, address) = self::status(Access::Local);
     world::working_day(&day);
     let day = state(address);
@@ -115,7 +121,7 @@ fn the_state_is_as_its_schema_says_whatever_strangers_write() {
 }
 
 #[test]
-fn nothing_that_strangers_write_is_html() {
+fn external_text_is_never_html() {
     let (status, address) = status(Access::Local);
     let (_, empty) = get(address, "/", "");
     world::hostile().tell(&status);
@@ -129,7 +135,7 @@ fn nothing_that_strangers_write_is_html() {
         "{head}"
     );
     assert!(!page.chars().any(|c| is_harmful(c) && c != '\n'), "harmful characters");
-    // It has the elements of the page that nobody wrote anything into, and more of some of them.
+    // Compares the page's elements: it has those of a page without external text, and more of some of them.
     let elements = |page: &str| -> std::collections::BTreeSet<String> {
         let tags = page.split('<').skip(1);
         tags.map(|tag| tag.chars().take_while(|c| !c.is_whitespace() && *c != '>').collect()).collect()
@@ -151,13 +157,13 @@ fn nothing_that_strangers_write_is_html() {
 }
 
 #[test]
-fn the_page_is_whole_without_a_script() {
+fn the_page_is_complete_without_javascript() {
     let (status, address) = status(Access::Local);
     world::working_day(&status);
     let (_, page) = get(address, "/", "");
     for text in [
         "Nomad cannot place it: memory exhausted on 3 nodes",
-        "waits for a place: scheduler.max_runners_per_repository is 8",
+        "waiting for a place: scheduler.max_runners_per_repository is 8",
         "1m35s",
         "4211 of 5000",
         "out of memory",
@@ -171,7 +177,7 @@ fn the_page_is_whole_without_a_script() {
 }
 
 #[test]
-fn page_and_api_are_for_those_who_may_and_health_and_metrics_for_all() {
+fn page_and_api_are_protected_and_health_and_metrics_are_open() {
     let code = |address, path: &str, more: &str| get(address, path, more).0[9..12].to_owned();
     let token = "0123456789abcdef";
     let (_, closed) = status(Access::Closed);
@@ -185,7 +191,7 @@ fn page_and_api_are_for_those_who_may_and_health_and_metrics_for_all() {
     for path in ["/", "/api/v1/state", "/api/v1/events"] {
         assert_eq!(code(closed, path, ""), "403");
         assert_eq!(code(asking, path, ""), "401");
-        // A token in an address would be in histories and logs.
+        // A token in a URL would end up in histories and logs.
         assert_eq!(code(asking, &format!("{path}?token={token}"), ""), "401");
         assert_eq!(code(asking, path, "authorization: Bearer 0123456789abcdee\r\n"), "401");
     }
@@ -198,7 +204,7 @@ fn page_and_api_are_for_those_who_may_and_health_and_metrics_for_all() {
 }
 
 #[test]
-fn metrics_are_told_in_the_format_that_is_asked_for() {
+fn metrics_have_the_requested_format() {
     let (_, address) = status(Access::Closed);
     let (head, page) =
         get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n");
@@ -213,7 +219,7 @@ fn metrics_are_told_in_the_format_that_is_asked_for() {
     );
 }
 
-/// The next event of a stream: its data.
+/// The data of a stream's next event.
 fn event(stream: &mut BufReader<TcpStream>) -> Value {
     let mut line = String::new();
     loop {
@@ -235,7 +241,7 @@ fn an_event_comes_at_once_and_after_each_pass() {
 }
 
 #[test]
-fn streams_are_bounded_and_hold_up_no_health_check() {
+fn streams_are_limited_and_do_not_block_health_checks() {
     let (_, address) = status(Access::Local);
     let mut streams = Vec::new();
     let refused = (0..100).find(|_| {
@@ -248,7 +254,7 @@ fn streams_are_bounded_and_hold_up_no_health_check() {
     });
     assert!(refused.is_some_and(|number| number < 32), "{refused:?}");
     assert!(get(address, "/healthz", "").0.starts_with("http/1.1 200"));
-    // One that goes makes room for another.
+    // A closed stream makes room for another.
     let last = streams.len() - 1;
     streams.remove(last);
     streams.remove(0);
@@ -266,7 +272,7 @@ fn streams_are_bounded_and_hold_up_no_health_check() {
 }
 
 #[test]
-fn a_browser_finds_nothing_wrong_and_asks_nobody_else() {
+fn a_browser_reports_no_errors_and_contacts_no_other_host() {
     for (name, dark, width) in [("wide and light", false, 1200), ("a phone in the dark", true, 390)] {
         let Some(mut browser) = browser::Browser::start() else { return };
         let (status, address) = status(Access::Local);
@@ -300,22 +306,22 @@ fn a_browser_finds_nothing_wrong_and_asks_nobody_else() {
 }
 
 #[test]
-fn a_browser_says_when_something_is_wrong() {
+fn a_browser_reports_violations_of_the_policy() {
     let Some(mut browser) = browser::Browser::start() else { return };
     let (_, address) = status(Access::Local);
     browser.visit(&format!("http://{address}/"));
     browser.until("the page is live", "document.getElementById('live').textContent === 'live'");
     assert!(browser.seen().complaints.is_empty());
-    // Its policy refuses all of these, and says so.
+    // The policy refuses all of these, and reports it.
     browser.ask("document.body.insertAdjacentHTML('beforeend', '<img src=http://evil.example/x.png>'); ''");
     browser.until_complaint("evil.example");
     browser.ask("setTimeout(() => { throw new Error('this one') }, 0); ''");
     browser.until_complaint("this one");
 }
 
-/// Pictures to look at: `GITHUBRUNNER_PICTURE=/tmp cargo test --test page picture`. `page.png` is the one in `docs`.
+/// Screenshots: `GITHUBRUNNER_PICTURE=/tmp cargo test --test page picture`. `page.png` is the one in `docs`.
 #[test]
-fn a_picture_is_taken_where_it_is_asked_for() {
+fn a_picture_is_taken_on_request() {
     let Some(directory) = std::env::var_os("GITHUBRUNNER_PICTURE") else { return };
     let Some(mut browser) = browser::Browser::start() else { return };
     let (day, of_day) = status(Access::Local);

@@ -1,6 +1,6 @@
-//! The life of jobs, variables and nodes in the simulated Nomad, through its HTTP face and its hooks.
+//! The life of jobs, variables and nodes in the simulated Nomad, through its HTTP API and its hooks.
 
-// Helpers of tests fail the test; clippy's leave for tests covers only the test functions themselves.
+// Test helpers may panic; clippy's exception for tests covers only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ impl World {
         (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// Parses a job and registers it as its users do: created or not at all.
+    /// Parses a job and registers it as clients do: only if it does not exist.
     fn register(&mut self, hcl: &str) -> (u16, Value) {
         let (status, job) = self.ask("POST", "/v1/jobs/parse", Some(json!({"JobHCL": hcl})));
         assert_eq!(status, 200, "{job}");
@@ -174,7 +174,7 @@ fn a_runner_waits_for_its_variable_runs_and_ends() {
     for (key, value) in wanted {
         assert_eq!(env.get(key).map(String::as_str), Some(value), "{key}");
     }
-    // The servers learn of it a little later than the process knows it.
+    // The servers learn of it slightly later than the process.
     assert_eq!(world.allocation("r-1").0, "pending");
     world.pass(200);
     assert_eq!(world.allocation("r-1").0, "running");
@@ -196,7 +196,7 @@ fn a_runner_waits_for_its_variable_runs_and_ends() {
 }
 
 #[test]
-fn another_jobs_variable_releases_nobody() {
+fn another_jobs_variable_releases_no_task() {
     let mut world = World::new(Options::default());
     let text = runner("r-1", 100, "").replace("nomad/jobs/r-1", "nomad/jobs/r-2");
     assert_eq!(world.register(&text).0, 200);
@@ -208,7 +208,7 @@ fn another_jobs_variable_releases_nobody() {
 }
 
 #[test]
-fn failures_are_told_apart() {
+fn kinds_of_failures_are_distinguished() {
     let mut world = World::new(Options::default());
     for (id, exit) in [("r-1", Exit::code(3)), ("r-2", Exit::signal(9)), ("r-3", Exit::oom())] {
         running(&mut world, id, 100, "");
@@ -243,7 +243,7 @@ fn a_stopped_runner_is_dead_before_its_process_is_gone() {
     assert_eq!(client, "complete");
     assert_eq!(events[events.len() - 3..], ["Killing", "Terminated", "Killed"]);
 
-    // One that ends by itself when it is told to.
+    // A runner that ends by itself when it is told to.
     running(&mut world, "r-2", 100, "");
     world.happened();
     world.ask("DELETE", "/v1/job/r-2", None);
@@ -302,7 +302,7 @@ fn a_runner_without_room_waits_blocked_and_is_placed_when_there_is_some() {
     assert_eq!(world.ask("GET", "/v1/evaluations?status=blocked", None).1, json!([]));
     assert_eq!(world.allocation("r-2").0, "pending");
 
-    // One that never fits says why, and stopping it cancels what waits.
+    // A runner that never fits says why, and stopping it cancels what is waiting.
     let text = runner("r-3", 100, "").replace("raw_exec", "nosuch");
     world.register(&text);
     let elsewhere = runner("r-4", 100, "").replacen("group", "datacenters = [\"dc9\"]\n  group", 1);
@@ -349,7 +349,7 @@ fn a_lock_expires_after_twice_its_ttl_and_is_free_after_its_delay() {
     let lock = json!({"Lock": {"ID": variable["Lock"]["ID"]}});
     assert_eq!(world.ask("PUT", "/v1/var/githubrunner/leader?lock-release", Some(lock)).0, 200);
     assert_eq!(acquire(&mut world, "c").0, 200);
-    // Never renewed: 2 x TTL and the delay, as measured on a real agent.
+    // Never renewed: 2 × TTL and the delay, as measured on a real agent.
     world.pass(20_999);
     assert_eq!(acquire(&mut world, "d").0, 409);
     world.pass(2);
@@ -369,7 +369,7 @@ fn a_node_lost_and_back_with_lost_after() {
     assert_eq!(world.allocation("r-1").0, "unknown");
     assert_eq!(world.allocation("r-1").1, "run");
     assert_eq!(world.nomad.live_tasks().len(), 2, "the processes go on");
-    // What ends meanwhile is heard of later.
+    // The servers learn later what ended meanwhile.
     world.exit("r-2", Exit::code(7));
     world.pass(5_000);
     assert_eq!(world.allocation("r-2").0, "unknown");
@@ -377,7 +377,7 @@ fn a_node_lost_and_back_with_lost_after() {
     world.pass(500);
     assert_eq!(world.allocation("r-1").0, "running");
     assert_eq!(world.allocation("r-2").0, "failed");
-    // When the time is over it is replaced all the same.
+    // When the time is over, it is replaced anyway.
     world.nomad.node_down(&node, world.now);
     world.pass(24 * 3_600_000 + 100);
     let all = world.allocations("r-1");
@@ -440,7 +440,7 @@ fn a_drained_node_lets_batch_jobs_run_to_the_deadline() {
 }
 
 #[test]
-fn policies_with_attempts_are_honest() {
+fn policies_with_attempts_are_followed() {
     let mut world = World::new(Options::default());
     let text = runner("r-1", 100, "").replacen("attempts = 0", "attempts = 1\n delay = \"2s\"", 1);
     world.register(&text);
@@ -537,7 +537,7 @@ fn without_a_leader_everything_is_refused_and_nothing_placed() {
     world.nomad.set_leader(true, world.now);
     world.pass(1_100);
     assert_eq!(world.allocation("r-2").0, "pending");
-    // Five minutes kill only who keeps asking: `once` does not.
+    // Five minutes only kill a task that keeps reading: with `once` it does not.
     world.nomad.set_leader(false, world.now);
     world.pass(400_000);
     assert_eq!(world.nomad.live_tasks().len(), 1);
@@ -562,7 +562,7 @@ fn a_template_without_once_does_not_survive_five_minutes_without_servers() {
 }
 
 #[test]
-fn a_changed_variable_restarts_who_did_not_say_noop() {
+fn a_changed_variable_restarts_tasks_without_noop() {
     let mut world = World::new(Options::default());
     let text = runner("r-1", 100, "").replace("once        = true", "").replace("\"noop\"", "\"restart\"");
     world.register(&text);
@@ -619,7 +619,7 @@ fn a_stopped_allocation_is_replaced_and_the_other_one_waits_for_its_end() {
     world.happened();
     let (status, answer) = world.ask("PUT", &format!("/v1/allocation/{first}/stop"), None);
     assert_eq!((status, answer["Index"].is_u64()), (200, true), "{answer}");
-    // At once, in the room of the first one, and whatever the policies say.
+    // At once, in the first one's place, and whatever the policies are.
     world.pass(50);
     let second = world.id("r");
     assert_ne!(second, first);
@@ -643,14 +643,14 @@ fn a_stopped_allocation_is_replaced_and_the_other_one_waits_for_its_end() {
     world.nomad.exit_task(&first, Exit::code(0), world.now);
     world.pass(3_000);
     assert_eq!(world.happened(), ["r ended 0", "r started"]);
-    // Once more: the first one stays as it is.
+    // Once more: the first one does not change.
     assert_eq!(world.ask("PUT", &format!("/v1/allocation/{first}/stop"), None).0, 200);
     world.pass(3_000);
     assert_eq!(world.happened(), [""; 0]);
     world.exit("r", Exit::code(0));
     world.pass(3_000);
     assert_eq!((world.allocations("r").len(), world.status("r")), (2, "dead"));
-    // What is over is not replaced.
+    // An ended allocation is not replaced.
     assert_eq!(world.ask("PUT", &format!("/v1/allocation/{second}/stop"), None).0, 200);
     world.pass(3_000);
     assert_eq!((world.allocations("r").len(), world.status("r")), (2, "dead"));
@@ -678,7 +678,7 @@ fn a_restarted_allocation_starts_its_task_again_in_spite_of_its_policy() {
     let (client, desired, events) = world.allocation("r");
     assert_eq!((client.as_str(), desired.as_str()), ("running", "run"));
     assert_eq!(events[events.len() - 4..], ["Restart Signaled", "Terminated", "Restarting", "Started"]);
-    // Stopped before it has started again, it does not.
+    // If it is stopped before it has restarted, it does not restart.
     assert!(world.nomad.restart_one(&id, world.now));
     world.nomad.stop_job("default", "r", world.now);
     world.pass(100);
@@ -714,9 +714,9 @@ fn a_slow_image_delays_only_its_own_jobs() {
     assert_eq!(world.happened(), ["r-slow-1 started"]);
 }
 
-/// The same seed and the same requests give the same bytes, and `next_event` is all a caller must wait for.
+/// The same seed and the same requests give the same bytes, and a caller only has to wait for `next_event`.
 #[test]
-fn a_run_is_decided_by_its_seed() {
+fn a_run_is_determined_by_its_seed() {
     let run = |seed: u64, step_by_event: bool| {
         let mut world = World::new(Options { seed, ..Options::default() });
         running(&mut world, "r-1", 100, "");
@@ -735,7 +735,7 @@ fn a_run_is_decided_by_its_seed() {
     assert_ne!(run(1, false), run(2, false));
 }
 
-/// Whatever is done to a text or a job, the answer is one of the known statuses and nothing falls over.
+/// Whatever is done to a text or a job, the response has one of the known statuses and nothing crashes.
 #[test]
 fn mangled_texts_and_jobs_are_answered() {
     use rand::rngs::StdRng;

@@ -1,10 +1,10 @@
-//! The simulated Nomad answers as a real agent did: every recording in `tests/recordings/nomad` is played back
+//! The simulated Nomad responds as a real agent did: every recording in `tests/recordings/nomad` is replayed
 //! against it, in an order that brings it into the same state.
 //!
-//! Compared are the status, the content type, the other headers' presence, the text of errors, the names and
+//! Compares the status, the content type, the presence of other headers, the text of errors, the names and
 //! types of all JSON fields, and every value that is not an ID, a time or an index.
 
-// Helpers of tests fail the test; clippy's leave for tests covers only the test functions themselves.
+// Test helpers may panic; clippy's exception for tests covers only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ fn recording(name: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A cluster, its clock, and what the recordings' IDs are called in it.
+/// A cluster, its clock, and the recordings' IDs in it.
 struct World {
     nomad: Nomad,
     now: Timestamp,
@@ -77,7 +77,7 @@ impl World {
         serde_json::from_slice(response.body()).unwrap_or_default()
     }
 
-    /// The recording's request, and its answer against ours.
+    /// Replays a recording's request, and compares its response with ours.
     fn play(&mut self, name: &str) -> Value {
         self.played.insert(name.to_owned());
         let recording = recording(name);
@@ -120,7 +120,7 @@ impl World {
         ] {
             let (had, has) = (wanted["headers"].get(header), response.headers().get(header));
             match (had.and_then(Value::as_str), has.and_then(|value| value.to_str().ok())) {
-                // An index differs; a page's token that is an index and an ID, too.
+                // An index differs, and so does a page's token that is an index and an ID.
                 (Some(_), Some(_)) if header == "x-nomad-index" || header == "x-nomad-nexttoken" => {}
                 (a, b) if a != b => wrong.push(format!("{header}: {b:?} instead of {a:?}")),
                 _ => {}
@@ -142,7 +142,7 @@ impl World {
         answer
     }
 
-    /// The simulated allocation of a job stands for a recorded ID from now on.
+    /// From now on, the simulated allocation of a job stands for a recorded ID.
     fn name_allocation(&mut self, recorded: &str, job: &str) -> String {
         let id = self.nomad.allocations().find(|a| a.job_id == job).map(|a| a.id.clone());
         let id = id.unwrap_or_else(|| panic!("{job} has no allocation"));
@@ -156,7 +156,7 @@ impl World {
     }
 }
 
-/// A text without the index that may end it.
+/// A text without an index at its end.
 fn without_index(text: &str) -> &str {
     text.trim_end_matches(|c: char| c.is_ascii_digit())
 }
@@ -217,7 +217,7 @@ fn compare(path: &str, wanted: &Value, found: &Value, wrong: &mut Vec<String>) {
     }
 }
 
-/// The job of a recorded registration under another ID.
+/// The job of a recorded registration with another ID.
 fn job(id: &str) -> Value {
     let mut job = recording("register-create")["request"]["body"]["Job"].clone();
     job["ID"] = json!(id);
@@ -266,7 +266,7 @@ fn an_agent_without_acls() {
     ] {
         world.play(name);
     }
-    // Eight jobs of ours and a foreign one, as the recordings' README describes them.
+    // Eight jobs of ours and a foreign one, as in the recordings' README.
     let failure = StartFailure {
         kind: "Driver Failure".into(),
         message: "failed to launch command with executor: rpc error: code = Unknown desc = binary \"/nonexistent\" could not be found".into(),
@@ -356,7 +356,7 @@ fn an_agent_without_acls() {
     world.play("register-dead-conflict");
     variables(&mut world);
     world.play("namespace-create");
-    // One that is killed for memory.
+    // A task that runs out of memory.
     world.put("/v1/jobs", &json!({"Job": job("ghr-o-r-000000oom1")}));
     world.pass(500);
     let allocation = world.nomad.allocations().find(|a| a.job_id == "ghr-o-r-000000oom1").unwrap().id.clone();
@@ -399,7 +399,7 @@ fn variables(world: &mut World) {
 }
 
 impl World {
-    /// A list whose order is that of random IDs: both are sorted by a field before they are compared.
+    /// A list in the order of random IDs: both are sorted by a field before they are compared.
     fn play_unordered(&mut self, name: &str, field: &str) -> Value {
         self.played.insert(name.to_owned());
         let recording = recording(name);
@@ -486,7 +486,7 @@ fn an_agent_with_acls() {
     ] {
         world.play(name);
     }
-    // A task that waits for another job's variable waits for ever.
+    // A task that waits for another job's variable waits forever.
     let mut waiting = job("ghr-o-r-00000000jw");
     tasks(&mut waiting)["Templates"] = json!([{
         "EmbeddedTmpl": "{{ with nomadVar \"nomad/jobs/ghr-o-r-00000000ji\" }}X={{ .x }}{{ end }}",
@@ -555,7 +555,7 @@ fn the_event_stream_of_one_jobs_life() {
     world.ask("DELETE", "/v1/job/ghr-o-r-00000000ev?purge=true", None, Bytes::new());
     world.pass(100);
     let topics = Topics::from_query("topic=Job&topic=Allocation&topic=Evaluation&namespace=default");
-    // Which events share a line is a matter of timing; the events themselves and their order are not.
+    // The distribution of events over lines depends on timing; the events themselves and their order do not.
     let flat = |frames: &[Value]| -> Vec<Value> {
         frames.iter().filter_map(|frame| frame["Events"].as_array()).flatten().cloned().collect()
     };
@@ -572,7 +572,7 @@ fn the_event_stream_of_one_jobs_life() {
     assert!(world.nomad.events_for(&other, 0).is_empty());
 }
 
-/// Every recording is played by one of the tests above.
+/// Every recording is replayed by one of the tests above.
 #[test]
 fn no_recording_is_left_out() {
     let source = include_str!("sim_nomad_recordings.rs");
@@ -586,8 +586,8 @@ fn no_recording_is_left_out() {
     assert!(seen > 100, "only {seen} recordings");
 }
 
-/// What a real agent answered to one request after another: validation, variables and locks, lists and
-/// filters, plans, and a job that uses every block.
+/// A real agent's responses to a sequence of requests: validation, variables and locks, lists and filters,
+/// plans, and a job that uses every block.
 #[test]
 fn a_long_conversation_goes_as_with_a_real_agent() {
     let text = std::fs::read_to_string(folder().with_file_name("nomad-sequence.jsonl")).unwrap();
@@ -640,8 +640,8 @@ fn a_long_conversation_goes_as_with_a_real_agent() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// What a real agent's parser said to texts that people and templates write. Where the words differ, it is still
-/// an error.
+/// A real agent's parse results for texts as people and templates write them. If the message differs, it is
+/// still an error.
 #[test]
 fn texts_parse_as_on_a_real_agent() {
     let text = std::fs::read_to_string(folder().with_file_name("nomad-parse.json")).unwrap();
@@ -666,7 +666,7 @@ fn texts_parse_as_on_a_real_agent() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// A job without what is not set.
+/// A job without unset fields.
 fn set(value: &Value) -> Value {
     let unset = |v: &Value| {
         matches!(v, Value::Null | Value::Bool(false))

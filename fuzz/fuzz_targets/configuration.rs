@@ -1,4 +1,5 @@
-//! The YAML reader: whatever is written, it ends soon, loses nothing silently, and its answer is harmless and bounded.
+//! The YAML reader: whatever the input, it ends soon, loses nothing silently, and its result is safe to show and
+//! limited in size.
 #![no_main]
 
 use githubrunner::{
@@ -8,7 +9,7 @@ use githubrunner::{
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|yaml: &str| {
-    // With a newline it is YAML, not a file's name.
+    // With a newline it is YAML, not a file name.
     let answer = match Config::load(&format!("{yaml}\n"), &|_| None) {
         Ok(config) => {
             let printed = config.effective(Format::Json);

@@ -1,4 +1,4 @@
-//! Labels: what may be rendered consists of allowed characters only, and a reason is harmless.
+//! Labels: those that may be rendered contain only allowed characters, and a reason is safe to show.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
                 assert!(key.chars().chain(value.chars()).all(is_allowed), "{key:?}={value:?}");
                 assert!(!value.contains(".."), "{value:?}");
             }
-            // What Meta holds is read back as the same set.
+            // The labels in Meta parse to the same set.
             let set = Labels::new(labels.iter().copied());
             assert_eq!(Labels::from_joined(&set.joined()), set);
         }

@@ -1,4 +1,4 @@
-//! Link headers: what is followed stays on the API's own host.
+//! Link headers: links that are followed stay on the API's own host.
 #![no_main]
 
 use githubrunner::github::pagination::{next_link, on_same_host};

@@ -1,4 +1,4 @@
-//! GitHub's lists: what is kept of them is bounded and checked.
+//! GitHub's lists: what is kept of them is limited and validated.
 #![no_main]
 
 use githubrunner::{
@@ -13,7 +13,7 @@ use githubrunner::{
 use libfuzzer_sys::fuzz_target;
 use url::Url;
 
-/// What is kept is read again as the same.
+/// The cached form parses to the same value.
 fn kept<P: Page>(text: &[u8]) -> Option<P> {
     let page: P = serde_json::from_slice(text).ok()?;
     let written = serde_json::to_vec(&page).expect("it can be written");
@@ -29,7 +29,7 @@ fn check(row: &RepositoryRow) {
             Ok(repository) => {
                 assert!(is_login(&repository.owner) && is_repository_name(&repository.name));
                 let host = if api.contains("github.com") { "https://github.com/" } else { "https://ghe.example/" };
-                // Logins and names are the same in any case.
+                // Logins and names are compared case-insensitively.
                 let page = format!("{host}{}", repository.full_name());
                 assert!(repository.html_url.eq_ignore_ascii_case(&page), "{}", repository.html_url);
             }

@@ -1,4 +1,4 @@
-//! Jobs and allocations as Nomad lists them, with Meta that anyone may have written.
+//! Jobs and allocations in Nomad's lists, with Meta that anyone may have written.
 #![no_main]
 
 use githubrunner::{

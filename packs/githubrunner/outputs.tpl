@@ -4,11 +4,11 @@ Its configuration is the item `config` of the Nomad variable nomad/jobs/githubru
 
   nomad var put -namespace [[ var "namespace" . ]] nomad/jobs/githubrunner config=@config.yml[[ if eq (var "token_source" .) "variable" ]] token=@token[[ end ]]
 
-Its rights, once for the cluster:
+Grant it its rights, once per cluster:
 
   nomad acl policy apply -namespace [[ var "namespace" . ]] -job githubrunner githubrunner nomad/githubrunner.policy.hcl
 
-What it does, and why a job waits:
+What it would do now, and its log:
 
   nomad action -namespace [[ var "namespace" . ]] -job githubrunner -group githubrunner -task githubrunner plan
   nomad alloc logs -namespace [[ var "namespace" . ]] -job -stderr -f githubrunner

@@ -1,35 +1,35 @@
 variable "image" {
-  description = "The image to run, with the program in it as `githubrunner`. Empty: `binary` is run without one."
+  description = "The image to run, with the program in it as `githubrunner`. Empty: run `binary` without an image."
   type        = string
   default     = ""
 }
 
 variable "binary" {
-  description = "The program, where no image is given: a path on the node, with exec one that its chroot has (/usr and /bin by default)."
+  description = "The program, if no image is given: a path on the node. With exec, the path must exist in the chroot (/usr and /bin by default)."
   type        = string
   default     = "/usr/local/bin/githubrunner"
 }
 
 variable "driver" {
-  description = "What runs `binary`: exec, in a chroot as `user` (Linux, an agent that is root), or raw_exec, as the agent's own user with all it may."
+  description = "The driver for `binary`: exec, in a chroot as `user` (needs Linux and an agent that runs as root), or raw_exec, as the agent's own user with all its rights."
   type        = string
   default     = "exec"
 }
 
 variable "user" {
-  description = "Who `binary` runs as with exec."
+  description = "The user that `binary` runs as with exec."
   type        = string
   default     = "nobody"
 }
 
 variable "namespace" {
-  description = "Where this job runs. The runners' namespace is `nomad.namespace` of its configuration; the policy is for both being the same."
+  description = "The namespace of this job. The runners' namespace is `nomad.namespace` in the configuration; the policy assumes that both are the same."
   type        = string
   default     = "github"
 }
 
 variable "datacenters" {
-  description = "Where it may run."
+  description = "The datacenters it may run in."
   type        = list(string)
   default     = ["*"]
 }
@@ -41,37 +41,37 @@ variable "node_pool" {
 }
 
 variable "service_tags" {
-  description = "Tags of the service: what finds the metrics, like Prometheus."
+  description = "Tags of the service, for discovery by Prometheus, for example."
   type        = list(string)
   default     = ["prometheus"]
 }
 
 variable "links" {
-  description = "Links on the job's page in Nomad's UI: labels to addresses, like a board of metrics."
+  description = "Links on the job's page in Nomad's UI: labels to URLs, like a dashboard."
   type        = map(string)
   default     = {}
 }
 
 variable "replicas" {
-  description = "With more than one write `ha: {enabled: true}` into the configuration: one of them acts."
+  description = "The number of replicas. For more than one, set `ha: {enabled: true}` in the configuration: one of them acts."
   type        = number
   default     = 1
 }
 
 variable "token_source" {
-  description = "Where the GitHub token comes from: variable (item `token` of the Nomad variable nomad/jobs/githubrunner), vault (a template with Vault's `token`), or secret (Nomad's `secret` block, 1.11 and later)."
+  description = "The source of the GitHub token: variable (item `token` of the Nomad variable nomad/jobs/githubrunner), vault (a template with Vault's `token`), or secret (Nomad's `secret` block, 1.11 and later)."
   type        = string
   default     = "variable"
 }
 
 variable "secret_path" {
-  description = "With vault or secret: the path whose key `token` is the GitHub token, like secret/data/githubrunner in Vault."
+  description = "With vault or secret: the path whose key `token` holds the GitHub token, like secret/data/githubrunner in Vault."
   type        = string
   default     = "nomad/jobs/githubrunner"
 }
 
 variable "secret_provider" {
-  description = "With secret: who has it, vault or nomad."
+  description = "With secret: the provider, vault or nomad."
   type        = string
   default     = "nomad"
 }

@@ -1,4 +1,4 @@
-//! What the planner's actions do to the model world.
+//! The effects of the planner's actions on the model world.
 
 use githubrunner::model::{Registration as Mode, *};
 
@@ -6,7 +6,7 @@ use super::{Listed, Phase, Task, World};
 use crate::cases::DEPLOYMENT;
 
 impl World {
-    /// Performs an action as Nomad and GitHub would have it.
+    /// Carries out an action as Nomad and GitHub would.
     pub fn perform(&mut self, action: &Action) -> Outcome {
         let failed = || Outcome::NotDone(NotDone::Failed("500".to_owned()));
         if self.random.percent(self.settings.failures) {

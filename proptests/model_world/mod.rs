@@ -1,7 +1,7 @@
-//! A small GitHub and a small Nomad in virtual time, by rules of their own: nothing here asks the planner.
+//! A small GitHub and a small Nomad in virtual time, with their own rules: nothing here uses the planner.
 //!
 //! GitHub gives a queued job to any idle online runner of its repository that has all of the job's labels.
-//! Nomad places jobs in order while there is room, lets a task wait for its variable, and kills it slowly.
+//! Nomad places jobs in order while there is room, makes a task wait for its variable, and kills it slowly.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,10 +14,10 @@ use jiff::SignedDuration;
 mod actions;
 mod sights;
 
-/// Where runners with this label fit, there is no node.
+/// A runner with this label fits no node.
 pub const NOWHERE: &str = "nomadtools nowhere";
 
-/// A small generator: the same numbers for the same seed.
+/// A small generator with the same numbers for the same seed.
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
 
@@ -35,30 +35,30 @@ impl Random {
     }
 }
 
-/// How the world behaves. Times in seconds, chances in percent.
+/// The world's behaviour. Times in seconds, chances in percent.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub repositories: usize,
     /// How many runners fit on the nodes at once.
     pub capacity: usize,
-    /// From the secret to the started task.
+    /// From the credentials to the started task.
     pub pull: u64,
-    /// From the order to stop to the task's end.
+    /// From the order to stop to the end of the task.
     pub kill: u64,
     pub mode: Mode,
     /// A runner's process ends before it takes a job.
     pub crashes: u64,
     /// An action fails before it takes effect.
     pub failures: u64,
-    /// An action takes effect and yet its answer is an error.
+    /// An action takes effect although its response is an error.
     pub lost_answers: u64,
     /// A repository, or all of Nomad, cannot be listed.
     pub unseen: u64,
-    /// A listing lacks something, and says so.
+    /// A listing is incomplete, and says so.
     pub incomplete: u64,
     /// GitHub forgets a registered runner, at each step.
     pub forgets: u64,
-    /// A runner's node does not get to GitHub: its process runs, and never connects.
+    /// A runner's node cannot reach GitHub: its process runs but never connects.
     pub unreachable: u64,
 }
 
@@ -109,7 +109,7 @@ pub struct World {
     tasks: BTreeMap<String, Task>,
     variables: BTreeSet<String>,
     registrations: BTreeMap<String, Listed>,
-    /// What happened, for people.
+    /// What happened, for display.
     pub log: Vec<String>,
     /// What must never happen.
     pub wrong: Vec<String>,
@@ -148,7 +148,7 @@ impl World {
         self.jobs.insert(id, job);
     }
 
-    /// Time goes on by a step, in which everything happens that is due.
+    /// Advances time by a step, in which everything that is due happens.
     pub fn advance(&mut self, seconds: u64) {
         self.now += seconds;
         self.finish_jobs();
@@ -218,7 +218,7 @@ impl World {
             }
             self.end(name, Finish::Failure { exit_code: Some(1) });
         } else {
-            // One that registers by itself is not known to GitHub without a connection.
+            // GitHub does not know a runner that registers itself until it connects.
             let reachable =
                 self.settings.mode != Mode::Jit || !self.random.percent(self.settings.unreachable);
             if !reachable {
@@ -283,7 +283,7 @@ impl World {
         }
     }
 
-    /// A running runner drops out of GitHub's list.
+    /// A running runner disappears from GitHub's list.
     fn forget_one(&mut self) {
         let idle = self.registrations.iter().find(|(_, listed)| listed.online && listed.job.is_none());
         if let Some(name) = idle.map(|(name, _)| name.clone()) {
@@ -302,7 +302,7 @@ impl World {
         live
     }
 
-    /// How many attempts of each job are alive. One that found another job is none.
+    /// How many attempts of each job are alive, not counting those that have taken another job.
     pub fn attempts(&self) -> BTreeMap<JobId, usize> {
         let mut attempts = BTreeMap::new();
         for (name, task) in &self.tasks {
@@ -345,7 +345,7 @@ impl World {
 }
 
 impl Task {
-    /// Whether there is a node for it at all.
+    /// Whether it fits any node at all.
     fn fits(&self) -> bool {
         !self.meta.labelsstr.contains("nowhere")
     }

@@ -1,4 +1,4 @@
-//! What can be seen of the model world.
+//! Views of the model world.
 
 use githubrunner::model::*;
 
@@ -6,7 +6,7 @@ use super::{Listed, Phase, Task, World, at};
 use crate::cases::{DEPLOYMENT, repository};
 
 impl World {
-    /// What GitHub lists of a repository: what is active, and what ended a moment ago.
+    /// GitHub's listing of a repository: active jobs, and those that have just ended.
     pub fn list(&mut self, index: usize) -> (Vec<WorkflowJob>, bool) {
         let mut jobs: Vec<WorkflowJob> = self
             .jobs
@@ -24,6 +24,7 @@ impl World {
                 created_at: Some(at(job.created)),
                 started_at: None,
                 html_url: None,
+                run: Default::default(),
             })
             .collect();
         let complete = !self.random.percent(self.settings.incomplete);

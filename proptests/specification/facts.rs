@@ -1,4 +1,4 @@
-//! What the rules say of a case, computed again from the words of docs/architecture.md and without the planner's code.
+//! What the rules say about a case, computed from the text of docs/architecture.md without the planner's code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use super::{Asks, Seen, secs};
 
 pub type Group = (RepositoryId, Vec<String>);
 
-/// A set of labels as GitHub compares it.
+/// A label set as GitHub compares it.
 pub fn key<'a>(labels: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut set: Vec<String> = labels.into_iter().map(str::to_lowercase).collect();
     set.sort_unstable();
@@ -128,7 +128,7 @@ impl<'a> Facts<'a> {
         self.nomad().map_or(Duration::ZERO, |nomad| age(nomad.now, at))
     }
 
-    /// How long a job has been queued, by GitHub's clock; nobody knows where it was not listed now.
+    /// How long a job has been queued, by GitHub's clock; `None` without a fresh listing.
     pub fn queued_for(&self, view: &RepositoryView, job: &WorkflowJob) -> Option<Duration> {
         match view.listing {
             Listing::Fresh { now, .. } => Some(age(now, job.created_at?)),
@@ -153,12 +153,12 @@ impl<'a> Facts<'a> {
         self.runners.values().map(|(runner, _)| *runner)
     }
 
-    /// Whether a variable bears this name.
+    /// Whether a variable has this name.
     pub fn has_variable(&self, name: &str) -> bool {
         self.nomad().is_some_and(|nomad| nomad.variables.contains(name))
     }
 
-    /// Whether a variable or somebody else's job has this name.
+    /// Whether a variable or a foreign job has this name.
     pub fn is_taken(&self, name: &str) -> bool {
         let is_foreign = |nomad: &NomadView| {
             let is_known = |foreign: &&Foreign| foreign.reason != ForeignReason::Unreadable;
@@ -187,7 +187,8 @@ impl<'a> Facts<'a> {
         let views = &self.seen.observation.repositories;
         match runner.meta.repo_id {
             Some(id) => views.get(&id),
-            // Two can have had this address, one after the other; the configuration means one of them.
+            // Two repositories can have had this URL one after the other; the configuration names one of
+            // them.
             None => {
                 let of_url = || views.values().filter(|v| v.repository.html_url == runner.meta.repo_url);
                 of_url().find(|view| view.configured).or_else(|| of_url().next())
@@ -235,24 +236,24 @@ impl<'a> Facts<'a> {
         self.known(group).map_or(0, |known| known.live)
     }
 
-    /// Whether what it registers with is used, whatever brought it another allocation.
+    /// Whether its credentials are used, whatever caused another allocation.
     pub fn spent(&self, runner: &Runner) -> bool {
         runner.spent && self.ours(runner) && runner.registration() != Registration::AccessToken
     }
 
-    /// Whether verifications have not found it.
+    /// Whether verifications did not find it.
     pub fn absent(&self, runner: &Runner) -> bool {
         self.memory().presence.get(&runner.name).is_some_and(|p| p.absent_since.is_some())
     }
 
-    /// Whether verifications have not found it for ten minutes, from the first to the last.
+    /// Whether verifications did not find it for ten minutes, from the first to the last.
     pub fn is_unregistered(&self, runner: &Runner) -> bool {
         let Some(presence) = self.memory().presence.get(&runner.name) else { return false };
         presence.absent_since.is_some_and(|since| presence.checked_at.saturating_sub(since) >= secs(600))
     }
 
-    /// Whether no job gets to it. One that registers by itself may bear another name at GitHub, and is believed
-    /// for ten minutes.
+    /// Whether no job can reach it. A runner that registers itself may have another name at GitHub, and counts
+    /// as reachable for ten minutes.
     pub fn out_of_reach(&self, runner: &Runner) -> bool {
         self.absent(runner) && (runner.registration() == Registration::Jit || self.is_unregistered(runner))
     }
@@ -271,13 +272,20 @@ impl<'a> Facts<'a> {
         self.known(group).map_or(&[], |known| &known.supply)
     }
 
-    /// Queued, with labels of ours that may be rendered, however old, whatever the repository is like.
+    /// Queued, with labels of ours that may be rendered, whatever its age or the repository's state.
     pub fn wants_runner(&self, view: &RepositoryView, job: &WorkflowJob) -> bool {
         let serves = match self.class_of_job(view, job) {
-            Some(class) => class.deny.is_none(),
+            Some(class) => class.deny.is_none() && !self.denies_a_key(class, job),
             None => !self.policy().classes_only,
         };
         job.status == JobStatus::Queued && self.asks(&job.labels) == Asks::Runner && serves
+    }
+
+    /// Whether a class's `deny_keys` has a key of the job's labels; patterns of values are not looked at.
+    pub fn denies_a_key(&self, class: &Class, job: &WorkflowJob) -> bool {
+        let Some(keys) = class.labels.as_ref().and_then(|rules| rules.deny_keys()) else { return false };
+        let mut words = job.labels.iter().flat_map(|label| label.split(' '));
+        words.any(|word| keys.contains_key(&word.split('=').next().unwrap_or_default().to_lowercase()))
     }
 
     /// The first class that covers a job.
@@ -286,7 +294,7 @@ impl<'a> Facts<'a> {
         classes.find(|class| class.matches.covers(&view.repository, &job.labels))
     }
 
-    /// The class of this name that the policy has.
+    /// The policy's class with this name.
     pub fn class_named(&self, name: &str) -> Option<&'a Class> {
         self.policy().classes.iter().find(|class| class.name == name)
     }
@@ -306,7 +314,7 @@ impl<'a> Facts<'a> {
         live.filter(is_within).count()
     }
 
-    /// Whether a class has a cap of its own.
+    /// Whether a class has its own cap.
     pub fn classes_have_caps(&self) -> bool {
         self.policy().classes.iter().any(|class| {
             class.max_runners.is_some()
@@ -315,12 +323,12 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// The cap on a group's runners that are started as this class.
+    /// The cap on a group's runners of this class.
     pub fn group_cap(&self, class: Option<&Class>) -> Option<usize> {
         class.and_then(|class| class.max_runners_per_group).unwrap_or(self.policy().max_runners_per_group)
     }
 
-    /// What a runner's class says, else the policy.
+    /// The class's value for a runner, or else the policy's.
     fn limit(&self, runner: &Runner, own: fn(&Class) -> Option<Duration>, top: Duration) -> Duration {
         self.class_of(runner).and_then(own).unwrap_or(top)
     }
@@ -329,7 +337,7 @@ impl<'a> Facts<'a> {
         view.configured && !view.repository.archived && !view.repository.disabled
     }
 
-    /// The demand of each group in repositories that take jobs, where there is any.
+    /// The demand of each group with demand, in repositories that take jobs.
     pub fn demand(&self) -> impl Iterator<Item = (&Group, &[&'a WorkflowJob])> {
         self.groups
             .iter()
@@ -341,7 +349,7 @@ impl<'a> Facts<'a> {
         self.known(group).map_or(0, |known| known.demand.len())
     }
 
-    /// Whether a job of that ID is queued, as far as anyone knows.
+    /// Whether the job with this ID is queued, as far as is known.
     pub fn is_queued(&self, job_id: Option<JobId>) -> bool {
         let job = job_id.and_then(|job_id| self.jobs.get(&job_id));
         job.is_some_and(|(_, job)| job.status == JobStatus::Queued)
@@ -354,7 +362,7 @@ impl<'a> Facts<'a> {
             .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)))
     }
 
-    /// For how long a running runner has been idle.
+    /// How long a running runner has been idle.
     pub fn idle(&self, runner: &Runner) -> Option<Duration> {
         let nomad = self.nomad()?;
         if runner.state != RunnerState::Running || self.is_busy(runner) {
@@ -368,7 +376,7 @@ impl<'a> Facts<'a> {
         Some(busy.unwrap_or(idle).min(idle))
     }
 
-    /// For how long a dead runner has been dead. A client's clock far ahead of the servers' says nothing of that.
+    /// How long a dead runner has been dead. A client's clock that is far ahead of the servers' does not count.
     pub fn dead_for(&self, runner: &Runner) -> Duration {
         let Some(nomad) = self.nomad() else { return Duration::ZERO };
         let known = |at: &Timestamp| age(*at, nomad.now) <= secs(60);
@@ -376,24 +384,24 @@ impl<'a> Facts<'a> {
         self.age(died.max(runner.submitted_at))
     }
 
-    /// Whether an action on it failed a moment ago.
+    /// Whether an action on it failed recently.
     pub fn waits_after_failure(&self, name: &str) -> bool {
         self.memory().runner_backoff.get(name).is_some_and(|backoff| backoff.until > self.seen.now)
     }
 
-    /// Whether it got no credentials a moment ago.
+    /// Whether it was recently refused credentials.
     pub fn waits_for_credentials(&self, name: &str) -> bool {
         self.memory().issue_backoff.get(name).is_some_and(|backoff| backoff.until > self.seen.now)
     }
 
-    /// How many attempts of a job are alive. One that found another job is none.
+    /// How many attempts of a job are alive, not counting those that have taken another job.
     pub fn live_attempts(&self, job_id: JobId) -> usize {
         let of_job = |runner: &&Runner| runner.meta.job_id == Some(job_id);
         let alive = |runner: &&Runner| runner.state != RunnerState::Dead && !self.is_busy(runner);
         self.runners().filter(of_job).filter(alive).count()
     }
 
-    /// For how long it has had its allocation.
+    /// How long it has had its allocation.
     fn placed_for(&self, runner: &Runner) -> Option<Duration> {
         Some(self.age(runner.allocation.as_ref()?.created_at))
     }
@@ -409,7 +417,7 @@ impl<'a> Facts<'a> {
             })
     }
 
-    /// Whether it has been without credentials for too long, and not because nobody has asked for them.
+    /// Whether it has been without credentials for too long, and not just because nobody has tried.
     pub fn is_refused(&self, runner: &Runner) -> bool {
         runner.state == RunnerState::Waiting
             && self.memory().issue_backoff.contains_key(&runner.name)
@@ -418,7 +426,7 @@ impl<'a> Facts<'a> {
             })
     }
 
-    /// Whether GitHub has been giving it no job for too long, although one of its group waits for as long.
+    /// Whether GitHub has given it no job for too long, although one of its group has been waiting as long.
     pub fn is_unassigned(&self, runner: &Runner) -> bool {
         let limit = self.limit(runner, |class| class.unassigned_timeout, self.policy().unassigned_timeout);
         let waits = |group: &Group| {
@@ -435,8 +443,8 @@ impl<'a> Facts<'a> {
             && self.group(runner).is_some_and(waits)
     }
 
-    /// Whether it makes no progress for so long that others get its place. One that GitHub has not known for ten minutes is
-    /// not asked for again: it goes as unregistered.
+    /// Whether it has made no progress for so long that others get its place. A runner that GitHub has not known for
+    /// ten minutes is not verified again: it is stopped as unregistered.
     pub fn is_stuck(&self, runner: &Runner) -> bool {
         let idle = |limit| self.idle(runner).is_some_and(|idle| idle >= limit);
         let is_not_connected = runner.registration() == Registration::Jit
@@ -446,14 +454,14 @@ impl<'a> Facts<'a> {
         self.ours(runner) && (self.is_refused(runner) || is_not_connected || self.is_unassigned(runner))
     }
 
-    /// Whether the others of its group would fare no better than this one does.
+    /// Whether the other runners of its group would fare no better.
     pub fn is_stuck_with_its_group(&self, runner: &Runner) -> bool {
         self.ours(runner)
             && (self.is_refused(runner) || self.is_unassigned(runner) || self.is_not_starting(runner))
     }
 
-    /// Whether the group's last runner was stopped a short while ago although its job still waits: ten minutes after a
-    /// first attempt, twice as long after each next one, four hours at most.
+    /// Whether the group's last runner was stopped recently although its job is still waiting: for ten minutes after a
+    /// first attempt, doubling with each attempt, at most four hours.
     pub fn gave_up_its_place(&self, group: &Group) -> bool {
         let of_group = self.runners().filter(|runner| self.group(runner) == Some(group));
         let last = of_group.max_by(|a, b| (a.submitted_at, &a.name).cmp(&(b.submitted_at, &b.name)));
@@ -500,7 +508,7 @@ pub fn stops(plan: &Plan) -> impl Iterator<Item = &Stop> {
     })
 }
 
-/// The reasons held for a GitHub job.
+/// The hold reasons for a GitHub job.
 pub fn job_holds(plan: &Plan, job: JobId) -> impl Iterator<Item = &HoldReason> {
     plan.holds.iter().filter_map(move |hold| match &hold.subject {
         Subject::Job { id, .. } if *id == job => Some(&hold.reason),
@@ -508,7 +516,7 @@ pub fn job_holds(plan: &Plan, job: JobId) -> impl Iterator<Item = &HoldReason> {
     })
 }
 
-/// The reasons held for a runner.
+/// The hold reasons for a runner.
 pub fn runner_holds<'a>(plan: &'a Plan, runner: &str) -> impl Iterator<Item = &'a HoldReason> {
     plan.holds.iter().filter_map(move |hold| match &hold.subject {
         Subject::Runner { name } if name == runner => Some(&hold.reason),
@@ -516,7 +524,7 @@ pub fn runner_holds<'a>(plan: &'a Plan, runner: &str) -> impl Iterator<Item = &'
     })
 }
 
-/// The reasons held for a repository.
+/// The hold reasons for a repository.
 pub fn repository_holds<'a>(plan: &'a Plan, repository: &str) -> impl Iterator<Item = &'a HoldReason> {
     plan.holds.iter().filter_map(move |hold| match &hold.subject {
         Subject::Repository { name } if name == repository => Some(&hold.reason),

@@ -1,4 +1,4 @@
-//! What holds of every single plan, whatever was seen: demand, starts, stops and whose consent they take.
+//! What holds for every single plan, whatever was seen: demand, starts, stops and their consent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +45,7 @@ pub fn no_plan_exceeds_a_cap(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// A class's runners count against its own caps, whatever the others have.
+/// A class's runners count against its own caps, whatever other classes have.
 pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
     let mut classes: BTreeMap<(&str, Option<RepositoryId>), usize> = BTreeMap::new();
     for start in starts(plan) {
@@ -63,7 +63,7 @@ pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
 }
 
 /// A runner is started as the first class that covers its job; where that denies, or none does and only classes may have
-/// runners, the job is held and not started.
+/// runners, the job is held and not started. So is one with a label whose key its class denies.
 pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Checked {
     for start in starts(plan) {
         let (view, job) = facts.jobs[&start.job_id];
@@ -80,6 +80,14 @@ pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Chec
         let said = job_holds(plan, job.id)
             .any(|reason| matches!(reason, HoldReason::Denied { .. } | HoldReason::NoClass));
         prop_assert!(said, "nobody says that job {} is denied", job.id);
+    }
+    for (view, job) in facts.jobs.values().filter(|(view, _)| facts.takes_jobs(view)) {
+        let asks = job.status == JobStatus::Queued && facts.asks(&job.labels) == Asks::Runner;
+        let class = facts.class_of_job(view, job).filter(|class| class.deny.is_none());
+        if asks && plan_saw_nomad(facts) && class.is_some_and(|class| facts.denies_a_key(class, job)) {
+            let said = job_holds(plan, job.id).any(|reason| matches!(reason, HoldReason::BadLabels { .. }));
+            prop_assert!(said, "nobody says that a key of job {} is denied", job.id);
+        }
     }
     Ok(())
 }
@@ -109,7 +117,7 @@ pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
                 prop_assert!(facts.is_unregistered(runner), "{} was not absent for long", stop.name);
                 let unregistered = matches!(stop.reason, StopReason::Unregistered { .. });
                 prop_assert!(unregistered || stop.reason == StopReason::Spent, "wrong consent");
-                // Any other may be busy under another name.
+                // Any other runner may be busy under another name.
                 prop_assert_eq!(stop.registration, Registration::Jit);
             }
         }
@@ -176,7 +184,7 @@ pub fn nothing_is_done_while_nomad_is_unseen(facts: &Facts, plan: &Plan) -> Chec
     Ok(())
 }
 
-/// Whoever it is that is stopped, and why.
+/// Whichever runner is stopped, and why.
 pub fn a_group_never_starts_and_stops_in_one_plan(facts: &Facts, plan: &Plan) -> Checked {
     let stopping: BTreeSet<&Group> =
         stops(plan).filter_map(|stop| facts.group(facts.runner(&stop.name)?)).collect();
@@ -192,7 +200,7 @@ pub fn each_job_starts_one_runner_under_the_next_number(facts: &Facts, plan: &Pl
         prop_assert!(job_ids.insert(start.job_id), "job {} twice", start.job_id);
         let attempts = facts.runners().filter(|runner| runner.meta.job_id == Some(start.job_id));
         let highest = attempts.map(|runner| runner.meta.attempt.unwrap_or(1)).max().unwrap_or(0);
-        // A name whose variable is still there, or that somebody else's job has, is not taken.
+        // A name is skipped if its variable still exists, or a foreign job has it.
         let is_taken = |attempt| facts.is_taken(&facts.name(&start.repository, start.job_id, attempt));
         prop_assert!(start.attempt > highest || highest == u32::MAX, "{}", start.name);
         prop_assert!((highest.saturating_add(1)..start.attempt).all(is_taken), "{}", start.name);
@@ -239,7 +247,7 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
             matches!(action, Action::IssueCredentials(_)) && facts.waits_for_credentials(action.runner());
         prop_assert!(!issue, "{} although it was refused", action);
     }
-    // Nor is there a wait longer than that.
+    // There is no longer wait either.
     for hold in &plan.holds {
         let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait }) = (&hold.subject, &hold.reason)
         else {
@@ -255,6 +263,9 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         let backoff = facts.memory().start_backoff.get(&start.group());
         let rejected = backoff.is_some_and(|backoff| backoff.until > facts.now());
         prop_assert!(!rejected, "{} was rejected", start.name);
+        let refused = facts.memory().refused.get(&start.group());
+        let refused = refused.is_some_and(|refusal| refusal.until > facts.now());
+        prop_assert!(!refused, "{} is not permitted", start.name);
         let Some(last) = facts.newest(start.job_id) else { continue };
         let wait = wait_after(last.meta.attempt.unwrap_or(1).into());
         let over = over_for(facts, last);
@@ -264,8 +275,8 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// The time from which the next attempt counts: an attempt's death, or its start while it is alive.
-fn over_for(facts: &Facts, last: &Runner) -> Duration {
+/// The time from which the next attempt counts: the previous one's death, or its start while it is alive.
+pub fn over_for(facts: &Facts, last: &Runner) -> Duration {
     if last.state == RunnerState::Dead { facts.dead_for(last) } else { facts.age(last.submitted_at) }
 }
 
@@ -285,7 +296,7 @@ pub fn no_more_than_two_attempts_of_a_job_are_alive(facts: &Facts, plan: &Plan) 
     Ok(())
 }
 
-/// What makes no progress says so.
+/// A runner that makes no progress has a hold.
 pub fn what_is_stuck_is_told(facts: &Facts, plan: &Plan) -> Checked {
     for runner in facts.runners().filter(|runner| facts.is_stuck(runner)) {
         let stopped = stops(plan).any(|stop| stop.name == runner.name);
@@ -295,7 +306,7 @@ pub fn what_is_stuck_is_told(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// The rule both ways: nobody is forgotten, and no more start than are missing.
+/// The rule in both directions: no job is forgotten, and no more runners start than are missing.
 pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, plan: &Plan) -> Checked {
     if facts.nomad().is_none() {
         return Ok(());
@@ -321,7 +332,7 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
     }
     for (group, jobs) in facts.demand() {
         let view = &facts.observation().repositories[&group.0];
-        // It is looked at again when its time comes, and nothing is wrong.
+        // It is polled again when it is due, and nothing is wrong.
         if matches!(view.listing, Listing::Earlier { .. }) {
             continue;
         }
@@ -339,7 +350,7 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
     Ok(())
 }
 
-/// Of two jobs of one group that are alike but for their age, the older one is served first.
+/// Of two jobs of one group that differ only in age, the older one is served first.
 pub fn the_oldest_job_goes_first(facts: &Facts, plan: &Plan) -> Checked {
     if starts(plan).next().is_none() {
         return Ok(());
@@ -403,12 +414,12 @@ pub fn caps_are_the_reason_where_they_are_given_as_one(facts: &Facts, plan: &Pla
     Ok(())
 }
 
-/// Labels are hostile: what people read moves no cursor and begins no line.
+/// Labels are hostile: displayed text moves no cursor and starts no line.
 pub fn what_people_read_is_harmless(_: &Facts, plan: &Plan) -> Checked {
     let text = plan.to_string();
     prop_assert!(text.chars().all(|c| c == '\n' || !is_harmful(c)), "{:?}", text);
     prop_assert!(text.lines().all(|line| line.chars().count() <= LINE + 1), "{:?}", text);
-    // Each hold is told, or counted among others of its kind.
+    // Each hold is shown, or counted among others of its kind.
     let lines = summary::lines(&plan.holds);
     prop_assert_eq!(text.lines().count(), plan.actions.len() + lines.len());
     let told = lines.iter().map(|line| match line {
@@ -419,7 +430,7 @@ pub fn what_people_read_is_harmless(_: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// What is stopped needs no word on why it would stay.
+/// A stopped runner needs no hold that explains why it stays.
 pub fn a_runner_is_stopped_once_and_then_nothing_is_held_of_it(_: &Facts, plan: &Plan) -> Checked {
     let mut seen = BTreeSet::new();
     for stop in stops(plan) {

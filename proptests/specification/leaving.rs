@@ -1,4 +1,4 @@
-//! Surplus, unregistered, lost and gone runners: who goes, who stays, and in which order.
+//! Surplus, unregistered, lost and gone runners: which are stopped, which stay, and in which order.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{
     secs,
 };
 
-/// Whether an idle surplus runner need not be waited for.
+/// Whether an idle surplus runner may be stopped without waiting longer.
 fn is_due(facts: &Facts, runner: &Runner) -> bool {
     let class = facts.class_of(runner);
     let own = class.and_then(|class| class.runner_inactivity_timeout);
@@ -48,7 +48,8 @@ pub fn surplus_goes_only_when_seen_twice_and_idle_runners_after_their_time(
     Ok(())
 }
 
-/// The other way round: what is surplus for the second time, and not to be waited for, goes.
+/// In the other direction: a runner that is surplus for the second time, and need not be waited for, is
+/// stopped.
 pub fn surplus_that_may_go_goes(facts: &Facts, plan: &Plan) -> Checked {
     for (id, names) in &plan.surplus {
         let mut groups: BTreeMap<&Group, usize> = BTreeMap::new();
@@ -62,7 +63,7 @@ pub fn surplus_that_may_go_goes(facts: &Facts, plan: &Plan) -> Checked {
             prop_assert!(!goes || stopped, "{} may go and does not", name);
             prop_assert!(stopped || runner_holds(plan, name).next().is_some(), "{} without a word", name);
         }
-        // And who is spare is surplus.
+        // A runner in excess of the demand is surplus.
         for runner in facts.runners() {
             let Some(group) = facts.group(runner).filter(|group| group.0 == *id) else { continue };
             let supply = facts.supply(group);
@@ -74,7 +75,8 @@ pub fn surplus_that_may_go_goes(facts: &Facts, plan: &Plan) -> Checked {
     Ok(())
 }
 
-/// Who is further from being of use goes first; of these whose own job is not queued; of the idle the longest idle.
+/// The runner that is furthest from taking a job is stopped first; among these, one whose own job is not queued;
+/// among idle ones, the longest idle.
 pub fn the_oldest_idle_runner_leaves_first(facts: &Facts, plan: &Plan) -> Checked {
     let order = |runner: &Runner| {
         let is_idle = runner.state == RunnerState::Running;
@@ -127,7 +129,7 @@ pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications(
         }
         let confirmed = facts.is_unregistered(runner);
         if !confirmed && runner.registration() != Registration::Jit {
-            // It may bear another name at GitHub: it counts like any other.
+            // It may have another name at GitHub, so it counts like any other.
             continue;
         }
         if facts.is_gone(runner) {
@@ -142,7 +144,7 @@ pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications(
         if yields && facts.is_stuck(runner) {
             continue;
         }
-        // A spent one is let go for that reason.
+        // A spent runner is stopped for that reason.
         let may = may || (facts.spent(runner) && facts.fresh(runner).is_some());
         prop_assert_eq!(stopped, may && !facts.waits_after_failure(&runner.name), "{} stopped", runner.name);
         let word = stopped || runner_holds(plan, &runner.name).next().is_some();
@@ -169,7 +171,7 @@ pub fn what_is_spent_goes_and_is_never_issued_again(facts: &Facts, plan: &Plan) 
     Ok(())
 }
 
-/// Another attempt may be placed where it starts.
+/// Another attempt may be placed where it does start.
 pub fn what_does_not_start_in_time_is_stopped(facts: &Facts, plan: &Plan) -> Checked {
     for runner in facts.runners() {
         let due = facts.is_not_starting(runner)

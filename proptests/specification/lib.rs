@@ -1,5 +1,5 @@
-//! The rules as properties: of what a pass saw and planned, and of what it leaves for the next. The property tests check
-//! them over drawn cases, the simulation over what real passes saw.
+//! The rules as properties: of what a pass saw and planned, and of what it leaves for the next. The property tests
+//! check them over generated cases, the simulation over what real passes saw.
 
 pub mod facts;
 pub mod invariants;
@@ -20,47 +20,47 @@ use proptest::test_runner::TestCaseError;
 pub use facts::Facts;
 pub use memory::{Lesson, learned, reports_of};
 
-/// A property holds, or why not.
+/// `Ok` if a property holds, or else why not.
 pub type Checked = Result<(), TestCaseError>;
 
-/// A property of what was seen and the plan made for it.
+/// A property of an observation and its plan.
 pub type Property = (&'static str, fn(&Facts, &Plan) -> Checked);
 
 /// A property of what a pass saw and did, and what it leaves.
 pub type MemoryProperty = (&'static str, fn(&Lesson) -> Checked);
 
-/// What labels ask for.
+/// What labels request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
     /// A runner.
     Runner,
-    /// A runner, but it may not be rendered: a word on why there is none.
+    /// A runner, but the labels may not be rendered: a hold says why.
     Word,
-    /// Nothing of ours.
+    /// No runner of ours.
     Nothing,
 }
 
-/// What a planner gets.
+/// The planner's input.
 #[derive(Clone, Copy)]
 pub struct Seen<'a> {
     /// What was seen.
     pub observation: &'a Observation,
-    /// What is allowed.
+    /// The policy.
     pub policy: &'a Policy,
     /// Our own clock.
     pub now: Moment,
-    /// What labels ask for: told, so that the rules for labels do not judge themselves.
+    /// What labels request. It is passed in, so that the label rules do not judge themselves.
     pub asks: fn(&[String]) -> Asks,
 }
 
-/// No message is longer, in characters.
+/// The maximum length of a message, in characters.
 const LONGEST: usize = 500;
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// The names of all properties by subject, given to another macro.
+/// The names of all properties by subject, passed to another macro.
 #[macro_export]
 macro_rules! properties {
     (invariants, $what:ident) => {
@@ -88,6 +88,8 @@ macro_rules! properties {
     (turns, $what:ident) => {
         $what! { turns:
             places_go_in_turn,
+            places_are_kept_for_those_whose_turn_is_sooner,
+            who_waits_for_a_turn_is_told_whose,
         }
     };
     (leaving, $what:ident) => {
@@ -132,6 +134,7 @@ macro_rules! properties {
             the_last_start_of_each_repository_is_remembered,
             an_orphan_counts_from_the_first_pass_that_saw_it,
             failed_actions_wait_longer_each_time_and_success_ends_that,
+            refused_starts_are_held_for_ten_minutes,
             rejected_starts_wait_longer_each_time_and_success_ends_that,
         }
     };
@@ -153,20 +156,20 @@ pub const PROPERTIES: [&[Property]; 5] = [
 /// Every property of what a pass leaves for the next.
 pub const OF_MEMORY: &[MemoryProperty] = properties!(memory, listed);
 
-/// Which of the properties of a single plan do not hold, and why.
+/// Which properties of a single plan do not hold, and why.
 pub fn broken_by(seen: Seen, plan: &Plan) -> Vec<String> {
     let facts = Facts::new(seen);
     let broken = |(name, property): &Property| Some(format!("{name}: {}", why(property(&facts, plan))?));
     PROPERTIES.iter().copied().flatten().filter_map(broken).collect()
 }
 
-/// Which of the properties of memory do not hold, and why.
+/// Which properties of memory do not hold, and why.
 pub fn wrongly_remembered(lesson: &Lesson) -> Vec<String> {
     let broken = |(name, property): &MemoryProperty| Some(format!("{name}: {}", why(property(lesson))?));
     OF_MEMORY.iter().filter_map(broken).collect()
 }
 
-/// Why a property does not hold, in one line; where in the file is of no use to whom runs the simulation.
+/// Why a property does not hold, in one line. The position in the file does not help users of the simulation.
 fn why(checked: Checked) -> Option<String> {
     let (TestCaseError::Fail(reason) | TestCaseError::Reject(reason)) = checked.err()?;
     let text = reason.message();

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::{Checked, secs};
 
-/// What comes of a plan's actions, in their order.
+/// The outcomes of a plan's actions, in order.
 pub fn reports_of(plan: &Plan, mut outcome: impl FnMut(&Action) -> Outcome) -> Vec<Report> {
     plan.actions.iter().map(|action| Report { action: action.clone(), outcome: outcome(action) }).collect()
 }
@@ -24,15 +24,15 @@ pub fn learned(observation: &Observation, plan: &Plan, reports: &[Report], now: 
 
 /// What a pass saw and did, and what it leaves.
 pub struct Lesson<'a> {
-    /// What it saw, and with it what was remembered before.
+    /// What it saw, including what was remembered before.
     pub observation: &'a Observation,
     /// What it planned.
     pub plan: &'a Plan,
-    /// What became of it, after what became of earlier plans' actions.
+    /// The outcomes, with those of earlier plans' actions first.
     pub reports: &'a [Report],
-    /// How many of those are of earlier plans.
+    /// How many of them belong to earlier plans.
     pub late: usize,
-    /// What is not over yet; `None` where this replica does not lead any more.
+    /// The actions still in progress; `None` if this replica is no longer the leader.
     pub left: Option<&'a [Action]>,
     /// Our own clock at its end.
     pub now: Moment,
@@ -49,7 +49,7 @@ impl Lesson<'_> {
         self.observation.nomad.iter().flat_map(|nomad| &nomad.runners)
     }
 
-    /// Who works on a job, as a listing of this pass says.
+    /// The runners that work on a job, according to a listing of this pass.
     fn busy(&self) -> BTreeSet<&str> {
         let views = self.observation.repositories.values();
         views
@@ -60,7 +60,7 @@ impl Lesson<'_> {
             .collect()
     }
 
-    /// What came of the actions on a runner, in their order; dry runs apart.
+    /// The outcomes of the actions on a runner, in order, without dry runs.
     fn outcomes_of<'b>(&'b self, name: &'b str) -> impl Iterator<Item = (&'b Action, &'b Outcome)> {
         self.reports
             .iter()
@@ -71,8 +71,8 @@ impl Lesson<'_> {
     }
 }
 
-/// Actions have their outcomes in their order. There may be none where this replica does not lead, and later ones where they
-/// take their time. A Start is done, or it is under way: it waits for nothing but its turn.
+/// Outcomes are in the order of the actions. They may be missing if this replica is not the leader, and later ones if
+/// they take long. A Start has ended or is in progress: it waits only for its turn.
 pub fn what_is_planned_is_done_in_its_order_or_not_at_all(lesson: &Lesson) -> Checked {
     let Lesson { plan, reports, late, left, .. } = lesson;
     let mut planned = plan.actions.iter();
@@ -88,7 +88,7 @@ pub fn what_is_planned_is_done_in_its_order_or_not_at_all(lesson: &Lesson) -> Ch
 }
 
 pub fn a_pass_that_sees_nothing_teaches_nothing(lesson: &Lesson) -> Checked {
-    // What earlier passes began may be over all the same.
+    // Actions of earlier passes may still have ended.
     let Observation { nomad, repositories, .. } = lesson.observation;
     if nomad.is_none() && repositories.is_empty() && lesson.reports.is_empty() {
         prop_assert!(lesson.after == lesson.before());
@@ -108,6 +108,7 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
         last_start,
         orphans,
         start_backoff,
+        refused,
         runner_backoff,
         issue_backoff,
     } = lesson.after;
@@ -116,7 +117,7 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
     {
         prop_assert!(runners.contains(name.as_str()), "{} is no more", name);
     }
-    let failed = start_backoff.keys().map(|group| &group.repository);
+    let failed = start_backoff.keys().chain(refused.keys()).map(|group| &group.repository);
     for id in surplus.keys().chain(last_start.keys()).chain(failed) {
         prop_assert!(lesson.observation.repositories.contains_key(id), "repository {} is no more", id);
     }
@@ -126,7 +127,7 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
     Ok(())
 }
 
-/// Each since the first listing in a row that showed it; the same listing once more is no other one.
+/// Each since the first consecutive listing that showed it. The same listing again does not count.
 pub fn the_surplus_is_that_of_the_last_complete_listing(lesson: &Lesson) -> Checked {
     if lesson.observation.nomad.is_none() {
         return Ok(());
@@ -156,7 +157,7 @@ pub fn the_busy_are_remembered(lesson: &Lesson) -> Checked {
     Ok(())
 }
 
-/// Who is busy is registered, and nobody need have asked.
+/// A busy runner is registered, without any verification.
 pub fn absence_counts_from_its_first_sight_and_a_sign_of_life_ends_it(lesson: &Lesson) -> Checked {
     let busy = lesson.busy();
     for runner in lesson.runners() {
@@ -179,7 +180,7 @@ pub fn absence_counts_from_its_first_sight_and_a_sign_of_life_ends_it(lesson: &L
     Ok(())
 }
 
-/// Of those that are purged since, too.
+/// Including runners that have been purged since.
 pub fn the_last_start_of_each_repository_is_remembered(lesson: &Lesson) -> Checked {
     if lesson.observation.nomad.is_none() {
         return Ok(());
@@ -192,7 +193,8 @@ pub fn the_last_start_of_each_repository_is_remembered(lesson: &Lesson) -> Check
     Ok(())
 }
 
-/// Since when something is alone: from the first pass in a row that saw it so. What was removed is seen again, or not.
+/// Since when something is an orphan: from the first consecutive pass that saw it so. The next pass shows whether it
+/// was removed.
 pub fn an_orphan_counts_from_the_first_pass_that_saw_it(lesson: &Lesson) -> Checked {
     let before = &lesson.before().orphans;
     let removed = |orphan: &Orphan| {
@@ -214,12 +216,12 @@ pub fn an_orphan_counts_from_the_first_pass_that_saw_it(lesson: &Lesson) -> Chec
     Ok(())
 }
 
-/// The wait after the n-th failure in a row: twice as long each time, ten minutes at most.
+/// The wait after the n-th consecutive failure: doubling each time, at most ten minutes.
 fn wait(first: u64, failures: u32) -> Duration {
     secs(600.min(first << failures.saturating_sub(1).min(10)))
 }
 
-/// What is to wait for after one more failure.
+/// The wait after another failure.
 type Waits = Option<(u32, Moment)>;
 
 fn waits(backoff: Option<&Backoff>) -> Waits {
@@ -231,7 +233,7 @@ fn longer(before: Waits, first: u64, now: Moment) -> Waits {
     Some((failures, now + wait(first, failures)))
 }
 
-/// A Stop that nobody could consent to has failed, too; what is not tried goes on waiting.
+/// A Stop without anyone's consent has failed too; what is not tried keeps waiting.
 pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesson) -> Checked {
     for runner in lesson.runners() {
         let name = runner.name.as_str();
@@ -239,7 +241,7 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
         let (mut expected, mut credentials) =
             (waits(before.runner_backoff.get(name)), waits(before.issue_backoff.get(name)));
         for (action, outcome) in lesson.outcomes_of(name) {
-            // A runner that was refused its credentials may be stopped all the same.
+            // A runner that was refused credentials may still be stopped.
             let waits =
                 if matches!(action, Action::IssueCredentials(_)) { &mut credentials } else { &mut expected };
             *waits = match (action, outcome) {
@@ -257,6 +259,29 @@ pub fn failed_actions_wait_longer_each_time_and_success_ends_that(lesson: &Lesso
             prop_assert!(after.is_none_or(|backoff| !backoff.error.is_empty()), "{} waits for nothing", name);
         }
     }
+    Ok(())
+}
+
+/// A start that is not permitted is not tried again for ten minutes, and then judged anew.
+pub fn refused_starts_are_held_for_ten_minutes(lesson: &Lesson) -> Checked {
+    if lesson.observation.nomad.is_none() {
+        return Ok(());
+    }
+    let mut expected: BTreeMap<GroupKey, Duration> =
+        lesson.before().refused.iter().map(|(group, refusal)| (group.clone(), refusal.until)).collect();
+    for report in lesson.reports {
+        match (&report.action, &report.outcome) {
+            (Action::Start(start), Outcome::NotDone(NotDone::ReachesHost(_))) => {
+                expected.insert(start.group(), lesson.now + secs(600));
+            }
+            (Action::Start(start), Outcome::Done(_)) => drop(expected.remove(&start.group())),
+            _ => {}
+        }
+    }
+    let known = |id: &_| lesson.observation.repositories.contains_key(id);
+    expected.retain(|group, until| known(&group.repository) && *until > lesson.now);
+    let after = lesson.after.refused.iter().map(|(group, refusal)| (group.clone(), refusal.until));
+    prop_assert_eq!(after.collect::<BTreeMap<_, _>>(), expected);
     Ok(())
 }
 

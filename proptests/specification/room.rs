@@ -1,4 +1,4 @@
-//! Making room: what waits for a place, and who lets go for it.
+//! Making room: what is waiting for a place, and which runner leaves for it.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::{
     secs,
 };
 
-/// How long things wait before others make room: never less than it takes Nomad to place a runner.
+/// How long something waits before others make room: never less than Nomad takes to place a runner.
 fn patience(facts: &Facts) -> Option<Duration> {
     facts.policy().pending_to_kill_listening.map(|patience| patience.max(secs(5)))
 }
 
-/// Whether it has not been placed for that long.
+/// Whether it has been unplaced for that long.
 fn is_unplaced(facts: &Facts, runner: &Runner, patience: Duration) -> bool {
     runner.state == RunnerState::Pending && facts.age(runner.submitted_at) >= patience
 }
@@ -27,11 +27,11 @@ fn is_at_cap(reason: &HoldReason) -> bool {
     matches!(reason, HoldReason::Cap { cap: All | Class | Repository | ClassRepository, .. })
 }
 
-/// What waits for a place.
+/// What is waiting for a place.
 struct Waiting<'a> {
     /// The runners that wait for room on the nodes.
     unplaced: Vec<&'a Runner>,
-    /// The group of each job that waits at a cap that another runner's end would relieve.
+    /// The group of each job that waits at a cap that the end of another runner would relieve.
     held: Vec<Group>,
 }
 
@@ -57,7 +57,7 @@ fn waiting<'a>(facts: &Facts<'a>, plan: &Plan) -> Waiting<'a> {
     Waiting { unplaced, held }
 }
 
-/// Whether it is stopped for another reason than to make room.
+/// Whether it is stopped for a reason other than making room.
 fn stops_for_itself(plan: &Plan, runner: &Runner) -> bool {
     stops(plan).any(|stop| {
         stop.name == runner.name
@@ -65,7 +65,7 @@ fn stops_for_itself(plan: &Plan, runner: &Runner) -> bool {
     })
 }
 
-/// Whether room is being made already: somebody leaves.
+/// Whether room is already being made: a runner is leaving.
 fn somebody_leaves(facts: &Facts, plan: &Plan) -> bool {
     facts.runners().any(|runner| runner.state == RunnerState::Stopping) || stops(plan).next().is_some()
 }
@@ -102,7 +102,7 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
             if runner.state == RunnerState::Pending && with_its_group && is_in_the_way {
                 continue;
             }
-            // Or it has not been placed for long itself.
+            // Or it has itself been unplaced for long.
             let patient = patience(facts).is_some_and(|patience| is_unplaced(facts, runner, patience));
             prop_assert!(patient, "{} has not waited for a place for long", stop.name);
             prop_assert!(held.iter().any(|group| Some(group) != own), "{} yields to nobody", stop.name);
@@ -112,7 +112,7 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
         prop_assert!(facts.was_surplus(runner), "{} was needed before", stop.name);
         prop_assert!(is_surplus(plan, runner), "{} is needed", stop.name);
         for other in facts.runners().filter(|other| is_surplus(plan, other)) {
-            // Where a repository has a cap of its own, only those of the same one would help as well.
+            // If a repository has its own cap, only runners of the same repository would help there.
             let same_repository = facts.group(other).map(|group| group.0) == own.map(|group| group.0);
             let name = |runner| facts.class_of(runner).map(|class| class.name.as_str());
             let helps = (facts.policy().max_runners_per_repository.is_none() || same_repository)
@@ -123,7 +123,8 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
             prop_assert!(!(stays && longer), "{} has been idle for longer than {}", other.name, stop.name);
         }
     }
-    // Who was never placed and leaves together with its group's stuck runner makes no room on a node.
+    // A runner that was never placed and leaves together with its group's stuck runner makes no room on a
+    // node.
     let follows = |stop: &&Stop| {
         let own = facts.runner(&stop.name);
         let is_stuck = |other: &Stop| {
@@ -148,7 +149,7 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
     Ok(())
 }
 
-/// The other way round: while something waits and nobody leaves, the idle do not stay.
+/// In the other direction: while something is waiting and nothing is leaving, idle runners do not stay.
 pub fn the_idle_do_not_stay_while_something_waits_for_room(facts: &Facts, plan: &Plan) -> Checked {
     if somebody_leaves(facts, plan) {
         return Ok(());
@@ -165,7 +166,7 @@ pub fn the_idle_do_not_stay_while_something_waits_for_room(facts: &Facts, plan: 
     let Some(stays) = idle(None) else { return Ok(()) };
     let Waiting { unplaced, held } = waiting(facts, plan);
     prop_assert!(unplaced.is_empty(), "{} stays, {} waits", stays.name, unplaced[0].name);
-    // A start held at its group's cap as well would not be helped.
+    // A start that is also held at its group's cap would not be helped.
     if facts.policy().max_runners_per_group.is_none() && !facts.classes_have_caps() {
         for (id, _) in held {
             let stays = idle(Some(id)).map(|runner| &runner.name);
@@ -175,7 +176,7 @@ pub fn the_idle_do_not_stay_while_something_waits_for_room(facts: &Facts, plan: 
     Ok(())
 }
 
-/// At the cap on all runners, what has not been placed for long does not keep its place.
+/// At the cap on all runners, a runner that has been unplaced for long does not keep its place.
 pub fn the_unplaced_yield_to_another_groups_start(facts: &Facts, plan: &Plan) -> Checked {
     let Some(patience) = patience(facts) else { return Ok(()) };
     let other_caps = facts.policy().max_runners_per_group.or(facts.policy().max_runners_per_repository);
@@ -199,7 +200,7 @@ pub fn the_unplaced_yield_to_another_groups_start(facts: &Facts, plan: &Plan) ->
     Ok(())
 }
 
-/// The group of each that may have the place of a runner that is stuck, at once: runners that the nodes have no room for,
+/// The group of each waiting item that may get a stuck runner's place at once: runners that the nodes have no room for,
 /// and starts held at a cap whose group has not given up a place itself.
 fn waiting_for_the_stuck(facts: &Facts, plan: &Plan) -> Vec<Group> {
     let exhausted = |runner: &&Runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted);
@@ -218,8 +219,8 @@ fn waiting_for_the_stuck(facts: &Facts, plan: &Plan) -> Vec<Group> {
     unplaced.chain(held).collect()
 }
 
-/// At the cap on all runners, or while nodes are full, what makes no progress does not keep its place: with one
-/// repository's registrations refused, or its jobs never assigned, all others are served.
+/// At the cap on all runners, or while nodes are full, a runner that makes no progress does not keep its place.
+/// If one repository's registrations are refused, or its jobs never assigned, all others are still served.
 pub fn the_stuck_yield_to_another_group(facts: &Facts, plan: &Plan) -> Checked {
     let other_caps = facts.policy().max_runners_per_group.or(facts.policy().max_runners_per_repository);
     if other_caps.is_some() || facts.classes_have_caps() || somebody_leaves(facts, plan) {
@@ -250,7 +251,7 @@ pub fn nobody_makes_room_in_a_repository_that_was_not_seen(facts: &Facts, plan: 
     Ok(())
 }
 
-/// A place is worth nothing to a start that another cap holds back all the same.
+/// A place is of no use to a start that another cap would still hold.
 pub fn room_is_made_only_where_it_helps(facts: &Facts, plan: &Plan) -> Checked {
     for stop in stops(plan) {
         let (StopReason::MakeRoom { waits } | StopReason::Yield { waits, .. }) = &stop.reason else {

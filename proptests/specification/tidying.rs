@@ -1,4 +1,4 @@
-//! Secrets for the waiting, and what the dead leave behind.
+//! Credentials for waiting runners, and what dead ones leave behind.
 
 use std::collections::BTreeSet;
 
@@ -98,20 +98,20 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
         if let Some(purge) = purge {
             prop_assert!(dead, "{}: it lives", purge);
             prop_assert!(expired, "{}: too early", purge);
-            // With its repository, its job is gone.
+            // If its repository is gone, so is its job.
             let counts = newest && facts.is_queued(job_id) && !facts.is_gone(runner);
             prop_assert!(!counts, "{}: it counts the attempts of job {:?}", purge, job_id);
             prop_assert!(!variable, "{}: its variable goes first", purge);
             let known = job_id.is_none_or(|job_id| facts.jobs.contains_key(&job_id));
             let unseen = match facts.view(runner).map(|view| &view.listing) {
-                // An old listing may be older than the job.
+                // An old listing may predate the job.
                 None | Some(Listing::Unseen { .. } | Listing::Earlier { .. } | Listing::Stale { .. }) => true,
                 Some(Listing::Fresh { complete, .. }) => !complete,
                 Some(Listing::Gone { .. }) => false,
             };
             prop_assert!(!(newest && !known && unseen), "{}: nobody knows of job {:?}", purge, job_id);
         }
-        // The other way round: nothing dead stays for ever, and what stays says why.
+        // In the other direction: nothing dead stays forever, and whatever stays has a reason.
         if expired && purge.is_none() {
             let word = is_cleaned(plan, runner) || runner_holds(plan, &runner.name).next().is_some();
             prop_assert!(word, "{} stays without a word", runner.name);
@@ -130,7 +130,7 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
     Ok(())
 }
 
-/// Where the secret was in the job, no variable told of a registration that may be left.
+/// If the credentials were in the job, no variable showed that a registration may be left.
 pub fn a_purge_names_the_repository_where_a_registration_may_be_left(facts: &Facts, plan: &Plan) -> Checked {
     for action in &plan.actions {
         let (name, repository, left) = match action {
@@ -153,13 +153,13 @@ pub fn a_purge_names_the_repository_where_a_registration_may_be_left(facts: &Fac
     Ok(())
 }
 
-/// What bears our name and belongs to no runner goes after a while; what is foreign, or belongs to somebody,
-/// never.
+/// A variable or registration with our name and without a runner is removed after a while; anything foreign,
+/// or with a runner, never.
 pub fn orphans_go_after_a_while_and_nothing_else(facts: &Facts, plan: &Plan) -> Checked {
     let Some(nomad) = facts.nomad() else { return Ok(()) };
     let ours = |name: &str| is_ours_by_name(&facts.policy().prefix, &nomad.deployment, name);
     let mut alone = BTreeSet::new();
-    // A foreign job's variable is its own affair, whatever its name says.
+    // A foreign job's variable is not ours, whatever its name is.
     let foreign = |name: &str| nomad.foreign.iter().any(|foreign| foreign.name == name);
     for name in nomad.variables.iter().filter(|name| facts.runner(name).is_none()) {
         if ours(name) && !foreign(name) {

@@ -36,7 +36,7 @@ use crate::deployment::{
 use crate::faults::nemesis::Nemesis;
 use crate::faults::settings::{Access, Classes, Entries, Mode, Settings};
 
-/// The App's key; likewise.
+/// The App's key, which must not appear anywhere either.
 const KEY: &[u8] = include_bytes!("../../tests/fixtures/keys/app.pkcs8.der");
 /// The App's client ID.
 const CLIENT_ID: &str = "Iv1.simulation";
@@ -148,7 +148,7 @@ fn load(settings: &Settings) -> Config {
     Config::load(&yaml, &|_| None).unwrap_or_else(|errors| panic!("the configuration: {errors}"))
 }
 
-/// Makes the App known to GitHub and installs it for these owners. Answers the installations.
+/// Registers the App at GitHub and installs it for these owners. Returns the installations.
 pub fn install(github: &mut githubrunner_sim::github::GitHub, owners: &BTreeSet<u64>) -> Vec<u64> {
     let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();
     let rights = permissions(&[
@@ -167,7 +167,7 @@ pub fn key() -> String {
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(KEY))
 }
 
-/// The server's ends of the connections that one daemon has made.
+/// The server ends of the connections of one daemon.
 #[derive(Clone, Default)]
 pub struct Connections(Arc<Mutex<Vec<(Side, AbortHandle)>>>);
 
@@ -184,7 +184,7 @@ impl Connections {
         handles.iter().filter(|(_, handle)| !handle.is_finished()).count()
     }
 
-    /// Cuts all of them: what is on the wire is lost.
+    /// Cuts all of them: data on the wire is lost.
     pub fn cut(&self) {
         let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         handles.drain(..).for_each(|(_, handle)| handle.abort());
@@ -216,7 +216,7 @@ fn endpoint(maker: &Maker, side: Side, name: &str, connections: &Connections) ->
     Endpoint::Memory { name: name.to_owned(), connect: Arc::new(connect) }
 }
 
-/// What a daemon is made of.
+/// Creates daemons.
 pub struct Maker {
     config: Config,
     seed: u64,
@@ -228,15 +228,15 @@ pub struct Maker {
     nemesis: Nemesis,
     /// The repository that the configuration does not name, by its position.
     pub left_out: Arc<Mutex<Option<usize>>>,
-    /// How large the daemon was at each SIGHUP.
+    /// The sizes of the daemon's memory at each SIGHUP.
     pub sizes: Sizes,
-    /// Who is told of what its passes break.
+    /// Where violations of its passes are reported.
     told: Told,
-    /// Where webhooks find it.
+    /// Where webhooks reach it.
     inboxes: Inboxes,
 }
 
-/// How many of what a daemon had, time after time.
+/// The sizes of a daemon's memory over time.
 #[derive(Clone, Default)]
 pub struct Sizes(Arc<Mutex<Vec<BTreeMap<&'static str, usize>>>>);
 
@@ -255,7 +255,7 @@ impl Sizes {
 }
 
 impl Maker {
-    /// For a scenario; `number` tells daemons at the same time apart.
+    /// For a scenario; `number` distinguishes concurrent daemons.
     pub fn new(
         scenario: &Scenario,
         shared: &Shared,
@@ -313,7 +313,7 @@ impl Maker {
         Incarnation { life: Box::pin(life), dies_after: None, connections, hangup, shutdown: alive }
     }
 
-    /// The configuration as it is now.
+    /// The current configuration.
     fn config(&self) -> Config {
         let mut config = self.config.clone();
         let left_out = *self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -356,7 +356,7 @@ impl Maker {
         let options = github::Options {
             cache: self.cache.clone(),
             clock: Arc::new(move || clock.now()),
-            // So that it shows within a run.
+            // Short, so that it shows within a run.
             refresh: std::time::Duration::from_secs(60),
             ..github::Options::new(api)
         };
@@ -377,7 +377,7 @@ impl Maker {
     }
 }
 
-/// A daemon that webhooks reach, while it lives.
+/// A daemon that webhooks reach while it is alive.
 struct Inbox(Inboxes, usize);
 
 impl Inbox {
@@ -403,7 +403,7 @@ struct Parts {
 pub struct Incarnation {
     life: Pin<Box<dyn Future<Output = ()>>>,
     dies_after: Option<usize>,
-    /// What it is connected to.
+    /// Its connections.
     pub connections: Connections,
     /// SIGHUP.
     pub hangup: Arc<Notify>,
@@ -412,7 +412,7 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
-    /// It dies after so many wake-ups.
+    /// It dies after this many wake-ups.
     pub fn die_after(&mut self, polls: usize) {
         self.dies_after = Some(polls);
     }
@@ -422,13 +422,13 @@ impl Incarnation {
         self.dies_after = None;
     }
 
-    /// Whether it is going to die by itself.
+    /// Whether it is going to die.
     pub fn is_doomed(&self) -> bool {
         self.dies_after.is_some()
     }
 }
 
-/// Ready when the time has come to drop it, or it has ended by itself.
+/// Ready when it must be dropped, or has ended unexpectedly.
 impl Future for Incarnation {
     type Output = ();
 

@@ -1,4 +1,4 @@
-//! The deployment that a run simulates: its names, limits and secrets, and what is its own.
+//! The deployment that a run simulates: its names, limits and secrets, and what belongs to it.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use githubrunner_sim::github::{Reach, Token};
 use githubrunner_sim::nomad;
 use serde_json::Value;
 
-/// The long-lived token; it must be seen nowhere.
+/// The long-lived token, which must not appear anywhere.
 pub const GITHUB_TOKEN: &str = "ghp_SECRETtokenOfTheDaemon0123456789";
-/// What deliveries are signed with; it must be seen nowhere.
+/// The secret of deliveries, which must not appear anywhere.
 pub const WEBHOOK_SECRET: &str = "SECRETofTheWebhooks0123456789abcdef";
 
-/// How every JIT configuration begins (it is base 64 of `{".runner":"eyJ`), and no other text here does.
+/// The start of every JIT configuration (base64 of `{".runner":"eyJ`), which no other text here has.
 pub const JIT_MARK: &str = "eyIucnVubmVyIjoiZXlK";
 
 /// The runner group's name.
@@ -25,33 +25,34 @@ pub const PREFIX: &str = "sim";
 /// The Meta key.
 pub const META: &str = "githubrunner";
 
-/// A job that says it is ours and is not. Its ID has our prefix.
+/// A job that claims to be ours and is not. Its ID has our prefix.
 pub const PLANTED: &str = "sim-acme-app-planted00000000";
 
-/// What the IDs of a neighbour's jobs begin with. They have our prefix.
+/// The prefix of a neighbour's job IDs, which includes our prefix.
 pub const STRANGER: &str = "sim-stranger-";
 
-/// The longest body that the daemon takes from Nomad here.
+/// The largest body that the daemon accepts from Nomad here.
 pub const MAX_BODY: usize = 96 * 1024;
 
-/// What mishaps need to know of the scenario.
+/// The parts of the scenario that mishaps need.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The namespace of the runners' jobs.
     pub namespace: String,
-    /// What the runners' jobs begin with, with the dash.
+    /// The prefix of the runners' jobs, with the dash.
     pub prefix: String,
-    /// Jobs, variables and registrations that begin so and are somebody else's.
+    /// Jobs, variables and registrations with this prefix that belong to others.
     pub foreign: BTreeSet<String>,
     /// The daemon's token.
     pub token: String,
-    /// Whose it is.
+    /// The token's owner.
     pub login: String,
     /// The installations of the daemon's App, if it is one.
     pub installations: Vec<u64>,
     /// The repositories' IDs.
     pub repositories: Vec<u64>,
-    /// Another one of the first one's owner, which the daemon does not look at: an organization's runners take its jobs.
+    /// Another repository of the first one's owner, which the daemon does not watch: an organization's runners take its
+    /// jobs.
     pub elsewhere: Option<u64>,
     /// Runners have JIT configurations.
     pub jit: bool,
@@ -60,7 +61,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The token at GitHub, but for what it shall not reach.
+    /// The token's rights at GitHub, without what it must not reach.
     pub fn token_without(&self, hidden: &BTreeSet<u64>) -> Token {
         let scopes = ["repo", "admin:org"];
         let reach = self.repositories.iter().copied().filter(|id| !hidden.contains(id)).collect();
@@ -75,15 +76,15 @@ impl Place {
     }
 }
 
-/// Whether a job is one that a neighbour has made to be taken for ours, or to be in the way.
+/// Whether a neighbour created a job to be taken for ours, or to be in the way.
 pub fn is_strange(name: &str) -> bool {
     name == PLANTED || name.starts_with(STRANGER)
 }
 
-/// What marks a Meta that somebody has made for the next attempt of a job of ours. The daemon knows nothing of it.
+/// Marks a Meta that someone created for the next attempt at a job of ours. The daemon does not know about it.
 pub const MARK: &str = "planted";
 
-/// Whether somebody has made a job under the name that one of ours will have.
+/// Whether someone created a job under the name that one of ours will have.
 pub fn is_planted(job: &nomad::Job) -> bool {
     meta_of_job(job).get(MARK).is_some()
 }
@@ -93,7 +94,7 @@ pub fn meta_of(text: Option<&str>) -> Value {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// That of this one.
+/// The Meta of this job.
 pub fn meta_of_job(job: &nomad::Job) -> Value {
     meta_of(job.meta.get(META).map(String::as_str))
 }

@@ -1,20 +1,20 @@
-//! What a run has found wrong.
+//! The problems that a run has found.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-/// What was found wrong, oldest first; somebody is told of the first.
+/// The problems, oldest first. The first one wakes a listener.
 #[derive(Clone, Default)]
 pub struct Findings {
     lines: Arc<Mutex<Vec<String>>>,
-    /// Told of each.
+    /// Notified of each.
     pub told: Arc<Notify>,
 }
 
 impl Findings {
-    /// Something is wrong.
+    /// Adds a problem.
     pub fn add(&self, now: Timestamp, what: String) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() < 10 {
@@ -23,7 +23,7 @@ impl Findings {
         self.told.notify_one();
     }
 
-    /// All that is wrong.
+    /// All problems.
     pub fn all(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

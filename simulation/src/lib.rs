@@ -1,8 +1,8 @@
-//! The deterministic simulation: the real daemon, adapters and HTTP client in virtual time, in worlds that a seed
-//! decides, with everything that can go wrong. `scripts/simulate` runs any number of seeds.
+//! The deterministic simulation: the real daemon, adapters and HTTP client in virtual time, in worlds determined
+//! by a seed, with anything that can fail. `scripts/simulate` runs any number of seeds.
 //!
-//! One seed, one run. [`faults`] decides what goes wrong, [`run`](mod@run) lets the daemon live through it, and
-//! [`checker`] judges what it did; [`specified`] holds each pass against the specification.
+//! One seed, one run. [`faults`] decides what fails, [`run`](mod@run) runs the daemon through it, and [`checker`]
+//! judges what it did. [`specified`] checks each pass against the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod checker;

@@ -15,7 +15,7 @@ use githubrunner_simulation::run::{How, Outcome, run};
 use githubrunner_simulation::shrink::{brief, story};
 use githubrunner_simulation::sweep;
 
-/// A fifth of the time went to the system's allocator.
+/// The system's allocator took a fifth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -28,28 +28,28 @@ struct Arguments {
     /// The first one.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How many at once; the number of cores if not told.
+    /// How many threads; the number of cores by default.
     #[arg(long)]
     threads: Option<usize>,
-    /// Goes on after a failure.
+    /// Continues after a failure.
     #[arg(long)]
     keep_going: bool,
-    /// Lets the daemon die at each of its awaits.
+    /// Kills the daemon at each of its awaits.
     #[arg(long)]
     sweep: bool,
-    /// Tells only the seed of a failure and what was wrong.
+    /// Reports only the seed of a failure and what was wrong.
     #[arg(long)]
     brief: bool,
-    /// Lives for thirty days, works off 10,000 jobs, and the like.
+    /// Runs thirty days, works off 10,000 jobs, and the like.
     #[arg(long)]
     long: bool,
-    /// Passes over the seeds with one daemon.
+    /// Skips the seeds with one daemon.
     #[arg(long)]
     replicas: bool,
     /// The same, but shorter: two days, 250 jobs.
     #[arg(long)]
     short: bool,
-    /// Of the long lives only those whose name contains this.
+    /// Only those long runs whose name contains this.
     #[arg(long, default_value = "")]
     life: String,
     /// Only these faults in every seed: `SlowImages,LostAnswer`.
@@ -132,7 +132,7 @@ fn main() -> ExitCode {
     if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A fault by its name.
+/// Finds a fault by its name.
 fn fault(name: &str) -> Result<FaultKind, String> {
     let name_of = |fault: &FaultKind| match fault {
         FaultKind::Exchange(trouble) => format!("{trouble:?}"),
@@ -144,7 +144,7 @@ fn fault(name: &str) -> Result<FaultKind, String> {
     at.map(|at| all[at]).ok_or_else(|| format!("there is none of this name; there are {}", names.join(", ")))
 }
 
-/// What a seed decides, or what it makes of these faults.
+/// The scenario of a seed, optionally with these faults.
 fn scenario(seed: u64, faults: &[FaultKind]) -> Scenario {
     if faults.is_empty() { Scenario::of(seed) } else { Scenario::with(seed, faults.to_vec()) }
 }

@@ -1,6 +1,6 @@
-//! What if? A pass's observation, a little otherwise: what the planner would have planned then, and the daemon remembered,
-//! must keep to the specification too. The real ones come to few of the corners at which the rules differ, and each run
-//! has thousands of passes.
+//! Replays a pass's observation with a small change: the plan for it, and the resulting memory, must also follow the
+//! specification. Real observations reach few of the corner cases in which the rules differ, and each run has thousands
+//! of passes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use githubrunner_specification::{Asks, Lesson, Seen, broken_by, learned, reports
 /// Times around the planner's limits, in seconds.
 const AGES: [u64; 16] = [0, 4, 29, 31, 59, 61, 119, 121, 240, 599, 601, 700, 3599, 3601, 86_399, 86_401];
 
-/// What the planner gets, a little otherwise.
+/// The planner's input with a small change.
 struct Variant {
     observation: Observation,
     policy: Policy,
@@ -23,7 +23,7 @@ struct Variant {
     random: Random,
 }
 
-/// A small generator: which numbers it gives does not matter, as long as they are the same again.
+/// A small generator. Any numbers will do, as long as they are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -42,7 +42,8 @@ impl Random {
     }
 }
 
-/// What would have been wrong in that pass, had it seen something a little otherwise; `number` says how.
+/// What would have been wrong in that pass with a small change to its observation; `number` selects the
+/// change.
 pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) -> Asks) -> Vec<String> {
     if pass.observation.nomad.is_none() {
         return Vec::new();
@@ -78,7 +79,7 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
     plans.into_iter().chain(memories).map(told).collect()
 }
 
-/// What may come of an action.
+/// A possible outcome of an action.
 fn outcome(action: &Action, random: &mut Random) -> Outcome {
     let why = || "no luck".to_owned();
     match (action, random.below(8)) {
@@ -106,12 +107,12 @@ impl Variant {
         self.random.of(&AGES)
     }
 
-    /// That many seconds ago, by our own clock.
+    /// This many seconds ago, by our own clock.
     fn moment(&mut self) -> Moment {
         self.now.saturating_sub(Duration::from_secs(self.seconds()))
     }
 
-    /// That many seconds ago, by Nomad's clock.
+    /// This many seconds ago, by Nomad's clock.
     fn ago(&mut self) -> Timestamp {
         let seconds = self.seconds();
         self.server_now() - SignedDuration::from_secs(seconds as i64)
@@ -165,7 +166,7 @@ impl Variant {
         for view in self.observation.repositories.values_mut() {
             let jobs = view.listing.jobs().to_vec();
             match kind {
-                // Most passes look at Nomad alone: as if they had asked GitHub.
+                // Most passes observe only Nomad. This makes them look as if they had listed GitHub.
                 0..4 if !matches!(view.listing, Listing::Fresh { .. } | Listing::Gone { .. }) => {
                     view.listing = Listing::Fresh { now: server_now, jobs, complete: true };
                 }
@@ -203,7 +204,8 @@ impl Variant {
         "capped"
     }
 
-    /// All is seen, all places are taken, who is idle has long been, and somebody waits: room is to be made.
+    /// Everything is seen, all places are taken, idle runners have long been idle, and something is waiting:
+    /// room must be made.
     fn crowded(&mut self) -> &'static str {
         let server_now = self.server_now();
         for view in self.observation.repositories.values_mut() {
@@ -248,7 +250,7 @@ impl Variant {
             strict: false,
             ..self.policy.clone()
         };
-        // One that was not seen makes no room.
+        // A repository that was not seen makes no room.
         if self.random.below(4) == 0
             && let Some(view) = self.view()
         {
@@ -377,7 +379,7 @@ impl Variant {
         else {
             return "no jobs";
         };
-        // Nobody else has it.
+        // An ID that nothing else has.
         let new_id = JobId(jobs.iter().map(|job| job.id.0).max().unwrap_or(0) + 1_000_000_000);
         let Some(job) = random.pick(jobs) else { return "no job" };
         let status = match status {

@@ -1,4 +1,4 @@
-//! A place for a daemon in the run: it lives, dies, ends, stands still, and comes again.
+//! A slot for a daemon in the run: it lives, dies, exits, is suspended, and returns.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,17 +18,17 @@ pub struct Replica {
     /// Its number.
     pub number: usize,
     maker: Maker,
-    /// What is done to its exchanges.
+    /// The faults of its exchanges.
     pub nemesis: Nemesis,
     daemon: Option<Incarnation>,
     again: Option<Instant>,
-    /// How it dies when it does: whether its connections are cut, and for how long it is gone.
+    /// How it dies, if it does: whether its connections are cut, and how long it is down.
     dying: (bool, Duration),
-    /// How long it stands still when it does.
+    /// How long it is suspended, if it is.
     pausing: Duration,
     paused_until: Option<Instant>,
     cut_until: Option<Instant>,
-    /// It was told to end, and is gone for so long then.
+    /// How long it is down after it was told to exit.
     exits: Option<Duration>,
     woken: Arc<Woken>,
 }
@@ -49,19 +49,19 @@ impl Wake for Woken {
     }
 }
 
-/// Why a daemon's life is over.
+/// Why a daemon's life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It is time to drop it.
+    /// It must be dropped.
     Dies,
-    /// It was told to end and did.
+    /// It was told to exit and did.
     Exits,
-    /// It ended by itself.
+    /// It ended unexpectedly.
     ByItself,
 }
 
 impl Replica {
-    /// A place whose daemon starts at once.
+    /// A slot whose daemon starts at once.
     pub fn new(number: usize, maker: Maker, nemesis: Nemesis) -> Replica {
         Replica {
             number,
@@ -78,17 +78,17 @@ impl Replica {
         }
     }
 
-    /// What its daemon is made by.
+    /// What creates its daemon.
     pub fn maker(&self) -> &Maker {
         &self.maker
     }
 
-    /// When something is to be done with it by [`Replica::tick`].
+    /// When [`Replica::tick`] is next due.
     pub fn next(&self) -> Option<Instant> {
         [self.again, self.paused_until, self.cut_until].into_iter().flatten().min()
     }
 
-    /// Starts it, lets it go on, lets it reach Nomad, when it is time. What there is to say of that.
+    /// Starts it, resumes it, or reconnects it to Nomad when that is due. Returns a message about it.
     pub fn tick(&mut self, now: Instant) -> Option<&'static str> {
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         if due(&mut self.again) {
@@ -111,7 +111,7 @@ impl Replica {
         self.woken.woken.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it lives, is not paused, and reaches Nomad as far as it is told.
+    /// Whether it is alive, not suspended, and meant to reach Nomad.
     pub fn is_well(&self) -> bool {
         self.daemon.is_some()
             && self.paused_until.is_none()
@@ -119,12 +119,12 @@ impl Replica {
             && self.exits.is_none()
     }
 
-    /// Whether it stands still.
+    /// Whether it is suspended.
     pub fn is_paused(&self) -> bool {
         self.paused_until.is_some()
     }
 
-    /// Until its life is over; stands still while it is paused.
+    /// Polls it until its life ends; pending while it is suspended.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
         let Some(daemon) = self.daemon.as_mut().filter(|_| self.paused_until.is_none()) else {
             return Poll::Pending;
@@ -142,7 +142,7 @@ impl Replica {
         })
     }
 
-    /// It is going to die.
+    /// Schedules its death.
     pub fn doom(&mut self, at: DeathAt, cut: bool, down: Duration) {
         let Some(daemon) = &mut self.daemon else { return };
         self.dying = (cut, down);
@@ -152,7 +152,8 @@ impl Replica {
         }
     }
 
-    /// It is dead: it and, if they are cut, its connections go; the next one comes later. What there is to say.
+    /// It is dead: it is dropped and, if they are to be cut, its connections; the next one starts later.
+    /// Returns a message.
     pub fn bury(&mut self) -> Option<String> {
         let daemon = self.daemon.take()?;
         let exited = self.exits.take();
@@ -170,20 +171,20 @@ impl Replica {
         })
     }
 
-    /// SIGHUP, with a configuration that does not name this repository.
+    /// SIGHUP with a configuration that does not name this repository.
     pub fn leave_out(&self, repository: Option<usize>) {
         *self.maker.left_out.lock().unwrap_or_else(PoisonError::into_inner) = repository;
         self.hang_up();
     }
 
-    /// It reads its configuration again.
+    /// Reloads its configuration.
     pub fn hang_up(&self) {
         if let Some(daemon) = &self.daemon {
             daemon.hangup.notify_one();
         }
     }
 
-    /// Something happens to it. What there is to say.
+    /// Something happens to it. Returns a message.
     pub fn suffer(&mut self, what: ReplicaMishap) -> Option<String> {
         let daemon = self.daemon.as_ref()?;
         match what {
@@ -212,14 +213,14 @@ impl Replica {
         }
     }
 
-    /// It stands still from now on. What there is to say.
+    /// Suspends it. Returns a message.
     pub fn pause(&mut self) -> Option<String> {
         self.daemon.as_ref()?;
         self.paused_until = Some(Instant::now() + self.pausing);
         Some(format!("the daemon stands still for {:?}", self.pausing))
     }
 
-    /// Nothing is done to it any more.
+    /// Ends all of its faults.
     pub fn calm_down(&mut self) {
         self.nemesis.let_live();
         if let Some(daemon) = &mut self.daemon {

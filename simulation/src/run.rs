@@ -1,4 +1,4 @@
-//! One run: a world, a daemon in it, what happens to both, and what must be so at the end.
+//! One run: a world, a daemon in it, what happens to both, and what must hold at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -34,61 +34,61 @@ use crate::faults::nemesis::{Nemesis, Told};
 use crate::faults::settings::Mode;
 use crate::findings::Findings;
 
-/// After all trouble is over, everything is done and gone within this time: a silent rate limit may last two
-/// hours, and failed actions wait up to ten minutes.
+/// After all trouble is over, everything is done and cleaned up within this time: a silent rate limit may
+/// last two hours, and failed actions wait up to ten minutes.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3 * 3600 + 1800);
 
-/// How often it is looked whether all is done.
+/// How often to check whether everything is done.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// More requests than this are usually a daemon that runs wild.
+/// More requests than this usually mean that the daemon is out of control.
 const MOST_REQUESTS: u64 = 300_000;
 
-/// The login that the daemon's token belongs to.
+/// The owner of the daemon's token.
 const LOGIN: &str = "bot";
 
-/// How a run is made.
+/// How to run it.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
-    /// So many things may happen: the shortest prefix that fails is found by it.
+    /// This many faults may happen: used to find the shortest prefix that fails.
     pub budget: usize,
-    /// The timeline tells of each exchange and log line.
+    /// Whether the timeline contains each exchange and log line.
     pub record: bool,
-    /// Log lines are searched for secrets.
+    /// Whether log lines are searched for secrets.
     pub listen: bool,
-    /// The outcome has the jobs.
+    /// Whether the outcome contains the jobs.
     pub jobs: bool,
-    /// More requests than this are a daemon that runs wild.
+    /// More requests than this mean that the daemon is out of control.
     pub requests: u64,
 }
 
 impl How {
-    /// All of it, quietly.
+    /// All of it, without output.
     pub fn quietly() -> How {
         How { budget: usize::MAX, record: false, listen: false, jobs: false, requests: MOST_REQUESTS }
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What was wrong; empty if all was well.
+    /// What was wrong; empty if nothing was.
     pub findings: Vec<String>,
     /// What happened, in true time since the start.
     pub timeline: Vec<String>,
-    /// How many things of the budget happened.
+    /// How many faults of the budget happened.
     pub happened: usize,
     /// How many requests were made.
     pub requests: u64,
     /// How long it took in virtual time.
     pub took: Duration,
-    /// How many registrations of jobs in Nomad, and how many parses, were asked for.
+    /// How many job registrations and parses were requested from Nomad.
     pub registered: u64,
-    /// How many JIT configurations were asked for.
+    /// How many JIT configurations were requested.
     pub issued: u64,
     /// The jobs that GitHub still knows.
     pub jobs: Vec<Job>,
-    /// How large the daemon was at each SIGHUP.
+    /// The sizes of the daemon's memory at each SIGHUP.
     pub sizes: Vec<BTreeMap<&'static str, usize>>,
 }
 
@@ -119,7 +119,7 @@ pub fn run(scenario: &Scenario, how: How) -> Outcome {
     outcome
 }
 
-/// The world of a scenario, with things that belong to others.
+/// The world of a scenario, including things that belong to others.
 fn world(scenario: &Scenario) -> (World, Place) {
     let clock = Clock::starting_at(scenario.base);
     let base = scenario.base;
@@ -175,7 +175,7 @@ fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3], s
         "labelsstr": "sim", "repo_url": "https://github.com/acme/app", "version": "0", "instance": "another",
         "repo_id": place.repositories[0], "job_id": 1, "attempt": 1, "registration": "jit",
     });
-    // One that nomadtools has started; nobody needs it, and it is not ours to stop. It counts against the caps.
+    // A job that nomadtools started. Nothing needs it, but we must not stop it. It counts against the caps.
     let of_nomadtools = json!({
         "labelsstr": "sim,unrelated", "repo_url": "https://github.com/acme/app", "version": "1",
     });
@@ -223,7 +223,7 @@ fn add_foreign(world: &mut World, place: &mut Place, caps: [Option<usize>; 3], s
     world.touch();
 }
 
-/// A job that has been queued for longer than GitHub's limit, and that it never assigns.
+/// A job that has been queued for longer than GitHub's limit, and that GitHub never assigns.
 fn add_old_ghost(world: &mut World, place: &Place) {
     let mut ghost = JobSpec::new(&["sim"], Duration::from_secs(10));
     ghost.ghost = true;
@@ -244,7 +244,7 @@ fn ask(world: &mut World, method: &str, path: &str, body: &str, now: Timestamp) 
     assert!(response.status().is_success(), "{method} {}: {:?}", request.uri(), response.body());
 }
 
-/// The run while it goes on.
+/// A run in progress.
 struct Run<'a> {
     scenario: &'a Scenario,
     shared: Shared,
@@ -259,7 +259,7 @@ struct Run<'a> {
     how: How,
 }
 
-/// Why the run goes on.
+/// Why the run woke up.
 enum Woken {
     Found,
     Disturbed,
@@ -362,7 +362,8 @@ impl Run<'_> {
         let mut look = over;
         let mut leader = None;
         loop {
-            // What the one before has used of a minute's points the new leader does not know: GitHub may refuse it for that.
+            // The new leader does not know how many of a minute's points the previous one has used, so GitHub may
+            // refuse its requests.
             if let Some(leads) = self.leases.leader()
                 && leader.replace(leads) != Some(leads)
             {
@@ -442,7 +443,7 @@ impl Run<'_> {
         }
     }
 
-    /// Starts daemons, lets them go on, when it is time.
+    /// Starts and resumes daemons when that is due.
     fn tick(&mut self, now: Instant) {
         for number in 0..self.replicas.len() {
             while let Some(what) = self.replicas[number].tick(now) {
@@ -453,7 +454,7 @@ impl Run<'_> {
         }
     }
 
-    /// A request has come at which a daemon dies or stands still.
+    /// A request has arrived at which a daemon dies or is suspended.
     fn disturbed(&mut self) {
         for number in 0..self.replicas.len() {
             match self.replicas[number].nemesis.take() {
@@ -464,7 +465,7 @@ impl Run<'_> {
         }
     }
 
-    /// Lets something happen to a daemon, and notes whether another one has to take over.
+    /// Lets something happen to a daemon, and records whether another one has to take over.
     fn hits(&mut self, number: usize, happen: impl FnOnce(&mut Replica) -> Option<String>) {
         let led = self.leases.leader();
         let Some(what) = happen(&mut self.replicas[number]) else { return };
@@ -479,16 +480,17 @@ impl Run<'_> {
         world.note(now, format!("MISHAP{who} {what}"));
     }
 
-    /// The daemon is dead; the next one comes later.
+    /// The daemon is dead; the next one starts later.
     fn bury(&mut self, number: usize) {
         self.hits(number, Replica::bury);
         self.leases.ended(number);
         self.sights.ended(number);
-        // What the one before has used of a minute's points nobody knows any more: GitHub may refuse the next one for that.
+        // It is no longer known how many of a minute's points the previous one has used, so GitHub may refuse the next
+        // one's requests.
         lock(&self.shared).github.begin_minute();
     }
 
-    /// Who leads, or the other one.
+    /// The leader, or the other one.
     fn who(&self, standby: bool) -> usize {
         let leader = self.leases.leader().unwrap_or(0);
         (leader + usize::from(standby)) % self.replicas.len()
@@ -526,7 +528,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether all is done and gone, or should be.
+    /// Whether everything is done and cleaned up, or should be.
     fn is_over(&self, now: Instant, over: Instant, findings: &Findings) -> bool {
         let world = lock(&self.shared);
         let left = left_over(&world, &self.place, &self.sights);

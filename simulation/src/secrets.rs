@@ -1,4 +1,4 @@
-//! Looks for secrets in log lines, at the finest level.
+//! Searches log lines for secrets, at the finest level.
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -13,14 +13,14 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::deployment::{GITHUB_TOKEN, JIT_MARK, NOMAD_TOKEN, WEBHOOK_SECRET};
 
-/// How the App's own tokens begin: base 64 of `{"alg":"RS256"`.
+/// The start of the App's own tokens: base64 of `{"alg":"RS256"`.
 const JWT_MARK: &str = "eyJhbGciOiJSUzI1NiI";
-/// How installations' tokens begin here.
+/// The start of installations' tokens here.
 const INSTALLATION_MARK: &str = "ghs_";
-/// What is in each key's text.
+/// A part of each key's text.
 const KEY_MARK: &str = "PRIVATE KEY-----\nMII";
 
-/// No line of the log is longer, in characters: an action's own text and one error.
+/// The maximum length of a log line, in characters: an action's own text and one error.
 const LONGEST_LINE: usize = 2500;
 
 /// The secret in a text, if there is one.
@@ -44,8 +44,7 @@ pub fn harm_in(line: &str) -> Option<&'static str> {
     (line.chars().count() > LONGEST_LINE).then_some("is too long")
 }
 
-/// Looks at what is logged: lines that hold a secret are kept, and lines that tell of something go to the timeline
-/// if they are wanted.
+/// Watches the log: keeps lines that contain a secret, and adds events to the timeline if requested.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<LogInner>>);
 
@@ -62,7 +61,7 @@ impl Log {
         self.inner().leaks.clone()
     }
 
-    /// The lines that people read and that are not harmless, or are too long.
+    /// Displayed lines that are not safe, or are too long.
     pub fn harmful(&self) -> Vec<String> {
         self.inner().harmful.clone()
     }
@@ -77,8 +76,8 @@ impl Log {
     }
 }
 
-/// Where no log is wanted. While there is no subscriber at all, an event that is met for the first time is switched off
-/// for good, also for the log that another thread is just about to begin.
+/// Used if no log is wanted. While there is no subscriber at all, an event that occurs for the first time is disabled
+/// permanently, also for the log that another thread is about to start.
 struct Quiet;
 
 impl Subscriber for Quiet {
@@ -105,7 +104,7 @@ impl Subscriber for Quiet {
     fn exit(&self, _: &Id) {}
 }
 
-/// Before anything is logged.
+/// Must be called before anything is logged.
 pub fn be_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -149,7 +148,7 @@ impl Subscriber for Log {
         {
             inner.harmful.push(line.0.clone());
         }
-        // The exchanges are in the timeline already. The world itself logs nothing: its lock is free.
+        // The exchanges are already in the timeline. The world itself logs nothing, so its lock is free.
         if *event.metadata().level() <= Level::INFO
             && let Some(timeline) = &inner.timeline
             && let Ok(mut world) = timeline.try_lock()

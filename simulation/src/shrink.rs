@@ -1,4 +1,4 @@
-//! What is told of a run that fails: its seed, the shortest prefix that fails, and the timeline.
+//! The report of a failing run: its seed, the shortest prefix that fails, and the timeline.
 
 use std::fmt::Write;
 
@@ -6,10 +6,10 @@ use crate::faults::scenario::Scenario;
 
 use super::run::{How, Outcome, run};
 
-/// How many lines of the timeline are shown at most; the last ones tell the most.
+/// At most this many lines of the timeline are shown. The last ones are the most useful.
 const SHOWN: usize = 400;
 
-/// The shortest prefix of what happens in a failing run that still fails, and its run with all that was said.
+/// The shortest prefix of faults in a failing run that still fails, and its run with all details.
 pub fn shortest(scenario: &Scenario, failed: &Outcome) -> (usize, Outcome) {
     let fails = |budget| {
         let outcome = run(scenario, How { budget, listen: true, ..How::quietly() });
@@ -44,7 +44,7 @@ pub fn story(scenario: &Scenario, failed: &Outcome) -> String {
         "its shortest prefix that fails: the first {budget} of {} things that happen\nsettings: {:?}",
         failed.happened, scenario.settings
     );
-    // What was only looked at tells little.
+    // Reads say little.
     let looks = |line: &&String| line.contains(" GET ") && !line.contains("FAULT");
     let told: Vec<&String> = outcome.timeline.iter().filter(|line| !looks(line)).collect();
     let skipped = told.len().saturating_sub(SHOWN);

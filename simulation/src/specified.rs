@@ -1,4 +1,5 @@
-//! Each pass of each daemon against the specification: what it saw and planned, and what it leaves for the next.
+//! Checks each pass of each daemon against the specification: what it saw and planned, and what it leaves for
+//! the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,16 +16,16 @@ use crate::faults::labels::is_servable;
 use crate::findings::Findings;
 use githubrunner_specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
 
-/// Larger worlds are not looked at in each pass.
+/// Larger worlds are not checked in each pass.
 const LARGE: usize = 500;
 
-/// One pass of so many is looked at there.
+/// There, one pass of this many is checked.
 const ONE_OF: u64 = 50;
 
-/// One pass of so many is looked at a little otherwise, too: if each were, a run would take a tenth longer.
+/// One pass of this many is also checked with a change. Doing so for each would make a run a tenth longer.
 const WHAT_IF: u64 = 4;
 
-/// Who is told, and what it takes to know what was so.
+/// Where to report, and what is needed to know the true state.
 #[derive(Clone)]
 pub struct Told {
     /// What is wrong.
@@ -35,13 +36,13 @@ pub struct Told {
     pub place: Place,
 }
 
-/// Watches a daemon's passes, and tells of what they break.
+/// Watches a daemon's passes, and reports violations.
 pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Option<usize>>>) -> Witness {
     let mut passes = 0_u64;
     let clock = lock(&shared).clock;
     Box::new(move |pass, policy, after| {
         passes += 1;
-        // Of each pass, however large: what it saw is what the listings of the next ones are held against.
+        // For each pass, however large: the listings of later passes are compared with what it saw.
         for wrong in told.sights.held_against(number, pass, clock.now()) {
             told.findings.add(clock.now(), wrong);
         }
@@ -62,7 +63,8 @@ pub fn witness(told: Told, shared: Shared, number: usize, left_out: Arc<Mutex<Op
     })
 }
 
-/// What is wrong with what a pass learned at its beginning: of actions that were over by then, and of nothing else.
+/// What is wrong with what a pass learned at its start: about actions that had ended by then, and about nothing
+/// else.
 fn learned_wrongly_of_earlier(pass: &Pass, before: &Memory) -> Vec<String> {
     let (observation, plan) =
         (Observation { memory: before.clone(), ..Observation::default() }, Plan::default());
@@ -105,7 +107,7 @@ fn broken_in(pass: &Pass, policy: &Policy, after: &Memory) -> Vec<String> {
     plans.chain(memories).chain(read_by_people(pass)).collect()
 }
 
-/// What is wrong with the lines that people read of a pass.
+/// What is wrong with the lines about a pass that people read.
 fn read_by_people(pass: &Pass) -> Vec<String> {
     let holds = pass.plan.holds.iter().map(ToString::to_string);
     let reports = pass.done().map(|report| format!("{}: {}", report.action, report.outcome));
@@ -115,7 +117,7 @@ fn read_by_people(pass: &Pass) -> Vec<String> {
         .collect()
 }
 
-/// What the labels of this world ask for.
+/// What the labels of this world request.
 fn asks(labels: &[String]) -> Asks {
     if is_servable(labels) {
         Asks::Runner

@@ -1,5 +1,5 @@
-//! Deaths at every await: one small world with a start, a issue, a stop, a clean-up and a purge in it, and a daemon that
-//! dies at each of its wake-ups, and at each request that changes something, with and without effect.
+//! Deaths at every await: one small world with a start, an issue of credentials, a stop, a clean-up and a purge, and a
+//! daemon that dies at each of its wake-ups, and at each write, with and without effect.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use githubrunner_sim::nomad::Node;
 use super::run::{How, Outcome, run};
 use crate::faults::settings::{Access, Classes, Mode};
 
-/// A world in which every kind of action is done.
+/// A world with every kind of action.
 fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     let mut scenario = Scenario::with(7, Vec::new());
     scenario.happenings.clear();
@@ -31,13 +31,13 @@ fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     settings.json_template = false;
     settings.cache = true;
     settings.hints = false;
-    // So that each exchange is an await of its own.
+    // So that each exchange is a separate await.
     scenario.latency = Duration::from_millis(400);
     scenario.over = Duration::from_secs(90);
     let job = || vec![JobSpec::new(&["sim"], Duration::from_secs(8))];
     let at = Duration::from_secs;
     scenario.happenings.push((at(1), Happening::Run(0, job())));
-    // The runner of the second one comes online when its job is cancelled already.
+    // The runner of the second job comes online when the job has already been cancelled.
     scenario.happenings.push((at(5), Happening::Run(0, job())));
     scenario.happenings.push((at(10), Happening::Mishap(Mishap::Cancel { pick: 1 })));
     if let Some((at, cut)) = death {
@@ -47,12 +47,12 @@ fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {
     scenario
 }
 
-/// What the life without a death does; each kind of action must be in it.
+/// A run without a death, which must contain each kind of action.
 pub fn undisturbed(mode: Mode) -> Outcome {
     run(&scenario(mode, None), How { record: true, ..How::quietly() })
 }
 
-/// Dies at each `step`th wake-up and at each write. How many deaths there were, and the outcomes that were not well.
+/// Dies at each `step`th wake-up and at each write. Returns how many deaths there were, and the failed outcomes.
 pub fn sweep(mode: Mode, step: usize) -> (usize, Vec<(DeathAt, bool, Outcome)>) {
     let (mut deaths, mut bad) = (0, Vec::new());
     let mut dies = |at: DeathAt, cut: bool| {

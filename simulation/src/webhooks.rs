@@ -1,4 +1,5 @@
-//! GitHub's webhooks in a run: they reach whichever daemon lives, and are lost, late, twice and forged on the way.
+//! GitHub's webhooks in a run: they reach whichever daemon is alive, and are lost, delayed, duplicated and forged
+//! on the way.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,28 +15,28 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinHandle;
 
-/// Where the hooks deliver to.
+/// The URL of the webhooks.
 const URL: &str = "http://daemon.test/webhook";
 
-/// The status for a wrong signature.
+/// The status for an invalid signature.
 const UNAUTHORIZED: u16 = 401;
 
-/// The daemons that live, by their number.
+/// The live daemons, by their number.
 #[derive(Clone, Default)]
 pub struct Inboxes(Arc<Mutex<BTreeMap<usize, Hints>>>);
 
 impl Inboxes {
-    /// A daemon begins to listen.
+    /// A daemon starts to listen.
     pub fn open(&self, number: usize, hints: Hints) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, hints);
     }
 
-    /// It listens no more.
+    /// A daemon no longer listens.
     pub fn close(&self, number: usize) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
-    /// Whom a delivery reaches, as behind a load balancer.
+    /// The daemon that a delivery reaches, as behind a load balancer.
     fn of(&self, parcel: &Parcel) -> Option<Hints> {
         let inboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = usize::try_from(parcel.delivery).unwrap_or(0) % inboxes.len().max(1);
@@ -43,14 +44,14 @@ impl Inboxes {
     }
 }
 
-/// Makes the hooks of these organizations.
+/// Creates the webhooks of these organizations.
 pub fn install(github: &mut GitHub, organizations: impl IntoIterator<Item = u64>) {
     for organization in organizations {
         github.make_hook(HookPlace::Organization(organization), URL, WEBHOOK_SECRET);
     }
 }
 
-/// Carries deliveries to the daemons. One that is forged and believed all the same is a finding.
+/// Carries deliveries to the daemons. A forged delivery that is accepted is a finding.
 pub fn deliver(shared: &Shared, inboxes: &Inboxes, findings: &Findings) -> JoinHandle<()> {
     let (world, inboxes, findings) = (Arc::clone(shared), inboxes.clone(), findings.clone());
     let post = move |parcel: Parcel| {
@@ -70,7 +71,7 @@ pub fn deliver(shared: &Shared, inboxes: &Inboxes, findings: &Findings) -> JoinH
     tokio::spawn(carry(Arc::clone(shared), post, std::future::pending()))
 }
 
-/// What becomes of deliveries, decided by a seed.
+/// The faults of deliveries, determined by a seed.
 pub struct DeliveryFaults(StdRng);
 
 impl DeliveryFaults {
@@ -93,7 +94,7 @@ impl DeliveryFaults {
                 vec![(soon, forged)]
             }
             4 => {
-                // A true signature of another body.
+                // A valid signature of another body.
                 let body = parcel.body.replacen("queued", "in_progress", 1) + " ";
                 vec![(soon, Parcel { body, ..parcel.clone() }), (soon, parcel)]
             }

@@ -1,4 +1,4 @@
-//! Two daemons, of which one leads: how soon the other one does what is due.
+//! Two daemons, one of them the leader: how soon the other one takes over.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 use std::time::Duration;
@@ -12,8 +12,8 @@ use githubrunner_simulation::run::{How, run};
 
 const AT: u64 = 20;
 
-/// When the runner is registered of a job that is queued in the moment in which something happens to the leader, in seconds
-/// after that.
+/// When the runner of a job is registered, if the job is queued at the moment when something happens to the leader, in
+/// seconds after that.
 fn starts_after(seed: u64, happening: Happening) -> f64 {
     starts_in(seed, happening, 60)
 }
@@ -27,7 +27,7 @@ fn starts_in(seed: u64, happening: Happening, loop_interval: u64) -> f64 {
     scenario.settings.caps = [None; 3];
     scenario.settings.hints = false;
     scenario.settings.webhooks = false;
-    // What a network takes comes on top.
+    // Network latency comes on top.
     scenario.latency = Duration::ZERO;
     let at = Duration::from_secs;
     let job = vec![JobSpec::new(&["sim"], at(8))];
@@ -82,9 +82,9 @@ fn a_leader_cut_off_from_nomad_is_followed_while_it_lives() {
     }
 }
 
-/// The lock is kept for it at the server for twice as long as it dares to act: nobody waits for the rest.
+/// The server holds the lock for it twice as long as it dares to act, so nobody waits for the rest.
 #[test]
-fn a_leader_that_stood_still_leads_again_at_once_if_nobody_else_did() {
+fn a_suspended_leader_leads_again_at_once_if_nobody_else_did() {
     for seed in 0..4 {
         let pause = ReplicaMishap::Pause { for_so_long: Duration::from_secs(12), at: None };
         let after = starts_in(seed, mishap(pause), 25);

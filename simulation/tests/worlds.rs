@@ -1,5 +1,5 @@
-//! The deterministic simulation: the real daemon, adapters and HTTP client in virtual time, in worlds that a seed
-//! decides, with everything that can go wrong. `scripts/simulate` runs any number of seeds.
+//! The deterministic simulation: the real daemon, adapters and HTTP client in virtual time, in worlds determined
+//! by a seed, with anything that can fail. `scripts/simulate` runs any number of seeds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod replicas;
@@ -14,7 +14,7 @@ use githubrunner_simulation::run::{How, run};
 use githubrunner_simulation::shrink::story;
 use githubrunner_simulation::sweep;
 
-/// Runs seeds, half of them on another thread, and tells of the first that fails.
+/// Runs seeds, half of them on another thread, and reports the first that fails.
 fn all_hold(seeds: std::ops::Range<u64>) {
     let check = |seeds: &mut dyn Iterator<Item = u64>| {
         for seed in seeds {
@@ -35,7 +35,7 @@ fn nothing_goes_wrong_in_any_world() {
 }
 
 #[test]
-fn a_seed_is_replayed_to_the_byte() {
+fn a_seed_is_replayed_exactly() {
     for seed in 0..12 {
         let scenario = Scenario::of(seed);
         let how = How { record: true, ..How::quietly() };
@@ -48,7 +48,7 @@ fn a_seed_is_replayed_to_the_byte() {
     }
 }
 
-/// What is wrong with an outcome, and how it ended.
+/// Fails if anything is wrong with an outcome.
 fn assert_well(outcome: &githubrunner_simulation::run::Outcome) {
     let last = outcome.timeline.len().saturating_sub(60);
     assert!(outcome.findings.is_empty(), "{:#?}\n{:#?}", outcome.findings, &outcome.timeline[last..]);
@@ -65,27 +65,27 @@ fn a_backlog_is_worked_off_fairly() {
 }
 
 #[test]
-fn labels_that_fit_nowhere_starve_nobody() {
+fn labels_that_fit_no_node_starve_nobody() {
     assert_well(&long::unplaceable());
 }
 
 #[test]
-fn failing_templates_back_off_and_harm_no_others() {
+fn failing_templates_back_off_and_do_not_affect_others() {
     assert_well(&long::failing_template(false));
 }
 
 #[test]
-fn what_fails_for_hours_is_tried_now_and_then() {
+fn what_fails_for_hours_is_retried_from_time_to_time() {
     assert_well(&long::failing_for_hours(true));
     assert_well(&long::failing_for_hours(false));
 }
 
 #[test]
-fn one_broken_repository_holds_up_no_other() {
+fn one_broken_repository_does_not_delay_others() {
     for how in [Broken::Refused, Broken::Unassigned, Broken::NeverStarts] {
         assert_well(&long::one_is_broken(how, 1, true));
     }
-    // Where the nodes are full; `simulate --long` has the others.
+    // With full nodes; `simulate --long` has the others.
     assert_well(&long::one_is_broken(Broken::Unassigned, 1, false));
 }
 
@@ -107,7 +107,8 @@ fn the_daemon_may_die_at_any_await() {
     }
 }
 
-/// Where there is room for all, a job is taken within the loop's time and 2 s, apart from what the runner itself takes.
+/// If there is room for everything, a job is taken within the loop's time and 2 s, apart from what the runner itself
+/// takes.
 #[test]
 fn a_job_is_taken_within_the_loop_and_two_seconds() {
     for seed in 0..10 {
@@ -119,7 +120,7 @@ fn a_job_is_taken_within_the_loop_and_two_seconds() {
         scenario.nomad.nodes = vec![githubrunner_sim::nomad::Node::default()];
         for (_, happening) in &mut scenario.happenings {
             if let Happening::Run(_, jobs) = happening {
-                // Runners take each other's jobs, and with one label it does not matter.
+                // Runners take each other's jobs; with a single label that does not matter.
                 jobs.iter_mut().for_each(|job| job.labels = vec!["sim".into()]);
             }
         }

@@ -1,4 +1,4 @@
-//! `cache`: what is kept of GitHub's answers.
+//! `cache`: the cached GitHub responses.
 
 use std::{io::Write, path::Path};
 
@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use super::table::Table;
 use crate::github::read_cache;
 
-/// Prints a table of the cache file's entries, or what is kept for one URL.
+/// Prints a table of the cache file's entries, or the cached response for one URL.
 ///
 /// # Errors
 /// The file cannot be read, or `out` cannot be written.

@@ -1,4 +1,4 @@
-//! `check`: everything that the first run needs, tried before it, one line each.
+//! `check`: tests everything that the first run needs, one line each.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,48 +13,48 @@ use super::{
 use crate::{
     apply::placement,
     config::Config,
-    github::{Error as GitHubError, GitHub, Look, Refresh, Scope, Sought},
+    github::{Error as GitHubError, GitHub, Look, Refresh, Scope, Sought, Tried},
     hints::WATCHED_FROM,
-    model::{Registration, Repository, RunnerMeta},
+    model::{Registration, RepoEntry, Repository, RunnerMeta},
     nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
     schedule::{Budget, Schedule},
     text::{LINE, shown},
 };
 
-/// Fewer requests left than this and the first passes may meet the limit.
+/// With fewer requests left than this, the first passes may reach the limit.
 const FEW_REQUESTS: u64 = 200;
 
-/// At most this many repositories are tried for the right to make runners; the token's rights are the same for an
-/// owner's others.
+/// At most this many repositories are tested for the right to register runners. The token has the same rights for
+/// an owner's other repositories.
 const REPOSITORIES_TRIED: usize = 20;
 
-/// At most this many versions of runners are looked up.
+/// At most this many runner versions are looked up.
 const VERSIONS_TRIED: usize = 10;
 
 /// The runner group that every repository and every organization has (contract github.md §2).
 const DEFAULT_GROUP: u64 = 1;
 
-/// The oldest Nomad that knows all of what the bundled templates and `RUN.CREDENTIALS` say (contract nomad.md §8, §12).
+/// The oldest Nomad version that knows everything that the bundled templates and `RUN.CREDENTIALS` use (contract
+/// nomad.md §8, §12).
 const OLDEST_NOMAD: &str = "1.10.2";
 
-/// How an older Nomad names what it does not know of it.
+/// How an older Nomad's errors name what it does not know.
 const NEWER_HCL: [&str; 2] = ["named \"once\"", "\"disconnect\""];
 
-/// What labels may ask for, besides the first one: the template must render all of it.
+/// Labels added to the matching one. The template must render all of these.
 const EXAMPLES: [&str; 4] = ["", " cpu=500 mem=512", " cpu=500 mem=512 maxmem=1024", " tag=latest"];
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// All is well.
     Ok,
-    /// It will run, not as it should.
+    /// It will run, but with a problem.
     Warning,
     /// It will not run.
     Failure,
 }
 
-/// Prints a line for each check as it comes out; keeps the worst.
+/// Prints a line for each check as it ends, and remembers the worst result.
 struct Report<'a> {
     out: &'a mut dyn Write,
     worst: Verdict,
@@ -80,7 +80,7 @@ impl Report<'_> {
     }
 }
 
-/// Checks configuration, template, Nomad and GitHub, in this order; leaves nothing behind.
+/// Checks configuration, template, Nomad and GitHub, in this order. Leaves nothing behind.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -96,19 +96,20 @@ pub async fn run(setup: &Setup, out: &mut dyn Write) -> anyhow::Result<Verdict> 
     Ok(report.worst)
 }
 
-/// What a template made of an example.
+/// What a template rendered for an example.
 struct Rendered {
     label: String,
     text: String,
     registration: Registration,
     placement: Placement,
-    /// Public repositories get no runner whose job reaches its host.
+    /// Jobs that can reach their host serve no public repository.
     guards_public: bool,
-    /// ` of class gpu`; nothing of the top level.
+    /// ` of class gpu`; empty for the top level.
     of_class: String,
 }
 
-/// Renders the template for each example, and that of each class that makes runners; gives what rendered.
+/// Renders the top level's template and that of each class with runners for each example. Returns what
+/// rendered.
 fn template(config: &Config, report: &mut Report) -> io::Result<Vec<Rendered>> {
     let mut rendered = Vec::new();
     let has_classes = !config.classes.is_empty();
@@ -156,11 +157,11 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
         let meta = RunnerMeta { labelsstr: label.clone(), ..RunnerMeta::default() };
         let fit = parsed.and_then(|parsed| prepare(parsed, nomad.options(), meta, &probe, registration));
         let fit = fit.map(|fit| fit.placed(placement));
-        let what = format!("Nomad parses what the template{of_class} makes of \"{label}\"");
+        let what = format!("Nomad parses what the template{of_class} renders for \"{label}\"");
         let fit = fit.map_err(|error| {
             let error = error.to_string();
             match NEWER_HCL.iter().any(|name| error.contains(name)) {
-                true => format!("{error}; the server is older than Nomad {OLDEST_NOMAD}: update it"),
+                true => format!("{error}; the server is older than Nomad {OLDEST_NOMAD}: upgrade it"),
                 false => error,
             }
         });
@@ -171,7 +172,7 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
             {
                 told = Some(of_class);
                 let what = format!("public repositories get runners{of_class}");
-                report.line(Verdict::Warning, &what, &format!("no: {how}; public: allow permits it"))?;
+                report.line(Verdict::Warning, &what, &format!("no: {how}; `public: allow` permits it"))?;
             }
             job.get_or_insert(fit);
         }
@@ -181,16 +182,16 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
         report.result(&format!("the Nomad token has {right}"), result)?;
     }
     if let Ok(answer) = nomad.plan_job(&job).await {
-        let what = "Nomad has a place for such a job";
+        let what = "Nomad can place such a job now";
         match answer.blocked() {
             None => report.line(Verdict::Ok, what, "")?,
-            Some(blocked) => report.line(Verdict::Warning, what, &format!("not now: {}", blocked.reason))?,
+            Some(blocked) => report.line(Verdict::Warning, what, &blocked.reason)?,
         }
     }
     Ok(())
 }
 
-/// What to expect of the schedule: how often each repository is looked at, and how soon a job is seen.
+/// A forecast of the schedule: how often each repository is polled, and how soon a job is seen.
 fn forecast(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
     let (config, github) = (&setup.config, &setup.github);
     let awake = repositories.iter().filter(|repository| !repository.archived && !repository.disabled);
@@ -208,7 +209,7 @@ fn forecast(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>)
     Ok(())
 }
 
-/// The versions of the runners that are registered now, and until when they get jobs.
+/// The versions of the currently registered runners, and when they stop getting jobs.
 async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) -> io::Result<()> {
     let mut seen: BTreeMap<String, &Scope> = BTreeMap::new();
     for scope in scopes.iter().take(REPOSITORIES_TRIED) {
@@ -217,7 +218,7 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
     }
     for (version, scope) in seen.into_iter().take(VERSIONS_TRIED) {
         let Ok(Some(ends)) = github.version_ends(scope, &version).await else { continue };
-        let what = format!("the runners' version {version} gets jobs");
+        let what = format!("runner version {version} gets jobs");
         match ends.warning(&version) {
             Some(warning) => report.line(Verdict::Warning, &what, &warning)?,
             None => report.line(Verdict::Ok, &what, "")?,
@@ -226,27 +227,58 @@ async fn versions(github: &GitHub, scopes: &[Scope], report: &mut Report<'_>) ->
     Ok(())
 }
 
+/// Where some owners have credentials of their own: whether GitHub takes each of them, and whether each is needed.
+async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
+    let (github, assigned) = (&setup.github, &setup.config.github.credentials);
+    if assigned.is_empty() {
+        return Ok(());
+    }
+    let mut people: BTreeMap<String, String> = BTreeMap::new();
+    for Tried { name, person } in github.try_credentials().await {
+        let name = name.unwrap_or_else(|| "for all other owners".to_owned());
+        let Some(person) = report.result(&format!("GitHub takes the credentials {name}"), person)? else {
+            continue;
+        };
+        let Some(person) = person else { continue };
+        if let Some(other) = people.insert(person.to_ascii_lowercase(), name.clone()) {
+            let advice = format!(
+                "they belong to {person}, as the credentials {other} do: GitHub counts the requests of both together, and here each takes \
+                 all of the limit; use one token for the owners of both"
+            );
+            report.line(Verdict::Warning, &format!("the credentials {name}"), &advice)?;
+        }
+    }
+    let is_everything = setup.config.repos.contains(&RepoEntry::All);
+    let owners = || setup.config.repos.iter().filter_map(RepoEntry::owner);
+    for credential in assigned.iter().filter(|_| !is_everything) {
+        if !owners().any(|owner| credential.owners.iter().any(|pattern| pattern.covers(owner))) {
+            let advice = "no entry of repos belongs to their owners";
+            report.line(Verdict::Warning, &format!("the credentials {}", credential.name), advice)?;
+        }
+    }
+    Ok(())
+}
+
 async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let github = &setup.github;
+    credentials(setup, report).await?;
     let found = github.repositories(&setup.config.repos, Refresh::Now).await;
     for (entry, error) in &found.failures {
         report.line(
             Verdict::Failure,
-            &format!("GitHub shows the repositories of {entry}"),
+            &format!("GitHub lists the repositories of {entry}"),
             &error.to_string(),
         )?;
     }
     if found.repositories.is_empty() {
         if found.failures.is_empty() {
-            let advice = "the entries name no repository that the token can see";
-            report.line(Verdict::Warning, "GitHub shows repositories", advice)?;
+            let advice = "the entries of `repos` name no repository that the token can access";
+            report.line(Verdict::Warning, "GitHub lists repositories", advice)?;
         }
         return Ok(());
     }
-    let seen = format!("GitHub answers and shows {} repositories", found.repositories.len());
+    let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
     report.line(Verdict::Ok, &seen, "")?;
-    let organization = setup.config.organization();
-    let mut scopes: Vec<Scope> = Vec::new();
     let progress = Progress::of("looking at repositories", found.repositories.len());
     // Many at once, told in their order.
     let mut listings = stream::iter(&found.repositories)
@@ -261,13 +293,9 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         progress.step();
         let name = repository.full_name();
         let Some(listing) = listing else {
-            report.line(Verdict::Warning, &name, "archived or disabled: it gets no runners")?;
+            report.line(Verdict::Warning, &name, "archived or disabled, so it gets no runners")?;
             continue;
         };
-        let scope = Scope::of(repository, organization);
-        if !scopes.contains(&scope) {
-            scopes.push(scope);
-        }
         let what = format!("{name}: its jobs can be listed");
         match listing {
             Ok(listing) => {
@@ -283,29 +311,16 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     }
     drop(progress);
     forecast(setup, &found.repositories, report)?;
-    versions(github, &scopes, report).await?;
-    for scope in scopes.iter().take(REPOSITORIES_TRIED) {
-        let mut group = Some(DEFAULT_GROUP);
-        if let (Scope::Organization(owner), Some(name)) = (scope, &setup.config.github.runner_group) {
-            let found = match github.runner_group(owner, name).await {
-                Ok(Sought::Found(id)) => Ok(id),
-                Ok(Sought::Absent) => Err(format!(
-                    "it does not exist; create it in the settings of {owner}, or correct github.runner_group"
-                )),
-                Ok(Sought::Unseen(gap)) => Err(format!("unknown: GitHub's list is incomplete: {gap}")),
-                Err(error) => Err(refused(&error, organization)),
-            };
-            group = report.result(&format!("{scope}: the runner group \"{name}\" is there"), found)?;
+    let ways = ways(&setup.config, &found.repositories);
+    let mut scopes: Vec<Scope> = Vec::new();
+    for way in &ways {
+        if !scopes.contains(&way.scope) {
+            scopes.push(way.scope.clone());
         }
-        let jit = setup.config.registration() == Registration::Jit && !setup.dry_run;
-        let tried = match group {
-            Some(group) if jit => just_in_time(setup, scope, group).await,
-            _ => match github.registration_token(scope).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(registration_refused(setup, scope, &error).await),
-            },
-        };
-        report.result(&format!("{scope}: runners can be registered"), tried)?;
+    }
+    versions(github, &scopes, report).await?;
+    for way in &ways {
+        registers(setup, way, report).await?;
     }
     for ((who, resource), rate) in github.rates() {
         let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
@@ -313,6 +328,85 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
     }
     Ok(())
+}
+
+/// Where and how runners register.
+struct Way {
+    scope: Scope,
+    group: Option<String>,
+    registration: Registration,
+    /// The classes whose runners do; `None` is the top level.
+    classes: Vec<Option<String>>,
+}
+
+impl Way {
+    /// Where it is, and for which classes if not for the top level.
+    fn what(&self) -> String {
+        let names: Vec<&str> = self.classes.iter().flatten().map(String::as_str).collect();
+        match self.classes.contains(&None) {
+            true => self.scope.to_string(),
+            false => format!("{} for class {}", self.scope, names.join(", ")),
+        }
+    }
+}
+
+/// The ways in which runners of these repositories register, each once.
+fn ways(config: &Config, repositories: &[Repository]) -> Vec<Way> {
+    let top = (!config.classes_only).then(|| (None, config.clone()));
+    let classes = config.classes.iter().filter(|class| class.deny.is_none());
+    let kinds = top.into_iter().chain(classes.map(|class| (Some(class), config.of_class(class))));
+    let mut ways: Vec<Way> = Vec::new();
+    for (class, config) in kinds {
+        let awake = repositories.iter().filter(|repository| !repository.archived && !repository.disabled);
+        let served = awake.filter(|repository| class.is_none_or(|class| class.matches.may_cover(repository)));
+        let mut scopes: Vec<Scope> = Vec::new();
+        for repository in served {
+            let scope = Scope::of(repository, config.organization());
+            if scopes.contains(&scope) || scopes.len() == REPOSITORIES_TRIED {
+                continue;
+            }
+            scopes.push(scope.clone());
+            let (group, registration) = (&config.github.runner_group, config.registration());
+            let name = class.map(|class| class.name.clone());
+            let known = ways
+                .iter_mut()
+                .find(|way| way.scope == scope && way.group == *group && way.registration == registration);
+            match known {
+                Some(way) => way.classes.push(name),
+                None => {
+                    ways.push(Way { scope, group: group.clone(), registration, classes: vec![name] });
+                }
+            }
+        }
+    }
+    ways
+}
+
+/// Tries whether runners can register in this way, in their group.
+async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Result<()> {
+    let (github, scope, what) = (&setup.github, &way.scope, way.what());
+    let mut group = Some(DEFAULT_GROUP);
+    if let (Scope::Organization(owner), Some(name)) = (scope, &way.group) {
+        let found = match github.runner_group(owner, name).await {
+            Ok(Sought::Found(id)) => Ok(id),
+            Ok(Sought::Absent) => Err(format!(
+                "it does not exist; create it in the settings of {owner}, or correct github.runner_group"
+            )),
+            Ok(Sought::Unseen(gap)) => Err(format!("unknown: GitHub's list is incomplete: {gap}")),
+            Err(error) => Err(refused(&error, scope)),
+        };
+        group = report.result(&format!("{what}: the runner group \"{name}\" is there"), found)?;
+    }
+    let tried = match group {
+        Some(group) if way.registration == Registration::Jit && !setup.dry_run => {
+            just_in_time(setup, scope, group).await
+        }
+        _ => match github.registration_token(scope).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(registration_refused(setup, scope, &error).await),
+        },
+    };
+    report.result(&format!("{what}: runners can be registered"), tried).map(drop)
 }
 
 /// Registers a runner just in time, as a pass would, and removes it.
@@ -332,7 +426,7 @@ async fn just_in_time(setup: &Setup, scope: &Scope, group: u64) -> Result<(), St
                 && github.registration_token(scope).await.is_ok();
             let problem = match has_no_jit {
                 true => format!(
-                    "{error}; registration tokens work there: this server is too old for just-in-time configurations. Set github.registration: token, with a template that registers by it, \
+                    "{error}; registration tokens work, so this server is too old for just-in-time configurations. Set github.registration: token, with a template that uses one, \
                      like builtin:myoung34"
                 ),
                 false => registration_refused(setup, scope, &error).await,
@@ -358,11 +452,11 @@ async fn registration_refused(setup: &Setup, scope: &Scope, error: &GitHubError)
     {
         return format!("{owner} is a user: use scope: repository");
     }
-    refused(error, setup.config.organization())
+    refused(error, scope)
 }
 
-fn refused(error: &GitHubError, organization: bool) -> String {
-    let right = match organization {
+fn refused(error: &GitHubError, scope: &Scope) -> String {
+    let right = match matches!(scope, Scope::Organization(_)) {
         true => "organization_self_hosted_runners: write (classic: admin:org)",
         false => "administration: write on the repository (classic: repo)",
     };
@@ -371,5 +465,45 @@ fn refused(error: &GitHubError, organization: bool) -> String {
             format!("{error}; the token needs {right}")
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RepositoryId, Visibility};
+
+    fn repository(id: u64, full: &str) -> Repository {
+        let (owner, name) = full.split_once('/').unwrap();
+        Repository {
+            id: RepositoryId(id),
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            html_url: format!("https://github.com/{full}"),
+            archived: false,
+            disabled: false,
+            visibility: Visibility::default(),
+        }
+    }
+
+    #[test]
+    fn each_class_is_tried_where_and_how_its_runners_register() {
+        let yaml = "repos: [acme]\ntemplate: builtin:docker\ngithub: {token: t}\nclasses:\n\
+                    \x20 - {name: same}\n\
+                    \x20 - {name: gpu, match: {repos: [acme/ml-*]}, github: {scope: organization, runner_group: gpu}}\n\
+                    \x20 - {name: large, github: {scope: organization, runner_group: gpu}}\n\
+                    \x20 - {name: private, match: {visibility: [private]}, github: {scope: organization}}\n\
+                    \x20 - {name: none, deny: ask}\n";
+        let told = |yaml: &str| -> Vec<String> {
+            let config = Config::load(yaml, &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+            let mut asleep = repository(3, "acme/old");
+            asleep.archived = true;
+            let repositories = [repository(1, "acme/app"), repository(2, "acme/ml-x"), asleep];
+            let way = |way: &Way| format!("{} {}", way.what(), way.group.as_deref().unwrap_or("-"));
+            ways(&config, &repositories).iter().map(way).collect()
+        };
+        assert_eq!(told(yaml), ["acme/app -", "acme/ml-x -", "acme for class gpu, large gpu"]);
+        let only = told(&format!("classes_only: true\n{yaml}"));
+        assert_eq!(only[0], "acme/app for class same -");
     }
 }

@@ -1,4 +1,4 @@
-//! `completion`, `man` and `schema`: what a package installs beside the program.
+//! `completion`, `man` and `schema`: files that a package installs besides the program.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use crate::{
     config,
 };
 
-/// The program's name, as it is called.
+/// The program's name on the command line.
 const NAME: &str = "githubrunner";
 
-/// Prints what a shell loads.
+/// Prints a shell's completion script.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -29,14 +29,14 @@ pub fn completion(shell: CompletionShell, out: &mut dyn Write) -> anyhow::Result
         CompletionShell::Zsh => Shell::Zsh,
         CompletionShell::Fish => Shell::Fish,
     };
-    // It panics where it cannot write: into memory first.
+    // clap panics if it cannot write, so the script goes into memory first.
     let mut text = Vec::new();
     generate(shell, &mut visible(), NAME, &mut text);
     out.write_all(&text)?;
     Ok(())
 }
 
-/// Writes a page for the program and for each command into a directory; without one the program's own to `out`.
+/// Writes a man page for the program and for each command into a directory, or the program's own page to `out`.
 ///
 /// # Errors
 /// A page cannot be written.
@@ -58,7 +58,7 @@ pub fn man(directory: Option<&Path>, out: &mut dyn Write) -> anyhow::Result<()> 
         page(command.clone()).with_context(|| format!("writing a page into {}", directory.display()))?;
     }
     page(root).with_context(|| format!("writing a page into {}", directory.display()))?;
-    writeln!(out, "pages are in {}", directory.display())?;
+    writeln!(out, "Wrote the pages to {}", directory.display())?;
     Ok(())
 }
 
@@ -71,7 +71,7 @@ pub fn schema(out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The command line without what nobody is told of: other programs' names for commands, and helpers of the demo.
+/// The command line without hidden commands: nomadtools' names, and helpers of the demo.
 fn visible() -> clap::Command {
     let all = Cli::command();
     let names: Vec<String> = all
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn each_command_that_people_are_told_of_has_a_page() {
+    fn each_visible_command_has_a_page() {
         let directory = tempfile::tempdir().unwrap();
         man(Some(directory.path()), &mut Vec::new()).unwrap();
         let mut pages: Vec<String> = fs::read_dir(directory.path())

@@ -1,10 +1,10 @@
-//! `dumpconfig`: the configuration as it takes effect.
+//! `dumpconfig`: the effective configuration.
 
 use std::io::Write;
 
 use crate::config::{Config, Format};
 
-/// Prints the configuration, secrets replaced, as YAML that can be read back or as JSON.
+/// Prints the configuration with secrets replaced, as YAML that can be read back or as JSON.
 ///
 /// # Errors
 /// The output cannot be written.

@@ -1,11 +1,10 @@
-//! How a command ended, as a process tells it.
+//! The exit codes of commands.
 
-/// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u8);
 
 impl Exit {
-    /// All is well.
+    /// Success.
     pub const WELL: Exit = Exit(0);
     /// Something failed.
     pub const FAILED: Exit = Exit(1);

@@ -1,4 +1,4 @@
-//! `init`: a first configuration, from flags or from answers; and the way to a GitHub App.
+//! `init`: writes a first configuration from flags or answers, and explains how to create a GitHub App.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,16 +17,16 @@ use crate::{
     text::shown,
 };
 
-/// The template of a new configuration: it gives runners what is good for one job alone.
+/// The template of a new configuration. It gives runners single-use credentials.
 const TEMPLATE: &str = "builtin:docker";
 
-/// The name of the App's manifest.
+/// The file name of the App's manifest.
 const MANIFEST: &str = "githubrunner-app.json";
 
-/// How the daemon proves to GitHub who it is.
+/// How the daemon authenticates to GitHub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Credentials {
-    /// `GH_TOKEN`, or what stands for it on an Enterprise Server.
+    /// `GH_TOKEN`, or its counterpart for an Enterprise Server.
     Environment,
     /// A file with a token.
     TokenFile(String),
@@ -34,7 +34,7 @@ enum Credentials {
     App { client_id: String, key_file: String },
 }
 
-/// What the configuration says.
+/// The content of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answers {
     repos: Vec<String>,
@@ -44,16 +44,16 @@ struct Answers {
     organization: bool,
 }
 
-/// Somebody who answers; nobody, where there is no terminal.
+/// The person at the terminal, if there is one.
 pub struct Person<'a> {
-    /// What they type.
+    /// The person's input; `None` without a terminal.
     pub answers: Option<&'a mut dyn BufRead>,
-    /// Where questions go.
+    /// The output for questions.
     pub questions: &'a mut dyn Write,
 }
 
 impl Person<'_> {
-    /// The answer to a question; the default where nothing is typed, or nobody is there.
+    /// The answer to a question, or the default if nothing is entered or there is no terminal.
     fn ask(&mut self, question: &str, default: &str) -> anyhow::Result<String> {
         let Some(answers) = &mut self.answers else { return Ok(default.to_owned()) };
         let shown_default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
@@ -61,21 +61,22 @@ impl Person<'_> {
         self.questions.flush()?;
         let mut line = String::new();
         if answers.read_line(&mut line).context("reading the answer")? == 0 {
-            bail!("the answers ended; nothing is written");
+            bail!("the input ended; nothing was written");
         }
         let line = line.trim();
         Ok(if line.is_empty() { default.to_owned() } else { line.to_owned() })
     }
 }
 
-/// Writes a configuration, and with `--app` the App's manifest beside it, after its explanation.
+/// Writes a configuration. With `--app`, explains how to create the App and writes its manifest next to the
+/// configuration.
 ///
 /// # Errors
-/// An answer is missing or cannot be used, a file is there already and `--force` is not, a file cannot be written.
+/// An answer is missing or invalid, a file exists and `--force` is not given, or a file cannot be written.
 pub fn run(args: &Init, mut person: Person<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
     let path = &args.output;
     if path.exists() && !args.force {
-        bail!("{} is there already: --force overwrites it, --output names another file", path.display());
+        bail!("{} already exists: use --force to overwrite it, or --output for another file", path.display());
     }
     let repos = repos(args, &mut person)?;
     if args.app {
@@ -89,21 +90,21 @@ pub fn run(args: &Init, mut person: Person<'_>, out: &mut dyn Write) -> anyhow::
         repos,
     };
     let text = text(&answers);
-    // What is written can be read: anything else is a mistake of this command.
+    // The result must be valid: anything else is a bug in this command.
     Config::load(&text, &|_| None)
-        .map_err(|errors| anyhow::anyhow!("the answers make no configuration: {errors}"))?;
+        .map_err(|errors| anyhow::anyhow!("the answers do not make a valid configuration: {errors}"))?;
     write(path, &text, args.force)?;
-    writeln!(out, "{} is written. Next:", path.display())?;
+    writeln!(out, "Wrote {}. Next:", path.display())?;
     if answers.credentials == Credentials::Environment {
         let name = if answers.url.is_some() { "GH_ENTERPRISE_TOKEN" } else { "GH_TOKEN" };
         writeln!(
             out,
-            "  export {name}=…                 # its rights: docs/deployment.md, Tokens and permissions"
+            "  export {name}=…                 # for its rights see docs/deployment.md, Tokens and permissions"
         )?;
     }
     writeln!(
         out,
-        "  githubrunner -c {0} check    # tries everything, and leaves nothing behind",
+        "  githubrunner -c {0} check    # tests everything, and leaves nothing behind",
         path.display()
     )?;
     writeln!(out, "  githubrunner -c {0} run", path.display())?;
@@ -113,7 +114,7 @@ pub fn run(args: &Init, mut person: Person<'_>, out: &mut dyn Write) -> anyhow::
 fn repos(args: &Init, person: &mut Person<'_>) -> anyhow::Result<Vec<String>> {
     let repos = match args.repos.as_slice() {
         [] => {
-            let question = "Repositories or organizations, with spaces between (owner/name, owner, or *)";
+            let question = "Repositories or organizations, separated by spaces (owner/name, owner, or *)";
             let answer = person.ask(question, "")?;
             answer.split([' ', ',']).filter(|text| !text.is_empty()).map(str::to_owned).collect()
         }
@@ -129,7 +130,7 @@ fn repos(args: &Init, person: &mut Person<'_>) -> anyhow::Result<Vec<String>> {
         };
         if !is_well {
             bail!(
-                "\"{}\" is no repository: write owner/name, an owner, or *",
+                "\"{}\" is not a repository: enter owner/name, an owner, or *",
                 shown(&without_tokens(repo), 100)
             );
         }
@@ -141,10 +142,10 @@ fn credentials(args: &Init, person: &mut Person<'_>) -> anyhow::Result<Credentia
     let file = |text: String| {
         if without_tokens(&text) != text {
             bail!(
-                "that is a token, which does not belong into a configuration: put it into a file, and name the file"
+                "that is a token, which does not belong in a configuration: put it into a file and enter the file's name"
             );
         }
-        if text.is_empty() { bail!("a file is needed") } else { Ok(text) }
+        if text.is_empty() { bail!("a file is required") } else { Ok(text) }
     };
     if args.app {
         let client_id = match &args.client_id {
@@ -153,7 +154,7 @@ fn credentials(args: &Init, person: &mut Person<'_>) -> anyhow::Result<Credentia
         };
         if client_id.is_empty() {
             bail!(
-                "the App's client ID is missing: make the App as told above, then come back with --client-id"
+                "the App's client ID is missing: create the App as described above, then run this again with --client-id"
             );
         }
         let key_file = match &args.private_key_file {
@@ -165,7 +166,7 @@ fn credentials(args: &Init, person: &mut Person<'_>) -> anyhow::Result<Credentia
     match &args.token_file {
         Some(path) => Ok(Credentials::TokenFile(file(path.clone())?)),
         None => {
-            let question = "A file with the GitHub token; nothing: from the environment (GH_TOKEN)";
+            let question = "A file with the GitHub token; leave empty to use the environment (GH_TOKEN)";
             match person.ask(question, "")? {
                 path if path.is_empty() => Ok(Credentials::Environment),
                 path => Ok(Credentials::TokenFile(file(path)?)),
@@ -181,19 +182,19 @@ fn template(args: &Init, person: &mut Person<'_>) -> anyhow::Result<String> {
         None => person.ask(&format!("Template: {}, or a file", names.join(", ")), TEMPLATE)?,
     };
     if template.starts_with("builtin:") && !names.contains(&template.as_str()) {
-        bail!("there is no template \"{}\"; take one of {}", shown(&template, 100), names.join(", "));
+        bail!("there is no template \"{}\"; choose one of {}", shown(&template, 100), names.join(", "));
     }
     Ok(template)
 }
 
-/// A YAML text in quotes: JSON's are YAML's.
+/// A quoted YAML text: quoted JSON is valid YAML.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:~".contains(c);
     match text.chars().all(is_plain)
         && text.starts_with(|c: char| c.is_ascii_alphabetic() || "/~".contains(c))
         && !text.ends_with(':')
     {
-        // A word that YAML reads as something else than text.
+        // A word that YAML would not read as text.
         true if !["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"]
             .contains(&text.to_lowercase().as_str()) =>
         {
@@ -210,7 +211,7 @@ fn text(answers: &Answers) -> String {
 #
 # All keys, with their defaults, are in docs/configuration.md. `githubrunner -c THIS check` tries all of it.
 
-# Which jobs get runners: owner/name, a user or an organization, or \"*\" for all that the token may see. A job asks for one
+# Which jobs get runners: owner/name, a user or an organization, or \"*\" for everything the token can access. A job requests one
 # with `runs-on: nomadtools`, or `runs-on: \"nomadtools cpu=2000 mem=4000\"`.
 repos:
 "
@@ -225,7 +226,7 @@ repos:
     match &answers.credentials {
         Credentials::Environment => {}
         Credentials::TokenFile(path) => {
-            github.push("  # Read again when it changes. Nobody else should be able to read it.".to_owned());
+            github.push("  # Reread when it changes. Nobody else should be able to read it.".to_owned());
             github.push(format!("  token_file: {}", quoted(path)));
         }
         Credentials::App { client_id, key_file } => {
@@ -235,9 +236,7 @@ repos:
         }
     }
     if answers.organization {
-        github.push(
-            "  # Runners belong to the organization and may be used by all its repositories.".to_owned(),
-        );
+        github.push("  # Runners belong to the organization; all its repositories may use them.".to_owned());
         github.push("  scope: organization".to_owned());
     }
     if answers.credentials == Credentials::Environment {
@@ -273,7 +272,7 @@ template: {}
     text
 }
 
-/// Writes a file that is not there, or with `force` replaces it.
+/// Writes a new file, or with `force` replaces it.
 fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
@@ -287,14 +286,14 @@ fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     if let Err(error) = &opened
         && error.kind() == ErrorKind::AlreadyExists
     {
-        bail!("{} is there already: --force overwrites it", path.display());
+        bail!("{} already exists: use --force to overwrite it", path.display());
     }
     opened
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("writing {}", path.display()))
 }
 
-/// The rights that an App needs, as GitHub's manifest and its addresses name them.
+/// The permissions that an App needs, with their names in GitHub's manifest and URLs.
 fn permissions(organization: bool) -> Vec<(&'static str, &'static str)> {
     match organization {
         true => {
@@ -304,7 +303,7 @@ fn permissions(organization: bool) -> Vec<(&'static str, &'static str)> {
     }
 }
 
-/// The address where an App is made, with all that this one needs filled in.
+/// The URL for creating an App, with everything that this one needs filled in.
 fn new_app(web: &str, owner: Option<&str>, organization: bool) -> String {
     let place = match owner {
         Some(owner) => format!("{web}/organizations/{owner}/settings/apps/new"),
@@ -342,12 +341,12 @@ A GitHub App has a rate limit of its own, belongs to nobody, and can be installe
    {address}
    Name, rights and the rest are filled in. The name must be free at GitHub: add your organization's to it.
 2. \"Homepage URL\": any page of yours. Leave \"Webhook: Active\" off, unless you set `webhook` later.
-3. \"Repository permissions\" and \"Organization permissions\" show these, and no others are needed:
+3. \"Repository permissions\" and \"Organization permissions\" show these; no others are needed:
 {rights}4. \"Where can this GitHub App be installed?\": Only on this account. Press \"Create GitHub App\".
-5. On the App's page copy the \"Client ID\": it is github.app.client_id.
-6. \"Private keys\": press \"Generate a private key\". The browser loads a .pem file: move it to {key}, and
+5. On the App's page, copy the \"Client ID\": it is github.app.client_id.
+6. \"Private keys\": press \"Generate a private key\". The browser downloads a .pem file: move it to {key}, and
    let nobody else read it (chmod 600).
-7. \"Install App\" in the menu: install it for {installed}, for all repositories or for those that are to get runners.
+7. \"Install App\" in the menu: install it for {installed}, for all repositories or for those that should get runners.
 
 The same as a manifest, for who makes Apps by a program: {manifest}
 ",
@@ -363,7 +362,7 @@ The same as a manifest, for who makes Apps by a program: {manifest}
     Ok(())
 }
 
-/// How GitHub's pages name a right.
+/// GitHub's name for a permission in its web pages.
 fn in_words(right: &str) -> &'static str {
     match right {
         "actions" => "Repository, Actions",
@@ -373,7 +372,7 @@ fn in_words(right: &str) -> &'static str {
     }
 }
 
-/// The address of the pages that go with an API.
+/// The URL of the web site for an API.
 fn web(api: Option<&str>) -> String {
     let Some(api) = api else { return "https://github.com".to_owned() };
     let api = if api.contains("://") { api.to_owned() } else { format!("https://{api}") };
@@ -410,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_become_a_configuration_that_can_be_read() {
+    fn answers_become_a_valid_configuration() {
         let directory = tempfile::tempdir().unwrap();
         let (done, said) = answered(args(&directory), "acme octocat/app *\n/etc/githubrunner/token\n\n");
         done.unwrap();
@@ -423,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_need_no_person() {
+    fn flags_need_no_answers() {
         let directory = tempfile::tempdir().unwrap();
         let (missing, _) = flags(args(&directory));
         assert!(missing.unwrap_err().to_string().contains("--repo"));
@@ -437,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_there_stays_without_force() {
+    fn an_existing_file_is_kept_without_force() {
         let directory = tempfile::tempdir().unwrap();
         let repos = vec!["acme".to_owned()];
         fs::write(directory.path().join("config.yml"), "mine").unwrap();
@@ -459,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_is_explained_and_its_manifest_has_the_rights_alone() {
+    fn an_app_is_explained_and_its_manifest_has_only_the_needed_permissions() {
         let directory = tempfile::tempdir().unwrap();
         let app = Init {
             app: true,

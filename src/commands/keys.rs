@@ -1,21 +1,21 @@
-//! The keys of a terminal, one by one, while something is drawn again and again.
+//! Single key presses from a terminal, while something is being redrawn.
 
 use std::io::{self, IsTerminal, Read, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
-/// More keys than this are not waited for.
+/// At most this many key presses are buffered.
 const KEPT: usize = 16;
 
-/// A terminal that shows another page and gives its keys at once. Dropping it brings back what was there.
+/// A terminal with an alternate screen and unbuffered input. Dropping it restores the terminal.
 pub(super) struct Keys {
     keys: mpsc::Receiver<u8>,
     before: Option<Termios>,
 }
 
 impl Keys {
-    /// Takes the terminal over; Ctrl-C stays a signal.
+    /// Takes over the terminal; Ctrl-C remains a signal.
     pub fn take() -> Keys {
         let before = io::stdin().is_terminal().then(|| tcgetattr(io::stdin()).ok()).flatten();
         if let Some(before) = &before {
@@ -25,7 +25,7 @@ impl Keys {
         }
         let (sender, keys) = mpsc::channel(KEPT);
         if before.is_some() {
-            // It ends with the process: a read of a terminal cannot be interrupted.
+            // This thread ends with the process: reading from a terminal cannot be interrupted.
             std::thread::spawn(move || {
                 let mut key = [0];
                 while let Ok(1) = io::stdin().lock().read(&mut key) {
@@ -39,7 +39,7 @@ impl Keys {
         Keys { keys, before }
     }
 
-    /// Waits for this key; for ever where there are no keys.
+    /// Waits for this key; forever if there is no terminal.
     pub async fn pressed(&mut self, wanted: u8) {
         loop {
             match self.keys.recv().await {

@@ -1,6 +1,7 @@
-//! `list`: the runners in Nomad, as a table, as JSON, as names, or drawn again and again.
+//! `list`: the runners in Nomad, as a table, as JSON, as names, or redrawn continuously.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal, Write},
     time::Duration,
 };
@@ -8,7 +9,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Style, keys::Keys, style::Mood, table::Table};
+use super::{Style, keys::Keys, status::Daemon, style::Mood, table::Table};
 use crate::{
     cli::List,
     model::{Foreign, JobId, NomadView, Ownership, Runner, RunnerState, age, span},
@@ -16,13 +17,13 @@ use crate::{
     text::{LINE, harmless_json, shown},
 };
 
-/// How much a table says of why a runner is where it is, in characters; the JSON says all of it.
+/// How many characters of a runner's note the table shows; the JSON has all of it.
 const SHOWN_NOTE: usize = 200;
 
-/// How often `--watch` looks.
+/// How often `--watch` updates.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
-/// A runner as `list --json` shows it. Times are RFC 3339.
+/// A runner in `list --json`. Times are RFC 3339.
 #[derive(Serialize)]
 struct Row<'a> {
     id: &'a str,
@@ -45,22 +46,23 @@ struct Row<'a> {
     note: Option<String>,
 }
 
-/// Lists the runners of this deployment, and nomadtools' own. With `names` their IDs alone.
+/// Lists the runners of this deployment, and nomadtools' own. With `names`, only their IDs.
 ///
 /// # Errors
 /// Nomad cannot be read, or `out` cannot be written.
 pub async fn run(
     nomad: &Nomad,
+    daemon: Option<&Daemon>,
     args: &List,
     names: bool,
     style: Style,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     if args.watch {
-        return watch(nomad, args, style, out).await;
+        return watch(nomad, daemon, args, style, out).await;
     }
     let view = nomad.observe().await.context("listing the runners")?;
-    let rows = rows(&view, args);
+    let rows = rows(&view, &holds(daemon).await?, args);
     if args.json {
         writeln!(out, "{}", harmless_json(&serde_json::to_string_pretty(&rows)?))?;
     } else if names {
@@ -75,18 +77,35 @@ pub async fn run(
     Ok(())
 }
 
-/// The table, again and again, until `q`, Ctrl-C or SIGTERM.
-async fn watch(nomad: &Nomad, args: &List, style: Style, out: &mut dyn Write) -> anyhow::Result<()> {
+/// The daemon's notes on runners, by their IDs.
+type Holds = BTreeMap<String, String>;
+
+async fn holds(daemon: Option<&Daemon>) -> anyhow::Result<Holds> {
+    match daemon {
+        Some(daemon) => daemon.holds_of_runners().await,
+        None => Ok(Holds::new()),
+    }
+}
+
+/// Redraws the table until `q`, Ctrl-C or SIGTERM.
+async fn watch(
+    nomad: &Nomad,
+    daemon: Option<&Daemon>,
+    args: &List,
+    style: Style,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut signals = super::run::listen(0)?;
-    // Where there is no terminal each look follows the last one.
+    // Without a terminal, the tables are printed one after the other.
     let mut keys = io::stdout().is_terminal().then(Keys::take);
     loop {
-        let mut lines = match nomad.observe().await {
-            Ok(view) => table(&view, args, &rows(&view, args)),
-            Err(error) => vec![style.paint(Mood::Bad, &shown(&error.to_string(), LINE).to_string())],
+        let looked = async { anyhow::Ok((nomad.observe().await?, holds(daemon).await?)) };
+        let mut lines = match looked.await {
+            Ok((view, holds)) => table(&view, args, &rows(&view, &holds, args)),
+            Err(error) => vec![style.paint(Mood::Bad, &shown(&format!("{error:#}"), LINE).to_string())],
         };
         if keys.is_some() {
-            lines.insert(0, format!("{} UTC, every {} s; q ends", now(), WATCH_EVERY.as_secs()));
+            lines.insert(0, format!("{} UTC, every {} s; press q to quit", now(), WATCH_EVERY.as_secs()));
             out.write_all(page(&lines, terminal_size::terminal_size()).as_bytes())?;
         } else {
             writeln!(out, "{}\n", lines.join("\n"))?;
@@ -111,7 +130,7 @@ fn now() -> String {
     jiff::Timestamp::now().strftime("%H:%M:%S").to_string()
 }
 
-/// A whole page: each line overwrites what was there, and what does not fit is left out.
+/// A full page. Each line overwrites the previous one, and what does not fit is left out.
 fn page(lines: &[String], size: Option<(terminal_size::Width, terminal_size::Height)>) -> String {
     let (width, height) = size.map_or((100, 40), |(width, height)| (width.0.into(), usize::from(height.0)));
     let mut page = "\x1b[H".to_owned();
@@ -119,7 +138,7 @@ fn page(lines: &[String], size: Option<(terminal_size::Width, terminal_size::Hei
     let cut = if lines.len() > fits { fits.saturating_sub(1) } else { lines.len() };
     for line in &lines[..cut] {
         let line: String = line.chars().take(width).collect();
-        // A colour that was cut off ends here.
+        // Ends a colour whose end was truncated.
         page.push_str(&format!("{line}\x1b[0m\x1b[K\r\n"));
     }
     if cut < lines.len() {
@@ -128,11 +147,12 @@ fn page(lines: &[String], size: Option<(terminal_size::Width, terminal_size::Hei
     page + "\x1b[J"
 }
 
-/// Those that are asked for. The dead are always in the JSON, and elsewhere with `--all`, or where their state is asked for.
-fn rows<'a>(view: &'a NomadView, args: &List) -> Vec<Row<'a>> {
+/// The selected runners. Dead ones are always in the JSON, and otherwise included with `--all` or if their state is
+/// selected.
+fn rows<'a>(view: &'a NomadView, holds: &Holds, args: &List) -> Vec<Row<'a>> {
     let mut runners: Vec<&Runner> = view.runners.iter().collect();
     runners.sort_by_key(|runner| (runner.state, runner.submitted_at, runner.name.as_str()));
-    let rows = runners.into_iter().map(|runner| row(view, runner));
+    let rows = runners.into_iter().map(|runner| row(view, holds, runner));
     rows.chain(view.foreign.iter().map(foreign_row)).filter(|row| is_wanted(row, args)).collect()
 }
 
@@ -145,7 +165,7 @@ fn is_wanted(row: &Row, args: &List) -> bool {
     of_repository && in_state
 }
 
-/// Whether a repository is the one that is meant: `owner/name`, or an owner.
+/// Whether a repository matches `owner/name` or an owner.
 fn is_of(repository: &str, meant: &str) -> bool {
     let owner = repository.split('/').next().unwrap_or_default();
     !repository.is_empty() && [repository, owner].iter().any(|name| name.eq_ignore_ascii_case(meant))
@@ -167,14 +187,14 @@ fn table(view: &NomadView, args: &List, rows: &[Row]) -> Vec<String> {
     let mut lines = table.lines();
     let of_repository = List { state: vec![RunnerState::Dead.as_str().to_owned()], ..args.clone() };
     let is_hidden = !args.all && args.state.is_empty();
-    let dead = if is_hidden { self::rows(view, &of_repository).len() } else { 0 };
+    let dead = if is_hidden { self::rows(view, &Holds::new(), &of_repository).len() } else { 0 };
     if dead > 0 {
-        lines.push(format!("{dead} dead: -a shows them and why"));
+        lines.push(format!("{dead} dead: use -a to show them and why they died"));
     }
     lines
 }
 
-fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
+fn row<'a>(view: &NomadView, holds: &Holds, runner: &'a Runner) -> Row<'a> {
     Row {
         id: &runner.name,
         repository: repository_of(runner),
@@ -195,36 +215,40 @@ fn row<'a>(view: &NomadView, runner: &'a Runner) -> Row<'a> {
             Ownership::Ours => "githubrunner",
             Ownership::Nomadtools => "nomadtools",
         },
-        note: note(runner),
+        note: note(runner, holds.get(&runner.name)),
     }
 }
 
-/// The page of the job that it was started for. GitHub leads from there to the run's page, whose ID nobody wrote down.
+/// The URL of the job that the runner was started for. GitHub redirects from it to the run's page, whose ID is not
+/// known here.
 pub(super) fn job_url(runner: &Runner) -> Option<String> {
     let page = runner.repository().html_url;
     let job = runner.meta.job_id.filter(|_| !page.is_empty())?;
     Some(format!("{page}/runs/{job}"))
 }
 
-/// What it waits for, or how it ended.
-fn note(runner: &Runner) -> Option<String> {
+/// What it is waiting for, in the daemon's words if it has any, or how it ended.
+fn note(runner: &Runner, hold: Option<&String>) -> Option<String> {
+    if let Some(hold) = hold.filter(|_| runner.is_live()) {
+        return Some(hold.clone());
+    }
     let event =
         || runner.last_event.as_ref().map(|event| format!(", last event: {event}")).unwrap_or_default();
     Some(match runner.state {
         RunnerState::Pending => match &runner.blocked {
             Some(blocked) => blocked.reason.clone(),
-            None => "waits for Nomad to place it".to_owned(),
+            None => "waiting for Nomad to place it".to_owned(),
         },
-        RunnerState::Waiting => "waits for its credentials".to_owned(),
-        RunnerState::Starting => format!("its task starts{}", event()),
+        RunnerState::Waiting => "waiting for its credentials".to_owned(),
+        RunnerState::Starting => format!("its task is starting{}", event()),
         RunnerState::Running => return None,
         RunnerState::Stopping => "told to stop".to_owned(),
-        RunnerState::Disconnected => "its node is not heard of".to_owned(),
+        RunnerState::Disconnected => "node disconnected (client status unknown)".to_owned(),
         RunnerState::Dead => runner.how_it_ended(),
     })
 }
 
-/// A job that says it is ours and is not: only its name is believed.
+/// A job that claims to be ours and is not: nothing but its name is trusted.
 fn foreign_row(foreign: &Foreign) -> Row<'_> {
     let reason = foreign.reason.to_string();
     Row {
@@ -248,7 +272,7 @@ fn foreign_row(foreign: &Foreign) -> Row<'_> {
     }
 }
 
-/// `owner/name`, from the address that the Meta holds.
+/// `owner/name`, from the URL in the Meta.
 fn repository_of(runner: &Runner) -> &str {
     let url = runner.meta.repo_url.trim_end_matches('/');
     let path = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -260,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repository_is_meant_by_its_name_or_its_owners() {
+    fn a_repository_matches_its_name_or_its_owners() {
         for meant in ["acme/app", "Acme/App", "acme", "ACME"] {
             assert!(is_of("acme/app", meant), "{meant}");
         }

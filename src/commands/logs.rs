@@ -1,4 +1,4 @@
-//! `logs`: what a runner's task has written, as Nomad keeps it.
+//! `logs`: the output of a runner's task, as Nomad keeps it.
 
 use std::{
     io::{self, Write},
@@ -17,40 +17,40 @@ use crate::{
     text::{is_harmful, shown},
 };
 
-/// A line without an end is written after this many bytes.
+/// A line without an end is flushed after this many bytes.
 const LONGEST_LINE: usize = 16 * 1024;
 
-/// How often it is checked that the runner is still alive while nothing is written.
+/// How often to check whether the runner is still alive while there is no output.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// A piece of a log that is there already comes within this.
+/// The deadline for a piece of a log that already exists.
 const PIECE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Where a stream goes.
+/// The destination of a stream.
 pub struct Output<'a> {
     /// The writer.
     pub to: &'a mut dyn Write,
-    /// It is a terminal, which takes control characters for commands: they are escaped.
+    /// Whether it is a terminal, for which control characters are escaped.
     pub terminal: bool,
 }
 
-/// What is asked for.
+/// The request.
 #[derive(Clone, Debug)]
 pub struct Wanted<'a> {
-    /// The runner's ID.
     pub runner: &'a str,
-    /// The task; none for the runner's own.
+    /// The task; `None` for the runner's own.
     pub task: Option<&'a str>,
-    /// This many bytes of each stream, from its end.
+    /// How many bytes from the end of each stream.
     pub bytes: u64,
-    /// Go on until the runner has ended.
+    /// Continue until the runner has ended.
     pub follow: bool,
 }
 
-/// Writes the task's standard output to `out` and its standard error to `err`. Whether there was a log.
+/// Writes the task's standard output to `out` and its standard error to `err`. Returns whether there was a
+/// log.
 ///
 /// # Errors
-/// There is no such runner or task, Nomad cannot be read, `out` or `err` cannot be written.
+/// There is no such runner or task, Nomad cannot be read, or `out` or `err` cannot be written.
 pub async fn run<'a>(
     nomad: &Nomad,
     wanted: Wanted<'_>,
@@ -66,14 +66,14 @@ pub async fn run<'a>(
     let task = match (wanted.task.or(runner.meta.task.as_deref()), tasks.as_slice()) {
         (Some(task), _) => task.to_owned(),
         (None, [task]) => task.clone(),
-        (None, []) => bail!("{} has no log: its client has not looked at its tasks yet", runner.name),
+        (None, []) => bail!("{} has no log: the Nomad client has not started its tasks yet", runner.name),
         (None, several) => bail!(
             "{} has several tasks; name one with --task: {}",
             runner.name,
             shown(&several.join(", "), 300)
         ),
     };
-    // Nothing more comes of one that is dead.
+    // A dead runner writes nothing more.
     let follows = wanted.follow && runner.state != RunnerState::Dead;
     let open = |stream| nomad.log(&allocation.id, &task, stream, wanted.bytes, follows);
     let (mut out, mut err) = (Printer::new(out), Printer::new(err));
@@ -98,14 +98,14 @@ pub async fn run<'a>(
     Ok(true)
 }
 
-/// A log that is followed. Nomad answers the request for one with the first bytes that are written, whenever that is.
+/// A log, possibly followed. Nomad answers a request to follow one only when the first bytes are written.
 enum Source<'a> {
     Opening(Pin<Box<dyn Future<Output = Result<Option<Log>, nomad::Error>> + 'a>>),
     Open(Log),
     Over,
 }
 
-/// What comes of one.
+/// What a source yields.
 enum Piece {
     Bytes(Bytes),
     NothingYet,
@@ -113,7 +113,7 @@ enum Piece {
 }
 
 impl Source<'_> {
-    /// What comes next, within a while. Safe to drop while it waits.
+    /// The next piece, within a while. Cancel-safe.
     async fn next(&mut self) -> anyhow::Result<Piece> {
         if let Source::Opening(opening) = self {
             let Ok(opened) = timeout(LOOK_EVERY, opening).await else { return Ok(Piece::NothingYet) };
@@ -138,7 +138,7 @@ impl Source<'_> {
     }
 }
 
-/// Both streams as they come, until the runner has ended. Whether there was a log.
+/// Both streams as they arrive, until the runner has ended. Returns whether there was a log.
 async fn follow(
     nomad: &Nomad,
     name: &str,
@@ -155,7 +155,7 @@ async fn follow(
         match piece {
             Piece::Bytes(bytes) => to.take(&bytes)?,
             Piece::End => {}
-            // Nothing more comes of one that had ended before the last wait.
+            // A runner that had ended before the last wait writes nothing more.
             Piece::NothingYet if ends => return Ok(true),
             Piece::NothingYet => {
                 let runner = nomad.read_runner(name).await?;
@@ -170,11 +170,11 @@ async fn find(nomad: &Nomad, name: &str) -> anyhow::Result<Runner> {
     let fits = name.starts_with(&format!("{}-", nomad.options().prefix));
     let runner = if fits { nomad.read_runner(name).await.context("looking for the runner")? } else { None };
     runner.with_context(|| {
-        format!("{} is no runner of ours; `githubrunner list -a` shows them", shown(name, 100))
+        format!("{} is not one of our runners; `githubrunner list -a` shows them", shown(name, 100))
     })
 }
 
-/// Writes what comes line by line.
+/// Writes its input line by line.
 struct Printer<'a> {
     output: Output<'a>,
     line: Vec<u8>,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_gets_no_control_characters_and_a_file_gets_what_was_written() {
+    fn control_characters_are_escaped_for_a_terminal_and_kept_for_a_file() {
         let pieces: [&[u8]; 3] = [b"a\tb\x1b[2Jc\r\n\xc3", b"\xa4\xff\n", b"end"];
         assert_eq!(printed(false, &pieces), pieces.concat());
         let shown = String::from_utf8(printed(true, &pieces)).unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_does_not_grow_for_ever() {
+    fn an_endless_line_does_not_grow_forever() {
         let mut to = Vec::new();
         let mut printer = Printer::new(Output { to: &mut to, terminal: false });
         for _ in 0..10 {

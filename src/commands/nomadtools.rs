@@ -1,4 +1,4 @@
-//! `check --from-nomadtools FILE`: what is another thing for this very file of nomadtools' user, and what stays as it was.
+//! `check --from-nomadtools FILE`: what differs for a user's own nomadtools configuration, and what stays the same.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use crate::{
     text::{LINE, shown},
 };
 
-/// Prints what differs, a line each; nothing and nobody is asked. Whether the file can be used.
+/// Prints what differs, one line each. Contacts no server. Returns whether the file can be used.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -17,12 +17,12 @@ pub fn run(file: &str, env: &dyn Fn(&str) -> Option<String>, out: &mut dyn Write
         Ok(config) => config,
         Err(errors) => {
             writeln!(out, "failure  {errors}")?;
-            writeln!(out, "The file cannot be used as it is: see above.")?;
+            writeln!(out, "The file cannot be used as it is; see above.")?;
             return Ok(false);
         }
     };
     let mut say = |word: &str, text: &str| writeln!(out, "{word:8} {}", shown(text, LINE));
-    say("ok", "every key is known, and the file is read unchanged")?;
+    say("ok", "every key is known; the file works unchanged")?;
     for difference in differences(&config) {
         say("differs", &difference)?;
     }
@@ -31,12 +31,12 @@ pub fn run(file: &str, env: &dyn Fn(&str) -> Option<String>, out: &mut dyn Write
     }
     say(
         "next",
-        "`githubrunner -c FILE check` asks Nomad and GitHub, `plan` shows what a pass would do, before nomadtools is stopped",
+        "before you stop nomadtools, `githubrunner -c FILE check` tests Nomad and GitHub, and `plan` shows what a pass would do",
     )?;
     Ok(true)
 }
 
-/// What is another thing, for what this configuration says or leaves out.
+/// The differences for this particular configuration.
 fn differences(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     let mut say = |text: String| all.push(text);
@@ -44,29 +44,29 @@ fn differences(config: &Config) -> Vec<String> {
     let is_default = template.name == DEFAULT_TEMPLATE;
     match config.registration() {
         Registration::Token if is_default => say(
-            "runners get a registration token in their own Nomad variable, where nomadtools put the long-lived token into \
+            "runners get a registration token in their own Nomad variable; nomadtools put the long-lived token into \
              ACCESS_TOKEN of the job"
                 .to_owned(),
         ),
         Registration::Token | Registration::Jit => say(format!(
-            "runners register by {}, which comes in the job's Nomad variable; nomadtools put a long-lived token into the job",
+            "runners register by {}, passed in the job's Nomad variable; nomadtools put a long-lived token into the job",
             config.registration()
         )),
         Registration::AccessToken => {}
     }
     let text = |key: &str| config.settings.get(key).and_then(serde_json::Value::as_str);
     if is_default && text("cache") == Some("") {
-        say("no tool cache is mounted; nomadtools mounted a docker volume: `template_settings: {cache: volume}` asks for one"
+        say("no tool cache is mounted; nomadtools mounted a docker volume: set `template_settings: {cache: volume}` to get one"
             .to_owned());
     }
     if !is_default {
         if template.reads("RUN.REPO") {
-            say("RUN.REPO is spelled as GitHub spells it; nomadtools capitalized it".to_owned());
+            say("RUN.REPO has GitHub's spelling; nomadtools capitalized it".to_owned());
         }
         say("the job's ID, name, namespace and Meta are set after rendering, whatever the template says"
             .to_owned());
         if config.registration().needs_variable() {
-            say("the template sees no long-lived token: what it registers by is RUN.CREDENTIALS".to_owned());
+            say("the template cannot read a long-lived token: it registers with RUN.CREDENTIALS".to_owned());
         }
     }
     if template.label_keys().is_none_or(|keys| !keys.is_empty()) {
@@ -75,13 +75,13 @@ fn differences(config: &Config) -> Vec<String> {
             .to_owned());
     }
     if config.scheduler.max_runners.is_some() {
-        say("scheduler.max_runners does not count runners that are dead".to_owned());
+        say("scheduler.max_runners does not count dead runners".to_owned());
     }
     if config.scheduler.strict || config.scheduler.runner_inactivity_timeout.is_some() {
-        say("an idle runner that no job needs is stopped once GitHub has removed its registration, never while it runs a job"
+        say("an idle runner that no job needs is stopped after GitHub has removed its registration, never while it runs a job"
             .to_owned());
     }
-    say(format!("GitHub's answers are kept in {}", config.github.cachefile.display()));
+    say(format!("GitHub's responses are cached in {}", config.github.cachefile.display()));
     say(format!(
         "runners of nomadtools with the prefix {} count as supply, are purged when dead, and are never stopped alive",
         config.nomad.jobprefix
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_told_for_this_very_file() {
+    fn differences_are_listed_for_this_particular_file() {
         let (well, plain) = said("github: {token: x}\nrepos: [acme]");
         assert!(well, "{plain}");
         assert!(plain.contains("ACCESS_TOKEN of the job") && plain.contains("cache: volume"), "{plain}");
@@ -109,18 +109,18 @@ mod tests {
         let (_, more) = said(
             "github: {token: x}\nrepos: [acme]\nscheduler: {max_runners: 3, strict: true}\ntemplate_settings: {cache: /c}",
         );
-        assert!(more.contains("does not count runners that are dead"), "{more}");
+        assert!(more.contains("does not count dead runners"), "{more}");
         assert!(more.contains("never while it runs a job") && !more.contains("cache: volume"), "{more}");
 
         let (_, own) = said(
             "github: {token: x}\nrepos: [acme]\ntemplate: |\n  job \"{{ RUN.REPO }}\" { {{ CONFIG.github.token }} }",
         );
-        assert!(own.contains("RUN.REPO is spelled") && own.contains("warning"), "{own}");
+        assert!(own.contains("RUN.REPO has GitHub's spelling") && own.contains("warning"), "{own}");
         assert!(!own.contains("ACCESS_TOKEN of the job") && !own.contains("RUN.CREDENTIALS:"), "{own}");
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_says_where() {
+    fn an_invalid_file_is_reported_with_the_position() {
         let (well, said) = said("repos: [acme]\nrepos: [other]\nscheduler: {purge_failure_timeout: 1 week}");
         assert!(!well);
         assert!(said.contains(":2:1: repos") && said.contains("scheduler.purge_failure_timeout"), "{said}");

@@ -13,10 +13,10 @@ use crate::{
     },
 };
 
-/// As `nomad job plan` says that something would change.
+/// As in `nomad job plan`: something would change.
 const CHANGES: Exit = Exit(2);
 
-/// What the labels of queued jobs say in vain, for each set of them once.
+/// Keys in the labels of queued jobs that the template does not read, once for each label set.
 fn unread_keys(
     observation: &Observation,
     rules: &LabelRules,
@@ -41,7 +41,7 @@ fn unread_keys(
     found
 }
 
-/// What is to be done, as `nomad job plan` marks it.
+/// The marker for an action, as in `nomad job plan`.
 fn mark(action: &Action) -> (char, Mood) {
     match action {
         Action::Start(_) => ('+', Mood::Well),
@@ -52,7 +52,7 @@ fn mark(action: &Action) -> (char, Mood) {
     }
 }
 
-/// How many of each.
+/// The number of actions of each kind.
 fn summary(plan: &Plan) -> String {
     let count = |wanted: char| plan.actions.iter().filter(|action| mark(action).0 == wanted).count();
     let other = count('~') + count('?');
@@ -73,7 +73,7 @@ fn summary(plan: &Plan) -> String {
     format!("Plan: {}.", parts.join(", "))
 }
 
-/// Whether a hold says what an error says.
+/// Whether a hold already says what an error says.
 fn is_held(plan: &Plan, error: &str) -> bool {
     plan.holds.iter().any(|Hold { subject, reason }| match (subject, reason) {
         (Subject::Repository { name }, HoldReason::NotListed { why }) => {
@@ -84,7 +84,8 @@ fn is_held(plan: &Plan, error: &str) -> bool {
     })
 }
 
-/// Prints each action and each hold as a line, once; changes nothing. With `detailed`, changes are told by the exit code 2.
+/// Prints each action and each hold on a line, without duplicates. Changes nothing. With `detailed`, exit code 2 means
+/// changes.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_a_hold_tells_is_not_told_again() {
+    fn an_error_that_a_hold_reports_is_not_repeated() {
         let subject = Subject::Repository { name: "acme/app".to_owned() };
         let reason = HoldReason::NotListed { why: "GitHub answered 502".to_owned() };
         let plan = Plan { holds: vec![Hold { subject, reason }], ..Plan::default() };

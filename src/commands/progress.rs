@@ -1,4 +1,4 @@
-//! How far a long command is, on a terminal; elsewhere its lines alone.
+//! Progress of long commands on a terminal. Without a terminal, nothing is drawn.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -8,25 +8,25 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a command whose steps are not counted shows that it goes on.
+/// How often a command with an unknown number of steps shows that it is still running.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Fewer steps than this are over before anyone looks.
+/// With fewer steps than this, no bar is shown.
 const WORTH_A_BAR: usize = 3;
 
-/// The bar that is drawn now: whoever writes to the terminal does so beside it.
+/// The bar that is currently drawn. Everything that writes to the terminal must do so beside it.
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// A bar at the terminal's last line while it lives.
+/// A bar in the terminal's last line for as long as it lives.
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// For this many steps.
+    /// For a known number of steps.
     pub fn of(what: &'static str, steps: usize) -> Progress {
         Progress::begin(what, (steps >= WORTH_A_BAR).then_some(steps), io::stderr().is_terminal())
     }
 
-    /// For something whose steps are unknown.
+    /// For an unknown number of steps.
     pub fn going_on(what: &'static str) -> Progress {
         let progress = Progress::begin(what, None, io::stderr().is_terminal());
         if !progress.0.is_hidden() {
@@ -66,7 +66,7 @@ impl Drop for Progress {
     }
 }
 
-/// Does something that writes to the terminal, with the bar out of the way.
+/// Runs something that writes to the terminal, with the bar hidden.
 pub fn beside<T>(write: impl FnOnce() -> T) -> T {
     let bar = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match bar {
@@ -75,7 +75,7 @@ pub fn beside<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Standard error, beside the bar: for the log.
+/// Standard error beside the bar, for the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stderr;
 

@@ -1,4 +1,5 @@
-//! `render`: the Nomad job for some labels. Works without GitHub, and without Nomad unless it is to parse.
+//! `render`: the Nomad job for some labels. Works without GitHub, and without Nomad unless the job is to be
+//! parsed.
 
 use std::io::Write;
 
@@ -7,18 +8,18 @@ use anyhow::{Context, bail};
 use crate::{
     config::{Config, RepoEntry},
     labels::unread,
-    model::{JobId, Labels, Registration, Repository, RepositoryId, runner_name},
+    model::{JobFacts, JobId, Labels, Registration, Repository, RepositoryId, RunFacts, RunId, runner_name},
     render::{Renderer, RunContext},
 };
 
-/// The deployment, job and attempt in the name of a runner that is only looked at.
+/// The deployment ID, job and attempt in the name of an example runner.
 const EXAMPLE: (&str, JobId, u32) = ("example", JobId(1), 1);
 
-/// The configuration of a class laid over the top level, and the class's name: of the one that is asked for, else of the first
+/// The configuration of a class merged over the top level, and the class's name: the requested class, or else the first
 /// that matches.
 ///
 /// # Errors
-/// No such class, or such jobs get no runner; a repository that is not `owner/name`.
+/// There is no such class, such jobs get no runner, or the repository is not `owner/name`.
 pub fn of_class(
     config: &Config,
     labels: &[String],
@@ -46,10 +47,10 @@ pub fn of_class(
     }
 }
 
-/// The job for these labels, as it would be sent to Nomad's parser, by the configuration of a class.
+/// The job for these labels, with a class's configuration, as it would be sent to Nomad's parser.
 ///
 /// # Errors
-/// Labels that break the rules, a repository that is not `owner/name`, a template that fails.
+/// The labels break the rules, the repository is not `owner/name`, or the template fails.
 pub fn text(
     config: &Config,
     labels: &[String],
@@ -60,17 +61,30 @@ pub fn text(
     let repository = repository(config, repo)?;
     let (deployment, job, attempt) = EXAMPLE;
     let name = runner_name(&config.nomad.jobprefix, deployment, &repository, job, attempt);
+    let facts = example_facts(job);
     let run = RunContext {
         class,
         name: &name,
         repository: &repository,
         labels: &Labels::new(labels.iter().cloned()),
         runs_on: &runs_on,
-        info: "rendered by hand",
+        info: "rendered on the command line",
         job,
+        facts: &facts,
         attempt,
     };
     Ok(Renderer::new(config)?.render(&run)?)
+}
+
+/// What GitHub might say of a job.
+fn example_facts(job: JobId) -> JobFacts {
+    let run = RunFacts {
+        workflow: "CI".to_owned(),
+        actor: "octocat".to_owned(),
+        branch: "main".to_owned(),
+        event: "push".to_owned(),
+    };
+    JobFacts { name: "build".to_owned(), run_id: Some(RunId(job.0)), run: run.into() }
 }
 
 /// Prints the job for these labels; says so if `runson_match` does not match them.
@@ -92,7 +106,7 @@ pub fn run(
     Ok(())
 }
 
-/// Prints what Nomad makes of the job for these labels, `parse` being Nomad's parser.
+/// Prints Nomad's JSON of the job for these labels. `parse` is Nomad's parser.
 ///
 /// # Errors
 /// See [`text`]; Nomad cannot be reached or refuses the job; or the output cannot be written.
@@ -141,7 +155,7 @@ fn note(
     )
 }
 
-/// The repository that is given, else the first one of the configuration, else a placeholder.
+/// The given repository, or else the first of the configuration, or else a placeholder.
 fn repository(config: &Config, repo: Option<&str>) -> anyhow::Result<Repository> {
     let configured = config.repos.iter().find_map(|entry| match entry {
         RepoEntry::Repository { owner, name } => Some((owner.as_str(), name.as_str())),
@@ -167,7 +181,7 @@ fn repository(config: &Config, repo: Option<&str>) -> anyhow::Result<Repository>
     })
 }
 
-/// The site that an API belongs to (contract github.md §4).
+/// The web site of an API (contract github.md §4).
 fn site(api: &str) -> String {
     let (scheme, rest) = api.split_once("://").unwrap_or(("https", api));
     let host = rest.split_once("/api/").map_or(rest, |(host, _)| host);
@@ -187,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repository_is_given_or_configured_or_made_up() {
+    fn the_repository_is_given_or_configured_or_a_placeholder() {
         let url = |yaml: &str, repo| repository(&config(yaml), repo).unwrap().html_url;
         assert_eq!(url("repos: [acme/widgets]", Some("a/b")), "https://github.com/a/b");
         assert_eq!(url("repos: [acme, acme/widgets]", None), "https://github.com/acme/widgets");
@@ -204,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_break_the_rules_are_an_error_and_those_of_others_a_note() {
+    fn labels_that_break_the_rules_are_an_error_and_labels_that_do_not_match_a_note() {
         let config = config("repos: [acme/widgets]\ntemplate: builtin:docker");
         let (mut out, mut notes) = (Vec::new(), Vec::new());
         let error = run(&config, &labels(&["mem=${x}"]), None, None, &mut out, &mut notes).unwrap_err();
@@ -217,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_the_template_does_not_read_is_a_note_with_what_was_meant() {
+    fn a_key_that_the_template_does_not_read_is_a_note_with_a_suggestion() {
         let notes = |template: &str, label: &str| {
             let (mut out, mut notes) = (Vec::new(), Vec::new());
             let yaml = format!(
@@ -237,12 +251,12 @@ mod tests {
             notes("'{{ RUNSON.color }} job {}'", "nomadtools colour=red"),
             "note: the template does not read colour=; did you mean color=\n"
         );
-        // It may read any.
+        // This template may read any key.
         assert_eq!(notes("'{% for key in RUNSON %}{{ key }}{% endfor %}'", "nomadtools colour=red"), "");
     }
 
     #[tokio::test]
-    async fn the_parser_gets_the_text_and_its_answer_is_printed() {
+    async fn the_parser_gets_the_text_and_its_response_is_printed() {
         let config = config("repos: [acme/widgets]\ntemplate: builtin:docker");
         let (mut out, mut notes) = (Vec::new(), Vec::new());
         let parse = |text: String, _| async move { anyhow::Ok(serde_json::json!({ "Length": text.len() })) };

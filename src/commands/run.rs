@@ -24,21 +24,21 @@ use crate::{
     status,
 };
 
-/// The exit code after a second SIGINT or SIGTERM, as shells give it for SIGINT.
+/// The exit code after a second SIGINT or SIGTERM, the one that shells use for SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// The loop answers a signal at once, unless it is in the middle of a long computation. The process does not wait for the
-/// end of that: whatever it was about to do, the next start does.
+/// The loop reacts to a signal at once, unless it is in a long computation. The process does not wait for that to end;
+/// the next start does whatever is left to do.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(800);
 
-/// How often the loop says that it turns.
+/// How often the loop signals that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Passes until SIGTERM or SIGINT; SIGHUP reads the configuration again with `reload` and passes at once. A
-/// configuration that is broken then is told and the old one kept.
+/// Makes passes until SIGTERM or SIGINT. SIGHUP reloads the configuration with `reload` and starts a pass at
+/// once. If the new configuration has an error, the error is logged and the old configuration is kept.
 ///
 /// # Errors
-/// The signals cannot be listened to.
+/// The signals cannot be received.
 pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> anyhow::Result<()> {
     let mut signals = listen(0)?;
     tracing::info!(
@@ -84,10 +84,11 @@ pub async fn run(setup: Setup, reload: impl Fn() -> anyhow::Result<Setup>) -> an
     Ok(())
 }
 
-/// One pass, and the secrets of the runners it starts. Whether all went well.
+/// Makes one pass, and waits until the runners it started have their credentials. Returns whether everything
+/// succeeded.
 ///
 /// # Errors
-/// The signals cannot be listened to.
+/// The signals cannot be received.
 pub async fn once(setup: Setup) -> anyhow::Result<bool> {
     let mut signals = listen(1)?;
     let mut daemon = setup.into_daemon();
@@ -99,7 +100,7 @@ pub async fn once(setup: Setup) -> anyhow::Result<bool> {
     }
 }
 
-/// Listens where a key says, if it does.
+/// Listens on the address of a key, if it is set.
 pub(super) fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let _context = beside()?.enter();
@@ -110,7 +111,7 @@ pub(super) fn listener(key: &str, address: Option<SocketAddr>) -> anyhow::Result
     Ok(Some(listener.with_context(|| format!("{key}: listening on {address}"))?))
 }
 
-/// What answers signals and health checks while the loop computes: a thread of its own.
+/// A separate thread that handles signals and health checks while the loop computes.
 pub(super) fn beside() -> anyhow::Result<&'static Runtime> {
     static BESIDE: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = BESIDE.get() {
@@ -121,10 +122,10 @@ pub(super) fn beside() -> anyhow::Result<&'static Runtime> {
     Ok(BESIDE.get_or_init(|| runtime))
 }
 
-/// Listens to SIGTERM, SIGINT and SIGHUP. The second of the first two ends the process at once, and so does the first
-/// one, with this exit code, if the loop is too busy to notice it.
+/// Listens for SIGTERM, SIGINT and SIGHUP. The second SIGTERM or SIGINT ends the process at once. So does the first,
+/// with this exit code, if the loop is too busy to notice it.
 pub(super) fn listen(code_if_busy: i32) -> anyhow::Result<Signals> {
-    let context = "listening to signals";
+    let context = "listening for signals";
     let beside = beside()?;
     let (mut terminate, mut interrupt, mut hangup) = {
         let _context = beside.enter();
@@ -137,7 +138,7 @@ pub(super) fn listen(code_if_busy: i32) -> anyhow::Result<Signals> {
     let (shutdown, receiver) = watch::channel(false);
     let notify = Arc::new(Notify::new());
     let signals = Signals { shutdown: receiver.clone(), hangup: notify.clone() };
-    // This one runs where the loop does.
+    // This task runs on the loop's own thread.
     let noticed = Arc::new(AtomicBool::new(false));
     let (notices, mut told) = (noticed.clone(), receiver);
     tokio::spawn(async move {
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_and_health_are_answered_while_the_loop_computes() {
+    fn signals_and_health_checks_work_while_the_loop_computes() {
         if std::env::var_os(CHILD).is_some() {
             return be_busy();
         }
@@ -219,7 +220,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // The test harness has not ended its line.
+        // The test harness has not ended its line yet.
         let address =
             lines.find_map(|line| Some(line.unwrap().split_once("ADDRESS ")?.1.to_owned())).unwrap();
         let mut stream = TcpStream::connect(address).unwrap();

@@ -1,4 +1,4 @@
-//! From a configuration and an environment to what the commands work with.
+//! Creates what the commands work with from a configuration and the environment.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,9 +7,9 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     apply::Apply,
-    config::{Config, PrivateKey},
+    config::{AppConfig, Config, CredentialConfig, CredentialSource, PrivateKey},
     daemon::Daemon,
-    github::{self, Auth, GitHub, Key, api_url},
+    github::{self, Assigned, Auth, GitHub, Key, api_url},
     http::{Client, Endpoint, Options as HttpOptions, Proxy, TlsOptions},
     leadership::Leadership,
     model::NomadView,
@@ -18,36 +18,35 @@ use crate::{
     secret::Secret,
 };
 
-/// The time for one exchange with GitHub; it answers within 10 s or not at all.
+/// The deadline for one exchange with GitHub, which responds within 10 s or not at all.
 const GITHUB_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The longest answer: a page of 100 runs takes about 2 MB.
+/// The largest response body. A page of 100 runs has about 2 MB.
 const GITHUB_MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// What a command works with.
 pub struct Setup {
-    /// The configuration.
     pub config: Config,
-    /// GitHub's side; connects nowhere by itself.
+    /// The GitHub client. It does not connect until it is used.
     pub github: GitHub,
-    /// Nomad's side; connects nowhere by itself.
+    /// The Nomad client. It does not connect until it is used.
     pub nomad: Nomad,
-    /// The template, compiled.
+    /// The compiled template.
     pub renderer: Arc<Renderer>,
     /// Perform nothing.
     pub dry_run: bool,
-    /// What works and should not be so, besides the configuration's own warnings.
+    /// Warnings besides the configuration's own.
     pub warnings: Vec<String>,
 }
 
-/// Looks an environment variable up.
+/// Reads an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Setup {
-    /// Prepares everything; nothing is sent yet.
+    /// Prepares everything. Nothing is sent yet.
     ///
     /// # Errors
-    /// An address, certificate, key or template that is unusable.
+    /// An address, certificate, key or template is invalid.
     pub fn new(config: Config, env: Environment, dry_run: bool) -> anyhow::Result<Self> {
         let (github, nomad) = (github(&config, dry_run)?, nomad(&config, env, dry_run)?);
         let mut warnings = Vec::new();
@@ -69,9 +68,9 @@ impl Setup {
         Daemon::new(self.config, self.github, self.nomad, self.renderer, self.dry_run)
     }
 
-    /// What performs plans.
+    /// What carries out plans.
     pub fn apply(&self, view: &NomadView) -> Apply {
-        // Whoever asks for something by hand does so whichever replica leads.
+        // Commands act for an operator, whichever replica is the leader.
         let leadership = Leadership::always();
         let Setup { github, nomad, renderer, config, dry_run, .. } = self;
         let (github, nomad, renderer) = (github.clone(), nomad.clone(), renderer.clone());
@@ -79,7 +78,7 @@ impl Setup {
     }
 }
 
-/// GitHub as the configuration has it.
+/// The GitHub client for the configuration.
 fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     let settings = &config.github;
     let api = api_url(&settings.url).map_err(|error| anyhow!("github.url: {error}"))?;
@@ -97,13 +96,7 @@ fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     )
     .context("github.url")?;
     let auth = match (&settings.app, &settings.token, &settings.token_file) {
-        (Some(app), ..) => {
-            let key = match &app.private_key {
-                PrivateKey::Inline(pem) => Key::Pem(pem.clone()),
-                PrivateKey::File(path) => Key::File(path.clone()),
-            };
-            Auth::App { issuer: app.issuer.clone(), key }
-        }
+        (Some(app), ..) => auth_of(app),
         (None, Some(token), _) => Auth::Token(token.clone()),
         (None, None, Some(path)) => Auth::TokenFile(path.clone()),
         (None, None, None) => Auth::Token(Secret::new("")),
@@ -112,16 +105,35 @@ fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
     let cache = if dry_run { github::CacheStore::ReadFile(file) } else { github::CacheStore::File(file) };
     let interest = Some(Arc::new(config.interest()));
     let options = github::Options { cache, interest, ..github::Options::new(api) };
-    Ok(GitHub::new(client, auth, options))
+    let assigned = settings.credentials.iter().map(assigned).collect();
+    Ok(GitHub::with(client, auth, assigned, options))
 }
 
-/// Nomad as the environment has it, with the configuration's namespace, prefix and Meta key.
+fn auth_of(app: &AppConfig) -> Auth {
+    let key = match &app.private_key {
+        PrivateKey::Inline(pem) => Key::Pem(pem.clone()),
+        PrivateKey::File(path) => Key::File(path.clone()),
+    };
+    Auth::App { issuer: app.issuer.clone(), key }
+}
+
+/// Credentials for some owners.
+fn assigned(credential: &CredentialConfig) -> Assigned {
+    let auth = match &credential.source {
+        CredentialSource::Token(token) => Auth::Token(token.clone()),
+        CredentialSource::TokenFile(path) => Auth::TokenFile(path.clone()),
+        CredentialSource::App(app) => auth_of(app),
+    };
+    Assigned { name: credential.name.clone(), owners: credential.owners.clone(), auth }
+}
+
+/// The Nomad client for the environment, with the configuration's namespace, prefix and Meta key.
 fn nomad(config: &Config, env: Environment, dry_run: bool) -> anyhow::Result<Nomad> {
     let settings = &config.nomad;
     let options = nomad::Options::from_env(env, &settings.namespace, &settings.jobprefix, &settings.meta)?;
     let seed = seed()?;
     let new_deployment = deployment_id(&mut StdRng::seed_from_u64(seed));
-    // The first start writes the deployment's ID; what only looks does not.
+    // The first start writes the deployment ID. Commands that only read do not.
     Ok(Nomad::new(nomad::Options { seed, create_deployment: !dry_run, ..options }, new_deployment)?)
 }
 

@@ -1,4 +1,4 @@
-//! `stop` and `purge`: what the daemon does on its own, on demand, with the same consent.
+//! `stop` and `purge`: what the daemon does on its own, on demand and with the same consent.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -18,19 +18,19 @@ use crate::{
     plan::on_demand,
 };
 
-/// How long `purge` waits for what it stopped to die: Nomad's default kill_timeout is 5 s, the client's
-/// longest 30 s (contract nomad.md §12).
+/// How long `purge` waits for stopped runners to die. Nomad's default kill_timeout is 5 s, and the client's
+/// maximum 30 s (contract nomad.md §12).
 const DYING_AT_MOST: Duration = Duration::from_secs(40);
 
-/// How often it looks.
+/// How often to check whether they have died.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Which runners are meant.
+/// The selected runners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// These.
+    /// Those with these IDs.
     Ids(Vec<String>),
-    /// All that are dead.
+    /// All dead ones.
     Dead,
     /// All.
     All,
@@ -56,10 +56,10 @@ impl Selection {
     }
 }
 
-/// Stops the selected runners that are alive. Whether all of them stopped.
+/// Stops the selected live runners. Returns whether all of them stopped.
 ///
 /// # Errors
-/// Nomad cannot be read, an ID is not ours, the person says no.
+/// Nomad cannot be read, an ID is not ours, or the operator says no.
 pub async fn stop(
     setup: &Setup,
     selection: Selection,
@@ -72,7 +72,7 @@ pub async fn stop(
     stop_all(setup, &view, &alive, out).await
 }
 
-/// Purges the selected runners; those alive are stopped first. Whether all of them are gone.
+/// Purges the selected runners. Live ones are stopped first. Returns whether all of them are gone.
 ///
 /// # Errors
 /// As for [`stop`].
@@ -94,7 +94,7 @@ pub async fn purge(
     let deadline = Instant::now() + DYING_AT_MOST;
     let is_dying = |runner: &Runner| names.contains(&runner.name) && runner.state == RunnerState::Stopping;
     view = setup.nomad.observe().await?;
-    let progress = Progress::going_on("waiting for what was stopped to end");
+    let progress = Progress::going_on("waiting for stopped runners to end");
     while view.runners.iter().any(is_dying) && Instant::now() < deadline {
         tokio::time::sleep(LOOK_EVERY).await;
         view = setup.nomad.observe().await?;
@@ -146,7 +146,10 @@ async fn stop_all(
             continue;
         }
         let name = &runner.name;
-        writeln!(out, "{name}: GitHub lists no runner of this name; if it is idle: nomad job stop {name}")?;
+        writeln!(
+            out,
+            "{name}: GitHub lists no runner with this name; if it is idle, run: nomad job stop {name}"
+        )?;
         others = true;
     }
     Ok(perform(setup, view, unregistered, out).await? && stopped && !others)
@@ -166,7 +169,8 @@ async fn perform(
     each(setup, view, what, actions, |report| print(&report, out)).await
 }
 
-/// Performs actions, several at once, and tells of each as soon as it and those before it are done. Whether all went well.
+/// Carries out actions concurrently, and reports them in order, each as soon as it has ended. Returns whether all of
+/// them succeeded.
 async fn each(
     setup: &Setup,
     view: &NomadView,
@@ -190,13 +194,13 @@ async fn each(
     Ok(well)
 }
 
-/// A line. Whether it went well.
+/// Prints a line. Returns whether the action succeeded.
 fn print(Report { action, outcome }: &Report, out: &mut dyn Write) -> anyhow::Result<bool> {
     beside(|| writeln!(out, "{action}: {outcome}"))?;
     Ok(outcome.is_dry_run() || matches!(outcome, Outcome::Done(Done::Performed | Done::Already)))
 }
 
-/// Asks on a terminal.
+/// Asks for confirmation on a terminal.
 fn confirm(verb: &str, count: usize, yes: bool) -> anyhow::Result<()> {
     if yes || count == 0 || !io::stdin().is_terminal() {
         return Ok(());
@@ -205,7 +209,7 @@ fn confirm(verb: &str, count: usize, yes: bool) -> anyhow::Result<()> {
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
     if !matches!(answer.trim(), "y" | "Y" | "yes") {
-        bail!("nothing done");
+        bail!("cancelled; nothing was changed");
     }
     Ok(())
 }

@@ -1,29 +1,27 @@
-//! Colours, where a terminal shows them.
+//! Colours on terminals that support them.
 
-/// What a text's colour says.
+/// What the colour of a text means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// It comes, or is well.
+    /// It starts, or is healthy.
     Well,
-    /// It goes, or is bad.
+    /// It stops, or has failed.
     Bad,
-    /// It waits.
+    /// It is waiting.
     Waits,
-    /// It works.
+    /// It is working.
     Works,
     /// It is over.
     Past,
 }
 
-/// Whether there are colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
-    /// There are.
     pub colours: bool,
 }
 
 impl Style {
-    /// The text in the colour of a mood.
+    /// The text in the colour of this meaning.
     pub fn paint(self, mood: Mood, text: &str) -> String {
         if !self.colours {
             return text.to_owned();

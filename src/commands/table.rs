@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::text::{LINE, shown};
 
-/// Rows of text under a head.
+/// Rows of text below a heading.
 pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
@@ -14,7 +14,7 @@ impl<const N: usize> Table<N> {
         Table { rows: vec![head.map(str::to_owned)] }
     }
 
-    /// Adds a row; what a terminal would take for a command is escaped.
+    /// Adds a row. Characters that a terminal would interpret are escaped.
     pub fn row(&mut self, cells: [&str; N]) {
         self.rows.push(cells.map(|cell| shown(cell, LINE).to_string()));
     }
@@ -23,7 +23,7 @@ impl<const N: usize> Table<N> {
         self.lines().iter().try_for_each(|line| writeln!(out, "{line}"))
     }
 
-    /// Its lines, the head first.
+    /// Its lines, the heading first.
     pub fn lines(&self) -> Vec<String> {
         let mut widths = [0; N];
         for row in &self.rows {

@@ -1,4 +1,5 @@
-//! `webhook install|status|remove`: the hook of an organization or a repository that delivers to `webhook.url`.
+//! `webhook install|status|remove`: the webhook of an organization or a repository that delivers to
+//! `webhook.url`.
 
 use std::{collections::BTreeSet, io::Write};
 
@@ -16,11 +17,11 @@ use crate::{
 /// At most this many deliveries are shown.
 const SHOWN: usize = 10;
 
-/// Does it for each place; without any, for each entry of `repos`. Whether all is well.
+/// Runs the command for each place, or for each entry of `repos`. Returns whether all of them succeeded.
 ///
 /// # Errors
-/// The configuration lacks what is needed, or `out` cannot be written. What goes wrong at one place is told, and the
-/// others go on.
+/// The configuration is incomplete, or `out` cannot be written. A failure at one place is printed, and the other
+/// places continue.
 pub async fn run(
     config: &Config,
     github: &GitHub,
@@ -30,7 +31,7 @@ pub async fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
     let Some(url) = &config.webhook.url else {
-        bail!("webhook.url is not set: write the URL at which GitHub reaches webhook.listen");
+        bail!("webhook.url is not set: set it to the URL at which GitHub reaches webhook.listen");
     };
     let places = match places {
         [] => configured(config)?,
@@ -62,7 +63,7 @@ pub async fn run(
     Ok(well)
 }
 
-/// What is to be said of one place.
+/// The result for one place.
 struct Told {
     text: String,
     is_well: bool,
@@ -72,11 +73,11 @@ fn well(text: String) -> Result<Told, Error> {
     Ok(Told { text: text + "\n", is_well: true })
 }
 
-/// The places that the configuration means.
+/// The places that the configuration names.
 fn configured(config: &Config) -> anyhow::Result<BTreeSet<HookPlace>> {
     let places: BTreeSet<HookPlace> = config.repos.iter().filter_map(HookPlace::of).collect();
     if places.is_empty() {
-        bail!("\"*\" in repos has no hook of its own: name an organization, or owner/name");
+        bail!("\"*\" in repos cannot have a webhook: name an organization, or owner/name");
     }
     Ok(places)
 }
@@ -104,16 +105,17 @@ async fn secret_of(config: &Config) -> anyhow::Result<Secret> {
     }
 }
 
-/// The hooks there that deliver to our URL.
+/// The webhooks of the place that deliver to our URL.
 async fn ours(github: &GitHub, place: &HookPlace, url: &str) -> Result<Vec<Hook>, Error> {
     let hooks = github.hooks(place).await?;
     if let Some(gap) = hooks.gap() {
-        return Err(Error::Incomplete { what: "the list of hooks".to_owned(), gap: gap.clone() });
+        return Err(Error::Incomplete { what: "the list of webhooks".to_owned(), gap: gap.clone() });
     }
     Ok(hooks.into_known().into_iter().filter(|hook| hook.config.url.as_deref() == Some(url)).collect())
 }
 
-/// Makes the hook, or gives the one that is there its settings and the secret again: a secret cannot be compared.
+/// Creates the webhook, or updates its settings and secret. The secret is always sent, because it cannot be
+/// compared.
 async fn install(
     github: &GitHub,
     place: &HookPlace,
@@ -122,15 +124,15 @@ async fn install(
     dry_run: bool,
 ) -> Result<Told, Error> {
     match ours(github, place, url).await?.first() {
-        Some(hook) if dry_run => well(format!("{place}: would update hook {}", hook.id)),
-        None if dry_run => well(format!("{place}: would create a hook that delivers to {url}")),
+        Some(hook) if dry_run => well(format!("{place}: would update webhook {}", hook.id)),
+        None if dry_run => well(format!("{place}: would create a webhook that delivers to {url}")),
         Some(hook) => {
             github.update_hook(place, hook.id, url, secret).await?;
-            well(format!("{place}: updated hook {}", hook.id))
+            well(format!("{place}: updated webhook {}", hook.id))
         }
         None => {
             let id = github.create_hook(place, url, secret).await?;
-            well(format!("{place}: hook {id} delivers to {url}"))
+            well(format!("{place}: webhook {id} delivers to {url}"))
         }
     }
 }
@@ -138,26 +140,27 @@ async fn install(
 async fn remove(github: &GitHub, place: &HookPlace, url: &str, dry_run: bool) -> Result<Told, Error> {
     let hooks = ours(github, place, url).await?;
     if hooks.is_empty() {
-        return well(format!("{place}: no hook delivers to {url}"));
+        return well(format!("{place}: no webhook delivers to {url}"));
     }
     let mut lines = Vec::new();
     for hook in hooks {
         if dry_run {
-            lines.push(format!("{place}: would remove hook {}", hook.id));
+            lines.push(format!("{place}: would remove webhook {}", hook.id));
         } else {
             github.delete_hook(place, hook.id).await?;
-            lines.push(format!("{place}: removed hook {}", hook.id));
+            lines.push(format!("{place}: removed webhook {}", hook.id));
         }
     }
     well(lines.join("\n"))
 }
 
-/// The hook's settings and its last deliveries.
+/// The webhook's settings and its last deliveries.
 async fn status(github: &GitHub, place: &HookPlace, url: &str) -> Result<Told, Error> {
     let hooks = ours(github, place, url).await?;
     let Some(hook) = hooks.first() else {
-        let text =
-            format!("{place}: no hook delivers to {url}; create one with `githubrunner webhook install`\n");
+        let text = format!(
+            "{place}: no webhook delivers to {url}; create one with `githubrunner webhook install`\n"
+        );
         return Ok(Told { text, is_well: false });
     };
     let mut problems = Vec::new();
@@ -211,14 +214,15 @@ fn row(delivery: &HookDelivery) -> [String; 5] {
     ]
 }
 
-/// An error, with what is needed where the right is missing: GitHub says that the hooks are not there.
+/// An error, with the needed permission if it is missing: GitHub then answers as if the webhooks did not
+/// exist.
 fn explained(place: &HookPlace, error: &Error) -> String {
     let needs = match place {
         HookPlace::Organization(_) => {
-            "an organization's hooks need admin:org_hook (classic token) or \"Webhooks: write\" of the organization; a \
+            "an organization's webhooks need admin:org_hook (classic token) or \"Webhooks: write\" of the organization; a \
              person's account has none: name repositories"
         }
-        _ => "a repository's hooks need repo or admin:repo_hook (classic token) or \"Webhooks: write\"",
+        _ => "a repository's webhooks need repo or admin:repo_hook (classic token) or \"Webhooks: write\"",
     };
     match error {
         Error::NotFound { .. } | Error::Forbidden(_) => format!("{error}; {needs}"),

@@ -1,5 +1,5 @@
-//! `classes`: kinds of runners. The first class that matches a job makes its runner; what a class does not say, the top
-//! level says.
+//! `classes`: kinds of runners. The first class that matches a job determines its runner. The top level provides what a
+//! class does not set.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
     Config, RegistrationSetting, Scheduler, ScopeSetting, Template, Tokens, duration,
     github::{REGISTRATIONS, SCOPES},
     reader::{Problems, Section, Shape},
-    rules::{free, label_rules},
+    rules::{free, keys_tree, label_rules},
     template,
     yaml::{Data, Node},
 };
@@ -19,7 +19,7 @@ use crate::{
     model::{Registration, Repository, Visibility, is_class},
 };
 
-/// More classes are a slip of the pen, and each job is held against all of them.
+/// More classes are probably a mistake, and each job is matched against all of them.
 const CLASSES_MAX: usize = 100;
 
 /// The longest reason of `deny`, in characters.
@@ -28,28 +28,28 @@ const DENY_MAX: usize = 200;
 /// Nomad's own limits for `priority` (contract nomad.md §2).
 const PRIORITIES: std::ops::RangeInclusive<usize> = 1..=100;
 
-/// A kind of runner. What is `None` is what the top level says.
+/// A kind of runner. `None`: the top level's value.
 #[derive(Clone, Debug, Default)]
 pub struct Class {
     /// `name`: 1 to 32 of a-z, A-Z, 0-9, _ and -.
     pub name: String,
     /// `match`
     pub matches: ClassMatch,
-    /// `deny`: jobs that match are held, with this reason.
+    /// `deny`: matching jobs are held, with this reason.
     pub deny: Option<String>,
-    /// `public: allow`; `None`: what the top level says.
+    /// `public: allow`; `None`: the top level's value.
     pub public: Option<bool>,
     /// `template`
     pub template: Option<Template>,
-    /// `template_settings`, over the top level's.
+    /// `template_settings`, merged over the top level's.
     pub settings: Map<String, Value>,
-    /// `runson_allowed`, `runson_max_length`, `runson_limits`, `runson_numbers`, over the top level's.
+    /// `runson_allowed`, `runson_max_length`, `runson_limits`, `runson_numbers`, `allow_keys`, `deny_keys`, over the top level's.
     pub labels: Option<LabelRules>,
     /// `nomad`
     pub nomad: ClassNomad,
-    /// `max_runners`: at most so many runners of this class; `None`: no limit of its own.
+    /// `max_runners`: the maximum number of runners of this class; `None`: no limit of its own.
     pub max_runners: Option<usize>,
-    /// `max_runners_per_repository`: at most so many of this class for one repository; `None`: no limit of its own.
+    /// `max_runners_per_repository`: the maximum of this class for one repository; `None`: no limit of its own.
     pub max_runners_per_repository: Option<usize>,
     /// `max_runners_per_group`; `Some(None)`: no limit.
     pub max_runners_per_group: Option<Option<usize>>,
@@ -69,24 +69,24 @@ pub struct Class {
     pub scope: Option<ScopeSetting>,
     /// `github.runner_group`
     pub runner_group: Option<String>,
-    /// `github.registration`, as it was written.
+    /// `github.registration`, as written.
     pub registration_setting: Option<RegistrationSetting>,
-    /// What its registration comes to; `None`: what the top level's comes to.
+    /// The resolved kind of credentials; `None`: the top level's.
     pub registration: Option<Registration>,
 }
 
-/// Which jobs a class is for.
+/// The jobs of a class.
 #[derive(Clone, Debug, Default)]
 pub struct ClassMatch {
     /// `labels`: matches one of the labels at its start; `None`: any labels.
     pub labels: Option<LabelPattern>,
-    /// `repos`: one of them covers the repository; none: all repositories.
+    /// `repos`: one of them covers the repository; empty: all repositories.
     pub repos: Vec<RepoGlob>,
-    /// `visibility`: the repository has one of them; none: any.
+    /// `visibility`: one of them is the repository's; empty: any.
     pub visibility: BTreeSet<Visibility>,
 }
 
-/// What a class sets in a runner's Nomad job, over its template.
+/// Settings of a class that override a runner's job template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClassNomad {
     /// `datacenters`; empty: the template's.
@@ -97,7 +97,7 @@ pub struct ClassNomad {
     pub priority: Option<usize>,
 }
 
-/// A pattern of `owner/name`: `*` is any text without a slash, `?` one character. Case does not matter.
+/// A pattern of `owner/name`: `*` is any text without a slash, `?` one character. Case-insensitive.
 #[derive(Clone, Debug)]
 pub struct RepoGlob {
     text: String,
@@ -105,7 +105,7 @@ pub struct RepoGlob {
 }
 
 impl RepoGlob {
-    /// From its text; `None` where it is no pattern of `owner/name`.
+    /// Parses a pattern; `None` if it is not one of `owner/name`.
     pub fn new(text: &str) -> Option<Self> {
         let (owner, name) = text.split_once('/')?;
         let fits = |part: &str| {
@@ -125,15 +125,19 @@ impl RepoGlob {
 }
 
 impl ClassMatch {
-    /// Whether a job with these labels, in this repository, is of the class.
+    /// Whether a job with these labels in this repository belongs to the class.
     pub fn covers<S: AsRef<str>>(&self, repository: &Repository, labels: &[S]) -> bool {
+        self.may_cover(repository) && self.labels.as_ref().is_none_or(|pattern| pattern.matches(labels))
+    }
+
+    /// Whether a job in this repository can be of the class.
+    pub fn may_cover(&self, repository: &Repository) -> bool {
         let name = repository.full_name();
         (self.visibility.is_empty() || self.visibility.contains(&repository.visibility))
             && (self.repos.is_empty() || self.repos.iter().any(|glob| glob.covers(&name)))
-            && self.labels.as_ref().is_none_or(|pattern| pattern.matches(labels))
     }
 
-    /// Whether it covers all that another one covers, as far as their texts tell.
+    /// Whether it covers everything that another covers, as far as the patterns show.
     fn covers_all_of(&self, other: &ClassMatch) -> bool {
         let same = |a: &RepoGlob, b: &RepoGlob| a.text.eq_ignore_ascii_case(&b.text) || a.text == "*/*";
         let labels = match (&self.labels, &other.labels) {
@@ -152,12 +156,13 @@ impl ClassMatch {
 }
 
 impl Config {
-    /// The class of this name.
+    /// The class with this name.
     pub fn class(&self, name: &str) -> Option<&Class> {
         self.classes.iter().find(|class| class.name == name)
     }
 
-    /// What a class comes to: its values laid over the top level's. It has no classes itself.
+    /// The effective configuration of a class: its values merged over the top level's. It has no classes
+    /// itself.
     pub fn of_class(&self, class: &Class) -> Config {
         let mut config = Config { classes: Vec::new(), classes_only: false, ..self.clone() };
         config.public = class.public.unwrap_or(self.public);
@@ -207,7 +212,7 @@ impl Config {
     }
 }
 
-/// What the classes are laid over.
+/// The top-level values that classes build on.
 pub(super) struct Top<'a> {
     pub(super) labels: Option<&'a LabelRules>,
     pub(super) template: Option<&'a Template>,
@@ -215,15 +220,15 @@ pub(super) struct Top<'a> {
     pub(super) registration: RegistrationSetting,
     pub(super) has_access_token: bool,
     pub(super) namespace: &'a str,
-    /// What the file is called where a template stands in it, and its directory.
+    /// The file's name, for templates in it, and its directory.
     pub(super) source: &'a str,
     pub(super) directory: Option<&'a Path>,
 }
 
-/// The words of `public`.
+/// The values of `public`.
 pub(super) const PUBLIC: [(&str, bool); 2] = [("allow", true), ("deny", false)];
 
-/// The word for it.
+/// The value for it.
 pub(super) fn word_of_public(allowed: bool) -> &'static str {
     if allowed { "allow" } else { "deny" }
 }
@@ -236,7 +241,7 @@ pub(super) fn parse(section: &Section, problems: &Problems, top: &Top) -> (Vec<C
         Some((Data::List(items), _)) => items,
         Some((_, node)) => {
             let message = format!("expected a list, found {}", node.kind());
-            section.problem("classes", message, "write `- name: …` and what the class says below it");
+            section.problem("classes", message, "write `- name: …` and the settings of the class below it");
             &[]
         }
         None => &[],
@@ -246,7 +251,7 @@ pub(super) fn parse(section: &Section, problems: &Problems, top: &Top) -> (Vec<C
         let Some(class) = class(item, problems, top) else { continue };
         if classes.iter().any(|other| other.name == class.name) {
             let key = format!("classes.{}", class.name);
-            problems.add(&key, item.place, "two classes have this name", "give each class its own name");
+            problems.add(&key, item.place, "duplicate class name", "give each class its own name");
             continue;
         }
         classes.push(class);
@@ -255,22 +260,22 @@ pub(super) fn parse(section: &Section, problems: &Problems, top: &Top) -> (Vec<C
         section.problem(
             "classes",
             format!("{} classes", classes.len()),
-            format!("write {CLASSES_MAX} at most"),
+            format!("write at most {CLASSES_MAX}"),
         );
         classes.truncate(CLASSES_MAX);
     }
     if only && classes.is_empty() && items.is_empty() {
-        section.problem("classes_only", "there are no classes: no job would get a runner", "write classes");
+        section.problem("classes_only", "there are no classes, so no job would get a runner", "add classes");
     }
     (classes, only)
 }
 
-/// The classes that no job ever is of, each with the earlier class that takes all it could.
+/// The classes that no job ever belongs to, each with the earlier class that takes all its jobs.
 pub(super) fn shadowed(classes: &[Class]) -> Vec<String> {
     let of = |(at, class): (usize, &Class)| {
         let earlier = classes[..at].iter().find(|earlier| earlier.matches.covers_all_of(&class.matches))?;
         Some(format!(
-            "class {} matches no job: class {} comes first and matches all that it does; move it up, or change its match",
+            "class {} never matches: class {} comes first and matches all its jobs; move it up, or change its match",
             class.name, earlier.name
         ))
     };
@@ -285,7 +290,9 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     let Some(name) = name.filter(|_| written.is_some()) else {
         let help = "write 1 to 32 of a-z, A-Z, 0-9, _ and -";
         match written {
-            Some(name) => section.problem("name", format!("\"{}\" cannot be used", harmless(name)), help),
+            Some(name) => {
+                section.problem("name", format!("\"{}\" is not a valid name", harmless(name)), help)
+            }
             None if section.get("name").is_some() => {}
             None => section.problem("name", "a class needs a name", help),
         }
@@ -295,7 +302,7 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     class.deny = section.text("deny").map(harmless);
     if let Some(deny) = class.deny.as_ref().filter(|deny| deny.chars().count() > DENY_MAX) {
         let message = format!("it has {} characters", deny.chars().count());
-        section.problem("deny", message, format!("write {DENY_MAX} at most"));
+        section.problem("deny", message, format!("write at most {DENY_MAX}"));
     }
     let public = section.choice("public", &PUBLIC, false);
     class.public = section.get("public").map(|_| public);
@@ -307,11 +314,12 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
         }
     });
     free(&section, "template_settings", &mut class.settings);
-    let says_of_labels = ["runson_allowed", "runson_max_length", "runson_limits", "runson_numbers"]
-        .map(|key| section.get(key).is_some())
-        .contains(&true);
+    let says_of_labels =
+        ["runson_allowed", "runson_max_length", "runson_limits", "runson_numbers", "allow_keys", "deny_keys"]
+            .map(|key| section.get(key).is_some())
+            .contains(&true);
     let template = class.template.as_ref().or(top.template);
-    // Where the top level's are wrong, the class's are read all the same, for what is wrong with them.
+    // If the top level's rules are invalid, the class's are read anyway, to report their problems.
     let rules = top.labels.cloned().or_else(|| LabelRules::new("").ok());
     let rules = rules.and_then(|rules| label_rules(&section, problems, rules, template));
     class.labels = rules.filter(|_| says_of_labels);
@@ -330,7 +338,7 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
         if section.has(key) && limit.is_none_or(|limit| limit.is_zero()) {
             section.problem(
                 key,
-                "it needs an end, or the runner would never yield to others",
+                "it cannot be off, or the runner would never yield to others",
                 "write a time like 5m",
             );
         }
@@ -346,7 +354,7 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     {
         section.problem(
             "deny",
-            format!("jobs of this class get no runner, so {key} says nothing"),
+            format!("jobs of this class get no runner, so {key} has no effect"),
             "remove one of them",
         );
     }
@@ -379,7 +387,7 @@ fn matches(class: &Section) -> ClassMatch {
             Some(glob) => repos.push(glob),
             None => section.problem(
                 "repos",
-                format!("\"{}\" is no pattern of owner/name", harmless(text)),
+                format!("\"{}\" is not a pattern of owner/name", harmless(text)),
                 "write one like acme/* or acme/ml-*",
             ),
         }
@@ -406,8 +414,8 @@ fn nomad(class: &Section, top: &Top) -> ClassNomad {
         if text.is_empty() || text.len() > 128 || !text.chars().all(fits) {
             section.problem(
                 key,
-                format!("\"{}\" cannot be used", harmless(text)),
-                "write the name that Nomad shows",
+                format!("\"{}\" is not a valid name", harmless(text)),
+                "write the name as Nomad shows it",
             );
         }
         text.to_owned()
@@ -415,15 +423,15 @@ fn nomad(class: &Section, top: &Top) -> ClassNomad {
     if section.text("namespace").is_some_and(|namespace| namespace != top.namespace) {
         section.problem(
             "namespace",
-            "all runners of one daemon live in one namespace",
-            format!("remove it, or write {}: another namespace needs a daemon of its own", top.namespace),
+            "all runners of a daemon run in one namespace",
+            format!("remove it, or write {}: another namespace needs its own daemon", top.namespace),
         );
     }
     if section.text("region").is_some() {
         section.problem(
             "region",
-            "all runners of one daemon live in one region",
-            "remove it and set NOMAD_REGION: another region needs a daemon of its own",
+            "all runners of a daemon run in one region",
+            "remove it and set NOMAD_REGION: another region needs its own daemon",
         );
     }
     let priority = section.count("priority");
@@ -447,7 +455,7 @@ fn github(section: &Section, class: &mut Class, top: &Top) {
     if class.runner_group.is_some() && scope == ScopeSetting::Repository {
         github.problem(
             "runner_group",
-            "only runners of an organization have groups",
+            "only organizations have runner groups",
             "write scope: organization, or remove it",
         );
     }
@@ -464,10 +472,10 @@ fn github(section: &Section, class: &mut Class, top: &Top) {
     github.finish();
 }
 
-/// What settings are shown as.
+/// How settings are shown.
 type Shown = fn(&Map<String, Value>, Tokens) -> Map<String, Value>;
 
-/// The classes in the form of the file: what they say themselves.
+/// The classes in the format of the file, with only what they set themselves.
 pub(super) fn tree(classes: &[Class], tokens: Tokens, shown: Shown) -> Value {
     classes.iter().map(|class| one(class, tokens, shown)).collect()
 }
@@ -484,6 +492,8 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
             "runson_max_length": rules.max_length(),
             "runson_limits": rules.limits(),
             "runson_numbers": rules.numbers(),
+            "allow_keys": rules.allow_keys().map(keys_tree),
+            "deny_keys": rules.deny_keys().map(keys_tree),
         })
     });
     let mut tree = json!({
@@ -523,15 +533,19 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
     without_nothing(tree)
 }
 
-/// Without what says nothing.
+/// Without empty values.
 fn without_nothing(value: Value) -> Value {
     let Value::Object(entries) = value else { return value };
     let entries = entries.into_iter().map(|(key, value)| {
         let inner = key == "match" || key == "nomad" || key == "github";
         (key, if inner { without_nothing(value) } else { value })
     });
-    let is_empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
-    Value::Object(entries.filter(|(_, value)| !is_empty(value)).collect())
+    // No key at all is what these two can say.
+    let says_nothing = |(key, value): &(String, Value)| {
+        let may_be_empty = key == "allow_keys" || key == "deny_keys";
+        value.is_null() || !may_be_empty && value.as_object().is_some_and(Map::is_empty)
+    };
+    Value::Object(entries.filter(|entry| !says_nothing(entry)).collect())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Classes as people write them, right and wrong.
+//! Classes as people write them, correct and incorrect.
 
 use super::*;
 use crate::{config::Format, model::RepositoryId};
@@ -45,7 +45,7 @@ classes:
 ";
 
 #[test]
-fn what_a_class_says_is_laid_over_the_top_level() {
+fn a_class_is_merged_over_the_top_level() {
     let config = well(GPU);
     let class = config.class("gpu").unwrap();
     let gpu = config.of_class(class);
@@ -67,7 +67,7 @@ fn what_a_class_says_is_laid_over_the_top_level() {
 }
 
 #[test]
-fn a_class_is_for_labels_repositories_and_visibilities() {
+fn a_class_matches_labels_repositories_and_visibilities() {
     let config = well(GPU);
     let gpu = &config.class("gpu").unwrap().matches;
     let inside = repository("Acme/ML-vision", Visibility::Private);
@@ -90,24 +90,27 @@ fn problems_name_the_class_and_what_to_do() {
     for (yaml, expected) in [
         ("classes: {a: 1}", "classes: expected a list, found a mapping"),
         ("classes: [{match: {}}]", "a class needs a name"),
-        ("classes: [{name: 'a b'}]", "\"a b\" cannot be used; write 1 to 32"),
-        ("classes: [{name: a}, {name: a}]", "classes.a: two classes have this name"),
+        ("classes: [{name: 'a b'}]", "\"a b\" is not a valid name; write 1 to 32"),
+        ("classes: [{name: a}, {name: a}]", "classes.a: duplicate class name"),
         (
             "classes: [{name: a, max_runer: 2}]",
             "classes.a.max_runer: unknown key; did you mean \"max_runners\"?",
         ),
         (
             "classes: [{name: a, match: {repos: [acme]}}]",
-            "classes.a.match.repos: \"acme\" is no pattern of owner/name",
+            "classes.a.match.repos: \"acme\" is not a pattern of owner/name",
         ),
-        ("classes: [{name: a, match: {repos: ['a/[b]']}}]", "is no pattern of owner/name"),
-        ("classes: [{name: a, match: {visibility: [secret]}}]", "\"secret\" is not known; write public"),
+        ("classes: [{name: a, match: {repos: ['a/[b]']}}]", "is not a pattern of owner/name"),
+        (
+            "classes: [{name: a, match: {visibility: [secret]}}]",
+            "\"secret\" is not a valid value; write public",
+        ),
         ("classes: [{name: a, match: {labels: '('}}]", "classes.a.match.labels: not a regular expression"),
-        ("classes: [{name: a, match: {labels: 'a(?!b)'}}]", "looks around"),
+        ("classes: [{name: a, match: {labels: 'a(?!b)'}}]", "look-around"),
         ("classes: [{name: a, nomad: {namespace: other}}]", "classes.a.nomad.namespace: all runners"),
         ("classes: [{name: a, nomad: {region: eu}}]", "set NOMAD_REGION"),
         ("classes: [{name: a, nomad: {priority: 101}}]", "classes.a.nomad.priority: 101"),
-        ("classes: [{name: a, github: {runner_group: x}}]", "only runners of an organization have groups"),
+        ("classes: [{name: a, github: {runner_group: x}}]", "only organizations have runner groups"),
         (
             "classes: [{name: a, github: {registration: jit}, template: builtin:myoung34}]",
             "cannot register runners by jit",
@@ -116,9 +119,9 @@ fn problems_name_the_class_and_what_to_do() {
             "classes: [{name: a, template: builtin:none}]",
             "classes.a.template: template \"builtin:none\" does not exist",
         ),
-        ("classes: [{name: a, starting_timeout: 0}]", "classes.a.starting_timeout: it needs an end"),
+        ("classes: [{name: a, starting_timeout: 0}]", "classes.a.starting_timeout: it cannot be off"),
         ("classes: [{name: a, deny: no, max_runners: 2}]", "classes.a.deny: expected text"),
-        ("classes: [{name: a, deny: 'ask', max_runners: 2}]", "so max_runners says nothing"),
+        ("classes: [{name: a, deny: 'ask', max_runners: 2}]", "so max_runners has no effect"),
         ("classes_only: true", "there are no classes"),
     ] {
         let errors = load(yaml).map(|_| ()).unwrap_err();
@@ -142,7 +145,7 @@ fn a_class_that_can_never_match_is_a_warning() {
         let yaml = format!("classes: [{{name: one, match: {first}}}, {{name: two, match: {second}}}]");
         let warnings = well(&yaml).warnings().join("\n");
         assert_eq!(
-            warnings.contains("class two matches no job: class one comes first"),
+            warnings.contains("class two never matches: class one comes first"),
             is_shadowed,
             "{yaml}"
         );
@@ -150,7 +153,7 @@ fn a_class_that_can_never_match_is_a_warning() {
 }
 
 #[test]
-fn classes_are_printed_as_they_are_written_and_without_them_nothing_is() {
+fn classes_are_printed_as_written_and_nothing_without_them() {
     let config = well(GPU);
     let again = Config::load(&config.effective(Format::Yaml), &|_| None).unwrap();
     assert_eq!(again.effective(Format::Yaml), config.effective(Format::Yaml));
@@ -159,4 +162,44 @@ fn classes_are_printed_as_they_are_written_and_without_them_nothing_is() {
         config.of_class(&config.classes[0]).effective(Format::Yaml)
     );
     assert!(!well("").effective(Format::Json).contains("classes"));
+}
+
+#[test]
+fn what_a_class_says_of_keys_replaces_what_the_top_level_says() {
+    let yaml = "repos: [acme]\ntemplate: builtin:docker\ngithub: {token: t}\nallow_keys: {image: [acme/*]}\n\
+                deny_keys: {Docker: []}\nclasses:\n  - name: free\n    allow_keys: {image: [], mem: []}\n  - name: same\n  - name: open\n    allow_keys: {'*': []}\n    deny_keys: {}\n";
+    let config = Config::load(yaml, &|_| None).unwrap();
+    let check = |class: Option<&str>, label: &str| {
+        let class = class.map(|name| config.of_class(config.class(name).unwrap()));
+        class.as_ref().unwrap_or(&config).labels.check(&[label]).is_ok()
+    };
+    for (class, label, is_well) in [
+        (None, "nomadtools image=acme/x", true),
+        (None, "nomadtools image=x", false),
+        (None, "nomadtools mem=1", false),
+        (Some("same"), "nomadtools image=x", false),
+        (Some("free"), "nomadtools image=x mem=1", true),
+        (Some("free"), "nomadtools cpu=1", false),
+        (Some("free"), "nomadtools docker", false),
+        (Some("open"), "nomadtools docker=host cpu=1", true),
+    ] {
+        assert_eq!(check(class, label), is_well, "{class:?} {label}");
+    }
+    // What dumpconfig prints is read back as the same.
+    let printed = config.effective(Format::Yaml);
+    assert!(
+        printed.contains("allow_keys:\n  image:\n  - acme/*\n") && printed.contains("docker: []"),
+        "{printed}"
+    );
+    let again = Config::load(&printed.replace("'***'", "t"), &|_| None).unwrap();
+    assert_eq!(again.effective(Format::Yaml), printed);
+    for (wrong, says) in
+        [("image: acme", "expected a list"), ("image: [1]", "expected text"), ("image: ['']", "no pattern")]
+    {
+        let yaml = format!(
+            "repos: [acme]\ntemplate: builtin:docker\ngithub: {{token: t}}\nallow_keys: {{{wrong}}}\n"
+        );
+        let error = Config::load(&yaml, &|_| None).unwrap_err().to_string();
+        assert!(error.contains("allow_keys.image") && error.contains(says), "{wrong}: {error}");
+    }
 }

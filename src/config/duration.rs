@@ -1,16 +1,16 @@
-//! nomadtools' times: `1w2d3h4m5s`, each part optional, in that order; empty is off.
+//! nomadtools' times: `1w2d3h4m5s`, each part optional, in that order; empty means off.
 
 use std::time::Duration;
 
 const UNITS: [(char, u64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
 
-/// More is a slip of the pen: a century, in seconds.
+/// More is probably a mistake: a century, in seconds.
 const MAX: u64 = 100 * 366 * 86_400;
 
-/// Reads a time; `None` is off.
+/// Parses a time; `None` means off.
 ///
 /// # Errors
-/// The text is not of that form.
+/// The text does not have that format.
 pub fn parse(text: &str) -> Result<Option<Duration>, String> {
     let bad = || {
         Err("not a time; write it like 10m or 1w2d3h4m5s: weeks, days, hours, minutes, seconds, in that order"
@@ -29,18 +29,18 @@ pub fn parse(text: &str) -> Result<Option<Duration>, String> {
         let Ok(number) = number.parse::<u64>() else { return bad() };
         let mut characters = tail.chars();
         let unit = characters.next();
-        // Going on with the same iterator keeps the order and refuses repetitions.
+        // Continuing with the same iterator enforces the order and refuses repetitions.
         let Some((_, size)) = units.find(|(name, _)| Some(*name) == unit) else { return bad() };
         seconds = seconds.saturating_add(number.saturating_mul(*size));
         rest = characters.as_str();
     }
     if seconds > MAX {
-        return Err("longer than a century; leave it empty for off".to_owned());
+        return Err("longer than a century; leave it empty to turn it off".to_owned());
     }
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-/// Writes a time so that [`parse`] reads it back, whole seconds; empty for off.
+/// Formats a time so that [`parse`] can read it, in whole seconds; empty for off.
 pub fn format(duration: Option<Duration>) -> String {
     let Some(duration) = duration else { return String::new() };
     let mut seconds = duration.as_secs();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn written_times_are_read_back() {
+    fn formatted_times_can_be_parsed() {
         for seconds in [0, 1, 59, 60, 3601, 86_400, 694_861] {
             let duration = Some(Duration::from_secs(seconds));
             assert_eq!(parse(&format(duration)).unwrap(), duration);

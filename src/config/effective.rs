@@ -1,19 +1,19 @@
-//! The configuration as it takes effect: for `dumpconfig`, and for templates as `CONFIG`.
+//! The effective configuration, for `dumpconfig`, and for templates as `CONFIG`.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, PrivateKey, Tokens, classes, duration};
+use super::{Config, Tokens, classes, credentials, duration, rules};
 use crate::{
     secret::{self, HIDDEN, Secret, without_assigned},
     text::harmless_json,
 };
 
-/// How `dumpconfig` prints.
+/// The format of `dumpconfig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// YAML, which can be read back (but for the secrets).
+    /// YAML, which can be read back (except for the secrets).
     Yaml,
     /// JSON.
     Json,
@@ -28,15 +28,15 @@ pub(super) fn print(config: &Config, format: Format) -> String {
         Format::Yaml => serde_yaml::to_string(&tree).map_err(|error| error.to_string()),
     };
     match text {
-        // A token can stand by mistake where a path or a name should.
+        // A token can be in the wrong place, for example instead of a path or a name.
         Ok(text) => secret::without_tokens(text.trim_end()).into_owned() + "\n",
-        // A tree of plain JSON can always be written.
+        // A tree of plain JSON can always be serialized.
         Err(error) => format!("the configuration cannot be printed: {error}\n"),
     }
 }
 
 impl Config {
-    /// The configuration in the form of its file, all defaults filled in.
+    /// The configuration in the format of its file, with all defaults filled in.
     pub fn tree(&self, tokens: Tokens) -> Value {
         let Config { nomad, github, scheduler, labels, .. } = self;
         let settings = settings(&self.settings, tokens);
@@ -53,18 +53,19 @@ impl Config {
             "ca_file": github.ca_file,
         });
         if let (Some(app), true) = (&github.app, tokens == Tokens::Hidden) {
-            github_tree["app"] = match &app.private_key {
-                PrivateKey::Inline(_) => json!({ "client_id": app.issuer, "private_key": HIDDEN }),
-                PrivateKey::File(path) => json!({ "client_id": app.issuer, "private_key_file": path }),
-            };
+            github_tree["app"] = credentials::app_tree(app);
         }
         if let Value::Object(entries) = &mut github_tree {
+            // No template needs them.
+            if tokens == Tokens::Hidden {
+                entries.extend(credentials::tree(&github.credentials));
+            }
             entries.retain(|_, value| !value.is_null());
         }
         let webhook = &self.webhook;
         let mut webhook_tree = json!({
             "listen": webhook.listen.map(|address| address.to_string()).unwrap_or_default(),
-            // It signs; no template needs it.
+            // It signs deliveries; no template needs it.
             "secret": webhook.secret.as_ref().filter(|_| tokens == Tokens::Hidden).map(|_| HIDDEN),
             "secret_file": webhook.secret_file,
             "url": webhook.url,
@@ -114,6 +115,12 @@ impl Config {
                 "strict": scheduler.strict,
             },
         });
+        if let Some(keys) = labels.allow_keys() {
+            tree["allow_keys"] = rules::keys_tree(keys);
+        }
+        if let Some(keys) = labels.deny_keys() {
+            tree["deny_keys"] = rules::keys_tree(keys);
+        }
         if !self.classes.is_empty() {
             tree["classes"] = classes::tree(&self.classes, tokens, self::settings);
             tree["classes_only"] = json!(self.classes_only);
@@ -134,14 +141,14 @@ fn shown(text: &str, tokens: Tokens) -> Value {
     match tokens {
         Tokens::Absent => Value::Null,
         Tokens::Plain => Value::from(text),
-        // An expression that becomes a token later is none.
+        // An expression that yields a token later is not a token itself.
         Tokens::Hidden if text.contains("{{") => Value::from(text),
         Tokens::Hidden => Value::from(HIDDEN),
     }
 }
 
-/// The settings. Hidden is what looks like a token, what is assigned to a key that sounds like a secret, and all below such
-/// a key, at any depth.
+/// The settings. Hides everything that looks like a token, that is assigned to a key that sounds like a secret, or that
+/// is below such a key, at any depth.
 pub(crate) fn settings(settings: &Map<String, Value>, tokens: Tokens) -> Map<String, Value> {
     let is_left_out = |key: &str| key == "access_token" && tokens == Tokens::Absent;
     let kept = settings.iter().filter(|(key, _)| !is_left_out(key));
@@ -153,7 +160,7 @@ pub(crate) fn settings(settings: &Map<String, Value>, tokens: Tokens) -> Map<Str
     }
 }
 
-/// A value without the secrets in it; with `all` it is one.
+/// A value with its secrets hidden; with `all` the whole value is one.
 fn hidden(value: &Value, all: bool) -> Value {
     match value {
         Value::String(text) if text.is_empty() => value.clone(),

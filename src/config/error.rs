@@ -1,32 +1,31 @@
-//! What is wrong with a configuration, for the person who wrote it.
+//! Problems of a configuration, for its author.
 
 use std::fmt;
 
 use crate::{labels::harmless, secret::without_tokens};
 
-/// At most this many problems of one file are shown: the first ones explain most of the others.
+/// At most this many problems of one file are shown. The first ones explain most of the others.
 const SHOWN_AT_MOST: usize = 20;
 
-/// A path of keys is no longer.
+/// The maximum length of a path of keys.
 const KEY_PARTS: usize = 8;
 
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The key it is about, like `github.url`; empty when it is about the whole.
+    /// The key that it is about, like `github.url`; empty if it is about the whole.
     pub key: String,
-    /// Line and column, from 1; `None` when the text itself could not be read.
+    /// Line and column, from 1; `None` if the text could not be read.
     pub place: Option<(usize, usize)>,
-    /// What is wrong.
     pub message: String,
     /// What to do; may be empty.
     pub help: String,
 }
 
-/// All problems of one configuration: at least one.
+/// All problems of one configuration; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// The file, or words for the inline text.
+    /// The file, or a description of the inline text.
     pub source: String,
     /// In the order of the text.
     pub errors: Vec<ConfigError>,
@@ -41,7 +40,7 @@ impl fmt::Display for ConfigErrors {
             if index > 0 {
                 writeln!(f)?;
             }
-            // A token that stands where a file's name should.
+            // A token in place of a file name.
             f.write_str(&without_tokens(&self.source))?;
             if let Some((line, column)) = error.place {
                 write!(f, ":{line}:{column}")?;
@@ -58,7 +57,7 @@ impl fmt::Display for ConfigErrors {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.key.is_empty() {
-            // Keys come from the file: a path of them, each bounded.
+            // Keys come from the file: a path of them, each truncated.
             let parts: Vec<String> =
                 self.key.split('.').take(KEY_PARTS).map(|part| harmless(&without_tokens(part))).collect();
             write!(f, "{}: ", parts.join("."))?;

@@ -1,19 +1,19 @@
-//! The section `github`: where to ask, with which token, and how runners register.
+//! The section `github`: the API, the credentials, and how runners register.
 
 use std::path::{Path, PathBuf};
 
 use super::{
-    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, ScopeSetting,
-    reader::{Section, Shape},
+    AppConfig, Environment, GitHubConfig, PrivateKey, RegistrationSetting, ScopeSetting, credentials,
+    reader::{Problems, Section, Shape},
     yaml::Data,
 };
 use crate::secret::Secret;
 
-/// The words of `scope`.
+/// The values of `scope`.
 pub(super) const SCOPES: [(&str, ScopeSetting); 2] =
     [("repository", ScopeSetting::Repository), ("organization", ScopeSetting::Organization)];
 
-/// The words of `registration`.
+/// The values of `registration`.
 pub(super) const REGISTRATIONS: [(&str, RegistrationSetting); 4] = [
     ("auto", RegistrationSetting::Auto),
     ("jit", RegistrationSetting::Jit),
@@ -22,17 +22,13 @@ pub(super) const REGISTRATIONS: [(&str, RegistrationSetting); 4] = [
 ];
 
 /// Reads the section; `None` where a part that is needed is wrong.
-pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
+pub(super) fn parse(top: &Section, problems: &Problems, env: Environment) -> Option<GitHubConfig> {
     let section = top.section("github");
     let path = |key| section.text(key).map(|text| expand(text, env));
     let url = url(&section);
     let token = section.text("token");
     for key in ["token", "access_token"] {
-        if let Some(name) = section.text(key).and_then(variable_in) {
-            let help =
-                format!("remove the key, and set the environment variable GH_TOKEN (here: from {name})");
-            section.problem(key, "environment variables are not expanded in the configuration", help);
-        }
+        not_a_variable(&section, key, "remove the key, and set the environment variable GH_TOKEN");
     }
     let token_file = path("token_file");
     let app = app(&section, env);
@@ -56,7 +52,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
     if runner_group.is_some() && scope == ScopeSetting::Repository {
         section.problem(
             "runner_group",
-            "only runners of an organization have groups",
+            "only organizations have runner groups",
             "write scope: organization, or remove it",
         );
     }
@@ -64,6 +60,7 @@ pub(super) fn parse(top: &Section, env: Environment) -> Option<GitHubConfig> {
         token: token.map(|token| Secret::new(token.trim())),
         token_file,
         app,
+        credentials: credentials::parse(&section, problems, env),
         access_token: section.text("access_token").map(Secret::new),
         cachefile: path("cachefile").unwrap_or_else(|| default_cachefile(env)),
         registration: section.choice("registration", &REGISTRATIONS, RegistrationSetting::Auto),
@@ -84,7 +81,7 @@ fn url(section: &Section) -> Option<String> {
     let message = match url::Url::parse(&text) {
         Err(error) => format!("not a URL: {error}"),
         Ok(url) if !matches!(url.scheme(), "http" | "https") => "not an http or https URL".to_owned(),
-        Ok(url) if url.host_str().is_none() => "without a host".to_owned(),
+        Ok(url) if url.host_str().is_none() => "has no host".to_owned(),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             "contains a user name or password".to_owned()
         }
@@ -97,24 +94,46 @@ fn url(section: &Section) -> Option<String> {
     None
 }
 
+/// What looks like a variable is one that nobody expands.
+pub(super) fn not_a_variable(section: &Section, key: &'static str, instead: &str) {
+    if let Some(name) = section.text(key).and_then(variable_in) {
+        let help = format!("{instead} (here: from {name})");
+        section.problem(key, "environment variables are not expanded in the configuration", help);
+    }
+}
+
 fn app(section: &Section, env: Environment) -> Option<AppConfig> {
     let is_there = section.get("app").is_some();
     let app = section.section("app");
+    let read = app_of(&app, env, |_, message, help| {
+        if is_there {
+            section.problem("app", message, help);
+        }
+    });
+    if is_there {
+        app.finish();
+    }
+    read.filter(|_| is_there)
+}
+
+/// An App's parts; `problem` tells what is missing at a key.
+pub(super) fn app_of(
+    app: &Section,
+    env: Environment,
+    problem: impl Fn(&'static str, &str, &str),
+) -> Option<AppConfig> {
     app.shape("app_id", Shape::TextOrNumber);
     let id = match app.get("app_id").map(|node| &node.data) {
         Some(Data::Int(number)) if *number > 0 => Some(number.to_string()),
         _ => app.text("app_id").map(str::to_owned),
     };
     let (client, key, file) = (app.text("client_id"), app.text("private_key"), app.text("private_key_file"));
-    if !is_there {
-        return None;
-    }
     let issuer = match (client, id) {
         (Some(client), None) => Some(client.to_owned()),
         (None, Some(id)) => Some(id),
         _ => {
-            section.problem(
-                "app",
+            problem(
+                "client_id",
                 "needs client_id or app_id, one of them",
                 "the App's settings page shows both",
             );
@@ -125,20 +144,19 @@ fn app(section: &Section, env: Environment) -> Option<AppConfig> {
         (Some(key), None) => Some(PrivateKey::Inline(Secret::new(key))),
         (None, Some(path)) => Some(PrivateKey::File(expand(path, env))),
         _ => {
-            section.problem(
-                "app",
+            problem(
+                "private_key_file",
                 "needs private_key or private_key_file, one of them",
                 "the App's settings page makes keys",
             );
             None
         }
     };
-    app.finish();
     Some(AppConfig { issuer: issuer?, private_key: private_key? })
 }
 
-/// The environment variables with the token for an API's host, as `gh` has them: one for github.com never goes to another
-/// company's server (contract github.md §8).
+/// The environment variables with the token for an API's host, as in `gh`. A token for github.com is never sent to
+/// another company's server (contract github.md §8).
 fn tokens_for(url: Option<&str>) -> [&'static str; 2] {
     match url.is_none_or(is_githubs_own) {
         true => ["GH_TOKEN", "GITHUB_TOKEN"],
@@ -146,7 +164,7 @@ fn tokens_for(url: Option<&str>) -> [&'static str; 2] {
     }
 }
 
-/// Whether an API is github.com's or one of *.ghe.com.
+/// Whether an API belongs to github.com or *.ghe.com.
 fn is_githubs_own(url: &str) -> bool {
     let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.is_some_and(|host| {
@@ -154,14 +172,17 @@ fn is_githubs_own(url: &str) -> bool {
     })
 }
 
-/// A variable that is set and not empty.
+/// An environment variable, if it is not empty.
 fn set(env: Environment, name: &str) -> Option<String> {
     env(name).filter(|text| !text.is_empty())
 }
 
-/// What to say where there is no token for this host, but one for another in the environment.
+/// A message if there is no token for this host, but one for another in the environment.
 pub(super) fn token_of_another_host(github: &GitHubConfig, env: Environment) -> Option<String> {
-    let has_one = github.token.is_some() || github.token_file.is_some() || github.app.is_some();
+    let has_one = github.token.is_some()
+        || github.token_file.is_some()
+        || github.app.is_some()
+        || !github.credentials.is_empty();
     let wanted = tokens_for(Some(&github.url));
     let others = ["GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"];
     let other = others.iter().find(|name| !wanted.contains(name) && set(env, name).is_some())?;
@@ -170,8 +191,8 @@ pub(super) fn token_of_another_host(github: &GitHubConfig, env: Environment) -> 
     })
 }
 
-/// The environment variable that a text means in the way of shells and other programs: `$NAME`, `${NAME}`, `env(NAME)`,
-/// `${env.NAME}`.
+/// The environment variable that a text refers to in the syntax of shells and other programs: `$NAME`, `${NAME}`,
+/// `env(NAME)`, `${env.NAME}`.
 fn variable_in(text: &str) -> Option<&str> {
     let text = text.trim();
     let inner = text
@@ -184,7 +205,7 @@ fn variable_in(text: &str) -> Option<&str> {
     is_name.then_some(name)
 }
 
-/// `~/` is the home directory.
+/// Expands `~/` to the home directory.
 pub(super) fn expand(text: &str, env: Environment) -> PathBuf {
     match (text.strip_prefix("~/"), env("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
@@ -192,7 +213,7 @@ pub(super) fn expand(text: &str, env: Environment) -> PathBuf {
     }
 }
 
-/// Where users' caches live, else in the Nomad task's own directory, else here.
+/// In the user's cache directory, or else the Nomad task's own directory, or else here.
 fn default_cachefile(env: Environment) -> PathBuf {
     let directory = |name: &str, below: &str| {
         env(name).filter(|text| text.starts_with('/')).map(|text| Path::new(&text).join(below))

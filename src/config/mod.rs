@@ -1,8 +1,9 @@
-//! The configuration: YAML in nomadtools' form, read once into types that cannot be wrong.
+//! The configuration: YAML in nomadtools' format, read once into types that are always valid.
 //!
-//! [`Config::load`] finds every problem of a file in one run; each names its key, line and column.
+//! [`Config::load`] finds every problem of a file in one run. Each names its key, line and column.
 
 mod classes;
+mod credentials;
 mod duration;
 mod effective;
 mod error;
@@ -21,6 +22,7 @@ mod yaml;
 use std::{fmt, path::PathBuf, time::Duration};
 
 pub use classes::{Class, ClassMatch, ClassNomad, RepoGlob};
+pub use credentials::{CredentialConfig, CredentialSource};
 pub use effective::Format;
 pub(crate) use effective::settings;
 pub use error::{ConfigError, ConfigErrors};
@@ -39,11 +41,11 @@ use crate::{
 /// Environment variables.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The largest `nomad.jobprefix`: with it, a runner's name still shows the repository within GitHub's 64
-/// characters.
+/// The largest `nomad.jobprefix`. It leaves room for the repository in a runner's name, which has at most 64
+/// characters at GitHub.
 pub const JOBPREFIX_MAX: usize = 32;
 
-/// Everything that can be configured. Made by [`Config::load`] alone.
+/// Everything that can be configured. Only [`Config::load`] creates it.
 #[derive(Clone)]
 pub struct Config {
     /// `nomad`
@@ -54,17 +56,17 @@ pub struct Config {
     pub repos: Vec<RepoEntry>,
     /// `runson_match`, `runson_allowed`, `runson_max_length`, `runson_limits`
     pub labels: LabelRules,
-    /// `loop`: the longest wait between two passes.
+    /// `loop`: the longest time between two passes.
     pub loop_interval: Duration,
     /// `template`
     pub template: Template,
-    /// The built-in defaults, overlaid by `template_default_settings`, overlaid by `template_settings`.
+    /// The built-in defaults, overridden by `template_default_settings`, overridden by `template_settings`.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// `scheduler`
     pub scheduler: Scheduler,
-    /// `classes`: the first that matches a job makes its runner.
+    /// `classes`: the first that matches a job determines its runner.
     pub classes: Vec<Class>,
-    /// `public: allow`: where there are classes, jobs that reach their host serve public repositories all the same.
+    /// `public: allow`: if there are classes, jobs that can reach their host serve public repositories too.
     pub public: bool,
     /// `classes_only`: jobs that no class matches get no runner.
     pub classes_only: bool,
@@ -72,50 +74,52 @@ pub struct Config {
     pub status: StatusConfig,
     /// `webhook`
     pub webhook: WebhookConfig,
-    /// `ha.enabled`: several replicas run, and only the holder of a lock in Nomad applies.
+    /// `ha.enabled`: several replicas run, and only the holder of a lock in Nomad acts.
     pub ha: bool,
-    /// `parallel`, or `-P`: how many requests and actions are under way at once.
+    /// `parallel`, or `-P`: how many requests and actions run concurrently.
     pub parallel: usize,
     registration: Registration,
     warnings: Vec<String>,
 }
 
-/// `nomad`: where the runners' jobs live and how ours are told from others'.
+/// `nomad`: where the runners' jobs run, and what identifies ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NomadConfig {
     /// `namespace` of the runners' jobs; `NOMAD_NAMESPACE` does not change it.
     pub namespace: String,
-    /// `jobprefix`: first part of job and runner names, `[a-zA-Z0-9_-]{1,32}`.
+    /// `jobprefix`: the first part of job and runner names, `[a-zA-Z0-9_-]{1,32}`.
     pub jobprefix: String,
     /// `meta`: the Meta key that holds our JSON, `[a-zA-Z0-9_.-]{1,128}`.
     pub meta: String,
 }
 
-/// `github`: where to ask for jobs, and how runners register.
+/// `github`: the API, the credentials, and how runners register.
 #[derive(Clone, Debug)]
 pub struct GitHubConfig {
-    /// `url` of the API, as it was written, with a scheme and without a slash at the end.
+    /// `url` of the API as written, completed with a scheme and without a trailing slash.
     pub url: String,
-    /// `token`, else `GH_TOKEN`, else `GITHUB_TOKEN`; `None` also when `token_file` or `app` are given.
+    /// `token`, or else `GH_TOKEN`, or else `GITHUB_TOKEN`; also `None` if `token_file` or `app` is set.
     pub token: Option<Secret>,
-    /// `token_file`: a file with the token, read again when it changes.
+    /// `token_file`: a file with the token, reread when it changes.
     pub token_file: Option<PathBuf>,
     /// `app`: a GitHub App instead of a token.
     pub app: Option<AppConfig>,
+    /// `tokens` and `apps`: credentials of their own for some owners.
+    pub credentials: Vec<CredentialConfig>,
     /// `access_token`: what a job gets where `registration` is `access_token`: a token, or an expression
     /// that becomes one.
     pub access_token: Option<Secret>,
-    /// `cachefile`: the ETags and the answers that go with them.
+    /// `cachefile`: the cached responses with their ETags.
     pub cachefile: PathBuf,
-    /// `registration`, as it was written; [`Config::registration`] tells what `auto` comes to.
+    /// `registration` as written; [`Config::registration`] resolves `auto`.
     pub registration: RegistrationSetting,
     /// `scope`: where runners are registered.
     pub scope: ScopeSetting,
     /// `runner_group` of an organization's runners, by name; `None`: the default group.
     pub runner_group: Option<String>,
-    /// `watch_pushes`: the repositories that were pushed to last are asked for often.
+    /// `watch_pushes`: polls the repositories that were pushed to last.
     pub watch_pushes: bool,
-    /// `ca_file`: certificates (PEM) that are trusted besides the system's.
+    /// `ca_file`: certificates (PEM) to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -133,105 +137,115 @@ pub struct AppConfig {
 pub enum PrivateKey {
     /// The text itself.
     Inline(Secret),
-    /// A file, read again when it changes.
+    /// A file, reread when it changes.
     File(PathBuf),
 }
 
 /// `github.registration`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistrationSetting {
-    /// What the template asks for.
+    /// Whatever the template reads.
     Auto,
     /// A single-use JIT configuration.
     Jit,
     /// A registration token.
     Token,
-    /// A long-lived token in the job, as nomadtools does it.
+    /// A long-lived token in the job, as in nomadtools.
     AccessToken,
 }
 
 /// `github.scope`: where runners are registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeSetting {
-    /// The repository whose job they were started for.
+    /// The repository of the job.
     Repository,
-    /// The repository's owner, an organization.
+    /// The organization that owns the repository.
     Organization,
 }
 
-/// `scheduler`: how many, and for how long. Empty times and zeroes are `None`.
+/// `scheduler`: how many runners, and for how long. Empty times and zeroes are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scheduler {
-    /// Idle runners that no job needs go after this; `None`: never.
+    /// Idle runners that no job needs are stopped after this; `None`: never.
     pub runner_inactivity_timeout: Option<Duration>,
-    /// Jobs of runners that ended well, or were stopped, are purged after this; `None`: never.
+    /// Jobs of runners that succeeded or were stopped are purged after this; `None`: never.
     pub purge_successfull_timeout: Option<Duration>,
     /// Jobs of the other dead runners are purged after this; `None`: never.
     pub purge_failure_timeout: Option<Duration>,
-    /// The most runners; `None`: no limit.
+    /// The maximum number of runners; `None`: no limit.
     pub max_runners: Option<usize>,
-    /// The most runners for one repository; `None`: no limit.
+    /// The maximum for one repository; `None`: no limit.
     pub max_runners_per_repository: Option<usize>,
-    /// The most runners for one repository and set of labels; `None`: no limit.
+    /// The maximum for one repository and label set; `None`: no limit.
     pub max_runners_per_group: Option<usize>,
-    /// How long a job waits for room before an idle runner is stopped for it; `None`: for ever.
+    /// How long a job waits for room before an idle runner is stopped for it; `None`: forever.
     pub pending_to_kill_listening: Option<Duration>,
-    /// A placed runner without credentials yields to others after this.
+    /// A placed runner without credentials yields its place after this.
     pub waiting_timeout: Duration,
     /// A runner whose task has not started after this is stopped, and its job gets another attempt.
     pub starting_timeout: Duration,
-    /// A runner that has not connected to GitHub after this yields to others.
+    /// A runner that has not connected to GitHub yields its place after this.
     pub connect_timeout: Duration,
-    /// An idle runner that is given no queued job for this long yields to others.
+    /// An idle runner that is given none of its queued jobs yields its place after this.
     pub unassigned_timeout: Duration,
-    /// Idle runners go as soon as no job needs them.
+    /// Idle runners are stopped as soon as no job needs them.
     pub strict: bool,
 }
 
-/// What becomes of secrets.
+/// How to treat secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tokens {
     /// Shown as `***`.
     Hidden,
-    /// Left out altogether, `github.app` as well.
+    /// Left out completely, including `github.app`.
     Absent,
-    /// As they are, for a template that puts a token into the job; not the App's key.
+    /// Included, for a template that puts a token into the job; except for the App's key.
     Plain,
 }
 
 impl Config {
-    /// Reads a configuration: a file's path, or the YAML itself if it contains a newline. `env` gives
-    /// environment variables: the tokens, and the directories that paths may begin with.
+    /// Loads a configuration: the path of a file, or the YAML itself if it contains a newline. `env` reads
+    /// environment variables: the tokens, and the directories at the start of paths.
     ///
     /// # Errors
-    /// All problems found, each with its place and what to do.
+    /// All problems found, each with its position and what to do.
     pub fn load(source: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
         parse::load(source, env)
     }
 
-    /// How runners register: `github.registration`, with `auto` resolved to what the template asks for.
+    /// How runners register: `github.registration`, with `auto` resolved to what the template reads.
     pub fn registration(&self) -> Registration {
         self.registration
     }
 
-    /// Which jobs concern this deployment.
+    /// Which jobs are of interest to this deployment.
     pub fn interest(&self) -> Interest {
         Interest::new(&self.labels, &self.nomad.jobprefix)
     }
 
-    /// Whether runners register at their repository's organization (`github.scope`), not at the repository.
+    /// Whether runners register at their repository's organization (`github.scope`) rather than at the
+    /// repository.
     pub fn organization(&self) -> bool {
         self.github.scope == ScopeSetting::Organization
     }
 
-    /// What is allowed but not as it should be, each with what to change.
+    /// Warnings about valid but problematic settings, each with what to change.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
     }
 
-    /// The configuration as it takes effect, secrets replaced by `***`.
+    /// The effective configuration, with secrets replaced by `***`.
     pub fn effective(&self, format: Format) -> String {
         effective::print(self, format)
+    }
+}
+
+impl GitHubConfig {
+    /// Whether Apps alone ask, no token.
+    fn is_app_alone(&self) -> bool {
+        let has_token = self.token.is_some() || self.token_file.is_some();
+        let has_app = self.app.is_some() || !self.credentials.is_empty();
+        has_app && !has_token && self.credentials.iter().all(CredentialConfig::is_app)
     }
 }
 
@@ -243,7 +257,6 @@ impl fmt::Debug for Config {
 }
 
 impl RegistrationSetting {
-    /// The word for it in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             RegistrationSetting::Auto => "auto",
@@ -255,7 +268,6 @@ impl RegistrationSetting {
 }
 
 impl ScopeSetting {
-    /// The word for it in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             ScopeSetting::Repository => "repository",

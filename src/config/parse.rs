@@ -1,4 +1,4 @@
-//! From the YAML tree to a [`Config`].
+//! Builds a [`Config`] from the YAML tree.
 
 use std::{collections::BTreeMap, fs::File, io::Read, path::Path, time::Duration};
 
@@ -20,20 +20,20 @@ use crate::{
 /// nomadtools' `runson_match`.
 const DEFAULT_MATCH: &str = "nomadtools *(.*)";
 
-/// How many requests and actions are under way at once: Nomad answers four times faster than one by one
-/// (contract nomad.md §11) and is far from its limit of 100 connections.
+/// How many requests and actions run concurrently. With 8, Nomad is four times faster than with one (contract
+/// nomad.md §11), and far from its limit of 100 connections.
 const DEFAULT_PARALLEL: usize = 8;
 
-/// More would come near to the limits of Nomad (100 connections) and GitHub (100 requests at once).
+/// More would come close to the limits of Nomad (100 connections) and GitHub (100 concurrent requests).
 const PARALLEL_MAX: usize = 64;
 
-/// A shorter `loop` only burns CPU.
+/// A shorter `loop` only wastes CPU time.
 const LOOP_MIN: f64 = 0.1;
 
-/// A longer `loop` is a slip of the pen: a day.
+/// A longer `loop` is probably a mistake: a day.
 const LOOP_MAX: f64 = 86_400.0;
 
-/// A file larger than what the parser takes.
+/// More than the YAML parser accepts.
 const BYTES_MAX: u64 = 8 << 20;
 
 pub(super) fn load(source: &str, env: Environment) -> Result<Config, ConfigErrors> {
@@ -73,7 +73,8 @@ fn read(path: &str) -> Result<String, ConfigErrors> {
     }
 }
 
-/// What each key of a configuration is, by its path: everything is read once, and whoever reads a key says what it is.
+/// The type of each key of a configuration, by its path. Every key is read once, and the reader that it uses
+/// determines its type.
 pub(super) fn shapes(probe: &str) -> BTreeMap<String, Shape> {
     let (root, errors) = yaml::parse(probe);
     let problems = Problems::new(errors);
@@ -83,7 +84,7 @@ pub(super) fn shapes(probe: &str) -> BTreeMap<String, Shape> {
     problems.shapes()
 }
 
-/// Everything, or `None` where a part is missing; then there is a problem that says so.
+/// The whole configuration, or `None` if a part is missing; there is a problem for it then.
 fn build(
     root: &Node,
     problems: &Problems,
@@ -93,12 +94,12 @@ fn build(
 ) -> Option<Config> {
     let top = Section::new(problems, "", Some(root), (1, 1));
     let nomad = nomad(&top);
-    let github = github::parse(&top, env);
+    let github = github::parse(&top, problems, env);
     let repos = repos(&top, problems);
     let loop_interval = loop_interval(&top);
     let parallel = match top.count("parallel") {
         Some(0) => {
-            top.problem("parallel", "nothing could be done", "write 1 or more");
+            top.problem("parallel", "nothing could run", "write 1 or more");
             DEFAULT_PARALLEL
         }
         Some(number) => number.min(PARALLEL_MAX),
@@ -155,14 +156,14 @@ fn build(
     warnings.extend(classes::shadowed(&classes));
     if labels.may_give_up() {
         warnings.push(
-            "runson_match looks around or back, and labels that take it too many steps are held; an expression without \
+            "runson_match has look-around or back-references, so labels that take too many steps are held; an expression without \
              (?=, (?!, (?<, back-references and possessive or atomic groups takes no longer than a label is long"
                 .to_owned(),
         );
     }
     if webhook.secret.as_ref().is_some_and(|secret| secret.expose().len() < webhook::SHORT_SECRET) {
         warnings.push(format!(
-            "webhook.secret is shorter than {} characters and can be guessed: take a long random one, here and in the hook's \
+            "webhook.secret is shorter than {} characters and can be guessed: use a long random one, here and in the webhook's \
              settings at GitHub",
             webhook::SHORT_SECRET
         ));
@@ -190,21 +191,21 @@ fn build(
 
 fn nomad(top: &Section) -> NomadConfig {
     let section = top.section("nomad");
-    // Each with what it may consist of: Nomad's namespaces, GitHub's names of runners, and a Meta key that
-    // stands in filter expressions.
+    // Each with its allowed characters: for Nomad's namespaces, GitHub's runner names, and a Meta key used in
+    // filter expressions.
     let word = |key, default: &str, more: &str, max: usize| {
         let value = section.text(key).unwrap_or(default);
         let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
         if value.len() > max || !value.chars().all(fits) {
             let help = if key == "namespace" && value == "*" {
-                "jobs are registered in a single namespace: write its name".to_owned()
+                "jobs run in a single namespace: write its name".to_owned()
             } else {
                 format!(
                     "write 1 to {max} of a-z, A-Z, 0-9 and {}",
                     more.chars().map(String::from).collect::<Vec<_>>().join(" ")
                 )
             };
-            section.problem(key, format!("\"{}\" cannot be used", harmless(value)), help);
+            section.problem(key, format!("\"{}\" is not valid", harmless(value)), help);
         }
         value.to_owned()
     };
@@ -220,7 +221,7 @@ fn nomad(top: &Section) -> NomadConfig {
 fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
     top.shape("repos", Shape::TextOrTexts);
     let mut repos = Vec::new();
-    let help = "list them: `repos: [owner/name, organization]`, or \"*\" for all that the token may see";
+    let help = "list them: `repos: [owner/name, organization]`, or \"*\" for everything the token can access";
     let one;
     let items: &[_] = match top.get("repos").map(|node| (&node.data, node)) {
         Some((Data::List(items), _)) => items,
@@ -235,7 +236,7 @@ fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
         None => &[],
     };
     if items.is_empty() {
-        top.problem("repos", "no repositories are listed", help);
+        top.problem("repos", "the list is empty", help);
     }
     for item in items {
         let entry = match &item.data {
@@ -286,7 +287,7 @@ fn labels(top: &Section, problems: &Problems, template: Option<&Template>) -> Op
             top.problem(
                 "runson_match",
                 format!("not a regular expression: {error}"),
-                "Python's syntax, matched at a label's start",
+                "use Python's syntax; it is matched at a label's start",
             );
             (LabelRules::new(DEFAULT_MATCH).ok(), false)
         }
@@ -309,14 +310,14 @@ fn loop_interval(top: &Section) -> Duration {
         top.problem(
             "loop",
             format!("{seconds} seconds"),
-            format!("write the longest wait between two passes: {LOOP_MIN} to {LOOP_MAX} seconds"),
+            format!("write the longest time between two passes: {LOOP_MIN} to {LOOP_MAX} seconds"),
         );
         return DEFAULT;
     }
     Duration::from_secs_f64(seconds)
 }
 
-/// nomadtools' defaults, the configuration's, its settings.
+/// nomadtools' defaults, then the configuration's defaults, then its settings.
 fn settings(top: &Section) -> Map<String, Value> {
     let mut settings = Map::new();
     let built_in = json!({
@@ -349,7 +350,7 @@ fn scheduler(top: &Section) -> Scheduler {
         limit.unwrap_or_else(|| {
             section.problem(
                 key,
-                "it needs an end, or the runner would never yield to others".to_owned(),
+                "it cannot be off, or the runner would never yield to others".to_owned(),
                 "write a time like 5m",
             );
             default
@@ -389,14 +390,21 @@ fn warnings(
              or take one of the templates that come with githubrunner"
         };
         warnings.push(format!(
-            "{} puts a long-lived token into the runners' jobs, where everyone who may read jobs sees it \
-             and the workflows' code too: {what_to_do}",
+            "{} puts a long-lived token into the runners' jobs, where everyone who may read jobs can see it \
+             and so can the workflows' code: {what_to_do}",
             template.called()
         ));
         if !has_access_token && github.token.is_none() {
             warnings.push(
-                "runners are to register with an access token, but there is none: set github.access_token, or \
+                "runners should register with an access token, but there is none: set github.access_token, or \
                  github.token, or another github.registration"
+                    .to_owned(),
+            );
+        }
+        if !github.credentials.is_empty() {
+            warnings.push(
+                "runners of all owners register with the same access token, also where github.tokens or github.apps has \
+                 other credentials for an owner: set github.registration to jit or token"
                     .to_owned(),
             );
         }

@@ -1,4 +1,4 @@
-//! Reads values of one type or another out of the YAML tree, and collects what is wrong with them.
+//! Reads typed values from the YAML tree, and collects problems.
 
 use std::{
     cell::RefCell,
@@ -13,26 +13,28 @@ use super::{
     yaml::{Data, Key, Node, Place},
 };
 
-/// What a key's value may be: for the schema.
+/// The type of a key's value, for the schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Nobody has said.
+    /// Unknown.
     Any,
-    /// A mapping with the keys that are asked for.
+    /// A mapping with the keys that are read.
     Section,
-    /// A mapping with free keys and values.
+    /// A mapping with arbitrary keys and values.
     Free,
-    /// A mapping with free keys and whole numbers.
+    /// A mapping from arbitrary keys to whole numbers.
     Counts,
+    /// A mapping with free keys and lists of texts.
+    TextLists,
     /// Text.
     Text,
     /// Text, or a number.
     TextOrNumber,
     /// A list of texts.
     Texts,
-    /// A list of texts, or one.
+    /// A list of texts, or a single one.
     TextOrTexts,
-    /// A truth value.
+    /// A boolean.
     Boolean,
     /// A whole number, 0 or more.
     Count,
@@ -40,11 +42,11 @@ pub enum Shape {
     Time,
     /// A number of seconds, or a time.
     Seconds,
-    /// One of these words.
+    /// One of these values.
     Choice(Vec<String>),
 }
 
-/// Where the problems gather, and what is known of each key: whoever reads a key says by that what it is.
+/// Collects problems, and the type of each key, which follows from how it is read.
 #[derive(Default)]
 pub struct Problems {
     errors: RefCell<Vec<ConfigError>>,
@@ -52,27 +54,27 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Those that the parser has found already.
+    /// Starts with the parser's problems.
     pub fn new(errors: Vec<ConfigError>) -> Self {
         Problems { errors: RefCell::new(errors), ..Problems::default() }
     }
 
-    /// The keys that were asked for, by their paths.
+    /// The keys that were read, by their paths.
     pub fn shapes(&self) -> BTreeMap<String, Shape> {
         self.shapes.borrow().clone()
     }
 
-    /// What is more exact than before counts.
+    /// A more specific type replaces a less specific one.
     fn shape(&self, path: String, shape: Shape) {
         let mut shapes = self.shapes.borrow_mut();
         let known = shapes.entry(path).or_insert(Shape::Any);
-        // A section may turn out to have free keys; a key that is only looked at says nothing.
+        // A section may turn out to have arbitrary keys. A key that is only inspected has no type.
         if *known == Shape::Any || *known == Shape::Section && shape != Shape::Any {
             *known = shape;
         }
     }
 
-    /// Adds one.
+    /// Adds a problem.
     pub fn add(&self, key: &str, place: Place, message: impl Into<String>, help: impl Into<String>) {
         self.errors.borrow_mut().push(ConfigError {
             key: key.to_owned(),
@@ -82,7 +84,7 @@ impl Problems {
         });
     }
 
-    /// All of them, in the order of the text.
+    /// All problems, in the order of the text.
     pub fn into_sorted(self) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
         errors.sort_by_key(|error| error.place);
@@ -90,7 +92,7 @@ impl Problems {
     }
 }
 
-/// A mapping and the path that leads to it. Every key that is asked for is a known one.
+/// A mapping with its path. Every key that is read becomes a known key.
 pub struct Section<'a> {
     problems: &'a Problems,
     path: String,
@@ -100,7 +102,7 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The mapping that a node is; a missing one, or `key:` with nothing, is an empty mapping.
+    /// The mapping of a node. A missing node, or an empty `key:`, is an empty mapping.
     pub fn new(problems: &'a Problems, path: &str, node: Option<&'a Node>, place: Place) -> Self {
         let entries: &[(Key, Rc<Node>)] = match node.map(|node| &node.data) {
             Some(Data::Map(entries)) => entries,
@@ -126,12 +128,12 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Says what a key's value may be, where reading it does not.
+    /// Declares the type of a key's value if reading it does not.
     pub fn shape(&self, key: &'static str, shape: Shape) {
         self.problems.shape(self.key(key), shape);
     }
 
-    /// The node of a key, unless it is missing or nothing.
+    /// The node of a key, unless it is missing or empty.
     pub fn get(&self, key: &'static str) -> Option<&'a Node> {
         self.entry(key).filter(|node| !matches!(node.data, Data::Null))
     }
@@ -142,17 +144,17 @@ impl<'a> Section<'a> {
         self.entries.iter().find(|(other, _)| other.text == key).map(|(_, node)| node.as_ref())
     }
 
-    /// Whether a key is written, be it with nothing.
+    /// Whether a key is present, even if it is empty.
     pub fn has(&self, key: &'static str) -> bool {
         self.entry(key).is_some()
     }
 
-    /// The first key besides these.
+    /// The first key other than these.
     pub fn others(&self, but: &[&str]) -> Option<&'a str> {
         self.entries.iter().map(|(key, _)| key.text.as_str()).find(|key| !but.contains(key))
     }
 
-    /// A list of texts; none when it is missing.
+    /// A list of texts; empty if it is missing.
     pub fn texts(&self, key: &'static str) -> Vec<&'a str> {
         self.shape(key, Shape::Texts);
         let Some(node) = self.get(key) else { return Vec::new() };
@@ -170,7 +172,7 @@ impl<'a> Section<'a> {
         items.iter().filter_map(text).collect()
     }
 
-    /// Where a key's value stands, else the section itself.
+    /// The position of a key's value, or else of the section.
     pub fn place(&self, key: &'static str) -> Place {
         self.entry(key).map_or(self.place, |node| node.place)
     }
@@ -184,13 +186,13 @@ impl<'a> Section<'a> {
         self.problem(key, format!("expected {expected}, found {}", node.kind()), help);
     }
 
-    /// A mapping inside of this one.
+    /// A nested mapping.
     pub fn section(&self, key: &'static str) -> Section<'a> {
         self.shape(key, Shape::Section);
         Section::new(self.problems, &self.key(key), self.get(key), self.place(key))
     }
 
-    /// Text; `None` when it is missing or empty.
+    /// Text; `None` if it is missing or empty.
     pub fn text(&self, key: &'static str) -> Option<&'a str> {
         self.shape(key, Shape::Text);
         let node = self.get(key)?;
@@ -203,7 +205,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A truth value.
+    /// A boolean.
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
         self.shape(key, Shape::Boolean);
         let Some(node) = self.get(key) else { return default };
@@ -216,7 +218,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A number that is not negative; `None` when it is missing.
+    /// A number that is not negative; `None` if it is missing.
     pub fn count(&self, key: &'static str) -> Option<usize> {
         self.shape(key, Shape::Count);
         let node = self.get(key)?;
@@ -233,7 +235,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A time: nomadtools' text, or seconds. Written with nothing, it is off.
+    /// A time: nomadtools' format, or seconds. Empty means off.
     pub fn time(&self, key: &'static str, default: Option<Duration>) -> Option<Duration> {
         self.shape(key, Shape::Time);
         let node = self.entry(key);
@@ -253,7 +255,7 @@ impl<'a> Section<'a> {
                     self.problem(
                         key,
                         format!("{seconds} is negative"),
-                        "write 10m, or seconds, or \"\" for off",
+                        "write 10m, or seconds, or \"\" to turn it off",
                     );
                     default
                 }
@@ -267,7 +269,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// One of some words.
+    /// One of several values.
     pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)], default: T) -> T {
         self.shape(key, Shape::Choice(words.iter().map(|(word, _)| (*word).to_owned()).collect()));
         let Some(text) = self.text(key) else { return default };
@@ -279,18 +281,22 @@ impl<'a> Section<'a> {
                     Some(word) => format!("did you mean \"{word}\"?"),
                     None => format!("write one of {}", all.join(", ")),
                 };
-                self.problem(key, format!("\"{}\" is not known", crate::labels::harmless(text)), help);
+                self.problem(
+                    key,
+                    format!("\"{}\" is not a valid value", crate::labels::harmless(text)),
+                    help,
+                );
                 default
             }
         }
     }
 
-    /// All entries, for a mapping whose keys are free.
+    /// All entries, for a mapping with arbitrary keys.
     pub fn entries(&self) -> &'a [(Key, Rc<Node>)] {
         self.entries
     }
 
-    /// After everything was asked for: what is left is unknown.
+    /// Reports all keys that were not read as unknown.
     pub fn finish(self) {
         let known = self.known.into_inner();
         for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(key.text.as_str())) {
@@ -303,7 +309,7 @@ impl<'a> Section<'a> {
                 }
                 (None, Some(word)) => format!("did you mean \"{word}\"?"),
                 (None, None) => {
-                    format!("known here: {}", known.iter().copied().collect::<Vec<_>>().join(", "))
+                    format!("known keys: {}", known.iter().copied().collect::<Vec<_>>().join(", "))
                 }
             };
             self.problems.add(&path, key.place, "unknown key", help);
@@ -311,7 +317,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// What people look for in the configuration and Nomad's own variables say.
+/// Settings that people look for in the configuration but that Nomad's own variables provide.
 const FROM_ENVIRONMENT: [(&str, &str); 6] = [
     ("nomad.address", "NOMAD_ADDR"),
     ("nomad.addr", "NOMAD_ADDR"),
@@ -321,10 +327,10 @@ const FROM_ENVIRONMENT: [(&str, &str); 6] = [
     ("nomad.cacert", "NOMAD_CACERT"),
 ];
 
-/// The word that was meant, perhaps.
+/// The closest known word, if one is similar.
 fn suggestion<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     const NEAR: f64 = 0.8;
-    // The comparison takes the product of both lengths.
+    // The comparison takes time proportional to the product of both lengths.
     if text.len() > 100 {
         return None;
     }

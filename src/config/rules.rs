@@ -1,4 +1,4 @@
-//! The rules for labels, and settings: what the top level says of them, and a class over it.
+//! Label rules and settings, of the top level and of a class that overrides it.
 
 use serde_json::{Map, Value};
 
@@ -7,9 +7,11 @@ use super::{
     reader::{Problems, Section, Shape},
     yaml::Data,
 };
-use crate::labels::{AllowedCharacters, DEFAULT_ALLOWED, LABEL_LENGTH_MAX, LabelRules, SIZES};
+use crate::labels::{
+    AllowedCharacters, DEFAULT_ALLOWED, Keys, LABEL_LENGTH_MAX, LabelRules, SIZES, ValueGlob, harmless,
+};
 
-/// The rules for labels that a section has, laid over others.
+/// The label rules of a section, merged over others.
 pub(super) fn label_rules(
     section: &Section,
     problems: &Problems,
@@ -60,14 +62,57 @@ pub(super) fn label_rules(
     if let Some(numbers) = runson_numbers(section, template) {
         rules = rules.with_numbers(numbers);
     }
+    section.shape("allow_keys", Shape::TextLists);
+    section.shape("deny_keys", Shape::TextLists);
+    if section.get("allow_keys").is_some() {
+        rules = rules.with_allow_keys(Some(label_keys(section, problems, "allow_keys")));
+    }
+    if section.get("deny_keys").is_some() {
+        rules = rules.with_deny_keys(label_keys(section, problems, "deny_keys"));
+    }
     is_well.then_some(rules)
+}
+
+/// Keys of labels, each with patterns of values.
+fn label_keys(section: &Section, problems: &Problems, name: &'static str) -> Keys {
+    const HELP: &str = "list patterns of values, like [acme/*]; [] for all values";
+    let of_keys = section.section(name);
+    let mut keys = Keys::new();
+    for (key, node) in of_keys.entries() {
+        let problem = |message: String| problems.add(&of_keys.key(&key.text), node.place, message, HELP);
+        let items = match &node.data {
+            Data::List(items) => items.as_slice(),
+            Data::Null => &[],
+            _ => {
+                problem(format!("expected a list, found {}", node.kind()));
+                continue;
+            }
+        };
+        let globs = keys.entry(key.text.to_lowercase()).or_insert_with(Vec::new);
+        for item in items {
+            match &item.data {
+                Data::Text(text) => match ValueGlob::new(text) {
+                    Some(glob) => globs.push(glob),
+                    None => problem(format!("\"{}\" is no pattern of a label's value", harmless(text))),
+                },
+                _ => problem(format!("expected text, found {}", item.kind())),
+            }
+        }
+    }
+    keys
+}
+
+/// `allow_keys` or `deny_keys` in the form of the file.
+pub(super) fn keys_tree(keys: &Keys) -> Value {
+    let texts = |globs: &[ValueGlob]| globs.iter().map(|glob| glob.text().to_owned()).collect::<Vec<_>>();
+    keys.iter().map(|(key, globs)| (key.clone(), Value::from(texts(globs)))).collect::<Map<_, _>>().into()
 }
 
 /// The keys whose values are numbers. What the bundled templates read as a number is one for them.
 fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<String>> {
     top.shape("runson_numbers", Shape::Texts);
     let node = top.get("runson_numbers")?;
-    let help = "list them, like [cpu, mem]; [] for none";
+    let help = "write a list like [cpu, mem], or [] for none";
     let Data::List(items) = &node.data else {
         top.problem("runson_numbers", format!("expected a list, found {}", node.kind()), help);
         return None;
@@ -84,12 +129,12 @@ fn runson_numbers(top: &Section, template: Option<&Template>) -> Option<Vec<Stri
         (missing, template.is_some_and(|template| template.name.starts_with("builtin:")))
     {
         let message = format!("the bundled templates read {missing} as a number");
-        top.problem("runson_numbers", message, "remove the key, or write a template of your own");
+        top.problem("runson_numbers", message, "remove this setting, or use a template of your own");
     }
     Some(numbers)
 }
 
-/// What a mapping with free keys says, laid over what there is.
+/// The entries of a mapping with arbitrary keys, merged over existing ones.
 pub(super) fn free(section: &Section, key: &'static str, settings: &mut Map<String, Value>) {
     section.shape(key, Shape::Free);
     for (key, node) in section.section(key).entries() {

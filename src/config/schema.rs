@@ -1,5 +1,5 @@
-//! The JSON Schema of the configuration. The reader says which keys there are and what they are, the document of the
-//! configuration what they mean: nothing is written down a third time.
+//! The JSON Schema of the configuration. The keys and their types come from the reader, the descriptions from the
+//! configuration's document, so nothing is written down a third time.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,27 @@ use serde_json::{Map, Value, json};
 use super::{parse, reader::Shape};
 
 /// A configuration that has each section that is read only where it is written. A list has one element here.
-const PROBE: &str = "classes: [{name: probe, match: {labels: probe}}]\n";
+const PROBE: &str = "classes: [{name: probe, match: {labels: probe}}]
+github: {tokens: [{name: probe, owners: [a], token: a}], apps: [{name: probe, owners: [b], client_id: a, private_key: a}]}
+";
 
 /// The lists of mappings, and how the path of their only element in the probe ends.
-const LISTS: [(&str, &str); 1] = [("classes", "classes.probe")];
+const LISTS: [(&str, &str); 3] = [
+    ("classes", "classes.probe"),
+    ("github.tokens", "github.tokens.probe"),
+    ("github.apps", "github.apps.probe"),
+];
 
-/// What the keys mean.
+/// The descriptions of the keys.
 const DOCUMENT: &str = include_str!("../../docs/configuration.md");
 
-/// How YAML 1.1 writes truth values besides `true` and `false`: editors that read YAML 1.2 take them for text.
+/// YAML 1.1's booleans besides `true` and `false`. Editors that read YAML 1.2 take them for text.
 const WORDS: [&str; 12] = ["yes", "no", "on", "off", "Yes", "No", "On", "Off", "YES", "NO", "ON", "OFF"];
 
 /// nomadtools' times.
 const TIME: &str = r"^\s*([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?\s*$";
 
-/// The schema, in the draft of 2020-12.
+/// The schema, in draft 2020-12.
 pub fn schema() -> Value {
     let shapes = parse::shapes(PROBE);
     let mut root = section("", &shapes, &meanings());
@@ -46,7 +52,7 @@ fn section(path: &str, shapes: &BTreeMap<String, Shape>, meanings: &BTreeMap<Str
         let list = LISTS.iter().find(|(list, _)| list == key);
         let mut value = match (list, shape) {
             (Some((_, element)), _) => {
-                json!({ "type": "array", "items": section(element, shapes, meanings) })
+                json!({ "type": ["array", "null"], "items": section(element, shapes, meanings) })
             }
             (None, Shape::Section) => {
                 let mut value = section(key, shapes, meanings);
@@ -63,7 +69,7 @@ fn section(path: &str, shapes: &BTreeMap<String, Shape>, meanings: &BTreeMap<Str
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
-/// A key's path as the document has it: the elements of a list have no names there.
+/// A key's path as in the document, where elements of a list have no names.
 fn documented(key: &str) -> String {
     let element = LISTS.iter().find_map(|(list, element)| Some((list, key.strip_prefix(element)?)));
     element.map_or_else(|| key.to_owned(), |(list, rest)| format!("{list}{rest}"))
@@ -76,6 +82,10 @@ fn of(shape: &Shape) -> Value {
         Shape::Counts => {
             json!({ "type": ["object", "null"], "additionalProperties": { "type": "integer", "minimum": 0 } })
         }
+        Shape::TextLists => json!({
+            "type": ["object", "null"],
+            "additionalProperties": { "type": ["array", "null"], "items": { "type": "string" } },
+        }),
         Shape::Text => json!({ "type": ["string", "null"] }),
         Shape::TextOrNumber => json!({ "type": ["string", "integer", "null"] }),
         Shape::Texts => json!({ "type": ["array", "null"], "items": { "type": "string" } }),
@@ -91,7 +101,7 @@ fn of(shape: &Shape) -> Value {
     }
 }
 
-/// What the tables of the document say of each key, with its default.
+/// The descriptions and defaults of the keys, from the document's tables.
 fn meanings() -> BTreeMap<String, String> {
     let mut meanings = BTreeMap::new();
     let mut head: Vec<&str> = Vec::new();
@@ -122,7 +132,7 @@ fn meanings() -> BTreeMap<String, String> {
         let default = cell("default").map(|text| format!(" Default: {text}.")).unwrap_or_default();
         let text = plain(&format!("{meaning}{default}"));
         for key in keys(cells[0]) {
-            // A table below a section's own title may name its keys alone.
+            // A table below a section's own heading may contain keys without the section.
             let full = if key.contains('.') || !under.contains('.') {
                 key.clone()
             } else {
@@ -158,7 +168,7 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Each key's path in a schema, sections included.
+    /// Each key's path in a schema, including sections.
     fn paths(schema: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
         for (name, value) in schema["properties"].as_object().into_iter().flatten() {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -175,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_of_the_reader_is_in_the_schema_with_what_it_is() {
+    fn each_key_of_the_reader_is_in_the_schema_with_its_type() {
         let found = all();
         for (path, shape) in parse::shapes(PROBE) {
             let path = LISTS.iter().fold(path, |path, (list, element)| match path.strip_prefix(element) {
@@ -220,7 +230,7 @@ mod tests {
         );
     }
 
-    /// What a configuration is as JSON: as an editor's YAML reader has it.
+    /// A configuration as JSON, as an editor's YAML reader sees it.
     fn json_of(yaml: &str) -> Value {
         serde_yaml::from_str(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
     }
@@ -231,7 +241,7 @@ mod tests {
         validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
     }
 
-    /// The examples of all documents: what Prometheus and others read is no configuration.
+    /// The examples in all documents, except those for Prometheus and others.
     fn examples() -> Vec<(String, String)> {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut files = vec![root.join("README.md")];
@@ -251,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn each_example_of_the_documents_fits_the_schema() {
+    fn each_example_in_the_documents_fits_the_schema() {
         let examples = examples();
         assert!(examples.len() >= 7, "{}", examples.len());
         for (path, yaml) in examples {
@@ -260,13 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reader_takes_the_schema_takes_and_what_it_refuses_too() {
+    fn the_schema_accepts_and_refuses_what_the_reader_does() {
         for good in [
             "repos: acme\n",
             "repos: [acme, a/b, '*']\nloop: 0.5\nha: {enabled: on}\nscheduler: {purge_failure_timeout: 1w2d, strict: yes}\n",
             "repos: [a]\ngithub: {app: {app_id: 12, private_key_file: x}, registration: jit}\nnomad:\n",
             "repos: [a]\nrunson_limits: {cpu: 4000}\nrunson_numbers: [cpu]\ntemplate_settings: {any: [1, {b: c}]}\n",
             "repos: [a]\nscheduler: {purge_failure_timeout: '', purge_successfull_timeout: 60}\n",
+            "repos: [a]\nallow_keys: {image: [acme/*], mem: []}\ndeny_keys: {docker: }\n",
         ] {
             assert_eq!(problems(good), Vec::<String>::new(), "{good}");
         }
@@ -281,6 +292,7 @@ mod tests {
             ("repos: [a]\ngithub: {registration: magic}\n", "/github/registration"),
             ("repos: [a]\nrunson_limits: {cpu: lots}\n", "/runson_limits/cpu"),
             ("repos: [a]\nha: {enabled: maybe}\n", "/ha/enabled"),
+            ("repos: [a]\nallow_keys: {image: acme}\n", "/allow_keys/image"),
         ] {
             let problems = problems(bad);
             assert!(problems.len() == 1 && problems[0].contains(at), "{bad}: {problems:?}");

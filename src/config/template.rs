@@ -1,4 +1,4 @@
-//! Where the template comes from, and how its runners register.
+//! Finds the template, and determines how its runners register.
 
 use std::{
     borrow::Cow,
@@ -14,56 +14,63 @@ use fancy_regex::Regex;
 use super::{RegistrationSetting, Tokens};
 use crate::{labels::harmless, model::Registration, secret::without_assigned};
 
-/// The template of a configuration that names none.
+/// The default template.
 pub const DEFAULT_TEMPLATE: &str = "builtin:myoung34";
 
-/// What `template` is if the configuration holds the text itself.
+/// The value of `template`'s name if the configuration contains the text itself.
 pub const INLINE: &str = "template";
 
 const BUILTIN: &str = "builtin:";
 
-/// Where a template finds a long-lived token.
+/// The names under which a template can read a long-lived token.
 const TOKENS: [&str; 3] = ["CONFIG.github.token", "CONFIG.github.access_token", "SETTINGS.access_token"];
 
 /// Nomad drops the source of a job above 1 MB (contract nomad.md §2).
 const BYTES_MAX: u64 = 1_000_000;
 
-/// A template that comes with the program.
+/// A template that is included in the program.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltinTemplate {
     /// `builtin:NAME`
     pub name: &'static str,
     /// The text.
     pub text: &'static str,
-    /// The ways to register that it knows; the first is its own.
+    /// The kinds of credentials that it supports. The first is its default.
     pub registrations: &'static [Registration],
 }
 
+/// What all of them share, and one of them.
+macro_rules! bundled {
+    ($name:literal) => {
+        concat!(
+            include_str!("../../templates/parts.hcl.j2"),
+            include_str!(concat!("../../templates/", $name, ".hcl.j2"))
+        )
+    };
+}
+
 /// All of them.
-pub const BUILTIN_TEMPLATES: [BuiltinTemplate; 3] = [
+pub const BUILTIN_TEMPLATES: [BuiltinTemplate; 4] = [
     BuiltinTemplate {
         name: "builtin:myoung34",
-        text: include_str!("../../templates/myoung34.hcl.j2"),
+        text: bundled!("myoung34"),
         registrations: &[Registration::Token, Registration::AccessToken],
     },
-    BuiltinTemplate {
-        name: "builtin:docker",
-        text: include_str!("../../templates/docker.hcl.j2"),
-        registrations: &[Registration::Jit],
-    },
+    BuiltinTemplate { name: "builtin:docker", text: bundled!("docker"), registrations: &[Registration::Jit] },
+    BuiltinTemplate { name: "builtin:podman", text: bundled!("podman"), registrations: &[Registration::Jit] },
     BuiltinTemplate {
         name: "builtin:raw_exec",
-        text: include_str!("../../templates/raw_exec.hcl.j2"),
+        text: bundled!("raw_exec"),
         registrations: &[Registration::Jit],
     },
 ];
 
-/// What jobs are made of.
+/// The template of jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// `builtin:NAME`, a file's path, or `template` if the configuration holds the text.
+    /// `builtin:NAME`, the path of a file, or `template` if the configuration contains the text.
     pub name: String,
-    /// Where the configuration holds the text: `config.yml, line 4`.
+    /// The position of the text if the configuration contains it: `config.yml, line 4`.
     pub place: Option<String>,
     /// The text, Jinja2.
     pub text: String,
@@ -73,11 +80,11 @@ pub struct Template {
 pub type Problem = (String, String);
 
 impl Template {
-    /// Finds what a configuration's `template` means. Paths are relative to the working directory, else to
-    /// `directory`, the configuration's own.
+    /// Finds the template that a configuration names. Paths are relative to the working directory, or else to
+    /// `directory`, that of the configuration.
     ///
     /// # Errors
-    /// No such template, or a file that cannot be read.
+    /// There is no such template, or a file cannot be read.
     pub fn find(value: &str, directory: Option<&Path>) -> Result<Template, Problem> {
         if value.starts_with(BUILTIN) {
             return Template::builtin(value);
@@ -117,7 +124,7 @@ impl Template {
         Template { place, ..self }
     }
 
-    /// As a configuration has it: its name, or the text itself.
+    /// As in a configuration: its name, or the text itself.
     pub(super) fn shown(&self, tokens: Tokens) -> String {
         match (self.name == INLINE, tokens) {
             (true, Tokens::Hidden) => without_assigned(&self.text),
@@ -126,7 +133,7 @@ impl Template {
         }
     }
 
-    /// What to call it in a sentence.
+    /// Its name in a sentence.
     pub fn called(&self) -> String {
         match &self.place {
             Some(place) => format!("the template in {place}"),
@@ -134,12 +141,12 @@ impl Template {
         }
     }
 
-    /// Whether it reads a long-lived token, given that its runners register by one.
+    /// Whether it reads a long-lived token, provided that its runners register with one.
     pub(super) fn reads_a_token(&self) -> bool {
         TOKENS.iter().chain(&["RUN.CREDENTIALS", "RUN.CREDENTIALS_JSON"]).any(|path| self.reads(path))
     }
 
-    /// The keys of labels that it reads; `None` if it may read any.
+    /// The label keys that it reads; `None` if it may read any.
     pub fn label_keys(&self) -> Option<BTreeSet<String>> {
         let names = self.names();
         if names.is_empty() || names.contains("RUNSON") {
@@ -156,7 +163,7 @@ impl Template {
             }
             None => Err((
                 format!("template \"{}\" does not exist", harmless(name)),
-                format!("take one of {}", names()),
+                format!("use one of {}", names()),
             )),
         }
     }
@@ -165,8 +172,8 @@ impl Template {
         BUILTIN_TEMPLATES.iter().find(|builtin| builtin.name == self.name)
     }
 
-    /// The names that the template reads, like `RUN.CREDENTIALS`; none if it cannot be parsed.
-    /// `RUN["CREDENTIALS"]` and `RUN.get("CREDENTIALS")` count as well.
+    /// The names that the template reads, like `RUN.CREDENTIALS`; empty if it cannot be parsed.
+    /// `RUN["CREDENTIALS"]` and `RUN.get("CREDENTIALS")` are included.
     fn names(&self) -> BTreeSet<String> {
         static SUBSCRIPT: LazyLock<Option<Regex>> =
             LazyLock::new(|| Regex::new(r#"\[\s*['"](\w+)['"]\s*\]"#).ok());
@@ -183,12 +190,12 @@ impl Template {
         }
     }
 
-    /// Whether the template reads the value at a path like `RUN.CREDENTIALS`, or something of it, or
-    /// reads what holds it as a whole and mentions the last part of the path somewhere.
+    /// Whether the template reads the value at a path like `RUN.CREDENTIALS` or a part of it, or reads its
+    /// container as a whole and mentions the last part of the path somewhere.
     pub fn reads(&self, path: &str) -> bool {
         let Some((parents, last)) = path.rsplit_once('.') else { return false };
         let mentioned = self.text.contains(last);
-        // Parsing is the dear part.
+        // Parsing is the expensive part.
         mentioned
             && self.names().iter().any(|name| {
                 let below =
@@ -202,7 +209,7 @@ impl Template {
 /// How runners register, given the setting, the template and whether an access token for jobs is configured.
 ///
 /// # Errors
-/// A bundled template that cannot do what the setting says.
+/// A bundled template does not support the setting.
 pub fn registration(
     setting: RegistrationSetting,
     template: &Template,
@@ -230,7 +237,7 @@ pub fn registration(
             let known: Vec<String> = builtin.registrations.iter().map(ToString::to_string).collect();
             Err((
                 format!("{} cannot register runners by {wanted}", template.name),
-                format!("write auto or {}, or take another template", known.join(" or ")),
+                format!("write auto or {}, or use another template", known.join(" or ")),
             ))
         }
         None if has_access_token && knows(Registration::AccessToken) => Ok(Registration::AccessToken),

@@ -1,4 +1,4 @@
-//! Configurations as people write them, right and wrong.
+//! Configurations as people write them, correct and incorrect.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn the_effective_configuration() {
     );
     let yaml = config.effective(Format::Yaml);
     insta::assert_snapshot!("effective", yaml);
-    // It can be read back and is the same then.
+    // It can be read back, with the same result.
     assert_eq!(load(&yaml.replace("***", "ghp_secret")).effective(Format::Yaml), yaml);
     let json: serde_json::Value = serde_json::from_str(&config.effective(Format::Json)).unwrap();
     assert_eq!(json["scheduler"]["max_runners"], 5);
@@ -80,7 +80,7 @@ fn the_effective_configuration() {
 }
 
 #[test]
-fn every_problem_in_one_run() {
+fn every_problem_is_reported_in_one_run() {
     let text = errors(
         r#"nomad:
   namespace: "*"
@@ -110,7 +110,7 @@ shedule: 1
 }
 
 #[test]
-fn syntax_errors_say_where_and_what_to_do() {
+fn syntax_errors_give_the_position_and_what_to_do() {
     for (yaml, place, words) in [
         ("repos: [a/b", "configuration:2:1", "not YAML"),
         ("repos:\n  - *", "configuration:2:5", "put the * in quotes"),
@@ -141,7 +141,7 @@ fn syntax_errors_say_where_and_what_to_do() {
 }
 
 #[test]
-fn hostile_yaml_ends() {
+fn hostile_yaml_is_limited() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for n in 1..12 {
         let item = format!("*a{}", n - 1);
@@ -172,7 +172,7 @@ fn hostile_yaml_ends() {
 }
 
 #[test]
-fn anchors_and_merges_as_in_pyyaml() {
+fn anchors_and_merges_work_as_in_pyyaml() {
     let config = load_more(
         "template_default_settings: &base\n  docker: dind\n  mem: 1\n\
          template_settings:\n  <<: *base\n  mem: 2\n  flag: yes\n  octal: 010\n  version: 1.10\n  text: '010'",
@@ -211,12 +211,12 @@ fn entries_of_repos() {
         assert!(errors(&format!("repos: [{bad}]")).contains("write owner/name"), "{bad}");
     }
     for empty in ["", "repos:", "repos: []", "nomad: {}"] {
-        assert!(errors(empty).contains("no repositories are listed"), "{empty}");
+        assert!(errors(empty).contains("the list is empty"), "{empty}");
     }
 }
 
 #[test]
-fn tokens_come_from_one_place() {
+fn tokens_come_from_one_source() {
     let token = |yaml: &str| load_more(yaml).github.token.map(|token| token.expose().to_owned());
     assert_eq!(token("github: {token: ghp_mine}").as_deref(), Some("ghp_mine"));
     assert_eq!(token("github: {token: ''}").as_deref(), Some("ghp_first"));
@@ -251,7 +251,7 @@ fn addresses_of_github() {
 }
 
 #[test]
-fn where_templates_come_from() {
+fn templates_are_found_in_all_places() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     write("job.j2", "{{ RUN.CREDENTIALS }}");
@@ -259,14 +259,14 @@ fn where_templates_come_from() {
         write("config.yml", &format!("{REPOS}template: {template}\n"));
         Config::load(directory.path().join("config.yml").to_str().unwrap(), &no_env)
     };
-    // Relative to the configuration, as it is not in the working directory.
+    // Relative to the configuration, because it is not in the working directory.
     assert_eq!(load("job.j2").unwrap().template.text, "{{ RUN.CREDENTIALS }}");
     assert_eq!(load("builtin:docker").unwrap().template.name, "builtin:docker");
     assert_eq!(load("'job \"x\" {}'").unwrap().template.name, "template");
     assert_eq!(load("|\n  one\n  two").unwrap().template.text, "one\ntwo\n");
     for (bad, words) in [
         ("other.j2", "does not exist"),
-        ("builtin:podman", "builtin:raw_exec"),
+        ("builtin:lxc", "builtin:raw_exec"),
         (".", "directory"),
         ("[x]", "expected text"),
     ] {
@@ -279,13 +279,13 @@ fn where_templates_come_from() {
 }
 
 #[test]
-fn a_file_that_is_not_there() {
+fn a_missing_file_is_reported() {
     let text = Config::load("/nonexistent/config.yml", &no_env).unwrap_err().to_string();
     assert!(text.starts_with("/nonexistent/config.yml: cannot be read: "), "{text}");
 }
 
 #[test]
-fn auto_registration_is_what_the_template_asks_for() {
+fn auto_registration_is_what_the_template_reads() {
     let registration = |yaml: &str| load_more(yaml).registration();
     assert_eq!(registration(""), Registration::Token);
     assert_eq!(registration("template: builtin:docker"), Registration::Jit);
@@ -303,12 +303,12 @@ fn auto_registration_is_what_the_template_asks_for() {
         assert_eq!(registration(&yaml), Registration::AccessToken, "{reads}");
         assert_eq!(load_more(&yaml).warnings().len(), 1, "{reads}");
     }
-    // Not read, only mentioned.
+    // Only mentioned, not read.
     assert_eq!(
         registration("template: |\n  {# CONFIG.github.token #}{{ CONFIG.nomad.namespace }}"),
         Registration::Jit
     );
-    // nomadtools' own default template takes it where it is given.
+    // nomadtools' own default template uses it if it is set.
     let expression = "github: {access_token: '{{ with nomadVar \"x\" }}{{ .t }}{{ end }}'}";
     assert_eq!(registration(expression), Registration::AccessToken);
     assert_eq!(registration("template_settings: {access_token: x}"), Registration::AccessToken);
@@ -326,7 +326,7 @@ proptest::proptest! {
     }
 }
 
-/// Pieces that YAML is made of, and that configurations are made of.
+/// Parts of YAML and of configurations.
 fn word() -> impl proptest::strategy::Strategy<Value = String> {
     use proptest::prelude::*;
     prop_oneof![
@@ -384,7 +384,7 @@ fn word() -> impl proptest::strategy::Strategy<Value = String> {
 }
 
 #[test]
-fn no_secret_is_printed_wherever_it_stands() {
+fn no_secret_is_printed_wherever_it_is() {
     let pat = format!("ghp_{}", "Zq".repeat(18));
     let yaml = format!(
         "repos: [a/b]\ngithub: {{token: x, cachefile: /var/{pat}}}\ntemplate: |\n  job \"x\" {{ password = \"inline\"\n  env {{ A = \"{pat}\" }} }}\n\
@@ -402,7 +402,7 @@ fn no_secret_is_printed_wherever_it_stands() {
 }
 
 #[test]
-fn no_error_shows_a_token_that_stands_in_the_wrong_place() {
+fn no_error_shows_a_token_in_the_wrong_place() {
     let pat = format!("ghp_{}", "Zq".repeat(18));
     for yaml in [
         format!("repos: [a/b]\n{pat}: 1\n"),
@@ -420,7 +420,7 @@ fn no_error_shows_a_token_that_stands_in_the_wrong_place() {
 }
 
 #[test]
-fn a_file_full_of_problems_gets_a_bounded_answer() {
+fn a_file_full_of_problems_gets_a_limited_report() {
     let yaml: String = (0..5000).map(|number| format!("unknown{number}: {}\n", "x".repeat(200))).collect();
     let text = Config::load(&yaml, &|_| None).unwrap_err().to_string();
     assert!(text.len() < 10_000, "{}", text.len());
@@ -428,7 +428,7 @@ fn a_file_full_of_problems_gets_a_bounded_answer() {
 }
 
 #[test]
-fn what_other_programs_read_elsewhere_is_named() {
+fn settings_that_belong_elsewhere_are_explained() {
     for (yaml, expected) in [
         ("github: {token: $GITHUB_TOKEN}", "from GITHUB_TOKEN"),
         ("github: {token: \"${MY_TOKEN}\"}", "from MY_TOKEN"),
@@ -443,7 +443,7 @@ fn what_other_programs_read_elsewhere_is_named() {
 }
 
 #[test]
-fn a_token_of_the_environment_goes_to_its_own_hosts_only() {
+fn a_token_from_the_environment_is_sent_only_to_its_own_hosts() {
     let load = |url: &str, variables: &[&'static str]| {
         let env = |name: &str| variables.contains(&name).then(|| name.to_lowercase());
         let yaml = format!("repos: [a/b]\ngithub: {{url: '{url}'}}\n");
@@ -467,7 +467,7 @@ fn a_token_of_the_environment_goes_to_its_own_hosts_only() {
 }
 
 #[test]
-fn a_template_of_ones_own_says_which_keys_are_numbers() {
+fn a_custom_template_declares_its_numeric_keys() {
     let own = |more: &str| {
         let yaml = format!("repos: [a/b]\ntemplate: 'job {{ RUN.CREDENTIALS }}'\n{more}\n");
         Config::load(&yaml, &|_| None).unwrap().labels
@@ -478,7 +478,7 @@ fn a_template_of_ones_own_says_which_keys_are_numbers() {
         assert!(labels.check(&[good]).is_ok(), "{good}");
     }
     assert!(labels.check(&["disk=7G"]).is_err());
-    // A limit needs a number.
+    // A limit requires a number.
     assert!(own("runson_numbers: []\nrunson_limits: {mem: 5}").check(&["mem=1G"]).is_err());
     let errors = |yaml: &str| Config::load(yaml, &|_| None).unwrap_err().to_string();
     let bundled = errors("repos: [a/b]\nrunson_numbers: [mem]\n");
@@ -487,7 +487,7 @@ fn a_template_of_ones_own_says_which_keys_are_numbers() {
 }
 
 #[test]
-fn a_template_that_reads_no_token_is_not_warned_of_one() {
+fn a_template_that_reads_no_token_causes_no_warning() {
     let warnings = |template: &str| {
         let yaml = format!(
             "repos: [a/b]\ngithub: {{registration: access_token, token: x}}\ntemplate: '{template}'\n"
@@ -524,34 +524,41 @@ fn webhooks() {
 }
 
 #[test]
-fn webhooks_that_cannot_work() {
+fn webhooks_that_cannot_work_are_refused() {
     for (yaml, key, told) in [
         ("{listen: '127.0.0.1:80'}", "webhook.listen", "without a secret anyone could send deliveries"),
         ("{listen: here, secret: s}", "webhook.listen", "\"here\" is not an address"),
         ("{secret: s, secret_file: f}", "webhook.secret_file", "conflicts with webhook.secret"),
         ("{url: 'ftp://x'}", "webhook.url", "not an http or https URL"),
         ("{url: 'https://me:pw@x'}", "webhook.url", "contains a user name or password"),
-        ("{poll_deliveries: true}", "webhook.poll_deliveries", "the hook to read deliveries of is unknown"),
+        (
+            "{poll_deliveries: true}",
+            "webhook.poll_deliveries",
+            "the webhook whose deliveries to read is unknown",
+        ),
         ("{lissten: x}", "webhook.lissten", "did you mean \"listen\"?"),
     ] {
         let text = more_errors(&format!("webhook: {yaml}"));
         assert!(text.contains(key) && text.contains(told), "{yaml}: {text}");
     }
     let all = errors("repos: ['*']\nwebhook: {poll_deliveries: true, url: 'https://x'}");
-    assert!(all.contains("has no hook of its own"), "{all}");
+    assert!(all.contains("cannot have a webhook"), "{all}");
 }
 
 #[test]
-fn others_see_the_page_only_with_a_token_or_where_it_is_public() {
+fn other_machines_see_the_page_only_with_a_token_or_if_it_is_public() {
     let warnings = |yaml: &str| load_more(yaml).status.warnings();
     assert!(warnings("status: {listen: 127.0.0.1:9090}").is_empty());
     assert!(warnings("status: {listen: '[::1]:9090'}").is_empty());
     let closed = warnings("status: {listen: 0.0.0.0:9090}").remove(0);
-    assert!(closed.contains("its page and API are closed") && closed.contains("status.token"), "{closed}");
+    assert!(
+        closed.contains("the page and the API are closed") && closed.contains("status.token"),
+        "{closed}"
+    );
     assert!(warnings("status: {listen: 0.0.0.0:9090, public: true}").is_empty());
     assert!(warnings("status: {listen: 0.0.0.0:9090, token: 0123456789abcdef}").is_empty());
     assert!(warnings("status: {token: short}")[0].contains("can be guessed"));
-    assert!(more_errors("status: {token: x y}").contains("a character that no header may have"));
+    assert!(more_errors("status: {token: x y}").contains("a character that is not allowed in a header"));
     assert!(more_errors("status: {token: 0123456789abcdef, public: true}").contains("remove one of them"));
     let shown = load_more("status: {token: 0123456789abcdef}").effective(Format::Yaml);
     assert!(shown.contains("token: '***'") && !shown.contains("0123456789abcdef"), "{shown}");

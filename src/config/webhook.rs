@@ -1,25 +1,25 @@
-//! The section `webhook`: deliveries of GitHub as hints to look sooner.
+//! The section `webhook`: GitHub's deliveries as hints to poll sooner.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{Environment, GitHubConfig, RepoEntry, github::expand, reader::Section};
 use crate::{labels::harmless, secret::Secret};
 
-/// A secret that is shorter can be guessed.
+/// A shorter secret can be guessed.
 pub(super) const SHORT_SECRET: usize = 16;
 
-/// `webhook`: deliveries of GitHub as hints to look sooner.
+/// `webhook`: GitHub's deliveries as hints to poll sooner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebhookConfig {
-    /// `listen`: where `POST /webhook` is served.
+    /// `listen`: serves `POST /webhook`.
     pub listen: Option<SocketAddr>,
-    /// `secret`: what deliveries are signed with.
+    /// `secret`: signs the deliveries.
     pub secret: Option<Secret>,
-    /// `secret_file`: a file with the secret, read again when it changes.
+    /// `secret_file`: a file with the secret, reread when it changes.
     pub secret_file: Option<PathBuf>,
-    /// `url`: where GitHub delivers to, which also tells our hook from others.
+    /// `url`: where GitHub delivers to. It also identifies our webhook among others.
     pub url: Option<String>,
-    /// `poll_deliveries`: the log of deliveries is read, for those that never arrive.
+    /// `poll_deliveries`: reads the delivery log, for deliveries that never arrive.
     pub poll_deliveries: bool,
 }
 
@@ -45,15 +45,15 @@ pub(super) fn parse(
         section.problem(
             "listen",
             "without a secret anyone could send deliveries",
-            "set webhook.secret_file, or webhook.secret, to what the hook's settings at GitHub have",
+            "set webhook.secret_file or webhook.secret to the secret in the webhook's settings at GitHub",
         );
     }
-    let is_app = github.is_none_or(|github| github.app.is_some());
+    let is_app = github.is_none_or(GitHubConfig::is_app_alone);
     if config.poll_deliveries && !is_app && section.text("url").is_none() {
         section.problem(
             "poll_deliveries",
-            "the hook to read deliveries of is unknown",
-            "set webhook.url to the URL that the hook has, or use a github.app with a webhook",
+            "the webhook whose deliveries to read is unknown",
+            "set webhook.url to the webhook's URL, or use a github.app with a webhook",
         );
     }
     if config.poll_deliveries
@@ -63,7 +63,7 @@ pub(super) fn parse(
     {
         section.problem(
             "poll_deliveries",
-            "\"*\" in repos has no hook of its own",
+            "\"*\" in repos cannot have a webhook",
             "list the organizations and repositories that have one, or use a github.app",
         );
     }
@@ -77,15 +77,15 @@ fn url(section: &Section) -> Option<String> {
         Err(error) => format!("not a URL: {error}"),
         Ok(url) if !matches!(url.scheme(), "http" | "https") => "not an http or https URL".to_owned(),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            "contains a user name or password, which everyone who can see the hook can read".to_owned()
+            "contains a user name or password, which everyone who can see the webhook can read".to_owned()
         }
         Ok(_) => return Some(text.to_owned()),
     };
-    section.problem("url", message, "write what GitHub reaches, like https://ci.example.com/webhook");
+    section.problem("url", message, "write a URL that GitHub can reach, like https://ci.example.com/webhook");
     None
 }
 
-/// What `listen` says in a section.
+/// The address in a section's `listen`.
 pub(super) fn listen_address(section: &Section, text: &str) -> Option<SocketAddr> {
     let address = text.parse();
     if address.is_err() {

@@ -1,5 +1,5 @@
-//! YAML with positions: a tree in which every node and key knows its line and column. Plain scalars mean
-//! what they mean to PyYAML's `safe_load` (YAML 1.1): `yes` and `on` are booleans, `<<` merges.
+//! YAML with positions: a tree in which every node and key knows its line and column. Plain scalars mean what
+//! they mean to PyYAML's `safe_load` (YAML 1.1): `yes` and `on` are booleans, `<<` merges.
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -8,13 +8,13 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use super::error::ConfigError;
 use crate::labels::harmless;
 
-/// A configuration is a few hundred nodes; aliases of aliases can make it any number.
+/// A configuration has a few hundred nodes. Aliases of aliases can expand to any number.
 const NODES_MAX: usize = 20_000;
 
-/// Deeper nesting has no use here, and whoever walks the tree recurses.
+/// Deeper nesting is useless here, and code that walks the tree is recursive.
 const DEPTH_MAX: usize = 64;
 
-/// A configuration with a template in it is some kilobytes.
+/// A configuration with a template in it has a few kilobytes.
 const BYTES_MAX: usize = 4 << 20;
 
 /// Line and column, from 1.
@@ -28,7 +28,7 @@ pub struct Node {
     size: usize,
 }
 
-/// What a node is.
+/// The content of a node.
 #[derive(Debug)]
 pub enum Data {
     Null,
@@ -40,7 +40,7 @@ pub enum Data {
     Map(Vec<(Key, Rc<Node>)>),
 }
 
-/// A mapping's key, as it is written.
+/// A mapping's key, as written.
 #[derive(Clone, Debug)]
 pub struct Key {
     pub text: String,
@@ -48,11 +48,11 @@ pub struct Key {
 }
 
 impl Node {
-    /// What it is, in words.
+    /// Its kind, for messages.
     pub fn kind(&self) -> String {
         match &self.data {
             Data::Null => "nothing".to_owned(),
-            Data::Bool(value) => format!("{value}, a truth value"),
+            Data::Bool(value) => format!("{value}, a boolean"),
             Data::Int(value) => format!("the number {value}"),
             Data::Float(value) => format!("the number {value}"),
             Data::Text(_) => "text".to_owned(),
@@ -61,12 +61,12 @@ impl Node {
         }
     }
 
-    /// A node of text.
+    /// A text node.
     pub fn text(text: &str, place: Place) -> Node {
         Node { data: Data::Text(text.to_owned()), place, size: 1 }
     }
 
-    /// Where the value at a path of keys stands, or as much of the path as there is.
+    /// The position of the value at a path of keys, or of as much of the path as exists.
     pub fn key_place(&self, path: &[&str]) -> Place {
         let mut node = self;
         for key in path {
@@ -79,7 +79,7 @@ impl Node {
         node.place
     }
 
-    /// The same as JSON.
+    /// Converts it to JSON.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value;
         match &self.data {
@@ -96,11 +96,11 @@ impl Node {
     }
 }
 
-/// Reads a text with one document; an empty one is a Null.
+/// Parses a text with one document; an empty one is a Null.
 ///
 /// # Errors
-/// Syntax that cannot be read past comes alone; duplicate keys and the like come all together, with
-/// whatever could be read.
+/// A syntax error that prevents further parsing is returned alone. Duplicate keys and the like are collected,
+/// and returned with whatever could be read.
 pub fn parse(text: &str) -> (Option<Rc<Node>>, Vec<ConfigError>) {
     let mut loader = Loader::default();
     if text.len() > BYTES_MAX {
@@ -129,7 +129,7 @@ fn place(marker: Marker) -> Place {
     (marker.line(), marker.col() + 1)
 }
 
-/// What people get wrong most often.
+/// The most common mistakes.
 fn syntax_help(text: &str, marker: Marker) -> &'static str {
     let line = text.lines().nth(marker.line().saturating_sub(1)).unwrap_or("");
     if line.trim_start_matches(' ').starts_with('\t') {
@@ -174,7 +174,7 @@ impl Loader {
         });
     }
 
-    /// Takes an event; `false` when there is no point in going on.
+    /// Handles an event; `false` if there is no point in continuing.
     fn take(&mut self, event: Event<'_>, place: Place) -> bool {
         match event {
             Event::DocumentStart(_) => {
@@ -248,7 +248,7 @@ impl Loader {
             return false;
         }
         let own = if matches!(kind, OpenKind::List(_)) { "seq" } else { "map" };
-        // `!!python/object/apply` is of the same schema as `!!map`, and makes other readers run code.
+        // `!!python/object/apply` belongs to the same schema as `!!map`, and makes other readers run code.
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema() || tag.suffix != own) {
             self.meaningless(tag, place);
         }
@@ -276,7 +276,7 @@ impl Loader {
         self.attach(Rc::new(node), anchor)
     }
 
-    /// Puts a finished node where it belongs.
+    /// Puts a finished node into its parent.
     fn attach(&mut self, node: Rc<Node>, anchor: usize) -> bool {
         self.nodes += 1;
         if anchor != 0 {
@@ -314,7 +314,7 @@ impl Loader {
         true
     }
 
-    /// `<<: *other` and `<<: [*one, *two]`: what is not there already, the first of several wins.
+    /// `<<: *other` and `<<: [*one, *two]`: adds what is not there already; the first of several wins.
     fn merge(&mut self, entries: &mut Vec<(Key, Rc<Node>)>, merges: Vec<(Place, Rc<Node>)>) {
         for (place, node) in merges {
             let sources: Vec<&Node> = match &node.data {
@@ -375,13 +375,13 @@ fn is_text(tag: &Tag) -> bool {
     is_core && tag.suffix == "str" || tag.handle.is_empty() && tag.suffix == "!"
 }
 
-/// A tag as it was written, harmless.
+/// A tag as written, made safe.
 fn shown_tag(tag: &Tag) -> String {
     let handle = if tag.is_yaml_core_schema() { "!!" } else { tag.handle.as_str() };
     harmless(&format!("{handle}{}", tag.suffix))
 }
 
-/// What a plain scalar means in YAML 1.1, without its times and its numbers to the base of 60.
+/// The meaning of a plain scalar in YAML 1.1, except for its times and base-60 numbers.
 fn resolve(text: &str) -> Data {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Data::Null,

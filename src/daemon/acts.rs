@@ -1,4 +1,5 @@
-//! The actions under way. They run beside looks and passes, one at a time for each runner, so that a slow one delays no other.
+//! The actions in progress. They run concurrently with looks and passes, one at a time for each runner, so that a slow
+//! action delays no other.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,24 +20,25 @@ use crate::{
     },
 };
 
-/// A pass waits this long for its actions: nearly all are over by then, and what they did is in the next view of Nomad.
+/// A pass waits this long for its actions. Nearly all end within this time, and their effects are in the next view of
+/// Nomad.
 const TOGETHER: Duration = Duration::from_millis(500);
 
-/// What an action came to; `None` where it was not begun.
+/// The outcome of an action; `None` if it was not started.
 type Done = Result<(Id, Option<Report>), JoinError>;
 
-/// The actions under way.
+/// The actions in progress.
 #[derive(Default)]
 pub(super) struct Acts {
     tasks: JoinSet<Option<Report>>,
-    /// Each in the order in which they were begun.
+    /// With a number for the order in which they started.
     under_way: HashMap<Id, (u64, Action)>,
     begun: u64,
     over: Vec<Report>,
 }
 
 impl Acts {
-    /// Begins these, and waits a moment for them. What is over by then, in their order.
+    /// Starts these actions, and waits a moment for them. Returns those that have ended, in their order.
     pub async fn begin(
         &mut self,
         actions: Vec<Action>,
@@ -72,7 +74,7 @@ impl Acts {
         reports.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// Waits for the next one that is over; for ever if there is none.
+    /// Waits for the next action to end; forever if there is none.
     pub async fn next(&mut self) -> Done {
         match self.tasks.join_next_with_id().await {
             Some(done) => done,
@@ -80,13 +82,13 @@ impl Acts {
         }
     }
 
-    /// Takes in one that is over.
+    /// Records the end of an action.
     pub fn over(&mut self, done: Done) {
         let (_, report) = self.ended(done);
         self.over.extend(report);
     }
 
-    /// What is over and was not given out before.
+    /// The actions that have ended and were not returned before.
     pub fn taken(&mut self) -> Vec<Report> {
         while let Some(done) = self.tasks.try_join_next_with_id() {
             self.over(done);
@@ -94,19 +96,19 @@ impl Acts {
         std::mem::take(&mut self.over)
     }
 
-    /// Those that are not over.
+    /// The actions that have not ended.
     pub fn under_way(&self) -> Vec<Action> {
         let mut actions: Vec<&(u64, Action)> = self.under_way.values().collect();
         actions.sort_by_key(|(at, _)| *at);
         actions.into_iter().map(|(_, action)| action.clone()).collect()
     }
 
-    /// How many are not over.
+    /// How many have not ended.
     pub fn len(&self) -> usize {
         self.under_way.len()
     }
 
-    /// Whether a runner of this repository is being started or stopped: what its listing says is as good as old.
+    /// Whether a runner of this repository is being started or stopped, so that its listing counts as outdated.
     pub fn change(&self, repository: RepositoryId) -> bool {
         self.under_way.values().any(|(_, action)| match action {
             Action::Start(start) => start.repository.id == repository,
@@ -115,13 +117,13 @@ impl Acts {
         })
     }
 
-    /// Ends all of them where they are, as a crash would.
+    /// Aborts all of them, as a crash would.
     pub fn cut(&mut self) {
         *self = Acts { begun: self.begun, ..Acts::default() };
     }
 
-    /// What Nomad will show when those under way are over: a runner that is being started counts, and so does a place that is
-    /// being made.
+    /// Shows the view that Nomad will have when these actions have ended: a runner that is being started counts, and so
+    /// does a place that is being freed.
     pub fn show_in(&self, nomad: &mut NomadView) {
         for (_, action) in self.under_way.values() {
             let known = nomad.runners.iter_mut().find(|runner| runner.name == action.runner());
@@ -141,7 +143,7 @@ impl Acts {
             Ok((id, report)) => (id, report),
             Err(error) => {
                 if !error.is_cancelled() {
-                    tracing::error!("an action ended by itself: {error}");
+                    tracing::error!("an action ended unexpectedly: {error}");
                 }
                 (error.id(), None)
             }
@@ -150,9 +152,9 @@ impl Acts {
     }
 }
 
-/// Those of a plan's actions that need not wait for one that is not over. Each runner has one at a time. The newest attempt for a
-/// job is kept, dead or alive, so that its number is never given again: while the next attempt is being registered, which may
-/// fail, the one before it is not purged.
+/// The actions of a plan that need not wait for one in progress. Each runner has one at a time. The newest attempt at a
+/// job is kept, dead or alive, so that its number is never reused: while the next attempt is being registered, which
+/// may fail, the previous one is not purged.
 pub(super) fn due(planned: &[Action], under_way: &[Action], observation: &Observation) -> Vec<Action> {
     let busy: BTreeSet<&str> = under_way.iter().map(Action::runner).collect();
     let starting: BTreeSet<JobId> = under_way
@@ -174,7 +176,7 @@ pub(super) fn due(planned: &[Action], under_way: &[Action], observation: &Observ
     planned.iter().filter(|action| !waits(action)).cloned().collect()
 }
 
-/// A runner that is being registered, as Nomad shows one that has no allocation yet.
+/// A runner that is being registered, as Nomad would show it before it has an allocation.
 fn started(start: &Start, nomad: &NomadView) -> Runner {
     Runner {
         name: start.name.clone(),
@@ -227,6 +229,7 @@ mod tests {
             class: None,
             labels: Labels::new(["nomadtools"]),
             job_id: JobId(job_id),
+            facts: Default::default(),
             attempt,
             name: format!("r-{job_id}-{attempt}"),
             info: String::new(),

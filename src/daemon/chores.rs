@@ -1,5 +1,5 @@
-//! What is asked of GitHub now and then, beside the looks: what the entries of `repos` mean, whose registrations there are, which
-//! versions of runners end.
+//! Occasional requests to GitHub besides looks: which repositories the entries of `repos` name, which registrations
+//! exist, which runner versions end.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,33 +12,33 @@ use crate::{
     model::{Moment, OwnRegistration, RepoEntry as Entry, RepositoryId},
 };
 
-/// What the entries of `repos` mean is asked this often at most; the adapter knows when it is due.
+/// The shortest time between two resolutions of `repos`. The adapter knows when each entry is due.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 
-/// What the entries of `repos` mean is asked for no longer than this at a time.
+/// The deadline for one resolution of `repos`.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(120);
 
-/// Any other chore is given up after this.
+/// The deadline for any other chore.
 const CHORE_WITHIN: Duration = Duration::from_secs(30);
 
-/// Registrations are listed for orphans only: not before a start's first passes are done.
+/// Registrations are listed only to find orphans, so not before the first passes after a start.
 const REGISTRATIONS_AFTER: Duration = Duration::from_secs(60);
 
-/// Nor, where there are many scopes, before all repositories were seen.
+/// With many scopes, not before all repositories have been seen.
 const MANY_REGISTRATIONS_AFTER: Duration = Duration::from_secs(300);
 
-/// How often one scope's registrations are listed, at most.
+/// The shortest time between two listings of one scope's registrations.
 const REGISTRATIONS_INTERVAL: Duration = Duration::from_secs(600);
 
-/// With many scopes more rarely, so that it takes no more than 600 of the 5,000 requests an hour that a
-/// token has (contract github.md §3).
+/// With many scopes, listings are rarer, so that they take at most 600 of a token's 5,000 requests an hour
+/// (contract github.md §3).
 const REGISTRATION_COST: Duration = Duration::from_secs(6);
 
-/// At most this many scopes are listed at once. The next ones follow when they have cost what they may: orphans harm nobody, and with a
-/// thousand scopes whoever waits for a job comes first.
+/// At most this many scopes are listed at once. The others follow at the allowed rate: orphans do no harm, and with a
+/// thousand scopes, jobs that are waiting come first.
 const REGISTRATIONS_AT_ONCE: usize = 8;
 
-/// What was asked of GitHub.
+/// The result of a chore.
 pub(super) enum Chore {
     Resolution(Resolution),
     Registrations(Vec<(Scope, RepositoryId, Result<Listed<RegisteredRunner>, Error>)>),
@@ -54,20 +54,21 @@ pub(super) struct Chores {
     resolving: bool,
     ended_pass_at: Moment,
     registered: BTreeMap<Scope, Registered>,
-    /// No registrations are listed before.
+    /// No registrations are listed before this time.
     registrations_at: Moment,
-    /// The versions of the runners that were listed.
+    /// The versions of the listed runners.
     versions: Versions,
 }
 
-/// The registrations of ours in one scope.
+/// Our registrations in one scope.
 struct Registered {
     at: Moment,
     registrations: Vec<OwnRegistration>,
 }
 
 impl Chores {
-    /// Begins what is due, if none is under way. `scopes` are those in which runners can be registered, each with a repository.
+    /// Starts a due chore, if none is in progress. `scopes` are those in which runners can be registered, each with a
+    /// repository.
     pub fn begin(
         &mut self,
         github: &GitHub,
@@ -123,7 +124,7 @@ impl Chores {
         }
     }
 
-    /// Waits for the next one that is over; for ever if there is none.
+    /// Waits for the next chore to end; forever if there is none.
     pub async fn next(&mut self) -> Chore {
         while let Some(joined) = self.tasks.join_next().await {
             match joined {
@@ -131,7 +132,7 @@ impl Chores {
                 Err(error) => {
                     self.resolving = false;
                     if !error.is_cancelled() {
-                        tracing::error!("a task that asks GitHub ended by itself: {error}");
+                        tracing::error!("a request to GitHub ended unexpectedly: {error}");
                     }
                 }
             }
@@ -139,7 +140,7 @@ impl Chores {
         std::future::pending().await
     }
 
-    /// Takes in what one has brought. What the entries of `repos` mean, if it was that.
+    /// Records the result of a chore. Returns the resolution, if it was one.
     pub fn over(&mut self, chore: Chore, is_ours: impl Fn(&str) -> bool, now: Moment) -> Option<Resolution> {
         match chore {
             Chore::Resolution(found) => {
@@ -153,28 +154,28 @@ impl Chores {
         None
     }
 
-    /// For how long it has been asked what the entries of `repos` mean; `None` while it is not.
+    /// How long a resolution of `repos` has been in progress; `None` if there is none.
     pub fn resolving_for(&self, now: Moment) -> Option<Duration> {
         self.resolved_at.filter(|_| self.resolving).map(|at| now.saturating_sub(at))
     }
 
-    /// When each version that was seen and ends stops getting jobs.
+    /// For each version that ends, when it stops getting jobs.
     pub fn version_ends(&self) -> &BTreeMap<String, u64> {
         self.versions.ends()
     }
 
-    /// The registrations of ours as last listed.
+    /// Our registrations, as last listed.
     pub fn registrations(&self) -> Vec<OwnRegistration> {
         self.registered.values().flat_map(|registered| registered.registrations.iter().cloned()).collect()
     }
 
-    /// The same under another configuration: what its entries mean is asked for anew.
+    /// The same with another configuration: `repos` is resolved again.
     pub fn reconfigured(self) -> Self {
         Chores { tasks: JoinSet::new(), resolved_at: None, resolving: false, ..self }
     }
 
-    /// The scopes whose registrations are to be listed. What cannot be listed is tried again after the usual time: orphans harm
-    /// nobody.
+    /// The scopes whose registrations are due to be listed. A failed listing is retried after the usual time: orphans
+    /// do no harm.
     fn registrations_due(
         &mut self,
         scopes: BTreeMap<Scope, RepositoryId>,
@@ -206,7 +207,8 @@ impl Chores {
         now: Moment,
     ) {
         for (scope, repository, runners) in listed {
-            // Whoever is in the list is registered, be it read in part; each is looked up once more before it goes.
+            // Every runner in the list is registered, even if the list is incomplete. Each is verified once more
+            // before it is removed.
             let runners = runners.map(Listed::into_known).unwrap_or_else(|error| {
                 tracing::debug!(?scope, %error, "registrations not listed");
                 Vec::new()

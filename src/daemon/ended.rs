@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{Action, Report};
 
-/// Says what became of an action. The message is for people; the fields are for queries over the JSON form.
+/// Logs the outcome of an action. The message is for people; the fields are for queries over the JSON format.
 pub(super) fn say(report: &Report, took: Duration) {
     let Report { action, outcome } = report;
     let (kind, runner, result) = (action.kind(), action.runner(), outcome.kind());
@@ -15,7 +15,7 @@ pub(super) fn say(report: &Report, took: Duration) {
     };
     let error = outcome.error();
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    // The level of an event is part of its code.
+    // The level of an event must be a constant.
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_can_be_queried_and_one_of_text_says_each_thing_once() {
+    fn json_lines_have_fields_and_text_lines_do_not_repeat_them() {
         let verify_registration = VerifyRegistration {
             name: "runner1".to_owned(),
             repository: crate::model::Repository {

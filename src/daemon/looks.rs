@@ -1,4 +1,4 @@
-//! Looks at repositories: when they begin, and what comes of them. The schedule says when, the adapter how.
+//! Looks at repositories: when they start, and their results. The schedule decides when, the adapter how.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -17,55 +17,54 @@ use crate::{
     schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Room, Seen},
 };
 
-/// At most this many looks are under way.
+/// At most this many looks are in progress.
 const MOST_LOOKS: usize = 24;
 
-/// So many of them by the pace: what is asked for begins at once, however slow the others are.
+/// At most this many of them are scheduled ones, so that requested looks start at once, however slow the
+/// others are.
 const MOST_BY_PACE: usize = 16;
 
-/// What is due by its pace is taken from the schedule no more often; what is asked for does not wait.
+/// How often due looks are taken from the schedule. Requested ones do not wait.
 const LOOKS_TOGETHER: Duration = Duration::from_millis(250);
 
-/// One look takes no longer; what it has read by then counts, and the next one continues.
+/// The deadline for one look. What it has read by then counts, and the next look continues.
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
-/// Where everything is looked at in one pass (`once`, `plan`): the longest time for that.
+/// The deadline if everything is looked at in one pass (`once`, `plan`).
 const GITHUB_AT_MOST: Duration = Duration::from_secs(60);
 
-/// What to expect of the schedule is said where a repository may wait for longer.
+/// The forecast is logged if a repository may wait longer than this.
 const WORTH_A_WORD: Duration = Duration::from_secs(10);
 
-/// What is seen in full, for Stops and purges, is seen at least this often while runners of ours are there, or every `loop`.
+/// Complete listings, for Stops and purges, are at least this frequent while there are runners of ours, or every
+/// `loop`.
 const ACTIVE_EVERY: Duration = Duration::from_secs(60);
 
-/// The next look is due after this, if nothing is known that makes one due earlier.
+/// The next look is due after this, if nothing makes one due earlier.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// What is told of a look that did not come to its end.
-const ENDED_BY_ITSELF: &str = "the look at it ended by itself; the log says why";
+/// The reason for a look that did not end normally.
+const ENDED_BY_ITSELF: &str = "polling it ended unexpectedly; see the log";
 
 /// A look that has ended.
 pub(super) struct Looked {
-    /// The repository.
     pub repository: RepositoryId,
-    /// When it began.
     pub began: Moment,
-    /// When it ended.
     pub ended: Moment,
-    /// What the repository's runners were before it began.
+    /// The repository's runners before it began.
     pub marks: OfOne,
-    /// What it asked for.
+    /// What it requested.
     pub look: Look,
-    /// It was asked for, apart from the pace.
+    /// Whether it was requested rather than scheduled.
     pub asked: bool,
-    /// Whether it is continued.
+    /// Whether it is to be continued.
     pub unfinished: bool,
-    /// What it has shown.
+    /// Its result.
     pub result: Result<JobListing, Error>,
 }
 
 impl Daemon {
-    /// Takes what is hinted at into the schedule.
+    /// Passes hints on to the schedule.
     pub(super) fn take_hints(&mut self) {
         let now = self.now();
         for hint in self.hints.take() {
@@ -77,14 +76,14 @@ impl Daemon {
         }
     }
 
-    /// What the schedule may ask with a payer's credentials.
+    /// The budget of each payer's credentials for the schedule.
     fn budget(&self) -> impl Fn(&str) -> Budget + use<> {
         let (github, leads, longest_hot) =
             (self.github.clone(), self.leadership.holds(), self.config.loop_interval);
         move |payer| Budget { headroom: github.headroom(payer), leads, longest_hot }
     }
 
-    /// When something is to be looked at next.
+    /// When the next look is due.
     fn next_look(&self) -> Instant {
         let longest = Instant::now() + LONGEST_WAIT;
         if self.marks.is_none() || self.looks.len() >= MOST_LOOKS {
@@ -94,14 +93,14 @@ impl Daemon {
         next.map_or(longest, |next| longest.min(self.epoch + next))
     }
 
-    /// How often what is seen in full, for Stops and purges, is seen at least while runners of ours are there.
+    /// How often complete listings, for Stops and purges, are needed at least while there are runners of ours.
     pub(super) fn active_every(&self) -> Duration {
         self.config.loop_interval.min(ACTIVE_EVERY)
     }
 
-    /// Begins the looks that are due.
+    /// Starts the looks that are due.
     pub(super) fn look_around(&mut self) {
-        // What Nomad was like before a look began is what the look is held against.
+        // A look is compared with the view of Nomad from before it began.
         let Some(marks) = &self.marks else { return };
         if !self.schedule.is_urgent() && Instant::now() < self.looks_due {
             return;
@@ -121,7 +120,8 @@ impl Daemon {
             let github = if asked { self.github.clone() } else { self.github.by_the_pace() };
             let epoch = self.epoch;
             self.looks.spawn(async move {
-                // A repository whose look ended by itself would count as looked at for ever.
+                // If a look ended unexpectedly, its repository would otherwise count as being looked at
+                // forever.
                 let asked_for =
                     AssertUnwindSafe(github.look(&repository, look, LOOK_WITHIN)).catch_unwind().await;
                 let result = asked_for.unwrap_or_else(|_| Err(Error::Unexpected(ENDED_BY_ITSELF.to_owned())));
@@ -140,7 +140,7 @@ impl Daemon {
         self.looks_due = self.next_look().max(Instant::now() + LOOKS_TOGETHER);
     }
 
-    /// Takes in what a look has shown. Whether that calls for a pass.
+    /// Records the result of a look. Returns whether it needs a pass.
     pub(super) fn looked(&mut self, looked: Looked) -> News {
         let id = looked.repository;
         self.status.look(looked.look.as_str(), looked.ended.saturating_sub(looked.began));
@@ -170,7 +170,7 @@ impl Daemon {
             asked = looked.asked,
             took = ?seen.took,
             requests = seen.requests,
-            "looked at a repository"
+            "polled a repository"
         );
         let (news, has_jobs) = self.github_side.learn(looked, &self.interest);
         seen.ours |= has_jobs;
@@ -179,11 +179,11 @@ impl Daemon {
         news
     }
 
-    /// Looks at all repositories at once, in full.
+    /// Looks at all repositories in full.
     pub(super) async fn look_at_everything(&mut self) {
         let nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
-            // The pass says it.
+            // The pass reports it.
             Err(_) => return,
         };
         let began = self.now();
@@ -212,7 +212,7 @@ impl Daemon {
         self.github_side.all_at_once(GITHUB_AT_MOST);
     }
 
-    /// Says once what to expect of the schedule, where it is not a matter of seconds.
+    /// Logs the forecast of the schedule once, unless it is a matter of seconds.
     pub(super) fn say_forecast(&mut self) {
         if self.forecast_said || self.schedule.is_empty() || self.dry_run {
             return;

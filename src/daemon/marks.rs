@@ -1,23 +1,24 @@
-//! What runners are to the listings of their repositories: who came, and who went.
+//! What matters about runners when listings of their repositories are used: which appeared, and which
+//! disappeared.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::model::{NomadView, RepositoryId, Runner, RunnerState};
 
-/// What the runners of each repository are, in one view of Nomad.
+/// The relevant state of each repository's runners, in one view of Nomad.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks(BTreeMap<RepositoryId, OfOne>);
 
-/// What the runners of one repository are.
+/// The relevant state of one repository's runners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct OfOne(BTreeMap<Arc<str>, Mark>);
 
-/// What a runner is to a listing of its repository.
+/// The relevant state of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     /// It takes jobs, now or soon.
     Serves,
-    /// It is alive and takes none.
+    /// It is alive but takes no jobs.
     Leaves,
     Dead,
 }
@@ -34,7 +35,7 @@ impl Mark {
 }
 
 impl Marks {
-    /// Those of all runners whose repository is known.
+    /// For all runners whose repository is known.
     pub fn new(nomad: &NomadView, repository: impl Fn(&Runner) -> Option<RepositoryId>) -> Marks {
         let mut marks = Marks::default();
         for runner in &nomad.runners {
@@ -45,22 +46,22 @@ impl Marks {
         marks
     }
 
-    /// Those of one repository's runners.
+    /// For the runners of one repository.
     pub fn of(&self, repository: RepositoryId) -> OfOne {
         self.0.get(&repository).cloned().unwrap_or_default()
     }
 
-    /// The repositories with runners that are alive.
+    /// The repositories with live runners.
     pub fn live(&self) -> impl Iterator<Item = &RepositoryId> {
         self.0.iter().filter(|(_, of_one)| of_one.any_live()).map(|(id, _)| id)
     }
 
-    /// Whether a repository's runners are what they were.
+    /// Whether a repository's runners have not changed.
     pub fn are_still(&self, repository: RepositoryId, before: &OfOne) -> bool {
         self.0.get(&repository).map_or(before.0.is_empty(), |now| now == before)
     }
 
-    /// Whether a runner that served then does not serve now.
+    /// Whether a runner that took jobs then no longer does.
     pub fn lack(&self, repository: RepositoryId, before: &OfOne) -> bool {
         let now = self.0.get(&repository);
         let serves = |name| now.and_then(|now| now.0.get(name)) == Some(&Mark::Serves);
@@ -69,12 +70,12 @@ impl Marks {
 }
 
 impl OfOne {
-    /// Whether there is one, dead or alive.
+    /// Whether there is a runner, dead or alive.
     pub fn any(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Whether one is alive.
+    /// Whether there is a live runner.
     pub fn any_live(&self) -> bool {
         self.0.values().any(|mark| *mark != Mark::Dead)
     }

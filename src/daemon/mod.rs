@@ -1,7 +1,7 @@
-//! The loop: observe, plan, apply; what wakes it, what ends it.
+//! The loop: observe, plan, apply, and when it wakes and ends.
 //!
-//! GitHub and Nomad are the only state. What this keeps between passes makes it faster or more patient,
-//! never wrong: killed at any await and started again, it converges.
+//! GitHub and Nomad are the only state. What this keeps between passes makes it faster or more patient, never
+//! wrong: killed at any await and restarted, it converges.
 
 mod acts;
 mod chores;
@@ -54,8 +54,8 @@ use observe::GitHubSide;
 pub use pass::{Pass, Witness};
 use said::Said;
 
-/// After a Start, Nomad is looked at again so soon (an allocation is there within 30 ms, contract nomad.md §8), and ever
-/// later while something waits for a place or a secret. The last one repeats.
+/// After a Start, Nomad is observed again this soon (an allocation exists within 30 ms, contract nomad.md §8), and then
+/// at growing intervals while something waits for a place or for credentials. The last interval repeats.
 const FOLLOW_UPS: [Duration; 6] = [
     Duration::from_millis(100),
     Duration::from_millis(300),
@@ -65,39 +65,41 @@ const FOLLOW_UPS: [Duration; 6] = [
     WITH_WORK,
 ];
 
-/// Events and looks come several at a time: a pass begins this long after the first one.
+/// Events and looks often arrive in groups, so a pass starts this long after the first one.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// Two passes are never closer together.
+/// The shortest time between two passes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest time between two passes while there are runners or jobs: many rules depend on time.
 const WITH_WORK: Duration = Duration::from_secs(5);
 
-/// What waits for a place needs all who may make room to be listed at the same time; asked for no more often.
+/// To make room, all repositories whose runners could leave must be listed at the same time. That is
+/// requested at most this often.
 const ROOM_EVERY: Duration = Duration::from_secs(10);
 
-/// What the entries of `repos` that answered mean is used when the others take longer than this.
+/// If some entries of `repos` take longer than this to resolve, the results of the others are used without
+/// them.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// `once` waits at most this long for the runners it started to get their secrets.
+/// How long `once` waits at most for the runners it started to get their credentials.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What ends or wakes the loop from outside.
+/// External signals that end or wake the loop.
 #[derive(Clone, Debug)]
 pub struct Signals {
-    /// True: end now, also in the middle of a pass.
+    /// True: end now, even in the middle of a pass.
     pub shutdown: watch::Receiver<bool>,
-    /// Read the configuration again and pass at once.
+    /// Reload the configuration and start a pass at once.
     pub hangup: Arc<Notify>,
 }
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was told to.
+    /// A shutdown was requested.
     Shutdown,
-    /// The configuration is to be read again.
+    /// The configuration is to be reloaded.
     Hangup,
 }
 
@@ -119,15 +121,15 @@ pub struct Daemon {
     schedule: Schedule,
     looks: JoinSet<Looked>,
     acts: Acts,
-    /// What performs actions, for the deployment that Nomad told of.
+    /// Carries out actions for the deployment that Nomad reported.
     apply: Option<Apply>,
-    /// What each repository's runners were in the last view of Nomad; `None` before the first one.
+    /// Each repository's runners in the last view of Nomad; `None` before the first one.
     marks: Option<Marks>,
-    /// When all who may make room were last asked for.
+    /// When fresh listings were last requested to make room.
     room_at: Option<Moment>,
-    /// When what is due is to be taken from the schedule next.
+    /// When due looks are next taken from the schedule.
     looks_due: Instant,
-    /// What to expect of the schedule was said.
+    /// Whether the forecast of the schedule was logged.
     forecast_said: bool,
     status: Status,
     hints: Hints,
@@ -136,7 +138,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A daemon that has seen nothing yet.
+    /// A daemon that has not observed anything yet.
     pub fn new(
         config: Config,
         github: GitHub,
@@ -180,12 +182,12 @@ impl Daemon {
         }
     }
 
-    /// Each pass is told to `witness`.
+    /// Reports each pass to `witness`.
     pub fn witnessed_by(self, witness: Witness) -> Self {
         Daemon { witness: Some(witness), ..self }
     }
 
-    /// The same daemon, with all it remembers, under another configuration.
+    /// The same daemon and memory with another configuration.
     pub async fn reconfigured(
         mut self,
         config: Config,
@@ -224,7 +226,7 @@ impl Daemon {
         }
     }
 
-    /// How many things it remembers, by what they are: none of them may grow for ever.
+    /// The sizes of everything it remembers, by name. None of them may grow without limit.
     pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
         let mut sizes = self.github.sizes();
         sizes.extend(self.hints.sizes());
@@ -235,6 +237,7 @@ impl Daemon {
             ("last busy", self.memory.last_busy.len()),
             ("last start", self.memory.last_start.len()),
             ("start backoff", self.memory.start_backoff.len()),
+            ("refused", self.memory.refused.len()),
             ("runner backoff", self.memory.runner_backoff.len()),
             ("issue backoff", self.memory.issue_backoff.len()),
             ("orphans", self.memory.orphans.len()),
@@ -247,17 +250,17 @@ impl Daemon {
         sizes
     }
 
-    /// What it tells of itself, for a server.
+    /// The status for the status server.
     pub fn status(&self) -> Status {
         self.status.clone()
     }
 
-    /// What it is hinted at, for the server that receives webhooks.
+    /// The hints for the webhook server.
     pub fn hints(&self) -> Hints {
         self.hints.clone()
     }
 
-    /// Passes until it is told to end. A failing GitHub or Nomad never ends it.
+    /// Makes passes until it is told to end. A failure of GitHub or Nomad never ends it.
     pub async fn run(&mut self, signals: &mut Signals) -> Ended {
         let hangup = signals.hangup.clone();
         let mut leader = self.leader.take();
@@ -275,7 +278,7 @@ impl Daemon {
             never = sources => never,
             never = self.go_on(&hint) => never,
         };
-        // Whatever is under way is cut off, as by a crash: the next pass sees what came of it.
+        // Everything in progress is aborted, as in a crash. The next pass sees the effects.
         self.looks.abort_all();
         self.acts.cut();
         if let (Ended::Shutdown, Some(leader)) = (ended, &mut leader) {
@@ -285,8 +288,9 @@ impl Daemon {
         ended
     }
 
-    /// Looks at repositories as the schedule has it, and passes whenever there is something to plan for: a look has brought
-    /// news, Nomad hints at something, an action is over, something waits for a place or a secret, or it is time.
+    /// Looks at repositories on schedule, and makes a pass whenever there is something to plan for: a look has found
+    /// something, Nomad hints at a change, an action has ended, something waits for a place or for credentials, or it
+    /// is time.
     async fn go_on(&mut self, hint: &Notify) -> Ended {
         let mut step = 0;
         let mut next = Instant::now();
@@ -325,14 +329,14 @@ impl Daemon {
                 next = earliest.max(ended + wait.min(self.config.loop_interval));
                 continue;
             }
-            // A dry run says the same again with each pass.
+            // A dry run reports the same in each pass.
             let dry_run = self.dry_run;
             let soon = move |next: &mut Instant| {
                 if !dry_run {
                     *next = (*next).min(earliest.max(Instant::now() + TOGETHER));
                 }
             };
-            // Nothing is looked at before Nomad was.
+            // Nothing is looked at before the first view of Nomad.
             let due = match self.marks {
                 Some(_) => self.looks_due,
                 None => next,
@@ -362,8 +366,8 @@ impl Daemon {
         }
     }
 
-    /// One pass, then Nomad alone until the runners it started have their secrets. The first pass is given
-    /// back, with the later ones' failures and reports.
+    /// Makes one pass, then observes only Nomad until the runners it started have their credentials. Returns
+    /// the first pass, with the failures and reports of the later ones.
     pub async fn once(&mut self) -> Pass {
         let mut leader = self.leader.take();
         let pass = tokio::select! {
@@ -399,11 +403,23 @@ impl Daemon {
         first
     }
 
-    /// What a pass would do now; nothing is changed, not even remembered. Whoever asks says it: nothing is logged.
+    /// What a pass would do now. Nothing is changed, not even the memory, and nothing is logged: the caller prints
+    /// it.
     pub async fn preview(&mut self) -> Pass {
         self.dry_run = true;
         self.look_at_everything().await;
-        self.look_and_act().await
+        let mut pass = self.look_and_act().await;
+        // A running daemon learns of these when it tries.
+        let Some(nomad) = &pass.observation.nomad else { return pass };
+        let refused = self.apply(nomad).refused(&pass.plan).await;
+        if !refused.is_empty() {
+            let (nothing, now) = (Observation::default(), self.now());
+            learn(&mut self.memory, &nothing, &Plan::default(), &refused, now);
+            pass.observation.memory = self.memory.clone();
+            pass.plan = plan(&pass.observation, &self.policy, now);
+            pass.reports.retain(|report| pass.plan.actions.contains(&report.action));
+        }
+        pass
     }
 
     async fn pass(&mut self) -> Pass {
@@ -414,12 +430,13 @@ impl Daemon {
 
     async fn look_and_act(&mut self) -> Pass {
         let began = Instant::now();
-        // What is over by now is in what Nomad shows next; what is not may be in it or not.
+        // What has ended by now is in Nomad's next view; what has not may or may not be.
         let early = self.acts.taken();
         let began_at = self.now();
         let remembered = self.witness.as_ref().map(|_| self.memory.clone());
         learn(&mut self.memory, &Observation::default(), &Plan::default(), &early, began_at);
-        // What was seen before it led is not acted on, nor what was seen when it led before: another one has acted since.
+        // Observations from before this replica led, or from an earlier term, are not acted on: another replica has
+        // acted in the meantime.
         let term = self.leadership.term();
         let (observation, errors) = self.observe().await;
         let planned_at = self.now();
@@ -466,10 +483,14 @@ impl Daemon {
         pass
     }
 
-    /// Who may make room for what waits is looked at together.
+    /// Looks at all repositories whose runners could make room, at the same time.
     fn make_room(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
         let is_time = self.room_at.is_none_or(|at| now.saturating_sub(at) >= ROOM_EVERY);
-        let is_held = || plan.holds.iter().any(|hold| matches!(hold.reason, HoldReason::Cap { .. }));
+        let is_held = || {
+            let waits =
+                |reason: &HoldReason| matches!(reason, HoldReason::Cap { .. } | HoldReason::Turn { .. });
+            plan.holds.iter().any(|hold| waits(&hold.reason))
+        };
         let mut runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
         if is_time && (runners.any(|runner| runner.blocked.is_some()) || is_held()) {
             self.room_at = Some(now);
@@ -477,8 +498,8 @@ impl Daemon {
         }
     }
 
-    /// A purge, and the Stop of a runner that GitHub does not know, may wait for a listing in full. A repository in which nothing
-    /// else goes on would get one late.
+    /// A purge, and the Stop of a runner that GitHub does not know, may need a complete listing. If nothing else
+    /// happens in the repository, it would come late.
     fn ask_in_full(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
         let waits: BTreeSet<&str> = plan
             .holds
@@ -499,7 +520,7 @@ impl Daemon {
         }
     }
 
-    /// What Nomad shows now, and what GitHub has shown; and what could not be seen.
+    /// The current view of Nomad, the results of looks, and what could not be observed.
     async fn observe(&mut self) -> (Observation, Vec<Unobserved>) {
         let mut nomad = match self.nomad.observe().await {
             Ok(nomad) => nomad,
@@ -529,7 +550,8 @@ impl Daemon {
             self.looks_due = Instant::now();
             self.say_forecast();
         }
-        // What has come or gone since a look began makes it worthless. Where a runner serves no more, another one is due at once.
+        // Changes in Nomad since a look began invalidate it. If a runner no longer takes jobs, another look is due at
+        // once.
         for id in self.github_side.outdated(&marks) {
             self.schedule.again(id);
         }
@@ -543,7 +565,7 @@ impl Daemon {
         (observation, self.github_side.trouble())
     }
 
-    /// While some entries of `repos` take their time, what the others mean is used.
+    /// While some entries of `repos` are slow to resolve, the results of the others are used.
     fn use_what_is_resolved(&mut self, now: Moment) {
         let Some(asked_for) = self.chores.resolving_for(now) else { return };
         let found = self.github.resolved(&self.config.repos);
@@ -553,7 +575,7 @@ impl Daemon {
         }
     }
 
-    /// What performs actions for the deployment that Nomad tells of.
+    /// Carries out actions for the deployment that Nomad reports.
     fn apply(&mut self, nomad: &NomadView) -> Apply {
         if let Some(apply) = self.apply.as_ref().filter(|apply| apply.deployment() == nomad.deployment) {
             return apply.clone();
@@ -567,14 +589,14 @@ impl Daemon {
         apply
     }
 
-    /// Begins what is to be asked of GitHub now and then, if it is due.
+    /// Starts a due chore.
     fn begin_chores(&mut self) {
         let (now, pass) = (self.now(), self.config.loop_interval);
         let scopes = || self.github_side.scopes(&self.policy.organizations());
         self.chores.begin(&self.github, &self.config.repos, scopes, now, pass);
     }
 
-    /// Takes in what a chore has brought. Whether that calls for a pass.
+    /// Records the result of a chore. Returns whether it needs a pass.
     fn chore_done(&mut self, chore: Chore) -> bool {
         let now = self.now();
         let (prefix, apply) = (&self.policy.prefix, &self.apply);
@@ -591,7 +613,7 @@ impl Daemon {
     }
 }
 
-/// Stands for the lock, if there are replicas; never ends.
+/// Keeps trying to acquire and hold the lock, if there are replicas. Never ends.
 async fn stand<T>(leader: &mut Option<Leader>) -> T {
     if let Some(leader) = leader {
         leader.stand().await;
@@ -599,7 +621,7 @@ async fn stand<T>(leader: &mut Option<Leader>) -> T {
     std::future::pending().await
 }
 
-/// Who this process is, for people who look at the lock.
+/// Identifies this process to people who look at the lock.
 fn holder() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok());

@@ -1,4 +1,5 @@
-//! GitHub's side of what is observed: the repositories, what looks at them have shown, and how fresh that is.
+//! The GitHub side of an observation: the repositories, the results of looks at them, and how fresh these
+//! are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,23 +21,25 @@ use crate::{
     },
 };
 
-/// A listing may be used for this long after it was made, if nothing of its repository has come or gone in Nomad since.
+/// A listing may be used for this long, provided that nothing of its repository has appeared or disappeared in Nomad
+/// since.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
-/// At most this many repositories' errors are told one by one.
+/// At most this many repositories' errors are logged individually.
 const SAID_AT_MOST: usize = 3;
 
-/// Why a repository is taken for what it was.
-const UNCONFIRMED: &str = "its entry in `repos` could not be read whole, and named it before";
+/// Why a repository keeps its earlier state.
+const UNCONFIRMED: &str =
+    "its entry in `repos` could not be read completely; it named this repository before";
 
-/// What is remembered of GitHub's side between passes.
+/// What is remembered of GitHub between passes.
 pub(super) struct GitHubSide {
     known: BTreeMap<RepositoryId, Known>,
-    /// What the entries of `repos` meant when that was last asked.
+    /// The last resolution of `repos`.
     found: Option<Resolution>,
-    /// Which repositories there are has not been told since it changed.
+    /// The set of repositories has changed and was not reported yet.
     is_news: bool,
-    /// Where there are more runners than jobs.
+    /// Repositories with more runners than jobs in some group.
     spare: BTreeSet<RepositoryId>,
     fresh_for: Duration,
 }
@@ -58,21 +61,21 @@ struct Known {
     repository: Repository,
     /// An entry names it.
     configured: bool,
-    /// One that could not be read whole the last time.
+    /// The entry could not be read completely the last time.
     unconfirmed: bool,
-    /// The jobs of the last look that succeeded, and whether it was complete.
+    /// The jobs of the last successful look, and whether the listing was complete.
     jobs: Option<(Vec<WorkflowJob>, bool)>,
-    /// What came of the last look.
+    /// The result of the last look.
     last: Last,
-    /// When a pass last had a full listing of it that was fresh.
+    /// When a pass last had a complete and fresh listing of it.
     active_at: Option<Moment>,
-    /// When a look was last asked for to see it in full.
+    /// When a look for a complete listing was last requested.
     asked_in_full: Option<Moment>,
-    /// How many of its jobs want a runner of ours, or have one.
+    /// How many of its jobs need or have a runner of ours.
     wanted: usize,
 }
 
-/// What came of the last look at a repository.
+/// The result of the last look at a repository.
 enum Last {
     Never,
     Listed { began: Moment, ended: Moment, marks: OfOne, now: Timestamp, missing: Option<String> },
@@ -81,7 +84,8 @@ enum Last {
 }
 
 impl GitHubSide {
-    /// What the entries of `repos` mean now. What goes wrong costs only the entry that it concerns. Whether it is news.
+    /// Records what the entries of `repos` resolve to. A failure affects only its own entry. Returns whether the
+    /// repositories changed.
     pub fn resolved(&mut self, found: Resolution) -> bool {
         let is_news = self.found.as_ref().is_none_or(|before| {
             before.repositories != found.repositories || before.failures.len() != found.failures.len()
@@ -90,14 +94,14 @@ impl GitHubSide {
         is_news
     }
 
-    /// Whether it is known what any entry of `repos` means.
+    /// Whether any entry of `repos` has been resolved.
     pub fn is_resolved(&self) -> bool {
         self.found.is_some()
     }
 
-    /// What goes wrong with entries and repositories, as long as it does.
+    /// The current errors of entries and repositories.
     pub fn trouble(&self) -> Vec<Unobserved> {
-        // A limit concerns all of them: one line tells it.
+        // A rate limit affects all of them, so one line reports it.
         let mut limited = None;
         let mut told = |error: &Error, subject: &dyn Fn() -> String| {
             let kind = error.kind();
@@ -123,7 +127,7 @@ impl GitHubSide {
         errors
     }
 
-    /// Watches each repository that is configured or has a runner of ours, and no other one.
+    /// Watches exactly the repositories that are configured or have a runner of ours.
     pub fn want(&mut self, nomad: &NomadView) {
         let Some(found) = &self.found else { return };
         let of_runners: BTreeMap<RepositoryId, Repository> = with_runners(&nomad.runners).collect();
@@ -152,23 +156,24 @@ impl GitHubSide {
         self.count_spare(nomad);
     }
 
-    /// Whether the repositories are others than when this was last asked.
+    /// Whether the repositories have changed since the last call.
     pub fn has_news(&mut self) -> bool {
         std::mem::take(&mut self.is_news)
     }
 
-    /// The repository of a runner: by its ID, else by the address that nomadtools wrote.
+    /// The repository of a runner, by its ID or else by the URL that nomadtools wrote.
     pub fn repository_of(&self, runner: &Runner) -> Option<RepositoryId> {
         let has_address = |known: &&Known| {
             let (address, own) = (&runner.meta.repo_url, &known.repository.html_url);
             address.to_lowercase() == own.to_lowercase()
         };
-        // Where two had the same address, one after the other, it means the one that the configuration names.
+        // If two repositories have had the same URL one after the other, it means the one that the
+        // configuration names.
         let by_address = || self.known.values().filter(has_address).max_by_key(|known| known.configured);
         runner.meta.repo_id.or_else(|| by_address().map(|known| known.repository.id))
     }
 
-    /// The scopes in which runners of ours can be registered, each with a repository that is there.
+    /// The scopes in which our runners can be registered, each with an existing repository.
     pub fn scopes(&self, organizations: &[bool]) -> BTreeMap<Scope, RepositoryId> {
         self.known
             .values()
@@ -180,12 +185,12 @@ impl GitHubSide {
             .collect()
     }
 
-    /// The repositories that are watched.
+    /// The watched repositories.
     pub fn repositories(&self) -> Vec<Repository> {
         self.known.values().map(|known| known.repository.clone()).collect()
     }
 
-    /// Those to be looked at, and when each was last pushed to, if that is known.
+    /// The repositories to be looked at, each with its last push, if known.
     pub fn scheduled(&self) -> impl Iterator<Item = (&Repository, Option<Timestamp>)> + Clone {
         let pushed = self.found.as_ref().map(|found| &found.pushed_at);
         self.known.values().map(move |known| {
@@ -193,7 +198,7 @@ impl GitHubSide {
         })
     }
 
-    /// Remembers where a group has more runners that take jobs than jobs, as far as the last listings tell.
+    /// Remembers where a group has more available runners than jobs, according to the last listings.
     fn count_spare(&mut self, nomad: &NomadView) {
         let jobs = || self.known.values().filter_map(|known| known.jobs.as_ref()).flat_map(|(jobs, _)| jobs);
         let in_progress = jobs().filter(|job| job.status == JobStatus::InProgress);
@@ -215,12 +220,12 @@ impl GitHubSide {
         self.spare = spare.collect();
     }
 
-    /// Whether a job waits for a runner of ours, as far as the last listings tell.
+    /// Whether a job waits for a runner of ours, according to the last listings.
     pub fn has_demand(&self) -> bool {
         self.known.values().any(|known| known.wanted > 0)
     }
 
-    /// A repository that is to be looked at, and how: in full where a Stop or a purge may be decided.
+    /// A repository to be looked at, and how: in full if a Stop or a purge may depend on it.
     pub fn to_look_at(
         &self,
         id: RepositoryId,
@@ -235,8 +240,8 @@ impl GitHubSide {
         Some((known.repository.clone(), look.max(at_least)))
     }
 
-    /// Whether a repository that was not seen in full for this long is to be looked at for that: a look that fails or is cut short
-    /// is not repeated at once.
+    /// Whether to request a look for a complete listing, because there was none for this long. A look that fails or is
+    /// cut short is not repeated at once.
     pub fn asks_in_full(&mut self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let is_due = self.is_due_in_full(id, now, active_every);
         let Some(known) = self.known.get_mut(&id).filter(|_| is_due) else { return false };
@@ -245,14 +250,14 @@ impl GitHubSide {
         again
     }
 
-    /// Whether a repository was not seen in full for this long.
+    /// Whether there was no complete listing of a repository for this long.
     fn is_due_in_full(&self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let active_at = self.known.get(&id).map(|known| known.active_at);
         active_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= active_every))
     }
 
-    /// Takes in what a look has shown. What goes wrong costs only the repository that it concerns. Whether it is news, and
-    /// whether there are jobs of ours.
+    /// Records the result of a look. A failure affects only its own repository. Returns whether it is news, and whether
+    /// there are jobs of ours.
     pub fn learn(&mut self, looked: Looked, interest: &Interest) -> (News, bool) {
         let Some(known) = self.known.get_mut(&looked.repository) else { return (News::No, false) };
         let is_first = matches!(known.last, Last::Never);
@@ -268,7 +273,7 @@ impl GitHubSide {
                 known.wanted = listing.jobs.iter().filter(wants).count();
                 let has_changed = known.jobs.as_ref().is_none_or(|(jobs, _)| *jobs != listing.jobs);
                 let concerns_us = known.wanted > 0 || looked.marks.any();
-                // Only a full listing lets runners stop, and their jobs be purged.
+                // Only a complete listing permits Stops and purges.
                 let is_full = listing.look >= Look::Active && looked.marks.any();
                 known.jobs = Some((listing.jobs, complete));
                 known.last = Last::Listed {
@@ -298,7 +303,8 @@ impl GitHubSide {
                 if was_failed {
                     return (News::No, has_jobs);
                 }
-                // The first failure is told at once. Where GitHub is down all of them fail, and the others follow together.
+                // The first failure is reported at once. If GitHub is down, all of them fail, and the others follow
+                // together.
                 let fails = |known: &&Known| matches!(known.last, Last::Failed(_));
                 let is_only_one = self.known.values().filter(fails).nth(1).is_none();
                 let news = if is_only_one { News::Now } else { News::Later };
@@ -307,8 +313,8 @@ impl GitHubSide {
         }
     }
 
-    /// The repositories whose last listing is worth nothing any more, because a runner serves no more: a job may wait for the
-    /// next one. Where one was added, nothing is missed.
+    /// The repositories whose last listing is invalid because a runner no longer takes jobs, so a job may be waiting
+    /// for the next one. An added runner does not matter.
     pub fn outdated(&self, marks: &Marks) -> Vec<RepositoryId> {
         let is_outdated = |(id, known): &(&RepositoryId, &Known)| match &known.last {
             Last::Listed { marks: before, .. } => marks.lack(**id, before),
@@ -317,12 +323,12 @@ impl GitHubSide {
         self.known.iter().filter(is_outdated).map(|(id, _)| *id).collect()
     }
 
-    /// Everything was looked at for one pass: it is held against that as a whole.
+    /// Everything was looked at for one pass, so the view of Nomad applies to all of it.
     pub fn all_at_once(&mut self, within: Duration) {
         self.fresh_for = within + FRESH_FOR;
     }
 
-    /// What is known of all of them, held against what Nomad shows.
+    /// The views of all repositories, compared with the view of Nomad.
     pub fn views(&self, marks: &Marks, acts: &Acts, now: Moment) -> BTreeMap<RepositoryId, RepositoryView> {
         let unsure = self.found.as_ref().is_none_or(|found| !found.failures.is_empty());
         let view = |(id, known): (&RepositoryId, &Known)| (*id, self.view(known, unsure, marks, acts, now));
@@ -333,9 +339,9 @@ impl GitHubSide {
         let id = known.repository.id;
         let mut view = RepositoryView {
             repository: known.repository.clone(),
-            // While an entry could not be resolved it is unknown whether it still names this repository.
+            // If an entry could not be resolved, it is unknown whether it still names this repository.
             configured: known.configured || unsure,
-            listing: Listing::Unseen { reason: "not looked at yet".to_owned() },
+            listing: Listing::Unseen { reason: "not polled yet".to_owned() },
             missing: None,
         };
         match &known.last {
@@ -351,21 +357,21 @@ impl GitHubSide {
                     && marks.are_still(id, before)
                     && !acts.change(id);
                 view.missing = missing.clone();
-                // What its entry meant before counts on: jobs get runners, and nothing stops.
+                // What its entry meant before still counts: jobs get runners, and nothing stops.
                 if known.unconfirmed {
                     view.missing.get_or_insert_with(|| UNCONFIRMED.to_owned());
                 }
                 let complete = complete && !known.unconfirmed;
                 view.listing = match is_fresh {
                     true => Listing::Fresh { now: *listed_at, jobs, complete },
-                    false => Listing::Earlier { jobs, complete },
+                    false => Listing::Earlier { ended: *ended, jobs, complete },
                 };
             }
         }
         view
     }
 
-    /// Which listings an observation has as fresh ones, and how long ago each of them began.
+    /// Which listings an observation treats as fresh, and how long ago each began.
     pub fn fresh(&mut self, observation: &Observation, now: Moment) -> BTreeMap<RepositoryId, Duration> {
         let mut fresh = BTreeMap::new();
         for (id, view) in &observation.repositories {
@@ -381,8 +387,7 @@ impl GitHubSide {
         fresh
     }
 
-    /// The same under another configuration: what its entries mean is asked for anew, and until that is known nothing starts or
-    /// stops.
+    /// The same with another configuration: `repos` is resolved again, and until then nothing starts or stops.
     pub fn reconfigured(self) -> Self {
         let mut known = self.known;
         known.values_mut().for_each(|known| known.configured = false);
@@ -396,7 +401,7 @@ impl GitHubSide {
 }
 
 impl Known {
-    /// A repository that nobody has looked at yet.
+    /// A repository without a look so far.
     fn new(repository: Repository) -> Self {
         Known {
             repository,
@@ -419,18 +424,18 @@ impl Known {
     }
 }
 
-/// The first few of many errors: when GitHub is down there is one for each repository.
+/// The first few of many errors: if GitHub is down, there is one for each repository.
 fn few(mut errors: Vec<Unobserved>, of_what: &str) -> Vec<Unobserved> {
     let more = errors.len().saturating_sub(SAID_AT_MOST);
     if more > 0 {
         errors.truncate(SAID_AT_MOST);
-        let text = format!("{more} more {of_what} could not be read either");
+        let text = format!("{more} more {of_what} could not be read");
         errors.push(Unobserved { subject: of_what.to_owned(), kind: "more", text });
     }
     errors
 }
 
-/// The repositories that our runners name, as far as their Meta tells.
+/// The repositories that our runners' Meta names.
 fn with_runners(runners: &[Runner]) -> impl Iterator<Item = (RepositoryId, Repository)> {
     runners.iter().filter(|runner| runner.ownership == Ownership::Ours).filter_map(|runner| {
         let id = runner.meta.repo_id?;

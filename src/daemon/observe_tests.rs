@@ -60,7 +60,7 @@ fn nomad(runners: Vec<Runner>) -> NomadView {
     }
 }
 
-/// Three repositories that the configuration names, and what Nomad has.
+/// Three configured repositories, and a view of Nomad.
 fn side(nomad: &NomadView) -> GitHubSide {
     let mut side = GitHubSide::default();
     side.resolved(Resolution { repositories: (1..=3).map(repository).collect(), ..Resolution::default() });
@@ -86,20 +86,20 @@ fn marks(side: &GitHubSide, nomad: &NomadView) -> Marks {
 }
 
 #[test]
-fn a_runner_of_nomadtools_concerns_its_repository_and_no_other() {
+fn a_nomadtools_runner_affects_only_its_repository() {
     let url = "https://github.com/Acme/R2";
     let view = nomad(vec![runner("theirs", None, url, RunnerState::Running)]);
     let side = side(&view);
     let seen = marks(&side, &view);
     assert_eq!(seen.live().collect::<Vec<_>>(), [&RepositoryId(2)]);
     assert!(!seen.of(RepositoryId(1)).any() && seen.of(RepositoryId(2)).any_live());
-    // And one whose repository nobody watches concerns none.
+    // A runner of a repository that is not watched affects none.
     let elsewhere = nomad(vec![runner("theirs", None, "https://x/y/z", RunnerState::Running)]);
     assert_eq!(marks(&side, &elsewhere).live().count(), 0);
 }
 
 #[test]
-fn what_came_or_went_outdates_a_listing_and_only_what_serves_no_more_asks_for_another_look() {
+fn changes_outdate_a_listing_and_only_a_runner_that_no_longer_serves_requests_a_look() {
     let of = |state| nomad(vec![runner("ours", Some(1), "https://github.com/acme/r1", state)]);
     let serving = of(RunnerState::Pending);
     let side = side(&serving);
@@ -122,7 +122,7 @@ fn what_came_or_went_outdates_a_listing_and_only_what_serves_no_more_asks_for_an
 }
 
 #[test]
-fn an_outage_is_told_by_a_few_lines_as_long_as_it_lasts() {
+fn an_outage_is_reported_by_a_few_lines_while_it_lasts() {
     let mut side = side(&nomad(vec![]));
     side.resolved(Resolution { repositories: (1..=500).map(repository).collect(), ..Resolution::default() });
     side.want(&nomad(vec![]));
@@ -136,12 +136,12 @@ fn an_outage_is_told_by_a_few_lines_as_long_as_it_lasts() {
     assert_eq!(told.len(), 4, "{told:?}");
     assert!(told[0].text.starts_with("acme/r1: ") && told[0].text.contains("status 502"), "{told:?}");
     assert_eq!((told[0].subject.as_str(), told[0].kind), ("acme/r1", "unexpected"));
-    assert_eq!(told[3].text, "497 more repositories could not be read either");
+    assert_eq!(told[3].text, "497 more repositories could not be read");
     assert_eq!(side.trouble(), told);
 }
 
 #[test]
-fn the_first_look_at_a_repository_calls_for_a_pass_at_once_only_if_there_is_something_to_do() {
+fn the_first_look_at_a_repository_needs_a_pass_only_if_there_is_something_to_do() {
     let mut side = side(&nomad(vec![]));
     let interest = Interest::new(&LabelRules::new("nomadtools").unwrap(), "ghr");
     let job = |label: &str| WorkflowJob {
@@ -155,6 +155,7 @@ fn the_first_look_at_a_repository_calls_for_a_pass_at_once_only_if_there_is_some
         created_at: None,
         started_at: None,
         html_url: None,
+        run: Default::default(),
     };
     let mut seen = |id, jobs| {
         let listing = JobListing {
@@ -177,7 +178,7 @@ fn the_first_look_at_a_repository_calls_for_a_pass_at_once_only_if_there_is_some
 }
 
 #[test]
-fn which_repositories_there_are_is_news_once() {
+fn a_changed_set_of_repositories_is_reported_once() {
     let mut side = side(&nomad(vec![]));
     assert!(side.has_news() && !side.has_news());
     side.want(&nomad(vec![]));

@@ -9,39 +9,36 @@ use crate::{
     plan::Policy,
 };
 
-/// Told of each pass when it is over, with the policy that it planned by and with what it leaves for the next one.
+/// Called at the end of each pass, with its policy and with what it leaves for the next one.
 pub type Witness = Box<dyn FnMut(&Pass, &Policy, &Memory) + Send>;
 
-/// What a pass saw and did.
 #[derive(Debug)]
 pub struct Pass {
-    /// What it saw.
     pub observation: Observation,
-    /// When it began, and learned what `early` says.
+    /// When it began, with `early` already learned.
     pub began_at: Moment,
-    /// When it planned.
     pub planned_at: Moment,
-    /// What it planned.
     pub plan: Plan,
-    /// What became of it, as far as it is over, in the plan's order.
+    /// The outcomes that are known, in the plan's order.
     pub reports: Vec<Report>,
-    /// What was remembered before that, where a witness is told.
+    /// The memory from before that, if there is a witness.
     pub remembered: Option<Memory>,
-    /// What became of actions that earlier passes began and that were over when this one looked: it planned by that.
+    /// The outcomes of earlier passes' actions that had ended when this pass began. The plan takes them into
+    /// account.
     pub early: Vec<Report>,
-    /// The same of those that were over only at its end.
+    /// The same for actions that had ended only at its end.
     pub late: Vec<Report>,
     /// What could not be observed.
     pub errors: Vec<Unobserved>,
-    /// Which listings it could use as fresh ones, and how long before the plan each of them began.
+    /// The listings it could use as fresh ones, and how long before the plan each began.
     pub fresh: BTreeMap<RepositoryId, Duration>,
-    /// The actions that earlier passes had begun and that were not over when this one planned.
+    /// Actions of earlier passes that were still in progress when this one planned.
     pub under_way: Vec<Action>,
-    /// Those that were not over at its end.
+    /// Actions that were still in progress at its end.
     pub left: Vec<Action>,
     /// When it had done what it could.
     pub applied_at: Moment,
-    /// Whether this replica led at the end: otherwise nothing was applied, or not all.
+    /// Whether this replica was the leader at the end. If not, not everything was applied.
     pub led: bool,
 }
 
@@ -51,7 +48,8 @@ impl Pass {
         !self.errors.is_empty() || self.done().any(|report| report.outcome.is_failure())
     }
 
-    /// Whether Nomad alone can bring news soon: something was started, or waits for a place or a secret.
+    /// Whether Nomad alone may have news soon: something was started, or waits for a place or for
+    /// credentials.
     pub(super) fn is_unsettled(&self) -> bool {
         let waits = |state| matches!(state, RunnerState::Pending | RunnerState::Waiting);
         self.starts() > 0
@@ -63,7 +61,7 @@ impl Pass {
                 .any(|runner| waits(runner.state) && runner.ownership == Ownership::Ours)
     }
 
-    /// What became of actions, whenever they began.
+    /// The outcomes of actions, whenever they were started.
     pub fn done(&self) -> impl Iterator<Item = &Report> {
         self.early.iter().chain(&self.late).chain(&self.reports)
     }
@@ -72,7 +70,7 @@ impl Pass {
         self.reports.iter().filter(|report| matches!(report.action, Action::Start(_))).count()
     }
 
-    /// Whether a runner waits for its secret, or soon will.
+    /// Whether a runner is waiting for credentials, or soon will be.
     pub(super) fn waits_for_secret(&self) -> bool {
         self.observation.nomad.iter().flat_map(|nomad| &nomad.runners).any(|runner| {
             let placed = runner.state == RunnerState::Pending && runner.blocked.is_none();

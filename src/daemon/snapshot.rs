@@ -1,4 +1,4 @@
-//! What the status is told: passes, and the exchanges of both adapters.
+//! What the status receives: passes, and the exchanges of both adapters.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,10 +13,11 @@ use crate::{
     status::{Access, Deed, Exchange, Rate, Seen, Status},
 };
 
-/// Has the status go by this configuration from now on.
+/// Applies this configuration to the status.
 pub(super) fn configure(status: &Status, config: &Config) {
     let settings = &config.status;
     status.per_repository(settings.per_repository);
+    status.classes(config.classes.iter().map(|class| class.name.as_str()));
     let is_local = settings.listen.is_some_and(|listen| listen.ip().is_loopback());
     status.open_to(match &settings.token {
         Some(token) => Access::Token(token.clone()),
@@ -26,7 +27,7 @@ pub(super) fn configure(status: &Status, config: &Config) {
     });
 }
 
-/// Tells of a pass that is over.
+/// Reports a pass that has ended.
 pub(super) fn tell(status: &Status, pass: &Pass, github: &GitHub, took: Duration) {
     let deeds = pass.done().map(|report| {
         let outcome = &report.outcome;
@@ -43,7 +44,7 @@ pub(super) fn tell(status: &Status, pass: &Pass, github: &GitHub, took: Duration
             remaining: rate.remaining,
             reset: rate.reset,
         };
-        // After a rotation there are two tokens for a while: the later answer counts.
+        // After a token rotation there are two for a while: the later response counts.
         let known = rates.entry((credential, bucket.clone())).or_insert_with(|| rate.clone());
         if known.reset < rate.reset {
             *known = rate;
@@ -61,12 +62,12 @@ pub(super) fn tell(status: &Status, pass: &Pass, github: &GitHub, took: Duration
     });
 }
 
-/// The name of a credential: `token`, `app`, or an installation's ID. A token's hash is nobody's business.
+/// The name of a credential: `token`, `app`, or an installation's ID. A token's hash is not shown.
 fn credential(who: &str) -> &str {
     ["token", "app"].into_iter().find(|name| who.starts_with(&format!("{name}-"))).unwrap_or(who)
 }
 
-/// Has both adapters tell the status of each exchange.
+/// Makes both adapters report each exchange to the status.
 pub(super) fn watch(status: &Status, github: &GitHub, nomad: &Nomad) {
     github.observed_by(Arc::new(Watch { status: status.clone(), host: Host::GitHub }));
     nomad.observed_by(Arc::new(Watch { status: status.clone(), host: Host::Nomad }));
@@ -88,7 +89,7 @@ impl Observer for Watch {
     fn exchanged(&self, exchange: Exchanged<'_>) {
         let reads = *exchange.method == Method::GET;
         let (host, route, points) = match self.host {
-            // As GitHub counts them (contract github.md §4).
+            // Points as GitHub counts them (contract github.md §4).
             Host::GitHub => ("github", github::route(exchange.path), if reads { 1 } else { 5 }),
             Host::Nomad => ("nomad", nomad::route(exchange.path), 0),
         };

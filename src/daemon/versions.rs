@@ -1,4 +1,5 @@
-//! The versions of runners that GitHub lists, and until when they get jobs: asked once a day for each.
+//! The runner versions that GitHub lists, and when they stop getting jobs. GitHub is asked once a day for
+//! each.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,10 +8,10 @@ use crate::{
     model::Moment,
 };
 
-/// How often GitHub is asked for a version.
+/// How often GitHub is asked about a version.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 
-/// At most this many versions are asked for in a pass, and known at all.
+/// At most this many versions are asked about in a pass, and remembered at all.
 const A_PASS: usize = 3;
 const KNOWN: usize = 30;
 
@@ -18,12 +19,12 @@ const KNOWN: usize = 30;
 #[derive(Default)]
 pub(super) struct Versions {
     seen: BTreeMap<String, (Scope, Option<Moment>)>,
-    /// When each version that ends stops getting jobs, in seconds since the epoch.
+    /// For each version that ends, when it stops getting jobs, in seconds since the epoch.
     ends: BTreeMap<String, u64>,
 }
 
 impl Versions {
-    /// Takes in the runners of a listing that was made anyway.
+    /// Records the versions in a listing that was made anyway.
     pub(super) fn see(&mut self, scope: &Scope, runners: &[RegisteredRunner]) {
         for version in runners.iter().filter_map(|runner| runner.version.as_ref()) {
             if self.seen.len() < KNOWN || self.seen.contains_key(version) {
@@ -33,7 +34,7 @@ impl Versions {
         }
     }
 
-    /// Those that are to be asked for, and where. From now on they are not.
+    /// The versions that are due to be asked about, and where. They then count as asked.
     pub(super) fn due(&mut self, now: Moment) -> Vec<(String, Scope)> {
         let due = |asked: Option<Moment>| asked.is_none_or(|at| now.saturating_sub(at) >= DAILY);
         let due = self.seen.iter_mut().filter(|(_, (_, asked))| due(*asked)).take(A_PASS);
@@ -44,7 +45,7 @@ impl Versions {
         .collect()
     }
 
-    /// Takes in until when they get jobs, and warns of those that end soon.
+    /// Records when they stop getting jobs, and warns of those that end soon.
     pub(super) fn learn(&mut self, ends: Vec<(String, Result<Option<VersionEnds>, Error>)>) {
         for (version, ends) in ends {
             match ends {
@@ -64,7 +65,7 @@ impl Versions {
         }
     }
 
-    /// When each version that ends stops getting jobs.
+    /// For each version that ends, when it stops getting jobs.
     pub(super) fn ends(&self) -> &BTreeMap<String, u64> {
         &self.ends
     }

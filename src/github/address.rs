@@ -1,4 +1,4 @@
-//! The address of the API, however people write it.
+//! The URL of the API, in any form that people write it.
 
 use url::{Host, Url};
 
@@ -6,12 +6,12 @@ use crate::model::host_of_page;
 
 /// The URL of GitHub's REST API for what a person wrote: `https://github.com`, `https://api.github.com/`,
 /// `https://HOST` (Enterprise Server: `https://HOST/api/v3`), `X.ghe.com` (`https://api.X.ghe.com`). An IP address,
-/// `localhost` and everything with a path are taken as they are: proxies and simulators (contract §4).
+/// `localhost` and anything with a path are used unchanged, for proxies and simulators (contract §4).
 ///
 /// The result ends with a slash, so that paths can be joined to it.
 ///
 /// # Errors
-/// A text for people, when it is no `http` or `https` URL with a host.
+/// A text for display if it is not an `http` or `https` URL with a host.
 pub fn api_url(text: &str) -> Result<Url, String> {
     let text = text.trim();
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
@@ -43,15 +43,15 @@ pub fn api_url(text: &str) -> Result<Url, String> {
     Ok(with_slash(url))
 }
 
-/// Where people see what an API serves: the host of `html_url`s.
+/// The web site of an API: the host of `html_url`s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
-    /// `None`: the API is reached by a proxy or is a simulator, whose name tells nothing.
+    /// `None`: the API is reached through a proxy or is a simulator, so its host name says nothing.
     host: Option<String>,
 }
 
 impl Web {
-    /// The site of an API (contract §4).
+    /// The web site of an API (contract §4).
     pub fn of(api: &Url) -> Self {
         let host = api.host_str().unwrap_or_default();
         let host = match host {
@@ -63,10 +63,10 @@ impl Web {
         Self { host: host.map(str::to_owned) }
     }
 
-    /// Checks that `url` is the page of that repository, on this site.
+    /// Checks that `url` is the page of that repository on this site.
     ///
     /// # Errors
-    /// What is wrong, without the text that is wrong.
+    /// What is wrong, without the invalid text.
     pub fn check(&self, url: &str, owner: &str, name: &str) -> Result<(), String> {
         let Some(host) = host_of_page(url, owner, name) else {
             return Err(format!("its html_url is not the page of {owner}/{name}"));
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_to_write_it_leads_to_the_api() {
+    fn every_form_of_the_url_leads_to_the_api() {
         let cases = [
             ("https://github.com", "https://api.github.com/"),
             ("github.com", "https://api.github.com/"),

@@ -1,4 +1,4 @@
-//! The adapter's core: requests with credentials, limits, redirects, ETags and pages.
+//! The adapter's core: requests with credentials, rate limits, redirects, ETags and pages.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,9 +14,12 @@ use url::Url;
 
 use super::address::Web;
 use super::auth::{Auth, Authenticator, Credentials, Principal};
-use super::cache::{Cache, CacheStore};
+use super::bodies::Mark;
+use super::cache::{Cache, CacheStore, Proof};
 use super::error::Error;
+use super::etags;
 use super::followed::Followed;
+use super::keyring::{Assigned, Keyring};
 use super::limits::{Claim, Headroom, Limits, READS, Rate};
 use super::listed::Gap;
 use super::pagination::{Walk, next_link, on_same_host, origin_of};
@@ -29,51 +32,53 @@ use crate::http::{self, Request, Response, RetryPolicy};
 use crate::labels::Interest;
 use crate::model::{RepositoryId, span};
 
-/// The version of the REST API that we speak (contract §4).
+/// The REST API version that we use (contract §4).
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static("2022-11-28"));
 
-/// At most this many of the requests at once are not for the lists of a pass: where GitHub is slow, runners get their secrets and
-/// are let go all the same.
+/// The lists of a pass leave at least this many of the concurrent requests to others, so that runners still get their
+/// credentials and are stopped while GitHub is slow.
 const KEPT_FOR_ACTIONS: usize = 2;
 
-/// How many redirects in a row are followed: a repository can be renamed more than once.
+/// How many redirects in a row are followed. A repository can be renamed more than once.
 const MAX_REDIRECTS: usize = 3;
 
-/// Our clock is corrected by GitHub's if they differ by no more: clocks that are kept go wrong by minutes. A `Date` that
-/// is years off must not make tokens that are good in years.
+/// Our clock is corrected by GitHub's if they differ by at most this: synchronized clocks drift by minutes. A `Date`
+/// that is years off must not create tokens that are valid in years.
 const CORRECTED_AT_MOST: SignedDuration = SignedDuration::from_mins(10);
 
-/// At most this many pages of a list are given up and passed over, before the rest of it is.
+/// At most this many pages of a list are skipped after errors before the rest is given up.
 const LOST_AT_MOST: usize = 3;
 
-/// What a list says about single sign-on (contract §8).
+/// The single sign-on header of a list (contract §8).
 const SINGLE_SIGN_ON: HeaderName = HeaderName::from_static("x-github-sso");
 
-/// Tells the time of day, for the tokens of an App only; corrected by GitHub's own clock.
+/// Returns the time of day. Only used for an App's tokens, and corrected by GitHub's own clock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// How the adapter behaves.
+/// The adapter's settings.
 #[derive(Clone)]
 pub struct Options {
     /// The API's URL, from [`super::api_url`].
     pub api_url: Url,
-    /// Where ETags are kept over restarts.
+    /// Where ETags are kept across restarts.
     pub cache: CacheStore,
-    /// How many requests, and how many repositories, are under way at once. GitHub bears 100 (contract §4), its secondary limits fewer.
+    /// How many requests, and how many repositories, are processed concurrently. GitHub allows 100 (contract §4), its
+    /// secondary limits fewer.
     pub concurrency: usize,
-    /// How long the repositories of an entry are remembered.
+    /// How long the repositories of an entry are cached.
     pub refresh: Duration,
-    /// No more points are used in any minute, where a request that reads costs 1 and others 5, while the server's answers
-    /// have rate-limit headers; `None`: as many as come.
+    /// The limit on points in any minute, where a read costs 1 and any other request 5. It applies while the server's
+    /// responses have rate-limit headers; `None`: no limit.
     pub points_a_minute: Option<u64>,
     /// The time of day.
     pub clock: Clock,
-    /// Which jobs concern us: a run that has none of them is looked into rarely. `None`: all do.
+    /// Which jobs are of interest: a run without any of them is rarely read. `None`: all.
     pub interest: Option<Arc<Interest>>,
 }
 
-/// GitHub's secondary limit is 900 points a minute (contract §4); others use the same token.
+/// GitHub's secondary limit is 900 points a minute (contract §4). The rest is for other users of the same
+/// token.
 pub const POINTS_A_MINUTE: u64 = 700;
 
 impl Options {
@@ -91,18 +96,18 @@ impl Options {
     }
 }
 
-/// GitHub. Clones share everything, apart from how long each of them may ask.
+/// The GitHub client. Clones share everything except their own limits on time and requests.
 #[derive(Clone)]
 pub struct GitHub(pub(super) Arc<Inner>, Bounds);
 
-/// How long and how much one user of [`GitHub`] may ask.
+/// The limits for one user of [`GitHub`].
 #[derive(Clone, Default)]
 struct Bounds {
-    /// No request begins later, and no answer to one that only reads is waited for.
+    /// No request begins after this, and responses to reads are not awaited longer.
     until: Option<Instant>,
     /// The turn of a repository's listing.
     turn: Option<Arc<Turn>>,
-    /// Nobody waits for it.
+    /// For scheduled requests, which nobody is waiting for.
     by_the_pace: bool,
 }
 
@@ -116,42 +121,39 @@ pub(super) struct Inner {
     limits: Limits,
     pub(super) sizes: Sizes,
     slots: Semaphore,
-    /// The part of the slots that lists of a pass take at most: what is done meanwhile gets the others.
+    /// The slots that the lists of a pass may use. The other slots are for everything else.
     reading: Semaphore,
-    authenticator: Authenticator,
+    keyring: Keyring,
     clock: Clock,
-    /// GitHub's clock minus ours, in seconds, as its last answer had it.
+    /// GitHub's clock minus ours, in seconds, according to its last response.
     ahead: AtomicI64,
     pub(super) concurrency: usize,
     pub(super) refresh: Duration,
     pub(super) interest: Option<Arc<Interest>>,
-    /// What the credentials of each owner are called; of a token, that of nobody.
-    known_as: Mutex<BTreeMap<String, Arc<str>>>,
     pub(super) resolved: Mutex<BTreeMap<String, Remembered>>,
     pub(super) followed: Mutex<BTreeMap<RepositoryId, Followed>>,
-    /// The last push of each repository that a list told of.
+    /// The last push of each repository, where a list reported it.
     pub(super) pushed: Mutex<BTreeMap<RepositoryId, Timestamp>>,
 }
 
-/// Whether a request that failed for the moment is sent again.
+/// Whether a request that failed is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Sent once: a request whose answer was lost may have changed something.
+    /// Sent once: a request whose response was lost may have changed something.
     Never,
-    /// Sent again after transient failures.
+    /// Retried after transient failures.
     AfterFailures,
 }
 
-/// Whether the pages of a list are kept with their ETags.
+/// Whether the pages of a list are cached with their ETags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caching {
-    /// Asked for by ETag: free of the primary limit while nothing changes.
+    /// Requested by ETag: free of the primary limit while nothing changes.
     ByEtag,
-    /// Asked for as a whole.
     Nothing,
 }
 
-/// One page, whether GitHub sent it or only said that it is still the same.
+/// One page, from GitHub or, after a 304, from the cache.
 pub(super) struct Fetched<P> {
     pub value: Arc<P>,
     next: Option<String>,
@@ -162,6 +164,11 @@ pub(super) struct Fetched<P> {
 impl GitHub {
     /// The adapter over a client for the API's host. Reads the cache file.
     pub fn new(http: http::Client, auth: Auth, options: Options) -> Self {
+        Self::with(http, auth, Vec::new(), options)
+    }
+
+    /// The same with credentials of their own for some owners; `auth` is for all others.
+    pub fn with(http: http::Client, auth: Auth, assigned: Vec<Assigned>, options: Options) -> Self {
         let origin = options.api_url[..url::Position::BeforePath].to_owned();
         let inner = Inner {
             http,
@@ -174,12 +181,11 @@ impl GitHub {
             slots: Semaphore::new(options.concurrency.max(1)),
             reading: Semaphore::new(options.concurrency.saturating_sub(KEPT_FOR_ACTIONS).max(1)),
             concurrency: options.concurrency.max(1),
-            authenticator: Authenticator::new(auth),
+            keyring: Keyring::new(auth, assigned),
             clock: options.clock,
             ahead: AtomicI64::new(0),
             refresh: options.refresh,
             interest: options.interest,
-            known_as: Mutex::default(),
             resolved: Mutex::default(),
             followed: Mutex::default(),
             pushed: Mutex::default(),
@@ -187,37 +193,38 @@ impl GitHub {
         Self(Arc::new(inner), Bounds::default())
     }
 
-    /// The same GitHub, asked no longer than this: what is not answered by then is [`Error::OutOfTime`]. A request that
-    /// changes something and is under way by then is waited for.
+    /// The same client with a deadline: whatever has no response by then is [`Error::OutOfTime`]. A write in progress
+    /// is still awaited.
     #[must_use]
     pub fn until(&self, end: Instant) -> Self {
         let until = Some(self.1.until.map_or(end, |until| until.min(end)));
         Self(self.0.clone(), Bounds { until, ..self.1.clone() })
     }
 
-    /// The same GitHub for one repository's turn in a pass.
+    /// The same client for one repository's turn in a pass.
     pub(super) fn in_turn(&self, turn: Arc<Turn>) -> Self {
         Self(self.0.clone(), Bounds { turn: Some(turn), ..self.1.clone() })
     }
 
-    /// The same GitHub for what nobody waits for: it leaves more of the limits to others.
+    /// The same client for scheduled requests: it leaves more of the limits to others.
     #[must_use]
     pub fn by_the_pace(&self) -> Self {
         Self(self.0.clone(), Bounds { by_the_pace: true, ..self.1.clone() })
     }
 
-    /// Ends a pass: the cache lets go what is unused and writes its file if anything changed.
+    /// Ends a pass: the cache drops unused entries, and writes its file if anything changed.
     pub async fn end_pass(&self) {
         self.0.sizes.end_pass();
         self.0.cache.end_pass().await;
     }
 
-    /// How many things are remembered, by what they are.
+    /// The sizes of everything it remembers, by name.
     pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
         let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         BTreeMap::from([
             ("cached pages", self.0.cache.len()),
+            ("bodies of pages", self.0.cache.bodies.len()),
             ("followed repositories", followed.len()),
             ("followed runs", followed.values().map(|followed| followed.runs.len()).sum()),
             ("lists in small pages", self.0.sizes.len()),
@@ -226,55 +233,54 @@ impl GitHub {
         ])
     }
 
-    /// Whether another replica leads, and uses the same limits.
+    /// Whether another replica leads and uses the same limits.
     pub fn stand_by(&self, stands_by: bool) {
         self.0.limits.stand_by(stands_by);
     }
 
-    /// What another client has used of the limits counts for this one.
+    /// Counts what another client has used of the limits.
     pub fn take_over(&self, other: &GitHub) {
         self.0.limits.take_over(&other.0.limits);
     }
 
-    /// Tells `observer` of each exchange from now on.
+    /// Reports each exchange to `observer` from now on.
     pub fn observed_by(&self, observer: Arc<dyn http::Observer>) {
         self.0.http.observed_by(observer);
     }
 
-    /// The rate limits as GitHub last told them, by credentials (a name, no secret) and bucket.
+    /// The rate limits that GitHub last reported, by credentials (a name, not a secret) and bucket.
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
-        self.0.limits.rates()
+        let mut rates: BTreeMap<(String, String), Rate> = BTreeMap::new();
+        for ((who, bucket), rate) in self.0.limits.rates() {
+            // After a rotation two tokens have one name for a while: the later answer counts.
+            let known = rates.entry((self.0.keyring.named(&who), bucket)).or_insert(rate);
+            if known.reset < rate.reset {
+                *known = rate;
+            }
+        }
+        rates
     }
 
     /// Whose requests are counted together with those for an owner's repositories: with an App each owner's alone, with a
-    /// token everybody's.
+    /// token those of all owners that it is for.
     pub fn payer(&self, owner: &str) -> String {
-        if self.is_app() { owner.to_ascii_lowercase() } else { String::new() }
+        self.0.keyring.payer(owner)
     }
 
-    /// What an [`payer`](Self::payer) may still do.
+    /// The requests that a [`payer`](Self::payer) may still make.
     pub fn headroom(&self, payer: &str) -> Headroom {
-        let who = self.0.known_as.lock().unwrap_or_else(PoisonError::into_inner).get(payer).cloned();
-        self.0.limits.headroom(who.as_deref().unwrap_or_default())
+        self.0.limits.headroom(self.0.keyring.who(payer).as_deref().unwrap_or_default())
     }
 
-    fn is_known_as(&self, principal: &Principal, credentials: &Credentials) {
-        let payer = match principal {
-            Principal::Owner(owner) => self.payer(owner),
-            Principal::Token => String::new(),
-            Principal::App => return,
-        };
-        let mut known = self.0.known_as.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(&payer) != Some(&credentials.who) {
-            known.insert(payer, credentials.who.clone());
-        }
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
     }
 
-    pub(super) fn authenticator(&self) -> &Authenticator {
-        &self.0.authenticator
+    pub(super) fn authenticator(&self, principal: &Principal) -> &Authenticator {
+        self.0.keyring.authenticator(self.0.keyring.of_principal(principal))
     }
 
-    /// The time of day by GitHub's clock, as far as it can be believed.
+    /// The time of day by GitHub's clock, as far as it is plausible.
     pub(super) fn now(&self) -> Timestamp {
         let now = (self.0.clock)();
         match self.ahead() {
@@ -283,12 +289,12 @@ impl GitHub {
         }
     }
 
-    /// How far GitHub's clock is ahead of ours by its last answer.
+    /// How far GitHub's clock is ahead of ours, according to its last response.
     fn ahead(&self) -> SignedDuration {
         SignedDuration::from_secs(self.0.ahead.load(Ordering::Relaxed))
     }
 
-    /// What to say of clocks that differ by more than is corrected.
+    /// A message if the clocks differ by more than is corrected.
     fn clocks_differ(&self) -> Option<String> {
         let ahead = self.ahead();
         let by = span(ahead.unsigned_abs());
@@ -306,7 +312,7 @@ impl GitHub {
         format!("{}{path}", self.0.api.path().trim_end_matches('/'))
     }
 
-    /// The URL of a path on the host, as the cache's keys have it.
+    /// The URL of a path on the host, as in the cache's keys.
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.0.origin)
     }
@@ -316,14 +322,14 @@ impl GitHub {
         let (name, version) = API_VERSION;
         Request::new(method, path)
             .from_root()
-            .header(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"))
+            .header(header::ACCEPT, HeaderValue::from_static(etags::ACCEPT))
             .header(name, version)
     }
 
-    /// Sends what `build` makes with the principal's credentials; after a 401 once more with renewed ones. `kind` names
-    /// requests that GitHub counts together. `repeat` says whether it is sent again.
+    /// Sends what `build` creates with the principal's credentials; after a 401, once more with renewed ones. `kind`
+    /// names requests that GitHub counts together. With `repeat`, it is retried after transient failures.
     ///
-    /// Any status but a rate limit's is `Ok`; a 401 that stays is an error.
+    /// Any status except that of a rate limit is `Ok`. A repeated 401 is an error.
     pub(super) async fn authorized<F>(
         &self,
         principal: &Principal,
@@ -336,9 +342,9 @@ impl GitHub {
     {
         let mut renewed = false;
         loop {
-            // Boxed: an installation's credentials are themselves got by authorized requests.
+            // Boxed, because getting an installation's credentials itself needs authorized requests.
             let credentials = Box::pin(self.credentials(principal)).await?;
-            self.is_known_as(principal, &credentials);
+            self.0.keyring.is_known_as(principal, &credentials.who);
             let request = build(&credentials).bearer(&credentials.token);
             let response = self.exchange(&credentials, kind, repeat, request).await?;
             if response.status.as_u16() != 401 {
@@ -347,7 +353,7 @@ impl GitHub {
             if renewed || !self.renew(principal, &credentials).await {
                 let mut detail = response.error().to_string();
                 // A token that is signed by a wrong clock is refused.
-                if *principal == Principal::App
+                if matches!(principal, Principal::App(_))
                     && let Some(clocks) = self.clocks_differ()
                 {
                     detail = format!("{detail}; {clocks}");
@@ -358,7 +364,7 @@ impl GitHub {
         }
     }
 
-    /// One exchange within the limits; redirects on the API's own host are followed (renamed repositories).
+    /// One exchange within the limits. Redirects on the API's own host are followed (renamed repositories).
     async fn exchange(
         &self,
         credentials: &Credentials,
@@ -381,12 +387,13 @@ impl GitHub {
                 self.0.limits.check(&credentials.who, kind)?;
                 self.in_time(tokio::time::sleep(wait)).await?;
             }
-            // Whoever waits for points holds up nobody.
+            // A request that waits for points does not block others.
             let _reading = match &self.1.turn {
                 Some(_) => Some(self.in_time(self.0.reading.acquire()).await?),
                 None => None,
             };
-            // Waiting for a slot is not part of the exchange's deadline. The semaphore is never closed.
+            // Waiting for a slot does not count towards the exchange's deadline. The semaphore is never
+            // closed.
             let _slot = self.in_time(self.0.slots.acquire()).await?;
             self.0.limits.check(&credentials.who, kind)?;
             let began = Instant::now();
@@ -423,7 +430,8 @@ impl GitHub {
                     response.exchange
                 )));
             };
-            // A proxy may serve the API below a path, and something else beside it that must not get the token.
+            // A proxy may serve the API below a path, and something else next to it that must not get the
+            // token.
             let prefix = self.path("/");
             if !target.starts_with(&prefix) {
                 return Err(Error::Unexpected(format!(
@@ -441,11 +449,11 @@ impl GitHub {
         self.1.turn.as_ref().map_or(0, |turn| turn.asked())
     }
 
-    /// What comes of it before the time is over.
+    /// The result, if it is ready before the deadline.
     pub(super) async fn in_time<T>(&self, what: impl Future<Output = T>) -> Result<T, Error> {
         match self.1.until {
             None => Ok(what.await),
-            // What is there at the last moment counts.
+            // A result that is ready at the last moment counts.
             Some(end) => tokio::time::timeout_at(end, what).await.map_err(|_| Error::OutOfTime),
         }
     }
@@ -457,20 +465,23 @@ impl GitHub {
         path: &str,
         caching: Caching,
     ) -> Result<Fetched<P>, Error> {
-        // In this order: whoever waits for its share holds up nobody.
+        // In this order, a request that waits for its share does not block others.
         if let Some(turn) = &self.1.turn {
             self.in_time(turn.ask()).await??;
         }
         let url = self.url(path);
-        let known = |who: &str| match caching {
-            Caching::ByEtag => self.0.cache.get::<P>(who, &url),
-            Caching::Nothing => None,
+        let is_cached = caching == Caching::ByEtag;
+        let known = |who: &str| if is_cached { self.0.cache.get::<P>(who, &url) } else { None };
+        let renewed = if is_cached { self.renewed::<P>(principal, &url).await } else { None };
+        let etag_for = |credentials: &Credentials| match &renewed {
+            Some((etag, proof)) if proof.token == credentials.tag() => Some(etag.clone()),
+            _ => known(&credentials.who).map(|known| known.etag),
         };
         let (response, credentials) = self
             .authorized(principal, READS, Repeat::AfterFailures, |credentials| {
                 let request = self.request(Method::GET, path);
-                match known(&credentials.who) {
-                    Some(known) => request.header_text(header::IF_NONE_MATCH, &known.etag),
+                match etag_for(credentials) {
+                    Some(etag) => request.header_text(header::IF_NONE_MATCH, &etag),
                     None => request,
                 }
             })
@@ -481,18 +492,26 @@ impl GitHub {
                 let value = Arc::new(response.json::<P>()?);
                 let next = response.header(header::LINK).and_then(next_link);
                 let gap = response.header(SINGLE_SIGN_ON).and_then(Gap::of_single_sign_on);
-                // A page that lacks something is not kept: it is not known whether a 304 would say so again.
-                if caching == Caching::ByEtag
+                // An incomplete page is not cached: it is unknown whether a later 304 would mean the same.
+                if is_cached
                     && gap.is_none()
                     && let Some(etag) = response.header(header::ETAG)
                 {
-                    self.0.cache.put(&credentials.who, &url, etag, next, &value);
+                    let proof = self.proof(principal, &credentials, etag, &response.body);
+                    self.0.cache.put(&credentials.who, &url, (etag, proof), next, &value);
+                    if let Some(proof) = proof {
+                        self.0.cache.bodies.keep(proof.body, &response.body).await;
+                    }
                 }
                 self.0.sizes.answered();
                 Ok(Fetched { value, next: next.map(str::to_owned), gap, date })
             }
             304 => match known(&credentials.who) {
                 Some(known) => {
+                    if let Some((etag, proof)) = renewed.filter(|(_, proof)| proof.token == credentials.tag())
+                    {
+                        self.0.cache.renew(&credentials.who, &url, &etag, proof);
+                    }
                     self.0.sizes.answered();
                     Ok(Fetched { value: known.value, next: known.next, gap: None, date })
                 }
@@ -500,6 +519,38 @@ impl GitHub {
             },
             _ => Err(Error::from_answer(&response)),
         }
+    }
+
+    /// The ETag of a known page for a token that has replaced the one it was made for: tokens of installations live for an hour.
+    async fn renewed<P: Page>(&self, principal: &Principal, url: &str) -> Option<(String, Proof)> {
+        if !self.are_tokens_replaced(principal) {
+            return None;
+        }
+        let credentials = Box::pin(self.credentials(principal)).await.ok()?;
+        let known = self.0.cache.get::<P>(&credentials.who, url)?;
+        let Proof { token, body } = known.proof.filter(|proof| proof.token != credentials.tag())?;
+        let text = self.0.cache.bodies.get(body).await?;
+        let etag = etags::for_token(&known.etag, &credentials.token, &text)?;
+        debug_assert_ne!(token, credentials.tag());
+        Some((etag, Proof { token: credentials.tag(), body }))
+    }
+
+    /// What an ETag is made of, where it is made in GitHub's way and will be needed for another token.
+    fn proof(
+        &self,
+        principal: &Principal,
+        credentials: &Credentials,
+        etag: &str,
+        body: &[u8],
+    ) -> Option<Proof> {
+        let is_needed = self.are_tokens_replaced(principal) && self.0.cache.bodies.are_kept();
+        let is_proven = is_needed && etags::is_made_so(etag, &credentials.token, body);
+        is_proven.then(|| Proof { token: credentials.tag(), body: Mark::of(body) })
+    }
+
+    fn are_tokens_replaced(&self, principal: &Principal) -> bool {
+        matches!(principal, Principal::Owner(_))
+            && self.0.keyring.is_app(self.0.keyring.of_principal(principal))
     }
 
     /// A list from its first page, a path on the host. Pages that fail are asked for in smaller pieces; what still fails
@@ -515,7 +566,7 @@ impl GitHub {
         Ok(reading.end())
     }
 
-    /// A list that is yet to be read.
+    /// A list that has not been read yet.
     pub(super) fn begin<P: Page>(&self, first: String) -> Reading<P::Item> {
         let mut walk = Walk::new(&self.0.api, self.0.sizes.first(&first));
         if !P::FILTERED {
@@ -524,7 +575,7 @@ impl GitHub {
         Reading { first, walk, now: None, total: None, date: None, read: false, lost: 0 }
     }
 
-    /// Reads a list to its end. After [`Error::OutOfTime`] it can be continued: what was read stays read.
+    /// Reads a list to its end. After [`Error::OutOfTime`] it can be continued: what was read is kept.
     pub(super) async fn go_on<P: Page>(
         &self,
         principal: &Principal,
@@ -570,7 +621,7 @@ impl GitHub {
         Ok(())
     }
 
-    /// The first pages of a list until `enough` of the items that were read, `most` at most; each by ETag.
+    /// The first pages of a list until `enough` accepts the items, at most `most`; each by ETag.
     pub(super) async fn first_pages<P: Page>(
         &self,
         principal: &Principal,
@@ -591,19 +642,19 @@ impl GitHub {
         Ok(items)
     }
 
-    /// A single thing, by ETag.
+    /// A single object, by ETag.
     pub(super) async fn one<P: Page>(&self, principal: &Principal, path: &str) -> Result<Arc<P>, Error> {
         Ok(self.page::<P>(principal, &self.path(path), Caching::ByEtag).await?.value)
     }
 }
 
-/// 5xx; rate limits are dealt with by [`Limits`].
+/// 5xx. [`Limits`] handles rate limits.
 fn worth_repeating(response: &Response) -> bool {
     matches!(response.status.as_u16(), 500 | 502 | 503 | 504)
 }
 
-/// The wait that an answer asks for: `retry-after`, else until `x-ratelimit-reset` when nothing remains (contract §4), by the
-/// server's own clock.
+/// The wait that a response requests: `retry-after`, or until `x-ratelimit-reset` if nothing remains (contract §4), by
+/// the server's own clock.
 fn wait_asked_for(response: &Response) -> Option<Duration> {
     response.retry_after().or_else(|| {
         if response.header("x-ratelimit-remaining")?.trim() != "0" {

@@ -1,4 +1,4 @@
-//! A GitHub App: its own token, its installations and theirs (contract §3).
+//! A GitHub App: its own token, its installations and their tokens (contract §3).
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -8,21 +8,22 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::api::{Caching, GitHub, Repeat};
-use super::auth::{Auth, Credentials, Principal, hash};
+use super::auth::{Auth, Authenticator, Credentials, Principal, hash};
 use super::error::Error;
 use super::jwt;
+use super::keyring::Which;
 use super::listed::Listed;
 use super::secrets;
 use super::wire::{Installation, InstallationsPage};
 use crate::http::{Response, escape_segment};
 
-/// How long the App\'s own token is used, of the 9 minutes it is valid.
+/// How long the App's own token is used. It is valid for 9 minutes.
 const JWT_USED: Duration = Duration::from_secs(8 * 60);
 
-/// An installation\'s token is renewed this long before it expires.
+/// An installation's token is renewed this long before it expires.
 const RENEWED_EARLY: Duration = Duration::from_secs(5 * 60);
 
-/// A missing or suspended installation is asked for again after this.
+/// A missing or suspended installation is retried after this.
 const ASKED_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Deserialize)]
@@ -32,21 +33,26 @@ struct TokenAnswer {
 }
 
 impl GitHub {
-    /// What to sign a request with.
+    /// The credentials for a request.
     pub(super) async fn credentials(&self, principal: &Principal) -> Result<Credentials, Error> {
-        let authenticator = self.authenticator();
+        let authenticator = self.authenticator(principal);
         match (&authenticator.auth, principal) {
-            (Auth::App { .. }, Principal::App) => self.app_credentials().await,
-            (Auth::App { .. }, Principal::Owner(owner)) => self.installation_credentials(owner).await,
-            _ => authenticator.token().await,
+            (Auth::App { .. }, Principal::App(_)) => self.app_credentials(authenticator).await,
+            (Auth::App { .. }, Principal::Owner(owner)) => {
+                self.installation_credentials(authenticator, owner).await
+            }
+            _ => match self.keyring().lacks(principal) {
+                Some(detail) => Err(Error::Credentials(detail)),
+                None => authenticator.token().await,
+            },
         }
     }
 
-    /// After a 401 for these credentials: whether others are to be had.
+    /// After a 401 with these credentials: whether there are others.
     pub(super) async fn renew(&self, principal: &Principal, refused: &Credentials) -> bool {
-        let authenticator = self.authenticator();
+        let authenticator = self.authenticator(principal);
         match (&authenticator.auth, principal) {
-            (Auth::App { .. }, Principal::App) => {
+            (Auth::App { .. }, Principal::App(_)) => {
                 // The key may have changed, or our clock been corrected by the refusal's Date.
                 authenticator.app.forget_jwt();
                 true
@@ -63,29 +69,30 @@ impl GitHub {
         }
     }
 
-    /// Whether we are an App.
-    pub fn is_app(&self) -> bool {
-        matches!(self.authenticator().auth, Auth::App { .. })
+    /// Whether we are an App to this owner.
+    pub fn is_app_for(&self, owner: &str) -> bool {
+        self.keyring().is_app(self.keyring().of(owner))
     }
 
-    /// The App's installations that are not suspended.
-    pub(super) async fn installations(&self) -> Result<Listed<Installation>, Error> {
+    /// An App's installations that are not suspended.
+    pub(super) async fn installations(&self, app: Which) -> Result<Listed<Installation>, Error> {
         let first = self.path("/app/installations?per_page=100");
-        let list = self.all_pages::<InstallationsPage>(&Principal::App, first, Caching::Nothing).await?.list;
+        let list =
+            self.all_pages::<InstallationsPage>(&Principal::App(app), first, Caching::Nothing).await?.list;
         Ok(list.retain(|installation| installation.suspended_at.is_none()))
     }
 
-    async fn app_credentials(&self) -> Result<Credentials, Error> {
-        let Auth::App { issuer, key } = &self.authenticator().auth else {
+    async fn app_credentials(&self, authenticator: &Authenticator) -> Result<Credentials, Error> {
+        let Auth::App { issuer, key } = &authenticator.auth else {
             return Err(Error::Unexpected("no App is configured".into()));
         };
-        let known = self.authenticator().app.jwt.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = authenticator.app.jwt.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let token = match known {
             Some((token, made)) if made.elapsed() < JWT_USED => token,
             _ => {
                 let pem = key.read().await?;
                 let token = jwt::sign(issuer, &pem, self.now()).map_err(Error::Credentials)?;
-                let mut known = self.authenticator().app.jwt.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut known = authenticator.app.jwt.lock().unwrap_or_else(PoisonError::into_inner);
                 *known = Some((token.clone(), Instant::now()));
                 token
             }
@@ -93,8 +100,12 @@ impl GitHub {
         Ok(Credentials { token, who: format!("app-{}", hash(issuer)).into() })
     }
 
-    async fn installation_credentials(&self, owner: &str) -> Result<Credentials, Error> {
-        let slot = self.authenticator().app.owner(owner);
+    async fn installation_credentials(
+        &self,
+        authenticator: &Authenticator,
+        owner: &str,
+    ) -> Result<Credentials, Error> {
+        let slot = authenticator.app.owner(owner);
         let mut state = slot.lock().await;
         if let Some((credentials, until)) = &state.token
             && Instant::now() < *until
@@ -122,7 +133,8 @@ impl GitHub {
         }
     }
 
-    /// A new token of the owner's installation, which is looked up if it is not known, and until when to use it.
+    /// A new token of the owner's installation, which is looked up if it is not known, and when to stop using
+    /// it.
     async fn installation_token(
         &self,
         owner: &str,
@@ -134,9 +146,9 @@ impl GitHub {
             None => *known.insert(self.installation_of(owner).await?),
         };
         let path = self.path(&format!("/app/installations/{id}/access_tokens"));
-        // Safe to repeat: another token takes nothing away.
+        // Safe to repeat: another token does not invalidate this one.
         let response = self
-            .authorized(&Principal::App, "app", Repeat::AfterFailures, |_| {
+            .authorized(&self.app_of(owner), "app", Repeat::AfterFailures, |_| {
                 self.request(Method::POST, path.clone()).secret_answer()
             })
             .await?
@@ -165,12 +177,17 @@ impl GitHub {
         Ok((credentials, Instant::now() + used))
     }
 
+    /// The App for an owner, itself.
+    fn app_of(&self, owner: &str) -> Principal {
+        Principal::App(self.keyring().of(owner))
+    }
+
     async fn installation_of(&self, owner: &str) -> Result<u64, Error> {
         let fail = |detail: &str| Error::Installation { owner: owner.to_owned(), detail: detail.to_owned() };
         for kind in ["orgs", "users"] {
             let path = self.path(&format!("/{kind}/{}/installation", escape_segment(owner)));
             let response = self
-                .authorized(&Principal::App, "app", Repeat::AfterFailures, |_| {
+                .authorized(&self.app_of(owner), "app", Repeat::AfterFailures, |_| {
                     self.request(Method::GET, path.clone())
                 })
                 .await?

@@ -1,4 +1,4 @@
-//! Who we are to GitHub: a token, a token in a file, or a GitHub App.
+//! Authentication to GitHub: a token, a token in a file, or a GitHub App.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::error::Error;
+use super::keyring::Which;
 use crate::secret::{self, Secret};
 
-/// A token file is read again after this time: rotation is noticed at once, and a pass reads it once.
+/// A token file is reread after this time: a rotation is noticed at once, and a pass reads the file once.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// How to authenticate.
 #[derive(Debug, Clone)]
 pub enum Auth {
-    /// A personal access token, or any other that GitHub takes as a bearer.
+    /// A personal access token, or any other that GitHub accepts as a bearer token.
     Token(Secret),
-    /// A file with such a token, read again when it changes and after a 401.
+    /// A file with such a token, reread when it changes and after a 401.
     TokenFile(PathBuf),
     /// A GitHub App.
     App {
@@ -48,32 +48,32 @@ impl Key {
     }
 }
 
-/// The credentials\' owner that a request is made for.
+/// Whom a request is made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// For whoever the token belongs to; an App has no such thing.
-    Token,
+    /// For whoever a token belongs to; an App has no such thing.
+    Token(Which),
     /// For what belongs to an owner: with an App, by its installation there.
     Owner(String),
-    /// For the App itself.
-    App,
+    /// For an App itself.
+    App(Which),
 }
 
-/// What a request is signed with.
+/// The credentials for a request.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// The bearer token.
     pub token: Secret,
-    /// Stands for these credentials in cache and limits: no secret, no spaces.
+    /// Identifies these credentials in cache and limits: not secret, without spaces.
     pub who: Arc<str>,
 }
 
-/// What is remembered of the App.
+/// The cached state of the App.
 #[derive(Default)]
 pub struct AppState {
     pub(super) jwt: Mutex<Option<(Secret, Instant)>>,
-    /// By the owner's login in lower case. The inner mutex is tokio's, made to be held while one task asks GitHub and
-    /// the others wait for its answer.
+    /// By the owner's login in lower case. The inner mutex is tokio's, because one task holds it while it asks GitHub
+    /// and the others wait for the response.
     owners: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<OwnerState>>>>,
 }
 
@@ -95,7 +95,7 @@ impl AppState {
     }
 }
 
-/// The credentials in use.
+/// Credentials in use.
 pub struct Authenticator {
     pub(super) auth: Auth,
     file: Mutex<Option<(Credentials, Instant)>>,
@@ -107,11 +107,16 @@ impl Authenticator {
         Self { auth, file: Mutex::new(None), app: AppState::default() }
     }
 
+    /// Whether there is nothing to authenticate with.
+    pub fn is_missing(&self) -> bool {
+        matches!(&self.auth, Auth::Token(token) if token.is_empty())
+    }
+
     /// The token, for [`Auth::Token`] and [`Auth::TokenFile`].
     pub async fn token(&self) -> Result<Credentials, Error> {
         match &self.auth {
             Auth::Token(token) if token.is_empty() => Err(Error::Credentials(
-                "there is no GitHub token: set github.token, github.token_file or GH_TOKEN (GH_ENTERPRISE_TOKEN for a server that is not github.com)".into(),
+                "no GitHub token: set github.token, github.token_file or GH_TOKEN (GH_ENTERPRISE_TOKEN for a server that is not github.com)".into(),
             )),
             Auth::Token(token) => Ok(credentials(token.clone())),
             Auth::TokenFile(path) => {
@@ -132,7 +137,7 @@ impl Authenticator {
         }
     }
 
-    /// After a 401: forgets the file's token, and tells whether another try makes sense.
+    /// After a 401: forgets the file's token. Returns whether a retry makes sense.
     pub async fn renew_token(&self, refused: &Credentials) -> bool {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         match &self.auth {
@@ -147,12 +152,20 @@ fn credentials(token: Secret) -> Credentials {
     Credentials { token, who: who.into() }
 }
 
+impl Credentials {
+    /// What tells this token from others of the same owner: the beginning of its SHA-256.
+    pub fn tag(&self) -> u64 {
+        let hash = digest(&SHA256, self.token.expose().as_bytes());
+        hash.as_ref().iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte))
+    }
+}
+
 /// A short hash to tell credentials apart: 64 bits of SHA-256.
 pub(super) fn hash(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A secret from a file, without white space at its end.
+/// A secret from a file, without trailing white space.
 async fn read_file(what: &str, path: &Path) -> Result<Secret, Error> {
     secret::read_file(what, path).await.map_err(Error::Credentials)
 }

@@ -1,12 +1,12 @@
-//! ETags and what they stand for, in memory and in a file.
+//! ETags and their values, in memory and in a file.
 //!
-//! A 304 to a conditional request is free of the rate limit (contract §4), and costs us no parsing: the value that was
-//! read before is kept, reduced to what we use. The file only spares the first pass after a restart; losing it
-//! loses nothing. It holds no secret: the credentials an ETag belongs to are named by a hash.
+//! A 304 to a conditional request does not count against the rate limit (contract §4), and needs no parsing: the value
+//! read earlier is kept, reduced to what we use. The file only speeds up the first pass after a restart, so losing it
+//! is harmless. It contains no secret: a hash identifies the credentials of an ETag.
 
 use std::any::Any;
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,22 +18,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::bodies::{Bodies, Mark};
 use super::wire::Page;
 
-/// The form of the file; another one is ignored.
+/// The format version of the file. Other versions are ignored.
 const VERSION: u32 = 2;
 
-/// The longest file that is read, in bytes.
+/// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
-/// How many entries are kept; those unused for longest go first. At about a kilobyte each that is 20 MB.
+/// The maximum number of entries. The least recently used are dropped first. At about a kilobyte each, that
+/// is 20 MB.
 const MAX_ENTRIES: usize = 20_000;
 
-/// A page that takes more is not kept, in bytes. One of 100 jobs takes 30 kB, unless a stranger chose their labels.
+/// Larger pages are not cached, in bytes. A page of 100 jobs has 30 kB, unless a stranger chose their labels.
 const MAX_ENTRY: usize = 128 * 1024;
 
-/// An entry goes when it was not used for this long and for [`UNUSED_PASSES`] passes: where little happens, runs that wait are
-/// asked for every 6 hours.
+/// An entry is dropped after it has not been used for this long and for [`UNUSED_PASSES`] passes. In cold repositories,
+/// waiting runs are requested every 6 hours.
 const UNUSED: Duration = Duration::from_secs(7 * 3600);
 
 /// See [`UNUSED`].
@@ -42,31 +44,102 @@ const UNUSED_PASSES: u64 = 3;
 /// An older temporary file belongs to a process that has ended.
 const LEFT_OVER: Duration = Duration::from_secs(3600);
 
-/// What the cache knows of one URL.
+/// The cache entry of one URL.
 #[derive(Clone)]
 struct Entry {
     etag: String,
+    proof: Option<Proof>,
     next: Option<String>,
-    /// The value as JSON; none when there is no file to write it to.
-    text: Option<Arc<RawValue>>,
-    /// The value; none until it is used after it came from the file.
-    value: Option<Arc<dyn Any + Send + Sync>>,
+    held: Held,
     used_at: Instant,
     used_in: u64,
+}
+
+/// What a page held.
+#[derive(Clone)]
+enum Held {
+    /// As JSON: it came from the file, and has not been used yet.
+    Text(Arc<RawValue>),
+    /// The value, and how it becomes JSON: both at a time would take twice the memory.
+    Value(Arc<dyn Any + Send + Sync>, AsText),
+}
+
+type AsText = fn(&(dyn Any + Send + Sync)) -> Option<Box<RawValue>>;
+
+fn as_text<T: Page>(value: &(dyn Any + Send + Sync)) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(value.downcast_ref::<T>()?).ok()
+}
+
+impl Held {
+    fn text(&self) -> Option<Box<RawValue>> {
+        match self {
+            Held::Text(text) => Some(RawValue::to_owned(text)),
+            Held::Value(value, as_text) => as_text(value.as_ref()),
+        }
+    }
+}
+
+/// A line of the file that is yet to be written.
+struct Line {
+    key: String,
+    etag: String,
+    proof: Option<Proof>,
+    next: Option<String>,
+    held: Held,
+}
+
+impl Line {
+    fn entry(self) -> Option<CacheEntry> {
+        let (url, who) = self.key.rsplit_once(' ')?;
+        Some(CacheEntry {
+            url: url.to_owned(),
+            who: who.to_owned(),
+            etag: self.etag,
+            made_of: self.proof.map(|proof| (format!("{:016x}", proof.token), proof.body.name())),
+            next: self.next,
+            value: self.held.text()?,
+        })
+    }
+}
+
+/// How many bytes were written, and nothing of them.
+#[derive(Default)]
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// That an ETag is made in GitHub's way, of a token and a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// Which token: the beginning of its SHA-256.
+    pub token: u64,
+    /// Which body.
+    pub body: Mark,
 }
 
 /// A page known from before.
 #[derive(Debug)]
 pub struct Known<T> {
-    /// To be sent as `if-none-match`.
+    /// Sent as `if-none-match`.
     pub etag: String,
+    /// What it was made of, where that is known.
+    pub proof: Option<Proof>,
     /// The target of its `next` link.
     pub next: Option<String>,
-    /// What it held.
+    /// The content.
     pub value: Arc<T>,
 }
 
-/// Where the cache is kept over restarts.
+/// Where the cache is kept across restarts.
 #[derive(Clone, Debug, Default)]
 pub enum CacheStore {
     /// Nowhere.
@@ -74,19 +147,18 @@ pub enum CacheStore {
     None,
     /// In a file.
     File(PathBuf),
-    /// In a file that is read only: for commands that change nothing.
+    /// In a file that is only read, for commands that change nothing.
     ReadFile(PathBuf),
-    /// In memory that outlives the adapter, in the file's form: for simulations, where nothing else may block.
+    /// In memory that outlives the adapter, in the file's format. For simulations, where nothing may block.
     Memory(Arc<Mutex<Vec<u8>>>),
 }
 
 impl CacheStore {
-    /// Memory with nothing in it yet.
     pub fn memory() -> Self {
         Self::Memory(Arc::default())
     }
 
-    /// How many bytes memory holds; 0 for the others.
+    /// The number of bytes in memory; 0 for other stores.
     pub fn len(&self) -> usize {
         match self {
             Self::Memory(bytes) => bytes.lock().unwrap_or_else(PoisonError::into_inner).len(),
@@ -94,7 +166,6 @@ impl CacheStore {
         }
     }
 
-    /// Whether memory holds nothing; true for the others.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -110,16 +181,17 @@ impl CacheStore {
         }
     }
 
-    async fn write(&self, entries: Vec<CacheEntry>) -> Result<(), String> {
+    async fn write(&self, lines: Vec<Line>) -> Result<(), String> {
         match self {
             Self::None | Self::ReadFile(_) => Ok(()),
             Self::File(path) => {
                 let path = path.clone();
-                let written = tokio::task::spawn_blocking(move || write_cache(&path, entries)).await;
+                let written = tokio::task::spawn_blocking(move || write_cache(&path, lines)).await;
                 written.unwrap_or_else(|error| Err(error.to_string()))
             }
             Self::Memory(bytes) => {
-                let text = text_of(entries)?;
+                let mut text = Vec::new();
+                write_lines(&mut text, lines).map_err(|error| error.to_string())?;
                 *bytes.lock().unwrap_or_else(PoisonError::into_inner) = text;
                 Ok(())
             }
@@ -131,6 +203,8 @@ impl CacheStore {
 pub struct Cache {
     store: CacheStore,
     state: Mutex<State>,
+    /// What ETags can be made anew of.
+    pub bodies: Bodies,
 }
 
 #[derive(Default)]
@@ -138,35 +212,38 @@ struct State {
     entries: BTreeMap<String, Entry>,
     pass: u64,
     changed: bool,
-    /// The last failure to write, so that it is said once.
+    /// The last failure to write, so that it is logged once.
     failure: Option<String>,
 }
 
-/// One line of what the cache holds, for people.
+/// A cache entry, for display.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CacheEntry {
     /// The full URL.
     pub url: String,
-    /// A hash that stands for the credentials the ETag belongs to.
+    /// A hash of the credentials of the ETag.
     pub who: String,
     /// The ETag.
     pub etag: String,
+    /// The token and the body that it was made of, where that is known: hashes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_of: Option<(String, String)>,
     /// The next page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// The answer, reduced to what is used of it.
+    /// The response, reduced to what is used.
     pub value: Box<RawValue>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct File {
     version: u32,
     entries: Vec<CacheEntry>,
 }
 
 impl Cache {
-    /// A cache, with what its store holds. A file that is not there is an empty one; one that is unusable is
-    /// ignored with a warning.
+    /// A cache with the contents of its store. A missing file is empty; an unusable one is ignored with a
+    /// warning.
     pub fn open(store: CacheStore) -> Self {
         let mut state = State::default();
         match store.read() {
@@ -174,37 +251,41 @@ impl Cache {
                 let now = Instant::now();
                 for entry in entries.into_iter().take(MAX_ENTRIES) {
                     let key = key(&entry.who, &entry.url);
-                    let text = Some(Arc::from(entry.value));
-                    let (etag, next) = (entry.etag, entry.next);
-                    state
-                        .entries
-                        .insert(key, Entry { etag, next, text, value: None, used_at: now, used_in: 0 });
+                    let held = Held::Text(Arc::from(entry.value));
+                    let (etag, next, proof) = (entry.etag, entry.next, entry.made_of.and_then(proof_of));
+                    state.entries.insert(key, Entry { etag, proof, next, held, used_at: now, used_in: 0 });
                 }
             }
             Err(error) => tracing::warn!("ignoring the cache file: {error}"),
         }
-        Self { store, state: Mutex::new(state) }
+        let bodies = match &store {
+            CacheStore::None => Bodies::nowhere(),
+            CacheStore::Memory(_) => Bodies::in_memory(),
+            CacheStore::File(path) => Bodies::beside(path, true),
+            CacheStore::ReadFile(path) => Bodies::beside(path, false),
+        };
+        Self { store, state: Mutex::new(state), bodies }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many pages are known.
+    /// How many pages are cached.
     pub fn len(&self) -> usize {
         self.state().entries.len()
     }
 
-    /// What is known of a URL for these credentials.
+    /// The cached page of a URL for these credentials.
     pub fn get<T: Page>(&self, who: &str, url: &str) -> Option<Known<T>> {
         let key = key(who, url);
         let mut state = self.state();
         let pass = state.pass;
         let entry = state.entries.get_mut(&key)?;
-        if entry.value.is_none() {
-            match entry.text.as_ref().and_then(|text| serde_json::from_str::<T>(text.get()).ok()) {
-                Some(value) => entry.value = Some(Arc::new(value)),
-                None => {
+        if let Held::Text(text) = &entry.held {
+            match serde_json::from_str::<T>(text.get()) {
+                Ok(value) => entry.held = Held::Value(Arc::new(value), as_text::<T>),
+                Err(_) => {
                     state.entries.remove(&key);
                     return None;
                 }
@@ -212,29 +293,43 @@ impl Cache {
         }
         entry.used_at = Instant::now();
         entry.used_in = pass;
-        let value = entry.value.clone()?.downcast::<T>().ok()?;
-        Some(Known { etag: entry.etag.clone(), next: entry.next.clone(), value })
+        let Held::Value(value, _) = &entry.held else { return None };
+        let value = Arc::clone(value).downcast::<T>().ok()?;
+        Some(Known { etag: entry.etag.clone(), proof: entry.proof, next: entry.next.clone(), value })
+    }
+
+    /// The server has taken this ETag for what is known of a URL.
+    pub fn renew(&self, who: &str, url: &str, etag: &str, proof: Proof) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.get_mut(&key(who, url)) {
+            entry.etag = etag.to_owned();
+            entry.proof = Some(proof);
+            state.changed = true;
+        }
     }
 
     /// Remembers an answer.
-    pub fn put<T: Page>(&self, who: &str, url: &str, etag: &str, next: Option<&str>, value: &Arc<T>) {
-        let text = match &self.store {
-            CacheStore::File(_) | CacheStore::Memory(_) => {
-                match serde_json::value::to_raw_value(value.as_ref()) {
-                    // A 304 would save less than it costs to keep.
-                    Ok(text) if text.get().len() > MAX_ENTRY => return,
-                    Ok(text) => Some(Arc::from(text)),
-                    Err(_) => return,
-                }
+    pub fn put<T: Page>(
+        &self,
+        who: &str,
+        url: &str,
+        etag: (&str, Option<Proof>),
+        next: Option<&str>,
+        value: &Arc<T>,
+    ) {
+        if matches!(self.store, CacheStore::File(_) | CacheStore::Memory(_)) {
+            let mut length = Length::default();
+            // A 304 would save less than it costs to keep.
+            if serde_json::to_writer(&mut length, value.as_ref()).is_err() || length.0 > MAX_ENTRY {
+                return;
             }
-            CacheStore::None | CacheStore::ReadFile(_) => None,
-        };
+        }
         let mut state = self.state();
         let entry = Entry {
-            etag: etag.to_owned(),
+            etag: etag.0.to_owned(),
+            proof: etag.1,
             next: next.map(str::to_owned),
-            text,
-            value: Some(value.clone()),
+            held: Held::Value(value.clone(), as_text::<T>),
             used_at: Instant::now(),
             used_in: state.pass,
         };
@@ -242,7 +337,7 @@ impl Cache {
         state.changed = true;
     }
 
-    /// Forgets the URLs that begin so.
+    /// Drops the URLs with this prefix.
     pub fn forget(&self, beginning: &str) {
         let mut state = self.state();
         let keys: Vec<String> = state
@@ -257,19 +352,21 @@ impl Cache {
         }
     }
 
-    /// Ends a pass: lets go what is unused, and writes the file if anything changed. A file that cannot be written is
-    /// a warning, said once.
+    /// Ends a pass: drops unused entries, and writes the file if anything changed. If the file cannot be written, a
+    /// warning is logged once.
     pub async fn end_pass(&self) {
-        let entries = {
+        let lines = {
             let mut state = self.state();
             state.evict();
             state.pass += 1;
             if matches!(self.store, CacheStore::None | CacheStore::ReadFile(_)) || !state.changed {
                 return;
             }
-            state.listed()
+            state.lines()
         };
-        let failure = self.store.write(entries).await.err();
+        let failure = self.store.write(lines).await.err();
+        let used = self.state().bodies();
+        self.bodies.retain(&used).await;
         let mut state = self.state();
         if let Some(error) = &failure
             && state.failure.as_ref() != Some(error)
@@ -297,37 +394,42 @@ impl State {
         self.changed |= self.entries.len() != before;
     }
 
-    fn listed(&self) -> Vec<CacheEntry> {
-        let listed = self.entries.iter().filter_map(|(key, entry)| {
-            let (url, who) = key.rsplit_once(' ')?;
-            Some(CacheEntry {
-                url: url.to_owned(),
-                who: who.to_owned(),
-                etag: entry.etag.clone(),
-                next: entry.next.clone(),
-                value: RawValue::to_owned(entry.text.as_ref()?),
-            })
-        });
-        listed.collect()
+    fn bodies(&self) -> BTreeSet<Mark> {
+        self.entries.values().filter_map(|entry| Some(entry.proof?.body)).collect()
     }
+
+    fn lines(&self) -> Vec<Line> {
+        let line = |(key, entry): (&String, &Entry)| Line {
+            key: key.clone(),
+            etag: entry.etag.clone(),
+            proof: entry.proof,
+            next: entry.next.clone(),
+            held: entry.held.clone(),
+        };
+        self.entries.iter().map(line).collect()
+    }
+}
+
+fn proof_of((token, body): (String, String)) -> Option<Proof> {
+    Some(Proof { token: u64::from_str_radix(&token, 16).ok()?, body: Mark::parse(&body)? })
 }
 
 fn key(who: &str, url: &str) -> String {
     format!("{url} {who}")
 }
 
-/// The entries of a cache file; none when there is no file. Only a regular file of our own user is read: a pipe would
-/// block, and what another user wrote there would decide what runs.
+/// The entries of a cache file; none if there is no file. Only a regular file owned by our user is read: a pipe would
+/// block, and the content of another user's file would influence what runs.
 ///
 /// # Errors
-/// A text for people, when it cannot be read or is not a cache file of this version.
+/// A text for display if it cannot be read or is not a cache file of this version.
 pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let options = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, options, Mode::empty()) {
         Ok(file) => std::fs::File::from(file),
         Err(error) if error == Errno::NOENT => return Ok(Vec::new()),
-        // A socket, or a pipe nobody reads.
+        // A socket, or a pipe without a reader.
         Err(error) if error == Errno::NXIO => return Err(fail(&"not a regular file")),
         Err(error) => return Err(fail(&std::io::Error::from(error))),
     };
@@ -345,7 +447,7 @@ pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| fail(&error))?;
     if text.len() as u64 > MAX_FILE {
-        return Err(fail(&"larger than this program ever writes"));
+        return Err(fail(&"larger than any file that this program writes"));
     }
     parse_cache(&text).map_err(|error| fail(&error))
 }
@@ -353,39 +455,50 @@ pub fn read_cache(path: &Path) -> Result<Vec<CacheEntry>, String> {
 fn parse_cache(text: &[u8]) -> Result<Vec<CacheEntry>, String> {
     let file: File = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if file.version != VERSION {
-        return Err(format!("version {} and not {VERSION}", file.version));
+        return Err(format!("version {} instead of {VERSION}", file.version));
     }
     Ok(file.entries)
 }
 
-fn text_of(entries: Vec<CacheEntry>) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(&File { version: VERSION, entries }).map_err(|error| error.to_string())
+/// One line after the other: all of them together would take as much memory as the cache.
+fn write_lines(out: &mut impl Write, lines: Vec<Line>) -> std::io::Result<()> {
+    write!(out, "{{\"version\":{VERSION},\"entries\":[")?;
+    for (at, entry) in lines.into_iter().filter_map(Line::entry).enumerate() {
+        if at > 0 {
+            out.write_all(b",")?;
+        }
+        serde_json::to_writer(&mut *out, &entry)?;
+    }
+    out.write_all(b"]}")
 }
 
 /// Writes the file whole or not at all: a temporary one beside it, synced, then renamed.
-fn write_cache(path: &Path, entries: Vec<CacheEntry>) -> Result<(), String> {
+fn write_cache(path: &Path, lines: Vec<Line>) -> Result<(), String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(|error| fail(&error))?;
-    let text = text_of(entries).map_err(|error| fail(&error))?;
     let name = path.file_name().ok_or_else(|| fail(&"has no file name"))?.to_string_lossy();
     let (prefix, suffix) = (format!(".{name}."), ".new");
     remove_left_over(directory, &prefix, suffix);
     // A name that nobody can foresee, made anew: one that exists may be a link to somebody's file.
-    let write = || -> std::io::Result<()> {
+    let write = move || -> std::io::Result<()> {
         // Its errors name the file, which has another name each time: the same trouble is to be said once.
         let made = tempfile::Builder::new().prefix(&prefix).suffix(suffix).tempfile_in(directory);
         let mut file = made.map_err(|error| std::io::Error::from(error.kind()))?;
-        file.as_file_mut().write_all(&text)?;
+        let mut out = BufWriter::new(file.as_file_mut());
+        write_lines(&mut out, lines)?;
+        out.flush()?;
+        drop(out);
         file.as_file().sync_all()?;
-        // A directory stays where it is: renaming onto it fails.
+        // Renaming onto a directory fails.
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
     write().map_err(|error| fail(&error))
 }
 
-/// Removes what a process left that was killed while it wrote. Another one may be writing now, so only old files go.
+/// Removes what a process left that was killed while it wrote. Another process may be writing now, so only old files
+/// are removed.
 fn remove_left_over(directory: &Path, prefix: &str, suffix: &str) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
@@ -396,7 +509,7 @@ fn remove_left_over(directory: &Path, prefix: &str, suffix: &str) {
         };
         let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > LEFT_OVER) {
-            // What cannot be removed is in nobody's way.
+            // A file that cannot be removed does no harm.
             std::fs::remove_file(entry.path()).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with GitHub.
+//! Errors of the GitHub adapter.
 
 use std::time::Duration;
 
@@ -7,36 +7,35 @@ use tokio::time::Instant;
 use super::listed::Gap;
 use crate::http;
 
-/// A failure, told by what it means for the caller.
+/// A failure, by what it means to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// 404 (or 410, 451): it does not exist, or the token may not see it.
+    /// 404 (or 410, 451): it does not exist, or the token cannot see it.
     #[error("{what} does not exist, or the token cannot see it")]
     NotFound {
-        /// What was asked for, with method and URL.
+        /// What was requested, with method and URL.
         what: String,
     },
-    /// A rate limit, primary or secondary: nothing is asked until then (contract §4).
+    /// A rate limit, primary or secondary: no requests until then (contract §4).
     #[error("GitHub's rate limit ({resource}) is exhausted: no requests for another {} s", .wait.as_secs())]
     RateLimited {
-        /// When asking makes sense again.
+        /// When the next request makes sense.
         until: Instant,
-        /// How long that was away when this error was made.
+        /// How long that was away when this error was created.
         wait: Duration,
         /// The bucket, or `secondary`.
         resource: String,
     },
-    /// 401, also with the credentials read again.
-    #[error("GitHub refuses the credentials: {0}; check the token or the App's key")]
+    /// 401, even after rereading the credentials.
+    #[error("GitHub rejects the credentials: {0}; check the token or the App's key")]
     Unauthorized(String),
-    /// 403 that is no rate limit: the token lacks a permission.
-    #[error("the token may not do this: {0}")]
+    /// 403 that is not a rate limit: the token lacks a permission.
+    #[error("the token lacks a permission: {0}")]
     Forbidden(String),
     /// The App is not installed for this owner, or its installation is suspended.
     #[error("the App's installation for {owner}: {detail}")]
     Installation {
-        /// The owner's login.
         owner: String,
         /// What is wrong.
         detail: String,
@@ -44,30 +43,30 @@ pub enum Error {
     /// The credentials cannot be read or used at all.
     #[error("{0}")]
     Credentials(String),
-    /// 409: a runner of that name is registered already.
+    /// 409: a runner of that name is already registered.
     #[error("a runner named {name} is already registered")]
     AlreadyExists {
         /// The name.
         name: String,
     },
-    /// The time for a whole pass is over.
+    /// The deadline of the pass was reached.
     #[error("not read completely: the pass ran out of time")]
     OutOfTime,
-    /// What GitHub gave out for a runner cannot be used: not a secret of the form that it has, or another runner's.
+    /// The credentials that GitHub issued for a runner are invalid: malformed, or another runner's.
     #[error("{0}")]
     BadSecret(String),
-    /// A list that was read in part: what is not in it may be there all the same.
+    /// An incomplete list: an item that is missing from it may still exist.
     #[error("{what} is incomplete: {gap}")]
     Incomplete {
         /// Which list.
         what: String,
-        /// Why.
+        /// Why it is incomplete.
         gap: Gap,
     },
-    /// An answer that makes no sense.
+    /// An invalid response.
     #[error("{0}")]
     Unexpected(String),
-    /// The exchange failed, or was answered with a status that is not expected.
+    /// The exchange failed, or the response has an unexpected status.
     #[error(transparent)]
     Http(#[from] http::Error),
 }
@@ -91,17 +90,18 @@ impl Error {
         }
     }
 
-    /// Whether the request may have taken effect all the same; see [`http::Error::is_ambiguous`].
+    /// Whether the request may still have taken effect; see [`http::Error::is_ambiguous`].
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Error::Http(error) => error.is_ambiguous(),
-            // It was registered, and must be removed again.
+            // Something was registered and must be removed again.
             Error::Unexpected(_) | Error::BadSecret(_) => true,
             _ => false,
         }
     }
 
-    /// Whether GitHub, or the way to it, is in trouble: nothing that the configuration could mend.
+    /// Whether GitHub, or the connection to it, is in trouble, so that no change of the configuration would
+    /// help.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Http(error) => error.is_transient(),
@@ -114,8 +114,8 @@ impl Error {
         }
     }
 
-    /// Whether an answer was begun or refused by the server itself: 5xx, too large, cut off, too late. Less at a time may
-    /// work, and other answers need not fail.
+    /// Whether only this response failed: 5xx, too large, interrupted, too late. A smaller request may work, and other
+    /// requests need not fail.
     pub(super) fn is_of_the_answer(&self) -> bool {
         let Error::Http(error) = self else { return false };
         error.status().is_some_and(|status| status.is_server_error())
@@ -123,17 +123,17 @@ impl Error {
             || matches!(error, http::Error::BodyTooLarge { .. } | http::Error::Closed { .. })
     }
 
-    /// Whether the time for an exchange was over.
+    /// Whether the exchange timed out.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(self, Error::Http(error) if error.is_timeout())
     }
 
-    /// Whether one answer made no sense, which says nothing of others.
+    /// Whether one response was invalid, which says nothing about others.
     pub(super) fn is_senseless(&self) -> bool {
         matches!(self, Error::Http(http::Error::Json { .. }))
     }
 
-    /// The error for an answer that no caller expects.
+    /// The error for an unexpected response.
     pub(super) fn from_answer(response: &http::Response) -> Self {
         let error = response.error();
         match response.status.as_u16() {

@@ -1,4 +1,4 @@
-//! What one listing of a repository's jobs leaves for the next: the runs that are followed, and a listing that is not over.
+//! What one listing of a repository's jobs keeps for the next: the followed runs, and an unfinished listing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,30 +10,30 @@ use super::listed::Listed;
 use super::reading::Reading;
 use super::turns::SHARE;
 use super::wire::{Job, Run};
-use crate::model::{JobStatus, RunId, Timestamp};
+use crate::model::{JobStatus, RunFacts, RunId, Timestamp};
 
-/// A run without a job of interest is looked into again after this time, or when it has changed.
+/// A run without a job of interest is read again after this time, or when it has changed.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What a look at a repository asks for: each asks for more than the one before it. Runs that were seen active are followed by
-/// their IDs in all of them.
+/// What a look at a repository requests: each variant includes the ones before it. All of them follow runs that have
+/// been seen active, by their IDs.
 ///
-/// Lists by status come from a search index that lags behind, for hours at times (contract §8); the list of the newest runs
-/// is right more often, and lacks old runs that are run again. So demand is what any of them shows.
+/// Lists by status come from a search index that lags, sometimes by hours (contract §8). The list of the newest runs is
+/// more up to date, but lacks old runs that are rerun. So a job counts as demand if any of these shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Look {
-    /// The newest runs. It proves that a job is there, not that none is.
+    /// The newest runs. They prove that a job exists, but not that none does.
     Newest,
-    /// Those, and all queued ones: old runs that are run again.
+    /// Also all queued runs: old runs that are rerun.
     Queued,
-    /// Those, and all in progress: what it does not show is over.
+    /// Also all runs in progress: a job that this does not show is over.
     Active,
-    /// Those, and all that wait, are pending or requested: they can hold queued jobs.
+    /// Also all that are waiting, pending or requested: they can contain queued jobs.
     All,
 }
 
 impl Look {
-    /// The word for it.
+    /// The name for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Look::Newest => "newest",
@@ -44,7 +44,7 @@ impl Look {
     }
 }
 
-/// What a listing could not see. The first reason is told, and how many more there are.
+/// What a listing could not read: the first reason, and how many more there are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Missing {
     pub first: Option<String>,
@@ -71,57 +71,59 @@ impl Missing {
     }
 }
 
-/// What earlier listings leave for the next one.
+/// What earlier listings keep for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Followed {
-    /// Runs seen active whose own jobs have not said that they are over.
+    /// Runs that have been seen active and whose own jobs have not shown that they are over.
     pub runs: BTreeSet<RunId>,
-    /// Those without a job of interest: when each was last looked into, and what it was like.
+    /// Runs without a job of interest: when each was last read, and its state then.
     pub quiet: BTreeMap<RunId, (Instant, Mark)>,
+    /// What they are, for templates.
+    pub facts: BTreeMap<RunId, Arc<RunFacts>>,
     /// When it was last listed at all.
     pub listed_at: Option<Instant>,
-    /// A listing that was not over when its turn was.
+    /// A listing that was unfinished at the end of its turn.
     pub unfinished: Option<Unfinished>,
 }
 
-/// What changes when something happens in a run; `None` where that was not seen.
+/// Changes whenever something happens in a run; `None` if it was not seen.
 pub(super) type Mark = Option<(Option<JobStatus>, Option<u32>, Option<Timestamp>)>;
 
-/// A listing while it is made. One that is long takes several turns: what tells of runs stays, what tells of their jobs
-/// counts in the turn alone in which it was read.
+/// A listing in progress. A long one takes several turns. What it has read about runs is kept; what it has read about
+/// their jobs counts only in the same turn.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     pub look: Look,
-    /// The newest runs are yet to be read.
+    /// The newest runs have not been read yet.
     pub newest: bool,
-    /// What the newest runs are like.
+    /// The state of the newest runs.
     pub marks: BTreeMap<RunId, Mark>,
     pub newest_run: Option<Timestamp>,
     pub has_runs: Option<bool>,
-    /// It is not the first turn.
+    /// This is not the first turn.
     pub again: bool,
     /// The last turn had time for more than one share: the repository has many runs, and GitHub is not slow.
     pub is_flooded: bool,
-    /// The lists of runs to be read, the next one last.
+    /// The lists of runs still to read, the next one last.
     pub lists: Vec<&'static str>,
-    /// The one that is being read.
+    /// The list being read.
     pub list: Option<Reading<Run>>,
-    /// One could be read at least.
+    /// Whether at least one could be read.
     pub any_list: bool,
     /// What the lists lack.
     pub missing: Missing,
-    /// What the lists have.
+    /// The runs in the lists.
     pub listed: BTreeSet<RunId>,
-    /// Those in progress, which name the runners that are busy.
+    /// The runs in progress, which name the busy runners.
     pub in_progress: BTreeSet<RunId>,
-    /// The runs whose jobs are to be read; `None` before the lists are.
+    /// The runs whose jobs have not been read; `None` until the lists have been read.
     pub unread: Option<BTreeSet<RunId>>,
-    /// Those whose jobs were read in part.
+    /// The runs whose jobs have been read partly.
     pub halves: BTreeMap<RunId, Reading<Arc<Job>>>,
 }
 
-/// The lists of runs, the first one last. They are read in the order in which runs go through them, so that one that
-/// moves on meanwhile is seen at least once.
+/// The lists of runs, the first to read last. They are read in the order in which runs pass through them, so that a
+/// run that changes its status meanwhile is seen at least once.
 pub(super) const LISTS: [&str; 5] = ["in_progress", "queued", "requested", "pending", "waiting"];
 
 impl Unfinished {
@@ -151,15 +153,15 @@ impl Unfinished {
         }
     }
 
-    /// Whether a run need not be looked into now.
+    /// Whether a run need not be read now.
     pub fn is_quiet(&self, run: RunId, quiet: &BTreeMap<RunId, (Instant, Mark)>) -> bool {
         let mark = self.marks.get(&run).copied().flatten();
         self.look < Look::Active
             && quiet.get(&run).is_some_and(|(at, before)| at.elapsed() < QUIET && *before == mark)
     }
 
-    /// Whose jobs are read in which order. What is in progress tells who is busy, what is queued who is needed: none of
-    /// them may hold up the other.
+    /// The order in which the runs' jobs are read. Runs in progress show which runners are busy, queued ones which are
+    /// needed. Neither may delay the other.
     pub fn order(&self) -> Vec<RunId> {
         let unread = self.unread.iter().flatten().copied();
         let (busy, mut others): (VecDeque<RunId>, VecDeque<RunId>) =
@@ -173,7 +175,7 @@ impl Unfinished {
         order
     }
 
-    /// Whether jobs of runs that are not in progress are yet to be read.
+    /// Whether jobs of runs that are not in progress have not been read yet.
     pub fn has_others(&self) -> bool {
         self.unread.iter().flatten().any(|run| !self.in_progress.contains(run))
     }

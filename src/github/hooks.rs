@@ -1,4 +1,4 @@
-//! Webhooks: their settings and the log of their deliveries (contract §5, §8).
+//! Webhooks: their settings and their delivery log (contract §5, §8).
 
 use std::fmt;
 
@@ -9,35 +9,31 @@ use serde_json::json;
 use super::api::{Caching, GitHub, Repeat};
 use super::auth::Principal;
 use super::error::Error;
+use super::keyring::Which;
 use super::listed::Listed;
 use super::wire::Page;
 use crate::http::escape_segment;
 use crate::model::{RepoEntry, RepositoryId, Timestamp};
 use crate::secret::Secret;
 
-/// The one event that a hook of ours asks for.
+/// The only event that our webhooks subscribe to.
 pub const HOOK_EVENT: &str = "workflow_job";
 
-/// Whose hooks.
+/// The owner of webhooks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookPlace {
-    /// The App's own hook, of which there is one.
-    App,
+    /// An App's own hook, of which there is one.
+    App(Which),
     /// An organization's.
     Organization(String),
     /// A repository's.
-    Repository {
-        /// The owner's login.
-        owner: String,
-        /// The name.
-        name: String,
-    },
+    Repository { owner: String, name: String },
 }
 
 impl fmt::Display for HookPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::App => f.write_str("the App"),
+            Self::App(_) => f.write_str("the App"),
             Self::Organization(login) => f.write_str(login),
             Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
         }
@@ -45,7 +41,7 @@ impl fmt::Display for HookPlace {
 }
 
 impl HookPlace {
-    /// Whose hook delivers for an entry of `repos`; `*` has none of its own.
+    /// Whose webhook delivers for an entry of `repos`; `*` has none.
     pub fn of(entry: &RepoEntry) -> Option<Self> {
         match entry {
             RepoEntry::Owner(login) => Some(Self::Organization(login.clone())),
@@ -56,17 +52,25 @@ impl HookPlace {
         }
     }
 
+    /// Whose repositories it tells of, where that is one owner.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::App(_) => None,
+            Self::Organization(owner) | Self::Repository { owner, .. } => Some(owner),
+        }
+    }
+
     fn principal(&self) -> Principal {
         match self {
-            Self::App => Principal::App,
+            Self::App(app) => Principal::App(*app),
             Self::Organization(owner) | Self::Repository { owner, .. } => Principal::Owner(owner.clone()),
         }
     }
 
-    /// The path of its hooks.
+    /// The path of its webhooks.
     fn path(&self) -> String {
         match self {
-            Self::App => "/app/hook".to_owned(),
+            Self::App(_) => "/app/hook".to_owned(),
             Self::Organization(login) => format!("/orgs/{}/hooks", escape_segment(login)),
             Self::Repository { owner, name } => {
                 format!("/repos/{}/{}/hooks", escape_segment(owner), escape_segment(name))
@@ -75,10 +79,9 @@ impl HookPlace {
     }
 }
 
-/// A hook's settings. Its secret is never shown.
+/// A webhook's settings. Its secret is never shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
-    /// Its ID.
     pub id: u64,
     /// Whether it delivers.
     #[serde(default)]
@@ -86,21 +89,20 @@ pub struct Hook {
     /// Which events it delivers.
     #[serde(default)]
     pub events: Vec<String>,
-    /// Where and how.
     #[serde(default)]
     pub config: HookConfig,
 }
 
-/// Where and how a hook delivers.
+/// Where and how a webhook delivers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookConfig {
-    /// Where to.
+    /// The target URL.
     #[serde(default)]
     pub url: Option<String>,
     /// `json` or `form`.
     #[serde(default)]
     pub content_type: Option<String>,
-    /// `********` where there is one.
+    /// `********` if there is one.
     #[serde(default)]
     pub secret: Option<String>,
 }
@@ -119,27 +121,27 @@ impl Page for HooksPage {
     }
 }
 
-/// A delivery in a hook's log.
+/// A delivery in a webhook's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookDelivery {
-    /// Its number in the log; a redelivery has another one.
+    /// Its ID in the log. A redelivery has another one.
     pub id: u64,
     /// The same for each redelivery.
     #[serde(default)]
     pub guid: String,
-    /// When.
+    /// When it was delivered.
     #[serde(default)]
     pub delivered_at: Option<Timestamp>,
-    /// How it came out, for people: `OK`, `Invalid HTTP Response: 401`.
+    /// Its result for display: `OK`, `Invalid HTTP Response: 401`.
     #[serde(default)]
     pub status: String,
-    /// The HTTP status of our answer; 0 if there was none.
+    /// The HTTP status of our response; 0 if there was none.
     #[serde(default)]
     pub status_code: u16,
-    /// Which event.
+    /// The event.
     #[serde(default)]
     pub event: String,
-    /// Which action of it.
+    /// The event's action.
     #[serde(default)]
     pub action: Option<String>,
     /// The repository that it is about.
@@ -148,13 +150,13 @@ pub struct HookDelivery {
 }
 
 impl HookDelivery {
-    /// The repository, if a job of it was queued, started or completed.
+    /// The repository, if a job in it was queued, started or completed.
     pub fn job_of(&self) -> Option<RepositoryId> {
         let moved = matches!(self.action.as_deref(), Some("queued" | "in_progress" | "completed"));
         self.repository_id.filter(|_| moved && self.event == HOOK_EVENT).map(RepositoryId)
     }
 
-    /// Whether it arrived.
+    /// Whether it was delivered successfully.
     pub fn arrived(&self) -> bool {
         (200..300).contains(&self.status_code)
     }
@@ -175,6 +177,12 @@ impl Page for DeliveriesPage {
 }
 
 impl GitHub {
+    /// The own hook of each App.
+    pub fn app_hooks(&self) -> Vec<HookPlace> {
+        let apps = self.keyring().all().filter(|which| self.keyring().is_app(*which));
+        apps.map(HookPlace::App).collect()
+    }
+
     /// All hooks of an organization or a repository.
     ///
     /// # Errors
@@ -184,10 +192,10 @@ impl GitHub {
         Ok(self.all_pages::<HooksPage>(&place.principal(), first, Caching::Nothing).await?.list)
     }
 
-    /// Makes a hook for jobs' events, and tells its ID.
+    /// Creates a webhook for jobs' events, and returns its ID.
     ///
     /// # Errors
-    /// The token lacks the permission; or it was made and the answer was lost: list them.
+    /// The token lacks the permission; or it was created and the response was lost: list them.
     pub async fn create_hook(&self, place: &HookPlace, url: &str, secret: &Secret) -> Result<u64, Error> {
         let mut hook = settings(url, secret);
         hook["name"] = json!("web");
@@ -195,10 +203,10 @@ impl GitHub {
         Ok(made.id)
     }
 
-    /// Gives a hook these settings and the secret.
+    /// Updates a webhook's settings and secret.
     ///
     /// # Errors
-    /// The token lacks the permission, or it is not there any more.
+    /// The token lacks the permission, or the webhook no longer exists.
     pub async fn update_hook(
         &self,
         place: &HookPlace,
@@ -212,7 +220,7 @@ impl GitHub {
         Ok(())
     }
 
-    /// Removes a hook; whether it was there.
+    /// Removes a webhook. Returns whether it existed.
     ///
     /// # Errors
     /// The token lacks the permission.
@@ -240,7 +248,7 @@ impl GitHub {
         expected: u16,
     ) -> Result<T, Error> {
         let path = self.path(&path);
-        // An answer may repeat it as it was sent.
+        // A response may echo the secret as it was sent.
         let escaped = serde_json::Value::from(secret.expose()).to_string();
         let escaped = Secret::new(escaped.trim_matches('"'));
         let (response, _) = self
@@ -255,7 +263,8 @@ impl GitHub {
         }
     }
 
-    /// The latest deliveries, newest first: pages of 100 until `enough`, `pages` at most. One request while nothing is new.
+    /// The latest deliveries, newest first: pages of 100 until `enough`, at most `pages`. One request while nothing is
+    /// new.
     ///
     /// # Errors
     /// Those of a list.
@@ -274,7 +283,7 @@ impl GitHub {
     }
 }
 
-/// What a hook of ours is to be.
+/// The settings of our webhooks.
 fn settings(url: &str, secret: &Secret) -> serde_json::Value {
     json!({
         "active": true,

@@ -1,4 +1,4 @@
-//! The jobs of a repository: what its active workflow runs hold (docs/architecture.md: a pass).
+//! The jobs of a repository: those of its active workflow runs (docs/architecture.md, "A pass").
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -18,53 +18,54 @@ use super::turns::Turn;
 use super::wire::{Job, JobsPage, Page, Run, RunsPage};
 use crate::http::escape_segment;
 use crate::labels::Interest;
-use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, RunId, Timestamp, WorkflowJob};
+use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, RunFacts, RunId, Timestamp, WorkflowJob};
 
-/// How many runs of a repository are followed by their ID; more make the listing incomplete.
+/// How many runs of a repository are followed by their ID. More make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
 
-/// How many of a repository's jobs are kept that are not in progress; more make the listing incomplete.
+/// How many of a repository's jobs that are not in progress are kept. More make the listing incomplete.
 const MAX_WAITING: usize = 2000;
 
-/// The newest runs that a look sees, whatever their status: one request, free while nothing changes. Large pages are slow.
+/// The number of newest runs that a look reads, whatever their status: one request, free while nothing changes. Large
+/// pages are slow.
 const NEWEST: usize = 20;
 
-/// How many runs of one repository are looked into at once.
+/// How many runs of one repository are read concurrently.
 const SIDE_BY_SIDE: usize = 4;
 
-/// The jobs of a repository's active runs, apart from those that are completed.
+/// The jobs of a repository's active runs, except for completed ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobListing {
     /// GitHub's time when it was read: the `Date` of its last page.
     pub now: Timestamp,
-    /// The jobs, each once, by ID.
+    /// Each job once, by ID.
     pub jobs: Vec<WorkflowJob>,
-    /// Jobs that are over, of the runs that were read, where a runner that may be ours had them.
+    /// Ended jobs of the runs that were read, if a runner that may be ours had them.
     pub ended: Vec<EndedJob>,
-    /// What may be missing among them, and why; `None` when every list involved was read to its end, with as many
-    /// distinct IDs as its `total_count` and fewer than 1,000.
+    /// What may be missing, and why. `None` if every list involved was read completely, with as many distinct IDs
+    /// as its `total_count` and fewer than 1,000.
     pub missing: Option<String>,
-    /// What was asked for.
+    /// What was requested.
     pub look: Look,
-    /// When the newest run was made, if that was seen.
+    /// When the newest run was created, if it was seen.
     pub newest_run: Option<Timestamp>,
-    /// Whether there has ever been a run, if that was seen.
+    /// Whether there has ever been a run, if that is known.
     pub has_runs: Option<bool>,
     /// How many requests it took.
     pub requests: usize,
 }
 
 impl JobListing {
-    /// Whether a job that is not among them is over.
+    /// Whether a job that is not in the listing is over.
     pub fn is_complete(&self) -> bool {
         self.look >= Look::Active && self.missing.is_none()
     }
 }
 
 impl GitHub {
-    /// The jobs of many repositories, side by side. Each has its share of the requests; what is left is for those that
-    /// need more. A listing that is not over when `within` is gives what it has, and is continued the next time;
-    /// [`Error::OutOfTime`] if that is nothing. A repository that fails harms no other.
+    /// The jobs of many repositories, concurrently. Each has its share of the requests; what is left is for those that
+    /// need more. A listing that is unfinished at the end of `within` returns what it has, and is continued the next
+    /// time; [`Error::OutOfTime`] if it has nothing. A failure of one repository does not affect the others.
     pub async fn list_all(
         &self,
         repositories: &[Repository],
@@ -73,7 +74,8 @@ impl GitHub {
     ) -> BTreeMap<RepositoryId, Result<JobListing, Error>> {
         let mut listings: BTreeMap<_, _> =
             repositories.iter().map(|repository| (repository.id, Err(Error::OutOfTime))).collect();
-        // Those that were not listed for longest come first: when there is no time for all, everyone gets a turn.
+        // The repositories not listed for longest come first, so that each gets a turn even if there is no time
+        // for all.
         let mut order: Vec<&Repository> = repositories.iter().collect();
         {
             let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +92,7 @@ impl GitHub {
             let begins = turns.iter().filter(|(id, turn)| turn.waits() && !waiting.contains(id));
             let begins: Vec<RepositoryId> = begins.map(|(id, _)| *id).collect();
             waiting.extend(begins);
-            // A few at a time, so that the first ones are through when the time is over, and not all of them half.
+            // A few at a time, so that at the deadline the first ones are complete instead of all being half done.
             while turns.len() < self.0.concurrency + waiting.len() && Instant::now() < end {
                 if let Some(repository) = order.next() {
                     let turn = Arc::new(Turn::new(Arc::clone(&told)));
@@ -117,18 +119,18 @@ impl GitHub {
                     waiting.retain(|waits| *waits != id);
                     listings.insert(id, listing);
                 }
-                Some(Err(error)) => tracing::error!("a listing ended by itself: {error}"),
+                Some(Err(error)) => tracing::error!("a listing ended unexpectedly: {error}"),
                 None => break,
             }
         }
         listings
     }
 
-    /// Looks at one repository, with a share of requests and for no longer than `within`. What that is not enough for is
-    /// continued in the next look.
+    /// Looks at one repository, with a share of requests and for at most `within`. If that is not enough, the next look
+    /// continues.
     ///
     /// # Errors
-    /// As told by [`Error`]: then nothing at all is known of the repository's jobs.
+    /// See [`Error`]: then nothing is known about the repository's jobs.
     pub async fn look(
         &self,
         repository: &Repository,
@@ -139,7 +141,7 @@ impl GitHub {
         github.list_jobs(repository, look).await
     }
 
-    /// Whether a repository's listing goes on when it is looked at again.
+    /// Whether the next look at a repository continues its listing.
     pub fn is_unfinished(&self, repository: RepositoryId) -> bool {
         let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.get(&repository).is_some_and(|known| known.unfinished.is_some())
@@ -148,25 +150,27 @@ impl GitHub {
     /// The jobs of one repository.
     ///
     /// # Errors
-    /// As told by [`Error`]: then nothing at all is known of the repository's jobs.
+    /// See [`Error`]: then nothing is known about the repository's jobs.
     pub async fn list_jobs(&self, repository: &Repository, look: Look) -> Result<JobListing, Error> {
-        let (mut runs, mut quiet, unfinished) = {
+        let (mut runs, mut quiet, mut facts, unfinished) = {
             let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
             match all.get_mut(&repository.id) {
-                // One that sees less does not become one that sees more.
+                // A smaller look does not become a larger one.
                 Some(known) => (
                     known.runs.clone(),
                     known.quiet.clone(),
+                    known.facts.clone(),
                     known.unfinished.take().filter(|unfinished| unfinished.look >= look),
                 ),
-                None => (BTreeSet::new(), BTreeMap::new(), None),
+                None => (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), None),
             }
         };
         let mut listing = unfinished.unwrap_or_else(|| Unfinished::new(look));
-        let result = self.list(repository, &mut runs, &mut quiet, &mut listing).await;
+        let result = self.list(repository, &mut runs, &mut quiet, &mut facts, &mut listing).await;
         quiet.retain(|run, _| runs.contains(run));
+        facts.retain(|run, _| runs.contains(run) || listing.listed.contains(run));
         let mut all = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        // Gone: nothing to follow.
+        // It is gone, so there is nothing to follow.
         if let Err(Error::NotFound { .. }) = result {
             all.remove(&repository.id);
             return result.map(|(jobs, _)| jobs);
@@ -176,6 +180,7 @@ impl GitHub {
         let now = Instant::now();
         known.listed_at = Some(now);
         known.quiet = quiet;
+        known.facts = facts;
         match result {
             Ok((jobs, true)) => {
                 known.runs = runs;
@@ -186,7 +191,7 @@ impl GitHub {
                 known.unfinished = Some(listing.paused(self.asked()));
                 Ok(jobs)
             }
-            // Half a listing has still seen some runs, but none of them to its end.
+            // An unfinished listing has seen some runs, but none of them completely.
             Err(error) => {
                 known.runs.append(&mut runs);
                 if matches!(error, Error::OutOfTime) {
@@ -197,12 +202,13 @@ impl GitHub {
         }
     }
 
-    /// One turn of a listing. The jobs that were read in it, and whether it is over.
+    /// One turn of a listing. Returns the jobs that it has read, and whether the listing is finished.
     async fn list(
         &self,
         repository: &Repository,
         runs: &mut BTreeSet<RunId>,
         quiet: &mut BTreeMap<RunId, (Instant, Mark)>,
+        facts: &mut BTreeMap<RunId, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<(JobListing, bool), Error> {
         let asked_before = self.asked();
@@ -214,12 +220,12 @@ impl GitHub {
         ));
         let is_busy_again = listing.is_flooded && listing.lists.is_empty() && listing.has_others();
         if is_busy_again {
-            // Who is busy changes from turn to turn.
+            // Which runners are busy changes from turn to turn.
             listing.in_progress.clear();
             listing.lists.push(LISTS[0]);
         }
-        let newest = self.list_newest(&principal, &runs_path, repository, listing).await?;
-        let mut date = self.list_runs(&principal, &runs_path, repository, listing).await?.max(newest);
+        let newest = self.list_newest(&principal, &runs_path, repository, facts, listing).await?;
+        let mut date = self.list_runs(&principal, &runs_path, repository, facts, listing).await?.max(newest);
         // What is in no list may be in the part that was not read.
         let lists_are_whole = listing.look >= Look::Active && listing.missing.first.is_none();
         runs.extend(&listing.listed);
@@ -249,8 +255,8 @@ impl GitHub {
                 (run, listing.halves.remove(&run).unwrap_or_else(|| self.begin::<JobsPage>(first)))
             })
             .collect();
-        // Side by side. A listed run is asked for even when all its jobs were completed the last time: jobs that need
-        // others appear when those are done. The ETag makes that free.
+        // Concurrently. A listed run is requested even if all its jobs were completed the last time: jobs that depend
+        // on others appear when those are done. The ETag makes that free.
         let mut results = stream::iter(order)
             .map(|(run, mut reading)| {
                 let principal = &principal;
@@ -273,11 +279,11 @@ impl GitHub {
                     }
                     continue;
                 }
-                // Deleted since. Whoever reads this listing is told that part of it could not be read.
+                // Deleted since. The listing reports that this part could not be read.
                 Err(Error::NotFound { .. }) => {
                     runs.remove(&run);
                     listing.unread.get_or_insert_default().remove(&run);
-                    missing.note(|| format!("run {run} has gone while it was read"));
+                    missing.note(|| format!("run {run} was deleted while it was read"));
                     continue;
                 }
                 Err(error) if self.costs_itself_only(&error) => {
@@ -302,9 +308,9 @@ impl GitHub {
                 quiet.remove(&run);
             }
             let over = match pages.list.whole() {
-                // It can have no jobs yet; if no list has it either, it is over.
+                // The run may not have jobs yet. If no list has it either, it is over.
                 Ok([]) => listing.look == Look::All,
-                // What an earlier turn has read is old.
+                // What an earlier turn has read is outdated.
                 Ok(_) if before > 0 => false,
                 Ok(some) => some.iter().all(|job| job.status == JobStatus::Completed),
                 Err(_) => false,
@@ -330,12 +336,13 @@ impl GitHub {
                     }
                     waiting += 1;
                 }
-                jobs.insert(job.id, job.to_model(repository.id, run));
+                let facts = facts.get(&run).cloned().unwrap_or_default();
+                jobs.insert(job.id, job.to_model(repository.id, run, facts));
             }
         }
         drop(results);
         if too_many {
-            missing.note(|| format!("more than {MAX_WAITING} jobs wait"));
+            missing.note(|| format!("more than {MAX_WAITING} jobs are waiting"));
         }
         let left = listing.unread.as_ref().map_or(0, BTreeSet::len);
         if over_time && read == 0 {
@@ -343,11 +350,9 @@ impl GitHub {
         }
         if over_time || listing.again {
             let of = runs.len();
-            missing.note(|| {
-                format!("reading it takes several passes: in this one {read} of {of} runs were read")
-            });
+            missing.note(|| format!("reading it takes several passes; this one read {read} of {of} runs"));
         }
-        let now = date.ok_or_else(|| Error::Unexpected("GitHub's answers have no Date header".into()))?;
+        let now = date.ok_or_else(|| Error::Unexpected("GitHub's responses have no Date header".into()))?;
         let jobs = jobs.into_values().collect();
         let Unfinished { look, newest_run, has_runs, .. } = *listing;
         let (missing, requests) = (missing.told(), self.asked().saturating_sub(asked_before));
@@ -355,12 +360,13 @@ impl GitHub {
         Ok((listing, !over_time || left == 0))
     }
 
-    /// Reads the newest runs. The `Date` of the page.
+    /// Reads the newest runs. Returns the `Date` of the page.
     async fn list_newest(
         &self,
         principal: &Principal,
         runs_path: &str,
         repository: &Repository,
+        facts: &mut BTreeMap<RunId, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<Option<Timestamp>, Error> {
         if !listing.newest {
@@ -388,6 +394,7 @@ impl GitHub {
             listing.newest_run = listing.newest_run.max(run.created_at);
             listing.marks.insert(id, Some((run.status, run.run_attempt, run.updated_at)));
             if run.status != Some(JobStatus::Completed) {
+                facts.entry(id).or_insert_with(|| Arc::new(run.facts()));
                 listing.listed.insert(id);
             }
             if run.status == Some(JobStatus::InProgress) {
@@ -406,12 +413,13 @@ impl GitHub {
         }
     }
 
-    /// Reads the lists of runs that are yet to be read. The `Date` of the last page.
+    /// Reads the remaining lists of runs. Returns the `Date` of the last page.
     async fn list_runs(
         &self,
         principal: &Principal,
         runs_path: &str,
         repository: &Repository,
+        facts: &mut BTreeMap<RunId, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<Option<Timestamp>, Error> {
         let mut date = None;
@@ -427,7 +435,7 @@ impl GitHub {
                     listing.list = Some(reading);
                     return Err(Error::OutOfTime);
                 }
-                // One sick list is not the others' trouble, unless there is no other.
+                // A failed list does not affect the others, unless there is no other.
                 Err(error)
                     if self.costs_itself_only(&error) && (listing.any_list || listing.lists.len() > 1) =>
                 {
@@ -443,6 +451,7 @@ impl GitHub {
             date = pages.date.or(date);
             for run in pages.list.into_known() {
                 self.is_of(repository, &run)?;
+                facts.entry(run.id).or_insert_with(|| Arc::new(run.facts()));
                 listing.listed.insert(run.id);
                 if status == LISTS[0] {
                     listing.in_progress.insert(run.id);
@@ -452,7 +461,8 @@ impl GitHub {
         Ok(date)
     }
 
-    /// Whether a failure says nothing of other lists: the answer was bad, and GitHub gives others that are good.
+    /// Whether a failure says nothing about other lists: this response was bad, but GitHub gives good ones for
+    /// others.
     fn costs_itself_only(&self, error: &Error) -> bool {
         (error.is_of_the_answer() || error.is_senseless()) && self.0.sizes.is_answering()
     }

@@ -1,4 +1,4 @@
-//! The JSON Web Token by which a GitHub App says who it is (contract §3).
+//! The JSON Web Token with which a GitHub App authenticates (contract §3).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,16 +10,16 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::secret::Secret;
 
-/// How far in the past a token begins, for clocks that go wrong, in seconds.
+/// How far in the past a token begins, to tolerate wrong clocks, in seconds.
 const BACKDATED: i64 = 60;
 
-/// How long after now it ends, in seconds: GitHub takes at most 10 minutes.
+/// How long after now it ends, in seconds. GitHub accepts at most 10 minutes.
 const LIFETIME: i64 = 9 * 60;
 
 /// A token for `issuer` (the App's client ID or ID), signed with the private key in `pem` (PKCS#1 or PKCS#8).
 ///
 /// # Errors
-/// A text for people when the key is unusable.
+/// A text for display if the key is invalid.
 pub fn sign(issuer: &str, pem: &Secret, now: Timestamp) -> Result<Secret, String> {
     let key = PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(|_| {
         "the App's private key is not a PEM file (-----BEGIN RSA PRIVATE KEY-----)".to_owned()

@@ -1,11 +1,12 @@
-//! GitHub's rate limits (contract §4): a governor for each credential, so that no limit is ever exhausted; and where one
-//! is reached all the same, a stop that is said once.
+//! GitHub's rate limits (contract §4): a rate limiter for each credential that keeps below every limit, and if one is
+//! reached all the same, a pause that is logged once.
 //!
 //! - Points: at most [`Options::points_a_minute`](super::Options::points_a_minute) in any minute.
-//! - Response times: at most [`SECONDS_A_MINUTE`] together in any minute, which is how GitHub says to estimate its own CPU time.
-//! - The primary limit: a tenth of it is kept for requests that change something.
+//! - Response times: at most [`SECONDS_A_MINUTE`] in total in any minute. GitHub recommends this to estimate its own
+//!   CPU time.
+//! - The primary limit: a tenth of it is reserved for writes.
 //!
-//! A server whose answers have no rate-limit headers has no limits, and no governor.
+//! A server whose responses have no rate-limit headers has no limits and no rate limiter.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,81 +19,83 @@ use super::error::Error;
 use crate::http::Response;
 use crate::model::doubled;
 
-/// The wait when GitHub names none; doubled each time in a row.
+/// The wait if GitHub does not specify one; doubled each time in a row.
 const UNNAMED: Duration = Duration::from_secs(60);
 
-/// No wait is longer: primary limits reset within the hour, and clocks can be wrong.
+/// The longest wait: primary limits reset within the hour, and clocks can be wrong.
 const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The kind of all requests that read.
 pub const READS: &str = "read";
 
-/// Smaller primary limits are not GitHub's, and nothing of them is kept.
+/// Smaller primary limits are not GitHub's, and nothing of them is reserved.
 const KEPT_FROM: u64 = 1_000;
 
-/// What a secondary limit is called here; it holds for all requests.
+/// The name of a secondary limit here. It applies to all requests.
 const SECONDARY: &str = "secondary";
 
-/// A bucket as GitHub last described it.
+/// A bucket as GitHub last reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Requests an hour.
     pub limit: u64,
-    /// Those left.
+    /// Requests left.
     pub remaining: u64,
-    /// When it starts anew, in seconds since the epoch by GitHub's clock.
+    /// When it resets, in seconds since the epoch by GitHub's clock.
     pub reset: i64,
 }
 
-/// The time over which secondary limits count.
+/// The period of secondary limits.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Requests that read leave this part of a minute's points, a tenth, to those that change something: while a repository
-/// is flooded, runners get their secrets all the same. The same part of the primary limit.
+/// Reads leave this fraction (a tenth) of a minute's points to writes, so that runners still get their credentials
+/// while a repository is flooded. The same fraction applies to the primary limit.
 const KEPT_FOR_WRITES: u64 = 10;
 
-/// What nobody waits for leaves this part, a fifth: a look that a webhook asks for never waits for one by the pace.
+/// Scheduled requests leave this fraction, a fifth, so that a look requested by a webhook never waits for a
+/// scheduled one.
 const KEPT_FOR_ASKED: u64 = 5;
 
-/// The response times of a minute may add up to this much. GitHub allows 90 s of its CPU time a minute.
+/// The limit for the total response time in a minute. GitHub allows 90 s of its CPU time a minute.
 pub const SECONDS_A_MINUTE: Duration = Duration::from_secs(70);
 
-/// The most that one answer counts: what takes longer waits for something other than a CPU.
+/// The maximum that one response counts: a slower one waits for something other than a CPU.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
 
-/// An answer takes this long where none is known yet.
+/// The assumed response time before any is known.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 
-/// The window of the primary limit.
+/// The period of the primary limit.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Reading may be ahead of an even use of the primary limit by a quarter of it: at a start everything is new.
+/// Reads may be ahead of an even use of the primary limit by a quarter of it: at a start nothing is cached.
 const AHEAD: f64 = 0.25;
 
-/// A standby uses this part of a minute's points, a quarter: together with the leader's they stay below GitHub's 900.
+/// A standby uses this fraction (a quarter) of a minute's points. Together with the leader's they stay below GitHub's
+/// 900.
 const STANDBY_PART: u64 = 4;
 
-/// Without limits a server is asked no faster by the schedule.
+/// The schedule's rate for a server without limits.
 const UNLIMITED_A_MINUTE: f64 = 1_200.0;
 
-/// Why a request is made. What comes later may use more of the limits.
+/// Why a request is made. Later variants may use more of the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
-    /// It reads, and it is time again.
+    /// A scheduled read.
     Pace,
-    /// It reads, and somebody waits for it.
+    /// A requested read that someone is waiting for.
     Asked,
-    /// It changes something.
+    /// A write.
     Write,
 }
 
 impl Claim {
-    /// What GitHub counts for it (contract §4).
+    /// Its cost as GitHub counts it (contract §4).
     fn points(self) -> u64 {
         if self == Claim::Write { 5 } else { 1 }
     }
 
-    /// What a limit is for it.
+    /// The part of a limit that it may use.
     fn part(self, most: u64) -> u64 {
         match self {
             Claim::Pace => most - most / KEPT_FOR_ASKED,
@@ -102,29 +105,30 @@ impl Claim {
     }
 }
 
-/// What a credential may still do.
+/// The requests that a credential may still make.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Headroom {
-    /// Requests that read, a minute, by the points and the response times.
+    /// Reads per minute, according to the points and the response times.
     pub a_minute: f64,
-    /// What looks by the pace have of it, after what else was asked in the last minute.
+    /// The part of it for scheduled looks, after what else was requested in the last minute.
     pub for_pace: f64,
-    /// The primary limit is used no faster than it is refilled, so that what is not urgent may be asked too.
+    /// Whether the primary limit is used no faster than it refills, so that less urgent requests may be made
+    /// as well.
     pub ahead: bool,
 }
 
-/// What was used in the last minute, by the second, so that it stays short.
+/// The usage of the last minute, per second to keep it short.
 #[derive(Default)]
 struct Window {
     used: VecDeque<Used>,
     sum: u64,
 }
 
-/// What was used within a second.
+/// The usage within a second.
 #[derive(Clone, Copy)]
 struct Used {
     first: Instant,
-    /// All of it is forgotten together, a minute after its last part: never too early.
+    /// All of it expires together, a minute after its last part: never too early.
     last: Instant,
     sum: u64,
 }
@@ -150,7 +154,7 @@ impl Window {
         }
     }
 
-    /// How long until some of it is forgotten.
+    /// How long until some of it expires.
     fn wait(&self, now: Instant) -> Duration {
         let first = self.used.front();
         let wait = first.map_or(MINUTE, |used| MINUTE.saturating_sub(now.duration_since(used.last)));
@@ -171,20 +175,20 @@ struct Credential {
     /// By bucket, or [`SECONDARY`].
     blocked: BTreeMap<String, Blocked>,
     rates: BTreeMap<String, Rate>,
-    /// Which bucket a kind of request was last counted in.
+    /// The bucket in which each kind of request was last counted.
     resources: BTreeMap<&'static str, String>,
     points: Window,
-    /// Those of them that were not used by the pace.
+    /// The usage by other than scheduled requests.
     asked: Window,
     /// Response times, in milliseconds.
     times: Window,
-    /// The mean of them.
+    /// The mean response time.
     mean: Option<Duration>,
-    /// An answer came without rate-limit headers, and none with them.
+    /// The responses have no rate-limit headers.
     unlimited: bool,
-    /// When each bucket begins anew.
+    /// When each bucket resets.
     resets: BTreeMap<String, Instant>,
-    /// It was said that the rest of a bucket is kept, until then.
+    /// Until then, the rest of a bucket is reserved, and that has been logged.
     kept: Option<Instant>,
 }
 
@@ -194,17 +198,17 @@ struct Blocked {
 }
 
 impl Limits {
-    /// Limits; requests are spread so that no more points are used in a minute, if a number is given.
+    /// Rate limits. If a number is given, requests are spread so that a minute has at most that many points.
     pub fn new(points_a_minute: Option<u64>) -> Self {
         Self { credentials: Mutex::default(), points_a_minute, stands_by: AtomicBool::new(false) }
     }
 
-    /// Another replica leads, and uses the same limits: this one keeps to a part of them, however much goes wrong.
+    /// Another replica leads and uses the same limits. This one uses only a part of them, whatever fails.
     pub fn stand_by(&self, stands_by: bool) {
         self.stands_by.store(stands_by, Ordering::Relaxed);
     }
 
-    /// What was used up to now counts on where the configuration was read anew.
+    /// Keeps the usage when the configuration is reloaded.
     pub fn take_over(&self, before: &Limits) {
         let credentials = std::mem::take(&mut *before.lock());
         *self.lock() = credentials;
@@ -214,7 +218,7 @@ impl Limits {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a request has to wait for its turn; `None`: go, it is counted.
+    /// How long a request must wait for its turn; `None`: send it now, it is counted.
     pub fn pace(&self, who: &str, claim: Claim) -> Option<Duration> {
         let all = self.points_a_minute?;
         let part = if self.stands_by.load(Ordering::Relaxed) { STANDBY_PART } else { 1 };
@@ -232,7 +236,7 @@ impl Limits {
             return Some(credential.points.wait(now));
         }
         let millis = u64::try_from(SECONDS_A_MINUTE.as_millis()).unwrap_or(u64::MAX);
-        // What changes something is never held up by it.
+        // Writes are never delayed by this.
         let most = if claim == Claim::Pace { claim.part(millis) } else { millis };
         if claim != Claim::Write && credential.times.sum >= most {
             return Some(credential.times.wait(now));
@@ -244,7 +248,7 @@ impl Limits {
         None
     }
 
-    /// Records how long an answer took.
+    /// Records a response time.
     pub fn took(&self, who: &str, time: Duration) {
         let time = time.min(ONE_ANSWER);
         let mut credentials = self.lock();
@@ -253,7 +257,7 @@ impl Limits {
         credential.mean = Some(credential.mean.map_or(time, |mean| mean * 9 / 10 + time / 10));
     }
 
-    /// What a credential may still do.
+    /// The requests that a credential may still make.
     pub fn headroom(&self, who: &str) -> Headroom {
         let mut credentials = self.lock();
         let asked = credentials.get_mut(who).map_or(0, |credential| {
@@ -302,10 +306,10 @@ impl Limits {
         Ok(())
     }
 
-    /// Learns from an answer.
+    /// Learns from a response.
     ///
     /// # Errors
-    /// [`Error::RateLimited`] when the answer is a limit's.
+    /// [`Error::RateLimited`] if the response is a rate limit's.
     pub fn learn(&self, who: &str, kind: &'static str, response: &Response) -> Result<(), Error> {
         let now = Instant::now();
         let named = response.header("x-ratelimit-resource").map(str::trim).filter(|name| name.len() < 64);
@@ -327,8 +331,8 @@ impl Limits {
         credential.keeps(kind, now);
         let resource = credential.resources.get(kind).map_or("core", String::as_str).to_owned();
         if !matches!(response.status.as_u16(), 403 | 429) {
-            // It goes through again: the next limit starts with a short wait. Answers to requests sent before
-            // the limit was met can still come in.
+            // The limit is over, so the next one starts with a short wait. Responses to requests sent before
+            // the limit was reached can still arrive.
             credential
                 .blocked
                 .retain(|name, blocked| blocked.until > now || (name != SECONDARY && *name != resource));
@@ -347,7 +351,7 @@ impl Limits {
         if let Some(blocked) = already
             && blocked.until > now
         {
-            // Requests that were under way are refused too: one limit, met once.
+            // Concurrent requests are refused too; they count as one limit.
             return Err(Error::RateLimited {
                 until: blocked.until,
                 wait: blocked.until - now,
@@ -364,13 +368,13 @@ impl Limits {
         let wait = wait.clamp(Duration::from_secs(1), LONGEST);
         credential.blocked.insert(name.clone(), Blocked { until: now + wait, in_a_row });
         tracing::warn!(
-            "GitHub's rate limit ({name}) is reached: nothing is asked for {} s, and nothing starts or stops meanwhile",
+            "GitHub's rate limit ({name}) is reached: no requests for {} s; nothing starts or stops in the meantime",
             wait.as_secs()
         );
         Err(Error::RateLimited { until: now + wait, wait, resource: name })
     }
 
-    /// The buckets as last described, by `(credentials, bucket)`, each with its figures.
+    /// The buckets as last reported, by `(credentials, bucket)`.
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
         let credentials = self.lock();
         let all = credentials.iter().flat_map(|(who, credential)| {
@@ -385,16 +389,16 @@ impl Credential {
         self.resources.get(kind).map_or("core", String::as_str)
     }
 
-    /// Until when reading waits because the rest of a bucket is kept for requests that change something.
+    /// Until when reads wait because the rest of a bucket is reserved for writes.
     fn kept_until(&self, resource: &str, now: Instant) -> Option<Instant> {
         let rate = self.rates.get(resource)?;
         let until = self.resets.get(resource).copied().filter(|until| *until > now)?;
-        // A bucket that is nearly empty by nature keeps nothing.
+        // Nothing is reserved of a bucket that is always nearly empty.
         let kept = rate.limit / KEPT_FOR_WRITES;
         (rate.limit >= KEPT_FROM && rate.remaining > 0 && rate.remaining <= kept).then_some(until)
     }
 
-    /// Says once that the rest is kept.
+    /// Logs once that the rest is reserved.
     fn keeps(&mut self, kind: &str, now: Instant) {
         if kind != READS {
             return;
@@ -404,13 +408,13 @@ impl Credential {
         if self.kept.is_none_or(|kept| kept <= now) {
             self.kept = Some(until);
             tracing::warn!(
-                "GitHub's rate limit ({resource}) is nearly reached: what is left is kept for runners, and nothing is looked at for {} s",
+                "GitHub's rate limit ({resource}) is nearly reached: the rest is reserved for runners; no repository is polled for {} s",
                 (until - now).as_secs()
             );
         }
     }
 
-    /// Whether the primary limit is used no faster than it is refilled.
+    /// Whether the primary limit is used no faster than it refills.
     fn is_ahead(&self) -> bool {
         let resource = self.resource(READS);
         let (Some(rate), Some(reset)) = (self.rates.get(resource), self.resets.get(resource)) else {

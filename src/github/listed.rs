@@ -1,17 +1,18 @@
 //! What was read of a list, and what that proves.
 //!
-//! Presence is proven by any part of a list, absence only by the whole of it. The types keep the two apart: who asks
-//! whether something is absent must say what happens when that is unknown.
+//! Any part of a list can prove presence; only the complete list can prove absence. The types separate the two: code
+//! that asks whether something is absent must handle the case that this is unknown.
 
 use std::fmt;
 
-/// How many pages of one list are read at most: 10,000 items at 100 a page.
+/// The maximum number of pages read of one list: 10,000 items at 100 a page.
 pub const MAX_PAGES: usize = 100;
 
-/// GitHub shows at most this many items of a filtered list: one of this length may be cut (contract §1).
+/// GitHub returns at most this many items of a filtered list, so one of this length may be truncated
+/// (contract §1).
 pub const MAX_ITEMS: u64 = 1000;
 
-/// A list of GitHub, or a part of it.
+/// A list from GitHub, complete or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<T> {
     items: Vec<T>,
@@ -19,12 +20,12 @@ pub struct Listed<T> {
 }
 
 impl<T> Listed<T> {
-    /// A list from its parts; without a gap it is whole.
+    /// A list from its parts. Without a gap it is complete.
     pub fn new(items: Vec<T>, gap: Option<Gap>) -> Self {
         Self { items, gap }
     }
 
-    /// What is known to be in the list. What is not among it may be in it all the same.
+    /// The items known to be in the list. An item that is not among them may still be in it.
     pub fn known(&self) -> &[T] {
         &self.items
     }
@@ -34,10 +35,10 @@ impl<T> Listed<T> {
         self.items
     }
 
-    /// All of the list: what is not in it is absent.
+    /// The complete list: an item that is not in it is absent.
     ///
     /// # Errors
-    /// Why it may not be all.
+    /// Why it may be incomplete.
     pub fn whole(&self) -> Result<&[T], &Gap> {
         match &self.gap {
             None => Ok(&self.items),
@@ -45,12 +46,12 @@ impl<T> Listed<T> {
         }
     }
 
-    /// Why it may not be all; `None` when it is.
+    /// Why it may be incomplete; `None` if it is complete.
     pub fn gap(&self) -> Option<&Gap> {
         self.gap.as_ref()
     }
 
-    /// The first item that is looked for.
+    /// The first matching item.
     pub fn seek(self, mut is_sought: impl FnMut(&T) -> bool) -> Sought<T> {
         match (self.items.into_iter().find(|item| is_sought(item)), self.gap) {
             (Some(item), _) => Sought::Found(item),
@@ -59,33 +60,33 @@ impl<T> Listed<T> {
         }
     }
 
-    /// The same list without some of its items.
+    /// The same list with only some of its items.
     #[must_use]
     pub fn retain(mut self, is_wanted: impl FnMut(&T) -> bool) -> Self {
         self.items.retain(is_wanted);
         self
     }
 
-    /// The same list of other items.
+    /// The same list with converted items.
     pub fn map<U>(self, item: impl FnMut(T) -> U) -> Listed<U> {
         Listed { items: self.items.into_iter().map(item).collect(), gap: self.gap }
     }
 }
 
-/// What came of looking for one thing in a list.
+/// The result of searching a list for one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Sought<T> {
-    /// It is there.
+    /// It is in the list.
     Found(T),
-    /// The whole list was read, and it is not there.
+    /// The complete list was read, and it is not in it.
     Absent,
-    /// It is not in the part that was read: unknown.
+    /// It is not in the part that was read, so this is unknown.
     Unseen(Gap),
 }
 
 impl<T> Sought<T> {
-    /// The same for another thing.
+    /// The same with a converted item.
     pub fn map<U>(self, thing: impl FnOnce(T) -> U) -> Sought<U> {
         match self {
             Self::Found(found) => Sought::Found(thing(found)),
@@ -95,39 +96,36 @@ impl<T> Sought<T> {
     }
 }
 
-/// Why a list may not be all. Made of numbers and checked text alone, so that it can be shown.
+/// Why a list may be incomplete. Contains only numbers and checked text, so that it can be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gap {
-    /// A page links to one that was read already.
+    /// A page links to one that was already read.
     Circle,
-    /// More pages than are read.
+    /// It has more pages than are read.
     Endless,
-    /// The next page is on another host: its origin, where it has one that can be shown.
+    /// The next page is on another host: its origin, if it can be shown.
     Elsewhere(Option<String>),
-    /// Another number of items than GitHub counts: pages shift while they are read, or some are not shown.
+    /// The number of items differs from GitHub's count: pages shifted while they were read, or some items are
+    /// not shown.
     Count {
-        /// What GitHub says.
+        /// GitHub's count.
         counted: u64,
-        /// What was seen.
+        /// The number of items read.
         seen: u64,
     },
-    /// As many items as GitHub shows of a filtered list at most.
+    /// GitHub returned as many items as it ever does for a filtered list.
     Capped,
-    /// The token is not authorized for the single sign-on of some organizations, and their items are left out.
+    /// The token is not authorized for the single sign-on of some organizations, so their items are left out.
     SingleSignOn {
-        /// Their IDs, where GitHub tells them.
+        /// Their IDs, if GitHub reports them.
         organizations: Vec<u64>,
     },
-    /// A page could not be read, not even in small pieces.
-    Page {
-        /// What happened.
-        error: String,
-    },
+    /// A page could not be read, even in smaller pages.
+    Page { error: String },
     /// A part could not be read.
     Part {
-        /// Which.
+        /// Which part.
         what: String,
-        /// What happened.
         error: String,
     },
     /// An item breaks GitHub's own rules and is left out.
@@ -149,9 +147,9 @@ impl fmt::Display for Gap {
             ),
             Self::Elsewhere(None) => f.write_str("its next page is on another host, which is not followed"),
             Self::Count { counted, seen } => {
-                write!(f, "GitHub counts {counted} items and shows {seen}")
+                write!(f, "GitHub counts {counted} items but returned {seen}")
             }
-            Self::Capped => write!(f, "GitHub shows no more than {MAX_ITEMS} items"),
+            Self::Capped => write!(f, "GitHub returns no more than {MAX_ITEMS} items"),
             Self::SingleSignOn { organizations } => {
                 f.write_str(
                     "GitHub leaves out organizations for whose single sign-on the token is not authorized",
@@ -169,11 +167,11 @@ impl fmt::Display for Gap {
     }
 }
 
-/// How many organizations a gap names at most.
+/// The maximum number of organizations that a gap names.
 const ORGANIZATIONS_NAMED: usize = 20;
 
 impl Gap {
-    /// What `X-GitHub-SSO` says of a list: `partial-results; organizations=1,2` (contract §8).
+    /// Parses `X-GitHub-SSO` of a list: `partial-results; organizations=1,2` (contract §8).
     pub(super) fn of_single_sign_on(header: &str) -> Option<Self> {
         let mut parts = header.split(';').map(str::trim);
         if !parts.next()?.eq_ignore_ascii_case("partial-results") {
@@ -190,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absence_is_known_from_a_whole_list_alone() {
+    fn only_a_complete_list_proves_absence() {
         let whole = Listed::new(vec![1, 2], None);
         assert_eq!(whole.whole().unwrap(), [1, 2]);
         assert_eq!(whole.clone().seek(|item| *item == 2), Sought::Found(2));

@@ -1,19 +1,22 @@
-//! What GitHub says and does for us: repositories, jobs and runners, over its REST API.
+//! The client for GitHub's REST API: repositories, jobs and runners.
 //!
-//! [`GitHub`] is the whole adapter. A pass asks [`GitHub::repositories`] and [`GitHub::list_all`], acts with
-//! [`GitHub::jit_config`] and the like, and ends with [`GitHub::end_pass`]. Facts about the API cite the sections of the
-//! contract (contracts/github.md).
+//! [`GitHub`] is the whole adapter. A pass calls [`GitHub::repositories`] and [`GitHub::list_all`], acts with
+//! [`GitHub::jit_config`] and the like, and ends with [`GitHub::end_pass`]. Comments about the API cite the sections of
+//! the contract (contracts/github.md).
 
 mod address;
 mod api;
 mod app;
 mod auth;
+mod bodies;
 mod cache;
 mod error;
+mod etags;
 mod followed;
 mod hooks;
 mod jobs;
 mod jwt;
+mod keyring;
 mod limits;
 mod listed;
 pub mod pagination;
@@ -26,6 +29,7 @@ mod runners;
 mod secrets;
 mod single;
 mod sizes;
+mod tried;
 mod turns;
 mod versions;
 pub mod wire;
@@ -41,6 +45,7 @@ pub use error::Error;
 pub use followed::Look;
 pub use hooks::{HOOK_EVENT, Hook, HookConfig, HookDelivery, HookPlace};
 pub use jobs::JobListing;
+pub use keyring::{Assigned, Which};
 pub use limits::{Headroom, Rate};
 pub use listed::{Gap, Listed, Sought};
 pub use pushes::{PUSHED_PAGE, Pushed, PushedList};
@@ -48,4 +53,5 @@ pub use repositories::{Refresh, Resolution};
 pub use routes::route;
 pub use runners::{Deleted, JitConfig, RegisteredRunner, RegistrationToken, Scope};
 pub use single::JobDetail;
+pub use tried::Tried;
 pub use versions::VersionEnds;

@@ -1,8 +1,8 @@
-//! Walking through the pages of a list: pure, so that hostile servers can be tried by properties.
+//! Walks through the pages of a list. It is pure, so that property tests can try hostile servers.
 //!
-//! The next page is where the Link header says (contract §1): followed verbatim, but only on the API's
-//! own host, never twice, and not for ever. Pages can shift or repeat while they are read: each item
-//! comes out once, and the walk tells whether it has seen as many as the server counts.
+//! The Link header gives the next page (contract §1). It is followed verbatim, but only on the API's own
+//! host, never twice, and not forever. Pages can shift or repeat while they are read: each item is returned
+//! once, and the walk reports whether it has seen as many as the server counts.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ pub fn next_link(header: &str) -> Option<&str> {
     }
 }
 
-/// Splits at the comma that ends a link's parameters; commas inside quotes do not.
+/// Splits at the comma that ends a link's parameters, ignoring commas in quotes.
 fn split_parameters(text: &str) -> (&str, &str) {
     let mut quoted = false;
     let mut escaped = false;
@@ -43,7 +43,7 @@ fn split_parameters(text: &str) -> (&str, &str) {
     (text, "")
 }
 
-/// The value of the first `rel` parameter; later ones do not count.
+/// The value of the first `rel` parameter; later ones are ignored.
 fn relation(parameters: &str) -> Option<&str> {
     let mut rest = parameters;
     loop {
@@ -70,12 +70,12 @@ fn relation(parameters: &str) -> Option<&str> {
         if name.eq_ignore_ascii_case("rel") {
             return Some(value);
         }
-        // What stands between a quoted value and the next semicolon belongs to nothing.
+        // Text between a quoted value and the next semicolon is ignored.
         rest = &rest[rest.find(';').unwrap_or(rest.len())..];
     }
 }
 
-/// The path and query of a link (or redirect) seen on `base`, if it stays on `api`'s scheme, host and port.
+/// The path and query of a link (or redirect) found on `base`, if it stays on `api`'s scheme, host and port.
 pub fn on_same_host(api: &Url, base: &str, link: &str) -> Option<String> {
     let target = api.join(base).ok()?.join(link).ok()?;
     let same = target.scheme() == api.scheme()
@@ -83,15 +83,15 @@ pub fn on_same_host(api: &Url, base: &str, link: &str) -> Option<String> {
         && target.port_or_known_default() == api.port_or_known_default()
         && target.username().is_empty()
         && target.password().is_none();
-    // A path that begins with two slashes would be read as another host by whoever joins it once more.
+    // A path that begins with two slashes would be taken for another host when it is joined again.
     let path = &target[Position::BeforePath..Position::AfterQuery];
     (same && !path.starts_with("//")).then(|| path.to_owned())
 }
 
-/// The longest name of a host (RFC 1035).
+/// The longest host name (RFC 1035).
 const LONGEST_HOST: usize = 253;
 
-/// Where a link leads, in a form that can be shown: scheme, host and port.
+/// The target of a link in a form that can be shown: scheme, host and port.
 pub(super) fn origin_of(api: &Url, base: &str, link: &str) -> Option<String> {
     let target = api.join(base).ok()?.join(link).ok()?;
     let shown = matches!(target.scheme(), "http" | "https") && target.host_str()?.len() <= LONGEST_HOST;
@@ -126,14 +126,14 @@ impl<T> Walk<T> {
         }
     }
 
-    /// The list is not filtered: GitHub shows all of it, however long it is.
+    /// The list is not filtered: GitHub returns all of it, however long it is.
     #[must_use]
     pub fn unfiltered(mut self) -> Self {
         self.most = None;
         self
     }
 
-    /// The path and query of the page to read now, or `None` when the walk is over.
+    /// The path and query of the next page, or `None` at the end of the walk.
     pub fn next_page(&mut self) -> Option<String> {
         let page = self.next.take()?;
         if !self.seen.insert(page.clone()) {
@@ -147,8 +147,8 @@ impl<T> Walk<T> {
         Some(page)
     }
 
-    /// Takes what `page` held: its items with their IDs, the list's total if the page tells it, and the target of
-    /// its `next` link.
+    /// Records the contents of `page`: its items with their IDs, the list's total if the page has it, and the
+    /// target of its `next` link.
     pub fn take(
         &mut self,
         page: &str,
@@ -170,24 +170,24 @@ impl<T> Walk<T> {
         }
     }
 
-    /// How many items were taken so far.
+    /// How many items were read so far.
     pub fn taken(&self) -> usize {
         self.items.len()
     }
 
-    /// Another page is read in the place of the one that was to be next.
+    /// Reads another page instead of the next one.
     pub fn instead(&mut self, page: impl Into<String>) {
         self.next = Some(page.into());
     }
 
-    /// Something of the list is not read; the first reason is the one that is told.
+    /// Something in the list could not be read. Only the first reason is kept.
     pub fn miss(&mut self, gap: Gap) {
         self.gap.get_or_insert(gap);
     }
 
-    /// What was collected: each item once, in the order of its first appearance. It is whole if all pages were read,
-    /// with as many distinct items as every page's total said, and fewer than [`MAX_ITEMS`] of a filtered list. A list
-    /// without totals is whole when all its pages were read.
+    /// The collected items, each once, in the order of their first appearance. The list is complete if all pages were
+    /// read, with as many distinct items as each page's total, and fewer than [`MAX_ITEMS`] for a filtered list. A
+    /// list without totals is complete if all its pages were read.
     pub fn finish(self) -> Listed<T> {
         let seen = self.ids.len() as u64;
         let miscounted = self.totals.iter().find(|total| **total != seen);
@@ -273,7 +273,8 @@ mod tests {
         let repeated = walk(&[(&[1, 2], 4), (&[2, 3], 4)]);
         assert_eq!(repeated.known(), [1, 2, 3]);
         assert_eq!(repeated.whole(), Err(&Gap::Count { counted: 4, seen: 3 }));
-        // One vanished while the second page was read, and the third moved to the first page unseen.
+        // One item disappeared while the second page was read, so the third item moved to the first page
+        // unseen.
         assert!(walk(&[(&[1, 2], 4), (&[4], 3)]).whole().is_err());
         assert!(walk(&[(&[], 0)]).whole().is_ok());
         let thousand: Vec<u64> = (1..=1000).collect();
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_another_host_is_told_with_what_to_write() {
+    fn a_link_to_another_host_is_reported_with_the_setting_to_change() {
         let api = Url::parse("https://ghe.example/api/v3/").unwrap();
         let gap = |link: &str| {
             let mut walk = Walk::new(&api, "/api/v3/x");
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_ends_on_circles_and_after_so_many_pages() {
+    fn a_walk_ends_on_loops_and_at_the_page_limit() {
         let api = Url::parse("https://h").unwrap();
         let mut circle = Walk::new(&api, "/a");
         for next in ["/b", "/a"] {

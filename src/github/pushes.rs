@@ -1,35 +1,35 @@
-//! Which of an owner's repositories were pushed to last (contract §1, §8).
+//! The repositories of an owner that were pushed to last (contract §1, §8).
 
 use serde::{Deserialize, Serialize};
 
 use super::api::GitHub;
 use super::auth::Principal;
 use super::error::Error;
+use super::keyring::Which;
 use super::repositories::Account;
 use super::wire::{Owner, Page};
 use crate::http::escape_segment;
 use crate::model::{RepositoryId, Timestamp, is_login, is_repository_name};
 
-/// At most this many repositories are listed at once, the most that GitHub gives.
+/// At most this many repositories are listed at once, which is GitHub's maximum.
 pub const PUSHED_PAGE: usize = 100;
 
-/// Whose repositories are listed, by the last push.
+/// Whose repositories are listed by their last push.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PushedList {
     /// An organization's.
     Organization(String),
-    /// A person's; only public ones.
+    /// A user's; only public ones.
     Person(String),
-    /// All that the token's own person may see.
+    /// All that the default token's own person may see.
     Everything,
-    /// Those that belong to the token's own person.
-    Own,
+    /// Those that belong to this owner, whose own token asks.
+    Own(String),
 }
 
 /// A repository and its last push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pushed {
-    /// The repository.
     pub id: RepositoryId,
     /// `owner/name`, checked.
     pub full_name: String,
@@ -61,20 +61,20 @@ impl Page for PushedPage {
 }
 
 impl GitHub {
-    /// The list that names this owner's repositories by their last push.
+    /// The list of this owner's repositories by their last push.
     ///
     /// # Errors
-    /// Nobody knows whether it is an organization.
+    /// It cannot be determined whether the owner is an organization.
     pub async fn pushed_list(&self, owner: &str) -> Result<PushedList, Error> {
         Ok(match self.account(&Principal::Owner(owner.to_owned()), owner).await? {
             Account::Organization => PushedList::Organization(owner.to_owned()),
-            Account::Ourselves => PushedList::Own,
+            Account::Ourselves => PushedList::Own(owner.to_owned()),
             Account::Person => PushedList::Person(owner.to_owned()),
         })
     }
 
-    /// The [`PUSHED_PAGE`] repositories that were pushed to last, newest first: one request, free of the primary limit while
-    /// nothing has changed.
+    /// The [`PUSHED_PAGE`] repositories that were pushed to last, newest first: one request, free of the primary limit
+    /// while nothing changes.
     ///
     /// # Errors
     /// Those of a list.
@@ -89,11 +89,13 @@ impl GitHub {
                 let path = format!("/users/{}/repos?type=owner&{order}", escape_segment(login));
                 (Principal::Owner(login.clone()), path)
             }
-            PushedList::Own => (Principal::Token, format!("/user/repos?affiliation=owner&{order}")),
-            PushedList::Everything => (Principal::Token, format!("/user/repos?{order}")),
+            PushedList::Own(login) => {
+                (Principal::Owner(login.clone()), format!("/user/repos?affiliation=owner&{order}"))
+            }
+            PushedList::Everything => (Principal::Token(Which::DEFAULT), format!("/user/repos?{order}")),
         };
         let page = self.one::<PushedPage>(&principal, &path).await?;
-        // What breaks GitHub's own rules is no hint.
+        // Entries that break GitHub's own rules are ignored.
         let checked = page.0.iter().filter(|row| is_login(&row.owner.login) && is_repository_name(&row.name));
         let pushed = checked.filter_map(|row| {
             let full_name = format!("{}/{}", row.owner.login, row.name);

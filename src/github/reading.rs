@@ -1,4 +1,4 @@
-//! A list while it is read, page by page.
+//! A list that is being read, page by page.
 
 use super::listed::Listed;
 use super::pagination::Walk;
@@ -11,12 +11,12 @@ pub(super) struct Pages<T> {
     pub date: Option<Timestamp>,
 }
 
-/// A list while it is read.
+/// A list that is being read.
 #[derive(Debug)]
 pub(super) struct Reading<T> {
     pub first: String,
     pub walk: Walk<T>,
-    /// The page that is asked for.
+    /// The page being requested.
     pub now: Option<String>,
     pub total: Option<u64>,
     pub date: Option<Timestamp>,
@@ -25,16 +25,16 @@ pub(super) struct Reading<T> {
 }
 
 impl<T> Reading<T> {
-    /// How many items were read so far.
+    /// How many items have been read so far.
     pub fn len(&self) -> usize {
         self.walk.taken()
     }
 
-    /// What was read.
+    /// What has been read.
     pub fn end(self) -> Pages<T> {
         let list = self.walk.finish();
         if let Some(gap) = list.gap() {
-            tracing::debug!(list = self.first, "a list of GitHub was read in part only: {gap}");
+            tracing::debug!(list = self.first, "a list from GitHub is incomplete: {gap}");
         }
         Pages { list, date: self.date }
     }

@@ -1,4 +1,4 @@
-//! What an entry of the configuration meant when it was last read.
+//! What an entry of the configuration resolved to when it was last read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use super::listed::{Gap, Listed};
 use crate::model::{Repository, RepositoryId};
 
-/// An entry whose repositories were read in part is asked for again after this time: pages shift while they are read, and
-/// the next reading may be whole.
+/// An entry that was read incompletely is read again after this time: pages shift while they are read, and the next
+/// reading may be complete.
 const PART_READ_AGAIN: Duration = Duration::from_secs(60);
 
-/// What an entry meant.
+/// What an entry resolved to.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
-    /// By ID, each with whether the last reading had it.
+    /// By ID, each with whether the last reading included it.
     pub(super) repositories: BTreeMap<RepositoryId, (Repository, bool)>,
     /// Why the last reading was incomplete.
     pub(super) gap: Option<Gap>,
@@ -23,7 +23,7 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// What a reading tells, after what was known before: an incomplete one takes nothing away.
+    /// Combines a reading with what was known before: an incomplete reading removes nothing.
     pub(super) fn learned(before: Option<&Remembered>, read: Listed<Repository>) -> Self {
         let gap = read.gap().cloned();
         let mut repositories = BTreeMap::new();
@@ -37,7 +37,7 @@ impl Remembered {
         Self { repositories, gap, at: Instant::now() }
     }
 
-    /// After a reading that failed.
+    /// After a failed reading.
     pub(super) fn doubt(&mut self) {
         self.repositories.values_mut().for_each(|(_, confirmed)| *confirmed = false);
     }

@@ -1,4 +1,4 @@
-//! Which repositories the configuration's entries mean.
+//! Which repositories the configuration's entries name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -8,48 +8,49 @@ use tokio::task::JoinSet;
 use super::api::{Caching, GitHub};
 use super::auth::Principal;
 use super::error::Error;
+use super::keyring::Which;
 use super::listed::{Gap, Listed};
 use super::remembered::Remembered;
 use super::wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown};
 use crate::http::escape_segment;
 use crate::model::{RepoEntry, Repository, RepositoryId, Timestamp, is_login};
 
-/// What the entries mean.
+/// What the entries resolve to.
 #[derive(Debug, Clone, Default)]
 pub struct Resolution {
-    /// The repositories, each once, sorted by ID; also those of an entry that cannot be refreshed now.
+    /// The repositories, each once, sorted by ID. Includes those of an entry that cannot be refreshed now.
     pub repositories: Vec<Repository>,
-    /// Those among them that an entry meant before and that nobody has confirmed since: its last reading failed, or was
-    /// incomplete and has not got them.
+    /// Repositories that an entry named before and that have not been confirmed since: its last reading failed, or was
+    /// incomplete and did not include them.
     pub unconfirmed: BTreeSet<RepositoryId>,
-    /// When each was last pushed to, where a list has told that.
+    /// The last push of each, if a list reported it.
     pub pushed_at: BTreeMap<RepositoryId, Timestamp>,
-    /// The entries that could not be resolved or refreshed, or only in part, and why.
+    /// The entries that could not be resolved or refreshed, or only partly, and why.
     pub failures: Vec<(RepoEntry, Error)>,
 }
 
 /// When the entries of `repos` are read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// When they were read some time ago.
+    /// Once they have been cached for a while.
     WhenDue,
-    /// At once: somebody asks and wants what is true now.
+    /// At once.
     Now,
 }
 
-/// What an owner is to whoever asks.
+/// What an owner is in relation to the token.
 pub(super) enum Account {
     /// An organization.
     Organization,
-    /// The person whose token asks.
+    /// The token's own user.
     Ourselves,
-    /// Another person.
+    /// Another user.
     Person,
 }
 
 impl GitHub {
-    /// The repositories that the entries mean, remembered for a while; `refresh` says when they are read again. An entry
-    /// that fails harms no other; what it meant before still counts.
+    /// The repositories that the entries name. A failing entry does not affect
+    /// the others, and what it named before still counts.
     pub async fn repositories(&self, entries: &[RepoEntry], refresh: Refresh) -> Resolution {
         let mut asked = BTreeSet::new();
         let mut failures = Vec::new();
@@ -69,7 +70,8 @@ impl GitHub {
                 });
             }
         }
-        // Each is known as soon as it is read: whoever waits no longer for the others asks `resolved`.
+        // Each result is available as soon as it is read: a caller that no longer waits for the others calls
+        // `resolved`.
         while let Some(joined) = tasks.join_next().await {
             let Ok((entry, result)) = joined else { continue };
             asked.remove(&entry);
@@ -87,13 +89,13 @@ impl GitHub {
                 }
             }
         }
-        let ended = || Error::Unexpected("the task that asked ended".into());
+        let ended = || Error::Unexpected("the task ended unexpectedly".into());
         failures.extend(asked.into_iter().map(|entry| (entry, ended())));
         failures.sort_by(|(one, _), (other, _)| one.cmp(other));
         self.meant(entries, failures)
     }
 
-    /// What is known of the entries without asking. Those that were never read are failures.
+    /// What is known of the entries without a request. Those that were never read are failures.
     pub fn resolved(&self, entries: &[RepoEntry]) -> Resolution {
         let unread = |entry: &&RepoEntry| {
             let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +105,7 @@ impl GitHub {
         self.meant(entries, failures.collect())
     }
 
-    /// What the entries mean as far as it is known, when these could not be read.
+    /// What the entries resolve to as far as it is known, if these could not be read.
     fn meant(&self, entries: &[RepoEntry], failures: Vec<(RepoEntry, Error)>) -> Resolution {
         let mut resolution = Resolution { failures, ..Resolution::default() };
         let mut found: BTreeMap<RepositoryId, (Repository, bool)> = BTreeMap::new();
@@ -133,10 +135,11 @@ impl GitHub {
         resolution
     }
 
-    /// A repository by its numeric ID, for runners whose repository no entry names any more.
+    /// A repository by its numeric ID, for runners whose repository is no longer named by an entry. `owner`
+    /// determines the credentials.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and all others. `owner` is whose credentials to use.
+    /// [`Error::NotFound`] and all others.
     pub async fn repository_by_id(&self, id: RepositoryId, owner: &str) -> Result<Repository, Error> {
         let principal = Principal::Owner(owner.to_owned());
         self.repository(&principal, &format!("/repositories/{id}")).await
@@ -154,20 +157,55 @@ impl GitHub {
                 let principal = Principal::Owner(owner.clone());
                 Ok(Listed::new(vec![self.repository(&principal, &path).await?], None))
             }
-            RepoEntry::Owner(owner) if self.is_app() => self.of_installation(owner).await,
+            RepoEntry::Owner(owner) if self.is_app_for(owner) => self.of_installation(owner).await,
             RepoEntry::Owner(owner) => self.of_owner(owner).await,
-            RepoEntry::All if self.is_app() => self.of_all_installations().await,
-            RepoEntry::All => self.listed("/user/repos?per_page=100").await,
+            RepoEntry::All => self.everything().await,
         }
     }
 
+    /// All that the credentials may see, each of its own owners. What is wrong with one of several leaves a gap.
+    async fn everything(&self) -> Result<Listed<Repository>, Error> {
+        let keyring = self.keyring();
+        let all: Vec<Which> = keyring.all().collect();
+        let (mut found, mut gap, mut failure) = (Vec::new(), None, None);
+        for which in &all {
+            match self.seen_by(*which).await {
+                Ok(listed) => {
+                    gap = gap.or_else(|| listed.gap().cloned());
+                    let is_its = |repository: &Repository| keyring.of(&repository.owner) == *which;
+                    found.push(listed.retain(is_its));
+                }
+                Err(error) if all.len() == 1 => return Err(error),
+                Err(error) => {
+                    let what = format!(
+                        "the repositories of {}",
+                        keyring.name(*which).unwrap_or("the default token")
+                    );
+                    gap.get_or_insert(Gap::Part { what, error: error.to_string() });
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(Listed::new(found.into_iter().flat_map(Listed::into_known).collect(), gap)),
+        }
+    }
+
+    async fn seen_by(&self, which: Which) -> Result<Listed<Repository>, Error> {
+        if self.keyring().is_app(which) {
+            return self.of_all_installations(which).await;
+        }
+        self.listed(&Principal::Token(which), "/user/repos?per_page=100").await
+    }
+
     /// One owner's trouble is not everybody's, and leaves a gap.
-    async fn of_all_installations(&self) -> Result<Listed<Repository>, Error> {
-        let installations = self.installations().await?;
+    async fn of_all_installations(&self, app: Which) -> Result<Listed<Repository>, Error> {
+        let installations = self.installations(app).await?;
         let mut gap = installations.gap().cloned();
         let mut all = Vec::new();
         for installation in installations.into_known() {
-            // An enterprise's installation has no login, and no repositories.
+            // An enterprise's installation has no login and no repositories.
             let Some(account) = installation.account.filter(|account| !account.login.is_empty()) else {
                 continue;
             };
@@ -177,6 +215,10 @@ impl GitHub {
                     shown(&account.login)
                 );
                 gap.get_or_insert(Gap::Item { problem });
+                continue;
+            }
+            // Another App, or a token, is for this one.
+            if self.keyring().of(&account.login) != app {
                 continue;
             }
             match self.of_installation(&account.login).await {
@@ -205,7 +247,7 @@ impl GitHub {
         self.checked::<InstallationRepositoriesPage>(&principal, first).await
     }
 
-    /// A list of repositories; those that break GitHub's own rules leave a gap.
+    /// A list of repositories. Those that break GitHub's own rules leave a gap.
     async fn checked<P: Page<Item = RepositoryRow>>(
         &self,
         principal: &Principal,
@@ -231,25 +273,25 @@ impl GitHub {
         Ok(Listed::new(repositories, gap))
     }
 
-    /// Whether an owner is a user, who has no runners of its own.
+    /// Whether an owner is a user, who cannot have runners.
     ///
     /// # Errors
-    /// As told by [`Error`].
+    /// See [`Error`].
     pub async fn is_user(&self, owner: &str) -> Result<bool, Error> {
         Ok(self.kind_of(&Principal::Owner(owner.to_owned()), owner).await? == "User")
     }
 
-    /// What an owner is to whoever asks.
+    /// What an owner is in relation to the token.
     pub(super) async fn account(&self, principal: &Principal, owner: &str) -> Result<Account, Error> {
         if self.kind_of(principal, owner).await? == "Organization" {
             return Ok(Account::Organization);
         }
-        if self.is_app() {
+        if self.is_app_for(owner) {
             return Ok(Account::Person);
         }
         match self.one::<Owner>(principal, "/user").await {
             Ok(user) if user.login.eq_ignore_ascii_case(owner) => Ok(Account::Ourselves),
-            // Some tokens belong to nobody.
+            // Some tokens belong to no user.
             Ok(_) | Err(Error::Forbidden(_) | Error::NotFound { .. }) => Ok(Account::Person),
             Err(error) => Err(error),
         }
@@ -261,23 +303,25 @@ impl GitHub {
         Ok(account.kind.clone())
     }
 
-    /// A user's or an organization's. Only the user itself sees its private ones, by another path (contract §1).
+    /// The repositories of a user or an organization. Only the user itself sees its private ones, on another
+    /// path (contract §1).
     async fn of_owner(&self, owner: &str) -> Result<Listed<Repository>, Error> {
         let escaped = escape_segment(owner);
-        let path = match self.account(&Principal::Token, owner).await? {
+        let principal = Principal::Owner(owner.to_owned());
+        let path = match self.account(&principal, owner).await? {
             Account::Organization => format!("/orgs/{escaped}/repos?type=all&sort=pushed&per_page=100"),
             Account::Ourselves => "/user/repos?affiliation=owner&per_page=100".to_owned(),
             Account::Person => format!("/users/{escaped}/repos?type=owner&per_page=100"),
         };
-        self.listed(&path).await
+        self.listed(&principal, &path).await
     }
 
-    async fn listed(&self, path: &str) -> Result<Listed<Repository>, Error> {
-        self.checked::<RepositoriesPage>(&Principal::Token, self.path(path)).await
+    async fn listed(&self, principal: &Principal, path: &str) -> Result<Listed<Repository>, Error> {
+        self.checked::<RepositoriesPage>(principal, self.path(path)).await
     }
 }
 
-/// What an entry is remembered by: logins and names differ in more than case.
+/// The cache key of an entry: logins and names are compared case-insensitively.
 fn key(entry: &RepoEntry) -> String {
     entry.to_string().to_ascii_lowercase()
 }

@@ -1,4 +1,5 @@
-//! The paths of the API that are asked for, as its documentation names them: few, whatever owners and repositories are called.
+//! The paths of the requested API endpoints, as in its documentation: a fixed set, independent of the names of owners
+//! and repositories.
 
 use crate::http;
 
@@ -43,7 +44,7 @@ const ROUTES: &[&str] = &[
     "/users/{user}/repos",
 ];
 
-/// The template of a path on the API's host; an Enterprise Server has its API below `/api/v3`.
+/// The template of a path on the API's host. An Enterprise Server has its API below `/api/v3`.
 pub fn route(path: &str) -> &'static str {
     http::route(path.strip_prefix("/api/v3").unwrap_or(path), ROUTES)
 }
@@ -57,7 +58,7 @@ mod tests {
         let jobs = "/repos/{owner}/{repo}/actions/runs/{run}/jobs";
         assert_eq!(route("/repos/acme/widgets/actions/runs/7/jobs"), jobs);
         assert_eq!(route("/api/v3/repos/acme/widgets/actions/runs/7/jobs"), jobs);
-        // What has a name of its own is not taken for a runner's ID.
+        // A named endpoint is not taken for a runner's ID.
         let jit = "/orgs/acme/actions/runners/generate-jitconfig";
         assert_eq!(route(jit), "/orgs/{org}/actions/runners/generate-jitconfig");
         assert_eq!(route("/repos/acme/widgets/secrets"), http::OTHER);

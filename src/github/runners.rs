@@ -24,12 +24,7 @@ const REGISTRATION: &str = "registration";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// At a repository.
-    Repository {
-        /// The owner's login.
-        owner: String,
-        /// The name.
-        name: String,
-    },
+    Repository { owner: String, name: String },
     /// At an organization.
     Organization(String),
 }
@@ -55,7 +50,7 @@ impl Scope {
         if organization { Self::Organization(repository.owner.clone()) } else { repository.into() }
     }
 
-    /// Whether it names anything: a runner's Meta need not.
+    /// Whether it names anything. A runner's Meta may not.
     pub fn is_named(&self) -> bool {
         match self {
             Self::Repository { owner, name } => !owner.is_empty() && !name.is_empty(),
@@ -70,7 +65,7 @@ impl Scope {
     }
 }
 
-/// A just-in-time configuration: one runner, one job.
+/// A just-in-time configuration: for one runner and one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JitConfig {
     /// The registration's ID.
@@ -79,45 +74,43 @@ pub struct JitConfig {
     pub encoded: Secret,
 }
 
-/// A registration token, good for an hour and many runners.
+/// A registration token, valid for an hour and for many runners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistrationToken {
-    /// The token.
     pub token: Secret,
-    /// Its end, by GitHub's clock.
+    /// Its expiry, by GitHub's clock.
     pub expires_at: Option<Timestamp>,
 }
 
-/// A runner as GitHub lists it.
+/// A runner in GitHub's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredRunner {
     /// The registration's ID.
     pub id: RunnerId,
-    /// Its name.
     pub name: String,
     /// Whether it is connected.
     pub online: bool,
     /// Whether it runs a job.
     pub busy: bool,
-    /// Its version, once it has connected: numbers with points between them.
+    /// Its version, once it has connected: numbers separated by dots.
     pub version: Option<String>,
 }
 
 impl RegisteredRunner {
-    /// Whether it may get a job, or has one.
+    /// Whether it can get a job, or has one.
     pub fn is_connected(&self) -> bool {
         self.online || self.busy
     }
 }
 
-/// What became of a deletion. GitHub is the arbiter of whether a runner may go.
+/// The result of a deletion. GitHub decides whether a runner may be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// 204: it is gone, and gets no job any more.
+    /// 204: it is deleted, and gets no more jobs.
     Deleted,
     /// 422: it runs a job, and stays.
     Busy,
-    /// 404: it was not there.
+    /// 404: it did not exist.
     NotThere,
 }
 
@@ -135,13 +128,13 @@ struct TokenAnswer {
 }
 
 impl GitHub {
-    /// Registers a runner just in time. `labels` is the full set, 1 to 100: GitHub adds none. `group` is a runner group's
-    /// ID; a repository's is 1. Sent once: whether a failure has registered it all the same is told by
-    /// [`Error::is_ambiguous`], and [`GitHub::find_runner`] settles it.
+    /// Registers a just-in-time runner. `labels` is the full set, 1 to 100: GitHub adds none. `group` is a runner
+    /// group's ID; that of a repository is 1. Not retried: [`Error::is_ambiguous`] tells whether a failure may still
+    /// have registered it, and [`GitHub::find_runner`] resolves that.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] for a 409; [`Error::BadSecret`] for an answer that no runner may be started with: then
-    /// what was registered under the name is to be removed.
+    /// [`Error::AlreadyExists`] for a 409; [`Error::BadSecret`] for a response that must not be passed to a runner:
+    /// then the registration under the name must be removed.
     pub async fn jit_config(
         &self,
         scope: &Scope,
@@ -157,7 +150,7 @@ impl GitHub {
                 let answer: JitAnswer = response.json()?;
                 if answer.runner.name != name {
                     return Err(Error::BadSecret(format!(
-                        "GitHub was asked for a configuration of {name} and answered with that of another runner"
+                        "GitHub was asked for a configuration for {name} and returned that of another runner"
                     )));
                 }
                 let encoded = jit_configuration(answer.encoded_jit_config).map_err(|problem| {
@@ -170,10 +163,10 @@ impl GitHub {
         }
     }
 
-    /// A registration token, for images that register by themselves.
+    /// A registration token, for images that register themselves.
     ///
     /// # Errors
-    /// As told by [`Error`].
+    /// See [`Error`].
     pub async fn registration_token(&self, scope: &Scope) -> Result<RegistrationToken, Error> {
         let response = self.register(scope, "registration-token", None).await?;
         if !response.is_success() {
@@ -191,25 +184,25 @@ impl GitHub {
     /// The runner with exactly this name, if it is registered.
     ///
     /// # Errors
-    /// As told by [`Error`]: then it is not known.
+    /// See [`Error`]: then it is unknown.
     pub async fn find_runner(&self, scope: &Scope, name: &str) -> Result<Sought<RegisteredRunner>, Error> {
-        // Older servers do not know the parameter and list all of them: then only all pages prove an absence.
+        // Older servers do not know the parameter and list all runners: then only all pages prove an absence.
         let runners = self.runners(scope, &format!("?name={}&per_page=100", escape_segment(name))).await?;
         Ok(runners.seek(|runner| runner.name == name))
     }
 
-    /// The runners registered there.
+    /// The registered runners of the scope.
     ///
     /// # Errors
-    /// As told by [`Error`].
+    /// See [`Error`].
     pub async fn list_runners(&self, scope: &Scope) -> Result<Listed<RegisteredRunner>, Error> {
         self.runners(scope, "?per_page=100").await
     }
 
-    /// Deletes a registration. Sent once: after an ambiguous failure, ask again in the next pass.
+    /// Deletes a registration. Not retried: after an ambiguous failure, the next pass checks again.
     ///
     /// # Errors
-    /// Anything but a clear yes, a busy runner or an absent one: then it must be taken to be there.
+    /// Anything but a deletion, a busy runner or an absent one: then it must be assumed to exist.
     pub async fn delete_runner(&self, scope: &Scope, id: RunnerId) -> Result<Deleted, Error> {
         let path = self.runners_path(scope, &format!("/{id}"));
         let principal = Principal::Owner(scope.owner().to_owned());
@@ -226,7 +219,7 @@ impl GitHub {
     /// The ID of an organization's runner group, by its name.
     ///
     /// # Errors
-    /// As told by [`Error`].
+    /// See [`Error`].
     pub async fn runner_group(&self, organization: &str, name: &str) -> Result<Sought<u64>, Error> {
         let first =
             self.path(&format!("/orgs/{}/actions/runner-groups?per_page=100", escape_segment(organization)));
@@ -237,7 +230,7 @@ impl GitHub {
 
     async fn runners(&self, scope: &Scope, query: &str) -> Result<Listed<RegisteredRunner>, Error> {
         let principal = Principal::Owner(scope.owner().to_owned());
-        // Not cached: the answer decides whether something is deleted, and names differ each time.
+        // Not cached: the response decides whether something is deleted, and names differ each time.
         let pages = self
             .all_pages::<RunnersPage>(&principal, self.runners_path(scope, query), Caching::Nothing)
             .await?;

@@ -1,5 +1,5 @@
-//! The secrets that GitHub gives out, checked before anybody gets them: they end up in a task's environment, where a
-//! newline begins another variable.
+//! Checks the secrets that GitHub issues before they are passed on: they end up in a task's environment, where a
+//! newline would start another variable.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,14 @@ use serde::de::IgnoredAny;
 
 use crate::secret::Secret;
 
-/// The longest JIT configuration, in bytes; GitHub's have about 4 kB (contract §2).
+/// The largest JIT configuration, in bytes. GitHub's have about 4 kB (contract §2).
 const LONGEST_CONFIGURATION: usize = 64 * 1024;
 
-/// The longest token, in bytes; an installation's has about 520 (contract §8), and GitHub promises no length.
+/// The longest token, in bytes. An installation's has about 520 (contract §8), but GitHub does not guarantee
+/// a length.
 const LONGEST_TOKEN: usize = 8 * 1024;
 
-/// A JIT configuration: a JSON object in base64, which is what the runner makes of it, too.
+/// A JIT configuration: a JSON object in base64, as the runner reads it.
 ///
 /// # Errors
 /// What is wrong, without the text.
@@ -33,7 +34,7 @@ pub fn jit_configuration(text: String) -> Result<Secret, &'static str> {
     }
 }
 
-/// A token, for a runner's registration or of an installation.
+/// A token for a runner's registration or an installation.
 ///
 /// # Errors
 /// What is wrong, without the text.

@@ -1,4 +1,4 @@
-//! Single jobs, for somebody who asks about one: a pass reads whole lists.
+//! Individual jobs, for `explain`. A pass reads complete lists instead.
 
 use hyper::Method;
 use serde::Deserialize;
@@ -10,22 +10,21 @@ use super::wire::Job;
 use crate::http::escape_segment;
 use crate::model::{JobId, Repository, RunId, Timestamp, WorkflowJob};
 
-/// The kind of requests: none that GitHub counts apart.
+/// The kind of requests: GitHub does not count them separately.
 const SINGLE: &str = "single";
 
-/// At most this many jobs of a run are read: more than that nobody reads one by one.
+/// At most this many jobs of a run are read. Nobody reads more of them individually.
 const JOBS_AT_MOST: usize = 100;
 
-/// A job as GitHub tells it when it is asked for that one.
+/// A single job as GitHub returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobDetail {
-    /// What a listing tells too.
+    /// What a listing has as well.
     pub job: WorkflowJob,
-    /// How it ended.
+    /// Its conclusion.
     pub conclusion: Option<String>,
-    /// When it was taken.
+    /// When a runner took it.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
     pub completed_at: Option<Timestamp>,
 }
 
@@ -46,7 +45,7 @@ impl Row {
     fn detail(self, repository: &Repository) -> JobDetail {
         let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
         JobDetail {
-            job: self.job.to_model(repository.id, self.run_id),
+            job: self.job.to_model(repository.id, self.run_id, Default::default()),
             conclusion: self.conclusion,
             started_at: time(self.started_at),
             completed_at: time(self.completed_at),
@@ -55,19 +54,19 @@ impl Row {
 }
 
 impl GitHub {
-    /// One job, whatever its status; `None` where there is none.
+    /// One job, whatever its status; `None` if it does not exist.
     ///
     /// # Errors
-    /// As told by [`Error`].
+    /// See [`Error`].
     pub async fn job(&self, repository: &Repository, job: JobId) -> Result<Option<JobDetail>, Error> {
         let row = self.looked_up::<Row>(repository, &format!("jobs/{job}")).await?;
         Ok(row.map(|row| row.detail(repository)))
     }
 
-    /// The first jobs of one run, whatever their status; `None` where there is no such run.
+    /// The first jobs of one run, whatever their status; `None` if the run does not exist.
     ///
     /// # Errors
-    /// As told by [`Error`].
+    /// See [`Error`].
     pub async fn run_jobs(
         &self,
         repository: &Repository,

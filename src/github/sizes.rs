@@ -1,5 +1,5 @@
-//! Page sizes: what GitHub cannot show a hundred at a time, it may show ten at a time (contract §8: the jobs of a large
-//! run answer 502 again and again at 100 a page, and not at 30).
+//! Page sizes. GitHub sometimes fails to return a hundred items at a time, but can return ten (contract §8: the jobs of
+//! a large run repeatedly get a 502 at 100 a page, but not at 30).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The sizes that are tried, one after the other. The first is the most that GitHub takes.
+/// The sizes that are tried in turn. The first is GitHub's maximum.
 const SIZES: [u64; 4] = [100, 50, 25, 10];
 
-/// A list that needs smaller pages is asked for in large ones again after this time.
+/// A list that needs smaller pages is tried with large ones again after this time.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
-/// Smaller pages are tried only if GitHub answered anything well within this time: in an outage they would only be more
-/// requests.
+/// Smaller pages are tried only if GitHub answered any request properly within this time: in an outage they would only
+/// be more requests.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
-/// At most this many lists are tried in smaller pages in one pass: each costs up to 9 requests more.
+/// At most this many lists are tried with smaller pages in one pass: each costs up to 9 more requests.
 const TRIED_IN_A_PASS: usize = 32;
 
 /// Which lists need smaller pages, and whether it makes sense to try.
@@ -26,7 +26,7 @@ pub struct Sizes(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The size of a list's pages and since when, by the path of its first large page.
+    /// The page size of a list and since when, by the path of its first large page.
     known: BTreeMap<String, (u64, Instant)>,
     answered_at: Option<Instant>,
     tried: usize,
@@ -37,12 +37,12 @@ impl Sizes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// GitHub has answered something as it should.
+    /// GitHub has answered a request properly.
     pub fn answered(&self) {
         self.state().answered_at = Some(Instant::now());
     }
 
-    /// Whether GitHub answered something as it should a short while ago: what fails now is a part of it.
+    /// Whether GitHub recently answered a request properly, so that a failure now concerns only part of it.
     pub fn is_answering(&self) -> bool {
         self.state().answered_at.is_some_and(|at| at.elapsed() < ANSWERED_WITHIN)
     }
@@ -59,8 +59,8 @@ impl Sizes {
         size.and_then(|size| resized(list, size)).unwrap_or_else(|| list.to_owned())
     }
 
-    /// The stretch of a page that failed, from its beginning and in smaller pages. With `at_once` the size is remembered
-    /// before it has worked: after a timeout there may be no time left in this pass.
+    /// The range of a failed page, from its beginning and in smaller pages. With `at_once`, the size is remembered
+    /// before it has worked: after a timeout, this pass may have no time left.
     pub fn smaller(&self, list: &str, page: &str, at_once: bool) -> Option<String> {
         let (size, _) = place(page)?;
         let next = SIZES.into_iter().find(|smaller| *smaller < size)?;
@@ -92,12 +92,12 @@ impl Sizes {
         }
     }
 
-    /// Smaller pages do not help this list.
+    /// Smaller pages do not help with this list.
     pub fn failed(&self, list: &str) {
         self.state().known.remove(list);
     }
 
-    /// Ends a pass: forgets what is long ago.
+    /// Ends a pass: forgets old entries.
     pub fn end_pass(&self) {
         let mut state = self.state();
         state.tried = 0;
@@ -111,7 +111,7 @@ pub fn after(page: &str, total: Option<u64>) -> Option<String> {
     (total? > size.checked_mul(number)?).then(|| placed(page, size, number + 1))
 }
 
-/// The size and the number of a page, from its query.
+/// The size and number of a page, from its query.
 fn place(page: &str) -> Option<(u64, u64)> {
     let (_, query) = page.split_once('?')?;
     let value = |name: &str| {
@@ -121,7 +121,7 @@ fn place(page: &str) -> Option<(u64, u64)> {
     Some((size, value("page").unwrap_or(1).max(1)))
 }
 
-/// The page of another size in which a page's first item stands.
+/// The page in another size that contains a page's first item.
 fn resized(page: &str, size: u64) -> Option<String> {
     let (old, number) = place(page)?;
     let skipped = (number - 1).checked_mul(old)?;
@@ -150,7 +150,7 @@ mod tests {
     fn a_smaller_page_begins_no_later_than_the_one_that_failed() {
         assert_eq!(resized("/x?status=queued&per_page=100", 50).unwrap(), "/x?status=queued&per_page=50");
         assert_eq!(resized("/x?per_page=100&page=3", 50).unwrap(), "/x?per_page=50&page=5");
-        // Items 76 to 100 begin in the page of 71 to 80.
+        // Items 76 to 100 begin in the page with items 71 to 80.
         assert_eq!(resized("/x?page=4&per_page=25&a=b%26c", 10).unwrap(), "/x?a=b%26c&per_page=10&page=8");
         for odd in ["/x", "/x?per_page=0", "/x?per_page=many", "/x?per_page=1000", "/x?cursor=abc"] {
             assert_eq!(resized(odd, 10), None, "{odd}");
@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn beyond_a_lost_page_there_is_another_if_the_count_says_so() {
+    fn a_lost_page_is_followed_by_another_if_the_total_says_so() {
         assert_eq!(after("/x?per_page=10&page=2", Some(21)).unwrap(), "/x?per_page=10&page=3");
         assert_eq!(after("/x?per_page=10&page=2", Some(20)), None);
         assert_eq!(after("/x?per_page=10&page=2", None), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn smaller_pages_are_tried_where_github_answers_otherwise_and_large_ones_again_later() {
+    async fn smaller_pages_are_tried_if_github_answers_otherwise_and_large_ones_again_later() {
         let sizes = Sizes::default();
         let list = "/x?per_page=100";
         assert_eq!(sizes.smaller(list, list, false), None, "nothing was answered yet");

@@ -6,6 +6,7 @@ mod hooks;
 mod hostile;
 mod jobs;
 mod limited;
+mod owners;
 mod repositories;
 mod runners;
 
@@ -24,10 +25,10 @@ use githubrunner_sim::github as sim;
 
 const TOKEN: &str = "ghp_MARKEDTOKEN";
 
-/// Answers a request instead of the simulated GitHub.
+/// Answers a request in place of the simulated GitHub.
 type Fault = Box<dyn Fn(&Seen) -> Option<Answer> + Send + Sync>;
 
-/// A simulated GitHub whose clock goes with tokio's, a log of the requests it saw, and the adapter.
+/// A simulated GitHub whose clock follows tokio's, a log of its requests, and the adapter.
 struct World {
     sim: Arc<Mutex<sim::GitHub>>,
     log: Arc<Mutex<Vec<String>>>,
@@ -110,7 +111,7 @@ impl World {
         })
     }
 
-    /// The requests since the last look, as `METHOD path status`.
+    /// The requests since the last call, as `METHOD path status`.
     fn requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
@@ -142,7 +143,7 @@ fn ids(jobs: &[WorkflowJob]) -> Vec<u64> {
     jobs.iter().map(|job| job.id.0).collect()
 }
 
-/// JSON with a Date, from a server that is not the simulated one.
+/// JSON with a Date header, from a server other than the simulated one.
 fn dated(body: impl Into<Bytes>) -> Answer {
     answer(200, &[("date", "Thu, 01 Jan 2026 12:00:00 GMT")], body)
 }

@@ -1,7 +1,7 @@
 //! Each repository's share of a pass's requests.
 //!
-//! A listing that has used up its share makes way for the next repository, and goes on when all others had theirs. So a
-//! repository with a thousand runs costs the others nothing.
+//! A listing that has used up its share lets the next repository go first, and continues when all others have had
+//! theirs. So a repository with a thousand runs does not slow down the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,21 +10,22 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::error::Error;
 
-/// At most this many requests are one share: what nearly all repositories need. Five lists of runs, and the jobs of 19 runs.
+/// The number of requests in a share, which is enough for nearly all repositories: five lists of runs, and the jobs of
+/// 19 runs.
 pub(super) const SHARE: usize = 24;
 
-/// A look at one repository alone makes this many requests; it is continued in the next one.
+/// The maximum number of requests of a look at one repository. The next look continues.
 const OF_A_LOOK: usize = 60;
 
 /// One repository's turn in a pass.
 pub(super) struct Turn {
     share: Semaphore,
-    /// It ends with its share: nobody gives it another one.
+    /// It ends with its share: it gets no other one.
     alone: bool,
-    /// It waits for another share.
+    /// It is waiting for another share.
     waits: AtomicBool,
     asked: AtomicUsize,
-    /// Told when it begins to wait.
+    /// Notified when it starts to wait.
     told: Arc<Notify>,
 }
 
@@ -45,10 +46,10 @@ impl Turn {
         Self { share: Semaphore::new(OF_A_LOOK), alone: true, ..Self::new(Arc::default()) }
     }
 
-    /// Takes one request from the share; waits for another share when it is used up.
+    /// Takes one request from the share, or waits for another share if it is used up.
     ///
     /// # Errors
-    /// [`Error::OutOfTime`]: there is no other share.
+    /// [`Error::OutOfTime`] if there is no other share.
     pub async fn ask(&self) -> Result<(), Error> {
         if let Ok(permit) = self.share.try_acquire() {
             permit.forget();
@@ -67,12 +68,12 @@ impl Turn {
         Ok(())
     }
 
-    /// Whether it waits for another share.
+    /// Whether it is waiting for another share.
     pub fn waits(&self) -> bool {
         self.waits.load(Ordering::SeqCst)
     }
 
-    /// Another share.
+    /// Gives it another share.
     pub fn go_on(&self) {
         self.waits.store(false, Ordering::SeqCst);
         self.share.add_permits(SHARE);

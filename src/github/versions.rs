@@ -1,4 +1,4 @@
-//! Until when GitHub gives jobs to a version of the runner (contract github.md §8).
+//! When GitHub stops giving jobs to a runner version (contract github.md §8).
 
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -10,17 +10,17 @@ use super::error::Error;
 use super::runners::Scope;
 use crate::http::date_of;
 
-/// A version is warned about this long before its end.
+/// How long before its end a version causes a warning.
 const WARNED_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// When a version of the runner ends. The newest one has no end.
+/// When a runner version ends. The newest one has no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionEnds {
-    /// From then on it gets no jobs.
+    /// It gets no jobs from then on.
     pub jobs: Option<Timestamp>,
-    /// From then on it is not registered.
+    /// It cannot be registered from then on.
     pub registration: Option<Timestamp>,
-    /// The answer's `Date`.
+    /// The response's `Date`.
     pub now: Option<Timestamp>,
 }
 
@@ -33,7 +33,7 @@ struct Answer {
 }
 
 impl VersionEnds {
-    /// What to tell people, from two weeks before its end.
+    /// A warning, from two weeks before its end.
     pub fn warning(&self, version: &str) -> Option<String> {
         let now = self.now?;
         let is_near = |at: &Timestamp| at.duration_since(now) <= WARNED_BEFORE;
@@ -50,10 +50,10 @@ impl VersionEnds {
 }
 
 impl GitHub {
-    /// When this version of the runner ends; `None` where GitHub does not know it, as on an Enterprise Server.
+    /// When this runner version ends; `None` if GitHub does not know it, as on an Enterprise Server.
     ///
     /// # Errors
-    /// As told by [`Error`].
+    /// See [`Error`].
     pub async fn version_ends(&self, scope: &Scope, version: &str) -> Result<Option<VersionEnds>, Error> {
         let path =
             self.runners_path(scope, &format!("/deprecations/{}", crate::http::escape_segment(version)));

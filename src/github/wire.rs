@@ -1,6 +1,6 @@
-//! What we read of GitHub's answers, and no more of it: these are also what the cache keeps.
+//! The parts of GitHub's responses that we read. The cache keeps the same.
 //!
-//! GitHub's own examples leave out fields and its clients meet nulls where its description has none, so everything
+//! GitHub's own examples omit fields, and clients see nulls that the description does not allow, so everything
 //! that can be missing may be.
 
 use std::borrow::Cow;
@@ -13,22 +13,24 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::address::Web;
 use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
-    EndedJob, JobId, JobStatus, Repository, RepositoryId, RunId, RunnerId, Timestamp, Visibility,
+    EndedJob, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId, Timestamp, Visibility,
     WorkflowJob, is_login, is_repository_name,
 };
 
-/// The longest job name kept, in characters: it is free text and only shown.
+/// The longest name of a job or a workflow that is kept, in characters: it is free text. A branch or a login is kept whole or
+/// not at all: a part of it is another one's name.
 const MAX_NAME: usize = 200;
 
-/// A page of a list: its items have IDs, and some lists count themselves.
+/// A page of a list. Its items have IDs, and some lists have a total.
 pub trait Page: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static {
-    /// What the list is of.
+    /// The type of the items.
     type Item: Clone + Send;
-    /// Whether GitHub filters the list, and shows no more than [`MAX_ITEMS`](super::listed::MAX_ITEMS) of it.
+    /// Whether GitHub filters the list, and returns no more than [`MAX_ITEMS`](super::listed::MAX_ITEMS) of
+    /// it.
     const FILTERED: bool = false;
     /// The items with their IDs.
     fn items(&self) -> impl Iterator<Item = (u64, Self::Item)>;
-    /// How many the server says there are, on all pages.
+    /// The server's total of all pages.
     fn total(&self) -> Option<u64>;
 }
 
@@ -42,29 +44,58 @@ pub struct RunsPage {
 /// A workflow run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Its ID.
     pub id: RunId,
-    /// 1, 2, … as it is run again.
+    /// Counted from 1; a rerun increases it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_attempt: Option<u32>,
-    /// The repository, where the answer tells it.
+    /// The repository, if the response includes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Reference>,
     /// Its status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<JobStatus>,
-    /// When it was made.
+    /// When it was created.
     #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
     /// When it last changed.
     #[serde(default, deserialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Timestamp>,
+    /// The workflow's name.
+    #[serde(default, deserialize_with = "cut_name", skip_serializing_if = "String::is_empty")]
+    name: String,
+    /// Its branch or tag.
+    #[serde(default, deserialize_with = "whole_name", skip_serializing_if = "String::is_empty")]
+    head_branch: String,
+    /// What started it.
+    #[serde(default, deserialize_with = "whole_name", skip_serializing_if = "String::is_empty")]
+    event: String,
+    /// Who started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<Actor>,
+}
+
+/// Who started a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Actor {
+    #[serde(default, deserialize_with = "whole_name")]
+    login: String,
+}
+
+impl Run {
+    /// What a template may know of it.
+    pub fn facts(&self) -> RunFacts {
+        RunFacts {
+            workflow: self.name.clone(),
+            actor: self.actor.as_ref().map(|actor| actor.login.clone()).unwrap_or_default(),
+            branch: self.head_branch.clone(),
+            event: self.event.clone(),
+        }
+    }
 }
 
 /// Something with a numeric ID.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
-    /// The ID.
     pub id: u64,
 }
 
@@ -89,11 +120,10 @@ pub struct JobsPage {
 /// A job of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Its ID.
     pub id: JobId,
     /// Its own status.
     pub status: JobStatus,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "cut_name")]
     name: String,
     #[serde(default, deserialize_with = "bounded_labels")]
     labels: Arc<[String]>,
@@ -110,17 +140,16 @@ pub struct Job {
 }
 
 impl Job {
-    /// What it runs on.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
-    /// Who runs it.
+    /// The runner that runs it.
     pub fn runner_name(&self) -> Option<&str> {
         self.runner_name.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// The job if it ran and is over, and GitHub says when.
+    /// The job if it ran and has ended, and GitHub says when.
     pub fn ended(&self) -> Option<EndedJob> {
         let runner = self.runner_name().filter(|_| self.status == JobStatus::Completed)?;
         Some(EndedJob {
@@ -133,19 +162,20 @@ impl Job {
     }
 
     /// The job in the words of the model.
-    pub fn to_model(&self, repository: RepositoryId, run_id: RunId) -> WorkflowJob {
+    pub fn to_model(&self, repository: RepositoryId, run_id: RunId, run: Arc<RunFacts>) -> WorkflowJob {
         WorkflowJob {
             id: self.id,
             run_id,
             repository,
-            name: self.name.chars().take(MAX_NAME).collect(),
+            name: self.name.clone(),
             status: self.status,
             labels: self.labels.clone(),
-            // An empty name is what GitHub sends for a job that no runner has.
+            // GitHub sends an empty name for a job without a runner.
             runner_name: self.runner_name.clone().filter(|name| !name.is_empty()),
             created_at: self.created_at,
             started_at: self.started_at.filter(|_| self.status == JobStatus::InProgress),
             html_url: self.html_url.clone(),
+            run,
         }
     }
 }
@@ -184,7 +214,6 @@ pub struct RepositoryRow {
 /// A user or an organization.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The login.
     pub login: String,
     /// `User` or `Organization`.
     #[serde(default, rename = "type", deserialize_with = "or_default")]
@@ -192,17 +221,17 @@ pub struct Owner {
 }
 
 impl RepositoryRow {
-    /// Who can see it (contract github.md §1): older servers tell only whether it is private.
+    /// Its visibility (contract github.md §1). Older servers only report whether it is private.
     fn visibility(&self) -> Visibility {
         let told = self.visibility.as_deref().and_then(Visibility::parse);
         told.unwrap_or(if self.private == Some(true) { Visibility::Private } else { Visibility::Public })
     }
 
-    /// The repository in the words of the model, its texts checked: owner, name and page go into templates, paths and
+    /// Converts the repository to the model and checks its texts: owner, name and URL go into templates, paths and
     /// Meta.
     ///
     /// # Errors
-    /// Which rule of GitHub's own it breaks.
+    /// Which of GitHub's own rules it breaks.
     pub fn to_model(&self, web: &Web) -> Result<Repository, String> {
         let problem = |what: String| Err(format!("repository {} is left out: {what}", self.id));
         let (owner, name) = (&self.owner.login, &self.name);
@@ -227,10 +256,10 @@ impl RepositoryRow {
     }
 }
 
-/// How much of a text that is not permitted is shown, in characters.
+/// How many characters of an invalid text are shown.
 const SHOWN: usize = 40;
 
-/// The start of a text from outside, harmless: in ASCII, the rest escaped.
+/// The start of an external text, made safe: ASCII, with everything else escaped.
 pub(super) fn shown(text: &str) -> String {
     let more = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
     let start: String = text.chars().take(SHOWN).collect();
@@ -279,9 +308,7 @@ pub struct RunnersPage {
 /// A registered runner.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunnerRow {
-    /// Its ID.
     pub id: RunnerId,
-    /// Its name.
     pub name: String,
     /// `online` or `offline`.
     #[serde(default, deserialize_with = "or_default")]
@@ -294,10 +321,10 @@ pub struct RunnerRow {
     pub version: Option<String>,
 }
 
-/// No version of a runner is longer, in bytes.
+/// The longest runner version, in bytes.
 const LONGEST_VERSION: usize = 20;
 
-/// A version as GitHub says it, if it is one: it becomes a part of a path and of what people read.
+/// A valid version; it becomes part of a path and of messages.
 pub(super) fn runner_version(version: Option<String>) -> Option<String> {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     version.filter(|version| version.len() <= LONGEST_VERSION && version.split('.').all(is_number))
@@ -323,9 +350,7 @@ pub struct GroupsPage {
 /// A runner group.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GroupRow {
-    /// Its ID.
     pub id: u64,
-    /// Its name.
     pub name: String,
 }
 
@@ -347,11 +372,10 @@ pub struct InstallationsPage(Vec<Installation>);
 /// An App's installation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Installation {
-    /// Its ID.
     pub id: u64,
-    /// Whose it is; nobody's for an enterprise.
+    /// The owner; an enterprise has none.
     pub account: Option<Account>,
-    /// Since when it is suspended.
+    /// Since when it has been suspended.
     #[serde(default)]
     pub suspended_at: Option<String>,
 }
@@ -359,7 +383,7 @@ pub struct Installation {
 /// The account of an installation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Account {
-    /// The login; an enterprise has none.
+    /// An enterprise has none.
     #[serde(default, deserialize_with = "or_default")]
     pub login: String,
 }
@@ -394,11 +418,24 @@ impl Page for Owner {
     }
 }
 
-/// `null` as the default.
+/// Reads `null` as the default.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Free text, cut.
+fn cut_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = Option::<Cow<'_, str>>::deserialize(deserializer)?.unwrap_or_default();
+    let end = text.char_indices().nth(MAX_NAME).map_or(text.len(), |(end, _)| end);
+    Ok(text[..end].to_owned())
+}
+
+/// A name; none where it is too long to be kept.
+fn whole_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = Option::<Cow<'_, str>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(if text.len() <= MAX_NAME { text.into_owned() } else { String::new() })
 }
 
 /// Labels, no more of them than it takes to see that they break the rules (see [`crate::labels`]): a stranger writes them,
@@ -434,7 +471,7 @@ fn bounded_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[Str
     Ok(deserializer.deserialize_any(Bounded)?.into())
 }
 
-/// A time; anything else is none: it is only used to give up on old jobs.
+/// A time, or `None` if it is invalid: it is only used to give up on old jobs.
 fn time_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.and_then(|text| text.parse().ok()))
@@ -443,6 +480,30 @@ fn time_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tim
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_run_no_more_is_kept_than_a_template_may_have() {
+        let long = "x".repeat(1_000_000);
+        let run = |name: &str, branch: &str, actor: serde_json::Value| -> Run {
+            serde_json::from_value(serde_json::json!({
+                "id": 7, "name": name, "head_branch": branch, "event": "push", "actor": actor,
+            }))
+            .unwrap()
+        };
+        let facts = run(&long, &long, serde_json::json!({"login": long, "id": 1})).facts();
+        assert_eq!((facts.workflow.len(), facts.branch.len(), facts.actor.len()), (MAX_NAME, 0, 0));
+        let one = run("CI", "main", serde_json::json!({"login": "octocat"}));
+        let again: Run = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
+        assert_eq!((&again, again.facts().actor.as_str()), (&one, "octocat"), "as the cache keeps it");
+        let nothing: Run = serde_json::from_str(
+            r#"{"id": 7, "name": null, "head_branch": null, "event": null, "actor": null}"#,
+        )
+        .unwrap();
+        assert_eq!(nothing.facts(), RunFacts::default());
+        let job: Job =
+            serde_json::from_value(serde_json::json!({"id": 1, "status": "queued", "name": long})).unwrap();
+        assert_eq!(job.name.len(), MAX_NAME);
+    }
 
     #[test]
     fn a_version_is_numbers_with_points() {

@@ -1,5 +1,5 @@
-//! The log of a webhook's deliveries as a source of hints: for whoever has a hook or an App, and no open port
-//! (contract github.md §8). One request tells of all repositories; GitHub says that it may lag by minutes.
+//! A webhook's delivery log as a source of hints, for a webhook or an App without an open port (contract
+//! github.md §8). One request covers all repositories. According to GitHub, the log may lag by minutes.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,41 +12,41 @@ use crate::{
     model::Timestamp,
 };
 
-/// How often one log is read.
+/// How often a log is read.
 const READ_EVERY: Duration = Duration::from_secs(5);
 
-/// Two readings are never closer together: with many hooks each log is read less often.
+/// The shortest time between two readings: with many webhooks, each log is read less often.
 const READINGS_APART: Duration = Duration::from_secs(1);
 
-/// At most this many pages of one log are read at once: 500 deliveries in the time of a poll. The lists find what is older.
+/// At most this many pages of a log are read at once: 500 deliveries per interval. The lists find older ones.
 const PAGES: usize = 5;
 
-/// At most this many hooks' logs are read.
+/// At most this many webhooks' logs are read.
 const MOST_HOOKS: usize = 100;
 
-/// A reading is given up after this.
+/// The deadline of a reading.
 const READ_WITHIN: Duration = Duration::from_secs(20);
 
-/// The first reading tells of what was delivered in so short a time before the newest delivery: what was before it, the
-/// lists of the start have seen.
+/// The first reading reports deliveries from this long before the newest one. The first listings have seen everything
+/// before that.
 const AT_FIRST: Duration = Duration::from_secs(300);
 
-/// What was read of one log, to tell what is new.
+/// What has been read of a log, to recognize what is new.
 #[derive(Debug, Default)]
 pub struct Read {
     seen: BTreeSet<u64>,
-    /// Numbers grow: what is below was there before, on a later page.
+    /// IDs increase, so anything below was there before, on a later page.
     floor: Option<u64>,
 }
 
 impl Read {
-    /// Whether what was read of the log, newest first, reaches back to what is known.
+    /// Whether these deliveries, newest first, reach back to known ones.
     pub fn reaches(&self, deliveries: &[HookDelivery]) -> bool {
         let Some(floor) = self.floor else { return true };
         deliveries.iter().any(|delivery| self.seen.contains(&delivery.id) || delivery.id < floor)
     }
 
-    /// The deliveries that are new. Of the first ones, those that are not long before the newest.
+    /// The new deliveries. In the first reading, those from shortly before the newest.
     pub fn news<'d>(&mut self, deliveries: &'d [HookDelivery]) -> Vec<&'d HookDelivery> {
         let newest = deliveries.iter().filter_map(|delivery| delivery.delivered_at).max();
         let is_late = |delivered: Option<Timestamp>| match (delivered, newest) {
@@ -60,10 +60,10 @@ impl Read {
         let news = deliveries.iter().filter(is_new).collect();
         if !deliveries.is_empty() {
             self.seen = deliveries.iter().map(|delivery| delivery.id).collect();
-            // It never falls: a page that is shorter than the one before hides nothing new.
+            // It never decreases: a page that is shorter than the previous one hides nothing new.
             self.floor = self.floor.max(self.seen.first().copied());
         } else {
-            // From an empty log on, everything is new.
+            // After an empty log, everything is new.
             self.floor = self.floor.or(Some(0));
         }
         news
@@ -79,7 +79,7 @@ struct Log {
     failures: u32,
 }
 
-/// Reads for ever while `leads`.
+/// Reads the logs forever while `leads`.
 pub(super) async fn follow(
     github: &GitHub,
     config: &Config,
@@ -117,7 +117,7 @@ pub(super) async fn follow(
     }
 }
 
-/// A delivery that arrived by itself is no news.
+/// A delivery that has arrived by itself is ignored.
 fn tell(hints: &Hints, delivery: &HookDelivery) {
     let Some(repository) = delivery.job_of() else { return };
     if Guid::parse(&delivery.guid).is_some_and(|guid| hints.is_news(&guid)) {
@@ -127,13 +127,13 @@ fn tell(hints: &Hints, delivery: &HookDelivery) {
 
 async fn read(github: &GitHub, config: &Config, log: &mut Log) -> Result<Vec<HookDelivery>, Error> {
     let github = github.until(Instant::now() + READ_WITHIN);
-    if log.place != HookPlace::App && log.hook.is_none() {
+    if !matches!(log.place, HookPlace::App(_)) && log.hook.is_none() {
         let url = config.webhook.url.as_deref();
         let hooks = github.hooks(&log.place).await?;
         let ours = hooks.known().iter().find(|hook| hook.config.url.as_deref() == url);
         let hook = ours.ok_or_else(|| {
             Error::Unexpected(
-                "no hook has the URL of webhook.url: create one with `githubrunner webhook install`"
+                "no webhook has the URL in webhook.url: create one with `githubrunner webhook install`"
                     .to_owned(),
             )
         })?;
@@ -142,22 +142,22 @@ async fn read(github: &GitHub, config: &Config, log: &mut Log) -> Result<Vec<Hoo
     let read = &log.read;
     let deliveries = github.deliveries(&log.place, log.hook, PAGES, |items| read.reaches(items)).await;
     if matches!(deliveries, Err(Error::NotFound { .. })) {
-        // It was removed, and perhaps made again.
+        // It was removed, and maybe created again.
         log.hook = None;
     }
     deliveries
 }
 
-/// The logs that the configuration means: the App's own, or one for each organization and repository.
+/// The logs that the configuration means: each App's own, and one for each organization and repository that no App is for.
 fn logs(github: &GitHub, config: &Config) -> Vec<Log> {
     let log = |place| Log { place, hook: None, read: Read::default(), next: Instant::now(), failures: 0 };
-    if github.is_app() {
-        return vec![log(HookPlace::App)];
-    }
-    let places: BTreeSet<HookPlace> = config.repos.iter().filter_map(HookPlace::of).collect();
+    let apps = github.app_hooks();
+    let is_apps = |place: &HookPlace| place.owner().is_some_and(|owner| github.is_app_for(owner));
+    let of_entries = config.repos.iter().filter_map(HookPlace::of).filter(|place| !is_apps(place));
+    let places: BTreeSet<HookPlace> = of_entries.chain(apps).collect();
     if places.len() > MOST_HOOKS {
         tracing::warn!(
-            "webhook.poll_deliveries: {} entries of repos, of which the deliveries of {MOST_HOOKS} are read; a hook of the \
+            "webhook.poll_deliveries: there are {} entries of repos, but only the deliveries of {MOST_HOOKS} are read; a webhook of the \
              organization needs one entry",
             places.len()
         );
@@ -186,29 +186,29 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reading_tells_of_the_last_minutes_and_later_ones_of_what_is_new() {
+    fn the_first_reading_reports_the_last_minutes_and_later_ones_what_is_new() {
         let mut read = Read::default();
         assert!(read.reaches(&deliveries(&[(9, 1)])), "nothing is known, so nothing is looked for");
         assert_eq!(news(&mut read, &[(30, 1_000), (20, 700), (10, 600)]), [30, 20]);
         assert_eq!(news(&mut read, &[(30, 1_000), (20, 700), (10, 600)]), [0; 0]);
         assert_eq!(news(&mut read, &[(40, 1_100), (30, 1_000), (20, 700)]), [40]);
-        // One that the log shows late.
+        // A delivery that the log shows late.
         assert_eq!(news(&mut read, &[(40, 1_100), (35, 1_050), (30, 1_000)]), [35]);
     }
 
     #[test]
-    fn pages_are_read_until_one_is_known_and_older_ones_are_no_news() {
+    fn pages_are_read_until_one_is_known_and_older_ones_are_ignored() {
         let mut read = Read::default();
         news(&mut read, &[(30, 1_000), (20, 990)]);
         assert!(!read.reaches(&deliveries(&[(60, 1_100), (50, 1_090)])));
         assert!(read.reaches(&deliveries(&[(60, 1_100), (50, 1_090), (40, 1_080), (30, 1_000)])));
-        // The known ones are gone, and what follows is older.
+        // The known ones are gone, and the next ones are older.
         assert!(read.reaches(&deliveries(&[(60, 1_100), (10, 900)])));
         assert_eq!(news(&mut read, &[(60, 1_100), (30, 1_000), (20, 990), (10, 900)]), [60]);
     }
 
     #[test]
-    fn from_an_empty_log_on_everything_is_new() {
+    fn after_an_empty_log_everything_is_new() {
         let mut read = Read::default();
         assert_eq!(news(&mut read, &[]), [0; 0]);
         assert_eq!(news(&mut read, &[(2, 1_000), (1, 1)]), [2, 1]);

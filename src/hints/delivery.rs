@@ -1,4 +1,4 @@
-//! A delivery of a webhook: its signature and what it says (contract github.md §5).
+//! A webhook delivery: its signature and its content (contract github.md §5).
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use serde::Deserialize;
 
 use crate::model::{RepositoryId, is_login, is_repository_name};
 
-/// The longest ID of a delivery; GitHub's have 36 characters.
+/// The longest ID of a delivery. GitHub's have 36 characters.
 pub const LONGEST_GUID: usize = 64;
 
-/// The ID of a delivery. A redelivery has the same one.
+/// The ID of a delivery. A redelivery has the same ID.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Guid(Box<str>);
 
 impl Guid {
-    /// An ID as `X-GitHub-Delivery` or the log of deliveries has it.
+    /// Parses an ID from `X-GitHub-Delivery` or the delivery log.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = !text.is_empty()
             && text.len() <= LONGEST_GUID
@@ -24,29 +24,29 @@ impl Guid {
     }
 }
 
-/// What a delivery says.
+/// The content of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// The hook was made, or somebody tries it.
+    /// The webhook was created or is being tested.
     Ping,
     /// Something about a job.
     Job(JobEvent),
-    /// Something that we have not asked for.
+    /// An event that we have not subscribed to.
     Other,
 }
 
-/// What became of a job.
+/// What happened to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct JobEvent {
     pub repository: RepositoryId,
     pub full_name: String,
-    /// It waits for something else than a runner: an approval, a deployment.
+    /// It is waiting for something other than a runner: an approval, a deployment.
     pub held: bool,
     pub labels: Vec<String>,
     pub runner: Option<String>,
 }
 
-/// Whether the body bears this signature, `sha256=HEX`. Compared in constant time.
+/// Whether the body has this signature, `sha256=HEX`. Compared in constant time.
 pub(super) fn is_signed(key: &hmac::Key, signature: Option<&str>, body: &[u8]) -> bool {
     let Some(hex) = signature.and_then(|text| text.strip_prefix("sha256=")) else { return false };
     unhex(hex).is_some_and(|mac| hmac::verify(key, body, &mac).is_ok())
@@ -65,10 +65,10 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// What a signed delivery says. `form` is whether its body is a form with the JSON in `payload`.
+/// Parses a signed delivery. `form` says whether its body is a form with the JSON in `payload`.
 ///
 /// # Errors
-/// It is none of GitHub's.
+/// It is not valid as a delivery from GitHub.
 pub(super) fn read(event: &str, form: bool, body: &[u8]) -> Result<Said, String> {
     match event {
         "ping" => return Ok(Said::Ping),
@@ -94,7 +94,7 @@ pub(super) fn read(event: &str, form: bool, body: &[u8]) -> Result<Said, String>
     };
     let is_name = |(owner, name)| is_login(owner) && is_repository_name(name);
     if !repository.full_name.split_once('/').is_some_and(is_name) {
-        return Err("its repository's name is none of GitHub's".to_owned());
+        return Err("its repository's name is not valid at GitHub".to_owned());
     }
     Ok(Said::Job(JobEvent {
         repository: RepositoryId(repository.id),

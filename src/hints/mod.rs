@@ -1,9 +1,8 @@
-//! Reasons to look at a repository soon. Each is a hint and nothing more: the lists are the truth, so one that is lost,
-//! late, repeated or forged costs a look at most.
+//! Reasons to poll a repository soon. They are only hints: the lists are the source of truth, so one that is lost,
+//! late, repeated or forged costs at most one look.
 //!
-//! All sources end in [`Hints`]: webhooks ([`webhook`]), pushes ([`pushes`]) and the log of a webhook's deliveries
-//! ([`deliveries`]). It is bounded in everything: repositories that wait, looks at one repository, deliveries that are
-//! remembered.
+//! All sources end in [`Hints`]: webhooks ([`webhook`]), pushes ([`pushes`]) and a webhook's delivery log
+//! ([`deliveries`]). Everything in it is limited: waiting repositories, looks at one repository, remembered deliveries.
 
 pub mod deliveries;
 mod delivery;
@@ -38,50 +37,51 @@ pub use delivery::{Guid, LONGEST_GUID};
 pub use pushes::WATCHED_FROM;
 pub use sources::follow;
 
-/// The shortest time between two looks that hints for one repository cause. What comes earlier waits, and is not lost.
+/// The shortest time between two looks that hints for one repository cause. Earlier hints wait and are not lost.
 pub const LOOKS_APART: Duration = Duration::from_secs(1);
 
-/// At most this many repositories wait for a look; the pace of the lists finds the others.
+/// At most this many repositories wait for a look. Scheduled looks cover the others.
 const MOST_WAITING: usize = 10_000;
 
-/// At most this many deliveries are remembered: at 50 a second those of more than a minute, and no replay wakes anything for as long.
+/// At most this many deliveries are remembered: more than a minute's worth at 50 a second, so that a replay has no
+/// effect for that long.
 const MOST_DELIVERIES: usize = 4_096;
 
-/// A file with a secret is read again after this time, so that a rotation is noticed at once.
+/// A secret file is reread after this time, so that a rotation is noticed at once.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// What everyone can provoke is told no more often.
+/// How often something that anyone can provoke is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// The longest wait of a source after failures.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// A reason to look at a repository soon.
+/// A reason to poll a repository soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
-    /// Which one.
+    /// The repository.
     pub repository: RepositoryId,
-    /// `owner/name`, where the source tells it; checked.
+    /// `owner/name`, if the source provides it; validated.
     pub full_name: Option<String>,
-    /// Where the hint comes from.
+    /// The source of the hint.
     pub reason: Reason,
 }
 
-/// Where a hint comes from.
+/// The source of a hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// A webhook told of a job that was queued, started or completed.
+    /// A webhook reported a job that was queued, started or completed.
     Webhook,
-    /// Somebody pushed to it: jobs may follow within seconds, so one look may come too early.
+    /// Someone pushed to it. Jobs may follow within seconds, so one look may come too early.
     Push,
-    /// The log of a webhook's deliveries told of a job.
+    /// A webhook's delivery log reported a job.
     Delivery,
 }
 
 impl Reason {
     const ALL: [Reason; 3] = [Reason::Webhook, Reason::Push, Reason::Delivery];
 
-    /// The word for it in metrics.
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Webhook => "webhook",
@@ -91,18 +91,18 @@ impl Reason {
     }
 }
 
-/// What became of a hint.
+/// The result of a hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
-    /// The repository is looked at soon.
+    /// The repository is polled soon.
     Taken,
     /// The configuration does not name it.
     NotConfigured,
-    /// Too many repositories wait.
+    /// Too many repositories are waiting.
     Full,
 }
 
-/// The repositories that are to be looked at soon. Clones share everything.
+/// The repositories to be polled soon. Clones share everything.
 #[derive(Clone)]
 pub struct Hints(Arc<Shared>);
 
@@ -116,7 +116,7 @@ struct Shared {
 struct Inner {
     /// Each with the earliest time of its look.
     waiting: BTreeMap<RepositoryId, (Hint, Instant)>,
-    /// When a look was last handed out; older ones than [`LOOKS_APART`] do not matter.
+    /// When a look was last requested. Entries older than [`LOOKS_APART`] do not matter.
     looked: BTreeMap<RepositoryId, Instant>,
     known: BTreeMap<RepositoryId, Known>,
     deliveries: Deliveries,
@@ -125,7 +125,7 @@ struct Inner {
     complained: Option<Instant>,
 }
 
-/// A repository that the daemon watches.
+/// A watched repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The owner's login.
@@ -134,7 +134,7 @@ pub struct Known {
     pub name: String,
 }
 
-/// What the sources need of the configuration.
+/// The settings that the sources need.
 struct Settings {
     repos: Vec<RepoEntry>,
     interest: Interest,
@@ -143,14 +143,14 @@ struct Settings {
 }
 
 impl Hints {
-    /// None yet, and nothing is configured. What comes is counted in `status`.
+    /// Without hints, and without a configuration. Hints are counted in `status`.
     pub fn new(status: Status) -> Self {
         status.expect(Counter::Hints, Reason::ALL.map(Reason::as_str));
         status.expect(Counter::WebhookRequests, webhook::Outcome::ALL.map(webhook::Outcome::as_str));
         Hints(Arc::new(Shared { inner: Mutex::default(), news: Notify::new(), status }))
     }
 
-    /// Goes by this configuration from now on.
+    /// Sets the configuration.
     pub fn configure(&self, config: &Config) {
         let settings = Settings {
             repos: config.repos.clone(),
@@ -163,7 +163,7 @@ impl Hints {
         inner.file = None;
     }
 
-    /// These are the repositories that the daemon watches.
+    /// Sets the watched repositories.
     pub fn know<'a>(&self, repositories: impl IntoIterator<Item = &'a Repository>) {
         let known = repositories.into_iter().map(|repository| {
             (repository.id, Known { owner: repository.owner.clone(), name: repository.name.clone() })
@@ -171,12 +171,12 @@ impl Hints {
         self.inner().known = known.collect();
     }
 
-    /// The repositories that the daemon watches.
+    /// The watched repositories.
     pub fn known(&self) -> BTreeMap<RepositoryId, Known> {
         self.inner().known.clone()
     }
 
-    /// Asks for a look at a repository. Hints for one that waits already are one look.
+    /// Requests a look at a repository. Several hints for a waiting one cause one look.
     pub fn offer(&self, hint: Hint) -> Offered {
         let mut inner = self.inner();
         if !inner.is_configured(&hint) {
@@ -197,7 +197,7 @@ impl Hints {
         Offered::Taken
     }
 
-    /// Ends as soon as a repository is to be looked at. One waits for it at a time.
+    /// Completes as soon as a repository is due. Only one caller may wait at a time.
     pub async fn due(&self) {
         loop {
             let first = self.inner().waiting.values().map(|(_, due)| *due).min();
@@ -212,7 +212,7 @@ impl Hints {
         }
     }
 
-    /// The repositories that are to be looked at now.
+    /// The repositories that are due now.
     pub fn take(&self) -> Vec<Hint> {
         let now = Instant::now();
         let mut inner = self.inner();
@@ -227,12 +227,12 @@ impl Hints {
             .collect()
     }
 
-    /// Whether this delivery was not seen before, by whichever way. From now on it was.
+    /// Whether this delivery is new, from whatever source. It then counts as known.
     pub fn is_news(&self, delivery: &Guid) -> bool {
         self.inner().deliveries.insert(delivery)
     }
 
-    /// How many things it remembers, by what they are.
+    /// The sizes of everything it remembers, by name.
     pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
         let inner = self.inner();
         BTreeMap::from([
@@ -243,7 +243,7 @@ impl Hints {
         ])
     }
 
-    /// Whether a job is one for our runners, or runs on one.
+    /// Whether a job requests one of our runners, or is running on one.
     fn is_ours(&self, labels: &[String], runner: Option<&str>) -> bool {
         let Some(settings) = self.inner().settings.clone() else { return false };
         settings.interest.is_ours(labels, runner)
@@ -269,11 +269,11 @@ impl Hints {
                 self.inner().file = Some((key.clone(), Instant::now()));
                 Ok(key)
             }
-            _ => Err("there is no webhook.secret".to_owned()),
+            _ => Err("webhook.secret is not set".to_owned()),
         }
     }
 
-    /// Whether it is time to say again what everyone can provoke.
+    /// Whether something that anyone can provoke may be logged again.
     fn may_complain(&self) -> bool {
         let mut inner = self.inner();
         let may = inner.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
@@ -295,7 +295,7 @@ impl fmt::Debug for Hints {
 }
 
 impl Inner {
-    /// Whether the daemon watches it, or an entry of the configuration names it.
+    /// Whether it is watched, or an entry of the configuration names it.
     fn is_configured(&self, hint: &Hint) -> bool {
         if self.known.contains_key(&hint.repository) {
             return true;
@@ -313,7 +313,8 @@ impl Inner {
     }
 }
 
-/// How long a source waits after its n-th failure in a row: twice as long each time, and as long as GitHub asks for.
+/// How long a source waits after its n-th consecutive failure: doubling each time, and at least as long as GitHub
+/// requests.
 fn wait_after(every: Duration, failures: u32, error: &Error) -> Duration {
     let wait = doubled(every, failures).min(LONGEST_WAIT);
     match error {
@@ -322,7 +323,7 @@ fn wait_after(every: Duration, failures: u32, error: &Error) -> Duration {
     }
 }
 
-/// The deliveries that were seen, the latest of them.
+/// The latest deliveries that have been seen.
 #[derive(Default)]
 struct Deliveries {
     known: HashSet<Guid>,
@@ -330,7 +331,7 @@ struct Deliveries {
 }
 
 impl Deliveries {
-    /// Whether it was not there.
+    /// Whether it was not there yet.
     fn insert(&mut self, delivery: &Guid) -> bool {
         if !self.known.insert(delivery.clone()) {
             return false;

@@ -1,7 +1,7 @@
-//! Pushes as hints: one request names the repositories of an owner that were pushed to last.
+//! Pushes as hints: one request lists the repositories of an owner that were pushed to last.
 //!
-//! It asks [`GitHub::pushed`] and yields the repositories whose `pushed_at` moved. It misses schedules, dispatches and
-//! re-runs (contract github.md §8), and who asks for too many owners asks each less often.
+//! Calls [`GitHub::pushed`] and yields the repositories whose `pushed_at` has changed. It misses schedules, dispatches
+//! and reruns (contract github.md §8). With many owners, each is polled less often.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,40 +17,40 @@ use crate::{
     model::{RepositoryId, Timestamp},
 };
 
-/// An owner with more repositories than this is asked about; the lists of a few repositories cost no more.
+/// Owners with more repositories than this are polled; with fewer, the repositories' own lists cost no more.
 pub const WATCHED_FROM: usize = 20;
 
-/// How often an owner is asked about: 12 of the 900 points a minute, and at most 720 of the 5,000 requests an hour.
+/// How often an owner is polled: 12 of the 900 points a minute, and at most 720 of the 5,000 requests an hour.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// Two questions about different owners are never closer together: with many owners each is asked about less often.
+/// The shortest time between two requests for different owners: with many owners, each is polled less often.
 const QUESTIONS_APART: Duration = Duration::from_secs(2);
 
-/// At most this many owners are asked about.
+/// At most this many owners are polled.
 const MOST_OWNERS: usize = 100;
 
-/// The first page tells of pushes in so short a time before the newest one.
+/// The first page reports pushes from this long before the newest one.
 const AT_FIRST: Duration = Duration::from_secs(60);
 
-/// A question is given up after this.
+/// The deadline of a request.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
-/// What was seen of one list, to tell what has moved since.
+/// What has been seen of a list, to recognize changes.
 #[derive(Debug, Default)]
 pub struct Moved {
     seen: BTreeMap<RepositoryId, Timestamp>,
-    /// A repository that was not on the page and is older came up because another one left.
+    /// An older repository that was not on the page only appeared because another one left.
     floor: Option<Timestamp>,
-    /// There was a page before.
+    /// There was an earlier page.
     begun: bool,
-    /// Pushed to in the newest second that was seen: another push in that second would not show.
+    /// Pushed to in the newest second that was seen: another push in that second would not be visible.
     newest: BTreeSet<RepositoryId>,
 }
 
 impl Moved {
-    /// The repositories that were pushed to since the page before. The first page tells of those that were pushed to
-    /// shortly before the newest: what was before that, the lists of the start have seen. A push in the newest second
-    /// counts twice, because a second one in it would not be seen.
+    /// The repositories that were pushed to since the previous page. The first page reports those that were pushed to
+    /// shortly before the newest, because the first listings have seen everything before that. A push in the newest
+    /// second counts twice, because a second push in it would not be visible.
     pub fn since(&mut self, page: &[Pushed]) -> Vec<Pushed> {
         let newest = page.iter().map(|pushed| pushed.at).max();
         let has_moved = |pushed: &&Pushed| match (self.seen.get(&pushed.id), newest) {
@@ -73,10 +73,10 @@ impl Moved {
     }
 }
 
-/// What is asked about: the lists and, for each, what was seen.
+/// The lists that are polled, and what was seen of each.
 #[derive(Default)]
 struct Watched {
-    /// By owner, in lower case; `*` for everything that the token may see.
+    /// By owner, in lower case; `*` for everything that the token can access.
     lists: BTreeMap<String, Owner>,
 }
 
@@ -87,7 +87,7 @@ struct Owner {
     failures: u32,
 }
 
-/// Asks for ever while `leads`.
+/// Polls forever while `leads`.
 pub(super) async fn follow(
     github: &GitHub,
     repos: &[RepoEntry],
@@ -98,11 +98,11 @@ pub(super) async fn follow(
     loop {
         sleep(QUESTIONS_APART).await;
         if !leads() {
-            // Another one looks; who follows begins anew.
+            // Another replica polls; the next leader starts from scratch.
             watched.lists.clear();
             continue;
         }
-        watched.update(&owners(&hints.known(), repos, github.is_app()));
+        watched.update(&owners(&hints.known(), repos, |owner| github.payer(owner).is_empty()));
         let now = Instant::now();
         let due = watched.lists.iter_mut().filter(|(_, owner)| owner.next <= now);
         let Some((name, owner)) = due.min_by_key(|(_, owner)| owner.next) else { continue };
@@ -151,14 +151,17 @@ impl Watched {
     }
 }
 
-/// Whom to ask about: owners of more than [`WATCHED_FROM`] repositories, in lower case. With `"*"` and a person's token one
-/// list names them all.
-fn owners(known: &BTreeMap<RepositoryId, Known>, repos: &[RepoEntry], is_app: bool) -> BTreeSet<String> {
-    if !is_app && repos.contains(&RepoEntry::All) && known.len() > WATCHED_FROM {
-        return BTreeSet::from(["*".to_owned()]);
-    }
+/// Whom to ask about: owners of more than [`WATCHED_FROM`] repositories, in lower case. With `"*"` one list names all that the
+/// default token `sees`.
+fn owners(
+    known: &BTreeMap<RepositoryId, Known>,
+    repos: &[RepoEntry],
+    sees: impl Fn(&str) -> bool,
+) -> BTreeSet<String> {
+    let in_one = known.values().filter(|repository| sees(&repository.owner)).count();
+    let as_one = repos.contains(&RepoEntry::All) && in_one > WATCHED_FROM;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for repository in known.values() {
+    for repository in known.values().filter(|repository| !as_one || !sees(&repository.owner)) {
         *counts.entry(repository.owner.to_ascii_lowercase()).or_default() += 1;
     }
     let mut many: Vec<(usize, String)> = counts
@@ -167,7 +170,8 @@ fn owners(known: &BTreeMap<RepositoryId, Known>, repos: &[RepoEntry], is_app: bo
         .map(|(name, count)| (count, name))
         .collect();
     many.sort_by(|one, other| other.cmp(one));
-    many.into_iter().take(MOST_OWNERS).map(|(_, name)| name).collect()
+    let as_one = as_one.then(|| "*".to_owned());
+    as_one.into_iter().chain(many.into_iter().map(|(_, name)| name)).take(MOST_OWNERS).collect()
 }
 
 #[cfg(test)]
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_page_tells_of_the_last_minute_and_later_ones_of_what_moved() {
+    fn the_first_page_reports_the_last_minute_and_later_ones_what_changed() {
         let mut moved = Moved::default();
         assert_eq!(since(&mut moved, &[(1, 330), (2, 320), (3, 10)]), [1, 2]);
         assert_eq!(since(&mut moved, &[(1, 330), (2, 320), (3, 10)]), [1], "the newest second");
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_in_the_newest_second_is_told_twice_because_another_one_would_not_show() {
+    fn a_push_in_the_newest_second_counts_twice_because_another_one_would_not_be_visible() {
         let mut moved = Moved::default();
         since(&mut moved, &[(1, 30), (2, 20)]);
         since(&mut moved, &[(1, 30), (2, 20)]);
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_up_because_another_repository_left_has_not_moved() {
+    fn a_repository_that_appears_because_another_left_has_not_changed() {
         let full: Vec<(u64, i64)> = (0..PUSHED_PAGE as u64).map(|n| (n, 1_000 - n as i64)).collect();
         let mut moved = Moved::default();
         since(&mut moved, &full);
@@ -225,19 +229,24 @@ mod tests {
     }
 
     #[test]
-    fn owners_of_few_repositories_are_not_asked_about() {
+    fn owners_of_few_repositories_are_not_polled() {
         let known = |of: &[(&str, u64)]| -> BTreeMap<RepositoryId, Known> {
             let each = of.iter().flat_map(|(owner, count)| (0..*count).map(move |n| (owner.to_string(), n)));
             each.enumerate()
                 .map(|(id, (owner, n))| (RepositoryId(id as u64), Known { owner, name: format!("r{n}") }))
                 .collect()
         };
-        let names =
-            |known, repos: &[RepoEntry], app| owners(&known, repos, app).into_iter().collect::<Vec<_>>();
+        let names = |known, repos: &[RepoEntry], app: bool| {
+            owners(&known, repos, |_| !app).into_iter().collect::<Vec<_>>()
+        };
         let many = known(&[("Acme", 21), ("few", 20)]);
         assert_eq!(names(many.clone(), &[RepoEntry::Owner("Acme".into())], false), ["acme"]);
         assert_eq!(names(many.clone(), &[RepoEntry::All], false), ["*"]);
         assert_eq!(names(many, &[RepoEntry::All], true), ["acme"]);
         assert!(names(known(&[("few", 20)]), &[RepoEntry::All], false).is_empty());
+        // Acme has credentials of its own.
+        let both = known(&[("Acme", 21), ("octo", 21)]);
+        let asked = owners(&both, &[RepoEntry::All], |owner| owner != "Acme");
+        assert_eq!(asked.into_iter().collect::<Vec<_>>(), ["*", "acme"]);
     }
 }

@@ -1,9 +1,9 @@
-//! The sources that ask by themselves.
+//! The sources that poll GitHub.
 
 use super::{Hints, deliveries, pushes};
 use crate::{config::Config, github::GitHub};
 
-/// Asks GitHub for pushes and deliveries, as the configuration has it, for ever. Only who leads asks.
+/// Polls GitHub for pushes and deliveries as configured, forever. Only the leader polls.
 pub async fn follow<T>(
     github: &GitHub,
     config: &Config,

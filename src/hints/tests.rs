@@ -1,4 +1,4 @@
-//! Hints and webhooks: what is taken, what is refused, and what is bounded.
+//! Hints and webhooks: what is accepted, what is refused, and what is limited.
 
 use std::path::Path;
 
@@ -68,7 +68,7 @@ async fn deliver(hints: &Hints, event: &str, guid: &str, body: &[u8]) -> Outcome
     accept(hints, &headers(event, guid, body), body).await
 }
 
-/// A job's event: what differs from one to the next.
+/// A job's event, with changes.
 fn job(action: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut event = json!({
         "action": action,
@@ -80,7 +80,7 @@ fn job(action: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
 }
 
 #[test]
-fn githubs_own_signature_is_found_right_and_others_wrong() {
+fn githubs_own_signature_is_valid_and_others_are_not() {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"It's a Secret to Everybody");
     let mac = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
     assert!(is_signed(&key, Some(&format!("sha256={mac}")), b"Hello, World!"));
@@ -96,7 +96,7 @@ fn githubs_own_signature_is_found_right_and_others_wrong() {
 }
 
 #[test]
-fn githubs_own_examples_are_understood() {
+fn githubs_own_examples_are_parsed() {
     let of_github = ("ubuntu-latest", Some("GitHub Actions 5"));
     for (name, held, (label, runner)) in [
         ("workflow_job.queued", false, of_github),
@@ -122,7 +122,7 @@ fn githubs_own_examples_are_understood() {
 }
 
 #[test]
-fn what_breaks_githubs_rules_is_refused() {
+fn deliveries_that_break_githubs_rules_are_refused() {
     let refused = |body: &[u8]| read("workflow_job", false, body).unwrap_err();
     assert!(refused(b"{").contains("JSON"));
     assert!(refused(&job("queued", |event| event["repository"]["id"] = json!(-1))).contains("JSON"));
@@ -166,7 +166,7 @@ async fn a_form_is_as_good_as_json() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_valid_signature_nothing_is_believed_or_remembered() {
+async fn without_a_valid_signature_nothing_is_accepted_or_remembered() {
     let hints = hints();
     let body = job("queued", |_| {});
     let mut forged = headers("workflow_job", "1", &body);
@@ -181,7 +181,7 @@ async fn without_a_valid_signature_nothing_is_believed_or_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_asks_for_no_look_is_answered_and_ignored() {
+async fn deliveries_that_need_no_look_are_answered_and_ignored() {
     let hints = hints();
     let configured = |name: &str| job("queued", |event| event["repository"]["full_name"] = json!(name));
     let labels = |labels: Value| job("queued", |event| event["workflow_job"]["labels"] = labels);
@@ -210,7 +210,7 @@ async fn what_asks_for_no_look_is_answered_and_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repository_that_is_watched_is_known_by_its_id_whatever_it_is_called_now() {
+async fn a_watched_repository_is_recognized_by_its_id_after_a_rename() {
     let hints = hints();
     let renamed = Hint { full_name: Some("elsewhere/now".into()), ..hint(9) };
     assert_eq!(hints.offer(renamed.clone()), Offered::NotConfigured);
@@ -238,13 +238,13 @@ async fn many_hints_for_a_repository_are_one_look_a_second_and_the_last_is_not_l
     }
     hints.due().await;
     assert_eq!(hints.take().len(), 1);
-    // One that comes right after a look has begun.
+    // A hint that comes right after a look has started.
     hints.offer(hint(1));
     assert_eq!(hints.take(), []);
     hints.due().await;
     assert_eq!(began.elapsed(), LOOKS_APART);
     assert_eq!(hints.take().len(), 1);
-    // Others do not wait for it.
+    // Other repositories do not wait for it.
     hints.offer(hint(1));
     hints.offer(hint(2));
     hints.due().await;
@@ -252,7 +252,7 @@ async fn many_hints_for_a_repository_are_one_look_a_second_and_the_last_is_not_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_and_what_is_remembered_is_bounded() {
+async fn waiting_hints_and_remembered_deliveries_are_limited() {
     let hints = hints();
     for repository in 0..20_000 {
         let expected = if repository < 10_000 { Offered::Taken } else { Offered::Full };
@@ -269,7 +269,7 @@ async fn what_waits_and_what_is_remembered_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_file_is_read_again() {
+async fn a_secret_file_is_reread() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
     std::fs::write(&path, format!("{SECRET}\n")).unwrap();
@@ -285,7 +285,7 @@ async fn a_secret_in_a_file_is_read_again() {
     assert_eq!(deliver(&hints, "workflow_job", "3", &body).await, Outcome::Unavailable);
 }
 
-/// A server, and what it hints at.
+/// A server, and its hints.
 async fn served() -> (std::net::SocketAddr, Hints) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, hints) = (listener.local_addr().unwrap(), hints());
@@ -293,12 +293,12 @@ async fn served() -> (std::net::SocketAddr, Hints) {
     (address, hints)
 }
 
-/// The status of the answer to what is sent.
+/// The status of the response to a request.
 async fn ask(address: std::net::SocketAddr, head: &str, body: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!("{head}\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
-    // The server may have answered and closed already.
+    // The server may have responded and closed already.
     let _ = stream.write_all(body).await;
     let mut answer = Vec::new();
     let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap();
@@ -336,7 +336,7 @@ async fn the_server_answers_at_once_and_counts_each_request() {
 }
 
 #[tokio::test]
-async fn a_load_balancer_is_told_whether_this_replica_leads() {
+async fn a_load_balancer_can_ask_whether_this_replica_is_the_leader() {
     let (address, hints) = served().await;
     for (leads, status) in [(false, 503), (true, 200), (false, 503)] {
         hints.0.status.record(crate::status::Snapshot { leads, ..Default::default() });
@@ -345,7 +345,7 @@ async fn a_load_balancer_is_told_whether_this_replica_leads() {
 }
 
 #[tokio::test]
-async fn a_body_is_bounded_whether_its_length_is_told_or_not() {
+async fn a_body_is_limited_with_and_without_a_length() {
     let (address, _) = served().await;
     let large = vec![b' '; 3 << 20];
     assert_eq!(ask(address, "POST /webhook HTTP/1.1", &large).await, 413);
@@ -365,13 +365,13 @@ async fn a_body_is_bounded_whether_its_length_is_told_or_not() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_answered_whoever_holds_connections_open() {
+async fn a_delivery_is_answered_while_others_hold_connections_open() {
     let (address, _) = served().await;
     let mut held = Vec::new();
     let body = job("queued", |_| {});
     for number in 0..600 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // Some say nothing, some begin a body and never end it.
+        // Some send nothing, some start a body and never end it.
         if number % 2 == 1 {
             let head = "POST /webhook HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{";
             stream.write_all(head.as_bytes()).await.unwrap();

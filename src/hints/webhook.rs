@@ -1,8 +1,8 @@
 //! The server that GitHub delivers webhooks to: `POST /webhook` (contract github.md §5).
 //!
-//! Whoever can reach the port can send anything. Nothing is believed without a signature, and nothing that is sent holds
-//! up a delivery for longer than a moment: connections are short, the oldest goes first, and bodies are bounded, each and
-//! together.
+//! Anyone who can reach the port can send anything. Nothing is accepted without a signature, and nothing can delay a
+//! delivery for longer than a moment: connections are short, the oldest is closed first, and bodies are limited,
+//! individually and in total.
 
 use std::sync::Arc;
 
@@ -24,44 +24,45 @@ use super::{
 };
 use crate::{listen, status::Counter};
 
-/// Where GitHub sends deliveries.
+/// The path of deliveries.
 pub const PATH: &str = "/webhook";
 
-/// Connections open at the same time: GitHub opens one for each delivery, and a run of 256 jobs is 256 deliveries at once.
+/// The maximum number of open connections. GitHub opens one for each delivery, and a run of 256 jobs causes 256
+/// deliveries at once.
 const CONNECTIONS: usize = 256;
 
-/// The longest body, in bytes. GitHub allows 25 MB; a job's has 20 kB, and its steps 200 bytes each.
+/// The largest body, in bytes. GitHub allows 25 MB; a job's has 20 kB, plus 200 bytes per step.
 const LONGEST_BODY: usize = 2 << 20;
 
-/// The bodies that are under way together, in bytes.
+/// The total size of the bodies being received, in bytes.
 const BODIES: usize = 16 << 20;
 
-/// How a request came out. A word of GitHub's log of deliveries shows the status and the text.
+/// The outcome of a request. GitHub's delivery log shows the status and the text of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A repository is looked at soon.
+    /// A repository is polled soon.
     Taken,
-    /// The hook was made, or somebody tries it.
+    /// The webhook was created or is being tested.
     Ping,
-    /// The same delivery was there before.
+    /// The same delivery was received before.
     Repeated,
-    /// A job for others' runners.
+    /// A job for other runners.
     NotOurs,
-    /// A job that waits for something else than a runner.
+    /// A job that waits for something other than a runner.
     Held,
     /// A repository that is not configured.
     NotConfigured,
-    /// An event that we have not asked for.
+    /// An event that we have not subscribed to.
     OtherEvent,
-    /// No signature by our secret.
+    /// Not signed with our secret.
     NotSigned,
-    /// Signed, and nevertheless none of GitHub's.
+    /// Signed, but not a valid delivery from GitHub.
     Malformed,
-    /// A body that is too long, or too many bodies at once.
+    /// A body that is too large, or too many bodies at once.
     TooLarge,
-    /// No body within the time, or none at all.
+    /// The body did not arrive in time, or not at all.
     Broken,
-    /// Too much to do, or no secret to check with.
+    /// Overloaded, or no secret to verify with.
     Unavailable,
     /// Not `POST /webhook`.
     Elsewhere,
@@ -85,24 +86,24 @@ impl Outcome {
         Outcome::Elsewhere,
     ];
 
-    /// The HTTP status that answers it.
+    /// The HTTP status of the response.
     pub fn status(self) -> u16 {
         self.told().1.as_u16()
     }
 
-    /// The word for it in metrics.
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         self.told().0
     }
 
-    /// The word for it in metrics, the status, and what is answered.
+    /// The name in metrics, the status, and the text of the response.
     fn told(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Outcome::Taken => ("taken", StatusCode::ACCEPTED, "the repository is looked at soon"),
+            Outcome::Taken => ("taken", StatusCode::ACCEPTED, "the repository will be polled soon"),
             Outcome::Ping => ("ping", StatusCode::OK, "pong"),
-            Outcome::Repeated => ("repeated", StatusCode::OK, "this delivery is known"),
+            Outcome::Repeated => ("repeated", StatusCode::OK, "this delivery was already received"),
             Outcome::NotOurs => ("not_ours", StatusCode::OK, "not a job for these runners"),
-            Outcome::Held => ("held", StatusCode::OK, "the job does not wait for a runner"),
+            Outcome::Held => ("held", StatusCode::OK, "the job is not waiting for a runner"),
             Outcome::NotConfigured => ("not_configured", StatusCode::OK, "this repository is not configured"),
             Outcome::OtherEvent => {
                 ("other_event", StatusCode::OK, "ignored: only workflow_job events are used")
@@ -110,15 +111,13 @@ impl Outcome {
             Outcome::NotSigned => (
                 "not_signed",
                 StatusCode::UNAUTHORIZED,
-                "no valid X-Hub-Signature-256: the hook's secret must be webhook.secret",
+                "no valid X-Hub-Signature-256: the webhook's secret must match webhook.secret",
             ),
-            Outcome::Malformed => {
-                ("malformed", StatusCode::BAD_REQUEST, "not a delivery as GitHub describes them")
-            }
+            Outcome::Malformed => ("malformed", StatusCode::BAD_REQUEST, "not a valid delivery from GitHub"),
             Outcome::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
             Outcome::Broken => ("broken", StatusCode::BAD_REQUEST, "the body did not arrive"),
             Outcome::Unavailable => {
-                ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "not now; see the log of githubrunner")
+                ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "unavailable; see the log of githubrunner")
             }
             Outcome::Elsewhere => ("elsewhere", StatusCode::NOT_FOUND, "not found: POST /webhook"),
         }
@@ -132,16 +131,16 @@ pub async fn serve(listener: TcpListener, hints: Hints) {
         let (hints, room) = (hints.clone(), room.clone());
         async move {
             if request.uri().path() == PATH && *request.method() == Method::GET {
-                // For a load balancer: deliveries are for the replica that acts on them.
+                // For a load balancer: deliveries should go to the replica that acts on them.
                 return match hints.0.status.leads() {
-                    true => page(StatusCode::OK, "this replica leads"),
-                    false => page(StatusCode::SERVICE_UNAVAILABLE, "this replica does not lead"),
+                    true => page(StatusCode::OK, "this replica is the leader"),
+                    false => page(StatusCode::SERVICE_UNAVAILABLE, "this replica is not the leader"),
                 };
             }
             if request.uri().path() == PATH && *request.method() != Method::POST {
                 let mut response = page(
                     StatusCode::METHOD_NOT_ALLOWED,
-                    "only POST, and GET to ask whether this replica leads",
+                    "use POST, or GET to ask whether this replica is the leader",
                 );
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
                 hints.0.status.count(Counter::WebhookRequests, Outcome::Elsewhere.as_str());
@@ -171,7 +170,7 @@ async fn receive(hints: &Hints, room: Arc<Semaphore>, request: Request<Incoming>
     accept(hints, &head.headers, &body).await
 }
 
-/// The body, and the room that it takes.
+/// The body, and the reserved memory for it.
 async fn read_body(
     mut body: Incoming,
     room: Arc<Semaphore>,
@@ -183,7 +182,7 @@ async fn read_body(
         if read.len() + data.len() > LONGEST_BODY {
             return Err(Outcome::TooLarge);
         }
-        // Room is taken as it is needed: who sends slowly takes little from the others.
+        // Memory is reserved as it is needed, so that a slow sender takes little from the others.
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let permit = room.clone().try_acquire_many_owned(length).map_err(|_| Outcome::Unavailable)?;
         taken.push(permit);
@@ -192,7 +191,7 @@ async fn read_body(
     Ok((read.freeze(), taken))
 }
 
-/// What becomes of a delivery with these headers and this body.
+/// Handles a delivery with these headers and this body.
 pub async fn accept(hints: &Hints, headers: &HeaderMap, body: &[u8]) -> Outcome {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let key = match hints.key().await {

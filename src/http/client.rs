@@ -28,36 +28,37 @@ use super::tls::TlsOptions;
 use super::watch::{Observer, Watch};
 use crate::secret::Secret;
 
-/// Every body may be read up to this size, in bytes. A larger one waits for its turn: one at a time, so that the bodies
-/// of all exchanges together take no more than this for each connection and `max_body` once.
+/// Every body may be read up to this size, in bytes. Larger ones are read one at a time, so that all bodies together
+/// take at most this much per connection, plus `max_body` once.
 const SMALL_BODY: usize = 1024 * 1024;
 
-/// An answer with more headers is refused. GitHub sends about 30.
+/// A response with more headers is refused. GitHub sends about 30.
 const MAX_HEADERS: usize = 128;
 
-/// The longest header section, in bytes. hyper parses an unfinished section again after each read: a longer one, sent a
-/// few bytes at a time, costs seconds of CPU.
+/// The largest header section, in bytes. hyper parses an unfinished section again after each read, so a larger one that
+/// is sent a few bytes at a time would cost seconds of CPU.
 const MAX_HEADER_SECTION: usize = 64 * 1024;
 
-/// How a client behaves.
+/// The settings of a client.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The User-Agent header.
     pub user_agent: String,
-    /// How many exchanges, and so connections, there are at once. Nomad refuses the 101st connection of an address
-    /// (contract nomad.md §9), GitHub more than 100 requests at once (contract github.md §4); a handful is plenty.
+    /// The number of concurrent exchanges, and so of connections. Nomad refuses the 101st connection from an
+    /// address (contract nomad.md §9), and GitHub more than 100 concurrent requests (contract github.md §4). A
+    /// handful is plenty.
     pub max_connections: usize,
-    /// The time for one exchange, for requests that set none.
+    /// The deadline of an exchange, for requests that set none.
     pub deadline: Duration,
-    /// The longest body in bytes, for requests that set none.
+    /// The largest body in bytes, for requests that set none.
     pub max_body: usize,
-    /// An idle connection is closed after this, before the server closes it while we send on it.
+    /// Idle connections are closed after this, before the server closes them while we are sending.
     pub idle_timeout: Duration,
     /// For `https` endpoints.
     pub tls: TlsOptions,
     /// For `https` endpoints.
     pub proxy: Proxy,
-    /// The seed of the retries' jitter.
+    /// The seed for the jitter of retries.
     pub seed: u64,
 }
 
@@ -88,7 +89,7 @@ struct Inner {
     user_agent: HeaderValue,
     basic_auth: Option<HeaderValue>,
     permits: Semaphore,
-    /// The turn of bodies beyond [`SMALL_BODY`].
+    /// The turn for bodies larger than [`SMALL_BODY`].
     large: Arc<Semaphore>,
     deadline: Duration,
     max_body: usize,
@@ -97,10 +98,10 @@ struct Inner {
 }
 
 impl Client {
-    /// A client for `endpoint`. Connects nowhere yet; reads certificates when the endpoint is `https`.
+    /// A client for `endpoint`. Does not connect yet; reads certificates if the endpoint is `https`.
     ///
     /// # Errors
-    /// [`Error::Setup`] when a certificate, the proxy or the address is unusable.
+    /// [`Error::Setup`] if a certificate, the proxy or the address is invalid.
     pub fn new(endpoint: Endpoint, options: Options) -> Result<Self, Error> {
         let connector = Connector::new(endpoint.clone(), &options.tls, &options.proxy)?;
         let hyper = legacy::Client::builder(TokioExecutor::new())
@@ -108,8 +109,8 @@ impl Client {
             .timer(TokioTimer::new())
             .pool_idle_timeout(options.idle_timeout)
             .pool_max_idle_per_host(options.max_connections)
-            // Safe for every method: hyper-util sends again only what it got back whole from a pooled connection
-            // that had closed before it took the request. Anything of which a byte may have left is an error.
+            // Safe for every method: hyper-util only retries a request that it got back unsent from a pooled
+            // connection that had already been closed. If any byte may have been sent, that is an error.
             .retry_canceled_requests(true)
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_SECTION)
@@ -132,27 +133,27 @@ impl Client {
         })))
     }
 
-    /// The host this client talks to.
+    /// The host of this client.
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
 
-    /// Tells `observer` of each exchange from now on; of a stream of lines it hears nothing.
+    /// Reports each exchange to `observer` from now on, except for streams.
     pub fn observed_by(&self, observer: Arc<dyn Observer>) {
         self.0.watch.set(observer);
     }
 
-    /// Sends a request once and reads the whole answer. Any status is `Ok`.
+    /// Sends a request once and reads the whole response. Any status is `Ok`.
     ///
     /// # Errors
-    /// Every [`Error`] but `Status` and `Json`.
+    /// Every [`Error`] except `Status` and `Json`.
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
         let within = request.deadline.unwrap_or(self.0.deadline);
         self.exchange(&request, within).await
     }
 
-    /// Sends a request until it succeeds or the policy's bounds are reached, then returns the last answer or error.
-    /// For reads, and for writes whose repetition is harmless.
+    /// Sends a request until it succeeds or the policy's limits are reached, then returns the last response or
+    /// error. For reads, and for writes that are harmless to repeat.
     ///
     /// # Errors
     /// As [`Client::send`].
@@ -178,7 +179,7 @@ impl Client {
             if attempt > policy.attempts || Instant::now() + wait >= end {
                 return result;
             }
-            // What this attempt did, the next one's failure does not undo.
+            // A later failure does not undo the effect of this attempt.
             repeated |= match &result {
                 Ok(response) => response.error().is_ambiguous(),
                 Err(error) => error.is_ambiguous(),
@@ -188,11 +189,12 @@ impl Client {
         }
     }
 
-    /// Sends a request and returns the answer's lines as they come. The deadline is for the answer's headers; each
-    /// wait for a line has its own. Such a stream holds a connection beyond `max_connections`: open few.
+    /// Sends a request and returns the response's lines as they arrive. The deadline is for the response's
+    /// headers; each wait for a line has its own. Such a stream holds a connection beyond `max_connections`, so
+    /// open only a few.
     ///
     /// # Errors
-    /// As [`Client::send`], and [`Error::Status`] when the status is not 2xx.
+    /// As [`Client::send`], and [`Error::Status`] if the status is not 2xx.
     pub async fn lines(&self, request: Request) -> Result<Lines, Error> {
         let within = request.deadline.unwrap_or(self.0.deadline);
         let exchange = self.describe(&request);
@@ -217,7 +219,7 @@ impl Client {
         Ok(Lines { exchange, status, body, buffer: BytesMut::new(), searched: 0, max_line })
     }
 
-    /// One exchange under one deadline.
+    /// One exchange with one deadline.
     async fn exchange(&self, request: &Request, within: Duration) -> Result<Response, Error> {
         let exchange = self.describe(request);
         let (message, connection) = self.message(request, &exchange)?;
@@ -225,7 +227,7 @@ impl Client {
         let started = Instant::now();
         let mut watched = self.0.watch.begin(request);
         let whole = async {
-            // The semaphore is never closed; a permit is held until the body is read.
+            // The semaphore is never closed. A permit is held until the body has been read.
             let _permit = self.0.permits.acquire().await;
             let (parts, body) = self.head(message, &exchange).await?.into_parts();
             let (body, turn) = self.read_body(body, &parts, max_body, &exchange).await?;
@@ -233,7 +235,7 @@ impl Client {
         };
         let outcome = match tokio::time::timeout(within, whole).await {
             Ok(Ok((status, headers, body, turn))) => {
-                // The turn ends when a success has been read by the caller. Of a failure only the start is shown.
+                // The turn ends when the caller has read a success. Only the start of a failure is shown.
                 let _turn = turn.filter(|_| status.is_success()).map(Arc::new);
                 Ok(Response { status, headers, body, exchange: exchange.clone(), repeated: false, _turn })
             }
@@ -261,7 +263,7 @@ impl Client {
         }
     }
 
-    /// The request as hyper takes it, and a view of whether it was given a connection.
+    /// The request for hyper, and a way to see whether it was given a connection.
     fn message(
         &self,
         request: &Request,
@@ -283,7 +285,7 @@ impl Client {
             headers.insert(header::AUTHORIZATION, auth.clone());
         }
         if request.body.is_none() && matches!(request.method, Method::POST | Method::PUT | Method::PATCH) {
-            // hyper leaves it out, and some servers answer 411 then.
+            // hyper omits it, and some servers then answer 411.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         headers.extend(request.headers.clone());
@@ -318,7 +320,8 @@ impl Client {
 }
 
 impl Client {
-    /// The whole body, or an error as soon as it is longer than `limit`; with the turn that a large one holds.
+    /// The whole body, or an error as soon as it is longer than `limit`, with the turn that a large body
+    /// holds.
     async fn read_body(
         &self,
         mut body: Incoming,
@@ -337,7 +340,7 @@ impl Client {
             return Err(too_large());
         }
         let mut turn = None;
-        // What a server announces is not what it sends.
+        // A server may announce more than it sends.
         let mut whole = BytesMut::with_capacity(SMALL_BODY.min(announced as usize));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Error::Closed {
@@ -350,7 +353,7 @@ impl Client {
                     return Err(too_large());
                 }
                 if length > SMALL_BODY && turn.is_none() {
-                    // The semaphore is never closed; the exchange's deadline bounds the wait.
+                    // The semaphore is never closed; the exchange's deadline limits the wait.
                     turn = Arc::clone(&self.0.large).acquire_owned().await.ok();
                 }
                 whole.extend_from_slice(&data);
@@ -366,7 +369,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Basic authentication from an address's user information.
+/// Basic authentication from the user information in an address.
 fn basic_auth(endpoint: &Endpoint) -> Result<Option<HeaderValue>, Error> {
     let Endpoint::Url(url) = endpoint else { return Ok(None) };
     if url.username().is_empty() && url.password().is_none() {
@@ -380,14 +383,14 @@ fn basic_auth(endpoint: &Endpoint) -> Result<Option<HeaderValue>, Error> {
         .map_err(|_| Error::Setup("invalid user name or password in the address".into()))
 }
 
-/// A request that was given a connection may have been sent, one that was not certainly has not.
+/// A request that was given a connection may have been sent; any other certainly has not.
 fn timed_out(exchange: &Exchange, after: Duration, connection: &CaptureConnection) -> Error {
     let sent = connection.connection_metadata().is_some();
     Error::Timeout { exchange: Box::new(exchange.clone()), after, sent }
 }
 
-/// Whether the server's TLS refused our certificate, or that there is none. With TLS 1.3 that comes after our side of
-/// the handshake: the request may have left already, and nobody took it.
+/// Whether the server's TLS refused our certificate or its absence. With TLS 1.3 that comes after our side of the
+/// handshake: the request may have been sent already, but was not processed.
 fn is_refused_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::AlertDescription::{
         AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
@@ -397,7 +400,7 @@ fn is_refused_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
         Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
         _ => None,
     };
-    // What an `io::Error` was made of is not its source.
+    // The inner error of an `io::Error` is not its source.
     let inside = |error: &(dyn std::error::Error + 'static)| {
         of(error).or_else(|| of(error.downcast_ref::<std::io::Error>()?.get_ref()?))
     };

@@ -1,4 +1,4 @@
-//! Where a client connects to, and the connector that does it.
+//! The endpoint of a client, and the connector for it.
 
 use std::fmt;
 use std::io;
@@ -23,14 +23,14 @@ use url::Url;
 use super::error::Error;
 use super::tls::{self, TlsOptions};
 
-/// Makes one in-memory connection; an error is a connection refused.
+/// Creates one in-memory connection; an error is a refused connection.
 pub type MemoryConnect = Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>;
 
-/// The one host that a client talks to.
+/// The host of a client.
 #[derive(Clone)]
 pub enum Endpoint {
-    /// `http://…` or `https://…`, with a port and a path below which all requests are, if any. User information
-    /// in it becomes basic authentication.
+    /// `http://…` or `https://…`, with a port, and optionally a path below which all requests are. User
+    /// information in it becomes basic authentication.
     Url(Url),
     /// A unix socket, plain HTTP.
     Unix(PathBuf),
@@ -38,7 +38,7 @@ pub enum Endpoint {
     Memory {
         /// The host's name, for the Host header and for errors.
         name: String,
-        /// Makes a connection.
+        /// Creates a connection.
         connect: MemoryConnect,
     },
 }
@@ -47,7 +47,7 @@ impl Endpoint {
     /// An endpoint from an address: `http://…`, `https://…` or `unix:///path`.
     ///
     /// # Errors
-    /// [`Error::Setup`] when it is none of these.
+    /// [`Error::Setup`] if it is none of these.
     pub fn parse(address: &str) -> Result<Self, Error> {
         if let Some(path) = address.strip_prefix("unix://") {
             if !path.starts_with('/') {
@@ -57,7 +57,7 @@ impl Endpoint {
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        // The address itself is not quoted: it may carry a password.
+        // The address itself is not quoted, because it may contain a password.
         let url = Url::parse(address)
             .map_err(|error| Error::Setup(format!("not an address: {error}; write http://HOST:PORT")))?;
         Self::from_url(url)
@@ -66,7 +66,7 @@ impl Endpoint {
     /// An endpoint from a URL.
     ///
     /// # Errors
-    /// [`Error::Setup`] when it is neither `http` nor `https`, or has no host.
+    /// [`Error::Setup`] if it is neither `http` nor `https`, or has no host.
     pub fn from_url(url: Url) -> Result<Self, Error> {
         match url.scheme() {
             "http" | "https" if url.host_str().is_some() => Ok(Self::Url(url)),
@@ -74,12 +74,12 @@ impl Endpoint {
         }
     }
 
-    /// Whether what is sent can be read on the way: plain `http` to a host that is not this machine.
+    /// Whether others can read the traffic: plain `http` to another machine.
     pub fn is_exposed(&self) -> bool {
         matches!(self, Self::Url(url) if url.scheme() == "http" && !is_loopback(url))
     }
 
-    /// Scheme, host and port for showing; a unix socket's path.
+    /// Scheme, host and port for display; or the path of a unix socket.
     pub fn shown(&self) -> String {
         match self {
             Self::Url(url) => format!("{}://{}", url.scheme(), authority(url)),
@@ -88,7 +88,7 @@ impl Endpoint {
         }
     }
 
-    /// Scheme and authority of the URIs given to hyper.
+    /// Scheme and authority of the URIs for hyper.
     pub(super) fn base(&self) -> String {
         match self {
             Self::Url(url) => format!("{}://{}", url.scheme(), authority(url)),
@@ -97,7 +97,7 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint's own path, without a slash at its end.
+    /// The endpoint's own path, without a trailing slash.
     pub(super) fn prefix(&self) -> &str {
         match self {
             Self::Url(url) => url.path().trim_end_matches('/'),
@@ -117,20 +117,20 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Whether and through which proxy an `https` endpoint is reached (by CONNECT). Plain `http`, sockets and
-/// loopback addresses never go through one.
+/// The proxy for an `https` endpoint, by CONNECT. Plain `http`, sockets and loopback addresses never use a
+/// proxy.
 #[derive(Debug, Clone, Default)]
 pub enum Proxy {
-    /// Straight to the host.
+    /// A direct connection.
     #[default]
     None,
-    /// As HTTPS_PROXY (or ALL_PROXY) and NO_PROXY say, in either case.
+    /// From HTTPS_PROXY (or ALL_PROXY) and NO_PROXY, in upper or lower case.
     Environment,
-    /// As these texts say.
+    /// From these values.
     Given {
         /// The proxy's URL, as in HTTPS_PROXY.
         https: String,
-        /// Hosts, domains and networks to reach straight, as in NO_PROXY.
+        /// Hosts, domains and networks with a direct connection, as in NO_PROXY.
         no: String,
     },
 }
@@ -151,7 +151,7 @@ impl Proxy {
         let uri: Uri = format!("https://{}", authority(url))
             .parse()
             .map_err(|error| Error::Setup(format!("not an address: {error}")))?;
-        // A proxy that cannot be understood is not to be left out silently: it may be the only way that is allowed.
+        // An invalid proxy must not be ignored silently: it may be the only permitted way.
         let without_exceptions = Matcher::builder().https(https.clone()).build();
         if !https.trim().is_empty() && without_exceptions.intercept(&uri).is_none() {
             return Err(Error::Setup("HTTPS_PROXY: not an address; write http://HOST:PORT".into()));
@@ -184,13 +184,13 @@ fn first_of(names: &[&str]) -> String {
     names.iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default()
 }
 
-/// NO_PROXY's entries that hold for this port, without the port: `HOST:PORT` is common there, and the matcher does not
-/// know it.
+/// NO_PROXY's entries for this port, without the port: `HOST:PORT` is common there, but the matcher does not support
+/// it.
 fn exceptions_for(no_proxy: &str, port: Option<u16>) -> String {
     let host = |entry: &str| -> Option<String> {
         let entry = entry.trim();
         match entry.rsplit_once(':') {
-            // An IPv6 address without brackets has several colons.
+            // An IPv6 address without brackets contains several colons.
             Some((host, own)) if !host.contains(':') || host.ends_with(']') => match own.parse::<u16>() {
                 Ok(own) => (Some(own) == port).then(|| host.trim_matches(['[', ']']).to_owned()),
                 Err(_) => Some(entry.to_owned()),
@@ -220,7 +220,7 @@ pub(super) enum ConnectFailure {
     Tls(String),
 }
 
-/// Connects to the endpoint, whatever URI hyper names.
+/// Connects to the endpoint, whatever URI hyper passes.
 #[derive(Clone)]
 pub(super) struct Connector(Arc<Target>);
 
@@ -231,7 +231,7 @@ struct Target {
 }
 
 impl Connector {
-    /// A connector for an endpoint. Files are read here, and only when the endpoint is `https`.
+    /// A connector for an endpoint. Reads files, but only if the endpoint is `https`.
     pub(super) fn new(endpoint: Endpoint, options: &TlsOptions, proxy: &Proxy) -> Result<Self, Error> {
         let (proxy, tls) = match &endpoint {
             Endpoint::Url(url) if url.scheme() == "https" => {
@@ -304,7 +304,7 @@ impl Target {
     }
 }
 
-/// The innermost cause says it best: "Connection refused (os error 111)".
+/// The innermost error has the best description: "Connection refused (os error 111)".
 fn refused(how: &str, error: &dyn std::error::Error) -> ConnectFailure {
     let mut inner = error;
     while let Some(source) = inner.source() {

@@ -1,4 +1,4 @@
-//! What can go wrong in an exchange, and what that says about the other side.
+//! Errors of an exchange, and what they mean for its effect.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,22 +9,21 @@ use hyper::{HeaderMap, Method, StatusCode};
 use crate::secret::Secret;
 use crate::text::{LINE, shown};
 
-/// How much of a body an error shows, in bytes.
+/// How many bytes of a body an error shows.
 pub(super) const SHOWN_BODY: usize = 300;
 
 /// Names of query parameters whose values are never shown.
 const SECRET_PARAMETERS: &[&str] = &["token", "secret", "key", "password", "signature", "jwt", "code"];
 
-/// Which exchange an error or answer belongs to. Its URL carries no secrets.
+/// The exchange of an error or response. Its URL contains no secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// The method.
     pub method: Method,
     /// The URL, without user information and with the values of secret query parameters replaced.
     pub url: String,
-    /// Whether a successful answer's body is a secret, so that errors may not quote it.
+    /// Whether the body of a successful response is a secret, so that errors must not quote it.
     pub(super) secret_answer: bool,
-    /// The secrets that were sent: an answer may repeat them.
+    /// The secrets that were sent, which a response may echo.
     pub(super) secrets: Arc<[Secret]>,
 }
 
@@ -40,43 +39,35 @@ impl fmt::Debug for Exchange {
     }
 }
 
-/// A failed exchange. See [`Error::is_ambiguous`] and [`Error::is_transient`] for what it means.
+/// A failed exchange. [`Error::is_ambiguous`] and [`Error::is_transient`] tell what it means.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The client could not be made: a file, an address or a proxy that is unusable.
+    /// The client could not be created: an invalid file, address or proxy.
     #[error("{0}")]
     Setup(String),
     /// The request itself is malformed; nothing was sent.
     #[error("{exchange}: the request cannot be sent: {detail}")]
-    Invalid {
-        /// The exchange.
-        exchange: Box<Exchange>,
-        /// Why.
-        detail: String,
-    },
-    /// Nobody there: no connection, so nothing was sent.
+    Invalid { exchange: Box<Exchange>, detail: String },
+    /// No connection, so nothing was sent.
     #[error("{exchange}: cannot connect: {detail}; check the address and that the server is running")]
     Connect {
-        /// The exchange.
         exchange: Box<Exchange>,
-        /// What the system said.
+        /// The system's message.
         detail: String,
     },
     /// No secure connection, so nothing was sent.
     #[error("{exchange}: TLS failed: {detail}; check the certificate authority and the server's name")]
     Tls {
-        /// The exchange.
         exchange: Box<Exchange>,
-        /// What TLS said.
+        /// TLS's message.
         detail: String,
     },
     /// The deadline passed.
     #[error("{exchange}: timed out after {:.1} s {}", .after.as_secs_f64(), if *.sent { "waiting for the response" } else { "connecting" })]
     Timeout {
-        /// The exchange.
         exchange: Box<Exchange>,
-        /// How long the exchange was given.
+        /// The deadline of the exchange.
         after: Duration,
         /// Whether the request may have been sent.
         sent: bool,
@@ -84,48 +75,41 @@ pub enum Error {
     /// The connection ended before the response was complete. The request may have taken effect.
     #[error("{exchange}: the connection closed before the response was complete: {detail}")]
     Closed {
-        /// The exchange.
         exchange: Box<Exchange>,
-        /// What the system said.
+        /// The system's message.
         detail: String,
     },
-    /// The answer's body, or a line of it, is longer than allowed.
+    /// The response's body, or a line of it, is longer than allowed.
     #[error("{exchange}: status {status}: the response is larger than the limit of {limit} bytes")]
     BodyTooLarge {
-        /// The exchange.
         exchange: Box<Exchange>,
-        /// The answer's status.
         status: StatusCode,
         /// The limit in bytes.
         limit: usize,
-        /// The answer's headers: what follows may be asked for all the same.
+        /// The response's headers, from which the next page can still be requested.
         headers: Box<HeaderMap>,
     },
-    /// An answer whose status the caller does not take.
+    /// A response whose status the caller does not accept.
     #[error("{exchange}: status {status}{}{body}", if .body.is_empty() { "" } else { ": " })]
     Status {
-        /// The exchange.
         exchange: Box<Exchange>,
-        /// The answer's status.
         status: StatusCode,
-        /// The start of the body, cleaned for showing.
+        /// The start of the body, made safe to show.
         body: String,
-        /// The wait that the server asked for in `retry-after`.
+        /// The wait that the server requested in `retry-after`.
         retry_after: Option<Duration>,
     },
-    /// An answer that is not the JSON the caller expects.
+    /// A response that is not the expected JSON.
     #[error("{exchange}: status {status}: unexpected response: {detail}{}{body}", if .body.is_empty() { "" } else { ": " })]
     Json {
-        /// The exchange.
         exchange: Box<Exchange>,
-        /// The answer's status.
         status: StatusCode,
-        /// What the parser said.
+        /// The parser's message.
         detail: String,
-        /// The start of the body, cleaned for showing.
+        /// The start of the body, made safe to show.
         body: String,
     },
-    /// The last attempt of several failed so, and had no effect; an earlier one may have had one.
+    /// The last of several attempts failed without an effect, but an earlier one may have had one.
     #[error("{0}")]
     Repeated(Box<Error>),
 }
@@ -147,13 +131,13 @@ impl Error {
         }
     }
 
-    /// The same for a request of which an earlier attempt may have taken effect.
+    /// The same error for a request of which an earlier attempt may have taken effect.
     pub(super) fn repeated(self) -> Error {
         if self.is_ambiguous() { self } else { Error::Repeated(Box::new(self)) }
     }
 
     /// Whether the request may have taken effect although the exchange failed. `false` means that it
-    /// certainly had none: nothing was sent, or the server refused it (4xx).
+    /// certainly did not: nothing was sent, or the server refused it (4xx).
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Error::Setup(_) | Error::Invalid { .. } | Error::Connect { .. } | Error::Tls { .. } => false,
@@ -165,7 +149,7 @@ impl Error {
         }
     }
 
-    /// Whether the same request may well succeed a little later.
+    /// Whether the same request may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Setup(_) | Error::Invalid { .. } | Error::Tls { .. } => false,
@@ -189,7 +173,7 @@ impl Error {
         }
     }
 
-    /// The answer's status, where there was an answer.
+    /// The response's status, if there was a response.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Error::BodyTooLarge { status, .. }
@@ -201,7 +185,8 @@ impl Error {
     }
 }
 
-/// The start of a body as one line of text: bounded, control characters as spaces, other harmful ones escaped.
+/// The start of a body as one line of text: truncated, control characters replaced by spaces, other harmful
+/// ones escaped.
 pub(super) fn start_of(body: &[u8]) -> String {
     let cut = &body[..body.len().min(SHOWN_BODY)];
     let text = String::from_utf8_lossy(cut);
@@ -218,9 +203,9 @@ pub(super) fn start_of(body: &[u8]) -> String {
     shown(&line, LINE).to_string()
 }
 
-/// A path with its query, secret parameters' values replaced, for showing.
+/// A path with its query for display, with secret parameters' values replaced.
 pub(super) fn shown_path(path: &str) -> String {
-    // Not cut: answers are kept by it.
+    // Not truncated, because responses are cached under it.
     let clean = |text: &str| shown(text, usize::MAX).to_string();
     let Some((path, query)) = path.split_once('?') else { return clean(path) };
     let query: Vec<String> = query
@@ -235,6 +220,6 @@ pub(super) fn shown_path(path: &str) -> String {
 
 fn is_secret_parameter(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    // `next_token` is Nomad's page marker, a job's ID, and worth seeing.
+    // `next_token` is Nomad's page marker, a job's ID, and useful to see.
     key != "next_token" && SECRET_PARAMETERS.iter().any(|name| key.contains(name))
 }

@@ -1,4 +1,4 @@
-//! A long answer, line by line or as it comes: Nomad's event stream, a task's log.
+//! A long response, line by line or in chunks: Nomad's event stream, a task's log.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use hyper::body::Incoming;
 
 use super::error::{Error, Exchange};
 
-/// The lines of an answer that goes on. Made by [`super::Client::lines`].
+/// The lines of a streamed response, from [`super::Client::lines`].
 #[derive(Debug)]
 pub struct Lines {
     pub(super) exchange: Exchange,
     pub(super) status: StatusCode,
     pub(super) body: Incoming,
     pub(super) buffer: BytesMut,
-    /// How much of the buffer is known to hold no line end.
+    /// How much of the buffer is known to contain no line end.
     pub(super) searched: usize,
     pub(super) max_line: usize,
 }
 
 impl Lines {
-    /// The next line without its end, or `None` when the server ended the answer. What stands after the last
-    /// line end is not a line and is dropped: it may be half of one. Safe to drop while it waits: nothing is lost.
+    /// The next line without its end, or `None` if the server ended the response. Text after the last line end is
+    /// dropped, because it may be part of a line. Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when no whole line came within `wait`, [`Error::Closed`] when the connection broke,
+    /// [`Error::Timeout`] if no complete line came within `wait`, [`Error::Closed`] if the connection broke,
     /// [`Error::BodyTooLarge`] for a line longer than the request's limit.
     pub async fn next(&mut self, wait: Duration) -> Result<Option<Bytes>, Error> {
         let exchange = self.exchange.clone();
@@ -36,11 +36,10 @@ impl Lines {
         }
     }
 
-    /// What comes next, lines or not, or `None` when the server ended the answer. Safe to drop while it waits: nothing is
-    /// lost.
+    /// The next chunk, or `None` if the server ended the response. Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when nothing came within `wait`, [`Error::Closed`] when the connection broke.
+    /// [`Error::Timeout`] if nothing came within `wait`, [`Error::Closed`] if the connection broke.
     pub async fn chunk(&mut self, wait: Duration) -> Result<Option<Bytes>, Error> {
         if !self.buffer.is_empty() {
             self.searched = 0;

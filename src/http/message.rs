@@ -1,4 +1,4 @@
-//! Requests and answers.
+//! Requests and responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use super::redact::redacted;
 use super::secret;
 use crate::secret::Secret;
 
-/// What a path segment or a query value keeps as it is (RFC 3986's unreserved characters).
+/// The characters that are not escaped in a path segment or a query value (RFC 3986's unreserved characters).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A text as one segment of a path, percent-encoded.
+/// A text as one percent-encoded path segment.
 pub fn escape_segment(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-/// A request, made with builder-style methods. A part that cannot be sent (a header with a newline)
-/// is reported by the sending, as [`Error::Invalid`].
+/// A request, created with builder-style methods. Sending it reports invalid parts (such as a header with a
+/// newline) as [`Error::Invalid`].
 #[derive(Clone)]
 pub struct Request {
     pub(super) method: Method,
@@ -42,8 +42,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request for `path` (with its query, if any) below the endpoint's own path. It begins with a slash
-    /// and is percent-encoded already; see [`escape_segment`] and [`Request::query`].
+    /// A request for `path` (with its query, if any) below the endpoint's own path. The path begins with a
+    /// slash and is already percent-encoded; see [`escape_segment`] and [`Request::query`].
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         Self {
             method,
@@ -59,27 +59,23 @@ impl Request {
         }
     }
 
-    /// A GET.
     pub fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
     }
 
-    /// A PUT.
     pub fn put(path: impl Into<String>) -> Self {
         Self::new(Method::PUT, path)
     }
 
-    /// A POST.
     pub fn post(path: impl Into<String>) -> Self {
         Self::new(Method::POST, path)
     }
 
-    /// A DELETE.
     pub fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)
     }
 
-    /// Takes the path as it stands, without the endpoint's own path before it: for links that a server gave.
+    /// Uses the path unchanged, without the endpoint's own path in front: for links from a server.
     #[must_use]
     pub fn from_root(mut self) -> Self {
         self.from_root = true;
@@ -103,7 +99,6 @@ impl Request {
         self
     }
 
-    /// Sets a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
@@ -122,14 +117,14 @@ impl Request {
         }
     }
 
-    /// Its body holds this secret: errors do not show it if the answer repeats it.
+    /// Its body contains this secret: errors hide it if the response echoes it.
     #[must_use]
     pub fn hiding(mut self, secret: &Secret) -> Self {
         self.secrets.push(secret.clone());
         self
     }
 
-    /// Sets a header to `prefix` and a secret; it is marked sensitive.
+    /// Sets a header to `prefix` and a secret, marked as sensitive.
     #[must_use]
     pub fn header_secret(mut self, name: HeaderName, prefix: &str, secret: &Secret) -> Self {
         match secret::header(prefix, secret) {
@@ -170,28 +165,27 @@ impl Request {
         }
     }
 
-    /// The time for the whole exchange, instead of the client's default.
+    /// The deadline of the whole exchange, instead of the client's default.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// The longest body (or, for [`super::Client::lines`], line) in bytes, instead of the client's default.
+    /// The largest body (or, for [`super::Client::lines`], line) in bytes, instead of the client's default.
     #[must_use]
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = Some(bytes);
         self
     }
 
-    /// The answer carries a secret: errors never quote the body of a successful one.
+    /// The response contains a secret: errors never quote the body of a successful one.
     #[must_use]
     pub fn secret_answer(mut self) -> Self {
         self.secret_answer = true;
         self
     }
 
-    /// The method.
     pub fn method(&self) -> &Method {
         &self.method
     }
@@ -204,21 +198,19 @@ impl Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither headers nor the body: either may hold a secret.
+        // Shows neither headers nor the body, because either may contain a secret.
         write!(f, "Request({} {})", self.method, super::error::shown_path(&self.path))
     }
 }
 
-/// An answer with any status, its body read to the end.
+/// A complete response with any status.
 #[derive(Clone)]
 pub struct Response {
-    /// The status.
     pub status: StatusCode,
-    /// The headers.
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    /// The exchange it ended; its `url` is for showing and for keys, without secrets.
+    /// The exchange; its `url` is for display and for keys, without secrets.
     pub exchange: Exchange,
     /// Whether an earlier attempt of the same request may have taken effect.
     pub(super) repeated: bool,
@@ -232,7 +224,7 @@ impl Response {
         self.status.is_success()
     }
 
-    /// Itself when the status is 2xx, else [`Error::Status`].
+    /// The response itself if the status is 2xx, or else [`Error::Status`].
     ///
     /// # Errors
     /// [`Error::Status`].
@@ -243,12 +235,12 @@ impl Response {
     /// The body as JSON, whatever the status.
     ///
     /// # Errors
-    /// [`Error::Json`] when it is not what `T` expects.
+    /// [`Error::Json`] if it is not what `T` expects.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|error| Error::Json {
             exchange: Box::new(self.exchange.clone()),
             status: self.status,
-            // The parser quotes values of a wrong type, and the value may be the secret.
+            // The parser quotes values with a wrong type, and the value may be the secret.
             detail: if self.hides_body() {
                 format!("unexpected JSON at line {} column {}", error.line(), error.column())
             } else {
@@ -258,7 +250,7 @@ impl Response {
         })
     }
 
-    /// The error that says this answer's status was not acceptable.
+    /// The error that this response's status is not acceptable.
     pub fn error(&self) -> Error {
         let error = Error::Status {
             exchange: Box::new(self.exchange.clone()),
@@ -269,17 +261,17 @@ impl Response {
         if self.repeated { error.repeated() } else { error }
     }
 
-    /// A header's text, if it is there and plain.
+    /// A header's text, if it is present and valid.
     pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The server's clock when it answered: its `Date` header, in whole seconds.
+    /// The server's clock when it responded: its `Date` header, in whole seconds.
     pub fn date(&self) -> Option<jiff::Timestamp> {
         date_of(&self.headers)
     }
 
-    /// How long the server asks to wait: `retry-after` in seconds or as a date (against its own `Date`).
+    /// The wait that the server requests: `retry-after` in seconds or as a date (relative to its own `Date`).
     pub fn retry_after(&self) -> Option<Duration> {
         let text = self.header(header::RETRY_AFTER)?.trim();
         if let Ok(seconds) = text.parse::<u64>() {
@@ -289,12 +281,13 @@ impl Response {
         Some(Duration::try_from(wait).unwrap_or_default())
     }
 
-    /// The start of the body for showing: one line, bounded, no control characters; empty for a secret.
+    /// The start of the body for display: one line, truncated, without control characters; empty for a
+    /// secret.
     pub fn shown_body(&self) -> String {
         if self.hides_body() { String::new() } else { self.shown(&self.body) }
     }
 
-    /// The start of a text that may repeat secrets.
+    /// The start of a text that may contain secrets.
     fn shown(&self, text: &[u8]) -> String {
         start_of(redacted(text, &self.exchange.secrets).as_bytes())
     }
@@ -310,7 +303,7 @@ impl fmt::Debug for Response {
     }
 }
 
-/// A server's clock when it answered with these headers, as [`Response::date`].
+/// A server's clock when it sent these headers, as [`Response::date`].
 pub fn date_of(headers: &HeaderMap) -> Option<jiff::Timestamp> {
     http_date(headers.get(header::DATE)?.to_str().ok()?)
 }

@@ -1,13 +1,13 @@
-//! The HTTP client that both adapters use: one host, HTTP/1.1, pooled connections, hard limits.
+//! The HTTP client of both adapters: one host, HTTP/1.1, pooled connections, hard limits.
 //!
 //! A [`Client`] belongs to one [`Endpoint`] (TCP, TLS, a unix socket, or an in-memory connection for
-//! simulations). Every exchange has one deadline around all of it: the wait for a free connection,
-//! connecting, TLS, the answer's headers and its body. Bodies, lines, retries and connections are
-//! bounded. Time is tokio's and randomness comes from a seed, so that a whole run can be simulated.
+//! simulations). One deadline covers the whole exchange: the wait for a free connection, connecting, TLS, and
+//! the response's headers and body. Bodies, lines, retries and connections are limited. Time is tokio's and
+//! randomness comes from a seed, so that a whole run can be simulated.
 //!
-//! What may have happened when an exchange fails is told by [`Error::is_ambiguous`]; whether trying
-//! again later makes sense by [`Error::is_transient`]. No request is ever sent twice unless the
-//! caller asks for it with [`Client::send_with_retries`].
+//! [`Error::is_ambiguous`] tells whether a failed exchange may have had an effect, and
+//! [`Error::is_transient`] whether a retry makes sense. No request is ever sent twice unless the caller uses
+//! [`Client::send_with_retries`].
 
 mod client;
 mod connect;

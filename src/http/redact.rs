@@ -1,25 +1,25 @@
-//! What errors quote of an answer, without the secrets that it may repeat.
+//! Removes secrets from responses that errors quote.
 //!
-//! A server, or a proxy before it, can put into its error page what it was sent, and an answer that failed can
-//! still carry what was asked for (contract github.md §2).
+//! A server, or a proxy in front of it, can echo a request in its error page, and a failed response can still
+//! contain the requested secret (contract github.md §2).
 
 use super::error::SHOWN_BODY;
 use crate::secret::{HIDDEN, Secret, TOKEN_PREFIXES};
 
-/// How much of a body is looked at, in bytes: more than is shown, so that a secret is seen whole.
+/// How many bytes of a body are searched: more than is shown, so that a secret is seen completely.
 const LOOKED_AT: usize = 64 * 1024;
 
-/// A shorter secret would hide half of the text, and is none that a server gives out.
+/// A shorter secret would hide half of the text, and no server issues one.
 const SHORTEST: usize = 6;
 
-/// At most this many letters and digits in a row are hidden whatever they are: no message has them; registration tokens
-/// (29), JIT configurations, keys, JSON Web Tokens and whatever was encoded have.
+/// Longer runs of letters and digits are always hidden. Messages do not contain them; registration tokens (29), JIT
+/// configurations, keys, JSON Web Tokens and anything encoded do.
 const LONG: usize = 20;
 
-/// The same with slashes, dashes and underscores between them, which base64 has as well.
+/// The same for runs that include slashes, dashes and underscores, as base64 does.
 const LONGEST: usize = 100;
 
-/// The body's start as text, with the secrets in it replaced.
+/// The start of a body as text, with its secrets replaced.
 pub(super) fn redacted(body: &[u8], secrets: &[Secret]) -> String {
     let cut = body.len() > LOOKED_AT;
     let mut text = String::from_utf8_lossy(&body[..body.len().min(LOOKED_AT)]).into_owned();
@@ -30,7 +30,7 @@ pub(super) fn redacted(body: &[u8], secrets: &[Secret]) -> String {
     }
     let text = without_long_words(&text);
     if cut && text.len() <= SHOWN_BODY {
-        // The rest was not looked at.
+        // The rest was not searched.
         return text + "…";
     }
     text
@@ -56,7 +56,7 @@ fn is_base64(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '_' | '-')
 }
 
-/// What separates the words of a path, a runner's name or a permission.
+/// A separator in a path, a runner's name or a permission.
 fn is_mark(c: char) -> bool {
     matches!(c, '/' | '-' | '_')
 }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_and_what_looks_like_a_secret_is_hidden() {
+    fn sent_secrets_and_texts_that_look_like_secrets_are_hidden() {
         let sent = [Secret::new("5f2c-my-nomad-token"), Secret::new("x")];
         let show = |text: &str| redacted(text.as_bytes(), &sent);
         assert_eq!(show("x: 5f2c-my-nomad-token!"), "x: ***!");

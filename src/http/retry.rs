@@ -1,4 +1,4 @@
-//! When and how often a request is sent again.
+//! When and how often a request is retried.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use hyper::StatusCode;
 use super::message::Response;
 use crate::model::doubled;
 
-/// Bounds of [`super::Client::send_with_retries`]. For reads, and for writes whose repetition is harmless.
+/// Limits of [`super::Client::send_with_retries`]. For reads, and for writes that are harmless to repeat.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
-    /// How often the request is sent at most, the first time included.
+    /// The maximum number of attempts, including the first.
     pub attempts: u32,
-    /// The time for all of it: attempts and waits.
+    /// The total time for attempts and waits.
     pub total: Duration,
-    /// The wait before the second attempt; doubled each time, between half and all of it is waited.
+    /// The wait before the second attempt, doubled each time. The actual wait is between half and all of it.
     pub first_wait: Duration,
-    /// The longest single wait, also when the server asks for a longer one: then its answer is returned.
+    /// The longest single wait. If the server requests a longer one, its response is returned instead.
     pub longest_wait: Duration,
-    /// Which answers are worth another attempt.
+    /// Which responses are retried.
     pub again: fn(&Response) -> bool,
-    /// The wait that an answer asks for.
+    /// The wait that a response requests.
     pub asked: fn(&Response) -> Option<Duration>,
 }
 
@@ -38,7 +38,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// 408, 429 and the 5xx, apart from those that say "never" (501, 505).
+/// 408, 429 and the 5xx, except for those that mean "never" (501, 505).
 fn transient_status(response: &Response) -> bool {
     matches!(
         response.status,
@@ -52,7 +52,7 @@ fn transient_status(response: &Response) -> bool {
 }
 
 impl RetryPolicy {
-    /// The wait before attempt `next` (2, 3, …). `random` is in 0..1. `None`: the server asks for more than
+    /// The wait before attempt `next` (2, 3, …). `random` is in 0..1. `None`: the server requests more than
     /// the longest wait.
     pub(super) fn wait(&self, next: u32, asked: Option<Duration>, random: f64) -> Option<Duration> {
         let backoff = doubled(self.first_wait, next.saturating_sub(2)).min(self.longest_wait);

@@ -35,7 +35,7 @@ impl Seen {
 
 pub(crate) type Answer = hyper::Response<Full<Bytes>>;
 
-/// An answer with a status, headers and a body.
+/// A response with a status, headers and a body.
 pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
     let mut builder = hyper::Response::builder().status(status);
     for (name, value) in headers {
@@ -78,7 +78,7 @@ where
     (endpoint, seen)
 }
 
-/// An in-memory endpoint of which every connection is given to `connection`.
+/// An in-memory endpoint that passes every connection to `connection`.
 fn raw<F, T>(connection: F) -> Endpoint
 where
     F: Fn(DuplexStream) -> T + Send + Sync + 'static,
@@ -130,14 +130,14 @@ async fn an_exchange_carries_method_path_headers_and_body_both_ways() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_without_a_body_says_so() {
+async fn a_post_without_a_body_has_a_length_of_zero() {
     let (endpoint, seen) = server(|_| answer(204, &[], ""));
     client(endpoint).send(Request::post("/x")).await.unwrap();
     assert_eq!(seen.lock().unwrap()[0].header("content-length"), "0");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_there_is_told_apart_from_a_stall() {
+async fn a_refused_connection_differs_from_a_stall() {
     let refused = Endpoint::Memory {
         name: "host.test".into(),
         connect: Arc::new(|| Err(io::ErrorKind::ConnectionRefused.into())),
@@ -182,13 +182,13 @@ async fn the_deadline_covers_the_wait_for_a_permit_and_the_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_connection_closes_unanswered_is_sent_once_and_ambiguous() {
+async fn a_request_whose_connection_closes_without_a_response_is_sent_once_and_ambiguous() {
     let heads = Arc::new(AtomicUsize::new(0));
     let count = heads.clone();
     let endpoint = raw(move |mut stream| {
         let count = count.clone();
         async move {
-            // The first request of a connection is answered, the second one read and then left.
+            // The first request of a connection is answered, the second is read and then dropped.
             read_head(&mut stream).await;
             count.fetch_add(1, Ordering::SeqCst);
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
@@ -204,9 +204,9 @@ async fn a_request_whose_connection_closes_unanswered_is_sent_once_and_ambiguous
     assert_eq!(heads.load(Ordering::SeqCst), 2);
 }
 
-/// The first attempt is read and left unanswered; then nobody is there any more.
+/// The first attempt is read and not answered; after that, there is no server any more.
 #[tokio::test(start_paused = true)]
-async fn what_the_first_attempt_may_have_done_the_last_ones_failure_does_not_undo() {
+async fn a_failed_last_attempt_does_not_undo_the_first_ones_effect() {
     let connections = Arc::new(AtomicUsize::new(0));
     let endpoint = Endpoint::Memory {
         name: "host.test".into(),
@@ -266,7 +266,7 @@ async fn idle_connections_are_reused_and_then_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bodies_are_bounded_announced_or_not() {
+async fn bodies_are_limited_with_and_without_a_length() {
     for head in ["content-length: 11\r\n\r\n", "transfer-encoding: chunked\r\n\r\nb\r\n"] {
         let endpoint = raw(move |mut stream| async move {
             read_head(&mut stream).await;
@@ -321,7 +321,7 @@ async fn an_endless_header_section_is_an_error_before_it_costs_anything() {
         });
         let error = client(endpoint).send(Request::get("/x")).await.unwrap_err();
         assert!(matches!(error, Error::Closed { .. }), "{error}");
-        // What the connection's own buffer holds comes on top.
+        // The connection's own buffer comes on top.
         let read = sent.load(Ordering::SeqCst) * size;
         assert!(read <= 3 * 64 * 1024, "{read} bytes of headers were taken");
     }
@@ -338,7 +338,7 @@ async fn a_body_cut_off_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_connections_than_allowed() {
+async fn there_are_no_more_connections_than_allowed() {
     let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, high) = (open.clone(), most.clone());
     let endpoint = raw(move |mut stream| {
@@ -366,7 +366,7 @@ async fn no_more_connections_than_allowed() {
     assert_eq!(most.load(Ordering::SeqCst), 3);
 }
 
-/// Answers these in turn, the last one for ever.
+/// Gives these responses in turn, the last one forever.
 fn in_turn(answers: Vec<(u16, Vec<(&'static str, &'static str)>)>) -> (Endpoint, Arc<Mutex<Vec<Seen>>>) {
     let turn = AtomicUsize::new(0);
     server(move |_| {
@@ -395,7 +395,7 @@ async fn reads_are_retried_with_growing_waits_within_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_honour_what_the_server_asks_for_within_a_bound() {
+async fn retries_honour_the_servers_wait_within_a_limit() {
     let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
     let cases = [
         (vec![("retry-after", "3")], 2, 3),
@@ -425,7 +425,7 @@ async fn all_attempts_share_one_total_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn secrets_show_nowhere() {
+async fn secrets_are_shown_nowhere() {
     let (endpoint, _) = server(|_| answer(200, &[], r#"{"token": "MARKED"}"#));
     let token = Secret::new("MARKED");
     let client = client(endpoint);
@@ -463,7 +463,7 @@ async fn errors_show_the_start_of_the_body_without_control_characters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_show_neither_a_path_nor_a_body_that_turns_text_around() {
+async fn errors_escape_directional_marks_in_paths_and_bodies() {
     let (endpoint, _) = server(|_| answer(500, &[], "one \u{202e}owt\u{2066} \u{200b}three".to_owned()));
     let error = client(endpoint).send(Request::get("/x?\u{202e}a")).await.unwrap().success().unwrap_err();
     assert!(error.to_string().contains("/x?\\u{202e}a: status 500"), "{error}");
@@ -474,7 +474,7 @@ async fn errors_show_neither_a_path_nor_a_body_that_turns_text_around() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_come_one_by_one_within_limits() {
+async fn lines_arrive_one_by_one_within_limits() {
     let endpoint = raw(|mut stream| async move {
         let head = read_head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{}\n{\"a\"").await.unwrap();
@@ -493,7 +493,7 @@ async fn lines_come_one_by_one_within_limits() {
     assert_eq!(lines.next(wait).await.unwrap().unwrap(), "{}");
     let stalled = lines.next(wait).await.unwrap_err();
     assert!(matches!(stalled, Error::Timeout { .. }), "{stalled}");
-    // Nothing is lost by a wait that was given up.
+    // An abandoned wait loses nothing.
     assert_eq!(lines.next(wait * 5).await.unwrap().unwrap(), "{\"a\":1}");
     assert_eq!(lines.next(wait).await.unwrap().unwrap(), "");
     assert_eq!(lines.next(wait).await.unwrap().unwrap(), "last");
@@ -558,14 +558,14 @@ async fn an_address_can_have_a_path_and_a_password() {
 }
 
 #[test]
-fn addresses_that_are_none_are_refused() {
+fn invalid_addresses_are_refused() {
     for bad in ["", "127.0.0.1:4646", "ftp://host", "unix://relative", "http://"] {
         assert!(Endpoint::parse(bad).is_err(), "{bad}");
     }
 }
 
 #[test]
-fn what_others_can_read_on_the_way_is_exposed() {
+fn plain_http_to_another_machine_is_exposed() {
     let exposed = |address: &str| Endpoint::parse(address).unwrap().is_exposed();
     for address in ["http://nomad.service.consul:4646", "http://10.0.0.1:4646", "http://[2001:db8::1]/"] {
         assert!(exposed(address), "{address}");
@@ -578,7 +578,7 @@ fn what_others_can_read_on_the_way_is_exposed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_exchange_is_told_without_its_query_also_one_that_nobody_waits_for() {
+async fn each_exchange_is_observed_without_its_query_even_if_it_is_cancelled() {
     #[derive(Debug, Default)]
     struct Told(Mutex<Vec<(String, Option<u16>, Duration)>>);
     impl Observer for Told {

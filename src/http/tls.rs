@@ -1,4 +1,4 @@
-//! TLS: which authorities are trusted, who we are.
+//! TLS: trusted authorities and our own certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::error::Error;
 
-/// How a TLS endpoint is trusted and told who we are.
+/// Which authorities a TLS endpoint trusts, and our own certificate.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
     /// PEM files with certificate authorities.
     pub ca_files: Vec<PathBuf>,
-    /// Directories whose files are such PEM files.
+    /// Directories with such PEM files.
     pub ca_dirs: Vec<PathBuf>,
     /// Trust only the authorities above and not the system's, as Nomad does with NOMAD_CACERT.
     pub only_given_authorities: bool,
-    /// Our certificate chain, a PEM file; needs the key.
+    /// Our certificate chain, a PEM file; requires the key.
     pub client_certificate: Option<PathBuf>,
     /// Our private key, a PEM file.
     pub client_key: Option<PathBuf>,
-    /// The name the server's certificate must have, instead of the address's host.
+    /// The name that the server's certificate must have, instead of the address's host.
     pub server_name: Option<String>,
-    /// Do not check the server's certificate at all.
+    /// Do not verify the server's certificate.
     pub skip_verify: bool,
 }
 
-/// The rustls configuration for these options. Reads files; the system's authorities only when trusted.
+/// The rustls configuration for these options. Reads files, and the system's authorities if they are trusted.
 pub(super) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -83,7 +83,7 @@ fn authorities(options: &TlsOptions) -> Result<RootCertStore, Error> {
         }
     }
     if !options.only_given_authorities {
-        // Systems carry single authorities that do not parse; those are skipped.
+        // Some systems have individual authorities that do not parse; those are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() {
@@ -109,7 +109,7 @@ fn unreadable(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Setup(format!("cannot read {what} from {}: {error}", path.display()))
 }
 
-/// Takes every certificate, for NOMAD_SKIP_VERIFY; signatures are still checked.
+/// Accepts every certificate, for NOMAD_SKIP_VERIFY; signatures are still verified.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! Who watches a client's exchanges, and the few names that their paths are told by.
+//! Observes a client's exchanges, and maps their paths to a fixed set of names.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,30 +9,30 @@ use tokio::time::Instant;
 
 use super::message::Request;
 
-/// Told of each exchange when it is over.
+/// Receives each exchange when it ends.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// An exchange is over.
+    /// An exchange has ended.
     fn exchanged(&self, exchange: Exchanged<'_>);
 }
 
-/// An exchange that is over.
+/// An exchange that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchanged<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The path without the query, as the request had it: text of others, and without bound.
+    /// The path of the request without the query: external text of any length.
     pub path: &'a str,
-    /// The answer's status; `None` where no whole answer came in time.
+    /// The response's status; `None` if no complete response came in time.
     pub status: Option<StatusCode>,
     /// From the wait for a connection to the end of the body.
     pub took: Duration,
 }
 
-/// What a path is told by where no template fits.
+/// The name of a path that fits no template.
 pub const OTHER: &str = "other";
 
-/// The first of the templates that a path fits, else [`OTHER`]. A segment in braces stands for any one; `{path}` at the
-/// end for all that are left.
+/// The first template that fits a path, or else [`OTHER`]. A segment in braces matches any segment; `{path}` at the end
+/// matches all the rest.
 pub fn route(path: &str, templates: &[&'static str]) -> &'static str {
     let fits = |template: &&&'static str| {
         let mut segments = path.split('/');
@@ -53,29 +53,29 @@ pub fn route(path: &str, templates: &[&'static str]) -> &'static str {
     templates.iter().find(fits).copied().unwrap_or(OTHER)
 }
 
-/// Who is told of a client's exchanges.
+/// The observer of a client's exchanges.
 #[derive(Default)]
 pub(super) struct Watch(Mutex<Option<Arc<dyn Observer>>>);
 
 impl Watch {
-    /// This one is told from now on.
+    /// Sets the observer.
     pub fn set(&self, observer: Arc<dyn Observer>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(observer);
     }
 
-    /// Watches an exchange from now to the end of what this gives back.
+    /// Observes an exchange from now until the returned value is dropped.
     pub fn begin<'a>(&self, request: &'a Request) -> Watched<'a> {
         let observer = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Watched { observer, request, began: Instant::now(), status: None }
     }
 }
 
-/// An exchange that is under way. Also one that nobody waits for any more is told.
+/// An exchange in progress. It is reported even if it is cancelled.
 pub(super) struct Watched<'a> {
     observer: Option<Arc<dyn Observer>>,
     request: &'a Request,
     began: Instant,
-    /// To be set when the whole answer is there.
+    /// Set when the response is complete.
     pub status: Option<StatusCode>,
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_told_by_its_template() {
+    fn a_path_is_named_by_its_template() {
         let templates = ["/orgs/{owner}/hooks", "/repos/{owner}/{repo}", "/v1/var/{path}", "/v1/jobs"];
         assert_eq!(route("/repos/acme/widgets", &templates), "/repos/{owner}/{repo}");
         assert_eq!(route("/v1/var/nomad/jobs/x", &templates), "/v1/var/{path}");

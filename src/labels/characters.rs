@@ -1,12 +1,12 @@
-//! Single characters: which may stand in a label, and which may be shown to a person.
+//! Individual characters: which are allowed in a label, and which are safe to show.
 
 use crate::text::is_harmful;
 
-/// How much of a hostile label an error message shows, in characters.
+/// How many characters of a hostile label an error message shows.
 const SHOWN_LENGTH: usize = 64;
 
-/// A hostile text for people: escaped, so that it cannot move a terminal's cursor or begin a new line, and
-/// cut off.
+/// A hostile text for display: escaped, so that it cannot move a terminal's cursor or start a new line, and
+/// truncated.
 pub fn harmless(text: &str) -> String {
     let mut shown = String::new();
     for (count, c) in text.chars().enumerate() {
@@ -14,7 +14,7 @@ pub fn harmless(text: &str) -> String {
             shown.push('…');
             break;
         }
-        // Everything outside printable ASCII and plain letters: bidirectional marks turn text around too.
+        // Everything outside printable ASCII and plain letters: bidirectional marks reverse text too.
         match c {
             '"' | '\\' => shown.extend(['\\', c]),
             ' '..='~' => shown.push(c),
@@ -33,16 +33,15 @@ pub struct AllowedCharacters {
 }
 
 impl AllowedCharacters {
-    /// Reads the form of [`super::DEFAULT_ALLOWED`]; the brackets may be left out.
+    /// Parses the form of [`super::DEFAULT_ALLOWED`]; the brackets are optional.
     ///
     /// # Errors
-    /// No character at all, a range that is empty, or a character that would break HCL or the splitting
-    /// of labels.
+    /// There are no characters, a range is empty, or a character would break HCL or the splitting of labels.
     pub fn parse(class: &str) -> Result<Self, String> {
         let inner = class.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(class);
         let characters: Vec<char> = inner.chars().collect();
         if characters.is_empty() {
-            return Err("no character is allowed at all".to_owned());
+            return Err("it allows no characters".to_owned());
         }
         let mut ranges = Vec::new();
         let mut rest = characters.as_slice();
@@ -64,18 +63,18 @@ impl AllowedCharacters {
         }
         let allowed = AllowedCharacters { text: class.to_owned(), ranges };
         let breaks = |c: &char| is_harmful(*c) || c.is_whitespace() || "\"'`\\{}#,".contains(*c);
-        // U+3000 is the last that is common; beyond it there are only a few.
+        // Beyond U+3000 only a few more are invisible.
         let beyond = ('\u{fe00}'..='\u{ffff}').chain('\u{e0000}'..='\u{e007f}');
         match ('\0'..='\u{3000}').chain(beyond).find(|c| breaks(c) && allowed.contains(*c)) {
             Some(c) => Err(format!(
-                "'{}' cannot be allowed: it has a meaning in HCL, separates labels or cannot be seen",
+                "'{}' cannot be allowed: it has a meaning in HCL, separates labels or is invisible",
                 c.escape_default()
             )),
             None => Ok(allowed),
         }
     }
 
-    pub(super) fn contains(&self, c: char) -> bool {
+    pub fn contains(&self, c: char) -> bool {
         self.ranges.iter().any(|&(first, last)| (first..=last).contains(&c))
     }
 }

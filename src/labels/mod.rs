@@ -1,7 +1,8 @@
-//! The rules for labels. Anyone who can open a pull request writes `runs-on`, and a label inside HCL is
-//! code: the raw text is checked before anything is made of it.
+//! The rules for labels. Anyone who can open a pull request can write `runs-on`, and a label inside HCL would
+//! be code, so the raw text is checked before it is used.
 
 mod characters;
+mod keys;
 mod pattern;
 #[cfg(test)]
 mod tests;
@@ -15,12 +16,14 @@ use std::{
 use fancy_regex::{Regex, RegexBuilder};
 
 pub use characters::{AllowedCharacters, harmless};
+use keys::Broken;
+pub use keys::{Keys, ValueGlob};
 pub use pattern::LabelPattern;
 pub use unread::unread;
 
 use crate::model::Labels;
 
-/// What the labels say, for templates: `nomadtools mem=1000` is `{"mem": "1000", "nomadtools": ""}`.
+/// The parsed labels, for templates: `nomadtools mem=1000` is `{"mem": "1000", "nomadtools": ""}`.
 pub type RunsOn = BTreeMap<String, String>;
 
 /// GitHub's limit for the labels of one runner (contract github.md §2).
@@ -29,65 +32,70 @@ pub const LABELS_MAX: usize = 100;
 /// GitHub's limit for one label, in characters (contract github.md §2).
 pub const LABEL_LENGTH_MAX: usize = 256;
 
-/// The labels of one job together, in bytes: many times what anyone needs, and little enough to keep for every job of a
-/// large matrix.
+/// The maximum size of all labels of one job, in bytes: many times what anyone needs, but small enough to keep for
+/// every job of a large matrix.
 pub const LABELS_LENGTH_MAX: usize = 2048;
 
-/// How many steps back the regular expression may take for one label: few are tried first, because only the limit says
-/// how many were taken. Expressions that need many can take for ever, and what they are held against is a stranger's text.
+/// How many backtracking steps the regular expression may take for one label. Small limits are tried first, because
+/// only reaching a limit shows how many steps were taken. Some expressions can take forever, and the text that they are
+/// matched against is a stranger's.
 const STEPS_BACK: [usize; 3] = [200, 2_000, 20_000];
 
-/// The labels of one repository may take this many steps in a pass: ninety that are given up on, or ten thousand ordinary
-/// ones.
+/// The limit of steps for the labels of one repository in a pass: enough for ninety aborted labels, or ten thousand
+/// ordinary ones.
 const STEPS_OF_REPOSITORY: usize = 2_000_000;
 
-/// The repositories that are judged first may take this many together.
+/// The total limit of steps for the repositories that come first.
 const STEPS_OF_PASS: usize = 10_000_000;
 
-/// A repository has this many when nothing is left of that: enough for a hundred ordinary labels, so that hostile neighbours
-/// do not cost it its runners.
+/// The limit for a repository when the total is used up: enough for a hundred ordinary labels, so that hostile
+/// neighbours do not cost it its runners.
 const STEPS_AT_LEAST: usize = 20_000;
 
-/// Where only one of `cpu` and `cores` has a limit, a core counts as this many MHz: that of a fast one, so that `cores` does
-/// not get around a limit for `cpu`.
+/// If only one of `cpu` and `cores` has a limit, a core counts as this many MHz, that of a fast one, so that `cores`
+/// cannot circumvent a limit for `cpu`.
 const MHZ_OF_A_CORE: u64 = 4000;
 
-/// The labels that say how big a runner is.
+/// The labels that determine the size of a runner.
 pub const SIZES: [&str; 5] = ["cpu", "cores", "mem", "maxmem", "disk"];
 
 /// Larger numbers overflow Nomad's scheduler (docs/architecture.md: labels are hostile input).
 const SIZE_DIGITS: usize = 7;
 
-/// The characters that a label may have besides single spaces, unless the configuration says otherwise.
+/// The characters that labels may have besides single spaces, unless configured otherwise.
 pub const DEFAULT_ALLOWED: &str = "[A-Za-z0-9._/:@+=-]";
 
-/// Which labels ask for a runner of ours, and which of those may be rendered.
+/// Which labels request one of our runners, and which of those may be rendered.
 #[derive(Clone, Debug)]
 pub struct LabelRules {
     pattern: String,
-    /// One for each limit of [`STEPS_BACK`]; one alone if the expression takes no steps back.
+    /// One for each limit in [`STEPS_BACK`]; only one if the expression does not backtrack.
     matchers: Vec<Regex>,
     allowed: AllowedCharacters,
     max_length: usize,
     limits: BTreeMap<String, u64>,
     numbers: Vec<String>,
+    /// `None`: all keys.
+    allow_keys: Option<Keys>,
+    /// `None`: nothing is said of it.
+    deny_keys: Option<Keys>,
 }
 
-/// Which jobs concern us, by their labels and the name of their runner.
+/// Which jobs are of interest, by their labels and the name of their runner.
 #[derive(Clone, Debug)]
 pub struct Interest {
     rules: LabelRules,
-    /// What our runners' names begin with.
+    /// The prefix of our runners' names.
     prefix: String,
 }
 
 impl Interest {
-    /// For these labels, and runners whose names begin so.
+    /// For these labels, and runners whose names have this prefix.
     pub fn new(rules: &LabelRules, jobprefix: &str) -> Self {
         Interest { rules: rules.clone(), prefix: format!("{jobprefix}-") }
     }
 
-    /// Whether a job is one for our runners, or runs on one.
+    /// Whether a job requests one of our runners, or is running on one.
     pub fn is_ours(&self, labels: &[String], runner: Option<&str>) -> bool {
         self.judge().is_ours(labels, runner)
     }
@@ -98,14 +106,14 @@ impl Interest {
     }
 }
 
-/// Judges jobs within the limits of [`Verdicts`]. A job that is given up on may be one of ours.
+/// Judges jobs within the limits of [`Verdicts`]. A job whose matching was aborted may be one of ours.
 pub struct Judge<'a> {
     verdicts: Verdicts<'a>,
     prefix: &'a str,
 }
 
 impl Judge<'_> {
-    /// Whether a job is one for our runners, or runs on one.
+    /// Whether a job requests one of our runners, or is running on one.
     pub fn is_ours(&mut self, labels: &[String], runner: Option<&str>) -> bool {
         runner.is_some_and(|name| name.starts_with(self.prefix)) || self.verdicts.of(labels) != Match::No
     }
@@ -115,7 +123,7 @@ impl LabelRules {
     /// Rules with this `runson_match`, a Python regular expression, and defaults for the rest.
     ///
     /// # Errors
-    /// The expression cannot be compiled; the text says why.
+    /// The expression does not compile; the text says why.
     pub fn new(runson_match: &str) -> Result<Self, String> {
         let pattern = python_to_rust(runson_match);
         let limits = if takes_steps_back(&pattern) { &STEPS_BACK[..] } else { &STEPS_BACK[2..] };
@@ -124,32 +132,64 @@ impl LabelRules {
         let allowed = AllowedCharacters::parse(DEFAULT_ALLOWED)?;
         let numbers = SIZES.map(str::to_owned).to_vec();
         let max_length = LABEL_LENGTH_MAX;
-        Ok(LabelRules { pattern, matchers, allowed, max_length, limits: BTreeMap::new(), numbers })
+        Ok(LabelRules {
+            pattern,
+            matchers,
+            allowed,
+            max_length,
+            limits: BTreeMap::new(),
+            numbers,
+            allow_keys: None,
+            deny_keys: None,
+        })
     }
 
-    /// The same with other characters allowed.
+    /// The same with other allowed characters.
     pub fn with_allowed(mut self, allowed: AllowedCharacters) -> Self {
         self.allowed = allowed;
         self
     }
 
-    /// The same with another limit for a label's length; above [`LABEL_LENGTH_MAX`] means just that.
+    /// The same with another limit for a label's length. Values above [`LABEL_LENGTH_MAX`] are reduced to it.
     pub fn with_max_length(mut self, characters: usize) -> Self {
         self.max_length = characters.min(LABEL_LENGTH_MAX);
         self
     }
 
-    /// The same with limits for the numbers of some labels. One for `mem` holds for `maxmem` too, unless that has its own;
-    /// `cpu` and `cores` bound each other likewise.
+    /// The same with limits for the numbers of some labels. A limit for `mem` also applies to `maxmem`, unless that has
+    /// its own; likewise for `cpu` and `cores`.
     pub fn with_limits(mut self, limits: BTreeMap<String, u64>) -> Self {
         self.limits = limits.into_iter().map(|(key, limit)| (key.to_lowercase(), limit)).collect();
         self
     }
 
-    /// The same with other keys whose values must be numbers, in lower case; those with a limit are too.
+    /// The same with other keys whose values must be numbers, in lower case. Keys with a limit are always
+    /// included.
     pub fn with_numbers(mut self, keys: Vec<String>) -> Self {
         self.numbers = keys;
         self
+    }
+
+    /// The same where a key with a value must be one of these, with one of its values; keys are in lower case.
+    pub fn with_allow_keys(mut self, keys: Option<Keys>) -> Self {
+        self.allow_keys = keys;
+        self
+    }
+
+    /// The same where no key is one of these with one of its values; keys are in lower case.
+    pub fn with_deny_keys(mut self, keys: Keys) -> Self {
+        self.deny_keys = Some(keys);
+        self
+    }
+
+    /// `allow_keys`; `None`: all are allowed.
+    pub fn allow_keys(&self) -> Option<&Keys> {
+        self.allow_keys.as_ref()
+    }
+
+    /// `deny_keys`; `None`: nothing is said of it.
+    pub fn deny_keys(&self) -> Option<&Keys> {
+        self.deny_keys.as_ref()
     }
 
     /// `runson_numbers`.
@@ -172,17 +212,18 @@ impl LabelRules {
         &self.limits
     }
 
-    /// Whether one of the labels matches `runson_match` at its start. A caller with many labels asks through
+    /// Whether one of the labels matches `runson_match` at its start. A caller with many labels uses
     /// [`Verdicts`].
     pub fn matches<S: AsRef<str>>(&self, labels: &[S]) -> Match {
         Verdicts::new(self).of(labels)
     }
 
-    /// The verdict on a label within this many steps back, and how many it has taken.
+    /// The verdict on a label within this many backtracking steps, and how many it has taken.
     fn judge(&self, label: &str, most: usize) -> (Match, usize) {
-        // One more than the longest that may be rendered: all of it is seen, or it breaks the rules anyway.
+        // One more than the longest that may be rendered: either all of it is seen, or it breaks the rules
+        // anyway.
         let seen = label.char_indices().nth(LABEL_LENGTH_MAX + 1).map_or(label, |(end, _)| &label[..end]);
-        // If there is a match at the start at all, then it is the leftmost one.
+        // If there is a match at the start at all, it is the leftmost one.
         let verdict = |matcher: &Regex| match matcher.find(seen) {
             Ok(Some(found)) if found.start() == 0 => Match::Yes,
             Ok(_) => Match::No,
@@ -205,13 +246,13 @@ impl LabelRules {
         (Match::GaveUp, steps)
     }
 
-    /// Whether `runson_match` is outside of the expressions that take no longer than a label is long: it looks around or
-    /// back, and is given up on labels that take it too many steps.
+    /// Whether `runson_match` can backtrack (look-around or back-references), so that matching is aborted for labels
+    /// that take too many steps.
     pub fn may_give_up(&self) -> bool {
         self.matchers.len() > 1
     }
 
-    /// What the labels say, if all of them may be rendered.
+    /// The parsed labels, if all of them may be rendered.
     ///
     /// # Errors
     /// The first label, in sorted order, that may not, and why.
@@ -238,6 +279,7 @@ impl LabelRules {
                 let (key, value) = word.split_once('=').unwrap_or((&word, ""));
                 let key = key.to_lowercase();
                 self.check_value(&key, value)
+                    .and_then(|()| self.check_key(&key, value))
                     .map_err(|why| LabelProblem::Label { label: harmless(label), why })?;
                 runs_on.insert(key, value.to_owned());
             }
@@ -245,13 +287,13 @@ impl LabelRules {
         Ok(runs_on)
     }
 
-    /// Before shlex, which drops what follows a `#`.
+    /// Before shlex, which drops everything after a `#`.
     fn check_raw(&self, label: &str) -> Result<(), LabelProblem> {
         let problem = |why| Err(LabelProblem::Label { label: harmless(label), why });
         if label.is_empty() {
             return problem(Why::Blank);
         }
-        // Bytes first: counting the characters of megabytes would be work for nothing.
+        // Bytes first, because counting the characters of megabytes would be wasted work.
         if label.len() > self.max_length * 4 || label.chars().count() > self.max_length {
             return problem(Why::TooLong { limit: self.max_length });
         }
@@ -276,7 +318,7 @@ impl LabelRules {
             return Err(Why::Dots { key: name() });
         }
         let limit = self.limit(key);
-        // `mem` alone, without a value, says nothing of the size.
+        // `mem` alone, without a value, does not set the size.
         if value.is_empty() || (limit.is_none() && !self.numbers.iter().any(|number| number == key)) {
             return Ok(());
         }
@@ -285,6 +327,20 @@ impl LabelRules {
         match limit {
             Some(limit) if number > limit => Err(Why::Limit { key: name(), limit }),
             _ => Ok(()),
+        }
+    }
+
+    fn check_key(&self, key: &str, value: &str) -> Result<(), Why> {
+        let key_name = || key.to_owned();
+        match self.deny_keys.as_ref().and_then(|keys| keys::denied(keys, key, value)) {
+            Some(Broken::Key) => return Err(Why::KeyDenied { key: key_name() }),
+            Some(Broken::Value) => return Err(Why::ValueDenied { key: key_name() }),
+            None => {}
+        }
+        match self.allow_keys.as_ref().and_then(|keys| keys::not_allowed(keys, key, value)) {
+            Some(Broken::Key) => Err(Why::KeyNotAllowed { key: key_name() }),
+            Some(Broken::Value) => Err(Why::ValueNotAllowed { key: key_name() }),
+            None => Ok(()),
         }
     }
 
@@ -304,29 +360,29 @@ impl LabelRules {
 /// Whether labels match `runson_match`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// One does.
+    /// At least one does.
     Yes,
     /// None does.
     No,
-    /// None of those that could be judged; the expression took too many steps on another.
+    /// None of those that could be judged; matching another one took too many steps.
     GaveUp,
 }
 
 impl Match {
-    /// Whether one does.
     pub fn is_yes(self) -> bool {
         self == Match::Yes
     }
 }
 
-/// At most this many verdicts are kept.
+/// At most this many verdicts are cached.
 const VERDICTS_AT_MOST: usize = 10_000;
 
-/// Verdicts on the labels of one pass, each distinct one judged once, with a bounded number of steps back together.
+/// Verdicts on the labels of one pass. Each distinct label is judged once, with a limit on the total of
+/// backtracking steps.
 pub struct Verdicts<'a> {
     rules: &'a LabelRules,
     known: HashMap<String, Match>,
-    /// What is left to the pass, and of that to the repository.
+    /// The remaining steps of the pass, and of the repository.
     left: usize,
     left_to_repository: usize,
     taken: usize,
@@ -341,12 +397,12 @@ impl<'a> Verdicts<'a> {
         verdicts
     }
 
-    /// What follows is another repository's: what one has used up is not taken from the next.
+    /// Starts another repository, which does not pay for the steps of the previous one.
     pub fn next_repository(&mut self) {
         self.left_to_repository = self.left.clamp(STEPS_AT_LEAST, STEPS_OF_REPOSITORY);
     }
 
-    /// How many steps back all of it may have taken.
+    /// The most backtracking steps that all of it can have taken.
     pub fn steps(&self) -> usize {
         self.taken
     }
@@ -372,7 +428,7 @@ impl<'a> Verdicts<'a> {
         self.taken += steps;
         self.left = self.left.saturating_sub(steps);
         self.left_to_repository = self.left_to_repository.saturating_sub(steps);
-        // What was given up on for want of steps may have enough in the next repository.
+        // A label that was aborted for lack of steps may have enough in the next repository.
         let is_final = verdict != Match::GaveUp || steps >= STEPS_BACK.iter().sum();
         if is_final && self.known.len() < VERDICTS_AT_MOST {
             self.known.insert(label.to_owned(), verdict);
@@ -387,12 +443,12 @@ impl fmt::Display for LabelRules {
     }
 }
 
-/// Whether an expression is outside of those that take no longer than a text is long.
+/// Whether an expression can take longer than the text is long.
 fn takes_steps_back(pattern: &str) -> bool {
     regex_syntax::parse(pattern).is_err()
 }
 
-/// Python's `\Z` is the very end, Rust's `\z`.
+/// Python's `\Z` is the very end, which is `\z` in Rust.
 fn python_to_rust(pattern: &str) -> String {
     let mut text = String::with_capacity(pattern.len());
     let mut escaped = false;
@@ -403,22 +459,22 @@ fn python_to_rust(pattern: &str) -> String {
     text
 }
 
-/// Why labels are not rendered. Its text shows labels made harmless for a terminal, and bounded.
+/// Why labels are not rendered. Its text shows labels made safe for a terminal, and truncated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelProblem {
-    /// `runs-on` names a group of runners only, or nothing.
-    #[error("it has no labels")]
+    /// `runs-on` names only a runner group, or nothing.
+    #[error("the job has no labels")]
     Empty,
-    /// More than GitHub takes for one runner.
-    #[error("there are more than {LABELS_MAX} labels, the most that GitHub takes for one runner")]
+    /// More than GitHub accepts for one runner.
+    #[error("there are more than {LABELS_MAX} labels, which is GitHub's limit for a runner")]
     TooMany,
     /// More text than is kept of a job's labels.
     #[error("they are longer than {LABELS_LENGTH_MAX} bytes together")]
     TooLong,
-    /// One label is at fault.
+    /// One label breaks a rule.
     #[error("label \"{label}\" {why}")]
     Label {
-        /// The label, made harmless.
+        /// The label, made safe to show.
         label: String,
         /// What is wrong with it.
         why: Why,
@@ -449,29 +505,53 @@ pub enum Why {
         /// The first one.
         character: char,
     },
-    /// A quotation that does not end.
-    #[error("has quotes that do not match")]
+    /// An unterminated quotation.
+    #[error("has unbalanced quotes")]
     Quotes,
-    /// An option or a path, perhaps.
-    #[error("gives {key} a value that does not begin with a letter, a digit or _")]
+    /// Possibly an option or a path.
+    #[error("sets {key} to a value that does not begin with a letter, a digit or _")]
     ValueStart {
         /// The part before the `=`.
         key: String,
     },
-    /// A path upwards, perhaps.
-    #[error("gives {key} a value with ..")]
+    /// Possibly a path upwards.
+    #[error("sets {key} to a value with ..")]
     Dots {
         /// The part before the `=`.
         key: String,
     },
     /// Not a number of 1 to 7 digits.
-    #[error("gives {key} a value that is not a number of 1 to {SIZE_DIGITS} digits")]
+    #[error("sets {key} to a value that is not a number of 1 to {SIZE_DIGITS} digits")]
     Number {
         /// The part before the `=`.
         key: String,
     },
+    /// In `deny_keys`, …
+    #[error("has {key}, which deny_keys lists")]
+    KeyDenied {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// … with this value.
+    #[error("gives {key} a value that deny_keys lists")]
+    ValueDenied {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// Not in `allow_keys`, …
+    #[error("gives a value to {key}, which allow_keys does not list")]
+    KeyNotAllowed {
+        /// The part before the `=`.
+        key: String,
+    },
+    /// … or not with this value.
+    #[error("gives {key} a value that allow_keys does not list")]
+    ValueNotAllowed {
+        /// The part before the `=`.
+        key: String,
+    },
     /// Above `runson_limits`.
-    #[error("gives {key} more than {limit}, the limit in runson_limits")]
+    #[error("sets {key} above {limit}, the limit in runson_limits")]
     Limit {
         /// The part before the `=`.
         key: String,

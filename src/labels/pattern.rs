@@ -1,11 +1,11 @@
-//! Which labels a class is for.
+//! The labels of a class.
 
 use fancy_regex::Regex;
 
 use super::{LABEL_LENGTH_MAX, python_to_rust, takes_steps_back};
 
-/// An expression like `runson_match`, without what takes steps back, and without regard to case, as GitHub compares
-/// labels: equal sets of labels are of one class.
+/// An expression like `runson_match`, but without backtracking, and case-insensitive. GitHub compares labels
+/// case-insensitively, so equal label sets belong to the same class.
 #[derive(Clone, Debug)]
 pub struct LabelPattern {
     text: String,
@@ -21,12 +21,13 @@ impl LabelPattern {
         let pattern = format!("(?i:{})", python_to_rust(text));
         let regex = Regex::new(&pattern).map_err(|error| format!("not a regular expression: {error}"))?;
         if takes_steps_back(&pattern) {
-            return Err("it looks around or back, which can take for ever".to_owned());
+            return Err(
+                "look-around and back-references are not allowed, because they can take forever".to_owned()
+            );
         }
         Ok(LabelPattern { text: text.to_owned(), regex })
     }
 
-    /// The expression.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -35,7 +36,8 @@ impl LabelPattern {
     pub fn matches<S: AsRef<str>>(&self, labels: &[S]) -> bool {
         labels.iter().any(|label| {
             let label = label.as_ref();
-            // One more than the longest that may be rendered: all of it is seen, or it breaks the rules anyway.
+            // One more than the longest that may be rendered: either all of it is seen, or it breaks the rules
+            // anyway.
             let seen = label.char_indices().nth(LABEL_LENGTH_MAX + 1).map_or(label, |(end, _)| &label[..end]);
             self.regex.find(seen).ok().flatten().is_some_and(|found| found.start() == 0)
         })
@@ -56,9 +58,9 @@ mod tests {
     }
 
     #[test]
-    fn what_can_take_for_ever_is_refused() {
+    fn expressions_that_can_take_forever_are_refused() {
         for (text, why) in
-            [("(", "not a regular expression"), ("a(?=b)", "looks around"), (r"(a)\1", "looks around")]
+            [("(", "not a regular expression"), ("a(?=b)", "look-around"), (r"(a)\1", "look-around")]
         {
             assert!(LabelPattern::new(text).unwrap_err().contains(why), "{text}");
         }

@@ -55,7 +55,7 @@ fn the_expression_matches_at_the_start_of_any_label() {
 }
 
 #[test]
-fn an_expression_that_takes_for_ever_is_given_up_and_says_so() {
+fn an_expression_that_takes_forever_is_aborted_and_reported() {
     let evil = LabelRules::new(r"(?:(?!windows)\w+[ -]*)+$").unwrap();
     assert!(evil.may_give_up());
     assert!(!LabelRules::new(r"nomadtools( .*)?\Z").unwrap().may_give_up());
@@ -66,7 +66,7 @@ fn an_expression_that_takes_for_ever_is_given_up_and_says_so() {
     for number in 0..10_000 {
         assert_eq!(verdicts.of(&[hostile(number)]), Match::GaveUp);
     }
-    // What is known stays known.
+    // A known verdict is kept.
     assert_eq!(verdicts.of(&["linux-x64"]), Match::Yes);
     assert_eq!(verdicts.of(&["linux-arm64"]), Match::GaveUp);
     verdicts.next_repository();
@@ -74,7 +74,7 @@ fn an_expression_that_takes_for_ever_is_given_up_and_says_so() {
 }
 
 #[test]
-fn all_labels_of_a_pass_take_a_bounded_number_of_steps() {
+fn all_labels_of_a_pass_take_a_limited_number_of_steps() {
     let evil = LabelRules::new(r"(?:(?!windows)\w+[ -]*)+$").unwrap();
     let mut verdicts = Verdicts::new(&evil);
     let hostile = |repository: usize, number: usize| format!("{}{repository}-{number}!", "a".repeat(200));
@@ -87,7 +87,7 @@ fn all_labels_of_a_pass_take_a_bounded_number_of_steps() {
     }
     let most = STEPS_OF_PASS + STEPS_OF_REPOSITORY + repositories * STEPS_AT_LEAST;
     assert!((STEPS_OF_PASS..=most).contains(&verdicts.steps()), "{}", verdicts.steps());
-    // The repository that comes last has its share all the same.
+    // The last repository still has its share.
     verdicts.next_repository();
     for number in 0..100 {
         assert_eq!(verdicts.of(&[format!("linux-{number}")]), Match::Yes);
@@ -96,32 +96,32 @@ fn all_labels_of_a_pass_take_a_bounded_number_of_steps() {
 }
 
 #[test]
-fn many_labels_that_cost_little_are_bounded_too() {
+fn many_cheap_labels_are_limited_too() {
     let rules = LabelRules::new(r"(?!windows)\w+$").unwrap();
     let mut verdicts = Verdicts::new(&rules);
     let judged = (0..50_000).filter(|number| verdicts.of(&[format!("linux{number}")]).is_yes()).count();
     assert_eq!(judged, STEPS_OF_REPOSITORY / STEPS_BACK[0]);
-    // Where no step goes back, there is nothing to bound.
+    // Without backtracking there is nothing to limit.
     let rules = LabelRules::new(r"linux\w+$").unwrap();
     let mut verdicts = Verdicts::new(&rules);
     assert!((0..50_000).all(|number| verdicts.of(&[format!("linux{number}")]).is_yes()));
 }
 
 #[test]
-fn labels_have_a_length_together() {
+fn the_total_length_of_labels_is_limited() {
     let labels = |count: usize| (0..count).map(|n| format!("{n:04}{}", "x".repeat(60))).collect::<Vec<_>>();
     assert!(rules().check(&labels(32)).is_ok());
     assert_eq!(rules().check(&labels(33)), Err(LabelProblem::TooLong));
 }
 
 #[test]
-fn an_expression_that_takes_for_ever_does_not() {
+fn an_expression_without_backtracking_is_fast() {
     let evil = LabelRules::new(r"(?:(a+)+)\1b").unwrap();
     assert!(!evil.matches(&["a".repeat(1_000_000)]).is_yes());
 }
 
 #[test]
-fn what_is_code_in_hcl_is_refused() {
+fn hcl_code_is_refused() {
     for label in [
         "a\"b",
         "a\nb",
@@ -147,7 +147,7 @@ fn what_is_code_in_hcl_is_refused() {
 }
 
 #[test]
-fn numbers_are_numbers() {
+fn numeric_keys_need_numbers() {
     for size in SIZES {
         assert!(rules().check(&[format!("{size}=1234567")]).is_ok());
         for bad in ["12345678", "1e6", "10+90000", "10//", "null", "1.5", "0x10", "1_000"] {
@@ -159,7 +159,7 @@ fn numbers_are_numbers() {
 }
 
 #[test]
-fn values_are_no_options_and_no_paths_upwards() {
+fn values_cannot_be_options_or_paths_upwards() {
     for bad in ["tag=-v", "tag=/etc", "tag=.x", "tag==x", "image=@x"] {
         assert!(why(&rules(), bad).contains("does not begin with"), "{bad}");
     }
@@ -167,7 +167,7 @@ fn values_are_no_options_and_no_paths_upwards() {
 }
 
 #[test]
-fn lengths_spaces_commas_and_nothing() {
+fn lengths_spaces_commas_and_empty_labels_are_checked() {
     assert!(rules().check(&["a".repeat(256)]).is_ok());
     assert!(why(&rules(), &"a".repeat(257)).contains("longer than 256"));
     assert!(why(&rules(), &"ä".repeat(10_000_000)).len() < 300);
@@ -193,7 +193,7 @@ fn limits() {
 }
 
 #[test]
-fn other_characters() {
+fn other_characters_can_be_allowed() {
     let rules = rules().with_allowed(AllowedCharacters::parse("[a-z;äö]").unwrap()).with_max_length(5);
     assert!(rules.check(&["aä;ö"]).is_ok());
     assert!(rules.check(&["A"]).is_err() && rules.check(&["aaaaaa"]).is_err());
@@ -205,13 +205,13 @@ fn other_characters() {
 }
 
 #[test]
-fn a_hostile_text_is_harmless_when_shown() {
+fn a_hostile_text_is_safe_to_show() {
     assert_eq!(harmless("a\u{1b}[31m\"\\\nä"), "a\\u{1b}[31m\\\"\\\\\\u{a}ä");
     assert_eq!(harmless(&"x".repeat(1000)).chars().count(), 65);
 }
 
 #[test]
-fn cores_do_not_get_around_a_limit_for_cpu() {
+fn cores_cannot_circumvent_a_limit_for_cpu() {
     let rules = |key: &str, limit| rules().with_limits([(key.to_owned(), limit)].into());
     for (key, limit, good, bad) in [
         ("cpu", 8000, "cores=2", "cores=3"),
@@ -231,8 +231,41 @@ fn cores_do_not_get_around_a_limit_for_cpu() {
 }
 
 #[test]
-fn what_cannot_be_seen_cannot_be_allowed() {
+fn invisible_characters_cannot_be_allowed() {
     for class in ["[a-z\u{202e}]", "[a\u{200b}]", "[\u{0}-\u{10ffff}]", "[\u{e0041}]"] {
         assert!(AllowedCharacters::parse(class).is_err(), "{class:?}");
     }
+}
+
+#[test]
+fn keys_and_their_values_can_be_limited() {
+    let keys = |entries: &[(&str, &[&str])]| -> Keys {
+        let globs = |globs: &[&str]| globs.iter().map(|glob| ValueGlob::new(glob).unwrap()).collect();
+        entries.iter().map(|(key, values)| ((*key).to_owned(), globs(values))).collect()
+    };
+    let rules = LabelRules::new("nomadtools")
+        .unwrap()
+        .with_allow_keys(Some(keys(&[("image", &["acme/*"]), ("mem", &[])])))
+        .with_deny_keys(keys(&[("docker", &[]), ("mem", &["9*"])]));
+    for good in [
+        "nomadtools",
+        "nomadtools nodocker",
+        "nomadtools image=ACME/x",
+        "nomadtools MEM=100 image=acme/a/b:1",
+    ] {
+        assert!(rules.check(&[good]).is_ok(), "{good}");
+    }
+    for (bad, why) in [
+        ("nomadtools image=evil/x", "gives image a value that allow_keys does not list"),
+        ("nomadtools cpu=100", "gives a value to cpu, which allow_keys does not list"),
+        ("nomadtools Docker", "has docker, which deny_keys lists"),
+        ("nomadtools docker=host", "has docker, which deny_keys lists"),
+        ("nomadtools mem=9000", "gives mem a value that deny_keys lists"),
+    ] {
+        let said = rules.check(&["nomadtools", bad]).unwrap_err().to_string();
+        assert!(said.ends_with(why), "{bad}: {said}");
+    }
+    // Nothing is allowed a value.
+    let none = LabelRules::new("x").unwrap().with_allow_keys(Some(Keys::new()));
+    assert!(none.check(&["x", "y"]).is_ok() && none.check(&["x mem=1"]).is_err());
 }

@@ -1,8 +1,11 @@
-//! Keys of labels that no template reads: slips, mostly.
+//! Label keys that the template does not read, which are mostly mistakes.
 
 use std::collections::BTreeSet;
 
 use super::{RunsOn, harmless};
+
+/// The key that makes a label one run's own (docs/templates-and-labels.md): no template needs to read it.
+const OF_ONE_RUN: &str = "run";
 
 /// What other programs call the keys of the bundled templates.
 const ELSEWHERE: [(&str, &str); 8] = [
@@ -18,7 +21,8 @@ const ELSEWHERE: [(&str, &str); 8] = [
 
 /// A note on each key with a value that is not among those that the template reads.
 pub fn unread(read: &BTreeSet<String>, runs_on: &RunsOn) -> Vec<String> {
-    let is_unread = |(key, value): &(&String, &String)| !value.is_empty() && !read.contains(*key);
+    let is_unread =
+        |(key, value): &(&String, &String)| !value.is_empty() && !read.contains(*key) && *key != OF_ONE_RUN;
     let note = |key: &String| {
         let meant = match meant(read, key) {
             Some(meant) => format!("; did you mean {meant}="),

@@ -1,70 +1,70 @@
-//! What is to be done, what is deliberately not done, and why.
+//! Actions and holds: what to do, what is deliberately not done, and why.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{ForeignReason, GroupKey, JobId, Labels, Moment, Registration, Repository, RepositoryId};
+use super::{
+    ForeignReason, GroupKey, JobFacts, JobId, Labels, Moment, Registration, Repository, RepositoryId,
+};
 use crate::text::Escaped;
 
-/// The outcome of planning: it leaves nothing to decide.
+/// The result of planning. It leaves nothing to decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What to do. Their order is the order of importance; all are independent of one another.
+    /// What to do, most important first. The actions are independent of one another.
     pub actions: Vec<Action>,
     /// What is deliberately not done.
     pub holds: Vec<Hold>,
-    /// The surplus of each repository whose listing was complete, for [`super::Memory::surplus`].
+    /// The surplus of each completely listed repository, for [`super::Memory::surplus`].
     pub surplus: BTreeMap<RepositoryId, BTreeSet<String>>,
-    /// What belongs to no runner now, for [`super::Memory::orphans`].
+    /// Everything that currently belongs to no runner, for [`super::Memory::orphans`].
     pub orphans: BTreeSet<Orphan>,
-    /// The queued jobs that want a runner of ours and may have one, oldest first, by their IDs.
+    /// The IDs of the queued jobs that may have one of our runners, oldest first.
     pub demand: BTreeMap<GroupKey, Vec<JobId>>,
+    /// The class of each job that is in demand or held and that one matches, by the job's ID.
+    pub classes: BTreeMap<JobId, Arc<str>>,
 }
 
-/// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Register a Nomad job for a runner.
+    /// Register the Nomad job of a runner.
     Start(Start),
-    /// Give a waiting runner its secret.
+    /// Give a placed runner its credentials.
     IssueCredentials(IssueCredentials),
-    /// Let a runner go.
+    /// Stop a runner.
     Stop(Stop),
     /// Ask GitHub whether a runner is still registered.
     VerifyRegistration(VerifyRegistration),
-    /// Remove what a dead runner left: its registration, then its variable.
+    /// Remove what a dead runner left behind: its registration, then its variable.
     CleanUp(CleanUp),
     /// Remove a dead runner's job.
     Purge(Purge),
-    /// Remove what belongs to no runner any more.
+    /// Remove a variable or registration that no longer belongs to a runner.
     RemoveOrphan(RemoveOrphan),
 }
 
-/// Start a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// For this repository.
     pub repository: Repository,
-    /// Its class; `None`: the top level of the configuration.
+    /// `None`: the top level of the configuration.
     pub class: Option<String>,
-    /// With these labels.
     pub labels: Labels,
-    /// For this GitHub job.
     pub job_id: JobId,
+    /// What GitHub says of that job, for the template.
+    pub facts: JobFacts,
     /// 1, 2, … for the job.
     pub attempt: u32,
     /// The Nomad job's ID and the runner's name.
     pub name: String,
     /// A line on the scheduler's state, for templates (`RUN.INFO`).
     pub info: String,
-    /// Why.
     pub reason: StartReason,
 }
 
-/// Why a runner is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartReason {
     /// The group has fewer runners than queued jobs.
@@ -76,51 +76,45 @@ pub enum StartReason {
     },
 }
 
-/// Give a runner that has an allocation, no task started and no variable its secret.
+/// Give credentials to a runner that has an allocation, no started task and no variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssueCredentials {
-    /// The runner.
     pub name: String,
-    /// Its repository.
     pub repository: Repository,
-    /// Its class; `None`: the top level of the configuration.
+    /// `None`: the top level of the configuration.
     pub class: Option<String>,
-    /// The full set: GitHub adds none (contract github.md §2).
+    /// All labels: GitHub adds none of its own (contract github.md §2).
     pub labels: Labels,
-    /// What kind of secret.
+    /// The kind of credentials.
     pub registration: Registration,
 }
 
-/// Let a runner go.
+/// Stop a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// The runner.
     pub name: String,
-    /// Its repository.
     pub repository: Repository,
-    /// Its class; `None`: the top level of the configuration.
+    /// `None`: the top level of the configuration.
     pub class: Option<String>,
     /// Whose consent it takes.
     pub consent: Consent,
-    /// How it registers.
     pub registration: Registration,
-    /// Why.
     pub reason: StopReason,
 }
 
-/// Whose consent a Stop takes.
+/// Whose consent a Stop needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Consent {
-    /// Its task never started: the registration is deleted, the allocation read once more.
+    /// Its task never started: the registration is deleted, and the allocation is read once more.
     NeverStarted,
-    /// It started: only after GitHub's 204 to the deletion of its registration.
+    /// It has started: only after GitHub has answered the deletion of its registration with 204.
     GitHub,
-    /// It started, and is known not to be connected: nobody can give it a job. A registration that is still there is
-    /// deleted first, and GitHub decides.
+    /// It has started, and is known not to be connected, so it cannot be given a job. If its registration still
+    /// exists, it is deleted first, and GitHub decides.
     Unregistered,
 }
 
-/// Why a runner is let go.
+/// Why a runner is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
     /// More runners than jobs in two successive complete listings.
@@ -132,112 +126,101 @@ pub enum StopReason {
     },
     /// Not registered at GitHub or never connected, and no job names it.
     Unregistered {
-        /// For how long it has been absent.
+        /// How long it has been absent.
         absent: Duration,
     },
-    /// Idle and needed by no job, while something else waits for room.
+    /// Idle and not needed by any job, while something else is waiting for room.
     MakeRoom {
-        /// The runner or the job that waits.
+        /// The runner or the job that is waiting.
         waits: String,
     },
-    /// It makes no progress: unplaced for long, without credentials, or given no job. Another group's job or runner waits.
+    /// It makes no progress (unplaced for long, without credentials, or given no job), and a job or runner of another
+    /// group is waiting.
     Yield {
-        /// The runner or the job that waits.
+        /// The runner or the job that is waiting.
         waits: String,
-        /// What it does instead of a job, for people.
+        /// Why it makes no progress, for display.
         but: &'static str,
     },
-    /// An earlier allocation has used its configuration: no other one can.
+    /// An earlier allocation has used its credentials, so no other allocation can register.
     Spent,
-    /// Its task did not start within `scheduler.starting_timeout`: another node may do better.
+    /// Its task did not start within `scheduler.starting_timeout`. Another node may do better.
     NotStarting {
-        /// For how long it has had all it needs.
+        /// How long ago it had everything it needs to start.
         starting: Duration,
-        /// What Nomad said last of its task.
+        /// Nomad's last event for its task.
         event: Option<String>,
     },
-    /// Its repository is gone, and it never started or its organization can say whether it is busy.
+    /// Its repository is gone, and either it never started, or its organization can say whether it is busy.
     RepositoryGone,
-    /// Somebody asked for it on the command line.
+    /// Requested on the command line.
     Asked,
 }
 
 /// Ask GitHub for a runner by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyRegistration {
-    /// The runner.
     pub name: String,
-    /// Its repository.
     pub repository: Repository,
-    /// Its class; `None`: the top level of the configuration.
+    /// `None`: the top level of the configuration.
     pub class: Option<String>,
 }
 
 /// Remove a dead runner's registration, if it is still listed, then its variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CleanUp {
-    /// The runner.
     pub name: String,
-    /// Where it was registered; `None` when the repository is not known any more.
+    /// Where it was registered; `None` if the repository is no longer known.
     pub repository: Option<Repository>,
-    /// Its class; `None`: the top level of the configuration.
+    /// `None`: the top level of the configuration.
     pub class: Option<String>,
-    /// How it ended, for people.
+    /// How it ended, for display.
     pub finish: String,
 }
 
 /// Remove a dead runner's job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
-    /// The runner.
     pub name: String,
-    /// Where a registration may be left: only where no variable told of it (access_token).
+    /// Where a registration may be left. Only for runners without a variable (access_token), because a
+    /// clean-up handles the others.
     pub repository: Option<Repository>,
-    /// Its class; `None`: the top level of the configuration.
+    /// `None`: the top level of the configuration.
     pub class: Option<String>,
-    /// Why now.
     pub reason: PurgeReason,
 }
 
-/// Why a job is purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeReason {
     /// Dead for longer than its timeout.
     Expired {
-        /// How it ended, for people.
+        /// How it ended, for display.
         finish: String,
-        /// For how long it has been dead.
+        /// How long it has been dead.
         dead: Duration,
     },
-    /// Somebody asked for it on the command line.
+    /// Requested on the command line.
     Asked,
 }
 
-/// Remove what belongs to no runner any more: after a crash, a purge by somebody else, an agent that
-/// restarted empty.
+/// Remove what no longer belongs to a runner: after a crash, a purge by someone else, or a restart of the
+/// agent without its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoveOrphan {
-    /// What it is.
     pub orphan: Orphan,
     /// Where it is registered; `None` for a variable.
     pub repository: Option<Repository>,
-    /// For how long it has been seen so.
+    /// How long it has been seen without a runner.
     pub seen: Duration,
 }
 
-/// Something of ours, by name, without the runner it belongs to.
+/// Something of ours, by name, without the runner that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Orphan {
     /// A variable `nomad/jobs/NAME` without a job.
-    Variable {
-        /// The name.
-        name: String,
-    },
-    /// A registration at GitHub, offline, without a live runner.
-    Registration {
-        /// The name.
-        name: String,
-    },
+    Variable { name: String },
+    /// An offline registration at GitHub without a live runner.
+    Registration { name: String },
 }
 
 impl Orphan {
@@ -249,14 +232,22 @@ impl Orphan {
     }
 }
 
+/// A start that is not permitted, as far as its template tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Until then; afterwards it is judged again.
+    pub until: Moment,
+    /// Why, for people.
+    pub why: String,
+}
+
 /// A failure that is not to be repeated at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// How often in a row.
+    /// How many times in a row.
     pub failures: u32,
-    /// Not before this.
+    /// Do not retry before this.
     pub until: Moment,
-    /// What happened.
     pub error: String,
 }
 
@@ -265,32 +256,25 @@ pub struct Backoff {
 pub struct Hold {
     /// What it is about.
     pub subject: Subject,
-    /// Why.
     pub reason: HoldReason,
 }
 
-/// What a Hold is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// All of it.
+    /// The whole pass.
     Nomad,
-    /// A repository.
     Repository {
         /// `owner/name`.
         name: String,
     },
-    /// A GitHub job.
     Job {
         /// `owner/name`.
         repository: String,
-        /// GitHub's ID.
         id: JobId,
-        /// Its labels, made harmless for a terminal.
+        /// Its labels, made safe for a terminal.
         labels: String,
     },
-    /// A runner.
     Runner {
-        /// Its name.
         name: String,
     },
 }
@@ -298,37 +282,27 @@ pub enum Subject {
 /// Why something is not done.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HoldReason {
-    /// Nomad, its namespace or the deployment could not be read.
+    /// Nomad, its namespace or the deployment ID could not be read.
     NomadUnseen,
     /// The repository could not be listed in this pass.
-    NotListed {
-        /// Why.
-        why: String,
-    },
-    /// GitHub says the repository is not there.
+    NotListed { why: String },
+    /// GitHub answers 404.
     RepositoryGone {
         /// For how long.
         since: Duration,
     },
-    /// The repository takes no jobs.
+    /// The repository is archived or disabled: it takes no jobs.
     Archived,
-    /// The configuration does not name the repository any more.
+    /// The configuration no longer names the repository.
     NotConfigured,
-    /// The listing is incomplete: no Stop.
-    Incomplete {
-        /// Why.
-        why: String,
-    },
-    /// The job wants no runner now: waiting, pending or requested.
-    NotQueued {
-        /// GitHub's word.
-        status: &'static str,
-    },
-    /// Its class says that such jobs get no runner.
+    /// The listing is incomplete, so nothing stops.
+    Incomplete { why: String },
+    /// The job needs no runner now: it is waiting, pending or requested.
+    NotQueued { status: &'static str },
+    /// Its class denies such jobs.
     Denied {
-        /// The class.
         class: String,
-        /// What the class says.
+        /// The reason that the class gives.
         why: String,
     },
     /// No class matches it, and `classes_only` is set.
@@ -338,6 +312,11 @@ pub enum HoldReason {
         /// Which and why.
         why: String,
     },
+    /// Its repository is public, and its runner would give its tasks the host that they run on.
+    ReachesHost {
+        /// How.
+        why: String,
+    },
     /// Earlier attempts are alive and none of them takes it: there are never more at once.
     LiveAttempts {
         /// How many.
@@ -345,97 +324,98 @@ pub enum HoldReason {
     },
     /// The previous attempt died a short while ago, or is alive and takes no job.
     Attempts {
-        /// The next one's number.
+        /// The number of the next attempt.
         attempt: u32,
-        /// How long it still waits.
+        /// How long it still has to wait.
         wait: Duration,
     },
-    /// The group's last Start failed.
+    /// The group's last start failed.
     StartFailed {
-        /// What happened.
         error: String,
-        /// How long it still waits.
+        /// How long it still has to wait.
         wait: Duration,
     },
     /// A cap is reached.
     Cap {
-        /// Which.
         cap: Cap,
         /// How many are allowed.
         limit: usize,
     },
-    /// A runner of nomadtools is to take it.
-    LeftToNomadtools {
-        /// Its name.
-        runner: String,
+    /// A runner of nomadtools is expected to take the job.
+    LeftToNomadtools { runner: String },
+    /// The places left below a cap are kept for another repository, whose turn is first and which is polled next.
+    Turn {
+        /// The cap.
+        cap: Cap,
+        /// The cap's value.
+        limit: usize,
+        /// The other repository, `owner/name`.
+        before: String,
     },
-    /// The group lets a runner go in this very plan.
+    /// The same plan stops a runner of the group.
     GroupStops,
-    /// Nomad does not place it.
-    Unplaced {
-        /// Why.
-        why: String,
-    },
+    /// Nomad cannot place it.
+    Unplaced { why: String },
     /// Its node is disconnected.
     Disconnected,
-    /// What Nomad says of its tasks is too large to be read: it is taken for one that has started.
+    /// Nomad's data about its tasks is too large to read. The runner counts as started.
     TasksUnread,
-    /// A job that says it is ours and is not: nothing is done with it.
+    /// A job that claims to be ours and is not. It is left alone.
     Foreign {
-        /// What tells.
+        /// What gives it away.
         reason: ForeignReason,
     },
-    /// Surplus, but seen so in one listing only.
+    /// Surplus, but so far in only one listing.
     SurplusOnce,
     /// Surplus, but not idle for long enough.
     Idle {
-        /// For how long it is idle.
+        /// How long it has been idle.
         idle: Duration,
-        /// When it may go; `None`: never, the timeout is off.
+        /// When it may be stopped; `None`: never, the timeout is off.
         timeout: Option<Duration>,
     },
     /// An action on it failed.
     ActionFailed {
-        /// What happened.
         error: String,
-        /// How long it still waits.
+        /// How long it still has to wait.
         wait: Duration,
     },
-    /// It was placed and has no credentials for longer than `scheduler.waiting_timeout`.
+    /// It was placed, and has had no credentials for longer than `scheduler.waiting_timeout`.
     NoCredentials {
-        /// For how long it has been placed.
+        /// How long ago it was placed.
         waiting: Duration,
-        /// What was answered last, if this process has asked.
+        /// The last error, if this process has tried.
         error: Option<String>,
     },
-    /// It has all it needs, and its task does not start.
+    /// It has everything it needs, but its task does not start.
     NotStarting {
-        /// For how long it has been placed.
+        /// How long ago it was placed.
         starting: Duration,
-        /// What Nomad said last of its task.
+        /// Nomad's last event for its task.
         event: Option<String>,
     },
-    /// It is idle for longer than `scheduler.unassigned_timeout`, and a job for it is queued for as long.
+    /// It has been idle for longer than `scheduler.unassigned_timeout`, and a job for it has been queued for
+    /// as long.
     Unassigned {
-        /// For how long it has been idle.
+        /// How long it has been idle.
         idle: Duration,
-        /// Whether GitHub has said that it is connected.
+        /// Whether GitHub has reported it as connected.
         online: bool,
     },
-    /// GitHub does not list it as connected: it counts as no supply.
+    /// GitHub does not list it as connected, so it does not count as supply.
     Unregistered {
         /// For how long.
         absent: Duration,
     },
-    /// Dead, but it is the newest attempt for a job that is still queued.
+    /// Dead, but it is the newest attempt at a job that is still queued.
     CountsAttempts,
-    /// Dead, but its repository has not been seen since: its job may still be queued.
+    /// Dead, but its repository has not been listed since: its job may still be queued.
     JobUnknown,
-    /// Its variable goes first.
+    /// Its variable must be removed first.
     VariableFirst,
 }
 
-/// The caps, all counting runners that are not dead.
+/// The caps. All of them count runners that are not dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cap {
     /// `scheduler.max_runners`
@@ -451,7 +431,7 @@ pub enum Cap {
 }
 
 impl Action {
-    /// The word for what it does.
+    /// The name of the action in logs and metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Action::Start(_) => "start",
@@ -464,7 +444,7 @@ impl Action {
         }
     }
 
-    /// The word for why, for metrics: one of few.
+    /// The reason as a metric label: one of a fixed set.
     pub fn reason(&self) -> &'static str {
         match self {
             Action::Start(Start { reason: StartReason::Missing { .. }, .. }) => "missing",
@@ -496,7 +476,7 @@ impl Action {
         }
     }
 
-    /// Whether GitHub is asked for it; otherwise Nomad alone.
+    /// Whether the action needs GitHub; the others need only Nomad.
     pub fn needs_github(&self) -> bool {
         match self {
             Action::Start(_) => false,
@@ -508,7 +488,7 @@ impl Action {
         }
     }
 
-    /// The repository it is about; `None` where that is not known.
+    /// `None` if it is not known.
     pub fn repository(&self) -> Option<&Repository> {
         match self {
             Action::Start(action) => Some(&action.repository),
@@ -521,7 +501,6 @@ impl Action {
         }
     }
 
-    /// The runner it is about.
     pub fn runner(&self) -> &str {
         match self {
             Action::Start(action) => &action.name,
@@ -536,7 +515,6 @@ impl Action {
 }
 
 impl Start {
-    /// The group it belongs to.
     pub fn group(&self) -> GroupKey {
         GroupKey { repository: self.repository.id, labels: self.labels.clone() }
     }
@@ -559,7 +537,7 @@ impl fmt::Display for Action {
                 write!(f, "stop     {name}  {reason}; {consent}")
             }
             Action::VerifyRegistration(VerifyRegistration { name, .. }) => {
-                write!(f, "verify   {name}  idle while a job waits: verifying its registration")
+                write!(f, "verify   {name}  idle while a job is waiting: verifying its registration")
             }
             Action::CleanUp(CleanUp { name, finish, .. }) => {
                 write!(f, "clean up {name}  dead ({finish}): removing its registration and variable")
@@ -642,7 +620,6 @@ impl fmt::Display for Subject {
 }
 
 impl Subject {
-    /// The word for what it is.
     pub fn kind(&self) -> &'static str {
         match self {
             Subject::Nomad => "nomad",
@@ -654,7 +631,7 @@ impl Subject {
 }
 
 impl HoldReason {
-    /// The word for it, for metrics: one of few.
+    /// The reason as a metric label: one of a fixed set.
     pub fn word(&self) -> &'static str {
         match self {
             HoldReason::NomadUnseen => "nomad_unseen",
@@ -667,6 +644,7 @@ impl HoldReason {
             HoldReason::Denied { .. } => "denied",
             HoldReason::NoClass => "no_class",
             HoldReason::BadLabels { .. } => "bad_labels",
+            HoldReason::ReachesHost { .. } => "reaches_host",
             HoldReason::LiveAttempts { .. } => "live_attempts",
             HoldReason::Attempts { .. } => "attempts",
             HoldReason::StartFailed { .. } => "start_failed",
@@ -678,6 +656,7 @@ impl HoldReason {
                 Cap::ClassRepository => "cap_class_repository",
             },
             HoldReason::LeftToNomadtools { .. } => "left_to_nomadtools",
+            HoldReason::Turn { .. } => "turn",
             HoldReason::GroupStops => "group_stops",
             HoldReason::Unplaced { .. } => "unplaced",
             HoldReason::Disconnected => "disconnected",
@@ -696,13 +675,14 @@ impl HoldReason {
         }
     }
 
-    /// Whether somebody should look: it lasts, and does not mend by itself.
+    /// Whether an operator should look at it: it lasts and does not resolve itself.
     pub fn is_warning(&self) -> bool {
         use HoldReason::{NoCredentials, NotStarting, Unassigned, Unregistered};
         matches!(self, NoCredentials { .. } | NotStarting { .. } | Unassigned { .. } | Unregistered { .. })
     }
 
-    /// Whether almost every runner is held so for a moment: worth a word in a plan, not a line in the log.
+    /// Whether nearly every runner is held for this reason for a moment. Such holds are shown in a plan but
+    /// not logged.
     pub fn is_routine(&self) -> bool {
         use HoldReason::{JobUnknown, NoCredentials, SurplusOnce, VariableFirst};
         matches!(self, SurplusOnce | VariableFirst | JobUnknown | NoCredentials { error: None, .. })
@@ -720,35 +700,39 @@ impl fmt::Display for HoldReason {
             HoldReason::RepositoryGone { since } => {
                 write!(f, "GitHub has answered 404 for {}: deleted, or the token cannot see it", span(*since))
             }
-            HoldReason::Archived => f.write_str("archived or disabled: it gets no runners"),
-            HoldReason::NotConfigured => f.write_str("no longer configured: it gets no runners"),
+            HoldReason::Archived => f.write_str("archived or disabled, so it gets no runners"),
+            HoldReason::NotConfigured => f.write_str("no longer configured, so it gets no runners"),
             HoldReason::Incomplete { why } => write!(f, "the listing is incomplete, so nothing stops: {why}"),
-            HoldReason::NotQueued { status } => write!(f, "{status}: it needs no runner yet"),
+            HoldReason::NotQueued { status } => write!(f, "{status}: needs no runner yet"),
             HoldReason::Denied { class, why } => write!(f, "class {class} denies it: {why}"),
             HoldReason::NoClass => f.write_str("no class matches it, and classes_only is set"),
             HoldReason::BadLabels { why } => write!(f, "labels: {why}"),
+            HoldReason::ReachesHost { why } => f.write_str(why),
             HoldReason::LiveAttempts { count } => {
                 write!(
                     f,
-                    "{count} attempts are alive and none takes it: the next one starts after one of them ends"
+                    "{count} attempts are alive and none takes it; the next one starts after one of them ends"
                 )
             }
             HoldReason::Attempts { attempt, wait } => {
                 write!(f, "attempt {attempt} starts in {}", span(*wait))
             }
             HoldReason::StartFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
-            HoldReason::Cap { cap, limit } => write!(f, "waits for a place: {cap} is {limit}"),
+            HoldReason::Cap { cap, limit } => write!(f, "waiting for a place: {cap} is {limit}"),
+            HoldReason::Turn { cap, limit, before } => {
+                write!(f, "waiting for a place: {cap} is {limit}, and {before} is next")
+            }
             HoldReason::LeftToNomadtools { runner } => {
-                write!(f, "left to {runner}, a job of nomadtools; stop that job if it never takes one")
+                write!(f, "left to {runner}, a nomadtools job; stop that job if it never takes one")
             }
             HoldReason::GroupStops => {
-                f.write_str("a runner of its group stops in this pass: it starts in the next one")
+                f.write_str("this pass stops a runner of its group; the next pass starts one")
             }
             HoldReason::Unplaced { why } => write!(f, "Nomad cannot place it: {why}"),
             HoldReason::Disconnected => f.write_str("node disconnected (client status unknown)"),
-            HoldReason::TasksUnread => f.write_str(
-                "what Nomad says of its tasks is too large to be read: it is taken for a running one",
-            ),
+            HoldReason::TasksUnread => {
+                f.write_str("Nomad's data about its tasks is too large to read; it counts as running")
+            }
             HoldReason::Foreign { reason } => write!(f, "a foreign job, left alone: {reason}"),
             HoldReason::SurplusOnce => f.write_str("surplus; stops if the next listing confirms it"),
             HoldReason::Idle { idle, timeout: Some(timeout) } => {
@@ -778,7 +762,7 @@ impl fmt::Display for HoldReason {
                 )
             }
             HoldReason::Unregistered { absent } => {
-                write!(f, "not connected to GitHub for {}: it does not count as supply", span(*absent))
+                write!(f, "not connected to GitHub for {}; it does not count as supply", span(*absent))
             }
             HoldReason::CountsAttempts => {
                 f.write_str("dead, kept: it is the newest attempt for a job that is still queued")
@@ -806,7 +790,7 @@ fn not_started(f: &mut impl Write, starting: Duration, event: Option<&str>) -> f
     event.map_or(Ok(()), |event| write!(f, ", last event: {event}"))
 }
 
-/// A duration for people: `1d2h`, `3m5s`, `0s`; at most two units.
+/// A duration for display, with at most two units: `1d2h`, `3m5s`, `0s`.
 pub fn span(duration: Duration) -> String {
     let mut seconds = duration.as_secs();
     let mut text = String::new();

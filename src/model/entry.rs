@@ -1,4 +1,4 @@
-//! What the configuration names: a repository, an owner, or everything.
+//! An entry of `repos`: a repository, an owner, or everything.
 
 use std::fmt;
 
@@ -6,16 +6,21 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RepoEntry {
     /// `owner/name`
-    Repository {
-        /// The owner's login.
-        owner: String,
-        /// The repository's name.
-        name: String,
-    },
-    /// A user or an organization: all its repositories.
+    Repository { owner: String, name: String },
+    /// All repositories of a user or an organization.
     Owner(String),
-    /// `*`: all that the token or the App may see.
+    /// `*`: everything that the token or the App can access.
     All,
+}
+
+impl RepoEntry {
+    /// Whose repositories it means, where that is one owner.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            RepoEntry::Repository { owner, .. } | RepoEntry::Owner(owner) => Some(owner),
+            RepoEntry::All => None,
+        }
+    }
 }
 
 impl fmt::Display for RepoEntry {

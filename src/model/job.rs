@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// GitHub's numeric IDs: each kind has a type of its own, so that one is never taken for another.
+/// GitHub's numeric IDs. Each kind has its own type, so that one is never taken for another.
 macro_rules! ids {
     ($($(#[$doc:meta])* $id:ident;)*) => {$(
         $(#[$doc])*
@@ -22,32 +22,29 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A repository; a rename keeps it.
+    /// A repository. A rename does not change it.
     RepositoryId;
-    /// A job of a workflow run; a re-run has another one.
+    /// A job of a workflow run. A rerun has a new ID.
     JobId;
-    /// A workflow run; its attempts share it.
+    /// A workflow run. Its attempts share it.
     RunId;
     /// A runner's registration.
     RunnerId;
 }
 
-/// A repository, as GitHub spells it (contract github.md §1).
+/// A repository with GitHub's spelling (contract github.md §1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repository {
-    /// The key.
     pub id: RepositoryId,
-    /// The owner's login.
     pub owner: String,
-    /// The name without the owner.
+    /// Without the owner.
     pub name: String,
-    /// The page of the repository, for example `https://github.com/owner/name`.
+    /// For example `https://github.com/owner/name`.
     pub html_url: String,
     /// Archived: it takes no new jobs.
     pub archived: bool,
     /// Disabled by GitHub: it takes no new jobs.
     pub disabled: bool,
-    /// Who can see it.
     #[serde(default)]
     pub visibility: Visibility,
 }
@@ -63,17 +60,17 @@ impl Repository {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
-    /// Everybody; and what nobody has told is as careful.
+    /// Everyone. Also the safe assumption if GitHub does not report the visibility.
     #[default]
     Public,
     /// Members of the enterprise.
     Internal,
-    /// Whom it was shared with.
+    /// Those it is shared with.
     Private,
 }
 
 impl Visibility {
-    /// GitHub's word for it.
+    /// GitHub's name for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Visibility::Public => "public",
@@ -82,35 +79,35 @@ impl Visibility {
         }
     }
 
-    /// From GitHub's word.
+    /// From GitHub's name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Public, Self::Internal, Self::Private].into_iter().find(|known| known.as_str() == text)
     }
 }
 
-/// A job's own status; a run's status says nothing of its jobs' (contract github.md §1).
+/// A job's own status. The status of its run does not determine it (contract github.md §1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
-    /// Wants a runner.
+    /// Needs a runner.
     Queued,
-    /// Runs on a runner.
+    /// Is running on a runner.
     InProgress,
-    /// Over.
+    /// Has ended.
     Completed,
-    /// Waits for a deployment's protection rules: wants no runner.
+    /// Waits for a deployment's protection rules: needs no runner.
     Waiting,
-    /// Waits for a concurrency group: wants no runner.
+    /// Waits for a concurrency group: needs no runner.
     Pending,
-    /// Not yet queued: wants no runner.
+    /// Not yet queued: needs no runner.
     Requested,
-    /// A status this program does not know: wants no runner.
+    /// A status that this program does not know: needs no runner.
     #[serde(other)]
     Unknown,
 }
 
 impl JobStatus {
-    /// GitHub's word for it.
+    /// GitHub's name for it.
     pub fn as_str(self) -> &'static str {
         match self {
             JobStatus::Queued => "queued",
@@ -124,14 +121,13 @@ impl JobStatus {
     }
 }
 
-/// A job that ran and is over, by GitHub's clock: for what is measured, the planner needs none.
+/// A job that ran and has ended, with GitHub's times. Only for measurements; the planner does not use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedJob {
-    /// GitHub's ID of the job.
     pub id: JobId,
-    /// The runner that had it.
+    /// The runner that ran it.
     pub runner: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When a runner took it.
     pub started_at: Timestamp,
@@ -139,28 +135,60 @@ pub struct EndedJob {
     pub completed_at: Timestamp,
 }
 
+/// What GitHub says of a run, for templates: text of strangers, cut where it was read. Empty is what GitHub does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// The workflow's name: free text.
+    pub workflow: String,
+    /// The login of who started it first.
+    pub actor: String,
+    /// Its branch or tag. That of a pull request from a fork is the fork's.
+    pub branch: String,
+    /// What started it: `push`, `pull_request`, …
+    pub event: String,
+}
+
+/// What GitHub says of a job that a runner is started for, besides what it runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFacts {
+    /// Its name: free text.
+    pub name: String,
+    /// The run it belongs to, where that is known.
+    pub run_id: Option<RunId>,
+    /// What its run is.
+    pub run: Arc<RunFacts>,
+}
+
 /// A job of a workflow run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowJob {
-    /// GitHub's ID of the job; a re-run has another one.
+    /// GitHub's ID of the job. A rerun has a new ID.
     pub id: JobId,
-    /// The run it belongs to.
     pub run_id: RunId,
-    /// Its repository.
     pub repository: RepositoryId,
     /// Free text.
     pub name: String,
     /// Its own status.
     pub status: JobStatus,
-    /// `runs-on` as GitHub gives it: hostile text, in any order and case. Of labels that break the rules for being too many
-    /// or too long there is only as much as tells it.
+    /// `runs-on` as GitHub returns it: hostile text, in any order and case. If there are too many labels or they are
+    /// too long, it is truncated to what is needed to detect that.
     pub labels: Arc<[String]>,
-    /// The runner that has it, when it is in progress.
+    /// The runner that runs it, while it is in progress.
     pub runner_name: Option<String>,
-    /// When it was made; GitHub's own examples leave it out.
+    /// When it was created. GitHub's own examples omit it.
     pub created_at: Option<Timestamp>,
-    /// When a runner took it; of a job that no runner has it says nothing.
+    /// When a runner took it. Meaningless while no runner has it.
     pub started_at: Option<Timestamp>,
-    /// Its page.
+    /// Its URL.
     pub html_url: Option<String>,
+    /// What its run is; the jobs of one run share it.
+    #[serde(default)]
+    pub run: Arc<RunFacts>,
+}
+
+impl WorkflowJob {
+    /// What a template may know of it.
+    pub fn facts(&self) -> JobFacts {
+        JobFacts { name: self.name.clone(), run_id: Some(self.run_id), run: Arc::clone(&self.run) }
+    }
 }

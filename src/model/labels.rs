@@ -8,17 +8,16 @@ use std::{
     sync::Arc,
 };
 
-/// A set of labels. Two sets are equal when they differ only in order, duplicates and case (contract
-/// github.md §6); the spelling is kept for rendering.
+/// A set of labels. Two sets are equal if they differ only in order, duplicates and case (contract github.md
+/// §6). The spelling is kept for rendering.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
-    /// Lower-cased label to its spelling, the smallest in byte order where there are several. Shared, because thousands of jobs
-    /// and runners have the same ones.
+    /// Lower-cased label to its spelling, the smallest in byte order if there are several. Shared, because thousands of
+    /// jobs and runners have the same labels.
     spelling: Arc<BTreeMap<String, String>>,
 }
 
 impl Labels {
-    /// The set of these labels.
     pub fn new<I>(labels: I) -> Self
     where
         I: IntoIterator,
@@ -31,7 +30,7 @@ impl Labels {
         set
     }
 
-    /// The set that [`Labels::joined`] wrote; nomadtools' `labelsstr` has the same form.
+    /// Parses what [`Labels::joined`] wrote. nomadtools' `labelsstr` has the same format.
     pub fn from_joined(text: &str) -> Self {
         Labels::new(text.split(',').filter(|label| !label.is_empty()))
     }
@@ -50,8 +49,8 @@ impl Labels {
         }
     }
 
-    /// Takes over the spellings of an equal set where they are smaller, so that the order in which jobs
-    /// are seen does not show.
+    /// Adopts the spellings of an equal set where they are smaller, so that the order of jobs does not affect
+    /// the result.
     pub fn merge_spelling(&mut self, other: &Labels) {
         if Arc::ptr_eq(&self.spelling, &other.spelling) {
             return;
@@ -63,29 +62,27 @@ impl Labels {
         }
     }
 
-    /// The labels lower-cased, sorted, without duplicates.
+    /// The labels, lower-cased, sorted and without duplicates.
     pub fn key(&self) -> impl Iterator<Item = &str> {
         self.spelling.keys().map(String::as_str)
     }
 
-    /// The labels as they were written, in the order of [`Labels::key`].
+    /// The labels as written, in the order of [`Labels::key`].
     pub fn shown(&self) -> impl Iterator<Item = &str> {
         self.spelling.values().map(String::as_str)
     }
 
-    /// The labels as they were written, sorted, with commas between.
+    /// The labels as written, sorted and comma-separated.
     pub fn joined(&self) -> String {
         let mut labels: Vec<&str> = self.shown().collect();
         labels.sort_unstable();
         labels.join(",")
     }
 
-    /// Whether there is no label.
     pub fn is_empty(&self) -> bool {
         self.spelling.is_empty()
     }
 
-    /// How many labels there are.
     pub fn len(&self) -> usize {
         self.spelling.len()
     }

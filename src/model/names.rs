@@ -1,38 +1,36 @@
-//! What GitHub permits as logins and names, and what a repository's page may be. Text from outside goes into templates,
-//! paths and Meta only after these checks.
+//! Which logins, names and repository URLs GitHub permits. External text is checked here before it goes into templates,
+//! paths and Meta.
 
-/// The longest login: 39 characters, and `_` with the short code of an enterprise that manages its users.
+/// The longest login: 39 characters, plus `_` and the short code of an enterprise with managed users.
 const LONGEST_LOGIN: usize = 48;
 
-/// The longest name of a repository.
 const LONGEST_NAME: usize = 100;
 
 /// The longest `host:port`.
 const LONGEST_HOST: usize = 253 + 6;
 
-/// The longest name of a class.
 const LONGEST_CLASS: usize = 32;
 
-/// Whether this may be the name of a class: it stands in Meta, metrics and on the page.
+/// Whether this is a valid name for a class. It appears in Meta, in metrics and on the page.
 pub fn is_class(text: &str) -> bool {
     (1..=LONGEST_CLASS).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// Whether GitHub permits this login of a user or an organization.
+/// Whether GitHub permits this as the login of a user or an organization.
 pub fn is_login(text: &str) -> bool {
     (1..=LONGEST_LOGIN).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// Whether GitHub permits this name of a repository.
+/// Whether GitHub permits this as the name of a repository.
 pub fn is_repository_name(text: &str) -> bool {
     (1..=LONGEST_NAME).contains(&text.len())
         && !matches!(text, "." | "..")
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
-/// The `host` or `host:port` of a page, if it is the page of that repository and nothing else:
+/// The `host` or `host:port` of a URL, if it is the URL of exactly that repository:
 /// `https://HOST/owner/name`, in any case.
 pub fn host_of_page<'a>(url: &'a str, owner: &str, name: &str) -> Option<&'a str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;

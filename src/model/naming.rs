@@ -1,24 +1,25 @@
-//! Names of runners: valid at GitHub and in Nomad, unique, and the same at every computation.
+//! Names of runners: valid at GitHub and in Nomad, unique, and deterministic.
 
 use ring::digest::{SHA256, digest};
 
 use super::{JobId, Repository};
 
-/// GitHub's limit for a runner's name, in characters (contract github.md §2).
+/// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
 
-/// Length of the name's last part, fixed so that no job's ID is the beginning of another's: before
-/// Nomad 1.11.3 a job's status also counts such jobs' evaluations (contract nomad.md §2).
+/// Length of the last part of a name. It is fixed so that no job ID is a prefix of another: before Nomad
+/// 1.11.3, a job's status also counts the evaluations of jobs whose ID starts with its own (contract nomad.md
+/// §2).
 pub const SUFFIX_LENGTH: usize = DEPLOYMENT_LENGTH + ATTEMPT_LENGTH;
 
-/// 25 bits that tell deployments apart in a list of registrations.
+/// 25 bits that distinguish deployments in a list of registrations.
 const DEPLOYMENT_LENGTH: usize = 5;
 
-/// 50 bits that tell the jobs and attempts of one deployment apart.
+/// 50 bits that distinguish the jobs and attempts of one deployment.
 const ATTEMPT_LENGTH: usize = 10;
 
-/// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of
-/// the deployment followed by a hash of deployment, GitHub job and attempt.
+/// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
+/// deployment ID followed by a hash of deployment ID, GitHub job and attempt.
 pub fn runner_name(
     prefix: &str,
     deployment: &str,
@@ -37,7 +38,7 @@ pub fn runner_name(
     format!("{prefix}-{readable}-{suffix}")
 }
 
-/// Whether a registration at GitHub bears a name that this deployment gave: prefix and the deployment's hash.
+/// Whether this deployment gave a registration its name: it has the prefix and the deployment's hash.
 pub fn is_ours_by_name(prefix: &str, deployment: &str, name: &str) -> bool {
     let Some(rest) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) else { return false };
     let Some((_, suffix)) = rest.rsplit_once('-') else { return false };

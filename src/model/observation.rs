@@ -4,83 +4,83 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Backoff, Foreign, GroupKey, Moment, Orphan, Repository, RepositoryId, Runner, WorkflowJob};
+use super::{
+    Backoff, Foreign, GroupKey, Moment, Orphan, Refusal, Repository, RepositoryId, Runner, WorkflowJob,
+};
 
-/// Everything the planner looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// Nomad's side; `None` when it could not be seen: then nothing is done at all.
+    /// `None` if Nomad could not be read: then nothing is done at all.
     pub nomad: Option<NomadView>,
-    /// GitHub's side: each repository that is configured, or that a runner of ours belongs to.
+    /// Each repository that is configured, or that one of our runners belongs to.
     pub repositories: BTreeMap<RepositoryId, RepositoryView>,
-    /// The registrations at GitHub that bear our names, as last listed.
+    /// The registrations at GitHub with names of ours, as last listed.
     pub registrations: Vec<OwnRegistration>,
-    /// What earlier passes left.
+    /// What earlier passes remember.
     pub memory: Memory,
 }
 
-/// Our jobs in Nomad, at one time.
+/// Our jobs in Nomad at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NomadView {
     /// The `Date` of the list of allocations.
     pub now: Timestamp,
     /// The deployment's ID, from the variable `githubrunner/PREFIX/instance`.
     pub deployment: String,
-    /// Our runners and nomadtools', alive and dead; foreign jobs are not in it.
+    /// Our runners and nomadtools', alive and dead. Foreign jobs are not included.
     pub runners: Vec<Runner>,
-    /// Jobs that say they are ours and are not: neither supply nor stopped nor purged.
+    /// Jobs that claim to be ours and are not: they do not count as supply, and are neither stopped nor
+    /// purged.
     pub foreign: Vec<Foreign>,
-    /// The job IDs that a variable `nomad/jobs/ID` with our prefix exists for, jobs or no jobs.
+    /// The job IDs with our prefix that have a variable `nomad/jobs/ID`, whether or not the job exists.
     pub variables: BTreeSet<String>,
 }
 
-/// A registration at GitHub that bears a name of ours.
+/// A registration at GitHub with a name of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnRegistration {
-    /// The runner's name.
     pub name: String,
     /// Whether it is connected or runs a job.
     pub online: bool,
-    /// A repository in whose list it stands: its own, or one of its organization.
+    /// A repository that lists it: its own, or one of its organization.
     pub repository: RepositoryId,
 }
 
 /// A repository and what is known of its jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryView {
-    /// The repository.
     pub repository: Repository,
     /// Whether the configuration (still) names it.
     pub configured: bool,
-    /// Its jobs.
     pub listing: Listing,
-    /// Why a fresh listing is not complete, for people; `None`, too, where only a part was asked for.
+    /// Why a fresh listing is not complete, for display. Also `None` if only a part was requested.
     pub missing: Option<String>,
 }
 
 /// What is known of a repository's jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// A listing that may be held against this pass's listing of Nomad: since before it began, nothing of this repository
-    /// came or went in Nomad. It permits Start and, if complete, Stop.
+    /// A listing that may be compared with this pass's listing of Nomad: since before it began, nothing of this
+    /// repository has appeared or disappeared in Nomad. It permits a Start and, if complete, a Stop.
     Fresh {
         /// The `Date` of its last page.
         now: Timestamp,
-        /// The jobs of all active runs.
         jobs: Vec<WorkflowJob>,
-        /// As many distinct IDs as `total_count` everywhere, and less than 1,000. False where only a part was asked for, too.
+        /// Every list has as many distinct IDs as its `total_count`, and fewer than 1,000. Also false if only a part
+        /// was requested.
         complete: bool,
     },
-    /// A listing of a while ago; the schedule says when the next one is due. As good as [`Listing::Stale`], and nothing is wrong.
+    /// An earlier listing, while the next one is not due yet. It permits as much as [`Listing::Stale`], but nothing is
+    /// wrong. For a short while, its queued jobs can claim places.
     Earlier {
-        /// Its jobs.
+        /// When it was completed.
+        ended: Moment,
         jobs: Vec<WorkflowJob>,
         /// Whether it was complete.
         complete: bool,
     },
-    /// An earlier listing: good enough to know who is busy and which jobs wait, for nothing else.
+    /// An earlier listing. It is only good enough to know which runners are busy and which jobs are waiting.
     Stale {
-        /// Its jobs.
         jobs: Vec<WorkflowJob>,
         /// Whether it was complete.
         complete: bool,
@@ -100,7 +100,7 @@ pub enum Listing {
 }
 
 impl Listing {
-    /// The jobs, fresh or stale.
+    /// The jobs of any listing, fresh or stale.
     pub fn jobs(&self) -> &[WorkflowJob] {
         match self {
             Listing::Fresh { jobs, .. } | Listing::Earlier { jobs, .. } | Listing::Stale { jobs, .. } => jobs,
@@ -109,35 +109,37 @@ impl Listing {
     }
 }
 
-/// What one pass leaves for the next. Nothing here is needed to be right: lost at a restart, it only
-/// makes the planner more patient.
+/// What one pass leaves for the next. Correctness does not depend on it: if it is lost at a restart, the
+/// planner only becomes more patient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Each repository's surplus runners, by name, in its last complete listing, and the time of the first listing in a row
-    /// that showed each of them as one.
+    /// For each repository, the names of the surplus runners in its last complete listing, each with the time of the
+    /// first consecutive listing in which it was surplus.
     pub surplus: BTreeMap<RepositoryId, BTreeMap<String, Timestamp>>,
-    /// What a verification at GitHub said of a runner, by name.
+    /// The results of verifications at GitHub, by runner name.
     pub presence: BTreeMap<String, Presence>,
-    /// When a runner was last seen busy, by name; only runners that take several jobs need it.
+    /// When a runner was last seen busy, by name. Only needed for runners that take several jobs.
     pub last_busy: BTreeMap<String, Moment>,
-    /// When each repository's last runner was started, by the servers' clock: purged ones are not forgotten
-    /// when it is decided whose turn it is.
+    /// When each repository's last runner was started, by the servers' clock. It also covers purged runners,
+    /// so that they count when turns are decided.
     pub last_start: BTreeMap<RepositoryId, Timestamp>,
-    /// Since when something has been seen to belong to no runner.
+    /// Since when each of these has been seen without a runner.
     pub orphans: BTreeMap<Orphan, Moment>,
-    /// Groups whose last Start failed in a way that will not mend by itself.
+    /// Groups whose last start failed in a way that will not resolve itself.
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
+    /// Groups of public repositories whose runners would give their tasks the host.
+    pub refused: BTreeMap<GroupKey, Refusal>,
     /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
-    /// Runners that got no credentials, by name: they may be stopped all the same.
+    /// Runners that got no credentials, by name. They may still be stopped.
     pub issue_backoff: BTreeMap<String, Backoff>,
 }
 
-/// The answer to a verification of a runner by name.
+/// The result of a verification of a runner by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
     /// When GitHub was last asked.
     pub checked_at: Moment,
-    /// Since when it is absent; `None` when it was there.
+    /// Since when it has been absent; `None` if it is present.
     pub absent_since: Option<Moment>,
 }

@@ -1,4 +1,4 @@
-//! What became of an action.
+//! The outcomes of actions.
 
 use std::fmt::{self, Write};
 
@@ -8,9 +8,10 @@ use crate::text::Escaped;
 /// Something that a pass could not observe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unobserved {
-    /// What: a repository, an entry of `repos`, `GitHub`, `Nomad`.
+    /// A repository, an entry of `repos`, `GitHub`, or `Nomad`.
     pub subject: String,
-    /// The kind of error, in one word. Of one kind and subject it is said once, whatever times and numbers it names.
+    /// The kind of error, in one word. For each subject and kind, the error is logged once, even if its times and
+    /// numbers change.
     pub kind: &'static str,
     /// The whole line.
     pub text: String,
@@ -22,50 +23,49 @@ impl fmt::Display for Unobserved {
     }
 }
 
-/// What became of an action.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The action.
     pub action: Action,
-    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// What became of an action.
+/// The outcome of an action.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// It is done.
+    /// The action is done.
     Done(Done),
-    /// It is not, for this reason.
+    /// The action is not done, for this reason.
     NotDone(NotDone),
 }
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// What the action says.
+    /// The action was performed.
     Performed,
-    /// There was nothing to do any more: somebody else, or an earlier attempt of ours, was faster.
+    /// There was nothing left to do: someone else, or an earlier attempt of ours, was faster.
     Already,
-    /// GitHub was asked: the runner is registered and connected.
+    /// GitHub says that the runner is registered and connected.
     Connected,
-    /// GitHub was asked: the runner is not registered, or not connected.
+    /// GitHub says that the runner is not registered, or not connected.
     NotConnected,
 }
 
 /// Why an action was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotDone {
-    /// The runner is connected to GitHub, which it was not when that was planned.
+    /// The runner is connected to GitHub, contrary to what was planned.
     StillConnected,
-    /// GitHub lists no runner of this name: nobody can say that it is not busy.
+    /// GitHub lists no runner with this name, so it may be busy.
     NotListed,
-    /// A reason that may pass: busy, online, no right.
+    /// A reason that may pass: busy, online, a missing right.
     Held(String),
-    /// It failed in a way that trying again may mend.
+    /// It failed, and a retry may help.
     Failed(String),
-    /// It failed for a reason that lies in the template, the labels or the configuration.
+    /// It failed because of the template, the labels or the configuration.
     Rejected(String),
+    /// The repository is public, and the job would give its tasks the host that they run on.
+    ReachesHost(String),
     /// Dry run: nothing was performed.
     DryRun,
 }
@@ -77,7 +77,7 @@ impl From<Result<Done, NotDone>> for Outcome {
 }
 
 impl Outcome {
-    /// The word for it, without what happened.
+    /// The name of the outcome, without details.
     pub fn kind(&self) -> &'static str {
         match self {
             Outcome::Done(Done::Performed) => "done",
@@ -86,27 +86,30 @@ impl Outcome {
             Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => "absent",
             Outcome::NotDone(NotDone::Held(_)) => "held",
             Outcome::NotDone(NotDone::Failed(_)) => "failed",
-            Outcome::NotDone(NotDone::Rejected(_)) => "rejected",
+            Outcome::NotDone(NotDone::Rejected(_) | NotDone::ReachesHost(_)) => "rejected",
             Outcome::NotDone(NotDone::DryRun) => "dry_run",
         }
     }
 
-    /// Whether `once` must say that something failed.
+    /// Whether `once` must report a failure.
     pub fn is_failure(&self) -> bool {
-        matches!(self, Outcome::NotDone(NotDone::Failed(_) | NotDone::Rejected(_)))
+        use NotDone::{Failed, ReachesHost, Rejected};
+        matches!(self, Outcome::NotDone(Failed(_) | Rejected(_) | ReachesHost(_)))
     }
 
-    /// Whether it is a dry run's.
     pub fn is_dry_run(&self) -> bool {
         matches!(self, Outcome::NotDone(NotDone::DryRun))
     }
 
-    /// Why it was not done, where there is a text for it.
+    /// The error or the reason, if the outcome has one.
     pub fn error(&self) -> Option<&str> {
         match self {
-            Outcome::NotDone(NotDone::Held(text) | NotDone::Failed(text) | NotDone::Rejected(text)) => {
-                Some(text)
-            }
+            Outcome::NotDone(
+                NotDone::Held(text)
+                | NotDone::Failed(text)
+                | NotDone::Rejected(text)
+                | NotDone::ReachesHost(text),
+            ) => Some(text),
             _ => None,
         }
     }
@@ -132,7 +135,7 @@ impl fmt::Display for NotDone {
             NotDone::NotListed => f.write_str("not connected to GitHub"),
             NotDone::Held(why) => write!(f, "skipped: {why}"),
             NotDone::Failed(error) => write!(f, "failed: {error}"),
-            NotDone::Rejected(error) => write!(f, "rejected: {error}"),
+            NotDone::Rejected(error) | NotDone::ReachesHost(error) => write!(f, "rejected: {error}"),
             NotDone::DryRun => f.write_str("dry run"),
         }
     }

@@ -10,29 +10,29 @@ use super::{
 };
 use crate::text::Escaped;
 
-/// A repository and a set of labels: demand and supply are counted per group.
+/// A repository and a label set. Demand and supply are counted per group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey {
-    /// The repository.
     pub repository: RepositoryId,
-    /// The labels, compared without case.
+    /// The labels, compared case-insensitively.
     pub labels: Labels,
 }
 
-/// How a runner gets to register itself at GitHub.
+/// The kind of credentials with which a runner registers at GitHub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Registration {
-    /// A just-in-time configuration, single use, in the job's Nomad variable.
+    /// A single-use just-in-time configuration in the job's Nomad variable.
     Jit,
     /// A registration token, in the job's Nomad variable.
     Token,
-    /// nomadtools' way: a long-lived token in the rendered job.
+    /// A long-lived token in the rendered job, as in nomadtools.
     AccessToken,
 }
 
 impl Registration {
-    /// Whether the runner's secret comes in its job's Nomad variable, written once it has an allocation.
+    /// Whether the credentials are passed in the job's Nomad variable, written once the job has an
+    /// allocation.
     pub fn needs_variable(self) -> bool {
         !matches!(self, Registration::AccessToken)
     }
@@ -48,67 +48,65 @@ impl fmt::Display for Registration {
     }
 }
 
-/// What a job asks Nomad for, as long as it waits for a place: what an autoscaler must make room for.
+/// What a job requests from Nomad while it waits for a place. An autoscaler must make room for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asks {
     /// CPU, in MHz.
     pub cpu: u64,
-    /// Cores of its own.
+    /// Reserved cores.
     #[serde(default)]
     pub cores: u64,
-    /// Memory, in MiB: what Nomad reserves.
+    /// Memory that Nomad reserves, in MiB.
     pub memory: u64,
-    /// The node pool: text of the template, and perhaps of a label.
+    /// The node pool. The template sets it, possibly from a label, so it is external text.
     pub node_pool: String,
 }
 
-/// The JSON in a job's `Meta[nomad.meta]`. The first three are what nomadtools writes; a job without
-/// `instance` is nomadtools' own. Anyone with read-job sees it: no secret belongs here.
+/// The JSON in a job's `Meta[nomad.meta]`. The first three fields are what nomadtools writes; a job without
+/// `instance` belongs to nomadtools. Anyone with read-job can see it, so it must not contain a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerMeta {
-    /// Labels, sorted, with commas between.
+    /// Labels, sorted and comma-separated.
     pub labelsstr: String,
-    /// The repository's page.
     pub repo_url: String,
-    /// The version of the program that wrote this.
     #[serde(default)]
     pub version: String,
-    /// Which githubrunner this runner belongs to.
+    /// The deployment that this runner belongs to.
     #[serde(default, rename = "instance", skip_serializing_if = "Option::is_none")]
     pub deployment: Option<String>,
-    /// GitHub's ID of the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_id: Option<RepositoryId>,
-    /// The job: the GitHub job the runner was started for.
+    /// The GitHub job that the runner was started for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<JobId>,
-    /// 1, 2, … for one job.
+    /// Counted from 1 for each job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// How it registers: a configuration that changes later does not change it for jobs that exist.
+    /// The kind of credentials. A later change of the configuration does not affect existing jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<Registration>,
-    /// The task that is the runner, where the job has others too: it decides the runner's state and exit code.
+    /// The task that is the runner, if the job has several. It alone determines the runner's state and exit
+    /// code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// What it asks Nomad for.
+    /// What it requests from Nomad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asks: Option<Asks>,
-    /// The class it was started as; none: what the top level of the configuration says.
+    /// The class it was started as; `None`: the top level of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// The seal by the deployment's key over the job's ID and the rest: without it nothing here counts.
+    /// The MAC with the deployment's key over the job's ID and the rest. Without it, nothing here is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
 }
 
-/// The repository that a Meta names, as far as it tells: ID 0 where there is none (nomadtools), an empty owner or name
-/// where the address has none, and neither archived nor disabled.
+/// The repository that a Meta names, as far as it says: ID 0 if there is none (nomadtools), an empty owner or name if
+/// the URL has none, and neither archived nor disabled.
 pub fn whose_repository(meta: &RunnerMeta) -> Repository {
     let html_url = meta.repo_url.trim_end_matches('/');
     let mut path = html_url.rsplit('/');
     let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
-    // Anyone with submit-job writes a Meta.
+    // Anyone with submit-job can write a Meta.
     let is_page =
         is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
     let checked = |text: &str| if is_page { text.to_owned() } else { String::new() };
@@ -123,25 +121,24 @@ pub fn whose_repository(meta: &RunnerMeta) -> Repository {
     }
 }
 
-/// A job that says it is this deployment's and is not.
+/// A job that claims to belong to this deployment and does not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Foreign {
-    /// The job's ID.
     pub name: String,
-    /// What tells.
+    /// What gives it away.
     pub reason: ForeignReason,
 }
 
-/// What tells that a job with our deployment in its Meta is not ours.
+/// Why a job with our deployment ID in its Meta is not ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ForeignReason {
-    /// Its ID is not the one that its Meta makes.
+    /// Its ID is not the one derived from its Meta.
     Name,
-    /// Its Meta has no seal.
+    /// Its Meta has no MAC.
     Unsealed,
-    /// Its Meta has a seal, and not one of our key for this.
+    /// The MAC in its Meta was not made with our key for this job.
     WrongSeal,
-    /// What Nomad says of it or of its allocation is too large to be read. It may well be ours; nothing is done about it.
+    /// Nomad's data about it or its allocation is too large to read. It may well be ours; it is left alone.
     Unreadable,
 }
 
@@ -156,42 +153,43 @@ impl fmt::Display for ForeignReason {
     }
 }
 
-/// Whose a runner is.
+/// Who started a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ownership {
     /// Started by this deployment.
     Ours,
-    /// Started by nomadtools with the same prefix and Meta key: supply, purged when dead, never stopped.
+    /// Started by nomadtools with the same prefix and Meta key: counts as supply, is purged when dead, and is
+    /// never stopped.
     Nomadtools,
 }
 
-/// Where a runner stands, from its allocations (contract nomad.md §10), never from the job's status.
+/// The state of a runner, from its allocations (contract nomad.md §10), never from the job's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunnerState {
     /// No allocation.
     Pending,
-    /// An allocation, no task started, and no secret yet.
+    /// An allocation, no started task, and no credentials yet.
     Waiting,
-    /// An allocation and all it needs, no task started.
+    /// An allocation and credentials, but no started task.
     Starting,
     /// A task has started: idle or busy.
     Running,
-    /// Told to stop, a task is still alive.
+    /// Told to stop, but a task is still alive.
     Stopping,
-    /// Its node is disconnected (ClientStatus `unknown`).
+    /// Its node is disconnected (client status `unknown`).
     Disconnected,
     /// Every allocation is terminal.
     Dead,
 }
 
 impl RunnerState {
-    /// Whether its task has yet to start: that of its present allocation, for which there may have been others.
+    /// Whether the task of its current allocation has not started yet. There may have been earlier allocations.
     pub fn is_unstarted(self) -> bool {
         matches!(self, RunnerState::Pending | RunnerState::Waiting | RunnerState::Starting)
     }
 
-    /// The word for it.
+    /// The name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
             RunnerState::Pending => "pending",
@@ -211,36 +209,37 @@ impl fmt::Display for RunnerState {
     }
 }
 
-/// How a dead runner ended: a detail for people, and which of the two purge timeouts applies.
+/// How a dead runner ended. This determines which of the two purge timeouts applies, and is shown as a
+/// detail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
-    /// Exit code 0 without a `Killing` event, whatever the desired status says.
+    /// Exit code 0 without a `Killing` event, whatever the desired status is.
     Success,
     /// Told to stop.
     Stopped,
-    /// Another exit code, or a signal nobody of us sent.
+    /// Another exit code, or a signal that we did not send.
     Failure {
-        /// The exit code, where one is known.
+        /// If it is known.
         exit_code: Option<i64>,
     },
-    /// Killed for memory.
+    /// Out of memory.
     OutOfMemory,
-    /// Its node went down.
+    /// Its node is down.
     Lost,
     /// Its node was drained.
     Drained,
     /// It exceeded `max_run_duration`.
     TimedOut,
-    /// No task ever started: driver, setup, artifact or hook failed.
+    /// No task ever started: the driver, setup, an artifact or a hook failed.
     NeverRan {
-        /// What the task's last event says.
+        /// The task's last event.
         reason: String,
     },
 }
 
 impl Finish {
-    /// The word for it, for metrics: one of few.
+    /// The name for metrics: one of a fixed set.
     pub fn word(&self) -> &'static str {
         match self {
             Finish::Success => "success",
@@ -254,7 +253,7 @@ impl Finish {
         }
     }
 
-    /// Whether `purge_successfull_timeout` applies, rather than `purge_failure_timeout`.
+    /// Whether `purge_successfull_timeout` applies rather than `purge_failure_timeout`.
     pub fn is_success(&self) -> bool {
         matches!(self, Finish::Success | Finish::Stopped)
     }
@@ -280,106 +279,102 @@ impl fmt::Display for Finish {
     }
 }
 
-/// What the official runner means by an exit code (`Runner.Common/Constants.cs`, `ReturnCode`).
+/// The meaning of the official runner's exit codes (`Runner.Common/Constants.cs`, `ReturnCode`).
 fn exit_code_means(code: i64) -> Option<&'static str> {
     Some(match code {
-        0 => "the runner succeeded and its task did not",
+        0 => "the runner succeeded, but its task did not",
         1 => "the runner gave up; see the task's log",
         2 => "temporary error: the runner asked for a restart",
         3 | 4 => "the runner asked for a restart to update itself: use a newer version",
-        5 => "another runner uses the session of this registration",
+        5 => "another runner is using this registration's session",
         6 => "the runner's configuration was refreshed: it asked for a restart",
         7 => "the runner's version is deprecated: use a newer version",
         _ => return None,
     })
 }
 
-/// Why Nomad does not place a job: from its blocked evaluation (contract nomad.md §12).
+/// Why Nomad cannot place a job, from its blocked evaluation (contract nomad.md §12).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
-    /// Nodes that would fit are full: room may be made. Otherwise none fits at all.
+    /// True if matching nodes are full, so room can be made. False if no node matches at all.
     pub exhausted: bool,
-    /// For people: `memory exhausted on 2 nodes`, `missing drivers filtered 2 nodes`, …
+    /// For display: `memory exhausted on 2 nodes`, `missing drivers filtered 2 nodes`, …
     pub reason: String,
 }
 
-/// The allocation that a runner's state comes from: the one that is alive, else the newest.
+/// The allocation that determines a runner's state: the live one, or else the newest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// Its ID.
     pub id: String,
-    /// The node's name.
     pub node: String,
-    /// When it was made, by the servers' clock.
+    /// When it was created, by the servers' clock.
     pub created_at: Timestamp,
 }
 
-/// One runner: a Nomad job of ours (or of nomadtools) with what its allocations say.
+/// A runner: a Nomad job of ours (or of nomadtools) with the state of its allocations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runner {
-    /// The Nomad job's ID, which is the runner's name at GitHub too.
+    /// The Nomad job's ID, which is also the runner's name at GitHub.
     pub name: String,
-    /// Whose it is.
     pub ownership: Ownership,
-    /// Its Meta JSON.
+    /// The parsed Meta.
     pub meta: RunnerMeta,
-    /// Where it stands.
+    /// Its current state.
     pub state: RunnerState,
-    /// How it ended; only when dead.
+    /// How it ended; only if it is dead.
     pub finish: Option<Finish>,
     /// Whether a task of any of its allocations has ever started.
     pub started: bool,
-    /// An allocation that is lost or over has used what the runner registers with: whatever brought the next one
-    /// (a lost node, preemption, `nomad alloc stop`), it gets no credentials and is stopped.
+    /// A lost or ended allocation has used the runner's credentials. Whatever caused the next allocation (a lost
+    /// node, preemption, `nomad alloc stop`), it gets no credentials and is stopped.
     pub spent: bool,
-    /// Another allocation, told to stop, still runs the runner's task.
+    /// Another allocation that was told to stop still runs the runner's task.
     pub ending: bool,
-    /// When the variable `nomad/jobs/NAME` was created, by the servers' clock; `None`: there is none.
+    /// When the variable `nomad/jobs/NAME` was created, by the servers' clock; `None` if it does not exist.
     pub variable: Option<Timestamp>,
     /// When it was registered, by the servers' clock.
     pub submitted_at: Timestamp,
-    /// The allocation its state comes from.
+    /// The allocation that determines its state.
     pub allocation: Option<Allocation>,
     /// When its task started, by the client's clock.
     pub started_at: Option<Timestamp>,
-    /// When its last task ended, by the client's clock; only when dead.
+    /// When its last task ended, by the client's clock; only if it is dead.
     pub ended_at: Option<Timestamp>,
-    /// Why it is not placed, when it is pending.
+    /// Why it is not placed, if it is pending.
     pub blocked: Option<Blocked>,
-    /// What Nomad said last of its task, when it has an allocation and its task has not started. `Some` of a running one
-    /// means that what Nomad says of its tasks is too large to be read.
+    /// Nomad's last event for its task, if it has an allocation and its task has not started. `Some` for a running
+    /// runner means that Nomad's data about its tasks is too large to read.
     pub last_event: Option<String>,
 }
 
 impl Runner {
-    /// Its labels, from its Meta.
     pub fn labels(&self) -> Labels {
         Labels::from_joined(&self.meta.labelsstr)
     }
 
-    /// The class it was started as, whatever the configuration says now. A job of nomadtools is of none.
+    /// The class it was started as, even if the configuration has changed. A nomadtools job has none.
     pub fn class(&self) -> Option<&str> {
         let class = self.meta.class.as_deref().filter(|_| self.ownership == Ownership::Ours);
         class.filter(|class| is_class(class))
     }
 
-    /// Its repository, as far as its Meta tells: see [`whose_repository`].
+    /// Its repository, as far as its Meta says: see [`whose_repository`].
     pub fn repository(&self) -> Repository {
         whose_repository(&self.meta)
     }
 
-    /// Whether a Stop may end its process. The process of a lost allocation is Nomad's to end, as soon as it hears from
-    /// the node again; an allocation that replaces another one and has not started has none.
+    /// Whether a Stop may end a process. Nomad itself ends the process of a lost allocation once it can reach the node
+    /// again. An allocation that replaces another one and has not started has no process.
     pub fn may_have_process(&self) -> bool {
         self.started && (self.ending || !(self.spent && self.state.is_unstarted()))
     }
 
-    /// Whether it is not dead: it counts against the caps.
+    /// Whether it is not dead, so that it counts against the caps.
     pub fn is_live(&self) -> bool {
         self.state != RunnerState::Dead
     }
 
-    /// How it registers. A job of nomadtools has its token in the job.
+    /// The kind of credentials. A nomadtools job contains its token.
     pub fn registration(&self) -> Registration {
         match self.ownership {
             Ownership::Ours => self.meta.registration.unwrap_or(Registration::Jit),
@@ -387,12 +382,12 @@ impl Runner {
         }
     }
 
-    /// How it ended, for people.
+    /// How it ended, for display.
     pub fn how_it_ended(&self) -> String {
         self.finish.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string)
     }
 
-    /// When it died: the end of its last task, else when it was registered.
+    /// When it died: the end of its last task, or else when it was registered.
     pub fn died_at(&self) -> Timestamp {
         self.ended_at.unwrap_or(self.submitted_at)
     }

@@ -1,5 +1,5 @@
-//! Holds for people: a few of a kind one by one, the rest as a number. A matrix can have thousands of jobs, and all of them
-//! wait for the same.
+//! Holds for display: a few of each kind individually, the rest as a number. A matrix can have thousands of jobs that
+//! are all waiting for the same thing.
 
 use std::{
     collections::HashMap,
@@ -10,27 +10,24 @@ use std::{
 use super::{Hold, HoldReason, Plan, Subject};
 use crate::text::Escaped;
 
-/// At most this many holds of a kind are told one by one.
+/// At most this many holds of a kind are shown individually.
 const TOLD: usize = 5;
 
-/// One line about holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HoldLine<'a> {
-    /// One hold.
     One(&'a Hold),
     /// More of the same kind.
     More {
-        /// How many.
         count: usize,
         /// The first of them.
         example: &'a Hold,
     },
 }
 
-/// What holds are grouped by: what they are about, and the kind of reason.
+/// What holds are grouped by: the kind of subject and the kind of reason.
 type Kind<'a> = (&'static str, &'a str, Discriminant<HoldReason>);
 
-/// The lines for these holds, in their order; what is summed up follows the last one of its kind that is told.
+/// The lines for these holds, in their order. A summary follows the last individual hold of its kind.
 pub fn lines<'a>(holds: impl IntoIterator<Item = &'a Hold>) -> Vec<HoldLine<'a>> {
     let mut lines: Vec<HoldLine> = Vec::new();
     let mut seen: HashMap<Kind, (usize, Option<usize>)> = HashMap::new();
@@ -76,14 +73,14 @@ impl fmt::Display for Plan {
 }
 
 impl HoldLine<'_> {
-    /// The first hold that the line is about.
+    /// The first hold of the line.
     pub fn hold(&self) -> &Hold {
         match self {
             HoldLine::One(hold) | HoldLine::More { example: hold, .. } => hold,
         }
     }
 
-    /// What it is about and why, without the numbers that change in every pass.
+    /// The subject and the reason, without numbers that change in every pass.
     pub fn topic(&self) -> String {
         let hold = self.hold();
         match self {
@@ -135,7 +132,7 @@ mod tests {
         assert_eq!(text.len(), 5 + 1 + 1 + 1);
         assert_eq!(
             text[5],
-            "hold     5118 more jobs of acme/big  for example: waits for a place: scheduler.max_runners is 3"
+            "hold     5118 more jobs of acme/big  for example: waiting for a place: scheduler.max_runners is 3"
         );
         assert!(text[6].starts_with("hold     acme/small job 9000"), "{text:?}");
         let again = super::lines(&holds[..100]);

@@ -1,11 +1,12 @@
-//! What a job and its allocations say of a runner. Pure; the order of the questions is contract §10's and §12's.
+//! Derives a runner's state from a job and its allocations. Pure. The order of the checks follows contract §10
+//! and §12.
 
 use crate::model::{Allocation, Blocked, Finish, Ownership, Runner, RunnerMeta, RunnerState, Timestamp};
 use crate::text::shown;
 
 use super::wire::{AllocationStub, Evaluation, JobStub, TaskEvent, TaskState, nanoseconds};
 
-/// The DesiredDescription of an allocation whose node went down; it stays when the node comes back (contract §12).
+/// The DesiredDescription of an allocation whose node is down. It stays when the node comes back (contract §12).
 const LOST: &str = "alloc is lost since its node is down";
 
 /// The DesiredDescription of an allocation on a node being drained (contract §12).
@@ -14,20 +15,20 @@ const MIGRATED: &str = "alloc is being migrated";
 /// The ClientDescription of an allocation that ran too long (contract §10).
 const TIMED_OUT: &str = "exceeded max_run_duration";
 
-/// How the `Template` event begins of a task that waits for its variable (contract §8).
+/// The start of the `Template` event of a task that waits for its variable (contract §8).
 const MISSING_VARIABLE: &str = "Missing: nomad.var";
 
-/// Stands for the events of tasks that are too large to be read.
-const TASKS_UNREAD: &str = "what Nomad says of its tasks is too large to be read";
+/// Replaces the events of tasks that are too large to read.
+const TASKS_UNREAD: &str = "Nomad's data about its tasks is too large to read";
 
-/// How much of an event is kept, in characters.
+/// How many characters of an event are kept.
 const SHOWN_EVENT: usize = 300;
 
 /// Events that say why a task never started (contract §10, §12).
 const NEVER_RAN: &[&str] =
     &["Driver Failure", "Setup Failure", "Failed Artifact Download", "Task hook failed", "Failed Validation"];
 
-/// A job's stub and all its allocations as a runner.
+/// A runner, from a job's stub and all its allocations.
 pub fn classify(
     job: &JobStub,
     ownership: Ownership,
@@ -81,7 +82,8 @@ pub fn classify(
             && !allocation.is_over(main)
     });
     let needs_variable = runner.registration().needs_variable();
-    // Nomad itself replaces what was lost, and what nomadtools has started: its jobs keep Nomad's defaults.
+    // Nomad itself replaces lost allocations, and anything that nomadtools started, because its jobs keep
+    // Nomad's defaults.
     let may_come_back = is_lost || ownership == Ownership::Nomadtools;
     match (live, newest) {
         (Some(allocation), _) => {
@@ -103,15 +105,16 @@ pub fn classify(
     runner
 }
 
-/// Whether a job with only terminal allocations will get another one: queued, or waiting to be rescheduled. A job that
-/// is not dead has an evaluation that is not done, which may be about to place one.
+/// Whether a job with only terminal allocations will get another one: it is queued, or waits to be rescheduled. A job
+/// that is not dead has an unfinished evaluation, which may be about to place one.
 fn is_queued(job: &JobStub, newest: &AllocationStub, may_come_back: bool) -> bool {
     let queued = job.job_summary.summary.values().any(|group| group.queued > 0);
     let waits = queued || !newest.followup_evaluation.is_empty();
     !job.stop && job.status != "dead" && (waits || may_come_back)
 }
 
-/// How a job without any allocation ended: it was stopped before it got one, or they are collected.
+/// How a job without allocations ended: it was stopped before it got one, or they have been
+/// garbage-collected.
 fn finish_of_summary(job: &JobStub) -> Finish {
     let groups = || job.job_summary.summary.values();
     if groups().any(|group| group.lost > 0) {
@@ -144,14 +147,14 @@ impl AllocationStub {
         self.client_status == "lost" || self.desired_description.contains(LOST)
     }
 
-    /// The task that is the runner, where the Meta names it and the client has looked at it.
+    /// The task that is the runner, if the Meta names it and the client has reported it.
     fn main(&self, main: Option<&str>) -> Option<&TaskState> {
         self.task_states.get(main?)
     }
 
-    /// Whether the runner's own task may have started. Where its name is not known, a task that waits for its variable
-    /// is the runner's, and what has started is a prestart or sidecar task: the stub does not tell lifecycles.
-    /// Where its tasks are too large to be read, it may have a job: only GitHub can tell.
+    /// Whether the runner's own task may have started. If its name is not known, a task that waits for its variable is
+    /// the runner, and a started task is a prestart or sidecar task: the stub does not include lifecycles. If its
+    /// tasks are too large to read, it may have a job, and only GitHub knows.
     fn has_started(&self, main: Option<&str>) -> bool {
         match main {
             _ if self.tasks_unread => true,
@@ -162,12 +165,12 @@ impl AllocationStub {
         }
     }
 
-    /// Whether the runner's own task has ended, and others (poststop, sidecars) have not.
+    /// Whether the runner's own task has ended while others (poststop, sidecars) have not.
     fn is_over(&self, main: Option<&str>) -> bool {
         self.main(main).is_some_and(|task| task.state == "dead")
     }
 
-    /// What was said last of the runner's own task, else of one that is not over.
+    /// The last event of the runner's own task, or else of a task that has not ended.
     fn last_event(&self, main: Option<&str>) -> Option<String> {
         if self.tasks_unread {
             return Some(TASKS_UNREAD.to_owned());
@@ -193,15 +196,16 @@ impl AllocationStub {
         }
     }
 
-    /// When a task of an allocation that is not terminal started. A client's clock may be off by hours: a start before the
-    /// allocation was made, or after the servers last heard of it, was when they last heard of it (contract nomad.md §3).
+    /// When a task of a live allocation started. A client's clock may be off by hours: a start before the allocation
+    /// was created, or after the servers last heard of it, counts as the time when they last heard of it (contract
+    /// nomad.md §3).
     fn by_the_servers(&self, started_at: Timestamp) -> Timestamp {
         let (made, heard) = (nanoseconds(self.create_time), nanoseconds(self.modify_time));
         let is_known = self.is_terminal() || (made..=heard).contains(&started_at);
         if is_known { started_at } else { heard.max(made) }
     }
 
-    /// When a terminal allocation ended: its last task's end, else when the servers heard of it.
+    /// When a terminal allocation ended: the end of its last task, or else when the servers learned of it.
     fn ended_at(&self) -> Timestamp {
         self.tasks()
             .filter_map(|task| task.finished_at)
@@ -214,10 +218,10 @@ impl AllocationStub {
         let principal_tasks = || self.principal_tasks(main);
         let exit_code =
             principal_tasks().filter_map(TaskState::exit_code).find(|code| *code != 0).or_else(|| {
-                // All zero, or none known.
+                // All are zero, or none is known.
                 principal_tasks().find_map(TaskState::exit_code)
             });
-        // How a poststop task ended says nothing of the runner.
+        // The result of a poststop task says nothing about the runner.
         let is_complete = self.client_status == "complete" || self.main(main).is_some();
         if is_complete && self.has_succeeded(main) {
             Finish::Success
@@ -244,15 +248,15 @@ impl AllocationStub {
         }
     }
 
-    /// Exit code 0 that nobody forced. A sidecar is killed when the main task is done and a prestart task is done
-    /// before it begins: one principal task that ended well, and none that ended badly by itself, is success.
+    /// Exit code 0 that was not forced. A sidecar is killed when the main task is done, and a prestart task is
+    /// done before it begins. So one principal task that ended well, and none that failed on its own, is success.
     fn has_succeeded(&self, main: Option<&str>) -> bool {
         let by_itself = || self.principal_tasks(main).filter(|task| task.event("Killing").is_none());
         by_itself().any(|task| task.exit_code() == Some(0))
             && by_itself().all(|task| task.exit_code().unwrap_or(0) == 0)
     }
 
-    /// The runner's own task; where its name is not known, those that were not over when another one started.
+    /// The runner's own task, or if its name is not known, those that had not ended when another one started.
     fn principal_tasks(&self, main: Option<&str>) -> impl Iterator<Item = &TaskState> {
         let main = self.main(main);
         let last_start = self.tasks().filter_map(|task| task.started_at).max();
@@ -303,7 +307,7 @@ impl TaskState {
     }
 }
 
-/// Why Nomad does not place a job, from its blocked evaluation (contract §12); `None` if it says nothing.
+/// Why Nomad cannot place a job, from its blocked evaluation (contract §12); `None` if it gives no reason.
 pub fn blocked(evaluation: &Evaluation) -> Option<Blocked> {
     let mut reasons: Vec<String> = Vec::new();
     let mut exhausted = false;

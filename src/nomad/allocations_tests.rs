@@ -1,10 +1,10 @@
-//! The states and ends of runners, from what a real agent answered and from cases that are hard to record.
+//! The states and ends of runners, from responses of a real agent and from cases that are hard to record.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-/// The JSON that a recording's answer has.
+/// The JSON of a recorded response.
 pub(in crate::nomad) fn recorded(name: &str) -> Value {
     let path = format!("{}/tests/recordings/nomad/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -28,7 +28,7 @@ fn meta(registration: Registration) -> RunnerMeta {
 
 use crate::model::Registration;
 
-/// A JIT runner of these allocations, whose variable is there.
+/// A JIT runner with these allocations, whose variable exists.
 fn runner(job: &JobStub, allocations: &Value) -> Runner {
     with(job, allocations, Registration::Jit, true)
 }
@@ -40,7 +40,7 @@ fn with(job: &JobStub, allocations: &Value, registration: Registration, has_vari
     classify(job, Ownership::Ours, meta(registration), &allocations, variable, None)
 }
 
-/// The recorded allocation of one of the recordings' jobs, by the end of its ID.
+/// The recorded allocation of one of the recorded jobs, by the end of its ID.
 fn by_end(end: &str) -> Value {
     let all = recorded("allocations-by-prefix");
     let mut found = all.as_array().unwrap().clone();
@@ -50,7 +50,7 @@ fn by_end(end: &str) -> Value {
 }
 
 #[test]
-fn recorded_jobs_and_allocations_are_read() {
+fn recorded_jobs_and_allocations_are_parsed() {
     let jobs: Vec<JobStub> = serde_json::from_value(recorded("jobs-list-prefix-meta")).unwrap();
     assert_eq!(jobs.len(), 8);
     assert!(jobs[0].meta["runner"].contains("labelsstr"));
@@ -105,7 +105,7 @@ fn stopping_a_finished_runner_leaves_it_a_success() {
 }
 
 #[test]
-fn a_job_stopped_a_moment_ago_is_dead_to_nomad_while_its_task_runs() {
+fn a_job_stopped_just_now_is_dead_to_nomad_while_its_task_runs() {
     let jobs: Vec<JobStub> = serde_json::from_value(recorded("jobs-list-just-stopped")).unwrap();
     assert_eq!((jobs[0].status.as_str(), jobs[0].stop), ("dead", true));
     let runner = runner(&jobs[0], &recorded("allocations-just-stopped"));
@@ -114,18 +114,18 @@ fn a_job_stopped_a_moment_ago_is_dead_to_nomad_while_its_task_runs() {
 }
 
 #[test]
-fn a_task_waits_for_its_variable_until_it_is_there() {
+fn a_task_waits_until_its_variable_exists() {
     let waiting = recorded("allocations-waiting-for-variable");
     let job = job(false, "pending");
     assert_eq!(with(&job, &waiting, Registration::Jit, false).state, RunnerState::Waiting);
     assert_eq!(with(&job, &waiting, Registration::Token, false).state, RunnerState::Waiting);
     assert_eq!(with(&job, &waiting, Registration::Jit, true).state, RunnerState::Starting);
-    // It needs no variable: nothing is issued for it.
+    // It needs no variable, so no credentials are issued.
     assert_eq!(with(&job, &waiting, Registration::AccessToken, false).state, RunnerState::Starting);
 }
 
 #[test]
-fn a_start_by_a_clock_that_is_off_was_when_the_servers_heard_of_it() {
+fn a_start_by_a_wrong_clock_counts_from_when_the_servers_learned_of_it() {
     let runner_at = |started_at: &str| {
         let tasks = json!({"runner": {"State": "running", "StartedAt": started_at}});
         let mut allocation = allocation(1, "run", "", "running", tasks);
@@ -194,7 +194,7 @@ fn no_allocation_is_pending_unless_it_was_stopped() {
 }
 
 #[test]
-fn a_dead_job_whose_allocations_are_collected_ends_as_its_summary_says() {
+fn a_dead_job_without_allocations_ended_as_its_summary_says() {
     for (field, finish) in [
         ("Complete", Finish::Success),
         ("Failed", Finish::Failure { exit_code: None }),
@@ -209,7 +209,7 @@ fn a_dead_job_whose_allocations_are_collected_ends_as_its_summary_says() {
 }
 
 #[test]
-fn exit_0_that_nobody_forced_is_success_whatever_the_desired_status_says() {
+fn an_unforced_exit_0_is_success_whatever_the_desired_status_is() {
     let ended = task("dead", Some(1), Some(9), &[exit(0)]);
     for description in ["alloc not needed due to job update", MIGRATED, LOST] {
         let allocations = json!([allocation(1, "stop", description, "complete", json!({ "t": ended }))]);
@@ -221,20 +221,20 @@ fn exit_0_that_nobody_forced_is_success_whatever_the_desired_status_says() {
 }
 
 #[test]
-fn a_drained_runner_says_so() {
+fn a_drained_runner_is_recognized() {
     let tasks = json!({ "t": task("dead", Some(1), Some(9), &[killing(), exit(130)]) });
     let allocations = json!([allocation(1, "stop", MIGRATED, "complete", tasks)]);
     assert_eq!(runner(&job(false, "dead"), &allocations).finish, Some(Finish::Drained));
 }
 
 #[test]
-fn a_node_that_went_down_is_told_by_either_sign() {
+fn a_node_that_is_down_is_recognized_by_either_sign() {
     let running = json!({ "t": task("running", Some(1), None, &[]) });
     let lost = json!([allocation(1, "stop", "", "lost", running)]);
     let dead = runner(&job(false, "dead"), &lost);
     assert_eq!((dead.state, &dead.finish, dead.spent), (RunnerState::Dead, &Some(Finish::Lost), true));
     assert!(dead.started);
-    // Back again: only the description still tells.
+    // The node is back: only the description remains.
     let killed = json!({ "t": task("dead", Some(1), Some(9), &[killing(), exit(130)]) });
     let back = json!([allocation(1, "stop", LOST, "complete", killed)]);
     let dead = runner(&job(false, "dead"), &back);
@@ -242,13 +242,13 @@ fn a_node_that_went_down_is_told_by_either_sign() {
 }
 
 #[test]
-fn what_nomad_may_replace_is_dead_only_with_its_job() {
+fn a_replaceable_allocation_is_dead_only_with_its_job() {
     let running = json!({ "t": task("running", Some(1), None, &[]) });
     let lost = json!([allocation(1, "stop", LOST, "lost", running)]);
     assert_eq!(runner(&job(false, "pending"), &lost).state, RunnerState::Pending);
     assert_eq!(runner(&job(false, "dead"), &lost).state, RunnerState::Dead);
     assert_eq!(runner(&job(true, "pending"), &lost).state, RunnerState::Dead);
-    // Nothing comes after the failure of one of ours.
+    // A failed runner of ours is not replaced.
     let failed = json!([allocation(
         1,
         "run",
@@ -276,7 +276,7 @@ fn a_replacement_of_a_lost_allocation_is_marked_lost_and_never_unstarted() {
     assert_eq!((replaced.state, replaced.spent, replaced.started), (RunnerState::Pending, true, true));
 }
 
-/// Preemption, `nomad alloc stop`, an older server's drain: whatever brought the second allocation.
+/// Whatever caused the second allocation: preemption, `nomad alloc stop`, a drain by an older server.
 #[test]
 fn an_allocation_after_one_that_has_started_is_spent() {
     let running = json!({ "t": task("running", Some(1), None, &[]) });
@@ -286,23 +286,23 @@ fn an_allocation_after_one_that_has_started_is_spent() {
     let placed_again = runner(&job(false, "running"), &json!([evicted, new]));
     assert_eq!((placed_again.state, placed_again.spent), (RunnerState::Starting, true));
     assert!(placed_again.started && !placed_again.may_have_process());
-    // The first one may yet do its job.
+    // The first one may still run its job.
     let ending = allocation(1, "evict", "", "running", running.clone());
     let both = runner(&job(false, "running"), &json!([ending, new]));
     assert!(both.spent && both.ending && both.may_have_process());
-    // Both run: the new one with a used configuration.
+    // Both are running: the new one with used credentials.
     let new = allocation(2, "run", "", "running", running.clone());
     assert!(runner(&job(false, "running"), &json!([evicted, new])).spent);
     let alone = runner(&job(false, "running"), &json!([allocation(1, "run", "", "running", running)]));
     assert!(!alone.spent && !alone.ending);
-    // It waits for a place once more.
+    // It waits for a place again.
     let queued: JobStub = serde_json::from_value(
         json!({ "ID": "ghr-1", "Status": "pending", "JobSummary": { "Summary": { "g": { "Queued": 1 } } } }),
     )
     .unwrap();
     let waits = runner(&queued, &json!([evicted]));
     assert_eq!((waits.state, waits.spent, waits.may_have_process()), (RunnerState::Pending, true, false));
-    // Its task never started there: nothing is used.
+    // Its task never started there, so its credentials are unused.
     let never = json!({ "t": task("dead", None, Some(2), &[]) });
     let never = allocation(1, "stop", "", "complete", never);
     let again = allocation(2, "run", "", "pending", json!({ "t": task("pending", None, None, &[]) }));
@@ -339,14 +339,14 @@ fn the_main_task_decides_state_and_exit_code() {
 }
 
 #[test]
-fn of_several_allocations_the_one_that_lives_counts() {
+fn of_several_allocations_the_live_one_counts() {
     let old = allocation(1, "run", "", "failed", json!({ "t": task("dead", Some(1), Some(2), &[exit(1)]) }));
     let new = allocation(2, "run", "", "running", json!({ "t": task("running", Some(3), None, &[]) }));
     for order in [json!([old, new]), json!([new, old])] {
         let runner = with(&job(false, "running"), &order, Registration::AccessToken, false);
         assert_eq!((runner.state, runner.allocation.unwrap().id.as_str()), (RunnerState::Running, "a2"));
     }
-    // An old one that still runs on a node that came back does not hide its replacement.
+    // An old allocation that still runs on a node that came back does not hide its replacement.
     let told = allocation(1, "stop", LOST, "running", json!({ "t": task("running", Some(1), None, &[]) }));
     let runner = with(&job(false, "running"), &json!([told, new]), Registration::AccessToken, false);
     assert_eq!(runner.state, RunnerState::Running);
@@ -364,7 +364,7 @@ fn a_failed_allocation_that_will_be_rescheduled_is_not_dead() {
 }
 
 #[test]
-fn a_node_not_heard_of_is_disconnected() {
+fn an_allocation_with_status_unknown_is_disconnected() {
     let tasks = json!({ "t": task("running", Some(1), None, &[]) });
     let unknown = json!([allocation(1, "run", "", "unknown", tasks)]);
     assert_eq!(runner(&job(false, "running"), &unknown).state, RunnerState::Disconnected);
@@ -372,7 +372,7 @@ fn a_node_not_heard_of_is_disconnected() {
 }
 
 #[test]
-fn every_way_not_to_run_is_told() {
+fn every_way_of_never_running_is_reported() {
     for kind in NEVER_RAN {
         let tasks = json!({ "t": task("dead", None, Some(1), &[
             ("Received", json!({})), (kind, json!({ "message": "no such image" })), ("Not Restarting", json!({})),

@@ -1,4 +1,4 @@
-//! The client: who we are in each request, and what an answer means.
+//! The HTTP client: authenticates each request and interprets the responses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,39 +17,39 @@ use super::error::{Error, Right, worth_again};
 use super::options::Options;
 use super::seal::Key;
 
-/// The time for one exchange. A server without a leader takes up to 5 s to say so (contract §9).
+/// The deadline for one exchange. A server without a leader takes up to 5 s to say so (contract §9).
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How many entries a list's page has: 600 jobs with Meta are 0.38 MB (contract §11), so that what most clusters
-/// have is one request, and more is read in pieces that fit in memory.
+/// The page size of a list. 600 jobs with Meta are 0.38 MB (contract §11), so most clusters need one request,
+/// and larger lists are read in pieces that fit into memory.
 pub(super) const PAGE: usize = 1000;
 
-/// More pages than this are no honest list.
+/// A list with more pages than this is not genuine.
 const MAX_PAGES: usize = 400;
 
-/// A list that was too large for its pages begins with small ones for this time.
+/// How long a list that was too large for its pages starts with small ones.
 const SIZE_REMEMBERED: Duration = Duration::from_secs(600);
 
-/// How many exchanges there are at once. Nomad counts connections, idle ones too, and refuses the 101st of an
-/// address (contract §9).
+/// The number of concurrent exchanges. Nomad counts connections, including idle ones, and refuses the 101st
+/// from an address (contract §9).
 const MAX_CONNECTIONS: usize = 8;
 
-/// Where the next page of a list begins.
+/// The header with the start of a list's next page.
 const NEXT_TOKEN: &str = "x-nomad-nexttoken";
 
-/// A list, or what could be read of it.
+/// A list, as far as it could be read.
 pub(super) struct ListRead<T> {
     pub(super) entries: Vec<T>,
     /// The servers' clock.
     pub(super) now: Option<jiff::Timestamp>,
-    /// Where the entries stand that are too large: what to begin a page with to get one of them.
+    /// The positions of entries that are too large: what to begin a page with to get each of them.
     pub(super) unread: Vec<String>,
 }
 
 /// The header with the token.
 const TOKEN: HeaderName = HeaderName::from_static("x-nomad-token");
 
-/// What githubrunner asks of Nomad. Clones share connections, token and the deployment that was read.
+/// The Nomad client. Clones share connections, token and the deployment ID.
 #[derive(Clone)]
 pub struct Nomad(pub(super) Arc<Inner>);
 
@@ -60,44 +60,44 @@ pub(super) struct Inner {
     pub(super) deployment: Mutex<Option<KnownDeployment>>,
     pub(super) key: Mutex<Option<KnownKey>>,
     token: Mutex<Option<Secret>>,
-    /// How many entries a page of a list may have where that is few, by the list's path, and since when.
+    /// The current page size of lists that need a small one, by the list's path, and since when.
     sizes: Mutex<BTreeMap<String, (usize, Instant)>>,
     http_auth: Option<Secret>,
 }
 
-/// The deployment's ID as the variable last said.
+/// The deployment ID as last read from the variable.
 #[derive(Clone)]
 pub(super) struct KnownDeployment {
     pub(super) id: String,
     pub(super) confirmed_at: Instant,
 }
 
-/// The key as the variable last said; none where there is none and this process only looks.
+/// The key as last read from the variable; `None` if there is none and this process only reads.
 #[derive(Clone)]
 pub(super) struct KnownKey {
     pub(super) key: Option<Key>,
     pub(super) confirmed_at: Instant,
 }
 
-/// Whether a request may be sent again by itself.
+/// Whether a request may be retried automatically.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// A read, or a write whose repetition is harmless.
+    /// A read, or a write that is harmless to repeat.
     Yes,
-    /// Once, whatever happens.
+    /// Sent once, whatever happens.
     No,
 }
 
-/// The leader answers by default, and its answers are new. A server that answers all the same and has not heard of a
-/// leader for longer tells of how things were.
+/// By default the leader answers, so responses are current. A server that answers without having heard from a leader
+/// for longer than this returns stale data.
 const SILENT_AT_MOST: Duration = Duration::from_secs(5);
 
 impl Nomad {
-    /// A client; it connects nowhere yet. `new_deployment` is the random ID (see [`super::deployment_id`]) that is
-    /// written when there is none yet.
+    /// Creates a client without connecting. `new_deployment` is the random ID (see [`super::deployment_id`]) to
+    /// write if there is none yet.
     ///
     /// # Errors
-    /// [`Error::Setup`] when the address or a certificate is unusable.
+    /// [`Error::Setup`] if the address or a certificate is invalid.
     pub fn new(options: Options, new_deployment: impl Into<String>) -> Result<Self, Error> {
         let client = Client::new(
             options.address.clone(),
@@ -125,18 +125,18 @@ impl Nomad {
         })))
     }
 
-    /// Tells `observer` of each exchange from now on.
+    /// Reports each exchange to `observer` from now on.
     pub fn observed_by(&self, observer: Arc<dyn http::Observer>) {
         self.0.client.observed_by(observer);
     }
 
-    /// The options it was made with.
+    /// The options that it was created with.
     pub fn options(&self) -> &Options {
         &self.0.options
     }
 
-    /// Sends a request in our namespace and region, and returns an answer whatever its status, unless it says that
-    /// the token was refused: then the token's file is read again, and with another token the request is sent again.
+    /// Sends a request in our namespace and region, and returns the response whatever its status. If the token is
+    /// refused, the token file is reread, and with another token the request is sent again.
     pub(super) async fn answer(&self, request: Request, retry: Retry) -> Result<Response, Error> {
         let mut request = request.query("namespace", &self.0.options.namespace);
         if let Some(region) = &self.0.options.region {
@@ -157,18 +157,18 @@ impl Nomad {
         }
     }
 
-    /// As [`Nomad::answer`]; an answer that is not 2xx is an error.
+    /// As [`Nomad::answer`], but a response other than 2xx is an error.
     pub(super) async fn call(&self, request: Request, retry: Retry, right: Right) -> Result<Response, Error> {
         let response = self.answer(request, retry).await?;
         if response.is_success() { Ok(response) } else { Err(self.error(&response, right)) }
     }
 
-    /// What an answer that is not 2xx means.
+    /// The meaning of a response other than 2xx.
     pub(super) fn error(&self, response: &Response, right: Right) -> Error {
         Error::from_answer(response, right, &self.0.options.namespace, self.token().is_some())
     }
 
-    /// A whole list, page by page: one request for what most clusters have. Also the servers' clock.
+    /// A complete list, page by page: one request for most clusters. Also returns the servers' clock.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         request: Request,
@@ -184,8 +184,8 @@ impl Nomad {
         }
     }
 
-    /// A list without the entries that are too large by themselves. After a page that is too large fewer entries are asked
-    /// for at a time, down to one; after one that fits, more.
+    /// A list without the entries that are too large. After a page that is too large, fewer entries are requested at a
+    /// time, down to one; after one that fits, more.
     pub(super) async fn list_but<T: DeserializeOwned>(
         &self,
         request: Request,
@@ -212,7 +212,7 @@ impl Nomad {
                     size /= 2;
                     continue;
                 }
-                // It costs itself only: what follows is told by the headers.
+                // Only this entry is lost: the headers tell what follows.
                 Err(Error::Exchange { error: http::Error::BodyTooLarge { headers, .. } }) => {
                     read.unread.push(token.clone());
                     smallest = 1;
@@ -227,8 +227,8 @@ impl Nomad {
                 return Err(Error::Old { silent });
             }
             read.now = http::date_of(&headers);
-            // It holds the ID of a job, which is anybody's and need not be ASCII: a list whose rest cannot be asked for has
-            // not ended.
+            // It contains the ID of a job, which anyone can choose and which need not be ASCII. A list whose rest
+            // cannot be requested is not complete.
             let next = headers.get(NEXT_TOKEN).map_or(&[][..], |value| value.as_bytes());
             let Ok(next) = String::from_utf8(next.to_vec()) else {
                 return Err(Error::Unusable(format!("{request:?}: the next page's token is not text")));
@@ -273,7 +273,7 @@ impl Nomad {
         Ok(response)
     }
 
-    /// The request with who we are.
+    /// Adds authentication to a request.
     pub(super) fn signed(&self, mut request: Request, token: Option<&Secret>) -> Request {
         if let Some(token) = token {
             request = request.header_secret(TOKEN, "", token);
@@ -295,7 +295,7 @@ impl fmt::Debug for Nomad {
     }
 }
 
-/// Whether the token itself may be the matter; a missing right looks the same (contract §7).
+/// Whether the token itself may be the problem. A missing right looks the same (contract §7).
 fn is_refused_token(response: &Response) -> bool {
     match response.status.as_u16() {
         401 | 403 => true,

@@ -1,4 +1,4 @@
-//! The client against a scripted Nomad: what it asks, how often, and what it makes of bad answers.
+//! The client against a scripted Nomad: its requests, and how it handles bad responses.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ fn options(endpoint: Endpoint) -> Options {
     Options { token: Some(Secret::new("hidden-token")), ..Options::new(endpoint, "github", "ghr", "runner") }
 }
 
-/// A client of a Nomad that answers so, and what was asked.
+/// A client of a Nomad with this handler, and its requests.
 fn nomad<F>(handler: F) -> (Nomad, Arc<Mutex<Vec<Seen>>>)
 where
     F: Fn(&Seen) -> Answer + Send + Sync + 'static,
@@ -126,14 +126,14 @@ async fn a_long_list_is_read_page_by_page() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_variable_of_a_group_or_task_is_none_of_ours() {
+async fn variables_of_groups_and_tasks_are_ignored() {
     let list = json!([{ "Path": "nomad/jobs/ghr-1" }, { "Path": "nomad/jobs/ghr-1/g/t" }]);
     let (nomad, _) = nomad(move |_| ok(&list));
     assert_eq!(nomad.variables("ghr-").await.unwrap().into_keys().collect::<Vec<_>>(), ["ghr-1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_without_a_leader_are_asked_again() {
+async fn servers_without_a_leader_are_retried() {
     let count = AtomicUsize::new(0);
     let (nomad, seen) = nomad(move |_| match count.fetch_add(1, Ordering::Relaxed) {
         0 => text(500, "rpc error: No cluster leader"),
@@ -145,7 +145,7 @@ async fn servers_without_a_leader_are_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_500_means_stands_in_its_text() {
+async fn the_text_of_a_500_determines_its_meaning() {
     for (status, body, times, says) in [
         (500, "rpc error: rpc error: No cluster leader", 3, "not ready"),
         (500, "No path to region", 1, "No path to region"),
@@ -165,7 +165,7 @@ async fn what_500_means_stands_in_its_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_there_names_the_variable_that_says_where() {
+async fn a_refused_connection_names_the_variable_for_the_address() {
     let refuse: MemoryConnect = Arc::new(|| Err(std::io::ErrorKind::ConnectionRefused.into()));
     let endpoint = Endpoint::Memory { name: "nomad.test".into(), connect: refuse };
     let error = Nomad::new(options(endpoint), "i").unwrap().observe().await.unwrap_err();
@@ -174,7 +174,7 @@ async fn nobody_there_names_the_variable_that_says_where() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_read_again_from_its_file() {
+async fn a_refused_token_is_reread_from_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("nomad_token");
     std::fs::write(&file, "old\n").unwrap();
@@ -223,7 +223,7 @@ fn prepared(nomad: &Nomad, registration: Registration) -> PreparedJob {
 use crate::nomad::PreparedJob;
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_whose_answer_got_lost_is_recognised_by_its_meta() {
+async fn a_registration_with_a_lost_response_is_recognized_by_its_meta() {
     let existing = |meta: RunnerMeta| sample::stub(NAME, "dead", &meta);
     for (job, ours) in [
         (existing(meta("i")), true),
@@ -250,7 +250,7 @@ async fn a_registration_whose_answer_got_lost_is_recognised_by_its_meta() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rendered_text_is_shown_where_it_holds_no_secret() {
+async fn the_rendered_text_is_shown_if_it_contains_no_secret() {
     for (registration, shown) in
         [(Registration::Jit, true), (Registration::Token, true), (Registration::AccessToken, false)]
     {
@@ -262,14 +262,14 @@ async fn the_rendered_text_is_shown_where_it_holds_no_secret() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_that_purge_at_once_both_succeed() {
+async fn two_concurrent_purges_both_succeed() {
     let (nomad, seen) = nomad(|_| text(500, "rpc error: job not found"));
     nomad.purge("ghr-1").await.unwrap();
     assert!(seen.lock().unwrap().last().unwrap().path.starts_with("/v1/job/ghr-1?purge=true&"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_variable_is_ours_if_the_lost_answer_was_a_yes() {
+async fn a_variable_is_ours_if_the_lost_response_was_a_success() {
     for (content, written) in [("configuration", Written::Written), ("another", Written::Exists)] {
         let count = AtomicUsize::new(0);
         let (nomad, _) = nomad(move |_| match count.fetch_add(1, Ordering::Relaxed) {
@@ -284,7 +284,7 @@ async fn a_variable_is_ours_if_the_lost_answer_was_a_yes() {
 #[tokio::test(start_paused = true)]
 async fn no_error_shows_a_secret() {
     let (nomad, _) = nomad(|seen| match seen.method.as_str() {
-        // A body that is not what it should be, with a secret in it.
+        // An unexpected body with a secret in it.
         "GET" => ok(&json!({ "Items": ["hidden-item"] })),
         _ => text(409, "hidden-item"),
     });
@@ -298,7 +298,7 @@ async fn no_error_shows_a_secret() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_looks_writes_no_deployment() {
+async fn read_only_commands_write_no_deployment_id() {
     let (endpoint, seen) = server(|seen| match seen.path.split('?').next().unwrap() {
         "/v1/var/githubrunner/ghr/instance" => text(404, "variable not found"),
         "/v1/namespace/github" => ok(&json!({ "Name": "github" })),
@@ -311,7 +311,7 @@ async fn what_only_looks_writes_no_deployment() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_event_stream_is_a_refused_one() {
-    // The recorded refusal: 200, and an end without a byte.
+    // The recorded refusal: 200, and the end without a byte.
     let (nomad, _) = nomad(|_| text(200, ""));
     let error = nomad.events().await.unwrap_err();
     assert!(matches!(error, Error::StreamRefused { .. }), "{error:?}");
@@ -335,7 +335,7 @@ async fn an_event_stream_ends_with_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_without_a_leader_says_is_not_acted_on() {
+async fn data_from_a_server_without_a_leader_is_not_used() {
     for (silent, is_old) in [("0", false), ("5000", false), ("5001", true)] {
         let (nomad, _) = nomad(move |seen| {
             let body = match seen.path.split('?').next().unwrap() {
@@ -355,14 +355,14 @@ async fn what_a_server_without_a_leader_says_is_not_acted_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_is_renewed_only_where_the_answer_is_the_locks() {
+async fn a_lock_is_renewed_only_if_the_response_is_the_locks() {
     use crate::nomad::{Acquired, Kept};
     let second = Duration::from_secs(1);
     for (renewal, kept) in [
         (ok(&json!({ "Lock": { "ID": "ours" } })), Some(Kept::Kept)),
         (ok(&json!({ "Lock": { "ID": "another's" } })), Some(Kept::Lost)),
         (text(409, "lock held"), Some(Kept::Lost)),
-        // A page of somebody in between.
+        // A page from something in between.
         (text(200, "<html>Sign in</html>"), None),
     ] {
         let renewal = Mutex::new(Some(renewal));
@@ -377,9 +377,9 @@ async fn a_lock_is_renewed_only_where_the_answer_is_the_locks() {
     }
 }
 
-/// A Nomad whose key's variable can be deleted, and that then takes a new one.
+/// A Nomad whose key variable can be deleted, and that then accepts a new one.
 #[tokio::test(start_paused = true)]
-async fn a_deleted_key_is_made_anew_and_what_the_old_one_sealed_stays_ours() {
+async fn a_deleted_key_is_recreated_and_jobs_sealed_with_the_old_one_stay_ours() {
     let variable = Arc::new(Mutex::new(Some(sample::key_variable())));
     let jobs = Arc::new(Mutex::new(json!([stub(NAME, "running")])));
     let (key, listed) = (variable.clone(), jobs.clone());
@@ -409,13 +409,13 @@ async fn a_deleted_key_is_made_anew_and_what_the_old_one_sealed_stays_ours() {
     let old = sample::key_variable()["Items"]["key"].clone();
     assert_eq!(items["Items"]["previous"], old);
     assert_ne!(items["Items"]["key"], old);
-    // Who knows the old key seals nothing with it any more.
+    // Knowledge of the old key is no longer sufficient.
     let mut forged = stub(NAME, "running");
     forged["CreateIndex"] = json!(21);
     *jobs.lock().unwrap() = json!([forged]);
     let view = nomad.observe().await.unwrap();
     assert_eq!((view.runners.len(), view.foreign[0].reason), (0, ForeignReason::WrongSeal));
-    // A new runner is sealed with the new key, read again where it is not fresh.
+    // A new runner is sealed with the new key, which is reread if it is not fresh.
     tokio::time::advance(Duration::from_secs(11)).await;
     seen.lock().unwrap().clear();
     let sealed = nomad.seal(NAME, RunnerMeta { mac: None, ..meta("i") }).await.unwrap();
@@ -426,7 +426,7 @@ async fn a_deleted_key_is_made_anew_and_what_the_old_one_sealed_stays_ours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_replica_has_sealed_with_a_newer_key_is_ours_at_once() {
+async fn jobs_that_another_replica_sealed_with_a_newer_key_are_ours_at_once() {
     let variable = Arc::new(Mutex::new(sample::earlier_key_variable()));
     let key = variable.clone();
     let (nomad, seen) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
@@ -444,7 +444,7 @@ async fn what_another_replica_has_sealed_with_a_newer_key_is_ours_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sealed_with_a_key_that_was_replaced_meanwhile_is_not_registered() {
+async fn a_job_sealed_with_a_replaced_key_is_not_registered() {
     let variable = Arc::new(Mutex::new(sample::earlier_key_variable()));
     let key = variable.clone();
     let (nomad, seen) = nomad(move |seen| match seen.path.split('?').next().unwrap() {
@@ -456,7 +456,7 @@ async fn what_was_sealed_with_a_key_that_was_replaced_meanwhile_is_not_registere
         let meta = nomad.seal(NAME, RunnerMeta { mac: None, ..meta("i") }).await.unwrap();
         if is_replaced {
             *variable.lock().unwrap() = sample::key_variable();
-            // The pass finds that its jobs are of another key.
+            // The pass finds that its jobs have another key.
             nomad.observe().await.unwrap();
         }
         let job = json!({ "ID": NAME });
@@ -464,7 +464,7 @@ async fn what_was_sealed_with_a_key_that_was_replaced_meanwhile_is_not_registere
         let before = puts();
         let registered = nomad.register(&job, None).await;
         assert_eq!(puts() > before, is_sent, "{registered:?}");
-        assert!(is_sent || registered.unwrap_err().to_string().contains("replaced meanwhile"));
+        assert!(is_sent || registered.unwrap_err().to_string().contains("replaced in the meantime"));
     }
 }
 
@@ -487,7 +487,7 @@ async fn a_planted_job_is_foreign_and_says_why() {
     }
 }
 
-/// A Nomad that pages a list as it is asked to, each entry of which has about so many bytes.
+/// A Nomad that pages a list as requested, with entries of about this many bytes.
 fn paged(entries: Vec<Value>, seen: &Seen) -> Answer {
     let value = |name: &str| {
         let query = seen.path.split_once('?').unwrap().1.to_owned();
@@ -513,7 +513,7 @@ fn paged(entries: Vec<Value>, seen: &Seen) -> Answer {
     answer(200, &headers, Value::from(page).to_string())
 }
 
-/// An allocation of a job with a start error of so many bytes.
+/// An allocation of a job with a start error of this many bytes.
 fn allocation_with_error(number: usize, job: &str, bytes: usize) -> Value {
     json!({
         "ID": format!("a{number}"), "JobID": job, "ClientStatus": "failed", "DesiredStatus": "run",
@@ -541,14 +541,14 @@ async fn what_a_neighbour_made_large_is_read_a_few_at_a_time() {
     assert_eq!((view.runners[0].name.as_str(), view.runners[0].state), (NAME, RunnerState::Dead));
     let requests = seen.lock().unwrap().len();
     assert!(requests < 60, "{requests} requests");
-    // The next pass knows what size fits.
+    // The next pass knows which size fits.
     nomad.observe().await.unwrap();
     let again = seen.lock().unwrap().len() - requests;
     assert!(again <= requests, "{again} requests");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_goes_on_after_a_job_whose_id_is_not_ascii() {
+async fn a_list_continues_after_a_job_whose_id_is_not_ascii() {
     const TOKEN: &str = "ghr-\u{202e}ä";
     let (nomad, seen) = nomad(|seen| match seen.path.split_once('?').unwrap() {
         ("/v1/jobs", query) if query.contains("next_token=") => ok(&json!([stub(NAME, "running")])),
@@ -560,7 +560,7 @@ async fn a_list_goes_on_after_a_job_whose_id_is_not_ascii() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_allocation_that_is_too_large_by_itself_is_known_without_its_tasks() {
+async fn an_allocation_that_is_too_large_is_known_without_its_tasks() {
     let whole = crate::nomad::options::MAX_BODY + 1;
     for job in ["ghr-other", NAME] {
         let allocations = vec![allocation_with_error(0, job, whole), allocation_with_error(1, NAME, 100)];
@@ -578,7 +578,7 @@ async fn an_allocation_that_is_too_large_by_itself_is_known_without_its_tasks() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_live_runner_whose_tasks_are_too_large_to_be_read_is_taken_for_a_running_one() {
+async fn a_live_runner_whose_tasks_are_too_large_to_read_counts_as_running() {
     let whole = crate::nomad::options::MAX_BODY + 1;
     for (status, state) in [("pending", RunnerState::Running), ("unknown", RunnerState::Disconnected)] {
         let mut allocation = allocation_with_error(0, NAME, whole);
@@ -591,14 +591,14 @@ async fn a_live_runner_whose_tasks_are_too_large_to_be_read_is_taken_for_a_runni
         let view = nomad.observe().await.unwrap();
         assert!(view.foreign.is_empty(), "{:?}", view.foreign);
         let [runner] = &view.runners[..] else { panic!("{:?}", view.runners) };
-        // It may be busy: only GitHub can tell.
+        // It may be busy: only GitHub knows.
         assert_eq!((runner.state, runner.started), (state, true), "{status}");
         assert!(runner.last_event.as_ref().is_some_and(|event| event.contains("too large")), "{status}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_is_too_large_by_itself_is_not_absent() {
+async fn a_job_that_is_too_large_is_not_absent() {
     let whole = crate::nomad::options::MAX_BODY + 1;
     let mut large = stub(NAME, "running");
     large["Meta"]["huge"] = json!("y".repeat(whole));
@@ -626,7 +626,7 @@ async fn a_job_that_is_too_large_by_itself_is_not_absent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_without_an_allocation_is_unknown_while_one_cannot_be_told_whose_it_is() {
+async fn a_runner_without_an_allocation_is_unknown_while_an_unreadable_one_may_be_its_own() {
     let mut huge = allocation_with_error(0, "ghr-other", 10);
     huge["TaskGroup"] = json!("y".repeat(crate::nomad::options::MAX_BODY + 1));
     let (nomad, _) = nomad(move |seen| match seen.path.split('?').next().unwrap() {

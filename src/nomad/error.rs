@@ -1,38 +1,35 @@
-//! What can go wrong with Nomad, and what the reader can do about it.
+//! Errors of the Nomad adapter, and what the reader can do about them.
 
 use std::fmt;
 
 use crate::http::{self, Response, StatusCode};
 
-/// A failed request to Nomad, or a job that is not fit for it.
+/// A failed request to Nomad, or an unsuitable job.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option that is unusable.
+    /// An invalid option.
     #[error("{0}")]
     Setup(String),
-    /// A variable of ours that holds something else, or that somebody else writes too.
+    /// One of our variables has unexpected content, or another program writes to it.
     #[error("{0}")]
     Variable(String),
     /// A runner's Meta could not be sealed.
     #[error("{0}")]
     Seal(String),
-    /// A list is empty although something is there: how Nomad refuses a list (contract §7).
+    /// A list is empty although something exists, which is how Nomad refuses a list (contract §7).
     #[error("{0}")]
     EmptyList(String),
-    /// What Nomad says cannot be used: too large, endless, or without a date.
+    /// The response cannot be used: too large, endless, or without a date.
     #[error("{0}")]
     Unusable(String),
-    /// No whole answer.
+    /// No complete response.
     #[error("{error}{}", hint_of(.error))]
-    Exchange {
-        /// What happened.
-        error: http::Error,
-    },
-    /// The servers cannot answer now: no leader, no connection between them, too many requests.
+    Exchange { error: http::Error },
+    /// The servers cannot respond now: no leader, no connection between them, too many requests.
     #[error("{0}; Nomad's servers are not ready (see nomad server members)")]
     Unavailable(http::Error),
-    /// The answer tells of how things were.
+    /// The response contains stale data.
     #[error(
         "the Nomad server lost contact with its leader {} s ago, so its data is stale (see nomad server members)",
         .silent.as_secs()
@@ -41,33 +38,29 @@ pub enum Error {
         /// For how long.
         silent: std::time::Duration,
     },
-    /// The token may not do this, or there is none.
+    /// The token lacks a right, or there is none.
     #[error("{error}; {}", .right.advice(*.with_token, .namespace))]
     Denied {
-        /// The exchange.
         error: http::Error,
-        /// What it takes.
+        /// The required right.
         right: Right,
-        /// In this namespace.
+        /// The namespace.
         namespace: String,
         /// Whether a token was sent.
         with_token: bool,
     },
-    /// The namespace does not exist; a list in it answers `200 []`.
+    /// The namespace does not exist. A list in it returns `200 []`.
     #[error(
         "the Nomad namespace {namespace:?} does not exist; create it with: nomad namespace apply {namespace}"
     )]
-    NamespaceMissing {
-        /// Its name.
-        namespace: String,
-    },
-    /// The event stream was opened and gives nothing, which is how a refusal looks from 1.11.2 on (contract §6).
+    NamespaceMissing { namespace: String },
+    /// The event stream was opened but is silent, which is how a refusal looks from 1.11.2 on (contract §6).
     #[error(
-        "Nomad's event stream gives nothing: the token needs the capability read-job in namespace {namespace:?}, and \
+        "Nomad's event stream is silent: the token needs the capability read-job in namespace {namespace:?}, and \
          a workload identity needs Nomad 1.9.6"
     )]
     StreamRefused {
-        /// In this namespace.
+        /// The namespace.
         namespace: String,
     },
     /// Nomad refuses the request as such.
@@ -76,15 +69,15 @@ pub enum Error {
     /// Nomad cannot parse the rendered template.
     #[error("{message}{}", line.as_ref().map(|line| format!("; that line: {line}")).unwrap_or_default())]
     Hcl {
-        /// Nomad's words, with line and column.
+        /// Nomad's message, with line and column.
         message: String,
-        /// The line, where it may be shown.
+        /// The line, if it may be shown.
         line: Option<String>,
     },
     /// The rendered job cannot be a runner.
     #[error("the rendered job cannot be a runner: {0}")]
     Job(String),
-    /// A job with this ID exists and is not the one that was to be registered.
+    /// A job with this ID exists, and is not the one to be registered.
     #[error("the Nomad job {name:?} already exists and is not this runner's; see nomad job status {name}")]
     Taken {
         /// The job's ID.
@@ -92,14 +85,14 @@ pub enum Error {
     },
 }
 
-/// What a request takes, in the words of an ACL policy.
+/// The right that a request needs, in the terms of an ACL policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
     /// A capability in the namespace.
     Capability(&'static str),
-    /// A capability for the variables under a path.
+    /// A capability for variables below a path.
     Variables {
-        /// The path's pattern; PREFIX stands for the configured one.
+        /// The path's pattern. PREFIX stands for the configured one.
         path: &'static str,
         /// `list`, `read`, `write` or `destroy`.
         capability: &'static str,
@@ -147,8 +140,8 @@ impl Error {
         }
     }
 
-    /// What an answer that is not 2xx means. Errors are plain text, 500 says little, and followers put words
-    /// before it: the text is searched (contract §0, §9).
+    /// The meaning of a response other than 2xx. Errors are plain text, a 500 can mean many things, and
+    /// followers add a prefix, so the text is searched (contract §0, §9).
     pub(super) fn from_answer(response: &Response, right: Right, namespace: &str, with_token: bool) -> Error {
         let error = response.error();
         match Verdict::of(response) {
@@ -159,7 +152,7 @@ impl Error {
         }
     }
 
-    /// Whether the same request may well succeed a little later.
+    /// Whether the same request may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Exchange { error } => error.is_transient(),
@@ -168,12 +161,12 @@ impl Error {
         }
     }
 
-    /// Whether the request may have taken effect all the same.
+    /// Whether the request may still have taken effect.
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Error::Exchange { error } => error.is_ambiguous(),
             Error::Unavailable(error) => error.is_ambiguous(),
-            // This attempt was refused, which says nothing of an earlier one.
+            // This attempt was refused, which says nothing about an earlier one.
             Error::Refused(error) | Error::Denied { error, .. } => matches!(error, http::Error::Repeated(_)),
             _ => false,
         }
@@ -189,7 +182,7 @@ impl From<http::Error> for Error {
     }
 }
 
-/// What an answer that is not 2xx says.
+/// The meaning of a response other than 2xx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Denied,
@@ -222,9 +215,9 @@ impl Verdict {
     }
 }
 
-/// Whether an answer is worth another attempt at once.
+/// Whether to retry at once after a response.
 pub(super) fn worth_again(response: &Response) -> bool {
-    // "No path to region" mends slowly if at all (contract §9): the next pass asks again.
+    // "No path to region" resolves slowly if at all (contract §9), so only the next pass retries.
     !response.is_success()
         && Verdict::of(response) == Verdict::Unavailable
         && !String::from_utf8_lossy(&response.body).contains("No path to region")

@@ -1,4 +1,5 @@
-//! Nomad's event stream, as a hint that something of ours has changed. The lists are the truth (contract §6).
+//! Nomad's event stream, as a hint that something of ours has changed. The lists remain the source of truth
+//! (contract §6).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,17 +12,17 @@ use super::api::Nomad;
 use super::error::{Error, Right};
 use super::wire::nullable;
 
-/// An accepted stream sends `{}` within milliseconds; one that is refused may say nothing at all (contract §6).
+/// An accepted stream sends `{}` within milliseconds; a refused one may be silent (contract §6).
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A stream sends `{}` every 30 s: after three that are missing it is dead.
+/// A stream sends `{}` every 30 s. If three are missing, it is dead.
 const SILENCE: Duration = Duration::from_secs(100);
 
-/// The longest line: what happened at one index, with whole jobs and allocations in it.
+/// The longest line: all events of one index, including whole jobs and allocations.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
-/// An open event stream. Dropping it closes it. After every opening the lists are read again: what happened in
-/// between may be missing.
+/// An open event stream. Dropping it closes it. Each time it is opened, the lists must be read again, because
+/// events in between may be missing.
 #[derive(Debug)]
 pub struct Events {
     lines: Lines,
@@ -31,16 +32,16 @@ pub struct Events {
 /// Something of ours has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
-    /// The jobs it is about.
+    /// The affected jobs.
     pub jobs: BTreeSet<String>,
 }
 
 impl Nomad {
-    /// Opens the event stream of our namespace. It begins with what the server still has, which may be a hundred
-    /// events that are long past.
+    /// Opens the event stream of our namespace. It starts with what the server still has buffered, which may be
+    /// a hundred old events.
     ///
     /// # Errors
-    /// [`Error::StreamRefused`] when the server does not accept us; [`Error`].
+    /// [`Error::StreamRefused`] if the server refuses it; [`Error`].
     pub async fn events(&self) -> Result<Events, Error> {
         let path = "/v1/event/stream?topic=Job&topic=Allocation&topic=Evaluation";
         let mut request = Request::get(path).query("namespace", &self.options().namespace).max_body(MAX_LINE);
@@ -72,10 +73,10 @@ impl Nomad {
 }
 
 impl Events {
-    /// The next hint, or `None` when the server ended the stream. Safe to drop while it waits.
+    /// The next hint, or `None` if the server ended the stream. Cancel-safe.
     ///
     /// # Errors
-    /// [`Error`] when the stream broke or is silent for too long; open another one.
+    /// [`Error`] if the stream broke or was silent for too long; open another one.
     pub async fn next(&mut self) -> Result<Option<Hint>, Error> {
         loop {
             let Some(line) = self.lines.next(SILENCE).await? else { return Ok(None) };
@@ -86,7 +87,8 @@ impl Events {
     }
 }
 
-/// What a line of the stream says of jobs whose ID begins with `prefix`. A line of another form says nothing.
+/// What a line of the stream says about jobs whose ID begins with `prefix`. A line in another format says
+/// nothing.
 pub fn hint_of(line: &[u8], prefix: &str) -> Option<Hint> {
     let frame: Frame = serde_json::from_slice(line).unwrap_or_default();
     let jobs = frame.jobs(prefix);
@@ -113,7 +115,8 @@ struct Event {
 }
 
 impl Frame {
-    /// The jobs it is about whose ID begins so. The topic tells where the ID stands, the type does not (contract §6).
+    /// The affected jobs whose ID begins with `prefix`. The topic determines where the ID is, the type does not
+    /// (contract §6).
     fn jobs(self, prefix: &str) -> BTreeSet<String> {
         let job = |event: Event| match event.topic.as_str() {
             "Job" => Some(event.key),
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recorded_life_is_about_its_job() {
+    fn recorded_events_name_their_job() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/nomad/event-stream.json");
         let recording: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let frames: Vec<Value> = recording["response"]["frames"].as_array().unwrap().clone();
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_no_hint() {
+    fn foreign_events_are_no_hint() {
         let frame = r#"{"Index":1,"Events":[{"Topic":"Job","Key":"other"},
             {"Topic":"Allocation","Key":"ghr-not-a-job","FilterKeys":["other",""]}]}"#;
         assert!(serde_json::from_str::<Frame>(frame).unwrap().jobs("ghr-").is_empty());

@@ -16,21 +16,21 @@ use super::prepare::PreparedJob;
 use super::seal::History;
 use super::wire::{AllocationMetric, Evaluation, nullable};
 
-/// The longest line of a template that an error shows, in characters.
+/// How many characters of a template line an error shows.
 const SHOWN_LINE: usize = 200;
 
 /// A larger Submission is dropped with a warning (contract §2).
 const SUBMISSION_MAX: usize = 1_000_000;
 
-/// What a registration came to.
+/// The result of a job registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registered {
-    /// The job is new. Nomad's warnings on it, usually none.
+    /// The job is new. Includes Nomad's warnings, usually none.
     Created {
-        /// For people.
+        /// For display.
         warnings: String,
     },
-    /// This very runner was registered before: by an attempt whose answer got lost, or by another replica.
+    /// This runner was registered before: by an attempt whose response was lost, or by another replica.
     Already,
 }
 
@@ -52,43 +52,43 @@ impl Deregister {
     }
 }
 
-/// The answer of `PUT /v1/validate/job`.
+/// The response of `PUT /v1/validate/job`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Validation {
-    /// What is wrong with the job; empty if nothing is.
+    /// Errors in the job; empty if it is valid.
     #[serde(default, deserialize_with = "nullable")]
     pub validation_errors: Vec<String>,
-    /// What may be.
+    /// Possible problems.
     #[serde(default, deserialize_with = "nullable")]
     pub warnings: String,
 }
 
-/// The answer of `PUT /v1/job/ID/plan`.
+/// The response of `PUT /v1/job/ID/plan`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PlanAnswer {
-    /// The task groups that could not be placed now, with the reasons.
+    /// The task groups that cannot be placed now, with the reasons.
     #[serde(rename = "FailedTGAllocs", default, deserialize_with = "nullable")]
     pub failed_groups: BTreeMap<String, AllocationMetric>,
-    /// For people.
+    /// For display.
     #[serde(default, deserialize_with = "nullable")]
     pub warnings: String,
 }
 
 impl PlanAnswer {
-    /// Why the job could not be placed now, for people; `None` if it could.
+    /// Why the job cannot be placed now, for display; `None` if it can.
     pub fn blocked(&self) -> Option<crate::model::Blocked> {
         blocked(&Evaluation { failed_groups: self.failed_groups.clone(), ..Evaluation::default() })
     }
 }
 
 impl Nomad {
-    /// Has Nomad parse HCL: a job in the API's JSON. `registration` says whether the text may hold a secret, which
-    /// no error may quote.
+    /// Lets Nomad parse HCL into a job in the API's JSON. `registration` says whether the text may contain a
+    /// secret, which no error may quote.
     ///
     /// # Errors
-    /// [`Error::Hcl`] with Nomad's words and the line they are about.
+    /// [`Error::Hcl`] with Nomad's message and the line that it is about.
     pub async fn parse(&self, hcl: &str, registration: Registration) -> Result<Value, Error> {
         let body = json!({ "JobHCL": hcl, "Canonicalize": false });
         let request = Request::post("/v1/jobs/parse").json(&body).secret_answer();
@@ -102,27 +102,27 @@ impl Nomad {
             return Err(Error::Hcl { message, line });
         }
         if !response.is_success() {
-            // parse-job would do for this alone; what is parsed is to be registered.
+            // parse-job would be sufficient for this, but the job is going to be registered.
             return Err(self.error(&response, Right::Capability("submit-job")));
         }
         Ok(response.json()?)
     }
 
-    /// Registers a job that must not exist yet (contract §2). Sending it again is harmless: neither a lost answer
-    /// nor a second replica starts it twice. `source` is the rendered HCL, for the Submission that people see; it is
-    /// left out where it holds a secret.
+    /// Registers a job that must not exist yet (contract §2). It is harmless to repeat: neither a lost response nor
+    /// a second replica starts it twice. `source` is the rendered HCL, for the Submission that Nomad's UI shows. It
+    /// is left out if it contains a secret.
     ///
     /// # Errors
-    /// [`Error::Taken`] when another job has the ID; [`Error`]. If [`Error::is_ambiguous`], it may be registered.
+    /// [`Error::Taken`] if another job has the ID; [`Error`]. If [`Error::is_ambiguous`], it may be registered.
     pub async fn register(&self, job: &PreparedJob, source: Option<&str>) -> Result<Registered, Error> {
-        // Another start, or the pass, may have found another key since this one was sealed: what the old one seals after
-        // that is nobody's, and nobody would ever stop it.
+        // Another start, or the pass, may have found another key since this job was sealed. A job sealed with the old
+        // key after that would belong to nobody, and would never be stopped.
         if let Some(KnownKey { key: Some(key), .. }) = self.last_key()
             && job.meta.mac.is_some()
             && !key.has_sealed(&job.name, &job.meta)
         {
             return Err(Error::Seal(format!(
-                "{} was sealed with a key that was replaced meanwhile: it is sealed again",
+                "{} was sealed with a key that has been replaced in the meantime; it will be sealed again",
                 job.name
             )));
         }
@@ -147,7 +147,7 @@ impl Nomad {
         match self.read_meta(&job.name).await? {
             Some((existing, history)) if is_same_runner(&existing, &job.meta) => {
                 let sealed = existing.mac == job.meta.mac || {
-                    // Another replica's, with other spellings.
+                    // Another replica may have registered it with other spellings.
                     let key = self.current_key().await?;
                     key.is_none_or(|key| key.check(&job.name, &existing, history).is_ok())
                 };
@@ -157,7 +157,7 @@ impl Nomad {
         }
     }
 
-    /// Tells a job to stop; it stays, dead. One that is not there has stopped.
+    /// Stops a job, which stays as a dead one. A job that does not exist counts as stopped.
     ///
     /// # Errors
     /// [`Error`].
@@ -165,8 +165,8 @@ impl Nomad {
         self.deregister(name, Deregister::Stop).await
     }
 
-    /// Removes a job at once; a task of it that is alive runs on until it is killed, so only the dead are purged
-    /// (contract §4). One that is not there is purged.
+    /// Purges a job at once. A live task of it would keep running until it is killed, so only dead jobs are
+    /// purged (contract §4). A job that does not exist counts as purged.
     ///
     /// # Errors
     /// [`Error`].
@@ -178,14 +178,14 @@ impl Nomad {
         let request =
             Request::delete(format!("/v1/job/{}", escape_segment(name))).query("purge", how.purge());
         let response = self.answer(request, Retry::Yes).await?;
-        // Two that purge at once: one of them hears that it is gone.
+        // Of two concurrent purges, one gets the response that the job is gone.
         if response.is_success() || says(&response.body, "job not found") {
             return Ok(());
         }
         Err(self.error(&response, Right::Capability("submit-job")))
     }
 
-    /// What Nomad thinks of a job, without registering it.
+    /// Validates a job without registering it.
     ///
     /// # Errors
     /// [`Error`].
@@ -194,7 +194,7 @@ impl Nomad {
         Ok(self.call(request, Retry::Yes, Right::Capability("read-job")).await?.json()?)
     }
 
-    /// Where Nomad would place a job now; changes nothing.
+    /// Where Nomad would place a job now. Changes nothing.
     ///
     /// # Errors
     /// [`Error`].
@@ -204,7 +204,7 @@ impl Nomad {
         Ok(self.call(request, Retry::Yes, Right::Capability("submit-job")).await?.json()?)
     }
 
-    /// The Meta JSON of a job, and when it was made; `None` when there is no such job, or it has none of our form.
+    /// The Meta of a job, and its history; `None` if there is no such job, or its Meta is not in our format.
     async fn read_meta(&self, name: &str) -> Result<Option<(RunnerMeta, History)>, Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -234,7 +234,8 @@ impl Nomad {
     }
 }
 
-/// Whether two Metas are of one runner: same deployment, job and attempt; versions and spellings may differ.
+/// Whether two Metas belong to the same runner: same deployment, job and attempt. Versions and spellings may
+/// differ.
 fn is_same_runner(a: &RunnerMeta, b: &RunnerMeta) -> bool {
     a.deployment.is_some()
         && a.deployment == b.deployment
@@ -243,7 +244,7 @@ fn is_same_runner(a: &RunnerMeta, b: &RunnerMeta) -> bool {
         && a.attempt == b.attempt
 }
 
-/// The line that a parser's message is about: `… input.hcl:LINE,…`.
+/// The line number in a parser's message: `… input.hcl:LINE,…`.
 fn line_of(message: &str) -> Option<usize> {
     let (_, rest) = message.split_once("input.hcl:")?;
     rest.split_once(',')?.0.parse().ok()

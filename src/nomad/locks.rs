@@ -1,8 +1,8 @@
 //! A lock in a Nomad variable, for replicas of which one acts (contract §8).
 //!
-//! The server lets a lock expire at twice its TTL and then waits for the LockDelay. A holder renews at half the TTL
-//! and counts itself out one TTL after it *began* its last successful renewal. After that it does not release: by
-//! then the lock may be another's.
+//! The server lets a lock expire at twice its TTL and then waits for the LockDelay. A holder renews it at half the
+//! TTL, and considers it lost one TTL after it *began* its last successful renewal. After that it must not release
+//! the lock, which may belong to another holder by then.
 
 use std::time::Duration;
 
@@ -15,25 +15,25 @@ use super::api::{Nomad, Retry};
 use super::error::{Error, Right};
 use super::wire::Variable;
 
-/// The variables that locks live in.
+/// The variables with locks.
 const RIGHT: Right = Right::Variables { path: "githubrunner/*", capability: "write" };
 
-/// A lock that was acquired. What holds it is the ID, which the server made.
+/// An acquired lock. The server-generated ID identifies the holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     id: String,
 }
 
-/// What asking for a lock came to.
+/// The result of a request for a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquired {
     /// It is ours.
     Ours(Lease),
-    /// Another holds it, or held it until less than its LockDelay ago.
+    /// Another holds it, or held it less than its LockDelay ago.
     Held,
 }
 
-/// What the holder of a lock is answered.
+/// The response to the holder of a lock.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -46,19 +46,18 @@ struct Lock {
     id: String,
 }
 
-/// Whether a lease is still, or was until now, ours.
+/// Whether a lease is still ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// Yes.
     Kept,
-    /// No: it expired, or the variable is gone.
+    /// It expired, or the variable is gone.
     Lost,
 }
 
 impl Nomad {
-    /// Asks for the lock `githubrunner/PREFIX/leader`. `holder` is for people: who holds it. `ttl` is 10 s to 24 h;
-    /// Nomad takes a `delay` of zero for its default of 15 s. Sent once: an answer that is lost may have been a yes,
-    /// which then expires by itself.
+    /// Requests the lock `githubrunner/PREFIX/leader`. `holder` tells people who holds it. `ttl` is 10 s to 24 h.
+    /// Nomad takes a `delay` of zero as its default of 15 s. Not retried: a lost response may have been a success,
+    /// and that lock then expires.
     ///
     /// # Errors
     /// [`Error`].
@@ -87,26 +86,27 @@ impl Nomad {
     /// Renews a lease.
     ///
     /// # Errors
-    /// [`Error`]; then nothing is known of it.
+    /// [`Error`]; then its state is unknown.
     pub async fn lock_renew(&self, lease: &Lease, deadline: Duration) -> Result<Kept, Error> {
         let Some(response) = self.lock_keep("lock-renew", lease, deadline).await? else {
             return Ok(Kept::Lost);
         };
-        // Any proxy says 200: it is renewed only where the answer is the lock's.
+        // Any proxy can answer 200: the lock is renewed only if the response is the lock's.
         let answer: Answer = response.json()?;
         Ok(if answer.lock.id == lease.id { Kept::Kept } else { Kept::Lost })
     }
 
-    /// Releases a lease: the next one gets it at once. Only for a lease that is certainly still ours.
+    /// Releases a lease, so that the next holder gets the lock at once. Only for a lease that is certainly
+    /// still ours.
     ///
     /// # Errors
-    /// [`Error`]; then it expires by itself.
+    /// [`Error`]; then the lock expires.
     pub async fn lock_release(&self, lease: &Lease, deadline: Duration) -> Result<Kept, Error> {
         let response = self.lock_keep("lock-release", lease, deadline).await?;
         Ok(response.map_or(Kept::Lost, |_| Kept::Kept))
     }
 
-    /// Who acquired the lock last, in its own words; `None` when nobody ever did.
+    /// The holder that acquired the lock last, as it named itself; `None` if nobody ever did.
     ///
     /// # Errors
     /// [`Error`].
@@ -123,7 +123,7 @@ impl Nomad {
         Ok(response.json::<Variable>()?.items.remove("holder"))
     }
 
-    /// The answer to the holder of a lease; `None` when Nomad says that it is not its holder any more.
+    /// The response to the holder of a lease; `None` if Nomad says that it no longer holds the lock.
     async fn lock_keep(
         &self,
         operation: &str,
@@ -154,7 +154,7 @@ impl Nomad {
     }
 }
 
-/// A duration as Go reads it.
+/// A duration in Go's format.
 fn duration(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }

@@ -1,4 +1,4 @@
-//! What a runner's task has written (contract §5).
+//! The logs of a runner's task (contract §5).
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use crate::http::{self, Lines, Request, StatusCode, escape_segment};
 use super::api::Nomad;
 use super::error::{Error, Right};
 
-/// A log that is followed is answered with its first bytes: as late as a job takes, and no runner lives longer.
+/// A request to follow a log is answered only with the first bytes. That can take as long as a job, and no
+/// runner lives longer than this.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Which of a task's two streams.
+/// One of a task's two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -22,7 +23,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Nomad's word for it.
+    /// Nomad's name for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
@@ -36,17 +37,17 @@ impl Stream {
 pub struct Log(Lines);
 
 impl Log {
-    /// What comes next, in pieces of any size, or `None` at the end. Safe to drop while it waits.
+    /// The next piece, of any size, or `None` at the end. Cancel-safe.
     ///
     /// # Errors
-    /// [`http::Error::Timeout`] when nothing came within `wait`; [`Error`].
+    /// [`http::Error::Timeout`] if nothing came within `wait`; [`Error`].
     pub async fn next(&mut self, wait: Duration) -> Result<Option<Bytes>, http::Error> {
         self.0.chunk(wait).await
     }
 }
 
 impl Nomad {
-    /// The names of an allocation's tasks, as far as its client has looked at them.
+    /// The names of an allocation's tasks that its client has reported.
     ///
     /// # Errors
     /// [`Error`].
@@ -56,8 +57,8 @@ impl Nomad {
         Ok(found.map(|entry| entry.task_states.into_keys().collect()).unwrap_or_default())
     }
 
-    /// The last `most` bytes of a task's log; with `follow` also what is written from now on. `None`: there is no log yet, or
-    /// none any more.
+    /// The last `most` bytes of a task's log; with `follow` also what is written from now on. `None`: the log does not
+    /// exist yet, or no longer exists.
     ///
     /// # Errors
     /// [`Error::Denied`] without the capability `read-logs`; [`Error`].

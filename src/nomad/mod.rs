@@ -1,8 +1,8 @@
-//! What githubrunner asks of Nomad: our jobs, their allocations and variables, and what changes them.
+//! The Nomad client: reads and changes our jobs, their allocations and variables.
 //!
-//! Data first: [`wire`](self) types are what Nomad answers, [`classify`] turns them into the model's
-//! [`Runner`](crate::model::Runner) without any IO, [`prepare`] makes a parsed job into a runner's. [`Nomad`] is the
-//! client. The contract it relies on is cited by section ("contract §3").
+//! Data first: the [`wire`](self) types are Nomad's responses, [`classify`] turns them into the model's
+//! [`Runner`](crate::model::Runner) without IO, and [`prepare`] turns a parsed job into a runner's job. [`Nomad`] is
+//! the client. Comments cite the sections of the contract that the code relies on ("contract §3").
 
 mod allocations;
 mod api;

@@ -1,4 +1,4 @@
-//! What Nomad says of our runners, in three requests, however many there are.
+//! Reads our runners from Nomad in three requests, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +16,13 @@ use super::seal::{History, Key, has_its_name};
 use super::wire::{AllocationStub, Evaluation, JobStub};
 
 impl Nomad {
-    /// Our runners and variables. Three requests: jobs, allocations, variables. Without a job of ours the deployment
-    /// takes the allocations' place, which tells an empty namespace from one that does not exist. The blocked
-    /// evaluations come only while a job of ours has no allocation; the deployment now and then besides.
+    /// Our runners and variables, in three requests: jobs, allocations, variables. Without a job of ours, the
+    /// deployment variable is read instead of the allocations, to distinguish an empty namespace from a missing one.
+    /// Blocked evaluations are read only while a job of ours has no allocation; the deployment variable also from
+    /// time to time.
     ///
     /// # Errors
-    /// [`Error`]; nothing is then known of any runner.
+    /// [`Error`]; then nothing is known of any runner.
     pub async fn observe(&self) -> Result<NomadView, Error> {
         let prefix = format!("{}-", self.options().prefix);
         let Jobs { jobs, mut now, unread } = self.jobs(&prefix).await?;
@@ -37,8 +38,8 @@ impl Nomad {
         if !jobs.is_empty() {
             let (read, nameless) = self.allocations(&prefix).await?;
             let listed = group(&read.entries);
-            // Nobody knows how such a runner is: nothing is done about it. Without an allocation that cannot be read it
-            // would only look as if it had none.
+            // The state of such a runner is unknown, so it is left alone. Without its unreadable allocation it would
+            // look as if it had none.
             let is_unknown = |name: &String| nameless && !listed.contains_key(name.as_str());
             for job in jobs.extract_if(.., |job| is_unknown(&job.stub.id)) {
                 foreign.push(unreadable(&job.stub.id));
@@ -61,8 +62,8 @@ impl Nomad {
         Ok(NomadView { now, deployment: owner.deployment, runners, foreign, variables })
     }
 
-    /// One runner as it is now, with the servers' clock; `None` when there is no such job of ours. For what is done
-    /// only if nothing has changed since the pass looked.
+    /// The current state of one runner, with the servers' clock; `None` if there is no such job of ours. For
+    /// actions that are allowed only if nothing has changed since the pass.
     ///
     /// # Errors
     /// [`Error`].
@@ -80,8 +81,8 @@ impl Nomad {
         Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, variable, None)))
     }
 
-    /// What tells our jobs from others'. The key is only read where a job says that it is ours, and once more where one is
-    /// not by the key as it was read before: another replica may have made another one since.
+    /// What identifies our jobs. The key is only read if a job claims to be ours, and once more if a job does not match
+    /// the key as it was read before: another replica may have created another one since.
     async fn owner(&self, jobs: &[ReadJob], deployment: String) -> Result<Owner, Error> {
         let mut owner = Owner { prefix: self.options().prefix.clone(), deployment, key: None };
         let ours: Vec<&ReadJob> = jobs.iter().filter(|job| job.is_of(&owner.deployment)).collect();
@@ -99,7 +100,7 @@ impl Nomad {
         Ok(owner)
     }
 
-    /// The jobs whose ID begins so, with the keys of ours in their Meta.
+    /// The jobs whose ID begins with `prefix` and whose Meta is in our format.
     async fn jobs(&self, prefix: &str) -> Result<Jobs, Error> {
         let list = Request::get("/v1/jobs").query("prefix", prefix);
         let right = Right::Capability("list-jobs");
@@ -113,16 +114,16 @@ impl Nomad {
             let text = stub.meta.remove(key)?;
             stub.meta.clear();
             let meta = serde_json::from_str(&text).ok()?;
-            // Children of a job that launches others have its Meta: they are no runners of ours.
+            // Children of a job that launches others have its Meta, but are not our runners.
             let is_plain = stub.parent_id.is_empty() && !stub.periodic && !stub.parameterized_job;
-            // The contract's prefix is a search; the rule that everything else is foreign is ours.
+            // The API's prefix is only a search filter; the rule that everything else is foreign is ours.
             (is_plain && stub.id.starts_with(prefix)).then_some(ReadJob { id: stub.id.clone(), stub, meta })
         };
         Ok(Jobs { jobs: stubs.into_iter().filter_map(read).collect(), now, unread })
     }
 
-    /// The allocations of the jobs whose ID begins so. One that is too large comes without its tasks. Whether there are
-    /// others, of a job that nobody knows.
+    /// The allocations of the jobs whose ID begins with `prefix`. One that is too large is returned without its tasks.
+    /// Also tells whether there are others, of unknown jobs.
     pub(super) async fn allocations(&self, prefix: &str) -> Result<(ListRead<AllocationStub>, bool), Error> {
         let filter = format!("JobID matches \"^{}\"", escape_pattern(prefix));
         let list = Request::get("/v1/allocations").query("filter", &filter);
@@ -131,7 +132,7 @@ impl Nomad {
         let (smaller, nameless) =
             self.smaller::<AllocationStub>(list.query("task_states", "false"), right, &read.unread).await?;
         for allocation in smaller {
-            // Where the large one is gone by now, the next one is told, which the list has.
+            // If the large one is gone by now, Nomad returns the next one, which is in the list.
             if read.entries.iter().all(|listed| listed.id != allocation.id) {
                 read.entries.push(AllocationStub { tasks_unread: true, ..allocation });
             }
@@ -139,7 +140,7 @@ impl Nomad {
         Ok((read, nameless))
     }
 
-    /// The entries that are too large to be read, each asked for by itself and in a smaller form; and whether there are
+    /// The entries that are too large to read, each requested individually and in a smaller form; and whether there are
     /// more.
     async fn smaller<T: DeserializeOwned>(
         &self,
@@ -162,7 +163,7 @@ impl Nomad {
         Ok((found, more))
     }
 
-    /// Why our jobs that wait are not placed, by job.
+    /// Why our pending jobs cannot be placed, by job.
     async fn blocked(&self, prefix: &str) -> Result<BTreeMap<String, Blocked>, Error> {
         let pattern = escape_pattern(prefix);
         let filter = format!("Status == \"blocked\" and JobID matches \"^{pattern}\"");
@@ -177,27 +178,27 @@ impl Nomad {
     }
 }
 
-/// At most this many entries that are too large are looked into in one pass.
+/// At most this many oversized entries are requested individually in one pass.
 const UNREAD_AT_MOST: usize = 100;
 
-/// Our jobs, and others whose Meta looks like it.
+/// Our jobs, and others whose Meta looks like ours.
 struct Jobs {
     jobs: Vec<ReadJob>,
     now: Option<Timestamp>,
     unread: Unread,
 }
 
-/// What a list has and nobody can read, because it is too large.
+/// The entries of a list that are too large to read.
 #[derive(Default)]
 pub(super) struct Unread {
-    /// The jobs it is about.
+    /// The affected jobs.
     names: BTreeSet<String>,
-    /// There is more, about a job that nobody knows.
+    /// There are more, for unknown jobs.
     nameless: bool,
 }
 
 impl Unread {
-    /// What is done to a runner needs to know all of it.
+    /// An action on a runner needs complete data about it.
     fn must_not_be(&self, name: &str) -> Result<(), Error> {
         if !self.nameless && !self.names.contains(name) {
             return Ok(());
@@ -210,7 +211,7 @@ fn unreadable(name: &str) -> Foreign {
     Foreign { name: shown(name, NAME_MAX).to_string(), reason: ForeignReason::Unreadable }
 }
 
-/// A job with our prefix whose Meta holds JSON of our form.
+/// A job with our prefix whose Meta is in our format.
 struct ReadJob {
     id: String,
     stub: JobStub,
@@ -230,16 +231,17 @@ impl ReadJob {
     }
 }
 
-/// Who we are: what tells our jobs from others'.
+/// What identifies our jobs.
 pub(super) struct Owner {
     pub(super) prefix: String,
     pub(super) deployment: String,
-    /// `None` where nobody has made one yet: then all that will be taken over is ours.
+    /// `None` if it does not exist yet: then every job that will be taken over is ours.
     pub(super) key: Option<Key>,
 }
 
 impl Owner {
-    /// The job if it is ours or nomadtools', `None` for any other; what says that it is ours and is not, is noted.
+    /// The job if it is ours or nomadtools', or else `None`. Jobs that claim to be ours and are not are added to
+    /// `foreign`.
     fn sort(&self, job: ReadJob, foreign: &mut Vec<Foreign>) -> Option<OurJob> {
         let ownership = match &job.meta.deployment {
             None => Ownership::Nomadtools,
@@ -255,7 +257,7 @@ impl Owner {
         Some(OurJob { stub: job.stub, meta: job.meta, ownership })
     }
 
-    /// Whether a job with our deployment in its Meta is ours.
+    /// Whether a job with our deployment ID in its Meta is ours.
     pub(super) fn check(&self, name: &str, meta: &RunnerMeta, history: History) -> Result<(), ForeignReason> {
         if !has_its_name(&self.prefix, name, meta) {
             return Err(ForeignReason::Name);
@@ -269,7 +271,7 @@ impl JobStub {
         History { created: self.create_index, modified: self.job_modify_index, stopped: self.stop }
     }
 
-    /// Whether it waits for no allocation any more.
+    /// Whether it no longer waits for an allocation.
     fn is_over(&self) -> bool {
         self.stop || self.status == "dead"
     }
@@ -284,14 +286,15 @@ fn group(allocations: &[AllocationStub]) -> BTreeMap<&str, Vec<&AllocationStub>>
     by_job
 }
 
-/// A text as a regular expression inside a filter's quoted string: what is not plain is matched as a class of one.
+/// A text as a regular expression within a filter's quoted string. Any special character is matched by a character
+/// class.
 fn escape_pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
             pattern.push(c);
         } else {
-            // Neither a quote nor a backslash may stand in the filter's string.
+            // The filter's string must not contain a quote or a backslash.
             pattern.push_str("[^a-zA-Z0-9_-]");
         }
     }

@@ -1,4 +1,4 @@
-//! Where Nomad is and who we are to it (contract §7).
+//! Nomad's address and our credentials (contract §7).
 
 use std::path::PathBuf;
 
@@ -7,38 +7,35 @@ use crate::secret::Secret;
 
 use super::error::Error;
 
-/// The longest body: a page of [`PAGE`] allocations with all their events takes about 5 MB. Anyone who may submit jobs can
-/// make some of them much larger: then they are asked for a few at a time.
+/// The largest response body. A page of [`PAGE`] allocations with all their events has about 5 MB. Anyone who may
+/// submit jobs can make some of them much larger; they are then requested a few at a time.
 pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// The nomad CLI's default.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";
 
-/// Where Nomad is, who we are, and which jobs are ours.
+/// Nomad's address, our credentials, and what identifies our jobs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// NOMAD_ADDR, or the task API's socket.
     pub address: Endpoint,
-    /// NOMAD_TOKEN.
     pub token: Option<Secret>,
-    /// Holds the token of a workload identity, which Nomad may renew: used when there is no `token`, and read again
-    /// when Nomad refuses the token.
+    /// A file with the token of a workload identity, which Nomad may renew. It is used if there is no `token`, and
+    /// reread when Nomad refuses the token.
     pub token_file: Option<PathBuf>,
-    /// The namespace of our jobs.
     pub namespace: String,
-    /// NOMAD_REGION; the agent's own when there is none.
+    /// NOMAD_REGION; `None`: the agent's own.
     pub region: Option<String>,
-    /// NOMAD_HTTP_AUTH, `user:password` for a proxy before Nomad.
+    /// NOMAD_HTTP_AUTH, `user:password` for a proxy in front of Nomad.
     pub http_auth: Option<Secret>,
-    /// The certificates.
     pub tls: TlsOptions,
-    /// The first part of our jobs' IDs; a dash follows it.
+    /// The first part of our jobs' IDs, followed by a dash.
     pub prefix: String,
-    /// The Meta key that holds our JSON.
+    /// The Meta key of our JSON.
     pub meta_key: String,
-    /// Whether a deployment's ID that is not there yet is written: off for what only looks.
+    /// Whether to write a missing deployment ID. Off for commands that only read.
     pub create_deployment: bool,
-    /// The longest body of an answer, in bytes. A list that is longer is read a few entries at a time.
+    /// The largest response body, in bytes. A longer list is read a few entries at a time.
     pub max_body: usize,
     /// The seed of the retries' jitter.
     pub seed: u64,
@@ -68,11 +65,12 @@ impl Options {
         }
     }
 
-    /// What the environment says, as the nomad CLI reads it; inside a Nomad task and without NOMAD_ADDR it is the
-    /// task API with the task's workload identity. Namespace, prefix and Meta key are the configuration's.
+    /// The options from the environment, as the nomad CLI reads it. Inside a Nomad task and without NOMAD_ADDR,
+    /// it is the task API with the task's workload identity. Namespace, prefix and Meta key come from the
+    /// configuration.
     ///
     /// # Errors
-    /// [`Error::Setup`] when a variable has a value that is unusable.
+    /// [`Error::Setup`] if a variable has an invalid value.
     pub fn from_env(
         lookup: impl Fn(&str) -> Option<String>,
         namespace: impl Into<String>,
@@ -91,7 +89,7 @@ impl Options {
         let (address, task_api) = match (lookup("NOMAD_ADDR"), socket()) {
             (Some(address), socket) => {
                 let address = named("NOMAD_ADDR", Endpoint::parse(&address))?;
-                // A job can say so in as many words: raw_exec tasks inherit the agent's own NOMAD_ADDR.
+                // A job can set this explicitly, because raw_exec tasks inherit the agent's own NOMAD_ADDR.
                 let task_api = matches!(&address, Endpoint::Unix(path) if Some(path) == socket.as_ref());
                 (address, task_api)
             }
@@ -103,7 +101,7 @@ impl Options {
             secrets_dir.map(|dir| dir.join("nomad_token")).filter(|_| task_api || token.is_none());
         let http_auth = lookup("NOMAD_HTTP_AUTH").map(Secret::new);
         if http_auth.as_ref().is_some_and(|auth| !auth.expose().contains(':')) {
-            return Err(Error::Setup("NOMAD_HTTP_AUTH: write user:password".to_owned()));
+            return Err(Error::Setup("NOMAD_HTTP_AUTH: use the form user:password".to_owned()));
         }
         if lookup("NOMAD_CLIENT_CERT").is_some() != lookup("NOMAD_CLIENT_KEY").is_some() {
             let both = "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY go together: set both or none";
@@ -135,12 +133,13 @@ impl Options {
         })
     }
 
-    /// The token to begin with: the given one, else the file's.
+    /// The initial token: the given one, or else the file's.
     pub(super) fn first_token(&self) -> Option<Secret> {
         self.token.clone().or_else(|| self.read_token_file())
     }
 
-    /// The token file's content. It is small and local: reading it blocks no longer than a line of log does.
+    /// The token file's content. The file is small and local, so reading it blocks no longer than a log line
+    /// does.
     pub(super) fn read_token_file(&self) -> Option<Secret> {
         let text = std::fs::read_to_string(self.token_file.as_ref()?).ok()?;
         let text = text.trim();
@@ -152,7 +151,7 @@ fn named<T>(variable: &str, result: Result<T, http::Error>) -> Result<T, Error> 
     result.map_err(|error| Error::Setup(format!("{variable}: {error}")))
 }
 
-/// Go's spellings of a boolean, which the nomad CLI takes.
+/// Go's spellings of a boolean, which the nomad CLI accepts.
 fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_the_local_agent_is_asked() {
+    fn the_default_is_the_local_agent() {
         let options = from(&[]).unwrap();
         assert_eq!(format!("{:?}", options.address), "Endpoint(http://127.0.0.1:4646)");
         assert!(options.token.is_none() && options.token_file.is_none());
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn inside_a_task_the_task_api_is_asked_with_the_workload_identity() {
+    fn inside_a_task_the_task_api_is_used_with_the_workload_identity() {
         let options = from(&[("NOMAD_SECRETS_DIR", "/secrets"), ("NOMAD_TOKEN", "identity")]).unwrap();
         assert!(
             matches!(&options.address, Endpoint::Unix(path) if path == std::path::Path::new("/secrets/api.sock"))
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_unix_address_goes_before_the_secrets_directory_in_both_spellings() {
+    fn a_unix_address_overrides_the_secrets_directory_in_both_spellings() {
         for address in ["unix:///other/api.sock", "/other/api.sock"] {
             let options = from(&[("NOMAD_SECRETS_DIR", "/secrets"), ("NOMAD_UNIX_ADDR", address)]).unwrap();
             assert!(
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_address_and_token_go_before_the_tasks_own() {
+    fn a_given_address_and_token_override_the_tasks_own() {
         let options = from(&[
             ("NOMAD_SECRETS_DIR", "/secrets"),
             ("NOMAD_ADDR", "https://nomad:4646"),
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn useless_values_are_named() {
+    fn invalid_values_are_named() {
         for (variable, value) in [
             ("NOMAD_ADDR", "nomad:4646"),
             ("NOMAD_SKIP_VERIFY", "maybe"),

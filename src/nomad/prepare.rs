@@ -1,4 +1,5 @@
-//! A parsed job becomes a runner's job. Pure; nothing in it is trusted, whatever the template and labels made of it.
+//! Turns a parsed job into a runner's job. Pure. The parsed job is not trusted, because template and labels produced
+//! it.
 
 use serde_json::{Map, Value, json};
 
@@ -7,18 +8,19 @@ use crate::model::{Asks, Registration, RunnerMeta};
 use super::error::Error;
 use super::options::Options;
 
-/// The most of CPU (MHz), cores, memory and disk (MB) that a job may ask for. Far more than any machine has, far less
-/// than what overflows Nomad's scheduler, which places such jobs anywhere.
+/// The maximum of CPU (MHz), cores, memory and disk (MB) that a job may request. Far more than any machine has, and
+/// far less than what overflows Nomad's scheduler, which then places such jobs anywhere.
 pub const RESOURCE_MAX: i64 = 10_000_000;
 
-/// The longest job ID: with `nomad/jobs/` before it, it is a variable's path of at most 128 (contract §8).
+/// The longest job ID. With the prefix `nomad/jobs/` it is a variable's path of at most 128 characters
+/// (contract §8).
 pub(super) const NAME_MAX: usize = 117;
 
-/// How long a runner's disconnected node may be away before Nomad replaces the runner: 24 h in nanoseconds. A job
-/// on GitHub's side is given up long before; without it Nomad kills the runner when its node comes back.
+/// How long a runner's node may be disconnected before Nomad replaces the runner: 24 h in nanoseconds. GitHub
+/// gives up on a job long before. Without this, Nomad kills the runner when its node comes back.
 const LOST_AFTER: i64 = 24 * 60 * 60 * 1_000_000_000;
 
-/// A job that is ready to be registered. No `Debug`: in `access_token` mode it holds the token.
+/// A job that is ready to be registered. No `Debug`, because in `access_token` mode it contains the token.
 #[derive(Clone)]
 pub struct PreparedJob {
     pub(super) name: String,
@@ -27,7 +29,7 @@ pub struct PreparedJob {
     pub(super) job: Value,
 }
 
-/// Where Nomad places a runner, over what its template says; what is empty or `None` is the template's.
+/// Placement that overrides the template. Empty or `None`: the template's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     /// `datacenters`
@@ -39,7 +41,7 @@ pub struct Placement {
 }
 
 impl PreparedJob {
-    /// The same job, placed so.
+    /// The same job with this placement.
     #[must_use]
     pub fn placed(mut self, placement: &Placement) -> Self {
         let Placement { datacenters, node_pool, priority } = placement;
@@ -62,17 +64,17 @@ impl PreparedJob {
         &self.name
     }
 
-    /// The job as Nomad's API takes it.
+    /// The job in the API's JSON.
     pub fn job(&self) -> &Value {
         &self.job
     }
 }
 
-/// A template's text that is a job in the API's JSON (`{"Job": …}` or the bare job), which needs no parsing. `None`
-/// for HCL, also for HCL in its JSON form (`{"job": …}`).
+/// The job of a template whose text is a job in the API's JSON (`{"Job": …}` or just the job), which needs no
+/// parsing. `None` for HCL, including its JSON form (`{"job": …}`).
 ///
 /// # Errors
-/// [`Error::Job`] when it begins like JSON and is not.
+/// [`Error::Job`] if it starts like JSON and is not.
 pub fn job_from_json(text: &str) -> Result<Option<Value>, Error> {
     if !text.trim_start().starts_with('{') {
         return Ok(None);
@@ -93,12 +95,12 @@ pub fn job_from_json(text: &str) -> Result<Option<Value>, Error> {
     Ok(is_job.then_some(Value::Object(object)))
 }
 
-/// Makes a parsed job the job of one runner: its ID, Name, Namespace, Region and Meta; type batch, count 1; for
-/// registrations that work once only, no restart, no rescheduling, and no replacement for 24 h when the node is not
-/// heard of.
+/// Turns a parsed job into the job of one runner. Sets its ID, Name, Namespace, Region and Meta, type batch and
+/// count 1. For single-use credentials: no restart, no rescheduling, and no replacement for 24 h while the node is
+/// disconnected.
 ///
 /// # Errors
-/// [`Error::Job`] when it cannot be a runner: another type, periodic, a resource out of bounds.
+/// [`Error::Job`] if it cannot be a runner: another type, periodic, a resource out of bounds.
 pub fn prepare(
     job: Value,
     options: &Options,
@@ -146,10 +148,10 @@ pub fn prepare(
     Ok(PreparedJob { name: name.to_owned(), meta, registration, job: Value::Object(job) })
 }
 
-/// The sockets that rule a host.
+/// Sockets that give control over a host.
 const SOCKETS: [&str; 4] = ["docker.sock", "podman.sock", "containerd.sock", "crio.sock"];
 
-/// How a job gives one of its tasks the host that it runs on, in words; `None`: not as far as it says.
+/// How a job gives one of its tasks access to its host, for display; `None` if nothing in the job shows that.
 pub fn reaches_host(job: &Value) -> Option<String> {
     let groups = job["TaskGroups"].as_array().into_iter().flatten();
     let mut tasks = groups.flat_map(|group| group["Tasks"].as_array().into_iter().flatten());
@@ -168,7 +170,7 @@ pub fn reaches_host(job: &Value) -> Option<String> {
     })
 }
 
-/// Whether a text anywhere in it has this part.
+/// Whether any text in it contains this.
 fn mentions(value: &Value, part: &str) -> bool {
     match value {
         Value::String(text) => text.contains(part),
@@ -178,8 +180,8 @@ fn mentions(value: &Value, part: &str) -> bool {
     }
 }
 
-/// The name of the task that is the runner: the leader, else the only one without a lifecycle. `None` where neither tells,
-/// as in a job of a single task.
+/// The name of the task that is the runner: the leader, or else the only one without a lifecycle. `None` if neither
+/// applies, or for a job with a single task.
 pub fn main_task(job: &Value) -> Option<String> {
     let tasks = job["TaskGroups"][0]["Tasks"].as_array().filter(|tasks| tasks.len() > 1)?;
     let mut leaders = tasks.iter().filter(|task| task["Leader"] == true);
@@ -192,11 +194,12 @@ pub fn main_task(job: &Value) -> Option<String> {
     task["Name"].as_str().map(str::to_owned)
 }
 
-/// What Nomad assumes of a task that says nothing: MHz and MiB.
+/// Nomad's defaults for a task without resources: MHz and MiB.
 const TASK_CPU: u64 = 100;
 const TASK_MEMORY: u64 = 300;
 
-/// What a parsed job asks Nomad for. Tasks that run one after the other share a place, as in Nomad's own count.
+/// The resources that a parsed job requests from Nomad. Tasks that run one after the other share resources, as
+/// in Nomad's own calculation.
 pub fn asks(job: &Value) -> Asks {
     let mut main = [0u64; 3];
     let mut before = [0u64; 3];
@@ -225,16 +228,16 @@ pub fn asks(job: &Value) -> Asks {
     Asks { cpu, cores, memory, node_pool: node_pool.chars().take(NODE_POOL_MAX).collect() }
 }
 
-/// Nomad takes no longer name of a node pool.
+/// Nomad's maximum length of a node pool name.
 const NODE_POOL_MAX: usize = 128;
 
-/// A used registration cannot be used again: no restart, no rescheduling, no replacement.
+/// Used credentials cannot be used again, so: no restart, no rescheduling, no replacement.
 fn run_once(group: &mut Map<String, Value>) -> Result<(), Error> {
     no_restarts(group)?;
     let reschedule = object(group, "ReschedulePolicy")?;
     reschedule.insert("Attempts".to_owned(), json!(0));
     reschedule.insert("Unlimited".to_owned(), json!(false));
-    // These three are what `disconnect` replaces; Nomad takes no job with both.
+    // `disconnect` replaces these three, and Nomad rejects a job with both.
     for key in ["MaxClientDisconnect", "StopAfterClientDisconnect", "PreventRescheduleOnLost"] {
         group.remove(key);
     }
@@ -243,7 +246,7 @@ fn run_once(group: &mut Map<String, Value>) -> Result<(), Error> {
     disconnect.insert("LostAfter".to_owned(), json!(LOST_AFTER));
     disconnect.insert("Replace".to_owned(), json!(false));
     for task in tasks(group)? {
-        // A task without a policy of its own has its group's.
+        // A task without its own policy uses its group's.
         if task.get("RestartPolicy").is_some_and(|policy| !policy.is_null()) {
             no_restarts(task)?;
         }
@@ -309,7 +312,7 @@ fn tasks(group: &mut Map<String, Value>) -> Result<Vec<&mut Map<String, Value>>,
     }
 }
 
-/// The object under a key, made where there is none.
+/// The object under a key, created if missing.
 fn object<'a>(owner: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Map<String, Value>, Error> {
     let value = owner.entry(key).or_insert(Value::Null);
     if value.is_null() {

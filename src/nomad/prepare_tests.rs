@@ -1,4 +1,4 @@
-//! What a parsed job becomes, and what it must not be.
+//! How a parsed job is changed, and what is refused.
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn prepared(job: Value, registration: Registration) -> Result<Value, Error> {
     prepare(job, &options(), meta(), "ghr-o-r-1", registration).map(|prepared| prepared.job().clone())
 }
 
-/// A parsed job with one task of these resources.
+/// A parsed job with one task with these resources.
 fn with_resources(resources: Value) -> Value {
     json!({ "ID": "x", "Name": "x", "Type": "batch", "TaskGroups": [
         { "Name": "g", "Tasks": [{ "Name": "runner", "Driver": "raw_exec", "Resources": resources }] }
@@ -46,7 +46,7 @@ fn the_main_task_is_the_leader_or_the_only_one_without_a_lifecycle() {
     assert_eq!(of(json!([after, runner])).as_deref(), Some("runner"));
     assert_eq!(of(json!([runner, task("led", true, Value::Null)])).as_deref(), Some("led"));
     assert_eq!(of(json!([runner, task("other", false, Value::Null)])), None);
-    // Nothing else can be the runner.
+    // No other task can be the runner.
     assert_eq!(of(json!([runner])), None);
     assert_eq!(main_task(&json!({})), None);
 }
@@ -73,7 +73,7 @@ fn a_recorded_job_becomes_a_runners() {
 }
 
 #[test]
-fn a_registration_that_works_once_runs_once_whatever_the_template_says() {
+fn a_runner_with_single_use_credentials_runs_once_whatever_the_template_says() {
     let mut job = with_resources(json!({ "CPU": 100 }));
     job["TaskGroups"][0]["Count"] = json!(5);
     job["TaskGroups"][0]["RestartPolicy"] = json!({ "Attempts": 3, "Mode": "delay", "Delay": 1 });
@@ -94,7 +94,7 @@ fn a_registration_that_works_once_runs_once_whatever_the_template_says() {
         assert!(disconnect.get("StopOnClientAfter").is_none() && group.get("MaxClientDisconnect").is_none());
         assert_eq!(group["Tasks"][0]["RestartPolicy"]["Attempts"], json!(0));
     }
-    // With a token that works again the template decides, but one job is still one runner.
+    // With a reusable token the template decides, but one job is still one runner.
     let group = &prepared(job, Registration::AccessToken).unwrap()["TaskGroups"][0];
     assert_eq!((&group["Count"], &group["RestartPolicy"]["Attempts"]), (&json!(1), &json!(3)));
 }
@@ -123,7 +123,7 @@ fn amounts_are_bounded_in_access_token_mode_too() {
 }
 
 #[test]
-fn what_is_no_runner_is_refused() {
+fn jobs_that_cannot_be_runners_are_refused() {
     for kind in ["service", "system", "sysbatch"] {
         let mut job = with_resources(json!({}));
         job["Type"] = json!(kind);
@@ -144,7 +144,7 @@ fn what_is_no_runner_is_refused() {
 }
 
 #[test]
-fn a_type_left_out_is_batch() {
+fn the_default_type_is_batch() {
     let job = prepared(json!({ "Type": null, "TaskGroups": [{}] }), Registration::Jit).unwrap();
     assert_eq!(job["Type"], json!("batch"));
 }
@@ -161,7 +161,7 @@ fn names_fit_a_variables_path() {
 }
 
 #[test]
-fn json_templates_are_taken_as_they_are_and_hcl_is_left_to_nomad() {
+fn json_templates_are_used_directly_and_hcl_is_left_to_nomad() {
     let bare = json!({ "ID": "x", "TaskGroups": [] });
     assert_eq!(job_from_json(&bare.to_string()).unwrap(), Some(bare.clone()));
     assert_eq!(job_from_json(&format!("  \n{}", json!({ "Job": bare }))).unwrap(), Some(bare));
@@ -172,7 +172,7 @@ fn json_templates_are_taken_as_they_are_and_hcl_is_left_to_nomad() {
 }
 
 #[test]
-fn a_job_asks_for_what_its_tasks_need_at_the_same_time() {
+fn a_job_requests_what_its_tasks_need_at_the_same_time() {
     let of = |tasks: Value| asks(&json!({ "NodePool": "ci", "TaskGroups": [{ "Tasks": tasks }] }));
     let task = |cpu: u64, memory: u64| json!({ "Resources": { "CPU": cpu, "MemoryMB": memory } });
     let with = |mut task: Value, hook: &str, sidecar: bool| {
@@ -187,14 +187,14 @@ fn a_job_asks_for_what_its_tasks_need_at_the_same_time() {
     ]));
     let expected = Asks { cpu: 950, cores: 0, memory: 5064, node_pool: "ci".to_owned() };
     assert_eq!(asked, expected);
-    // What Nomad assumes where nothing is said.
+    // Nomad's defaults.
     let asked = asks(&json!({ "TaskGroups": [{ "Tasks": [{}, { "Resources": { "Cores": 2 } }] }] }));
     assert_eq!(asked, Asks { cpu: 100, cores: 2, memory: 600, node_pool: "default".to_owned() });
     assert_eq!(asks(&json!({})).cpu, 0);
 }
 
 #[test]
-fn a_class_places_its_runners_over_their_template() {
+fn a_class_overrides_the_placement_of_the_template() {
     let job =
         json!({ "Datacenters": ["a"], "TaskGroups": [{ "Tasks": [{ "Name": "t", "Driver": "docker" }] }] });
     let placed = |placement: Placement| {
@@ -221,7 +221,7 @@ fn a_class_places_its_runners_over_their_template() {
 }
 
 #[test]
-fn a_job_that_reaches_its_host_is_told() {
+fn a_job_that_can_reach_its_host_is_recognized() {
     let job = |driver: &str, config: Value| {
         json!({ "TaskGroups": [{ "Tasks": [{ "Name": "a", "Driver": "docker", "Config": {} },
             { "Name": "t", "Driver": driver, "Config": config }] }] })

@@ -1,4 +1,4 @@
-//! Trying each right that the daemon needs, without leaving anything behind.
+//! Tests each right that the daemon needs, without leaving anything behind.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use super::api::{Nomad, Retry};
 use super::error::{Error, Right};
 use super::prepare::PreparedJob;
 
-/// A modify index that no variable has: a write that is allowed ends as a conflict.
+/// A modify index that no variable has, so that a permitted write ends as a conflict.
 const NO_INDEX: &str = "9007199254740991";
 
 impl Nomad {
-    /// Whether the servers answer and have a leader.
+    /// Whether the servers respond and have a leader.
     ///
     /// # Errors
     /// [`Error`].
@@ -26,8 +26,8 @@ impl Nomad {
         self.call(request, Retry::Yes, Right::Capability("list-jobs")).await.map(|_| ())
     }
 
-    /// Tries each right, `job` being one that could be registered and `probe` a job ID of ours that nobody
-    /// uses. What is refused in silence (contract nomad.md §7) is found by looking for what was written.
+    /// Tests each right. `job` is one that could be registered, `probe` an unused job ID of ours. A silent
+    /// refusal (contract nomad.md §7) is detected by reading back what was written.
     pub async fn try_rights(&self, job: &PreparedJob, probe: &str) -> Vec<(Right, Result<(), Error>)> {
         let list = |path, right| self.call(Request::get(path).query("per_page", "1"), Retry::Yes, right);
         let list_jobs = Right::Capability("list-jobs");
@@ -55,7 +55,8 @@ impl Nomad {
     async fn try_job_variables(&self, probe: &str) -> Vec<(Right, Result<(), Error>)> {
         let right = |capability| Right::Variables { path: "nomad/jobs/PREFIX-*", capability };
         let path = format!("/v1/var/nomad/jobs/{}", escape_segment(probe));
-        // What is not there can be deleted, too, and what can be deleted may be written.
+        // Deleting a missing variable succeeds too. A variable is written below only if it can be deleted
+        // again.
         let destroy = self.delete_variable(probe).await;
         let body = json!({ "Items": { "check": "check" } });
         let request = Request::put(path.clone()).query("cas", NO_INDEX).json(&body);
@@ -73,7 +74,7 @@ impl Nomad {
         ]
     }
 
-    /// A list without the right to it is empty: one variable is written, looked for, and deleted.
+    /// Without the right to it, a list is empty. So one variable is written, listed, and deleted.
     async fn try_listing(&self, probe: &str, right: Right) -> Result<(), Error> {
         let items = BTreeMap::from([("check".to_owned(), Secret::new("check"))]);
         self.put_variable(probe, &items).await?;
@@ -85,7 +86,7 @@ impl Nomad {
     /// Whether our namespace exists.
     ///
     /// # Errors
-    /// [`Error::NamespaceMissing`] when it does not.
+    /// [`Error::NamespaceMissing`] if it does not.
     pub async fn check_namespace(&self) -> Result<(), Error> {
         let namespace = &self.options().namespace;
         let request = Request::get(format!("/v1/namespace/{}", escape_segment(namespace)));
@@ -93,12 +94,12 @@ impl Nomad {
         match response.status {
             StatusCode::NOT_FOUND => Err(Error::NamespaceMissing { namespace: namespace.clone() }),
             status if status.is_success() => Ok(()),
-            // Any capability in the namespace is enough to read it.
+            // Any capability in the namespace is sufficient to read it.
             _ => Err(self.error(&response, Right::Capability("list-jobs"))),
         }
     }
 
-    /// Sends once; success, or the status that says that only the content did not fit.
+    /// Sends once. Accepts a success, or the status that means that only the content was invalid.
     async fn expect(&self, request: Request, status: StatusCode, right: Right) -> Result<(), Error> {
         let response = self.answer(request.secret_answer(), Retry::Yes).await?;
         if response.is_success() || response.status == status {

@@ -1,4 +1,4 @@
-//! The paths of the API that are asked for, as its documentation names them: few, whatever jobs are called.
+//! The paths of the requested API endpoints, as in its documentation: a fixed set, independent of job names.
 
 use crate::http;
 

@@ -1,11 +1,14 @@
-//! The seal on a runner's Meta: who may register a job cannot make one that counts as ours.
+//! The seal on a runner's Meta: permission to register jobs is not sufficient to create one that counts as ours.
 //!
-//! A Meta counts only with a MAC (HMAC-SHA256) by the key in the variable `githubrunner/PREFIX/key`, over the job's ID
-//! and all that the Meta says, and only on a job with the ID that the Meta makes. The key is made once; deleted, it is
-//! made anew. A job that nobody has registered since before the key there is was made is taken over once:
+//! A Meta counts only with a MAC (HMAC-SHA256) with the key in the variable `githubrunner/PREFIX/key`, over the job's
+//! ID and everything in the Meta, and only on a job with the ID derived from the Meta. The key is created once; if it
+//! is deleted, a new one is created. A job that has not been registered again since the current key was created is
+//! taken over once:
 //!
-//! - by the key before it, where the process that made this one knew that: it was deleted to have another one;
-//! - else by deployment and ID alone, as the version before seals did: it is the first key of this deployment.
+//! - by its MAC with the previous key, if the process that created the current key knew that one: the variable was
+//!   deleted to force a new key;
+//! - otherwise by deployment and ID alone, as in the version without seals: the current key is the first of this
+//!   deployment.
 
 use std::fmt;
 
@@ -22,32 +25,32 @@ use super::error::Error;
 /// The length of a key, in bytes: that of the hash.
 const KEY_LENGTH: usize = 32;
 
-/// The first field of what is sealed: a MAC for another use of the key is none for this one.
+/// The first field of the sealed text, so that a MAC with this key for another purpose is not valid here.
 const PURPOSE: &str = "githubrunner runner";
 
-/// The key of a deployment, as its variable holds it.
+/// The key of a deployment, as in its variable.
 #[derive(Clone)]
 pub(super) struct Key {
     current: hmac::Key,
     text: Secret,
     previous: Option<hmac::Key>,
-    /// The variable's CreateIndex: indices of one cluster tell what was there first, whatever the clocks say.
+    /// The variable's CreateIndex. Indices of one cluster give the order of events, whatever the clocks say.
     created: u64,
 }
 
-/// When a job was made and changed, by the indices of the cluster.
+/// When a job was created and changed, by the cluster's indices.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct History {
     /// CreateIndex.
     pub(super) created: u64,
-    /// JobModifyIndex: registering a job again sets it, and so does stopping it.
+    /// JobModifyIndex. Registering a job again changes it, and so does stopping it.
     pub(super) modified: u64,
     /// Told to stop.
     pub(super) stopped: bool,
 }
 
 impl Key {
-    /// From the texts in a variable that was created at this index; `None` when one is no key.
+    /// From the texts in a variable that was created at this index; `None` if one of them is not a key.
     pub(super) fn new(text: &str, previous: Option<&str>, created: u64) -> Option<Key> {
         let previous = match previous {
             Some(text) => Some(key(text)?),
@@ -65,27 +68,27 @@ impl Key {
         Ok(Secret::new(BASE64.encode(bytes)))
     }
 
-    /// Its text, for the variable of the one that comes after it.
+    /// Its text, for the variable of the key that replaces it.
     pub(super) fn text(&self) -> &Secret {
         &self.text
     }
 
-    /// The MAC of a Meta on the job of this ID.
+    /// The MAC of a Meta on the job with this ID.
     pub(super) fn seal(&self, name: &str, meta: &RunnerMeta) -> String {
         URL_SAFE.encode(hmac::sign(&self.current, &sealed(name, meta)))
     }
 
-    /// Whether a Meta bears this key's MAC.
+    /// Whether a Meta has this key's MAC.
     pub(super) fn has_sealed(&self, name: &str, meta: &RunnerMeta) -> bool {
         is_sealed_by(&self.current, name, meta)
     }
 
-    /// Whether the Meta bears this key's MAC, or the job is one that is taken over.
+    /// Whether the Meta has this key's MAC, or the job is taken over.
     pub(super) fn check(&self, name: &str, meta: &RunnerMeta, history: History) -> Result<(), ForeignReason> {
         if self.has_sealed(name, meta) {
             return Ok(());
         }
-        // Stopping is no news of what it is.
+        // Stopping a job does not change what it is.
         let unchanged = history.modified < self.created || history.stopped;
         let is_older = history.created < self.created && unchanged;
         match &self.previous {
@@ -97,7 +100,7 @@ impl Key {
     }
 }
 
-/// Neither the key nor what could tell it.
+/// Shows neither the key nor anything that could reveal it.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key(***, created at index {})", self.created)
@@ -115,13 +118,14 @@ fn is_sealed_by(key: &hmac::Key, name: &str, meta: &RunnerMeta) -> bool {
     mac.is_some_and(|mac| hmac::verify(key, &sealed(name, meta), &mac).is_ok())
 }
 
-/// What the MAC is over: each field that there is, with its name, each text with its length before it, so that no two
-/// Metas make one text. A field that is added later is one more line where it is there, and nothing where it is not.
+/// The text that the MAC covers: each present field with its name, and each text with its length before it, so that
+/// two different Metas never give the same text. A field that is added later adds a line if it is present, and
+/// nothing otherwise.
 fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
     let RunnerMeta {
         labelsstr,
         repo_url,
-        // Says what wrote it, and decides nothing.
+        // Names the version that wrote it, and has no effect.
         version: _,
         deployment,
         repo_id,
@@ -156,7 +160,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Whether a job has the ID that its Meta makes.
+/// Whether a job has the ID derived from its Meta.
 pub(super) fn has_its_name(prefix: &str, name: &str, meta: &RunnerMeta) -> bool {
     let RunnerMeta { deployment: Some(deployment), job_id: Some(job), attempt: Some(attempt), .. } = meta
     else {
@@ -165,7 +169,7 @@ pub(super) fn has_its_name(prefix: &str, name: &str, meta: &RunnerMeta) -> bool 
     name == runner_name(prefix, deployment, &whose_repository(meta), *job, *attempt)
 }
 
-/// A sealed Meta for the scripted Nomads of tests.
+/// A sealed Meta for tests with scripted Nomads.
 #[cfg(test)]
 pub(crate) mod sample {
     use serde_json::{Value, json};
@@ -179,17 +183,17 @@ pub(crate) mod sample {
     /// The job ID of [`meta`] with the deployment "i".
     pub(crate) const NAME: &str = "ghr-o-r-653s2utuoiw6qcj";
 
-    /// What the variable `githubrunner/ghr/key` says.
+    /// The content of the variable `githubrunner/ghr/key`.
     pub(crate) fn key_variable() -> Value {
         json!({ "Items": { "key": KEY }, "CreateIndex": 10 })
     }
 
-    /// What it said before.
+    /// Its content before that.
     pub(crate) fn earlier_key_variable() -> Value {
         json!({ "Items": { "key": "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" }, "CreateIndex": 5 })
     }
 
-    /// The Meta of attempt 1 for the job 7 of o/r, sealed, with the prefix "ghr".
+    /// The Meta of attempt 1 at job 7 of o/r, sealed, with the prefix "ghr".
     pub(crate) fn meta(deployment: &str) -> RunnerMeta {
         let meta = RunnerMeta {
             repo_url: "https://github.com/o/r".to_owned(),
@@ -204,7 +208,7 @@ pub(crate) mod sample {
         RunnerMeta { mac: Some(key.seal(&name, &meta)), ..meta }
     }
 
-    /// The stub of its job, made after the key.
+    /// The stub of its job, created after the key.
     pub(crate) fn stub(name: &str, status: &str, meta: &RunnerMeta) -> Value {
         let meta = serde_json::to_string(meta).expect("it is data");
         json!({
@@ -243,13 +247,13 @@ mod tests {
         RunnerMeta { mac: Some(key.seal(name, &meta)), ..meta }
     }
 
-    /// Made after the key of index 10.
+    /// Created after the key of index 10.
     const NEW: History = History { created: 11, modified: 11, stopped: false };
-    /// Made before it.
+    /// Created before it.
     const OLD: History = History { created: 5, modified: 5, stopped: false };
 
     #[test]
-    fn a_seal_is_for_one_job_and_all_that_its_meta_says() {
+    fn a_seal_covers_one_job_and_its_whole_meta() {
         let key = Key::new(TEXT, None, 10).unwrap();
         let good = sealed_by(&key, "n", meta());
         assert_eq!(key.check("n", &good, NEW), Ok(()));
@@ -279,25 +283,25 @@ mod tests {
     }
 
     #[test]
-    fn a_text_does_not_pass_for_two_fields() {
+    fn a_text_cannot_imitate_two_fields() {
         let one = RunnerMeta { labelsstr: "a\nrepository 1 b".to_owned(), ..meta() };
         let two = RunnerMeta { labelsstr: "a".to_owned(), repo_url: "b\n".to_owned(), ..meta() };
         assert_ne!(sealed("n", &one), sealed("n", &two));
     }
 
     #[test]
-    fn the_first_key_takes_over_what_is_older_and_has_not_been_registered_again() {
+    fn the_first_key_takes_over_older_jobs_that_were_not_registered_again() {
         let key = Key::new(TEXT, None, 10).unwrap();
         assert_eq!(key.check("n", &meta(), OLD), Ok(()));
         // Stopped by us since.
         assert_eq!(key.check("n", &meta(), History { modified: 20, stopped: true, ..OLD }), Ok(()));
-        // Somebody has put another job in its place.
+        // Someone has registered another job in its place.
         let again = History { modified: 20, ..OLD };
         assert_eq!(key.check("n", &meta(), again), Err(ForeignReason::Unsealed));
     }
 
     #[test]
-    fn the_key_after_another_takes_over_only_what_that_one_has_sealed() {
+    fn a_later_key_takes_over_only_jobs_sealed_with_the_previous_one() {
         let before = Key::new(TEXT, None, 1).unwrap();
         let key = Key::new(OTHER, Some(TEXT), 10).unwrap();
         let sealed = sealed_by(&before, "n", meta());
@@ -316,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_has_the_name_that_its_meta_makes() {
+    fn a_job_has_the_name_derived_from_its_meta() {
         let name = runner_name("ghr", "i", &whose_repository(&meta()), JobId(7), 1);
         assert!(has_its_name("ghr", &name, &meta()));
         assert!(!has_its_name("ghr", "ghr-o-r-another", &meta()));

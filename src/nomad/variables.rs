@@ -1,4 +1,4 @@
-//! Nomad's variables: a runner's secret, and the deployment's ID (contract §8).
+//! Nomad's variables: runners' credentials, the deployment ID, and the key of the seal (contract §8).
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -16,29 +16,29 @@ use super::error::{Error, Right};
 use super::seal::Key;
 use super::wire::{Variable, VariableStub, nanoseconds};
 
-/// What a runner's variable holds, by key.
+/// The items of a runner's variable, by key.
 pub type CredentialItems = BTreeMap<String, Secret>;
 
-/// How often the deployment's variable is looked at although jobs bear its ID: somebody may have deleted it, and a
-/// restart would then take another ID and never touch these jobs again.
+/// How often the deployment's variable is read although jobs have its ID: someone may have deleted it, and a
+/// restart would then choose another ID and never touch these jobs again.
 const CONFIRM_EVERY: Duration = Duration::from_secs(300);
 
-/// How old the key may be that a new runner is sealed with: another replica may have made another one since, and what
-/// the old one seals after that is nobody's.
+/// The maximum age of the key that seals a new runner. Another replica may have created another key since, and a job
+/// sealed with the old one after that would belong to nobody.
 const SEAL_WITH_AT_MOST: Duration = Duration::from_secs(10);
 
-/// What a write with cas 0 came to.
+/// The result of a write with cas 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// The variable holds what was to be written.
+    /// The variable has the written content.
     Written,
-    /// It existed, with other content.
+    /// It existed with other content.
     Exists,
 }
 
 impl Nomad {
-    /// Writes the variable `nomad/jobs/NAME` if there is none, which releases the task that waits for it. Sending
-    /// again after a lost answer is harmless: the same content is [`Written::Written`].
+    /// Writes the variable `nomad/jobs/NAME` if there is none, which releases the task that waits for it. It is
+    /// harmless to repeat after a lost response: the same content is [`Written::Written`].
     ///
     /// # Errors
     /// [`Error`]; if [`Error::is_ambiguous`], the variable may have been written.
@@ -49,7 +49,7 @@ impl Nomad {
         self.create_variable(&job_path(name), &plain, right).await
     }
 
-    /// Deletes the variable `nomad/jobs/NAME`; one that is not there is deleted already.
+    /// Deletes the variable `nomad/jobs/NAME`. A missing one counts as deleted.
     ///
     /// # Errors
     /// [`Error`].
@@ -63,7 +63,7 @@ impl Nomad {
         Err(self.error(&response, right))
     }
 
-    /// The deployment's ID, as it was read last; reads or creates the variable where it was not read yet.
+    /// The deployment ID as last read. If it has not been read yet, the variable is read or created.
     ///
     /// # Errors
     /// [`Error`].
@@ -74,14 +74,14 @@ impl Nomad {
         }
     }
 
-    /// The deployment's ID if it was read a short while ago.
+    /// The deployment ID if it was read recently.
     pub(super) fn known_deployment(&self) -> Option<String> {
         let known = self.last_deployment()?;
         (known.confirmed_at.elapsed() < CONFIRM_EVERY).then_some(known.id)
     }
 
-    /// Takes over the deployment that another client has read, if both are for the same jobs: should its variable be
-    /// gone, it is written again, and no runner becomes foreign.
+    /// Adopts the deployment ID that another client has read, if both are for the same jobs. If its variable
+    /// disappears, it is written again, so that no runner becomes foreign.
     pub fn take_over(&self, other: &Nomad) {
         let jobs = |nomad: &Nomad| {
             let options = nomad.options();
@@ -99,15 +99,15 @@ impl Nomad {
         self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the variable `githubrunner/PREFIX/instance`. Where there is none it is created: with the ID known
-    /// before (a development agent that restarted empty, a variable deleted by hand), else with the new one. Says
-    /// whether the namespace exists, which no list does.
+    /// Reads the variable `githubrunner/PREFIX/instance`. If it is missing, it is created: with the ID known
+    /// before (a development agent that restarted without its state, a variable deleted by hand), or else with
+    /// the new one. This also detects a missing namespace, which no list does.
     pub(super) async fn confirm_deployment(&self) -> Result<String, Error> {
         let path = format!("/v1/var/githubrunner/{}/instance", escape_segment(&self.options().prefix));
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
         let candidate =
             self.last_deployment().map_or_else(|| self.0.new_deployment.clone(), |known| known.id);
-        // The second round is for a lost race; nobody deletes what was just created.
+        // The second round is for a lost race. Nobody deletes what was just created.
         for _ in 0..2 {
             let response = self.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
             let id = if response.is_success() {
@@ -133,18 +133,18 @@ impl Nomad {
         Err(Error::Variable(format!("{path} keeps changing: another program writes it")))
     }
 
-    /// The Meta with the seal for the job of this ID.
+    /// The Meta with the seal for the job with this ID.
     ///
     /// # Errors
-    /// [`Error`]; [`Error::Seal`] where there is no key and none may be made.
+    /// [`Error`]; [`Error::Seal`] if there is no key and none may be created.
     pub async fn seal(&self, name: &str, meta: RunnerMeta) -> Result<RunnerMeta, Error> {
         let Some(key) = self.key(SEAL_WITH_AT_MOST).await? else {
-            return Err(Error::Seal("this process makes no key to seal runners with".to_owned()));
+            return Err(Error::Seal("this process may not create a key to seal runners with".to_owned()));
         };
         Ok(RunnerMeta { mac: Some(key.seal(name, &meta)), ..meta })
     }
 
-    /// The key that the Metas of our jobs are sealed with, if it was read a short while ago or is there now.
+    /// The key that seals our jobs' Metas, if it was read recently or exists now.
     pub(super) async fn current_key(&self) -> Result<Option<Key>, Error> {
         self.key(CONFIRM_EVERY).await
     }
@@ -160,13 +160,13 @@ impl Nomad {
         self.0.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the variable `githubrunner/PREFIX/key`. Where there is none a new one is made, which names the one known
-    /// before: what that one has sealed until then stays ours. `None` where this process makes none.
+    /// Reads the variable `githubrunner/PREFIX/key`. If it is missing, a new key is created, which includes the
+    /// previous one: jobs sealed with that one until then stay ours. `None` if this process may not create one.
     pub(super) async fn confirm_key(&self) -> Result<Option<Key>, Error> {
         let path = format!("/v1/var/githubrunner/{}/key", escape_segment(&self.options().prefix));
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
         let known = self.last_key().and_then(|known| known.key);
-        // The second round reads what the first one wrote, and at which index.
+        // The second round reads what the first one wrote, and its index.
         for _ in 0..2 {
             let response = self.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
             let key = if response.is_success() {
@@ -183,7 +183,7 @@ impl Nomad {
                 let new = Key::random()?;
                 let mut items = BTreeMap::from([("key", new.expose())]);
                 items.extend(known.as_ref().map(|known| ("previous", known.text().expose())));
-                // Another start or another replica may have been faster: the next round reads what it wrote.
+                // Another start or replica may have been faster: the next round reads what it wrote.
                 if self.create_variable(&path, &items, right("write")).await? == Written::Written {
                     tracing::info!(
                         "created a new key for runners' Metas in the variable githubrunner/{}/key",
@@ -199,8 +199,8 @@ impl Nomad {
         Err(Error::Variable(format!("{path} keeps changing: another program writes it")))
     }
 
-    /// The job IDs that a variable `nomad/jobs/ID` exists for and that begin so, and when it was created. A token without the right to list
-    /// them is answered with an empty list (contract §7).
+    /// The job IDs with this prefix that have a variable `nomad/jobs/ID`, and when it was created. A token without the
+    /// right to list them gets an empty list (contract §7).
     ///
     /// # Errors
     /// [`Error`].
@@ -209,7 +209,7 @@ impl Nomad {
         let right = Right::Variables { path: "nomad/jobs/PREFIX-*", capability: "list" };
         let (stubs, _) = self.list::<VariableStub>(request, right).await?;
         let names = stubs.into_iter().filter_map(|stub| {
-            // A path that goes on names a group or a task, and is somebody else's.
+            // A longer path belongs to a group or a task, and not to us.
             let name = stub.path.strip_prefix("nomad/jobs/")?;
             (!name.contains('/')).then(|| (name.to_owned(), nanoseconds(stub.create_time)))
         });
@@ -231,8 +231,8 @@ impl Nomad {
         if response.status != StatusCode::CONFLICT {
             return Err(self.error(&response, right));
         }
-        // A conflict's body is the variable that is there, for those who may read it: it is never quoted. With our
-        // own content it is the answer to an attempt whose first answer got lost.
+        // The body of a conflict is the existing variable, for those who may read it, so it is never quoted. If
+        // the content is ours, an earlier attempt succeeded and its response was lost.
         let existing: Variable = serde_json::from_slice(&response.body).unwrap_or_default();
         let existing: BTreeMap<&str, &str> =
             existing.items.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();

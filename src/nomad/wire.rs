@@ -1,5 +1,5 @@
-//! Nomad's answers, as far as they are read. Lists and maps may be `null` and fields may be missing in other
-//! versions: everything but an ID has a default (contract §0).
+//! The parts of Nomad's responses that we read. Lists and maps may be `null`, and fields may be missing in
+//! other versions: everything but an ID has a default (contract §0).
 
 use std::collections::BTreeMap;
 
@@ -10,37 +10,37 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct JobStub {
-    /// The job's ID.
     #[serde(rename = "ID")]
     pub id: String,
-    /// The job that dispatched or launched it; empty for a plain one.
+    /// The job that dispatched or launched it; empty for a plain job.
     #[serde(rename = "ParentID", default, deserialize_with = "nullable")]
     pub parent_id: String,
-    /// Launches others by the clock.
+    /// Launches other jobs periodically.
     #[serde(default, deserialize_with = "nullable")]
     pub periodic: bool,
-    /// Launches others on dispatch.
+    /// Launches other jobs on dispatch.
     #[serde(default, deserialize_with = "nullable")]
     pub parameterized_job: bool,
     /// Whether it was told to stop.
     #[serde(default, deserialize_with = "nullable")]
     pub stop: bool,
-    /// `pending`, `running` or `dead`; `dead` also while a stopped task is still going (contract §10).
+    /// `pending`, `running` or `dead`; also `dead` while a task of a stopped job is still running (contract
+    /// §10).
     #[serde(default, deserialize_with = "nullable")]
     pub status: String,
-    /// The cluster's index when it was registered first.
+    /// The cluster's index when it was first registered.
     #[serde(default, deserialize_with = "nullable")]
     pub create_index: u64,
     /// The cluster's index when it was last registered or stopped.
     #[serde(default, deserialize_with = "nullable")]
     pub job_modify_index: u64,
-    /// Nanoseconds since the epoch; stopping a job sets it again.
+    /// Nanoseconds since the epoch. Stopping a job changes it.
     #[serde(default, deserialize_with = "nullable")]
     pub submit_time: i64,
     /// Counts of allocations.
     #[serde(default, deserialize_with = "nullable")]
     pub job_summary: JobSummary,
-    /// Left out when empty.
+    /// Omitted if empty.
     #[serde(default, deserialize_with = "nullable")]
     pub meta: BTreeMap<String, String>,
 }
@@ -60,11 +60,11 @@ pub struct JobSummary {
 pub struct GroupSummary {
     /// Not placed yet.
     pub queued: i64,
-    /// Ended well.
+    /// Ended successfully.
     pub complete: i64,
-    /// Ended badly.
+    /// Failed.
     pub failed: i64,
-    /// Their node went down.
+    /// Their node is down.
     pub lost: i64,
 }
 
@@ -72,10 +72,8 @@ pub struct GroupSummary {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct AllocationStub {
-    /// The allocation's ID.
     #[serde(rename = "ID")]
     pub id: String,
-    /// Its job's ID.
     #[serde(rename = "JobID")]
     pub job_id: String,
     /// The name of its node.
@@ -84,25 +82,25 @@ pub struct AllocationStub {
     /// `run`, `stop` or `evict`.
     #[serde(default, deserialize_with = "nullable")]
     pub desired_status: String,
-    /// Why.
+    /// The reason.
     #[serde(default, deserialize_with = "nullable")]
     pub desired_description: String,
     /// `pending`, `running`, `complete`, `failed`, `lost` or `unknown`.
     #[serde(default, deserialize_with = "nullable")]
     pub client_status: String,
-    /// Why.
+    /// The reason.
     #[serde(default, deserialize_with = "nullable")]
     pub client_description: String,
-    /// By task; `null` until the client has looked at it.
+    /// By task; `null` until the client has reported it.
     #[serde(default, deserialize_with = "nullable")]
     pub task_states: BTreeMap<String, TaskState>,
-    /// With its tasks it is too large to be read: nobody knows of them.
+    /// It is too large to read with its tasks, so nothing is known about them.
     #[serde(skip)]
     pub tasks_unread: bool,
-    /// The evaluation that will replace a failed one after a delay.
+    /// The evaluation that will replace a failed allocation after a delay.
     #[serde(rename = "FollowupEvalID", default, deserialize_with = "nullable")]
     pub followup_evaluation: String,
-    /// The order in which allocations were made.
+    /// The order of creation.
     #[serde(default, deserialize_with = "nullable")]
     pub create_index: u64,
     /// Nanoseconds since the epoch, by the servers' clock.
@@ -120,7 +118,6 @@ pub struct TaskState {
     /// `pending`, `running` or `dead`.
     #[serde(default, deserialize_with = "nullable")]
     pub state: String,
-    /// Whether it failed.
     #[serde(default, deserialize_with = "nullable")]
     pub failed: bool,
     /// When its process started.
@@ -141,7 +138,7 @@ pub struct TaskEvent {
     /// `Started`, `Terminated`, `Killing`, `Driver Failure`, …
     #[serde(default, rename = "Type", deserialize_with = "nullable")]
     pub kind: String,
-    /// For people.
+    /// For display.
     #[serde(default, deserialize_with = "nullable")]
     pub display_message: String,
     /// All strings: `exit_code`, `signal`, `oom_killed`, …
@@ -168,13 +165,13 @@ pub struct Evaluation {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct AllocationMetric {
-    /// Nodes looked at.
+    /// Nodes that were considered.
     #[serde(default, deserialize_with = "nullable")]
     pub nodes_evaluated: i64,
-    /// Nodes that do not fit.
+    /// Nodes that were filtered out.
     #[serde(default, deserialize_with = "nullable")]
     pub nodes_filtered: i64,
-    /// Nodes that fit but are full.
+    /// Nodes that match but are full.
     #[serde(default, deserialize_with = "nullable")]
     pub nodes_exhausted: i64,
     /// Nodes that are up, by datacenter.
@@ -189,12 +186,12 @@ pub struct AllocationMetric {
     /// Full nodes by what they lack.
     #[serde(default, deserialize_with = "nullable")]
     pub dimension_exhausted: BTreeMap<String, i64>,
-    /// Limits of the namespace's quota that are reached.
+    /// The reached limits of the namespace's quota.
     #[serde(default, deserialize_with = "nullable")]
     pub quota_exhausted: Vec<String>,
 }
 
-/// One entry of `GET /v1/vars`, or a variable's head.
+/// One entry of `GET /v1/vars`, or a variable's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct VariableStub {
@@ -205,7 +202,7 @@ pub(super) struct VariableStub {
     pub(super) create_time: i64,
 }
 
-/// `GET /v1/var/PATH`, and the answer to a write. No `Debug`: Items may be secrets.
+/// `GET /v1/var/PATH`, and the response to a write. No `Debug`, because Items may be secrets.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Variable {
@@ -215,7 +212,7 @@ pub(super) struct Variable {
     pub(super) create_index: u64,
 }
 
-/// `null` as the default.
+/// Reads `null` as the default.
 pub(super) fn nullable<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: Default + Deserialize<'de>,
@@ -224,7 +221,7 @@ where
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// RFC 3339, `null`, or Go's zero time, which is none.
+/// RFC 3339, `null`, or Go's zero time, which means no time.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.and_then(|text| text.parse().ok()).filter(|time| *time > Timestamp::UNIX_EPOCH))

@@ -1,4 +1,4 @@
-//! What one pass leaves for the next.
+//! What one pass remembers for the next.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,20 +7,23 @@ use std::{
 
 use crate::model::{
     Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
-    Report, doubled,
+    Refusal, Report, doubled,
 };
 
-/// The wait after an action\'s first failure. It doubles with each further one.
+/// The wait after an action's first failure. It doubles with each further failure.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// A rejected template or specification does not go away by itself, so the wait begins longer.
+/// A rejected template or specification does not fix itself, so this wait starts longer.
 const FIRST_WAIT_REJECTED: Duration = Duration::from_secs(30);
 
-/// Why a Stop without an answer waits.
+/// Why a Stop without GitHub's consent waits.
 const NOT_LISTED: &str = "GitHub lists no runner of this name, so it may be busy";
 
-/// No action waits longer.
+/// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// A refused start is judged again after this: the repository may have become private.
+const JUDGED_AGAIN: Duration = LONGEST_WAIT;
 
 /// Takes what the pass has taught into the memory. `now` is the end of the pass.
 pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, reports: &[Report], now: Moment) {
@@ -76,7 +79,7 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         _ => {}
     }
     let error = match outcome {
-        // Nobody gave consent; asking at once again changes nothing.
+        // GitHub gave no consent. Asking again at once would not change that.
         Outcome::NotDone(NotDone::NotListed) => Some(NOT_LISTED),
         other => other.error(),
     };
@@ -88,12 +91,17 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
                 let backoff = longer(previous, FIRST_WAIT_REJECTED, error, now);
                 memory.start_backoff.insert(start.group(), backoff);
             }
+            Outcome::NotDone(NotDone::ReachesHost(why)) => {
+                let refusal = Refusal { until: now + JUDGED_AGAIN, why: why.clone() };
+                memory.refused.insert(start.group(), refusal);
+            }
             Outcome::Done(Done::Performed | Done::Already) => {
+                memory.refused.remove(&start.group());
                 memory.start_backoff.remove(&start.group());
             }
             _ => {}
         },
-        // It is seen again, or not.
+        // The next pass shows whether it is gone.
         Action::RemoveOrphan(remove) => {
             memory.orphans.remove(&remove.orphan);
         }
@@ -102,7 +110,7 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
     }
 }
 
-/// Actions on this runner wait after an error, and no longer after success.
+/// Makes actions on this runner wait after an error, and no longer after a success.
 fn waits_after(waits: &mut BTreeMap<String, Backoff>, name: &str, error: Option<&str>, now: Moment) {
     match error {
         Some(error) => {
@@ -121,7 +129,7 @@ fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment)
     Backoff { failures, until: now + wait, error: error.to_owned() }
 }
 
-/// Drops what is about runners and repositories that are gone, so that memory does not grow.
+/// Drops entries for runners and repositories that no longer exist, so that the memory does not grow.
 fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>, now: Moment) {
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
@@ -129,6 +137,9 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.issue_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
+    memory.refused.retain(|group, refusal| {
+        observation.repositories.contains_key(&group.repository) && now < refusal.until
+    });
     // What was not tried again for this long has no job any more; anyone who can open a pull request can think
     // of new labels for ever.
     memory.start_backoff.retain(|group, backoff| {

@@ -1,18 +1,18 @@
-//! The planner: from what is seen to what is to be done. Synchronous, without IO, clock or randomness.
+//! The planner: from an observation to actions and holds. Synchronous, without IO, clock or randomness.
 //!
-//! The rules, each in its file:
+//! The rules, one file each:
 //!
-//! - `survey`: demand and supply of each group, who is busy, who is idle.
-//! - `stop`: surplus, unregistered, spent and gone runners, and those that do not start.
+//! - `survey`: demand and supply of each group, busy and idle runners.
+//! - `stop`: surplus, unregistered, spent and gone runners, and runners that do not start.
 //! - `stuck`: runners that make no progress.
-//! - `room`: who gives up its place to what waits for one.
-//! - `start`: what is missing, whose turn it is, caps, attempts.
-//! - `tidy`: secrets for the waiting, verifications, and what the dead leave behind.
-//! - `orphans`: what belongs to no runner any more.
-//! - `on_demand`: what an operator asks for.
-//! - `learn`: what a pass leaves for the next.
+//! - `room`: which runner gives up its place for whatever is waiting for one.
+//! - `start`: missing runners, turns, caps, attempts.
+//! - `tidy`: credentials, verifications, and what dead runners leave behind.
+//! - `orphans`: what no longer belongs to a runner.
+//! - `on_demand`: operators' requests.
+//! - `learn`: what a pass remembers for the next.
 //!
-//! Unseen is not zero: what could not be listed in this pass neither starts nor stops.
+//! Unseen is not zero: a repository without a listing in this pass has neither starts nor stops.
 
 mod learn;
 pub mod on_demand;
@@ -36,8 +36,8 @@ pub use stop::LISTINGS_APART;
 use crate::model::{Action, Hold, HoldReason, Moment, Observation, Plan, Subject};
 use survey::Survey;
 
-/// What to do about `observation`, and what deliberately not to do. `now` is only compared with what the
-/// observation's memory holds.
+/// What to do about `observation`, and what deliberately not to do. `now` is only compared with times in the
+/// observation's memory.
 pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     let Some(nomad) = &observation.nomad else {
         let hold = Hold { subject: Subject::Nomad, reason: HoldReason::NomadUnseen };
@@ -62,21 +62,28 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     tidy::explain(&survey, &mut draft);
     stuck::explain(&survey, &mut draft);
 
-    // What is stopped needs no word on why it would stay.
+    // A runner that is stopped needs no hold that explains why it stays.
     draft
         .holds
         .retain(|hold| !matches!(&hold.subject, Subject::Runner { name } if draft.stopping.contains(name)));
     draft.holds.sort();
     draft.holds.dedup();
-    Plan { actions: draft.actions, holds: draft.holds, surplus, orphans, demand: survey.demand() }
+    Plan {
+        actions: draft.actions,
+        holds: draft.holds,
+        surplus,
+        orphans,
+        demand: survey.demand(),
+        classes: survey.classes,
+    }
 }
 
-/// The plan while it is made.
+/// The plan under construction.
 #[derive(Default)]
 struct Draft {
     actions: Vec<Action>,
     holds: Vec<Hold>,
-    /// The runners it stops.
+    /// The runners that it stops.
     stopping: BTreeSet<String>,
 }
 

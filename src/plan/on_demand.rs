@@ -1,22 +1,22 @@
-//! What an operator asks for: `stop` and `purge` of single runners, by the rules that hold for the planner.
+//! Operators' requests: `stop` and `purge` of individual runners, by the planner's rules.
 
 use crate::model::{
     Action, CleanUp, Consent, Purge, PurgeReason, Registration, Runner, RunnerState, Stop, StopReason,
 };
 
-/// Stops a runner that is alive: with GitHub's consent, or without where no task of it has started.
+/// Stops a live runner: with GitHub's consent, or without it if none of its tasks has started.
 pub fn stop(runner: &Runner) -> Option<Action> {
     let consent = if runner.may_have_process() { Consent::GitHub } else { Consent::NeverStarted };
     is_to_be_stopped(runner).then(|| stopped(runner, consent))
 }
 
-/// Stops a runner that GitHub did not list when it was to be removed. Only a JIT runner: it can get no job, while the others
-/// may bear another name there.
+/// Stops a runner that GitHub did not list when its registration was to be removed. Only for JIT runners, which then
+/// cannot get a job; other runners may have another name at GitHub.
 pub fn stop_unregistered(runner: &Runner) -> Option<Action> {
     (runner.registration() == Registration::Jit).then(|| stopped(runner, Consent::Unregistered))
 }
 
-/// Removes what a dead runner has left, if it has left anything.
+/// Removes what a dead runner left behind, if anything.
 pub fn clean_up(runner: &Runner) -> Option<Action> {
     runner.variable.as_ref()?;
     Some(Action::CleanUp(CleanUp {
@@ -27,7 +27,8 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
     }))
 }
 
-/// Purges a dead runner whose variable is gone. Where the token was in the job, its registration may be there still.
+/// Purges a dead runner whose variable is gone. If the job contained the token, the runner's registration may still
+/// exist.
 pub fn purge(runner: &Runner) -> Action {
     let may_be_registered = runner.registration() == Registration::AccessToken && runner.started;
     let repository = may_be_registered.then(|| runner.repository());
@@ -35,7 +36,7 @@ pub fn purge(runner: &Runner) -> Action {
     Action::Purge(Purge { name: runner.name.clone(), repository, class, reason: PurgeReason::Asked })
 }
 
-/// Whether it is alive and not told to stop yet.
+/// Whether it is alive and not yet told to stop.
 pub fn is_to_be_stopped(runner: &Runner) -> bool {
     !matches!(runner.state, RunnerState::Dead | RunnerState::Stopping)
 }

@@ -1,4 +1,4 @@
-//! What bears our name and belongs to no runner: foreign things are never touched.
+//! Variables and registrations with our name that belong to no runner. Foreign ones are never touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,20 +8,20 @@ use std::{
 use super::{Draft, survey::Survey};
 use crate::model::{Action, Observation, Orphan, RemoveOrphan, RepositoryId, is_ours_by_name};
 
-/// Variables are listed a moment after jobs: what looks alone in one pass may not be.
+/// Variables are listed a moment after jobs, so one pass alone does not prove that a variable has no job.
 const VARIABLE_AT_LEAST: Duration = Duration::from_secs(60);
 
-/// A registration is made before its runner comes online, which can take an image's pull.
+/// A registration is created before its runner comes online, which can take as long as pulling an image.
 const REGISTRATION_AT_LEAST: Duration = Duration::from_secs(600);
 
-/// Removals of what has been alone for long enough. Gives all that is alone now.
+/// Removes what has been an orphan for long enough. Returns all current orphans.
 pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Draft) -> BTreeSet<Orphan> {
     let ours = |name: &str| is_ours_by_name(&survey.policy.prefix, &survey.nomad.deployment, name);
     let foreign: BTreeSet<&str> = survey.nomad.foreign.iter().map(|foreign| foreign.name.as_str()).collect();
     let has_job = |name: &str| survey.runners.contains_key(name) || foreign.contains(name);
     let variables = survey.nomad.variables.iter().filter(|name| !has_job(name));
     let variables = variables.map(|name| (Orphan::Variable { name: name.clone() }, None));
-    // An organization's registration stands in the list of each of its repositories.
+    // An organization's registration appears in the list of each of its repositories.
     let mut offline: BTreeMap<&str, (bool, Option<RepositoryId>)> = BTreeMap::new();
     for registration in &observation.registrations {
         let (is_offline, repository) = offline.entry(&registration.name).or_insert((true, None));

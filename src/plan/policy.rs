@@ -1,4 +1,4 @@
-//! What the configuration allows the planner.
+//! The limits that the configuration sets for the planner.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::{
     model::Repository,
 };
 
-/// The part of the configuration that the planner obeys.
+/// The part of the configuration that the planner follows.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// First part of every name.
+    /// The first part of every name.
     pub prefix: String,
-    /// Which labels are ours and which may be rendered.
+    /// Which labels are ours, and which may be rendered.
     pub labels: LabelRules,
     /// Cap on all runners; `None`: no limit.
     pub max_runners: Option<usize>,
@@ -21,33 +21,34 @@ pub struct Policy {
     pub max_runners_per_repository: Option<usize>,
     /// Cap on a group's runners.
     pub max_runners_per_group: Option<usize>,
-    /// How long an idle surplus runner stays; `None`: for ever.
+    /// How long an idle surplus runner stays; `None`: forever.
     pub runner_inactivity_timeout: Option<Duration>,
-    /// Idle surplus runners go at once.
+    /// Idle surplus runners are stopped at once.
     pub strict: bool,
-    /// How long a job stays after success or stop; `None`: for ever.
+    /// How long a job is kept after success or a stop; `None`: forever.
     pub purge_successfull_timeout: Option<Duration>,
-    /// How long a job stays after any other end; `None`: for ever.
+    /// How long a job is kept after any other end; `None`: forever.
     pub purge_failure_timeout: Option<Duration>,
-    /// How long something waits for room before an idle runner that no job needs makes room; `None`: never.
+    /// How long something must wait for room before an idle runner that no job needs makes room; `None`:
+    /// never.
     pub pending_to_kill_listening: Option<Duration>,
-    /// A placed runner without credentials yields to others after this.
+    /// A placed runner without credentials yields its place after this.
     pub waiting_timeout: Duration,
     /// A runner whose task has not started after this is stopped, and its job gets another attempt.
     pub starting_timeout: Duration,
-    /// A runner that has not connected to GitHub after this yields to others.
+    /// A runner that has not connected to GitHub yields its place after this.
     pub connect_timeout: Duration,
-    /// An idle runner that is given no queued job for this long yields to others.
+    /// An idle runner that is given none of its queued jobs yields its place after this.
     pub unassigned_timeout: Duration,
-    /// Runners belong to their repository's organization and outlive the repository.
+    /// Runners are registered at their repository's organization and outlive the repository.
     pub organization: bool,
-    /// The first that covers a job makes its runner.
+    /// The first class that covers a job determines its runner.
     pub classes: Vec<Class>,
     /// Jobs that no class covers are held.
     pub classes_only: bool,
 }
 
-/// A class, and what the policy says where the class says nothing: each value is looked up when it is asked for. The top
+/// A class, with the policy's values for what the class does not set. Each value is resolved when it is read. The top
 /// level is the class without a name.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassPolicy<'a> {
@@ -56,13 +57,13 @@ pub struct ClassPolicy<'a> {
 }
 
 impl Policy {
-    /// The class of a job; `None`: none covers it, and it may have no runner.
+    /// The class of a job; `None`: no class covers it, and `classes_only` is set.
     pub fn class_for<S: AsRef<str>>(&self, repository: &Repository, labels: &[S]) -> Option<ClassPolicy<'_>> {
         let class = self.classes.iter().find(|class| class.matches.covers(repository, labels));
         (class.is_some() || !self.classes_only).then_some(ClassPolicy { policy: self, class })
     }
 
-    /// The class of a runner, by the name in its Meta; the top level where no class has that name any more.
+    /// The class of a runner, by the name in its Meta; the top level if no class has that name any more.
     pub fn class_named(&self, name: Option<&str>) -> ClassPolicy<'_> {
         let class = name.and_then(|name| self.classes.iter().find(|class| class.name == name));
         ClassPolicy { policy: self, class }
@@ -80,48 +81,46 @@ impl Policy {
 }
 
 impl<'a> ClassPolicy<'a> {
-    /// Its name; the top level has none.
+    /// `None` for the top level.
     pub fn name(self) -> Option<&'a str> {
         self.class.map(|class| class.name.as_str())
     }
 
-    /// Why its jobs get no runner.
+    /// Why its jobs get no runner, if it denies them.
     pub fn deny(self) -> Option<&'a str> {
         self.class?.deny.as_deref()
     }
 
-    /// Which labels may be rendered.
     pub fn labels(self) -> &'a LabelRules {
         self.class.and_then(|class| class.labels.as_ref()).unwrap_or(&self.policy.labels)
     }
 
-    /// Cap on the class's runners, besides that on all; the top level has none.
+    /// The cap on the class's runners, in addition to the cap on all; the top level has none.
     pub fn max_runners(self) -> Option<usize> {
         self.class?.max_runners
     }
 
-    /// Cap on the class's runners for one repository, besides that on all of the repository's.
+    /// The cap on the class's runners for one repository, in addition to the repository's own cap.
     pub fn max_runners_per_repository(self) -> Option<usize> {
         self.class?.max_runners_per_repository
     }
 
-    /// Cap on a group's runners.
     pub fn max_runners_per_group(self) -> Option<usize> {
         self.class.and_then(|class| class.max_runners_per_group).unwrap_or(self.policy.max_runners_per_group)
     }
 
-    /// How long an idle surplus runner stays; `None`: for ever.
+    /// How long an idle surplus runner stays; `None`: forever.
     pub fn runner_inactivity_timeout(self) -> Option<Duration> {
         let own = self.class.and_then(|class| class.runner_inactivity_timeout);
         own.unwrap_or(self.policy.runner_inactivity_timeout)
     }
 
-    /// Idle surplus runners go at once.
+    /// Idle surplus runners are stopped at once.
     pub fn strict(self) -> bool {
         self.class.and_then(|class| class.strict).unwrap_or(self.policy.strict)
     }
 
-    /// A placed runner without credentials yields to others after this.
+    /// A placed runner without credentials yields its place after this.
     pub fn waiting_timeout(self) -> Duration {
         self.class.and_then(|class| class.waiting_timeout).unwrap_or(self.policy.waiting_timeout)
     }
@@ -131,17 +130,17 @@ impl<'a> ClassPolicy<'a> {
         self.class.and_then(|class| class.starting_timeout).unwrap_or(self.policy.starting_timeout)
     }
 
-    /// A runner that has not connected to GitHub after this yields to others.
+    /// A runner that has not connected to GitHub yields its place after this.
     pub fn connect_timeout(self) -> Duration {
         self.class.and_then(|class| class.connect_timeout).unwrap_or(self.policy.connect_timeout)
     }
 
-    /// An idle runner that is given no queued job for this long yields to others.
+    /// An idle runner that is given none of its queued jobs yields its place after this.
     pub fn unassigned_timeout(self) -> Duration {
         self.class.and_then(|class| class.unassigned_timeout).unwrap_or(self.policy.unassigned_timeout)
     }
 
-    /// Its runners belong to their repository's organization and outlive the repository.
+    /// Its runners are registered at their repository's organization and outlive the repository.
     pub fn organization(self) -> bool {
         let own = self.class.and_then(|class| class.scope);
         own.map_or(self.policy.organization, |scope| scope == ScopeSetting::Organization)

@@ -1,8 +1,9 @@
-//! Making room: what waits for a place, and who gives one up.
+//! Making room: what is waiting for a place, and which runner gives one up.
 //!
-//! 1. What waits: runners that Nomad has no room for, and starts that a cap holds back.
-//! 2. Who may leave: idle runners that no job needs, runners that make no progress, and runners that were never placed.
-//! 3. One leaves for each that waits, unless as many are leaving already.
+//! 1. What is waiting: runners that Nomad has no room for, and starts held by a cap.
+//! 2. Which runners may leave: idle runners that no job needs, runners that make no progress, and runners that were
+//!    never placed.
+//! 3. One runner leaves for each waiting item, unless as many are leaving already.
 
 use std::{
     cmp::Reverse,
@@ -19,31 +20,31 @@ use super::{
 };
 use crate::model::{Action, GroupKey, Ownership, RepositoryId, Runner, RunnerState, StopReason, age};
 
-/// Before this time nothing counts as waiting for room: what is placeable is placed 4 s after there is room (contract
-/// nomad.md §12), and with no patience at all places would be yielded back and forth.
+/// Nothing counts as waiting for room before this time. Nomad places a job up to 4 s after there is room (contract
+/// nomad.md §12), and with no patience at all, places would be yielded back and forth.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that waits for room.
 struct Waiting<'a> {
-    /// The runner or the job, for people.
+    /// The runner or the job, for display.
     who: String,
-    /// Its group: nobody of the same one yields to it.
+    /// Its group. Runners of the same group do not yield to it.
     group: Option<GroupKey>,
-    /// The repository that a place must come from; `None` where any would help.
+    /// The repository that a place must come from; `None` if any place helps.
     within: Option<RepositoryId>,
-    /// The class that a place must come from; `None` where any would help.
+    /// The class that a place must come from; `None` if any place helps.
     of_class: Option<&'a str>,
-    /// A start that a cap holds back; otherwise a runner that needs room on a node.
+    /// A start held by a cap; `None` for a runner that needs room on a node.
     start: Option<&'a Held>,
     /// It has waited for `pending_to_kill_listening`.
     long: bool,
 }
 
-/// Those who may leave, each kind in its order.
+/// The runners that may leave, each kind in its order.
 struct Leaving<'a> {
     /// Idle runners that no job needs, the longest idle first.
     idle: Vec<(&'a Runner, RepositoryId)>,
-    /// Runners that make no progress, and what they do instead of a job.
+    /// Runners that make no progress, and why.
     stuck: Vec<(&'a Runner, Stuck)>,
     /// Runners that have not been placed for `pending_to_kill_listening`.
     unplaced: Vec<&'a Runner>,
@@ -51,7 +52,7 @@ struct Leaving<'a> {
     pending: Vec<&'a Runner>,
 }
 
-/// Stops one runner for each thing that waits and could use its place.
+/// Stops one runner for each waiting item that could use its place.
 pub(super) fn make_room(
     survey: &Survey,
     surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
@@ -60,7 +61,7 @@ pub(super) fn make_room(
 ) {
     let waiting = waiting(survey, surplus, held, draft);
     let mut leaving = Leaving::new(survey, surplus, draft);
-    // Room that is being made already.
+    // Room that is already being made.
     let stopping = survey.runners.values().filter(|runner| runner.state == RunnerState::Stopping).count()
         + draft.stopping.len();
     for waiting in waiting.iter().skip(stopping) {
@@ -71,8 +72,8 @@ pub(super) fn make_room(
     clear_the_queue(survey, &waiting, &leaving, draft);
 }
 
-/// Nomad would give room on a node to those of a stuck runner's group that have waited for longer than others: they leave
-/// with it.
+/// Nomad would give room on a node to the runners of a stuck runner's group that have waited longer than others. They
+/// leave together with it.
 fn clear_the_queue(survey: &Survey, waiting: &[Waiting], leaving: &Leaving, draft: &mut Draft) {
     let stopping: Vec<&Runner> =
         draft.stopping.iter().filter_map(|name| survey.runners.get(name.as_str()).copied()).collect();
@@ -80,7 +81,7 @@ fn clear_the_queue(survey: &Survey, waiting: &[Waiting], leaving: &Leaving, draf
         let but = match stuck::stuck(survey, runner) {
             Some(stuck) if stuck.is_of_its_group() => stuck.words(),
             None if survey.starting_too_long(runner).is_some() => {
-                "unplaced, and its group's runners do not start"
+                "unplaced, while its group's runners do not start"
             }
             _ => continue,
         };
@@ -101,7 +102,8 @@ fn clear_the_queue(survey: &Survey, waiting: &[Waiting], leaving: &Leaving, draf
     }
 }
 
-/// What waits for room: unplaced runners that the nodes have no room for, then held starts in their order.
+/// What is waiting for room: unplaced runners that the nodes have no room for, then held starts in their
+/// order.
 fn waiting<'a>(
     survey: &Survey,
     surplus: &BTreeMap<RepositoryId, BTreeSet<String>>,
@@ -130,7 +132,8 @@ fn waiting<'a>(
         start: Some(held),
         long: patience.is_some_and(|patience| held.age >= patience),
     });
-    // What has waited for long may have any place; what has not, that of a runner without progress.
+    // An item that has waited long enough may have any place; any other only that of a runner that makes no
+    // progress.
     let usable = |waiting: &Waiting| waiting.long || waiting.start.is_none_or(|held| !held.late);
     runners.chain(starts).filter(usable).collect()
 }
@@ -148,7 +151,7 @@ impl<'a> Leaving<'a> {
                 && !survey.is_busy(runner)
                 && survey.backoff(runner).is_none()
         };
-        // A group never starts and stops in one plan.
+        // A group never has both starts and stops in one plan.
         let starting: BTreeSet<GroupKey> = draft
             .actions
             .iter()
@@ -183,7 +186,7 @@ impl<'a> Leaving<'a> {
         Leaving { idle, stuck, unplaced: waited, pending }
     }
 
-    /// Who leaves for it, and why.
+    /// Which runner leaves for it, and why.
     fn next_for(&mut self, survey: &Survey, waiting: &Waiting) -> Option<(&'a Runner, StopReason)> {
         let Waiting { who, group, within, of_class, start, long } = waiting;
         let (who, within, long) = (who.clone(), *within, *long);
@@ -193,7 +196,7 @@ impl<'a> Leaving<'a> {
         };
         if let Some(at) = self.idle.iter().position(|(runner, id)| long && helps(runner, *id)) {
             let (runner, _) = self.idle.remove(at);
-            // A runner that room is made for does not yield.
+            // A runner that room is made for does not itself yield.
             self.unplaced.retain(|runner| runner.name != who);
             self.stuck.retain(|(stuck, _)| stuck.name != runner.name);
             return Some((runner, StopReason::MakeRoom { waits: who }));

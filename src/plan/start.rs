@@ -1,4 +1,4 @@
-//! What is missing, whose turn it is, and what the caps allow.
+//! Missing runners, whose turn it is, and what the caps allow.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Draft,
+    Draft, Policy,
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
@@ -20,23 +20,26 @@ use crate::model::{
 /// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 
-/// No attempt waits longer.
+/// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// For this long after a first attempt gave up its place, its group waits until all others are served; twice as long after
-/// each next one.
+/// When a first attempt gives up its place, its group goes last for this long. This doubles with each attempt.
 const FIRST_LATENESS: Duration = LONGEST_WAIT;
 
-/// No group waits longer for that: whatever was wrong may have been mended.
+/// The longest time for which a group goes last: the problem may have been fixed.
 const LONGEST_LATENESS: Duration = Duration::from_secs(4 * 3600);
 
 /// At most this many attempts of one job are alive.
 const LIVE_ATTEMPTS: usize = 2;
 
-/// A start that a cap holds back, and that another runner's end would let happen.
+/// For this long after a listing was completed, its queued jobs can claim places. A repository with queued jobs is
+/// polled more often than this; if that is not possible, nobody waits for it.
+const CLAIMS_FOR: Duration = Duration::from_secs(30);
+
+/// A start held by a cap, which the end of another runner would permit.
 pub(super) struct Held {
     pub group: GroupKey,
-    /// The GitHub job, for people.
+    /// The GitHub job, for display.
     pub job: String,
     /// How long the job has been queued.
     pub age: Duration,
@@ -44,29 +47,33 @@ pub(super) struct Held {
     pub within: bool,
     /// Only the end of a runner of this class would help.
     pub of_class: Option<String>,
-    /// Its group has given up a place lately: nobody who is stuck yields to it.
+    /// Its group recently gave up a place, so no stuck runner yields to it.
     pub late: bool,
 }
 
-/// A job that wants a runner of its own.
+/// A job that needs a runner of its own.
 struct Candidate<'a> {
     job: &'a WorkflowJob,
     key: &'a GroupKey,
     group: &'a Group<'a>,
-    /// The group's last runner gave up its place: it waits until all others are served.
+    /// The group's last runner gave up its place, so the group goes after all others.
     late: bool,
 }
 
-/// A class, by its name; the top level has none.
+/// A class name; `None` for the top level.
 type ClassName<'a> = Option<&'a str>;
 
-/// What takes turns: a class, a repository, or a class's part in a repository.
+/// Something that takes turns: a class, a repository, or a class's share in a repository.
 #[derive(Clone, Copy, Default)]
 struct Turn {
     live: usize,
     last_start: Option<Timestamp>,
-    /// Starts that caps hold back, and that need not get the place of one that is counted here.
+    /// Starts held by caps that would not take the place of one that is counted here.
     held: usize,
+    /// How many of the live ones are places kept for repositories that are polled next.
+    kept: usize,
+    /// The first of these repositories.
+    kept_for: Option<RepositoryId>,
 }
 
 impl Turn {
@@ -77,43 +84,53 @@ impl Turn {
 
     fn starts(&mut self) {
         self.live += 1;
-        // The latest of all.
+        // Sorts after all others.
         self.last_start = Some(Timestamp::MAX);
     }
 
-    /// Whether the cap stays reached although those held got places elsewhere.
+    fn keeps(&mut self, id: RepositoryId) {
+        self.starts();
+        self.kept += 1;
+        self.kept_for.get_or_insert(id);
+    }
+
+    /// Whether the cap is still reached even if the held starts found places elsewhere.
     fn is_full(&self, cap: Option<usize>) -> bool {
         cap.is_some_and(|cap| self.live + self.held >= cap)
     }
 }
 
-/// A freshly listed repository.
-struct Fresh<'a> {
+/// A repository whose jobs take turns.
+#[derive(Clone, Copy)]
+struct Open<'a> {
     view: &'a RepositoryView,
-    github_now: Timestamp,
+    /// GitHub's clock, if the listing is fresh. Otherwise places are kept for its jobs, but nothing starts.
+    github_now: Option<Timestamp>,
 }
 
-/// A repository's place in its class's queue: what gave up its place lately goes last, then by the repository's turn, then by the
-/// oldest job.
+/// The order of a repository in its class's queue: first those that did not recently give up a place, then by the
+/// repository's turn, then by the oldest job.
 type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, JobId));
 
-/// Who waits for places, and whose turn is next.
+/// The candidates that are waiting for places, and whose turn is next.
 #[derive(Default)]
 struct Turns<'a> {
-    fresh: BTreeMap<RepositoryId, Fresh<'a>>,
+    open: BTreeMap<RepositoryId, Open<'a>>,
+    all: Turn,
     classes: BTreeMap<ClassName<'a>, Turn>,
     repositories: BTreeMap<RepositoryId, Turn>,
     parts: BTreeMap<(ClassName<'a>, RepositoryId), Turn>,
     candidates: BTreeMap<(ClassName<'a>, RepositoryId), VecDeque<Candidate<'a>>>,
-    /// The repositories that wait, by class.
+    /// The waiting repositories, by class.
     queues: BTreeMap<ClassName<'a>, BTreeSet<(Order, RepositoryId)>>,
-    /// Where each stands in its queue.
+    /// The position of each in its queue.
     places: BTreeMap<(ClassName<'a>, RepositoryId), Order>,
 }
 
 impl<'a> Turns<'a> {
-    /// The smallest goes first: the class with the fewest live runners, then the one whose last start is longest ago; of a
-    /// class, the repository by the same two; then the oldest job. What gave up its place lately goes after all others.
+    /// The smallest is next: the class with the fewest live runners, then the one whose last start is longest ago;
+    /// within a class, the repository by the same two criteria; then the oldest job. Groups that recently gave up a
+    /// place go after all others.
     fn next(&mut self) -> Option<Candidate<'a>> {
         let first = |(class, queue): (&ClassName<'a>, &BTreeSet<(Order, RepositoryId)>)| {
             let ((late, repository, oldest), id) = *queue.first()?;
@@ -123,8 +140,67 @@ impl<'a> Turns<'a> {
         self.candidates.get_mut(&key)?.pop_front()
     }
 
-    /// Puts a repository where it belongs in the queue of each class, after something of it has changed.
-    fn place(&mut self, id: RepositoryId) {
+    /// Whether there is a place for a candidate whose group has this many runners.
+    fn place(&self, policy: &Policy, candidate: &Candidate, in_group: usize) -> Place {
+        let (name, id) = (candidate.group.class, candidate.key.repository);
+        let class = policy.class_named(name);
+        let of = |turn: Option<&Turn>| turn.copied().unwrap_or_default();
+        let caps = [
+            (Cap::All, policy.max_runners, self.all),
+            (Cap::Class, class.max_runners(), of(self.classes.get(&name))),
+            (Cap::Repository, policy.max_runners_per_repository, of(self.repositories.get(&id))),
+            (Cap::ClassRepository, class.max_runners_per_repository(), of(self.parts.get(&(name, id)))),
+            (Cap::Group, class.max_runners_per_group(), Turn { live: in_group, ..Turn::default() }),
+        ];
+        let reached = |(cap, limit, turn): (Cap, Option<usize>, Turn)| {
+            let limit = limit.filter(|limit| turn.live >= *limit)?;
+            Some(match turn.kept_for.filter(|_| turn.live - turn.kept < limit) {
+                Some(before) => Place::Kept { cap, limit, before },
+                None => Place::Full { cap, limit },
+            })
+        };
+        caps.into_iter().find_map(reached).unwrap_or(Place::Free)
+    }
+
+    /// Everything that a runner of this class and repository counts towards.
+    fn counted(&mut self, class: ClassName<'a>, id: RepositoryId) -> [&mut Turn; 4] {
+        [
+            &mut self.all,
+            self.classes.entry(class).or_default(),
+            self.repositories.entry(id).or_default(),
+            self.parts.entry((class, id)).or_default(),
+        ]
+    }
+
+    /// A candidate that is held by a cap, and for which room could be made.
+    fn hold(
+        &mut self,
+        policy: &Policy,
+        candidate: &Candidate<'a>,
+        view: &RepositoryView,
+        github_now: Timestamp,
+    ) -> Held {
+        let Candidate { job, key, group, late } = candidate;
+        let class = policy.class_named(group.class);
+        let [_, of_class, of_repository, of_part] = self.counted(group.class, key.repository);
+        let part_is_full = of_part.is_full(class.max_runners_per_repository());
+        let within = part_is_full || of_repository.is_full(policy.max_runners_per_repository);
+        let of_its_class = part_is_full || of_class.is_full(class.max_runners());
+        of_repository.held += usize::from(!within);
+        of_class.held += usize::from(!of_its_class);
+        of_part.held += usize::from(!(within && of_its_class));
+        Held {
+            group: (*key).clone(),
+            job: format!("{} job {}", view.repository.full_name(), job.id),
+            age: job.created_at.map_or(Duration::ZERO, |at| age(github_now, at)),
+            within,
+            of_class: group.class.filter(|_| of_its_class).map(str::to_owned),
+            late: *late,
+        }
+    }
+
+    /// Moves a repository to its position in the queue of each class, after a change.
+    fn queue(&mut self, id: RepositoryId) {
         let repository = turn_of(self.repositories.get(&id));
         for (class, queue) in &mut self.queues {
             let key = (*class, id);
@@ -144,60 +220,57 @@ fn turn_of(turn: Option<&Turn>) -> (usize, Option<Timestamp>) {
     turn.map(|turn| (turn.live, turn.last_start)).unwrap_or_default()
 }
 
-/// Starts for what is missing. Gives what a cap holds back.
+/// Whether there is a place for a job.
+enum Place {
+    /// There is a place.
+    Free,
+    /// A cap is reached.
+    Full { cap: Cap, limit: usize },
+    /// The places left below a cap are kept for another repository.
+    Kept { cap: Cap, limit: usize, before: RepositoryId },
+}
+
+/// Starts the missing runners. Returns the starts held by a cap.
 pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
     let mut turns = turns(survey, draft);
-    let policy = survey.policy;
-    let mut live_all = survey.runners.values().filter(|runner| runner.is_live()).count();
-    let mut started: BTreeMap<&GroupKey, usize> = BTreeMap::new();
+    let mut live = turns.all.live;
+    let mut placed: BTreeMap<&GroupKey, usize> = BTreeMap::new();
     let mut held = Vec::new();
-    while let Some(Candidate { job, key, group, late }) = turns.next() {
-        let (name, id) = (group.class, key.repository);
-        let class = policy.class_named(name);
-        let Some(Fresh { view, github_now }) = turns.fresh.get(&id) else { break };
-        let of_class = turns.classes.entry(name).or_default();
-        let of_repository = turns.repositories.entry(id).or_default();
-        let of_part = turns.parts.entry((name, id)).or_default();
-        let started_here = started.entry(key).or_default();
-        let in_group = group.live + *started_here;
-        let caps = [
-            (Cap::All, policy.max_runners, live_all),
-            (Cap::Class, class.max_runners(), of_class.live),
-            (Cap::Repository, policy.max_runners_per_repository, of_repository.live),
-            (Cap::ClassRepository, class.max_runners_per_repository(), of_part.live),
-            (Cap::Group, class.max_runners_per_group(), in_group),
-        ];
-        let reached =
-            caps.into_iter().find_map(|(cap, limit, live)| Some((cap, limit.filter(|l| live >= *l)?)));
-        if let Some((cap, limit)) = reached {
-            draft.holds.push(Hold { subject: subject(view, job), reason: HoldReason::Cap { cap, limit } });
-            // A group that misses runners has none to spare for its own cap.
-            if class.max_runners_per_group().is_none_or(|limit| in_group < limit) {
-                let part_is_full = of_part.is_full(class.max_runners_per_repository());
-                let within = part_is_full || of_repository.is_full(policy.max_runners_per_repository);
-                let of_its_class = part_is_full || of_class.is_full(class.max_runners());
-                of_repository.held += usize::from(!within);
-                of_class.held += usize::from(!of_its_class);
-                of_part.held += usize::from(!(within && of_its_class));
-                *started_here += 1;
-                held.push(Held {
-                    group: key.clone(),
-                    job: format!("{} job {}", view.repository.full_name(), job.id),
-                    age: job.created_at.map_or(Duration::ZERO, |at| age(*github_now, at)),
-                    within,
-                    of_class: name.filter(|_| of_its_class).map(str::to_owned),
-                    late,
-                });
+    while let Some(candidate) = turns.next() {
+        let Candidate { job, key, group, .. } = candidate;
+        let id = key.repository;
+        let Some(Open { view, github_now }) = turns.open.get(&id).copied() else { break };
+        let placed_here = placed.entry(key).or_default();
+        let in_group = group.live + *placed_here;
+        let hold = |reason| Hold { subject: subject(view, job), reason };
+        match (turns.place(survey.policy, &candidate, in_group), github_now) {
+            (Place::Free, Some(_)) => {
+                draft.actions.push(Action::Start(start(survey, view, job, &group.labels, group, live)));
+                *placed_here += 1;
+                live += 1;
+                turns.counted(group.class, id).into_iter().for_each(Turn::starts);
             }
-        } else {
-            draft.actions.push(Action::Start(start(survey, view, job, &group.labels, group, live_all)));
-            *started_here += 1;
-            live_all += 1;
-            for turn in [of_class, of_repository, of_part] {
-                turn.starts();
+            (Place::Free, None) => {
+                *placed_here += 1;
+                turns.counted(group.class, id).into_iter().for_each(|turn| turn.keeps(id));
+            }
+            (_, None) => {}
+            (Place::Full { cap, limit }, Some(now)) => {
+                draft.holds.push(hold(HoldReason::Cap { cap, limit }));
+                let class = survey.policy.class_named(group.class);
+                // A group that lacks runners has no idle ones to stop for its own cap.
+                if class.max_runners_per_group().is_none_or(|limit| in_group < limit) {
+                    *placed_here += 1;
+                    held.push(turns.hold(survey.policy, &candidate, view, now));
+                }
+            }
+            (Place::Kept { cap, limit, before }, Some(_)) => {
+                let before = turns.open.get(&before).map(|open| open.view.repository.full_name());
+                let before = before.unwrap_or_default();
+                draft.holds.push(hold(HoldReason::Turn { cap, limit, before }));
             }
         }
-        turns.place(id);
+        turns.queue(id);
     }
     held
 }
@@ -210,13 +283,13 @@ fn start(
     group: &Group,
     live: usize,
 ) -> Start {
-    // Meta is text from outside: any number can stand there.
+    // Meta is external text and can contain any number.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
     let name = |attempt: u32| {
         runner_name(&survey.policy.prefix, &survey.nomad.deployment, &view.repository, job.id, attempt)
     };
-    // Somebody has purged a runner's job: its variable is still there, and would be taken for the next one's. Or somebody
-    // else's job has the name: nothing can be started under it. One that cannot be read may be ours.
+    // Someone has purged the job of a runner whose variable still exists and would be used for the next one. Or someone
+    // else's job has the name, so nothing can be started under it. An unreadable job may be ours.
     let (variables, foreign) = (&survey.nomad.variables, &survey.nomad.foreign);
     let is_taken = |name: &String| {
         variables.contains(name)
@@ -233,6 +306,7 @@ fn start(
         class: group.class.map(str::to_owned),
         labels: labels.clone(),
         job_id: job.id,
+        facts: job.facts(),
         attempt,
         name: name(attempt),
         info: format!("queued={demand} at_hand={supply} live={live} attempt={attempt}"),
@@ -240,7 +314,7 @@ fn start(
     }
 }
 
-/// The candidates of each freshly listed repository, oldest first, as many as are missing in their groups.
+/// The candidates of each repository that is listed freshly, or was a moment ago, oldest first, as many as are missing in their groups.
 fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     let stopping: BTreeSet<GroupKey> = draft
         .stopping
@@ -249,15 +323,19 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         .collect();
     let mut turns = Turns::default();
     for (id, view) in survey.repositories {
-        if let Listing::Fresh { now, .. } = view.listing {
-            turns.fresh.insert(*id, Fresh { view, github_now: now });
-            let last_start = survey.memory.last_start.get(id).copied();
-            turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
-        }
+        let github_now = match view.listing {
+            Listing::Fresh { now, .. } => Some(now),
+            Listing::Earlier { ended, .. } if survey.now.saturating_sub(ended) <= CLAIMS_FOR => None,
+            _ => continue,
+        };
+        turns.open.insert(*id, Open { view, github_now });
+        let last_start = survey.memory.last_start.get(id).copied();
+        turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
     }
     for runner in survey.runners.values() {
-        // One of a class that is no longer configured counts as the top level's.
+        // A runner of a class that is no longer configured counts towards the top level.
         let class = survey.class_of(runner).name();
+        turns.all.count(runner);
         turns.classes.entry(class).or_default().count(runner);
         if let Some(id) = survey.repository_id(runner) {
             turns.repositories.entry(id).or_default().count(runner);
@@ -265,23 +343,28 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         }
     }
     for (key, group) in &survey.groups {
-        let Some(Fresh { view, .. }) = turns.fresh.get(&key.repository) else { continue };
+        let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { continue };
+        let mut hold = |job, reason| {
+            if github_now.is_some() {
+                draft.holds.push(Hold { subject: subject(view, job), reason });
+            }
+        };
         let missing = group.demand.len().saturating_sub(group.supply.len());
         let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
         let late = gave_up_its_place_lately(survey, group);
-        // A job that says it is nomadtools' may never serve anything, and only its owner may end it.
+        // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
         let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
         let mut taken = 0;
         for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
             if taken == missing {
                 let Some(runner) = foreign.next() else { break };
                 let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
-                draft.holds.push(Hold { subject: subject(view, job), reason });
+                hold(job, reason);
                 continue;
             }
             match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
-                Some(reason) => draft.holds.push(Hold { subject: subject(view, job), reason }),
+                Some(reason) => hold(job, reason),
                 None => {
                     taken += 1;
                     let candidates = turns.candidates.entry((group.class, key.repository)).or_default();
@@ -296,23 +379,26 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     turns.queues = turns.candidates.keys().map(|(class, _)| (*class, BTreeSet::new())).collect();
     let waiting: BTreeSet<RepositoryId> = turns.candidates.keys().map(|(_, id)| *id).collect();
     for id in waiting {
-        turns.place(id);
+        turns.queue(id);
     }
     turns
 }
 
-/// Why nothing of this group starts now.
+/// Why nothing in this group starts now.
 fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) -> Option<HoldReason> {
     if stopping.contains(key) {
         return Some(HoldReason::GroupStops);
+    }
+    if let Some(refusal) = survey.memory.refused.get(key).filter(|refusal| survey.now < refusal.until) {
+        return Some(HoldReason::ReachesHost { why: refusal.why.clone() });
     }
     let backoff = survey.memory.start_backoff.get(key)?;
     let wait = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())?;
     Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
 }
 
-/// Whether the group's last runner was stopped a short while ago although its job still waits: never placed, refused by
-/// GitHub, or given no job. Without this, what goes wrong would get back each place that it has just given up.
+/// Whether the group's last runner was stopped recently although its job is still waiting: never placed, refused by
+/// GitHub, or given no job. Without this rule, a failing group would regain every place that it has just given up.
 fn gave_up_its_place_lately(survey: &Survey, group: &Group) -> bool {
     let Some(last) = group.last.filter(|last| last.state == RunnerState::Dead) else { return false };
     let stopped = last.allocation.is_none() || last.finish == Some(Finish::Stopped);
@@ -321,7 +407,7 @@ fn gave_up_its_place_lately(survey: &Survey, group: &Group) -> bool {
         && last.meta.job_id.and_then(|job_id| survey.statuses.get(&job_id)) == Some(&JobStatus::Queued)
 }
 
-/// Why this job gets no further attempt now: enough are alive, or the last one died or was started a short while ago,
+/// Why this job gets no further attempt now: enough attempts are alive, or the last one died or was started recently,
 /// whatever its exit code.
 fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
     let count = survey.attempts.get(&job.id).copied().unwrap_or(0);
@@ -331,7 +417,7 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
     let newest: &Runner = survey.newest.get(&job.id)?;
     let since = match newest.state {
         RunnerState::Dead => survey.dead_for(newest),
-        // It has found another job.
+        // It has taken another job.
         _ if survey.is_busy(newest) => return None,
         _ => age(survey.nomad.now, newest.submitted_at),
     };
@@ -345,7 +431,7 @@ fn wait_after(attempt: u32) -> Duration {
     doubled(FIRST_WAIT, attempt.saturating_sub(1)).min(LONGEST_WAIT)
 }
 
-/// How long its group waits for others after attempt n gave up its place: min(10 min × 2^(n-1), 4 h).
+/// How long a group goes last after attempt n has given up its place: min(10 min × 2^(n-1), 4 h).
 fn lateness(attempt: u32) -> Duration {
     doubled(FIRST_LATENESS, attempt.saturating_sub(1)).min(LONGEST_LATENESS)
 }

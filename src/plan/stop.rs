@@ -1,4 +1,4 @@
-//! Who is let go, and with whose consent.
+//! Which runners are stopped, and with whose consent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,15 +14,15 @@ use crate::model::{
     RepositoryId, Runner, RunnerState, Stop, StopReason, age,
 };
 
-/// A runner is surplus in two listings if they are no closer together. Whoever ends looks idle for a second or two: a job
-/// is over before its runner is.
+/// Two listings confirm a surplus only if they are at least this far apart. A job ends a second or two before its
+/// runner, which looks idle in between.
 pub const LISTINGS_APART: Duration = Duration::from_secs(5);
 
-/// How long GitHub must have answered 404: it can mean that the token has lost its rights for a while.
+/// How long GitHub must have answered 404. It can also mean that the token has temporarily lost its rights.
 const GONE_AT_LEAST: Duration = Duration::from_secs(3600);
 
-/// The runners that each group has more than jobs, who leaves first before others: as far as a complete listing knows, be
-/// it an earlier pass's. An incomplete one tells of new jobs, and nothing of what is missing.
+/// For each group, the runners in excess of its jobs, in the order in which they leave. Based on a complete listing,
+/// which may be from an earlier pass: an incomplete one shows new jobs, but does not prove that a job is absent.
 pub(super) type Spare<'a> = BTreeMap<&'a GroupKey, Vec<&'a Runner>>;
 
 /// See [`Spare`].
@@ -49,7 +49,7 @@ pub(super) fn spare<'a>(survey: &'a Survey<'a>) -> Spare<'a> {
     spare.collect()
 }
 
-/// The surplus of each completely listed repository, and Stops for what was surplus before, too.
+/// The surplus of each completely listed repository, and Stops for runners that were surplus before as well.
 pub(super) fn surplus(
     survey: &Survey,
     spare: &Spare,
@@ -85,8 +85,8 @@ pub(super) fn surplus(
     surplus
 }
 
-/// Runners that never started go first, those whose own job is not queued before others, then the
-/// longest idle.
+/// Runners that never started go first, and among them those whose own job is not queued; then the longest
+/// idle.
 fn order_of_leaving<'a>(
     survey: &Survey,
     runner: &'a Runner,
@@ -101,7 +101,7 @@ fn order_of_leaving<'a>(
     )
 }
 
-/// Whether an earlier listing, and all since then, showed it as surplus.
+/// Whether an earlier listing, and every listing since, showed it as surplus.
 pub(super) fn was_surplus(survey: &Survey, repository: RepositoryId, runner: &Runner) -> bool {
     let listing = survey.repositories.get(&repository).map(|view| &view.listing);
     let Some(Listing::Fresh { now, .. }) = listing else { return false };
@@ -109,7 +109,7 @@ pub(super) fn was_surplus(survey: &Survey, repository: RepositoryId, runner: &Ru
     since.is_some_and(|since| age(*now, *since) >= LISTINGS_APART)
 }
 
-/// An allocation that replaces a lost or used one has a used configuration: it goes with its job.
+/// The replacement of a lost or ended allocation has used credentials. It is stopped with its job.
 pub(super) fn spent(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let alive =
@@ -135,8 +135,8 @@ pub(super) fn unregistered(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// Runners of a repository that is gone, if they never started: nothing else can be known of the others. An organization's
-/// runners stay registered, and GitHub can say whether they are busy.
+/// Runners of a repository that is gone, if they never started: nothing more can be learned about the others. An
+/// organization's runners stay registered, so GitHub can say whether they are busy.
 pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let Some(view) = survey.view_of(runner) else { continue };
@@ -150,7 +150,7 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// Runners whose task has not started in time: another attempt may be placed where it does.
+/// Runners whose task has not started in time. Another attempt may be placed where it does.
 pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let Some(starting) = survey.starting_too_long(runner) else { continue };
@@ -161,8 +161,8 @@ pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// Adds the Stop, unless the runner is nomadtools' own, is busy, is being stopped already, or a failure is
-/// recent.
+/// Adds the Stop, unless the runner belongs to nomadtools, is busy, is already being stopped, or failed
+/// recently.
 pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason) {
     let Some(view) = survey.view_of(runner) else { return };
     let foreign = runner.ownership != Ownership::Ours;
@@ -174,8 +174,8 @@ pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: 
         return;
     }
     let repository: Repository = view.repository.clone();
-    // A runner with a JIT configuration bears the name that we know; any other may be busy under another one. And what a
-    // listing does not have may be in the part that was not read.
+    // A runner with a JIT configuration has the name that we know; any other may be busy under another name. And a
+    // runner missing from a listing may be in the part that was not read.
     let is_unregistered = matches!(reason, StopReason::Unregistered { .. } | StopReason::Spent)
         && runner.registration() == Registration::Jit
         && survey.absence_confirmed(runner).is_some_and(|confirmed| confirmed >= ABSENT_AT_LEAST);

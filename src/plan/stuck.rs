@@ -1,5 +1,5 @@
-//! Live runners that make no progress: each state has its limit. Past it a runner yields its place to others that wait for
-//! one, and a hold says what is known.
+//! Live runners that make no progress. Each state has a timeout. After it, a runner yields its place to others that are
+//! waiting for one, and a hold says what is known.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::{
 };
 use crate::model::{HoldReason, Listing, Ownership, Registration, Runner, RunnerState, age};
 
-/// A task that starts slower than this is worth a word: most images are there already.
+/// A task that starts more slowly than this is reported: most images are already present.
 const SLOW_START: Duration = Duration::from_secs(120);
 
-/// How a runner makes no progress.
+/// Why a runner makes no progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stuck {
     /// GitHub has refused it credentials.
@@ -24,7 +24,7 @@ pub(super) enum Stuck {
 }
 
 impl Stuck {
-    /// For people: what it does instead of a job.
+    /// The reason, for display.
     pub(super) fn words(self) -> &'static str {
         match self {
             Stuck::NoCredentials => "no credentials for too long",
@@ -33,14 +33,14 @@ impl Stuck {
         }
     }
 
-    /// Whether the others of its group would fare no better: a node without a connection is one node's trouble.
+    /// Whether other runners of its group would fare no better. A missing connection concerns only its node.
     pub(super) fn is_of_its_group(self) -> bool {
         self != Stuck::NotConnected
     }
 }
 
-/// Whether a runner may yield its place because it makes no progress. One whose task does not start is stopped in any
-/// case; one that was never placed has a rule of its own.
+/// Whether a runner may yield its place because it makes no progress. A runner whose task does not start is stopped
+/// in any case, and for one that was never placed there is another rule.
 pub(super) fn stuck(survey: &Survey, runner: &Runner) -> Option<Stuck> {
     if runner.ownership != Ownership::Ours {
         return None;
@@ -56,7 +56,7 @@ pub(super) fn stuck(survey: &Survey, runner: &Runner) -> Option<Stuck> {
     }
 }
 
-/// Holds for all that makes no progress.
+/// Holds for all runners that make no progress.
 pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values().filter(|runner| runner.ownership == Ownership::Ours) {
         if let Some(waiting) = no_credentials(survey, runner) {
@@ -75,16 +75,16 @@ pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// For how long it has been placed without credentials, if that is too long.
+/// How long it has been placed without credentials, if that is too long.
 pub(super) fn no_credentials(survey: &Survey, runner: &Runner) -> Option<Duration> {
     let placed = runner.allocation.as_ref().filter(|_| runner.state == RunnerState::Waiting)?;
     let waiting = age(survey.nomad.now, placed.created_at);
     (waiting >= survey.class_of(runner).waiting_timeout()).then_some(waiting)
 }
 
-/// Whether GitHub has not listed it as connected for too long. A runner that registers by itself may have another name
-/// there. One that was not there for [`ABSENT_AT_LEAST`] goes as unregistered: asking GitHub for it once more would only fail, and
-/// the wait after that would keep it in its place.
+/// Whether GitHub has not listed it as connected for too long. A runner that registers itself may have another name
+/// there. A runner that has been absent for [`ABSENT_AT_LEAST`] is stopped as unregistered instead: asking GitHub once
+/// more for its consent would fail, and the wait after that would keep it in its place.
 fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
     runner.registration() == Registration::Jit
         && survey.absent(runner).is_some()
@@ -92,7 +92,7 @@ fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
         && survey.idle(runner).is_some_and(|idle| idle >= survey.class_of(runner).connect_timeout())
 }
 
-/// For how long it has been idle, if that is too long for a runner of whose group a job is queued for as long.
+/// How long it has been idle, if that is too long for a runner whose group has had a job queued for as long.
 fn unassigned(survey: &Survey, runner: &Runner) -> Option<Duration> {
     let limit = survey.class_of(runner).unassigned_timeout();
     let idle = survey.idle(runner).filter(|idle| *idle >= limit && survey.supplies(runner))?;

@@ -1,7 +1,8 @@
-//! Demand and supply of each group, who is busy and who is idle.
+//! Demand and supply of each group, and which runners are busy or idle.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,37 +15,37 @@ use crate::model::{
 };
 use crate::text;
 
-/// Clocks that are kept at all differ by less.
+/// Synchronized clocks differ by less than this.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// A runner that GitHub has not listed as connected for this long is not coming back.
 pub(super) const ABSENT_AT_LEAST: Duration = Duration::from_secs(600);
 
-/// Hostile labels are cut to this length where people read them, in characters.
+/// Hostile labels are truncated to this many characters for display.
 const SHOWN_LABELS: usize = 100;
 
-/// What holds a job whose labels `runson_match` was given up on.
-const GAVE_UP: &str = "runson_match takes too many steps to judge one of them; an expression without look-around and \
-                       back-references takes few";
+/// Why a job is held if matching its labels against `runson_match` was aborted.
+const GAVE_UP: &str = "matching one of them against runson_match takes too many steps; use an expression \
+                       without look-around and back-references";
 
 /// One group's jobs and runners.
 #[derive(Default)]
 pub(super) struct Group<'a> {
-    /// The class that its jobs' runners are started as.
+    /// The class of its jobs' runners.
     pub class: Option<&'a str>,
     /// Queued jobs that may be served, oldest first.
     pub demand: Vec<&'a WorkflowJob>,
-    /// Runners that can take them, by name.
+    /// Runners that can take these jobs, by name.
     pub supply: Vec<&'a Runner>,
     /// Runners that are not dead.
     pub live: usize,
-    /// The one started last.
+    /// The most recently started runner.
     pub last: Option<&'a Runner>,
     /// The labels with the smallest spelling.
     pub labels: Labels,
 }
 
-/// What the rules look at: the observation in order, counted once.
+/// The observation, counted once and in a defined order, for the rules to use.
 pub(super) struct Survey<'a> {
     pub nomad: &'a NomadView,
     pub policy: &'a Policy,
@@ -60,27 +61,32 @@ pub(super) struct Survey<'a> {
     pub newest: BTreeMap<JobId, &'a Runner>,
     /// How many attempts of each job are alive and not busy.
     pub attempts: BTreeMap<JobId, usize>,
-    /// Holds that the counting found.
+    /// Holds found while counting.
     pub holds: Vec<Hold>,
+    /// The class of each job that is to have a runner or is held.
+    pub classes: BTreeMap<JobId, Arc<str>>,
     busy: BTreeSet<&'a str>,
     by_url: BTreeMap<String, RepositoryId>,
-    /// What the runners' Meta has as labels, each text read once.
+    /// The labels in the runners' Meta, each text parsed once.
     joined: HashMap<&'a str, Labels>,
 }
 
-/// Labels of jobs, each list checked once for each class.
+/// The labels of jobs, each list checked once per class.
 type Checked<'a> = HashMap<(Option<&'a str>, &'a [String]), Result<Labels, String>>;
+
+/// The names of the classes, each made once for all of its jobs.
+type Names<'a> = BTreeMap<&'a str, Arc<str>>;
 
 /// Whether a job is to have a runner, and if not, why.
 enum Verdict<'a> {
-    /// With these labels, as a runner of this class.
+    /// It should, with these labels and in this class.
     Demand(Labels, Option<&'a str>),
-    /// It asks for something else, or needs none any more.
+    /// It does not request one of our runners, or no longer needs one.
     NotOurs,
-    /// Its repository gets none, …
+    /// Its repository gets no runners.
     RepositoryHeld(HoldReason),
-    /// … or this job.
-    Held(HoldReason),
+    /// … or this job, which is of this class.
+    Held(HoldReason, Option<&'a str>),
 }
 
 impl<'a> Survey<'a> {
@@ -97,11 +103,13 @@ impl<'a> Survey<'a> {
             newest: BTreeMap::new(),
             attempts: BTreeMap::new(),
             holds: Vec::new(),
+            classes: BTreeMap::new(),
             busy: BTreeSet::new(),
             by_url: BTreeMap::new(),
             joined: HashMap::new(),
         };
-        // Where two had the same address, one after the other, it means the one that the configuration names.
+        // If two repositories have had the same URL one after the other, it means the one that the
+        // configuration names.
         let (named, others): (Vec<_>, Vec<_>) =
             survey.repositories.values().partition(|view| view.configured);
         for view in named.into_iter().chain(others) {
@@ -112,9 +120,11 @@ impl<'a> Survey<'a> {
         }
         let mut verdicts = Verdicts::new(&policy.labels);
         let mut checked = Checked::new();
+        let names = policy.classes.iter().map(|class| (class.name.as_str(), Arc::from(class.name.as_str())));
+        let names: Names = names.collect();
         for view in survey.repositories.values() {
             verdicts.next_repository();
-            survey.count_jobs(view, &mut verdicts, &mut checked);
+            survey.count_jobs(view, &mut verdicts, &mut checked, &names);
         }
         for group in survey.groups.values_mut() {
             group.demand.sort_by_key(|job| oldest_first(job));
@@ -123,11 +133,18 @@ impl<'a> Survey<'a> {
         survey
     }
 
-    fn count_jobs(&mut self, view: &'a RepositoryView, verdicts: &mut Verdicts, checked: &mut Checked<'a>) {
+    fn count_jobs(
+        &mut self,
+        view: &'a RepositoryView,
+        verdicts: &mut Verdicts,
+        checked: &mut Checked<'a>,
+        names: &Names<'a>,
+    ) {
         let name = view.repository.full_name();
         let repository = || Subject::Repository { name: name.clone() };
         self.holds.extend(self.of_listing(view).map(|reason| Hold { subject: repository(), reason }));
-        // Pages shift while they are read: a job can be in a listing twice. The further status is the later one.
+        // Pages shift while they are read, so a job can appear twice in a listing. The more advanced status is
+        // the later one.
         let mut latest: BTreeMap<JobId, &'a WorkflowJob> = BTreeMap::new();
         for job in view.listing.jobs() {
             if job.status == JobStatus::InProgress {
@@ -140,11 +157,17 @@ impl<'a> Survey<'a> {
         }
         for job in latest.into_values() {
             self.statuses.insert(job.id, job.status);
-            match self.verdict(view, job, verdicts, checked) {
+            let verdict = self.verdict(view, job, verdicts, checked);
+            if let Verdict::Demand(_, Some(class)) | Verdict::Held(_, Some(class)) = verdict
+                && let Some(name) = names.get(class)
+            {
+                self.classes.insert(job.id, Arc::clone(name));
+            }
+            match verdict {
                 Verdict::NotOurs => {}
                 Verdict::Demand(labels, class) => self.demands(view.repository.id, job, labels, class),
                 Verdict::RepositoryHeld(reason) => self.holds.push(Hold { subject: repository(), reason }),
-                Verdict::Held(reason) => {
+                Verdict::Held(reason, _) => {
                     let labels = shown(&job.labels);
                     let subject = Subject::Job { repository: name.clone(), id: job.id, labels };
                     self.holds.push(Hold { subject, reason });
@@ -156,7 +179,7 @@ impl<'a> Survey<'a> {
     /// What is wrong with a repository's listing.
     fn of_listing(&self, view: &RepositoryView) -> Option<HoldReason> {
         match &view.listing {
-            // Where only a part was asked for nothing is wrong.
+            // If only a part was requested, nothing is wrong.
             Listing::Fresh { complete, .. } => {
                 view.missing.clone().filter(|_| !complete).map(|why| HoldReason::Incomplete { why })
             }
@@ -170,7 +193,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Whether a job is to have a runner.
+    /// Whether a job should have a runner.
     fn verdict(
         &self,
         view: &RepositoryView,
@@ -181,11 +204,11 @@ impl<'a> Survey<'a> {
         let is_queued = job.status == JobStatus::Queued;
         if is_queued && job.labels.is_empty() {
             let why = "it has none: `runs-on` names only a group".to_owned();
-            return Verdict::Held(HoldReason::BadLabels { why });
+            return Verdict::Held(HoldReason::BadLabels { why }, None);
         }
         match verdicts.of(&job.labels) {
             Match::GaveUp if is_queued => {
-                return Verdict::Held(HoldReason::BadLabels { why: GAVE_UP.to_owned() });
+                return Verdict::Held(HoldReason::BadLabels { why: GAVE_UP.to_owned() }, None);
             }
             Match::No | Match::GaveUp => return Verdict::NotOurs,
             Match::Yes => {}
@@ -197,25 +220,27 @@ impl<'a> Survey<'a> {
             }
             JobStatus::Queued => {
                 let Some(class) = self.policy.class_for(&view.repository, &job.labels) else {
-                    return Verdict::Held(HoldReason::NoClass);
+                    return Verdict::Held(HoldReason::NoClass, None);
                 };
                 let name = class.name();
-                if let (Some(name), Some(why)) = (name, class.deny()) {
-                    return Verdict::Held(HoldReason::Denied { class: name.to_owned(), why: why.to_owned() });
+                if let (Some(class), Some(why)) = (name, class.deny()) {
+                    let reason = HoldReason::Denied { class: class.to_owned(), why: why.to_owned() };
+                    return Verdict::Held(reason, name);
                 }
                 match checked.entry((name, &job.labels)).or_insert_with(|| check(class.labels(), job)) {
                     Ok(labels) => Verdict::Demand(labels.clone(), name),
-                    Err(why) => Verdict::Held(HoldReason::BadLabels { why: why.clone() }),
+                    Err(why) => Verdict::Held(HoldReason::BadLabels { why: why.clone() }, name),
                 }
             }
             JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => {
-                Verdict::Held(HoldReason::NotQueued { status: job.status.as_str() })
+                let class = self.policy.class_for(&view.repository, &job.labels).and_then(ClassPolicy::name);
+                Verdict::Held(HoldReason::NotQueued { status: job.status.as_str() }, class)
             }
             JobStatus::InProgress | JobStatus::Completed | JobStatus::Unknown => Verdict::NotOurs,
         }
     }
 
-    /// A job is one more of its group.
+    /// Adds a job to its group.
     fn demands(
         &mut self,
         repository: RepositoryId,
@@ -241,7 +266,7 @@ impl<'a> Survey<'a> {
                 if newest.meta.attempt < runner.meta.attempt {
                     *newest = runner;
                 }
-                // A busy one has found another job, and is nobody's attempt any more.
+                // A busy runner has taken another job, and is no longer an attempt at its own.
                 if runner.is_live() && !self.is_busy(runner) {
                     *self.attempts.entry(job_id).or_default() += 1;
                 }
@@ -265,47 +290,47 @@ impl<'a> Survey<'a> {
         groups.map(|(key, group)| (key.clone(), group.demand.iter().map(|job| job.id).collect())).collect()
     }
 
-    /// The group of a runner; `None` when its repository is unknown.
+    /// The group of a runner; `None` if its repository is unknown.
     pub fn group_of(&self, runner: &Runner) -> Option<GroupKey> {
         let known = self.joined.get(runner.meta.labelsstr.as_str()).cloned();
         let labels = known.unwrap_or_else(|| runner.labels());
         Some(GroupKey { repository: self.repository_id(runner)?, labels })
     }
 
-    /// The repository of a runner: by its ID, else by the address that nomadtools wrote.
+    /// The repository of a runner, by its ID or else by the URL that nomadtools wrote.
     pub fn repository_id(&self, runner: &Runner) -> Option<RepositoryId> {
         runner.meta.repo_id.or_else(|| self.by_url.get(&runner.meta.repo_url.to_lowercase()).copied())
     }
 
-    /// What is known of a runner's repository.
+    /// The view of a runner's repository.
     pub fn view_of(&self, runner: &Runner) -> Option<&'a RepositoryView> {
         self.repositories.get(&self.repository_id(runner)?)
     }
 
-    /// The repository of a runner, if a fresh listing permits a Stop there.
+    /// The view of a runner's repository, if a fresh listing permits a Stop there.
     pub fn listed(&self, runner: &Runner) -> Option<&'a Repository> {
         let view = self.view_of(runner)?;
         matches!(view.listing, Listing::Fresh { .. }).then_some(&view.repository)
     }
 
-    /// The same, if the listing is complete: where a job's absence counts.
+    /// The same, if the listing is complete, so that the absence of a job counts.
     pub fn listed_in_full(&self, runner: &Runner) -> Option<&'a Repository> {
         let view = self.view_of(runner)?;
         matches!(view.listing, Listing::Fresh { complete: true, .. }).then_some(&view.repository)
     }
 
-    /// Whether a job in progress names it, whichever group that job belongs to.
+    /// Whether a job in progress, in any group, names it.
     pub fn is_busy(&self, runner: &Runner) -> bool {
         self.busy.contains(runner.name.as_str())
     }
 
-    /// For how long GitHub has not listed it; `None` when it is, or nobody asked.
+    /// How long GitHub has not listed it; `None` if it is listed, or was never verified.
     pub fn absent(&self, runner: &Runner) -> Option<Duration> {
         let since = self.memory.presence.get(&runner.name)?.absent_since?;
         Some(self.now.saturating_sub(since))
     }
 
-    /// For how long verifications have found it absent, from the first to the last: what nobody asked about since
+    /// How long verifications have found it absent, from the first to the last. The time since the last one
     /// proves nothing.
     pub fn absence_confirmed(&self, runner: &Runner) -> Option<Duration> {
         let presence = self.memory.presence.get(&runner.name)?;
@@ -321,8 +346,8 @@ impl<'a> Survey<'a> {
             && !self.is_spent(runner)
     }
 
-    /// Whether no job gets to it: GitHub does not list it as connected. One that registers by itself may bear
-    /// another name there: it is believed for as long as an unregistered one is kept.
+    /// Whether no job can reach it because GitHub does not list it as connected. A runner that registers
+    /// itself may have another name there; it counts as reachable for as long as an unregistered one is kept.
     fn is_out_of_reach(&self, runner: &Runner) -> bool {
         match runner.registration() {
             Registration::Jit => self.absent(runner).is_some(),
@@ -332,24 +357,24 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Whether an earlier allocation used its credentials: nothing can use it again.
+    /// Whether an earlier allocation used its credentials, so that nothing can use them again.
     pub fn is_spent(&self, runner: &Runner) -> bool {
         runner.spent && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
     }
 
-    /// What the policy says of a runner: by the class it was started as.
+    /// The policy for a runner: that of the class it was started as.
     pub fn class_of(&self, runner: &Runner) -> ClassPolicy<'a> {
         self.policy.class_named(runner.class())
     }
 
-    /// For how long a running runner has been idle; `None` when it is not.
+    /// How long a running runner has been idle; `None` if it is not.
     pub fn idle(&self, runner: &Runner) -> Option<Duration> {
         if runner.state != RunnerState::Running || self.is_busy(runner) {
             return None;
         }
-        // A client's clock may be off: its times are held between the servers' own.
+        // A client's clock may be wrong, so its times are bounded by the servers' times.
         let placed = runner.allocation.as_ref().map_or(runner.submitted_at, |a| a.created_at);
-        // A `Date` has whole seconds: who has started within this one is not ahead.
+        // A `Date` has whole seconds: a runner that started within this second is not ahead of it.
         let known = |at: &crate::model::Timestamp| age(*at, self.nomad.now) <= CLOCKS_APART;
         let started = runner.started_at.filter(known).map_or(placed, |at| at.max(placed));
         let idle = age(self.nomad.now, started);
@@ -357,39 +382,39 @@ impl<'a> Survey<'a> {
         Some(busy.map_or(idle, |busy| busy.min(idle)))
     }
 
-    /// For how long a dead runner has been dead, by the servers' clock.
+    /// How long a dead runner has been dead, by the servers' clock.
     pub fn dead_for(&self, runner: &Runner) -> Duration {
-        // The end is a client's time: a little ahead it is now, far ahead it says nothing, and what waits for
-        // it would wait for hours.
+        // The end is a client's time. If it is slightly ahead, it counts as now. If it is far ahead, it is
+        // useless, and anything that waits for it would wait for hours.
         let died = runner.died_at();
         let known = age(died, self.nomad.now) <= CLOCKS_APART;
         let died = if known { died.max(runner.submitted_at) } else { runner.submitted_at };
         age(self.nomad.now, died)
     }
 
-    /// For how long a placed runner has had all it needs, and its task has not started.
+    /// How long a placed runner has had everything it needs without its task starting.
     pub fn not_started_for(&self, runner: &Runner) -> Option<Duration> {
         let placed = runner.allocation.as_ref().filter(|_| runner.state == RunnerState::Starting)?;
         let released = runner.variable.unwrap_or(placed.created_at);
         Some(age(self.nomad.now, placed.created_at.max(released)))
     }
 
-    /// The same, where its task should have started by now.
+    /// The same, if its task should have started by now.
     pub fn starting_too_long(&self, runner: &Runner) -> Option<Duration> {
         self.not_started_for(runner).filter(|starting| *starting >= self.class_of(runner).starting_timeout())
     }
 
-    /// Why it got no credentials the last time.
+    /// The last error when it was to get credentials.
     pub fn issue_error(&self, runner: &Runner) -> Option<&'a str> {
         Some(&self.memory.issue_backoff.get(&runner.name)?.error)
     }
 
-    /// How long a runner waits for its credentials after a failure, and what it was.
+    /// How long a runner waits for its credentials after a failure, and the failure.
     pub fn issue_backoff(&self, runner: &Runner) -> Option<HoldReason> {
         self.still_waits(self.memory.issue_backoff.get(&runner.name)?)
     }
 
-    /// How long other actions on this runner still wait after a failure, and what it was.
+    /// How long other actions on this runner still wait after a failure, and the failure.
     pub fn backoff(&self, runner: &Runner) -> Option<HoldReason> {
         self.still_waits(self.memory.runner_backoff.get(&runner.name)?)
     }
@@ -400,19 +425,19 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// A job's labels, if all of them may be rendered; else why not.
+/// A job's labels if all of them may be rendered, or why not.
 fn check(rules: &LabelRules, job: &WorkflowJob) -> Result<Labels, String> {
     rules.check(&job.labels).map_err(|problem| problem.to_string())?;
     Ok(Labels::new(job.labels.iter().map(String::as_str)))
 }
 
-/// The order in which jobs are served within a group.
+/// The order in which jobs within a group are served.
 pub(super) fn oldest_first(job: &WorkflowJob) -> (Option<jiff::Timestamp>, JobId) {
     (job.created_at, job.id)
 }
 
-/// How far a job has come, and all else that can differ between two sightings of one job, so that their order
-/// does not show.
+/// How advanced a job is, and everything else in which two sightings of a job can differ, so that their order
+/// does not matter.
 fn progress(job: &WorkflowJob) -> (u8, Option<jiff::Timestamp>, &[String], Option<&str>) {
     let rank = match job.status {
         JobStatus::Unknown => 0,
@@ -426,7 +451,7 @@ fn progress(job: &WorkflowJob) -> (u8, Option<jiff::Timestamp>, &[String], Optio
     (rank, job.created_at, &job.labels, job.runner_name.as_deref())
 }
 
-/// Labels for people: in one order, harmless, cut to a bearable length.
+/// Labels for display: sorted, made safe, and truncated.
 fn shown(labels: &[String]) -> String {
     let labels = Labels::new(labels.iter().map(String::as_str)).joined();
     text::shown(&labels, SHOWN_LABELS).to_string()

@@ -1,4 +1,4 @@
-//! The rules as scenarios. The invariants stand in `proptests/`.
+//! The rules as scenarios. The invariants are in `proptests/`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Policy, plan};
 use crate::{
     config::{Class, ClassMatch},
-    labels::{LabelPattern, LabelRules},
+    labels::{LabelPattern, LabelRules, unread},
     model::*,
 };
 
@@ -68,6 +68,7 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
         created_at: Some(ago(100 - id as i64)),
         started_at: None,
         html_url: None,
+        run: Default::default(),
     }
 }
 
@@ -114,7 +115,7 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
 }
 
 #[test]
-fn who_has_started_within_the_second_of_the_servers_clock_is_not_idle_since_its_placement() {
+fn a_runner_started_within_the_servers_current_second_is_not_idle_since_its_placement() {
     for (ahead, is_asked_for) in [(500, false), (3_600_000, true)] {
         let mut runner = runner(1, 1, RunnerState::Running);
         placed(&mut runner, 1000);
@@ -157,7 +158,7 @@ impl World {
         self
     }
 
-    /// As if the listing before had found the same surplus.
+    /// As if the previous listing had found the same surplus.
     fn seen_twice(mut self) -> Self {
         let surplus = plan(&self.0, &policy(), seconds(1000)).surplus;
         let before = ago(5);
@@ -180,7 +181,7 @@ impl World {
         {
             text = text.replace(name.as_str(), &format!("runner{}", job_id.unwrap()));
         }
-        // Real names sort otherwise than these.
+        // Real names sort differently.
         let (mut holds, actions): (Vec<&str>, Vec<&str>) =
             text.lines().partition(|line| line.starts_with("hold"));
         holds.sort_unstable();
@@ -200,7 +201,7 @@ fn assert_plan(actual: String, expected: &[&str]) {
 }
 
 #[test]
-fn a_queued_job_gets_a_runner_and_a_runner_without_a_secret_gets_one() {
+fn a_queued_job_gets_a_runner_and_a_placed_runner_gets_its_credentials() {
     assert_plan(
         world(vec![queued(1)], vec![]).plan(),
         &["start … for job 1, attempt 1: 1 queued, 0 available"],
@@ -210,7 +211,7 @@ fn a_queued_job_gets_a_runner_and_a_runner_without_a_secret_gets_one() {
 }
 
 #[test]
-fn jobs_that_want_no_runner_get_none_and_the_reason_is_said() {
+fn jobs_that_need_no_runner_are_held_with_a_reason() {
     let mut comma = queued(2);
     comma.labels = vec!["nomadtools a,b".to_owned()].into();
     let mut no_labels = queued(3);
@@ -219,11 +220,11 @@ fn jobs_that_want_no_runner_get_none_and_the_reason_is_said() {
     foreign.labels = vec!["ubuntu-latest".to_owned()].into();
     assert_plan(
         world(vec![job(1, JobStatus::Waiting), comma, no_labels, foreign], vec![]).plan(),
-        &["job 1 … waiting", "job 2 … labels", "job 3 … it has none"],
+        &["job 1 … waiting", "job 2 … labels", "job 3 … the job has none"],
     );
 }
 
-/// It may have waited for an approval for days: its age is no queue time.
+/// It may have waited for approval for days, so its age is not a queue time.
 #[test]
 fn a_job_is_served_however_old_it_is() {
     let mut old = queued(1);
@@ -256,7 +257,7 @@ fn the_next_attempt_waits_after_the_last_ones_death() {
 }
 
 #[test]
-fn surplus_goes_when_seen_twice_and_idle_runners_only_after_their_timeout() {
+fn surplus_runners_stop_when_seen_twice_and_idle_ones_only_after_their_timeout() {
     let starting = world(vec![], vec![runner(1, 1, RunnerState::Starting)]);
     assert_plan(starting.plan(), &["runner1  surplus; stops if the next listing confirms it"]);
     assert_plan(starting.seen_twice().plan(), &["stop     runner1 … its task is not running"]);
@@ -271,7 +272,7 @@ fn surplus_goes_when_seen_twice_and_idle_runners_only_after_their_timeout() {
 }
 
 #[test]
-fn started_runners_of_a_repository_that_is_gone_go_only_where_github_can_be_asked() {
+fn started_runners_of_a_gone_repository_stop_only_if_the_organization_can_be_asked() {
     let runners = vec![runner(1, 1, RunnerState::Running)];
     let gone = world(vec![], runners).listing(|_| Listing::Gone { since: seconds(1000) });
     let organization = Policy { organization: true, ..policy() };
@@ -282,9 +283,10 @@ fn started_runners_of_a_repository_that_is_gone_go_only_where_github_can_be_aske
     assert!(text.contains("its repository is gone; after GitHub removes its registration"), "{text}");
 }
 
-/// Between two listings: next to one that has just finished it was spare, and then it is needed, or no job needs it.
+/// Between two listings: a runner next to one that has just finished was surplus, and then it is needed, or no job
+/// needs it.
 #[test]
-fn a_secret_is_for_whom_the_last_listing_has_a_job() {
+fn only_runners_with_a_job_in_the_last_listing_get_credentials() {
     let waiting = || runner(1, 1, RunnerState::Waiting);
     let stale = |jobs| Listing::Stale { jobs, complete: true, reason: "old".to_owned() };
     let mut needed = world(vec![queued(1)], vec![waiting(), runner(2, 1, RunnerState::Running)]).seen_twice();
@@ -312,7 +314,7 @@ fn unseen_is_not_zero() {
         .seen_twice()
         .listing(|jobs| Listing::Fresh { now: ago(0), jobs, complete: false });
     let mut incomplete = incomplete;
-    // Only a part was asked for: nothing is wrong, and nothing stops.
+    // If only a part was requested, nothing is wrong and nothing stops.
     assert_plan(incomplete.plan(), &[]);
     incomplete.0.repositories.values_mut().for_each(|view| view.missing = Some("run 3: 502".to_owned()));
     assert_plan(incomplete.plan(), &["o/r7  the listing is incomplete, so nothing stops: run 3: 502"]);
@@ -321,7 +323,7 @@ fn unseen_is_not_zero() {
 }
 
 #[test]
-fn caps_count_the_living_and_hold_the_rest() {
+fn caps_count_live_runners_and_hold_further_starts() {
     let capped = Policy { max_runners: Some(2), ..policy() };
     let dead = runner(9, 1, RunnerState::Dead);
     let stopping = runner(8, 1, RunnerState::Stopping);
@@ -348,7 +350,7 @@ fn an_idle_runner_that_no_job_needs_makes_room() {
 }
 
 #[test]
-fn an_unregistered_runner_is_looked_up_then_replaced_then_stopped() {
+fn an_unregistered_runner_is_verified_then_replaced_then_stopped() {
     let idle = runner(1, 1, RunnerState::Running);
     let mut world = world(vec![queued(1)], vec![idle.clone()]);
     assert_plan(world.plan(), &["verify   runner1"]);
@@ -359,12 +361,12 @@ fn an_unregistered_runner_is_looked_up_then_replaced_then_stopped() {
     world.0.memory.presence.insert(idle.name, absent(400, 1000));
     assert_plan(
         world.plan(),
-        &["stop     runner1 … GitHub cannot assign it a job", "a runner of its group stops in this pass"],
+        &["stop     runner1 … GitHub cannot assign it a job", "this pass stops a runner of its group"],
     );
 }
 
 #[test]
-fn the_dead_leave_nothing_behind() {
+fn dead_runners_leave_nothing_behind() {
     let mut dead = runner(1, 1, RunnerState::Dead);
     dead.variable = Some(ago(1000));
     assert_plan(
@@ -376,7 +378,7 @@ fn the_dead_leave_nothing_behind() {
 }
 
 #[test]
-fn a_replacement_for_a_lost_allocation_goes() {
+fn the_replacement_of_a_lost_allocation_is_stopped() {
     let mut lost = runner(1, 1, RunnerState::Waiting);
     lost.spent = true;
     lost.started = true;
@@ -384,12 +386,12 @@ fn a_replacement_for_a_lost_allocation_goes() {
         world(vec![queued(1)], vec![lost]).plan(),
         &[
             "stop     runner1 … an earlier allocation … its task is not running",
-            "job 1 … a runner of its group stops in this pass",
+            "job 1 … this pass stops a runner of its group",
         ],
     );
 }
 
-/// The job of another repository, which waits for the only place.
+/// A job of another repository that is waiting for the only place.
 fn another_repositorys_job(world: &mut World) {
     let other = RepositoryId(REPOSITORY.0 + 1);
     let job = WorkflowJob { id: JobId(50), repository: other, created_at: Some(ago(1)), ..queued(50) };
@@ -398,7 +400,7 @@ fn another_repositorys_job(world: &mut World) {
     world.0.repositories.insert(other, view);
 }
 
-/// One place, and no room is made for what waits long.
+/// One place, and no room is made for long waits.
 fn one_place() -> Policy {
     Policy { max_runners: Some(1), pending_to_kill_listening: None, ..policy() }
 }
@@ -409,10 +411,10 @@ fn a_runner_that_github_refuses_yields_its_place() {
     placed(&mut waiting, 900);
     let mut world = world(vec![queued(1)], vec![waiting.clone()]);
     another_repositorys_job(&mut world);
-    // A process that has not asked yet does so first, and says what it sees.
+    // A process that has not tried yet does so first, and reports what it sees.
     assert_plan(
         world.plan_with(&one_place()),
-        &["issue    runner1", "job 50 … waits for a place", "runner1  no credentials for 15m"],
+        &["issue    runner1", "job 50 … waiting for a place", "runner1  no credentials for 15m"],
     );
     let refused = |until| Backoff { failures: 9, until: seconds(until), error: "403: disabled".to_owned() };
     for until in [900, 1600] {
@@ -425,14 +427,14 @@ fn a_runner_that_github_refuses_yields_its_place() {
     let patient = Policy { waiting_timeout: seconds(901), ..one_place() };
     assert_plan(
         world.plan_with(&patient),
-        &["job 50 … waits for a place", "runner1  retrying in 10m: 403: disabled"],
+        &["job 50 … waiting for a place", "runner1  retrying in 10m: 403: disabled"],
     );
-    // Nobody waits: it stays, and the reason is told.
+    // If nothing is waiting, the runner stays, with the reason as a hold.
     world.0.repositories.remove(&RepositoryId(REPOSITORY.0 + 1));
     assert_plan(world.plan_with(&one_place()), &["runner1  no credentials for 15m: 403: disabled"]);
 }
 
-/// A refused runner of o/r7 and its error.
+/// A runner of o/r7 that GitHub refused, and its error.
 fn refused() -> (Runner, BTreeMap<String, Backoff>) {
     let mut waiting = runner(1, 1, RunnerState::Waiting);
     placed(&mut waiting, 900);
@@ -441,9 +443,9 @@ fn refused() -> (Runner, BTreeMap<String, Backoff>) {
     (waiting, failed)
 }
 
-/// Nomad would place the unplaced runner of the same group first: it has waited for longer.
+/// Nomad would place the unplaced runner of the same group first, because it has waited longer.
 #[test]
-fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
+fn on_full_nodes_unplaced_runners_leave_with_the_stuck_runner_of_their_group() {
     let (waiting, failed) = refused();
     let mut behind = runner(2, 1, RunnerState::Pending);
     let mut other = runner(3, 1, RunnerState::Pending);
@@ -460,7 +462,7 @@ fn on_full_nodes_the_unplaced_leave_with_the_stuck_runner_of_their_group() {
         assert!(text.contains(&line), "{text}");
     }
     assert!(!text.contains("stop     runner3"), "{text}");
-    // One that came later is in nobody's way.
+    // A runner that came later is in nobody's way.
     let nomad = world.0.nomad.as_mut().unwrap();
     let behind = nomad.runners.iter_mut().find(|runner| runner.meta.job_id == Some(JobId(2))).unwrap();
     behind.submitted_at += Duration::from_secs(2);
@@ -509,7 +511,7 @@ fn a_runner_that_gets_no_job_yields_its_place() {
 }
 
 #[test]
-fn a_runner_that_does_not_start_is_told_and_then_replaced() {
+fn a_runner_that_does_not_start_is_reported_and_then_replaced() {
     let mut starting = runner(1, 1, RunnerState::Starting);
     placed(&mut starting, 900);
     starting.last_event = Some("Missing: nomad.var.block(nomad/jobs/ci@github.global)".to_owned());
@@ -523,13 +525,13 @@ fn a_runner_that_does_not_start_is_told_and_then_replaced() {
         world(&starting).plan_with(&strict),
         &["stop     runner1  its task has not started for 15m, last event: Missing"],
     );
-    // What waited for its credentials for long has not been starting for as long.
+    // The time spent waiting for credentials does not count as starting.
     starting.variable = Some(ago(30));
     assert_plan(world(&starting).plan_with(&strict), &[]);
 }
 
 #[test]
-fn two_attempts_of_a_job_are_alive_at_most() {
+fn at_most_two_attempts_of_a_job_are_alive() {
     let absent = |attempt| {
         let mut runner = runner(1, attempt, RunnerState::Running);
         runner.submitted_at = ago(70);
@@ -548,34 +550,34 @@ fn two_attempts_of_a_job_are_alive_at_most() {
     assert!(plan_of(vec![absent(1)]).contains("attempt 2"), "{}", plan_of(vec![absent(1)]));
     let two = plan_of(vec![absent(1), absent(2)]);
     assert!(two.contains("2 attempts are alive") && !two.contains("start "), "{two}");
-    // One alone, of a later attempt, waits from its start.
+    // A single later attempt waits, measured from its start.
     let third = plan_of(vec![absent(3)]);
     assert!(third.contains("attempt 4 starts in 50s"), "{third}");
 }
 
 #[test]
-fn whoever_has_given_up_a_place_waits_for_others() {
+fn a_group_that_gave_up_a_place_waits_for_others() {
     let mut gave_up = runner(1, 1, RunnerState::Dead);
     (gave_up.finish, gave_up.ended_at) = (Some(Finish::Stopped), Some(ago(599)));
     let mut world = world(vec![queued(1)], vec![gave_up]);
     another_repositorys_job(&mut world);
     world.0.memory.last_start.insert(RepositoryId(REPOSITORY.0 + 1), ago(1));
-    let expected = ["start … for job 50", "job 1 … waits for a place"];
+    let expected = ["start … for job 50", "job 1 … waiting for a place"];
     assert_plan(world.plan_with(&one_place()), &expected);
     world.0.nomad.as_mut().unwrap().runners[0].ended_at = Some(ago(600));
     assert_plan(
         world.plan_with(&one_place()),
-        &["start … for job 1, attempt 2", "job 50 … waits for a place", "dead, kept"],
+        &["start … for job 1, attempt 2", "job 50 … waiting for a place", "dead, kept"],
     );
 }
 
 #[test]
-fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
+fn nomadtools_runners_are_supply_and_never_stopped_alive() {
     let mut theirs = runner(1, 1, RunnerState::Running);
     theirs.ownership = Ownership::Nomadtools;
     let strict = Policy { strict: true, ..policy() };
     assert_plan(world(vec![queued(1)], vec![theirs.clone()]).plan(), &[]);
-    // It says nothing of this job: whoever waits for it is told where to look.
+    // A runner that names no job: the hold of a waiting job says where to look.
     let mut nameless = theirs.clone();
     nameless.meta.job_id = Some(JobId(99));
     assert_plan(world(vec![queued(1)], vec![nameless]).plan(), &["job 1 … left to runner"]);
@@ -587,7 +589,7 @@ fn nomadtools_own_runners_are_supply_and_never_stopped_alive() {
 }
 
 #[test]
-fn an_address_that_two_had_means_the_one_that_the_configuration_names() {
+fn a_url_that_two_repositories_had_means_the_configured_one() {
     let mut theirs = runner(1, 1, RunnerState::Running);
     theirs.ownership = Ownership::Nomadtools;
     theirs.meta.repo_id = None;
@@ -603,7 +605,7 @@ fn an_address_that_two_had_means_the_one_that_the_configuration_names() {
 }
 
 #[test]
-fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
+fn a_start_does_not_use_a_name_whose_variable_still_exists() {
     let mut world = world(vec![queued(1)], vec![]);
     let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), attempt);
     world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].into();
@@ -614,7 +616,7 @@ fn a_start_does_not_take_a_name_whose_variable_is_still_there() {
 }
 
 #[test]
-fn a_start_does_not_take_a_name_that_somebody_elses_job_has() {
+fn a_start_does_not_use_the_name_of_a_foreign_job() {
     let mut world = world(vec![queued(1)], vec![]);
     let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), attempt);
     world.0.nomad.as_mut().unwrap().foreign =
@@ -626,7 +628,7 @@ fn a_start_does_not_take_a_name_that_somebody_elses_job_has() {
 }
 
 #[test]
-fn a_planted_job_is_held_and_what_bears_its_name_stays() {
+fn a_planted_job_is_held_and_variables_with_its_name_stay() {
     let name = runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), 1);
     let mut world = world(vec![queued(2)], vec![]);
     let nomad = world.0.nomad.as_mut().unwrap();
@@ -640,7 +642,7 @@ fn a_planted_job_is_held_and_what_bears_its_name_stays() {
 }
 
 #[test]
-fn orphans_go_and_foreign_things_stay() {
+fn orphans_are_removed_and_foreign_things_stay() {
     let name = |deployment, job_id| runner_name("ghr", deployment, &repository(REPOSITORY), job_id, 1);
     let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);
     let variables = [
@@ -702,7 +704,7 @@ fn a_job_gets_a_runner_of_the_first_class_that_covers_it() {
 }
 
 #[test]
-fn a_class_denies_and_what_no_class_covers_may_have_to_wait() {
+fn a_class_can_deny_jobs_and_uncovered_jobs_can_be_held() {
     let deny = Some("ask #platform".to_owned());
     let classes = vec![Class { deny, ..class("gpu", "nomadtools gpu") }];
     let jobs = || vec![labelled(1, "nomadtools gpu"), labelled(2, "nomadtools")];
@@ -731,7 +733,7 @@ fn runners_count_against_the_class_that_they_were_started_as() {
     for (started_as, is_held) in [(Some("gpu"), true), (Some("former"), false), (None, false)] {
         let (other, busy) = busy(started_as);
         let plan = world(vec![labelled(1, "nomadtools gpu"), other], vec![busy]).plan_with(&policy);
-        let held = plan.contains("waits for a place: its class's max_runners is 1");
+        let held = plan.contains("waiting for a place: its class's max_runners is 1");
         assert_eq!((held, plan.contains("start ")), (is_held, !is_held), "{started_as:?}: {plan}");
     }
 }
@@ -751,7 +753,7 @@ fn at_the_cap_on_all_the_class_with_the_fewest_runners_is_next() {
 }
 
 #[test]
-fn room_for_a_full_class_is_made_by_its_own() {
+fn only_runners_of_a_full_class_make_room_for_it() {
     let gpu = Class { max_runners: Some(1), ..class("gpu", "nomadtools gpu") };
     let policy = Policy { classes: vec![gpu], ..policy() };
     let mut waiting = labelled(1, "nomadtools gpu");
@@ -770,7 +772,7 @@ fn room_for_a_full_class_is_made_by_its_own() {
 }
 
 #[test]
-fn a_runners_times_are_those_of_its_class() {
+fn a_runners_timeouts_are_those_of_its_class() {
     let gpu = Class { starting_timeout: Some(seconds(3600)), ..class("gpu", "nomadtools gpu") };
     let policy = Policy { classes: vec![gpu], ..policy() };
     for (started_as, is_stopped) in [(None, true), (Some("gpu"), false)] {
@@ -780,4 +782,27 @@ fn a_runners_times_are_those_of_its_class() {
         let plan = world(vec![queued(1)], vec![starting]).plan_with(&policy);
         assert_eq!(plan.contains("stop "), is_stopped, "{started_as:?}: {plan}");
     }
+}
+
+/// `runs-on: nomadtools run=${{ github.run_id }}`: the recipe of docs/templates-and-labels.md.
+#[test]
+fn a_runner_with_the_label_of_one_run_is_no_supply_for_another() {
+    let mut labels: Vec<String> = Vec::new();
+    for jobs in [
+        vec![labelled(1, "nomadtools run=1")],
+        vec![labelled(1, "nomadtools run=1"), labelled(2, "nomadtools run=2")],
+    ] {
+        let mut idle = runner(1, 1, RunnerState::Running);
+        idle.meta.labelsstr = "nomadtools run=1".to_owned();
+        let plan = plan(&world(jobs, vec![idle]).0, &policy(), seconds(0));
+        labels.extend(plan.actions.iter().filter_map(|action| match action {
+            Action::Start(start) => Some(start.labels.joined()),
+            _ => None,
+        }));
+    }
+    assert_eq!(labels, ["nomadtools run=2"], "the run's own runner serves it, and no other run");
+    let keys = ["mem".to_owned()].into();
+    let notes =
+        |label: &str| unread(&keys, &LabelRules::new("nomadtools").unwrap().check(&[label]).unwrap()).len();
+    assert_eq!((notes("nomadtools run=1"), notes("nomadtools rum=1")), (0, 1));
 }

@@ -1,4 +1,4 @@
-//! Secrets for the waiting, verifications of the idle, and what the dead leave behind.
+//! Credentials for placed runners, verifications of idle ones, and what dead ones leave behind.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -8,14 +8,14 @@ use crate::model::{
     RunnerState, VerifyRegistration,
 };
 
-/// How long a runner may take to come online before anyone asks.
+/// How long a runner may take to come online before it is verified.
 const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 
-/// How often GitHub is asked for one runner at most.
+/// The shortest time between two verifications of one runner.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
 
-/// A secret for each runner that is placed and has none, unless no job needs it: then it is about to go. Who is stopped
-/// in this plan is no job's, or its repository is gone.
+/// Credentials for each placed runner that has none, unless no job needs it, because then it is about to be stopped. A
+/// runner that this plan stops is not needed by a job, or its repository is gone.
 pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
     let spare: BTreeSet<&str> = spare.values().flatten().map(|runner| runner.name.as_str()).collect();
     for runner in survey.runners.values() {
@@ -50,7 +50,7 @@ pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
                 labels: runner.labels(),
                 registration: runner.registration(),
             })),
-            // What it waits for is said once.
+            // One hold is enough.
             (Some(HoldReason::ActionFailed { .. }), _) if stuck::no_credentials(survey, runner).is_some() => {
             }
             (Some(reason), _) => draft.hold_runner(&runner.name, reason),
@@ -59,7 +59,7 @@ pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
     }
 }
 
-/// A verification for each runner that sits idle although its group has demand, and for each that was absent.
+/// A verification of each runner that is idle although its group has demand, and of each that was absent.
 pub(super) fn verifications(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(idle), Some(key)) = (survey.idle(runner), survey.group_of(runner)) else { continue };
@@ -83,7 +83,7 @@ pub(super) fn verifications(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// The variable of each dead runner goes at once, after its registration.
+/// Removes the variable of each dead runner at once, after its registration.
 pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
     for runner in
         dead(survey).filter(|runner| runner.ownership == Ownership::Ours && runner.variable.is_some())
@@ -100,7 +100,7 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// The job of each dead runner goes after its timeout, unless it counts the attempts of a queued job.
+/// Purges the job of each dead runner after its timeout, unless it counts the attempts at a queued job.
 pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
     for runner in dead(survey) {
         let success = runner.finish.as_ref().is_none_or(|finish| finish.is_success());
@@ -110,7 +110,7 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
         if timeout.is_none_or(|timeout| dead < timeout) {
             continue;
         }
-        // A variable of nomadtools' jobs is their owner's and stays.
+        // A variable of a nomadtools job belongs to its owner and stays.
         let hold = if runner.variable.is_some() && runner.ownership == Ownership::Ours {
             Some(HoldReason::VariableFirst)
         } else {
@@ -120,7 +120,7 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
             draft.hold_runner(&runner.name, reason);
             continue;
         }
-        // Where the secret came in a variable, the clean-up has already removed the registration.
+        // If the credentials were in a variable, the clean-up has already removed the registration.
         let may_be_registered =
             runner.ownership == Ownership::Ours && !runner.registration().needs_variable() && runner.started;
         let view = survey.view_of(runner).filter(|view| !matches!(view.listing, Listing::Gone { .. }));
@@ -134,14 +134,14 @@ pub(super) fn purges(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// Why a dead runner's job must stay although it is old: the next attempt's number comes from it.
+/// Why a dead runner's job must stay although it has expired: it determines the number of the next attempt.
 fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
     let job_id = runner.meta.job_id?;
     if survey.newest.get(&job_id).is_some_and(|newest| newest.name != runner.name) {
         return None;
     }
     let Some(view) = survey.view_of(runner) else { return Some(HoldReason::JobUnknown) };
-    // An old listing may be older than the job.
+    // An old listing may predate the job.
     let absence_tells = match view.listing {
         Listing::Fresh { complete, .. } => complete,
         Listing::Earlier { .. } | Listing::Stale { .. } | Listing::Unseen { .. } => false,
@@ -154,7 +154,7 @@ fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
     }
 }
 
-/// Holds that only explain what is seen.
+/// Holds that only explain the current state.
 pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
     for foreign in &survey.nomad.foreign {
         draft.hold_runner(&foreign.name, HoldReason::Foreign { reason: foreign.reason });

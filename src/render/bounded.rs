@@ -1,4 +1,5 @@
-//! Rendering within real limits. Fuel counts a template's steps, but one step can join lists of a billion items.
+//! Rendering within real limits. Fuel limits a template's steps, but a single step can join lists of a billion
+//! items.
 
 use std::{
     io,
@@ -15,24 +16,24 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::RENDERED_MAX;
 
-/// A rendering takes a few milliseconds. One that takes longer than this is given up.
+/// A rendering takes a few milliseconds. It is aborted after this time.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// At most this many threads are given up, then nothing is rendered any more until one of them has ended: a thread cannot be stopped
-/// from outside.
+/// At most this many threads are abandoned, then nothing is rendered until one of them has ended: a thread cannot be
+/// stopped from outside.
 const GIVEN_UP_AT_MOST: usize = 2;
 
-/// A rendering's stack, in bytes: what the recursion limit needs in a build without optimizations, twice.
+/// A rendering's stack, in bytes: twice what the recursion limit needs in a build without optimization.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Renders templates on a thread of their own.
+/// Renders templates in a separate thread.
 pub(super) struct Bounded {
     environment: Arc<Environment<'static>>,
     worker: Mutex<Option<Worker>>,
     given_up: Arc<AtomicUsize>,
 }
 
-/// A thread that renders what it is asked to until nobody can ask any more.
+/// A thread that renders on request until all senders are gone.
 struct Worker {
     ask: Sender<(String, Value)>,
     rendered: Receiver<Result<String, Error>>,
@@ -43,7 +44,7 @@ impl Bounded {
         Bounded { environment: Arc::new(environment), worker: Mutex::default(), given_up: Arc::default() }
     }
 
-    /// The text of a template, at most [`RENDERED_MAX`] bytes.
+    /// The rendered text of a template, at most [`RENDERED_MAX`] bytes.
     ///
     /// # Errors
     /// The template's own; or it takes too long, or its text is too long.
@@ -59,7 +60,7 @@ impl Bounded {
                 .worker()
                 .map_err(|error| failed(format!("cannot start a thread to render on: {error}")))?,
         };
-        // If it has ended, the answer will not come either.
+        // If the thread has ended, there will be no answer either.
         let _ = worker.ask.send((name.to_owned(), variables));
         match worker.rendered.recv_timeout(WITHIN) {
             Ok(result) => {
@@ -70,7 +71,7 @@ impl Bounded {
                 self.given_up.fetch_add(1, Ordering::AcqRel);
                 Err(failed(format!("it takes longer than {} s", WITHIN.as_secs())))
             }
-            Err(RecvTimeoutError::Disconnected) => Err(failed("the rendering ended by itself".to_owned())),
+            Err(RecvTimeoutError::Disconnected) => Err(failed("the rendering ended unexpectedly".to_owned())),
         }
     }
 
@@ -80,7 +81,7 @@ impl Bounded {
         thread::Builder::new().name("render".to_owned()).stack_size(STACK).spawn(move || {
             for (name, variables) in asked {
                 if answer.send(render(&environment, &name, variables)).is_err() {
-                    // Nobody waited for it any more.
+                    // It had been abandoned.
                     given_up.fetch_sub(1, Ordering::AcqRel);
                 }
             }
@@ -89,7 +90,7 @@ impl Bounded {
     }
 }
 
-/// A writer that takes no more than a job may have.
+/// A writer with the size limit of a job.
 struct Output(Vec<u8>);
 
 impl io::Write for Output {
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rendering_that_takes_too_long_is_given_up_and_others_go_on() {
+    fn a_rendering_that_takes_too_long_is_aborted_and_others_continue() {
         let (release, wait) = channel::<()>();
         let wait = Mutex::new(wait);
         let mut environment = Environment::new();
@@ -138,7 +139,7 @@ mod tests {
             assert!(error.to_string().contains("longer than 2 s"), "{error}");
             if templates.given_up.load(Ordering::Acquire) < GIVEN_UP_AT_MOST {
                 assert_eq!(templates.render("quick", context! {}).unwrap(), "2");
-                // The next one gets a new thread.
+                // The next rendering gets a new thread.
                 assert!(templates.worker.lock().unwrap().is_some());
             }
         }

@@ -1,4 +1,4 @@
-//! What templates can do to values, beyond what minijinja brings.
+//! Filters and functions for templates, in addition to minijinja's.
 
 use minijinja::{
     Environment, Error, ErrorKind, Value,
@@ -14,7 +14,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_global("nomadlib", nomadlib);
 }
 
-/// Text for the inside of a quoted string in HCL.
+/// Escapes text for a quoted string in HCL.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 16);
     let mut characters = text.chars().peekable();
@@ -32,7 +32,7 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// `"{{ value|hcl }}"`: no value ends the string or starts an expression in it.
+/// `"{{ value|hcl }}"`: no value can end the string or start an expression in it.
 fn hcl(value: Value) -> Result<String, Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(String::new()),
@@ -40,7 +40,7 @@ fn hcl(value: Value) -> Result<String, Error> {
     }
 }
 
-/// `nomadlib.escape`: `${` to `$${`, `%{` to `%%{`, so that a shell script passes through HCL.
+/// `nomadlib.escape`: `${` to `$${`, `%{` to `%%{`, so that a shell script survives HCL.
 fn nomadlib_escape(value: Value) -> String {
     text(&value).replace("${", "$${").replace("%{", "%%{")
 }
@@ -49,12 +49,12 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// `fail("…")`: the template's own refusal.
+/// `fail("…")`: the template refuses the labels.
 fn fail(message: String) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// Jinja2's `int`: the default, 0, for whatever is no number.
+/// Jinja2's `int`: the default, 0, for anything that is not a number.
 fn int(value: Value, default: Option<Value>, base: Option<u32>, kwargs: Kwargs) -> Result<Value, Error> {
     let default = match default {
         Some(default) => default,
@@ -66,7 +66,7 @@ fn int(value: Value, default: Option<Value>, base: Option<u32>, kwargs: Kwargs) 
     };
     kwargs.assert_all_used()?;
     if !(2..=36).contains(&base) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "int takes a base from 2 to 36"));
+        return Err(Error::new(ErrorKind::InvalidOperation, "int accepts a base from 2 to 36"));
     }
     let number = match value.kind() {
         ValueKind::Bool => Some(i64::from(value.is_true())),
@@ -98,11 +98,11 @@ fn parse(text: &str, base: u32) -> Option<i64> {
     {
         return Some(number);
     }
-    // "12.7" is 12, as Jinja2 has it.
+    // "12.7" is 12, as in Jinja2.
     if base == 10 { text.parse().ok().and_then(whole) } else { None }
 }
 
 fn whole(number: f64) -> Option<i64> {
-    // Within what a float can say exactly.
+    // Within the range that a float represents exactly.
     (number.abs() < 9e15).then_some(number as i64)
 }

@@ -1,4 +1,4 @@
-//! What `RUN.LISTENER` makes of the listener's exit codes and of signals, with a real bash.
+//! How `RUN.LISTENER` handles the listener's exit codes and signals, with a real bash.
 
 use std::{
     fs,
@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::listener;
 
-/// A directory with a listener that runs `body` at each start, after it has counted it in `$n`. Each second of a pause is
-/// a line in the file `slept`, and takes no time.
+/// A directory with a listener that runs `body` at each start, with the number of the start in `$n`. Each second of a
+/// pause is a line in the file `slept`, and takes no time.
 struct Runner(TempDir);
 
 impl Runner {
@@ -43,7 +43,7 @@ impl Runner {
         fs::read_to_string(self.0.path().join(file)).unwrap_or_default().lines().count()
     }
 
-    /// The exit code, the starts and the seconds of pauses.
+    /// The exit code, the number of starts, and the seconds of pauses.
     fn run(&self) -> (Option<i32>, usize, usize) {
         let output = self.bash().output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -52,7 +52,7 @@ impl Runner {
 }
 
 #[test]
-fn the_listener_is_started_again_where_its_exit_code_asks_for_it() {
+fn the_listener_is_restarted_if_its_exit_code_requests_it() {
     let cases = [
         ("exit 0", (0, 1, 0)),
         ("exit 1", (1, 1, 0)),
@@ -61,7 +61,7 @@ fn the_listener_is_started_again_where_its_exit_code_asks_for_it() {
         ("exit 137", (137, 1, 0)),
         ("[ $n = 1 ] && exit 2; exit 0", (0, 2, 5)),
         ("[ $n = 1 ] && exit 6; exit 0", (0, 2, 1)),
-        // The update's end is waited for, 30 s at most.
+        // Waits for the end of the update, at most 30 s.
         ("[ $n = 1 ] && exit 3; exit 0", (0, 2, 30)),
         ("[ $n = 1 ] && { touch update.finished; exit 3; }; exit 0", (0, 2, 0)),
         (
@@ -76,7 +76,7 @@ fn the_listener_is_started_again_where_its_exit_code_asks_for_it() {
 }
 
 #[test]
-fn a_listener_that_never_works_is_given_up_with_its_last_exit_code() {
+fn a_listener_that_never_works_ends_with_its_last_exit_code() {
     assert_eq!(Runner::new("touch update.finished; exit $((3 + n / 20))").run(), (Some(4), 20, 0));
 }
 
@@ -91,7 +91,8 @@ fn an_update_that_ends_during_the_wait_ends_the_wait() {
 #[test]
 fn a_signal_reaches_the_listener_and_the_shell_waits_for_its_end() {
     for signal in ["INT", "TERM"] {
-        // It tells the shell's signal from one that the shell made of it, and goes on for a while afterwards.
+        // It distinguishes the shell's signal from one that the shell translated, and continues for a while
+        // afterwards.
         let body = format!(
             "trap 'kill -0 $PPID && echo {signal} > got; exit 100' {signal}\nkill -{signal} $PPID\n\
              while :; do /bin/sleep 0.01; done"
@@ -104,18 +105,18 @@ fn a_signal_reaches_the_listener_and_the_shell_waits_for_its_end() {
 }
 
 #[test]
-fn after_a_signal_nothing_is_started_again() {
-    // While the listener runs, and it asks for another start all the same.
+fn after_a_signal_nothing_is_restarted() {
+    // While the listener is running and requests another start.
     let runner = Runner::new("trap 'exit 3' INT\nkill -INT $PPID\nwhile :; do /bin/sleep 0.01; done");
     assert_eq!(runner.run(), (Some(3), 1, 0));
-    // While nothing runs.
+    // While nothing is running.
     let runner = Runner::new("exit 2");
     fs::write(runner.0.path().join("at_sleep"), "kill -INT $PPID\n").unwrap();
     assert_eq!(runner.run(), (Some(2), 1, 1));
 }
 
 #[test]
-fn the_task_log_says_why_there_is_another_start() {
+fn the_task_log_gives_the_reason_for_a_restart() {
     let Output { stdout, .. } =
         Runner::new("[ $n = 1 ] && { touch update.finished; exit 3; }; exit 0").bash().output().unwrap();
     let said = String::from_utf8(stdout).unwrap();

@@ -1,10 +1,11 @@
-//! From labels and a template to the text of a Nomad job. Pure: no IO, the same text at every time.
+//! Renders labels and a template to the text of a Nomad job. Pure: no IO, and the same result every time.
 
 mod bounded;
 mod credentials;
 mod filters;
 #[cfg(test)]
 mod listener_tests;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -18,38 +19,38 @@ pub use credentials::{credential_items, variable_path};
 use crate::{
     config::{Config, Template, Tokens, settings},
     labels::{LABELS_MAX, RunsOn},
-    model::{JobId, Labels, Registration, Repository},
+    model::{JobFacts, JobId, Labels, Registration, Repository},
 };
 
-/// What a template may do, about 500,000 steps or 32 MB: far more than any job needs, and some tens of
+/// The limit for a template, about 500,000 steps or 32 MB: far more than any job needs, and some tens of
 /// milliseconds.
 const FUEL: u64 = 500_000;
 
 /// Nomad drops the source of a job above 1 MB (contract nomad.md §2).
 const RENDERED_MAX: usize = 1_000_000;
 
-/// What `RUN.LISTENER` is: a bash script that runs the official runner in the working directory.
+/// `RUN.LISTENER`: a bash script that runs the official runner in the working directory.
 const LISTENER: &str = include_str!("../../templates/listener.sh");
 
-/// The script without its comments, which each job would keep.
+/// The script without its comments, which every job would otherwise contain.
 fn listener() -> String {
     let is_code = |line: &&str| !line.trim_start().starts_with('#');
     LISTENER.lines().filter(is_code).map(|line| format!("{line}\n")).collect()
 }
 
-/// How deep macros may call each other.
+/// The maximum depth of macro calls.
 const RECURSION_MAX: usize = 100;
 
-/// The compiled template, with all of its context that does not change from one runner to the next.
+/// The compiled template, with the part of its context that is the same for all runners.
 pub struct Renderer {
     templates: Bounded,
     name: String,
     registration: Registration,
     config: Value,
     settings: Value,
-    /// What `RUN.CREDENTIALS` gives runners that register by access token.
+    /// The value of `RUN.CREDENTIALS` for runners that register with an access token.
     access_token: String,
-    /// Those of the classes, by name.
+    /// The renderers of the classes, by name.
     classes: BTreeMap<String, Renderer>,
 }
 
@@ -58,18 +59,20 @@ pub struct Renderer {
 pub struct RunContext<'a> {
     /// The Nomad job's ID and the runner's name.
     pub name: &'a str,
-    /// The class; the top level's template where it is none.
+    /// The class; `None`: the top level's template.
     pub class: Option<&'a str>,
     /// The runner's repository.
     pub repository: &'a Repository,
     /// The job's labels, checked.
     pub labels: &'a Labels,
-    /// What they say: [`crate::labels::LabelRules::check`].
+    /// The parsed labels: [`crate::labels::LabelRules::check`].
     pub runs_on: &'a RunsOn,
     /// A line on the scheduler's state.
     pub info: &'a str,
-    /// GitHub's ID of the job it is started for.
+    /// The GitHub ID of the job that it is started for.
     pub job: JobId,
+    /// What GitHub says of that job.
+    pub facts: &'a JobFacts,
     /// 1, 2, … for that job.
     pub attempt: u32,
 }
@@ -77,9 +80,9 @@ pub struct RunContext<'a> {
 /// Why a template cannot be used, or not for these labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateError {
-    /// The template's name: a file's path, `builtin:NAME`, or `template`.
+    /// The template's name: the path of a file, `builtin:NAME`, or `template`.
     pub name: String,
-    /// The line, from 1, where one is known.
+    /// The line, from 1, if it is known.
     pub line: Option<usize>,
     /// What is wrong, and what to do.
     pub message: String,
@@ -89,7 +92,7 @@ impl std::error::Error for TemplateError {}
 
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One inside of a configuration is called by its place there.
+        // A template inside a configuration is named by its position there.
         let inline = self.name.starts_with("the template in ");
         write!(f, "{}{}", if inline { "" } else { "template " }, self.name)?;
         if let Some(line) = self.line {
@@ -103,7 +106,7 @@ impl Renderer {
     /// Compiles the configuration's template and those of its classes.
     ///
     /// # Errors
-    /// A syntax error; or runners are to get their secret from a variable and the template never reads
+    /// A syntax error; or runners get their credentials from a variable and the template never reads
     /// `RUN.CREDENTIALS`.
     pub fn new(config: &Config) -> Result<Renderer, TemplateError> {
         let template = &config.template;
@@ -127,11 +130,11 @@ impl Renderer {
         if registration.needs_variable() && !reads_credentials(&config.template) {
             return Err(error(format!(
                 "it never reads RUN.CREDENTIALS, so its runners could not register ({registration}); put \
-                 {{{{ RUN.CREDENTIALS }}}} on a line of its own into the task, or set github.registration to \
+                 {{{{ RUN.CREDENTIALS }}}} on its own line in the task, or set github.registration to \
                  access_token if it gets a token in another way"
             )));
         }
-        // A class that denies makes no runners.
+        // A class that denies has no runners.
         let served = config.classes.iter().filter(|class| class.deny.is_none());
         let of_class = |class: &crate::config::Class| {
             let renderer = Renderer::new(&config.of_class(class)).map_err(|mut error| {
@@ -167,7 +170,7 @@ impl Renderer {
     /// The job's text, HCL or JSON, for Nomad's own parser.
     ///
     /// # Errors
-    /// The template fails for these labels, or leaves the credentials out for them.
+    /// The template fails for these labels, or omits the credentials for them.
     pub fn render(&self, run: &RunContext) -> Result<String, TemplateError> {
         if let Some(renderer) = run.class.and_then(|class| self.classes.get(class)) {
             return renderer.render(run);
@@ -175,7 +178,7 @@ impl Renderer {
         let failed = |error: minijinja::Error| template_error(&self.name, &error);
         let error = |message| Err(TemplateError { name: self.name.clone(), line: None, message });
         if run.labels.len() > LABELS_MAX {
-            return error(format!("{} labels, at most {LABELS_MAX} are possible", run.labels.len()));
+            return error(format!("{} labels, but at most {LABELS_MAX} are possible", run.labels.len()));
         }
         let data = credentials::data(self.registration, run.name, &self.access_token);
         let variables = context! {
@@ -193,6 +196,12 @@ impl Renderer {
                 LABELS => run.labels.joined().replace('"', "\\\""),
                 INFO => run.info,
                 JOB_ID => run.job.0,
+                JOB_URL => job_url(run),
+                JOB_NAME => said::free(&run.facts.name),
+                WORKFLOW => said::free(&run.facts.run.workflow),
+                ACTOR => said::login(&run.facts.run.actor),
+                BRANCH => said::exact(&run.facts.run.branch),
+                EVENT => said::exact(&run.facts.run.event),
                 ATTEMPT => run.attempt,
                 LISTENER => listener(),
                 CREDENTIALS => credentials::block(&data),
@@ -215,6 +224,14 @@ impl Renderer {
     }
 }
 
+/// The job's page, made of what is known for certain; empty where its run is not known.
+fn job_url(run: &RunContext) -> String {
+    match run.facts.run_id {
+        None => String::new(),
+        Some(run_id) => format!("{}/actions/runs/{run_id}/job/{}", run.repository.html_url, run.job),
+    }
+}
+
 /// Nothing of it: the context may hold a token.
 impl fmt::Debug for Renderer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -226,10 +243,10 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
-    // As Jinja2 has it: an undefined name is empty, an attribute of it an error (contract nomadtools.md).
+    // As in Jinja2: an undefined name is empty, an attribute of it is an error (contract nomadtools.md).
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    // Its long form of errors prints variables, a token perhaps.
+    // The long form of its errors prints variables, possibly a token.
     environment.set_debug(false);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_MAX);
@@ -239,12 +256,12 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     Ok(environment)
 }
 
-/// Whether there is a way for the credentials into the job.
+/// Whether the template can put the credentials into the job.
 fn reads_credentials(template: &Template) -> bool {
     template.reads("RUN.CREDENTIALS") || template.reads("RUN.CREDENTIALS_JSON")
 }
 
-/// Whether a line where Jinja finds no sense, or the one before, is consul-template's.
+/// Whether a line that Jinja cannot parse, or the one before it, is consul-template's.
 fn has_braces_of_consul_template(text: &str, line: Option<usize>) -> bool {
     const WORDS: [&str; 12] = [
         "with",
@@ -267,7 +284,7 @@ fn has_braces_of_consul_template(text: &str, line: Option<usize>) -> bool {
             let word: String = inner.chars().take_while(char::is_ascii_alphanumeric).collect();
             let after = &inner[word.len()..];
             let rest = after.trim_start();
-            // `{{ key }}` is Jinja's as well, `{{ key "x" }}` is not.
+            // `{{ key }}` is also valid in Jinja, `{{ key "x" }}` is not.
             inner.starts_with(['.', '$'])
                 || WORDS.contains(&word.as_str())
                     && after.starts_with([' ', '"', '`'])

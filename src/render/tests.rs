@@ -1,7 +1,10 @@
-//! The bundled templates and the template language, as users meet them.
+//! The bundled templates and the template language, as users see them.
 
 use super::*;
-use crate::{model::RepositoryId, secret::Secret};
+use crate::{
+    model::{RepositoryId, RunFacts, RunId},
+    secret::Secret,
+};
 
 const HEAD: &str = "repos: [acme/widgets]\n";
 
@@ -16,6 +19,10 @@ fn with_template(template: &str, more: &str) -> Config {
 }
 
 fn render(config: &Config, labels: &[&str]) -> Result<String, TemplateError> {
+    render_for(config, labels, &JobFacts::default())
+}
+
+fn render_for(config: &Config, labels: &[&str], facts: &JobFacts) -> Result<String, TemplateError> {
     let runs_on = config.labels.check(labels).unwrap();
     let repository = Repository {
         id: RepositoryId(7),
@@ -34,14 +41,27 @@ fn render(config: &Config, labels: &[&str]) -> Result<String, TemplateError> {
         runs_on: &runs_on,
         info: "1 queued",
         job: JobId(42),
+        facts,
         attempt: 1,
     })
 }
 
-/// Renders one template's text by access token, which demands nothing of it.
+/// Renders one template's text with an access token, which has no requirements.
 fn by_hand(template: &str, labels: &[&str]) -> String {
     render(&with_template(template, "github: {registration: access_token}\n"), labels).unwrap()
 }
+
+/// Where runners go and what they bring, by settings.
+const NODES: &str = "node_pool: gpu, constraint: [{attribute: '${node.class}', value: ci}, \
+                     {attribute: '${attr.kernel.version}', operator: version, value: '>= 5'}, \
+                     {attribute: '${meta.x}', operator: is_set}], arch: arm64, gpu: 2, links: true, \
+                     job_started: \"#!/bin/bash\\necho ${x} \\\"y\\\"\\n\", job_completed: /opt/completed.sh";
+
+/// Host volumes, a dynamic one and one of CSI.
+const VOLUMES: &str = ", volumes: [{source: data, destination: /data, read_only: true}, \
+                       {source: state, destination: /state, access_mode: single-node-writer, \
+                       attachment_mode: file-system, sticky: true}, \
+                       {type: csi, source: db, destination: /db, access_mode: multi-node-multi-writer, attachment_mode: file-system}]";
 
 /// Every combination of what the bundled templates look at.
 fn combinations() -> Vec<(String, Vec<&'static str>)> {
@@ -63,9 +83,9 @@ fn combinations() -> Vec<(String, Vec<&'static str>)> {
         &["nomadtools tag=ubuntu-jammy nodocker"],
         &["nomadtools image=ghcr.io/acme/runner:1.2@sha256:00 mem=3000 maxmem=200"],
     ];
-    for template in ["myoung34", "docker", "raw_exec"] {
+    for template in ["myoung34", "docker", "podman", "raw_exec"] {
         for docker in ["none", "dind", "host"] {
-            if template == "docker" && docker == "dind" {
+            if matches!(template, "docker" | "podman") && docker == "dind" {
                 continue;
             }
             for cache in ["''", "volume", "no", "'no'", "/srv/cache"] {
@@ -78,6 +98,15 @@ fn combinations() -> Vec<(String, Vec<&'static str>)> {
                     }
                 }
             }
+        }
+    }
+    for template in ["myoung34", "docker", "podman", "raw_exec"] {
+        let volumes = if template == "raw_exec" { "" } else { VOLUMES };
+        for cache in ["''", "volume", "tools", "/srv/cache"] {
+            let yaml = format!(
+                "template: builtin:{template}\ntemplate_settings: {{cache: {cache}, {NODES}{volumes}}}\n"
+            );
+            all.push((yaml, vec!["nomadtools maxmem=2048"]));
         }
     }
     for github in [
@@ -94,7 +123,7 @@ fn combinations() -> Vec<(String, Vec<&'static str>)> {
 #[test]
 fn bundled_templates_are_hcl_in_every_combination() {
     let directory = std::env::var_os("GITHUBRUNNER_RENDERED");
-    // All of them take a minute without optimization; the step has no factor in common with the lists.
+    // All of them take a minute without optimization; the step is coprime to the lists' lengths.
     let step = if directory.is_some() { 1 } else { 19 };
     for (index, (yaml, labels)) in combinations().into_iter().enumerate().step_by(step) {
         let text =
@@ -122,8 +151,38 @@ fn the_other_templates() {
     let docker = "template: builtin:docker\ntemplate_settings: {docker: host, docker_group: 999}\n";
     insta::assert_snapshot!("docker", render(&config(docker), &["nomadtools maxmem=4000"]).unwrap());
     insta::assert_snapshot!(
+        "podman",
+        render(&config("template: builtin:podman\n"), &["nomadtools"]).unwrap()
+    );
+    insta::assert_snapshot!(
         "raw_exec",
         render(&config("template: builtin:raw_exec\n"), &["nomadtools"]).unwrap()
+    );
+}
+
+#[test]
+fn settings_say_where_runners_go_and_what_they_bring() {
+    let with = |template: &str, cache: &str, more: &str| {
+        let yaml =
+            format!("template: builtin:{template}\ntemplate_settings: {{cache: {cache}, {NODES}{more}}}\n");
+        let run = RunFacts { branch: "main".to_owned(), ..RunFacts::default() };
+        let facts = JobFacts { name: "build".to_owned(), run_id: Some(RunId(4711)), run: run.into() };
+        render_for(&config(&yaml), &["nomadtools"], &facts).unwrap()
+    };
+    insta::assert_snapshot!("docker_everywhere", with("docker", "tools", VOLUMES));
+    insta::assert_snapshot!("podman_everywhere", with("podman", "/srv/cache", VOLUMES));
+    let raw_exec = with("raw_exec", "/srv/cache", "");
+    assert!(raw_exec.contains("RUNNER_TOOL_CACHE                   = \"/srv/cache/tools\""), "{raw_exec}");
+    let yaml = format!("template: builtin:raw_exec\ntemplate_settings: {{debug: false{VOLUMES}}}\n");
+    let error = render(&config(&yaml), &["nomadtools"]).unwrap_err();
+    assert!(error.to_string().contains("raw_exec mounts no volumes"), "{error}");
+    // Each can be one, without a list.
+    let one = config(
+        "template: builtin:docker\ntemplate_settings: {gpu: amd/gpu, constraint: {attribute: a, value: b}}\n",
+    );
+    let one = render(&one, &["nomadtools"]).unwrap();
+    assert!(
+        one.contains("device \"amd/gpu\" {\n          count = 1") && one.matches("constraint {").count() == 1
     );
 }
 
@@ -136,12 +195,12 @@ fn a_bundled_template_says_what_it_cannot() {
 }
 
 #[test]
-fn blocks_take_their_lines_with_them() {
+fn block_tags_remove_their_lines() {
     assert_eq!(by_hand("a\n  {% if true %}\n  b\n  {% endif %}\nc", &["x"]), "a\n  b\nc");
 }
 
 #[test]
-fn undefined_names_are_as_in_jinja() {
+fn undefined_names_work_as_in_jinja() {
     assert_eq!(
         by_hand("[{{ nothing }}{{ SETTINGS.nothing }}{% for x in nothing %}{% endfor %}]", &["x"]),
         "[]"
@@ -156,14 +215,14 @@ fn undefined_names_are_as_in_jinja() {
 }
 
 #[test]
-fn python_methods_and_truth() {
+fn python_methods_and_booleans_work() {
     let template = "{{ RUNSON.get('mem', '5') }} {{ RUNSON.items()|length }} {{ 'a,b'.split(',')|join('-') }} \
                     {{ RUN.REPO.upper() }} {% if not '' and not 0 and not [] and not {} and '0' %}yes{% endif %}";
     assert_eq!(by_hand(template, &["a mem=7"]), "7 2 a-b ACME/WIDGETS yes");
 }
 
 #[test]
-fn int_is_as_in_jinja() {
+fn int_works_as_in_jinja() {
     let template = "{{ 'x'|int }} {{ ''|int }} {{ none|int }} {{ nothing|int }} {{ '12.7'|int }} {{ ' 5 '|int }} \
                     {{ 'x'|int(3) }} {{ '0x1f'|int(base=16) }} {{ true|int }} {{ 2.9|int }} {{ '1e3'|int }} {{ '-4'|int }} \
                     {{ 'x'|int(default=8) }} {{ [1]|int }}";
@@ -182,7 +241,7 @@ fn nothing_is_escaped_for_html() {
 }
 
 #[test]
-fn a_template_cannot_go_on_for_ever() {
+fn a_template_cannot_run_forever() {
     let bomb = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
     let error = render(&with_template(bomb, "github: {registration: access_token}\n"), &["x"]).unwrap_err();
     assert!(error.message.contains("fuel"), "{error}");
@@ -234,7 +293,7 @@ fn a_syntax_error_is_an_error_at_start() {
 }
 
 #[test]
-fn braces_of_consul_template_that_stand_bare_are_told_so() {
+fn unescaped_consul_template_braces_are_explained() {
     for braces in [
         r#"{{ with nomadVar "x" }}{{ .token }}{{ end }}"#,
         r#"{{ env "HOME" }}"#,
@@ -252,7 +311,7 @@ fn braces_of_consul_template_that_stand_bare_are_told_so() {
 }
 
 #[test]
-fn the_token_is_not_in_the_context_unless_asked_for() {
+fn the_token_is_not_in_the_context_unless_configured() {
     let github = "github: {token: ghp_secret, access_token: ghp_other, registration: MODE}\ntemplate_settings: {access_token: ghp_third}\n";
     for (mode, seen) in [("jit", false), ("token", false), ("access_token", true)] {
         let config = with_template(
@@ -308,7 +367,7 @@ fn the_whole_context_by_name() {
     );
 }
 
-/// The documents for users, by their names.
+/// The user documents, by name.
 const DOCUMENTS: [(&str, &str); 9] = [
     ("README.md", include_str!("../../README.md")),
     ("docs/architecture.md", include_str!("../../docs/architecture.md")),
@@ -323,7 +382,7 @@ const DOCUMENTS: [(&str, &str); 9] = [
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const TEMPLATES: &str = include_str!("../../docs/templates-and-labels.md");
 
-/// The fenced blocks of a document in this language.
+/// The fenced code blocks of a document in this language.
 fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("\n```{language}\n");
     document.split(fence.as_str()).skip(1).map(|rest| rest.split_once("\n```").unwrap().0).collect()
@@ -334,7 +393,7 @@ fn every_yaml_example_of_the_documents_loads() {
     let mut examples = 0;
     for (name, text) in DOCUMENTS {
         for yaml in blocks(text, "yaml") {
-            // Prometheus' rules are YAML, too.
+            // Prometheus's rules are also YAML.
             if yaml.starts_with("groups:") {
                 continue;
             }
@@ -387,7 +446,7 @@ fn the_documents_name_every_key_and_every_setting() {
             _ => keys.push(key.clone()),
         }
     }
-    // What the bundled templates read besides those with a default.
+    // What the bundled templates read besides settings with a default.
     for template in crate::config::BUILTIN_TEMPLATES {
         let read = template.text.split("SETTINGS.").skip(1);
         let name =
@@ -404,7 +463,7 @@ fn the_documents_name_every_key_and_every_setting() {
 }
 
 #[test]
-fn a_tool_cache_is_a_repositorys_own_and_there_where_it_is_asked_for() {
+fn a_tool_cache_belongs_to_one_repository_and_exists_only_if_configured() {
     let mount = |settings: &str| {
         let text = render(&config(settings), &["nomadtools"]).unwrap();
         text.lines().find(|line| line.contains("source = ")).map(|line| line.trim().to_owned())
@@ -412,7 +471,95 @@ fn a_tool_cache_is_a_repositorys_own_and_there_where_it_is_asked_for() {
     for off in ["", "template_settings: {cache: no}\n", "template_settings: {cache: ''}\n"] {
         assert_eq!(mount(off), None, "{off}");
     }
-    // `acme/web-x` is not `acme-web/x`: the number tells them apart.
+    // `acme/web-x` is not `acme-web/x`: the ID distinguishes them.
     let source = mount("template_settings: {cache: volume}\n");
     assert_eq!(source.as_deref(), Some("source = \"NTGithubRunner-7-acme-widgets\""));
+}
+
+/// What strangers may name a job, a workflow, a branch and themselves.
+const HOSTILE: [&str; 9] = [
+    "\"\n } } task \"evil\" {\n driver = \"raw_exec\" ",
+    "x\" } group \"g2\" { count = 9",
+    "${file(\"/etc/passwd\")}",
+    "%{ for x in [1] }y%{ endfor }",
+    "\\",
+    "a\nEOF\nb",
+    "{{ CONFIG }}",
+    "$(touch x)`touch y`",
+    "\u{202e}\u{0}\r",
+];
+
+/// All of it between quotes and in a heredoc, without a filter.
+const UNFILTERED: &str = r#"
+job "x" {
+  meta {
+    url      = "{{ RUN.JOB_URL }}"
+    name     = "{{ RUN.JOB_NAME }}"
+    workflow = "{{ RUN.WORKFLOW }}"
+    actor    = "{{ RUN.ACTOR }}"
+    branch   = "{{ RUN.BRANCH }}"
+    event    = "{{ RUN.EVENT }}"
+  }
+  group "g" {
+    task "t" {
+      driver = "docker"
+      template {
+        destination = "local/x"
+        data = <<EOF
+{{ RUN.JOB_NAME }} {{ RUN.WORKFLOW }} {{ RUN.BRANCH }}
+EOF
+      }
+    }
+  }
+}
+"#;
+
+/// The blocks of a job, its group and its task, and the values of its Meta.
+fn shape(text: &str) -> (Vec<String>, Vec<String>) {
+    let body: hcl::Body = hcl::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let mut blocks = Vec::new();
+    let mut within = vec![&body];
+    while let Some(body) = within.pop() {
+        for block in body.blocks() {
+            let labels: Vec<&str> = block.labels.iter().map(|label| label.as_str()).collect();
+            blocks.push(format!("{} {}", block.identifier.as_str(), labels.join(" ")));
+            within.push(&block.body);
+        }
+    }
+    let job = &body.blocks().next().unwrap().body;
+    let meta = &job.blocks().next().unwrap().body;
+    let value = |attribute: &hcl::Attribute| match &attribute.expr {
+        hcl::Expression::String(text) => text.clone(),
+        other => panic!("{other:?} in {text}"),
+    };
+    (blocks, meta.attributes().map(value).collect())
+}
+
+#[test]
+fn what_strangers_name_does_not_change_the_jobs_structure() {
+    let template = serde_json::to_string(UNFILTERED).unwrap();
+    let config = with_template(&template, "github: {registration: access_token}\n");
+    let rendered = |text: &str| {
+        let run = RunFacts {
+            workflow: text.to_owned(),
+            actor: text.to_owned(),
+            branch: text.to_owned(),
+            event: text.to_owned(),
+        };
+        let facts = JobFacts { name: text.to_owned(), run_id: Some(RunId(4711)), run: run.into() };
+        render_for(&config, &["nomadtools"], &facts).unwrap()
+    };
+    let (blocks, values) = shape(&rendered("main"));
+    let url = "https://github.com/acme/widgets/actions/runs/4711/job/42";
+    assert_eq!(values, [url, "main", "main", "main", "main", "main"]);
+    assert_eq!(blocks, ["job x", "meta ", "group g", "task t", "template "]);
+    for text in HOSTILE {
+        let text = rendered(text);
+        let (others, values) = shape(&text);
+        assert_eq!(others, blocks, "{text}");
+        // What means something as it is means nothing otherwise.
+        assert_eq!(values[3..], ["", "", ""], "{text}");
+    }
+    let (_, values) = shape(&render(&config, &["nomadtools"]).unwrap());
+    assert_eq!(values, [""; 6], "what GitHub does not tell is empty");
 }

@@ -1,4 +1,4 @@
-//! Who may see the page and the API. Health and metrics are open to all who reach the port.
+//! Who may see the page and the API. Health and metrics are open to everyone who can reach the port.
 
 use std::net::IpAddr;
 
@@ -14,25 +14,26 @@ use crate::secret::Secret;
 /// Who may see the page and the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Nobody: others reach the port, and nothing says that they may.
+    /// Nobody: other machines can reach the port, and the configuration does not permit it.
     #[default]
     Closed,
-    /// Whoever shows the token: as a bearer, or as the password that a browser asks for.
+    /// Everyone who presents the token, as a bearer token or as the password that a browser asks for.
     Token(Secret),
-    /// Everyone on this machine, by an address of it. A page of the web whose name leads here is not it.
+    /// Everyone on this machine, by IP address. A web page whose host name resolves to this machine is
+    /// refused.
     Local,
-    /// Everyone who reaches the port.
+    /// Everyone who can reach the port.
     Public,
 }
 
-/// Why a request is not answered.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It shows no token, or a wrong one.
+    /// The token is missing or wrong.
     Unauthorized,
-    /// The port is closed to all.
+    /// The port is closed to everyone.
     Closed,
-    /// It comes by a name that is not this machine's own.
+    /// The request's host name is not this machine's own.
     ForeignHost,
 }
 
@@ -54,7 +55,7 @@ impl Access {
     }
 }
 
-/// The token that a header shows: `Bearer TOKEN`, or `Basic` with any user and the token as the password.
+/// The token in a header: `Bearer TOKEN`, or `Basic` with any user and the token as the password.
 fn shown_token(header: &str) -> Option<String> {
     let (scheme, value) = header.split_once(' ')?;
     let value = value.trim();
@@ -69,15 +70,15 @@ fn shown_token(header: &str) -> Option<String> {
     pair.split_once(':').map(|(_, password)| password.to_owned())
 }
 
-/// In a time that says nothing of where they differ.
+/// In a time that does not depend on where they differ.
 fn is_same(token: &str, shown: &str) -> bool {
     let key = |text: &str| hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes());
     let tag = hmac::sign(&key(token), b"status");
     hmac::verify(&key(shown), b"status", tag.as_ref()).is_ok()
 }
 
-/// Whether the host that the request names is an address, or this machine by its name: a name of the web can lead to this
-/// machine too, and the page that it belongs to would read what is here.
+/// Whether the request's host is an IP address or this machine's own name. A host name on the web can resolve to this
+/// machine too, and its page could then read what is here.
 fn is_local(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_shown_as_a_bearer_or_as_a_password() {
+    fn a_token_is_accepted_as_a_bearer_or_as_a_password() {
         let access = Access::Token(Secret::new("0123456789abcdef"));
         let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
         for good in ["Bearer 0123456789abcdef", "bearer 0123456789abcdef", &basic("me:0123456789abcdef")] {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_the_web_whose_name_leads_here_sees_nothing() {
+    fn a_web_page_whose_host_name_resolves_here_sees_nothing() {
         for good in ["127.0.0.1:9090", "[::1]:9090", "localhost", "LOCALHOST:1", "127.0.0.1"] {
             assert_eq!(Access::Local.check(&with(HOST, good)), Ok(()), "{good}");
         }

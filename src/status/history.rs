@@ -1,4 +1,4 @@
-//! The last hour, a point a minute; and the last events.
+//! The last hour, with a point per minute, and the latest events.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::model::Unobserved;
 /// At most this many points are kept.
 const MINUTES: usize = 60;
 
-/// At most this many waits of one minute are kept; more would not move its percentiles much.
+/// At most this many waiting times are kept per minute; more would hardly change the percentiles.
 const WAITS: usize = 1000;
 
 /// At most this many events are kept.
@@ -23,17 +23,17 @@ const EVENTS: usize = 200;
 pub struct Point {
     /// When it began.
     pub at: Timestamp,
-    /// Jobs that waited, when it was last looked.
+    /// The number of queued jobs, as last seen.
     pub queued: usize,
-    /// Jobs that were held.
+    /// The number of held jobs.
     pub held: usize,
-    /// Jobs that ran.
+    /// The number of running jobs.
     pub running: usize,
-    /// Jobs that were taken in this minute.
+    /// The number of jobs that were taken in this minute.
     pub taken: usize,
-    /// How long half of these waited at most, in seconds.
+    /// The median of their waiting times, in seconds.
     pub queue_p50_seconds: Option<f64>,
-    /// How long 95 of 100 of these waited at most.
+    /// The 95th percentile of their waiting times.
     pub queue_p95_seconds: Option<f64>,
 }
 
@@ -50,11 +50,12 @@ struct Minute {
 pub(super) struct History(VecDeque<Minute>);
 
 impl History {
-    /// Takes in what a pass saw: jobs queued, held and running, and how long those that were taken had waited.
+    /// Records a pass: the numbers of jobs queued, held and running, and the waiting times of those that were
+    /// taken.
     pub fn see(&mut self, now: Timestamp, counts: (usize, usize, usize), waits: &[Duration]) {
         let second = now.as_second();
         let at = Timestamp::from_second(second - second.rem_euclid(60)).unwrap_or(now);
-        // A clock that is set back does not make two points of one minute.
+        // A clock that is set back does not create a second point for a minute.
         if self.0.back().is_none_or(|last| last.at < at) {
             self.0.push_back(Minute { at, counts, taken: 0, waits: Vec::new() });
         }
@@ -68,7 +69,7 @@ impl History {
         minute.waits.extend(waits.iter().take(room));
     }
 
-    /// A point a minute.
+    /// One point per minute.
     pub fn points(&self) -> Vec<Point> {
         let point = |minute: &Minute| {
             let (queued, held, running) = minute.counts;
@@ -87,7 +88,7 @@ impl History {
         self.0.iter().map(point).collect()
     }
 
-    /// How long half and 95 of 100 of the jobs that were taken within the hour waited at most, in seconds.
+    /// The median and the 95th percentile of the waiting times of jobs taken within the hour, in seconds.
     pub fn percentiles(&self) -> (Option<f64>, Option<f64>) {
         let mut waits: Vec<Duration> =
             self.0.iter().flat_map(|minute| minute.waits.iter().copied()).collect();
@@ -96,28 +97,27 @@ impl History {
     }
 }
 
-/// The smallest of the sorted values that `of_100` of 100 are no larger than.
+/// The smallest of the sorted values that `of_100` of 100 do not exceed.
 fn percentile(sorted: &[Duration], of_100: usize) -> Option<f64> {
     let rank = (sorted.len() * of_100).div_ceil(100);
     sorted.get(rank.checked_sub(1)?).map(Duration::as_secs_f64)
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// When, by this machine's clock.
     pub at: Timestamp,
     /// `action`, `error` or `leadership`.
     pub kind: &'static str,
-    /// Whether somebody should look.
+    /// Whether an operator should look at it.
     pub failed: bool,
-    /// The runner that it is about.
+    /// The affected runner.
     pub runner: Option<String>,
-    /// For people.
+    /// For display.
     pub text: String,
 }
 
-/// The last events, the newest last.
+/// The latest events, the newest last.
 #[derive(Debug, Default)]
 pub(super) struct Events {
     last: VecDeque<Event>,
@@ -127,7 +127,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Takes in what a pass did, what it could not observe, and whether this replica leads.
+    /// Records what a pass did, what it could not observe, and whether this replica is the leader.
     pub fn see(&mut self, at: Timestamp, deeds: &[Deed], errors: &[Unobserved], leads: bool) {
         // Verifications change nothing.
         for deed in deeds.iter().filter(|deed| deed.failed || deed.action != "verify_registration") {
@@ -140,7 +140,8 @@ impl Events {
         }
         self.errors = errors.iter().map(key).collect();
         if self.led.replace(leads).is_some_and(|led| led != leads) {
-            let text = if leads { "this replica leads now" } else { "this replica leads no more" };
+            let text =
+                if leads { "this replica is now the leader" } else { "this replica is no longer the leader" };
             let text = text.to_owned();
             self.push(Event { at, kind: "leadership", failed: false, runner: None, text });
         }
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_kept_a_point_a_minute() {
+    fn an_hour_is_kept_with_a_point_per_minute() {
         let mut history = History::default();
         let waits: Vec<Duration> = (1..=100).map(Duration::from_secs).collect();
         history.see(at(0), (3, 1, 2), &waits);
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_lasts_is_one_event_and_events_are_bounded() {
+    fn a_lasting_error_is_one_event_and_events_are_limited() {
         let mut events = Events::default();
         let error = |owner: &str, seconds: u32| {
             let text =

@@ -1,10 +1,10 @@
-//! The metrics, by the crate of Prometheus itself. The set of label values is bounded everywhere: text of strangers is in
-//! none but repositories' names, and those only where the configuration asks for them.
+//! The metrics, with Prometheus's own crate. All label values come from fixed sets. The only external text is in
+//! repository names, and those are included only if the configuration enables them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,42 +16,45 @@ use prometheus_client::{
 
 use super::{
     process::Process,
-    snapshot::{Rate, Snapshot, Waiting},
+    snapshot::{Rate, Snapshot, Waiting, Whose},
 };
 use crate::model::RunnerState;
 
-/// What all names begin with, but those of the process.
+/// The prefix of all names except those of the process.
 const PREFIX: &str = "githubrunner";
 
-/// More repositories than this are one: `other`.
+/// With more repositories than this, the rest are `other`.
 const REPOSITORIES: usize = 1000;
 
-/// From a second to six hours: a job waits for a runner, starts and runs.
+/// From a second to six hours, for jobs that wait for a runner, start and run.
 const LONG: [f64; 15] =
     [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 10_800.0, 21_600.0];
 
-/// From milliseconds to two minutes: a request, a pass.
+/// From milliseconds to two minutes, for requests and passes.
 const SHORT: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
-/// More node pools than this are one: `other`.
+/// With more node pools than this, the rest are `other`.
 const NODE_POOLS: usize = 100;
+
+/// Runners of classes that are no longer configured can be of this many more; beyond, a class is `other`.
+const CLASSES: usize = 200;
 
 /// A MiB, in bytes.
 const MIB: u64 = 1 << 20;
 
-/// Labels of one value of a metric.
+/// The labels of a value of a metric.
 type Labels = Vec<(&'static str, String)>;
 
-/// What is counted between passes, by one label.
+/// Counters that are incremented between passes, with one label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counter {
-    /// Requests to the webhook's port, by how they came out.
+    /// Requests to the webhook port, by outcome.
     WebhookRequests,
-    /// Reasons to look at a repository soon, by where they came from.
+    /// Reasons to poll a repository soon, by source.
     Hints,
 }
 
-/// Times that are measured.
+/// Measured times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
     QueuedToStarted,
@@ -60,18 +63,18 @@ pub(super) enum Time {
     JobDuration,
 }
 
-/// An exchange with GitHub or Nomad that is over.
+/// An exchange with GitHub or Nomad that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// `github` or `nomad`.
     pub host: &'static str,
-    /// The path's template: one of few.
+    /// The path's template: one of a fixed set.
     pub route: &'static str,
-    /// The answer's status; `None` where no whole answer came in time.
+    /// The response's status; `None` if no complete response came in time.
     pub code: Option<u16>,
     /// How long it took.
     pub took: Duration,
-    /// What it costs of GitHub's secondary limit.
+    /// Its cost in points of GitHub's secondary limit.
     pub points: u64,
 }
 
@@ -103,7 +106,8 @@ pub(super) struct Metrics {
     waiting_cpu: Family<Labels, Gauge>,
     waiting_cores: Family<Labels, Gauge>,
     waiting_memory: Family<Labels, Gauge>,
-    /// Node pools that were seen: an autoscaler is told of none, too, when nothing waits there any more.
+    /// The node pools seen so far. An autoscaler also needs the value zero when nothing is waiting there any
+    /// more.
     node_pools: Mutex<BTreeSet<String>>,
     runners: Family<Labels, Gauge>,
     finishes: Family<Labels, Count>,
@@ -121,8 +125,27 @@ pub(super) struct Metrics {
     rate_remaining: Family<Labels, Gauge>,
     rate_reset: Family<Labels, Gauge>,
     points: Gauge,
-    /// Gauges have a label for the repository.
+    /// Whether gauges have a label for the repository.
     pub per_repository: bool,
+    /// The classes of the configuration: gauges have a label for the class where there is one.
+    pub classes: Vec<Arc<str>>,
+}
+
+/// The first few values of a label: the rest is one.
+#[derive(Default)]
+struct Few<'a, const N: usize>(Vec<&'a str>);
+
+impl<'a, const N: usize> Few<'a, N> {
+    fn one(&mut self, value: &'a str) -> &'a str {
+        if self.0.contains(&value) {
+            return value;
+        }
+        if self.0.len() >= N {
+            return "other";
+        }
+        self.0.push(value);
+        value
+    }
 }
 
 fn long() -> Histogram {
@@ -181,11 +204,12 @@ impl Default for Metrics {
             rate_reset: Family::default(),
             points: Gauge::default(),
             per_repository: false,
+            classes: Vec::new(),
         };
         let own = registry.sub_registry_with_prefix(PREFIX);
         own.register(
             "build",
-            "The program that runs",
+            "The running version",
             Info::new(labels([("version", env!("CARGO_PKG_VERSION"))])),
         );
         own.register("passes", "Passes since the start", metrics.passes.clone());
@@ -197,7 +221,7 @@ impl Default for Metrics {
         );
         own.register_with_unit(
             "look_duration",
-            "How long looks at repositories took, by what they asked for",
+            "How long polling a repository took, by what was requested",
             Unit::Seconds,
             metrics.look_duration.clone(),
         );
@@ -207,21 +231,21 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.last_pass.clone(),
         );
-        own.register("nomad_up", "Whether the last pass saw Nomad", metrics.nomad_up.clone());
+        own.register("nomad_up", "Whether the last pass reached Nomad", metrics.nomad_up.clone());
         own.register(
             "github_up",
-            "Whether the last pass that asked GitHub listed a repository",
+            "Whether the most recent poll of at least one repository succeeded",
             metrics.github_up.clone(),
         );
-        own.register("leader", "Whether this replica applies", metrics.leader.clone());
+        own.register("leader", "Whether this replica is the leader", metrics.leader.clone());
         own.register(
             "repositories",
-            "Repositories, by whether the last pass listed them",
+            "Repositories, by whether the last pass had a listing of them",
             metrics.repositories.clone(),
         );
         own.register(
             "jobs_queued",
-            "Queued GitHub jobs that want a runner of ours",
+            "Queued GitHub jobs that request one of our runners",
             metrics.jobs_queued.clone(),
         );
         own.register(
@@ -229,14 +253,10 @@ impl Default for Metrics {
             "GitHub jobs that deliberately get no runner now, by reason",
             metrics.jobs_held.clone(),
         );
-        own.register(
-            "jobs_running",
-            "GitHub jobs that run on a runner of ours",
-            metrics.jobs_running.clone(),
-        );
+        own.register("jobs_running", "GitHub jobs running on our runners", metrics.jobs_running.clone());
         own.register(
             "holds",
-            "Things deliberately not done, by what they are about and by reason",
+            "Everything that is deliberately not done, by kind of subject and by reason",
             metrics.holds.clone(),
         );
         for (name, help, family) in [
@@ -247,67 +267,67 @@ impl Default for Metrics {
             ),
             (
                 "waiting_cpu_megahertz",
-                "CPU that runners ask for which Nomad has not placed yet, by node pool",
+                "CPU requested by runners that Nomad has not placed yet, by node pool",
                 &metrics.waiting_cpu,
             ),
             (
                 "waiting_cores",
-                "Cores that runners ask for which Nomad has not placed yet, by node pool",
+                "Cores requested by runners that Nomad has not placed yet, by node pool",
                 &metrics.waiting_cores,
             ),
             (
                 "waiting_memory_bytes",
-                "Memory that runners ask for which Nomad has not placed yet, by node pool",
+                "Memory requested by runners that Nomad has not placed yet, by node pool",
                 &metrics.waiting_memory,
             ),
         ] {
             own.register(name, help, family.clone());
         }
-        own.register("runners", "Runners, by state", metrics.runners.clone());
+        own.register("runners", "Runners, by state and class", metrics.runners.clone());
         own.register(
             "runners_finished",
-            "Runners that have ended since the start, by how",
+            "Runners that have ended since the start, by result",
             metrics.finishes.clone(),
         );
         own.register(
             "actions",
-            "Actions since the start, by what was done, why, and how it came out",
+            "Actions since the start, by action, reason and outcome",
             metrics.actions.clone(),
         );
         own.register(
             "runner_version_end_timestamp_seconds",
-            "When a runner's version stops getting jobs",
+            "When a runner version stops getting jobs",
             metrics.version_ends.clone(),
         );
         own.register(
             "webhook_requests",
-            "Requests to the webhook's port, by outcome",
+            "Requests to the webhook port, by outcome",
             metrics.webhook_requests.clone(),
         );
-        own.register("hints", "Reasons to look at a repository soon, by source", metrics.hints.clone());
+        own.register("hints", "Reasons to poll a repository soon, by source", metrics.hints.clone());
         for (name, help, histogram) in [
             (
                 "job_queued_to_started",
-                "From a job's queueing to the registration of its first runner at Nomad",
+                "From the time a job is queued to the registration of its first runner at Nomad",
                 &metrics.queued_to_started,
             ),
             (
                 "job_queued_to_taken",
-                "From a job's queueing to its start on a runner of ours, by GitHub's clock",
+                "From the time a job is queued to its start on one of our runners, by GitHub's clock",
                 &metrics.queued_to_taken,
             ),
             (
                 "runner_started_to_connected",
-                "From a runner's registration at Nomad to the first sight of it connected to GitHub",
+                "From a runner's registration at Nomad to the first time it is seen connected to GitHub",
                 &metrics.started_to_connected,
             ),
-            ("job_duration", "How long jobs ran on runners of ours", &metrics.job_duration),
+            ("job_duration", "How long jobs ran on our runners", &metrics.job_duration),
         ] {
             own.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
         own.register(
             "requests",
-            "Requests by host, route and class of the answer's status",
+            "Requests by host, route and class of the response's status",
             metrics.requests.clone(),
         );
         own.register_with_unit(
@@ -318,25 +338,25 @@ impl Default for Metrics {
         );
         own.register(
             "github_rate_limit",
-            "Requests that GitHub allows in a bucket's time",
+            "Requests that GitHub allows in a bucket's period",
             metrics.rate_limit.clone(),
         );
         own.register(
             "github_rate_limit_remaining",
-            "Requests left in GitHub's bucket",
+            "Requests left in a bucket",
             metrics.rate_remaining.clone(),
         );
         own.register(
             "github_rate_limit_reset_timestamp_seconds",
-            "When GitHub's bucket starts anew, by GitHub's clock",
+            "When a bucket resets, by GitHub's clock",
             metrics.rate_reset.clone(),
         );
         own.register(
             "github_points_per_minute",
-            "What the last minute's requests cost of GitHub's secondary limit",
+            "Points of GitHub's secondary limit used in the last minute",
             metrics.points.clone(),
         );
-        // A first failure counts only where there was a zero before it.
+        // Prometheus sees a first failure only if there was a zero before it.
         for finish in FINISHES {
             drop(metrics.finishes.get_or_create(&labels([("finish", finish)])));
         }
@@ -345,7 +365,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// One more.
+    /// Increments a counter.
     pub fn count(&self, counter: Counter, label: &str, by: u64) {
         let (family, key) = match counter {
             Counter::WebhookRequests => (&self.webhook_requests, "outcome"),
@@ -354,7 +374,7 @@ impl Metrics {
         family.get_or_create(&labels([(key, label)])).inc_by(by);
     }
 
-    /// A time was measured.
+    /// Records a measured time.
     pub fn time(&self, time: Time, took: Duration) {
         let histogram = match time {
             Time::QueuedToStarted => &self.queued_to_started,
@@ -365,7 +385,7 @@ impl Metrics {
         histogram.observe(took.as_secs_f64());
     }
 
-    /// An exchange is over.
+    /// Records an exchange.
     pub fn exchange(&self, Exchange { host, route, code, took, .. }: Exchange) {
         let code = match code {
             None => "none",
@@ -380,17 +400,17 @@ impl Metrics {
         duration.observe(took.as_secs_f64());
     }
 
-    /// A runner has ended.
+    /// Records the end of a runner.
     pub fn finish(&self, finish: &'static str) {
         self.finishes.get_or_create(&labels([("finish", finish)])).inc();
     }
 
-    /// A look at a repository is over.
+    /// Records a look at a repository.
     pub fn look(&self, look: &'static str, took: Duration) {
         self.look_duration.get_or_create(&labels([("look", look)])).observe(took.as_secs_f64());
     }
 
-    /// A pass is over.
+    /// Records a pass.
     pub fn pass(&self, snapshot: &Snapshot) {
         self.passes.inc();
         self.pass_duration.observe(snapshot.took.as_secs_f64());
@@ -401,7 +421,7 @@ impl Metrics {
         }
     }
 
-    /// What was seen, as it is now.
+    /// Records the current state.
     pub fn see(&self, snapshot: &Snapshot, points: u64) {
         self.nomad_up.set(i64::from(snapshot.nomad_seen));
         self.github_up.set(i64::from(snapshot.sees_github()));
@@ -412,23 +432,27 @@ impl Metrics {
             self.repositories.get_or_create(&labels([("listed", is_listed)])).set(number(count));
         }
         let counts = &snapshot.counts;
-        self.set(&self.jobs_queued, counts.queued.iter().map(|(of, n)| (Vec::new(), of.as_str(), *n)));
+        // Each class has its value, and sums over repositories stay what they are.
+        let classes = self.classes.iter().cloned().map(Some).chain([None]);
+        let classes = classes.map(|class| Whose { repository: String::new(), class });
+        let zeros: Vec<Whose> = if self.per_repository { Vec::new() } else { classes.collect() };
+        let none = || zeros.iter().map(|of| (Vec::new(), of, 0));
+        self.set(&self.jobs_queued, none().chain(counts.queued.iter().map(|(of, n)| (Vec::new(), of, *n))));
         let reason = |reason: &str| labels([("reason", reason)]);
-        self.set(&self.jobs_held, counts.held.iter().map(|((of, why), n)| (reason(why), of.as_str(), *n)));
-        self.set(&self.jobs_running, counts.running.iter().map(|(of, n)| (Vec::new(), of.as_str(), *n)));
+        self.set(&self.jobs_held, counts.held.iter().map(|((of, why), n)| (reason(why), of, *n)));
+        self.set(&self.jobs_running, none().chain(counts.running.iter().map(|(of, n)| (Vec::new(), of, *n))));
         self.holds.clear();
         for ((about, why), count) in &counts.holds {
             self.holds.get_or_create(&labels([("about", about), ("reason", why)])).set(number(*count));
         }
         let state = |state: RunnerState| labels([("state", state.as_str())]);
-        // Every state has its value, and sums over repositories stay what they are.
-        let none = if self.per_repository { &[][..] } else { &STATES };
         self.waiting(&counts.waiting);
-        let runners = counts.runners.iter().map(|((of, at), n)| (state(*at), of.as_str(), *n));
-        self.set(&self.runners, none.iter().map(|at| (state(*at), "", 0)).chain(runners));
+        let none = zeros.iter().flat_map(|of| STATES.map(|at| (state(at), of, 0)));
+        let runners = counts.runners.iter().map(|((of, at), n)| (state(*at), of, *n));
+        self.set(&self.runners, none.chain(runners));
     }
 
-    /// What runners that wait for a place ask for.
+    /// The requests of runners that wait for a place.
     fn waiting(&self, seen: &BTreeMap<String, Waiting>) {
         let mut pools = self.node_pools.lock().unwrap_or_else(PoisonError::into_inner);
         for pool in seen.keys() {
@@ -451,7 +475,7 @@ impl Metrics {
         }
     }
 
-    /// The limits as GitHub last told them.
+    /// The rate limits that GitHub last reported.
     pub fn rates(&self, rates: &[Rate]) {
         for family in [&self.rate_limit, &self.rate_remaining, &self.rate_reset] {
             family.clear();
@@ -465,7 +489,7 @@ impl Metrics {
         }
     }
 
-    /// When each version of the runner that ends stops getting jobs.
+    /// For each runner version that ends, when it stops getting jobs.
     pub fn version_ends(&self, ends: &BTreeMap<String, u64>) {
         self.version_ends.clear();
         for (version, at) in ends {
@@ -474,31 +498,31 @@ impl Metrics {
         }
     }
 
-    /// Sets a gauge anew; what belongs to several repositories adds up where they have no label.
+    /// Replaces a gauge's values. Without a repository label, the values of several repositories are added
+    /// up.
     fn set<'a>(
-        &self,
+        &'a self,
         family: &Family<Labels, Gauge>,
-        values: impl Iterator<Item = (Labels, &'a str, usize)>,
+        values: impl Iterator<Item = (Labels, &'a Whose, usize)>,
     ) {
         family.clear();
         if !self.per_repository && values.size_hint().1 == Some(0) {
             family.get_or_create(&Vec::new()).set(0);
         }
-        let mut repositories: Vec<&str> = Vec::new();
-        for (mut labels, repository, count) in values {
+        let mut repositories = Few::<REPOSITORIES>::default();
+        let mut classes = Few::<CLASSES>(self.classes.iter().map(AsRef::as_ref).collect());
+        for (mut labels, Whose { repository, class }, count) in values {
+            if let Some(class) = class {
+                labels.push(("class", classes.one(class).to_owned()));
+            }
             if self.per_repository {
-                let is_known = repositories.contains(&repository);
-                if !is_known && repositories.len() < REPOSITORIES {
-                    repositories.push(repository);
-                }
-                let shown = if repositories.contains(&repository) { repository } else { "other" };
-                labels.push(("repository", shown.to_owned()));
+                labels.push(("repository", repositories.one(repository).to_owned()));
             }
             family.get_or_create(&labels).inc_by(number(count));
         }
     }
 
-    /// The page, with its content type.
+    /// The metrics page and its content type.
     pub fn page(&self, format: Exposition) -> (String, &'static str) {
         let mut page = String::new();
         let written = match format {
@@ -506,7 +530,7 @@ impl Metrics {
             Exposition::Prometheus => prometheus_text::encode(&mut page, &self.registry),
         };
         if let Err(error) = written {
-            tracing::error!("the metrics cannot be written: {error}");
+            tracing::error!("cannot write the metrics: {error}");
         }
         let kind = match format {
             Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -522,11 +546,11 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// How a runner can end: the words of [`crate::model::Finish`].
+/// How a runner can end: the names of [`crate::model::Finish`].
 const FINISHES: [&str; 8] =
     ["success", "stopped", "failure", "out_of_memory", "lost", "drained", "timed_out", "never_ran"];
 
-/// All states that a runner can have.
+/// All states of a runner.
 pub(super) const STATES: [RunnerState; 7] = [
     RunnerState::Pending,
     RunnerState::Waiting,
@@ -544,6 +568,10 @@ fn epoch_seconds(at: jiff::Timestamp) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn whose(repository: &str, class: Option<&str>) -> Whose {
+        Whose { repository: repository.to_owned(), class: class.map(Arc::from) }
+    }
 
     fn page(metrics: &Metrics, snapshot: &Snapshot) -> String {
         metrics.see(snapshot, 7);
@@ -567,17 +595,17 @@ mod tests {
         for state in STATES {
             assert!(page.contains(&format!("githubrunner_runners{{state=\"{state}\"}} 0\n")), "{page}");
         }
-        // The older format has its own content type, and the same names.
+        // The older format has another content type and the same names.
         let (older, kind) = metrics.page(Exposition::Prometheus);
         assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
         assert!(older.contains("# TYPE githubrunner_passes_total counter\n") && !older.contains("# EOF"));
     }
 
     #[test]
-    fn repositories_are_labels_only_where_asked_for_and_a_thousand_at_most() {
+    fn repositories_are_labels_only_if_enabled_and_at_most_a_thousand() {
         let mut snapshot = Snapshot::default();
         for number in 0..2 * REPOSITORIES {
-            snapshot.counts.queued.insert(format!("acme/r{number}"), 2);
+            snapshot.counts.queued.insert(whose(&format!("acme/r{number}"), None), 2);
         }
         let mut metrics = Metrics::default();
         let without = page(&metrics, &snapshot);
@@ -593,11 +621,47 @@ mod tests {
     }
 
     #[test]
+    fn each_class_has_its_value_and_no_label_stands_for_the_top_level() {
+        let mut metrics = Metrics { classes: vec!["gpu".into(), "small".into()], ..Metrics::default() };
+        let mut snapshot = Snapshot::default();
+        snapshot.counts.queued.insert(whose("acme/a", Some("gpu")), 2);
+        snapshot.counts.queued.insert(whose("acme/b", Some("gpu")), 3);
+        snapshot.counts.queued.insert(whose("acme/b", None), 4);
+        snapshot.counts.held.insert((whose("acme/a", Some("gpu")), "cap_class"), 1);
+        snapshot.counts.runners.insert((whose("acme/a", Some("gpu")), RunnerState::Running), 7);
+        let text = page(&metrics, &snapshot);
+        for line in [
+            "jobs_queued{class=\"gpu\"} 5",
+            "jobs_queued{class=\"small\"} 0",
+            "jobs_queued 4",
+            "jobs_running{class=\"small\"} 0",
+            "jobs_held{reason=\"cap_class\",class=\"gpu\"} 1",
+            "runners{state=\"running\",class=\"gpu\"} 7",
+            "runners{state=\"dead\",class=\"small\"} 0",
+            "runners{state=\"running\"} 0",
+        ] {
+            assert!(text.contains(&format!("githubrunner_{line}\n")), "{line}: {text}");
+        }
+        metrics.per_repository = true;
+        let text = page(&metrics, &snapshot);
+        let line = "githubrunner_jobs_queued{class=\"gpu\",repository=\"acme/b\"} 3\n";
+        assert!(text.contains(line), "{text}");
+        // Runners can be of classes that were configured long ago.
+        for number in 0..2 * CLASSES {
+            let class = format!("old{number}");
+            snapshot.counts.runners.insert((whose("acme/a", Some(&class)), RunnerState::Dead), 1);
+        }
+        let text = page(&metrics, &snapshot);
+        assert_eq!(text.matches("class=\"old").count(), CLASSES - 2);
+        assert!(text.contains("class=\"other\",repository=\"acme/a\"} 202\n"), "{text}");
+    }
+
+    #[test]
     fn what_is_over_is_not_told_any_more() {
         let metrics = Metrics::default();
         let mut snapshot = Snapshot::default();
         snapshot.counts.holds.insert(("job", "cap_all"), 3);
-        snapshot.counts.held.insert(("acme/widgets".to_owned(), "cap_all"), 3);
+        snapshot.counts.held.insert((whose("acme/widgets", None), "cap_all"), 3);
         let held = page(&metrics, &snapshot);
         assert!(held.contains("githubrunner_jobs_held{reason=\"cap_all\"} 3\n"), "{held}");
         assert!(held.contains("githubrunner_holds{about=\"job\",reason=\"cap_all\"} 3\n"), "{held}");

@@ -1,4 +1,5 @@
-//! What the daemon tells of itself over HTTP: `/healthz`, `/readyz`, `/metrics`, the page and its API. No secret is in any of it.
+//! The daemon's status over HTTP: `/healthz`, `/readyz`, `/metrics`, the page and its API. None of it contains a
+//! secret.
 
 mod access;
 mod history;
@@ -34,27 +35,27 @@ use track::{BEGAN, Track};
 
 use crate::model::EndedJob;
 
-/// A pass that takes longer than this beyond the loop's interval hangs: listing all repositories, a minute,
-/// and an action's deadlines fit in it several times.
+/// A pass that takes this much longer than the loop's interval hangs. Listing all repositories, a minute, and
+/// an action's deadlines fit into it several times.
 const PASS_AT_MOST: Duration = Duration::from_secs(600);
 
-/// A loop that has not turned for this long is stuck in a computation.
+/// A loop that has not advanced for this long is stuck in a computation.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// So many waits are kept from one pass to the next.
+/// How many waiting times are kept from one pass to the next.
 const WAITS: usize = 1000;
 
-/// The time over which points are counted, in seconds.
+/// The period over which points are counted, in seconds.
 const MINUTE: u64 = 60;
 
-/// Shared between the daemon, which writes it after each pass, and the server.
+/// Shared between the daemon, which updates it after each pass, and the server.
 #[derive(Clone, Debug)]
 pub struct Status(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     inner: Mutex<Inner>,
-    /// The number of passes, for those who wait for the next one.
+    /// The number of passes, to wait for the next one.
     news: watch::Sender<u64>,
 }
 
@@ -66,10 +67,10 @@ struct Inner {
     access: Access,
     passes: u64,
     last: Instant,
-    /// When the loop last said that it turns; `None` where nobody says so.
+    /// When the loop last signalled that it is alive; `None` if nothing signals it.
     beat: Option<Instant>,
     seen: Option<Snapshot>,
-    /// Whether Nomad and GitHub are seen, each with the time since which that is so.
+    /// Whether Nomad and GitHub can be reached, each with the time since when.
     nomad: Option<(bool, Timestamp)>,
     github: Option<(bool, Timestamp)>,
     metrics: Metrics,
@@ -77,10 +78,10 @@ struct Inner {
     since: Since,
     events: Events,
     history: History,
-    /// How long jobs waited that have ended since the last pass.
+    /// The waiting times of jobs that ended since the last pass.
     waits: Vec<Duration>,
     rates: Vec<Rate>,
-    /// What requests cost of GitHub's secondary limit, by the second.
+    /// The points of GitHub's secondary limit that requests have used, per second.
     points: VecDeque<(u64, u64)>,
 }
 
@@ -89,7 +90,7 @@ impl Inner {
         self.epoch.elapsed()
     }
 
-    /// Takes in times that were measured.
+    /// Records measured times.
     fn measured(&mut self, times: &[(Time, Duration)]) {
         for (time, took) in times {
             self.metrics.time(*time, *took);
@@ -99,7 +100,7 @@ impl Inner {
         }
     }
 
-    /// What the requests of the last minute cost.
+    /// The points of the last minute.
     fn points(&self) -> u64 {
         let now = self.now().as_secs();
         self.points.iter().filter(|(second, _)| second + MINUTE > now).map(|(_, points)| points).sum()
@@ -107,7 +108,7 @@ impl Inner {
 }
 
 impl Status {
-    /// That of a daemon that has made no pass yet; `interval` is the loop's.
+    /// The status of a daemon without a pass so far. `interval` is the loop's.
     pub fn new(interval: Duration) -> Self {
         let inner = Mutex::new(Inner {
             interval,
@@ -136,9 +137,14 @@ impl Status {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gauges of jobs and runners have a label for the repository from now on, or none.
+    /// Whether gauges of jobs and runners have a label for the repository from now on.
     pub fn per_repository(&self, yes: bool) {
         self.inner().metrics.per_repository = yes;
+    }
+
+    /// The classes of the configuration from now on, in its order.
+    pub fn classes<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        self.inner().metrics.classes = names.map(Arc::from).collect();
     }
 
     /// Counts one more.
@@ -146,18 +152,18 @@ impl Status {
         self.inner().metrics.count(counter, label, 1);
     }
 
-    /// Shows these counters before there is anything to count.
+    /// Shows these counters with zero before there is anything to count.
     pub fn expect(&self, counter: Counter, labels: impl IntoIterator<Item = &'static str>) {
         let inner = self.inner();
         labels.into_iter().for_each(|label| inner.metrics.count(counter, label, 0));
     }
 
-    /// A look at a repository is over, which asked for `newest`, `queued`, `active` or `all` runs.
+    /// Records a look at a repository that requested `newest`, `queued`, `active` or `all` runs.
     pub fn look(&self, look: &'static str, took: Duration) {
         self.inner().metrics.look(look, took);
     }
 
-    /// An exchange with GitHub or Nomad is over.
+    /// Records an exchange with GitHub or Nomad.
     pub fn exchange(&self, exchange: Exchange) {
         let mut inner = self.inner();
         inner.metrics.exchange(exchange);
@@ -171,7 +177,7 @@ impl Status {
         }
     }
 
-    /// A look has shown jobs that are over; `date` is GitHub's time.
+    /// Records ended jobs that a look has shown. `date` is GitHub's time.
     pub fn ended(&self, jobs: &[EndedJob], date: Timestamp) {
         let mut inner = self.inner();
         let now = BEGAN + inner.now();
@@ -181,7 +187,7 @@ impl Status {
         }
     }
 
-    /// Takes in a pass.
+    /// Records a pass.
     pub fn pass(&self, seen: &Seen) {
         let at = seen.at;
         let mut guard = self.inner();
@@ -198,7 +204,7 @@ impl Status {
         self.record(snapshot);
     }
 
-    /// Takes in what a pass saw and did.
+    /// Records what a pass saw and did.
     pub fn record(&self, mut snapshot: Snapshot) {
         let mut inner = self.inner();
         inner.metrics.pass(&snapshot);
@@ -217,7 +223,7 @@ impl Status {
         self.0.news.send_replace(inner.passes);
     }
 
-    /// Who may see the page and the API from now on.
+    /// Sets who may see the page and the API.
     pub fn open_to(&self, access: Access) {
         self.inner().access = access;
     }
@@ -227,12 +233,12 @@ impl Status {
         self.inner().access.clone()
     }
 
-    /// How many jobs are queued, held and running.
+    /// The numbers of jobs queued, held and running.
     fn jobs(&self) -> (usize, usize, usize) {
         self.inner().seen.as_ref().map_or((0, 0, 0), |seen| seen.counts.sums())
     }
 
-    /// What is known now.
+    /// The current state.
     pub fn state(&self) -> State {
         let inner = self.inner();
         let nothing = Snapshot::default();
@@ -263,6 +269,7 @@ impl Status {
             nomad: health(inner.nomad),
             github: health(inner.github),
             repositories: Repositories { all, listed },
+            classes: seen.counts.classes(&inner.metrics.classes),
             jobs: Jobs {
                 queued,
                 held,
@@ -282,22 +289,22 @@ impl Status {
         }
     }
 
-    /// The loop turns.
+    /// The loop is alive.
     pub fn beat(&self) {
         self.inner().beat = Some(Instant::now());
     }
 
-    /// When each version of the runner that ends stops getting jobs, in seconds since the epoch.
+    /// For each runner version that ends, when it stops getting jobs, in seconds since the epoch.
     pub fn ends(&self, ends: &BTreeMap<String, u64>) {
         self.inner().metrics.version_ends(ends);
     }
 
-    /// Whether this replica applied in its last pass.
+    /// Whether this replica was the leader in its last pass.
     pub fn leads(&self) -> bool {
         self.inner().seen.as_ref().is_some_and(|seen| seen.leads)
     }
 
-    /// How many things it remembers, by what they are.
+    /// The sizes of everything it remembers, by name.
     pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
         let inner = self.inner();
         BTreeMap::from([
@@ -309,7 +316,7 @@ impl Status {
         ])
     }
 
-    /// Whether this process is alive: the loop turns, and passes end, whatever GitHub and Nomad do.
+    /// Whether this process is alive: the loop advances and passes end, whatever GitHub and Nomad do.
     fn health(&self) -> Result<String, String> {
         let inner = self.inner();
         let ago = inner.last.elapsed();
@@ -320,13 +327,13 @@ impl Status {
         if ago <= inner.interval + PASS_AT_MOST { Ok(text) } else { Err(text) }
     }
 
-    /// Whether the last pass saw Nomad and GitHub.
+    /// Whether the last pass reached Nomad and GitHub.
     fn readiness(&self) -> Result<String, String> {
         let inner = self.inner();
         let Some(seen) = &inner.seen else { return Err("no pass yet\n".to_owned()) };
         let (listed, all) = seen.repositories.unwrap_or_default();
         let role = if seen.leads { "applies" } else { "standby" };
-        let nomad = if seen.nomad_seen { "seen" } else { "not seen" };
+        let nomad = if seen.nomad_seen { "up" } else { "unreachable" };
         let text = format!("Nomad {nomad}; {listed} of {all} repositories listed; {role}\n");
         if seen.nomad_seen && (listed > 0 || all == 0) { Ok(text) } else { Err(text) }
     }

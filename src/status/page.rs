@@ -1,4 +1,4 @@
-//! The page: the state in HTML, complete without a script. Everything in it is escaped by the template engine.
+//! The page: the state as HTML, complete without JavaScript. The template engine escapes everything in it.
 
 use std::{fmt::Write, sync::OnceLock, time::Duration};
 
@@ -13,8 +13,8 @@ pub(super) const STYLE: &str = include_str!("page/style.css");
 pub(super) const SCRIPT: &str = include_str!("page/script.js");
 pub(super) const ICON: &str = include_str!("page/icon.svg");
 
-/// What the page may do: show itself, with its own style and script, and ask where it comes from. A browser holds it to that,
-/// whatever stands in the page.
+/// What the page may do: show itself with its own style and script, and send requests to its own origin. Browsers
+/// enforce this, whatever the page contains.
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
                                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -29,17 +29,17 @@ const MINUTES: i64 = 60;
 #[derive(Debug, Serialize)]
 struct Chart {
     title: &'static str,
-    /// What the highest line stands for.
+    /// The value at the top.
     top: String,
     lines: Vec<Line>,
 }
 
-/// One line of it.
+/// A line in a chart.
 #[derive(Debug, Serialize)]
 struct Line {
     class: &'static str,
     label: &'static str,
-    /// The last value, for people.
+    /// The last value, for display.
     last: String,
     /// As an SVG path.
     path: String,
@@ -52,7 +52,7 @@ pub(super) fn render(state: &State) -> Result<String, Error> {
     let seconds = |value: f64| span(Duration::from_secs_f64(value.max(0.0)));
     let charts = [
         chart(
-            "Queue time of the jobs that were taken",
+            "Queue time of taken jobs",
             points,
             state.now,
             &seconds,
@@ -80,7 +80,7 @@ fn engine() -> &'static Environment<'static> {
     ENGINE.get_or_init(|| {
         let mut engine = Environment::new();
         engine.set_debug(false);
-        // Whatever is shown is text, and none of it HTML.
+        // Everything shown is text, never HTML.
         engine.set_auto_escape_callback(|_| AutoEscape::Html);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         if let Ok(syntax) = syntax {
@@ -88,15 +88,15 @@ fn engine() -> &'static Environment<'static> {
         }
         engine.add_filter("span", |seconds: f64| span(Duration::from_secs_f64(seconds.clamp(0.0, 1e12))));
         engine.add_filter("clock", clock);
-        // The text is ours; a test renders it.
+        // The template is part of the program; a test renders it.
         if let Err(error) = engine.add_template("page.html", include_str!("page/page.html")) {
-            tracing::error!("the page cannot be read: {error}");
+            tracing::error!("invalid page template: {error}");
         }
         engine
     })
 }
 
-/// The time of day, from a timestamp as JSON has it or from seconds since the epoch.
+/// The time of day of a JSON timestamp or of seconds since the epoch.
 fn clock(at: &Value) -> String {
     let at = match at.as_i64() {
         Some(seconds) => Timestamp::from_second(seconds).ok(),
@@ -105,7 +105,7 @@ fn clock(at: &Value) -> String {
     at.map_or_else(String::new, |at: Timestamp| at.strftime("%H:%M:%S").to_string())
 }
 
-/// How a value is taken from a point.
+/// Extracts a value from a point.
 type Of<'a> = &'a dyn Fn(&Point) -> Option<f64>;
 
 fn chart(
@@ -126,7 +126,7 @@ fn chart(
     Chart { title, top: shown(top), lines: lines.into() }
 }
 
-/// A line through the points that have a value; a gap where one has none.
+/// A line through the points that have a value, with gaps where they have none.
 fn path(points: &[Point], now: Timestamp, top: f64, of: Of<'_>) -> String {
     let mut path = String::new();
     let mut is_drawing = false;
@@ -137,7 +137,7 @@ fn path(points: &[Point], now: Timestamp, top: f64, of: Of<'_>) -> String {
             continue;
         };
         let (x, y) = (WIDTH * (1.0 - ago / MINUTES as f64), HEIGHT * (1.0 - value / top));
-        // A point by itself is a dot: its line has a length of almost nothing, and round ends.
+        // A single point is drawn as a dot: its line has almost no length, and round ends.
         let _ = match is_drawing {
             true => write!(path, "L{x:.1} {y:.1}"),
             false => write!(path, "M{x:.1} {y:.1}h.1"),

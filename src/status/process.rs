@@ -1,4 +1,4 @@
-//! The standard metrics of a process, from `/proc`; elsewhere there are none.
+//! The standard process metrics, from `/proc`; elsewhere there are none.
 
 use std::{fmt, fs};
 
@@ -12,7 +12,7 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-/// Reads the figures of this process whenever it is asked.
+/// Reads the metrics of this process when it is collected.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -27,9 +27,10 @@ struct Figures {
 }
 
 impl Figures {
-    /// Those in `/proc/PID/stat`, with the machine's start in seconds since the epoch.
+    /// Parses `/proc/PID/stat`, given the machine's boot time in seconds since the epoch.
     fn read(stat: &str, booted: f64, ticks: f64, page: f64) -> Option<Figures> {
-        // The name is the program's own and may have spaces and parentheses; the third field follows its last one.
+        // The process chooses its own name, which may contain spaces and parentheses. The third field follows the
+        // last one.
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
@@ -61,7 +62,7 @@ impl Collector for Process {
             let count = open.count().saturating_sub(1);
             gauge("process_open_fds", "Open file descriptors", count as f64)?;
             if let Some(most) = getrlimit(Resource::Nofile).current {
-                gauge("process_max_fds", "Most open file descriptors", most as f64)?;
+                gauge("process_max_fds", "Maximum number of open file descriptors", most as f64)?;
             }
         }
         let Some(figures) = Figures::of_this_process() else { return Ok(()) };
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_figures_are_read_whatever_the_program_is_called() {
+    fn the_metrics_are_read_whatever_the_program_is_called() {
         let stat =
             "7 (a b) c) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 3 0 1000 4096 2 18446744073709551615 1";
         let figures = Figures::read(stat, 5000.0, 100.0, 4096.0).unwrap();

@@ -1,7 +1,7 @@
 //! The HTTP server for the status.
 //!
-//! Whoever asks gets an answer: a connection serves one request, and when too many are open the oldest goes. A stream of events is
-//! such a connection too: it ends after a while, and whoever follows it opens another one.
+//! Every client gets a response: a connection serves one request, and if too many are open, the oldest is closed. An
+//! event stream is such a connection too: it ends after a while, and clients reconnect.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,25 +22,26 @@ use tokio::{
 use super::{Exposition, Status, access::Refused, page};
 use crate::{listen, text::harmless_json};
 
-/// Connections open at the same time. One more closes the oldest, so that nobody can hold up a health check.
+/// The maximum number of open connections. One more closes the oldest, so that nobody can block a health
+/// check.
 const CONNECTIONS: usize = 32;
 
-/// Streams of events among them. Whoever gets none asks again later.
+/// The maximum number of event streams among them. Clients that get none retry later.
 const STREAMS: usize = 12;
 
-/// The end of each connection. A request has to be there within seconds all the same.
+/// The deadline of a connection. The request must still arrive within seconds.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A stream of events ends by itself before that: a browser takes a stream that breaks off for an error.
+/// An event stream ends by itself before that, because a browser treats an interrupted stream as an error.
 const STREAM_DEADLINE: Duration = Duration::from_secs(50);
 
-/// Events of one stream are no closer together.
+/// The shortest time between two events of a stream.
 const EVENTS_APART: Duration = Duration::from_secs(1);
 
-/// What a client that reads OpenMetrics accepts.
+/// The media type that OpenMetrics clients accept.
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// What there is.
+/// The available paths.
 const PATHS: &str = "/ /api/v1/state /api/v1/events /healthz /readyz /metrics";
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -59,11 +60,11 @@ fn answer(status: &Status, streams: &Arc<Semaphore>, request: &Request<Incoming>
         Err(text) => plain(StatusCode::SERVICE_UNAVAILABLE, text),
     };
     match request.uri().path() {
-        _ if !is_read => plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()),
+        _ if !is_read => plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned()),
         "/healthz" => verdict(status.health()),
         "/readyz" => verdict(status.readiness()),
         "/metrics" => metrics(status, request.headers()),
-        // There is nothing of anybody in these.
+        // These contain no data.
         "/style.css" => typed(StatusCode::OK, page::STYLE, "text/css; charset=utf-8"),
         "/script.js" => typed(StatusCode::OK, page::SCRIPT, "text/javascript; charset=utf-8"),
         "/icon.svg" => typed(StatusCode::OK, page::ICON, "image/svg+xml"),
@@ -77,7 +78,7 @@ fn answer(status: &Status, streams: &Arc<Semaphore>, request: &Request<Incoming>
     }
 }
 
-/// In the format that the client asks for, as Prometheus does.
+/// In the format that the client accepts, as Prometheus does.
 fn metrics(status: &Status, headers: &HeaderMap) -> Answer {
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = match accepted.any(|kinds| kinds.contains(OPEN_METRICS)) {
@@ -91,25 +92,23 @@ fn metrics(status: &Status, headers: &HeaderMap) -> Answer {
 fn html(status: &Status) -> Answer {
     match page::render(&status.state()) {
         Ok(text) => typed(StatusCode::OK, text, "text/html; charset=utf-8"),
-        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the page cannot be made: {error}\n")),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot render the page: {error}\n")),
     }
 }
 
 fn state(status: &Status) -> Answer {
     match serde_json::to_string(&status.state()) {
         Ok(text) => typed(StatusCode::OK, harmless_json(&text), "application/json"),
-        Err(error) => {
-            plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the state cannot be written: {error}\n"))
-        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the state: {error}\n")),
     }
 }
 
-/// An event after each pass: `event: pass`, with the revision of the state as its ID and the numbers of jobs as its data.
+/// An event after each pass: `event: pass`, with the state's revision as its ID and the numbers of jobs as its data.
 fn events(status: &Status, streams: &Arc<Semaphore>) -> Answer {
     let Ok(permit) = streams.clone().try_acquire_owned() else {
         let mut answer = plain(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{STREAMS} streams are open already: ask later\n"),
+            format!("{STREAMS} streams are already open: retry later\n"),
         );
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         return answer;
@@ -129,12 +128,12 @@ fn events(status: &Status, streams: &Arc<Semaphore>) -> Answer {
     with_headers(Response::new(StreamBody::new(frames).boxed_unsync()), "text/event-stream")
 }
 
-/// One stream of events.
+/// An event stream.
 struct Follow {
     news: tokio::sync::watch::Receiver<u64>,
     status: Status,
     end: Instant,
-    /// When the next event may come; `None` before the first one, which comes at once.
+    /// When the next event may be sent; `None` before the first one, which is sent at once.
     next: Option<Instant>,
     _permit: OwnedSemaphorePermit,
 }
@@ -161,17 +160,17 @@ fn refusal(refused: Refused) -> Answer {
     let (status, text) = match refused {
         Refused::Unauthorized => (
             StatusCode::UNAUTHORIZED,
-            "status.token is needed: `Authorization: Bearer TOKEN`, or in a browser any user and the token as the password\n",
+            "status.token is required: send `Authorization: Bearer TOKEN`, or in a browser any user and the token as the password\n",
         ),
         Refused::Closed => (
             StatusCode::FORBIDDEN,
-            "The page and the API are closed, because others reach this address: set status.token, or status.public: true. \
+            "The page and the API are closed, because other machines can reach this address: set status.token, or status.public: true. \
              /healthz, /readyz and /metrics are open.\n",
         ),
         Refused::ForeignHost => (
             StatusCode::FORBIDDEN,
-            "Use an address of this machine, like 127.0.0.1: without status.token, other names are refused, because a page of \
-             the web can have one that leads here.\n",
+            "Use an IP address of this machine, like 127.0.0.1: without status.token, other host names are refused, because a web \
+             page's own host name could resolve to this machine.\n",
         ),
     };
     let mut answer = plain(status, text.to_owned());
@@ -192,7 +191,7 @@ fn typed(status: StatusCode, text: impl Into<Bytes>, kind: &'static str) -> Answ
     with_headers(answer, kind)
 }
 
-/// With what holds a browser to what it was given.
+/// With headers that restrict what the browser may do.
 fn with_headers(mut answer: Answer, kind: &'static str) -> Answer {
     let headers = [
         (CONTENT_TYPE, kind),
@@ -229,14 +228,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_health_check_is_answered_whoever_holds_connections_open() {
+    async fn a_health_check_is_answered_while_others_hold_connections_open() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, Status::new(Duration::from_secs(60))));
         let mut held = Vec::new();
         for number in 0..3 * CONNECTIONS {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Some say nothing, some begin a request, some have had an answer and stay.
+            // Some send nothing, some start a request, some have had a response and stay.
             match number % 3 {
                 0 => {}
                 1 => stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap(),
@@ -248,7 +247,7 @@ mod tests {
                 assert!(answer.starts_with("HTTP/1.1 200"), "{number}: {answer}");
             }
         }
-        // The first one was closed to make way.
+        // The first one was closed to make room.
         let mut nothing = Vec::new();
         assert_eq!(held[0].read_to_end(&mut nothing).await.unwrap_or(0), 0);
     }

@@ -1,7 +1,8 @@
-//! A pass as the status tells it: what was seen, what waits and why, what was done.
+//! A pass as the status reports it: what was seen, what is waiting and why, and what was done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,66 +18,67 @@ use crate::{
     text::shown,
 };
 
-/// At most this many jobs, runners, holds and actions are told one by one; the rest is a number.
+/// At most this many jobs, runners, holds and actions are listed; the rest is a number.
 const JOBS: usize = 200;
 const RUNNERS: usize = 500;
 const HOLDS: usize = 200;
 const ACTIONS: usize = 200;
 
+/// At most this many classes are told: as many as there can be, and as many that were configured before.
+const CLASSES: usize = 200;
+
 /// For this many holds it is remembered since when they last.
 const SINCE: usize = 5000;
 
-/// The longest text of one thing, in characters.
+/// The longest text, in characters.
 const TEXT: usize = 300;
 
 /// The longest URL, in bytes.
 const URL: usize = 1000;
 
-/// Whose name is not known.
+/// For an unknown repository.
 const UNKNOWN: &str = "unknown";
 
-/// What the daemon tells of a pass when it is over.
+/// The daemon's report of a pass at its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// When it ended, by this machine's clock.
     pub at: Timestamp,
     /// What it saw.
     pub observation: &'a Observation,
-    /// What it planned.
     pub plan: &'a Plan,
-    /// What it did.
     pub deeds: &'a [Deed],
     /// What could not be observed.
     pub errors: &'a [Unobserved],
-    /// The rate limits as GitHub last told them.
+    /// The rate limits that GitHub last reported.
     pub rates: &'a [Rate],
     /// How long it took.
     pub took: Duration,
-    /// Whether this replica applies.
+    /// Whether this replica is the leader.
     pub leads: bool,
 }
 
-/// An action and what became of it.
+/// An action and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deed {
-    /// What was done, and why.
+    /// The name of the action.
     pub action: &'static str,
-    /// Why: one of few words.
+    /// The reason: one of a fixed set.
     pub reason: &'static str,
-    /// How it came out: one of few words.
+    /// The outcome: one of a fixed set.
     pub outcome: &'static str,
-    /// The runner that it was about.
+    /// The affected runner.
     pub runner: String,
-    /// All of it, for people.
+    /// The whole line, for display.
     pub text: String,
-    /// Whether somebody should look.
+    /// Whether an operator should look at it.
     pub failed: bool,
-    /// Of a start: the GitHub job and the attempt.
+    /// For a start: the GitHub job and the attempt.
     job_id: Option<(JobId, u32)>,
 }
 
 impl Deed {
-    /// Of an action with this outcome, in a word and for people.
+    /// An action with this outcome, by its name and for display.
     pub fn new(action: &Action, outcome: &'static str, said: &str, failed: bool) -> Deed {
         let job_id = match action {
             Action::Start(start) => Some((start.job_id, start.attempt)),
@@ -93,7 +95,7 @@ impl Deed {
         }
     }
 
-    /// The GitHub job that this has started the first runner for.
+    /// The GitHub job for which this has started the first runner.
     pub(super) fn first_start(&self) -> Option<JobId> {
         let (job_id, attempt) = self.job_id?;
         (self.outcome == "done" && attempt == 1).then_some(job_id)
@@ -103,20 +105,20 @@ impl Deed {
 /// A bucket of GitHub's rate limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rate {
-    /// Whose: a name, no secret.
+    /// The credential's name, not a secret.
     pub credential: String,
     /// GitHub's name for it.
     pub bucket: String,
-    /// Requests in its time.
+    /// Requests per period.
     pub limit: u64,
-    /// Those left.
+    /// Requests left.
     pub remaining: u64,
-    /// When it starts anew, in seconds since the epoch by GitHub's clock.
+    /// When it resets, in seconds since the epoch by GitHub's clock.
     pub reset: i64,
 }
 
 impl Rate {
-    /// The same as it may be shown: buckets are called as GitHub likes.
+    /// The same made safe to show: GitHub chooses the names of buckets.
     pub(super) fn made_safe(&self) -> Rate {
         Rate { credential: safe(&self.credential), bucket: safe(&self.bucket), ..self.clone() }
     }
@@ -127,11 +129,12 @@ impl Rate {
 pub struct Snapshot {
     /// When it ended.
     pub at: Timestamp,
-    /// Whether Nomad was seen.
+    /// Whether Nomad was reached.
     pub nomad_seen: bool,
-    /// Repositories that the last look at them has shown, and all; `None` for a pass that did not see Nomad.
+    /// How many repositories the last look at them has listed, and how many there are; `None` for a pass that
+    /// did not reach Nomad.
     pub repositories: Option<(usize, usize)>,
-    /// Whether this replica applies.
+    /// Whether this replica is the leader.
     pub leads: bool,
     /// How long it took.
     pub took: Duration,
@@ -139,37 +142,46 @@ pub struct Snapshot {
     pub errors: Vec<String>,
     /// What it did.
     pub deeds: Vec<Deed>,
-    /// How much there is of what.
+    /// Numbers.
     pub counts: Counts,
-    /// The same one by one, as far as that is bearable.
+    /// Individual items, up to the limits.
     pub rows: Rows,
 }
 
-/// Numbers; the first part of a key is a repository, where there is one.
+/// Whose something is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Whose {
+    /// `owner/name`, or a word for one that is not known.
+    pub repository: String,
+    /// The class; the top level has none.
+    pub class: Option<Arc<str>>,
+}
+
+/// Numbers, by repository and class.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// Queued jobs that may be served.
-    pub queued: BTreeMap<String, usize>,
+    pub queued: BTreeMap<Whose, usize>,
     /// Jobs that are held, by reason.
-    pub held: BTreeMap<(String, &'static str), usize>,
+    pub held: BTreeMap<(Whose, &'static str), usize>,
     /// Jobs that run on runners of ours.
-    pub running: BTreeMap<String, usize>,
+    pub running: BTreeMap<Whose, usize>,
     /// Runners by state.
-    pub runners: BTreeMap<(String, RunnerState), usize>,
+    pub runners: BTreeMap<(Whose, RunnerState), usize>,
     /// What runners that wait for a place ask for, by node pool; pools of other runners with nothing.
     pub waiting: BTreeMap<String, Waiting>,
-    /// Holds by what they are about and why.
+    /// Holds by kind of subject and reason.
     pub holds: BTreeMap<(&'static str, &'static str), usize>,
 }
 
-/// What runners ask for.
+/// What runners request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// How many there are.
+    /// The number of runners.
     pub runners: u64,
     /// CPU, in MHz.
     pub cpu: u64,
-    /// Cores of their own.
+    /// Reserved cores.
     pub cores: u64,
     /// Memory, in MiB.
     pub memory: u64,
@@ -184,84 +196,100 @@ impl Waiting {
     }
 }
 
-/// What is told one by one.
+/// The listed items.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
-    /// Jobs that wait, the oldest first.
+    /// Waiting jobs, the oldest first.
     pub jobs: Vec<JobRow>,
-    /// Runners, those that are alive first.
+    /// Runners, live ones first.
     pub runners: Vec<RunnerRow>,
     /// What is deliberately not done.
     pub holds: Vec<HoldRow>,
     /// The plan.
     pub plan: Vec<PlanRow>,
-    /// How many jobs wait, and how many actions were planned.
+    /// The number of waiting jobs.
     pub jobs_total: usize,
-    /// All actions of the plan.
+    /// The number of planned actions.
     pub plan_total: usize,
 }
 
-/// A GitHub job that waits.
+/// A waiting GitHub job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JobRow {
     /// `owner/name`.
     pub repository: String,
-    /// GitHub's ID.
     pub id: JobId,
-    /// Its name.
     pub name: String,
-    /// Its labels, with commas between.
+    /// Its labels, comma-separated.
     pub labels: String,
+    /// The class that matches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Arc<str>>,
     /// Its page.
     pub url: Option<String>,
-    /// When it was made, by GitHub's clock.
+    /// When it was created, by GitHub's clock.
     pub created_at: Option<Timestamp>,
-    /// For how long that was when it was last listed, by the same clock.
+    /// Its age when it was last listed, by the same clock.
     pub waits_seconds: Option<u64>,
-    /// `held`, `starting` (a runner is on its way) or `queued` (a runner may take it at once).
+    /// `held`, `starting` (a runner is starting for it) or `queued` (a runner may take it at once).
     pub state: &'static str,
-    /// What it waits for.
+    /// What it is waiting for.
     pub reason: Option<Why>,
     /// The runner that was started for it.
     pub runner: Option<String>,
 }
 
+/// What a class has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ClassRow {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its jobs that want a runner and may have one.
+    pub queued: usize,
+    /// Its jobs that are held.
+    pub held: usize,
+    /// Jobs that run on its runners.
+    pub running: usize,
+    /// Its runners that are not dead.
+    pub runners: usize,
+}
+
 /// Why something waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Why {
-    /// One of few words.
+    /// One of a fixed set.
     pub word: &'static str,
-    /// For people.
+    /// For display.
     pub text: String,
-    /// Since when it is seen so, by this machine's clock.
+    /// Since when this has been seen, by this machine's clock.
     pub since: Timestamp,
 }
 
 /// A runner.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunnerRow {
-    /// Its name, and its job's ID.
+    /// Its name, which is also its job's ID.
     pub name: String,
     /// `owner/name`.
     pub repository: String,
-    /// Its labels, with commas between.
+    /// Its labels, comma-separated.
     pub labels: String,
     /// The class it was started as.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
+    pub class: Option<Arc<str>>,
     /// Where it stands.
     pub state: RunnerState,
-    /// Whether a job runs on it.
+    /// Whether a job is running on it.
     pub busy: bool,
     /// When it was registered at Nomad, by Nomad's clock.
     pub submitted_at: Timestamp,
-    /// For how long that was when it was last listed, by the same clock.
+    /// Its age when it was last listed, by the same clock.
     pub age_seconds: u64,
-    /// The node that has it.
+    /// Its node.
     pub node: Option<String>,
-    /// The job that runs on it, else the one that it was started for.
+    /// The job that is running on it, or else the one that it was started for.
     pub job: Option<JobRef>,
-    /// How it ended, or what it waits for.
+    /// How it ended, or what it is waiting for.
     pub note: Option<String>,
     /// Whether it was started by nomadtools.
     pub nomadtools: bool,
@@ -270,37 +298,34 @@ pub struct RunnerRow {
 /// A GitHub job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct JobRef {
-    /// GitHub's ID.
     pub id: JobId,
-    /// Its page, where it is known.
+    /// Its URL, if known.
     pub url: Option<String>,
 }
 
 /// Something that is deliberately not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HoldRow {
-    /// What it is about: `nomad`, `repository`, `job` or `runner`.
+    /// The kind of subject: `nomad`, `repository`, `job` or `runner`.
     pub about: &'static str,
-    /// Which one.
     pub subject: String,
-    /// Why.
     pub reason: Why,
 }
 
-/// An action that was planned.
+/// A planned action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlanRow {
-    /// What.
+    /// The name of the action.
     pub action: &'static str,
-    /// Why: one of few words.
+    /// The reason: one of a fixed set.
     pub reason: &'static str,
-    /// The runner that it is about.
+    /// The affected runner.
     pub runner: String,
-    /// For people.
+    /// For display.
     pub text: String,
 }
 
-/// Why something waits, and since when; its text is made only where it is told.
+/// Why something is waiting, and since when. Its text is created only if it is shown.
 #[derive(Clone, Copy, Debug)]
 struct Reason<'a> {
     of: &'a HoldReason,
@@ -313,12 +338,12 @@ impl Reason<'_> {
     }
 }
 
-/// Since when holds are seen, by what they are about and why.
+/// Since when holds have been seen, by subject and reason.
 #[derive(Debug, Default)]
 pub(super) struct Since(BTreeMap<(String, &'static str), Timestamp>);
 
 impl Snapshot {
-    /// Of a pass that is over.
+    /// The snapshot of a pass that has ended.
     pub(super) fn of(seen: &Seen, since: &mut Since) -> Snapshot {
         let Seen { at, observation, plan, .. } = *seen;
         let views = observation.repositories.values();
@@ -349,12 +374,12 @@ impl Snapshot {
         }
     }
 
-    /// Whether GitHub was seen when it was last asked.
+    /// Whether the last request to GitHub succeeded.
     pub(super) fn sees_github(&self) -> bool {
         self.repositories.is_some_and(|(listed, all)| listed > 0 || all == 0)
     }
 
-    /// Goes on from the pass before where this one did not look.
+    /// Keeps the values of the previous pass that this one did not observe.
     pub(super) fn after(&mut self, before: Snapshot) {
         self.repositories = self.repositories.or(before.repositories);
         if !self.nomad_seen {
@@ -365,14 +390,37 @@ impl Snapshot {
 }
 
 impl Counts {
-    /// Jobs queued, held and running.
+    /// The numbers of jobs queued, held and running.
     pub(super) fn sums(&self) -> (usize, usize, usize) {
         (self.queued.values().sum(), self.held.values().sum(), self.running.values().sum())
+    }
+
+    /// What each of these classes has, in their order, then that of other ones; the top level has none.
+    pub(super) fn classes(&self, configured: &[Arc<str>]) -> Vec<ClassRow> {
+        let row = |name: &Arc<str>| ClassRow { name: Arc::clone(name), ..ClassRow::default() };
+        let mut rows: Vec<ClassRow> = configured.iter().map(row).collect();
+        let mut of = |whose: &Whose, count: usize, number: fn(&mut ClassRow) -> &mut usize| {
+            let Some(class) = &whose.class else { return };
+            let at = rows.iter().position(|row| row.name == *class).unwrap_or_else(|| {
+                rows.push(row(class));
+                rows.len() - 1
+            });
+            if let Some(row) = rows.get_mut(at) {
+                *number(row) += count;
+            }
+        };
+        self.queued.iter().for_each(|(whose, count)| of(whose, *count, |row| &mut row.queued));
+        self.held.iter().for_each(|((whose, _), count)| of(whose, *count, |row| &mut row.held));
+        self.running.iter().for_each(|(whose, count)| of(whose, *count, |row| &mut row.running));
+        let live = self.runners.iter().filter(|((_, state), _)| *state != RunnerState::Dead);
+        live.for_each(|((whose, _), count)| of(whose, *count, |row| &mut row.runners));
+        rows.truncate(CLASSES);
+        rows
     }
 }
 
 impl Since {
-    /// Why each of these holds is there, with the time since which it is.
+    /// The reason for each of these holds, with the time since when.
     fn follow<'a>(&mut self, holds: &'a [Hold], at: Timestamp) -> Vec<Reason<'a>> {
         let known = std::mem::take(&mut self.0);
         let mut kept = BTreeMap::new();
@@ -395,19 +443,19 @@ impl Since {
     }
 }
 
-/// An observation with its jobs and runners by what they are looked up by.
+/// An observation with its jobs and runners indexed.
 struct World<'a> {
     nomad: Option<&'a NomadView>,
     plan: &'a Plan,
     jobs: BTreeMap<JobId, (&'a WorkflowJob, &'a RepositoryView)>,
-    /// The job that runs on a runner.
+    /// The job that is running on a runner.
     busy: BTreeMap<&'a str, JobId>,
     /// The newest live runner that was started for a job.
     started: BTreeMap<JobId, &'a Runner>,
-    /// Why a job or a runner waits.
+    /// Why a job or a runner is waiting.
     held: BTreeMap<JobId, Reason<'a>>,
     noted: BTreeMap<&'a str, Reason<'a>>,
-    /// The jobs in demand and those that are held, the oldest first.
+    /// The jobs in demand and the held jobs, the oldest first.
     waiting: Vec<JobId>,
 }
 
@@ -418,7 +466,7 @@ impl<'a> World<'a> {
         let mut busy = BTreeMap::new();
         for view in observation.repositories.values() {
             for job in view.listing.jobs() {
-                // Pages shift while they are read: who is in a list twice has been taken meanwhile.
+                // Pages shift while they are read: a job that is listed twice has been taken meanwhile.
                 if job.status == JobStatus::InProgress || !jobs.contains_key(&job.id) {
                     jobs.insert(job.id, (job, view));
                 }
@@ -462,13 +510,16 @@ impl<'a> World<'a> {
                 .get(id)
                 .map_or_else(|| UNKNOWN.to_owned(), |(_, view)| safe(&view.repository.full_name()))
         };
+        let class_of = |id: &JobId| self.plan.classes.get(id).cloned();
         for id in self.plan.demand.values().flatten() {
-            *counts.queued.entry(of(id)).or_default() += 1;
+            let whose = Whose { repository: of(id), class: class_of(id) };
+            *counts.queued.entry(whose).or_default() += 1;
         }
         for hold in &self.plan.holds {
             *counts.holds.entry((hold.subject.kind(), hold.reason.word())).or_default() += 1;
-            if let Subject::Job { repository, .. } = &hold.subject {
-                *counts.held.entry((safe(repository), hold.reason.word())).or_default() += 1;
+            if let Subject::Job { repository, id, .. } = &hold.subject {
+                let whose = Whose { repository: safe(repository), class: class_of(id) };
+                *counts.held.entry((whose, hold.reason.word())).or_default() += 1;
             }
         }
         for runner in self.runners() {
@@ -478,10 +529,13 @@ impl<'a> World<'a> {
                     waiting.add(asks);
                 }
             }
+            let class = runner.class().map(Arc::from);
             if let Some(job) = self.busy.get(runner.name.as_str()) {
-                *counts.running.entry(of(job)).or_default() += 1;
+                let whose = Whose { repository: of(job), class: class.clone() };
+                *counts.running.entry(whose).or_default() += 1;
             }
-            *counts.runners.entry((repository_of(runner), runner.state)).or_default() += 1;
+            let whose = Whose { repository: repository_of(runner), class };
+            *counts.runners.entry((whose, runner.state)).or_default() += 1;
         }
         counts
     }
@@ -507,6 +561,7 @@ impl<'a> World<'a> {
             id,
             name: safe(&job.name),
             labels: safe(&Labels::new(job.labels.iter().map(String::as_str)).joined()),
+            class: self.plan.classes.get(&id).cloned(),
             url: job.html_url.as_deref().and_then(web_page),
             created_at: job.created_at,
             waits_seconds: now.zip(job.created_at).map(|(now, then)| age(now, then).as_secs()),
@@ -522,7 +577,7 @@ impl<'a> World<'a> {
 
     fn runner_rows(&self) -> Vec<RunnerRow> {
         let mut runners: Vec<&Runner> = self.runners().collect();
-        // The newest of the dead say more than the oldest.
+        // The newest dead runners are more interesting than the oldest.
         runners.sort_by_key(|runner| (!runner.is_live(), std::cmp::Reverse(runner.submitted_at)));
         runners.into_iter().take(RUNNERS).map(|runner| self.runner_row(runner)).collect()
     }
@@ -536,7 +591,7 @@ impl<'a> World<'a> {
             name: safe(&runner.name),
             repository: repository_of(runner),
             labels: safe(&runner.labels().joined()),
-            class: runner.class().map(str::to_owned),
+            class: runner.class().map(Arc::from),
             state: runner.state,
             busy: busy.is_some(),
             submitted_at: runner.submitted_at,
@@ -565,20 +620,21 @@ fn plan_row(action: &Action) -> PlanRow {
     }
 }
 
-/// The repository that a runner's Meta names; anyone with submit-job writes one.
+/// The repository that a runner's Meta names. Anyone with submit-job can write one.
 fn repository_of(runner: &Runner) -> String {
     let repository = runner.repository();
     if repository.owner.is_empty() { UNKNOWN.to_owned() } else { repository.full_name() }
 }
 
-/// A text of strangers as it may be shown, without what looks like a token.
+/// External text made safe to show, with anything that looks like a token hidden.
 pub(super) fn safe(text: &str) -> String {
-    // What is cut off anyway is not searched: it can be megabytes. A token is no longer than what is left of it here.
+    // The text can have megabytes, so what is truncated anyway is not searched. A token is shorter than what remains
+    // here.
     let start = text.char_indices().nth(4 * TEXT).map_or(text, |(end, _)| &text[..end]);
     shown(&without_tokens(start), TEXT).to_string()
 }
 
-/// An address as a link may have it: a page of the web and nothing else.
+/// A URL that is safe as a link: a web page and nothing else.
 fn web_page(text: &str) -> Option<String> {
     let url = url::Url::parse(text).ok().filter(|_| text.len() <= URL)?;
     let is_plain = matches!(url.scheme(), "http" | "https") && url.username().is_empty();

@@ -1,4 +1,5 @@
-//! `/api/v1/state`: what the daemon knows. The page is made of it. Its schema is docs/state.schema.json.
+//! `/api/v1/state`: the daemon's state, from which the page is rendered. Its schema is
+//! docs/state.schema.json.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +8,19 @@ use serde::Serialize;
 
 use super::{
     history::{Event, Point},
-    snapshot::{HoldRow, JobRow, PlanRow, Rate, RunnerRow},
+    snapshot::{ClassRow, HoldRow, JobRow, PlanRow, Rate, RunnerRow},
 };
 
-/// All of it.
+/// The whole state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct State {
-    /// The program that runs.
+    /// The running program.
     pub program: Program,
     /// When this was written, by this machine's clock.
     pub now: Timestamp,
-    /// Grows with each pass.
+    /// Increases with each pass.
     pub revision: u64,
-    /// Whether this replica applies; the others only look.
+    /// Whether this replica is the leader; the others only observe.
     pub leads: bool,
     /// The last pass.
     pub last_pass: Option<LastPass>,
@@ -27,8 +28,10 @@ pub struct State {
     pub nomad: Health,
     /// GitHub's health.
     pub github: Health,
-    /// Repositories, and those that the last pass that asked GitHub listed.
+    /// Repositories, and how many of them are listed.
     pub repositories: Repositories,
+    /// The classes of the configuration, and others that runners still are of; the top level is not among them.
+    pub classes: Vec<ClassRow>,
     /// GitHub jobs.
     pub jobs: Jobs,
     /// Runners.
@@ -37,11 +40,11 @@ pub struct State {
     pub holds: List<HoldRow>,
     /// What the last pass planned.
     pub plan: List<PlanRow>,
-    /// The last actions and failures, the newest first.
+    /// The latest actions and failures, the newest first.
     pub events: Vec<Event>,
     /// GitHub's rate limits.
     pub rate_limits: Vec<Rate>,
-    /// What the last minute's requests cost of GitHub's secondary limit.
+    /// The points of GitHub's secondary limit used in the last minute.
     pub points_per_minute: u64,
     /// The last hour.
     pub history: History,
@@ -67,32 +70,32 @@ pub struct LastPass {
     pub errors: Vec<String>,
 }
 
-/// Whether one of the two is seen.
+/// Whether Nomad or GitHub can be reached.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Health {
-    /// Whether the last pass saw it.
+    /// Whether the last pass reached it.
     pub seen: bool,
-    /// Since when that is so; `None` before the first pass.
+    /// Since when; `None` before the first pass.
     pub since: Option<Timestamp>,
 }
 
-/// How many repositories there are.
+/// The numbers of repositories.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Repositories {
     /// All of them.
     pub all: usize,
-    /// Those that were listed.
+    /// Those that are listed.
     pub listed: usize,
 }
 
 /// GitHub jobs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Jobs {
-    /// Those that want a runner and may have one.
+    /// Those that need a runner and may have one.
     pub queued: usize,
     /// Those that are held.
     pub held: usize,
-    /// Those that run on a runner of ours.
+    /// Those running on our runners.
     pub running: usize,
     /// Those that are queued or held, the oldest first.
     pub waiting: List<JobRow>,
@@ -101,16 +104,16 @@ pub struct Jobs {
 /// Runners.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Runners {
-    /// How many there are in each state.
+    /// The number of runners in each state.
     pub by_state: BTreeMap<&'static str, usize>,
-    /// Each, those that are alive first, the newest first.
+    /// All runners, live ones first, the newest first.
     pub list: List<RunnerRow>,
 }
 
-/// As many of them as are told, and how many there are.
+/// The listed items, and how many there are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct List<T> {
-    /// All of them.
+    /// How many there are.
     pub total: usize,
     /// The first of them.
     pub items: Vec<T>,
@@ -119,10 +122,10 @@ pub struct List<T> {
 /// The last hour.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct History {
-    /// How long half of the jobs that were taken in it waited at most, in seconds.
+    /// The median waiting time of the jobs taken within it, in seconds.
     pub queue_p50_seconds: Option<f64>,
-    /// How long 95 of 100 of them waited at most.
+    /// Their 95th percentile.
     pub queue_p95_seconds: Option<f64>,
-    /// A point a minute, the newest last.
+    /// A point per minute, the newest last.
     pub points: Vec<Point>,
 }

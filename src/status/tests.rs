@@ -7,7 +7,7 @@ use crate::model::{
     RunId, Runner, RunnerMeta, RunnerState, Start, StartReason, Subject, WorkflowJob,
 };
 
-/// When the servers' clocks begin.
+/// The start of the servers' clocks.
 const EPOCH: i64 = 1_700_000_000;
 
 fn at(second: i64) -> Timestamp {
@@ -38,6 +38,7 @@ fn job(id: u64, status: JobStatus, created: i64) -> WorkflowJob {
         created_at: Some(at(created)),
         started_at: None,
         html_url: Some(format!("https://github.com/acme/widgets/actions/runs/1/job/{id}")),
+        run: Default::default(),
     }
 }
 
@@ -110,6 +111,7 @@ fn start(job_id: u64, name: &str) -> Action {
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
         job_id: JobId(job_id),
+        facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),
         info: String::new(),
@@ -130,7 +132,7 @@ fn pass(status: &Status, observation: &Observation, plan: &Plan, deeds: &[Deed])
     });
 }
 
-/// The sum of a histogram and how many values it has.
+/// The sum of a histogram and the number of its values.
 fn histogram(status: &Status, name: &str) -> (f64, u64) {
     let (page, _) = status.metrics(Exposition::OpenMetrics);
     let value = |suffix: &str| {
@@ -142,7 +144,7 @@ fn histogram(status: &Status, name: &str) -> (f64, u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_is_measured_from_its_queue_to_its_end() {
+async fn a_job_is_measured_from_queued_to_its_end() {
     let status = Status::new(Duration::from_secs(60));
     let wait = |seconds| tokio::time::advance(Duration::from_secs(seconds));
     pass(&status, &seen_at(0, vec![], vec![]), &Plan::default(), &[]);
@@ -159,7 +161,7 @@ async fn a_job_is_measured_from_its_queue_to_its_end() {
     pass(&status, &on(20), &Plan::default(), &[]);
     assert_eq!(histogram(&status, "job_queued_to_taken"), (12.0, 1));
     assert_eq!(histogram(&status, "runner_started_to_connected"), (10.0, 1));
-    // What goes on is not measured again.
+    // A continuing state is not measured again.
     wait(10).await;
     pass(&status, &on(30), &Plan::default(), &[]);
     assert_eq!(histogram(&status, "job_queued_to_taken").1, 1);
@@ -187,7 +189,7 @@ async fn a_restart_measures_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_waited_for_an_approval_is_measured_from_its_queue_on() {
+async fn a_job_that_waited_for_approval_is_measured_from_when_it_was_queued() {
     let status = Status::new(Duration::from_secs(60));
     pass(&status, &seen_at(0, vec![], vec![]), &Plan::default(), &[]);
     let hold = Hold {
@@ -217,7 +219,7 @@ async fn jobs_that_are_not_ours_are_not_measured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_is_queued_or_held_and_says_why_and_since_when() {
+async fn a_job_is_queued_or_held_with_the_reason_and_the_time() {
     let status = Status::new(Duration::from_secs(60));
     let jobs = vec![job(1, JobStatus::Queued, 2), job(2, JobStatus::Queued, 1), job(3, JobStatus::Queued, 3)];
     let reason = HoldReason::Cap { cap: Cap::All, limit: 1 };
@@ -236,18 +238,18 @@ async fn a_job_is_queued_or_held_and_says_why_and_since_when() {
     let expected = [(2, "queued", None), (1, "starting", Some("unplaced")), (3, "held", Some("cap_all"))];
     assert_eq!(first.iter().map(told).collect::<Vec<_>>(), expected);
     assert_eq!((first[1].waits_seconds, first[1].runner.as_deref()), (Some(8), Some("r1")));
-    // It lasts: the time is the first one's.
+    // The hold lasts: its time is that of the first one.
     pass(&status, &seen, &plan, &[]);
     let again = status.inner().seen.clone().unwrap().rows.jobs;
     assert_eq!(again[2].reason, first[2].reason);
-    // Nomad unseen: what was seen before stays, and says so.
+    // Nomad is unreachable: the earlier data stays, and is reported as such.
     pass(&status, &Observation::default(), &Plan::default(), &[]);
     let unseen = status.inner().seen.clone().unwrap();
     assert!(!unseen.nomad_seen && unseen.rows.jobs.len() == 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn healthy_while_passes_end_and_ready_while_they_see() {
+async fn healthy_while_passes_end_and_ready_while_they_reach_both() {
     let status = Status::new(Duration::from_secs(60));
     assert!(status.health().is_ok() && status.readiness().is_err());
     let seen = Snapshot { nomad_seen: true, repositories: Some((1, 2)), ..Snapshot::default() };
@@ -266,7 +268,7 @@ async fn healthy_while_passes_end_and_ready_while_they_see() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_that_does_not_turn_is_not_healthy() {
+async fn a_stuck_loop_is_not_healthy() {
     let status = Status::new(Duration::from_secs(60));
     status.beat();
     tokio::time::advance(STUCK).await;
@@ -308,19 +310,18 @@ async fn a_job_that_ran_between_two_looks_is_measured_by_githubs_own_times_once(
     pass(&status, &seen_at(20, vec![job(1, JobStatus::Queued, 6)], live()), &wants(&[1]), &[]);
     wait(10).await;
     let ended = |runner: &str, id, created| EndedJob {
-        id,
+        id: JobId(id),
         runner: runner.to_owned(),
         created_at: at(created),
         started_at: at(22),
         completed_at: at(25),
     };
-    // Another deployment's, one from before the start, and ours: three looks show it.
-    status
-        .ended(&[ended("foreign", JobId(2), 6), ended("r1", JobId(3), -1), ended("r1", JobId(1), 6)], at(30));
-    status.ended(&[ended("r1", JobId(1), 6)], at(31));
+    // Another deployment's job, one from before the start, and ours: three looks show it.
+    status.ended(&[ended("foreign", 2, 6), ended("r1", 3, -1), ended("r1", 1, 6)], at(30));
+    status.ended(&[ended("r1", 1, 6)], at(31));
     pass(&status, &seen_at(30, vec![], live()), &Plan::default(), &[]);
-    status.ended(&[ended("r1", JobId(1), 6)], at(32));
-    // What an older listing still shows is not measured again.
+    status.ended(&[ended("r1", 1, 6)], at(32));
+    // A job in an older listing is not measured again.
     pass(&status, &seen_at(30, vec![taken(1, 6, 22, "r1")], live()), &Plan::default(), &[]);
     pass(&status, &seen_at(31, vec![], live()), &Plan::default(), &[]);
     assert_eq!(histogram(&status, "job_queued_to_taken"), (16.0, 1));
@@ -331,7 +332,7 @@ async fn a_job_that_ran_between_two_looks_is_measured_by_githubs_own_times_once(
 }
 
 #[tokio::test]
-async fn a_pool_in_which_nothing_waits_any_more_is_told_with_zero() {
+async fn a_pool_in_which_nothing_waits_any_more_has_the_value_zero() {
     let status = Status::new(Duration::from_secs(60));
     let asks = crate::model::Asks { cpu: 100, cores: 0, memory: 1, node_pool: "ci".to_owned() };
     let mut waits = runner("r1", 1, RunnerState::Pending, 0);
@@ -346,7 +347,7 @@ async fn a_pool_in_which_nothing_waits_any_more_is_told_with_zero() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_began_before_the_start_is_told_in_full() {
+async fn a_wait_that_began_before_the_start_is_shown_in_full() {
     let status = Status::new(Duration::from_secs(60));
     let started = Deed::new(&start(1, "r1"), "done", "done", false);
     pass(&status, &seen_at(100, vec![job(1, JobStatus::Queued, 40)], vec![]), &wants(&[1]), &[started]);

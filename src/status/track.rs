@@ -1,6 +1,6 @@
-//! Jobs and runners from pass to pass: how long they waited, started and ran.
+//! Follows jobs and runners from pass to pass, and measures how long they waited, started and ran.
 //!
-//! What happened before this process saw it is not measured: a restart counts nothing twice.
+//! What happened before this process saw it is not measured, so a restart counts nothing twice.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,32 +14,32 @@ use crate::model::{
     EndedJob, JobId, JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
 };
 
-/// At most this many jobs are followed at once; more are not measured.
+/// At most this many jobs are followed at once; others are not measured.
 const JOBS: usize = 50_000;
 
-/// A runner that is gone from Nomad for so long has no job that a look shows as over for the first time.
+/// If a runner has been gone from Nomad for this long, no look will show its job's end for the first time.
 const GONE: Duration = Duration::from_secs(60);
 
-/// So many jobs that are over are remembered. GitHub's IDs grow: the smallest are forgotten.
+/// The number of ended jobs that are remembered. GitHub's IDs increase, so the smallest are forgotten.
 const DONE: usize = 10_000;
 
-/// The moment at which this process began: what was before it has a moment, too.
+/// The moment when this process started, so that times before it can be expressed too.
 pub(super) const BEGAN: Moment = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Follows jobs and runners.
 #[derive(Debug, Default)]
 pub(super) struct Track {
     jobs: BTreeMap<JobId, Job>,
-    /// Repositories that were listed before: what runs in a first listing began unseen.
+    /// Repositories that have been listed before. What is running in a first listing started unobserved.
     listed: BTreeSet<RepositoryId>,
     /// Live runners, and whether they were seen connected.
     runners: BTreeMap<String, bool>,
     nomad_was_seen: bool,
     /// When each of our runners was last seen in Nomad, alive or dead.
     ours: BTreeMap<String, Moment>,
-    /// Runners of ours that had a job which is over, and when they took it.
+    /// Our runners whose job has ended, and when they took it.
     took: BTreeMap<String, Moment>,
-    /// Jobs that were measured to their end: a run's list shows them until the run is over.
+    /// Jobs that were measured to their end. A run's list shows them until the run is over.
     done: BTreeSet<JobId>,
 }
 
@@ -48,14 +48,14 @@ struct Job {
     repository: RepositoryId,
     /// When it was queued.
     queued: Option<Moment>,
-    /// It was seen before it was queued: its age says nothing of its wait.
+    /// It was seen before it was queued, so its age is not its waiting time.
     waited: bool,
-    /// When a runner of ours took it.
+    /// When one of our runners took it.
     taken: Option<Moment>,
 }
 
 impl Track {
-    /// Follows a pass; gives what can be measured now, and how runners have ended since the last one.
+    /// Follows a pass. Returns what can be measured now, and how runners have ended since the last one.
     pub fn follow(&mut self, seen: &Seen, now: Moment) -> (Vec<(Time, Duration)>, Vec<&'static str>) {
         let mut times = Vec::new();
         self.follow_jobs(seen, now, &mut times);
@@ -67,11 +67,11 @@ impl Track {
         (times, finishes)
     }
 
-    /// Measures a job that is over, by GitHub's own times: one that ran between two looks is seen in no other way. `date` is
+    /// Measures an ended job by GitHub's own times, which is the only way for one that ran between two looks. `date` is
     /// GitHub's time of the look, `now` this process's.
     pub fn ended(&mut self, job: &EndedJob, date: Timestamp, now: Moment) -> Vec<(Time, Duration)> {
         let known = self.jobs.get(&job.id).copied().unwrap_or_default();
-        // It is as old as this process, or older: it may have been measured by the one before.
+        // It is at least as old as this process, so the previous process may have measured it.
         let is_older = age(date, job.created_at) >= now.saturating_sub(BEGAN);
         if is_older && known.queued.is_none() && known.taken.is_none()
             || !self.ours.contains_key(&job.runner)
@@ -86,7 +86,7 @@ impl Track {
         let taken = now.saturating_sub(age(date, job.started_at));
         self.took.insert(job.runner.clone(), taken);
         let wait = match known {
-            // Its wait was measured when it was taken.
+            // Its waiting time was measured when it was taken.
             Job { taken: Some(_), .. } => None,
             Job { waited: true, queued, .. } => queued.map(|queued| taken.saturating_sub(queued)),
             _ => Some(age(job.started_at, job.created_at)),
@@ -96,7 +96,7 @@ impl Track {
         times
     }
 
-    /// How many things are followed.
+    /// How many jobs and runners are followed.
     pub fn len(&self) -> usize {
         self.jobs.len()
             + self.listed.len()
@@ -154,7 +154,7 @@ impl Track {
         let is_first = !std::mem::replace(&mut self.nomad_was_seen, true);
         let connected = connected(seen);
         for runner in &nomad.runners {
-            // One that had a job had connected by the time it took it.
+            // A runner with a job had connected by the time it took the job.
             let took = self.took.remove(&runner.name);
             if let Some(at) = took.filter(|_| self.runners.get(&runner.name) == Some(&false)) {
                 let since = now.saturating_sub(at);
@@ -173,7 +173,7 @@ impl Track {
             let is_connected = connected.contains(runner.name.as_str());
             let was = match self.runners.get(&runner.name) {
                 Some(was) => *was,
-                // It may have connected before this process began.
+                // It may have connected before this process started.
                 None => is_first && runner.state == RunnerState::Running,
             };
             if is_connected && !was {
@@ -225,7 +225,8 @@ fn runners<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a Runner> {
     seen.observation.nomad.iter().flat_map(|nomad| &nomad.runners)
 }
 
-/// The names of runners that are known to be connected: a job runs on them, or GitHub lists them so.
+/// The names of runners that are known to be connected: a job is running on them, or GitHub lists them as
+/// connected.
 fn connected<'a>(seen: &Seen<'a>) -> BTreeSet<&'a str> {
     let observation = seen.observation;
     let jobs = observation.repositories.values().flat_map(|view| view.listing.jobs());

@@ -1,4 +1,4 @@
-//! What several tests share. Each takes what it needs.
+//! Helpers shared by several tests. Each uses what it needs.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod nomad_agent;

@@ -1,4 +1,4 @@
-//! A real Nomad agent, started by the test that needs it, where `nomad` is on PATH.
+//! A real Nomad agent, started by the test that needs it, if `nomad` is on PATH.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use githubrunner::http::{self, Client, Endpoint, Request};
 use serde_json::Value;
 
-/// An agent is ready within 2 s on an idle machine; this is for a busy one.
+/// An agent is ready within 2 s on an idle machine; this allows for a busy one.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Another program may take a port between our choice and the agent's start.
 const ATTEMPTS: usize = 3;
 
-/// The shell keeps watch over the agent: when its standard input ends, because the test dropped the agent or died in
-/// whatever way, it ends the agent, waits for it (which ends the tasks too) and removes the directory.
+/// The shell watches over the agent: when its standard input ends, because the test dropped the agent or died, it
+/// ends the agent, waits for it (which also ends the tasks) and removes the directory.
 const WATCH: &str = r#"
 export TMPDIR="$1"; dir="$1"; shift
 "$@" >"$dir/agent.log" 2>&1 </dev/null & agent=$!
@@ -34,30 +34,30 @@ umount "$dir"/*/*/*/secrets "$dir"/*/*/*/private 2>/dev/null
 rm -rf "$dir"
 "#;
 
-/// How the agent is configured.
+/// The agent's configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AgentOptions {
     /// With ACLs on, bootstrapped: see [`Agent::token`].
     pub acl: bool,
     /// Its API over HTTPS.
     pub tls: Option<Tls>,
-    /// This program is `/usr/local/bin/githubrunner` in the chroot of `exec` tasks.
+    /// The program at `/usr/local/bin/githubrunner` in the chroot of `exec` tasks.
     pub program: Option<&'static str>,
-    /// How much memory its node has for tasks, in MB; otherwise what the machine has.
+    /// The memory of its node for tasks, in MB; by default the machine's.
     pub memory: Option<u32>,
 }
 
-/// What else the chroot of `exec` tasks has: what a dynamically linked program needs, and `id`. The default is all of
-/// `/usr`, which takes seconds to link.
+/// The other contents of the chroot of `exec` tasks: what a dynamically linked program needs, and `id`. The default
+/// is all of `/usr`, which takes seconds to link.
 const CHROOT: [&str; 4] = ["/etc", "/lib", "/lib64", "/usr/bin/id"];
 
 /// An API over HTTPS, with the certificates of a directory: `ca.pem`, `server.pem`, `server.key`, and for clients
 /// `client.pem`, `client.key`.
 #[derive(Debug, Clone, Copy)]
 pub struct Tls {
-    /// Where they are.
+    /// Their directory.
     pub directory: &'static Path,
-    /// Clients must show a certificate.
+    /// Whether clients must present a certificate.
     pub mutual: bool,
 }
 
@@ -86,7 +86,7 @@ impl Tls {
     }
 }
 
-/// A running agent: server and client in one, everything in memory. Ends when it is dropped.
+/// A running agent: server and client in one, all in memory. Ends when it is dropped.
 #[derive(Debug)]
 pub struct Agent {
     watch: Child,
@@ -98,8 +98,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent and waits until it has a leader and a node that takes jobs. `None`, and a line that says so,
-    /// when there is no `nomad` on PATH.
+    /// Starts an agent and waits until it has a leader and a node that accepts jobs. `None`, with a message, if
+    /// there is no `nomad` on PATH.
     pub async fn start(options: AgentOptions) -> Option<Agent> {
         if Command::new("nomad").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
         {
@@ -203,7 +203,7 @@ impl Agent {
         Err(format!("it is not ready after {READY_WITHIN:?}: {last}"))
     }
 
-    /// A plain client for what the adapter does not do.
+    /// A plain client for requests that the adapter does not make.
     pub fn client(&self) -> Client {
         let tls = self.tls.map(Tls::options).unwrap_or_default();
         let options = http::Options { tls, ..http::Options::default() };
@@ -218,7 +218,7 @@ impl Agent {
         }
     }
 
-    /// Makes a policy and a token with it.
+    /// Creates a policy and a token with it.
     pub async fn create_token(&self, name: &str, policy: &str) -> String {
         let body = serde_json::json!({ "Name": name, "Rules": policy });
         let request = Request::put(format!("/v1/acl/policy/{name}")).json(&body);
@@ -230,13 +230,13 @@ impl Agent {
         answer["SecretID"].as_str().unwrap().to_owned()
     }
 
-    /// What a path answers, as JSON.
+    /// The response for a path, as JSON.
     pub async fn get(&self, path: &str) -> Value {
         let request = self.authorized(Request::get(path));
         self.client().send(request).await.unwrap().success().unwrap().json().unwrap()
     }
 
-    /// Makes a namespace.
+    /// Creates a namespace.
     pub async fn create_namespace(&self, name: &str) {
         let request =
             Request::put(format!("/v1/namespace/{name}")).json(&serde_json::json!({ "Name": name }));
@@ -252,7 +252,7 @@ impl Drop for Agent {
         if let Some(mut stderr) = self.watch.stderr.take() {
             let _ = stderr.read_to_string(&mut said);
         }
-        // The shell kills what does not end by itself: this wait is bounded.
+        // The shell kills what does not end by itself, so this wait is limited.
         let _ = self.watch.wait();
     }
 }
@@ -273,7 +273,7 @@ fn log_of(directory: &Path) -> String {
     std::fs::read_to_string(directory.join("agent.log")).unwrap_or_default()
 }
 
-/// Three ports that were free a moment ago.
+/// Three ports that were free just now.
 fn free_ports() -> [u16; 3] {
     let listeners: [TcpListener; 3] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())

@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// A cluster that is served. Ends when it is dropped.
+/// A running cluster. Ends when it is dropped.
 pub struct SimNomad {
-    /// Where it is.
+    /// Its endpoint.
     pub endpoint: Endpoint,
     driver: JoinHandle<()>,
 }
@@ -32,7 +32,7 @@ struct Inside {
 }
 
 impl SimNomad {
-    /// Serves a cluster. Time is tokio's: paused, it is virtual.
+    /// Serves a cluster. Time is tokio's: if paused, it is virtual.
     pub fn serve(nomad: Nomad, clock: Clock) -> SimNomad {
         let inside = Arc::new(Mutex::new(Inside { nomad, clock, ends: BTreeMap::new() }));
         let changed = Arc::new(Notify::new());
@@ -69,7 +69,7 @@ impl Drop for SimNomad {
     }
 }
 
-/// Lets time pass: sleeps until something happens by itself, or a request changed what will.
+/// Advances time: sleeps until something is due, or a request changed what is.
 async fn drive(inside: Arc<Mutex<Inside>>, changed: Arc<Notify>) {
     loop {
         let next = inside.lock().unwrap().advance();
@@ -92,7 +92,7 @@ impl Inside {
         response
     }
 
-    /// Everything that is due; answers when to come back.
+    /// Does everything that is due. Returns when the next is.
     fn advance(&mut self) -> Instant {
         let now = self.clock.now();
         self.nomad.advance(now);
@@ -115,7 +115,7 @@ impl Inside {
         event.into_iter().chain(end).min().unwrap_or(far)
     }
 
-    /// Processes begin as their environment says (see `place.rs`); none of them heeds an interrupt.
+    /// Processes behave according to their environment (see `place.rs`); all of them ignore interrupts.
     fn take_events(&mut self) {
         for event in self.nomad.take_events() {
             match event {

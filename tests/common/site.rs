@@ -1,4 +1,4 @@
-//! A simulated GitHub and a simulated Nomad on loopback, and the built program beside them.
+//! A simulated GitHub and a simulated Nomad on loopback, and the built program against them.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 
-/// The longest wait for anything that should happen soon, on a busy machine.
+/// The longest wait for something that should happen soon, on a busy machine.
 pub const WITHIN: Duration = Duration::from_secs(30);
 
-/// How often the world is looked at meanwhile.
+/// How often the condition is checked.
 const POLL: Duration = Duration::from_millis(20);
 
 /// The token that the simulated GitHub knows.
@@ -36,7 +36,8 @@ pub const NAMESPACE: &str = "github";
 /// A repository of the simulated GitHub.
 pub const REPOSITORY: &str = "acme/app";
 
-/// Waits until something is true. Says what it was, and what happened instead, when it does not become so.
+/// Waits until a condition is true. If it does not become true, reports what it was and what happened
+/// instead.
 pub async fn until(site: &Site, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + WITHIN;
     while !condition() {
@@ -58,7 +59,7 @@ pub struct Site {
     directory: TempDir,
 }
 
-/// Ports that are ours, on which nobody listens yet.
+/// Reserved ports on which nothing listens yet.
 pub struct Reserved {
     github: Option<TcpSocket>,
     nomad: Option<TcpSocket>,
@@ -72,7 +73,7 @@ fn reserve() -> (TcpSocket, String) {
 }
 
 impl Site {
-    /// One repository, one large node, everything quick.
+    /// One repository, one large node, everything fast.
     pub async fn start() -> Site {
         Site::start_with(nomad::Options::default()).await
     }
@@ -85,7 +86,7 @@ impl Site {
         site
     }
 
-    /// Both sides have their addresses and do not listen yet.
+    /// Both servers have addresses but do not listen yet.
     pub fn absent() -> (Site, Reserved) {
         Site::absent_with(nomad::Options::default())
     }
@@ -115,32 +116,40 @@ impl Site {
         (site, Reserved { github: Some(github_socket), nomad: Some(nomad_socket) })
     }
 
-    /// The truth.
+    /// The simulated world.
     pub fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.shared)
     }
 
-    /// GitHub delivers its webhooks from now on, over HTTP.
+    /// GitHub delivers its webhooks over HTTP from now on.
     pub fn carry_webhooks(&self) {
         tokio::spawn(carry(Arc::clone(&self.shared), over_http, std::future::pending()));
     }
 
-    /// What goes wrong from now on.
+    /// Sets which requests fail from now on.
     pub fn fault(&self, before: impl FnMut(Side, &Request<Bytes>) -> Verdict + Send + 'static) {
         self.world().fault = Box::new(Before(Box::new(before)));
     }
 
-    /// Which answers are not the simulated servers' own from now on: changed after the request took effect.
+    /// Sets which responses are changed from now on, after the request took effect.
     pub fn lie(&self, after: impl FnMut(Side, &Request<Bytes>, &mut Response<Bytes>) + Send + 'static) {
         self.world().fault = Box::new(After(Box::new(after)));
     }
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults.
     pub fn no_fault(&self) {
         self.world().fault = Box::new(githubrunner_sim::fault::NoFault);
     }
 
-    /// A run with one job, of so many milliseconds. Answers the job's ID.
+    /// A job that stays queued because GitHub assigns it to no runner.
+    pub fn never_assigned(&self) -> u64 {
+        let spec = JobSpec { ghost: true, ..JobSpec::new(&["nomadtools"], Duration::from_secs(1)) };
+        let mut world = self.world();
+        let run = world.queue_run(self.repository, vec![spec]).unwrap();
+        world.github.run(run).unwrap().jobs[0]
+    }
+
+    /// Queues a run with one job that takes this many milliseconds. Returns the job's ID.
     pub fn queue(&self, labels: &[&str], milliseconds: u64) -> u64 {
         let spec = JobSpec::new(labels, Duration::from_millis(milliseconds));
         let mut world = self.world();
@@ -178,14 +187,14 @@ impl Site {
         paths.filter(|path| path.starts_with("nomad/jobs/")).collect()
     }
 
-    /// Whether no job, no secret and no registration is left.
+    /// Whether there is no job, no variable and no registration left.
     pub fn is_clean(&self) -> bool {
         self.nomad_jobs().is_empty()
             && self.secrets().is_empty()
             && self.world().github.runners().next().is_none()
     }
 
-    /// Requests so far to one side that may change something, apart from parsing HCL.
+    /// The requests so far to one side that may change something, except for parsing HCL.
     pub fn writes(&self) -> Vec<String> {
         let world = self.world();
         let changes = |route: &str| !route.starts_with("GET ") && !route.ends_with(" /v1/jobs/parse");
@@ -217,7 +226,7 @@ impl Site {
         self.directory.path().join("cache.json")
     }
 
-    /// Writes the configuration's file, in one step: a daemon may be reading it.
+    /// Writes the configuration file atomically, because a daemon may be reading it.
     pub fn write_config(&self, text: &str) -> PathBuf {
         let path = self.directory.path().join("config.yml");
         let mut file = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
@@ -231,7 +240,7 @@ impl Site {
         self.stand_in_after("")
     }
 
-    /// The same; each start begins with these lines of a shell script.
+    /// The same, but each start begins with these lines of shell script.
     pub fn stand_in_after(&self, first: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let directory = self.directory.path().join("runner");
@@ -243,7 +252,7 @@ impl Site {
         directory
     }
 
-    /// The program with this site's Nomad and nothing else in its environment.
+    /// The program with only this site's Nomad in its environment.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_githubrunner"));
         command.env_clear().env("NOMAD_ADDR", &self.nomad).env("HOME", self.directory.path());
@@ -326,7 +335,7 @@ impl Fault for After {
     }
 }
 
-/// What became of a call.
+/// The result of a call.
 #[derive(Debug)]
 pub struct Finished {
     pub code: i32,
@@ -335,7 +344,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Its standard output; it must have gone well.
+    /// Its standard output; it must have succeeded.
     #[track_caller]
     pub fn well(self) -> String {
         assert_eq!(self.code, 0, "{}\n{}", self.out, self.err);
@@ -384,12 +393,12 @@ impl Running {
         self.log.lock().unwrap().clone()
     }
 
-    /// The log's lines with this text.
+    /// The lines of the log that contain this text.
     pub fn lines_with(&self, text: &str) -> Vec<String> {
         self.log().into_iter().filter(|line| line.contains(text)).collect()
     }
 
-    /// Waits until the log has this text.
+    /// Waits until the log contains this text.
     pub async fn says(&self, text: &str) {
         let deadline = Instant::now() + WITHIN;
         while self.lines_with(text).is_empty() {
@@ -398,7 +407,7 @@ impl Running {
         }
     }
 
-    /// Its arguments, as everybody on the machine may see them.
+    /// Its arguments, as everyone on the machine can see them.
     pub fn command_line(&self) -> String {
         let id = self.child.id().expect("it runs");
         let bytes = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
@@ -412,12 +421,12 @@ impl Running {
         assert!(sent.success());
     }
 
-    /// Ends it with SIGTERM, which takes less than a second.
+    /// Ends it with SIGTERM, which must take less than a second.
     pub async fn end(self) -> Vec<String> {
         self.end_by("TERM").await
     }
 
-    /// Ends it with a signal. Answers its log.
+    /// Ends it with a signal. Returns its log.
     pub async fn end_by(mut self, signal: &str) -> Vec<String> {
         self.signal(signal);
         let began = Instant::now();
@@ -431,7 +440,7 @@ impl Running {
         log
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

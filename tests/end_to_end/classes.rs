@@ -17,7 +17,7 @@ classes:
 ";
 
 #[tokio::test]
-async fn each_class_has_its_cap_its_jobs_values_and_its_name_in_what_people_read() {
+async fn each_class_has_its_cap_its_placement_and_its_name_in_the_output() {
     let site = Site::start().await;
     // All of the simulated GitHub's repositories are public, and the template uses raw_exec.
     let config = site.config(&format!("public: allow\n{CLASSES}"));
@@ -25,7 +25,7 @@ async fn each_class_has_its_cap_its_jobs_values_and_its_name_in_what_people_read
     let (other, denied) = (site.queue(&["nomadtools"], 1500), site.queue(&["nomadtools gpu"], 100));
     let plan = site.call_with(&config, &["plan"]).await.well();
     assert_eq!(plan.matches(", class small: ").count(), 1, "{plan}");
-    assert!(plan.contains("waits for a place: its class's max_runners is 1"), "{plan}");
+    assert!(plan.contains("waiting for a place: its class's max_runners is 1"), "{plan}");
     assert!(plan.contains("class denied denies it: ask the platform team"), "{plan}");
 
     let daemon = site.run(&config);
@@ -56,16 +56,22 @@ async fn each_class_has_its_cap_its_jobs_values_and_its_name_in_what_people_read
 }
 
 #[tokio::test]
-async fn a_job_that_reaches_its_host_serves_no_public_repository_unless_that_is_allowed() {
+async fn a_job_that_can_reach_its_host_serves_no_public_repository_unless_allowed() {
     let site = Site::start().await;
     let config = site.config(CLASSES);
     let job = site.queue(&["nomadtools small"], 100);
     let error = site.call_with(&config, &["once"]).await.failed(1);
     assert!(error.contains("acme/app is public, and task") && error.contains("uses raw_exec"), "{error}");
     assert!(site.nomad_jobs().is_empty());
+    // What would be refused is no start, but a hold.
+    let plan = site.call_with(&config, &["plan"]).await.well();
+    assert!(plan.contains("uses raw_exec") && plan.contains("Plan: nothing to do, 1 held."), "{plan}");
+    let target = format!("https://github.com/acme/app/actions/runs/1/job/{job}");
+    let explained = site.call_with(&config, &["explain", &target]).await;
+    assert!(explained.out.contains("public: allow"), "{}", explained.out);
     let check = site.call_with(&config, &["check"]).await.well();
     assert!(check.contains("public repositories get runners of class small: no: task"), "{check}");
-    // Without classes, and where it is allowed, nothing is refused.
+    // Without classes, and if it is allowed, nothing is refused.
     let allowed = site.config(&CLASSES.replace("max_runners: 1", "public: allow"));
     let daemon = site.run(&allowed);
     site.served(job).await;

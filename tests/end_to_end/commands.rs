@@ -1,4 +1,4 @@
-//! The commands for people: list, stop, purge, cache, render, demo.
+//! The operators' commands: list, stop, purge, cache, render, demo.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ async fn busy_and_idle() -> (Site, u64, u64) {
     let site = Site::start().await;
     let busy = site.queue(&["nomadtools busy"], 600_000);
     let idle = site.queue(&["nomadtools idle"], 600_000);
-    // The second one's runner comes to be, and nothing for it to do.
+    // The second runner is started, and then there is nothing for it to do.
     site.world().options_mut().start_up = (Duration::from_secs(1), Duration::from_secs(1));
     site.call(&["once"]).await.well();
     let run = site.world().github.job(idle).unwrap().run;
@@ -90,7 +90,7 @@ async fn stop_asks_github_first() {
 }
 
 #[tokio::test]
-async fn purge_removes_the_dead_and_leaves_the_living() {
+async fn purge_removes_dead_runners_and_leaves_live_ones() {
     let (site, busy, idle) = busy_and_idle().await;
     let name = runner_for(&site, idle).await;
     site.call(&["stop", "-y", &name]).await.well();
@@ -106,7 +106,7 @@ async fn purge_removes_the_dead_and_leaves_the_living() {
     assert_eq!(site.nomad_jobs(), std::slice::from_ref(&busy));
     assert_eq!(site.secrets(), [format!("nomad/jobs/{busy}")]);
 
-    // Whoever is busy stays, and the exit code says so.
+    // A busy runner stays, and the exit code reports it.
     let refused = site.call(&["purge", "--all", "-y"]).await;
     assert_eq!(refused.code, 1, "{}{}", refused.out, refused.err);
     assert_eq!(site.nomad_jobs(), [busy]);
@@ -114,7 +114,7 @@ async fn purge_removes_the_dead_and_leaves_the_living() {
 }
 
 #[tokio::test]
-async fn cache_shows_what_is_kept_of_githubs_answers() {
+async fn cache_shows_the_cached_responses() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 60_000);
     site.call(&["once"]).await.well();
@@ -127,7 +127,7 @@ async fn cache_shows_what_is_kept_of_githubs_answers() {
 }
 
 #[tokio::test]
-async fn render_needs_nobody_and_with_parse_nomad_alone() {
+async fn render_needs_no_server_and_with_parse_only_nomad() {
     let (site, mut reserved) = Site::absent();
     let hcl = site.call(&["render", "nomadtools mem=2000"]).await.well();
     assert!(hcl.contains("memory") && hcl.contains("2000"), "{hcl}");
@@ -177,12 +177,12 @@ async fn the_demo_ends_within_a_second_when_it_is_interrupted() {
 }
 
 #[tokio::test]
-async fn a_configuration_can_come_by_standard_input() {
+async fn a_configuration_can_come_from_standard_input() {
     let site = Site::start().await;
     let mut child = site.program();
     child.args(["-c", "-", "render", "nomadtools"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = child.spawn().unwrap();
-    // Without a newline at its end, as `echo -n` sends it.
+    // Without a final newline, as from `echo -n`.
     let yaml = b"repos: [acme/of-standard-input]";
     tokio::io::AsyncWriteExt::write_all(&mut child.stdin.take().unwrap(), yaml).await.unwrap();
     let output = child.wait_with_output().await.unwrap();
@@ -192,7 +192,7 @@ async fn a_configuration_can_come_by_standard_input() {
 }
 
 #[tokio::test]
-async fn other_programs_forms_of_arguments_are_understood() {
+async fn argument_forms_of_other_programs_are_understood() {
     let site = Site::start().await;
     let config = site.write_config(&site.config(""));
     let config = config.to_str().unwrap();
@@ -211,7 +211,7 @@ async fn other_programs_forms_of_arguments_are_understood() {
 }
 
 #[tokio::test]
-async fn check_warns_of_a_runners_version_that_ends_soon() {
+async fn check_warns_about_a_runner_version_that_ends_soon() {
     let site = Site::start().await;
     {
         let mut world = site.world();
@@ -225,16 +225,14 @@ async fn check_warns_of_a_runners_version_that_ends_soon() {
     site.in_progress(busy).await;
     let check = site.call(&["check"]).await;
     assert!(
-        check
-            .out
-            .contains("warning  the runners' version 2.334.0 gets jobs: runner 2.334.0 gets no jobs from"),
+        check.out.contains("warning  runner version 2.334.0 gets jobs: runner 2.334.0 gets no jobs from"),
         "{}",
         check.out
     );
 }
 
 #[tokio::test]
-async fn check_says_that_a_nomad_is_too_old_for_the_templates() {
+async fn check_reports_a_nomad_that_is_too_old_for_the_templates() {
     let site = Site::start().await;
     site.fault(|_, request| match request.uri().path().ends_with("/jobs/parse") {
         true => githubrunner_sim::fault::Verdict::status(

@@ -1,4 +1,4 @@
-//! The daemon killed with SIGKILL at random moments and started again.
+//! The daemon, killed with SIGKILL at random moments and restarted.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN};
 /// How often it is killed.
 const KILLS: usize = 12;
 
-/// A run lives at most so long, in milliseconds: from before its first request to after its first issues.
+/// The maximum lifetime of each run, in milliseconds: from before its first request to after its first
+/// credentials.
 const LIFE: std::ops::Range<u64> = 5..900;
 
 async fn survive(agent: Option<Agent>, seed: u64) {
@@ -62,7 +63,7 @@ async fn survive(agent: Option<Agent>, seed: u64) {
     daemon.end().await;
 }
 
-/// The moments are random, the outcome is not: every job served, nothing left.
+/// The moments are random, the outcome is not: every job is served, nothing is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_it_loses_nothing_and_leaves_nothing() {
     let agent = Agent::start(AgentOptions::default()).await;

@@ -1,4 +1,4 @@
-//! A full disk costs the cache and the log's lines, a cache that is of no use costs time: nothing else.
+//! A full disk costs only the cache and log lines, and an invalid cache only time.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::common::site::{Running, Site, until};
 
-/// The daemon, started by a shell that does something first.
+/// The daemon, started by a shell that first runs something else.
 fn after(site: &Site, first: &str) -> Command {
     let config = site.write_config(&site.config(""));
     let mut command = Command::new("sh");
@@ -27,11 +27,11 @@ async fn serves(site: &Site) {
 }
 
 #[tokio::test]
-async fn no_file_can_grow() {
+async fn it_works_when_no_file_can_grow() {
     let site = Site::start().await;
     let before = "{\"version\": 0}";
     std::fs::write(site.cache_file(), before).unwrap();
-    // Every write to a file fails, as it does on a full disk; with the signal ignored the program sees an error.
+    // Every write to a file fails, as on a full disk; with the signal ignored, the program gets an error.
     let daemon = Running::spawn(after(&site, "trap '' XFSZ; ulimit -f 0"));
     serves(&site).await;
     let warnings = daemon.lines_with("cannot write the cache file");
@@ -44,7 +44,7 @@ async fn no_file_can_grow() {
 }
 
 #[tokio::test]
-async fn the_log_cannot_be_written() {
+async fn it_works_when_the_log_cannot_be_written() {
     let site = Site::start().await;
     let mut command = after(&site, "exec 2>/dev/full");
     let mut daemon = command.spawn().unwrap();
@@ -54,7 +54,7 @@ async fn the_log_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn a_cache_that_is_of_no_use_is_ignored_and_replaced() {
+async fn an_invalid_cache_is_ignored_and_replaced() {
     let other_version = "{\"version\": 9999, \"entries\": []}";
     let not_text: &[u8] = &[0xff, 0, 0xfe, 7];
     for of_no_use in [b"{\"version\": 1, \"entries\": [{" as &[u8], not_text, other_version.as_bytes()] {
@@ -70,7 +70,7 @@ async fn a_cache_that_is_of_no_use_is_ignored_and_replaced() {
 }
 
 #[tokio::test]
-async fn a_cache_file_whose_directory_is_none_costs_only_the_cache() {
+async fn an_invalid_cache_directory_costs_only_the_cache() {
     let site = Site::start().await;
     let file = site.cache_file();
     std::fs::create_dir(&file).unwrap();

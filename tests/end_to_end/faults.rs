@@ -1,4 +1,4 @@
-//! A GitHub or a Nomad that fails: a line in the log, the next pass tries again, nothing is scaled down.
+//! If GitHub or Nomad fails, the log has a line, the next pass retries, and nothing is scaled down.
 
 use bytes::Bytes;
 use githubrunner_sim::fault::{Side, Verdict};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::site::{Site, until};
 
-/// A busy runner, then one side fails, then a second job; the fault ends and all goes on.
+/// A busy runner, then one side fails, then a second job; the fault ends and everything continues.
 async fn survives(broken: Side, verdict: impl Fn() -> Verdict + Send + 'static, says: &str) {
     let site = Site::start().await;
     let busy = site.queue(&["nomadtools"], 12_000);
@@ -19,7 +19,7 @@ async fn survives(broken: Side, verdict: impl Fn() -> Verdict + Send + 'static, 
     site.in_progress(busy).await;
 
     site.fault(move |side, request| {
-        // Runners are not what is broken here.
+        // The runners themselves still work here.
         let runners = request.uri().path().starts_with("/_runner");
         if side == broken && !runners { verdict() } else { Verdict::Pass }
     });
@@ -38,31 +38,31 @@ async fn survives(broken: Side, verdict: impl Fn() -> Verdict + Send + 'static, 
 }
 
 #[tokio::test]
-async fn github_answers_500() {
+async fn it_survives_500_from_github() {
     survives(Side::GitHub, || Verdict::status(500, "{\"message\": \"Server Error\"}"), "500").await;
 }
 
 #[tokio::test]
-async fn nomad_answers_500() {
+async fn it_survives_500_from_nomad() {
     survives(Side::Nomad, || Verdict::status(500, "No cluster leader"), "No cluster leader").await;
 }
 
 #[tokio::test]
-async fn github_closes_connections() {
+async fn it_survives_closed_connections_to_github() {
     survives(Side::GitHub, || Verdict::Reset, "ERROR").await;
 }
 
 #[tokio::test]
-async fn nomad_closes_connections() {
+async fn it_survives_closed_connections_to_nomad() {
     survives(Side::Nomad, || Verdict::Reset, "ERROR").await;
 }
 
 #[tokio::test]
-async fn answers_are_cut_short() {
+async fn it_survives_truncated_responses() {
     survives(Side::GitHub, || Verdict::Truncate(20), "ERROR").await;
 }
 
-/// The first request of a side never gets an answer: its deadline passes, and the next one goes well.
+/// The first request to a side never gets a response: its deadline passes, and the next one succeeds.
 async fn outwaits(stalled: Side) {
     let site = Site::start().await;
     let job = site.queue(&["nomadtools"], 300);
@@ -81,12 +81,12 @@ async fn outwaits(stalled: Side) {
 }
 
 #[tokio::test]
-async fn stalled_answers_are_given_up() {
+async fn stalled_responses_time_out() {
     tokio::join!(outwaits(Side::GitHub), outwaits(Side::Nomad));
 }
 
 #[tokio::test]
-async fn nobody_is_there_at_first() {
+async fn it_waits_for_servers_that_start_later() {
     let (site, mut reserved) = Site::absent();
     let job = site.queue(&["nomadtools"], 300);
     let mut daemon = site.run(&site.config(""));
@@ -102,7 +102,7 @@ async fn nobody_is_there_at_first() {
 }
 
 #[tokio::test]
-async fn at_a_rate_limit_it_stops_asking_until_the_reset_and_says_so_once() {
+async fn at_a_rate_limit_it_sends_no_requests_until_the_reset_and_logs_it_once() {
     let site = Site::start().await;
     let job = site.queue(&["nomadtools"], 300);
     let limited = Arc::new(AtomicU64::new(0));
@@ -139,14 +139,14 @@ async fn at_a_rate_limit_it_stops_asking_until_the_reset_and_says_so_once() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_told_and_the_daemon_stays() {
+async fn a_wrong_token_is_logged_and_the_daemon_keeps_running() {
     let site = Site::start().await;
     let job = site.queue(&["nomadtools"], 300);
     let wrong = site.config("").replace("ghp_of_the_end_to_end_tests", "ghp_mistyped_token");
     let mut daemon = site.run(&wrong);
     daemon.says("401").await;
     assert!(daemon.is_alive());
-    // With the right one it goes on.
+    // With the right token it continues.
     site.write_config(&site.config(""));
     daemon.signal("HUP");
     site.served(job).await;
@@ -159,7 +159,7 @@ async fn a_wrong_token_is_told_and_the_daemon_stays() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_does_not_exist_is_told_with_what_to_do() {
+async fn a_missing_namespace_is_logged_with_what_to_do() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 300);
     let missing = site.config("nomad: {namespace: nowhere}\n");
@@ -175,7 +175,7 @@ async fn a_namespace_that_does_not_exist_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn once_tells_a_failure_by_its_exit_code() {
+async fn once_reports_a_failure_by_its_exit_code() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 300);
     for broken in [Side::GitHub, Side::Nomad] {
@@ -185,7 +185,7 @@ async fn once_tells_a_failure_by_its_exit_code() {
         let err = site.call(&["once"]).await.failed(1);
         assert!(err.contains("broken"), "{err}");
     }
-    // One that fails only to start its runner, too.
+    // It also reports a failure that is only the start of its runner.
     site.fault(|side, request| {
         let registers = request.method() == hyper::Method::PUT && request.uri().path() == "/v1/jobs";
         if side == Side::Nomad && registers {
@@ -201,7 +201,7 @@ async fn once_tells_a_failure_by_its_exit_code() {
 }
 
 #[tokio::test]
-async fn nomad_refuses_a_token_with_words_that_help() {
+async fn a_token_that_nomad_refuses_is_logged_with_what_to_do() {
     let site = Site::start_with(nomad::Options { acl: true, ..nomad::Options::default() }).await;
     let err = site.call(&["list"]).await.failed(1);
     assert!(err.contains("NOMAD_TOKEN"), "{err}");

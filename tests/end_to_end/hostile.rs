@@ -1,5 +1,5 @@
-//! A GitHub, or somebody in its place, that shows half of its lists, invents names and hands out what no runner may
-//! have: nothing stops, nothing foreign is run, and each is said with what to do.
+//! A GitHub, or something in its place, that returns half of its lists, invents names and issues invalid
+//! credentials: nothing stops, nothing foreign is run, and each problem is reported with what to do.
 
 use bytes::Bytes;
 use githubrunner_sim::fault::Side;
@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use crate::common::site::{REPOSITORY, Site, until};
 
-/// The Link header of an Enterprise Server that knows itself by another name.
+/// The Link header of an Enterprise Server that uses another host name for itself.
 const ELSEWHERE: HeaderValue =
     HeaderValue::from_static("<https://git.example/api/v3/next?page=2>; rel=\"next\"");
 
-/// Puts another JSON into an answer.
+/// Replaces the JSON of a response.
 fn answer(response: &mut Response<Bytes>, body: &Value) {
     response.headers_mut().remove(CONTENT_LENGTH);
     response.headers_mut().remove(ETAG);
@@ -29,7 +29,7 @@ fn body(response: &Response<Bytes>) -> Value {
     serde_json::from_slice(response.body()).unwrap()
 }
 
-/// Whether it is a good answer of GitHub to a GET of such a path.
+/// Whether it is a successful response of GitHub to a GET of such a path.
 fn shows(side: Side, request: &Request<Bytes>, response: &Response<Bytes>, end: &str) -> bool {
     side == Side::GitHub
         && request.method() == Method::GET
@@ -37,7 +37,7 @@ fn shows(side: Side, request: &Request<Bytes>, response: &Response<Bytes>, end: 
         && response.status() == 200
 }
 
-/// Queues a job in a repository by its name.
+/// Queues a job in a repository, by its name.
 fn queue_in(site: &Site, full_name: &str, milliseconds: u64) -> u64 {
     let mut world = site.world();
     let repository = world.github.repository_id(full_name).unwrap();
@@ -47,7 +47,7 @@ fn queue_in(site: &Site, full_name: &str, milliseconds: u64) -> u64 {
 }
 
 #[tokio::test]
-async fn a_list_of_runners_that_is_cut_lets_nobody_go() {
+async fn a_truncated_list_of_runners_stops_nothing() {
     let site = Site::start().await;
     let busy = site.queue(&["nomadtools"], 600_000);
     site.call(&["once"]).await.well();
@@ -72,8 +72,8 @@ async fn a_list_of_runners_that_is_cut_lets_nobody_go() {
 }
 
 #[tokio::test]
-async fn a_list_of_repositories_that_is_cut_takes_none_away() {
-    // There is no room: runners stay pending.
+async fn a_truncated_list_of_repositories_removes_none() {
+    // There is no capacity, so runners stay pending.
     let mut options = nomad::Options::default();
     options.nodes.clear();
     let site = Site::start_with(options).await;
@@ -82,7 +82,7 @@ async fn a_list_of_repositories_that_is_cut_takes_none_away() {
     let config = site.config("").replace(&format!("repos: [{REPOSITORY}]"), "repos: [acme]");
     site.call_with(&config, &["once"]).await.well();
     assert_eq!(site.nomad_jobs().len(), 1);
-    // A 304 would say nothing.
+    // A 304 would prove nothing.
     std::fs::remove_file(site.cache_file()).unwrap();
     let listed = Arc::new(AtomicUsize::new(0));
     let count = listed.clone();
@@ -113,10 +113,10 @@ async fn a_list_of_repositories_that_is_cut_takes_none_away() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_repository_is_no_code() {
+async fn a_repository_url_is_never_code() {
     let site = Site::start().await;
     site.world().github.add_repository("acme/good");
-    // In nomadtools' manner: the address as it is.
+    // As in nomadtools: the URL unchanged.
     let template = r#"template: |
   job "{{ RUN.RUNNER_NAME }}" {
     type = "batch"
@@ -159,7 +159,7 @@ async fn a_page_of_a_repository_is_no_code() {
     assert!(check.code == 1 && check.out.contains("html_url"), "{}", check.out);
 }
 
-/// GitHub's answer to the registration of a runner is changed so; then it is right again.
+/// Changes GitHub's response to the registration of a runner, and then lets it be correct again.
 async fn refuses_a_configuration(change: fn(&mut Value)) {
     let site = Site::start().await;
     let job = site.queue(&["nomadtools"], 300);
@@ -187,7 +187,7 @@ async fn refuses_a_configuration(change: fn(&mut Value)) {
 }
 
 #[tokio::test]
-async fn a_configuration_that_no_runner_may_have_reaches_no_variable() {
+async fn an_invalid_configuration_reaches_no_variable() {
     tokio::join!(
         refuses_a_configuration(|made| {
             made["encoded_jit_config"] = json!("abc\nLD_PRELOAD=/tmp/evil.so");
@@ -197,9 +197,9 @@ async fn a_configuration_that_no_runner_may_have_reaches_no_variable() {
     );
 }
 
-/// As seen in public projects: the jobs of a large run cannot be made a hundred at a time.
+/// As seen in public projects: GitHub cannot return the jobs of a large run a hundred at a time.
 #[tokio::test]
-async fn a_run_that_needs_small_pages_is_served_and_harms_no_other() {
+async fn a_run_that_needs_small_pages_is_served_and_does_not_affect_others() {
     let site = Site::start().await;
     site.fault(|side, request| {
         let uri = request.uri().to_string();
@@ -216,7 +216,7 @@ async fn a_run_that_needs_small_pages_is_served_and_harms_no_other() {
     assert!(!log.contains("ERROR"), "{log}");
 }
 
-/// The most memory that a process has had, in MB.
+/// The peak memory of a process, in MB.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -240,7 +240,7 @@ async fn memory_and_log_are_bounded_whatever_labels_a_matrix_has() {
     let daemon = site.run(&site.config(""));
     daemon.says("more jobs of").await;
     let listed = site.requests(Side::GitHub);
-    // Two more whole listings: 20 runs of three pages, and the lists of runs.
+    // Two more complete listings: 20 runs of three pages, and the lists of runs.
     until(&site, "the jobs are listed again and again", || site.requests(Side::GitHub) > listed + 2 * 62)
         .await;
     let memory = peak_memory(daemon.id());

@@ -1,4 +1,4 @@
-//! `run`, `once` and `plan` when nothing goes wrong.
+//! `run`, `once` and `plan` without faults.
 
 use githubrunner_sim::fault::{Side, Verdict};
 use githubrunner_sim::github::{JobSpec, Status};
@@ -24,7 +24,7 @@ async fn a_queued_job_is_served_and_everything_purged() {
 #[tokio::test]
 async fn each_job_gets_one_runner_with_its_labels() {
     let site = Site::start().await;
-    // No runner of theirs has all the labels of another job.
+    // No runner has all the labels of another job.
     let labels: [&[&str]; 4] =
         [&["nomadtools a"], &["nomadtools mem=2000"], &["NomadTools A"], &["nomadtools", "gpu"]];
     let jobs = labels.map(|labels| site.queue(labels, 1500));
@@ -42,7 +42,7 @@ async fn each_job_gets_one_runner_with_its_labels() {
 }
 
 #[tokio::test]
-async fn a_job_that_wants_no_runner_of_ours_gets_none() {
+async fn a_job_that_requests_no_runner_of_ours_gets_none() {
     let site = Site::start().await;
     let other = site.queue(&["ubuntu-latest"], 100);
     let ours = site.queue(&["nomadtools"], 100);
@@ -54,7 +54,7 @@ async fn a_job_that_wants_no_runner_of_ours_gets_none() {
 }
 
 #[tokio::test]
-async fn a_runner_waits_for_room_and_then_serves() {
+async fn a_runner_waits_for_capacity_and_then_serves() {
     let node = nomad::Node { memory_mb: 3000, ..nomad::Node::default() };
     let site = Site::start_with(nomad::Options { nodes: vec![node], ..nomad::Options::default() }).await;
     let jobs = [0, 1].map(|_| site.queue(&["nomadtools mem=2000"], 1500));
@@ -63,7 +63,7 @@ async fn a_runner_waits_for_room_and_then_serves() {
         jobs.iter().any(|job| site.status(*job) == Status::InProgress) && site.nomad_jobs().len() == 2
     })
     .await;
-    // A runner without room costs no registration.
+    // A runner without capacity uses up no registration.
     assert_eq!(site.world().github.runners().count(), 1);
     daemon.says("memory").await;
     for job in jobs {
@@ -73,7 +73,7 @@ async fn a_runner_waits_for_room_and_then_serves() {
 }
 
 #[tokio::test]
-async fn a_surplus_runner_goes_with_consent() {
+async fn a_surplus_runner_is_stopped_with_consent() {
     let site = Site::start().await;
     let job = site.queue(&["nomadtools"], 300);
     let run = site.world().github.job(job).unwrap().run;
@@ -91,11 +91,11 @@ async fn a_surplus_runner_goes_with_consent() {
 }
 
 #[tokio::test]
-async fn once_waits_until_its_runners_have_their_secrets() {
+async fn once_waits_until_its_runners_have_their_credentials() {
     let site = Site::start().await;
     let jobs = [0, 1, 2].map(|_| site.queue(&["nomadtools"], 60_000));
     site.call(&["once"]).await.well();
-    // The program has ended: what is not there now would never come.
+    // The program has ended, so what is missing now would never come.
     assert_eq!(site.nomad_jobs().len(), jobs.len());
     assert_eq!(site.secrets().len(), jobs.len());
     for job in jobs {
@@ -107,7 +107,7 @@ async fn once_waits_until_its_runners_have_their_secrets() {
 }
 
 #[tokio::test]
-async fn plan_says_what_would_be_done_and_does_nothing() {
+async fn plan_shows_what_would_be_done_and_does_nothing() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 1000);
     site.queue(&["nomadtools # cpu=1"], 1000);
@@ -116,7 +116,7 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
     let out = plan.well();
     assert!(out.contains("start ") && out.contains("acme/app"), "{out}");
     assert!(out.contains("hold ") && out.contains("labels"), "{out}");
-    // As `nomad job plan` reads.
+    // The output reads like `nomad job plan`.
     let lines: Vec<&str> = out.lines().collect();
     assert!(lines[0].starts_with("+ start ") && lines[1].starts_with("= hold "), "{out}");
     assert_eq!(lines[2..], ["Plan: 1 to start, 0 to stop, 0 to purge or clean up, 1 held."], "{out}");
@@ -125,7 +125,7 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn plans_exit_code_tells_whether_there_is_something_to_do() {
+async fn the_exit_code_of_plan_says_whether_there_is_something_to_do() {
     let site = Site::start().await;
     let detailed = ["plan", "--detailed-exitcode"];
     let nothing = site.call(&detailed).await;
@@ -134,7 +134,7 @@ async fn plans_exit_code_tells_whether_there_is_something_to_do() {
     assert_eq!(site.call(&detailed).await.code, 2);
     assert_eq!(site.call(&["plan"]).await.code, 0, "without the flag it is no failure");
 
-    // A repository that cannot be listed is told once, as a hold, and is an error.
+    // A repository that cannot be listed is reported once, as a hold, and is an error.
     site.fault(|_, request| match request.uri().path().ends_with("/actions/runs") {
         true => Verdict::status(403, r#"{"message": "Resource not accessible"}"#),
         false => Verdict::Pass,
@@ -147,7 +147,7 @@ async fn plans_exit_code_tells_whether_there_is_something_to_do() {
 }
 
 #[tokio::test]
-async fn plan_notes_keys_of_labels_that_the_template_does_not_read() {
+async fn plan_points_out_label_keys_that_the_template_does_not_read() {
     let site = Site::start().await;
     for _ in 0..2 {
         site.queue(&["nomadtools memmax=2000"], 1000);
@@ -163,7 +163,7 @@ async fn plan_notes_keys_of_labels_that_the_template_does_not_read() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_the_same_and_does_nothing() {
+async fn a_dry_run_reports_the_same_and_does_nothing() {
     let site = Site::start().await;
     site.queue(&["nomadtools"], 1000);
     let err = site.call(&["-n", "once"]).await;
@@ -210,10 +210,10 @@ async fn a_job_that_needs_another_comes_later_and_is_served_too() {
     daemon.end().await;
 }
 
-/// Between two passes that ask GitHub Nomad's event stream tells when a place was found: the daemon's own
-/// looks are 15 s apart by then.
+/// Between two listings of GitHub, Nomad's event stream reports when a place was found. The daemon's own
+/// interval is 15 s by then.
 #[tokio::test]
-async fn a_runner_that_finds_a_place_late_gets_its_secret_at_once() {
+async fn a_runner_that_is_placed_late_gets_its_credentials_at_once() {
     let node = nomad::Node { memory_mb: 3000, ..nomad::Node::default() };
     let site = Site::start_with(nomad::Options { nodes: vec![node], ..nomad::Options::default() }).await;
     let [first, second] = [0, 1].map(|_| site.queue(&["nomadtools mem=2000"], 16_000));

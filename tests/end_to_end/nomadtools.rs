@@ -1,11 +1,11 @@
-//! Configurations as nomadtools' users have them run unchanged, apart from where GitHub is; and what is said of them.
+//! Configurations of nomadtools' users run unchanged, except for GitHub's address, with the right warnings.
 
 use githubrunner_sim::github::Status;
 use serde_json::json;
 
 use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN};
 
-/// What the daemon warned of until the job was served.
+/// The daemon's warnings until the job was served.
 async fn served_with(site: &Site, config: &str) -> Vec<String> {
     let value: serde_json::Value = serde_yaml::from_str(config).unwrap();
     let schema = jsonschema::validator_for(&githubrunner::config::schema()).unwrap();
@@ -19,7 +19,7 @@ async fn served_with(site: &Site, config: &str) -> Vec<String> {
     log.into_iter().filter(|line| line.contains(" WARN ")).collect()
 }
 
-/// The simulated GitHub instead of github.com, everything quick.
+/// The simulated GitHub instead of github.com, with everything fast.
 fn here(site: &Site) -> String {
     format!("url: \"{}\"\n  cachefile: \"{}\"", site.github, site.cache_file().display())
 }
@@ -58,7 +58,8 @@ async fn settings_of_the_default_template() {
     assert_eq!(site.world().github.runners().filter(|runner| runner.online).count(), 1);
 }
 
-/// A template in nomadtools' manner: macros, Python's methods, filters, a heredoc, settings, and the token.
+/// A template in the style of nomadtools: macros, Python's methods, filters, a heredoc, settings, and the
+/// token.
 const OWN_TEMPLATE: &str = r#"
   locals {
     ABOUT = <<ENDOFABOUT
@@ -121,7 +122,7 @@ const OWN_TEMPLATE: &str = r#"
 "#;
 
 #[tokio::test]
-async fn an_own_template_with_the_token_is_warned_of_once() {
+async fn a_custom_template_with_the_token_causes_one_warning() {
     let site = Site::start().await;
     let config = format!(
         "repos: [{REPOSITORY}]\nloop: 1\ngithub:\n  {}\n  token: {TOKEN}\n\
@@ -135,7 +136,7 @@ async fn an_own_template_with_the_token_is_warned_of_once() {
     let jobs = jobs_in_nomad(&site);
     assert!(jobs.contains(TOKEN) && jobs.contains("acme/runner:latest"), "as it was written: {jobs}");
     assert!(jobs.contains("\"Priority\":60") && jobs.contains("\"init\":true"), "{jobs}");
-    // The Submission, which is for people, is left out.
+    // The Submission, which people can read, is omitted.
     assert!(site.world().nomad.jobs().all(|job| job.submission.is_none()));
 }
 

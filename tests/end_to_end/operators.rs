@@ -1,4 +1,4 @@
-//! What somebody on call asks: list, logs, explain. Beside a real Nomad agent where it matters what Nomad says.
+//! The operators' questions: list, logs, explain. Against a real Nomad agent if Nomad's responses matter.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::common::site::{NAMESPACE, Site, TOKEN, WITHIN};
 
-/// A site on a real agent whose runner begins with these lines of a shell script, and its configuration. Dead runners stay.
+/// A site on a real agent whose runner begins with these lines of shell script, and its configuration. Dead runners
+/// stay.
 async fn on(agent: &Agent, first: &str) -> (Site, String) {
     agent.create_namespace(NAMESPACE).await;
     let mut site = Site::start().await;
@@ -21,7 +22,7 @@ async fn on(agent: &Agent, first: &str) -> (Site, String) {
     (site, config)
 }
 
-/// What `list` says until it says this.
+/// The output of `list` once it contains this.
 async fn lists(site: &Site, config: &str, arguments: &[&str], wanted: &str) -> String {
     let deadline = Instant::now() + WITHIN;
     loop {
@@ -35,7 +36,7 @@ async fn lists(site: &Site, config: &str, arguments: &[&str], wanted: &str) -> S
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logs_show_what_a_runner_has_written_on_a_real_agent() {
+async fn logs_show_a_runners_output_on_a_real_agent() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     let marks = tempfile::tempdir().unwrap();
     let mark = marks.path().join("go-on");
@@ -53,7 +54,7 @@ async fn logs_show_what_a_runner_has_written_on_a_real_agent() {
     loop {
         let logs = site.call_with(&config, &["logs", &id]).await;
         if logs.code == 0 && logs.out.contains("out\n") {
-            // Nobody's terminal: what was written, as it was written.
+            // Not a terminal: the output is unchanged.
             assert_eq!(logs.out, "to its \u{1b}[2Jout\n");
             break;
         }
@@ -63,7 +64,8 @@ async fn logs_show_what_a_runner_has_written_on_a_real_agent() {
     let last = site.call_with(&config, &["logs", &id, "--bytes", "4"]).await;
     assert_eq!(last.out, "out\n");
 
-    // Followed to its end, which comes by itself. Nomad does not answer for standard error before something is written there.
+    // Followed to its end, which comes by itself. Nomad does not answer for standard error before something is written
+    // there.
     let mut program = site.program();
     program.arg("-c").arg(site.write_config(&config)).args(["logs", "-f", &id]);
     let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -79,16 +81,16 @@ async fn logs_show_what_a_runner_has_written_on_a_real_agent() {
         unknown.contains("NTGithubRunner-nonsense") && unknown.contains("githubrunner list"),
         "{unknown}"
     );
-    // The dead are there when they are asked for, with how they ended.
+    // The dead are listed on request, with how they ended.
     let all = lists(&site, &config, &["-a"], "dead").await;
     assert!(all.contains("success"), "{all}");
     assert_eq!(site.call_with(&config, &["list", "-q"]).await.well(), "");
     let table = site.call_with(&config, &["list"]).await.well();
-    assert!(!table.contains(&id) && table.contains("1 dead: -a"), "{table}");
+    assert!(!table.contains(&id) && table.contains("1 dead: use -a"), "{table}");
 }
 
 #[tokio::test]
-async fn list_shows_the_jobs_page_and_what_a_runner_waits_for() {
+async fn list_shows_the_jobs_url_and_what_a_runner_is_waiting_for() {
     let site = Site::start_with(githubrunner_sim::nomad::Options {
         nodes: Vec::new(),
         ..githubrunner_sim::nomad::Options::default()
@@ -129,7 +131,7 @@ async fn a_watched_list_ends_with_a_signal() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// What `explain` says until it says this, with its exit code.
+/// The output of `explain` once it contains this, with its exit code.
 async fn explains(site: &Site, config: &str, target: &str, wanted: &str) -> (i32, String) {
     let deadline = Instant::now() + WITHIN;
     loop {
@@ -149,7 +151,7 @@ fn step<'a>(out: &'a str, name: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_tells_how_jobs_stand_on_a_real_agent() {
+async fn explain_shows_the_state_of_jobs_on_a_real_agent() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     let (site, config) = on(&agent, "").await;
     let daemon = site.run(&config);
@@ -179,7 +181,7 @@ async fn explain_tells_how_jobs_stand_on_a_real_agent() {
 
     let served = site.queue(&["nomadtools"], 600_000);
     site.in_progress(served).await;
-    // Nomad tells a little later than GitHub that the task has started.
+    // Nomad learns slightly later than GitHub that the task has started.
     let (code, out) = explains(&site, &config, &page(served), "  ok   task ").await;
     assert!(out.contains("taken by NTGithubRunner-"), "{out}");
     assert_eq!(code, 0, "{out}");
@@ -188,7 +190,7 @@ async fn explain_tells_how_jobs_stand_on_a_real_agent() {
     }
     println!("{out}");
 
-    // All of the repository: its worst job decides, and the JSON says the same.
+    // The whole repository: its worst job determines the exit code, and the JSON has the same content.
     let (code, out) = explains(&site, &config, "ACME/app", "has a comma").await;
     assert!(code == 1 && out.starts_with("acme/app: well"), "{out}");
     let json = site.call_with(&config, &["explain", "--json", "acme/app"]).await;
@@ -201,7 +203,7 @@ async fn explain_tells_how_jobs_stand_on_a_real_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_tells_what_a_task_that_starts_waits_for_on_a_real_agent() {
+async fn explain_shows_what_a_starting_task_is_waiting_for_on_a_real_agent() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     let (site, config) = on(&agent, "").await;
     let missing = r#"{extra_task: "template {\n data = \"{{ with nomadVar \\\"nomad/jobs/ci\\\" }}{{ .key }}{{ end }}\"\n destination = \"local/ci\"\n}", "#;
@@ -227,7 +229,7 @@ async fn explain_tells_what_a_task_that_starts_waits_for_on_a_real_agent() {
 async fn explain_knows_what_no_pass_lists() {
     let site = Site::start().await;
     let config = site.config("");
-    // Over, and in no list of those that wait or run.
+    // Over, and in no list of waiting or running ones.
     let daemon = site.run(&config);
     let job = site.queue(&["nomadtools"], 200);
     site.served(job).await;
@@ -241,8 +243,8 @@ async fn explain_knows_what_no_pass_lists() {
     daemon.end().await;
 
     for (target, words) in [
-        ("https://github.com/acme/app/runs/99999999", "GitHub knows no job 99999999"),
-        ("https://github.com/acme/app/actions/runs/99999999", "GitHub knows no run 99999999"),
+        ("https://github.com/acme/app/runs/99999999", "has no job 99999999"),
+        ("https://github.com/acme/app/actions/runs/99999999", "has no run 99999999"),
         ("acme/nothing", "does not exist, or the token cannot see it"),
         ("NTGithubRunner-nonsense", "Nomad has no runner NTGithubRunner-nonsense"),
         ("https://example.com/", "write the address"),
@@ -277,7 +279,7 @@ async fn explain_knows_what_no_pass_lists() {
 }
 
 #[tokio::test]
-async fn what_init_writes_passes_check() {
+async fn the_output_of_init_passes_check() {
     let site = Site::start().await;
     let directory = tempfile::tempdir().unwrap();
     let (config, token) = (directory.path().join("new/config.yml"), directory.path().join("token"));
@@ -302,7 +304,7 @@ async fn what_init_writes_passes_check() {
 }
 
 #[tokio::test]
-async fn what_a_package_needs_is_printed_without_a_configuration() {
+async fn the_files_for_a_package_are_printed_without_a_configuration() {
     let site = Site::start().await;
     for (arguments, words) in [
         (&["completion", "bash"][..], "_githubrunner"),

@@ -1,4 +1,4 @@
-//! Organizations: their runners, their runner groups; and one App for several owners.
+//! Organizations: their runners and runner groups; and one App for several owners.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -40,7 +40,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
     }
     until(&site, "nothing is left", || site.is_clean()).await;
     daemon.end().await;
-    // The bundled template that registers by token does so at the organization as well.
+    // The bundled template that uses registration tokens works at the organization as well.
     let token = config.replace("builtin:raw_exec", "builtin:myoung34");
     let job = site.queue(&["nomadtools"], 300);
     let daemon = site.run(&token);
@@ -49,7 +49,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
 
     let check = site.call_with(&config, &["check"]).await.well();
     assert!(check.contains("acme: runners can be registered"), "{check}");
-    assert!(check.contains("acme: the runner group \"special\" is there"), "{check}");
+    assert!(check.contains("acme: the runner group \"special\" exists"), "{check}");
     let wrong = config.replace("special", "unknown");
     site.queue(&["nomadtools other"], 300);
     let err = site.call_with(&wrong, &["once"]).await.failed(1);
@@ -59,7 +59,7 @@ async fn an_organizations_runners_join_the_group_of_the_configuration() {
 }
 
 #[tokio::test]
-async fn a_token_without_the_organizations_runners_is_told_so() {
+async fn a_token_without_the_right_to_an_organizations_runners_is_reported() {
     let site = Site::start().await;
     let config = site.config("").replace("github: {", "github: {scope: organization, ");
     let check = site.call_with(&config, &["check"]).await;
@@ -78,7 +78,7 @@ async fn check_makes_and_removes_a_just_in_time_registration() {
 }
 
 #[tokio::test]
-async fn check_says_where_a_server_has_no_just_in_time_configurations() {
+async fn check_reports_a_server_without_just_in_time_configurations() {
     let site = Site::start().await;
     site.fault(|_, request| match request.uri().path().ends_with("/generate-jitconfig") {
         true => githubrunner_sim::fault::Verdict::status(404, "{\"message\":\"Not Found\"}"),
@@ -89,7 +89,7 @@ async fn check_says_where_a_server_has_no_just_in_time_configurations() {
 }
 
 #[tokio::test]
-async fn check_says_that_a_user_has_no_runners_of_its_own() {
+async fn check_reports_that_a_user_cannot_have_runners() {
     let site = Site::start().await;
     site.world().github.add_repository("octocat/app");
     let config = site.config("").replace("github: {", "github: {scope: organization, ");
@@ -104,7 +104,7 @@ async fn check_says_that_a_user_has_no_runners_of_its_own() {
     }
 }
 
-/// Knows the App; `acme` has it, `beta` suspended it, `gamma` never installed it.
+/// Registers the App; `acme` has installed it, `beta` suspended it, `gamma` never installed it.
 fn install(github: &mut GitHub, now: jiff::Timestamp) -> u64 {
     let public = RsaKeyPair::from_pkcs8(KEY).unwrap().public_key().as_ref().to_vec();
     let rights =
@@ -131,7 +131,7 @@ fn with_app(site: &Site) -> String {
 }
 
 #[tokio::test]
-async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() {
+async fn a_missing_or_suspended_installation_affects_only_its_owner() {
     let site = Site::start().await;
     let beta = {
         let mut world = site.world();
@@ -163,9 +163,108 @@ async fn an_apps_missing_or_suspended_installation_is_its_owners_trouble_only() 
     assert!(check.code == 1 && check.out.contains("suspended"), "{}", check.out);
     daemon.end().await;
 
-    // Once it is lifted that owner's jobs are served, too.
+    // Once the suspension is lifted, that owner's jobs are served too.
     site.world().github.installation_mut(beta).unwrap().suspended_at = None;
     let daemon = site.run(&config);
     site.served(other).await;
     daemon.end().await;
+}
+
+const OTHER: &str = "ghp_ofanotherperson";
+
+/// Two owners, each with a token of its own.
+fn with_tokens(site: &Site) -> String {
+    let github = &mut site.world().github;
+    github.add_user("guest");
+    github.add_organization("beta", &["guest"]);
+    github.add_repository("beta/app");
+    github.add_token(OTHER, Token::classic("guest", &["repo"]));
+    let file = site.cache_file().with_file_name("other");
+    std::fs::write(&file, OTHER).unwrap();
+    let tokens =
+        format!("tokens: [{{name: guests, owners: [\"bet*\"], token_file: \"{}\"}}], url:", file.display());
+    site.config("status: {listen: '127.0.0.1:0'}\n")
+        .replace("url:", &tokens)
+        .replace(&format!("repos: [{REPOSITORY}]"), "repos: [acme/app, beta/app]")
+}
+
+fn queue_in(site: &Site, repository: &str) -> u64 {
+    let mut world = site.world();
+    let repository = world.github.repository_id(repository).unwrap();
+    let spec = githubrunner_sim::github::JobSpec::new(&["nomadtools"], std::time::Duration::from_millis(300));
+    let run = world.queue_run(repository, vec![spec]).unwrap();
+    world.github.run(run).unwrap().jobs[0]
+}
+
+#[tokio::test]
+async fn each_owners_token_is_used_and_tried_and_one_that_is_used_up_harms_no_other_owner() {
+    let site = Site::start().await;
+    let config = with_tokens(&site);
+    let check = site.call_with(&config, &["check"]).await.well();
+    for line in [
+        "GitHub takes the credentials for all other owners",
+        "GitHub takes the credentials guests",
+        "beta/app: runners can be registered",
+        "GitHub's rate limit core for guests",
+    ] {
+        assert!(check.contains(line), "{line}: {check}");
+    }
+    let shown = site.call_with(&config, &["dumpconfig"]).await.well();
+    assert!(shown.contains("guests") && !shown.contains(OTHER), "{shown}");
+
+    let daemon = site.run(&config);
+    let jobs = ["acme/app", "beta/app"].map(|repository| queue_in(&site, repository));
+    for job in jobs {
+        site.served(job).await;
+    }
+    let now = site.world().clock.now();
+    site.world().github.use_up(TOKEN, now);
+    let (held, served) = (queue_in(&site, "acme/app"), queue_in(&site, "beta/app"));
+    site.served(served).await;
+    let again = queue_in(&site, "beta/app");
+    site.served(again).await;
+    assert_eq!(site.status(held), githubrunner_sim::github::Status::Queued);
+    daemon.says("status on http://").await;
+    let line = daemon.lines_with("status on http://").remove(0);
+    let address = line.split("status on http://").nth(1).unwrap().trim().to_owned();
+    let left = |credential: &str| {
+        let metrics = metrics(&address);
+        let name = "githubrunner_github_rate_limit_remaining";
+        let begins = format!("{name}{{credential=\"{credential}\",bucket=\"core\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&begins)?.parse::<u64>().ok())
+    };
+    until(&site, "both limits are told", || {
+        left("token") == Some(0) && left("guests").is_some_and(|left| left > 1_000)
+    })
+    .await;
+    daemon.end().await;
+
+    // One that GitHub does not take is named.
+    site.world().github.revoke_token(OTHER);
+    let check = site.call_with(&config, &["check"]).await;
+    let line = check.out.lines().find(|line| line.contains("GitHub takes the credentials guests")).unwrap();
+    assert!(check.code == 1 && line.starts_with("failure") && !check.out.contains(OTHER), "{}", check.out);
+}
+
+fn metrics(address: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn check_tells_that_two_tokens_are_of_one_person_and_which_nobody_needs() {
+    let site = Site::start().await;
+    let config = with_tokens(&site);
+    site.world().github.add_token(OTHER, Token::classic("octocat", &["repo"]));
+    site.world().github.add_organization("beta", &["octocat"]);
+    let check = site.call_with(&config, &["check"]).await;
+    let line = check.out.lines().find(|line| line.contains("they belong to octocat"));
+    assert!(line.is_some_and(|line| line.starts_with("warning")), "{}", check.out);
+    let check = site.call_with(&config.replace("bet*", "gamma"), &["check"]).await;
+    assert!(check.out.contains("no entry of repos belongs to their owners"), "{}", check.out);
 }

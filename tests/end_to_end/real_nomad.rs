@@ -1,4 +1,4 @@
-//! The whole way on a real Nomad agent: only GitHub is simulated. The runners are real processes.
+//! The whole path on a real Nomad agent: only GitHub is simulated. The runners are real processes.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN, until};
 /// The `loop` of the configuration.
 const LOOP: Duration = Duration::from_secs(2);
 
-/// On an idle machine a job is taken within `loop` + 2 s; this is for a busy one.
+/// On an idle machine a job is taken within `loop` + 2 s; this allows for a busy one.
 const TAKEN_WITHIN: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,13 +47,13 @@ async fn five_lines_of_configuration_serve_a_job_on_a_real_agent() {
     println!("with a loop of {LOOP:?} a job was taken {slowest:?} after it was queued, at most");
     assert!(slowest < TAKEN_WITHIN, "{slowest:?}");
 
-    // Dead runners stay for ten minutes unless somebody purges them.
+    // Dead runners stay for ten minutes unless they are purged.
     let deadline = Instant::now() + WITHIN;
     loop {
         let list = site.call_with(&config, &["list", "--json"]).await.well();
         let runners: Vec<Value> = serde_json::from_str(&list).unwrap();
         assert_eq!(runners.len(), 3, "{list}");
-        // The secret goes as soon as a runner is dead.
+        // The variable is removed as soon as a runner is dead.
         let paths = agent.get(&format!("/v1/vars?namespace={NAMESPACE}&prefix=nomad/jobs")).await;
         if runners.iter().all(|runner| runner["state"] == "dead") && paths == serde_json::json!([]) {
             assert!(runners.iter().all(|runner| runner["finish"] == "success"), "{list}");
@@ -68,7 +68,7 @@ async fn five_lines_of_configuration_serve_a_job_on_a_real_agent() {
     assert!(site.world().github.runners().next().is_none());
 }
 
-/// A site on a real agent whose runner begins with these lines of a shell script, and its configuration.
+/// A site on a real agent whose runner begins with these lines of shell script, and its configuration.
 async fn with_runner(agent: &Agent, first: &str) -> (Site, String) {
     agent.create_namespace(NAMESPACE).await;
     let mut site = Site::start().await;
@@ -79,11 +79,11 @@ async fn with_runner(agent: &Agent, first: &str) -> (Site, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_runner_that_updates_itself_is_started_again_in_its_task_and_serves_its_job() {
+async fn a_runner_that_updates_itself_is_restarted_in_its_task_and_serves_its_job() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     let updates = "[ -e ../updated ] || { touch ../updated update.finished; exit 3; }";
     let (site, config) = with_runner(&agent, updates).await;
-    // The job is kept to be looked at.
+    // The job is kept for inspection.
     let config = config.replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h");
     let daemon = site.run(&config);
     let job = site.queue(&["nomadtools"], 500);
@@ -118,7 +118,7 @@ async fn a_runner_that_github_refuses_yields_the_only_place_to_another_repositor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_waits_for_what_nobody_wrote_is_told_and_tried_again() {
+async fn a_task_that_waits_for_a_missing_variable_is_reported_and_retried() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     let (site, config) = with_runner(&agent, "").await;
     let missing = r#"{extra_task: "template {\n data = \"{{ with nomadVar \\\"nomad/jobs/ci\\\" }}{{ .key }}{{ end }}\"\n destination = \"local/ci\"\n}", "#;
@@ -134,9 +134,9 @@ async fn a_task_that_waits_for_what_nobody_wrote_is_told_and_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_allocation_that_replaces_a_stopped_one_is_stopped_with_its_used_configuration() {
+async fn the_replacement_of_a_stopped_allocation_is_stopped_because_its_credentials_are_used() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
-    // The second one does not end by itself: there would be nothing to stop.
+    // The second one does not end by itself, because then there would be nothing to stop.
     let marks = tempfile::tempdir().unwrap();
     let mark = marks.path().join("started");
     let second = format!("[ -e '{0}' ] && exec sleep 600; touch '{0}'", mark.display());
@@ -150,7 +150,7 @@ async fn an_allocation_that_replaces_a_stopped_one_is_stopped_with_its_used_conf
     let (job, first) = (allocations[0]["JobID"].clone(), allocations[0]["ID"].as_str().unwrap().to_owned());
     let stop = Request::put(format!("/v1/allocation/{first}/stop"));
     agent.client().send(stop).await.unwrap().success().unwrap();
-    // Nomad starts another one with what the first one has used.
+    // Nomad starts another one with the credentials that the first one has used.
     daemon.says("an earlier allocation used its credentials").await;
     let stops = daemon.lines_with("an earlier allocation used its credentials");
     assert!(stops[0].contains(job.as_str().unwrap()), "{stops:?}");
@@ -180,9 +180,9 @@ async fn a_runner_that_gets_no_job_yields_the_only_place_to_another_repository()
         .replace(&format!("repos: [{REPOSITORY}]"), &format!("repos: [{REPOSITORY}, acme/other]"))
         .replace("scheduler: {", "scheduler: {max_runners: 1, unassigned_timeout: 3s, ");
     let daemon = site.run(&config);
-    let unassigned = never_assigned(&site);
+    let unassigned = site.never_assigned();
     until(&site, "its runner is online", || site.world().github.runners().any(|runner| runner.online)).await;
-    // While nobody else waits, it stays.
+    // While nothing else is waiting, it stays.
     daemon.says("though its job is queued").await;
     assert_eq!(daemon.lines_with("yielding to"), Vec::<String>::new());
     let run = site.world().queue_run(other, vec![JobSpec::new(&["nomadtools"], Duration::from_millis(500))]);
@@ -194,14 +194,6 @@ async fn a_runner_that_gets_no_job_yields_the_only_place_to_another_repository()
     let held = daemon.lines_with("though its job is queued");
     assert!(held[0].contains("WARN"), "{held:?}");
     daemon.end().await;
-}
-
-/// A job that stays queued because GitHub gives it no runner.
-fn never_assigned(site: &Site) -> u64 {
-    let spec = JobSpec { ghost: true, ..JobSpec::new(&["nomadtools"], Duration::from_secs(1)) };
-    let mut world = site.world();
-    let run = world.queue_run(site.repository, vec![spec]).unwrap();
-    world.github.run(run).unwrap().jobs[0]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +210,7 @@ async fn a_preempted_runner_is_spent_and_its_job_is_due_another_attempt() {
         .replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h")
         .replace("purge_failure_timeout: 1s", "purge_failure_timeout: 1h");
     let daemon = site.run(&config);
-    never_assigned(&site);
+    site.never_assigned();
     until(&site, "its runner is online", || site.world().github.runners().any(|runner| runner.online)).await;
     let allocations = agent.get(&format!("/v1/allocations?namespace={NAMESPACE}")).await;
     let (job, first) = (allocations[0]["JobID"].as_str().unwrap(), allocations[0]["ID"].as_str().unwrap());
@@ -238,7 +230,7 @@ async fn a_preempted_runner_is_spent_and_its_job_is_due_another_attempt() {
     let preempted = agent.get(&format!("/v1/allocation/{first}")).await;
     assert_eq!(preempted["DesiredStatus"], "evict", "{preempted}");
     let path = format!("/v1/job/{job}?namespace={NAMESPACE}");
-    // While GitHub calls the runner online it is asked again after 5, 10 and 20 s.
+    // While GitHub reports the runner as online, it is asked again after 5, 10 and 20 s.
     let deadline = Instant::now() + 2 * WITHIN;
     while agent.get(&path).await["Stop"] != true {
         assert!(Instant::now() < deadline, "{}", daemon.log().join("\n"));
@@ -248,12 +240,12 @@ async fn a_preempted_runner_is_spent_and_its_job_is_due_another_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_runner_is_dead_only_when_its_poststop_task_is_over() {
+async fn a_runner_is_dead_only_when_its_poststop_task_has_ended() {
     let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
     let (site, config) = with_runner(&agent, "").await;
     let marks = tempfile::tempdir().unwrap();
     let (begun, go) = (marks.path().join("begun"), marks.path().join("go"));
-    // It ends badly: the runner's own task decides.
+    // It fails: the runner's own task determines the result.
     let script =
         format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done; exit 7", begun.display(), go.display());
     let task = format!(
@@ -267,7 +259,7 @@ async fn a_runner_is_dead_only_when_its_poststop_task_is_over() {
     let job = site.queue(&["nomadtools"], 300);
     site.served(job).await;
     until(&site, "the poststop task has begun", || begun.exists()).await;
-    // The servers hear a little later that the runner's own task is over.
+    // The servers learn slightly later that the runner's own task has ended.
     until_listed(&site, &config, "stopping").await;
     std::fs::write(&go, "").unwrap();
     let dead = until_listed(&site, &config, "dead").await;
@@ -275,7 +267,7 @@ async fn a_runner_is_dead_only_when_its_poststop_task_is_over() {
     daemon.end().await;
 }
 
-/// Lists the runners until the only one is in this state; it is not dead before.
+/// Lists the runners until the only one is in this state; it must not be dead before.
 async fn until_listed(site: &Site, config: &str, state: &str) -> Value {
     let deadline = Instant::now() + WITHIN;
     loop {
@@ -331,7 +323,7 @@ async fn the_demo_on_a_real_agent_leaves_nothing_there() {
     assert!(out.contains("Nothing is left: no job and no variable in Nomad"), "{out}");
     nothing_is_in(&agent).await;
 
-    // Also when it is interrupted in the middle of it.
+    // Also when it is interrupted.
     let mut program = site.program();
     program.env("NOMAD_ADDR", &agent.address).args(["demo", "--nomad"]);
     let mut child = program.stdout(Stdio::piped()).spawn().unwrap();

@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::common::nomad_agent::{Agent, AgentOptions};
 use crate::common::site::{NAMESPACE, REPOSITORY, Running, Site, TOKEN};
 
-/// With a TTL of 10 s and a LockDelay of 1 s the next holder gets the lock 21 s after the last one's last
-/// renewal (contract nomad.md §8); 25 s is what we promise, and this is for a busy machine.
+/// With a TTL of 10 s and a LockDelay of 1 s, the next holder gets the lock 21 s after the last one's last
+/// renewal (contract nomad.md §8). We promise 25 s; this allows for a busy machine.
 const FAILOVER_WITHIN: Duration = Duration::from_secs(40);
 
-/// After a clean exit it is one second; this is for a busy machine.
+/// After a clean exit it is one second; this allows for a busy machine.
 const HANDOVER_WITHIN: Duration = Duration::from_secs(10);
 
 struct Pair {
@@ -24,7 +24,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Two replicas, of which the first leads.
+    /// Two replicas, the first one the leader.
     async fn start(agent: Option<Agent>) -> Pair {
         let mut site = Site::start().await;
         if let Some(agent) = &agent {
@@ -45,7 +45,7 @@ impl Pair {
         Pair { site, config, first, second, _agent: agent }
     }
 
-    /// Each job had one runner, and no busy one was ended.
+    /// Each job had one runner, and no busy one was stopped.
     async fn has_no_duplicates(&self, jobs: &[u64]) {
         let list = self.site.call_with(&self.config, &["list", "--json"]).await.well();
         let runners: Vec<Value> = serde_json::from_str(&list).unwrap();
@@ -77,7 +77,7 @@ async fn handover(agent: Option<Agent>) -> Duration {
     let replacement = site.run(&pair.config);
     let since = Instant::now();
     std::mem::replace(&mut pair.first, replacement).end().await;
-    // Either of the two others may be the next one.
+    // Either of the two others may be next.
     while pair.second.lines_with(LEADS).is_empty() && pair.first.lines_with(LEADS).is_empty() {
         assert!(since.elapsed() < HANDOVER_WITHIN, "{}", pair.second.log().join("\n"));
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -113,7 +113,7 @@ async fn failover(agent: Option<Agent>, signal: &str) -> Duration {
     took
 }
 
-/// The six of them side by side: most of it is waiting for a lock to expire.
+/// All six run concurrently, because most of the time is spent waiting for a lock to expire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_takes_over_after_an_exit_a_crash_and_a_pause() {
     let agent = || Agent::start(AgentOptions::default());

@@ -1,4 +1,4 @@
-//! Signals: the end within a second whatever is under way, and the configuration read again.
+//! Signals: it ends within a second whatever is in progress, and reloads its configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +39,7 @@ async fn it_ends_within_a_second_in_the_middle_of_a_pass() {
 }
 
 #[tokio::test]
-async fn it_ends_within_a_second_in_the_middle_of_a_registration_and_goes_on_later() {
+async fn it_ends_within_a_second_in_the_middle_of_a_registration_and_continues_later() {
     let site = Site::start().await;
     let job = site.queue(&["nomadtools"], 300);
     let reached = Arc::new(AtomicBool::new(false));
@@ -78,7 +78,7 @@ async fn sighup_passes_at_once_with_the_new_configuration() {
 }
 
 #[tokio::test]
-async fn sighup_with_a_broken_configuration_keeps_the_old_one_and_says_why() {
+async fn sighup_with_an_invalid_configuration_keeps_the_old_one_and_logs_why() {
     let site = Site::start().await;
     let daemon = site.run(&site.config("").replace("loop: 1", "loop: 3600"));
     until(&site, "a pass was made", || site.requests(Side::GitHub) > 1).await;
@@ -88,7 +88,7 @@ async fn sighup_with_a_broken_configuration_keeps_the_old_one_and_says_why() {
     daemon.says("keeping the old configuration").await;
     let said = daemon.lines_with("lopo");
     assert!(!said.is_empty(), "{}", daemon.log().join("\n"));
-    // The old one passes at once all the same.
+    // It still makes a pass at once with the old one.
     site.served(job).await;
     assert_eq!(site.status(job), Status::Completed);
     daemon.end().await;

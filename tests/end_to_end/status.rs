@@ -1,4 +1,4 @@
-//! What the program tells of itself at its status port, and to whom.
+//! The program's status port: what it reports, and to whom.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use crate::common::site::{Running, Site, TOKEN, until};
 
 const STATUS_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Where it serves.
+/// Its address.
 async fn address(daemon: &Running) -> String {
     daemon.says("status on http://").await;
     let line = daemon.lines_with("status on http://").remove(0);
@@ -25,14 +25,32 @@ fn get(address: &str, path: &str, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_job_that_was_served_is_told_by_metrics_page_and_state_and_no_token_is() {
+async fn list_says_in_the_daemons_words_why_a_runner_gets_no_job() {
+    let site = Site::start().await;
+    let config = site.config("status: {listen: '127.0.0.1:0'}\n");
+    let daemon = site.run(&config.replace("scheduler: {", "scheduler: {unassigned_timeout: 1s, "));
+    let address = address(&daemon).await;
+    let job = site.never_assigned();
+    daemon.says("though its job is queued").await;
+    let list = site.call(&["list", "--address", &address]).await.well();
+    let line = list.lines().find(|line| line.contains(&format!("/runs/{job} "))).unwrap_or_default();
+    assert!(line.contains(" running ") && line.contains("though its job is queued"), "{list}");
+    // Without the daemon, the reason is unknown. That is no error unless the daemon was asked for.
+    let alone = site.call(&["list"]).await.well();
+    assert!(alone.contains(" running ") && !alone.contains("though"), "{alone}");
+    let failed = site.call(&["list", "--address", "127.0.0.1:1"]).await.failed(1);
+    assert!(failed.contains("asking the daemon for its status"), "{failed}");
+}
+
+#[tokio::test]
+async fn a_served_job_is_in_metrics_page_and_state_and_no_token_is() {
     let site = Site::start().await;
     let daemon = site.run(&site.config("status: {listen: '127.0.0.1:0'}\n"));
     let address = address(&daemon).await;
-    // Once there was a pass, what happens is measured.
+    // After the first pass, everything is measured.
     until(&site, "the first pass is over", || !get(&address, "/readyz", "").starts_with("HTTP/1.1 503"))
         .await;
-    // Shorter than the time between two looks: GitHub's own times tell of it.
+    // Shorter than the interval between two polls: GitHub's own times are used.
     let job = site.queue(&["nomadtools"], 100);
     site.served(job).await;
     let taken = "githubrunner_job_queued_to_taken_seconds_count 1\n";
@@ -47,11 +65,11 @@ async fn a_job_that_was_served_is_told_by_metrics_page_and_state_and_no_token_is
     {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
-    // The program asks the daemon, too: by an address alone, and by a configuration.
+    // The program asks the daemon too, by an address alone and by a configuration.
     let mut program = site.program();
     let out = program.args(["status", "--address", &address]).output().await.unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.success() && text.contains("Nomad         seen for "), "{text}");
+    assert!(out.status.success() && text.contains("Nomad         up for "), "{text}");
     let config = site.config(&format!("status: {{listen: '{address}'}}\n"));
     let json = site.call_with(&config, &["status", "--json"]).await.well();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -70,10 +88,10 @@ async fn a_job_that_was_served_is_told_by_metrics_page_and_state_and_no_token_is
 }
 
 #[tokio::test]
-async fn what_others_reach_is_closed_until_it_has_a_token_and_the_start_says_so() {
+async fn an_exposed_page_is_closed_without_a_token_and_the_start_logs_it() {
     let site = Site::start().await;
     let daemon = site.run(&site.config("status: {listen: '0.0.0.0:0'}\n"));
-    daemon.says("its page and API are closed").await;
+    daemon.says("the page and the API are closed").await;
     let open = address(&daemon).await.replace("0.0.0.0", "127.0.0.1");
     assert!(get(&open, "/", "").starts_with("HTTP/1.1 403"));
     assert!(get(&open, "/healthz", "").starts_with("HTTP/1.1 200"));

@@ -1,5 +1,5 @@
-//! A real Nomad agent behind TLS and mutual TLS: the variables that the nomad command has, and what is said when
-//! they are wrong.
+//! A real Nomad agent with TLS and mutual TLS: the nomad command's variables, and the errors when they are
+//! wrong.
 
 use std::path::{Path, PathBuf};
 
@@ -8,9 +8,10 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use crate::common::nomad_agent::{Agent, AgentOptions, Tls};
 use crate::common::site::{Finished, NAMESPACE, Site};
 
-/// An authority that vouches for a server and a client, and one that vouches for neither.
+/// An authority with certificates for a server and a client, and one without.
 fn certificates() -> &'static Path {
-    // The agent's options are copied about; the directory stays until the process ends, in the system's own place.
+    // The agent's options are copied, so the directory stays until the process ends, in the system's temporary
+    // directory.
     let directory: &'static Path = Box::leak(tempfile::tempdir().unwrap().keep().into_boxed_path());
     let write = |file: &str, text: String| std::fs::write(directory.join(file), text).unwrap();
     for (authority, prefix) in [("ca.pem", ""), ("other-ca.pem", "other-")] {
@@ -36,7 +37,8 @@ fn certificates() -> &'static Path {
     directory
 }
 
-/// What a case sets: variables, `NAME=file` of the certificates' directory for those that name files.
+/// A case's variables; those that name files have the form `NAME=file` with a file in the certificates'
+/// directory.
 type Case = (&'static [(&'static str, &'static str)], Result<(), &'static [&'static str]>);
 
 async fn hold(mutual: bool, cases: &[Case]) {

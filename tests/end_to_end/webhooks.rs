@@ -1,4 +1,4 @@
-//! Hints of GitHub: a job is served at once though the daemon looks by itself only once an hour.
+//! GitHub's hints: a job is served at once although the daemon itself polls only once an hour.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use crate::common::site::{Running, Site, TOKEN, until};
 
 const SECRET: &str = "a secret of sixteen and more";
 
-/// A configuration that looks once an hour, with this section `webhook`.
+/// A configuration that polls once an hour, with this section `webhook`.
 fn rarely(site: &Site, webhook: &str) -> String {
     site.config(&format!("webhook: {{{webhook}}}\n")).replace("loop: 1", "loop: 3600")
 }
 
-/// A daemon that has looked at everything and waits for webhooks, and the configuration with which its hook is made.
+/// A daemon that has polled everything and waits for webhooks, and the configuration with which its webhook is
+/// created.
 async fn listening(site: &Site) -> (Running, String) {
     let daemon = site.run(&rarely(site, &format!("listen: '127.0.0.1:0', secret: '{SECRET}'")));
     daemon.says("webhooks on http://").await;
@@ -25,7 +26,7 @@ async fn listening(site: &Site) -> (Running, String) {
     (daemon, rarely(site, &format!("url: '{url}', secret: '{SECRET}'")))
 }
 
-/// The first pass has listed the repository, so nothing but a hint leads to another one.
+/// The first pass has listed the repository, so only a hint causes another one.
 async fn first_pass(site: &Site) {
     let lists = "GET /repos/{owner}/{repo}/actions/runs";
     until(site, "its first pass is over", || site.world().requests().of(Side::GitHub, lists) >= 5).await;
@@ -37,7 +38,10 @@ async fn a_job_is_served_after_a_webhook_though_the_loop_is_long() {
     site.carry_webhooks();
     let (daemon, config) = listening(&site).await;
     let told = site.call_with(&config, &["webhook", "install"]).await.well();
-    assert!(told.starts_with("acme/app: hook ") && told.contains("delivers to http://127.0.0.1:"), "{told}");
+    assert!(
+        told.starts_with("acme/app: webhook ") && told.contains("delivers to http://127.0.0.1:"),
+        "{told}"
+    );
     let job = site.queue(&["nomadtools"], 100);
     site.served(job).await;
     let log = daemon.end().await;
@@ -45,8 +49,8 @@ async fn a_job_is_served_after_a_webhook_though_the_loop_is_long() {
 }
 
 #[tokio::test]
-async fn what_is_forged_wakes_nothing_and_what_is_lost_or_comes_twice_harms_nothing() {
-    /// The first is forged, the second lost, the others come twice, once late.
+async fn forged_deliveries_have_no_effect_and_lost_or_duplicate_ones_do_no_harm() {
+    /// The first is forged, the second is lost, the others come twice, one of them late.
     struct Odd(usize);
     impl Fault for Odd {
         fn carry(&mut self, parcel: Parcel, _: Timestamp) -> Vec<(Duration, Parcel)> {
@@ -82,10 +86,10 @@ async fn what_is_forged_wakes_nothing_and_what_is_lost_or_comes_twice_harms_noth
 }
 
 #[tokio::test]
-async fn a_job_is_served_after_its_delivery_stands_in_the_log_without_an_open_port() {
+async fn a_job_is_served_by_the_delivery_log_without_an_open_port() {
     let site = Site::start().await;
     site.carry_webhooks();
-    // Nobody listens there.
+    // Nothing listens there.
     let config = rarely(
         &site,
         &format!("url: 'http://127.0.0.1:1/webhook', secret: '{SECRET}', poll_deliveries: yes"),
@@ -103,7 +107,7 @@ async fn a_job_is_served_after_its_delivery_stands_in_the_log_without_an_open_po
 }
 
 #[tokio::test]
-async fn a_job_is_served_after_a_push_where_an_owner_has_many_repositories() {
+async fn a_job_is_served_after_a_push_if_an_owner_has_many_repositories() {
     let site = Site::start().await;
     for number in 0..21 {
         site.world().github.add_repository(&format!("acme/other-{number}"));
@@ -122,19 +126,24 @@ async fn a_job_is_served_after_a_push_where_an_owner_has_many_repositories() {
 }
 
 #[tokio::test]
-async fn the_hook_is_installed_shown_and_removed() {
+async fn the_webhook_is_installed_shown_and_removed() {
     let site = Site::start().await;
     site.carry_webhooks();
     site.world().github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org_hook"]));
     let config = rarely(&site, &format!("url: 'http://127.0.0.1:1/webhook', secret: '{SECRET}'"));
     let call = async |arguments: &[&str]| site.call_with(&config, arguments).await;
     let status = call(&["webhook", "status", "acme"]).await;
-    assert!(status.code == 1 && status.out.contains("acme: no hook delivers to http://127.0.0.1:1/webhook"));
+    assert!(
+        status.code == 1 && status.out.contains("acme: no webhook delivers to http://127.0.0.1:1/webhook")
+    );
     let planned = call(&["-n", "webhook", "install", "acme"]).await.well();
-    assert!(planned.contains("would create a hook") && site.world().github.hooks().count() == 0, "{planned}");
+    assert!(
+        planned.contains("would create a webhook") && site.world().github.hooks().count() == 0,
+        "{planned}"
+    );
     call(&["webhook", "install", "acme"]).await.well();
     let again = call(&["webhook", "install", "acme"]).await.well();
-    assert!(again.contains("updated hook"), "{again}");
+    assert!(again.contains("updated webhook"), "{again}");
     assert_eq!(site.world().github.hooks().map(|hook| hook.secret.clone()).collect::<Vec<_>>(), [SECRET]);
     let job = site.queue(&["nomadtools"], 100);
     until(&site, "a delivery has failed", || {
@@ -149,7 +158,7 @@ async fn the_hook_is_installed_shown_and_removed() {
         assert!(shown.out.contains(text), "{text}: {}", shown.out);
     }
     let removed = call(&["webhook", "remove", "acme"]).await.well();
-    assert!(removed.contains("removed hook") && site.world().github.hooks().count() == 0, "{removed}");
+    assert!(removed.contains("removed webhook") && site.world().github.hooks().count() == 0, "{removed}");
     call(&["webhook", "remove", "acme"]).await.well();
     assert_eq!(site.status(job), Status::Queued);
     site.world().github.add_token(TOKEN, Token::classic("octocat", &["repo"]));

@@ -1,4 +1,4 @@
-//! Servers that repeat what they know, and the record of all that was asked and told.
+//! Servers that echo what they know, and a record of all requests and responses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,16 +11,16 @@ use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// What goes wrong.
+/// The kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// This status, with a body that repeats everything.
+    /// This status, with a body that echoes everything.
     Status(u16),
-    /// The same with 200: not JSON.
+    /// The same with 200, but not JSON.
     Garbage,
-    /// The same as JSON, with texts where others belong.
+    /// The same as JSON, with texts in place of other types.
     Wrong,
-    /// The connection ends without an answer.
+    /// The connection ends without a response.
     Reset,
 }
 
@@ -38,14 +38,14 @@ impl Kind {
     ];
 }
 
-/// For which requests.
+/// The affected requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// None.
     Nothing,
-    /// Those that ask for a secret or store one; they take no effect.
+    /// Those that request or store a secret; they have no effect.
     Secrets,
-    /// All that change something; they took effect.
+    /// All writes; they took effect.
     Effects,
     /// All.
     Everything,
@@ -55,13 +55,14 @@ pub enum What {
 #[derive(Default)]
 pub struct Known {
     secrets: BTreeSet<String>,
-    /// Which kinds of secrets there were.
+    /// The kinds of secrets seen.
     pub kinds: BTreeSet<&'static str>,
-    /// How many requests met a failure.
+    /// How many requests failed.
     pub met: usize,
-    /// Method, address and body of each distinct request, without headers; not those that store a job's variable.
+    /// Method, URL and body of each distinct request, without headers and except for those that store a job's
+    /// variable.
     pub sent: BTreeMap<String, String>,
-    /// Jobs, Submissions and allocations, as they were.
+    /// Jobs, Submissions and allocations, unchanged.
     pub in_nomad: BTreeMap<String, String>,
 }
 
@@ -75,7 +76,7 @@ impl Known {
     }
 
     fn add(&mut self, kind: &'static str, secret: &str) {
-        // A key has many lines; each of them is worth hiding.
+        // A key has many lines, and each of them must be hidden.
         for line in secret.lines().filter(|line| line.len() >= 16 && !line.contains("-----")) {
             self.kinds.insert(kind);
             self.secrets.insert(line.to_owned());
@@ -83,7 +84,7 @@ impl Known {
         }
     }
 
-    /// A secret that is in a text, apart from excused ones; shown with what is around it.
+    /// A secret found in a text, except for excused ones, with its surroundings.
     pub fn found_in(&self, text: &str, excused: &[&str]) -> Option<String> {
         let secrets = self.secrets.iter().filter(|secret| !excused.contains(&secret.as_str()));
         let at = secrets.filter_map(|secret| text.find(secret.as_str())).min()?;
@@ -97,7 +98,7 @@ impl Known {
                 continue;
             };
             let secret = value.split_once(' ').map_or(value, |(_, secret)| secret);
-            // A JWT's last part is what makes it one.
+            // The last part is what makes it a JWT.
             let kind = if secret.matches('.').count() == 2 { "jwt" } else { kind };
             self.add(kind, secret);
         }
@@ -156,7 +157,7 @@ impl Echo {
         let told =
             answer.map(|answer| String::from_utf8_lossy(answer.body()).into_owned()).unwrap_or_default();
         drop(known);
-        // All that this server knows of this exchange, as it came and encoded.
+        // Everything that this server knows about this exchange, plain and encoded.
         let header =
             |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (github, nomad) = (header("authorization"), header("x-nomad-token"));

@@ -1,4 +1,4 @@
-//! The ways to be somebody at GitHub and to register runners, each with secrets of its own.
+//! The kinds of authentication and credentials, each with its own secrets.
 
 use githubrunner_sim::github::{GitHub, Level, Reach, Token, permissions};
 use githubrunner_sim::nomad::{self, Policy, TokenKind};
@@ -10,7 +10,7 @@ use crate::echo::pem;
 /// The daemon's token at Nomad.
 pub const NOMAD_TOKEN: &str = "5ec2e700-0000-4000-8000-marked-nomad0";
 
-/// What webhooks are signed with: nothing that looks like a token.
+/// The webhook secret, which does not look like a token.
 pub const WEBHOOK_SECRET: &str = "marked words of the webhook";
 
 /// The daemon's token at GitHub.
@@ -21,18 +21,18 @@ const ACCESS_TOKEN: &str = "ghp_markedMarkedMarkedMarkedMarked0002";
 
 const CLIENT_ID: &str = "Iv1.0123456789abcdef";
 
-/// A way to register.
+/// A kind of credentials.
 pub struct Mode {
     pub name: &'static str,
-    /// The secrets that are in the configuration or the environment.
+    /// The secrets in the configuration or the environment.
     pub secrets: Vec<String>,
-    /// Of these, what `access_token` puts into jobs.
+    /// Those of them that `access_token` puts into jobs.
     pub in_jobs: &'static [&'static str],
     /// The kinds of secrets that must have been seen.
     pub kinds: &'static [&'static str],
-    /// The section `github`, without URL and cache file, and whatever else there is.
+    /// The section `github` without URL and cache file, and anything else.
     yaml: String,
-    /// What GitHub has to know.
+    /// Prepares GitHub.
     pub prepare: fn(&mut GitHub),
 }
 
@@ -105,7 +105,7 @@ pub fn app() -> Mode {
     }
 }
 
-/// A cluster that knows one token, with the rights of the bundled policy.
+/// A cluster that knows one token with the rights of the bundled policy.
 pub fn cluster() -> nomad::Options {
     let policy = Policy::new(
         "githubrunner",

@@ -1,10 +1,10 @@
-//! Jobs: parsed, registered, seen, stopped and purged.
+//! Jobs: parsed, registered, observed, stopped and purged.
 
 use std::time::Duration;
 
 use githubrunner::http::Request;
 use githubrunner::model::{
-    Finish, ForeignReason, NomadView, Ownership, Registration, RepositoryId, RunnerMeta, RunnerState,
+    Finish, ForeignReason, JobId, NomadView, Ownership, Registration, RepositoryId, RunnerMeta, RunnerState,
 };
 use githubrunner::nomad::{Error, Nomad, Options, Registered, Written, job_from_json, prepare};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ pub async fn parses(place: Place) {
     let job = place.parsed(&nomad, ENDS, "").await;
     assert_eq!(job["ID"], json!("template"));
     assert_eq!(job["TaskGroups"][0]["Tasks"][0]["Config"]["command"], json!("/bin/sh"));
-    // Not canonicalized: what the template leaves out is left out.
+    // Not canonicalized: what the template omits stays omitted.
     assert_eq!(job["Region"], Value::Null);
     let api_json = json!({ "Job": job }).to_string();
     assert_eq!(job_from_json(&api_json).unwrap(), Some(job));
@@ -29,7 +29,7 @@ pub async fn says_where_hcl_is_wrong(place: Place) {
     let Err(Error::Hcl { message, line }) = nomad.parse(wrong, Registration::Jit).await else { panic!() };
     assert!(message.starts_with("Failed to parse job: input.hcl:2,10"), "{message}");
     assert_eq!(line.as_deref(), Some("type ="));
-    // In this mode the text may hold the token.
+    // In this mode the text may contain the token.
     let Err(Error::Hcl { line, .. }) = nomad.parse(wrong, Registration::AccessToken).await else { panic!() };
     assert_eq!(line, None);
     let Err(Error::Hcl { message, .. }) = nomad.parse("", Registration::Jit).await else { panic!() };
@@ -57,7 +57,7 @@ pub async fn registers_once(place: Place) {
     assert_eq!(nomad.read_runner(job.name()).await.unwrap(), None, "neither has registered it");
     let first = nomad.register(&job, Some("# as rendered")).await.unwrap();
     assert!(matches!(first, Registered::Created { .. }));
-    // The answer got lost, or another replica does the same.
+    // The response was lost, or another replica does the same.
     assert_eq!(nomad.register(&job, Some("# as rendered")).await.unwrap(), Registered::Already);
     let runner = nomad.read_runner(job.name()).await.unwrap().unwrap();
     assert_eq!(runner.ownership, Ownership::Ours);
@@ -130,7 +130,7 @@ pub async fn sees_how_runners_end(place: Place) {
         let name = place.start(&nomad, number as u64, task).await;
         let dead = until_state(&nomad, &name, RunnerState::Dead).await;
         assert_eq!(dead.finish, Some(finish), "{task:?}");
-        // Stopping what has ended changes nothing.
+        // Stopping a job that has ended changes nothing.
         nomad.stop(&name).await.unwrap();
         assert_eq!(nomad.read_runner(&name).await.unwrap().unwrap().finish, dead.finish, "{task:?}");
     }
@@ -215,7 +215,7 @@ pub async fn leaves_out_what_is_not_ours(place: Place) {
     let mut another = place.meta(&nomad, 3, Registration::Jit).await;
     another.deployment = Some("another".into());
     let another = serde_json::to_string(&another).unwrap();
-    // Planted by somebody who may submit jobs and reads our Metas.
+    // Planted by someone who may submit jobs and read our Metas.
     let copied = serde_json::to_string(&place.meta(&nomad, 1, Registration::Jit).await).unwrap();
     let mut unsealed = place.meta(&nomad, 8, Registration::Jit).await;
     unsealed.mac = None;
@@ -262,7 +262,7 @@ pub async fn leaves_out_what_is_not_ours(place: Place) {
     assert_eq!(foreign, expected);
 }
 
-/// Registers the job of this number with a Meta as it is.
+/// Registers the job of this number with an unchanged Meta.
 async fn plant(place: &Place, nomad: &Nomad, number: u64, meta: &RunnerMeta) -> String {
     let mut job = place.parsed(nomad, LASTS, "").await;
     job["ID"] = json!(place.name(number));
@@ -273,7 +273,7 @@ async fn plant(place: &Place, nomad: &Nomad, number: u64, meta: &RunnerMeta) -> 
 }
 
 pub async fn takes_over_once(place: Place) {
-    // Of the version before: the deployment is there, no key, and jobs without a MAC.
+    // From the previous version: the deployment exists, but there is no key, and jobs have no MAC.
     let looking = Nomad::new(Options { create_deployment: false, ..place.options() }, "none").unwrap();
     let nomad = place.nomad();
     let deployment = nomad.deployment().await.unwrap();
@@ -291,15 +291,15 @@ pub async fn takes_over_once(place: Place) {
         class: None,
         mac: None,
     };
-    let old = plant(&place, &nomad, 1, &meta(1)).await;
-    let replaced = plant(&place, &nomad, 2, &meta(2)).await;
-    // Who only looks makes no key, and sees what will be taken over.
+    let old = plant(&place, &nomad, 1, &meta(JobId(1))).await;
+    let replaced = plant(&place, &nomad, 2, &meta(JobId(2))).await;
+    // A read-only client creates no key, and sees what will be taken over.
     assert_eq!(looking.observe().await.unwrap().runners.len(), 2);
     let names = |view: &NomadView| view.runners.iter().map(|runner| runner.name.clone()).collect::<Vec<_>>();
     assert_eq!(nomad.observe().await.unwrap().runners.len(), 2);
-    // From here on it takes a MAC, also where an old job stood.
-    let planted = plant(&place, &nomad, 3, &meta(3)).await;
-    plant(&place, &nomad, 2, &RunnerMeta { labelsstr: "b".into(), ..meta(2) }).await;
+    // From here on a MAC is required, even in place of an old job.
+    let planted = plant(&place, &nomad, 3, &meta(JobId(3))).await;
+    plant(&place, &nomad, 2, &RunnerMeta { labelsstr: "b".into(), ..meta(JobId(2)) }).await;
     let ours = place.start(&nomad, 4, LASTS).await;
     for nomad in [&nomad, &place.nomad()] {
         let view = nomad.observe().await.unwrap();
@@ -312,7 +312,7 @@ pub async fn takes_over_once(place: Place) {
         expected.sort();
         assert_eq!(foreign, expected);
     }
-    // Stopping an old one leaves it ours.
+    // Stopping an old job leaves it ours.
     nomad.stop(&old).await.unwrap();
     until(&nomad, &old, "stopping", |runner| runner.state != RunnerState::Running).await;
     for name in [old, ours, replaced, planted] {

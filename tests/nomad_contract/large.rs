@@ -1,4 +1,5 @@
-//! Lists that are larger than the longest body: what neighbours and failures make large costs itself only.
+//! Lists that are larger than the largest body: entries that neighbours and failures make large affect only
+//! themselves.
 
 use githubrunner::http::Request;
 use githubrunner::model::{Finish, ForeignReason, NomadView, Registration, RunnerState};
@@ -8,25 +9,25 @@ use tokio::time::Instant;
 
 use crate::place::{ENDS, NAMESPACE, Place, WITHIN, until_state};
 
-/// The longest body here, in bytes.
+/// The largest body here, in bytes.
 const MAX_BODY: usize = 60_000;
 
-/// So many of each kind; together they are longer than the longest body.
+/// The number of each kind; together they are larger than the largest body.
 const MANY: u64 = 5;
 
-/// The length of a start error that fits by itself, in bytes. An event has it four times.
+/// The length of a start error that fits alone, in bytes. An event contains it four times.
 const LARGE: usize = 8_000;
 
-/// The length of one that does not.
+/// The length of one that does not fit.
 const TOO_LARGE: usize = 40_000;
 
 /// The runner whose start error is too large.
 const ALONE: u64 = MANY;
 
-/// The number of the foreign job whose Meta is too large by itself.
+/// The number of the foreign job whose Meta alone is too large.
 const FOREIGN_ALONE: u64 = 99;
 
-/// What each of these jobs' start fails with in a simulation: a real agent quotes the command that it cannot run.
+/// The start errors of these jobs in a simulation: a real agent quotes the command that it cannot run.
 pub fn start_errors(place: &Place) -> impl Iterator<Item = (String, String)> {
     (0..=ALONE).map(|number| (place.name(number), command(number)))
 }
@@ -71,7 +72,7 @@ pub async fn reads_the_rest_of_lists_that_are_too_large(place: Place) {
     assert_eq!(names, expected);
     let never_ran = |finish: &Option<Finish>| matches!(finish, Some(Finish::NeverRan { .. }));
     assert_eq!(view.runners.iter().filter(|runner| never_ran(&runner.finish)).count() as u64, MANY);
-    // The one that no list holds is known without its tasks; what is foreign costs itself only, and nothing is done to it.
+    // The one that fits in no list is known without its tasks; a foreign one affects only itself, and is left alone.
     let unreadable = |name: String| (name, ForeignReason::Unreadable);
     let mut foreign: Vec<_> = view.foreign.into_iter().map(|one| (one.name, one.reason)).collect();
     let mut expected = vec![unreadable(place.name(FOREIGN_ALONE))];
@@ -82,7 +83,7 @@ pub async fn reads_the_rest_of_lists_that_are_too_large(place: Place) {
     assert_eq!(alone.state, RunnerState::Dead);
 }
 
-/// What is seen once every job has an end.
+/// What is observed once every job has ended.
 async fn until_settled(nomad: &Nomad) -> NomadView {
     let deadline = Instant::now() + WITHIN;
     loop {

@@ -6,20 +6,20 @@ use std::time::Duration;
 use githubrunner::http::header::HeaderName;
 use githubrunner::http::{self, Client, Endpoint, Request};
 use githubrunner::model::{
-    Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
+    JobId, Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
 };
 use githubrunner::nomad::{Nomad, Options, PreparedJob, Registered, prepare};
 use githubrunner::secret::Secret;
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// The longest that anything may take on a busy machine.
+/// The longest wait for anything on a busy machine.
 pub const WITHIN: Duration = Duration::from_secs(60);
 
 /// The namespace that exists.
 pub const NAMESPACE: &str = "github";
 
-/// Where a case runs: some Nomad, and a prefix of its own so that cases do not meet.
+/// Where a case runs: a Nomad, and a prefix of its own so that cases do not collide.
 #[derive(Clone)]
 pub struct Place {
     pub endpoint: Endpoint,
@@ -27,24 +27,24 @@ pub struct Place {
     pub token: Option<Secret>,
 }
 
-/// What a runner's task does. In a real agent a shell reads it from the environment, in a simulation the world does.
+/// What a runner's task does. On a real agent a shell reads it from the environment; in a simulation the world does.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
     /// How long it runs.
     pub seconds: u32,
     /// Its exit code.
     pub exit: i32,
-    /// The configuration that it must find in its environment, else it ends with 9.
+    /// The configuration that it must find in its environment, or else it ends with 9.
     pub wants: &'static str,
 }
 
-/// Ends well at once.
+/// Succeeds at once.
 pub const ENDS: Task = Task { seconds: 0, exit: 0, wants: "" };
 
-/// Runs on until it is killed; it does not heed an interrupt.
+/// Runs until it is killed; it ignores interrupts.
 pub const LASTS: Task = Task { seconds: 300, ..ENDS };
 
-/// The task as a shell does it.
+/// The task as a shell script.
 const SCRIPT: &str =
     "trap '' INT; test \"$JIT\" = \"$RUN_WANTS\" || exit 9; sleep $RUN_SECONDS; exit $RUN_EXIT";
 
@@ -81,7 +81,7 @@ impl Place {
     /// The name of attempt 1 for this job, in the deployment of [`Place::nomad`].
     pub fn name(&self, number: u64) -> String {
         let meta = RunnerMeta { repo_url: "https://github.com/o/r".into(), ..RunnerMeta::default() };
-        runner_name(&self.prefix, &self.deployment(), &whose_repository(&meta), number, 1)
+        runner_name(&self.prefix, &self.deployment(), &whose_repository(&meta), JobId(number), 1)
     }
 
     /// A parsed job of one raw_exec task.
@@ -112,7 +112,7 @@ impl Place {
             version: "0".into(),
             deployment: Some(nomad.deployment().await.unwrap()),
             repo_id: Some(RepositoryId(1)),
-            job_id: Some(number),
+            job_id: Some(JobId(number)),
             attempt: Some(1),
             registration: Some(registration),
             task: None,
@@ -171,7 +171,7 @@ job "template" {{
     )
 }
 
-/// What makes a task wait for its variable, and put it into its environment.
+/// Makes a task wait for its variable, and puts it into its environment.
 pub fn credentials(name: &str) -> String {
     format!(
         r#"
@@ -190,7 +190,7 @@ pub fn items(text: &str) -> BTreeMap<String, Secret> {
     BTreeMap::from([("jitconfig".to_owned(), Secret::new(text))])
 }
 
-/// Looks at a runner until it is as wanted; fails with what was seen last.
+/// Observes a runner until it is as expected; fails with the last observation.
 pub async fn until(nomad: &Nomad, name: &str, what: &str, wanted: impl Fn(&Runner) -> bool) -> Runner {
     let deadline = Instant::now() + WITHIN;
     loop {

@@ -97,7 +97,7 @@ pub async fn hears_of_what_changes(place: Place) {
     let mut events = nomad.events().await.unwrap();
     let name = place.start(&nomad, 1, ENDS).await;
     let mut about = Vec::new();
-    // Registered, placed, run and ended are more than two changes.
+    // Registering, placing, running and ending cause more than two changes.
     while about.len() < 3 {
         let hint = tokio::time::timeout(WITHIN, events.next()).await.unwrap().unwrap();
         about.extend(hint.unwrap().jobs);

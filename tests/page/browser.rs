@@ -1,4 +1,4 @@
-//! A headless Chromium, spoken to over its debugging pipe.
+//! A headless Chromium, controlled over its debugging pipe.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -10,21 +10,21 @@ use std::{
 use base64::Engine;
 use serde_json::{Value, json};
 
-/// What it may be called.
+/// Its possible names.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 /// The longest wait for anything; it starts within a second or two on an idle machine.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// The descriptors that the debugging pipe has are its own input and output.
+/// Connects the debugging pipe's descriptors to its standard input and output.
 const SCRIPT: &str = "exec \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null";
 
-/// What a browser saw of a page.
+/// What a browser observed of a page.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Exceptions, and what is in its console or its log.
+    /// Exceptions, and the contents of its console and log.
     pub complaints: Vec<String>,
-    /// What it asked for.
+    /// Its requests.
     pub requests: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. Where there is none a plain line says so.
+    /// Starts a browser. Without one, prints a message.
     pub fn start() -> Option<Browser> {
         let is_there = |name: &&&str| {
             let found =
@@ -54,7 +54,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut process = Command::new("sh")
             .args(["-c", SCRIPT, "sh", name, "--headless=new", "--remote-debugging-pipe", "--disable-gpu"])
-            // Its own sandbox needs rights that a container does not give.
+            // Its own sandbox needs rights that a container does not have.
             .args(["--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions"])
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -87,7 +87,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// Looks from now on as if through this window.
+    /// Sets the window's size and colour scheme.
     pub fn look_like(&mut self, dark: bool, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.call("Emulation.setDeviceMetricsOverride", size);
@@ -107,12 +107,12 @@ impl Browser {
         self.seen.requests.retain(|url| url != "about:blank");
     }
 
-    /// What an expression in the page comes to, as text.
+    /// The value of an expression in the page, as text.
     pub fn ask(&mut self, expression: &str) -> String {
         self.try_to_ask(expression).unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
-    /// The same where the page may change meanwhile.
+    /// The same if the page may change meanwhile.
     fn try_to_ask(&mut self, expression: &str) -> Result<String, Value> {
         let question = json!({ "expression": expression, "returnByValue": true });
         let asked = self.try_to_call("Runtime.evaluate", question)?;
@@ -132,7 +132,7 @@ impl Browser {
         }
     }
 
-    /// Waits until it complains of this.
+    /// Waits until it reports this.
     pub fn until_complaint(&mut self, text: &str) {
         let deadline = Instant::now() + WITHIN;
         while !self.seen.complaints.iter().any(|complaint| complaint.contains(text)) {
@@ -140,9 +140,9 @@ impl Browser {
         }
     }
 
-    /// What it saw of the page.
+    /// What it observed of the page.
     pub fn seen(&mut self) -> Seen {
-        // Whatever happened before this call was told before its answer.
+        // Its answer comes after everything that happened before.
         self.ask("''");
         self.seen.clone()
     }
@@ -179,7 +179,7 @@ impl Browser {
         }
     }
 
-    /// The next message, taken in.
+    /// The next message, recorded.
     fn hear(&mut self, deadline: Instant, what: &str) -> Value {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(message) = self.from.recv_timeout(left) else {

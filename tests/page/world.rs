@@ -1,4 +1,4 @@
-//! What a status is told: a world whose strangers write what they like, and one as it is on a working day.
+//! The input of a status: a world with hostile external text, and one on a normal working day.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +14,8 @@ use githubrunner::{
     status::{Deed, Rate, Seen, Status},
 };
 
-/// What strangers write: HTML in all its quotes, text that turns around, a terminal's commands, a template's expressions, and a
-/// lot of it.
+/// Hostile text: HTML with all kinds of quotes, reversed text, terminal commands, template expressions, and a lot of
+/// it.
 pub const HOSTILE: [&str; 8] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
@@ -71,8 +71,8 @@ fn ago(now: Timestamp, seconds: i64) -> Timestamp {
 
 fn job(id: u64, name: &str, label: &str, now: Timestamp, seconds: i64) -> WorkflowJob {
     WorkflowJob {
-        id,
-        run_id: 1,
+        id: JobId(id),
+        run_id: RunId(1),
         repository: REPOSITORY,
         name: name.to_owned(),
         status: JobStatus::Queued,
@@ -81,6 +81,7 @@ fn job(id: u64, name: &str, label: &str, now: Timestamp, seconds: i64) -> Workfl
         created_at: Some(ago(now, seconds)),
         started_at: None,
         html_url: Some(format!("https://github.com/acme/widgets/actions/runs/1/job/{id}")),
+        run: Default::default(),
     }
 }
 
@@ -101,7 +102,7 @@ fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timest
             labelsstr: labels.to_owned(),
             repo_url: "https://github.com/acme/widgets".to_owned(),
             repo_id: Some(REPOSITORY),
-            job_id: Some(job_id),
+            job_id: Some(JobId(job_id)),
             attempt: Some(1),
             ..RunnerMeta::default()
         },
@@ -158,7 +159,8 @@ fn start(name: &str, label: &str, job_id: u64) -> Action {
         class: None,
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),
-        job_id,
+        job_id: JobId(job_id),
+        facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),
         info: String::new(),
@@ -166,7 +168,7 @@ fn start(name: &str, label: &str, job_id: u64) -> Action {
     })
 }
 
-/// Everything that comes from outside is hostile, and there is more of it than is told.
+/// Everything external is hostile, and there is more of it than is shown.
 pub fn hostile() -> World {
     let now = Timestamp::now();
     let (mut jobs, mut runners, mut holds, mut actions, mut deeds) =
@@ -179,12 +181,16 @@ pub fn hostile() -> World {
         let mut one = runner(text, id, text, RunnerState::Starting, now, number as i64);
         one.name = format!("{text}{number}");
         one.meta.repo_url = format!("https://github.com/{text}");
+        one.meta.class = Some(if number % 2 == 0 { "gpu" } else { *text }.to_owned());
         one.last_event = Some(text.repeat(1000));
         one.finish = Some(Finish::NeverRan { reason: (*text).to_owned() });
         one.allocation.as_mut().unwrap().node = (*text).to_owned();
         runners.push(one);
-        let subject =
-            Subject::Job { repository: format!("acme/{text}"), id: 5000 + id, labels: (*text).to_owned() };
+        let subject = Subject::Job {
+            repository: format!("acme/{text}"),
+            id: JobId(5000 + id),
+            labels: (*text).to_owned(),
+        };
         holds.push(hold(subject, HoldReason::BadLabels { why: (*text).to_owned() }));
         let subject = Subject::Runner { name: format!("{text}{number}") };
         holds.push(hold(subject, HoldReason::Unplaced { why: (*text).to_owned() }));
@@ -207,6 +213,7 @@ pub fn hostile() -> World {
         text: format!("GitHub: {text} ghp_{}", "a".repeat(36)),
     };
     world.errors = HOSTILE.iter().map(error).collect();
+    world.plan.classes = (0..200).map(|id| (JobId(id), "gpu".into())).collect();
     (world.plan.holds, world.plan.actions, world.deeds) = (holds, actions, deeds);
     world
 }
@@ -216,7 +223,7 @@ pub fn working_day(status: &Status) {
     let now = Timestamp::now();
     let acme = || repository("acme", "widgets");
     let name = |number: u64| format!("NTGithubRunner-acme-widgets-k3v9xq2m{number:02}");
-    // What was listed before this daemon began is not measured.
+    // What was listed before this daemon started is not measured.
     world(acme(), ago(now, 3540), Vec::new(), Vec::new()).tell(status);
     for minute in (1..59).rev() {
         let at = ago(now, minute * 60);
@@ -258,8 +265,8 @@ pub fn working_day(status: &Status) {
         |id| Subject::Job { repository: "acme/widgets".to_owned(), id, labels: "nomadtools".to_owned() };
     let unplaced = HoldReason::Unplaced { why: "memory exhausted on 3 nodes".to_owned() };
     world.plan.holds = vec![
-        hold(job_of(21), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
-        hold(job_of(22), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
+        hold(job_of(JobId(21)), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
+        hold(job_of(JobId(22)), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
         hold(Subject::Runner { name: name(20) }, unplaced),
     ];
     world.deeds = vec![

@@ -1,4 +1,4 @@
-[[- /* Made of nomad/githubrunner.nomad.hcl: tests/packages.rs holds both to the same job. */ -]]
+[[- /* Derived from nomad/githubrunner.nomad.hcl: tests/packages.rs checks that both define the same job. */ -]]
 variable "image" {
   type    = string
   default = [[ var "image" . | toJson ]]
@@ -70,7 +70,7 @@ job "githubrunner" {
   group "githubrunner" {
     count = var.replicas
 
-    # Started again whenever it ends: it converges from whatever it finds.
+    # Always restart: the daemon converges from any state.
     restart {
       attempts = 10
       interval = "10m"
@@ -78,7 +78,7 @@ job "githubrunner" {
       mode     = "delay"
     }
 
-    # One deployment after the other: without `ha` two must not act at the same time.
+    # One allocation after the other: without `ha`, two must not act at the same time.
     update {
       max_parallel     = 1
       min_healthy_time = "5s"
@@ -109,7 +109,7 @@ job "githubrunner" {
         }
       }
 
-      # A deployment is good once Nomad and GitHub were seen: a missing right or a wrong token reverts it.
+      # A deployment is healthy once it has reached Nomad and GitHub: a missing right or a wrong token reverts it.
       check {
         name     = "ready"
         type     = "http"
@@ -141,13 +141,13 @@ job "githubrunner" {
         }
       }
 
-      # Its rights at Nomad: the token for the task API, in the environment and in a file.
+      # The token for the task API, in the environment and in a file.
       identity {
         env  = true
         file = true
       }
 
-      # A changed configuration is read again; a broken one is told in the log and the old one kept.
+      # Reload a changed configuration. If it has an error, the daemon logs it and keeps the old one.
       template {
         data          = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}{{ .config }}{{ end }}"
         destination   = "local/config.yml"
@@ -156,9 +156,9 @@ job "githubrunner" {
       }
 
 [[- if eq (var "token_source" .) "variable" ]]
-      # `github.token_file` may name it; it is the token unless the configuration has another way in.
+      # The GitHub token, unless the configuration has other credentials.
       template {
-        # The item `status_token` is for the page and the API; without it they are closed, or as `status` has it.
+        # The item `status_token` is for the page and the API. Without it, `status` in the configuration decides.
         data        = "{{ with nomadVar \"nomad/jobs/githubrunner\" }}GH_TOKEN={{ .token }}\nGH_ENTERPRISE_TOKEN={{ .token }}\n{{ with .status_token }}GITHUBRUNNER_STATUS_TOKEN={{ . }}\n{{ end }}{{ end }}"
         destination = "secrets/github.env"
         env         = true
@@ -189,22 +189,22 @@ job "githubrunner" {
         }
       }
 [[- else ]]
-[[ fail "token_source is one of variable, vault, secret" ]]
+[[ fail "token_source must be one of variable, vault, secret" ]]
 [[- end ]]
 
       env {
-        # Said in as many words: raw_exec tasks inherit the agent's environment, which may have another address.
+        # Set explicitly: raw_exec tasks inherit the agent's environment, which may have another address.
 [[- if eq (var "token_source" .) "secret" ]]
         GH_TOKEN            = "${secret.github.token}"
         GH_ENTERPRISE_TOKEN = "${secret.github.token}"
 [[- end ]]
         NOMAD_ADDR          = "unix://${NOMAD_SECRETS_DIR}/api.sock"
         GITHUBRUNNER_STATUS = "0.0.0.0:${NOMAD_PORT_status}"
-        # The ETag cache: a restart in place costs nothing of GitHub's rate limit.
+        # Keep the ETag cache, so that a restart in place does not use up GitHub's rate limit.
         XDG_CACHE_HOME      = "${NOMAD_ALLOC_DIR}/data"
       }
 
-      # What people ask, from Nomad's UI or by `nomad action -job githubrunner -group githubrunner -task githubrunner plan`.
+      # For operators, in Nomad's UI or with `nomad action -job githubrunner -group githubrunner -task githubrunner plan`.
       action "plan" {
         command = var.image == "" ? var.binary : "githubrunner"
         args    = ["-c", "local/config.yml", "plan"]

@@ -1,16 +1,16 @@
 //! From request to response: headers, limits, ETags.
 
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, HOST, IF_NONE_MATCH, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, HOST, IF_NONE_MATCH, USER_AGENT};
 use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::GitHub;
 use super::auth::Who;
 use super::limits::Standing;
 use super::reply::Reply;
+use super::{Etags, GitHub};
 
 /// A request taken apart.
 pub(super) struct Ask<'a> {
@@ -118,20 +118,25 @@ impl GitHub {
         if ask.method != Method::GET || reply.status != 200 {
             return reply;
         }
-        let etag = self.etag(ask, request, &reply);
+        let etag = self.etag(request, &reply);
         let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
         let is_known = known.unwrap_or("").split(',').any(|known| known.trim() == etag);
         let reply = if is_known { Reply::empty(304) } else { reply };
         reply.with("etag", etag)
     }
 
-    /// Weak, and another one for each URL and token.
-    fn etag(&self, ask: &Ask, request: &Request<Bytes>, reply: &Reply) -> String {
+    /// Weak, and another one for each token.
+    fn etag(&self, request: &Request<Bytes>, reply: &Reply) -> String {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-        if let Who::Token { secret, .. } = &ask.who {
-            context.update(secret.as_bytes());
+        if self.options.etags == Etags::Opaque {
+            context.update(b"of a proxy");
         }
-        context.update(request.uri().to_string().as_bytes());
+        for name in [ACCEPT, AUTHORIZATION] {
+            if let Some(value) = request.headers().get(name) {
+                context.update(value.as_bytes());
+                context.update(b":");
+            }
+        }
         context.update(reply.body.as_deref().unwrap_or_default().as_bytes());
         let digest = context.finish();
         let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -81,6 +81,14 @@ impl GitHub {
         self.limits.imposed = Some((limit, until));
     }
 
+    /// Whoever a token belongs to has used up this hour's requests.
+    pub fn use_up(&mut self, secret: &str, now: Timestamp) {
+        let Some(token) = self.tokens.get(secret).cloned() else { return };
+        let key = self.limit_key(&Who::Token { secret: secret.to_string(), token });
+        let bucket = Bucket { used: self.options.rate_limit, reset: after(now, HOUR) };
+        self.limits.buckets.insert((key, "core"), bucket);
+    }
+
     /// Whose requests are counted together.
     pub(super) fn limit_key(&self, who: &Who) -> String {
         match who {

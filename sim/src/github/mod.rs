@@ -43,6 +43,16 @@ pub(crate) use runners::jit_server;
 pub use runners::{Leave, Refused, Registration};
 pub use token::{Level, Permissions, Reach, Token, permissions};
 
+/// How ETags are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Etags {
+    /// As GitHub does: of the headers Accept and Authorization and of the body (contract §8).
+    #[default]
+    OfGitHub,
+    /// So that nobody can foresee them, as behind a proxy that makes its own.
+    Opaque,
+}
+
 /// How the simulated GitHub behaves. `Default` is the real one's manner, with pick-up times of a second or two.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -61,6 +71,8 @@ pub struct Options {
     /// Leaves out most URLs of repositories and people: smaller answers that clients need no less than
     /// the full ones, but that no longer satisfy GitHub's schemas.
     pub lean: bool,
+    /// How ETags are made.
+    pub etags: Etags,
     /// Installation tokens are good for so long (contract §3: an hour).
     pub token_life: Duration,
     /// Requests an hour for a person or an installation (contract §3, §4).
@@ -106,6 +118,7 @@ impl Default for Options {
             scheme: "http".to_string(),
             web_url: "https://github.com".to_string(),
             lean: false,
+            etags: Etags::default(),
             token_life: Duration::from_secs(3600),
             rate_limit: 5000,
             limit_status: 403,

@@ -1,4 +1,4 @@
-//! What a daemon says it did, against what it did.
+//! Compares what a daemon says it did with what it did.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,45 +16,46 @@ use crate::checker::look::Look;
 use crate::deployment::{Place, is_planted, meta_of_job};
 use crate::faults::subject::subject;
 
-/// What was asked for in one pass, and what was so at that moment.
+/// The requests of one pass, and the true state when they were sent.
 #[derive(Default)]
 pub struct History {
-    /// When the request was sent that is looked at now.
+    /// When the request being handled was sent.
     pub asked: Option<Timestamp>,
-    /// Registrations that went, by the runner's name.
+    /// Registrations that were removed, by the runner's name.
     registrations: Vec<Removal>,
-    /// Variables that went, by the runner's name, and whether it was registered then.
+    /// Variables that were removed, by the runner's name, and whether it was registered then.
     variables: Vec<(String, bool)>,
-    /// The seals of the runners that were to be registered in Nomad.
+    /// The seals of the runners whose registration in Nomad was requested.
     seals: BTreeMap<String, Value>,
-    /// How often each registration's removal was sent.
+    /// How often each registration's removal was requested.
     sent: BTreeMap<u64, usize>,
-    /// The runners whose jobs were stopped or purged; somebody may have brought them back since.
+    /// The runners whose jobs were stopped or purged. Someone may have restored them since.
     ended: BTreeSet<String>,
-    /// The registrations that were made, and their configurations.
+    /// The registrations that were created, and their configurations.
     made: BTreeMap<String, (u64, String)>,
-    /// How a runner was when GitHub was last asked for it.
+    /// The state of a runner when GitHub was last asked about it.
     listed: BTreeMap<String, Listed>,
-    /// Which registration it had then.
+    /// Its registration then.
     registered_as: BTreeMap<String, u64>,
-    /// Whether a runner's variable was there when Nomad was last asked for it alone.
+    /// Whether a runner's variable existed when Nomad was last asked about it individually.
     has_variable: BTreeMap<String, bool>,
-    /// How a runner was when Nomad was last asked for it alone: its job, and then its allocations.
+    /// The state of a runner when Nomad was last asked about it individually: its job, and then its
+    /// allocations.
     read: BTreeMap<String, [Option<Look>; 2]>,
 }
 
-/// What answers are like.
+/// Properties of the servers' responses.
 #[derive(Clone, Copy)]
 pub struct Answers {
-    /// They tell how things are, not how they were a while ago.
+    /// They are current, not from a while ago.
     pub are_so: bool,
-    /// No repository is out of sight.
+    /// They include every repository.
     pub of_all: bool,
-    /// Errors are told in the words that Nomad has for them.
+    /// Errors have Nomad's own texts.
     pub are_legible: bool,
 }
 
-/// How GitHub knows a runner.
+/// A runner's state at GitHub.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Listed {
     Not,
@@ -64,16 +65,16 @@ enum Listed {
 
 struct Removal {
     id: u64,
-    /// When it was asked for.
+    /// When it was requested.
     asked: Option<Timestamp>,
     name: String,
     connected: bool,
-    /// By a variable, as far as that can be known.
+    /// In a variable, as far as that can be known.
     is_carried: bool,
 }
 
 impl History {
-    /// What concerns those whose actions are not over; all the rest was looked at.
+    /// Keeps only what concerns actions still in progress; everything else has been checked.
     pub fn kept_for(mut self, is_left: impl Fn(&str) -> bool) -> History {
         self.registrations.retain(|removal| is_left(&removal.name));
         self.variables.retain(|(name, _)| is_left(name));
@@ -89,12 +90,12 @@ impl History {
         self
     }
 
-    /// A removal is on its way to GitHub, whether it gets there or not.
+    /// A removal is on its way to GitHub, whether or not it arrives.
     pub fn sends_removal(&mut self, id: u64) {
         *self.sent.entry(id).or_default() += 1;
     }
 
-    /// A registration goes, if it is there and not busy.
+    /// A registration is removed, if it exists and is not busy.
     pub fn removes_registration(&mut self, world: &World, place: &Place, id: u64) {
         let Some(runner) = world.github.runner(id).filter(|runner| runner.job.is_none()) else { return };
         let variable = world.nomad.variable(&place.namespace, &format!("nomad/jobs/{}", runner.name));
@@ -106,7 +107,8 @@ impl History {
             id,
             asked: self.asked,
             name: runner.name.clone(),
-            // Who connects after it was looked for is not seen; nor is what is written then.
+            // A runner that connects after it was looked up is not seen, and neither is a variable that is
+            // written then.
             connected: self
                 .listed
                 .get(&runner.name)
@@ -117,12 +119,12 @@ impl History {
         });
     }
 
-    /// Whether this runner's registration went in this pass.
+    /// Whether this runner's registration was removed in this pass.
     pub fn has_removed(&self, name: &str) -> bool {
         self.registrations.iter().any(|removal| removal.name == name)
     }
 
-    /// GitHub refused: it stays, if it is there still.
+    /// GitHub refused: the registration stays, if it still exists.
     pub fn keeps_registration(&mut self, world: &World, id: u64) {
         let is_there = world.github.runner(id).is_some();
         self.registrations.retain(|removal| removal.id != id || !is_there);
@@ -133,23 +135,24 @@ impl History {
         self.ended.insert(name.to_owned());
     }
 
-    /// A variable goes.
+    /// A variable is removed.
     pub fn removes_variable(&mut self, world: &World, name: &str) {
         self.variables.push((name.to_owned(), self.has_stayed(world, name)));
     }
 
-    /// A runner is to be registered in Nomad with this Meta.
+    /// A runner is about to be registered in Nomad with this Meta.
     pub fn asks_for(&mut self, name: &str, meta: &Value) {
         self.seals.insert(name.to_owned(), meta["mac"].clone());
     }
 
-    /// Whether somebody has registered a runner again with the seal of a key that the agent has forgotten: it is nobody's.
+    /// Whether someone has registered a runner again with the seal of a key that the agent has forgotten, so that it
+    /// belongs to nobody.
     fn is_of_a_forgotten_key(&self, world: &World, name: &str, meta: &Value) -> bool {
         let seal = self.seals.get(name);
         world.nomad.forgot_at().is_some() && seal.is_some_and(|seal| *seal != meta["mac"])
     }
 
-    /// GitHub has made a registration.
+    /// GitHub has created a registration.
     pub fn made(&mut self, response: &Response<Bytes>) {
         let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
         if let (Some(name), Some(id)) = (body["runner"]["name"].as_str(), body["runner"]["id"].as_u64()) {
@@ -158,7 +161,7 @@ impl History {
         }
     }
 
-    /// GitHub has told of the runner of this name.
+    /// GitHub has returned the runner of this name.
     pub fn looked_up(&mut self, world: &World, request: &Request<Bytes>) {
         let Some(name) = subject(None, Side::GitHub, request) else { return };
         let runner = world.github.runners().find(|runner| runner.name == name);
@@ -173,17 +176,17 @@ impl History {
         self.listed.insert(name, listed);
     }
 
-    /// Whether a registration is there, and was when it was last looked for.
+    /// Whether a registration exists, and existed when it was last looked up.
     fn has_stayed(&self, world: &World, name: &str) -> bool {
         is_registered(world, name) && self.listed.get(name) != Some(&Listed::Not)
     }
 
-    /// Nomad has told whether a runner's variable is there.
+    /// Nomad has returned whether a runner's variable exists.
     pub fn reads_variable(&mut self, world: &World, name: &str) {
         self.has_variable.insert(name.to_owned(), has_variable(world, name));
     }
 
-    /// Nomad has told of one runner: its job, or its allocations.
+    /// Nomad has returned one runner: its job, or its allocations.
     pub fn reads(&mut self, name: &str, is_job: bool, look: Option<Look>) {
         let read = self.read.entry(name.to_owned()).or_default();
         if is_job {
@@ -193,13 +196,13 @@ impl History {
         }
     }
 
-    /// How a runner was when it was read alone, unless that changed meanwhile.
+    /// A runner's state when it was read individually, unless that has changed since.
     fn read(&self, name: &str) -> Option<&Look> {
         let [job, allocations] = self.read.get(name)?;
         job.as_ref().filter(|_| job == allocations)
     }
 
-    /// Whether it had not started, as its allocations told then.
+    /// Whether its allocations showed then that it had not started.
     pub fn has_read_unstarted(&self, name: &str) -> bool {
         self.read
             .get(name)
@@ -207,7 +210,7 @@ impl History {
             .is_some_and(|look| !look.started)
     }
 
-    /// What is wrong with what a pass did, given how answers were.
+    /// What is wrong with what a pass did, given the properties of responses.
     pub fn passed(
         &self,
         pass: &Pass,
@@ -218,7 +221,7 @@ impl History {
         how: Answers,
     ) -> Vec<String> {
         let mut wrong = Vec::new();
-        // What an earlier action asked for may take effect only now.
+        // An earlier action's request may take effect only now.
         for removal in self.registrations.iter().filter(|removal| since(&removal.name) <= removal.asked) {
             wrong.extend(self.is_wrongly_removed(planned, removal, how));
         }
@@ -232,7 +235,7 @@ impl History {
             }
         }
         for report in pass.done() {
-            // What two actions did for one runner is not told apart.
+            // The effects of two actions on one runner cannot be told apart.
             let of_it = |action: &&&Action| action.runner() == report.action.runner();
             if planned.iter().filter(of_it).count() > 1 {
                 continue;
@@ -254,7 +257,8 @@ impl History {
             Action::VerifyRegistration(_) | Action::Start(_) => Some("and it was only looked at"),
             _ => None,
         };
-        // One that an earlier pass began, and the next one for the same runner: either may have asked for it.
+        // An action of an earlier pass, and the next one on the same runner: either may have sent the
+        // request.
         let mut asked = planned.iter().filter(|action| action.runner() == *name).map(|action| wrong(action));
         let first = asked.next().unwrap_or(Some("and nothing was planned for it"));
         let what = first.filter(|_| asked.all(|wrong| wrong.is_some()))?;
@@ -287,7 +291,7 @@ impl History {
             (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) if removals().next().is_some() => {
                 Some("and it had removed it")
             }
-            // Whose removal was asked for may have gone just before.
+            // The registration may have disappeared just before its removal was requested.
             (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) if how.are_so && how.of_all => {
                 let was_there = !matches!(self.listed.get(name), None | Some(Listed::Not));
                 let asked = self.registered_as.get(name).is_some_and(|id| self.sent.contains_key(id));
@@ -337,7 +341,7 @@ impl History {
     }
 }
 
-/// Whether a removal's answer was lost: not that nothing could be sent.
+/// Whether a removal's response was lost, rather than the request not being sent.
 fn is_lost_removal(error: &str) -> bool {
     let unsent = ["cannot connect", "limit"];
     error.contains("DELETE http://api.github") && !unsent.iter().any(|why| error.contains(why))

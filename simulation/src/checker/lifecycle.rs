@@ -1,4 +1,4 @@
-//! What truly becomes of each runner of ours.
+//! The true state of each of our runners.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -19,48 +19,48 @@ pub type Group = (u64, String);
 pub struct Lifecycle {
     /// The GitHub job it was started for.
     pub job_id: u64,
-    /// Which attempt it is.
+    /// The number of the attempt.
     pub attempt: u64,
     /// Its group.
     pub group: Group,
-    /// The deployment it belongs to.
+    /// The deployment ID that it belongs to.
     pub deployment: Value,
     /// When it was registered in Nomad.
     pub registered_at: Timestamp,
-    /// When that was asked for: the answer may have taken its time.
+    /// When that was requested, because the response may have been slow.
     pub asked_at: Timestamp,
     /// Whether it can take a job now or soon.
     pub available: bool,
-    /// When it last could not: busy, dead, stopping, disconnected, unregistered.
+    /// When it was last unavailable: busy, dead, stopping, disconnected, unregistered.
     pub unavailable_at: Option<Timestamp>,
-    /// Since when it is available and its group has more such runners than queued jobs.
+    /// Since when it has been available while its group has more available runners than queued jobs.
     pub surplus_since: Option<Timestamp>,
-    /// When it was that for the first time since it has been available: two listings need not see the time between.
+    /// When that was first the case since it became available: two listings need not see the time in between.
     pub surplus_first: Option<Timestamp>,
-    /// When it last was not that any more.
+    /// When that last ended.
     pub surplus_ended: Option<Timestamp>,
-    /// Since when its process is there and idle.
+    /// Since when its process has existed and been idle.
     pub idle_since: Option<Timestamp>,
-    /// Its process was there and of no use: another one could be started before its death.
+    /// Its process existed but was useless, so another one could be started before its death.
     pub of_no_use: bool,
-    /// Whether the daemon counts on it: it is available, or its offered job does not show yet.
+    /// Whether the daemon counts on it: it is available, or its offered job is not visible yet.
     pub supplies: bool,
     /// How many more runners than queued jobs its group has.
     pub spare: usize,
-    /// Whether it has, or had, an allocation.
+    /// Whether it has or had an allocation.
     pub placed: bool,
-    /// Since when the servers think that it is dead.
+    /// Since when the servers have known it as dead.
     pub dead_since: Option<Timestamp>,
-    /// Since when it has no job in Nomad any more.
+    /// Since when it has had no job in Nomad.
     pub gone_since: Option<Timestamp>,
-    /// It had none for a while: somebody has registered it again.
+    /// It had none for a while: someone has registered it again.
     pub is_back: bool,
-    /// It was dead for a while, and is alive again: GitHub may not know it any more.
+    /// It was dead for a while and is alive again. GitHub may no longer know it.
     pub is_revived: bool,
 }
 
 impl Lifecycle {
-    /// Of a runner that is being registered with this Meta.
+    /// The lifecycle of a runner that is being registered with this Meta.
     pub fn new(meta: &Value, now: Timestamp) -> Lifecycle {
         Lifecycle {
             job_id: meta["job_id"].as_u64().unwrap_or_default(),
@@ -87,7 +87,7 @@ impl Lifecycle {
     }
 }
 
-/// The group that a Meta tells.
+/// The group in a Meta.
 pub fn group_of(meta: &Value) -> Group {
     let labels = meta["labelsstr"].as_str().unwrap_or_default().split(',').map(str::to_owned);
     (meta["repo_id"].as_u64().unwrap_or_default(), joined(labels))
@@ -103,7 +103,7 @@ pub fn group_of_labels(repository: u64, labels: &[String]) -> Group {
     (repository, joined(labels.iter().cloned()))
 }
 
-/// Labels as groups have them.
+/// Labels in the form used for groups.
 fn joined(labels: impl IntoIterator<Item = String>) -> String {
     let labels: BTreeSet<String> = labels.into_iter().map(|label| label.to_lowercase()).collect();
     labels.into_iter().collect::<Vec<_>>().join(",")
@@ -114,18 +114,18 @@ pub fn repository_of(job: &nomad::Job) -> Option<u64> {
     meta_of_job(job)["repo_id"].as_u64()
 }
 
-/// The address of it that the daemon knew when it started the runner, as `owner/name`.
+/// The repository's name that the daemon knew when it started the runner, as `owner/name`.
 pub fn name_of_repository(job: &nomad::Job) -> Option<String> {
     Some(meta_of_job(job)["repo_url"].as_str()?.trim_start_matches("https://github.com/").to_owned())
 }
 
-/// Whether a runner works on a job, or was offered one.
+/// Whether a runner is running a job, or was offered one.
 pub fn has_job(world: &World, live: &LiveRunner) -> bool {
     live.job.is_some()
         || live.runner.and_then(|id| world.github.runner(id)).is_some_and(|runner| runner.job.is_some())
 }
 
-/// The processes of runners, but for those that have lost their job to another one of the same name.
+/// The processes of runners, except for those that have lost their job to another of the same name.
 pub fn processes<'a>(world: &'a World, place: &'a Place) -> impl Iterator<Item = LiveRunner> + 'a {
     world.live_runners().into_iter().filter(|live| {
         world.nomad.job(&place.namespace, &live.nomad_job).is_none()
@@ -133,7 +133,7 @@ pub fn processes<'a>(world: &'a World, place: &'a Place) -> impl Iterator<Item =
     })
 }
 
-/// The allocation that a process belongs to, as long as Nomad knows it.
+/// The allocation that a process belongs to, if Nomad still knows it.
 pub fn allocation_of<'a>(
     world: &'a World,
     place: &'a Place,
@@ -142,7 +142,7 @@ pub fn allocation_of<'a>(
     allocations(world, place, &live.nomad_job).find(|allocation| allocation.id == live.allocation)
 }
 
-/// Whether a runner has, or had, a process in any of its allocations.
+/// Whether a runner has or had a process in any of its allocations.
 pub fn had_process(world: &World, place: &Place, name: &str) -> bool {
     let mut all = allocations(world, place, name);
     all.any(|allocation| allocation.client_tasks().iter().any(|task| task.started_at.is_some()))
@@ -157,12 +157,12 @@ pub fn allocations<'a>(
     world.nomad.allocations_of(&place.namespace, name)
 }
 
-/// Whether an allocation went down with its node.
+/// Whether an allocation was lost with its node.
 pub fn is_lost(allocation: &nomad::Allocation) -> bool {
     allocation.client_status == "lost" || allocation.desired_description.contains("lost")
 }
 
-/// Whether it counts against the caps: an allocation is not over, or there is none yet.
+/// Whether it counts against the caps: an allocation has not ended, or there is none yet.
 pub fn is_live(world: &World, place: &Place, job: &nomad::Job) -> bool {
     let mut seen = false;
     for allocation in allocations(world, place, &job.id) {
@@ -174,7 +174,7 @@ pub fn is_live(world: &World, place: &Place, job: &nomad::Job) -> bool {
     !seen && !job.stop && job.status != "dead"
 }
 
-/// Whether Nomad has put an allocation in the place of one that was over since then, and that is all that lives.
+/// Whether Nomad has replaced an ended allocation since then, and only the replacement is alive.
 pub fn was_replaced_since(world: &World, place: &Place, name: &str, since: Timestamp) -> bool {
     let is_new = |allocation: &nomad::Allocation| i128::from(allocation.create_time) > since.as_nanosecond();
     let all = || allocations(world, place, name);
@@ -182,15 +182,15 @@ pub fn was_replaced_since(world: &World, place: &Place, name: &str, since: Times
         && all().filter(|allocation| !allocation.client_terminal()).all(is_new)
 }
 
-/// What has become of all our runners.
+/// The true state of all our runners.
 #[derive(Default)]
 pub struct Lifecycles {
     all: BTreeMap<String, Lifecycle>,
-    /// Those that can still change: the others have neither a job nor a process any more.
+    /// Those that can still change; the others have neither a job nor a process.
     open: BTreeSet<String>,
     by_job: BTreeMap<u64, BTreeSet<String>>,
     deployments: Vec<Value>,
-    /// What has no job any more can have one again.
+    /// A runner that has lost its job can get one again.
     reopen: bool,
 }
 
@@ -203,7 +203,7 @@ impl Deref for Lifecycles {
 }
 
 impl Lifecycles {
-    /// None yet. With `reopen` what has lost its job can get it back.
+    /// Empty. With `reopen`, a runner that has lost its job can get it back.
     pub fn new(reopen: bool) -> Lifecycles {
         Lifecycles { reopen, ..Lifecycles::default() }
     }
@@ -218,7 +218,7 @@ impl Lifecycles {
         self.all.insert(name, lifecycle);
     }
 
-    /// Those that have a job or a process still: nobody else is available.
+    /// Those that still have a job or a process; no other is available.
     pub fn open(&self) -> impl Iterator<Item = (&String, &Lifecycle)> {
         self.open.iter().filter_map(|name| self.all.get_key_value(name))
     }
@@ -228,7 +228,7 @@ impl Lifecycles {
         self.by_job.get(&job_id).into_iter().flatten().filter_map(|name| self.all.get_key_value(name))
     }
 
-    /// The deployments that any of them belongs to.
+    /// The deployment IDs of all of them.
     pub fn deployments(&self) -> &[Value] {
         &self.deployments
     }
@@ -237,12 +237,12 @@ impl Lifecycles {
     pub fn update(&mut self, world: &World, place: &Place, mode: Mode, now: Timestamp) {
         let live: BTreeMap<String, LiveRunner> =
             processes(world, place).map(|live| (live.nomad_job.clone(), live)).collect();
-        // What somebody has purged somebody may register again.
+        // Someone may register again what someone has purged.
         if self.reopen {
             let jobs = world.nomad.jobs().map(|job| &job.id);
             self.open.extend(jobs.filter(|id| self.all.contains_key(*id)).cloned());
         }
-        // Cut off from the servers, a client may still start what they have forgotten.
+        // A client that is cut off from the servers may still start what they have forgotten.
         self.open.extend(live.keys().filter(|name| self.all.contains_key(*name)).cloned());
         let mut supply: BTreeMap<Group, usize> = BTreeMap::new();
         let mut settled = Vec::new();
@@ -277,7 +277,7 @@ impl Lifecycles {
 }
 
 impl Lifecycle {
-    /// What it is now.
+    /// Its current state.
     fn look(
         &mut self,
         world: &World,
@@ -294,7 +294,7 @@ impl Lifecycle {
         self.available = available;
         self.of_no_use |=
             !available && process.is_some_and(|live| live.phase != Phase::Ending && !has_job(world, live));
-        // Who was offered a job looks idle to everybody still.
+        // A runner that was offered a job still looks idle to everyone.
         let looks_idle = process.is_some_and(|live| live.phase != Phase::Ending && live.job.is_none());
         self.idle_since = looks_idle.then(|| self.idle_since.unwrap_or(now));
         self.supplies = available || (looks_idle && process.is_some_and(|live| has_job(world, live)));
@@ -311,7 +311,7 @@ impl Lifecycle {
     }
 }
 
-/// How many jobs of each group want a runner.
+/// How many jobs of each group need a runner.
 fn demand(world: &World) -> BTreeMap<Group, usize> {
     let mut demand = BTreeMap::new();
     for (repository, labels, line) in world.github.queued().filter(|(_, labels, _)| is_servable(labels)) {
@@ -328,7 +328,7 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
     for allocation in allocations(world, place, name) {
         seen = true;
         let heard_of = matches!(allocation.client_status, "pending" | "running");
-        // The servers learn of a task's end a little later.
+        // The servers learn of a task's end slightly later.
         let tasks = allocation.client_tasks();
         let over = !tasks.is_empty() && tasks.iter().all(|task| task.phase == TaskPhase::Dead);
         running |= heard_of && !over && allocation.desired_status == "run";
@@ -341,7 +341,7 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
     }
     match process {
         Some(live) => {
-            // Without its registration what starts will be refused.
+            // Without its registration, a starting runner will be refused.
             let will_connect =
                 || mode != Mode::Jit || world.github.runners().any(|runner| runner.name == name);
             !has_job(world, live)
@@ -351,10 +351,11 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
                     _ => false,
                 }
         }
-        // Its secret may be of no use any more, or GitHub still believes in an earlier one's job.
+        // Its credentials may be useless by now, or GitHub may still think that an earlier runner of the name
+        // has a job.
         None => {
             let listed = world.github.runners().find(|runner| runner.name == name);
-            // Restarted by hand it waits for a secret that it had and has no more.
+            // If restarted by hand, it waits for credentials that it had and no longer has.
             let waits_again =
                 mode == Mode::Jit && !has_variable(world, name) && had_process(world, place, name);
             !waits_again
@@ -364,7 +365,7 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
     }
 }
 
-/// Whether a runner's variable is there.
+/// Whether a runner's variable exists.
 pub fn has_variable(world: &World, name: &str) -> bool {
     world.nomad.variable(NAMESPACE, &format!("nomad/jobs/{name}")).is_some()
 }

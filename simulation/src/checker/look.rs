@@ -1,4 +1,4 @@
-//! How a runner is, as the servers know.
+//! A runner's state, as the servers know it.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use serde_json::Value;
 use super::lifecycle::{Lifecycle, Lifecycles, allocations, has_variable, is_lost};
 use crate::deployment::{MAX_BODY, META, Place};
 
-/// How a runner is, as the servers know.
+/// A runner's state, as the servers know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     /// The deployment ID in its Meta.
     pub deployment: Value,
-    /// What it is doing.
+    /// Its state.
     pub state: RunnerState,
-    /// Whether a process of it ever was.
+    /// Whether it ever had a process.
     pub started: bool,
-    /// Whether an allocation that was lost, or is another one, has used its configuration.
+    /// Whether an earlier or a lost allocation has used its credentials.
     pub spent: bool,
-    /// Whether Nomad may not be done with it: what it has decided does not show here.
+    /// Whether Nomad may still have work to do on it; its decisions are not visible here.
     pub undecided: bool,
 }
 
-/// All of ours that have a job.
+/// All our runners with a job.
 pub fn looks(world: &World, place: &Place, lifecycles: &Lifecycles) -> BTreeMap<String, Look> {
     let look = |(name, lifecycle): (&String, &Lifecycle)| {
         let job = world.nomad.job(&place.namespace, name)?;
@@ -36,18 +36,18 @@ pub fn looks(world: &World, place: &Place, lifecycles: &Lifecycles) -> BTreeMap<
     lifecycles.open().filter_map(look).collect()
 }
 
-/// Whether it does not fit in a list by itself, so that a daemon is told of it without its tasks.
+/// Whether it is too large for a list, so that a daemon gets it without its tasks.
 fn is_too_large(allocation: &Allocation) -> bool {
     let mut events = allocation.tasks.iter().flat_map(|task| &task.events);
     let has_long = events.any(|event| event["DisplayMessage"].as_str().is_some_and(|m| m.len() > 1000));
     has_long && nomad::allocation_stub(allocation, true).to_string().len() > MAX_BODY
 }
 
-/// How one is (docs/architecture.md: a runner's state).
+/// The state of a runner (docs/architecture.md: a runner's state).
 pub fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) -> Look {
     let all: Vec<&Allocation> = allocations(world, place, &job.id).collect();
     let has_started = |allocation: &&Allocation| {
-        // Whose tasks nobody can read may have a process.
+        // A runner whose tasks cannot be read may have a process.
         is_too_large(allocation)
             || allocation.tasks.iter().any(|task| task.started_at.is_some())
                 && !allocation
@@ -68,7 +68,7 @@ pub fn look(world: &World, place: &Place, job: &nomad::Job, lacks_secret: bool) 
         Some(allocation) if has_started(allocation) => RunnerState::Running,
         Some(_) if lacks_secret => RunnerState::Waiting,
         Some(_) => RunnerState::Starting,
-        // Nomad may put another one in a lost one's place.
+        // Nomad may replace a lost allocation.
         None if over || !all.is_empty() && !lost => RunnerState::Dead,
         None => RunnerState::Pending,
     };

@@ -1,4 +1,4 @@
-//! The invariants of docs/architecture.md, checked against the world's truth at every step and request.
+//! Checks the invariants of docs/architecture.md against the world's true state, at every step and request.
 
 mod history;
 mod lifecycle;
@@ -40,7 +40,7 @@ use replicas::Leases;
 use sight::{List, Sights};
 use stops::Known;
 
-/// What is watched.
+/// The state of the checks.
 pub struct Checker {
     place: Place,
     settings: Settings,
@@ -54,29 +54,29 @@ pub struct Checker {
     findings: Findings,
     leases: Leases,
     sights: Sights,
-    /// Which repositories the configuration does not name, by position, and from when until when.
+    /// The repositories that the configuration does not name, by position, and the times from and until.
     left_out: Vec<(usize, Timestamp, Timestamp)>,
-    /// GitHub's answers may hold hostile text.
+    /// GitHub's responses may contain hostile text.
     has_hostile: bool,
-    /// Nomad tells of what happens.
+    /// Nomad sends events.
     told: bool,
-    /// Nothing disturbs the daemon: what it does must be prompt and in order.
+    /// Nothing disturbs the daemon, so it must act promptly and in order.
     quiet: bool,
-    /// Nothing does but that GitHub's lists take their time: Nomad's half must be prompt.
+    /// Only GitHub's lists are slow, so the Nomad side must be prompt.
     slow: bool,
-    /// Answers are as things are, and one daemon acts for all the time.
+    /// Responses are correct, and one daemon acts all the time.
     steady: bool,
     looked_up: BTreeMap<String, Timestamp>,
-    /// When GitHub was last asked for each runner, for whatever.
+    /// When GitHub was last asked about each runner, for any reason.
     asked_for: BTreeMap<String, Timestamp>,
-    /// When each daemon last looked at Nomad.
+    /// When each daemon last listed Nomad.
     looked: [Looked; 2],
     waits: prompt::Waits,
     looked_at: Timestamp,
     stuck: stuck::Stuck,
-    /// When a daemon last asked Nomad for anything.
+    /// When a daemon last sent Nomad any request.
     asked_nomad_at: Timestamp,
-    /// When it last did something, or asked GitHub for a runner.
+    /// When it last acted, or asked GitHub about a runner.
     acted_at: Timestamp,
 }
 
@@ -84,18 +84,18 @@ pub struct Checker {
 #[derive(Clone, Default)]
 struct Looked {
     jobs: Option<Timestamp>,
-    /// The last ones, oldest first.
+    /// The latest, oldest first.
     allocations: VecDeque<Timestamp>,
 }
 
-/// So many lists are remembered: what takes effect late was decided then.
+/// This many lists are remembered, because a late effect was decided then.
 const LISTS: usize = 64;
 
-/// More jobs than this are not looked at in each step.
+/// With more jobs than this, not every step is checked.
 const LARGE: usize = 500;
 
 impl Checker {
-    /// A watch on a scenario's world.
+    /// Checks for a scenario's world.
     pub fn new(scenario: &Scenario, place: Place, findings: Findings) -> Checker {
         Checker {
             settings: scenario.settings.clone(),
@@ -129,12 +129,12 @@ impl Checker {
         }
     }
 
-    /// Who leads, for others.
+    /// Which daemon leads, for others to use.
     pub fn leases(&self) -> Leases {
         self.leases.clone()
     }
 
-    /// What the daemons are shown, for others.
+    /// What the daemons are shown, for others to use.
     pub fn sights(&self) -> Sights {
         self.sights.clone()
     }
@@ -143,14 +143,15 @@ impl Checker {
         self.findings.add(now, what);
     }
 
-    /// When the daemon that sends this had last listed the allocations when it sent it, by the servers' clock.
+    /// When the sending daemon had last listed the allocations at the time it sent this, by the servers'
+    /// clock.
     fn looked(&self, world: &World, request: &Request<Bytes>, now: Timestamp) -> Timestamp {
         let Arrived(sent) = request.extensions().get().copied().unwrap_or(Arrived(now));
         let mut lists = self.looked[sender(request)].allocations.iter().rev();
         world.nomad_time(lists.find(|list| **list <= sent).copied().unwrap_or(now))
     }
 
-    /// What GitHub says of names, and gives out, is checked before it gets anywhere.
+    /// GitHub's names and secrets must be validated before they get anywhere.
     fn look_for_hostile_text(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) {
         let has = |text: &[u8]| text.windows(HOSTILE.len()).any(|part| part == HOSTILE.as_bytes());
         if has(request.uri().to_string().as_bytes()) || has(request.body()) {
@@ -166,7 +167,7 @@ impl Checker {
             return;
         }
         let mut body = request.body().clone();
-        // Nomadtools' way: in a job, and nowhere else.
+        // As in nomadtools: in a job, and nowhere else.
         if self.mode == Mode::AccessToken && side == Side::Nomad && path.starts_with("/v1/jobs") {
             body = String::from_utf8_lossy(&body).replace(GITHUB_TOKEN, "").into();
         }
@@ -182,7 +183,7 @@ fn is_large(world: &World) -> bool {
     world.github.count_jobs() > LARGE
 }
 
-/// Which list of all our things in Nomad is asked for: an action that looks once more asks for one runner's.
+/// Which list of all our things in Nomad is requested. An action's own check requests one runner's.
 fn list(request: &Request<Bytes>) -> Option<List> {
     let query = request.uri().query().filter(|_| request.method() == Method::GET)?;
     match request.uri().path() {
@@ -193,18 +194,18 @@ fn list(request: &Request<Bytes>) -> Option<List> {
     }
 }
 
-/// Which registration's removal is asked for.
+/// Which registration is to be removed.
 fn removed_registration(side: Side, request: &Request<Bytes>) -> Option<u64> {
     let is_removal = side == Side::GitHub && request.method() == Method::DELETE;
     request.uri().path().rsplit('/').next().filter(|_| is_removal)?.parse().ok()
 }
 
-/// Which daemon sends it.
+/// The sending daemon.
 fn sender(request: &Request<Bytes>) -> usize {
     request.extensions().get::<Sender>().map_or(0, |Sender(number)| *number)
 }
 
-/// How long ago what a pass saw may have been so: the pass itself, with its retries, and what answers lag.
+/// How old a pass's observation may be: the pass itself, with its retries, and the lag of responses.
 fn slack(scenario: &Scenario) -> SignedDuration {
     use Trouble::{Lag, Stall};
     let slow = scenario.faults.iter().any(|fault| match fault {
@@ -245,7 +246,7 @@ impl Watch for Checker {
         if request.method() == Method::GET {
             let who = sender(request);
             match list(request) {
-                // A further page begins nothing.
+                // A further page starts nothing.
                 Some(List::Jobs)
                     if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
                 Some(List::Jobs) => {
@@ -254,7 +255,7 @@ impl Watch for Checker {
                 }
                 Some(List::Allocations) => {
                     keep(&mut self.looked[who].allocations, LISTS, now);
-                    // What ended without a process, and is to be replaced, tells nobody else.
+                    // An allocation that ends without a process and is to be replaced causes no other event.
                     self.lifecycles.update(world, &self.place, self.mode, now);
                 }
                 _ => {}
@@ -269,7 +270,7 @@ impl Watch for Checker {
         self.look_for_secrets(side, request, now);
         let about = subject(Some(world), side, request);
         let about = about.map(|name| percent_decode_str(&name).decode_utf8_lossy().into_owned());
-        // What goes with an earlier runner of the name may still go.
+        // Something that belongs to an earlier runner of the name may still be removed.
         let is_planted = |name: &str| {
             let gives = request.method() != Method::DELETE && request.uri().path() != "/v1/jobs";
             gives && world.nomad.job(&self.place.namespace, name).is_some_and(is_planted)
@@ -280,7 +281,7 @@ impl Watch for Checker {
                 format!("a planted job is taken for ours: {} {}", request.method(), request.uri()),
             );
         }
-        // What ended without a process tells nobody.
+        // An allocation that ends without a process causes no event.
         self.lifecycles.update(world, &self.place, self.mode, now);
         let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
         let query = request.uri().query().unwrap_or_default();
@@ -380,7 +381,7 @@ impl Watch for Checker {
     }
 
     fn stepped(&mut self, world: &World, now: Timestamp) {
-        // With thousands of jobs to look at, not at each step; each write is looked at all the same.
+        // With thousands of jobs, not every step is checked; each write still is.
         if is_large(world) && now.duration_since(self.looked_at) < SignedDuration::from_secs(5) {
             return;
         }
@@ -393,16 +394,17 @@ impl Watch for Checker {
     }
 }
 
-/// What is left that should be gone or done, when all trouble is over.
+/// What remains that should be gone or done after all trouble is over.
 pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
-    // Under another name GitHub cannot tell whether a runner is busy: it stays until it has had a job. What hangs and
-    // whose repository is gone stays too: nobody can say that it is not busy.
+    // Under another name, GitHub cannot say whether a runner is busy, so it stays until it has had a job. A runner
+    // that hangs and whose repository is gone stays too, because nobody can say that it is not busy.
     let own = |live: &LiveRunner| Some(world.github.job(live.job_id?)?.repository);
     let is_gone = |live: &LiveRunner| {
         own(live).is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
     };
-    // Who got its secret when another repository had the name of the deleted one already waits there for a job of its
-    // labels; and while that one has active runs, nothing is known of the deleted one but that it is gone.
+    // A runner that got its credentials while another repository had the deleted one's name waits there for a job
+    // with its labels. While that repository has active runs, the only thing known about the deleted one is that it
+    // is gone.
     let is_strayed = |live: &LiveRunner| {
         let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
         let elsewhere = match scope {
@@ -412,19 +414,20 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
         };
         elsewhere && is_gone(live)
     };
-    // Where the agent and the daemon forgot everything at once, what they knew is another deployment's.
+    // If the agent and the daemon forgot everything at once, what they knew belongs to another deployment.
     let path = format!("githubrunner/{PREFIX}/instance");
     let deployment = world.nomad.variable(&place.namespace, &path);
     let deployment = deployment.and_then(|variable| variable.items.get("id"));
-    // A start that takes effect only after that is another's, too.
+    // A start that takes effect only after that belongs to another deployment too.
     let is_own = |name: &str| deployment.is_none_or(|deployment| is_ours_by_name(PREFIX, deployment, name));
-    // Restarted by hand, it waits for a variable that somebody has deleted; and nobody can say that it has no job.
+    // If restarted by hand, it waits for a variable that someone has deleted, and nobody can say that it has no
+    // job.
     let waits_again = |allocation: &&nomad::Allocation| {
         let mut tasks = allocation.client_tasks().iter();
         place.renamed && tasks.any(|task| task.started_at.is_some() && task.phase == TaskPhase::Waiting)
     };
-    // What somebody has registered again with the seal of a key that the agent has forgotten since is nobody's to the
-    // daemon. Live it takes room; dead it is only left alone, with what bears its name.
+    // A runner that someone registered again with the seal of a key that the agent has forgotten since belongs to
+    // nobody. Alive, it takes up room; dead, it is just left alone, together with anything that has its name.
     let is_nobodys = |name: &str| {
         let job = world.nomad.job(&place.namespace, name);
         job.is_some_and(|job| sights.is_of_a_forgotten_key(world, job))
@@ -449,7 +452,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
         .chain(world.our_jobs(place).into_iter().filter(|name| is_nobodys(name) && takes_room(name)))
         .collect();
     let is_unplaced = |name: &str| lifecycle::allocations(world, place, name).next().is_none();
-    // What stays may take the room of others, and counts against the caps.
+    // What stays may take up others' room, and counts against the caps.
     let no_room = stays.iter().any(|name| is_own(name) && !is_nobodys(name))
         || !stays.is_empty() && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
     let mut left = Vec::new();
@@ -461,13 +464,14 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
-    // While an entry of the configuration cannot be resolved, nobody knows whether a repository that it may mean still has
-    // the jobs it had: of one that had another's name for a while and is deleted, the dead stay until Nomad collects them.
+    // While an entry of the configuration cannot be resolved, it is unknown whether a repository that it may name still
+    // has its jobs. Dead runners of a repository that had another's name for a while and was deleted stay until Nomad
+    // collects them.
     let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
     let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
     let is_kept = |name: &String| {
         let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
-        // What has had a process once and waits for a secret again, somebody has started by hand.
+        // A runner that has had a process and waits for credentials again was started by hand.
         let was_started = lifecycle::had_process(world, place, name);
         let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
         let is_over = is_unsure && !lifecycle::is_live(world, place, job) || was_started && is_idle;
@@ -484,7 +488,8 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
             left.push(format!("variable {}", variable.path));
         }
     }
-    // A repository that takes no jobs is not looked at; GitHub removes what never connects within a day.
+    // A repository that takes no jobs is not polled. GitHub removes a runner that never connects within a
+    // day.
     let takes_none = |scope: &RegisteredAt| match scope {
         RegisteredAt::Repository(id) => world.github.repository(*id).is_none_or(|r| r.archived || r.disabled),
         RegisteredAt::Organization(id) => {
@@ -492,7 +497,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
             !repositories.any(|r| r.owner == *id && !r.archived && !r.disabled && !r.deleted)
         }
     };
-    // A process that Nomad knows nothing of is nobody's to end, as long as it is connected.
+    // A process that Nomad does not know about cannot be stopped by anyone while it is connected.
     let processes = world.live_runners();
     let is_unknown = |live: &LiveRunner| lifecycle::allocation_of(world, place, live).is_none();
     let is_lost = |runner: u64| processes.iter().any(|live| live.runner == Some(runner) && is_unknown(live));

@@ -1,5 +1,5 @@
-//! What must be done soon, and in the right order: only where nothing disturbs the daemon, so that its own loop is
-//! all it has to wait for.
+//! What must be done soon, and in the right order. Only checked if nothing disturbs the daemon, so that it depends
+//! only on its own loop.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,50 +23,51 @@ use crate::faults::settings::Mode;
 use crate::faults::trouble::Trouble;
 use githubrunner_specification::invariants::wait_after;
 
-/// Whoever has a place gets its secret within this time: Nomad alone is looked at every 15 s at least.
+/// A placed runner gets its credentials within this time: Nomad alone is observed at least every 15 s.
 const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
-/// What Nomad tells of is seen to within this time.
+/// The reaction time to an event from Nomad.
 const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 
-/// The same while each page of GitHub's lists takes up to 17 s: a pass acts for 20 s at most before Nomad is looked at
+/// The same while each page of GitHub's lists takes up to 17 s: a pass acts for at most 20 s before Nomad is observed
 /// again.
 const SECRET_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(40);
 
-/// Nomad is looked at every 5 s while GitHub is asked, ...
+/// Nomad is observed every 5 s while GitHub is being listed,
 const LOOKED_WITHIN: SignedDuration = SignedDuration::from_secs(6);
 
-/// ... but for the time that what was seen then takes to be done.
+/// plus the time that acting on that observation takes.
 const ACTIONS_TAKE: SignedDuration = SignedDuration::from_secs(20);
 
-/// A dead runner goes within this time then, besides the time for which it is kept: a listing says that its job is over.
+/// A dead runner is then purged within this time, plus the time for which it is kept: a listing must show that its job
+/// is over.
 const PURGED_WHILE_SLOW: SignedDuration = SignedDuration::from_secs(300);
 
 /// A listing of 200 runs at 800 points a minute, which shares its requests with others.
 const LISTED_IN_A_FLOOD: SignedDuration = SignedDuration::from_secs(300);
 
-/// What a flood in one repository costs the others, and its own queue.
+/// The delay that a flood in one repository causes for the others and for its own queue.
 const FLOODED: SignedDuration = SignedDuration::from_secs(60);
 
-/// Since when something is so that must not stay so.
+/// Since when something has been in a state that must not last.
 #[derive(Default)]
 pub struct Waits {
     groups: BTreeMap<Group, Timestamp>,
     secrets: BTreeMap<String, Timestamp>,
     variables: BTreeMap<String, Timestamp>,
     dead: BTreeMap<String, Timestamp>,
-    /// Dead, and no number comes from them any more.
+    /// Dead, and no longer needed for counting attempts.
     useless: BTreeMap<String, Timestamp>,
-    /// Jobs that a younger one has overtaken, and when that was.
+    /// Jobs that a younger one has overtaken, and when.
     overtaken: BTreeMap<u64, (Timestamp, String)>,
 }
 
-/// Whether nothing keeps the daemon from seeing things as they are and from doing what it wants.
+/// Whether nothing keeps the daemon from observing the true state and acting on it.
 pub(super) fn is_quiet(scenario: &Scenario) -> bool {
     is_quiet_but(scenario, None)
 }
 
-/// Whether only GitHub's lists take their time.
+/// Whether only GitHub's lists are slow.
 pub(super) fn is_slow(scenario: &Scenario) -> bool {
     is_quiet_but(scenario, Some(Trouble::SlowPages)) && !is_quiet(scenario)
 }
@@ -88,11 +89,11 @@ fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
     let is_harmless = |fault: &FaultKind| {
         harmless.contains(fault) || trouble.is_some_and(|t| *fault == FaultKind::Exchange(t))
     };
-    // Where many share a cap, places become free and are taken all the time, and who waits for one waits long.
+    // If many share a cap, places are freed and taken all the time, and waits are long.
     scenario.repositories.len() <= 3
         && scenario.faults.iter().all(is_harmless)
         && scenario.settings.mode != Mode::Renamed
-        // An organization's runners take the jobs of its other repositories.
+        // An organization's runners take jobs of its other repositories.
         && !scenario.settings.access.organization
         && !scenario.replicas
         && scenario.episodes.iter().all(|episode| Some(episode.trouble) == trouble)
@@ -111,7 +112,7 @@ fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
         })
 }
 
-/// Keeps since when something is so; how long that is.
+/// Records since when something has been so. Returns for how long.
 fn lasts<K: Ord + Clone>(
     since: &mut BTreeMap<K, Timestamp>,
     of: &K,
@@ -130,20 +131,21 @@ pub(super) fn signed(duration: Duration) -> SignedDuration {
 }
 
 impl Checker {
-    /// Two passes: what the first one does not see as it is, the second one does.
+    /// Two passes: the second one sees what the first one missed.
     pub(super) fn soon(&self) -> SignedDuration {
         let paced = if self.has(FaultKind::Flood) { FLOODED } else { SignedDuration::ZERO };
         signed(self.settings.loop_interval) * 2 + SignedDuration::from_secs(15) + paced
     }
 
-    /// How much later than others a repository is listed to its end: the one with the flood, whose listing is continued
-    /// from pass to pass.
+    /// How much longer the flooded repository takes to be listed completely, because its listing is continued from pass
+    /// to pass.
     fn listed_later(&self, repository: u64) -> SignedDuration {
         let is_flooded = self.has(FaultKind::Flood) && self.place.repositories.last() == Some(&repository);
         if is_flooded { LISTED_IN_A_FLOOD } else { SignedDuration::ZERO }
     }
 
-    /// A page of runs or jobs that took long: Nomad was looked at meanwhile, unless something was being done.
+    /// After a page of runs or jobs that took long: Nomad was observed in the meantime, unless something was
+    /// being done.
     pub(super) fn has_looked_meanwhile(&self, world: &World, request: &Request<Bytes>, now: Timestamp) {
         let path = request.uri().path();
         let is_page = request.method() == Method::GET && (path.ends_with("/runs") || path.ends_with("/jobs"));
@@ -151,7 +153,7 @@ impl Checker {
         else {
             return;
         };
-        // Where nothing is there `loop` says when Nomad is looked at next.
+        // If nothing exists, `loop` determines when Nomad is observed next.
         let is_alive = |name: &String| {
             let job = world.nomad.job(&self.place.namespace, name);
             job.is_some_and(|job| is_live(world, &self.place, job))
@@ -165,7 +167,7 @@ impl Checker {
         }
     }
 
-    /// While GitHub's lists take their time, what waits gets its secret, and the dead go.
+    /// While GitHub's lists are slow, waiting runners still get credentials, and dead ones are purged.
     fn nomads_half_goes_on(&mut self, world: &World, now: Timestamp) {
         let mut waits = std::mem::take(&mut self.waits);
         let mut late = Vec::new();
@@ -197,12 +199,12 @@ impl Checker {
         late.into_iter().for_each(|what| self.wrong(now, what));
     }
 
-    /// The least time between two listings that count, by GitHub's clock, which tells whole seconds.
+    /// The least time between two listings that count, by GitHub's clock, which has whole seconds.
     pub(super) fn listings_apart(&self) -> SignedDuration {
         signed(LISTINGS_APART) - SignedDuration::from_secs(1)
     }
 
-    /// Looks for what should have been done by now.
+    /// Checks for anything that should have been done by now.
     pub(super) fn is_prompt(&mut self, world: &World, now: Timestamp) {
         if self.slow {
             self.nomads_half_goes_on(world, now);
@@ -235,7 +237,7 @@ impl Checker {
                         && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
                 });
             let lasted = lasts(&mut waits.secrets, name, wants_secret, now);
-            // That a job needs it after all is known when GitHub is looked at again.
+            // Whether a job needs it after all is known when GitHub is polled again.
             let was_surplus = lifecycle.surplus_first.is_some();
             let within = if was_surplus { soon } else { SECRET_WITHIN };
             if lasted > within {
@@ -243,10 +245,11 @@ impl Checker {
             }
             let dead = job.is_some() && !live;
             let lasted = lasts(&mut waits.variables, name, dead && has_variable, now);
-            // A death is told of; who dies while it is asked for at GitHub is tried again after a wait.
+            // A death causes an event. A runner that dies while GitHub is being asked about it is retried
+            // after a wait.
             let was_asked = self.asked_for.get(name).is_some_and(|at| now.duration_since(*at) < soon);
             let within = match self.told && !was_asked {
-                // In a flood its registration is asked for in its turn.
+                // In a flood, the request for its registration waits for its turn.
                 true if self.has(FaultKind::Flood) => TOLD_WITHIN * 2,
                 true => TOLD_WITHIN,
                 false => soon,
@@ -270,7 +273,7 @@ impl Checker {
             }
         }
         let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
-        // New jobs come all the time; who has seen two passes must have a runner.
+        // New jobs arrive all the time; one that has existed for two passes must have a runner.
         let known = world.github_time(now) - soon;
         let old = world.github.jobs().filter(|job| job.queued_at < known);
         for job in old.filter(|job| self.wants_runner(&waits, world, job, now)) {
@@ -315,7 +318,7 @@ impl Checker {
         }
     }
 
-    /// Whether a job should have a runner started for it, as far as attempts go.
+    /// Whether a runner should be started for a job, as far as attempts are concerned.
     fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
         if job.status != Status::Queued || !is_servable(&job.labels) {
             return false;
@@ -327,12 +330,12 @@ impl Checker {
             .max_by_key(|(_, f)| f.attempt);
         let Some((name, lifecycle)) = last else { return true };
         let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
-        // Who has died since it was last looked has died just now.
+        // A runner that has died since the last check has died just now.
         let died = waits.dead.get(name).copied().unwrap_or(now);
         is_live(world, &self.place, job) || now.duration_since(died) >= signed(wait_after(lifecycle.attempt))
     }
 
-    /// Groups with runners that nobody needs, of which none goes.
+    /// Groups with surplus runners of which none is stopped.
     fn lasting_surplus(&self, world: &World, now: Timestamp) -> Vec<String> {
         let idle = if self.settings.strict { SignedDuration::ZERO } else { signed(self.settings.inactivity) };
         let mut groups: BTreeMap<&Group, Vec<SignedDuration>> = BTreeMap::new();
@@ -350,7 +353,7 @@ impl Checker {
             };
             groups.entry(&lifecycle.group).or_default().push(lasted);
         }
-        // Who takes one job after the other is seen busy in one listing and idle in the next.
+        // A persistent runner may be busy in one listing and idle in the next.
         let passes = if self.mode == Mode::Persistent { 3 } else { 1 };
         let most = self.soon() + signed(self.settings.loop_interval) * passes;
         let all_last = |lasted: &Vec<SignedDuration>| lasted.iter().all(|lasted| *lasted > most);
@@ -360,7 +363,7 @@ impl Checker {
             .collect()
     }
 
-    /// What waits for room although somebody idles whom no job needs.
+    /// What is waiting for room although there is an idle runner that no job needs.
     fn waits_for_room(&self, world: &World, now: Timestamp) -> Option<String> {
         let patience = signed(self.settings.make_room?.max(Duration::from_secs(5)));
         let since =
@@ -380,10 +383,10 @@ impl Checker {
         Some(format!("{waits} waits for room, which {idle} does not make"))
     }
 
-    /// GitHub is asked for a runner that is there and idle only to stop it, or where it may have lost its
-    /// registration: idle for two minutes while a job waits, and every two minutes at most.
+    /// GitHub is asked about an existing idle runner only to stop it, or if it may have lost its
+    /// registration: idle for two minutes while a job is waiting, and at most every two minutes.
     pub(super) fn looks_up(&mut self, world: &World, name: &str, now: Timestamp) {
-        // Who takes one job after the other may have had one between two listings that found it idle.
+        // A persistent runner may have had a job between two listings that showed it as idle.
         let may = self.quiet && self.mode != Mode::Persistent;
         let Some(lifecycle) = self.lifecycles.get(name).filter(|_| may) else { return };
         let Some(idle) = lifecycle.idle_since.map(|since| now.duration_since(since)) else { return };
@@ -416,7 +419,7 @@ impl Checker {
             let older =
                 (job.created_at, job.id) < (started_for.created_at, started_for.id) && job.queued_at < known;
             let group = group_of_job(job);
-            // Who had one before waits for its next attempt, to the second.
+            // A job that has had a runner waits for its next attempt, to the second.
             let own = self.lifecycles.of_job(job.id).next().is_some();
             let supply = self
                 .lifecycles
@@ -427,9 +430,9 @@ impl Checker {
                 group == group_of_job(other) && self.wants_runner(&self.waits, world, other, now)
             });
             let of_group = self.waits.groups.get(&group).is_some_and(|since| *since < now - self.soon());
-            // Classes take turns, whatever their jobs' age.
+            // Classes take turns, whatever the age of their jobs.
             let same_class = !self.settings.classes.on;
-            // What Nomad did not place goes last.
+            // A group whose runner Nomad did not place goes last.
             let unplaced = self.lifecycles.iter().any(|(name, lifecycle)| {
                 lifecycle.group == group
                     && !lifecycle.placed

@@ -1,4 +1,4 @@
-//! Of two daemons one acts: who has the lock, in truth, and when the other one must have it.
+//! Of two daemons, one acts: which of them truly holds the lock, and when the other must hold it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,16 +15,16 @@ use super::super::replica::Replica;
 use crate::deployment::PREFIX;
 use crate::faults::kind::FaultKind;
 
-/// A holder acts for one TTL after it sent its last successful request about the lock.
+/// A holder acts for one TTL after it sent its last successful request for the lock.
 const TTL: SignedDuration = SignedDuration::from_secs(10);
 
-/// After a kill, and after a pause's start.
+/// After a kill, and after the start of a suspension.
 const AFTER_A_KILL: Duration = Duration::from_secs(25);
 
 /// After a clean exit.
 const AFTER_AN_EXIT: Duration = Duration::from_secs(1);
 
-/// Whether a path is that of the lock.
+/// Whether this is the lock's path.
 pub fn is_lock(path: &str) -> bool {
     path.starts_with("/v1/var/githubrunner/") && path.ends_with("/leader")
 }
@@ -41,14 +41,14 @@ pub struct Leases {
 #[derive(Default)]
 struct Inner {
     until: [Option<Timestamp>; 2],
-    /// Who got or renewed the lock last, unless it was released.
+    /// The last one to acquire or renew the lock, unless it was released.
     holder: Option<usize>,
     /// When that took effect.
     kept_at: Option<Instant>,
 }
 
 impl Leases {
-    /// Nobody has one.
+    /// Nobody holds it.
     pub fn new(scenario: &Scenario) -> Leases {
         let forgets = scenario.has(FaultKind::RestartsEmpty);
         Leases { inner: Arc::default(), on: scenario.replicas, forgets }
@@ -58,7 +58,7 @@ impl Leases {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who got the lock last.
+    /// The last one to acquire the lock.
     pub fn leader(&self) -> Option<usize> {
         self.inner().holder
     }
@@ -69,14 +69,14 @@ impl Leases {
         self.on && forgot_at.is_some_and(|at| world.nomad_time(now).duration_since(at) <= TTL)
     }
 
-    /// A daemon is no more: it sends nothing.
+    /// A daemon has ended: it sends nothing more.
     pub fn ended(&self, number: usize) {
         if let Some(until) = self.inner().until.get_mut(number) {
             *until = None;
         }
     }
 
-    /// A request is sent. What is wrong with that.
+    /// A request is sent. Returns what is wrong with that.
     pub fn sent(&self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Option<String> {
         if !self.on || request.method() == Method::GET {
             return None;
@@ -84,10 +84,10 @@ impl Leases {
         let Sender(who) = *request.extensions().get::<Sender>()?;
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
         let about_lock = side == Side::Nomad && is_lock(path);
-        // What changes nothing, or says who we are; and the standby reads, too.
+        // Allowed: reads, which a standby makes too, and authentication.
         let harmless = match side {
-            // So does the key, which the standby makes where it finds jobs and none: it names the one before, and only
-            // one of two gets written.
+            // Also allowed: creating the key, which a standby does if it finds jobs but no key. It names the previous
+            // key, and only one of two writes succeeds.
             Side::Nomad => {
                 path == "/v1/jobs/parse"
                     || path.ends_with("/instance")
@@ -113,7 +113,7 @@ impl Leases {
         }
     }
 
-    /// A request about the lock succeeded.
+    /// A request for the lock succeeded.
     pub fn kept(&self, request: &Request<Bytes>, now: Timestamp) {
         let (Some(Sender(who)), true) = (request.extensions().get().copied(), self.on) else { return };
         if request.method() == Method::GET {
@@ -132,14 +132,14 @@ impl Leases {
         inner.kept_at = Some(Instant::now());
     }
 
-    /// Whether somebody has got or kept the lock since then.
+    /// Whether anyone has acquired or kept the lock since then.
     fn is_held_since(&self, since: Instant, who: usize) -> bool {
         let inner = self.inner();
         inner.holder == Some(who) && inner.kept_at.is_some_and(|at| at >= since)
     }
 }
 
-/// When the other daemon must lead, where nothing else is wrong.
+/// When the other daemon must lead, if nothing else is wrong.
 pub struct Takeover {
     on: bool,
     expected: Option<Expected>,
@@ -157,23 +157,24 @@ impl Takeover {
     pub fn new(scenario: &Scenario) -> Takeover {
         let only = [FaultKind::LeaderDies, FaultKind::LeaderExits, FaultKind::LeaderPauses];
         let on = scenario.replicas && scenario.faults.iter().all(|fault| only.contains(fault));
-        // A release and a question are on the wire.
+        // A release and a request are on the wire.
         Takeover { on, expected: None, wire: scenario.latency * 2 }
     }
 
-    /// A request may be on the wire for so long.
+    /// A request may be on the wire for this long.
     pub fn wire(&mut self, wire: Duration) {
         self.wire = self.wire.max(wire);
     }
 
-    /// When there is something to check.
+    /// When the next check is due.
     pub fn due(&self) -> Option<Instant> {
         self.expected.as_ref().map(|expected| expected.by)
     }
 
-    /// Something has happened to a daemon. Only where it led and the other one is well, the other one must follow.
+    /// Something has happened to a daemon. The other one must take over only if this one led and the other is
+    /// well.
     pub fn expect(&mut self, number: usize, leader: Option<usize>, what: &str, replicas: &[Replica]) {
-        // It ends after it was told to: the time counts since then.
+        // It ends some time after it was told to, so the time counts from then.
         if what.contains("ends as") {
             return;
         }
@@ -191,7 +192,7 @@ impl Takeover {
         self.expected = Some(Expected { since, by: since + within, why: what.to_owned() });
     }
 
-    /// Whether somebody leads when it is time.
+    /// Whether there is a leader when it is due.
     pub fn check(&mut self, now: Instant, leases: &Leases, replicas: &[Replica]) -> Option<String> {
         let expected = self.expected.take_if(|expected| expected.by <= now)?;
         let leads =

@@ -1,4 +1,4 @@
-//! What a daemon says it saw, against what was so: when it looked.
+//! Compares what a daemon says it saw with the true state when it observed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,67 +34,67 @@ use crate::faults::trouble::Trouble;
 #[derive(Clone)]
 pub struct Sights {
     inner: Arc<Mutex<[Sight; 2]>>,
-    /// The seals of all runners that a daemon has registered, and when it last asked for that, by the servers' clock.
+    /// The seals of all runners that a daemon has registered, and when it last requested that, by the servers' clock.
     seals: Arc<Mutex<BTreeMap<String, Timestamp>>>,
     answers: Answers,
-    /// Runs are listed a while after they appear.
+    /// Runs are listed some time after they appear.
     runs_lag: bool,
     /// There is one daemon at a time, and nothing of an earlier one takes effect later.
     alone: bool,
-    /// Two may lead at once: the servers may forget the lock.
+    /// Two may lead at once, because the servers may forget the lock.
     crowded: bool,
-    /// Counts may be lies, and pages half.
+    /// Totals may be wrong, and pages incomplete.
     miscounted: bool,
-    /// A pass always comes to its end.
+    /// A pass always ends normally.
     whole: bool,
-    /// What the configuration names.
+    /// The entries of the configuration.
     entries: Vec<String>,
-    /// What it means is looked up again within this time, …
+    /// They are resolved again within this time,
     resolved_within: SignedDuration,
-    /// … and nothing keeps the daemon from that.
+    /// and nothing keeps the daemon from that.
     resolves: bool,
-    /// `*` means what the App is installed for, and a suspended installation counts as none until the daemon asks again:
-    /// from when until when it may.
+    /// `*` means everything that the App is installed for, and a suspended installation counts as none until the daemon
+    /// retries: the times from and until when that may be so.
     suspended: Vec<(Timestamp, Timestamp)>,
 }
 
-/// Which of the three lists of Nomad.
+/// One of the three lists of Nomad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum List {
-    /// The jobs, the first one: with it a pass begins.
+    /// The jobs, the first list: a pass begins with it.
     Jobs,
     /// The allocations.
     Allocations,
-    /// The variables, the last one.
+    /// The variables, the last list.
     Variables,
 }
 
-/// So many views of Nomad are remembered of each daemon: more than are shown while the slowest look lasts.
+/// This many views of Nomad are remembered for each daemon: more than are shown during the slowest look.
 const VIEWS: usize = 4096;
 
-/// What the entries mean is asked for again within this time after a refusal: every minute, and failures wait.
+/// Entries are resolved again within this time after a refusal: every minute, with a backoff after failures.
 const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(600);
 
-/// Whether each runner of a repository was alive; `None` for one that was being started, and is shown as if it were there.
+/// Whether each runner of a repository was alive; `None` for one that was being started, and is shown as if it existed.
 type Shown = BTreeMap<String, Option<bool>>;
 
 #[derive(Default)]
 struct Sight {
     /// When the pass began.
     began: Option<Timestamp>,
-    /// How our runners were when each list was answered.
+    /// Our runners when each list was answered.
     runners: BTreeMap<List, BTreeMap<String, Look>>,
-    /// Since when what it does belongs to actions that are not over.
+    /// Since when its requests belong to actions that are still in progress.
     floor: Option<Timestamp>,
-    /// The actions that are not over, and when the passes began that planned them.
+    /// The actions in progress, and when the passes began that planned them.
     left: Vec<(Action, Option<Timestamp>)>,
-    /// Its runners by repository, pass after pass, each with when the pass was over.
+    /// Its runners by repository, pass by pass, each with the time when the pass ended.
     views: VecDeque<(Timestamp, BTreeMap<RepositoryId, Shown>)>,
-    /// The runs that it has listed with jobs: it follows them.
+    /// The runs that it has listed with jobs, and so follows.
     followed: BTreeSet<u64>,
     /// The repositories that were deleted, and when a pass first began after that.
     deleted: BTreeMap<u64, Timestamp>,
-    /// The deployment's ID as this daemon knows it.
+    /// The deployment ID that this daemon knows.
     deployment: Option<String>,
     history: History,
 }
@@ -126,7 +126,7 @@ impl Sights {
                 .into_iter()
                 .all(|trouble| scenario.has(FaultKind::Exchange(trouble))),
             entries: scenario.repositories.clone(),
-            // They are looked at every minute (see the daemon's options here), in a pass.
+            // They are resolved every minute (see the daemon's options here), in a pass.
             resolved_within: signed(scenario.settings.loop_interval) * 2 + SignedDuration::from_secs(75),
             resolves: scenario.episodes.is_empty()
                 && !scenario.replicas
@@ -142,18 +142,18 @@ impl Sights {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A daemon has registered a runner with this seal, and has asked for that then, by the servers' clock.
+    /// A daemon has registered a runner with this seal, requested at this time by the servers' clock.
     pub fn has_sealed(&self, seal: &Value, at: Timestamp) {
         if let Some(seal) = seal.as_str() {
             self.seals.lock().unwrap_or_else(PoisonError::into_inner).insert(seal.to_owned(), at);
         }
     }
 
-    /// Whether a job was sealed before the agent forgot the key that it was sealed with, and somebody has registered it
-    /// again since: to the daemon it is nobody's, and nobody's is left alone.
+    /// Whether a job was sealed before the agent forgot the key, and someone has registered it again since. To the
+    /// daemon it belongs to nobody, and is left alone.
     pub fn is_of_a_forgotten_key(&self, world: &World, job: &nomad::Job) -> bool {
         let Some(forgot_at) = world.nomad.forgot_at() else { return false };
-        // For a while after that a daemon still seals with the key that it remembers.
+        // For a while after that, a daemon still seals with the key that it remembers.
         let key = world.nomad.variable(NAMESPACE, &format!("githubrunner/{PREFIX}/key"));
         let made_at = key.and_then(|key| Timestamp::from_nanosecond(key.create_time.into()).ok());
         let forgot_at = made_at.map_or(forgot_at, |made_at| made_at.max(forgot_at));
@@ -162,7 +162,7 @@ impl Sights {
         meta["mac"].as_str().and_then(|seal| seals.get(seal)).is_some_and(|sealed_at| *sealed_at < forgot_at)
     }
 
-    /// A daemon begins a pass, or the list with which it does is asked for again.
+    /// A daemon begins a pass, or repeats the list with which it begins.
     pub fn begins(&self, who: usize, world: &World, now: Timestamp) {
         let mut inner = self.inner();
         let sight = &mut inner[who];
@@ -177,14 +177,14 @@ impl Sights {
         }
     }
 
-    /// A daemon is told which deployment it is of, or has said so. What is wrong with that.
+    /// A daemon reads or writes its deployment ID. Returns what is wrong with that.
     pub fn is_told(&self, who: usize, deployment: &str) -> Option<String> {
         let known = self.inner()[who].deployment.replace(deployment.to_owned());
         let known = known.filter(|known| known != deployment && self.alone)?;
         Some(format!("a daemon of {known} is of {deployment} now"))
     }
 
-    /// A daemon is no more.
+    /// A daemon has ended.
     pub fn ended(&self, who: usize) {
         self.inner()[who] = Sight::default();
     }
@@ -202,7 +202,7 @@ impl Sights {
         }
     }
 
-    /// A daemon does something in its pass; not what was asked for before it and took effect only now.
+    /// A daemon acts in its pass. Excludes requests of earlier passes that take effect only now.
     pub fn does(&self, request: &Request<Bytes>, what: impl FnOnce(&mut History)) {
         let sight = &mut self.inner()[sender(request)];
         let asked = request.extensions().get().map(|Arrived(at)| *at);
@@ -212,7 +212,7 @@ impl Sights {
         }
     }
 
-    /// A daemon may have been told of one runner.
+    /// A daemon may have read one runner.
     pub fn reads(&self, world: &World, place: &Place, request: &Request<Bytes>) {
         let path = request.uri().path();
         let Some(name) = subject(Some(world), Side::Nomad, request) else { return };
@@ -232,12 +232,12 @@ impl Sights {
         self.inner()[sender(request)].history.has_removed(name)
     }
 
-    /// Whether the servers told a daemon that a runner had not started when it last looked at it alone.
+    /// Whether the servers told a daemon that a runner had not started when it last read it individually.
     pub fn has_read_unstarted(&self, request: &Request<Bytes>, name: &str) -> bool {
         self.inner()[sender(request)].history.has_read_unstarted(name)
     }
 
-    /// What a pass saw and did. What is wrong with that.
+    /// What a pass saw and did. Returns what is wrong with that.
     pub fn passed(
         &self,
         who: usize,
@@ -249,7 +249,7 @@ impl Sights {
         let mut inner = self.inner();
         let sight = &mut inner[who];
         let history = std::mem::take(&mut sight.history);
-        // Each runner has one action at a time: what is not over comes first.
+        // Each runner has one action at a time, so an unfinished one comes first.
         let left = sight.left.iter().map(|(action, _)| action);
         let planned: Vec<&Action> = left.chain(&pass.under_way).chain(&pass.plan.actions).collect();
         let since = |name: &str| {
@@ -303,14 +303,15 @@ impl Sights {
         wrong
     }
 
-    /// A listing counts only if nothing of its repository has come or gone in Nomad since the view before it began.
+    /// A listing counts only if nothing of its repository has appeared or disappeared in Nomad since the view
+    /// before it began.
     pub fn held_against(&self, who: usize, pass: &Pass, now: Timestamp) -> Vec<String> {
         let mut inner = self.inner();
         let sight = &mut inner[who];
         let Some(nomad) = &pass.observation.nomad else { return Vec::new() };
         let mut view: BTreeMap<RepositoryId, Shown> = BTreeMap::new();
         for runner in &nomad.runners {
-            // What is being started is shown as if it were there.
+            // A runner that is being started is shown as if it existed.
             let starts =
                 |action: &Action| matches!(action, Action::Start(_)) && action.runner() == runner.name;
             let is_starting = pass.under_way.iter().any(starts);
@@ -347,7 +348,8 @@ impl Sights {
         wrong
     }
 
-    /// Whether the configuration names a repository; `None` while the daemon may not know whom its names mean.
+    /// Whether the configuration names a repository; `None` while the daemon may not know which repositories
+    /// its names refer to.
     fn is_configured(&self, id: u64, world: &World, place: &Place, left_out: Option<usize>) -> Option<bool> {
         let now = world.clock.now();
         if self.suspended.iter().any(|(from, until)| *from <= now && now <= *until) {
@@ -394,16 +396,18 @@ impl Sights {
             }
         }
         let complete = matches!(view.listing, Listing::Fresh { complete: true, .. });
-        // Whoever has its name now may have no run at all, and then nothing tells the two apart.
+        // The repository that now has its name may have no runs at all, and then nothing distinguishes the
+        // two.
         let complete = complete && !is_astray(view, world, began);
         let began = world.github_time(began);
-        // A run that goes back to a list that was read already is seen if it is followed: since the configuration was read.
+        // A run that returns to a list that was already read is seen if it is followed, since the configuration was
+        // read.
         let may_be_missed = |run: u64| {
             !(self.whole && followed.contains(&run))
                 && world.github.run(run).is_some_and(|run| run.updated_at >= began)
         };
         let waited = world.github.jobs().filter(|job| {
-            // What waits for something else is listed once an hour.
+            // A job that waits for something other than a runner is listed once an hour.
             job.repository == id
                 && job.status == Status::Queued
                 && job.queued_at < began
@@ -422,7 +426,8 @@ impl Sights {
     }
 }
 
-/// When `*` may mean less than it says: from each refusal of the token until the daemon must have asked again.
+/// The times when `*` may mean less than it says: from each refusal of the token until the daemon must have
+/// retried.
 fn suspended(scenario: &Scenario) -> Vec<(Timestamp, Timestamp)> {
     if !scenario.settings.access.app || scenario.settings.access.entries != Entries::All {
         return Vec::new();
@@ -434,7 +439,7 @@ fn suspended(scenario: &Scenario) -> Vec<(Timestamp, Timestamp)> {
         match happening {
             Happening::Mishap(Mishap::TokenRefused { yes: true }) => since = since.or(Some(*passed)),
             Happening::Mishap(Mishap::TokenRefused { yes: false }) => {
-                // Another refusal may follow: the last taking back ends it.
+                // Another refusal may follow; the last retry ends it.
                 all.extend(since.take().map(|since| (at(since), at(*passed + ASKED_AGAIN_WITHIN))));
             }
             _ => {}
@@ -451,7 +456,7 @@ fn is_astray(view: &RepositoryView, world: &World, began: Timestamp) -> bool {
     })
 }
 
-/// What was the same in all three lists is seen as it was.
+/// If all three lists showed the same state, the daemon must have seen it so.
 fn runners_seen_wrongly(
     nomad: &NomadView,
     shown: &BTreeMap<List, BTreeMap<String, Look>>,
@@ -470,10 +475,11 @@ fn runners_seen_wrongly(
             continue;
         }
         let Some(runner) = nomad.runners.iter().find(|runner| runner.name == *name) else {
-            // Sealed with a key that the agent has forgotten since, it is nobody's, and held as such.
+            // It was sealed with a key that the agent has forgotten since, so it belongs to nobody and has a
+            // hold saying so.
             let is_held = nomad.foreign.iter().any(|foreign| {
                 let is_nobodys = foreign.reason == ForeignReason::WrongSeal && is_nobodys(name);
-                // What lies beside something too large to be read is held, and stays what it is.
+                // A runner next to something that is too large to read has a hold, and keeps its state.
                 foreign.name == *name && (is_nobodys || foreign.reason == ForeignReason::Unreadable)
             });
             if !is_held {

@@ -1,4 +1,4 @@
-//! What must be so when a runner is registered in Nomad.
+//! What must hold when a runner is registered in Nomad.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Checker {
         if body["EnforceIndex"] != true || body["JobModifyIndex"] != 0 {
             self.wrong(now, format!("{name} is registered without EnforceIndex 0"));
         }
-        // Old servers have no `disconnect`: it is taken out on the way to them.
+        // Old servers do not know `disconnect`, so it is removed on the way to them.
         let as_asked = !self.has_any(&[FaultKind::OldServers, FaultKind::LostAfter]);
         if self.mode != Mode::AccessToken && as_asked && !runs_once(&body["Job"]) {
             self.wrong(now, format!("{name} may be started again by Nomad, with a secret that is used"));
@@ -61,10 +61,11 @@ impl Checker {
             );
         }
         for (other, lifecycle) in self.lifecycles.of_job(job_id).filter(|(other, _)| *other != name) {
-            // Where the agent and the daemon forgot everything at once, what they knew is another deployment's.
+            // If the agent and the daemon forgot everything at once, what they knew belongs to another
+            // deployment.
             let two_lead = self.leases.two_may_lead(world, now);
             let job = world.nomad.job(&self.place.namespace, other);
-            // An old list may show it dead still, that was purged and registered again since.
+            // An old list may still show a runner as dead that was purged and registered again since.
             let is_unseen = self.has(FaultKind::Exchange(Trouble::Lag))
                 && !self.is_so_for_long(Some(lifecycle.registered_at), now);
             let is_nobodys = job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job));
@@ -106,27 +107,27 @@ impl Checker {
         }
     }
 
-    /// Whether the configuration has not named a repository for long.
+    /// Whether the configuration has not named a repository for a long time.
     pub(super) fn is_left_out(&self, repository: u64, now: Timestamp) -> bool {
         self.times_left_out(repository)
             .any(|(from, until)| now < until && self.is_so_for_long(Some(from), now))
     }
 
-    /// From when until when the configuration does not name a repository.
+    /// The times during which the configuration does not name a repository.
     pub(super) fn times_left_out(&self, repository: u64) -> impl Iterator<Item = (Timestamp, Timestamp)> {
         let at = self.place.repositories.iter().position(|id| *id == repository);
         let left_out = self.left_out.iter().filter(move |(out, ..)| Some(*out) == at);
         left_out.map(|(_, from, until)| (*from, *until))
     }
 
-    /// Not more than there are jobs for.
+    /// No more runners than there are jobs for.
     fn is_missing(&self, world: &World, name: &str, meta: &Value, now: Timestamp) {
         let group = group_of(meta);
         let at_hand = self.lifecycles.open().filter(|(name, lifecycle)| {
             let settled = self.is_so_for_long(Some(lifecycle.registered_at), now)
                 && self.is_so_for_long(lifecycle.unavailable_at, now);
             let job = world.nomad.job(&self.place.namespace, name);
-            // GitHub may not know any more who was brought back by somebody.
+            // GitHub may no longer know a runner that someone restored.
             lifecycle.group == group
                 && !job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job))
                 && lifecycle.available
@@ -141,15 +142,15 @@ impl Checker {
         }
     }
 
-    /// Whether it has been idle under another name for so long that verifications have not found it for ten minutes: it counts
-    /// no more, and its job may have another attempt.
+    /// Whether it has been idle under another name for so long that verifications have not found it for ten minutes.
+    /// Then it no longer counts, and its job may have another attempt.
     fn is_unknown_for_long(&self, lifecycle: &Lifecycle, now: Timestamp) -> bool {
         let long = SignedDuration::from_secs(600);
         self.mode == Mode::Renamed
             && lifecycle.idle_since.is_some_and(|since| now.duration_since(since) >= long)
     }
 
-    /// How many of a group's jobs are in the queue, or were when a pass that still acts looked.
+    /// How many of a group's jobs are queued, or were when a pass that is still acting observed.
     pub(super) fn lately_queued(&self, world: &World, group: &Group, now: Timestamp) -> usize {
         let at_github = world.github_time(now);
         let of_group = |repository: u64, labels: &[String]| group_of_labels(repository, labels) == *group;
@@ -163,12 +164,12 @@ impl Checker {
         queued.map(|(_, _, line)| line.len()).sum::<usize>() + lately.count()
     }
 
-    /// A runner's secret is about to be written.
+    /// A runner's credentials are about to be written.
     pub(super) fn gets_secret(&self, world: &World, name: &str, now: Timestamp) {
         let Some(lifecycle) = self.lifecycles.get(name) else {
             return self.wrong(now, format!("a secret for what is not ours: {name}"));
         };
-        // Credentials need no listing; a daemon that has just started, and cannot see the repository, does not know.
+        // Credentials need no listing. A daemon that has just started and cannot see the repository does not know.
         let forgets = self.has(FaultKind::Deaths)
             && self.faults.iter().any(|fault| matches!(fault, FaultKind::Exchange(_) | FaultKind::Token));
         let archived = self.archived.get(&lifecycle.group.0).filter(|_| !forgets);
@@ -203,8 +204,8 @@ impl Checker {
     ) {
         let last = self.lifecycles.of_job(job_id).max_by_key(|(_, f)| f.attempt);
         let Some((last, lifecycle)) = last else { return };
-        // Where somebody removes jobs, what is counted goes with them; what was purged in time is queued again where
-        // listings lag, or where the repository was out of sight.
+        // If someone removes jobs, attempts are no longer counted. A job whose runners were purged in time is queued
+        // again if listings lag, or if the repository was not visible.
         let gone = [
             FaultKind::Purges,
             FaultKind::RestartsEmpty,
@@ -214,7 +215,8 @@ impl Checker {
             FaultKind::Exchange(Trouble::Lag),
         ];
         let counts = !self.has_any(&gone);
-        // A request that takes effect late may be one that took effect before, and its runner is purged by now.
+        // A request that takes effect late may have taken effect before, and its runner may have been purged by
+        // now.
         let again = last == name && self.has(FaultKind::Exchange(Trouble::Late));
         if counts && !again && attempt <= lifecycle.attempt {
             self.wrong(
@@ -222,7 +224,7 @@ impl Checker {
                 format!("{name} is attempt {attempt} after {last}, attempt {}", lifecycle.attempt),
             );
         }
-        // A death on a node that is not heard of is known later: until then the runner is not dead, and of no use.
+        // A death on a disconnected node becomes known later. Until then the runner is not dead, but useless.
         let unheard = [
             FaultKind::NodesCrash,
             FaultKind::NodesCut,
@@ -233,7 +235,7 @@ impl Checker {
         if self.has_any(&unheard) {
             return;
         }
-        // What an old listing says of the last one may be a death before its last.
+        // An old listing may show the last runner's earlier death.
         if world.nomad.job(&self.place.namespace, last).is_none()
             || self.has(FaultKind::Exchange(Trouble::Lag))
         {
@@ -241,8 +243,8 @@ impl Checker {
         }
         let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
         let Some(ended) = ended.filter_map(|task| task.finished_at).max() else { return };
-        // Who died while the pass was looking at GitHub was alive when it looked at Nomad.
-        // Where GitHub stalls, passes that look at Nomad alone have ended since.
+        // A runner that died while the pass was listing GitHub was alive when it observed Nomad. If GitHub
+        // stalls, passes that observe only Nomad have ended since.
         let stalls =
             [Trouble::Stall, Trouble::LateStall, Trouble::Slow, Trouble::SlowPages].map(FaultKind::Exchange);
         let patience = match (self.steady, self.has_any(&stalls)) {
@@ -262,7 +264,7 @@ impl Checker {
         }
     }
 
-    /// The caps count what is not dead; a registration must not go over them.
+    /// The caps count runners that are not dead, and a registration must not exceed them.
     pub(super) fn was_registered(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let name = body["Job"]["ID"].as_str().unwrap_or_default().to_owned();
@@ -273,14 +275,16 @@ impl Checker {
         let Some(own) = self.lifecycles.get(&name) else { return };
         let looked = self.looked(world, request, now);
         let listed = self.looked[sender(request)].jobs.unwrap_or(now);
-        // Nomad may have replaced what the daemon saw dead, and an earlier request may have taken effect since.
+        // Nomad may have replaced what the daemon saw as dead, and an earlier request may have taken effect
+        // since.
         let unseen = |name: &str, lifecycle: &Lifecycle| {
             let late = lifecycle.asked_at < listed && lifecycle.registered_at >= listed;
             late || was_replaced_since(world, &self.place, name, looked)
         };
         let is_live = |name: &str| {
             let job = world.nomad.job(&self.place.namespace, name);
-            // What somebody has registered again with the seal of a forgotten key is nobody's: it takes no place.
+            // A runner that someone registered again with the seal of a forgotten key belongs to nobody, and
+            // takes no place.
             let is_ours = |job: &&nomad::Job| !self.sights.is_of_a_forgotten_key(world, job);
             job.filter(is_ours).is_some_and(|job| is_live(world, &self.place, job))
         };
@@ -297,14 +301,14 @@ impl Checker {
         let class_cap = classes.cap.filter(|_| classes.has_cap(&own.group.1));
         let caps = self.caps.iter().copied().zip(counts).chain([(class_cap, of_class)]);
         for ((cap, count), what) in caps.zip(["", " of its repository", " of its group", " of its class"]) {
-            // What a follower says of a while ago lacks the runners that were started since.
+            // A follower's old data lacks the runners that were started since.
             if cap.is_some_and(|cap| count > cap) && !self.has(FaultKind::Exchange(Trouble::Lag)) {
                 self.wrong(now, format!("{name} is one of {count} runners{what}, over the cap"));
             }
         }
     }
 
-    /// Whether what has been so since then was seen by every pass that can still act.
+    /// Whether something has been so for long enough that every pass that can still act has seen it.
     pub(super) fn is_so_for_long(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
         since.is_none_or(|since| now.duration_since(since) > self.slack)
     }
@@ -317,9 +321,9 @@ impl Checker {
         faults.iter().any(|fault| self.has(*fault))
     }
 
-    /// Notes since when repositories take no jobs, as the daemon can know it.
+    /// Records since when repositories take no jobs, as far as the daemon can know.
     pub(super) fn note_archived(&mut self, world: &World, now: Timestamp) {
-        // They are looked at every minute (see the daemon's options here).
+        // They are resolved every minute (see the daemon's options here).
         let known_after = SignedDuration::from_secs(75);
         for id in &self.place.repositories {
             let takes_none = world.github.repository(*id).is_some_and(|r| r.archived || r.disabled);
@@ -333,7 +337,7 @@ impl Checker {
     }
 }
 
-/// Which repositories the configuration does not name, and when.
+/// The repositories that the configuration does not name, and when.
 pub(super) fn left_out(scenario: &Scenario) -> Vec<(usize, Timestamp, Timestamp)> {
     let at = |passed: &Duration| scenario.base.checked_add(*passed).unwrap_or(scenario.base);
     let mut all = Vec::new();
@@ -351,7 +355,7 @@ pub(super) fn left_out(scenario: &Scenario) -> Vec<(usize, Timestamp, Timestamp)
     all
 }
 
-/// Whether Nomad starts nothing of a job a second time, nor gives it up for a day.
+/// Whether Nomad neither starts anything of a job a second time nor gives up on it for a day.
 fn runs_once(job: &Value) -> bool {
     let day = 24 * 3600 * 1_000_000_000_i64;
     job["TaskGroups"].as_array().is_some_and(|groups| {
@@ -364,14 +368,14 @@ fn runs_once(job: &Value) -> bool {
     })
 }
 
-/// Whether a job is in the queue.
+/// Whether a job is queued.
 enum Queue {
     In,
     Left(Timestamp),
     Never,
 }
 
-/// When a job left the queue, by GitHub's clock.
+/// When a job was no longer queued, by GitHub's clock.
 fn left_queue(job: &Job) -> Queue {
     let left = match job.status {
         Status::Queued => return Queue::In,

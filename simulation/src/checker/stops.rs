@@ -1,4 +1,4 @@
-//! What must be so when something is stopped, purged or deleted.
+//! What must hold when something is stopped, purged or deleted.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use crate::faults::trouble::Trouble;
 pub(super) struct Known {
     /// When it had listed the allocations.
     pub looked: Timestamp,
-    /// Nomad has told it that the runner had not started.
+    /// Nomad has told it that the runner has not started.
     pub unstarted: bool,
     /// It has removed the runner's registration.
     pub removed: bool,
 }
 
 impl Checker {
-    /// A runner is to be stopped or purged: it must be ours, and not busy.
+    /// A runner is about to be stopped or purged: it must be ours, and not busy.
     pub(super) fn deregisters(
         &mut self,
         world: &World,
@@ -41,11 +41,12 @@ impl Checker {
         now: Timestamp,
     ) {
         let Some(lifecycle) = self.lifecycles.get(name) else {
-            // What nomadtools has started is purged when it is dead; after a lost answer once more.
+            // A runner of nomadtools is purged when it is dead, and again after a lost response.
             let job = world.nomad.job(&self.place.namespace, name);
             let of_nomadtools =
                 |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
-            // An old listing may show it dead still; or the request takes effect when Nomad has placed it again.
+            // An old listing may still show it as dead; or the request takes effect when Nomad has placed it
+            // again.
             let old = self.has_any(&[Trouble::Lag, Trouble::Late].map(FaultKind::Exchange));
             let over = |job: &nomad::Job| !is_live(world, &self.place, job) || old;
             if purge && job.is_none_or(|job| of_nomadtools(job) && over(job)) {
@@ -53,7 +54,7 @@ impl Checker {
             }
             return self.wrong(now, format!("a job that is not ours is stopped or purged: {name}"));
         };
-        // What ran on a node that is lost, Nomad ends by itself; of what it has forgotten it says nothing.
+        // Nomad itself ends what ran on a lost node. It says nothing about what it has forgotten.
         let lost = |live: &LiveRunner| match allocation_of(world, &self.place, live) {
             Some(allocation) => allocation.desired_description.contains("lost"),
             None => world.nomad.forgot_at().is_some(),
@@ -67,14 +68,15 @@ impl Checker {
             }
         }
         if purge {
-            // One that was written late was not to be seen.
+            // A variable that was written late could not be seen.
             if has_variable(world, name) && !self.has(FaultKind::Exchange(Trouble::Late)) {
                 self.wrong(now, format!("{name} is purged before its variable"));
             }
             self.has_stayed(world, name, lifecycle, known.looked, now);
         } else {
             self.was_not_needed(world, name, lifecycle, known, now);
-            // What appears after the removal is an earlier request that takes effect late: its configuration is lost.
+            // A registration that appears after the removal comes from an earlier request that takes effect late. Its
+            // configuration is lost.
             if !known.removed {
                 self.has_consent(world, name, now);
             }
@@ -82,12 +84,12 @@ impl Checker {
         }
     }
 
-    /// What could still be given a job is not stopped.
+    /// A runner that could still be given a job is not stopped.
     fn has_consent(&self, world: &World, name: &str, now: Timestamp) {
         let job = world.nomad.job(&self.place.namespace, name);
         let address = job.and_then(name_of_repository);
         let meaning = address.and_then(|address| world.github.meaning(&address));
-        // Where another repository has the name of its own, or had it when the daemon asked, it is not found.
+        // If another repository has its repository's name, or had it when the daemon asked, it is not found.
         let is_found = |scope: RegisteredAt| match (scope, meaning) {
             (RegisteredAt::Repository(id), Some((meant, Some(since)))) => {
                 meant == id && world.github_time(now).duration_since(since) > self.slack
@@ -101,7 +103,7 @@ impl Checker {
         }
     }
 
-    /// A dead runner's job stays for its time.
+    /// A dead runner's job is kept for its time.
     fn has_stayed(
         &self,
         world: &World,
@@ -121,21 +123,22 @@ impl Checker {
             Some(last) if self.quiet && last.client_status == "complete" => success,
             _ => success.min(failure),
         };
-        // Its client may tell of the end long after the servers have given it up.
+        // Its client may report the end long after the servers have given up on it.
         let known =
             lifecycle.dead_since.map(|since| world.nomad_time(since)).filter(|since| *since <= looked);
         let ended = known.map_or(i128::from(ended), |known| known.as_nanosecond().min(i128::from(ended)));
         let passed = i128::from(Duration::from_secs(2).as_nanos() as u64)
             + world.nomad_time(now).as_nanosecond()
             - ended;
-        // A node's clock that is behind says that it died long ago, and what was lost comes back and dies again.
+        // By a node's clock that is behind, it died long ago; and a lost allocation can come back and die again.
         let unsure = self.has_any(&[FaultKind::NodeClocks, FaultKind::OldServers, FaultKind::LostAfter]);
         if passed < stays.as_nanos() as i128 && !unsure {
             self.wrong(now, format!("{name} is purged before it was dead for {stays:?}"));
         }
     }
 
-    /// Who never started goes first, then the longest idle; before its time only where something waits for room.
+    /// Runners that never started go first, then the longest idle; earlier only if something is waiting for
+    /// room.
     fn is_next_to_go(&self, world: &World, name: &str, lifecycle: &Lifecycle, now: Timestamp) {
         if !self.quiet || !lifecycle.available || self.may_yield(world, name, lifecycle, now) {
             return;
@@ -203,16 +206,17 @@ impl Checker {
         }
     }
 
-    /// Whether it makes no progress for so long that it gives up its place: to another group that waits for one, or, if
-    /// its task does not start, to its own job's next attempt.
+    /// Whether it has made no progress for so long that it yields its place: to another group that is waiting for one,
+    /// or, if its task does not start, to its own job's next attempt.
     pub(super) fn may_yield(&self, world: &World, name: &str, lifecycle: &Lifecycle, now: Timestamp) -> bool {
         let long = |since: Timestamp, minutes: i64| {
             now.duration_since(since) >= SignedDuration::from_secs(60 * minutes - 10)
         };
         let is_live =
             |name: &String| world.nomad.job(&self.place.namespace, name).is_some_and(|job| !job.stop);
-        // Two go for one, or the first one's place was taken before the second one went: who was placed since the pass
-        // looked waited then. So did who was told to go in the same pass, because the placed ones of its group are stuck, too.
+        // Two leave for one, or the first one's place was taken before the second one left. A runner that was placed
+        // since the pass was waiting then. So was one that was told to leave in the same pass because the placed
+        // runners of its group are stuck too.
         let at_nomad = world.nomad_time(now).as_nanosecond();
         let has_waited = |name: &str| {
             allocations(world, &self.place, name)
@@ -232,9 +236,9 @@ impl Checker {
         match lifecycle.idle_since {
             Some(since) => long(since, 5) && self.lately_queued(world, &lifecycle.group, now) > 0 && waits(),
             None if lifecycle.placed && long(lifecycle.registered_at, 20) => true,
-            // One that was placed when it was about to go has waited, too.
+            // A runner that was placed when it was about to leave has waited too.
             None if lifecycle.placed && !has_waited(name) => long(lifecycle.registered_at, 5) && waits(),
-            // With one of its group.
+            // Together with a runner of its group.
             None => {
                 let stuck = |other: &Lifecycle| long(other.idle_since.unwrap_or(other.registered_at), 5);
                 self.lifecycles
@@ -245,7 +249,7 @@ impl Checker {
         }
     }
 
-    /// Jobs that have waited for so long without a runner of their own, where there are caps.
+    /// Jobs that have waited this long without a runner of their own, if there are caps.
     fn held<'a>(
         &'a self,
         world: &'a World,
@@ -262,16 +266,16 @@ impl Checker {
         })
     }
 
-    /// Whether a job of another group waits at a cap for so long that unplaced runners yield to it.
+    /// Whether a job of another group has waited at a cap for so long that unplaced runners yield to it.
     fn is_waited_for(&self, world: &World, group: &Group, now: Timestamp) -> bool {
         let Some(patience) = self.settings.make_room else { return false };
         let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
         self.held(world, patience, now).any(|job| *group != group_of_job(job))
     }
 
-    /// Only a runner that nobody needs goes: surplus in two listings, idle for long enough.
+    /// Only a runner that no job needs is stopped: surplus in two listings, idle for long enough.
     fn was_not_needed(&self, world: &World, name: &str, lifecycle: &Lifecycle, known: Known, now: Timestamp) {
-        // What answers say is not so, or the daemon looks when it is not its time.
+        // Responses are wrong, or the daemon observes out of turn.
         let unsure = self.faults.iter().any(|fault| {
             let unsure = [
                 FaultKind::RunLag,
@@ -286,16 +290,16 @@ impl Checker {
                 FaultKind::OldServers,
                 FaultKind::LostAfter,
             ];
-            // What is said of a list does not lead to a Stop.
+            // Errors about a list do not lead to a Stop.
             let harmless =
                 [Trouble::Pages, Trouble::Totals, Trouble::Part, Trouble::Names, Trouble::LargePages];
             matches!(fault, FaultKind::Exchange(trouble) if !harmless.contains(trouble))
                 || unsure.contains(fault)
                 || fault.is_of_replicas()
         });
-        // For a repository that the configuration does not name there is no demand.
+        // A repository that the configuration does not name has no demand.
         let unsure = unsure || self.times_left_out(lifecycle.group.0).any(|(from, _)| from <= now);
-        // Who works under another name looks idle to the daemon.
+        // A runner that works under another name looks idle to the daemon.
         if unsure
             || !lifecycle.available
             || self.mode == Mode::Renamed
@@ -303,7 +307,7 @@ impl Checker {
         {
             return;
         }
-        // One that hangs looks like one that will take a job.
+        // A runner that hangs looks like one that will take a job.
         let hangs = |live: &LiveRunner| {
             let other = self.lifecycles.get(&live.nomad_job).filter(|_| live.phase == Phase::Stuck);
             other.is_some_and(|other| other.group == lifecycle.group)
@@ -312,19 +316,19 @@ impl Checker {
             return;
         }
         let settings = &self.settings;
-        // A runner that was never placed yields to others, needed or not.
+        // A runner that was never placed yields to others, whether or not it is needed.
         let yields = settings.make_room.is_some() && (lifecycle.idle_since.is_none() || known.unstarted);
         let passed = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
-        // A job that came after the pass looked is not seen.
+        // A job that appeared after the pass observed was not seen.
         let ended = lifecycle.surplus_ended.filter(|ended| world.nomad_time(*ended) >= known.looked);
         let surplus = lifecycle.surplus_since.or(ended).and(lifecycle.surplus_first).map(passed);
-        // Who takes one job after the other may have had one between the two listings.
+        // A persistent runner may have had a job between the two listings.
         let yields = yields || self.mode == Mode::Persistent;
-        // Whose job ended in the middle of the first listing looked idle there: the specification knows what was listed.
+        // A runner whose job ended during the first listing looked idle there. The specification knows what was listed.
         if !yields && surplus.is_none_or(|surplus| signed(surplus) < self.listings_apart()) {
             self.wrong(now, format!("{name} is stopped, surplus for {surplus:?} only"));
         }
-        // A client tells of a start a little later: what the servers did not know yet nobody can wait for.
+        // A client reports a start slightly later, and nobody can act on what the servers do not know yet.
         if let Some(idle) = lifecycle.idle_since.map(passed).filter(|_| !known.unstarted)
             && !settings.strict
             && settings.make_room.is_none()
@@ -339,10 +343,11 @@ impl Checker {
             return self.wrong(now, format!("a variable that is not ours is deleted: {name}"));
         }
         self.is_gone_for(SignedDuration::from_secs(55), name, "variable", now);
-        // What runs without its job has lost it to a purge; and Nomad may have replaced what the daemon saw dead.
+        // A process without its job has lost it to a purge; and Nomad may have replaced what the daemon saw as
+        // dead.
         let has_job = world.nomad.job(&self.place.namespace, name).is_some();
         let live = allocations(world, &self.place, name).any(|allocation| !allocation.client_terminal());
-        // Whether it has come back before it was looked for once more is known from what was read.
+        // The data that was read shows whether it came back before the last check.
         let is_back =
             |lifecycle: &Lifecycle| lifecycle.is_back && world.nomad_time(lifecycle.registered_at) >= looked;
         let has_job = has_job && !self.lifecycles.get(name).is_some_and(is_back);
@@ -351,9 +356,9 @@ impl Checker {
         }
     }
 
-    /// What belongs to no job any more stays for a while: it may be seen wrongly.
+    /// Something that no longer belongs to a job is kept for a while, because the observation may be wrong.
     fn is_gone_for(&self, long: SignedDuration, name: &str, what: &str, now: Timestamp) {
-        // A pass need not have seen that it was back for a while.
+        // A pass need not have noticed that it was back for a while.
         let known = self.lifecycles.get(name).filter(|lifecycle| self.steady && !lifecycle.is_back);
         let gone_since = known.and_then(|lifecycle| lifecycle.gone_since);
         let Some(gone) = gone_since.map(|since| now.duration_since(since)) else { return };

@@ -1,4 +1,4 @@
-//! Whose runners make no progress, and that nobody else waits for them for longer than the limits of their states.
+//! Which runners make no progress, and that nothing waits for them longer than the timeouts of their states.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,26 +14,26 @@ use crate::deployment::Place;
 use crate::faults::kind::FaultKind;
 use crate::faults::labels::{is_placeable, is_servable};
 
-/// A registration that was refused is tried again within this time after the last refusal.
+/// A refused registration is retried within this time after the last refusal.
 const TRIED_AGAIN_WITHIN: SignedDuration = SignedDuration::from_secs(660);
 
-/// The limits of waiting for credentials, of being idle while a job is queued, and of starting.
+/// The timeouts for missing credentials, for idling while a job is queued, and for starting.
 const YIELDS_AFTER: SignedDuration = SignedDuration::from_secs(300);
 const STARTS_WITHIN: SignedDuration = SignedDuration::from_secs(1200);
 
 /// A stop, a placement, a start and a connection.
 const TAKES_OVER_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
-/// What is known of those that make no progress.
+/// What is known about runners that make no progress.
 pub(super) struct Stuck {
-    /// One of the faults is there.
+    /// One of these faults is active.
     on: bool,
     limit: SignedDuration,
     /// The repositories whose runners are refused or do not start at some time.
     broken: BTreeSet<u64>,
     /// When each repository last refused runners.
     refused_at: BTreeMap<u64, Timestamp>,
-    /// Since when a job waits for nobody but the stuck.
+    /// Since when a job has been waiting only for stuck runners.
     behind: BTreeMap<u64, Timestamp>,
 }
 
@@ -54,7 +54,7 @@ impl Stuck {
         }
     }
 
-    /// Notes who refuses runners.
+    /// Records which repositories refuse runners.
     pub(super) fn look(&mut self, world: &World, now: Timestamp) {
         if !self.broken.is_empty() {
             let refusing = world.github.repositories().filter(|repository| repository.refuses_runners);
@@ -62,21 +62,21 @@ impl Stuck {
         }
     }
 
-    /// Whether a repository's runners are refused, or were when they were last tried.
+    /// Whether a repository's runners are refused, or were at the last try.
     pub(super) fn are_refused(&self, repository: u64, now: Timestamp) -> bool {
         let at = self.refused_at.get(&repository);
         at.is_some_and(|at| now.duration_since(*at) <= TRIED_AGAIN_WITHIN)
     }
 }
 
-/// Whether GitHub assigns a job to nobody.
+/// Whether GitHub assigns a job to no runner.
 fn is_ghost(world: &World, job: &Job) -> bool {
     let plan = world.github.run(job.run).map(|run| &run.plan);
     plan.and_then(|plan| plan.get(job.index)).is_some_and(|spec| spec.ghost)
 }
 
 impl Checker {
-    /// A job waits while all places are those of others that make no progress: not for longer than the limit of their
+    /// A job waits while all places belong to others that make no progress: not longer than the timeout of their
     /// state.
     pub(super) fn is_passed_over(&mut self, world: &World, now: Timestamp) {
         if !self.stuck.on || !self.quiet {
@@ -97,7 +97,7 @@ impl Checker {
         }
         let waits = world.github.jobs().filter(|job| {
             let group = group_of_job(job);
-            // Who gave up a place lately goes last.
+            // A group that recently gave up a place goes last.
             let gave_up = || {
                 self.lifecycles.values().any(|lifecycle| {
                     let is_queued =
@@ -110,7 +110,7 @@ impl Checker {
             job.status == Status::Queued
                 && is_servable(&job.labels)
                 && job.offered.is_none()
-                // It takes several of the stuck to make room for a large one.
+                // It takes several stuck runners to make room for a large one.
                 && job.labels.iter().all(|label| is_placeable(label) && !label.contains("mem="))
                 && !self.stuck.broken.contains(&job.repository)
                 && !is_ghost(world, job)

@@ -1,4 +1,4 @@
-//! Answers that are not so: old, shifted, miscounted, damaged.
+//! Wrong responses: old, shifted, miscounted, damaged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use githubrunner_sim::fault::Side;
 /// How much of the past is kept.
 const KEPT: SignedDuration = SignedDuration::from_secs(240);
 
-/// What listings said before.
+/// Earlier listings.
 pub(super) struct Past {
     kept: bool,
     answers: BTreeMap<(Side, String), VecDeque<Answer>>,
@@ -33,7 +33,7 @@ impl Past {
         Past { kept, answers: BTreeMap::new() }
     }
 
-    /// Takes in an answer. Whether it is a listing that can lag.
+    /// Records a response. Returns whether it is a listing that can lag.
     pub fn remember(
         &mut self,
         side: Side,
@@ -56,7 +56,7 @@ impl Past {
         matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED)
     }
 
-    /// Replaces an answer by what it would have been a while ago; when that was, if it was seen.
+    /// Replaces a response by an earlier one. Returns its time, if there is one.
     pub fn show(
         &self,
         side: Side,
@@ -77,7 +77,7 @@ impl Past {
         if let Some(date) = date {
             response.headers_mut().insert(DATE, date);
         }
-        // A follower says so: an index of then, and how long ago it heard from the leader.
+        // A follower reports this: an old index, and how long ago it heard from the leader.
         let silent = now.duration_since(old.at).as_millis();
         if side == Side::Nomad
             && let Ok(silent) = silent.to_string().parse()
@@ -88,8 +88,8 @@ impl Past {
         Some(old.at)
     }
 
-    /// What a server of Nomad answers that has lost its leader at least `silent` ago and answers all the same: how it was
-    /// when it last heard of it, and that it says so. When that was, too; if the same was asked for before.
+    /// The response of a Nomad server that lost its leader at least `silent` ago and answers anyway: with the state
+    /// when it last heard from the leader, and with that time. Only if the same was requested before.
     pub fn of_a_follower(
         &self,
         request: &Request<Bytes>,
@@ -100,7 +100,7 @@ impl Past {
         let old = answers.iter().rev().find(|answer| answer.at + silent <= now)?;
         let mut response = Response::new(old.body.clone());
         *response.headers_mut() = old.headers.clone();
-        // Its clock goes on.
+        // Its clock continues.
         response.headers_mut().remove(DATE);
         let silent = now.duration_since(old.at).as_millis();
         response.headers_mut().insert("x-nomad-lastcontact", silent.to_string().parse().ok()?);
@@ -109,8 +109,8 @@ impl Past {
     }
 }
 
-/// GitHub's runs and jobs lag; so does what followers of Nomad show. A runner's own verification is exact: GitHub
-/// documents no lag there, and what is deleted must be known.
+/// GitHub's runs and jobs lag, and so do followers of Nomad. A verification of one runner is exact: GitHub
+/// documents no lag there, and deletions must be known.
 fn lags(side: Side, path: &str) -> bool {
     match side {
         Side::GitHub => path.contains("/actions/runs"),
@@ -118,7 +118,7 @@ fn lags(side: Side, path: &str) -> bool {
     }
 }
 
-/// Asks for pages of a few entries instead of a hundred.
+/// Requests pages of a few entries instead of a hundred.
 pub(super) fn shorten_pages(request: &mut Request<Bytes>, size: usize) {
     let uri = request.uri().to_string();
     if uri.contains("per_page=100")
@@ -128,7 +128,7 @@ pub(super) fn shorten_pages(request: &mut Request<Bytes>, size: usize) {
     }
 }
 
-/// Takes `disconnect` out of a job that is registered, or changes its `lost_after`.
+/// Removes `disconnect` from a job that is being registered, or changes its `lost_after`.
 pub(super) fn change_disconnect(request: &mut Request<Bytes>, lost_after: Option<Duration>) {
     if request.method() != Method::PUT || request.uri().path() != "/v1/jobs" {
         return;
@@ -146,7 +146,7 @@ pub(super) fn change_disconnect(request: &mut Request<Bytes>, lost_after: Option
     *request.body_mut() = Bytes::from(body.to_string());
 }
 
-/// An entry moves to a page that was read already, or comes twice. Only where there are several pages.
+/// An entry moves to a page that was already read, or appears twice. Only if there are several pages.
 pub(super) fn shift_page(
     request: &Request<Bytes>,
     response: &mut Response<Bytes>,
@@ -171,7 +171,7 @@ pub(super) fn shift_page(
     Some(what.to_string())
 }
 
-/// Changes the total; false where there is none.
+/// Changes the total; false if there is none.
 pub(super) fn change_total(response: &mut Response<Bytes>, by: i64) -> bool {
     let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) else { return false };
     let Some(total) = body.get("total_count").and_then(Value::as_i64) else { return false };
@@ -180,11 +180,11 @@ pub(super) fn change_total(response: &mut Response<Bytes>, by: i64) -> bool {
     true
 }
 
-/// Where a list that is cut goes on.
+/// The next page of a truncated list.
 const ELSEWHERE: HeaderValue =
     HeaderValue::from_static("<https://git.example/api/v3/x?page=2>; rel=\"next\"");
 
-/// The lists of GitHub that prove an absence, by the end of their paths and the key of their items.
+/// GitHub's lists that prove an absence, by the end of their paths and the key of their items.
 const LISTS: [(&str, &str); 7] = [
     ("/actions/runners", "runners"),
     ("/actions/runner-groups", "runner_groups"),
@@ -195,15 +195,15 @@ const LISTS: [(&str, &str); 7] = [
     ("/repos", ""),
 ];
 
-/// The items of a list in an answer's body.
+/// The items of a list in a response body.
 fn items<'a>(request: &Request<Bytes>, body: &'a mut Value) -> Option<&'a mut Vec<Value>> {
     let path = request.uri().path();
     let (_, key) = LISTS.into_iter().find(|(end, _)| path.ends_with(end))?;
     if key.is_empty() { body.as_array_mut() } else { body.get_mut(key)?.as_array_mut() }
 }
 
-/// Leaves only the first items of a list, and says in one way that there is more: by a link to another host, by its
-/// count, or by what the token is not authorized for.
+/// Keeps only the first items of a list, and shows in one way that there are more: by a link to another host, by
+/// its total, or by missing single sign-on.
 pub(super) fn cut_list(
     request: &Request<Bytes>,
     response: &mut Response<Bytes>,
@@ -229,7 +229,7 @@ pub(super) fn cut_list(
             "goes on at another host"
         }
     };
-    // The others say it in no other way.
+    // The others show it in no other way.
     if has_total && what != "counts more than it shows" {
         let total = body["total_count"].as_u64().unwrap_or(0);
         body["total_count"] = Value::from(total.saturating_sub((whole - left) as u64));
@@ -238,13 +238,13 @@ pub(super) fn cut_list(
     Some(format!("{what}, {left} of {whole}"))
 }
 
-/// What no template, path or Meta may hold.
+/// Not allowed in a template, a path or Meta.
 pub const HOSTILE: &str = "h0stile";
 
-/// Commands for a terminal, a forged line of the log, text turned around, and what cannot be seen.
+/// Terminal commands, a forged log line, reversed text, and invisible characters.
 pub const FORGED: &str = "a\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged \u{202e}\u{2066}\u{200b}\u{9b}31m";
 
-/// An error's text that quotes what was sent, and more.
+/// An error text that quotes the request, and more.
 pub(super) fn hostile_error(side: Side, json: bool) -> String {
     let token = if side == Side::GitHub { GITHUB_TOKEN } else { NOMAD_TOKEN };
     let text = format!("{FORGED} {token} {JIT_MARK}{} {FORGED}", "A".repeat(200));
@@ -252,10 +252,10 @@ pub(super) fn hostile_error(side: Side, json: bool) -> String {
     if json { serde_json::json!({ "message": text }).to_string() } else { text }
 }
 
-/// How many ways there are to [`rename`].
+/// The number of variants of [`rename`].
 pub(super) const NAMES: u8 = 6;
 
-/// Gives a repository in an answer a name or a page that GitHub does not permit.
+/// Gives a repository in a response a name or URL that GitHub does not permit.
 pub(super) fn rename(request: &Request<Bytes>, response: &mut Response<Bytes>, kind: u8, at: usize) -> bool {
     let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) else { return false };
     let repository = match body.get("html_url").is_some() && body.get("owner").is_some() {
@@ -287,10 +287,10 @@ pub(super) fn rename(request: &Request<Bytes>, response: &mut Response<Bytes>, k
     true
 }
 
-/// How many ways there are to [`spoil_secret`].
+/// The number of variants of [`spoil_secret`].
 pub(super) const SECRETS: u8 = 5;
 
-/// Puts something else into the answer to a registration.
+/// Replaces the secret in the response to a registration.
 pub(super) fn spoil_secret(response: &mut Response<Bytes>, kind: u8) {
     let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) else { return };
     let key = if body.get("token").is_some() { "token" } else { "encoded_jit_config" };
@@ -301,7 +301,7 @@ pub(super) fn spoil_secret(response: &mut Response<Bytes>, kind: u8) {
         2 => body[key] = Value::from(format!("{{{{ {HOSTILE} }}}}")),
         3 => body[key] = Value::from(HOSTILE.repeat(100_000)),
         _ if body.get("runner").is_some() => {
-            // An earlier registration has a smaller number: it may be that of a busy runner.
+            // An earlier registration has a smaller ID, and may belong to a busy runner.
             let id = body["runner"]["id"].as_u64().unwrap_or_default();
             body["runner"]["id"] = Value::from(id.saturating_sub(1 + id % 9));
             body["runner"]["name"] = Value::from(HOSTILE);
@@ -311,7 +311,7 @@ pub(super) fn spoil_secret(response: &mut Response<Bytes>, kind: u8) {
     replace(response, &body);
 }
 
-/// Whether a request is for more than ten jobs at a time of a run that cannot show so many.
+/// Whether a request is for more than ten jobs at a time of a run that cannot return so many.
 pub(super) fn is_large_page(request: &Request<Bytes>) -> bool {
     let uri = request.uri();
     let of_run = uri.path().strip_suffix("/jobs").and_then(|path| path.rsplit('/').next());
@@ -324,12 +324,12 @@ pub(super) fn is_large_page(request: &Request<Bytes>) -> bool {
 
 fn replace(response: &mut Response<Bytes>, body: &Value) {
     response.headers_mut().remove(CONTENT_LENGTH);
-    // What is not so must not be remembered as the answer to the right ETag.
+    // A wrong response must not be cached under the right ETag.
     response.headers_mut().remove(ETAG);
     *response.body_mut() = Bytes::from(body.to_string());
 }
 
-/// Damages a body: cut with the length it says, bytes overwritten, another JSON, nothing.
+/// Damages a body: truncated despite its length, bytes overwritten, other JSON, empty.
 pub(super) fn garble(body: &Bytes, kind: u8, at: usize) -> Bytes {
     let at = at % body.len().max(1);
     match kind {
@@ -345,7 +345,7 @@ pub(super) fn garble(body: &Bytes, kind: u8, at: usize) -> Bytes {
     }
 }
 
-/// A page for people instead.
+/// An HTML page instead.
 pub(super) fn portal(response: &mut Response<Bytes>) {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();

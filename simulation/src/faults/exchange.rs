@@ -1,4 +1,4 @@
-//! What goes wrong with single exchanges.
+//! Faults of individual exchanges.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,25 +23,25 @@ use githubrunner_sim::github::Parcel;
 use githubrunner_sim::keep;
 use githubrunner_sim::world::World;
 
-/// A request that was given up takes effect within so many milliseconds: servers hold one back for some seconds while
+/// An abandoned request takes effect within this many milliseconds: servers delay requests for some seconds while
 /// they have no leader.
 const LATEST: u64 = 15_000;
 
-/// How many daemons there are at most.
+/// The maximum number of daemons.
 pub const REPLICAS: usize = 2;
 
-/// What Nomad's servers make of `disconnect` in a job.
+/// How Nomad's servers treat `disconnect` in a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
-    /// What it says.
+    /// As requested.
     AsAsked,
     /// They are too old to know it.
     Ignored,
-    /// They believe that `lost_after` is a minute: a day is too long for a run.
+    /// They treat `lost_after` as a minute, because a day is too long for a run.
     ForAMinute,
 }
 
-/// All that goes wrong with exchanges in a run.
+/// All faults of exchanges in a run.
 pub struct Faults {
     episodes: Vec<Episode>,
     rng: StdRng,
@@ -56,13 +56,13 @@ pub struct Faults {
     latency: Duration,
     races: Vec<Race>,
     place: Option<Place>,
-    /// What was sent late, at most [`MOST_KEPT`].
+    /// Requests that take effect late, at most [`MOST_KEPT`].
     held: VecDeque<Held>,
     /// The bodies with which runners were registered, by name, the last [`MOST_KEPT`].
     registered: VecDeque<(String, Bytes)>,
 }
 
-/// What may happen to any request before it takes effect …
+/// What may happen to a request before it takes effect.
 const BEFORE: [Trouble; 11] = [
     Trouble::Refused,
     Trouble::Reset,
@@ -77,7 +77,7 @@ const BEFORE: [Trouble; 11] = [
     Trouble::HostileErrors,
 ];
 
-/// … and after.
+/// What may happen to it afterwards.
 const AFTER: [Trouble; 6] = [
     Trouble::LostAnswer,
     Trouble::LateStall,
@@ -87,7 +87,7 @@ const AFTER: [Trouble; 6] = [
     Trouble::ContentType,
 ];
 
-/// More requests than this are not kept.
+/// At most this many requests are kept.
 const MOST_KEPT: usize = 64;
 
 impl Faults {
@@ -118,23 +118,23 @@ impl Faults {
         }
     }
 
-    /// Nomad refuses its event stream, as to a token without the right.
+    /// Nomad refuses its event stream, as for a token without the right.
     pub fn refuse_stream(&mut self, yes: bool) {
         self.no_stream = yes;
     }
 
-    /// What becomes of webhooks.
+    /// Sets the faults of webhook deliveries.
     pub fn carry_by(&mut self, lifecycles: DeliveryFaults) {
         self.webhooks = Some(lifecycles);
     }
 
-    /// What happens between looks and acts.
+    /// Sets what happens between observations and actions.
     pub fn race(&mut self, races: Vec<Race>, place: Place) {
         self.races = races;
         self.place = Some(place);
     }
 
-    /// A request that is given up is held back until the next one about its runner arrives; false if it is about none.
+    /// Delays an abandoned request until the next one about its runner arrives; false if it is not about a runner.
     fn hold_back(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> bool {
         let Some(subject) = subject(None, side, request) else { return false };
         let until = now.checked_add(HELD_FOR).unwrap_or(now);
@@ -142,7 +142,7 @@ impl Faults {
         true
     }
 
-    /// Lets what was held back take effect that is about the same runner.
+    /// Lets a delayed request about the same runner take effect.
     fn let_go(&mut self, world: &mut World, name: &str, now: Timestamp) {
         self.held.retain(|held| held.until > now);
         let is_due = |held: &Held| held.subject == name;
@@ -154,7 +154,7 @@ impl Faults {
         }
     }
 
-    /// What is done to each of the daemons, by its number.
+    /// The faults of each daemon, by its number.
     pub fn nemeses(&self) -> [Nemesis; REPLICAS] {
         self.nemeses.clone()
     }
@@ -164,12 +164,12 @@ impl Faults {
         self.nemeses[number % REPLICAS].clone()
     }
 
-    /// What the servers make of `disconnect` in a job.
+    /// Sets how the servers treat `disconnect` in a job.
     pub fn disconnect(&mut self, disconnect: Disconnect) {
         self.disconnect = disconnect;
     }
 
-    /// Each request is on its way for up to half of this, and so is each answer.
+    /// Each request takes up to half of this, and so does each response.
     pub fn latency(&mut self, longest: Duration) {
         self.latency = longest;
     }
@@ -182,7 +182,7 @@ impl Faults {
         }
     }
 
-    /// The troubles that hit a side now, each with its chance rolled.
+    /// The faults that hit a side now, each with its chance.
     fn hit(&mut self, side: Side, now: Timestamp, which: &[Trouble]) -> Option<Trouble> {
         for episode in &self.episodes {
             let fits = episode.side == side
@@ -196,7 +196,7 @@ impl Faults {
         None
     }
 
-    /// Nothing of it reaches those who lead: nobody is asked, and nobody takes part in what is answered.
+    /// A follower's response does not involve the leader.
     fn of_a_follower(&mut self, side: Side, request: &Request<Bytes>, now: Timestamp) -> Option<Verdict> {
         if request.method() != Method::GET || !self.is_on(side, now, Trouble::Follower) {
             return None;
@@ -218,7 +218,7 @@ impl Faults {
         self.note = Some(what.into());
     }
 
-    /// What a trouble does to a request before it takes effect.
+    /// What a fault does to a request before it takes effect.
     fn strikes_before(
         &mut self,
         trouble: Trouble,
@@ -259,7 +259,7 @@ impl Faults {
         }
     }
 
-    /// The answer of a server that does not do what it was asked for.
+    /// The response of a server that does not do what was requested.
     fn refuses_with(&mut self, trouble: Trouble, side: Side, now: Timestamp) -> Verdict {
         use Trouble::*;
         match trouble {
@@ -292,7 +292,7 @@ impl Faults {
         }
     }
 
-    /// Changes an answer in place: what it shows, counts, lacks or gives out.
+    /// Changes a response in place: its age, total, items or secret.
     fn alters(
         &mut self,
         side: Side,
@@ -323,7 +323,7 @@ impl Faults {
             }
         }
         if is_list && self.is_on(side, now, Part) && self.hit(side, now, &[Part]).is_some() {
-            // Two lies about a count can make a truth.
+            // Two wrong totals can cancel out.
             let counts = !self.is_on(side, now, Totals);
             let (at, kind) = (self.rng.random::<u32>() as usize, self.rng.random_range(0..3u8));
             if let Some(what) = answers::cut_list(request, response, kind, counts, at) {
@@ -346,7 +346,7 @@ impl Faults {
         }
     }
 
-    /// What a trouble does to a request that took effect.
+    /// What a fault does to a request that took effect.
     fn strikes_after(&mut self, trouble: Trouble, side: Side, response: &mut Response<Bytes>) -> Verdict {
         use Trouble::*;
         match trouble {

@@ -1,31 +1,31 @@
-//! What can go wrong in a run, by name.
+//! The faults of a run, by name.
 
 use crate::faults::trouble::Trouble;
 
-/// What can go wrong in a run: each by itself, several, or all at once.
+/// The faults of a run: one at a time, several, or all at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
     /// Exchanges.
     Exchange(Trouble),
-    /// Nodes lose their power.
+    /// Nodes lose power.
     NodesCrash,
-    /// Nodes are not heard of for a while.
+    /// Nodes are disconnected for a while.
     NodesCut,
     /// Nodes are drained.
     Drains,
-    /// The agent restarts empty.
+    /// The agent restarts without its state.
     RestartsEmpty,
-    /// Dead jobs are collected, and jobs purged and stopped by somebody else.
+    /// Dead jobs are garbage-collected, and someone else purges and stops jobs.
     Purges,
-    /// Allocations are stopped, which replaces them, and restarted by hand.
+    /// Allocations are stopped, and so replaced, or restarted by hand.
     Allocations,
     /// Variables are deleted by hand.
     Variables,
     /// Registrations are deleted by hand.
     Registrations,
-    /// Runners are killed for memory, or crash.
+    /// Runners run out of memory, or crash.
     Crashes,
-    /// Images pull for ten minutes.
+    /// Image pulls take ten minutes.
     SlowImages,
     /// Processes cannot be started for a while.
     StartFailures,
@@ -33,66 +33,65 @@ pub enum FaultKind {
     Leaderless,
     /// Repositories are renamed, archived, disabled, deleted, made private.
     Repositories,
-    /// Another repository has one's name for a while.
+    /// Another repository has a repository's name for a while.
     Namesakes,
-    /// Runs are run again and cancelled.
+    /// Runs are rerun and cancelled.
     Runs,
-    /// Jobs queued for ever.
+    /// Jobs that stay queued forever.
     Ghosts,
-    /// Jobs that wait, are pending or requested at first.
+    /// Jobs that are waiting, pending or requested at first.
     HeldJobs,
-    /// Runners of others take jobs.
+    /// Foreign runners take jobs.
     Foreigners,
     /// The clocks are hours apart.
     Clocks,
-    /// The nodes' clocks are not the servers'.
+    /// The nodes' clocks differ from the servers'.
     NodeClocks,
-    /// Processes that are told to end take their time.
+    /// Processes that are told to end are slow to do so.
     SlowStops,
     /// The token is refused for a while.
     Token,
     /// Runs' statuses lag behind their jobs'.
     RunLag,
-    /// The servers are too old for `disconnect`, and nodes are not heard of: what runs there is lost and replaced.
+    /// The servers are too old for `disconnect`, and nodes are disconnected: what runs there is lost and replaced.
     OldServers,
-    /// Nodes are not heard of for longer than `lost_after`, which is a minute here: what runs there is given up.
+    /// Nodes are disconnected for longer than `lost_after`, which is a minute here: what runs there is given up.
     LostAfter,
     /// Some runners hang and never connect.
     Hangs,
-    /// The daemon dies, at any await or at a request that changes something.
+    /// The daemon dies, at any await or at a write.
     Deaths,
-    /// The daemon is told to read its configuration again.
+    /// The daemon is told to reload its configuration.
     Hangups,
-    /// A repository is taken out of the configuration for a while.
+    /// A repository is removed from the configuration for a while.
     Configuration,
-    /// Jobs with labels that fit on no node.
+    /// Jobs with labels that fit no node.
     Unplaceable,
-    /// Something happens to a runner between a look at it and what is done about it.
+    /// Something happens to a runner between an observation and the action on it.
     Meanwhile,
-    /// A neighbour's jobs, and what drivers say, are so large that lists are read a few entries at a time.
+    /// A neighbour's jobs, and driver errors, are so large that lists are read a few entries at a time.
     LargeJobs,
-    /// A neighbour's jobs have a Meta that is no JSON, or not of our form, or tells a terminal what to do.
+    /// A neighbour's jobs have a Meta that is not JSON, not in our format, or contains terminal commands.
     HostileMeta,
-    /// One repository has very many runs in its queue, and requests are paced.
+    /// One repository has very many queued runs, and requests are rate-limited.
     Flood,
     /// GitHub refuses to register one repository's runners.
     RefusedRunners,
-    /// GitHub assigns one repository's jobs to nobody.
+    /// GitHub assigns one repository's jobs to no runner.
     UnassignedJobs,
     /// The tasks of one repository's runners take very long to start.
     SlowStarts,
-    /// Of two daemons the one that leads dies, as in `Deaths`.
+    /// With two daemons, the leader dies, as in `Deaths`.
     LeaderDies,
     /// It is told to end.
     LeaderExits,
-    /// It is paused and goes on.
+    /// It is suspended and resumed.
     LeaderPauses,
-    /// It does not reach Nomad.
+    /// It cannot reach Nomad.
     LeaderCut,
 }
 
 impl FaultKind {
-    /// All of them.
     pub fn all() -> Vec<FaultKind> {
         let exchanges = Trouble::ALL.iter().map(|trouble| FaultKind::Exchange(*trouble));
         exchanges
@@ -142,12 +141,12 @@ impl FaultKind {
             .collect()
     }
 
-    /// Whether one repository's runners make no progress.
+    /// Whether it makes one repository's runners stuck.
     pub fn is_of_the_stuck(self) -> bool {
         [FaultKind::RefusedRunners, FaultKind::UnassignedJobs, FaultKind::SlowStarts].contains(&self)
     }
 
-    /// Whether it is one of two daemons with a lock.
+    /// Whether it needs two daemons with a lock.
     pub fn is_of_replicas(self) -> bool {
         let ones =
             [FaultKind::LeaderDies, FaultKind::LeaderExits, FaultKind::LeaderPauses, FaultKind::LeaderCut];

@@ -1,6 +1,6 @@
-//! The labels of the jobs in a run.
+//! The labels of a run's jobs.
 
-/// What jobs ask for.
+/// The labels that jobs request.
 pub const LABELS: &[&[&str]] = &[
     &["sim"],
     &["sim", "linux"],
@@ -8,7 +8,7 @@ pub const LABELS: &[&[&str]] = &[
     &["sim", "big"],
     &["sim mem=2000"],
     &["self-hosted"],
-    // A terminal's commands, a forged line of the log and text turned around.
+    // Terminal commands, a forged log line and reversed text.
     &["sim", "bad;\u{1b}[2J\u{1b}]0;x\u{7}\r\n ERROR forged \u{202e}\u{2066}\u{200b}"],
 ];
 
@@ -18,10 +18,10 @@ pub fn is_servable(labels: &[String]) -> bool {
         && labels.iter().all(|label| !label.contains(';'))
 }
 
-/// No node has so much memory.
+/// More memory than any node has.
 pub const UNPLACEABLE: [&str; 1] = ["sim mem=999999"];
 
-/// Whether a runner with these labels fits on a node at all.
+/// Whether a runner with these labels fits any node at all.
 pub fn is_placeable(labels: &str) -> bool {
     !labels.contains(UNPLACEABLE[0])
 }

@@ -1,4 +1,4 @@
-//! What happens to the world behind everybody's back.
+//! Changes to the world behind the daemon's back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,68 +18,42 @@ use githubrunner_sim::world::{Phase, World};
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 
-/// One thing that happens. Where it names nothing, `pick` decides among what is there then.
+/// A change. If it does not name its target, `pick` chooses one of those that exist then.
 #[derive(Clone, Debug)]
 pub enum Mishap {
-    /// A node loses its power.
-    NodeCrash {
-        /// Which.
-        pick: usize,
-    },
-    /// The servers no longer hear from a node; its processes go on.
-    NodeCut {
-        /// Which.
-        pick: usize,
-    },
-    /// All nodes are heard of again, and take new work.
+    /// A node loses power.
+    NodeCrash { pick: usize },
+    /// The servers lose contact with a node; its processes continue.
+    NodeCut { pick: usize },
+    /// All nodes are reconnected, and accept new work.
     NodesBack,
     /// A node is drained.
     Drain {
-        /// Which.
         pick: usize,
-        /// How long runners may go on.
+        /// How long runners may continue.
         deadline: Duration,
     },
-    /// The agent restarts and has forgotten everything.
+    /// The agent restarts without its state.
     RestartEmpty {
-        /// It was killed: the processes go on, and nobody knows of them.
+        /// It was killed: the processes continue, and nobody knows about them.
         orphans: bool,
     },
     /// `nomad system gc`.
     Collect,
-    /// Somebody purges a job of ours.
-    Purge {
-        /// Which.
-        pick: usize,
-    },
-    /// Somebody stops a job of ours.
-    Stop {
-        /// Which.
-        pick: usize,
-    },
-    /// Somebody stops an allocation of ours: another one comes in its place.
-    StopAllocation {
-        /// Which.
-        pick: usize,
-    },
-    /// Somebody restarts an allocation of ours where it is.
-    RestartAllocation {
-        /// Which.
-        pick: usize,
-    },
-    /// Somebody deletes a variable of ours.
-    DeleteVariable {
-        /// Which.
-        pick: usize,
-    },
-    /// A runner is killed for memory.
-    OutOfMemory {
-        /// Which.
-        pick: usize,
-    },
-    /// A runner's process ends by itself, badly.
+    /// Someone purges a job of ours.
+    Purge { pick: usize },
+    /// Someone stops a job of ours.
+    Stop { pick: usize },
+    /// Someone stops an allocation of ours, which is replaced.
+    StopAllocation { pick: usize },
+    /// Someone restarts an allocation of ours in place.
+    RestartAllocation { pick: usize },
+    /// Someone deletes a variable of ours.
+    DeleteVariable { pick: usize },
+    /// A runner runs out of memory.
+    OutOfMemory { pick: usize },
+    /// A runner's process fails.
     Crash {
-        /// Which.
         pick: usize,
         /// Its exit code.
         code: i64,
@@ -88,113 +62,89 @@ pub enum Mishap {
     SlowImages(Duration),
     /// Self-hosted runners are disabled for a repository, or enabled again.
     RefuseRunners {
-        /// Which.
         pick: usize,
         /// Disabled.
         yes: bool,
     },
-    /// The processes of one repository's runners take so long to start.
+    /// From now on, the processes of one repository's runners take this long to start.
     SlowImagesOf {
-        /// Which.
         pick: usize,
         /// How long.
         delay: Duration,
     },
-    /// From now on no process can be started.
+    /// From now on, no process can be started.
     StartFailure,
-    /// The same, and the driver says so at length.
+    /// The same, with a very long driver error.
     LongStartFailure,
-    /// A neighbour registers jobs that make a list too large, one of which is too large by itself.
+    /// A neighbour registers jobs that make a list too large, including one that is too large on its own.
     LargeJobs,
-    /// A neighbour registers jobs whose Meta is not what ours is.
+    /// A neighbour registers jobs with a hostile Meta.
     HostileMeta {
-        /// Whose Meta some of them have in part.
+        /// The runner whose Meta is partly copied.
         pick: usize,
     },
     /// Processes can be started again.
     StartWorks,
-    /// The servers lose their leader …
+    /// The servers lose their leader.
     LeaderLost,
-    /// … and have one again.
+    /// The servers have a leader again.
     LeaderBack,
-    /// A repository gets another name.
-    Rename {
-        /// Which.
-        pick: usize,
-    },
+    /// A repository is renamed.
+    Rename { pick: usize },
     /// A repository is archived, or no longer.
     Archive {
-        /// Which.
         pick: usize,
         /// Archived.
         yes: bool,
     },
     /// A repository is disabled by GitHub, or no longer.
     Disable {
-        /// Which.
         pick: usize,
         /// Disabled.
         yes: bool,
     },
-    /// A repository is made private, and the token does not reach it; or it is shown again.
+    /// A repository is made private so that the token cannot access it, or is visible again.
     Hide {
-        /// Which.
         pick: usize,
         /// Hidden.
         yes: bool,
     },
     /// A repository is deleted.
-    DeleteRepository {
-        /// Which.
-        pick: usize,
-    },
-    /// A repository gets another name, and somebody makes another one under the old one …
+    DeleteRepository { pick: usize },
+    /// A repository is renamed, and someone creates another one under the old name.
     Namesake {
-        /// Which.
         pick: usize,
-        /// The jobs that wait there.
+        /// The jobs queued there.
         jobs: Vec<JobSpec>,
     },
-    /// … which is deleted, and the first one has its name again.
-    NameBack {
-        /// Which.
-        pick: usize,
-    },
-    /// A completed run is run again.
-    Rerun {
-        /// Which.
-        pick: usize,
-    },
-    /// Somebody cancels a run.
-    Cancel {
-        /// Which.
-        pick: usize,
-    },
-    /// Somebody deletes a registration of ours.
-    DeleteRegistration {
-        /// Which.
-        pick: usize,
-    },
-    /// A runner that is not ours comes and takes a job.
+    /// The other one is deleted, and the first one has its name again.
+    NameBack { pick: usize },
+    /// A completed run is rerun.
+    Rerun { pick: usize },
+    /// Someone cancels a run.
+    Cancel { pick: usize },
+    /// Someone deletes a registration of ours.
+    DeleteRegistration { pick: usize },
+    /// A foreign runner appears and takes a job.
     ForeignRunner {
-        /// Where.
+        /// Its repository.
         pick: usize,
-        /// With these labels.
+        /// Its labels.
         labels: Vec<String>,
     },
-    /// Somebody who may submit jobs, and no more, registers one with the Meta of one of ours.
+    /// Someone with only submit-job registers a job with the Meta of one of ours.
     PlantedJob {
-        /// Whose Meta.
+        /// The runner whose Meta is copied.
         pick: usize,
     },
-    /// GitHub's token is refused, or taken again.
+    /// GitHub refuses the token, or accepts it again.
     TokenRefused {
         /// Refused.
         yes: bool,
     },
 }
 
-/// The name and the Meta of the next attempt, with the seal of this one.
+/// The name and the Meta of the next attempt, with this one's seal.
 fn next_attempt(own: &Value) -> Option<(String, Value)> {
     let (job, attempt) = (own["job_id"].as_u64()?, u32::try_from(own["attempt"].as_u64()?).ok()? + 1);
     let (owner, name) = own["repo_url"].as_str()?.strip_prefix("https://github.com/")?.split_once('/')?;
@@ -213,12 +163,12 @@ fn next_attempt(own: &Value) -> Option<(String, Value)> {
     Some((name, meta))
 }
 
-/// What the names of a repository's runners begin with.
+/// The prefix of the names of a repository's runners.
 fn names_of(full_name: &str) -> String {
     format!("{PREFIX}-{}-", full_name.replace('/', "-"))
 }
 
-/// A neighbour's job: one that is over, so that it takes no room.
+/// A neighbour's job, already ended, so that it takes up no room.
 fn strange_job(name: &str, meta: &Value) -> Value {
     json!({"Job": {
         "ID": name, "Name": name, "Type": "batch", "Stop": true, "Meta": meta,
@@ -229,7 +179,7 @@ fn strange_job(name: &str, meta: &Value) -> Value {
     }})
 }
 
-/// What a neighbour may write instead of a Meta, with what it can know of this one.
+/// What a neighbour may write instead of a Meta, using what it can know of this one.
 fn hostile_metas(own: &Value) -> Vec<String> {
     let with = |changes: Value| {
         let mut meta = own.clone();
@@ -259,7 +209,7 @@ fn chosen<T: Clone>(all: &[T], pick: usize) -> Option<T> {
     (!all.is_empty()).then(|| all[pick % all.len()].clone())
 }
 
-/// What happens to nodes and servers.
+/// Applies a change to nodes and servers.
 fn nodes_suffer(world: &mut World, mishap: &Mishap, now: Timestamp) -> Option<String> {
     let nodes: Vec<String> = world.nomad.options().nodes.iter().map(|node| node.name.clone()).collect();
     let at_nomad = world.nomad_time(now);
@@ -307,7 +257,7 @@ fn nodes_suffer(world: &mut World, mishap: &Mishap, now: Timestamp) -> Option<St
     }
 }
 
-/// What happens to a runner's job, allocation, variable or process.
+/// Applies a change to a runner's job, allocation, variable or process.
 fn runners_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
     let at_nomad = world.nomad_time(now);
     match mishap {
@@ -367,7 +317,7 @@ fn runners_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timest
     }
 }
 
-/// What keeps processes from starting.
+/// Applies a change that affects starts of processes.
 fn starts_suffer(world: &mut World, mishap: &Mishap, place: &Place) -> Option<String> {
     let repository = |pick: &usize| chosen(&place.repositories, *pick);
     match mishap {
@@ -383,7 +333,7 @@ fn starts_suffer(world: &mut World, mishap: &Mishap, place: &Place) -> Option<St
         Mishap::StartFailure => {
             let failure = StartFailure {
                 kind: "Driver Failure".into(),
-                // A driver quotes what a registry or a shell said, whatever that is.
+                // A driver quotes a registry's or a shell's message, whatever that is.
                 message: "Failed to pull `image`:\r\n\u{1b}[2K ERROR forged \u{202e}no space left".into(),
             };
             world.nomad.set_start_failure("", Some(failure));
@@ -403,7 +353,7 @@ fn starts_suffer(world: &mut World, mishap: &Mishap, place: &Place) -> Option<St
     }
 }
 
-/// What others register.
+/// Registers other people's jobs.
 fn neighbours_come(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
     let repository = |pick: &usize| chosen(&place.repositories, *pick);
     let at_github = world.github_time(now);
@@ -424,7 +374,8 @@ fn neighbours_come(world: &mut World, mishap: &Mishap, place: &Place, now: Times
                 world.put_job(place, &job, now)
             });
             let registered = registered.count();
-            // What only its seal can tell from ours: the next attempt's name, and all that belongs into its Meta.
+            // Only its seal distinguishes it from ours: it has the next attempt's name, and everything that
+            // belongs into its Meta.
             let next = next_attempt(&own)
                 .filter(|(name, _)| world.nomad.job(&place.namespace, name).is_none() && place.ours(name));
             let planted = next.is_some_and(|(name, meta)| {
@@ -464,7 +415,7 @@ fn neighbours_come(world: &mut World, mishap: &Mishap, place: &Place, now: Times
     }
 }
 
-/// What happens to a repository.
+/// Applies a change to a repository.
 fn repositories_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
     let repository = |pick: &usize| chosen(&place.repositories, *pick);
     let at_github = world.github_time(now);
@@ -504,7 +455,7 @@ fn repositories_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: T
     }
 }
 
-/// What the token and the App no longer reach, or reach again.
+/// Applies a change to what the token and the App can access.
 fn access_suffers(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
     let repository = |pick: &usize| chosen(&place.repositories, *pick);
     let at_github = world.github_time(now);
@@ -534,7 +485,7 @@ fn access_suffers(world: &mut World, mishap: &Mishap, place: &Place, now: Timest
                     installation.repositories = Reach::All;
                 }
             }
-            // Suspended, they answer 403; afterwards the old ones are of no use any more.
+            // While suspended, they answer 403; afterwards the old ones are invalid.
             if !yes {
                 world.github.revoke_installation_tokens();
             }
@@ -544,7 +495,7 @@ fn access_suffers(world: &mut World, mishap: &Mishap, place: &Place, now: Timest
     }
 }
 
-/// What happens to runs and registrations.
+/// Applies a change to runs and registrations.
 fn runs_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
     let at_github = world.github_time(now);
     match mishap {
@@ -571,7 +522,7 @@ fn runs_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp
     }
 }
 
-/// Lets a mishap happen at this time.
+/// Applies a change at this time.
 fn suffer_at(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) -> Option<String> {
     match mishap {
         Mishap::NodeCrash { .. }
@@ -612,7 +563,7 @@ fn suffer_at(world: &mut World, mishap: &Mishap, place: &Place, now: Timestamp) 
     }
 }
 
-/// Runners of others leave, and what can never be served is cancelled.
+/// Foreign runners leave, and jobs that can never be served are cancelled.
 fn the_rest_leaves(world: &mut World, at_github: Timestamp) {
     let foreign: Vec<u64> = world
         .github
@@ -635,25 +586,25 @@ fn the_rest_leaves(world: &mut World, at_github: Timestamp) {
     }
 }
 
-/// What can happen to the world.
+/// Changes to the world.
 pub trait Suffer {
-    /// Lets a mishap happen. What became of it, for the timeline; `None` if there was nothing it could happen to.
+    /// Applies a change. Returns what happened, for the timeline; `None` if there was no target.
     fn suffer(&mut self, mishap: &Mishap, place: &Place) -> Option<String>;
 
-    /// The jobs of ours, dead ones too.
+    /// Our jobs, including dead ones.
     fn our_jobs(&self, place: &Place) -> Vec<String>;
 
-    /// The jobs that somebody has made under the names that ours will have.
+    /// The jobs that someone created under names that ours will have.
     fn planted_jobs(&self, place: &Place) -> Vec<String>;
 
-    /// All trouble is over: nodes and leader are back, processes start, runners of others leave, what can never be
-    /// served is cancelled.
+    /// Ends all trouble: nodes and leader are back, processes start, foreign runners leave, and jobs that can
+    /// never be served are cancelled.
     fn calm_down(&mut self, place: &Place, start_delay: Duration);
 
-    /// Whether a repository takes jobs, and the run is no ghost.
+    /// Whether a repository takes jobs, and GitHub assigns those of the run.
     fn can_be_served(&self, repository: u64, run: u64) -> bool;
 
-    /// Where a runner registers, for looking it up.
+    /// Where a runner registers, to look it up.
     fn scope_of(&self, repository: u64) -> RegisteredAt;
 }
 
@@ -701,7 +652,7 @@ impl Suffer for World {
         for id in &place.repositories {
             if let Some(repository) = self.github.repository_mut(*id) {
                 repository.private = false;
-                // GitHub lets nobody remove what a disabled one has.
+                // GitHub does not let anyone remove a disabled repository's runners.
                 repository.disabled = false;
                 repository.refuses_runners = false;
             }
@@ -712,7 +663,7 @@ impl Suffer for World {
         for name in self.planted_jobs(place) {
             self.nomad.purge_job(&place.namespace, &name, self.nomad_time(now));
         }
-        // Where GitHub cannot tell whether a runner is busy, nobody but its owner can end one that hangs.
+        // If GitHub cannot say whether a runner is busy, only its owner can end one that hangs.
         self.options_mut().hangs = 0.0;
         if !place.jit {
             let stuck = self.live_runners().into_iter().filter(|live| live.phase == Phase::Stuck);

@@ -1,9 +1,9 @@
-//! Faults, decided by a seed: what goes wrong between a client and the servers, wrong answers of the servers, and what
+//! Faults, determined by a seed: what fails between a client and the servers, wrong responses of the servers, and what
 //! happens to the world in the meantime.
 //!
-//! [`exchange::Faults`] is a [`Fault`](githubrunner_sim::fault::Fault) made of [`trouble::Episode`]s; [`mishap`] are changes of the
-//! world itself; [`scenario`] decides from one seed all of a run. Each thing that goes wrong takes one from a
-//! [`Budget`], so that a run can be cut short: the shortest prefix that still fails tells the most.
+//! [`exchange::Faults`] is a [`Fault`](githubrunner_sim::fault::Fault) made of [`trouble::Episode`]s; [`mishap`] has
+//! changes of the world itself; [`scenario`] derives a whole run from one seed. Each fault takes one unit from a
+//! [`Budget`], so that a run can be shortened: the shortest prefix that still fails is the most useful.
 
 #![warn(clippy::too_many_lines)]
 
@@ -24,7 +24,7 @@ pub mod trouble;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many more things may happen in a run.
+/// How many more faults may happen in a run.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<BudgetInner>);
 
@@ -35,12 +35,12 @@ struct BudgetInner {
 }
 
 impl Budget {
-    /// So many, `usize::MAX` for all.
+    /// This many; `usize::MAX` for all.
     pub fn new(limit: usize) -> Budget {
         Budget(Arc::new(BudgetInner { limit, used: AtomicUsize::new(0) }))
     }
 
-    /// Takes one; false when there is none left.
+    /// Takes one; false if there is none left.
     pub fn take(&self) -> bool {
         if !self.any_left() {
             return false;

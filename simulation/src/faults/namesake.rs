@@ -1,16 +1,16 @@
-//! A repository is renamed and another one takes its name; later the first one has it back.
+//! A repository is renamed, and another one takes its name; later the first one has it back.
 
 use jiff::Timestamp;
 
 use githubrunner_sim::github::JobSpec;
 use githubrunner_sim::world::World;
 
-/// What a repository's name ends with while another one has its name.
+/// The suffix of a repository's name while another one has its name.
 const OLD: &str = "-old";
 
 /// Repositories that take each other's names.
 pub trait Rename {
-    /// Another repository has this one's name from now on, and a run is queued there.
+    /// From now on another repository has this one's name, and a run is queued there.
     fn take_name(&mut self, id: u64, jobs: &[JobSpec], at_github: Timestamp) -> Option<String>;
 
     /// The other one is deleted, and the first one has its name again.

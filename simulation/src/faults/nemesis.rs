@@ -1,4 +1,4 @@
-//! What is done to one daemon among several: it dies or is held at a request, or is cut off from Nomad.
+//! The nemesis of one daemon among several: it kills or suspends it at a request, or cuts it off from Nomad.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use githubrunner_sim::fault::{Side, Verdict};
 
-/// A hold on one daemon; shared between the faults and whoever lets it live.
+/// Controls one daemon; shared between the faults and the daemon's slot.
 #[derive(Clone, Debug, Default)]
 pub struct Nemesis(Arc<Inner>);
 
@@ -19,19 +19,20 @@ struct Inner {
     told: Notify,
 }
 
-/// What has come about.
+/// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// It is to be dropped now.
+    /// It must be dropped now.
     Dies,
-    /// It is not to be polled for a while.
+    /// It must not be polled for a while.
     Pauses,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     dying: Dying,
-    /// So many writes until the one at which it is paused, and how long that one takes to have its effect.
+    /// The number of writes before the one at which it is suspended, and how long that one takes to take
+    /// effect.
     pause: Option<(usize, Duration)>,
     cut: Option<Cut>,
     told: Option<Told>,
@@ -48,22 +49,22 @@ enum Dying {
     Now,
 }
 
-/// How a daemon does not reach Nomad.
+/// How a daemon is cut off from Nomad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Connections are refused, and those that exist are reset.
+    /// Connections are refused, and existing ones are reset.
     Refused,
-    /// Nothing comes back.
+    /// There is no response.
     Silent,
 }
 
 impl Nemesis {
-    /// It dies after so many requests that change something, at the next one, which takes effect or not.
+    /// It dies at the write after this many others, which takes effect or not.
     pub fn die_after(&self, writes: usize, with_effect: bool) {
         self.change(|state| state.dying = Dying::After { writes, with_effect });
     }
 
-    /// It is paused after so many requests that change something, at the next one, which takes effect a while later.
+    /// It is suspended at the write after this many others, which takes effect a while later.
     pub fn pause_after(&self, writes: usize, effect: Duration) {
         self.change(|state| state.pause = Some((writes, effect)));
     }
@@ -73,24 +74,24 @@ impl Nemesis {
         self.change(|state| state.cut = how);
     }
 
-    /// It neither dies nor is paused at a request.
+    /// It is neither killed nor suspended at a request.
     pub fn let_live(&self) {
         self.change(|state| (state.dying, state.pause, state.told) = (Dying::Never, None, None));
     }
 
-    /// Until there is something to take.
+    /// Completes when something has happened.
     pub async fn told(&self) {
         self.0.told.notified().await;
     }
 
-    /// What has come about since the last time.
+    /// What has happened since the last call.
     pub fn take(&self) -> Option<Told> {
         let told = self.get().told;
         self.change(|state| state.told = None);
         told
     }
 
-    /// Whether a new connection of its is refused.
+    /// Whether its new connections are refused.
     pub fn refuses(&self, side: Side) -> bool {
         side == Side::Nomad && self.get().cut == Some(Cut::Refused)
     }
@@ -103,7 +104,7 @@ impl Nemesis {
         change(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What becomes of a request of its before it has an effect, and what there is to say of that.
+    /// Handles one of its requests before it takes effect. Returns what is done and a message.
     pub(super) fn before(&self, side: Side, request: &Request<Bytes>) -> Option<(Verdict, &'static str)> {
         let state = self.get();
         if matches!(state.dying, Dying::Now) {

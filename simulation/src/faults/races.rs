@@ -1,4 +1,5 @@
-//! What happens between a look and an act: just before a request takes effect, to the runner that it is about.
+//! What happens between an observation and an action: just before a request takes effect, to the runner that
+//! it is about.
 
 use std::time::Duration;
 
@@ -17,19 +18,19 @@ use githubrunner_sim::github::Status;
 use githubrunner_sim::nomad::Job;
 use githubrunner_sim::world::{World, job_in};
 
-/// A turn that things take.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Turn {
-    /// The runner's process starts: its image is there.
+    /// The runner's process starts, because its image has been pulled.
     Starts,
-    /// The runner's process connects to GitHub, hung or not.
+    /// The runner's process connects to GitHub, whether or not it hung.
     Connects,
-    /// Somebody starts the stopped job again: `nomad job start`.
+    /// Someone starts the stopped job again: `nomad job start`.
     StartsAgain,
-    /// Somebody registers the purged job again, as it was.
+    /// Someone registers the purged job again, unchanged.
     Registers,
-    /// The jobs in progress of a run end while it is looked for among the runs in progress, and others of its are
-    /// queued still.
+    /// The jobs in progress of a run end while it is looked up among the runs in progress, and others of its jobs
+    /// are still queued.
     JobsEnd,
 }
 
@@ -38,18 +39,19 @@ impl Turn {
     pub const ALL: [Turn; 5] =
         [Turn::Starts, Turn::Connects, Turn::StartsAgain, Turn::Registers, Turn::JobsEnd];
 
-    /// The one that a seed decides.
+    /// The event of a seed.
     pub fn of(seed: u64) -> Turn {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x7475_726e);
         Turn::ALL[rng.random_range(0..Turn::ALL.len())]
     }
 
-    /// Without what it hardly ever comes about.
+    /// The faults without which it hardly ever occurs.
     pub fn needs(self) -> Vec<FaultKind> {
         match self {
-            // Who is stopped before it has started.
+            // A runner that is stopped before it has started.
             Turn::Starts => vec![FaultKind::SlowImages, FaultKind::Runs],
-            // A process that nobody knows of, that hung, or idles while a job is queued that GitHub gives nobody.
+            // A process that nobody knows about, that hung, or that idles while a job is queued that GitHub
+            // assigns to no runner.
             Turn::Connects => {
                 vec![FaultKind::RestartsEmpty, FaultKind::Hangs, FaultKind::Ghosts, FaultKind::Runs]
             }
@@ -60,33 +62,33 @@ impl Turn {
     }
 }
 
-/// A turn that is taken once, at the first chance that is not let pass.
+/// An event that happens once, at the first opportunity that is taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Race {
-    /// What happens.
+    /// The event.
     pub turn: Turn,
     /// Not before this, in true time.
     pub from: Timestamp,
-    /// How often a chance is taken: 0 never, 1 always.
+    /// How often an opportunity is taken: 0 never, 1 always.
     pub chance: f64,
 }
 
-/// A process does not connect sooner after its start.
+/// The shortest time between a process's start and its connection.
 const SHORTEST_START_UP: SignedDuration = SignedDuration::from_secs(1);
 
 fn is_over(job: &Job) -> bool {
     job.stop && job.status == "dead"
 }
 
-/// Whether a request ends a job in Nomad: between the last look and this nobody can look once more.
+/// Whether a request ends a job in Nomad: nothing can be checked between the last read and this.
 fn ends(side: Side, request: &Request<Bytes>) -> bool {
     side == Side::Nomad && request.method() == Method::DELETE && request.uri().path().starts_with("/v1/job/")
 }
 
-/// What others do to the world between a look and an act.
+/// What others do to the world between an observation and an action.
 pub trait Interfere {
-    /// Lets a turn be taken before this request takes effect, if it is about something to which that can happen. What
-    /// happened, for the timeline.
+    /// Lets an event happen before this request takes effect, if it applies to the request's subject. Returns a
+    /// message for the timeline.
     fn take_turn(
         &mut self,
         turn: Turn,
@@ -96,14 +98,14 @@ pub trait Interfere {
         registered: impl Fn(&str) -> Option<Value>,
     ) -> Option<String>;
 
-    /// A job of ours that was stopped and is over.
+    /// A job of ours that was stopped and has ended.
     fn stopped(&self, place: &Place) -> Option<String>;
 
     fn start_again(&mut self, place: &Place, name: &str, now: Timestamp) -> bool;
 
     fn register_again(&mut self, place: &Place, name: &str, body: &Value, now: Timestamp) -> bool;
 
-    /// What people do is not a daemon's: nobody who watches the daemons is told of it.
+    /// People's actions are not a daemon's, so the checks of the daemons do not see them.
     fn put_job(&mut self, place: &Place, body: &Value, now: Timestamp) -> bool;
 
     fn jobs_end(&mut self, side: Side, request: &Request<Bytes>) -> Option<String>;
@@ -122,11 +124,11 @@ impl Interfere for World {
             return self.jobs_end(side, request);
         }
         let name = match subject(Some(self), side, request) {
-            // It takes a while until the job runs again: that happens while GitHub is looked at.
+            // It takes a while until the job is running again, which happens while GitHub is being polled.
             None if turn == Turn::StartsAgain && side == Side::GitHub => self.stopped(place)?,
             about => about.filter(|name| place.ours(name))?,
         };
-        // A secret or a registration that is gone keeps the process from a job; without, nothing does.
+        // A missing credential or registration keeps the process from getting a job; otherwise nothing does.
         if ends(side, request) && !place.jit {
             return None;
         }
@@ -165,7 +167,7 @@ impl Interfere for World {
         if self.nomad.job(&place.namespace, name).is_some() {
             return false;
         }
-        // Where its job has another one by now there would be two, and nobody could help it.
+        // If its job has another runner by now, there would be two, and nobody could prevent it.
         let metas = body["Job"]["Meta"].as_object().into_iter().flat_map(|meta| meta.values());
         let Some(own) = metas.filter_map(Value::as_str).find_map(job_in) else { return false };
         let has_other = self.nomad.jobs().any(|job| job.meta.values().any(|meta| job_in(meta) == Some(own)));
@@ -197,7 +199,7 @@ impl Interfere for World {
     }
 }
 
-/// A request that was given up, and takes effect when the next one about its runner arrives.
+/// An abandoned request, which takes effect when the next one about its runner arrives.
 pub(super) struct Held {
     pub side: Side,
     pub request: Request<Bytes>,
@@ -205,5 +207,5 @@ pub(super) struct Held {
     pub until: Timestamp,
 }
 
-/// What was sent and not answered waits on the wire for so long: a closed connection goes on sending what it has.
+/// How long a sent request without a response stays on the wire: a closed connection still sends what it has.
 pub(super) const HELD_FOR: Duration = Duration::from_secs(60);

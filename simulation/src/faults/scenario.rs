@@ -1,4 +1,4 @@
-//! What a seed decides: the world, who works in it, and what goes wrong.
+//! What a seed determines: the world, its jobs, and what fails.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,27 +24,28 @@ use githubrunner_sim::world;
 /// When a daemon dies.
 #[derive(Clone, Copy, Debug)]
 pub enum DeathAt {
-    /// After so many wake-ups.
+    /// After this many wake-ups.
     Poll(usize),
-    /// At the request that changes something after so many others.
+    /// At the write after this many others.
     Write {
-        /// So many are survived.
+        /// This many are survived.
         after: usize,
         /// The last one takes effect.
         with_effect: bool,
     },
 }
 
-/// Something that happens at its time.
+/// An event at a certain time.
 #[derive(Clone, Debug)]
 pub enum Happening {
     /// A workflow run is queued in a repository, by its position.
     Run(usize, Vec<JobSpec>),
-    /// One is queued in the repository that the daemon does not look at.
+    /// A run is queued in the repository that the daemon does not watch.
     Elsewhere(Vec<JobSpec>),
     /// A mishap.
     Mishap(Mishap),
-    /// The daemon dies a while after; what it had on the wire is lost, or arrives; the next one starts later.
+    /// The daemon dies some time after this; what it had on the wire is lost or arrives; the next one starts
+    /// later.
     Death {
         /// When exactly.
         at: DeathAt,
@@ -55,13 +56,13 @@ pub enum Happening {
     },
     /// SIGHUP.
     Hangup,
-    /// SIGHUP, and the configuration no longer names this repository, by its position; none: it names all again.
+    /// SIGHUP with a configuration that no longer names this repository, by its position; `None`: it names all
+    /// again.
     LeaveOut(Option<usize>),
-    /// Something happens to one of two daemons.
+    /// An event for one of two daemons.
     Replica {
-        /// The one that does not lead.
+        /// Whether it is the standby.
         standby: bool,
-        /// What.
         what: ReplicaMishap,
     },
 }
@@ -69,28 +70,23 @@ pub enum Happening {
 /// What happens to one of two daemons, besides death.
 #[derive(Clone, Copy, Debug)]
 pub enum ReplicaMishap {
-    /// It is told to end, and starts again later.
+    /// It is told to exit, and starts again later.
     Exit {
-        /// So much later.
+        /// This much later.
         down: Duration,
     },
-    /// It stands still and goes on later; its connections stay.
+    /// It is suspended and resumed later; its connections stay open.
     Pause {
-        /// So much later.
+        /// This much later.
         for_so_long: Duration,
-        /// At the request that changes something after so many others, which takes effect so much later; else at once.
+        /// At the write after this many others, which takes effect this much later; `None`: at once.
         at: Option<(usize, Duration)>,
     },
-    /// It does not reach Nomad for a while.
-    Cut {
-        /// In this way.
-        how: Cut,
-        /// How long.
-        for_so_long: Duration,
-    },
+    /// It cannot reach Nomad for a while.
+    Cut { how: Cut, for_so_long: Duration },
 }
 
-/// All of a run.
+/// The whole run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The seed it comes from.
@@ -101,17 +97,17 @@ pub struct Scenario {
     pub base: Timestamp,
     /// `owner/name` of each repository.
     pub repositories: Vec<String>,
-    /// GitHub's manner.
+    /// GitHub's behaviour.
     pub github: github::Options,
-    /// Nomad's manner.
+    /// Nomad's behaviour.
     pub nomad: nomad::Options,
-    /// The processes' manner.
+    /// The processes' behaviour.
     pub world: world::Options,
-    /// How long an exchange takes at most.
+    /// The maximum duration of an exchange.
     pub latency: Duration,
-    /// When exchanges go wrong.
+    /// When exchanges fail.
     pub episodes: Vec<Episode>,
-    /// What happens between looks and acts.
+    /// What happens between observations and actions.
     pub races: Vec<Race>,
     /// What happens, in order.
     pub happenings: Vec<(Duration, Happening)>,
@@ -119,16 +115,16 @@ pub struct Scenario {
     pub over: Duration,
     /// The daemon's configuration.
     pub settings: Settings,
-    /// There are two daemons, of which one leads.
+    /// There are two daemons, one of them the leader.
     pub replicas: bool,
 }
 
-/// So many runs are in the queue of a repository that is flooded.
+/// The number of queued runs in a flooded repository.
 const FLOOD: usize = 200;
 
 impl Scenario {
-    /// What this seed decides. A quarter of the seeds have no trouble, a quarter one fault each in turn, a quarter a few,
-    /// a quarter many.
+    /// The scenario of a seed. A quarter of the seeds have no faults, a quarter one fault each in turn, a quarter a
+    /// few, a quarter many.
     pub fn of(seed: u64) -> Scenario {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x0073_6365_6e61);
         let all = FaultKind::all();
@@ -138,11 +134,11 @@ impl Scenario {
             2 => (0..rng.random_range(2..=4)).map(|_| all[rng.random_range(0..all.len())]).collect(),
             _ => all.iter().copied().filter(|_| rng.random_bool(0.35)).collect(),
         };
-        // Two daemons are dear: they are rare where they do not come by themselves.
+        // Two daemons are expensive, so they are rare unless a fault requires them.
         let replicas = rng.random_bool(0.1);
         let fits = |fault: &FaultKind| replicas || seed % 4 == 1 || !fault.is_of_replicas();
         let mut faults: Vec<FaultKind> = faults.into_iter().filter(fits).collect();
-        // Where nothing else is wrong it is measured how soon the other one leads.
+        // If nothing else is wrong, the time until the other one leads is measured.
         if replicas && seed.is_multiple_of(4) {
             let ones: Vec<FaultKind> = all.into_iter().filter(|fault| fault.is_of_replicas()).collect();
             faults.push(ones[rng.random_range(0..ones.len())]);
@@ -152,7 +148,7 @@ impl Scenario {
         scenario
     }
 
-    /// The same with these faults.
+    /// The scenario of a seed with these faults.
     pub fn with(seed: u64, mut faults: Vec<FaultKind>) -> Scenario {
         if faults.contains(&FaultKind::Meanwhile) {
             faults.extend(Turn::of(seed).needs());
@@ -163,17 +159,17 @@ impl Scenario {
         let repositories: Vec<String> =
             repositories[..rng.random_range(1..=3)].iter().map(|name| (*name).to_string()).collect();
         let mut settings = settings(&mut rng);
-        // An owner's other repositories would be ours, too.
+        // An owner's other repositories would be ours too.
         let one_by_one = [FaultKind::Configuration, FaultKind::Repositories, FaultKind::Namesakes];
         if !settings.access.organization && !faults.iter().any(|fault| one_by_one.contains(fault)) {
             settings.access.entries = [Entries::Each, Entries::Owners, Entries::All][seed as usize % 3];
         }
-        // Apart from the other draws.
+        // Independent of the other random values.
         settings.webhooks = (seed / 3).is_multiple_of(3);
         let mut nomad = cluster(&mut rng, seed);
         nomad.event_buffer = if settings.hints { 50 } else { 0 };
         let mut over = Duration::from_secs(rng.random_range(120..=420));
-        // Whoever makes no progress is waited for five minutes, or twenty.
+        // Runners that make no progress are given five minutes, or twenty.
         if faults.iter().any(|fault| fault.is_of_the_stuck()) {
             over += Duration::from_secs(rng.random_range(600..=2700));
         }
@@ -210,12 +206,12 @@ impl Scenario {
         scenario
     }
 
-    /// Whether nothing at all goes wrong.
+    /// Whether nothing fails.
     pub fn is_calm(&self) -> bool {
         self.faults.is_empty()
     }
 
-    /// Whether something goes wrong.
+    /// Whether it has a fault.
     pub fn has(&self, fault: FaultKind) -> bool {
         self.faults.contains(&fault)
     }
@@ -226,7 +222,7 @@ impl Scenario {
             let repository = rng.random_range(0..self.repositories.len());
             let mut jobs: Vec<JobSpec> =
                 (0..rng.random_range(1..=3)).map(|index| self.job(index, rng)).collect();
-            // A matrix: many of one kind.
+            // A matrix: many jobs of one kind.
             if rng.random_bool(0.04) {
                 let one = self.job(0, rng);
                 jobs = (0..rng.random_range(4..=6))
@@ -244,7 +240,7 @@ impl Scenario {
     }
 
     fn job(&self, index: usize, rng: &mut StdRng) -> JobSpec {
-        // Most jobs are ours, some are not for us, few have labels that break the rules.
+        // Most jobs are ours, some are not, and few have labels that break the rules.
         let labels = match rng.random_range(0..20) {
             0 => LABELS[6],
             1 => LABELS[5],
@@ -262,7 +258,7 @@ impl Scenario {
         }
         if self.has(FaultKind::HeldJobs) && rng.random_bool(0.5) {
             job.held = Some([Status::Waiting, Status::Pending, Status::Requested][rng.random_range(0..3)]);
-            // A deployment that somebody has to approve waits for much longer than other things.
+            // A deployment that requires approval waits much longer than other jobs.
             let longest = if rng.random_bool(0.2) { (600, 1500) } else { (5, 300) };
             job.held_for = Some(seconds(rng, longest.0, longest.1));
         }
@@ -275,7 +271,7 @@ impl Scenario {
         job
     }
 
-    /// Times within the trouble, one more or less than two of them.
+    /// Times within the trouble, usually about two.
     fn times(&self, rng: &mut StdRng) -> Vec<Duration> {
         let over = self.over.as_millis() as u64;
         (0..rng.random_range(1..=3)).map(|_| Duration::from_millis(rng.random_range(0..over))).collect()
@@ -292,7 +288,7 @@ impl Scenario {
             FaultKind::Flood => {
                 let at = self.times(rng)[0];
                 let repository = self.repositories.len() - 1;
-                // None of them is for us, and each has to be looked at.
+                // None of them is ours, and each has to be read.
                 let job = JobSpec { ghost: true, ..JobSpec::new(LABELS[5], Duration::from_secs(10)) };
                 let run = || (at, Happening::Run(repository, vec![job.clone()]));
                 self.happenings.extend((0..FLOOD).map(|_| run()));
@@ -320,7 +316,7 @@ impl Scenario {
             FaultKind::RunLag => self.github.run_lag = seconds(rng, 1, 60),
             FaultKind::Hangs => self.world.hangs = rng.random_range(0.1..0.6),
             _ => {
-                // Servers with much to do replace what was lost only when its evaluation has its turn.
+                // Busy servers replace lost allocations only when the evaluation's turn comes.
                 if fault == FaultKind::OldServers && rng.random_bool(0.5) {
                     self.nomad.delays.placement = seconds(rng, 1, 15);
                 }
@@ -340,7 +336,7 @@ impl Scenario {
         }
     }
 
-    /// What happens to nodes and servers; false if it is none of that.
+    /// Events for nodes and servers; false if the fault is not one of these.
     fn happens_to_nodes(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) -> bool {
         let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
         match fault {
@@ -376,7 +372,7 @@ impl Scenario {
         true
     }
 
-    /// What happens to what is registered in Nomad; false likewise.
+    /// Events for Nomad jobs; false likewise.
     fn happens_to_jobs(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) -> bool {
         let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
         match fault {
@@ -416,7 +412,7 @@ impl Scenario {
         true
     }
 
-    /// What happens to repositories, runs, registrations and the token; false likewise.
+    /// Events for repositories, runs, registrations and the token; false likewise.
     fn happens_to_github(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) -> bool {
         let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
         match fault {
@@ -443,7 +439,7 @@ impl Scenario {
             },
             FaultKind::Namesakes => {
                 let mut jobs: Vec<JobSpec> = (0..2).map(|index| self.job(index, rng)).collect();
-                // What waits there is for others, or for us once the configuration means it.
+                // Jobs there are for others, or for us once the configuration includes them.
                 if rng.random_bool(0.5) {
                     jobs.iter_mut()
                         .for_each(|job| job.labels = LABELS[5].iter().map(|l| (*l).into()).collect());
@@ -472,7 +468,7 @@ impl Scenario {
         true
     }
 
-    /// What happens to the daemons.
+    /// Events for the daemons.
     fn happens_to_daemon(&mut self, fault: FaultKind, at: Duration, pick: usize, rng: &mut StdRng) {
         let later = |rng: &mut StdRng| at + seconds(rng, 5, 400);
         match fault {
@@ -500,7 +496,7 @@ impl Scenario {
                 if let ReplicaMishap::Pause { for_so_long, at: None } = what
                     && rng.random_bool(0.5)
                 {
-                    // It learns of it when it goes on.
+                    // It learns of the signal when it is resumed.
                     let exit = ReplicaMishap::Exit { down: seconds(rng, 1, 90) };
                     let meanwhile = at + for_so_long.mul_f64(rng.random());
                     self.happenings.push((meanwhile, Happening::Replica { standby: false, what: exit }));
@@ -511,7 +507,8 @@ impl Scenario {
         }
     }
 
-    /// One repository's runners make no progress for a while, or to the end, and others have jobs meanwhile.
+    /// One repository's runners make no progress for a while or until the end, and others have jobs in the
+    /// meantime.
     fn stick(&mut self, fault: FaultKind, pick: usize, rng: &mut StdRng) {
         let repository = pick % self.repositories.len();
         let of_over = |share: f64| self.over.mul_f64(share);
@@ -564,7 +561,7 @@ impl Scenario {
                 }
                 _ => (rng.random_range(0..over), rng.random_range(1_000..120_000), 1.0),
             };
-            // What costs a client its whole deadline each time is rarer.
+            // Faults that cost a client its whole deadline each time are rarer.
             let stalls = matches!(trouble, Trouble::Stall | Trouble::LateStall);
             let chance = if stalls { f64::min(chance, 0.4) } else { chance };
             let (from, length) = (Duration::from_millis(from), Duration::from_millis(length));

@@ -1,4 +1,4 @@
-//! How the daemon of a run is configured.
+//! The daemon's configuration in a run.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use crate::faults::draw::seconds;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// How runners get their secret in a run.
+/// The kind of credentials in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// JIT configurations.
     Jit,
     /// Registration tokens; the runners are ephemeral.
     Token,
-    /// Registration tokens; the runners take one job after the other.
+    /// Registration tokens; the runners are persistent.
     Persistent,
-    /// Registration tokens; the runners register under another name than their Nomad job's.
+    /// Registration tokens; the runners register under a name other than their Nomad job's.
     Renamed,
-    /// The long-lived token in the job, as nomadtools has it; the runners are ephemeral.
+    /// The long-lived token in the job, as in nomadtools; the runners are ephemeral.
     AccessToken,
 }
 
-/// What the configuration names.
+/// The entries of `repos`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entries {
     /// Each repository.
@@ -33,10 +33,10 @@ pub enum Entries {
     All,
 }
 
-/// How the daemon gets at GitHub, and where its runners belong.
+/// The daemon's access to GitHub, and where its runners register.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Access {
-    /// As a GitHub App; else with a token.
+    /// As a GitHub App, or else with a token.
     pub app: bool,
     /// `scope: organization`.
     pub organization: bool,
@@ -46,17 +46,17 @@ pub struct Access {
     pub entries: Entries,
 }
 
-/// The classes that the daemon is told of: one for the jobs with the label `big`, and one for those that ask for memory.
+/// The configured classes: one for jobs with the label `big`, and one for those that request memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Classes {
-    /// They are there.
+    /// Whether they are configured.
     pub on: bool,
     /// `max_runners` of the class `big`.
     pub cap: Option<usize>,
 }
 
 impl Classes {
-    /// What the configuration says.
+    /// The YAML of the classes.
     pub fn yaml(self) -> String {
         if !self.on {
             return String::new();
@@ -67,13 +67,13 @@ impl Classes {
         )
     }
 
-    /// Whether a group's runners are of the class with the cap, by its labels with commas between.
+    /// Whether a group's runners belong to the class with the cap, by its comma-separated labels.
     pub fn has_cap(self, labels: &str) -> bool {
         self.on && labels.split(',').any(|label| label.to_lowercase().starts_with("big"))
     }
 }
 
-/// What the daemon is told.
+/// The configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `loop`.
@@ -92,21 +92,21 @@ pub struct Settings {
     pub make_room: Option<Duration>,
     /// `parallel`.
     pub parallel: usize,
-    /// The registration.
+    /// The kind of credentials.
     pub mode: Mode,
     /// As whom, and where.
     pub access: Access,
-    /// The template is a job in JSON, which spares the parse; otherwise HCL.
+    /// The template is a job in JSON, which needs no parsing; otherwise HCL.
     pub json_template: bool,
-    /// ETags survive the daemon.
+    /// ETags outlive the daemon.
     pub cache: bool,
-    /// Nomad's event stream is there.
+    /// Nomad's event stream is available.
     pub hints: bool,
     /// GitHub delivers webhooks.
     pub webhooks: bool,
 }
 
-/// What a seed decides.
+/// The settings of a seed.
 pub(super) fn settings(rng: &mut StdRng) -> Settings {
     let cap = |rng: &mut StdRng, of: usize| rng.random_bool(0.35).then(|| rng.random_range(1..=of));
     let mode = match rng.random_range(0..16) {
@@ -116,7 +116,7 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
         3 => Mode::AccessToken,
         _ => Mode::Jit,
     };
-    // An App has no token to give away.
+    // An App has no token to pass on.
     let app = rng.random_bool(0.15) && mode != Mode::AccessToken;
     let organization = rng.random_bool(0.15);
     let mut settings = Settings {
@@ -140,7 +140,7 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
         hints: rng.random_bool(0.3),
         webhooks: false,
     };
-    // From what is drawn already: what else a seed decides stays as it is.
+    // From a value that is already drawn, so that the other values of a seed do not change.
     let drawn = settings.inactivity.as_millis();
     let on = drawn % 10 < 3;
     let cap = usize::try_from(drawn / 10 % 4).ok().filter(|cap| on && *cap > 0);

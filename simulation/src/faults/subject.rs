@@ -6,7 +6,7 @@ use githubrunner_sim::world::World;
 use hyper::{Method, Request};
 use serde_json::Value;
 
-/// The runner that a request is about, if it is about one; a registration's name is known to the world.
+/// The runner that a request is about, if any; the world knows a registration's name.
 pub fn subject(world: Option<&World>, side: Side, request: &Request<Bytes>) -> Option<String> {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or_default();
@@ -36,6 +36,6 @@ pub fn subject(world: Option<&World>, side: Side, request: &Request<Bytes>) -> O
         }
         _ => None,
     };
-    // The lists of a pass ask for all that begins so.
+    // A pass's lists request everything with this prefix.
     name.filter(|name| !name.is_empty() && !name.ends_with('-'))
 }

@@ -1,4 +1,4 @@
-//! The ways in which an exchange goes wrong, and when they do.
+//! The ways in which an exchange fails, and when.
 
 use githubrunner_sim::fault::Side;
 use jiff::Timestamp;
@@ -6,15 +6,15 @@ use jiff::Timestamp;
 /// A way in which an exchange goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
-    /// Nobody is there: connections are refused, and those that exist are cut.
+    /// Connections are refused, and existing ones are cut.
     Refused,
     /// The connection is cut before the request takes effect.
     Reset,
-    /// The request takes effect, and the connection is cut before the answer.
+    /// The request takes effect, and the connection is cut before the response.
     LostAnswer,
-    /// No answer, and no effect.
+    /// No response, and no effect.
     Stall,
-    /// The request takes effect, and no answer comes.
+    /// The request takes effect, but there is no response.
     LateStall,
     /// 500, 502, 503 or 504 without an effect.
     Error,
@@ -24,53 +24,53 @@ pub enum Trouble {
     Truncated,
     /// The body is damaged.
     Garbled,
-    /// 200 with a page for people, as a captive portal has it.
+    /// 200 with an HTML page, as from a captive portal.
     ContentType,
-    /// All is well, up to 15 seconds later.
+    /// Everything works, but up to 15 seconds later.
     Slow,
-    /// 403 or 429, nothing remains until the reset.
+    /// 403 or 429 with no requests remaining until the reset.
     PrimaryLimit,
     /// 403 or 429 with `retry-after`.
     SecondaryLimit,
-    /// 403 that speaks of a secondary limit and names no time.
+    /// 403 that mentions a secondary limit without a time.
     SilentLimit,
-    /// 429 without a word.
+    /// 429 without a text.
     TooMany,
     /// Pages of a few entries, which shift or repeat while they are read.
     Pages,
-    /// A `total_count` that is off.
+    /// A wrong `total_count`.
     Totals,
-    /// Listings show how things were a while ago.
+    /// Listings show an earlier state.
     Lag,
     /// 409 to a registration of a runner that does not exist.
     JitConflict,
     /// 422 to a registration of a runner.
     JitInvalid,
-    /// The registration succeeds, and the answer is an error.
+    /// The registration succeeds, but the response is an error.
     JitLateError,
     /// 500 `No cluster leader`.
     NoLeader,
-    /// A server that has lost its leader answers listings all the same: with how things were when it last heard of it.
+    /// A server that has lost its leader still answers listings, with the state when it last heard from the leader.
     Follower,
-    /// A request about a lock takes effect, and its answer is lost.
+    /// A request for a lock takes effect, and its response is lost.
     LockAnswer,
-    /// A request that changes something takes effect seconds after its client has given it up, or just before the next
-    /// one about the same runner.
+    /// A write takes effect seconds after its client has abandoned it, or just before the next one about the same
+    /// runner.
     Late,
-    /// A registration is removed, and the answer is lost.
+    /// A registration is removed, and the response is lost.
     RemovalAnswer,
-    /// Lists come in part: they go on at another host, count more than they show, or leave out what the token is not
-    /// authorized for.
+    /// Lists are incomplete: they continue on another host, have a larger total than items, or omit what the token
+    /// is not authorized for.
     Part,
-    /// Repositories have names and pages that GitHub does not permit.
+    /// Repositories have names and URLs that GitHub does not permit.
     Names,
-    /// A runner is registered, and what it is to be started with is not a configuration, or another runner's.
+    /// A runner is registered, but its configuration is invalid or another runner's.
     Secrets,
-    /// The jobs of some runs answer 502 unless few are asked for at a time.
+    /// The jobs of some runs get a 502 unless only a few are requested at a time.
     LargePages,
     /// Each page of a list takes several seconds.
     SlowPages,
-    /// 500, 502 or 503 with a text that commands a terminal, forges a line of the log and quotes secrets.
+    /// 500, 502 or 503 with a text that contains terminal commands, a forged log line and secrets.
     HostileErrors,
 }
 
@@ -111,7 +111,7 @@ impl Trouble {
         Trouble::HostileErrors,
     ];
 
-    /// Where it happens; `None`: on either side.
+    /// The side that it affects; `None`: either.
     pub fn side(self) -> Option<Side> {
         use Trouble::*;
         match self {
@@ -125,12 +125,12 @@ impl Trouble {
     }
 }
 
-/// A time in which one thing goes wrong now and then.
+/// A period during which one fault occurs now and then.
 #[derive(Clone, Debug)]
 pub struct Episode {
-    /// What.
+    /// The fault.
     pub trouble: Trouble,
-    /// With whom.
+    /// The affected side.
     pub side: Side,
     /// From when, in true time.
     pub from: Timestamp,

@@ -1,4 +1,4 @@
-//! What the demo knows of each job and of its runners, and the words for it.
+//! The state of the demo's jobs and runners, and the words for it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,27 +8,27 @@ use githubrunner_sim::{
     world::World,
 };
 
-/// How much of a runner\'s name tells it apart from the others.
+/// How many characters of a runner's name the table shows.
 const SHORT_NAME: usize = 6;
 
-/// How a cell is coloured, on a terminal that has colours.
+/// The colour of a cell on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mood {
-    /// As it is.
+    /// No colour.
     Plain,
-    /// Something is waited for.
+    /// It is waiting for something.
     Waits,
-    /// It works.
+    /// It is working.
     Works,
-    /// It is over and well.
+    /// It ended well.
     Well,
-    /// It is over and not well.
+    /// It ended badly.
     Bad,
     /// It is over.
     Past,
 }
 
-/// A text with its colour.
+/// A text with a colour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
     pub text: String,
@@ -39,7 +39,7 @@ fn cell(mood: Mood, text: impl Into<String>) -> Cell {
     Cell { text: text.into(), mood }
 }
 
-/// One line: a job with its runner, or one more runner that was started for the job above.
+/// One line: a job with its runner, or another runner that was started for the job above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// `owner/name`
@@ -48,17 +48,17 @@ pub(super) struct Row {
     pub job: String,
     /// `runs-on`
     pub labels: String,
-    /// What the job is doing.
+    /// The job's state.
     pub doing: Cell,
     /// The last part of the runner's name.
     pub runner: String,
-    /// What the runner is doing.
+    /// The runner's state.
     pub state: Cell,
-    /// Identifies the line while everything else changes.
+    /// Identifies the line across updates.
     pub key: (u64, usize),
 }
 
-/// A runner as it was last seen.
+/// A runner as last seen.
 struct Seen {
     job_id: Option<u64>,
     state: RunnerState,
@@ -67,7 +67,7 @@ struct Seen {
     gone: bool,
 }
 
-/// What is known.
+/// Everything that is known.
 #[derive(Default)]
 pub(super) struct Board {
     runners: BTreeMap<String, Seen>,
@@ -75,7 +75,7 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// Takes in what Nomad says.
+    /// Updates from Nomad's view.
     pub fn learn(&mut self, view: &NomadView) {
         for seen in self.runners.values_mut() {
             seen.gone = true;
@@ -94,18 +94,18 @@ impl Board {
         }
     }
 
-    /// The state of the newest runner that was started for a job and is still there.
+    /// The state of the newest existing runner that was started for a job.
     pub fn runner_of(&self, job_id: u64) -> Option<RunnerState> {
         let of_job = self.order.iter().rev().filter_map(|name| self.runners.get(name));
         of_job.filter(|seen| seen.job_id == Some(job_id) && !seen.gone).map(|seen| seen.state).next()
     }
 
-    /// How many runners were started, and how many of them are purged.
+    /// How many runners were started, and how many of them were purged.
     pub fn counts(&self) -> (usize, usize) {
         (self.runners.len(), self.runners.values().filter(|seen| seen.gone).count())
     }
 
-    /// The table, in the order in which the jobs appeared.
+    /// The table, in the order in which the jobs arrived.
     pub fn rows(&self, world: &World) -> Vec<Row> {
         let mut rows = Vec::new();
         let taken: Vec<&str> = world.github.jobs().filter_map(runner_name).collect();
@@ -149,11 +149,11 @@ impl Board {
         } else {
             let works = world.github.jobs().any(|job| works_on(job, name));
             match (seen.state, &seen.blocked) {
-                // Nomad hears of a task's start a little later than GitHub of its runner.
+                // Nomad learns of a task's start slightly later than GitHub of its runner.
                 (RunnerState::Starting | RunnerState::Running, _) if works => cell(Mood::Works, "running"),
-                (RunnerState::Pending, Some(why)) => cell(Mood::Waits, format!("waits for room: {why}")),
+                (RunnerState::Pending, Some(why)) => cell(Mood::Waits, format!("waiting for room: {why}")),
                 (RunnerState::Pending, None) => cell(Mood::Waits, "pending"),
-                (RunnerState::Waiting, _) => cell(Mood::Waits, "waits for its secret"),
+                (RunnerState::Waiting, _) => cell(Mood::Waits, "waiting for credentials"),
                 (RunnerState::Starting, _) => cell(Mood::Waits, "starting"),
                 (RunnerState::Running, _) => {
                     match world.github.runners().find(|runner| runner.name == name) {
@@ -174,7 +174,7 @@ impl Board {
         let other =
             seen.job_id.filter(|job_id| *job_id != job.id).and_then(|job_id| world.github.job(job_id));
         if let Some(other) = other {
-            state.text.push_str(&format!(" (was started for {})", other.name));
+            state.text.push_str(&format!(" (started for {})", other.name));
         }
         state
     }

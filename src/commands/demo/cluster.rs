@@ -1,4 +1,4 @@
-//! A real Nomad for the demo: its namespace before, and nothing of it after.
+//! A real Nomad for the demo: prepares its namespace, and cleans up afterwards.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::{
 /// The demo's own namespace, unless NOMAD_NAMESPACE names another.
 const NAMESPACE: &str = "githubrunner-demo";
 
-/// How often the deletion of a namespace is tried again: Nomad refuses it while something in it is still ending.
+/// How often deleting the namespace is retried. Nomad refuses it while something in it is still ending.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// The namespace and prefix that the demo uses in a cluster.
 pub(super) struct Cluster {
     client: Client,
     token: Option<http::Secret>,
-    /// Where the runners' jobs are.
+    /// The namespace of the runners' jobs.
     pub namespace: String,
-    /// The first part of their names: of this demo alone.
+    /// The prefix of their names, unique to this demo.
     pub prefix: String,
     made_namespace: bool,
 }
@@ -44,7 +44,7 @@ struct VariableStub {
 }
 
 impl Cluster {
-    /// Sees to it that the namespace is there and that some client has raw_exec.
+    /// Makes sure that the namespace exists and that some client has raw_exec.
     ///
     /// # Errors
     /// What is missing, and what to do.
@@ -67,7 +67,7 @@ impl Cluster {
         let answer = self.send(Request::get("/v1/nodes")).await.context(
             "demo --nomad needs a Nomad agent at NOMAD_ADDR; scripts/dev starts one, or: nomad agent -dev",
         )?;
-        // Without node:read this is unknown; the demo will show it.
+        // Without node:read this is unknown, and the demo will show it.
         if !answer.is_success() {
             return Ok(());
         }
@@ -85,14 +85,14 @@ impl Cluster {
         let namespace = &self.namespace;
         let path = format!("/v1/namespace/{}", escape_segment(namespace));
         if self.send(Request::get(path.clone())).await?.status != StatusCode::NOT_FOUND {
-            // It is there, or the first pass says why it cannot be used.
+            // It exists, or the first pass says why it cannot be used.
             return Ok(());
         }
         let body = json!({ "Name": namespace, "Description": "Runners of githubrunner demo --nomad" });
         let answer = self.send(Request::put(path).json(&body)).await?;
         if let Err(error) = answer.success() {
             bail!(
-                "the Nomad namespace {namespace:?} does not exist and cannot be made: {error}; make it with: \
+                "the Nomad namespace {namespace:?} does not exist and cannot be created: {error}; create it with: \
                  nomad namespace apply {namespace}, or set NOMAD_NAMESPACE to one that may be used"
             );
         }
@@ -100,14 +100,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes whatever this demo has in the cluster, within a time. Tells what could not be removed.
+    /// Removes whatever this demo has left in the cluster, within a time limit. Returns what could not be
+    /// removed.
     pub async fn clean_up(&self, within: Duration) -> Vec<String> {
         let deadline = Instant::now() + within;
         match timeout(within, self.remove_all(deadline)).await {
             Ok(Ok(())) => Vec::new(),
             Ok(Err(error)) => vec![format!("{error:#}")],
             Err(_) => vec![format!(
-                "Nomad takes its time: see nomad job status -namespace {} {}-",
+                "Nomad is slow to clean up; see nomad job status -namespace {} {}-",
                 self.namespace, self.prefix
             )],
         }
@@ -125,7 +126,7 @@ impl Cluster {
                 Err(error) if Instant::now() + AGAIN >= deadline => {
                     return Err(error).context("removing the namespace");
                 }
-                // What was on its way to Nomad when the daemon ended may be there only now.
+                // Requests that were in flight when the daemon ended may take effect only now.
                 Err(_) => sleep(AGAIN).await,
             }
         }

@@ -1,7 +1,8 @@
-//! `simulated-github`: the demo's GitHub for a daemon that runs elsewhere, as a real Nomad's job for one.
+//! `simulated-github`: the demo's GitHub for a daemon that runs elsewhere, for example as a job on a real
+//! Nomad.
 //!
-//! It writes a configuration for that daemon, queues jobs, tells what becomes of them, and ends once all of
-//! them were served.
+//! It writes a configuration for that daemon, queues jobs, reports their progress, and ends once all of them
+//! have been served.
 
 use std::{collections::BTreeMap, fs, io::Write, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -19,16 +20,16 @@ use githubrunner_sim::{
     world::{World, lock},
 };
 
-/// The configuration: there once everything is ready.
+/// The configuration. It is written last, when everything is ready.
 const CONFIGURATION: &str = "config.yml";
 
-/// The token, as the configuration's owner keeps it.
+/// The token, in a file as an operator would keep it.
 const TOKEN_FILE: &str = "token";
 
-/// There once all jobs were served.
+/// Written once all jobs have been served.
 const SERVED: &str = "served";
 
-/// Serves until all jobs are over. Whether each was served.
+/// Serves until all jobs are over. Returns whether each was served.
 ///
 /// # Errors
 /// Loopback or the directory cannot be used.
@@ -36,13 +37,13 @@ pub async fn run(args: &SimulatedGithub, out: &mut dyn Write) -> anyhow::Result<
     let mut signals = listen(0)?;
     let now = Timestamp::now();
     let seed = seed()?;
-    // Nobody asks this Nomad anything.
+    // Nobody uses this Nomad.
     let nomad = nomad::Nomad::new(nomad::Options::default(), now);
     let shared = bring_to_life(scene::github(now, seed), nomad, now, seed);
     let address = super::serve(&shared, Side::GitHub).await?;
     prepare(&args.directory, &address)?;
     queue(&mut lock(&shared))?;
-    writeln!(out, "A simulated GitHub is on {address}; {} jobs wait for a runner.", JOBS.len())?;
+    writeln!(out, "A simulated GitHub is on {address}; {} jobs are waiting for a runner.", JOBS.len())?;
     let mut told = BTreeMap::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,7 +60,7 @@ pub async fn run(args: &SimulatedGithub, out: &mut dyn Write) -> anyhow::Result<
         }
         let world = lock(&shared);
         let jobs = || world.github.jobs();
-        // The runner says good-bye last: what ends it must not find GitHub gone.
+        // The runner deregisters last, and GitHub must still be there for that.
         if jobs().all(|job| job.status == Status::Completed) && world.github.runners().next().is_none() {
             let served = jobs().filter(|job| job.conclusion == Some(Conclusion::Success)).count();
             writeln!(out, "{served} of {} jobs served.", JOBS.len())?;
@@ -69,7 +70,7 @@ pub async fn run(args: &SimulatedGithub, out: &mut dyn Write) -> anyhow::Result<
             break;
         }
         if Instant::now() > deadline {
-            writeln!(out, "Time is up after {} s.", args.within)?;
+            writeln!(out, "Timed out after {} s.", args.within)?;
             return Ok(false);
         }
     }
@@ -87,14 +88,14 @@ const JOBS: [(&str, &str, &str); 3] = [
 
 fn queue(world: &mut World) -> anyhow::Result<()> {
     for (repository, name, label) in JOBS {
-        let repository = world.github.repository_id(repository).context("the repository is not there")?;
+        let repository = world.github.repository_id(repository).context("the repository does not exist")?;
         let job = JobSpec { name: name.to_owned(), ..JobSpec::new(&[label], Duration::from_secs(2)) };
         world.queue_run(repository, vec![job]);
     }
     Ok(())
 }
 
-/// A line for each job whose state is another than the one told last.
+/// A line for each job whose state has changed since the last report.
 fn news(world: &World, told: &mut BTreeMap<u64, Status>) -> Vec<String> {
     let mut lines = Vec::new();
     for job in world.github.jobs() {
@@ -113,7 +114,7 @@ fn news(world: &World, told: &mut BTreeMap<u64, Status>) -> Vec<String> {
     lines
 }
 
-/// What the daemon needs, in a directory: its configuration, its token, a runner.
+/// Writes what the daemon needs into a directory: its configuration, its token, a runner.
 fn prepare(directory: &Path, github: &str) -> anyhow::Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     let directory = directory.canonicalize()?;
@@ -123,7 +124,7 @@ fn prepare(directory: &Path, github: &str) -> anyhow::Result<()> {
     fs::write(&token, scene::TOKEN)?;
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
     let text = serde_yaml::to_string(&configuration(github, &runner))?;
-    // Whoever waits for it finds it whole.
+    // Renamed when complete, so that a reader never sees a part of it.
     let unfinished = directory.join("config.yml.new");
     fs::write(&unfinished, text)?;
     fs::rename(unfinished, directory.join(CONFIGURATION))?;

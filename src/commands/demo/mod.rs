@@ -1,7 +1,7 @@
 //! `demo`: the daemon at work on a simulated GitHub, and a simulated or a real Nomad.
 //!
-//! What runs is the code of `run`, over HTTP on loopback. The simulators, the scene and the table share
-//! the process with it and tell it nothing: all it knows is what it asks for.
+//! It runs the code of `run`, over HTTP on loopback. The simulators, the scene and the table share its
+//! process but tell it nothing: the daemon only knows what it requests.
 
 mod board;
 mod cluster;
@@ -40,43 +40,43 @@ use githubrunner_sim::{
 use screen::Shown;
 pub use screen::{LogPane, Screen};
 
-/// How often the table is brought up to date.
+/// How often the table is updated.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The show takes about 20 s. What is not over after this never will be.
+/// The demo takes about 20 s. Whatever has not ended by this time never will.
 const AT_MOST: Duration = Duration::from_secs(90);
 
-/// Ctrl-C ends within a second, cleaning up included.
+/// Ctrl-C ends the demo within a second, including the clean-up.
 const CLEAN_UP_INTERRUPTED: Duration = Duration::from_millis(800);
 
-/// Nomad's namespace cannot go before the last task's end is known to the servers.
+/// Nomad's namespace cannot be deleted before the servers know that the last task has ended.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// In megabytes: what the simulated node has, and what each of the two large jobs wants of it.
+/// In megabytes: the memory of the simulated node, and what each of the two large jobs requests.
 const NODE_MEMORY: u64 = 4096;
 const LARGE: u64 = 3000;
 
-/// The same on a real node, whose size is not ours to choose.
+/// The same for a real node, whose size is not ours to choose.
 const LARGE_ON_A_REAL_NODE: u64 = 300;
 
-/// Where the pieces of a demo are.
+/// The components of a demo.
 struct Stage {
     shared: Shared,
     github: String,
     directory: TempDir,
 }
 
-/// How it ended.
+/// How the demo ended.
 enum Ending {
     /// All jobs are over and nothing is left.
     Over,
-    /// Time is up.
+    /// The time limit was reached.
     OutOfTime,
     /// A signal came.
     Interrupted,
 }
 
-/// Shows it. Whether every job was served and nothing is left over.
+/// Runs the demo. Returns whether every job was served and nothing is left over.
 ///
 /// # Errors
 /// Loopback, the temporary directory, the real Nomad or `out` cannot be used.
@@ -93,7 +93,7 @@ pub async fn run(
         false => None,
     };
     let result = stage.play(cluster.as_ref(), env, &screen, &mut signals, out).await;
-    // Whatever happened: nothing of the demo stays in somebody's cluster.
+    // Whatever happens, nothing of the demo stays in the cluster.
     let mut left = Vec::new();
     if let Some(cluster) = &cluster {
         let interrupted = *signals.shutdown.borrow();
@@ -106,7 +106,7 @@ pub async fn run(
 }
 
 impl Stage {
-    /// The simulated GitHub is served from here on.
+    /// Starts serving the simulated GitHub.
     async fn build() -> anyhow::Result<Stage> {
         let now = Timestamp::now();
         let seed = seed()?;
@@ -131,7 +131,8 @@ impl Stage {
         out: &mut dyn Write,
     ) -> anyhow::Result<bool> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = listener("the demo's page", Some(any))?.context("no address for the demo's page")?;
+        let listener =
+            listener("the demo's page", Some(any))?.context("cannot listen for the demo's page")?;
         let page = listener.local_addr()?;
         let setup = match cluster {
             Some(cluster) => {
@@ -151,7 +152,7 @@ impl Stage {
             }
             None => "a simulated Nomad".to_owned(),
         };
-        // First, because a table is drawn over and over below it.
+        // Printed first, because the table is redrawn below it.
         writeln!(out, "The daemon's page, while this runs: http://{page}/")?;
         writeln!(
             out,
@@ -165,7 +166,7 @@ impl Stage {
         let ending = tokio::select! {
             biased;
             _ = shutdown.wait_for(|shutdown| *shutdown) => Ending::Interrupted,
-            // It ends by a signal only.
+            // This only ends on a signal.
             _ = daemon.run(signals) => Ending::Interrupted,
             ending = director.direct(&self.shared, &nomad, screen, out) => ending?,
         };
@@ -187,13 +188,19 @@ impl Stage {
             "status": { "listen": page.to_string() },
             "template": "builtin:raw_exec",
             "template_settings": { "runner_directory": directory.join("runner"), "mem": 128 },
+            // Where there are classes, this template serves public repositories only if that is said.
+            "public": "allow",
+            "classes": [
+                { "name": "large", "match": { "labels": "nomad mem=" }, "max_runners": 2 },
+                { "name": "gpu", "match": { "labels": "gpu" } },
+            ],
             "scheduler": {
                 "runner_inactivity_timeout": "3s",
                 "purge_successfull_timeout": "2s",
                 "purge_failure_timeout": "2s",
             },
         });
-        // JSON is YAML; what contains a newline is not taken for a file's name.
+        // JSON is YAML, and text with a newline is not taken for a file name.
         Config::load(&format!("{config}\n"), &|_| None).map_err(|errors| anyhow::anyhow!("{errors}"))
     }
 }
@@ -201,7 +208,7 @@ impl Stage {
 /// The namespace in the simulated Nomad.
 const SIMULATED_NAMESPACE: &str = "github";
 
-/// A world whose runners take their time as people can watch it, brought to life.
+/// Starts a world whose runners take times that people can follow.
 fn bring_to_life(github: GitHub, nomad: sim_nomad::Nomad, now: Timestamp, seed: u64) -> Shared {
     let millis = |from: u64, to: u64| (Duration::from_millis(from), Duration::from_millis(to));
     let options = world::Options {
@@ -216,7 +223,7 @@ fn bring_to_life(github: GitHub, nomad: sim_nomad::Nomad, now: Timestamp, seed: 
     shared
 }
 
-/// Serves one side on a port that the system picks. Answers its address.
+/// Serves one side on a port that the system chooses. Returns its address.
 async fn serve(shared: &Shared, side: Side) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listening on loopback")?;
     let address = format!("http://{}", listener.local_addr()?);
@@ -224,8 +231,8 @@ async fn serve(shared: &Shared, side: Side) -> anyhow::Result<String> {
     Ok(address)
 }
 
-/// A directory like the runner's unpacked tarball, in which this program is the runner: the bundled
-/// template is used as it is.
+/// Creates a directory like the runner's unpacked tarball, in which this program is the runner. So the
+/// bundled template can be used unchanged.
 fn stand_in_for_the_runner(directory: &Path) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("finding this program")?;
     let program = program.to_str().context("the path of this program is not UTF-8")?;
@@ -234,23 +241,23 @@ fn stand_in_for_the_runner(directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(&bin)?;
     let listener = bin.join("Runner.Listener");
     std::fs::write(&listener, script)?;
-    // Nomad's clients may be another user.
+    // Nomad's clients may run as another user.
     for path in [directory.parent().unwrap_or(directory), directory, &bin, &listener] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
 }
 
-/// Lets things happen, looks, and shows.
+/// Advances the scene, observes, and displays.
 struct Director {
     scene: scene::Scene,
     board: Board,
     shown: Shown,
     began: Instant,
     real_nomad: bool,
-    /// Jobs and variables that Nomad still has.
+    /// Jobs and variables that still exist in Nomad.
     left: Vec<String>,
-    /// Why Nomad could not be looked at.
+    /// Why Nomad could not be observed.
     trouble: Option<String>,
 }
 
@@ -325,7 +332,7 @@ impl Director {
         }
     }
 
-    /// The last lines. Whether all is well.
+    /// The final lines. Returns whether everything went well.
     fn sum_up(&self, world: &World, ending: &Ending, out: &mut dyn Write) -> anyhow::Result<bool> {
         let ended = |conclusion| world.github.jobs().filter(|job| job.conclusion == Some(conclusion)).count();
         let served = ended(Conclusion::Success);
@@ -337,7 +344,7 @@ impl Director {
         writeln!(out)?;
         match ending {
             Ending::Over => {}
-            Ending::OutOfTime => writeln!(out, "Time is up.")?,
+            Ending::OutOfTime => writeln!(out, "Timed out.")?,
             Ending::Interrupted => writeln!(out, "Interrupted.")?,
         }
         let cancelled = match cancelled {
@@ -346,10 +353,10 @@ impl Director {
         };
         writeln!(out, "{served} of {wanted} jobs served in {seconds:.0} s{cancelled}.")?;
         write!(out, "{started} runners started, {purged} purged")?;
-        // Only the simulated Nomad tells; a killed runner's job has failed in either case.
+        // Only the simulated Nomad can tell. On either, the job of a killed runner has failed.
         match self.real_nomad {
             true => writeln!(out, ".")?,
-            false => writeln!(out, "; {killed} killed at work.")?,
+            false => writeln!(out, "; {killed} killed while busy.")?,
         }
         let mut left = self.left.clone();
         left.extend(world.github.runners().map(|runner| format!("runner {} at GitHub", runner.name)));
@@ -365,11 +372,11 @@ impl Director {
     }
 }
 
-/// `stand-in`: a runner for [`run`] with a real Nomad, until its job is over or a signal comes. Answers the exit
+/// `stand-in`: a runner for [`run`] on a real Nomad, until its job is over or a signal arrives. Returns the exit
 /// code.
 ///
 /// # Errors
-/// The signals cannot be listened to.
+/// Signals cannot be received.
 pub async fn stand_in(environment: impl Iterator<Item = (String, String)>) -> anyhow::Result<u8> {
     let mut signals = listen(0)?;
     let shutdown = async move {

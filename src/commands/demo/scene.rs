@@ -1,4 +1,4 @@
-//! What happens in the demo: repositories, the jobs that arrive, one that is cancelled.
+//! The demo's script: repositories, the jobs that arrive, and one that is cancelled.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use githubrunner_sim::{
     world::World,
 };
 
-/// The token of the demo's GitHub: it opens nothing but the simulation.
+/// The token of the demo's GitHub. It only works for the simulation.
 pub(super) const TOKEN: &str = "token-of-the-demo";
 
 const WEBSITE: &str = "acme/website";
@@ -18,18 +18,18 @@ const TOOLS: &str = "acme/tools";
 /// The repositories of the demo.
 pub(super) const REPOSITORIES: [&str; 3] = [WEBSITE, API, TOOLS];
 
-/// Cancelled once its runner is there, which then takes a job that asks for fewer labels.
+/// Cancelled once its runner exists, which then takes a job that requests fewer labels.
 const TAKEN_OVER: &str = "train";
 
-/// Cancelled once its runner is there, which then is one too many.
+/// Cancelled once its runner exists, which then is surplus.
 const SURPLUS: &str = "compare";
 
-/// A GitHub with the demo's repositories, and none of their jobs yet.
+/// A GitHub with the demo's repositories, without their jobs.
 pub(super) fn github(now: jiff::Timestamp, seed: u64) -> GitHub {
     let options = github::Options {
         seed,
         pickup: (Duration::from_millis(300), Duration::from_millis(800)),
-        // With a pass a second the demo asks more often than GitHub would like.
+        // With a pass every second, the demo makes more requests than GitHub would allow.
         points_a_minute: 1_000_000,
         ..github::Options::default()
     };
@@ -44,19 +44,19 @@ pub(super) fn github(now: jiff::Timestamp, seed: u64) -> GitHub {
 
 /// When a step is due.
 enum When {
-    /// This long after the beginning.
+    /// This long after the start.
     After(Duration),
-    /// Once there is a runner for the job of this name, or the job is beyond waiting for one.
+    /// Once the job of this name has a runner, or no longer waits for one.
     RunnerFor(&'static str),
-    /// Once the step before was taken.
+    /// Directly after the previous step.
     AtOnce,
 }
 
-/// One thing that happens.
+/// One event.
 enum Step {
-    /// A workflow run begins in a repository.
+    /// A workflow run starts in a repository.
     Run(&'static str, Vec<JobSpec>),
-    /// Somebody cancels the run of the job of this name, if it is still queued.
+    /// Cancels the run of the job of this name, if it is still queued.
     Cancel(&'static str),
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// The memory (MB) that each of the two larger jobs asks for.
+    /// The memory (MB) that each of the two larger jobs requests.
     pub fn new(large: u64) -> Scene {
         let after = |tenths: u64| When::After(Duration::from_millis(tenths * 100));
         let large = format!("nomad mem={large}");
@@ -83,7 +83,7 @@ impl Scene {
                     ],
                 ),
             ),
-            // Together they want more memory than the demo's node has: one of them waits for room.
+            // Together they request more memory than the demo's node has, so one of them waits for room.
             (after(20), Step::Run(API, vec![job("test 1", &[&large], 35), job("test 2", &[&large], 35)])),
             (after(45), Step::Run(TOOLS, vec![job(TAKEN_OVER, &["nomad", "gpu"], 30)])),
             (When::RunnerFor(TAKEN_OVER), Step::Cancel(TAKEN_OVER)),
@@ -96,7 +96,7 @@ impl Scene {
         Scene { next: steps.next(), steps }
     }
 
-    /// Takes the steps that are due. `runner` tells of a job's runner, if it has one.
+    /// Takes the steps that are due. `runner` returns the state of a job's runner, if it has one.
     pub fn advance(
         &mut self,
         world: &mut World,

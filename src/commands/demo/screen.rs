@@ -1,4 +1,4 @@
-//! How the demo shows itself: a table that is drawn again in place, or a line for each change.
+//! The demo's display: a table that is redrawn in place, or a line for each change.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,16 +12,16 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::board::{Cell, Mood, Row};
 use crate::text::{self, LINE};
 
-/// The log's lines that the table shows below itself.
+/// How many lines of the log are shown below the table.
 const SHOWN_LOG: usize = 6;
 
-/// Where the width of a terminal is not known.
+/// If the terminal's width is not known.
 const WIDTH: usize = 100;
 
-/// Where the height of a terminal is not known.
+/// If the terminal's height is not known.
 const HEIGHT: usize = 40;
 
-/// The latest lines of the daemon's log, for the table to show.
+/// The latest lines of the daemon's log, shown below the table.
 #[derive(Clone, Default)]
 pub struct LogPane(Arc<Mutex<VecDeque<String>>>);
 
@@ -57,11 +57,11 @@ impl<'a> MakeWriter<'a> for LogPane {
     }
 }
 
-/// How to show it.
+/// The kind of display.
 pub enum Screen {
     /// A line for each change.
     Lines,
-    /// A table, drawn again in place, with the daemon's log below.
+    /// A table that is redrawn in place, with the daemon's log below.
     Table {
         /// The log.
         log: LogPane,
@@ -78,7 +78,7 @@ pub(super) struct Shown {
 }
 
 impl Screen {
-    /// Shows what is new.
+    /// Shows what has changed.
     pub(super) fn show(
         &self,
         shown: &mut Shown,
@@ -104,7 +104,7 @@ impl Shown {
         if self.lines_up > 0 {
             text.push_str(&format!("\x1b[{}A", self.lines_up));
         }
-        // Each line is overwritten and its rest erased: nothing flickers.
+        // Each line is overwritten and its rest erased, so nothing flickers.
         for line in frame {
             text.push_str(&format!("\r{line}\x1b[K\n"));
         }
@@ -143,7 +143,7 @@ impl Shown {
     }
 }
 
-/// Columns and lines of the terminal.
+/// The terminal's columns and lines.
 fn size() -> (usize, usize) {
     match terminal_size::terminal_size() {
         Some((width, height)) if width.0 > 0 && height.0 > 0 => (width.0.into(), height.0.into()),
@@ -176,7 +176,7 @@ fn frame(
     let mut lines = vec![cut(status, width), String::new()];
     let head: Vec<String> = head.iter().zip(widths).map(|(text, width)| format!("{text:width$}")).collect();
     lines.push(cut(head.join("  ").trim_end(), width));
-    // The oldest lines have to go where there are too many.
+    // If there are too many lines, the oldest are dropped.
     let room = height.saturating_sub(lines.len() + 1);
     let table = &table[table.len().saturating_sub(room)..];
     lines.extend(table.iter().map(|row| line(row, widths, width, colours)));
@@ -189,7 +189,7 @@ fn frame(
     lines
 }
 
-/// One row, no longer than the terminal is wide.
+/// One row, truncated to the terminal's width.
 fn line(row: &[Cell; 6], widths: [usize; 6], width: usize, colours: bool) -> String {
     let mut line = String::new();
     let mut left = width.saturating_sub(1);

@@ -1,5 +1,4 @@
-//! `explain`: why a job waits. One pass of observation and the planner's own plan, told along the way of one job, run,
-//! repository or runner.
+//! `explain`: why a job is waiting. Observes once, plans, and shows the steps of one job, run, repository or runner.
 
 mod print;
 mod reason;
@@ -24,23 +23,23 @@ pub use reason::{Mark, Meaning, Step, meaning};
 pub use target::Target;
 pub use way::{Entry, Explanation, Seen, Verdict, World};
 
-/// At most this many jobs and runners are told one by one.
+/// At most this many jobs and runners are shown individually.
 const TOLD: usize = 20;
 
-/// GitHub is asked for at most this many runners.
+/// GitHub is asked about at most this many runners.
 const ASKED: usize = 5;
 
-/// There is no such thing.
+/// The target does not exist.
 const NOT_FOUND: Exit = Exit(2);
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
-    /// About each thing.
+    /// One for each job or runner.
     explanations: Vec<Explanation>,
     /// How many more there are.
     more: usize,
-    /// Why there is nothing to tell.
+    /// Why there is nothing to explain.
     not_found: Option<String>,
 }
 
@@ -63,10 +62,10 @@ impl Answer {
     }
 }
 
-/// Explains what `text` names. 0: served, or nothing is wrong; 1: held; 2: there is no such thing.
+/// Explains what `text` names. 0: served, or without problems; 1: held; 2: the target does not exist.
 ///
 /// # Errors
-/// GitHub cannot be asked for what the pass did not see, `out` cannot be written.
+/// GitHub cannot be asked for what the pass did not see, or `out` cannot be written.
 pub async fn run(
     setup: Setup,
     text: &str,
@@ -117,29 +116,29 @@ async fn answer(github: &GitHub, policy: &Policy, pass: &Pass, target: &Target) 
             Some(job) => Answer::one(world.job(view, job, None)),
             None => match github.job(repository, *id).await {
                 Ok(Some(detail)) => Answer::one(world.job(view, &detail.job, Some(&detail))),
-                Ok(None) => Answer::not_found(format!("GitHub knows no job {id} of {full_name}")),
+                Ok(None) => Answer::not_found(format!("{full_name} has no job {id}")),
                 Err(error) => unasked(&world, view, &error)?,
             },
         },
         Target::Run { id, .. } => match github.run_jobs(repository, *id).await {
             Ok(Some(details)) => jobs(&world, view, &merged(view, details)),
-            Ok(None) => Answer::not_found(format!("GitHub knows no run {id} of {full_name}")),
+            Ok(None) => Answer::not_found(format!("{full_name} has no run {id}")),
             Err(error) => unasked(&world, view, &error)?,
         },
         Target::Repository { .. } | Target::Runner(_) => whole(&world, view),
     })
 }
 
-/// What the pass knows of a repository whose job cannot be asked for.
+/// What the pass knows of a repository if GitHub cannot be asked about its job.
 fn unasked(world: &World<'_>, view: &RepositoryView, error: &crate::github::Error) -> anyhow::Result<Answer> {
     let explanation = world.repository(view);
     match explanation.verdict {
         Verdict::Held => Ok(Answer::one(explanation)),
-        _ => Err(anyhow!("asking GitHub for it: {error}")),
+        _ => Err(anyhow!("asking GitHub about it: {error}")),
     }
 }
 
-/// A run's jobs; what the pass saw of them is what the plan is about.
+/// A run's jobs, as the pass saw them where it did, because the plan is based on that.
 fn merged(view: &RepositoryView, details: Vec<JobDetail>) -> Vec<(WorkflowJob, Option<JobDetail>)> {
     let listed = |id| view.listing.jobs().iter().find(|job| job.id == id).cloned();
     let merge = |detail: JobDetail| match listed(detail.job.id) {
@@ -154,7 +153,7 @@ fn jobs(world: &World<'_>, view: &RepositoryView, jobs: &[(WorkflowJob, Option<J
     Answer { explanations: told.collect(), more: jobs.len().saturating_sub(TOLD), not_found: None }
 }
 
-/// A repository, its jobs that wait or run, and its runners that have none of these.
+/// A repository, its waiting and running jobs, and its runners without one of these jobs.
 fn whole(world: &World<'_>, view: &RepositoryView) -> Answer {
     let name = view.repository.full_name();
     let listed = view.listing.jobs();
@@ -173,7 +172,7 @@ fn whole(world: &World<'_>, view: &RepositoryView) -> Answer {
     Answer { explanations, more: all.saturating_sub(TOLD), not_found: None }
 }
 
-/// Whether a job is for this deployment, by its labels. One that is given up on may be.
+/// Whether the job's labels request one of our runners. It may if matching was aborted.
 fn is_ours(world: &World<'_>, job: &WorkflowJob) -> bool {
     !matches!(world.policy.labels.matches(&job.labels), crate::labels::Match::No)
 }
@@ -187,12 +186,12 @@ fn runner(world: &World<'_>, target: &Target) -> Answer {
     match world.foreign(id) {
         Some(explanation) => Answer::one(explanation),
         None => Answer::not_found(format!(
-            "Nomad has no runner {id}: it was never started here, or was purged; `githubrunner list -a` shows those there are"
+            "Nomad has no runner {id}: it was never started here, or it was purged; `githubrunner list -a` shows all runners"
         )),
     }
 }
 
-/// A repository that the pass did not list: GitHub says why.
+/// A repository that the pass did not list, with GitHub's reason.
 async fn unlisted(
     github: &GitHub,
     world: &World<'_>,
@@ -201,7 +200,7 @@ async fn unlisted(
     name: &str,
 ) -> anyhow::Result<Answer> {
     let full_name = format!("{owner}/{name}");
-    // An entry that could not be read may be the one that names it.
+    // An entry that could not be resolved may be the one that names it.
     if let Some(error) =
         pass.errors.iter().find(|error| error.text.to_lowercase().contains(&owner.to_lowercase()))
     {
@@ -213,11 +212,13 @@ async fn unlisted(
     if let Some((_, error)) = found.failures.first() {
         return match error {
             crate::github::Error::NotFound { .. } => Ok(Answer::not_found(format!("{full_name}: {error}"))),
-            _ => Err(anyhow!("asking GitHub for {full_name}: {error}")),
+            _ => Err(anyhow!("asking GitHub about {full_name}: {error}")),
         };
     }
     let Some(repository) = found.repositories.first() else {
-        return Ok(Answer::not_found(format!("GitHub shows no repository {full_name}")));
+        return Ok(Answer::not_found(format!(
+            "GitHub has no repository {full_name} that the token can access"
+        )));
     };
     let reason = match repository.archived || repository.disabled {
         true => HoldReason::Archived,
@@ -226,7 +227,7 @@ async fn unlisted(
     Ok(Answer::one(world.unlisted(&repository.full_name(), Some(repository.html_url.clone()), &reason)))
 }
 
-/// What GitHub says of the runners that the answer is about: of those that run and have no job.
+/// What GitHub says about the runners in the answer: those that are running and have no job.
 async fn seen(github: &GitHub, policy: &Policy, pass: &Pass, target: &Target) -> BTreeMap<String, Seen> {
     let runners = pass.observation.nomad.iter().flat_map(|nomad| &nomad.runners);
     let is_meant = |runner: &&Runner| match target {

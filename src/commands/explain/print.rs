@@ -1,4 +1,4 @@
-//! An answer for people and for programs.
+//! Prints an answer as text or JSON.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use crate::{
     text::{LINE, harmless_json, shown},
 };
 
-/// As JSON.
+/// JSON.
 pub(super) fn json(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
     let text = serde_json::to_string_pretty(&json!({
         "exit_code": answer.exit().0,
@@ -21,7 +21,7 @@ pub(super) fn json(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", harmless_json(&text))
 }
 
-/// As text: a head for each thing, then a line for each step, and what to do below it.
+/// Text: a heading for each subject, a line for each step, and below it what to do.
 pub(super) fn text(answer: &Answer, style: Style, out: &mut dyn Write) -> io::Result<()> {
     if let Some(why) = &answer.not_found {
         writeln!(out, "not found: {}", shown(why, LINE))?;
@@ -33,7 +33,7 @@ pub(super) fn text(answer: &Answer, style: Style, out: &mut dyn Write) -> io::Re
         explain(explanation, style, out)?;
     }
     if answer.more > 0 {
-        writeln!(out, "\n{} more; explain one of them by its address", answer.more)?;
+        writeln!(out, "\n{} more; pass the URL of one of them to explain it", answer.more)?;
     }
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! What each reason of the planner means for somebody on call: which step it holds, and what to do. The rules are the
-//! planner's; here are words alone.
+//! What each of the planner's reasons means to an operator: the step that it holds, and what to do. The rules are the
+//! planner's; this file only has the texts.
 
 use serde::Serialize;
 
 use crate::model::{HoldReason, JobStatus, RunnerState};
 
-/// The steps on a job's way to its runner, in their order.
+/// The steps from a job to its runner, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// Nomad can be seen.
+    /// Nomad can be reached.
     Nomad,
     /// The repository is listed, and gets runners.
     Repository,
@@ -19,28 +19,27 @@ pub enum Step {
     Match,
     /// The rules for labels.
     Labels,
-    /// Whose turn it is, and how often it was tried.
+    /// Turns, and earlier attempts.
     Attempts,
     /// The caps.
     Caps,
-    /// The Nomad job.
+    /// The Nomad job is registered.
     Registration,
-    /// Nomad's decision where it runs.
+    /// Nomad's scheduling decision.
     Evaluation,
     /// The allocation.
     Placement,
-    /// What it registers with at GitHub.
+    /// The credentials for GitHub.
     Credentials,
-    /// Its process.
+    /// The task.
     Task,
-    /// GitHub sees it and gives it a job.
+    /// GitHub sees the runner and gives it a job.
     Connection,
-    /// What becomes of it when it is not needed any more.
+    /// What happens when it is no longer needed.
     End,
 }
 
 impl Step {
-    /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Step::Nomad => "nomad",
@@ -61,44 +60,42 @@ impl Step {
     }
 }
 
-/// How a step stands.
+/// The state of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
-    /// It is done.
+    /// Done.
     Done,
-    /// It is under way.
+    /// In progress.
     Now,
-    /// It holds what is asked about.
+    /// It holds the subject.
     Held,
-    /// Worth knowing; holds nothing.
+    /// Worth knowing, but it holds nothing.
     Note,
 }
 
-/// What a reason means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meaning {
-    /// The step it stands at.
+    /// The step that it belongs to.
     pub step: Step,
-    /// Whether it holds.
     pub mark: Mark,
     /// What to do.
     pub advice: String,
 }
 
-/// What a reason means; `state` is that of the runner which it is about, if it is about one.
+/// What a reason means. `state` is the state of the runner that it is about, if any.
 pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
     use Mark::{Held, Note, Now};
     let (step, mark, advice) = match reason {
         HoldReason::NomadUnseen => (
             Step::Nomad,
             Held,
-            "check NOMAD_ADDR, NOMAD_TOKEN and `nomad server members`; `githubrunner check` tries each right".to_owned(),
+            "check NOMAD_ADDR, NOMAD_TOKEN and `nomad server members`; `githubrunner check` tests each right".to_owned(),
         ),
         HoldReason::NotListed { .. } => (
             Step::Repository,
             Held,
-            "`githubrunner check` asks GitHub and says which right is missing; an outage or a rate limit passes by itself"
+            "`githubrunner check` asks GitHub and says which right is missing; an outage or a rate limit resolves itself"
                 .to_owned(),
         ),
         HoldReason::RepositoryGone { .. } => (
@@ -117,7 +114,7 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
         HoldReason::Incomplete { .. } => (
             Step::Repository,
             Note,
-            "nothing: jobs that were seen get runners, and nothing stops until a whole list was read".to_owned(),
+            "nothing: jobs that were seen get runners, and nothing stops until a complete listing was read".to_owned(),
         ),
         HoldReason::NotQueued { status } => (
             Step::Status,
@@ -136,47 +133,59 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
         HoldReason::Denied { .. } => (
             Step::Match,
             Held,
-            "ask whoever keeps the configuration; `match` and `deny` of the class say which jobs it holds".to_owned(),
+            "ask the owner of the configuration; `match` and `deny` of the class determine which jobs it holds".to_owned(),
         ),
         HoldReason::NoClass => (
             Step::Match,
             Held,
-            "change `runs-on` in the workflow to what a class matches, or add a class for it".to_owned(),
+            "change `runs-on` in the workflow so that a class matches, or add a class for the job".to_owned(),
         ),
         HoldReason::BadLabels { .. } => (
             Step::Labels,
             Held,
-            "change `runs-on` in the workflow; if such labels are meant, see runson_match, runson_allowed, \
+            "change `runs-on` in the workflow; if such labels are intended, see runson_match, runson_allowed, \
              runson_max_length and runson_limits"
+                .to_owned(),
+        ),
+        HoldReason::ReachesHost { .. } => (
+            Step::Registration,
+            Held,
+            "use a template that does not give its tasks the host; `public: allow`, in the class or at the top level, \
+             permits it; `githubrunner check` says which classes it concerns"
                 .to_owned(),
         ),
         HoldReason::LiveAttempts { .. } => (
             Step::Attempts,
             Held,
-            "see why none of them takes the job: `githubrunner explain` and `githubrunner logs` with the IDs that \
-             `githubrunner list` shows; `githubrunner stop ID` lets one go"
+            "find out why none of them takes the job: use `githubrunner explain` and `githubrunner logs` with the IDs that \
+             `githubrunner list` shows; `githubrunner stop ID` stops one"
                 .to_owned(),
         ),
         HoldReason::Attempts { .. } => (
             Step::Attempts,
             Held,
-            "the next one starts by itself; `githubrunner list -a` and `githubrunner logs ID` say why the last one ended"
+            "the next one starts automatically; `githubrunner list -a` and `githubrunner logs ID` say why the last one ended"
                 .to_owned(),
         ),
         HoldReason::StartFailed { .. } => (
             Step::Registration,
             Held,
-            "mend what Nomad refuses: `githubrunner check` and `githubrunner render --parse LABEL` show it".to_owned(),
+            "fix what Nomad refuses: `githubrunner check` and `githubrunner render --parse LABEL` show it".to_owned(),
         ),
         HoldReason::Cap { cap, .. } => (
             Step::Caps,
             Held,
-            format!("wait for a runner to end, or raise {cap}; `githubrunner list` shows who has the places"),
+            format!("wait for a runner to end, or raise {cap}; `githubrunner list` shows the runners that have the places"),
+        ),
+        HoldReason::Turn { .. } => (
+            Step::Caps,
+            Now,
+            "nothing: the repository with the fewest runners goes first, and the other one is being polled now".to_owned(),
         ),
         HoldReason::LeftToNomadtools { runner } => (
             Step::Attempts,
             Held,
-            format!("if that runner takes no jobs: nomad job stop {runner}. The job then gets a runner of its own"),
+            format!("if that runner takes no jobs: nomad job stop {runner}. The job then gets its own runner"),
         ),
         HoldReason::GroupStops => {
             (Step::Attempts, Now, "nothing: the next pass starts one".to_owned())
@@ -184,68 +193,68 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
         HoldReason::Unplaced { .. } => (
             Step::Evaluation,
             Held,
-            "nodes that are exhausted: wait, add nodes or ask for less; nodes that are excluded: mend datacenters, node \
-             pool, constraints or driver in the template. `nomad job status ID` says the same"
+            "if nodes are exhausted: wait, add nodes or request less; if nodes are filtered: fix the datacenters, node \
+             pool, constraints or driver in the template. `nomad job status ID` shows the same"
                 .to_owned(),
         ),
         HoldReason::Disconnected => (
             Step::Task,
             Held,
-            "bring the node back (`nomad node status`); to give the runner up: nomad job stop ID".to_owned(),
+            "bring the node back (`nomad node status`); to give up on the runner: nomad job stop ID".to_owned(),
         ),
         HoldReason::Foreign { .. } => (
             Step::Registration,
             Held,
-            "find out who registered it; it gets no secret and is never touched. To remove it: nomad job stop -purge ID"
+            "find out who registered it; it gets no credentials and is never touched. To remove it: nomad job stop -purge ID"
                 .to_owned(),
         ),
         HoldReason::SurplusOnce => (Step::End, Note, "nothing: no job needs it".to_owned()),
         HoldReason::Idle { .. } => (
             Step::End,
             Note,
-            "nothing: it waits for the next job; scheduler.runner_inactivity_timeout and scheduler.strict say for how long"
+            "nothing: it waits for the next job; scheduler.runner_inactivity_timeout and scheduler.strict determine for how long"
                 .to_owned(),
         ),
         HoldReason::ActionFailed { .. } => (
             if state == Some(RunnerState::Waiting) { Step::Credentials } else { Step::End },
             Held,
-            "it is tried again by itself; `githubrunner check` says which right is missing, if one is".to_owned(),
+            "nothing at first: it is retried automatically; `githubrunner check` says whether a right is missing".to_owned(),
         ),
         HoldReason::NoCredentials { .. } => (
             Step::Credentials,
             Held,
-            "see whether the daemon runs, and what its log says; `githubrunner check` tries to register a runner at GitHub"
+            "check that the daemon is running, and read its log; `githubrunner check` tries to register a runner at GitHub"
                 .to_owned(),
         ),
         HoldReason::TasksUnread => (
             Step::Task,
             Note,
-            "look at the allocation's events with `nomad alloc status`: a driver or a template writes errors without end"
+            "look at the allocation's events with `nomad alloc status`: a driver or a template writes endless errors"
                 .to_owned(),
         ),
         HoldReason::NotStarting { .. } => (
             Step::Task,
             Held,
-            "look at the last event: an image that cannot be pulled, a variable that nobody wrote, a driver. \
-             `nomad job status ID` leads to the allocation"
+            "look at the last event: an image that cannot be pulled, a missing variable, a driver error. \
+             `nomad job status ID` shows the allocation"
                 .to_owned(),
         ),
         HoldReason::Unassigned { .. } => (
             Step::Connection,
             Held,
-            "see whether the runner group lets the repository in, and whether the runner has all labels of the job, at \
+            "check that the runner group allows the repository, and that the runner has all labels of the job, at \
              GitHub under Settings, Actions, Runners"
                 .to_owned(),
         ),
         HoldReason::Unregistered { .. } => (
             Step::Connection,
             Held,
-            "see whether the node reaches GitHub: `githubrunner logs ID`".to_owned(),
+            "check that the node can reach GitHub: `githubrunner logs ID`".to_owned(),
         ),
         HoldReason::CountsAttempts | HoldReason::JobUnknown => (
             Step::End,
             Note,
-            "nothing: it is kept to count attempts, and goes when its job is over".to_owned(),
+            "nothing: it is kept to count attempts, and is purged when its job is over".to_owned(),
         ),
         HoldReason::VariableFirst => (Step::End, Note, "nothing: the next pass removes its variable".to_owned()),
     };

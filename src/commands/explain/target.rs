@@ -1,44 +1,35 @@
-//! What somebody asks about: the address of a job or a run, a repository, a runner.
+//! The target of `explain`: the URL of a job or a run, a repository, or a runner.
 
 use crate::model::{JobId, RunId, is_login, is_repository_name};
 
-/// What is asked about.
+/// A target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A GitHub job.
     Job {
-        /// The repository's owner.
         owner: String,
-        /// The repository's name.
         name: String,
         /// GitHub's ID.
         id: JobId,
     },
     /// All jobs of a workflow run.
     Run {
-        /// The repository's owner.
         owner: String,
-        /// The repository's name.
         name: String,
         /// GitHub's ID.
         id: RunId,
     },
     /// A repository and its jobs.
-    Repository {
-        /// The owner.
-        owner: String,
-        /// The name.
-        name: String,
-    },
+    Repository { owner: String, name: String },
     /// A runner, by its ID in Nomad.
     Runner(String),
 }
 
 impl Target {
-    /// Reads an argument: an address of the web page or of the API, `owner/name`, or a runner's ID.
+    /// Parses an argument: a URL of the web site or of the API, `owner/name`, or a runner's ID.
     ///
     /// # Errors
-    /// It is none of them.
+    /// It is none of these.
     pub fn parse(text: &str) -> Result<Target, String> {
         let text = text.trim();
         let parts: Vec<&str> = match text.split_once("://") {
@@ -48,12 +39,12 @@ impl Target {
             }
             None => text.split('/').collect(),
         };
-        // The API's own address of a thing: `/repos/…`, on an Enterprise Server `/api/v3/repos/…`.
+        // A URL of the API: `/repos/…`, on an Enterprise Server `/api/v3/repos/…`.
         let after = parts.iter().position(|part| *part == "repos").map_or(0, |at| at + 1);
         let parts = if text.contains("://") { &parts[after..] } else { &parts[..] };
         let number = |text: &str| text.parse::<u64>().ok();
         let unknown = || {
-            "write the address of a job, of a run or of a repository, OWNER/REPO, or a runner's ID as `list` shows it"
+            "pass the URL of a job, a run or a repository, OWNER/REPO, or a runner's ID as `list` shows it"
                 .to_owned()
         };
         if let [name] = parts
@@ -86,7 +77,7 @@ impl Target {
         }
     }
 
-    /// The repository, where it names one.
+    /// The repository, if the target names one.
     pub fn repository(&self) -> Option<(&str, &str)> {
         match self {
             Target::Job { owner, name, .. }
@@ -102,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_people_copy_them() {
+    fn urls_are_parsed_as_people_copy_them() {
         let (owner, name) = ("acme".to_owned(), "app".to_owned());
         let job = Target::Job { owner: owner.clone(), name: name.clone(), id: JobId(7) };
         for text in [

@@ -1,5 +1,5 @@
-//! Each reason that the planner has for not doing something, in a world in which it has it: the answer names the right step,
-//! and says what to do.
+//! Each of the planner's reasons, in a world in which the planner produces it: the answer names the right step, and
+//! says what to do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,6 +53,7 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
         created_at: Some(ago(1000)),
         started_at: None,
         html_url: None,
+        run: Default::default(),
     }
 }
 
@@ -91,7 +92,7 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     }
 }
 
-/// What a case is about.
+/// The target of a case.
 enum About {
     Job(u64),
     Runner(u64, u32),
@@ -99,7 +100,7 @@ enum About {
     Everything,
 }
 
-/// A world, and what is asked about in it.
+/// A world, and the target in it.
 struct Case {
     observation: Observation,
     policy: Policy,
@@ -144,6 +145,19 @@ impl Case {
         Case { observation, policy, about }
     }
 
+    /// Another repository, listed a moment ago, has an older job.
+    fn beside_an_older_job(mut self) -> Case {
+        let id = RepositoryId(REPOSITORY.0 + 1);
+        let mut older = job(2, JobStatus::Queued);
+        (older.repository, older.created_at) =
+            (id, older.created_at.map(|at| at - SignedDuration::from_secs(60)));
+        let repository = Repository { id, name: "other".to_owned(), ..repository() };
+        let listing = Listing::Earlier { ended: NOW - seconds(5), jobs: vec![older], complete: true };
+        let view = RepositoryView { repository, configured: true, listing, missing: None };
+        self.observation.repositories.insert(id, view);
+        self
+    }
+
     fn queued() -> Case {
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], Vec::new())
     }
@@ -184,7 +198,7 @@ impl Case {
             About::Foreign => world.foreign("ghr-planted").unwrap(),
             About::Job(id) => {
                 let view = view.unwrap();
-                // GitHub itself tells of one that no list has.
+                // GitHub itself reports a job that is in no list.
                 let asked = job(id, JobStatus::Queued);
                 let listed = view.listing.jobs().iter().find(|job| job.id == JobId(id));
                 world.job(view, listed.unwrap_or(&asked), None)
@@ -268,8 +282,15 @@ fn cases() -> Vec<Case> {
             let labels = Labels::new(["nomadtools"]);
             memory.start_backoff = [(GroupKey { repository: REPOSITORY, labels }, backoff())].into();
         }),
+        Case::queued().memory(|memory| {
+            let labels = Labels::new(["nomadtools"]);
+            let refusal =
+                Refusal { until: NOW + seconds(30), why: "acme/widgets is public, and …".to_owned() };
+            memory.refused = [(GroupKey { repository: REPOSITORY, labels }, refusal)].into();
+        }),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued), busy_job], vec![busy])
             .policy(|policy| policy.max_runners = Some(1)),
+        Case::queued().policy(|policy| policy.max_runners = Some(1)).beside_an_older_job(),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![nomadtools]),
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], vec![spent]),
         Case::with_runner(RunnerState::Pending, |runner| {
@@ -300,7 +321,8 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// The step that a reason stands at, whether it holds, and a word of what to do. A new reason does not compile without.
+/// The step of a reason, whether it holds, and a word of its advice. A new reason does not compile without an entry
+/// here.
 fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
     use Mark::{Held, Note, Now};
     match reason {
@@ -314,10 +336,12 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::Denied { .. } => (Step::Match, Held, "`deny`"),
         HoldReason::NoClass => (Step::Match, Held, "add a class"),
         HoldReason::BadLabels { .. } => (Step::Labels, Held, "runs-on"),
+        HoldReason::ReachesHost { .. } => (Step::Registration, Held, "`public: allow`"),
         HoldReason::LiveAttempts { .. } => (Step::Attempts, Held, "githubrunner stop"),
-        HoldReason::Attempts { .. } => (Step::Attempts, Held, "by itself"),
+        HoldReason::Attempts { .. } => (Step::Attempts, Held, "automatically"),
         HoldReason::StartFailed { .. } => (Step::Registration, Held, "githubrunner check"),
         HoldReason::Cap { .. } => (Step::Caps, Held, "raise scheduler.max_runners"),
+        HoldReason::Turn { .. } => (Step::Caps, Now, "fewest runners"),
         HoldReason::LeftToNomadtools { .. } => (Step::Attempts, Held, "nomad job stop ghr-of-nomadtools"),
         HoldReason::GroupStops => (Step::Attempts, Now, "next pass"),
         HoldReason::Unplaced { .. } => (Step::Evaluation, Held, "add nodes"),
@@ -326,7 +350,7 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::Foreign { .. } => (Step::Registration, Held, "who registered it"),
         HoldReason::SurplusOnce => (Step::End, Note, "nothing"),
         HoldReason::Idle { .. } => (Step::End, Note, "runner_inactivity_timeout"),
-        HoldReason::ActionFailed { .. } => (Step::Credentials, Held, "by itself"),
+        HoldReason::ActionFailed { .. } => (Step::Credentials, Held, "automatically"),
         HoldReason::NoCredentials { .. } => (Step::Credentials, Held, "register a runner"),
         HoldReason::NotStarting { .. } => (Step::Task, Held, "last event"),
         HoldReason::Unassigned { .. } => (Step::Connection, Held, "runner group"),
@@ -337,7 +361,7 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
     }
 }
 
-/// The variants of `HoldReason`, as its source has them.
+/// The variants of `HoldReason`, read from its source.
 fn variants() -> BTreeSet<&'static str> {
     let source = include_str!("../../model/action.rs");
     let (_, rest) = source.split_once("pub enum HoldReason {").unwrap();
@@ -360,7 +384,7 @@ fn unreachable() -> Unobserved {
 }
 
 #[test]
-fn every_reason_that_the_planner_has_is_explained_where_it_has_it() {
+fn every_hold_reason_of_the_planner_is_explained() {
     let mut seen = BTreeSet::new();
     for case in cases() {
         let holds = case.plan().holds;
@@ -387,12 +411,12 @@ fn every_reason_that_the_planner_has_is_explained_where_it_has_it() {
 }
 
 #[test]
-fn what_github_holds_says_what_it_waits_for() {
+fn a_job_that_github_holds_says_what_it_is_waiting_for() {
     for (status, word) in [("waiting", "approve"), ("pending", "concurrency"), ("requested", "wait")] {
         let advice = meaning(&HoldReason::NotQueued { status }, None).advice;
         assert!(advice.contains(word), "{status}: {advice}");
     }
-    // The other things that can fail with a runner are about its end.
+    // Other failed actions on a runner are about its end.
     let failed = HoldReason::ActionFailed { error: String::new(), wait: seconds(1) };
     assert_eq!(meaning(&failed, Some(RunnerState::Waiting)).step, Step::Credentials);
     assert_eq!(meaning(&failed, Some(RunnerState::Running)).step, Step::End);
@@ -404,7 +428,7 @@ fn at(explanation: &Explanation, step: Step) -> Vec<(Mark, &str)> {
 }
 
 #[test]
-fn a_job_on_its_way_is_told_step_by_step() {
+fn a_job_on_its_way_is_explained_step_by_step() {
     let fresh = Case::queued().explain();
     assert_eq!(fresh.verdict, Verdict::OnItsWay);
     assert_eq!(at(&fresh, Step::Status), [(Mark::Done, "queued for 16m40s")]);
@@ -430,7 +454,7 @@ fn a_job_on_its_way_is_told_step_by_step() {
 }
 
 #[test]
-fn a_job_that_has_a_runner_is_served_whosever_runner_it_is() {
+fn a_job_that_has_a_runner_is_served_even_by_a_foreign_runner() {
     for (runner_is, words) in [(1, "taken by ghr-acme-app-"), (2, "which was started for job 2")] {
         let runner = runner(runner_is, 1, RunnerState::Running);
         let mut taken = job(1, JobStatus::InProgress);
@@ -442,11 +466,11 @@ fn a_job_that_has_a_runner_is_served_whosever_runner_it_is() {
     let mut elsewhere = job(1, JobStatus::InProgress);
     elsewhere.runner_name = Some("somebody-elses".to_owned());
     let explanation = Case::new(About::Job(1), vec![elsewhere], Vec::new()).explain();
-    assert!(at(&explanation, Step::Connection)[0].1.contains("no runner in Nomad"), "{explanation:?}");
+    assert!(at(&explanation, Step::Connection)[0].1.contains("a runner in Nomad"), "{explanation:?}");
 }
 
 #[test]
-fn a_runner_that_another_job_has_taken_is_named_with_that_job() {
+fn a_runner_taken_by_another_job_is_shown_with_that_job() {
     let runner = runner(1, 1, RunnerState::Running);
     let mut taker = job(2, JobStatus::InProgress);
     taker.runner_name = Some(runner.name.clone());
@@ -457,7 +481,7 @@ fn a_runner_that_another_job_has_taken_is_named_with_that_job() {
 }
 
 #[test]
-fn a_job_for_others_is_held_by_its_labels_alone() {
+fn a_job_for_other_runners_is_held_only_by_its_labels() {
     let mut other = job(1, JobStatus::Queued);
     other.labels = vec!["ubuntu-latest".to_owned()].into();
     let explanation = Case::new(About::Job(1), vec![other], Vec::new()).explain();
@@ -467,7 +491,7 @@ fn a_job_for_others_is_held_by_its_labels_alone() {
 }
 
 #[test]
-fn an_answer_is_harmless_and_its_worst_part_decides() {
+fn an_answer_is_escaped_and_its_worst_part_determines_the_exit_code() {
     let mut hostile = job(1, JobStatus::Queued);
     hostile.name = "\u{1b}[2J\nHELD forged".to_owned();
     hostile.labels = vec!["nomadtools \u{202e}a,b".to_owned()].into();

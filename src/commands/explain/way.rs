@@ -1,4 +1,5 @@
-//! The way of a job or a runner through the planner's rules: what was observed, and what the plan says of it.
+//! The steps of a job or a runner through the planner's rules: what was observed, and what the plan says
+//! about it.
 
 use std::collections::BTreeMap;
 
@@ -17,44 +18,42 @@ use crate::{
     plan::Policy,
 };
 
-/// At most this many attempts that are over are told.
+/// At most this many ended attempts are shown.
 const ATTEMPTS_TOLD: usize = 3;
 
-/// What an answer is made of.
+/// The input for an answer.
 pub struct World<'a> {
     /// What one pass saw.
     pub observation: &'a Observation,
-    /// What the planner says to it.
+    /// The plan for it.
     pub plan: &'a Plan,
-    /// What became of its actions in a dry run: a template that cannot be rendered.
+    /// The outcomes of its actions in a dry run: a template that cannot be rendered.
     pub performed: &'a [Performed],
-    /// What the planner obeyed.
+    /// The policy of the plan.
     pub policy: &'a Policy,
-    /// What GitHub says of runners by name; only those that were asked for.
+    /// What GitHub says about runners, by name. Only for those that were looked up.
     pub seen: BTreeMap<String, Seen>,
 }
 
-/// What GitHub says of a runner.
+/// What GitHub says about a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// It is registered and connected.
+    /// Registered and connected.
     Connected,
-    /// It is registered and not connected.
+    /// Registered but not connected.
     Offline,
-    /// It is not registered.
+    /// Not registered.
     Absent,
-    /// Nobody knows.
+    /// GitHub could not be asked.
     Unknown(String),
 }
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// Which.
     pub step: Step,
-    /// How it stands.
     pub mark: Mark,
-    /// When it came to this, by a server's clock.
+    /// Since when, by a server's clock.
     pub at: Option<Timestamp>,
     /// What is known.
     pub text: String,
@@ -62,32 +61,29 @@ pub struct Entry {
     pub advice: Option<String>,
 }
 
-/// How it stands as a whole.
+/// The result for the subject as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Served.
     Served,
-    /// On its way, and nothing is wrong.
+    /// On its way, without problems.
     OnItsWay,
     /// Something holds it.
     Held,
 }
 
-/// The answer about one thing.
+/// The explanation of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// What it is about.
     pub subject: String,
-    /// Its page at GitHub.
+    /// Its URL at GitHub.
     pub url: Option<String>,
-    /// How it stands.
     pub verdict: Verdict,
-    /// Its way, in order.
+    /// Its steps, in order.
     pub steps: Vec<Entry>,
 }
 
-/// An explanation while it is made.
+/// An explanation under construction.
 #[derive(Default)]
 struct Way {
     entries: Vec<Entry>,
@@ -103,7 +99,7 @@ impl Way {
         self.entries.push(Entry { step, mark, at: None, text: text.into(), advice });
     }
 
-    /// What a hold says.
+    /// Adds a hold.
     fn hold(&mut self, reason: &HoldReason, state: Option<RunnerState>) {
         let Meaning { step, mark, advice } = meaning(reason, state);
         self.advise(step, mark, reason.to_string(), advice);
@@ -154,7 +150,7 @@ impl World<'_> {
         way.is_held().then(|| way.end("everything".to_owned(), None, false))
     }
 
-    /// A repository without its jobs.
+    /// A repository, without its jobs.
     pub fn repository(&self, view: &RepositoryView) -> Explanation {
         let mut way = Way::default();
         self.repository_steps(view, &mut way);
@@ -165,7 +161,7 @@ impl World<'_> {
         way.end(view.repository.full_name(), Some(view.repository.html_url.clone()), true)
     }
 
-    /// A repository that no pass lists, for a reason of the planner's.
+    /// A repository that no pass lists, for one of the planner's reasons.
     pub fn unlisted(&self, name: &str, url: Option<String>, reason: &HoldReason) -> Explanation {
         let mut way = Way::default();
         way.hold(reason, None);
@@ -183,7 +179,7 @@ impl World<'_> {
         }
     }
 
-    /// A job's way. `detail` is what GitHub says of it besides, where it was asked.
+    /// The steps of a job. `detail` is what GitHub says about it, if it was asked.
     pub fn job(&self, view: &RepositoryView, job: &WorkflowJob, detail: Option<&JobDetail>) -> Explanation {
         let mut way = Way::default();
         let repository = &view.repository;
@@ -246,7 +242,7 @@ impl World<'_> {
         }
         let is_listed = view.listing.jobs().iter().any(|listed| listed.id == job.id);
         if job.status == JobStatus::Queued && !is_listed && !way.is_held_at(Step::Repository) {
-            let text = "queued since the repository was listed: ask again";
+            let text = "queued after the repository was listed: run this command again";
             way.push(Step::Status, Mark::Now, None, text);
         }
     }
@@ -258,7 +254,7 @@ impl World<'_> {
             Match::Yes => {
                 way.push(Step::Match, Mark::Done, None, format!("[{labels}] matches runson_match {rules}"))
             }
-            // It runs elsewhere, or did.
+            // It runs or ran on another runner.
             Match::No if job.status != JobStatus::Queued => {
                 way.push(
                     Step::Match,
@@ -270,7 +266,7 @@ impl World<'_> {
             Match::No => way.advise(
                 Step::Match,
                 Mark::Held,
-                format!("[{labels}] does not match runson_match {rules}: the job is none of ours"),
+                format!("[{labels}] does not match runson_match {rules}: the job does not request one of our runners"),
                 "change `runs-on` in the workflow, or runson_match",
             ),
             // The planner holds it.
@@ -278,11 +274,11 @@ impl World<'_> {
         }
         let is_well = !way.is_held_at(Step::Labels) && !way.is_held_at(Step::Match);
         if is_well && rules.check(&job.labels).is_ok() {
-            way.push(Step::Labels, Mark::Done, None, "keep the rules");
+            way.push(Step::Labels, Mark::Done, None, "follow the label rules");
         }
     }
 
-    /// A job that wants a runner.
+    /// A job that needs a runner.
     fn queued(&self, view: &RepositoryView, job: &WorkflowJob, way: &mut Way) {
         let start = self.plan.actions.iter().find_map(|action| match action {
             Action::Start(start) if start.job_id == job.id => Some(start),
@@ -323,7 +319,7 @@ impl World<'_> {
                         Step::Attempts,
                         Mark::Now,
                         None,
-                        format!("a runner with these labels is to take it: {}", runner.name),
+                        format!("a runner with these labels should take it: {}", runner.name),
                     );
                     self.runner_steps(runner, way);
                 }
@@ -342,18 +338,18 @@ impl World<'_> {
                 Step::Registration,
                 Mark::Held,
                 format!("{}, attempt {}: {}", start.name, start.attempt, report.outcome),
-                "mend the template or the labels: `githubrunner render LABEL` shows what comes of them",
+                "fix the template or the labels: `githubrunner render LABEL` shows what they render to",
             ),
             None => way.advise(
                 Step::Registration,
                 Mark::Now,
                 format!("the next pass starts {}, attempt {}: {}", start.name, start.attempt, start.reason),
-                "if this stays so: does the daemon run, does it lead, and what does its log say?",
+                "if this lasts: check that the daemon is running and is the leader, and read its log",
             ),
         }
     }
 
-    /// A job that a runner has, or had.
+    /// A job that a runner has taken.
     fn taken(&self, job: &WorkflowJob, detail: Option<&JobDetail>, way: &mut Way) {
         let at = detail.and_then(|detail| detail.started_at);
         let Some(name) = &job.runner_name else {
@@ -380,19 +376,19 @@ impl World<'_> {
                 way.push(Step::Connection, Mark::Done, at, format!("taken by {name}{whose}"));
             }
             None => {
-                let text = format!("taken by {name}, which is no runner in Nomad (any more)");
+                let text = format!("taken by {name}, which is not (or no longer) a runner in Nomad");
                 way.push(Step::Connection, Mark::Done, at, text);
             }
         }
     }
 
-    /// A runner's way, and what becomes of it.
+    /// The steps of a runner, and what happens to it next.
     pub fn runner(&self, runner: &Runner) -> Explanation {
         let mut way = Way::default();
         if let Some(job_id) = runner.meta.job_id {
             let listed = self.observation.repositories.values().flat_map(|view| view.listing.jobs());
             let status = listed.into_iter().find(|job| job.id == job_id).map(|job| job.status.as_str());
-            let status = status.unwrap_or("not in the list: over, or not seen");
+            let status = status.unwrap_or("not in the listing: over, or not seen");
             way.push(Step::Status, Mark::Note, None, format!("started for job {job_id}: {status}"));
         }
         self.runner_steps(runner, &mut way);
@@ -402,7 +398,7 @@ impl World<'_> {
         way.end(subject, crate::commands::list::job_url(runner), is_well)
     }
 
-    /// A job that says it is a runner of ours and is not.
+    /// A job that claims to be a runner of ours and is not.
     pub fn foreign(&self, name: &str) -> Option<Explanation> {
         let foreign = self.nomad()?.foreign.iter().find(|foreign| foreign.name == name)?;
         let mut way = Way::default();
@@ -446,7 +442,7 @@ impl World<'_> {
                 Step::Credentials,
                 Mark::Now,
                 "the next pass issues them",
-                "if this stays so: does the daemon run, and what does its log say?",
+                "if this lasts: check that the daemon is running, and read its log",
             ),
             None => {}
         }
@@ -490,19 +486,19 @@ impl World<'_> {
         }
         match self.seen.get(&runner.name) {
             Some(Seen::Connected) => {
-                way.push(Step::Connection, Mark::Now, None, "connected and idle: GitHub gives it a job");
+                way.push(Step::Connection, Mark::Now, None, "connected and idle: GitHub will give it a job");
             }
             Some(Seen::Offline) if !way.is_held_at(Step::Connection) => way.advise(
                 Step::Connection,
                 Mark::Now,
-                "registered at GitHub and not connected yet",
-                format!("if this stays so: githubrunner logs {}", runner.name),
+                "registered at GitHub but not connected yet",
+                format!("if this lasts: githubrunner logs {}", runner.name),
             ),
             Some(Seen::Absent) if !way.is_held_at(Step::Connection) => way.advise(
                 Step::Connection,
                 Mark::Now,
-                "not registered at GitHub under this name: it is not there yet, or has had its job",
-                format!("if this stays so: githubrunner logs {}", runner.name),
+                "not registered at GitHub under this name: not yet, or its job has ended",
+                format!("if this lasts: githubrunner logs {}", runner.name),
             ),
             Some(Seen::Unknown(why)) => {
                 way.push(Step::Connection, Mark::Note, None, format!("GitHub could not be asked: {why}"));
@@ -543,7 +539,7 @@ impl World<'_> {
         self.runners().iter().filter(move |runner| runner.meta.job_id == Some(job))
     }
 
-    /// The job that a runner has.
+    /// The job that a runner is running.
     fn job_of(&self, runner: &str) -> Option<&WorkflowJob> {
         let listed = self.observation.repositories.values().flat_map(|view| view.listing.jobs());
         listed

@@ -1,4 +1,4 @@
-//! The state for people.
+//! Prints the state as text.
 
 use std::{io::Write, time::Duration};
 
@@ -11,31 +11,33 @@ use crate::{
     text::{LINE, shown},
 };
 
-/// At most this many jobs, other holds and failures are told one by one.
+/// At most this many classes, jobs, other holds and failures are told one by one.
+const CLASSES: usize = 20;
 const JOBS: usize = 20;
 const HOLDS: usize = 10;
 const FAILURES: usize = 5;
 
-/// How much a table says of a name and of why something waits, in characters; the JSON says more.
+/// How many characters of a name and of a reason the table shows; the JSON has more.
 const NAME: usize = 40;
 const WHY: usize = 160;
 
-/// What is told of a daemon at this address.
+/// Prints the state of the daemon at this address.
 pub(super) fn table(view: &View, address: &str, style: Style, out: &mut dyn Write) -> std::io::Result<()> {
     let up = span(age(view.now, view.program.started_at));
-    let role = if view.leads { "leads" } else { "stands by" };
+    let role = if view.leads { "leader" } else { "standby" };
     let version = shown(&view.program.version, NAME);
     writeln!(out, "githubrunner {version} at {}: {role}, up for {up}", shown(address, LINE))?;
     for (name, mood, text) in facts(view) {
         let line = format!("  {name:<13} {}", shown(&text, LINE));
         writeln!(out, "{}", mood.map_or(line.clone(), |mood| style.paint(mood, &line)))?;
     }
+    classes(view, out)?;
     jobs(view, out)?;
     holds(view, out)?;
     failures(view, style, out)
 }
 
-/// A line each: a name, how it is where that matters, and the rest.
+/// One line each: a name, a colour if it matters, and a text.
 fn facts(view: &View) -> Vec<(&'static str, Option<Mood>, String)> {
     let mut facts = Vec::new();
     match &view.last_pass {
@@ -64,7 +66,7 @@ fn facts(view: &View) -> Vec<(&'static str, Option<Mood>, String)> {
     facts.push(("runners", None, if runners.is_empty() { none() } else { runners.join(", ") }));
     let seconds = |value: f64| span(Duration::from_secs_f64(value.clamp(0.0, 1e9)));
     if let (Some(half), Some(most)) = (view.history.queue_p50_seconds, view.history.queue_p95_seconds) {
-        let text = format!("p50 {}, p95 {} of the last hour", seconds(half), seconds(most));
+        let text = format!("p50 {}, p95 {} in the last hour", seconds(half), seconds(most));
         facts.push(("queue time", None, text));
     }
     for rate in &view.rate_limits {
@@ -83,11 +85,26 @@ fn facts(view: &View) -> Vec<(&'static str, Option<Mood>, String)> {
 
 fn seen(health: &Health, now: Timestamp) -> String {
     match (health.seen, health.since.map(|since| span(age(now, since)))) {
-        (true, Some(span)) => format!("seen for {span}"),
-        (true, None) => "seen".to_owned(),
-        (false, Some(span)) => format!("NOT seen for {span}"),
-        (false, None) => "not seen yet".to_owned(),
+        (true, Some(span)) => format!("up for {span}"),
+        (true, None) => "up".to_owned(),
+        (false, Some(span)) => format!("UNREACHABLE for {span}"),
+        (false, None) => "not reached yet".to_owned(),
     }
+}
+
+fn classes(view: &View, out: &mut dyn Write) -> std::io::Result<()> {
+    if view.classes.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(["CLASS", "QUEUED", "HELD", "RUNNING", "RUNNERS"]);
+    for class in view.classes.iter().take(CLASSES) {
+        let [queued, held, running, runners] =
+            [class.queued, class.held, class.running, class.runners].map(|count| count.to_string());
+        table.row([&class.name, &queued, &held, &running, &runners]);
+    }
+    writeln!(out)?;
+    table.write(out)?;
+    more(view.classes.len(), CLASSES.min(view.classes.len()), "more classes", out)
 }
 
 fn jobs(view: &View, out: &mut dyn Write) -> std::io::Result<()> {
@@ -101,7 +118,7 @@ fn jobs(view: &View, out: &mut dyn Write) -> std::io::Result<()> {
         let waits = job.waits_seconds.map(|seconds| span(Duration::from_secs(seconds))).unwrap_or_default();
         let why = match (&job.reason, &job.runner) {
             (Some(reason), _) => reason.text.clone(),
-            (None, Some(runner)) => format!("{runner} is on its way"),
+            (None, Some(runner)) => format!("{runner} is starting"),
             (None, None) => String::new(),
         };
         table.row([
@@ -116,10 +133,10 @@ fn jobs(view: &View, out: &mut dyn Write) -> std::io::Result<()> {
     }
     writeln!(out)?;
     table.write(out)?;
-    more(waiting.total, JOBS.min(waiting.items.len()), "more jobs wait", out)
+    more(waiting.total, JOBS.min(waiting.items.len()), "more jobs are waiting", out)
 }
 
-/// What is held besides jobs.
+/// Holds other than those of jobs.
 fn holds(view: &View, out: &mut dyn Write) -> std::io::Result<()> {
     let others = view.holds.items.iter().filter(|hold| hold.about != "job");
     let count = others.clone().count();
@@ -149,10 +166,10 @@ fn failures(view: &View, style: Style, out: &mut dyn Write) -> std::io::Result<(
     more(count, FAILURES.min(count), "more failures", out)
 }
 
-/// That not all of them were told.
+/// A line with the number of omitted rows.
 fn more(all: usize, told: usize, what: &str, out: &mut dyn Write) -> std::io::Result<()> {
     match all.saturating_sub(told) {
         0 => Ok(()),
-        rest => writeln!(out, "… {rest} {what}; --json has as many as the daemon tells"),
+        rest => writeln!(out, "… {rest} {what}; --json shows more"),
     }
 }

@@ -19,7 +19,7 @@ async fn port() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// What `status` prints about the daemon at this address, and how it ends.
+/// What `status` prints about the daemon at this address, and the exit code.
 async fn says(address: SocketAddr, token: Option<&str>, json: bool) -> anyhow::Result<(Exit, String)> {
     let config = StatusConfig { token: token.map(Secret::new), ..StatusConfig::default() };
     let mut out = Vec::new();
@@ -32,7 +32,7 @@ async fn error(address: SocketAddr, token: Option<&str>) -> String {
     format!("{:#}", says(address, token, false).await.unwrap_err())
 }
 
-/// Something that answers each request like this.
+/// A server that gives every request this response.
 async fn answers(answer: &'static str) -> SocketAddr {
     let (listener, address) = port().await;
     tokio::spawn(async move {
@@ -46,14 +46,14 @@ async fn answers(answer: &'static str) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_daemon_that_sees_nothing_is_not_well_and_one_that_does_is() {
+async fn a_daemon_that_reaches_nothing_is_unhealthy_and_one_that_does_is_healthy() {
     let (listener, address) = port().await;
     let status = Status::new(Duration::from_secs(60));
     status.open_to(Access::Public);
     tokio::spawn(serve(listener, status.clone()));
     let (exit, out) = says(address, None, false).await.unwrap();
     assert_eq!(exit, Exit::FAILED, "{out}");
-    for line in ["last pass     none yet", "Nomad         not seen yet", "runners       none"] {
+    for line in ["last pass     none yet", "Nomad         not reached yet", "runners       none"] {
         assert!(out.contains(line), "{line}: {out}");
     }
 
@@ -69,9 +69,12 @@ async fn a_daemon_that_sees_nothing_is_not_well_and_one_that_does_is() {
     let (exit, out) = says(address, None, false).await.unwrap();
     assert_eq!(exit, Exit::WELL, "{out}");
     let version = env!("CARGO_PKG_VERSION");
-    assert!(out.starts_with(&format!("githubrunner {version} at http://{address}: leads, up for ")), "{out}");
+    assert!(
+        out.starts_with(&format!("githubrunner {version} at http://{address}: leader, up for ")),
+        "{out}"
+    );
     for line in
-        ["Nomad         seen for 0s", "repositories  2 of 3 listed", "error         acme/x:\\u{1b}[2J 502"]
+        ["Nomad         up for 0s", "repositories  2 of 3 listed", "error         acme/x:\\u{1b}[2J 502"]
     {
         assert!(out.contains(line), "{line}: {out}");
     }
@@ -83,7 +86,7 @@ async fn a_daemon_that_sees_nothing_is_not_well_and_one_that_does_is() {
 }
 
 #[tokio::test]
-async fn what_waits_and_what_failed_is_told_with_its_reason() {
+async fn waiting_jobs_and_failures_are_shown_with_their_reasons() {
     let state = serde_json::json!({
         "program": {"version": "9", "started_at": "2026-01-01T00:00:00Z"},
         "now": "2026-01-01T02:00:00Z", "revision": 7, "leads": false,
@@ -91,6 +94,7 @@ async fn what_waits_and_what_failed_is_told_with_its_reason() {
         "nomad": {"seen": true, "since": "2026-01-01T00:00:00Z"},
         "github": {"seen": false, "since": "2026-01-01T01:00:00Z"},
         "repositories": {"all": 1, "listed": 1},
+        "classes": [{"name": "gpu", "queued": 30, "held": 1, "running": 0, "runners": 2}],
         "jobs": {"queued": 30, "held": 1, "running": 0, "waiting": {"total": 31, "items":
             (0..31).map(|id| serde_json::json!({
                 "repository": "acme/app", "id": id, "name": "b", "labels": "l", "state": "held", "waits_seconds": 61,
@@ -111,14 +115,15 @@ async fn what_waits_and_what_failed_is_told_with_its_reason() {
     print::table(&view, "http://127.0.0.1:9090", Style::default(), &mut out).unwrap();
     let out = String::from_utf8(out).unwrap();
     for words in [
-        "stands by, up for 2h",
+        "standby, up for 2h",
         "last pass     2s ago, took 0.25 s",
-        "GitHub        NOT seen for 1h",
-        "queue time    p50 3s, p95 1m15s of the last hour",
+        "GitHub        UNREACHABLE for 1h",
+        "queue time    p50 3s, p95 1m15s in the last hour",
         "10 of 5000 left (token core, resets in 1h)",
         "runners       2 running\n",
-        "held   1m1s   cap 19\n… 11 more jobs wait; --json",
+        "held   1m1s   cap 19\n… 11 more jobs are waiting; --json",
         "nomad  Nomad    no leader",
+        "CLASS  QUEUED  HELD  RUNNING  RUNNERS\ngpu    30      1     0        2\n",
         "01:00:00Z  start: 500",
     ] {
         assert!(out.contains(words), "{words}: {out}");
@@ -126,7 +131,7 @@ async fn what_waits_and_what_failed_is_told_with_its_reason() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_as_the_daemon_does_is_told_apart() {
+async fn responses_of_other_servers_are_reported_as_such() {
     let (listener, free) = port().await;
     drop(listener);
     let nobody = error(free, None).await;
@@ -139,26 +144,26 @@ async fn who_does_not_answer_as_the_daemon_does_is_told_apart() {
     let without = error(address, None).await;
     assert!(without.contains("401") && without.contains("GITHUBRUNNER_STATUS_TOKEN"), "{without}");
     let wrong = error(address, Some("fedcba9876543210")).await;
-    assert!(wrong.contains("another status.token") && !wrong.contains("fedcba"), "{wrong}");
+    assert!(wrong.contains("status.token differs") && !wrong.contains("fedcba"), "{wrong}");
     assert!(says(address, Some("0123456789abcdef"), false).await.is_ok());
     status.open_to(Access::Closed);
     let closed = error(address, None).await;
     assert!(closed.contains("403") && closed.contains("set status.token"), "{closed}");
 
     for (answer, words) in [
-        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "it answered with status 404"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "its answer is not JSON"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "its JSON is not a daemon's state"),
+        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "status 404"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "the response is not JSON"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "the JSON is not a daemon's state"),
     ] {
         let said = error(answers(answer).await, None).await;
-        assert!(said.contains("is not githubrunner's status") && said.contains(words), "{said}");
+        assert!(said.contains("does not serve githubrunner's status") && said.contains(words), "{said}");
     }
     let said = error(answers("SSH-2.0-OpenSSH_9.2\r\n").await, None).await;
     assert!(said.starts_with("asking the daemon for its status: GET http://"), "{said}");
 }
 
 #[test]
-fn the_address_is_that_of_the_configuration_seen_from_the_same_machine() {
+fn the_configurations_address_is_used_as_seen_from_the_same_machine() {
     let of = |yaml: &str| configured(&config(yaml)).map_err(|error| error.to_string());
     assert_eq!(of("status: {listen: '0.0.0.0:9090', public: true}").unwrap(), "http://127.0.0.1:9090");
     assert_eq!(of("status: {listen: '[::]:9090', public: true}").unwrap(), "http://[::1]:9090");

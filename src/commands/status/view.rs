@@ -1,4 +1,4 @@
-//! The state as this program reads it: what a person is shown. A later daemon may say more.
+//! The state as this program reads it, with only what it prints. A later daemon may report more.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::model::JobId;
 
-/// What the daemon knows.
+/// The daemon's state.
 #[derive(Debug, Deserialize)]
 pub struct View {
     pub program: Program,
@@ -17,6 +17,8 @@ pub struct View {
     pub nomad: Health,
     pub github: Health,
     pub repositories: Repositories,
+    #[serde(default)]
+    pub classes: Vec<Class>,
     pub jobs: Jobs,
     pub runners: Runners,
     pub holds: List<Hold>,
@@ -57,6 +59,15 @@ pub struct Jobs {
     pub held: usize,
     pub running: usize,
     pub waiting: List<Job>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Class {
+    pub name: String,
+    pub queued: usize,
+    pub held: usize,
+    pub running: usize,
+    pub runners: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -117,7 +128,7 @@ pub struct History {
 }
 
 impl View {
-    /// Whether it sees Nomad and GitHub.
+    /// Whether the daemon reaches Nomad and GitHub.
     pub fn is_well(&self) -> bool {
         self.nomad.seen && self.github.seen
     }

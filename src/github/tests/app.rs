@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::super::jwt;
 use super::*;
 
-/// A key pair made by openssl in both of its forms, or nothing where there is no openssl.
+/// A key pair from openssl in both of its formats, or nothing without openssl.
 struct Keys {
     directory: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ impl Keys {
         Some(Self { directory })
     }
 
-    /// One that all tests share: making one takes a while.
+    /// Shared by all tests, because creating a key takes a while.
     fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Keys>> = OnceLock::new();
         SHARED.get_or_init(Self::make).as_ref()
@@ -122,7 +122,7 @@ async fn an_app_serves_several_owners_each_by_its_installation() {
     assert_eq!(names(&all.repositories), ["Acme/second", "Acme/tool", "octo/app"]);
     let listings = github.list_all(&resolution.repositories, Look::Active, Duration::from_secs(60)).await;
     assert!(listings.values().all(Result::is_ok), "{listings:?}");
-    // Looked up and remembered: one token an owner, however many requests there are at once.
+    // Looked up once and cached: one token per owner, however many concurrent requests there are.
     assert_eq!(count(&world.requests(), "access_tokens 201"), 2);
     github.registration_token(&Scope::from(&resolution.repositories[0])).await.unwrap();
 }
@@ -142,7 +142,7 @@ async fn installation_tokens_are_renewed_early_and_cached_answers_outlive_them()
         assert_eq!(count(&requests, "access_tokens 201"), renewals, "{requests:?}");
         assert_eq!(count(&requests, " 401"), 0);
     }
-    // Refused before its time: once more with a new one.
+    // Rejected early: retried once with a new one.
     let start = world.start;
     world.fault({
         let refused = std::sync::atomic::AtomicBool::new(false);
@@ -159,8 +159,85 @@ async fn installation_tokens_are_renewed_early_and_cached_answers_outlive_them()
     assert_eq!((count(&requests, " 401"), count(&requests, "access_tokens 201")), (1, 1), "{requests:?}");
 }
 
+/// How many requests of the primary limit an owner's installation has left.
+fn left(github: &GitHub) -> u64 {
+    let rates = github.rates();
+    let mut of_installation = rates.iter().filter(|((who, _), _)| who.starts_with("installation-"));
+    of_installation.next().unwrap().1.remaining
+}
+
+/// A cache in a file of this directory.
+fn with_file(world: &World, keys: &Keys, directory: &tempfile::TempDir) -> GitHub {
+    let cache = CacheStore::File(directory.path().join("cache.json"));
+    world.github_with(app(keys), Options { cache, ..world.options() })
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_suspended_or_missing_installation_is_its_owners_trouble_only() {
+async fn another_token_of_an_installation_costs_nothing_where_nothing_has_changed() {
+    let Some(keys) = Keys::shared() else { return };
+    let (world, ..) = world(keys);
+    let queue = |repository: u64| {
+        world.sim(|sim, now| {
+            let spec = sim::JobSpec::new(&["self-hosted"], Duration::from_secs(60));
+            sim.queue_run(repository, vec![spec], now).unwrap();
+        });
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let github = with_file(&world, keys, &directory);
+    let repositories = github.repositories(&[entry("octo")], Refresh::Now).await.repositories;
+    queue(repositories[0].id.0);
+    let listed = github.list_jobs(&repositories[0], Look::All).await.unwrap();
+    github.end_pass().await;
+    let before = left(&github);
+    // Some hours later, each with a token of its own.
+    let mut all = 0;
+    for _ in 0..3 {
+        world.requests();
+        // The limit starts anew each hour.
+        sleep(3601).await;
+        assert_eq!(github.repositories(&[entry("octo")], Refresh::Now).await.repositories, repositories);
+        assert_eq!(github.list_jobs(&repositories[0], Look::All).await.unwrap().jobs, listed.jobs);
+        github.end_pass().await;
+        let requests = world.requests();
+        assert_eq!(count(&requests, "access_tokens 201"), 1);
+        assert_eq!(count(&requests, " 200"), 0, "{requests:?}");
+        all += count(&requests, " 304");
+        assert_eq!(left(&github), 5000, "{requests:?}");
+    }
+    assert!(all >= 3 * 8 && before < 5000, "{all} {before}");
+
+    // Who starts anew has another token, too; what has changed is seen.
+    queue(repositories[0].id.0);
+    let github = with_file(&world, keys, &directory);
+    world.requests();
+    let jobs = github.list_jobs(&repositories[0], Look::All).await.unwrap().jobs;
+    assert_eq!(jobs.len(), listed.jobs.len() + 1);
+    let requests = world.requests();
+    assert!(count(&requests, " 304") >= 4 && (1..=4).contains(&count(&requests, " 200")), "{requests:?}");
+    let text = std::fs::read_to_string(directory.path().join("cache.json")).unwrap();
+    assert!(!text.contains("ghs_"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_etags_are_made_in_another_way_another_token_asks_anew() {
+    let Some(keys) = Keys::shared() else { return };
+    let (world, ..) = world(keys);
+    world.sim(|sim, _| sim.options_mut().etags = sim::Etags::Opaque);
+    let directory = tempfile::tempdir().unwrap();
+    let github = with_file(&world, keys, &directory);
+    let repositories = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await.repositories;
+    let listed = github.list_jobs(&repositories[0], Look::Active).await.unwrap();
+    github.end_pass().await;
+    assert_eq!(github.sizes()["bodies of pages"], 0);
+    sleep(3590).await;
+    world.requests();
+    assert_eq!(github.list_jobs(&repositories[0], Look::Active).await.unwrap().jobs, listed.jobs);
+    let requests = world.requests();
+    assert!(count(&requests, " 304") == 0 && count(&requests, " 200") > 1, "{requests:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_or_missing_installation_affects_only_its_owner() {
     let Some(keys) = Keys::shared() else { return };
     let (world, octo, acme) = world(keys);
     let github = world.github_with(app(keys), world.options());
@@ -183,7 +260,7 @@ async fn a_suspended_or_missing_installation_is_its_owners_trouble_only() {
             }
         }
     }
-    // The trouble is remembered, not asked for each time.
+    // The problem is cached, not checked each time.
     assert_eq!(count(&world.requests(), "/access_tokens 403"), 1);
     world.sim(|sim, _| {
         sim.installation_mut(acme).unwrap().suspended_at = None;
@@ -213,7 +290,7 @@ async fn a_clock_that_is_minutes_off_is_corrected_by_githubs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_hours_off_is_told_and_not_corrected() {
+async fn a_clock_that_is_hours_off_is_reported_and_not_corrected() {
     let Some(keys) = Keys::shared() else { return };
     let (world, ..) = world(keys);
     for (hours, told) in [(-5i64, "5h ahead of this machine's"), (5, "5h behind this machine's")] {
@@ -228,9 +305,9 @@ async fn a_clock_that_is_hours_off_is_told_and_not_corrected() {
     }
 }
 
-/// Whoever answers in GitHub's place must not get a token that is good in years.
+/// A server in GitHub's place must not get a token that is valid in years.
 #[tokio::test(start_paused = true)]
-async fn no_date_makes_a_token_for_another_year() {
+async fn no_date_header_creates_a_token_for_another_year() {
     let Some(keys) = Keys::shared() else { return };
     let (world, ..) = world(keys);
     let tokens: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -257,14 +334,14 @@ async fn no_date_makes_a_token_for_another_year() {
         assert!((0..=600).contains(&left), "it ends in {left} s");
     }
     drop(tokens);
-    // The right Date is believed again.
+    // A correct Date is accepted again.
     world.no_fault();
     let resolution = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await;
     assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_file_is_read_again_when_it_changes() {
+async fn a_key_file_is_reread_when_it_changes() {
     let (Some(old), Some(new)) = (Keys::make(), Keys::shared()) else { return };
     let (world, ..) = world(new);
     let path = old.path("current.pem");

@@ -40,7 +40,7 @@ async fn a_restart_costs_nothing_when_nothing_changed() {
     let second = github.list_jobs(&repository, Look::All).await.unwrap();
     assert_eq!(first.jobs, second.jobs);
     let requests = world.requests();
-    // Cached pages keep their links: the second page of runs is asked for as well.
+    // Cached pages keep their links: the second page of runs is requested as well.
     assert_eq!(requests.len(), 3 + 7 + 120, "{requests:?}");
     assert!(requests.iter().all(|line| line.ends_with(" 304")), "{requests:?}");
     let entries = read_cache(&disk.path()).unwrap();
@@ -73,7 +73,7 @@ async fn nothing_is_written_when_nothing_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_token_saw_is_not_taken() {
+async fn responses_for_another_token_are_not_used() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let repository = world.repository("octo/app", 1, 1);
     let github = disk.github(&world);
@@ -88,7 +88,7 @@ async fn what_another_token_saw_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unused_entries_go() {
+async fn unused_entries_are_dropped() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let (kept, dropped) = (world.repository("octo/kept", 1, 1), world.repository("octo/dropped", 1, 1));
     let github = disk.github(&world);
@@ -104,7 +104,7 @@ async fn unused_entries_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_of_no_use_is_ignored_and_replaced() {
+async fn an_invalid_file_is_ignored_and_replaced() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     let good = r#"{"url":"http://host.test/repos/octo/app/actions/runs?status=queued&per_page=100&exclude_pull_requests=true",
@@ -128,10 +128,10 @@ async fn a_file_of_no_use_is_ignored_and_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_cannot_be_written_harms_nothing() {
+async fn a_file_that_cannot_be_written_does_no_harm() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let repository = world.repository("octo/app", 1, 1);
-    // A file where the directory should be: also root cannot write below it.
+    // A file in place of the directory: not even root can write below it.
     std::fs::write(disk.path().parent().unwrap(), "").unwrap();
     let github = disk.github(&world);
     for _ in 0..2 {
@@ -144,7 +144,7 @@ async fn a_file_that_cannot_be_written_harms_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cached_value_of_another_shape_is_asked_for_again() {
+async fn a_cached_value_of_another_type_is_requested_again() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let repository = world.repository("octo/app", 1, 1);
     let github = disk.github(&world);
@@ -167,7 +167,7 @@ async fn listed_once(disk: &Disk) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn writing_follows_no_link_that_somebody_left() {
+async fn writing_does_not_follow_a_planted_link() {
     let file = Disk::new();
     let directory = file.path().parent().unwrap().to_owned();
     std::fs::create_dir_all(&directory).unwrap();
@@ -185,7 +185,7 @@ async fn writing_follows_no_link_that_somebody_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_killed_process_left_is_removed_and_what_another_one_writes_is_not() {
+async fn files_of_a_killed_process_are_removed_and_those_being_written_are_not() {
     let file = Disk::new();
     let directory = file.path().parent().unwrap().to_owned();
     std::fs::create_dir_all(&directory).unwrap();

@@ -1,10 +1,10 @@
-//! Webhooks' settings, the log of their deliveries, and the last pushes.
+//! Webhook settings, the delivery log, and the last pushes.
 
 use super::*;
 
 const ADMIN: &str = "ghp_admin_of_hooks";
 
-/// With a token that may administer an organization's hooks.
+/// With a token that may administer an organization's webhooks.
 fn world() -> World {
     let world = World::new(sim::Options::default());
     world.sim(|sim, _| {
@@ -23,7 +23,7 @@ fn organization() -> HookPlace {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_is_made_changed_listed_and_removed() {
+async fn a_webhook_is_created_updated_listed_and_removed() {
     let world = world();
     let github = github(&world);
     let repository = HookPlace::Repository { owner: "Acme".into(), name: "a".into() };
@@ -47,7 +47,7 @@ async fn a_hook_is_made_changed_listed_and_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_is_read_until_it_is_enough_and_costs_nothing_while_nothing_is_new() {
+async fn the_log_is_read_as_far_as_needed_and_is_free_while_nothing_is_new() {
     let world = world();
     let github = github(&world);
     let hook =
@@ -68,7 +68,7 @@ async fn the_log_is_read_until_it_is_enough_and_costs_nothing_while_nothing_is_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_pushes_are_one_request_free_while_nothing_moves() {
+async fn the_last_pushes_are_one_request_free_while_nothing_changes() {
     let world = world();
     let github = world.github();
     let ids: Vec<u64> = (0..30).map(|n| world.repository(&format!("Acme/r{n}"), 0, 0).id.0).collect();
@@ -77,7 +77,7 @@ async fn the_last_pushes_are_one_request_free_while_nothing_moves() {
     world.sim(|sim, now| sim.push(ids[7], now));
     let list = github.pushed_list("ACME").await.unwrap();
     assert_eq!(list, PushedList::Organization("ACME".into()));
-    assert_eq!(github.pushed_list("octo").await.unwrap(), PushedList::Own);
+    assert_eq!(github.pushed_list("octo").await.unwrap(), PushedList::Own("octo".into()));
     world.requests();
     let pushed = github.pushed(&list).await.unwrap();
     assert_eq!((pushed.len(), pushed[0].id.0, pushed[0].full_name.as_str()), (31, ids[7], "Acme/r7"));
@@ -88,12 +88,12 @@ async fn the_last_pushes_are_one_request_free_while_nothing_moves() {
         "{asked:?}"
     );
     assert!(asked.len() == 2 && asked[1].ends_with(" 304"), "{asked:?}");
-    let own = github.pushed(&PushedList::Own).await.unwrap();
+    let own = github.pushed(&PushedList::Own("octo".into())).await.unwrap();
     assert_eq!(own.iter().map(|one| one.full_name.as_str()).collect::<Vec<_>>(), ["octo/own"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn githubs_own_examples_are_read() {
+async fn githubs_own_examples_are_parsed() {
     let read = |name: &str| {
         let path = format!("{}/tests/fixtures/github/rest/{name}.json", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(path).unwrap()
@@ -108,7 +108,7 @@ async fn githubs_own_examples_are_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_repeats_the_secret_does_not_show_it() {
+async fn an_error_that_echoes_the_secret_does_not_show_it() {
     let world = world();
     let github = github(&world);
     world.fault(|seen| {

@@ -29,7 +29,7 @@ async fn redirects_and_links_to_other_hosts_are_not_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redirects_in_a_circle_end() {
+async fn redirect_loops_end() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     world.fault(|seen| Some(answer(301, &[("location", seen.path.as_str())], "")));
@@ -39,7 +39,7 @@ async fn redirects_in_a_circle_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_304_that_nobody_asked_for_is_an_error() {
+async fn an_unexpected_304_is_an_error() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     world.fault(|_| Some(answer(304, &[], "")));
@@ -47,7 +47,7 @@ async fn a_304_that_nobody_asked_for_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_said_to_be_one_and_not_shown() {
+async fn a_rejected_token_is_reported_and_not_shown() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     world.sim(|sim, _| sim.revoke_token(TOKEN));
@@ -60,7 +60,7 @@ async fn a_refused_token_is_said_to_be_one_and_not_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_file_is_read_again_when_it_changes() {
+async fn a_token_file_is_reread_when_it_changes() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     let directory = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ async fn a_token_file_is_read_again_when_it_changes() {
     assert!(error.to_string().contains("cannot read the GitHub token from"), "{error}");
     std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
     github.list_jobs(&repository, Look::Active).await.unwrap();
-    // Rotated: the old one is refused at once, and the file has the new one.
+    // Rotated: the old token is rejected at once, and the file has the new one.
     world.sim(|sim, _| {
         sim.revoke_token(TOKEN);
         sim.add_token("ghp_NEW", sim::Token::classic("octo", &["repo"]));

@@ -14,13 +14,15 @@ async fn all_jobs_of_all_active_runs_are_listed_over_all_pages() {
         let job = &listing.jobs[0];
         assert_eq!((job.status, job.repository), (JobStatus::Queued, repository.id));
         assert_eq!((&job.labels[..], job.runner_name.as_deref()), (["self-hosted".into()].as_slice(), None));
+        assert_eq!((job.run.branch.as_str(), job.run.event.as_str()), ("main", "push"));
+        assert!(!job.run.workflow.is_empty() && !job.run.actor.is_empty(), "{:?}", job.run);
         assert_eq!(job.created_at, Some(world.now()));
         assert_eq!(listing.now, world.now());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unchanged_pass_is_free_and_says_the_same() {
+async fn an_unchanged_pass_is_free_and_has_the_same_result() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 3, 2);
     let github = world.github();
@@ -39,7 +41,7 @@ async fn an_unchanged_pass_is_free_and_says_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_look_asks_for_more_than_the_one_before_it_and_only_full_ones_prove_that_no_job_is_there() {
+async fn each_kind_of_look_requests_more_and_only_complete_ones_prove_absence() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     let github = world.github();
@@ -70,9 +72,9 @@ async fn each_look_asks_for_more_than_the_one_before_it_and_only_full_ones_prove
     }
 }
 
-/// Old runs that are run again keep their place, and are found by the list of queued ones.
+/// Old runs that are rerun keep their place in the list, and are found by the list of queued ones.
 #[tokio::test(start_paused = true)]
-async fn the_newest_runs_show_what_the_lists_by_status_lack_and_the_other_way_round() {
+async fn the_newest_runs_show_what_the_lists_by_status_lack_and_vice_versa() {
     let world = World::new(sim::Options { index_lag: Duration::from_secs(600), ..sim::Options::default() });
     let repository = world.repository("octo/app", 3, 1);
     let github = world.github();
@@ -83,12 +85,12 @@ async fn the_newest_runs_show_what_the_lists_by_status_lack_and_the_other_way_ro
     let github = old.github();
     assert_eq!(github.list_jobs(&repository, Look::Newest).await.unwrap().jobs.len(), 20);
     assert_eq!(github.list_jobs(&repository, Look::Queued).await.unwrap().jobs.len(), 30);
-    // What was seen once is followed.
+    // A run that has been seen once is followed.
     assert_eq!(github.list_jobs(&repository, Look::Newest).await.unwrap().jobs.len(), 30);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_without_a_job_of_ours_is_looked_into_again_when_it_changes_or_after_a_minute() {
+async fn a_run_without_a_job_of_ours_is_read_again_when_it_changes_or_after_a_minute() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     let other = sim::JobSpec::new(&["windows"], Duration::from_secs(3600));
@@ -114,7 +116,7 @@ async fn a_run_without_a_job_of_ours_is_looked_into_again_when_it_changes_or_aft
     assert_eq!(looked_into(Look::Newest).await, 0, "it is not over");
     world.sim(|sim, now| sim.cancel_run(run, now));
     assert_eq!(looked_into(Look::Newest).await, 1, "it has changed");
-    // A run with a job of ours is looked into each time.
+    // A run with a job of ours is read each time.
     let ours = sim::JobSpec::new(&["self-hosted"], Duration::from_secs(3600));
     world.sim(|sim, now| sim.queue_run(repository.id.0, vec![other, ours], now).unwrap());
     for _ in 0..3 {
@@ -124,7 +126,7 @@ async fn a_run_without_a_job_of_ours_is_looked_into_again_when_it_changes_or_aft
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_takes_a_share_of_requests_and_the_next_one_goes_on() {
+async fn a_look_takes_a_share_of_requests_and_the_next_one_continues() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 150, 1);
     let github = world.github();
@@ -170,7 +172,7 @@ async fn jobs_that_need_others_are_seen_when_they_appear_in_a_run_whose_jobs_wer
     assert_ne!(second.jobs[0].id, first.jobs[0].id);
 }
 
-/// A repository whose lists of runs and run 7's jobs are given; the other statuses' lists are empty.
+/// A repository with given lists of runs and given jobs of run 7. The lists of other statuses are empty.
 fn given(world: &World, in_progress: &'static str, jobs: &'static str) {
     world.fault(move |seen| {
         let empty = r#"{"total_count":0,"workflow_runs":[]}"#;
@@ -189,7 +191,7 @@ const OVER: &str =
     r#"{"total_count":2,"jobs":[{"id":1,"status":"completed"},{"id":2,"status":"completed"}]}"#;
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_no_list_has_any_more_is_followed_until_its_own_jobs_are_over() {
+async fn a_run_that_is_in_no_list_is_followed_until_its_own_jobs_are_over() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     let github = world.github();
@@ -222,7 +224,7 @@ async fn a_followed_run_that_was_deleted_makes_the_listing_incomplete_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_total_that_is_not_met_makes_a_listing_incomplete() {
+async fn a_wrong_total_makes_a_listing_incomplete() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     for (runs, jobs) in [
@@ -237,7 +239,7 @@ async fn a_total_that_is_not_met_makes_a_listing_incomplete() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
+async fn optional_fields_may_be_missing_and_required_ones_may_not() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     given(
@@ -258,7 +260,7 @@ async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
     assert_eq!(jobs[2].runner_name.as_deref(), Some("r"));
     for garbage in ["", "{}", "[]", "{\"total_count\":1,\"jobs\":[{\"id\":\"x\"}]}", "<html>"] {
         given(&world, RUN, garbage);
-        // It costs this run only, and is said.
+        // Only this run is affected, and that is reported.
         let listing = world.github().list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!(listing.jobs, []);
         let missing = listing.missing.unwrap();
@@ -273,9 +275,9 @@ async fn lenient_with_what_github_leaves_out_and_strict_with_what_is_needed() {
     }
 }
 
-/// The jobs of runs with many jobs answer 502 again and again at a hundred a page, and not at fewer (contract §8).
+/// The jobs of large runs repeatedly get a 502 at a hundred a page, but not at fewer (contract §8).
 #[tokio::test(start_paused = true)]
-async fn what_fails_in_large_pages_is_read_in_small_ones() {
+async fn a_list_that_fails_in_large_pages_is_read_in_small_ones() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 2, 60);
     world.repository("octo/other", 1, 1);
@@ -291,7 +293,7 @@ async fn what_fails_in_large_pages_is_read_in_small_ones() {
         assert_eq!((listing.jobs.len(), listing.missing), (120, None), "{largest}");
         github.end_pass().await;
         world.requests();
-        // What works is remembered.
+        // The size that works is remembered.
         github.list_jobs(&repository, Look::Active).await.unwrap();
         assert_eq!(world.requests().iter().filter(|line| line.ends_with(" 502")).count(), 0, "{largest}");
         github.end_pass().await;
@@ -304,7 +306,7 @@ async fn what_fails_in_large_pages_is_read_in_small_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_cannot_be_read_costs_itself_only() {
+async fn a_run_that_cannot_be_read_affects_only_itself() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 3, 2);
     let sick = world.sim(|sim, _| sim.runs().map(|run| run.id).next().unwrap());
@@ -329,7 +331,7 @@ async fn a_run_that_cannot_be_read_costs_itself_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_sick_list_of_runs_leaves_the_others() {
+async fn one_failing_list_of_runs_does_not_affect_the_others() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 2, 1);
     let github = world.github();
@@ -344,7 +346,7 @@ async fn one_sick_list_of_runs_leaves_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_cannot_be_read_costs_itself_only() {
+async fn a_page_that_cannot_be_read_affects_only_itself() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 120);
     let github = world.github();
@@ -360,7 +362,7 @@ async fn a_page_that_cannot_be_read_costs_itself_only() {
     assert!(listing.missing.unwrap().contains("cannot read a page"));
 }
 
-/// In an outage, asking for less at a time would only be asking more often.
+/// In an outage, smaller requests would only be more requests.
 #[tokio::test(start_paused = true)]
 async fn an_outage_costs_no_more_requests_than_retries() {
     let world = World::new(sim::Options::default());
@@ -375,7 +377,7 @@ async fn an_outage_costs_no_more_requests_than_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_failing_repository_harms_no_other() {
+async fn one_failing_repository_does_not_affect_the_others() {
     let world = World::new(sim::Options::default());
     let good = world.repository("octo/good", 2, 1);
     let bad = world.repository("octo/bad", 2, 1);
@@ -391,13 +393,13 @@ async fn one_failing_repository_harms_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_answered_in_time_is_unseen_and_comes_first_in_the_next_pass() {
+async fn a_repository_without_a_response_in_time_is_unseen_and_comes_first_in_the_next_pass() {
     let world = World::new(sim::Options::default());
     let repositories: Vec<_> =
         (0..6).map(|number| world.repository(&format!("octo/r{number}"), 1, 1)).collect();
     let options = Options { points_a_minute: Some(15), concurrency: 2, ..world.options() };
     let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
-    // A first listing takes six requests: two repositories fit into a minute's points.
+    // A first listing takes six requests, so two repositories fit into a minute's points.
     let seen = |listings: &std::collections::BTreeMap<_, Result<JobListing, Error>>| {
         let seen = repositories.iter().filter(|repository| listings[&repository.id].is_ok());
         seen.map(|repository| repository.name.clone()).collect::<Vec<_>>()
@@ -429,7 +431,7 @@ async fn a_renamed_repository_is_followed_and_one_that_took_its_name_is_not() {
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
 }
 
-/// A repository with 900 queued runs and 100 others with one job each.
+/// A repository with 900 queued runs, and 100 others with one job each.
 fn flooded(world: &World) -> (Repository, Vec<Repository>) {
     let flood = world.repository("octo/flood", 900, 1);
     let others = (0..100).map(|number| world.repository(&format!("octo/r{number}"), 1, 1)).collect();
@@ -474,7 +476,7 @@ async fn a_flood_in_one_repository_does_not_starve_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_that_takes_several_passes_is_gone_on_with() {
+async fn a_listing_that_takes_several_passes_is_continued() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 3, 1);
     let options = Options { points_a_minute: Some(2), ..world.options() };

@@ -3,7 +3,8 @@ use crate::github::limits::Claim;
 
 const NONE: &str = r#"{"total_count":0,"workflow_runs":[]}"#;
 
-/// How many seconds nothing is asked after a limit is met, and how many requests it took to learn of it.
+/// For how many seconds nothing is requested after a limit is reached, and how many requests it took to learn
+/// of it.
 async fn silent_for(world: &World, github: &GitHub, repository: &Repository) -> (u64, usize) {
     world.requests();
     let started = Instant::now();
@@ -25,7 +26,7 @@ async fn silent_for(world: &World, github: &GitHub, repository: &Repository) -> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_asked_until_the_limit_is_over() {
+async fn nothing_is_requested_until_the_limit_is_over() {
     for limit_status in [403, 429] {
         let world = World::new(sim::Options { limit_status, ..sim::Options::default() });
         let repository = world.repository("octo/app", 1, 1);
@@ -36,17 +37,17 @@ async fn nothing_is_asked_until_the_limit_is_over() {
         assert_eq!(silent_for(&world, &github, &repository).await, (1000, 1));
         world.sim(|sim, _| sim.impose_limit(sim::Limited::Secondary, until(77)));
         assert_eq!(silent_for(&world, &github, &repository).await, (77, 1));
-        // Unnamed: 60, then 120, then 240 s.
+        // Without a specified wait: 60, then 120, then 240 s.
         world.sim(|sim, _| sim.impose_limit(sim::Limited::SecondarySilent, until(300)));
         assert_eq!(silent_for(&world, &github, &repository).await, (420, 3));
-        // Begins anew once it was lifted.
+        // Starts again after the limit was lifted.
         world.sim(|sim, _| sim.impose_limit(sim::Limited::SecondarySilent, until(30)));
         assert_eq!(silent_for(&world, &github, &repository).await, (60, 1));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_under_way_meet_one_limit_once() {
+async fn concurrent_requests_count_as_one_limit() {
     let world = World::new(sim::Options::default());
     let repositories: Vec<_> =
         (0..8).map(|number| world.repository(&format!("octo/r{number}"), 1, 1)).collect();
@@ -82,7 +83,7 @@ async fn a_missing_right_is_no_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn buckets_are_told_apart() {
+async fn buckets_are_separate() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     let github = world.github();
@@ -144,7 +145,7 @@ async fn points_are_spread_over_the_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_whose_answers_have_no_limits_is_asked_as_fast_as_needed() {
+async fn a_server_without_rate_limit_headers_is_not_limited() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     world.fault(|_| {
@@ -190,19 +191,19 @@ async fn response_times_of_a_minute_are_bounded_and_leave_writes_alone() {
     assert!((139..=143).contains(&most), "{most}");
     let a_minute = limits.headroom("us").a_minute;
     assert!((139.0..141.0).contains(&a_minute), "{a_minute}");
-    // One that waits for something else than a CPU counts little more than others.
+    // One that waits for something other than a CPU counts little more than others.
     limits.took("slow", Duration::from_secs(20));
     assert_eq!(limits.headroom("slow").a_minute, 35.0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_waits_for_leaves_a_part_of_the_minute_to_who_is_asked_for_and_all_leave_one_to_writes() {
+async fn scheduled_reads_leave_points_for_requested_ones_and_all_reads_leave_some_for_writes() {
     let limits = super::super::limits::Limits::new(Some(700));
     let until_it_waits = |claim: Claim| (0..1000).take_while(|_| limits.pace("us", claim).is_none()).count();
     assert_eq!(limits.headroom("us").for_pace, 560.0);
     assert_eq!(until_it_waits(Claim::Pace), 560);
     assert_eq!(until_it_waits(Claim::Asked), 70);
-    // What was asked for makes the pace slower, so that it does not run into the limit.
+    // Requested looks slow down the pace, so that it does not reach the limit.
     assert_eq!(limits.headroom("us").for_pace, 490.0);
     assert_eq!(until_it_waits(Claim::Write), 14);
     assert_eq!(limits.headroom("us").for_pace, 420.0);
@@ -211,7 +212,7 @@ async fn what_nobody_waits_for_leaves_a_part_of_the_minute_to_who_is_asked_for_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_minute_has_more_points_than_are_allowed_wherever_it_begins() {
+async fn no_minute_has_more_points_than_allowed_wherever_it_begins() {
     let limits = super::super::limits::Limits::new(Some(100));
     let began = Instant::now();
     let mut used: Vec<(Duration, u64)> = Vec::new();
@@ -236,7 +237,7 @@ async fn no_minute_has_more_points_than_are_allowed_wherever_it_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenth_of_the_primary_limit_is_kept_for_requests_that_change_something() {
+async fn a_tenth_of_the_primary_limit_is_reserved_for_writes() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 0, 0);
     let github = world.github();

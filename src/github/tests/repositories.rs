@@ -16,7 +16,7 @@ fn world() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn entries_mean_repositories() {
+async fn entries_resolve_to_repositories() {
     let world = world();
     let github = world.github();
     let cases: [(&[&str], &[&str]); 6] = [
@@ -44,7 +44,7 @@ async fn entries_mean_repositories() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_repositories_come_over_many_pages() {
+async fn many_repositories_are_read_from_many_pages() {
     let world = World::new(sim::Options::default());
     for number in 0..205 {
         world.repository(&format!("Acme/r{number}"), 0, 0);
@@ -54,7 +54,7 @@ async fn many_repositories_come_over_many_pages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_entry_means_is_remembered_and_outlives_failures() {
+async fn a_resolved_entry_is_cached_and_outlives_failures() {
     let world = world();
     let github = world.github();
     let entries = [entry("octo/one"), entry("octo/missing")];
@@ -64,7 +64,7 @@ async fn what_an_entry_means_is_remembered_and_outlives_failures() {
     assert_eq!(resolution.failures[0].0, entries[1]);
     assert!(matches!(resolution.failures[0].1, Error::NotFound { .. }));
     world.requests();
-    // Only the failed one is asked for again.
+    // Only the failed one is requested again.
     github.repositories(&entries, Refresh::WhenDue).await;
     assert_eq!(world.requests(), ["GET /repos/octo/missing 404"]);
     sleep(11 * 60).await;
@@ -77,11 +77,11 @@ async fn what_an_entry_means_is_remembered_and_outlives_failures() {
         let id = sim.repository_id("octo/one").unwrap();
         sim.rename_repository(id, "octo/two");
     });
-    // Its old name still leads to it.
+    // Its old name still redirects to it.
     assert_eq!(names(&github.repositories(&entries, Refresh::WhenDue).await.repositories), ["octo/two"]);
 }
 
-/// The list of an organization's repositories, with only the first of them.
+/// The list of an organization's repositories, truncated to the first one.
 fn cut(world: &World, headers: &'static [(&'static str, &'static str)]) {
     let rows =
         r#"[{"id":ID,"name":"Tool","owner":{"login":"Acme"},"html_url":"https://github.com/Acme/Tool"}]"#;
@@ -98,7 +98,7 @@ const SINGLE_SIGN_ON: &[(&str, &str)] =
     &[("x-github-sso", "partial-results; organizations=21955855,20582480")];
 
 #[tokio::test(start_paused = true)]
-async fn a_list_of_repositories_that_was_read_in_part_takes_nothing_away() {
+async fn an_incomplete_list_of_repositories_removes_nothing() {
     for (headers, told) in
         [(FOREIGN, "set github.url to https://git.example"), (SINGLE_SIGN_ON, "(IDs 21955855, 20582480)")]
     {
@@ -106,7 +106,7 @@ async fn a_list_of_repositories_that_was_read_in_part_takes_nothing_away() {
         let github = world.github();
         let entries = [entry("acme")];
         cut(&world, headers);
-        // Nothing was known before: what is seen counts, and the entry has failed.
+        // If nothing was known before, the visible part counts, and the entry has failed.
         let resolution = github.repositories(&entries, Refresh::Now).await;
         assert_eq!(names(&resolution.repositories), ["Acme/Tool"]);
         assert_eq!(resolution.unconfirmed.len(), 0);
@@ -114,7 +114,7 @@ async fn a_list_of_repositories_that_was_read_in_part_takes_nothing_away() {
         world.no_fault();
         let resolution = github.repositories(&entries, Refresh::Now).await;
         assert_eq!((resolution.failures.len(), resolution.repositories.len()), (0, 2));
-        // What was known before counts on, and is not confirmed; what came in addition is used.
+        // What was known before still counts but is not confirmed; additional repositories are used.
         cut(&world, headers);
         for refresh in [Refresh::Now, Refresh::WhenDue] {
             let resolution = github.repositories(&entries, refresh).await;
@@ -148,9 +148,9 @@ async fn a_failed_reading_confirms_nothing() {
     assert_eq!((resolution.repositories.len(), resolution.unconfirmed.len()), (2, 2));
 }
 
-/// What GitHub says of names is text from outside: a template would take it as it is.
+/// GitHub's names are external text, and a template would use them unchanged.
 #[tokio::test(start_paused = true)]
-async fn a_repository_whose_names_break_githubs_rules_is_left_out_and_said() {
+async fn a_repository_with_an_invalid_name_is_left_out_and_reported() {
     let long = "x".repeat(2_000_000);
     let evil = r#"https://github.com/Acme/b\"\n } } task \"evil\" { driver = \"raw_exec\" {"#;
     let bad = [
@@ -191,7 +191,7 @@ async fn a_repository_whose_names_break_githubs_rules_is_left_out_and_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_enterprise_servers_other_name_is_said_with_what_to_write() {
+async fn another_host_name_of_an_enterprise_server_is_reported_with_the_setting_to_change() {
     let world = world();
     let options = Options { api_url: api_url("http://host.test/").unwrap(), ..world.options() };
     let row = r#"{"id":2,"name":"b","owner":{"login":"Acme"},"html_url":"https://git.example/Acme/b"}"#;

@@ -48,7 +48,7 @@ async fn a_busy_runner_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn registrations_are_sent_once_and_lost_answers_are_ambiguous() {
+async fn registrations_are_sent_once_and_lost_responses_are_ambiguous() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     let scope = Scope::from(&repository);
@@ -61,10 +61,10 @@ async fn registrations_are_sent_once_and_lost_answers_are_ambiguous() {
         assert!(github.delete_runner(&scope, RunnerId(1)).await.is_ok() == (status == 422 || status == 404));
         assert_eq!(world.requests().len(), 1);
     }
-    // Whoever answered so, nobody refused.
+    // An answer from something in between is no refusal.
     world.fault(|_| Some(answer(200, &[], "<html>Please log in to the network.</html>")));
     assert!(github.delete_runner(&scope, RunnerId(1)).await.unwrap_err().is_ambiguous());
-    // A body that makes no sense after a success: it is registered, and the body is not quoted.
+    // An invalid body after a success: something is registered, and the body is not quoted.
     world.fault(|_| Some(answer(201, &[], r#"{"encoded_jit_config":"MARKED"}"#)));
     let error = github.jit_config(&scope, "r", &["a".into()], 1).await.unwrap_err();
     assert!(error.is_ambiguous() && !format!("{error} {error:?}").contains("MARKED"), "{error}");
@@ -125,9 +125,9 @@ async fn found(github: &GitHub, scope: &Scope, name: &str) -> RegisteredRunner {
     }
 }
 
-/// A server that does not know `?name=` lists all of them: absent is only who is in none of the pages.
+/// A server that does not know `?name=` lists all runners: only a runner on none of the pages is absent.
 #[tokio::test(start_paused = true)]
-async fn who_is_in_a_part_of_the_list_is_found_and_nobody_else_is_absent() {
+async fn an_incomplete_list_proves_presence_but_not_absence() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     let scope = Scope::from(&repository);
@@ -149,9 +149,10 @@ async fn who_is_in_a_part_of_the_list_is_found_and_nobody_else_is_absent() {
     assert!(matches!(github.runner_group("Widgets", "other").await.unwrap(), Sought::Unseen(_)));
 }
 
-/// All runners of a large organization are listed, be they more than GitHub shows of a filtered list.
+/// All runners of a large organization are listed, even if there are more than GitHub returns of a filtered
+/// list.
 #[tokio::test(start_paused = true)]
-async fn many_runners_are_a_whole_list() {
+async fn a_list_of_many_runners_is_complete() {
     let world = World::new(sim::Options::default());
     let repository = world.repository("octo/app", 1, 1);
     world.fault(|seen| {

@@ -1,4 +1,4 @@
-//! TLS, mutual TLS and proxies, with certificates made here.
+//! TLS, mutual TLS and proxies, with certificates generated here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use super::super::*;
 use super::read_head;
 
-/// A certificate authority, a server that it vouches for and a client's certificate, as files.
+/// A certificate authority, a server with its certificate, and a client's certificate, as files.
 struct World {
     directory: tempfile::TempDir,
     port: u16,
 }
 
 impl World {
-    /// Serves TLS for `name`, one request a connection; wants a client certificate if `mutual`.
+    /// Serves TLS for `name`, one request per connection; requires a client certificate if `mutual`.
     async fn new(name: &str, mutual: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority_key = KeyPair::generate().unwrap();
@@ -120,7 +120,7 @@ async fn the_certificate_must_have_the_servers_name() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_when_there_is_one() {
+async fn a_client_certificate_is_presented_if_there_is_one() {
     let world = World::new("127.0.0.1", true).await;
     let error = world.get("127.0.0.1", world.trusting()).await.unwrap_err();
     assert!(matches!(error, Error::Tls { .. }) && !error.is_ambiguous(), "{error}");
@@ -168,12 +168,12 @@ async fn an_https_host_is_reached_through_the_proxy() {
     let head = tunnel.await.unwrap();
     assert!(head.starts_with("CONNECT github.example:443 HTTP/1.1\r\n"), "{head}");
     assert!(head.to_lowercase().contains("proxy-authorization: basic bwu6d29yza==\r\n"), "{head}");
-    // A proxy of another kind is refused, unless NO_PROXY makes it moot.
+    // A proxy of another kind is refused, unless NO_PROXY makes it irrelevant.
     assert!(matches!(through("socks5://127.0.0.1:1".into(), ""), Err(Error::Setup(_))));
     assert!(through("socks5://127.0.0.1:1".into(), "github.example").is_ok());
     assert!(through("socks5://127.0.0.1:1".into(), "other.example, github.example:443").is_ok());
     assert!(through("socks5://127.0.0.1:1".into(), "github.example:8443").is_err(), "that is another port");
-    // One that cannot be understood is an error: going straight may not be what its owner wants.
+    // An invalid one is an error: a direct connection may not be what its owner wants.
     for malformed in ["http://", "http://pro xy:3128", "::::"] {
         let error = through(malformed.into(), "").unwrap_err().to_string();
         assert!(error.contains("HTTPS_PROXY"), "{malformed}: {error}");
