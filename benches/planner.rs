@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use githubrunner::config::Config;
 use githubrunner::model::{
-    Allocation, JobStatus, Listing, NomadView, Observation, Ownership, Registration, Repository,
-    RepositoryId, RepositoryView, Runner, RunnerMeta, RunnerState, WorkflowJob, runner_name,
+    Allocation, JobId, JobStatus, Listing, NomadView, Observation, Ownership, Registration, Repository,
+    RepositoryId, RepositoryView, RunId, Runner, RunnerMeta, RunnerState, WorkflowJob, runner_name,
 };
 use githubrunner::plan::{Policy, plan};
 use jiff::{SignedDuration, Timestamp};
@@ -61,7 +61,7 @@ fn observation(prefix: &str) -> Observation {
             visibility: githubrunner::model::Visibility::default(),
         };
         let jobs = (0..JOBS_OF_EACH).map(|index| {
-            let id = number * JOBS_OF_EACH + index;
+            let id = JobId(number * JOBS_OF_EACH + index);
             let is_busy = index % 2 == 0;
             let name = is_busy.then(|| {
                 let runner = runner(prefix, &repository, id, ago(60));
@@ -71,7 +71,7 @@ fn observation(prefix: &str) -> Observation {
             });
             WorkflowJob {
                 id,
-                run_id: id,
+                run_id: RunId(id.0),
                 repository: repository.id,
                 name: "build".to_owned(),
                 status: if is_busy { JobStatus::InProgress } else { JobStatus::Queued },
@@ -93,7 +93,7 @@ fn observation(prefix: &str) -> Observation {
 }
 
 /// A busy runner.
-fn runner(prefix: &str, repository: &Repository, job_id: u64, since: Timestamp) -> Runner {
+fn runner(prefix: &str, repository: &Repository, job_id: JobId, since: Timestamp) -> Runner {
     Runner {
         name: runner_name(prefix, DEPLOYMENT, repository, job_id, 1),
         ownership: Ownership::Ours,

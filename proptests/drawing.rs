@@ -277,8 +277,8 @@ fn losses(runners: &mut BTreeMap<String, Runner>) -> (BTreeMap<String, Ended>, O
         runner.lost = Some(Lost { loss, at: ago(since) });
         let end = [0, since / 2, since, since + 2, since + 3, since + 60, since + 61][one_of(7)];
         let job = EndedJob {
-            id: 900 + at as u64,
-            run_id: 1 + one_of(12) as u64,
+            id: JobId(900 + at as u64),
+            run_id: RunId(1 + one_of(12) as u64),
             run_attempt: [1, 2, 50, 51][one_of(4)],
             key: ["build", "test"][one_of(2)].to_owned(),
             conclusion: [Conclusion::Failure, Conclusion::Failure, Conclusion::Cancelled, Conclusion::Other]
@@ -319,8 +319,8 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
         };
         let sightings = std::iter::once((spec.status, spec.runner)).chain(spec.again);
         list.extend(sightings.map(|(status, runner)| WorkflowJob {
-            id: index as u64 + 1,
-            run_id: 1,
+            id: JobId(index as u64 + 1),
+            run_id: RunId(1),
             repository: repository(at).id,
             name: "build".to_owned(),
             status,
@@ -342,9 +342,9 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     let (id, index, labels) = match spec.job_id {
         Some((true, index)) => {
             let own = jobs.get(index).map(|job| job.labels).filter(|(labels, _)| *labels < GOOD.len());
-            (Some(index as u64 + 1), index, own.unwrap_or(spec.labels))
+            (Some(JobId(index as u64 + 1)), index, own.unwrap_or(spec.labels))
         }
-        Some((false, index)) => (Some(index as u64 + 101), index, spec.labels),
+        Some((false, index)) => (Some(JobId(index as u64 + 101)), index, spec.labels),
         None => (None, at, spec.labels),
     };
     let repository = repository(index % repositories);

@@ -217,7 +217,7 @@ proptest! {
         prefix in "[a-zA-Z0-9_-]{1,32}",
         owner in "[a-zA-Z0-9.é-]{1,40}",
         name in ".{1,100}",
-        job in any::<u64>(),
+        job in any::<u64>().prop_map(JobId),
         attempt in any::<u32>(),
         deployment in "[a-z0-9]{1,30}",
     ) {
@@ -232,7 +232,7 @@ proptest! {
         prop_assert!(is_ours_by_name(&prefix, &deployment, &runner));
         prop_assert!(!is_ours_by_name(&prefix, &other_deployment, &runner));
         prop_assert!(!is_ours_by_name(&other_prefix, &deployment, &runner));
-        let others = [(job.wrapping_add(1), attempt), (job, attempt.wrapping_add(1))];
+        let others = [(JobId(job.0.wrapping_add(1)), attempt), (job, attempt.wrapping_add(1))];
         for (job, attempt) in others {
             let other = runner_name(&prefix, &deployment, &repository, job, attempt);
             prop_assert_ne!(&runner, &other);

@@ -44,8 +44,9 @@ pub fn add_stray(observation: &mut Observation, stray: &Stray) {
     let deployment = if stray.ours { DEPLOYMENT } else { "somebody else" };
     let known = stray.known.and_then(|at| nomad.runners.get(at)).map(|runner| runner.name.clone());
     let (job_id, attempt) = stray.former;
-    let name = known
-        .unwrap_or_else(|| runner_name(PREFIX, deployment, &repository(stray.repository), job_id, attempt));
+    let name = known.unwrap_or_else(|| {
+        runner_name(PREFIX, deployment, &repository(stray.repository), JobId(job_id), attempt)
+    });
     let orphan = if stray.variable {
         nomad.variables.insert(name.clone());
         Orphan::Variable { name }

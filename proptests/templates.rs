@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 use githubrunner::{
     config::Config,
     labels::{LabelRules, RunsOn},
-    model::{Labels, Registration},
+    model::{JobId, Labels, Registration},
     render::{Renderer, RunContext},
 };
 use githubrunner_sim::nomad::{Nomad, Options};
@@ -53,7 +53,7 @@ fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
         labels,
         runs_on,
         info: "queued=1",
-        job: 42,
+        job: JobId(42),
         facts: &Default::default(),
         attempt: 1,
         nomad_limits: true,

@@ -27,8 +27,8 @@ use crate::{
     leadership::Leadership,
     model::{
         Action, CleanUp, Consent, Done, IssueCredentials, NotDone, Orphan, Outcome, Plan, Purge,
-        Registration, RemoveOrphan, Report, Repository, RunnerMeta, RunnerState, Start, Stop, StopReason,
-        VerifyRegistration, Visibility,
+        Registration, RemoveOrphan, Report, Repository, RunnerId, RunnerMeta, RunnerState, Start, Stop,
+        StopReason, VerifyRegistration, Visibility,
     },
     nomad::{
         self, CredentialItems, Nomad, Placement, Registered, Written, asks, job_from_json, main_task,
@@ -637,7 +637,7 @@ impl Apply {
 
     /// Deletes a registration. After a lost response, it asks once more; if the registration is gone, we
     /// deleted it.
-    async fn delete_registration(&self, scope: &Scope, id: u64) -> Result<Removed> {
+    async fn delete_registration(&self, scope: &Scope, id: RunnerId) -> Result<Removed> {
         let (deleted, repeated) = match self.github.delete_runner(scope, id).await {
             Err(error) if error.is_ambiguous() => (self.github.delete_runner(scope, id).await, true),
             result => (result, false),

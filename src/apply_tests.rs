@@ -491,8 +491,8 @@ async fn something_with_a_runner_again_is_no_orphan() {
 fn rerun(loss: Loss) -> Action {
     let at = crate::model::Timestamp::UNIX_EPOCH;
     let job = EndedJob {
-        id: 9,
-        run_id: 8,
+        id: crate::model::JobId(9),
+        run_id: crate::model::RunId(8),
         run_attempt: 1,
         key: "build".to_owned(),
         conclusion: Conclusion::Failure,

@@ -11,10 +11,10 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Asks, Cap, GroupKey, Hold, HoldReason, Labels, NomadView, Observation, Orphan, Ownership,
-        Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, Subject, Timestamp,
+        Action, Asks, Cap, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
+        Ownership, Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, Subject, Timestamp,
     },
-    status::{Counter, Deed, Exchange, Rate, Seen, Status},
+    status::{Counter, Deed, Exchange, Exposition, Rate, Seen, Status},
 };
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
@@ -52,13 +52,13 @@ fn status() -> Status {
         seen: Duration::ZERO,
     };
     let deed = Deed::new(&Action::RemoveOrphan(remove), "done", "done", false);
-    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: 1, labels: String::new() };
+    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(1), labels: String::new() };
     let hold = Hold { subject, reason: HoldReason::Cap { cap: Cap::All, limit: 1 } };
     let group = GroupKey { repository: RepositoryId(1), labels: Labels::new(["nomadtools"]) };
     let plan = Plan {
         holds: vec![hold],
-        demand: BTreeMap::from([(group, vec![2])]),
-        classes: BTreeMap::from([(1, "gpu".into())]),
+        demand: BTreeMap::from([(group, vec![JobId(2)])]),
+        classes: BTreeMap::from([(JobId(1), "gpu".into())]),
         ..Plan::default()
     };
     status.classes(["gpu"].into_iter());
@@ -98,7 +98,7 @@ fn status() -> Status {
 /// The names of samples as in a query, each with its labels. Families without a sample here have their names from the
 /// types.
 fn known() -> BTreeMap<String, BTreeSet<String>> {
-    let (page, _) = status().metrics(true);
+    let (page, _) = status().metrics(Exposition::OpenMetrics);
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in page.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
@@ -191,7 +191,7 @@ fn each_metric_of_the_alerts_and_the_dashboard_exists() {
 
 #[test]
 fn waiting_resources_are_in_the_units_of_an_autoscaler() {
-    let (page, _) = status().metrics(true);
+    let (page, _) = status().metrics(Exposition::OpenMetrics);
     for line in [
         "githubrunner_waiting_runners{node_pool=\"gpu\"} 1\n",
         "githubrunner_waiting_cpu_megahertz{node_pool=\"gpu\"} 500\n",
@@ -249,7 +249,7 @@ fn promtool(args: &[&str], input: &str) -> Option<(bool, String)> {
 fn promtool_accepts_the_alerts_and_the_page() {
     let Some((good, said)) = promtool(&["check", "rules", ALERTS], "") else { return };
     assert!(good, "{said}");
-    let (page, _) = status().metrics(false);
+    let (page, _) = status().metrics(Exposition::Prometheus);
     let (good, said) = promtool(&["check", "metrics"], &page).unwrap();
     assert!(good, "{said}");
     // The dashboard's queries as rules, because the tool reads nothing else.

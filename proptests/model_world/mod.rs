@@ -97,7 +97,7 @@ struct Listed {
     repository: usize,
     labels: BTreeSet<String>,
     online: bool,
-    job: Option<u64>,
+    job: Option<JobId>,
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ pub struct World {
     pub now: u64,
     pub settings: Settings,
     pub random: Random,
-    pub jobs: BTreeMap<u64, Job>,
+    pub jobs: BTreeMap<JobId, Job>,
     tasks: BTreeMap<String, Task>,
     variables: BTreeSet<String>,
     registrations: BTreeMap<String, Listed>,
@@ -139,7 +139,7 @@ impl World {
     }
 
     pub fn queue(&mut self, repository: usize, labels: &[&str], lasts: u64) {
-        let id = self.jobs.len() as u64 + 1;
+        let id = JobId(self.jobs.len() as u64 + 1);
         self.say(format!("job {id} of r{} queued: {labels:?}, lasts {lasts}s", repository + 1));
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         let created = self.now;
@@ -162,7 +162,7 @@ impl World {
 
     fn finish_jobs(&mut self) {
         let now = self.now;
-        let over: Vec<(u64, String)> = self
+        let over: Vec<(JobId, String)> = self
             .jobs
             .iter()
             .filter(|(_, job)| job.status == JobStatus::InProgress && job.ends <= now)
@@ -250,7 +250,7 @@ impl World {
     }
 
     fn give_out(&mut self) {
-        let mut queued: Vec<(u64, u64)> = self
+        let mut queued: Vec<(u64, JobId)> = self
             .jobs
             .iter()
             .filter(|(_, job)| job.status == JobStatus::Queued)
@@ -303,7 +303,7 @@ impl World {
     }
 
     /// How many attempts of each job are alive, not counting those that have taken another job.
-    pub fn attempts(&self) -> BTreeMap<u64, usize> {
+    pub fn attempts(&self) -> BTreeMap<JobId, usize> {
         let mut attempts = BTreeMap::new();
         for (name, task) in &self.tasks {
             let busy = self.registrations.get(name).is_some_and(|listed| listed.job.is_some());
@@ -315,8 +315,8 @@ impl World {
     }
 
     /// The runners of each job that could take a job, now or soon.
-    pub fn at_hand(&self) -> BTreeMap<u64, Vec<&str>> {
-        let mut at_hand: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    pub fn at_hand(&self) -> BTreeMap<JobId, Vec<&str>> {
+        let mut at_hand: BTreeMap<JobId, Vec<&str>> = BTreeMap::new();
         for (name, task) in &self.tasks {
             let listed = self.registrations.get(name);
             let idle = match task.phase {

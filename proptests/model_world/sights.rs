@@ -15,7 +15,7 @@ impl World {
             .filter(|(_, job)| job.status != JobStatus::Completed || job.ends + 60 > self.now)
             .map(|(id, job)| WorkflowJob {
                 id: *id,
-                run_id: *id,
+                run_id: RunId(id.0),
                 repository: repository(index).id,
                 name: "build".to_owned(),
                 status: job.status,
@@ -30,7 +30,7 @@ impl World {
         let complete = !self.random.percent(self.settings.incomplete);
         if !complete {
             let half = self.random.below(2);
-            jobs.retain(|job| job.id % 2 == half);
+            jobs.retain(|job| job.id.0 % 2 == half);
         }
         (jobs, complete)
     }

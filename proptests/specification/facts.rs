@@ -39,7 +39,7 @@ struct Known<'a> {
 pub struct Facts<'a> {
     seen: Seen<'a>,
     /// The last sighting of each job, by ID, with its repository.
-    pub jobs: BTreeMap<u64, (&'a RepositoryView, &'a WorkflowJob)>,
+    pub jobs: BTreeMap<JobId, (&'a RepositoryView, &'a WorkflowJob)>,
     pub busy: BTreeSet<&'a str>,
     runners: BTreeMap<&'a str, (&'a Runner, Option<usize>)>,
     groups: Vec<(Group, Known<'a>)>,
@@ -168,7 +168,7 @@ impl<'a> Facts<'a> {
     }
 
     /// The name of a job's runner.
-    pub fn name(&self, repository: &Repository, job_id: u64, attempt: u32) -> String {
+    pub fn name(&self, repository: &Repository, job_id: JobId, attempt: u32) -> String {
         let deployment = self.nomad().map_or("", |nomad| &nomad.deployment);
         runner_name(&self.policy().prefix, deployment, repository, job_id, attempt)
     }
@@ -350,13 +350,13 @@ impl<'a> Facts<'a> {
     }
 
     /// Whether the job with this ID is queued, as far as is known.
-    pub fn is_queued(&self, job_id: Option<u64>) -> bool {
+    pub fn is_queued(&self, job_id: Option<JobId>) -> bool {
         let job = job_id.and_then(|job_id| self.jobs.get(&job_id));
         job.is_some_and(|(_, job)| job.status == JobStatus::Queued)
     }
 
     /// The newest attempt of a job.
-    pub fn newest(&self, job_id: u64) -> Option<&'a Runner> {
+    pub fn newest(&self, job_id: JobId) -> Option<&'a Runner> {
         self.runners()
             .filter(|runner| runner.meta.job_id == Some(job_id))
             .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)))
@@ -403,7 +403,7 @@ impl<'a> Facts<'a> {
     }
 
     /// How many attempts of a job are alive, not counting those that have taken another job.
-    pub fn live_attempts(&self, job_id: u64) -> usize {
+    pub fn live_attempts(&self, job_id: JobId) -> usize {
         let of_job = |runner: &&Runner| runner.meta.job_id == Some(job_id);
         let alive = |runner: &&Runner| runner.state != RunnerState::Dead && !self.is_busy(runner);
         self.runners().filter(of_job).filter(alive).count()
@@ -517,7 +517,7 @@ pub fn stops(plan: &Plan) -> impl Iterator<Item = &Stop> {
 }
 
 /// The hold reasons for a GitHub job.
-pub fn job_holds(plan: &Plan, job: u64) -> impl Iterator<Item = &HoldReason> {
+pub fn job_holds(plan: &Plan, job: JobId) -> impl Iterator<Item = &HoldReason> {
     plan.holds.iter().filter_map(move |hold| match &hold.subject {
         Subject::Job { id, .. } if *id == job => Some(&hold.reason),
         _ => None,

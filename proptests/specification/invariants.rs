@@ -328,8 +328,8 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
     if facts.nomad().is_none() {
         return Ok(());
     }
-    let started: BTreeSet<u64> = starts(plan).map(|start| start.job_id).collect();
-    let held: BTreeSet<u64> = plan
+    let started: BTreeSet<JobId> = starts(plan).map(|start| start.job_id).collect();
+    let held: BTreeSet<JobId> = plan
         .holds
         .iter()
         .filter_map(|hold| match hold.subject {
@@ -372,7 +372,7 @@ pub fn the_oldest_job_goes_first(facts: &Facts, plan: &Plan) -> Checked {
     if starts(plan).next().is_none() {
         return Ok(());
     }
-    let started: BTreeSet<u64> = starts(plan).map(|start| start.job_id).collect();
+    let started: BTreeSet<JobId> = starts(plan).map(|start| start.job_id).collect();
     for (group, jobs) in facts.demand() {
         let order = |job: &WorkflowJob| (job.created_at, job.id);
         let Some(youngest) = jobs.iter().filter(|job| started.contains(&job.id)).max_by_key(|job| order(job))

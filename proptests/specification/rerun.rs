@@ -86,7 +86,7 @@ pub fn a_loss_is_made_good_once(facts: &Facts, plan: &Plan) -> Checked {
 
 pub fn lost_jobs_are_run_again_within_the_budgets(facts: &Facts, plan: &Plan) -> Checked {
     let Some(budget) = facts.policy().rerun_lost else { return Ok(()) };
-    let mut by_job: BTreeMap<(u64, &str), usize> = BTreeMap::new();
+    let mut by_job: BTreeMap<(RunId, &str), usize> = BTreeMap::new();
     for mark in marks(facts).iter().filter(|mark| counts(facts, mark)) {
         *by_job.entry((mark.run_id, &mark.key)).or_default() += 1;
     }

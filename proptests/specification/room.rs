@@ -258,7 +258,7 @@ pub fn room_is_made_only_where_it_helps(facts: &Facts, plan: &Plan) -> Checked {
             continue;
         };
         let Some((name, id)) = waits.split_once(" job ") else { continue };
-        let job = id.parse().ok().and_then(|id: u64| facts.jobs.get(&id));
+        let job = id.parse().ok().and_then(|id| facts.jobs.get(&JobId(id)));
         let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("nobody waits: {waits}")))?;
         prop_assert_eq!(view.repository.full_name(), name);
         let own = facts.view(facts.runner_of(&stop.name)?).map(|view| view.repository.id);

@@ -51,9 +51,9 @@ impl<'a> Shares<'a> {
 
 /// Whose turn comes first: groups that did not recently give up a place, then the class with the fewest live runners,
 /// then the one whose last start is longest ago, then the repository by the same two criteria, then the oldest job.
-type Turn = (bool, Has, Has, Option<Timestamp>, u64);
+type Turn = (bool, Has, Has, Option<Timestamp>, JobId);
 
-fn turn(facts: &Facts, has: &Shares, id: u64) -> Option<Turn> {
+fn turn(facts: &Facts, has: &Shares, id: JobId) -> Option<Turn> {
     let (view, job) = facts.jobs.get(&id)?;
     let class = facts.class_of_job(view, job).map(|class| class.name.as_str());
     let class = has.classes.get(&class).copied().unwrap_or_default();
@@ -68,7 +68,7 @@ pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
     if starts(plan).next().is_none() {
         return Ok(());
     }
-    let held: Vec<u64> = plan
+    let held: Vec<JobId> = plan
         .holds
         .iter()
         .filter(|hold| matches!(hold.reason, HoldReason::Cap { cap: Cap::All, .. }))
@@ -101,7 +101,7 @@ fn has_claims(facts: &Facts, view: &RepositoryView) -> bool {
 }
 
 /// The jobs that would start in this plan if their repository had just been listed.
-fn claims(facts: &Facts, plan: &Plan) -> Vec<u64> {
+fn claims(facts: &Facts, plan: &Plan) -> Vec<JobId> {
     let mut claims = Vec::new();
     for (group, jobs) in facts.demand() {
         let view = &facts.observation().repositories[&group.0];
@@ -132,8 +132,8 @@ pub fn places_are_kept_for_those_whose_turn_is_sooner(facts: &Facts, plan: &Plan
     let Some(limit) = policy.max_runners.filter(|_| others.is_none() && !facts.classes_have_caps()) else {
         return Ok(());
     };
-    let mut waiting: Vec<u64> = claims(facts, plan);
-    let mut starting: Vec<u64> = starts(plan).map(|start| start.job_id).collect();
+    let mut waiting: Vec<JobId> = claims(facts, plan);
+    let mut starting: Vec<JobId> = starts(plan).map(|start| start.job_id).collect();
     if waiting.is_empty() {
         return Ok(());
     }
@@ -176,7 +176,7 @@ fn start_waits(facts: &Facts, group: &Group) -> bool {
     facts.memory().start_backoff.iter().any(|(other, backoff)| is_it(other) && backoff.until > facts.now())
 }
 
-fn next_attempt_waits(facts: &Facts, id: u64) -> bool {
+fn next_attempt_waits(facts: &Facts, id: JobId) -> bool {
     let Some(last) = facts.newest(id).filter(|last| !facts.is_busy(last)) else { return false };
     over_for(facts, last) < wait_after(last.meta.attempt.unwrap_or(1).into())
 }

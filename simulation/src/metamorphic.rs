@@ -380,7 +380,7 @@ impl Variant {
             return "no jobs";
         };
         // An ID that nothing else has.
-        let new_id = jobs.iter().map(|job| job.id).max().unwrap_or(0) + 1_000_000_000;
+        let new_id = JobId(jobs.iter().map(|job| job.id.0).max().unwrap_or(0) + 1_000_000_000);
         let Some(job) = random.pick(jobs) else { return "no job" };
         let status = match status {
             0 => JobStatus::InProgress,

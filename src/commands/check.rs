@@ -13,7 +13,7 @@ use super::{
 use crate::{
     apply::placement,
     config::Config,
-    github::{Error as GitHubError, GitHub, Look, Scope, Sought, Tried},
+    github::{Error as GitHubError, GitHub, Look, Refresh, Scope, Sought, Tried},
     hints::WATCHED_FROM,
     model::{Registration, RepoEntry, Repository, RunnerMeta},
     nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
@@ -262,7 +262,7 @@ async fn credentials(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
 async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let github = &setup.github;
     credentials(setup, report).await?;
-    let found = github.repositories(&setup.config.repos, true).await;
+    let found = github.repositories(&setup.config.repos, Refresh::Now).await;
     for (entry, error) in &found.failures {
         report.line(
             Verdict::Failure,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Style, keys::Keys, status::Daemon, style::Mood, table::Table};
 use crate::{
     cli::List,
-    model::{Foreign, NomadView, Ownership, Runner, RunnerState, age, span},
+    model::{Foreign, JobId, NomadView, Ownership, Runner, RunnerState, age, span},
     nomad::Nomad,
     text::{LINE, harmless_json, shown},
 };
@@ -38,7 +38,7 @@ struct Row<'a> {
     submitted_at: Option<String>,
     node: Option<&'a str>,
     allocation: Option<&'a str>,
-    github_job: Option<u64>,
+    github_job: Option<JobId>,
     github_job_url: Option<String>,
     attempt: Option<u32>,
     registration: Option<String>,

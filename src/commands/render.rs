@@ -8,12 +8,12 @@ use anyhow::{Context, bail};
 use crate::{
     config::{Config, RepoEntry},
     labels::unread,
-    model::{JobFacts, Labels, Registration, Repository, RepositoryId, RunFacts, runner_name},
+    model::{JobFacts, JobId, Labels, Registration, Repository, RepositoryId, RunFacts, RunId, runner_name},
     render::{Renderer, RunContext},
 };
 
 /// The deployment ID, job and attempt in the name of an example runner.
-const EXAMPLE: (&str, u64, u32) = ("example", 1, 1);
+const EXAMPLE: (&str, JobId, u32) = ("example", JobId(1), 1);
 
 /// The configuration of a class merged over the top level, and the class's name: the requested class, or else the first
 /// that matches.
@@ -78,14 +78,14 @@ pub fn text(
 }
 
 /// Example facts about a job.
-fn example_facts(job: u64) -> JobFacts {
+fn example_facts(job: JobId) -> JobFacts {
     let run = RunFacts {
         workflow: "CI".to_owned(),
         actor: "octocat".to_owned(),
         branch: "main".to_owned(),
         event: "push".to_owned(),
     };
-    JobFacts { name: "build".to_owned(), run_id: job, run: run.into() }
+    JobFacts { name: "build".to_owned(), run_id: Some(RunId(job.0)), run: run.into() }
 }
 
 /// Prints the job for these labels; says so if `runson_match` does not match them.

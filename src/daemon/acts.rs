@@ -15,7 +15,7 @@ use crate::{
     apply::Apply,
     leadership::{Leadership, Term},
     model::{
-        Action, Labels, NomadView, Observation, Ownership, Report, RepositoryId, Runner, RunnerMeta,
+        Action, JobId, Labels, NomadView, Observation, Ownership, Report, RepositoryId, Runner, RunnerMeta,
         RunnerState, Start,
     },
 };
@@ -157,7 +157,7 @@ impl Acts {
 /// may fail, the previous one is not purged.
 pub(super) fn due(planned: &[Action], under_way: &[Action], observation: &Observation) -> Vec<Action> {
     let busy: BTreeSet<&str> = under_way.iter().map(Action::runner).collect();
-    let starting: BTreeSet<u64> = under_way
+    let starting: BTreeSet<JobId> = under_way
         .iter()
         .filter_map(|action| match action {
             Action::Start(start) => Some(start.job_id),
@@ -229,7 +229,7 @@ mod tests {
             },
             class: None,
             labels: Labels::new(["nomadtools"]),
-            job_id,
+            job_id: JobId(job_id),
             facts: Default::default(),
             attempt,
             name: format!("r-{job_id}-{attempt}"),

@@ -8,7 +8,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::versions::Versions;
 use crate::{
-    github::{Error, GitHub, Listed, RegisteredRunner, Resolution, Scope, VersionEnds},
+    github::{Error, GitHub, Listed, Refresh, RegisteredRunner, Resolution, Scope, VersionEnds},
     model::{Moment, OwnRegistration, RepoEntry as Entry, RepositoryId},
 };
 
@@ -84,7 +84,9 @@ impl Chores {
             self.resolved_at = Some(now);
             self.resolving = true;
             let (github, entries) = (github.until(Instant::now() + RESOLVED_WITHIN), entries.to_vec());
-            self.tasks.spawn(async move { Chore::Resolution(github.repositories(&entries, false).await) });
+            self.tasks.spawn(async move {
+                Chore::Resolution(github.repositories(&entries, Refresh::WhenDue).await)
+            });
         } else if now.saturating_sub(self.ended_pass_at) >= pass {
             self.ended_pass_at = now;
             let github = github.clone();

@@ -11,7 +11,7 @@ use super::{
     news::News,
 };
 use crate::{
-    github::{Error, JobListing, Look},
+    github::{Error, JobListing, Look, Refresh},
     hints::{Reason, WATCHED_FROM},
     model::{Moment, RepositoryId},
     schedule::{AFTER_PUSH, AFTER_WEBHOOK, Budget, Room, Seen},
@@ -190,7 +190,7 @@ impl Daemon {
             Err(_) => return,
         };
         let began = self.now();
-        let found = self.github.repositories(&self.config.repos, false).await;
+        let found = self.github.repositories(&self.config.repos, Refresh::WhenDue).await;
         self.github_side.resolved(found);
         self.github_side.want(&nomad);
         let marks = Marks::new(&nomad, |runner| self.github_side.repository_of(runner));

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     github::JobListing,
     labels::LabelRules,
-    model::{RunnerMeta, RunnerState},
+    model::{JobId, RunId, RunnerMeta, RunnerState},
 };
 
 fn repository(id: u64) -> Repository {
@@ -146,8 +146,8 @@ fn the_first_look_at_a_repository_needs_a_pass_only_if_there_is_something_to_do(
     let mut side = side(&nomad(vec![]));
     let interest = Interest::new(&LabelRules::new("nomadtools").unwrap(), "ghr");
     let job = |label: &str| WorkflowJob {
-        id: 1,
-        run_id: 1,
+        id: JobId(1),
+        run_id: RunId(1),
         repository: RepositoryId(1),
         name: "build".to_owned(),
         status: JobStatus::Queued,

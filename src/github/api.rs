@@ -136,6 +136,23 @@ pub(super) struct Inner {
     pub(super) pushed: Mutex<BTreeMap<RepositoryId, Timestamp>>,
 }
 
+/// Whether a request that failed is retried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Sent once: a request whose response was lost may have changed something.
+    Never,
+    /// Retried after transient failures.
+    AfterFailures,
+}
+
+/// Whether the pages of a list are cached with their ETags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caching {
+    /// Requested by ETag: free of the primary limit while nothing changes.
+    ByEtag,
+    Nothing,
+}
+
 /// One page, from GitHub or, after a 304, from the cache.
 pub(super) struct Fetched<P> {
     pub value: Arc<P>,
@@ -317,7 +334,7 @@ impl GitHub {
         &self,
         principal: &Principal,
         kind: &'static str,
-        repeat: bool,
+        repeat: Repeat,
         build: F,
     ) -> Result<(Response, Credentials), Error>
     where
@@ -352,7 +369,7 @@ impl GitHub {
         &self,
         credentials: &Credentials,
         kind: &'static str,
-        repeat: bool,
+        repeat: Repeat,
         mut request: Request,
     ) -> Result<Response, Error> {
         let policy = RetryPolicy { again: worth_repeating, asked: wait_asked_for, ..RetryPolicy::default() };
@@ -382,8 +399,8 @@ impl GitHub {
             let began = Instant::now();
             let sent = async {
                 match repeat {
-                    true => self.0.http.send_with_retries(request.clone(), &policy).await,
-                    false => self.0.http.send(request.clone()).await,
+                    Repeat::AfterFailures => self.0.http.send_with_retries(request.clone(), &policy).await,
+                    Repeat::Never => self.0.http.send(request.clone()).await,
                 }
             };
             let response = if reads { self.in_time(sent).await?? } else { sent.await? };
@@ -441,26 +458,27 @@ impl GitHub {
         }
     }
 
-    /// One page, by ETag if `cached`.
+    /// One page.
     pub(super) async fn page<P: Page>(
         &self,
         principal: &Principal,
         path: &str,
-        cached: bool,
+        caching: Caching,
     ) -> Result<Fetched<P>, Error> {
         // In this order, a request that waits for its share does not block others.
         if let Some(turn) = &self.1.turn {
             self.in_time(turn.ask()).await??;
         }
         let url = self.url(path);
-        let known = |who: &str| if cached { self.0.cache.get::<P>(who, &url) } else { None };
-        let renewed = if cached { self.renewed::<P>(principal, &url).await } else { None };
+        let is_cached = caching == Caching::ByEtag;
+        let known = |who: &str| if is_cached { self.0.cache.get::<P>(who, &url) } else { None };
+        let renewed = if is_cached { self.renewed::<P>(principal, &url).await } else { None };
         let etag_for = |credentials: &Credentials| match &renewed {
             Some((etag, proof)) if proof.token == credentials.tag() => Some(etag.clone()),
             _ => known(&credentials.who).map(|known| known.etag),
         };
         let (response, credentials) = self
-            .authorized(principal, READS, true, |credentials| {
+            .authorized(principal, READS, Repeat::AfterFailures, |credentials| {
                 let request = self.request(Method::GET, path);
                 match etag_for(credentials) {
                     Some(etag) => request.header_text(header::IF_NONE_MATCH, &etag),
@@ -475,7 +493,7 @@ impl GitHub {
                 let next = response.header(header::LINK).and_then(next_link);
                 let gap = response.header(SINGLE_SIGN_ON).and_then(Gap::of_single_sign_on);
                 // An incomplete page is not cached: it is unknown whether a later 304 would mean the same.
-                if cached
+                if is_cached
                     && gap.is_none()
                     && let Some(etag) = response.header(header::ETAG)
                 {
@@ -543,10 +561,10 @@ impl GitHub {
         &self,
         principal: &Principal,
         first: String,
-        cached: bool,
+        caching: Caching,
     ) -> Result<Pages<P::Item>, Error> {
         let mut reading = self.begin::<P>(first);
-        self.go_on::<P>(principal, &mut reading, cached).await?;
+        self.go_on::<P>(principal, &mut reading, caching).await?;
         Ok(reading.end())
     }
 
@@ -564,12 +582,12 @@ impl GitHub {
         &self,
         principal: &Principal,
         reading: &mut Reading<P::Item>,
-        cached: bool,
+        caching: Caching,
     ) -> Result<(), Error> {
         while let Some(path) = reading.now.clone().or_else(|| reading.walk.next_page()) {
             reading.now = Some(path.clone());
             let Reading { first, walk, .. } = reading;
-            let error = match self.page::<P>(principal, &path, cached).await {
+            let error = match self.page::<P>(principal, &path, caching).await {
                 Ok(page) => {
                     reading.now = None;
                     if let Some(gap) = page.gap {
@@ -615,7 +633,7 @@ impl GitHub {
     ) -> Result<Vec<P::Item>, Error> {
         let (mut items, mut path) = (Vec::new(), first);
         for _ in 0..most {
-            let page = self.page::<P>(principal, &path, true).await?;
+            let page = self.page::<P>(principal, &path, Caching::ByEtag).await?;
             items.extend(page.value.items().map(|(_, item)| item));
             let next = page.next.as_deref().and_then(|next| on_same_host(&self.0.api, &path, next));
             match next {
@@ -628,7 +646,7 @@ impl GitHub {
 
     /// A single object, by ETag.
     pub(super) async fn one<P: Page>(&self, principal: &Principal, path: &str) -> Result<Arc<P>, Error> {
-        Ok(self.page::<P>(principal, &self.path(path), true).await?.value)
+        Ok(self.page::<P>(principal, &self.path(path), Caching::ByEtag).await?.value)
     }
 }
 

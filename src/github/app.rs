@@ -7,7 +7,7 @@ use hyper::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub, Repeat};
 use super::auth::Which;
 use super::auth::{Auth, Authenticator, Credentials, Principal, hash};
 use super::error::Error;
@@ -77,7 +77,8 @@ impl GitHub {
     /// An App's installations that are not suspended.
     pub(super) async fn installations(&self, app: Which) -> Result<Listed<Installation>, Error> {
         let first = self.path("/app/installations?per_page=100");
-        let list = self.all_pages::<InstallationsPage>(&Principal::App(app), first, false).await?.list;
+        let list =
+            self.all_pages::<InstallationsPage>(&Principal::App(app), first, Caching::Nothing).await?.list;
         Ok(list.retain(|installation| installation.suspended_at.is_none()))
     }
 
@@ -147,7 +148,7 @@ impl GitHub {
         let path = self.path(&format!("/app/installations/{id}/access_tokens"));
         // Safe to repeat: another token does not invalidate this one.
         let response = self
-            .authorized(&self.app_of(owner), "app", true, |_| {
+            .authorized(&self.app_of(owner), "app", Repeat::AfterFailures, |_| {
                 self.request(Method::POST, path.clone()).secret_answer()
             })
             .await?
@@ -186,7 +187,9 @@ impl GitHub {
         for kind in ["orgs", "users"] {
             let path = self.path(&format!("/{kind}/{}/installation", escape_segment(owner)));
             let response = self
-                .authorized(&self.app_of(owner), "app", true, |_| self.request(Method::GET, path.clone()))
+                .authorized(&self.app_of(owner), "app", Repeat::AfterFailures, |_| {
+                    self.request(Method::GET, path.clone())
+                })
                 .await?
                 .0;
             match response.status.as_u16() {

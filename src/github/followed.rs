@@ -10,7 +10,7 @@ use super::listed::Listed;
 use super::reading::Reading;
 use super::turns::SHARE;
 use super::wire::{Job, Run};
-use crate::model::{JobStatus, RunFacts, Timestamp};
+use crate::model::{JobStatus, RunFacts, RunId, Timestamp};
 
 /// A run without a job of interest is read again after this time, or when it has changed.
 const QUIET: Duration = Duration::from_secs(60);
@@ -75,11 +75,11 @@ impl Missing {
 #[derive(Debug, Default)]
 pub(super) struct Followed {
     /// Runs that have been seen active and whose own jobs have not shown that they are over.
-    pub runs: BTreeSet<u64>,
+    pub runs: BTreeSet<RunId>,
     /// Runs without a job of interest: when each was last read, and its state then.
-    pub quiet: BTreeMap<u64, (Instant, Mark)>,
+    pub quiet: BTreeMap<RunId, (Instant, Mark)>,
     /// Facts about the runs, for templates.
-    pub facts: BTreeMap<u64, Arc<RunFacts>>,
+    pub facts: BTreeMap<RunId, Arc<RunFacts>>,
     /// When it was last listed at all.
     pub listed_at: Option<Instant>,
     /// A listing that was unfinished at the end of its turn.
@@ -97,7 +97,7 @@ pub(super) struct Unfinished {
     /// The newest runs have not been read yet.
     pub newest: bool,
     /// The state of the newest runs.
-    pub marks: BTreeMap<u64, Mark>,
+    pub marks: BTreeMap<RunId, Mark>,
     pub newest_run: Option<Timestamp>,
     pub has_runs: Option<bool>,
     /// This is not the first turn.
@@ -113,13 +113,13 @@ pub(super) struct Unfinished {
     /// What the lists lack.
     pub missing: Missing,
     /// The runs in the lists.
-    pub listed: BTreeSet<u64>,
+    pub listed: BTreeSet<RunId>,
     /// The runs in progress, which name the busy runners.
-    pub in_progress: BTreeSet<u64>,
+    pub in_progress: BTreeSet<RunId>,
     /// The runs whose jobs have not been read; `None` until the lists have been read.
-    pub unread: Option<BTreeSet<u64>>,
+    pub unread: Option<BTreeSet<RunId>>,
     /// The runs whose jobs have been read partly.
-    pub halves: BTreeMap<u64, Reading<Arc<Job>>>,
+    pub halves: BTreeMap<RunId, Reading<Arc<Job>>>,
 }
 
 /// The lists of runs, the first to read last. They are read in the order in which runs pass through them, so that a
@@ -154,7 +154,7 @@ impl Unfinished {
     }
 
     /// Whether a run need not be read now.
-    pub fn is_quiet(&self, run: u64, quiet: &BTreeMap<u64, (Instant, Mark)>) -> bool {
+    pub fn is_quiet(&self, run: RunId, quiet: &BTreeMap<RunId, (Instant, Mark)>) -> bool {
         let mark = self.marks.get(&run).copied().flatten();
         self.look < Look::Active
             && quiet.get(&run).is_some_and(|(at, before)| at.elapsed() < QUIET && *before == mark)
@@ -162,9 +162,9 @@ impl Unfinished {
 
     /// The order in which the runs' jobs are read. Runs in progress show which runners are busy, queued ones which are
     /// needed. Neither may delay the other.
-    pub fn order(&self) -> Vec<u64> {
+    pub fn order(&self) -> Vec<RunId> {
         let unread = self.unread.iter().flatten().copied();
-        let (busy, mut others): (VecDeque<u64>, VecDeque<u64>) =
+        let (busy, mut others): (VecDeque<RunId>, VecDeque<RunId>) =
             unread.partition(|run| self.in_progress.contains(run));
         let mut order = Vec::with_capacity(busy.len() + others.len());
         for run in busy {

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub, Repeat};
 use super::auth::Principal;
 use super::auth::Which;
 use super::error::Error;
@@ -189,7 +189,7 @@ impl GitHub {
     /// Those of a list.
     pub async fn hooks(&self, place: &HookPlace) -> Result<Listed<Hook>, Error> {
         let first = self.path(&format!("{}?per_page=100", place.path()));
-        Ok(self.all_pages::<HooksPage>(&place.principal(), first, false).await?.list)
+        Ok(self.all_pages::<HooksPage>(&place.principal(), first, Caching::Nothing).await?.list)
     }
 
     /// Creates a webhook for jobs' events, and returns its ID.
@@ -227,7 +227,9 @@ impl GitHub {
     pub async fn delete_hook(&self, place: &HookPlace, id: u64) -> Result<bool, Error> {
         let path = self.path(&format!("{}/{id}", place.path()));
         let (response, _) = self
-            .authorized(&place.principal(), "hook", true, |_| self.request(Method::DELETE, path.as_str()))
+            .authorized(&place.principal(), "hook", Repeat::AfterFailures, |_| {
+                self.request(Method::DELETE, path.as_str())
+            })
             .await?;
         match response.status.as_u16() {
             204 => Ok(true),
@@ -250,7 +252,7 @@ impl GitHub {
         let escaped = serde_json::Value::from(secret.expose()).to_string();
         let escaped = Secret::new(escaped.trim_matches('"'));
         let (response, _) = self
-            .authorized(&place.principal(), "hook", false, |_| {
+            .authorized(&place.principal(), "hook", Repeat::Never, |_| {
                 self.request(method.clone(), path.as_str()).json(body).hiding(secret).hiding(&escaped)
             })
             .await?;

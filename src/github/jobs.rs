@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub};
 use super::auth::Principal;
 use super::error::Error;
 use super::followed::{LISTS, Look, Mark, Unfinished};
@@ -18,7 +18,7 @@ use super::turns::Turn;
 use super::wire::{Job, JobsPage, Page, Run, RunsPage};
 use crate::http::escape_segment;
 use crate::labels::Interest;
-use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, RunFacts, Timestamp, WorkflowJob};
+use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, RunFacts, RunId, Timestamp, WorkflowJob};
 
 /// How many runs of a repository are followed by their ID. More make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
@@ -206,9 +206,9 @@ impl GitHub {
     async fn list(
         &self,
         repository: &Repository,
-        runs: &mut BTreeSet<u64>,
-        quiet: &mut BTreeMap<u64, (Instant, Mark)>,
-        facts: &mut BTreeMap<u64, Arc<RunFacts>>,
+        runs: &mut BTreeSet<RunId>,
+        quiet: &mut BTreeMap<RunId, (Instant, Mark)>,
+        facts: &mut BTreeMap<RunId, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<(JobListing, bool), Error> {
         let asked_before = self.asked();
@@ -247,7 +247,7 @@ impl GitHub {
         let (mut jobs, mut ended) = (BTreeMap::new(), Vec::new());
         let (mut waiting, mut too_many) = (0, false);
         let mut read = 0;
-        let order: Vec<(u64, Reading<Arc<Job>>)> = listing
+        let order: Vec<(RunId, Reading<Arc<Job>>)> = listing
             .order()
             .into_iter()
             .map(|run| {
@@ -262,7 +262,7 @@ impl GitHub {
                 let principal = &principal;
                 async move {
                     let before = reading.len();
-                    let result = self.go_on::<JobsPage>(principal, &mut reading, true).await;
+                    let result = self.go_on::<JobsPage>(principal, &mut reading, Caching::ByEtag).await;
                     (run, before, reading, result)
                 }
             })
@@ -366,14 +366,14 @@ impl GitHub {
         principal: &Principal,
         runs_path: &str,
         repository: &Repository,
-        facts: &mut BTreeMap<u64, Arc<RunFacts>>,
+        facts: &mut BTreeMap<RunId, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<Option<Timestamp>, Error> {
         if !listing.newest {
             return Ok(None);
         }
         let path = format!("{runs_path}?per_page={NEWEST}&exclude_pull_requests=true");
-        let page = match self.page::<RunsPage>(principal, &path, true).await {
+        let page = match self.page::<RunsPage>(principal, &path, Caching::ByEtag).await {
             Ok(page) => page,
             Err(error) if self.costs_itself_only(&error) && !listing.lists.is_empty() => {
                 listing.newest = false;
@@ -388,7 +388,8 @@ impl GitHub {
             listing.missing.note(|| format!("the newest runs: {gap}"));
         }
         listing.has_runs = page.value.total().map(|total| total > 0);
-        for (id, run) in page.value.items() {
+        for (_, run) in page.value.items() {
+            let id = run.id;
             self.is_of(repository, &run)?;
             listing.newest_run = listing.newest_run.max(run.created_at);
             listing.marks.insert(id, Some((run.status, run.run_attempt, run.updated_at)));
@@ -418,7 +419,7 @@ impl GitHub {
         principal: &Principal,
         runs_path: &str,
         repository: &Repository,
-        facts: &mut BTreeMap<u64, Arc<RunFacts>>,
+        facts: &mut BTreeMap<RunId, Arc<RunFacts>>,
         listing: &mut Unfinished,
     ) -> Result<Option<Timestamp>, Error> {
         let mut date = None;
@@ -428,7 +429,7 @@ impl GitHub {
                     "{runs_path}?status={status}&per_page=100&exclude_pull_requests=true"
                 ))
             });
-            match self.go_on::<RunsPage>(principal, &mut reading, true).await {
+            match self.go_on::<RunsPage>(principal, &mut reading, Caching::ByEtag).await {
                 Ok(()) => listing.any_list = true,
                 Err(Error::OutOfTime) => {
                     listing.list = Some(reading);

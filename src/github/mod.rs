@@ -49,7 +49,7 @@ pub use keyring::Assigned;
 pub use limits::{Headroom, Rate};
 pub use listed::{Gap, Listed, Sought};
 pub use pushes::{PUSHED_PAGE, Pushed, PushedList};
-pub use repositories::Resolution;
+pub use repositories::{Refresh, Resolution};
 pub use routes::route;
 pub use runners::{Deleted, JitConfig, RegisteredRunner, RegistrationToken, Scope};
 pub use single::JobDetail;

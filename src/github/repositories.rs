@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use tokio::task::JoinSet;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub};
 use super::auth::Principal;
 use super::auth::Which;
 use super::error::Error;
@@ -29,6 +29,15 @@ pub struct Resolution {
     pub failures: Vec<(RepoEntry, Error)>,
 }
 
+/// When the entries of `repos` are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// Once they have been cached for a while.
+    WhenDue,
+    /// At once.
+    Now,
+}
+
 /// What an owner is in relation to the token.
 pub(super) enum Account {
     /// An organization.
@@ -40,16 +49,18 @@ pub(super) enum Account {
 }
 
 impl GitHub {
-    /// The repositories that the entries name, cached for a while unless `refresh`. A failing entry does not affect
+    /// The repositories that the entries name. A failing entry does not affect
     /// the others, and what it named before still counts.
-    pub async fn repositories(&self, entries: &[RepoEntry], refresh: bool) -> Resolution {
+    pub async fn repositories(&self, entries: &[RepoEntry], refresh: Refresh) -> Resolution {
         let mut asked = BTreeSet::new();
         let mut failures = Vec::new();
         let mut tasks = JoinSet::new();
         for entry in entries {
             let due = {
                 let resolved = self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-                resolved.get(&key(entry)).is_none_or(|known| refresh || known.is_due(self.0.refresh))
+                resolved
+                    .get(&key(entry))
+                    .is_none_or(|known| refresh == Refresh::Now || known.is_due(self.0.refresh))
             };
             if due && asked.insert(entry.clone()) {
                 let (github, entry) = (self.clone(), entry.clone());
@@ -243,7 +254,7 @@ impl GitHub {
         principal: &Principal,
         first: String,
     ) -> Result<Listed<Repository>, Error> {
-        let rows = self.all_pages::<P>(principal, first, true).await?.list;
+        let rows = self.all_pages::<P>(principal, first, Caching::ByEtag).await?.list;
         let mut gap = rows.gap().cloned();
         let mut repositories = Vec::with_capacity(rows.known().len());
         for row in rows.known() {

@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::GitHub;
+use super::api::{Caching, GitHub, Repeat};
 use super::auth::Principal;
 use super::error::Error;
 use super::listed::{Listed, Sought};
 use super::secrets::{jit_configuration, token};
 use super::wire::{GroupsPage, RunnerRow, RunnersPage, runner_version};
 use crate::http::{Response, escape_segment};
-use crate::model::Repository;
+use crate::model::{Repository, RunnerId};
 use crate::secret::Secret;
 
 /// The kind of requests that GitHub counts as runner registrations: 1,500 in 5 minutes.
@@ -69,7 +69,7 @@ impl Scope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JitConfig {
     /// The registration's ID.
-    pub runner_id: u64,
+    pub runner_id: RunnerId,
     /// What the runner is started with, about 4 kB.
     pub encoded: Secret,
 }
@@ -86,7 +86,7 @@ pub struct RegistrationToken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredRunner {
     /// The registration's ID.
-    pub id: u64,
+    pub id: RunnerId,
     pub name: String,
     /// Whether it is connected.
     pub online: bool,
@@ -203,11 +203,11 @@ impl GitHub {
     ///
     /// # Errors
     /// Anything but a deletion, a busy runner or an absent one: then it must be assumed to exist.
-    pub async fn delete_runner(&self, scope: &Scope, id: u64) -> Result<Deleted, Error> {
+    pub async fn delete_runner(&self, scope: &Scope, id: RunnerId) -> Result<Deleted, Error> {
         let path = self.runners_path(scope, &format!("/{id}"));
         let principal = Principal::Owner(scope.owner().to_owned());
         let build = |_: &_| self.request(Method::DELETE, path.clone());
-        let (response, _) = self.authorized(&principal, "write", false, build).await?;
+        let (response, _) = self.authorized(&principal, "write", Repeat::Never, build).await?;
         match response.status.as_u16() {
             204 => Ok(Deleted::Deleted),
             404 => Ok(Deleted::NotThere),
@@ -224,14 +224,16 @@ impl GitHub {
         let first =
             self.path(&format!("/orgs/{}/actions/runner-groups?per_page=100", escape_segment(organization)));
         let principal = Principal::Owner(organization.to_owned());
-        let groups = self.all_pages::<GroupsPage>(&principal, first, false).await?.list;
+        let groups = self.all_pages::<GroupsPage>(&principal, first, Caching::Nothing).await?.list;
         Ok(groups.seek(|group| group.name == name).map(|group| group.id))
     }
 
     async fn runners(&self, scope: &Scope, query: &str) -> Result<Listed<RegisteredRunner>, Error> {
         let principal = Principal::Owner(scope.owner().to_owned());
         // Not cached: the response decides whether something is deleted, and names differ each time.
-        let pages = self.all_pages::<RunnersPage>(&principal, self.runners_path(scope, query), false).await?;
+        let pages = self
+            .all_pages::<RunnersPage>(&principal, self.runners_path(scope, query), Caching::Nothing)
+            .await?;
         let runner = |row: RunnerRow| RegisteredRunner {
             id: row.id,
             online: row.status == "online",
@@ -257,7 +259,7 @@ impl GitHub {
                 None => request,
             }
         };
-        Ok(self.authorized(&principal, REGISTRATION, false, build).await?.0)
+        Ok(self.authorized(&principal, REGISTRATION, Repeat::Never, build).await?.0)
     }
 
     pub(super) fn runners_path(&self, scope: &Scope, rest: &str) -> String {

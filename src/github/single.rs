@@ -3,12 +3,14 @@
 use hyper::Method;
 use serde::Deserialize;
 
-use super::api::GitHub;
+use super::api::{GitHub, Repeat};
 use super::auth::Principal;
 use super::error::Error;
 use super::wire::Job;
 use crate::http::escape_segment;
-use crate::model::{Conclusion, Ended, EndedJob, JobStatus, Repository, Timestamp, WorkflowJob, age};
+use crate::model::{
+    Conclusion, Ended, EndedJob, JobId, JobStatus, Repository, RunId, Timestamp, WorkflowJob, age,
+};
 
 /// The kind of requests: GitHub does not count them separately.
 const SINGLE: &str = "single";
@@ -44,7 +46,7 @@ pub struct RunDetail {
 
 #[derive(Deserialize)]
 struct Row {
-    run_id: u64,
+    run_id: RunId,
     #[serde(flatten)]
     job: Job,
     #[serde(default)]
@@ -92,7 +94,7 @@ impl GitHub {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn job(&self, repository: &Repository, job: u64) -> Result<Option<JobDetail>, Error> {
+    pub async fn job(&self, repository: &Repository, job: JobId) -> Result<Option<JobDetail>, Error> {
         let row = self.looked_up::<Row>(repository, &format!("jobs/{job}")).await?;
         Ok(row.map(|row| row.detail(repository)))
     }
@@ -101,7 +103,11 @@ impl GitHub {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn run_jobs(&self, repository: &Repository, run: u64) -> Result<Option<Vec<JobDetail>>, Error> {
+    pub async fn run_jobs(
+        &self,
+        repository: &Repository,
+        run: RunId,
+    ) -> Result<Option<Vec<JobDetail>>, Error> {
         #[derive(Deserialize)]
         struct Rows {
             jobs: Vec<Row>,
@@ -117,7 +123,7 @@ impl GitHub {
     ///
     /// # Errors
     /// As told by [`Error`].
-    pub async fn run(&self, repository: &Repository, run: u64) -> Result<Option<RunDetail>, Error> {
+    pub async fn run(&self, repository: &Repository, run: RunId) -> Result<Option<RunDetail>, Error> {
         self.looked_up::<RunDetail>(repository, &format!("runs/{run}")).await
     }
 
@@ -127,12 +133,12 @@ impl GitHub {
     /// # Errors
     /// [`Error::Forbidden`] if the run is still active, is too old, or was run again too often, or if the token lacks
     /// the permission.
-    pub async fn rerun_job(&self, repository: &Repository, job: u64) -> Result<(), Error> {
+    pub async fn rerun_job(&self, repository: &Repository, job: JobId) -> Result<(), Error> {
         let (owner, name) = (escape_segment(&repository.owner), escape_segment(&repository.name));
         let path = self.path(&format!("/repos/{owner}/{name}/actions/jobs/{job}/rerun"));
         let principal = Principal::Owner(repository.owner.clone());
         let build = |_: &_| self.request(Method::POST, path.clone());
-        let (response, _) = self.authorized(&principal, "write", false, build).await?;
+        let (response, _) = self.authorized(&principal, "write", Repeat::Never, build).await?;
         if response.is_success() { Ok(()) } else { Err(Error::from_answer(&response)) }
     }
 
@@ -141,7 +147,7 @@ impl GitHub {
     /// # Errors
     /// As told by [`Error`]; [`Error::Forbidden`] without the permission.
     pub async fn may_rerun(&self, repository: &Repository) -> Result<(), Error> {
-        match self.rerun_job(repository, 0).await {
+        match self.rerun_job(repository, JobId(0)).await {
             Err(Error::NotFound { .. }) => Ok(()),
             result => result,
         }
@@ -151,7 +157,7 @@ impl GitHub {
     ///
     /// # Errors
     /// As told by [`Error`].
-    pub async fn ended_job(&self, repository: &Repository, job: u64) -> Result<Option<Ended>, Error> {
+    pub async fn ended_job(&self, repository: &Repository, job: JobId) -> Result<Option<Ended>, Error> {
         let Some((row, now)) = self.read::<Row>(repository, &format!("jobs/{job}")).await? else {
             return Ok(None);
         };
@@ -176,7 +182,7 @@ impl GitHub {
         let path = self.path(&format!("/repos/{owner}/{name}/actions/{what}"));
         let principal = Principal::Owner(repository.owner.clone());
         let build = |_: &_| self.request(Method::GET, path.clone());
-        let (response, _) = self.authorized(&principal, SINGLE, true, build).await?;
+        let (response, _) = self.authorized(&principal, SINGLE, Repeat::AfterFailures, build).await?;
         match response.status.as_u16() {
             404 | 410 => Ok(None),
             _ if response.is_success() => Ok(Some((response.json()?, response.date()))),

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::http::Client;
 use crate::http::tests::{Answer, Seen, answer, server};
-use crate::model::{RepoEntry, Repository, Timestamp, WorkflowJob};
+use crate::model::{RepoEntry, Repository, RunId, RunnerId, Timestamp, WorkflowJob};
 use crate::secret::Secret;
 use githubrunner_sim::github as sim;
 
@@ -140,7 +140,7 @@ fn names(repositories: &[Repository]) -> Vec<String> {
 }
 
 fn ids(jobs: &[WorkflowJob]) -> Vec<u64> {
-    jobs.iter().map(|job| job.id).collect()
+    jobs.iter().map(|job| job.id.0).collect()
 }
 
 /// JSON with a Date header, from a server other than the simulated one.

@@ -4,7 +4,7 @@ use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::api::GitHub;
+use super::api::{GitHub, Repeat};
 use super::auth::Principal;
 use super::error::Error;
 use super::runners::Scope;
@@ -59,7 +59,7 @@ impl GitHub {
             self.runners_path(scope, &format!("/deprecations/{}", crate::http::escape_segment(version)));
         let principal = Principal::Owner(scope.owner().to_owned());
         let build = |_: &_| self.request(Method::GET, path.clone());
-        let (response, _) = self.authorized(&principal, "read", true, build).await?;
+        let (response, _) = self.authorized(&principal, "read", Repeat::AfterFailures, build).await?;
         match response.status.as_u16() {
             404 => Ok(None),
             200 => {

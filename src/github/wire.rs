@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::address::Web;
 use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
 use crate::model::{
-    Conclusion, EndedJob, JobStatus, Repository, RepositoryId, RunFacts, Timestamp, Visibility, WorkflowJob,
-    is_login, is_repository_name, job_key,
+    Conclusion, EndedJob, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId, Timestamp,
+    Visibility, WorkflowJob, is_login, is_repository_name, job_key,
 };
 
 /// Names of jobs and workflows are free text, and are truncated to this many characters. A longer branch or login is
@@ -44,7 +44,7 @@ pub struct RunsPage {
 /// A workflow run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    pub id: u64,
+    pub id: RunId,
     /// Counted from 1; a rerun increases it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_attempt: Option<u32>,
@@ -103,7 +103,7 @@ impl Page for RunsPage {
     type Item = Run;
     const FILTERED: bool = true;
     fn items(&self) -> impl Iterator<Item = (u64, Run)> {
-        self.workflow_runs.iter().map(|run| (run.id, run.clone()))
+        self.workflow_runs.iter().map(|run| (run.id.0, run.clone()))
     }
     fn total(&self) -> Option<u64> {
         Some(self.total_count)
@@ -120,13 +120,13 @@ pub struct JobsPage {
 /// A job of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    pub id: u64,
+    pub id: JobId,
     /// Its own status.
     pub status: JobStatus,
     #[serde(default, deserialize_with = "cut_name")]
     name: String,
     #[serde(default)]
-    run_id: u64,
+    run_id: RunId,
     #[serde(default, deserialize_with = "or_default")]
     run_attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,7 +228,7 @@ impl Job {
     }
 
     /// The job in the words of the model.
-    pub fn to_model(&self, repository: RepositoryId, run_id: u64, run: Arc<RunFacts>) -> WorkflowJob {
+    pub fn to_model(&self, repository: RepositoryId, run_id: RunId, run: Arc<RunFacts>) -> WorkflowJob {
         WorkflowJob {
             id: self.id,
             run_id,
@@ -250,7 +250,7 @@ impl Page for JobsPage {
     type Item = Arc<Job>;
     const FILTERED: bool = true;
     fn items(&self) -> impl Iterator<Item = (u64, Arc<Job>)> {
-        self.jobs.iter().map(|job| (job.id, job.clone()))
+        self.jobs.iter().map(|job| (job.id.0, job.clone()))
     }
     fn total(&self) -> Option<u64> {
         Some(self.total_count)
@@ -374,7 +374,7 @@ pub struct RunnersPage {
 /// A registered runner.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunnerRow {
-    pub id: u64,
+    pub id: RunnerId,
     pub name: String,
     /// `online` or `offline`.
     #[serde(default, deserialize_with = "or_default")]
@@ -399,7 +399,7 @@ pub(super) fn runner_version(version: Option<String>) -> Option<String> {
 impl Page for RunnersPage {
     type Item = RunnerRow;
     fn items(&self) -> impl Iterator<Item = (u64, RunnerRow)> {
-        self.runners.iter().map(|row| (row.id, row.clone()))
+        self.runners.iter().map(|row| (row.id.0, row.clone()))
     }
     fn total(&self) -> Option<u64> {
         Some(self.total_count)

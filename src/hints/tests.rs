@@ -15,6 +15,7 @@ use super::{
     webhook::{Outcome, accept, serve},
     *,
 };
+use crate::status::Exposition;
 
 const SECRET: &str = "a secret of sixteen and more";
 
@@ -324,7 +325,7 @@ async fn the_server_answers_at_once_and_counts_each_request() {
     assert_eq!(ask(address, &head("2", b"{"), b"{").await, 400);
     assert_eq!(ask(address, "PUT /webhook HTTP/1.1", b"").await, 405);
     assert_eq!(ask(address, "POST /elsewhere HTTP/1.1", b"").await, 404);
-    let (metrics, _) = hints.0.status.metrics(true);
+    let (metrics, _) = hints.0.status.metrics(Exposition::OpenMetrics);
     for (outcome, count) in
         [("taken", 1), ("repeated", 1), ("not_signed", 1), ("malformed", 1), ("elsewhere", 2), ("ping", 0)]
     {

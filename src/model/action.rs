@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use super::naming::last_part;
 use super::{
-    EndedJob, ForeignReason, GroupKey, JobFacts, Labels, Loss, Moment, Registration, Repository,
-    RepositoryId, RerunLimit, RerunMark,
+    EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Registration, Repository,
+    RepositoryId, RerunLimit, RerunMark, RunId,
 };
 use crate::text::Escaped;
 
@@ -28,9 +28,9 @@ pub struct Plan {
     /// Everything that currently belongs to no runner, for [`super::Memory::orphans`].
     pub orphans: BTreeSet<Orphan>,
     /// The IDs of the queued jobs that may have one of our runners, oldest first.
-    pub demand: BTreeMap<GroupKey, Vec<u64>>,
+    pub demand: BTreeMap<GroupKey, Vec<JobId>>,
     /// The class of each job that is in demand, or held after it matched one, by the job's ID.
-    pub classes: BTreeMap<u64, Arc<str>>,
+    pub classes: BTreeMap<JobId, Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct Start {
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     pub labels: Labels,
-    pub job_id: u64,
+    pub job_id: JobId,
     /// GitHub's facts about that job, for the template.
     pub facts: JobFacts,
     /// 1, 2, … for the job.
@@ -314,7 +314,7 @@ pub enum Subject {
     Job {
         /// `owner/name`.
         repository: String,
-        id: u64,
+        id: JobId,
         /// Its labels, made safe for a terminal.
         labels: String,
     },
@@ -466,7 +466,7 @@ pub enum HoldReason {
     /// Its job is run again when the workflow run is over, because GitHub refuses until then.
     RunGoesOn {
         /// GitHub's ID of the run.
-        run: u64,
+        run: RunId,
     },
     /// Its job is not run again.
     RerunLimit {

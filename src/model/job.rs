@@ -5,14 +5,31 @@ use std::{fmt, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// GitHub's numeric ID of a repository. A rename does not change it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RepositoryId(pub u64);
+/// GitHub's numeric IDs. Each kind has its own type, so that one is never taken for another.
+macro_rules! ids {
+    ($($(#[$doc:meta])* $id:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $id(pub u64);
 
-impl fmt::Display for RepositoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A repository. A rename does not change it.
+    RepositoryId;
+    /// A job of a workflow run. A rerun has a new ID.
+    JobId;
+    /// A workflow run. Its attempts share it.
+    RunId;
+    /// A runner's registration.
+    RunnerId;
 }
 
 /// A repository with GitHub's spelling (contract github.md §1).
@@ -124,7 +141,7 @@ pub struct JobFacts {
     /// Its name: free text.
     pub name: String,
     /// Its run; 0 if unknown.
-    pub run_id: u64,
+    pub run_id: Option<RunId>,
     /// The facts about its run.
     pub run: Arc<RunFacts>,
 }
@@ -133,8 +150,8 @@ pub struct JobFacts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowJob {
     /// GitHub's ID of the job. A rerun has a new ID.
-    pub id: u64,
-    pub run_id: u64,
+    pub id: JobId,
+    pub run_id: RunId,
     pub repository: RepositoryId,
     /// Free text.
     pub name: String,
@@ -159,6 +176,6 @@ pub struct WorkflowJob {
 impl WorkflowJob {
     /// The facts that templates may use.
     pub fn facts(&self) -> JobFacts {
-        JobFacts { name: self.name.clone(), run_id: self.run_id, run: Arc::clone(&self.run) }
+        JobFacts { name: self.name.clone(), run_id: Some(self.run_id), run: Arc::clone(&self.run) }
     }
 }

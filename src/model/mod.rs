@@ -25,7 +25,9 @@ pub use action::{
 };
 pub use entry::RepoEntry;
 pub use jiff::Timestamp;
-pub use job::{JobFacts, JobStatus, Repository, RepositoryId, RunFacts, Visibility, WorkflowJob};
+pub use job::{
+    JobFacts, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId, Visibility, WorkflowJob,
+};
 pub use labels::Labels;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, job_key, last_part, runner_name};

@@ -2,7 +2,7 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::Repository;
+use super::{JobId, Repository};
 
 /// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
@@ -24,7 +24,7 @@ pub fn runner_name(
     prefix: &str,
     deployment: &str,
     repository: &Repository,
-    job: u64,
+    job: JobId,
     attempt: u32,
 ) -> String {
     let job_id = hash(&format!("{deployment}\n{job}\n{attempt}"), ATTEMPT_LENGTH);

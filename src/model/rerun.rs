@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::{JobId, RunId};
+
 /// How a runner was lost through no fault of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,9 +86,9 @@ impl Conclusion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedJob {
     /// GitHub's ID of the job.
-    pub id: u64,
+    pub id: JobId,
     /// The run it belongs to.
-    pub run_id: u64,
+    pub run_id: RunId,
     /// The attempt of the run.
     pub run_attempt: u32,
     /// The key that it shares with its re-runs within the run: see [`super::job_key`].
@@ -118,7 +120,7 @@ pub struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RerunMark {
     /// The run.
-    pub run_id: u64,
+    pub run_id: RunId,
     /// The key that the job shares with its re-runs.
     pub key: String,
     /// The last part of the runner's name, which is unique.
@@ -138,7 +140,7 @@ impl RerunMark {
         let mut parts = name.split('-');
         let (run, key, runner) = (parts.next()?, parts.next()?, parts.next()?);
         let is_hash = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let (run_id, key, runner) = (run.parse().ok()?, key.to_owned(), runner.to_owned());
+        let (run_id, key, runner) = (RunId(run.parse().ok()?), key.to_owned(), runner.to_owned());
         let mark = RerunMark { run_id, key, runner, at };
         (is_hash(&mark.key) && is_hash(&mark.runner) && parts.next().is_none() && mark.name() == name)
             .then_some(mark)
@@ -173,7 +175,7 @@ mod tests {
     #[test]
     fn a_mark_is_read_as_it_was_written_and_nothing_else_is_one() {
         let at = Timestamp::UNIX_EPOCH;
-        let mark = RerunMark { run_id: 7, key: "abc".to_owned(), runner: "r2".to_owned(), at };
+        let mark = RerunMark { run_id: RunId(7), key: "abc".to_owned(), runner: "r2".to_owned(), at };
         assert_eq!(RerunMark::parse(&mark.name(), at), Some(mark));
         for other in
             ["", "7", "7-abc", "7-abc-r2-3", "07-abc-r2", "x-abc-r2", "7-abc-", "7--r2", "7-abc-r2/x"]

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Labels, Lost, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login, is_repository_name,
+    JobId, Labels, Lost, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login,
+    is_repository_name,
 };
 use crate::text::Escaped;
 
@@ -78,7 +79,7 @@ pub struct RunnerMeta {
     pub repo_id: Option<RepositoryId>,
     /// The GitHub job that the runner was started for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job_id: Option<u64>,
+    pub job_id: Option<JobId>,
     /// Counted from 1 for each job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,

@@ -110,7 +110,7 @@ impl fmt::Display for HoldLine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Cap;
+    use crate::model::{Cap, JobId};
 
     #[test]
     fn many_of_a_kind_are_a_number() {
@@ -121,10 +121,10 @@ mod tests {
         };
         let cap = HoldReason::Cap { cap: Cap::All, limit: 3 };
         let mut holds: Vec<Hold> =
-            (0..5123).map(|id| Hold { subject: job("acme/big", id), reason: cap.clone() }).collect();
-        holds.push(Hold { subject: job("acme/small", 9000), reason: cap.clone() });
+            (0..5123).map(|id| Hold { subject: job("acme/big", JobId(id)), reason: cap.clone() }).collect();
+        holds.push(Hold { subject: job("acme/small", JobId(9000)), reason: cap.clone() });
         holds.push(Hold {
-            subject: job("acme/big", 9001),
+            subject: job("acme/big", JobId(9001)),
             reason: HoldReason::BadLabels { why: "no".to_owned() },
         });
         let lines = lines(&holds);

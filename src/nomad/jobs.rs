@@ -34,6 +34,24 @@ pub enum Registered {
     Already,
 }
 
+/// What becomes of a job that is deregistered.
+#[derive(Clone, Copy)]
+enum Deregister {
+    /// It stays, dead.
+    Stop,
+    /// It is removed.
+    Purge,
+}
+
+impl Deregister {
+    fn purge(self) -> &'static str {
+        match self {
+            Deregister::Stop => "false",
+            Deregister::Purge => "true",
+        }
+    }
+}
+
 /// The response of `PUT /v1/validate/job`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -144,7 +162,7 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn stop(&self, name: &str) -> Result<(), Error> {
-        self.deregister(name, false).await
+        self.deregister(name, Deregister::Stop).await
     }
 
     /// Purges a job at once. A live task of it would keep running until it is killed, so only dead jobs are
@@ -153,12 +171,12 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn purge(&self, name: &str) -> Result<(), Error> {
-        self.deregister(name, true).await
+        self.deregister(name, Deregister::Purge).await
     }
 
-    async fn deregister(&self, name: &str, purge: bool) -> Result<(), Error> {
-        let request = Request::delete(format!("/v1/job/{}", escape_segment(name)))
-            .query("purge", if purge { "true" } else { "false" });
+    async fn deregister(&self, name: &str, how: Deregister) -> Result<(), Error> {
+        let request =
+            Request::delete(format!("/v1/job/{}", escape_segment(name))).query("purge", how.purge());
         let response = self.answer(request, Retry::Yes).await?;
         // Of two concurrent purges, one gets the response that the job is gone.
         if response.is_success() || says(&response.body, "job not found") {
@@ -239,6 +257,7 @@ fn says(body: &[u8], text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::JobId;
 
     #[test]
     fn a_parsers_message_names_its_line() {
@@ -251,7 +270,7 @@ mod tests {
     fn one_runner_has_one_job_and_attempt() {
         let meta = RunnerMeta {
             deployment: Some("i".into()),
-            job_id: Some(1),
+            job_id: Some(JobId(1)),
             attempt: Some(1),
             ..Default::default()
         };

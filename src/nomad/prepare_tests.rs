@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::allocations::tests::recorded;
 use super::*;
-use crate::http::Endpoint;
+use crate::{http::Endpoint, model::JobId};
 
 fn options() -> Options {
     Options::new(Endpoint::parse("http://127.0.0.1:4646").unwrap(), "github", "ghr", "runner")
@@ -14,7 +14,7 @@ fn meta() -> RunnerMeta {
     RunnerMeta {
         labelsstr: "a,b".into(),
         deployment: Some("i".into()),
-        job_id: Some(7),
+        job_id: Some(JobId(7)),
         ..Default::default()
     }
 }

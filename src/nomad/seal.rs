@@ -175,7 +175,7 @@ pub(crate) mod sample {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::RepositoryId;
+    use crate::model::{JobId, RepositoryId};
 
     /// The key of [`meta`]'s seal.
     const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -199,11 +199,11 @@ pub(crate) mod sample {
             repo_url: "https://github.com/o/r".to_owned(),
             deployment: Some(deployment.to_owned()),
             repo_id: Some(RepositoryId(1)),
-            job_id: Some(7),
+            job_id: Some(JobId(7)),
             attempt: Some(1),
             ..RunnerMeta::default()
         };
-        let name = runner_name("ghr", deployment, &whose_repository(&meta), 7, 1);
+        let name = runner_name("ghr", deployment, &whose_repository(&meta), JobId(7), 1);
         let key = Key::new(KEY, None, 10).expect("it is one");
         RunnerMeta { mac: Some(key.seal(&name, &meta)), ..meta }
     }
@@ -221,7 +221,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Asks, RepositoryId};
+    use crate::model::{Asks, JobId, RepositoryId};
 
     const TEXT: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     const OTHER: &str = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -233,7 +233,7 @@ mod tests {
             version: "1".to_owned(),
             deployment: Some("i".to_owned()),
             repo_id: Some(RepositoryId(1)),
-            job_id: Some(7),
+            job_id: Some(JobId(7)),
             attempt: Some(1),
             registration: Some(Registration::Jit),
             task: None,
@@ -263,7 +263,7 @@ mod tests {
             |meta| meta.repo_url = "https://github.com/o/other".to_owned(),
             |meta| meta.deployment = Some("j".to_owned()),
             |meta| meta.repo_id = Some(RepositoryId(2)),
-            |meta| meta.job_id = Some(8),
+            |meta| meta.job_id = Some(JobId(8)),
             |meta| meta.attempt = Some(2),
             |meta| meta.registration = None,
             |meta| meta.asks = Some(Asks::default()),
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_job_has_the_name_derived_from_its_meta() {
-        let name = runner_name("ghr", "i", &whose_repository(&meta()), 7, 1);
+        let name = runner_name("ghr", "i", &whose_repository(&meta()), JobId(7), 1);
         assert!(has_its_name("ghr", &name, &meta()));
         assert!(!has_its_name("ghr", "ghr-o-r-another", &meta()));
         assert!(!has_its_name("ghr", &name, &RunnerMeta { attempt: None, ..meta() }));

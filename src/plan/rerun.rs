@@ -9,7 +9,7 @@ use super::{Draft, survey::Survey};
 use crate::config::RerunLost;
 use crate::model::{
     Action, Conclusion, Ended, HoldReason, JobStatus, Listing, Lost, Observation, Ownership, Registration,
-    Rerun, RerunLimit, RerunMark, Runner, RunnerState, age, last_part,
+    Rerun, RerunLimit, RerunMark, RunId, Runner, RunnerState, age, last_part,
 };
 
 /// The maximum time to wait for GitHub to notice, or for a place in the budget.
@@ -120,7 +120,7 @@ fn went_with(survey: &Survey, lost: Lost, ended: &Ended, budget: RerunLost) -> b
 /// The re-runs so far.
 struct Spent {
     runners: BTreeSet<String>,
-    by_job: BTreeMap<(u64, String), usize>,
+    by_job: BTreeMap<(RunId, String), usize>,
     in_the_last_hour: usize,
     old: Vec<RerunMark>,
 }

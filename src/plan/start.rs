@@ -12,9 +12,9 @@ use super::{
     survey::{Group, Survey, oldest_first},
 };
 use crate::model::{
-    Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Ownership,
-    RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob, age,
-    doubled, runner_name,
+    Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+    Ownership, RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob,
+    age, doubled, runner_name,
 };
 
 /// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
@@ -110,7 +110,7 @@ struct Open<'a> {
 
 /// The order of a repository in its class's queue: first those that did not recently give up a place, then by the
 /// repository's turn, then by the oldest job.
-type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, u64));
+type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, JobId));
 
 /// The candidates that are waiting for places, and whose turn is next.
 #[derive(Default)]
@@ -350,7 +350,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
             }
         };
         let missing = group.demand.len().saturating_sub(group.supply.len());
-        let served: BTreeSet<u64> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
+        let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
         let group_hold = group_hold(survey, key, &stopping);
         let late = gave_up_its_place_lately(survey, group);
         // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.

@@ -9,9 +9,9 @@ use std::{
 use super::{ClassPolicy, Policy};
 use crate::labels::{LabelRules, Match, Verdicts};
 use crate::model::{
-    Backoff, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, Memory, Moment, NomadView, Observation,
-    Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Subject,
-    WorkflowJob, age,
+    Backoff, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing, Memory, Moment, NomadView,
+    Observation, Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState,
+    Subject, WorkflowJob, age,
 };
 use crate::text;
 
@@ -56,15 +56,15 @@ pub(super) struct Survey<'a> {
     pub runners: BTreeMap<&'a str, &'a Runner>,
     pub groups: BTreeMap<GroupKey, Group<'a>>,
     /// The status of each listed job.
-    pub statuses: BTreeMap<u64, JobStatus>,
+    pub statuses: BTreeMap<JobId, JobStatus>,
     /// The highest attempt of each job, dead or alive.
-    pub newest: BTreeMap<u64, &'a Runner>,
+    pub newest: BTreeMap<JobId, &'a Runner>,
     /// How many attempts of each job are alive and not busy.
-    pub attempts: BTreeMap<u64, usize>,
+    pub attempts: BTreeMap<JobId, usize>,
     /// Holds found while counting.
     pub holds: Vec<Hold>,
     /// The class of each job that should get a runner or is held.
-    pub classes: BTreeMap<u64, Arc<str>>,
+    pub classes: BTreeMap<JobId, Arc<str>>,
     busy: BTreeSet<&'a str>,
     by_url: BTreeMap<String, RepositoryId>,
     /// The labels in the runners' Meta, each text parsed once.
@@ -145,7 +145,7 @@ impl<'a> Survey<'a> {
         self.holds.extend(self.of_listing(view).map(|reason| Hold { subject: repository(), reason }));
         // Pages shift while they are read, so a job can appear twice in a listing. The more advanced status is
         // the later one.
-        let mut latest: BTreeMap<u64, &'a WorkflowJob> = BTreeMap::new();
+        let mut latest: BTreeMap<JobId, &'a WorkflowJob> = BTreeMap::new();
         for job in view.listing.jobs() {
             if job.status == JobStatus::InProgress {
                 self.busy.extend(job.runner_name.as_deref());
@@ -285,7 +285,7 @@ impl<'a> Survey<'a> {
     }
 
     /// The queued jobs that may be served, by group.
-    pub fn demand(&self) -> BTreeMap<GroupKey, Vec<u64>> {
+    pub fn demand(&self) -> BTreeMap<GroupKey, Vec<JobId>> {
         let groups = self.groups.iter().filter(|(_, group)| !group.demand.is_empty());
         groups.map(|(key, group)| (key.clone(), group.demand.iter().map(|job| job.id).collect())).collect()
     }
@@ -440,7 +440,7 @@ fn check(rules: &LabelRules, job: &WorkflowJob) -> Result<Labels, String> {
 }
 
 /// The order in which jobs within a group are served.
-pub(super) fn oldest_first(job: &WorkflowJob) -> (Option<jiff::Timestamp>, u64) {
+pub(super) fn oldest_first(job: &WorkflowJob) -> (Option<jiff::Timestamp>, JobId) {
     (job.created_at, job.id)
 }
 

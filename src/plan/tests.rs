@@ -60,8 +60,8 @@ fn repository(id: RepositoryId) -> Repository {
 
 fn job(id: u64, status: JobStatus) -> WorkflowJob {
     WorkflowJob {
-        id,
-        run_id: id,
+        id: JobId(id),
+        run_id: RunId(id),
         repository: REPOSITORY,
         name: "build".to_owned(),
         status,
@@ -81,7 +81,7 @@ fn queued(id: u64) -> WorkflowJob {
 fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), job_id, attempt),
+        name: runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(job_id), attempt),
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
@@ -89,7 +89,7 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
             version: "0".to_owned(),
             deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(REPOSITORY),
-            job_id: Some(job_id),
+            job_id: Some(JobId(job_id)),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
             task: None,
@@ -396,7 +396,7 @@ fn the_replacement_of_a_lost_allocation_is_stopped() {
 /// A job of another repository that is waiting for the only place.
 fn another_repositorys_job(world: &mut World) {
     let other = RepositoryId(REPOSITORY.0 + 1);
-    let job = WorkflowJob { id: 50, repository: other, created_at: Some(ago(1)), ..queued(50) };
+    let job = WorkflowJob { id: JobId(50), repository: other, created_at: Some(ago(1)), ..queued(50) };
     let listing = Listing::Fresh { now: ago(0), jobs: vec![job], complete: true };
     let view = RepositoryView { repository: repository(other), configured: true, listing, missing: None };
     world.0.repositories.insert(other, view);
@@ -466,7 +466,7 @@ fn on_full_nodes_unplaced_runners_leave_with_the_stuck_runner_of_their_group() {
     assert!(!text.contains("stop     runner3"), "{text}");
     // A runner that came later is in nobody's way.
     let nomad = world.0.nomad.as_mut().unwrap();
-    let behind = nomad.runners.iter_mut().find(|runner| runner.meta.job_id == Some(2)).unwrap();
+    let behind = nomad.runners.iter_mut().find(|runner| runner.meta.job_id == Some(JobId(2))).unwrap();
     behind.submitted_at += Duration::from_secs(2);
     let text = world.plan();
     assert!(text.contains("stop     runner1") && !text.contains("stop     runner2"), "{text}");
@@ -604,7 +604,7 @@ fn nomadtools_runners_are_supply_and_never_stopped_alive() {
     assert_plan(world(vec![queued(1)], vec![theirs.clone()]).plan(), &[]);
     // A runner that names no job: the hold of a waiting job says where to look.
     let mut nameless = theirs.clone();
-    nameless.meta.job_id = Some(99);
+    nameless.meta.job_id = Some(JobId(99));
     assert_plan(world(vec![queued(1)], vec![nameless]).plan(), &["job 1 … left to runner"]);
     assert_plan(world(vec![], vec![theirs.clone()]).seen_twice().plan_with(&strict), &[]);
     theirs.state = RunnerState::Dead;
@@ -632,7 +632,7 @@ fn a_url_that_two_repositories_had_means_the_configured_one() {
 #[test]
 fn a_start_does_not_use_a_name_whose_variable_still_exists() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), 1, attempt);
+    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), attempt);
     world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].into();
     let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
         panic!("no start")
@@ -643,7 +643,7 @@ fn a_start_does_not_use_a_name_whose_variable_still_exists() {
 #[test]
 fn a_start_does_not_use_the_name_of_a_foreign_job() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), 1, attempt);
+    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), attempt);
     world.0.nomad.as_mut().unwrap().foreign =
         vec![Foreign { name: name(1), reason: ForeignReason::WrongSeal }];
     let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
@@ -654,7 +654,7 @@ fn a_start_does_not_use_the_name_of_a_foreign_job() {
 
 #[test]
 fn a_planted_job_is_held_and_variables_with_its_name_stay() {
-    let name = runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), 1, 1);
+    let name = runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), 1);
     let mut world = world(vec![queued(2)], vec![]);
     let nomad = world.0.nomad.as_mut().unwrap();
     nomad.foreign = vec![Foreign { name: name.clone(), reason: ForeignReason::Unsealed }];
@@ -670,27 +670,34 @@ fn a_planted_job_is_held_and_variables_with_its_name_stay() {
 fn orphans_are_removed_and_foreign_things_stay() {
     let name = |deployment, job_id| runner_name("ghr", deployment, &repository(REPOSITORY), job_id, 1);
     let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);
-    let variables = [name(DEPLOYMENT, 1), name(DEPLOYMENT, 2), name("other", 3), "ghr-by-hand".to_owned()];
+    let variables = [
+        name(DEPLOYMENT, JobId(1)),
+        name(DEPLOYMENT, JobId(2)),
+        name("other", JobId(3)),
+        "ghr-by-hand".to_owned(),
+    ];
     world.0.nomad.as_mut().unwrap().variables = variables.into();
     let registration = |name, online| OwnRegistration { name, online, repository: REPOSITORY };
     world.0.registrations = vec![
-        registration(name(DEPLOYMENT, 1), false),
-        registration(name(DEPLOYMENT, 4), false),
-        registration(name(DEPLOYMENT, 5), true),
-        registration(name("other", 6), false),
+        registration(name(DEPLOYMENT, JobId(1)), false),
+        registration(name(DEPLOYMENT, JobId(4)), false),
+        registration(name(DEPLOYMENT, JobId(5)), true),
+        registration(name("other", JobId(6)), false),
     ];
     let orphans = plan(&world.0, &policy(), seconds(0)).orphans;
-    let expected =
-        [Orphan::Variable { name: name(DEPLOYMENT, 2) }, Orphan::Registration { name: name(DEPLOYMENT, 4) }];
+    let expected = [
+        Orphan::Variable { name: name(DEPLOYMENT, JobId(2)) },
+        Orphan::Registration { name: name(DEPLOYMENT, JobId(4)) },
+    ];
     assert_eq!(orphans, expected.clone().into());
     world.0.memory.orphans = expected.map(|orphan| (orphan, seconds(401))).into();
     let removed = |world: &World| {
         let actions = plan(&world.0, &policy(), seconds(1000)).actions;
         actions.iter().map(|action| action.runner().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(removed(&world), [name(DEPLOYMENT, 2)]);
+    assert_eq!(removed(&world), [name(DEPLOYMENT, JobId(2))]);
     world.0.memory.orphans.values_mut().for_each(|since| *since = seconds(400));
-    assert_eq!(removed(&world), [name(DEPLOYMENT, 2), name(DEPLOYMENT, 4)]);
+    assert_eq!(removed(&world), [name(DEPLOYMENT, JobId(2)), name(DEPLOYMENT, JobId(4))]);
 }
 
 fn class(name: &str, labels: &str) -> Class {

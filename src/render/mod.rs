@@ -19,7 +19,7 @@ pub use credentials::{credential_items, variable_path};
 use crate::{
     config::{Config, Template, Tokens, settings},
     labels::{LABELS_MAX, RunsOn},
-    model::{JobFacts, Labels, Registration, Repository},
+    model::{JobFacts, JobId, Labels, Registration, Repository},
 };
 
 /// The limit for a template, about 500,000 steps or 32 MB: far more than any job needs, and some tens of
@@ -72,7 +72,7 @@ pub struct RunContext<'a> {
     /// A line on the scheduler's state.
     pub info: &'a str,
     /// The GitHub ID of the job that it is started for.
-    pub job: u64,
+    pub job: JobId,
     /// GitHub's facts about that job.
     pub facts: &'a JobFacts,
     /// 1, 2, … for that job.
@@ -200,7 +200,7 @@ impl Renderer {
                 REPO_NAME => &run.repository.name,
                 LABELS => run.labels.joined().replace('"', "\\\""),
                 INFO => run.info,
-                JOB_ID => run.job,
+                JOB_ID => run.job.0,
                 JOB_URL => job_url(run),
                 JOB_NAME => said::free(&run.facts.name),
                 WORKFLOW => said::free(&run.facts.run.workflow),
@@ -239,8 +239,8 @@ impl Renderer {
 /// The URL of the job, built from trusted parts only; empty if its run is unknown.
 fn job_url(run: &RunContext) -> String {
     match run.facts.run_id {
-        0 => String::new(),
-        run_id => format!("{}/actions/runs/{run_id}/job/{}", run.repository.html_url, run.job),
+        None => String::new(),
+        Some(run_id) => format!("{}/actions/runs/{run_id}/job/{}", run.repository.html_url, run.job),
     }
 }
 

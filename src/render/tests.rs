@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{RepositoryId, RunFacts},
+    model::{RepositoryId, RunFacts, RunId},
     secret::Secret,
 };
 
@@ -40,7 +40,7 @@ fn render_for(config: &Config, labels: &[&str], facts: &JobFacts) -> Result<Stri
         labels: &Labels::new(labels.iter().copied()),
         runs_on: &runs_on,
         info: "1 queued",
-        job: 42,
+        job: JobId(42),
         facts,
         attempt: 1,
         nomad_limits: true,
@@ -167,7 +167,7 @@ fn settings_control_placement_devices_and_volumes() {
         let yaml =
             format!("template: builtin:{template}\ntemplate_settings: {{cache: {cache}, {NODES}{more}}}\n");
         let run = RunFacts { branch: "main".to_owned(), ..RunFacts::default() };
-        let facts = JobFacts { name: "build".to_owned(), run_id: 4711, run: run.into() };
+        let facts = JobFacts { name: "build".to_owned(), run_id: Some(RunId(4711)), run: run.into() };
         render_for(&config(&yaml), &["nomadtools"], &facts).unwrap()
     };
     insta::assert_snapshot!("docker_everywhere", with("docker", "tools", VOLUMES));
@@ -546,7 +546,7 @@ fn names_from_strangers_do_not_change_the_jobs_structure() {
             branch: text.to_owned(),
             event: text.to_owned(),
         };
-        let facts = JobFacts { name: text.to_owned(), run_id: 4711, run: run.into() };
+        let facts = JobFacts { name: text.to_owned(), run_id: Some(RunId(4711)), run: run.into() };
         render_for(&config, &["nomadtools"], &facts).unwrap()
     };
     let (blocks, values) = shape(&rendered("main"));

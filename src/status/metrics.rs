@@ -78,6 +78,15 @@ pub struct Exchange {
     pub points: u64,
 }
 
+/// A format of the page of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposition {
+    /// OpenMetrics, for those who ask for it.
+    OpenMetrics,
+    /// Prometheus' older format.
+    Prometheus,
+}
+
 /// All metrics.
 pub(super) struct Metrics {
     registry: Registry,
@@ -513,20 +522,19 @@ impl Metrics {
         }
     }
 
-    /// The metrics page in OpenMetrics, or in Prometheus's older format for clients that do not accept it, and
-    /// the content type.
-    pub fn page(&self, open_metrics: bool) -> (String, &'static str) {
+    /// The metrics page and its content type.
+    pub fn page(&self, format: Exposition) -> (String, &'static str) {
         let mut page = String::new();
-        let written = match open_metrics {
-            true => text::encode(&mut page, &self.registry),
-            false => prometheus_text::encode(&mut page, &self.registry),
+        let written = match format {
+            Exposition::OpenMetrics => text::encode(&mut page, &self.registry),
+            Exposition::Prometheus => prometheus_text::encode(&mut page, &self.registry),
         };
         if let Err(error) = written {
             tracing::error!("cannot write the metrics: {error}");
         }
-        let kind = match open_metrics {
-            true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            false => prometheus_text::CONTENT_TYPE,
+        let kind = match format {
+            Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Exposition::Prometheus => prometheus_text::CONTENT_TYPE,
         };
         (page, kind)
     }
@@ -567,7 +575,7 @@ mod tests {
 
     fn page(metrics: &Metrics, snapshot: &Snapshot) -> String {
         metrics.see(snapshot, 7);
-        metrics.page(true).0
+        metrics.page(Exposition::OpenMetrics).0
     }
 
     #[test]
@@ -588,7 +596,7 @@ mod tests {
             assert!(page.contains(&format!("githubrunner_runners{{state=\"{state}\"}} 0\n")), "{page}");
         }
         // The older format has another content type and the same names.
-        let (older, kind) = metrics.page(false);
+        let (older, kind) = metrics.page(Exposition::Prometheus);
         assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
         assert!(older.contains("# TYPE githubrunner_passes_total counter\n") && !older.contains("# EOF"));
     }
@@ -668,7 +676,7 @@ mod tests {
         for code in [Some(200), Some(201), Some(304), Some(404), Some(503), None] {
             metrics.exchange(Exchange { host: "github", route: "/user", code, took, points: 1 });
         }
-        let page = metrics.page(true).0;
+        let page = metrics.page(Exposition::OpenMetrics).0;
         for (code, count) in [("2xx", 2), ("304", 1), ("4xx", 1), ("5xx", 1), ("none", 1)] {
             let line = format!("code=\"{code}\"}} {count}\n");
             assert!(page.contains(&line), "{line}{page}");

@@ -24,7 +24,7 @@ use tokio::{sync::watch, time::Instant};
 
 pub use access::Access;
 use history::{Events, History};
-pub use metrics::{Counter, Exchange};
+pub use metrics::{Counter, Exchange, Exposition};
 use metrics::{Metrics, STATES, Time};
 pub use server::serve;
 use snapshot::Since;
@@ -338,12 +338,12 @@ impl Status {
         if seen.nomad_seen && (listed > 0 || all == 0) { Ok(text) } else { Err(text) }
     }
 
-    /// The metrics, in OpenMetrics or Prometheus's older format, and the content type.
-    pub fn metrics(&self, open_metrics: bool) -> (String, &'static str) {
+    /// The metrics and their content type.
+    pub fn metrics(&self, format: Exposition) -> (String, &'static str) {
         let inner = self.inner();
         let nothing = Snapshot::default();
         inner.metrics.see(inner.seen.as_ref().unwrap_or(&nothing), inner.points());
         inner.metrics.rates(&inner.rates);
-        inner.metrics.page(open_metrics)
+        inner.metrics.page(format)
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Status, access::Refused, page};
+use super::{Exposition, Status, access::Refused, page};
 use crate::{listen, text::harmless_json};
 
 /// The maximum number of open connections. One more closes the oldest, so that nobody can block a health
@@ -81,7 +81,11 @@ fn answer(status: &Status, streams: &Arc<Semaphore>, request: &Request<Incoming>
 /// In the format that the client accepts, as Prometheus does.
 fn metrics(status: &Status, headers: &HeaderMap) -> Answer {
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let (text, kind) = status.metrics(accepted.any(|kinds| kinds.contains(OPEN_METRICS)));
+    let format = match accepted.any(|kinds| kinds.contains(OPEN_METRICS)) {
+        true => Exposition::OpenMetrics,
+        false => Exposition::Prometheus,
+    };
+    let (text, kind) = status.metrics(format);
     typed(StatusCode::OK, text, kind)
 }
 

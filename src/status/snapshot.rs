@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::{
     model::{
-        Action, Asks, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Ownership, Plan,
-        RepositoryView, Runner, RunnerState, Subject, Unobserved, WorkflowJob, age,
+        Action, Asks, Hold, HoldReason, JobId, JobStatus, Labels, Listing, NomadView, Observation, Ownership,
+        Plan, RepositoryView, Runner, RunnerState, Subject, Unobserved, WorkflowJob, age,
     },
     secret::without_tokens,
     text::shown,
@@ -74,7 +74,7 @@ pub struct Deed {
     /// Whether an operator should look at it.
     pub failed: bool,
     /// For a start: the GitHub job and the attempt.
-    job_id: Option<(u64, u32)>,
+    job_id: Option<(JobId, u32)>,
 }
 
 impl Deed {
@@ -96,7 +96,7 @@ impl Deed {
     }
 
     /// The GitHub job for which this has started the first runner.
-    pub(super) fn first_start(&self) -> Option<u64> {
+    pub(super) fn first_start(&self) -> Option<JobId> {
         let (job_id, attempt) = self.job_id?;
         (self.outcome == "done" && attempt == 1).then_some(job_id)
     }
@@ -218,7 +218,7 @@ pub struct Rows {
 pub struct JobRow {
     /// `owner/name`.
     pub repository: String,
-    pub id: u64,
+    pub id: JobId,
     pub name: String,
     /// Its labels, comma-separated.
     pub labels: String,
@@ -298,7 +298,7 @@ pub struct RunnerRow {
 /// A GitHub job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct JobRef {
-    pub id: u64,
+    pub id: JobId,
     /// Its URL, if known.
     pub url: Option<String>,
 }
@@ -447,22 +447,22 @@ impl Since {
 struct World<'a> {
     nomad: Option<&'a NomadView>,
     plan: &'a Plan,
-    jobs: BTreeMap<u64, (&'a WorkflowJob, &'a RepositoryView)>,
+    jobs: BTreeMap<JobId, (&'a WorkflowJob, &'a RepositoryView)>,
     /// The job that is running on a runner.
-    busy: BTreeMap<&'a str, u64>,
+    busy: BTreeMap<&'a str, JobId>,
     /// The newest live runner that was started for a job.
-    started: BTreeMap<u64, &'a Runner>,
+    started: BTreeMap<JobId, &'a Runner>,
     /// Why a job or a runner is waiting.
-    held: BTreeMap<u64, Reason<'a>>,
+    held: BTreeMap<JobId, Reason<'a>>,
     noted: BTreeMap<&'a str, Reason<'a>>,
     /// The jobs in demand and the held jobs, the oldest first.
-    waiting: Vec<u64>,
+    waiting: Vec<JobId>,
 }
 
 impl<'a> World<'a> {
     fn of(observation: &'a Observation, plan: &'a Plan, reasons: &[Reason<'a>]) -> World<'a> {
         let nomad = observation.nomad.as_ref();
-        let mut jobs: BTreeMap<u64, (&WorkflowJob, &RepositoryView)> = BTreeMap::new();
+        let mut jobs: BTreeMap<JobId, (&WorkflowJob, &RepositoryView)> = BTreeMap::new();
         let mut busy = BTreeMap::new();
         for view in observation.repositories.values() {
             for job in view.listing.jobs() {
@@ -475,7 +475,7 @@ impl<'a> World<'a> {
                 }
             }
         }
-        let mut started: BTreeMap<u64, &Runner> = BTreeMap::new();
+        let mut started: BTreeMap<JobId, &Runner> = BTreeMap::new();
         for runner in nomad.iter().flat_map(|nomad| &nomad.runners) {
             if let Some(job_id) = runner.meta.job_id.filter(|_| runner.is_live()) {
                 let newest = started.entry(job_id).or_insert(runner);
@@ -492,9 +492,9 @@ impl<'a> World<'a> {
                 Subject::Nomad | Subject::Repository { .. } => {}
             }
         }
-        let waiting: BTreeSet<u64> = plan.demand.values().flatten().chain(held.keys()).copied().collect();
-        let age = |id: &u64| (jobs.get(id).and_then(|(job, _)| job.created_at), *id);
-        let mut waiting: Vec<u64> = waiting.into_iter().collect();
+        let waiting: BTreeSet<JobId> = plan.demand.values().flatten().chain(held.keys()).copied().collect();
+        let age = |id: &JobId| (jobs.get(id).and_then(|(job, _)| job.created_at), *id);
+        let mut waiting: Vec<JobId> = waiting.into_iter().collect();
         waiting.sort_by_key(age);
         World { nomad, plan, jobs, busy, started, held, noted, waiting }
     }
@@ -505,12 +505,12 @@ impl<'a> World<'a> {
 
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        let of = |id: &u64| {
+        let of = |id: &JobId| {
             self.jobs
                 .get(id)
                 .map_or_else(|| UNKNOWN.to_owned(), |(_, view)| safe(&view.repository.full_name()))
         };
-        let class_of = |id: &u64| self.plan.classes.get(id).cloned();
+        let class_of = |id: &JobId| self.plan.classes.get(id).cloned();
         for id in self.plan.demand.values().flatten() {
             let whose = Whose { repository: of(id), class: class_of(id) };
             *counts.queued.entry(whose).or_default() += 1;
@@ -544,7 +544,7 @@ impl<'a> World<'a> {
         self.waiting.iter().filter_map(|id| self.job_row(*id)).take(JOBS).collect()
     }
 
-    fn job_row(&self, id: u64) -> Option<JobRow> {
+    fn job_row(&self, id: JobId) -> Option<JobRow> {
         let (job, view) = self.jobs.get(&id)?;
         let runner = self.started.get(&id);
         let starts = self.plan.actions.iter().find_map(|action| match action {

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{
-    Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, NomadView,
-    Observation, Ownership, Plan, Purge, PurgeReason, Repository, RepositoryId, RepositoryView, Runner,
-    RunnerMeta, RunnerState, Start, StartReason, Subject, WorkflowJob,
+    Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+    NomadView, Observation, Ownership, Plan, Purge, PurgeReason, Repository, RepositoryId, RepositoryView,
+    RunId, Runner, RunnerMeta, RunnerState, Start, StartReason, Subject, WorkflowJob,
 };
 
 /// The start of the servers' clocks.
@@ -28,8 +28,8 @@ fn repository() -> Repository {
 
 fn job(id: u64, status: JobStatus, created: i64) -> WorkflowJob {
     WorkflowJob {
-        id,
-        run_id: 1,
+        id: JobId(id),
+        run_id: RunId(1),
         repository: RepositoryId(7),
         name: "build".to_owned(),
         status,
@@ -55,7 +55,7 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
         labelsstr: "nomadtools".to_owned(),
         repo_url: "https://github.com/acme/widgets".to_owned(),
         repo_id: Some(RepositoryId(7)),
-        job_id: Some(job_id),
+        job_id: Some(JobId(job_id)),
         attempt: Some(1),
         ..RunnerMeta::default()
     };
@@ -103,7 +103,7 @@ fn seen_at(second: i64, jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Observa
 /// A plan with these jobs in demand.
 fn wants(jobs: &[u64]) -> Plan {
     let group = GroupKey { repository: RepositoryId(7), labels: Labels::new(["nomadtools"]) };
-    Plan { demand: BTreeMap::from([(group, jobs.to_vec())]), ..Plan::default() }
+    Plan { demand: BTreeMap::from([(group, jobs.iter().copied().map(JobId).collect())]), ..Plan::default() }
 }
 
 fn start(job_id: u64, name: &str) -> Action {
@@ -111,7 +111,7 @@ fn start(job_id: u64, name: &str) -> Action {
         class: None,
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
-        job_id,
+        job_id: JobId(job_id),
         facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),
@@ -135,7 +135,7 @@ fn pass(status: &Status, observation: &Observation, plan: &Plan, deeds: &[Deed])
 
 /// The sum of a histogram and the number of its values.
 fn histogram(status: &Status, name: &str) -> (f64, u64) {
-    let (page, _) = status.metrics(true);
+    let (page, _) = status.metrics(Exposition::OpenMetrics);
     let value = |suffix: &str| {
         let line =
             page.lines().find(|line| line.starts_with(&format!("githubrunner_{name}_seconds_{suffix} ")));
@@ -173,7 +173,7 @@ async fn a_job_is_measured_from_queued_to_its_end() {
         pass(&status, &seen_at(40, vec![], vec![dead.clone()]), &Plan::default(), &[]);
     }
     assert_eq!(histogram(&status, "job_duration"), (22.0, 1));
-    let (page, _) = status.metrics(true);
+    let (page, _) = status.metrics(Exposition::OpenMetrics);
     assert!(page.contains("githubrunner_runners_finished_total{finish=\"success\"} 1\n"), "{page}");
     assert_eq!(status.sizes()["status jobs and runners"], 2, "the repository, and the runner that Nomad has");
 }
@@ -194,7 +194,7 @@ async fn a_job_that_waited_for_approval_is_measured_from_when_it_was_queued() {
     let status = Status::new(Duration::from_secs(60));
     pass(&status, &seen_at(0, vec![], vec![]), &Plan::default(), &[]);
     let hold = Hold {
-        subject: Subject::Job { repository: "acme/widgets".to_owned(), id: 1, labels: String::new() },
+        subject: Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(1), labels: String::new() },
         reason: HoldReason::NotQueued { status: "waiting" },
     };
     let held = Plan { holds: vec![hold], ..Plan::default() };
@@ -216,7 +216,7 @@ async fn jobs_that_are_not_ours_are_not_measured() {
     pass(&status, &seen_at(10, vec![job(1, JobStatus::Queued, 6)], vec![]), &Plan::default(), &[]);
     pass(&status, &seen_at(20, vec![taken(1, 6, 18, "another")], vec![]), &Plan::default(), &[]);
     assert_eq!(histogram(&status, "job_queued_to_taken").1, 0);
-    assert!(status.metrics(true).0.contains("githubrunner_jobs_running 0\n"));
+    assert!(status.metrics(Exposition::OpenMetrics).0.contains("githubrunner_jobs_running 0\n"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,7 +224,7 @@ async fn a_job_is_queued_or_held_with_the_reason_and_the_time() {
     let status = Status::new(Duration::from_secs(60));
     let jobs = vec![job(1, JobStatus::Queued, 2), job(2, JobStatus::Queued, 1), job(3, JobStatus::Queued, 3)];
     let reason = HoldReason::Cap { cap: Cap::All, limit: 1 };
-    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: 3, labels: String::new() };
+    let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(3), labels: String::new() };
     let unplaced = HoldReason::Unplaced { why: "memory exhausted on 1 node".to_owned() };
     let holds = vec![
         Hold { subject, reason },
@@ -235,7 +235,7 @@ async fn a_job_is_queued_or_held_with_the_reason_and_the_time() {
     let seen = seen_at(10, jobs, vec![pending]);
     pass(&status, &seen, &plan, &[]);
     let first = status.inner().seen.clone().unwrap().rows.jobs;
-    let told = |row: &snapshot::JobRow| (row.id, row.state, row.reason.as_ref().map(|why| why.word));
+    let told = |row: &snapshot::JobRow| (row.id.0, row.state, row.reason.as_ref().map(|why| why.word));
     let expected = [(2, "queued", None), (1, "starting", Some("unplaced")), (3, "held", Some("cap_all"))];
     assert_eq!(first.iter().map(told).collect::<Vec<_>>(), expected);
     assert_eq!((first[1].waits_seconds, first[1].runner.as_deref()), (Some(8), Some("r1")));
@@ -295,7 +295,7 @@ async fn actions_add_up() {
     };
     status.record(did(2));
     status.record(did(3));
-    let (metrics, _) = status.metrics(true);
+    let (metrics, _) = status.metrics(Exposition::OpenMetrics);
     let line = "githubrunner_actions_total{action=\"purge\",outcome=\"done\",reason=\"asked\"} 5\n";
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("githubrunner_passes_total 2\n"), "{metrics}");
@@ -311,8 +311,8 @@ async fn a_job_that_ran_between_two_looks_is_measured_by_githubs_own_times_once(
     pass(&status, &seen_at(20, vec![job(1, JobStatus::Queued, 6)], live()), &wants(&[1]), &[]);
     wait(10).await;
     let ended = |runner: &str, id, created| EndedJob {
-        id,
-        run_id: 1,
+        id: JobId(id),
+        run_id: RunId(1),
         run_attempt: 1,
         key: String::new(),
         conclusion: crate::model::Conclusion::Other,
@@ -343,9 +343,11 @@ async fn a_pool_in_which_nothing_waits_any_more_has_the_value_zero() {
     let mut waits = runner("r1", 1, RunnerState::Pending, 0);
     waits.meta.asks = Some(asks);
     pass(&status, &seen_at(0, vec![], vec![waits]), &Plan::default(), &[]);
-    assert!(status.metrics(true).0.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 100\n"));
+    assert!(
+        status.metrics(Exposition::OpenMetrics).0.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 100\n")
+    );
     pass(&status, &seen_at(1, vec![], vec![]), &Plan::default(), &[]);
-    let (page, _) = status.metrics(true);
+    let (page, _) = status.metrics(Exposition::OpenMetrics);
     assert!(page.contains("waiting_cpu_megahertz{node_pool=\"ci\"} 0\n"), "{page}");
 }
 

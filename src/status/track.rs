@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{metrics::Time, snapshot::Seen};
 use crate::model::{
-    EndedJob, JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
+    EndedJob, JobId, JobStatus, Listing, Moment, RepositoryId, Runner, RunnerState, Subject, WorkflowJob, age,
 };
 
 /// At most this many jobs are followed at once; others are not measured.
@@ -29,7 +29,7 @@ pub(super) const BEGAN: Moment = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Follows jobs and runners.
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    jobs: BTreeMap<u64, Job>,
+    jobs: BTreeMap<JobId, Job>,
     /// Repositories that have been listed before. What is running in a first listing started unobserved.
     listed: BTreeSet<RepositoryId>,
     /// Live runners, and whether they were seen connected.
@@ -40,7 +40,7 @@ pub(super) struct Track {
     /// Our runners whose job has ended, and when they took it.
     took: BTreeMap<String, Moment>,
     /// Jobs that were measured to their end. A run's list shows them until the run is over.
-    done: BTreeSet<u64>,
+    done: BTreeSet<JobId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,7 +112,7 @@ impl Track {
             Subject::Job { id, .. } => Some(*id),
             _ => None,
         });
-        let wanted: BTreeSet<u64> = seen.plan.demand.values().flatten().copied().chain(held).collect();
+        let wanted: BTreeSet<JobId> = seen.plan.demand.values().flatten().copied().chain(held).collect();
         for (id, view) in &seen.observation.repositories {
             let Listing::Fresh { now: date, jobs, complete } = &view.listing else { continue };
             let is_first = self.listed.insert(*id);
@@ -127,7 +127,7 @@ impl Track {
                 }
             }
             if *complete {
-                let listed: BTreeSet<u64> = jobs.iter().map(|job| job.id).collect();
+                let listed: BTreeSet<JobId> = jobs.iter().map(|job| job.id).collect();
                 self.jobs.retain(|job, known| {
                     let is_over = known.repository == *id && !listed.contains(job);
                     if let (true, Some(taken)) = (is_over, known.taken) {

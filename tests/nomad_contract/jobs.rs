@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use githubrunner::http::Request;
 use githubrunner::model::{
-    Finish, ForeignReason, NomadView, Ownership, Registration, RepositoryId, RunnerMeta, RunnerState,
+    Finish, ForeignReason, JobId, NomadView, Ownership, Registration, RepositoryId, RunnerMeta, RunnerState,
 };
 use githubrunner::nomad::{Error, Nomad, Options, Registered, Written, job_from_json, prepare};
 use serde_json::{Value, json};
@@ -291,15 +291,15 @@ pub async fn takes_over_once(place: Place) {
         class: None,
         mac: None,
     };
-    let old = plant(&place, &nomad, 1, &meta(1)).await;
-    let replaced = plant(&place, &nomad, 2, &meta(2)).await;
+    let old = plant(&place, &nomad, 1, &meta(JobId(1))).await;
+    let replaced = plant(&place, &nomad, 2, &meta(JobId(2))).await;
     // A read-only client creates no key, and sees what will be taken over.
     assert_eq!(looking.observe().await.unwrap().runners.len(), 2);
     let names = |view: &NomadView| view.runners.iter().map(|runner| runner.name.clone()).collect::<Vec<_>>();
     assert_eq!(nomad.observe().await.unwrap().runners.len(), 2);
     // From here on a MAC is required, even in place of an old job.
-    let planted = plant(&place, &nomad, 3, &meta(3)).await;
-    plant(&place, &nomad, 2, &RunnerMeta { labelsstr: "b".into(), ..meta(2) }).await;
+    let planted = plant(&place, &nomad, 3, &meta(JobId(3))).await;
+    plant(&place, &nomad, 2, &RunnerMeta { labelsstr: "b".into(), ..meta(JobId(2)) }).await;
     let ours = place.start(&nomad, 4, LASTS).await;
     for nomad in [&nomad, &place.nomad()] {
         let view = nomad.observe().await.unwrap();

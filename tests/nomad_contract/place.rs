@@ -6,7 +6,7 @@ use std::time::Duration;
 use githubrunner::http::header::HeaderName;
 use githubrunner::http::{self, Client, Endpoint, Request};
 use githubrunner::model::{
-    Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
+    JobId, Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
 };
 use githubrunner::nomad::{Nomad, Options, PreparedJob, Registered, prepare};
 use githubrunner::secret::Secret;
@@ -81,7 +81,7 @@ impl Place {
     /// The name of attempt 1 for this job, in the deployment of [`Place::nomad`].
     pub fn name(&self, number: u64) -> String {
         let meta = RunnerMeta { repo_url: "https://github.com/o/r".into(), ..RunnerMeta::default() };
-        runner_name(&self.prefix, &self.deployment(), &whose_repository(&meta), number, 1)
+        runner_name(&self.prefix, &self.deployment(), &whose_repository(&meta), JobId(number), 1)
     }
 
     /// A parsed job of one raw_exec task.
@@ -112,7 +112,7 @@ impl Place {
             version: "0".into(),
             deployment: Some(nomad.deployment().await.unwrap()),
             repo_id: Some(RepositoryId(1)),
-            job_id: Some(number),
+            job_id: Some(JobId(number)),
             attempt: Some(1),
             registration: Some(registration),
             task: None,

@@ -7,9 +7,9 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobStatus, Labels, Listing, NomadView,
-        Observation, Ownership, Plan, Repository, RepositoryId, RepositoryView, Runner, RunnerMeta,
-        RunnerState, Start, StartReason, Subject, Timestamp, Unobserved, WorkflowJob,
+        Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+        NomadView, Observation, Ownership, Plan, Repository, RepositoryId, RepositoryView, RunId, Runner,
+        RunnerMeta, RunnerState, Start, StartReason, Subject, Timestamp, Unobserved, WorkflowJob,
     },
     status::{Deed, Rate, Seen, Status},
 };
@@ -71,8 +71,8 @@ fn ago(now: Timestamp, seconds: i64) -> Timestamp {
 
 fn job(id: u64, name: &str, label: &str, now: Timestamp, seconds: i64) -> WorkflowJob {
     WorkflowJob {
-        id,
-        run_id: 1,
+        id: JobId(id),
+        run_id: RunId(1),
         repository: REPOSITORY,
         name: name.to_owned(),
         status: JobStatus::Queued,
@@ -102,7 +102,7 @@ fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timest
             labelsstr: labels.to_owned(),
             repo_url: "https://github.com/acme/widgets".to_owned(),
             repo_id: Some(REPOSITORY),
-            job_id: Some(job_id),
+            job_id: Some(JobId(job_id)),
             attempt: Some(1),
             ..RunnerMeta::default()
         },
@@ -160,7 +160,7 @@ fn start(name: &str, label: &str, job_id: u64) -> Action {
         class: None,
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),
-        job_id,
+        job_id: JobId(job_id),
         facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),
@@ -187,8 +187,11 @@ pub fn hostile() -> World {
         one.finish = Some(Finish::NeverRan { reason: (*text).to_owned() });
         one.allocation.as_mut().unwrap().node = (*text).to_owned();
         runners.push(one);
-        let subject =
-            Subject::Job { repository: format!("acme/{text}"), id: 5000 + id, labels: (*text).to_owned() };
+        let subject = Subject::Job {
+            repository: format!("acme/{text}"),
+            id: JobId(5000 + id),
+            labels: (*text).to_owned(),
+        };
         holds.push(hold(subject, HoldReason::BadLabels { why: (*text).to_owned() }));
         let subject = Subject::Runner { name: format!("{text}{number}") };
         holds.push(hold(subject, HoldReason::Unplaced { why: (*text).to_owned() }));
@@ -211,7 +214,7 @@ pub fn hostile() -> World {
         text: format!("GitHub: {text} ghp_{}", "a".repeat(36)),
     };
     world.errors = HOSTILE.iter().map(error).collect();
-    world.plan.classes = (0..200).map(|id| (id, "gpu".into())).collect();
+    world.plan.classes = (0..200).map(|id| (JobId(id), "gpu".into())).collect();
     (world.plan.holds, world.plan.actions, world.deeds) = (holds, actions, deeds);
     world
 }
@@ -263,8 +266,8 @@ pub fn working_day(status: &Status) {
         |id| Subject::Job { repository: "acme/widgets".to_owned(), id, labels: "nomadtools".to_owned() };
     let unplaced = HoldReason::Unplaced { why: "memory exhausted on 3 nodes".to_owned() };
     world.plan.holds = vec![
-        hold(job_of(21), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
-        hold(job_of(22), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
+        hold(job_of(JobId(21)), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
+        hold(job_of(JobId(22)), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
         hold(Subject::Runner { name: name(20) }, unplaced),
     ];
     world.deeds = vec![

@@ -281,7 +281,7 @@ impl History {
             (Action::Start(start), Outcome::NotDone(NotDone::Rejected(_))) if how.are_legible => {
                 let meta = meta_of_job(job?);
                 let is_nobodys = self.is_of_a_forgotten_key(world, name, &meta) || is_planted(job?);
-                let is_own = meta["job_id"] == start.job_id && !is_nobodys;
+                let is_own = meta["job_id"] == start.job_id.0 && !is_nobodys;
                 is_own.then_some("and it is there")
             }
             (Action::IssueCredentials(_), Outcome::Done(Done::Already)) if how.are_legible => {

@@ -294,7 +294,7 @@ impl Sights {
             };
             let began = now - signed(*ago + since_planned);
             wrong.extend(self.listed_wrongly(view, world, place, left_out, began, &sight.followed));
-            sight.followed.extend(view.listing.jobs().iter().map(|job| job.run_id));
+            sight.followed.extend(view.listing.jobs().iter().map(|job| job.run_id.0));
             let deleted = sight.deleted.get(&id.0).is_some_and(|at| *at < began);
             if deleted && !is_astray(view, world, began) {
                 wrong.push(format!("{} is listed, and it is deleted", view.repository.full_name()));
@@ -390,8 +390,8 @@ impl Sights {
         }
         let mut listed = BTreeSet::new();
         for job in view.listing.jobs() {
-            listed.insert(job.id);
-            if world.github.job(job.id).is_none_or(|job| job.repository != id) {
+            listed.insert(job.id.0);
+            if world.github.job(job.id.0).is_none_or(|job| job.repository != id) {
                 wrong.push(format!("job {} is not one of {}", job.id, view.repository.full_name()));
             }
         }

@@ -11,7 +11,7 @@ use crate::faults::answers::FORGED;
 use crate::faults::labels::is_placeable;
 use crate::faults::races::Interfere;
 use bytes::Bytes;
-use githubrunner::model::{Repository, RepositoryId, runner_name};
+use githubrunner::model::{JobId, Repository, RepositoryId, runner_name};
 use githubrunner_sim::github::{JobSpec, Leave, Reach, RegisteredAt, Registration, Status};
 use githubrunner_sim::nomad::{Exit, StartFailure};
 use githubrunner_sim::world::{Phase, World};
@@ -157,7 +157,7 @@ fn next_attempt(own: &Value) -> Option<(String, Value)> {
         disabled: false,
         visibility: githubrunner::model::Visibility::default(),
     };
-    let name = runner_name(PREFIX, own["instance"].as_str()?, &repository, job, attempt);
+    let name = runner_name(PREFIX, own["instance"].as_str()?, &repository, JobId(job), attempt);
     let mut meta = own.clone();
     (meta["attempt"], meta[MARK]) = (json!(attempt), json!(true));
     Some((name, meta))

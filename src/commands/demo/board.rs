@@ -82,7 +82,7 @@ impl Board {
         }
         for runner in &view.runners {
             let seen = Seen {
-                job_id: runner.meta.job_id,
+                job_id: runner.meta.job_id.map(|id| id.0),
                 state: runner.state,
                 finish: runner.finish.clone(),
                 blocked: runner.blocked.as_ref().map(|blocked| blocked.reason.clone()),

@@ -14,7 +14,7 @@ use anyhow::anyhow;
 use super::{Exit, Setup, Style};
 use crate::{
     daemon::Pass,
-    github::{GitHub, JobDetail, Scope, Sought},
+    github::{GitHub, JobDetail, Refresh, Scope, Sought},
     model::{HoldReason, JobStatus, RepoEntry, Repository, RepositoryView, Runner, RunnerState, WorkflowJob},
     plan::Policy,
     text::shown,
@@ -208,7 +208,7 @@ async fn unlisted(
         return Ok(Answer::one(world.unlisted(&full_name, None, &reason)));
     }
     let entry = RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() };
-    let found = github.repositories(&[entry], true).await;
+    let found = github.repositories(&[entry], Refresh::Now).await;
     if let Some((_, error)) = found.failures.first() {
         return match error {
             crate::github::Error::NotFound { .. } => Ok(Answer::not_found(format!("{full_name}: {error}"))),

@@ -1,6 +1,6 @@
 //! The target of `explain`: the URL of a job or a run, a repository, or a runner.
 
-use crate::model::{is_login, is_repository_name};
+use crate::model::{JobId, RunId, is_login, is_repository_name};
 
 /// A target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,14 +10,14 @@ pub enum Target {
         owner: String,
         name: String,
         /// GitHub's ID.
-        id: u64,
+        id: JobId,
     },
     /// All jobs of a workflow run.
     Run {
         owner: String,
         name: String,
         /// GitHub's ID.
-        id: u64,
+        id: RunId,
     },
     /// A repository and its jobs.
     Repository { owner: String, name: String },
@@ -62,14 +62,16 @@ impl Target {
             [] | ["actions"] => Ok(Target::Repository { owner, name }),
             ["actions", "runs", _, "job" | "jobs", id]
             | ["actions", "jobs", id]
-            | ["runs" | "checks", id] => Ok(Target::Job { owner, name, id: number(id).ok_or_else(unknown)? }),
+            | ["runs" | "checks", id] => {
+                Ok(Target::Job { owner, name, id: JobId(number(id).ok_or_else(unknown)?) })
+            }
             ["actions", "runs", id]
             | ["actions", "runs", id, "attempts", _]
             | ["actions", "runs", id, "jobs"] => {
-                Ok(Target::Run { owner, name, id: number(id).ok_or_else(unknown)? })
+                Ok(Target::Run { owner, name, id: RunId(number(id).ok_or_else(unknown)?) })
             }
             ["actions", "runs", _, "attempts", _, "jobs" | "job", id] => {
-                Ok(Target::Job { owner, name, id: number(id).ok_or_else(unknown)? })
+                Ok(Target::Job { owner, name, id: JobId(number(id).ok_or_else(unknown)?) })
             }
             _ => Err(unknown()),
         }
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn urls_are_parsed_as_people_copy_them() {
         let (owner, name) = ("acme".to_owned(), "app".to_owned());
-        let job = Target::Job { owner: owner.clone(), name: name.clone(), id: 7 };
+        let job = Target::Job { owner: owner.clone(), name: name.clone(), id: JobId(7) };
         for text in [
             "https://github.com/acme/app/actions/runs/5/job/7",
             "https://github.com/acme/app/actions/runs/5/job/7?pr=3#step:4:1",
@@ -104,7 +106,7 @@ mod tests {
         ] {
             assert_eq!(Target::parse(text).as_ref(), Ok(&job), "{text}");
         }
-        let run = Target::Run { owner: owner.clone(), name: name.clone(), id: 5 };
+        let run = Target::Run { owner: owner.clone(), name: name.clone(), id: RunId(5) };
         for text in [
             "https://github.com/acme/app/actions/runs/5",
             "https://github.com/acme/app/actions/runs/5/attempts/2",

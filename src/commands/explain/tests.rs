@@ -43,8 +43,8 @@ fn repository() -> Repository {
 
 fn job(id: u64, status: JobStatus) -> WorkflowJob {
     WorkflowJob {
-        id,
-        run_id: 1,
+        id: JobId(id),
+        run_id: RunId(1),
         repository: REPOSITORY,
         name: "build".to_owned(),
         status,
@@ -61,14 +61,14 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
 fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", DEPLOYMENT, &repository(), job_id, attempt),
+        name: runner_name("ghr", DEPLOYMENT, &repository(), JobId(job_id), attempt),
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
             repo_url: repository().html_url,
             deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(REPOSITORY),
-            job_id: Some(job_id),
+            job_id: Some(JobId(job_id)),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
             ..RunnerMeta::default()
@@ -202,11 +202,11 @@ impl Case {
                 let view = view.unwrap();
                 // GitHub itself reports a job that is in no list.
                 let asked = job(id, JobStatus::Queued);
-                let listed = view.listing.jobs().iter().find(|job| job.id == id);
+                let listed = view.listing.jobs().iter().find(|job| job.id == JobId(id));
                 world.job(view, listed.unwrap_or(&asked), None)
             }
             About::Runner(job_id, attempt) => {
-                let name = runner_name("ghr", DEPLOYMENT, &repository(), job_id, attempt);
+                let name = runner_name("ghr", DEPLOYMENT, &repository(), JobId(job_id), attempt);
                 let runners = &self.observation.nomad.as_ref().unwrap().runners;
                 world.runner(runners.iter().find(|runner| runner.name == name).unwrap())
             }
@@ -232,7 +232,7 @@ fn lost(status: JobStatus, reruns: usize) -> Case {
     let loss = Lost { loss: Loss::Node, at: ago(600) };
     let dead = Runner { lost: Some(loss), finish: Some(Finish::Lost), ..runner(1, 1, RunnerState::Dead) };
     let name = dead.name.clone();
-    let of_run = |id, status| WorkflowJob { run_id: 7, ..job(id, status) };
+    let of_run = |id, status| WorkflowJob { run_id: RunId(7), ..job(id, status) };
     let own = WorkflowJob { runner_name: Some(name.clone()), ..of_run(1, status) };
     let jobs = match status {
         JobStatus::InProgress => vec![own],
@@ -242,8 +242,8 @@ fn lost(status: JobStatus, reruns: usize) -> Case {
         .policy(|policy| policy.rerun_lost = Some(crate::config::RerunLost::default()));
     let key = job_key("build");
     let ended = EndedJob {
-        id: 1,
-        run_id: 7,
+        id: JobId(1),
+        run_id: RunId(7),
         run_attempt: 1,
         key: key.clone(),
         conclusion: Conclusion::Failure,
@@ -255,7 +255,8 @@ fn lost(status: JobStatus, reruns: usize) -> Case {
     if status != JobStatus::InProgress {
         case.observation.ended = [(name, Ended { job: ended, ago: seconds(5) })].into();
     }
-    let mark = |at: usize| RerunMark { run_id: 7, key: key.clone(), runner: format!("r{at}"), at: ago(100) };
+    let mark =
+        |at: usize| RerunMark { run_id: RunId(7), key: key.clone(), runner: format!("r{at}"), at: ago(100) };
     case.observation.reruns = Some((0..reruns).map(mark).collect());
     case
 }
@@ -311,7 +312,7 @@ fn cases() -> Vec<Case> {
             vec![runner(1, 1, RunnerState::Running), runner(1, 2, RunnerState::Running)],
         )
         .memory(|memory| {
-            memory.presence = [(name(1, 1), absent(60)), (name(1, 2), absent(60))].into();
+            memory.presence = [(name(JobId(1), 1), absent(60)), (name(JobId(1), 2), absent(60))].into();
         }),
         Case::with_runner(RunnerState::Dead, |_| {}),
         Case::queued().memory(|memory| {
@@ -336,13 +337,13 @@ fn cases() -> Vec<Case> {
         Case::with_runner(RunnerState::Disconnected, |_| {}),
         Case::with_runner(RunnerState::Running, |runner| runner.last_event = Some("too large".to_owned())),
         idle(),
-        idle().memory(|memory| memory.surplus = [(REPOSITORY, [(name(1, 1), ago(60))].into())].into()),
+        idle().memory(|memory| memory.surplus = [(REPOSITORY, [(name(JobId(1), 1), ago(60))].into())].into()),
         Case::with_runner(RunnerState::Waiting, |_| {})
-            .memory(|memory| memory.issue_backoff = [(name(1, 1), backoff())].into()),
+            .memory(|memory| memory.issue_backoff = [(name(JobId(1), 1), backoff())].into()),
         Case::with_runner(RunnerState::Waiting, |runner| {
             runner.allocation.as_mut().unwrap().created_at = ago(400);
         })
-        .memory(|memory| memory.issue_backoff = [(name(1, 1), backoff())].into()),
+        .memory(|memory| memory.issue_backoff = [(name(JobId(1), 1), backoff())].into()),
         Case::with_runner(RunnerState::Starting, |runner| {
             runner.allocation.as_mut().unwrap().created_at = ago(300);
             runner.variable = Some(ago(299));
@@ -354,7 +355,7 @@ fn cases() -> Vec<Case> {
         lost(JobStatus::Completed, 0),
         lost(JobStatus::Queued, 2),
         Case::with_runner(RunnerState::Running, |_| {})
-            .memory(|memory| memory.presence = [(name(1, 1), absent(60))].into()),
+            .memory(|memory| memory.presence = [(name(JobId(1), 1), absent(60))].into()),
         dead(|_| {}),
         dead(|_| {}).view(|view| view.listing = Listing::Unseen { reason: "GitHub answered 502".to_owned() }),
         dead(|runner| runner.variable = Some(ago(100))),
@@ -491,7 +492,7 @@ fn a_job_on_its_way_is_explained_step_by_step() {
 
     let mut idle = Case::with_runner(RunnerState::Running, |_| {});
     idle.policy.unassigned_timeout = seconds(100_000);
-    let name = runner_name("ghr", DEPLOYMENT, &repository(), 1, 1);
+    let name = runner_name("ghr", DEPLOYMENT, &repository(), JobId(1), 1);
     let connected = idle.explain_seen([(name, Seen::Connected)].into());
     assert_eq!(at(&connected, Step::Connection)[0].0, Mark::Now);
     assert_eq!(connected.verdict, Verdict::OnItsWay);

@@ -11,7 +11,7 @@ use crate::{
     github::JobDetail,
     labels::Match,
     model::{
-        Action, Hold, HoldReason, JobStatus, Labels, Listing, NomadView, Observation, Plan,
+        Action, Hold, HoldReason, JobId, JobStatus, Labels, Listing, NomadView, Observation, Plan,
         Report as Performed, RepositoryView, Runner, RunnerState, Start, Subject, Unobserved, WorkflowJob,
         age, span,
     },
@@ -295,11 +295,9 @@ impl World<'_> {
             let text = format!("{} ended: {}", named(runner), runner.how_it_ended());
             way.push(Step::Attempts, Mark::Note, runner.ended_at, text);
         }
-        for runner in
-            live.iter().filter(|runner| self.job_of(&runner.name).is_some_and(|other| other.id != job.id))
-        {
-            let other = self.job_of(&runner.name).map_or(0, |other| other.id);
-            let text = format!("{} was taken by another job: {other}", named(runner));
+        for runner in &live {
+            let Some(other) = self.job_of(&runner.name).filter(|other| other.id != job.id) else { continue };
+            let text = format!("{} was taken by another job: {}", named(runner), other.id);
             way.push(Step::Attempts, Mark::Note, runner.started_at, text);
         }
         let own = live.into_iter().rev().find(|runner| self.job_of(&runner.name).is_none());
@@ -537,7 +535,7 @@ impl World<'_> {
     }
 
     /// The runners that were started for a job.
-    fn attempts(&self, job: u64) -> impl Iterator<Item = &Runner> {
+    fn attempts(&self, job: JobId) -> impl Iterator<Item = &Runner> {
         self.runners().iter().filter(move |runner| runner.meta.job_id == Some(job))
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::model::JobId;
+
 /// The daemon's state.
 #[derive(Debug, Deserialize)]
 pub struct View {
@@ -82,7 +84,7 @@ pub struct List<T> {
 #[derive(Debug, Deserialize)]
 pub struct Job {
     pub repository: String,
-    pub id: u64,
+    pub id: JobId,
     pub name: String,
     pub labels: String,
     pub state: String,

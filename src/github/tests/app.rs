@@ -115,10 +115,10 @@ async fn an_app_serves_several_owners_each_by_its_installation() {
     let (world, ..) = world(keys);
     let github = world.github_with(app(keys), world.options());
     let entries = [entry("octo/app"), entry("acme")];
-    let resolution = github.repositories(&entries, false).await;
+    let resolution = github.repositories(&entries, Refresh::WhenDue).await;
     assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
     assert_eq!(names(&resolution.repositories), ["Acme/second", "Acme/tool", "octo/app"]);
-    let all = github.repositories(&[entry("*")], false).await;
+    let all = github.repositories(&[entry("*")], Refresh::WhenDue).await;
     assert_eq!(names(&all.repositories), ["Acme/second", "Acme/tool", "octo/app"]);
     let listings = github.list_all(&resolution.repositories, Look::Active, Duration::from_secs(60)).await;
     assert!(listings.values().all(Result::is_ok), "{listings:?}");
@@ -132,7 +132,7 @@ async fn installation_tokens_are_renewed_early_and_cached_answers_outlive_them()
     let Some(keys) = Keys::shared() else { return };
     let (world, ..) = world(keys);
     let github = world.github_with(app(keys), world.options());
-    let repositories = github.repositories(&[entry("octo/app")], false).await.repositories;
+    let repositories = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await.repositories;
     github.list_jobs(&repositories[0], Look::Active).await.unwrap();
     world.requests();
     for (minutes, renewals) in [(54, 0), (2, 1), (50, 0)] {
@@ -184,7 +184,7 @@ async fn a_new_installation_token_costs_nothing_if_nothing_has_changed() {
     };
     let directory = tempfile::tempdir().unwrap();
     let github = with_file(&world, keys, &directory);
-    let repositories = github.repositories(&[entry("octo")], true).await.repositories;
+    let repositories = github.repositories(&[entry("octo")], Refresh::Now).await.repositories;
     queue(repositories[0].id.0);
     let listed = github.list_jobs(&repositories[0], Look::All).await.unwrap();
     github.end_pass().await;
@@ -195,7 +195,7 @@ async fn a_new_installation_token_costs_nothing_if_nothing_has_changed() {
         world.requests();
         // The limit resets each hour.
         sleep(3601).await;
-        assert_eq!(github.repositories(&[entry("octo")], true).await.repositories, repositories);
+        assert_eq!(github.repositories(&[entry("octo")], Refresh::Now).await.repositories, repositories);
         assert_eq!(github.list_jobs(&repositories[0], Look::All).await.unwrap().jobs, listed.jobs);
         github.end_pass().await;
         let requests = world.requests();
@@ -225,7 +225,7 @@ async fn a_new_token_requests_everything_if_etags_are_opaque() {
     world.sim(|sim, _| sim.options_mut().etags = sim::Etags::Opaque);
     let directory = tempfile::tempdir().unwrap();
     let github = with_file(&world, keys, &directory);
-    let repositories = github.repositories(&[entry("octo/app")], false).await.repositories;
+    let repositories = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await.repositories;
     let listed = github.list_jobs(&repositories[0], Look::Active).await.unwrap();
     github.end_pass().await;
     assert_eq!(github.sizes()["bodies of pages"], 0);
@@ -242,7 +242,7 @@ async fn a_suspended_or_missing_installation_affects_only_its_owner() {
     let (world, octo, acme) = world(keys);
     let github = world.github_with(app(keys), world.options());
     let entries = [entry("octo/app"), entry("Acme/tool")];
-    let repositories = github.repositories(&entries, false).await.repositories;
+    let repositories = github.repositories(&entries, Refresh::WhenDue).await.repositories;
     world.sim(|sim, now| {
         sim.installation_mut(acme).unwrap().suspended_at = Some(now);
     });
@@ -283,7 +283,7 @@ async fn a_clock_that_is_minutes_off_is_corrected_by_githubs() {
         let options =
             Options { clock: Arc::new(move || start.0 + start.1.elapsed() + wrong), ..world.options() };
         let github = world.github_with(app(keys), options);
-        let resolution = github.repositories(&[entry("octo/app")], false).await;
+        let resolution = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await;
         assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
         assert_eq!(count(&world.requests(), " 401"), 1);
     }
@@ -299,7 +299,7 @@ async fn a_clock_that_is_hours_off_is_reported_and_not_corrected() {
         let options =
             Options { clock: Arc::new(move || start.0 + start.1.elapsed() + wrong), ..world.options() };
         let github = world.github_with(app(keys), options);
-        let resolution = github.repositories(&[entry("octo/app")], false).await;
+        let resolution = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await;
         let error = resolution.failures[0].1.to_string();
         assert!(error.contains(told) && error.contains("clock"), "{error}");
     }
@@ -319,7 +319,7 @@ async fn no_date_header_creates_a_token_for_another_year() {
     });
     let github = world.github_with(app(keys), world.options());
     for _ in 0..2 {
-        let resolution = github.repositories(&[entry("octo/app")], false).await;
+        let resolution = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await;
         let error = resolution.failures[0].1.to_string();
         assert!(error.contains("ahead of this machine's"), "{error}");
     }
@@ -336,7 +336,7 @@ async fn no_date_header_creates_a_token_for_another_year() {
     drop(tokens);
     // A correct Date is accepted again.
     world.no_fault();
-    let resolution = github.repositories(&[entry("octo/app")], false).await;
+    let resolution = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await;
     assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
 }
 
@@ -348,9 +348,9 @@ async fn a_key_file_is_reread_when_it_changes() {
     std::fs::copy(old.path("pkcs1.pem"), &path).unwrap();
     let auth = Auth::App { issuer: "Iv1.client".into(), key: Key::File(path.clone()) };
     let github = world.github_with(auth, world.options());
-    let failed = github.repositories(&[entry("octo/app")], false).await;
+    let failed = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await;
     assert!(matches!(failed.failures[0].1, Error::Unauthorized(_)), "{:?}", failed.failures);
     std::fs::copy(new.path("pkcs8.pem"), &path).unwrap();
-    let resolution = github.repositories(&[entry("octo/app")], false).await;
+    let resolution = github.repositories(&[entry("octo/app")], Refresh::WhenDue).await;
     assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
 }

@@ -26,7 +26,7 @@ async fn a_restart_costs_nothing_when_nothing_changed() {
     let (world, disk) = (World::new(sim::Options::default()), Disk::new());
     let repository = world.repository("octo/app", 120, 1);
     let github = disk.github(&world);
-    github.repositories(&[entry("octo")], false).await;
+    github.repositories(&[entry("octo")], Refresh::WhenDue).await;
     let first = github.list_jobs(&repository, Look::All).await.unwrap();
     github.end_pass().await;
     let text = std::fs::read_to_string(disk.path()).unwrap();
@@ -36,7 +36,7 @@ async fn a_restart_costs_nothing_when_nothing_changed() {
 
     world.requests();
     let github = disk.github(&world);
-    github.repositories(&[entry("octo")], false).await;
+    github.repositories(&[entry("octo")], Refresh::WhenDue).await;
     let second = github.list_jobs(&repository, Look::All).await.unwrap();
     assert_eq!(first.jobs, second.jobs);
     let requests = world.requests();
@@ -162,7 +162,7 @@ async fn listed_once(disk: &Disk) {
     let world = World::new(sim::Options::default());
     world.repository("octo/app", 1, 1);
     let github = disk.github(&world);
-    github.repositories(&[entry("octo")], true).await;
+    github.repositories(&[entry("octo")], Refresh::Now).await;
     github.end_pass().await;
 }
 

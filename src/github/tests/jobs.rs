@@ -168,7 +168,7 @@ async fn jobs_that_need_others_are_seen_when_they_appear_in_a_run_whose_jobs_wer
     sleep(20).await;
     let second = github.list_jobs(&repository, Look::Active).await.unwrap();
     assert_eq!(second.jobs.len(), 1);
-    assert_eq!(second.jobs[0].run_id, run);
+    assert_eq!(second.jobs[0].run_id, RunId(run));
     assert_ne!(second.jobs[0].id, first.jobs[0].id);
 }
 

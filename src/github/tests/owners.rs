@@ -47,7 +47,7 @@ async fn each_owners_requests_use_its_own_credentials() {
     let (world, github) = world();
     let (octo, beta) = (world.repository("octo/app", 1, 1), world.repository("Beta/tool", 1, 1));
     let seen = signed(&world);
-    let found = github.repositories(&[entry("octo"), entry("beta")], false).await;
+    let found = github.repositories(&[entry("octo"), entry("beta")], Refresh::WhenDue).await;
     assert!(found.failures.is_empty(), "{:?}", found.failures);
     let listings =
         github.list_all(&[octo.clone(), beta.clone()], Look::Active, Duration::from_secs(60)).await;
@@ -109,13 +109,13 @@ async fn everything_means_what_each_credential_sees_of_its_own_owners() {
     for name in ["octo/one", "Beta/two", "guest/three"] {
         world.repository(name, 0, 0);
     }
-    let found = github.repositories(&[entry("*")], false).await;
+    let found = github.repositories(&[entry("*")], Refresh::WhenDue).await;
     assert!(found.failures.is_empty(), "{:?}", found.failures);
     // The owner guest would need its own token, which is for Beta only.
     assert_eq!(names(&found.repositories), ["Beta/two", "octo/one"]);
     // A failure of one of them leaves a gap, and its known repositories stay.
     world.sim(|sim, _| sim.revoke_token(OTHER));
-    let found = github.repositories(&[entry("*")], true).await;
+    let found = github.repositories(&[entry("*")], Refresh::Now).await;
     assert_eq!(names(&found.repositories), ["Beta/two", "octo/one"]);
     assert_eq!(found.unconfirmed.len(), 1);
     let told = found.failures[0].1.to_string();
@@ -149,6 +149,6 @@ async fn without_a_default_only_assigned_owners_are_served() {
     github.list_jobs(&beta, Look::Active).await.unwrap();
     let error = github.list_jobs(&octo, Look::Active).await.unwrap_err();
     assert!(error.to_string().contains("octo has no credentials"), "{error}");
-    let found = github.repositories(&[entry("*")], false).await;
+    let found = github.repositories(&[entry("*")], Refresh::WhenDue).await;
     assert_eq!((names(&found.repositories), found.failures.len()), (vec!["Beta/tool".to_owned()], 0));
 }

@@ -29,7 +29,7 @@ async fn entries_resolve_to_repositories() {
     ];
     for (entries, expected) in cases {
         let entries: Vec<RepoEntry> = entries.iter().map(|text| entry(text)).collect();
-        let resolution = github.repositories(&entries, false).await;
+        let resolution = github.repositories(&entries, Refresh::WhenDue).await;
         assert!(resolution.failures.is_empty(), "{:?}", resolution.failures);
         assert_eq!(names(&resolution.repositories), expected, "{entries:?}");
     }
@@ -38,7 +38,7 @@ async fn entries_resolve_to_repositories() {
         sim.repository_mut(id).unwrap().archived = true;
         crate::model::RepositoryId(id)
     });
-    let resolution = github.repositories(&[entry("octo/one")], true).await;
+    let resolution = github.repositories(&[entry("octo/one")], Refresh::Now).await;
     assert!(resolution.repositories[0].archived);
     assert_eq!(github.repository_by_id(archived, "octo").await.unwrap().full_name(), "octo/one");
 }
@@ -49,7 +49,7 @@ async fn many_repositories_are_read_from_many_pages() {
     for number in 0..205 {
         world.repository(&format!("Acme/r{number}"), 0, 0);
     }
-    let resolution = world.github().repositories(&[entry("acme")], false).await;
+    let resolution = world.github().repositories(&[entry("acme")], Refresh::WhenDue).await;
     assert_eq!(resolution.repositories.len(), 205);
 }
 
@@ -58,18 +58,18 @@ async fn a_resolved_entry_is_cached_and_outlives_failures() {
     let world = world();
     let github = world.github();
     let entries = [entry("octo/one"), entry("octo/missing")];
-    let resolution = github.repositories(&entries, false).await;
+    let resolution = github.repositories(&entries, Refresh::WhenDue).await;
     assert_eq!(names(&resolution.repositories), ["octo/one"]);
     assert_eq!(resolution.failures.len(), 1);
     assert_eq!(resolution.failures[0].0, entries[1]);
     assert!(matches!(resolution.failures[0].1, Error::NotFound { .. }));
     world.requests();
     // Only the failed one is requested again.
-    github.repositories(&entries, false).await;
+    github.repositories(&entries, Refresh::WhenDue).await;
     assert_eq!(world.requests(), ["GET /repos/octo/missing 404"]);
     sleep(11 * 60).await;
     world.fault(|_| Some(answer(500, &[], "")));
-    let resolution = github.repositories(&entries, false).await;
+    let resolution = github.repositories(&entries, Refresh::WhenDue).await;
     assert_eq!(names(&resolution.repositories), ["octo/one"]);
     assert_eq!(resolution.failures.len(), 2);
     world.no_fault();
@@ -78,7 +78,7 @@ async fn a_resolved_entry_is_cached_and_outlives_failures() {
         sim.rename_repository(id, "octo/two");
     });
     // Its old name still redirects to it.
-    assert_eq!(names(&github.repositories(&entries, false).await.repositories), ["octo/two"]);
+    assert_eq!(names(&github.repositories(&entries, Refresh::WhenDue).await.repositories), ["octo/two"]);
 }
 
 /// The list of an organization's repositories, truncated to the first one.
@@ -107,16 +107,16 @@ async fn an_incomplete_list_of_repositories_removes_nothing() {
         let entries = [entry("acme")];
         cut(&world, headers);
         // If nothing was known before, the visible part counts, and the entry has failed.
-        let resolution = github.repositories(&entries, true).await;
+        let resolution = github.repositories(&entries, Refresh::Now).await;
         assert_eq!(names(&resolution.repositories), ["Acme/Tool"]);
         assert_eq!(resolution.unconfirmed.len(), 0);
         assert!(resolution.failures[0].1.to_string().contains(told), "{:?}", resolution.failures);
         world.no_fault();
-        let resolution = github.repositories(&entries, true).await;
+        let resolution = github.repositories(&entries, Refresh::Now).await;
         assert_eq!((resolution.failures.len(), resolution.repositories.len()), (0, 2));
         // What was known before still counts but is not confirmed; additional repositories are used.
         cut(&world, headers);
-        for refresh in [true, false] {
+        for refresh in [Refresh::Now, Refresh::WhenDue] {
             let resolution = github.repositories(&entries, refresh).await;
             assert_eq!(names(&resolution.repositories), ["Acme/Tool", "Acme/hidden"]);
             let hidden = world.sim(|sim, _| sim.repository_id("Acme/hidden").unwrap());
@@ -128,11 +128,11 @@ async fn an_incomplete_list_of_repositories_removes_nothing() {
         }
         // Another entry confirms it.
         let both = [entry("acme"), entry("acme/hidden")];
-        assert_eq!(github.repositories(&both, false).await.unconfirmed.len(), 0);
+        assert_eq!(github.repositories(&both, Refresh::WhenDue).await.unconfirmed.len(), 0);
         // It is read again before the usual time.
         world.no_fault();
         sleep(61).await;
-        let resolution = github.repositories(&entries, false).await;
+        let resolution = github.repositories(&entries, Refresh::WhenDue).await;
         assert_eq!((resolution.failures.len(), resolution.unconfirmed.len()), (0, 0));
     }
 }
@@ -142,9 +142,9 @@ async fn a_failed_reading_confirms_nothing() {
     let world = world();
     let github = world.github();
     let entries = [entry("acme")];
-    github.repositories(&entries, true).await;
+    github.repositories(&entries, Refresh::Now).await;
     world.fault(|_| Some(answer(500, &[], "")));
-    let resolution = github.repositories(&entries, true).await;
+    let resolution = github.repositories(&entries, Refresh::Now).await;
     assert_eq!((resolution.repositories.len(), resolution.unconfirmed.len()), (2, 2));
 }
 
@@ -178,7 +178,8 @@ async fn a_repository_with_an_invalid_name_is_left_out_and_reported() {
             path if path.contains("/repos/acme/b") => Some(answer(200, &[], one.clone())),
             _ => None,
         });
-        let resolution = world.github().repositories(&[entry("acme"), entry("acme/b")], false).await;
+        let resolution =
+            world.github().repositories(&[entry("acme"), entry("acme/b")], Refresh::WhenDue).await;
         assert_eq!(names(&resolution.repositories), ["Acme/a"], "{owner:.20} {name}");
         assert_eq!(resolution.failures.len(), 2);
         for (_, error) in resolution.failures {
@@ -196,7 +197,7 @@ async fn another_host_name_of_an_enterprise_server_is_reported_with_the_setting_
     let row = r#"{"id":2,"name":"b","owner":{"login":"Acme"},"html_url":"https://git.example/Acme/b"}"#;
     world.fault(move |_| Some(answer(200, &[], row)));
     let github = world.github_with(Auth::Token(Secret::new(TOKEN)), options);
-    let resolution = github.repositories(&[entry("acme/b")], false).await;
+    let resolution = github.repositories(&[entry("acme/b")], Refresh::WhenDue).await;
     let error = resolution.failures[0].1.to_string();
     assert!(error.contains("set github.url to https://git.example"), "{error}");
 }

@@ -58,12 +58,12 @@ async fn registrations_are_sent_once_and_lost_responses_are_ambiguous() {
         let error = github.jit_config(&scope, "r", &["a".into()], 1).await.unwrap_err();
         assert_eq!(error.is_ambiguous(), ambiguous, "{error}");
         assert_eq!(world.requests().len(), 1);
-        assert!(github.delete_runner(&scope, 1).await.is_ok() == (status == 422 || status == 404));
+        assert!(github.delete_runner(&scope, RunnerId(1)).await.is_ok() == (status == 422 || status == 404));
         assert_eq!(world.requests().len(), 1);
     }
     // An answer from something in between is no refusal.
     world.fault(|_| Some(answer(200, &[], "<html>Please log in to the network.</html>")));
-    assert!(github.delete_runner(&scope, 1).await.unwrap_err().is_ambiguous());
+    assert!(github.delete_runner(&scope, RunnerId(1)).await.unwrap_err().is_ambiguous());
     // An invalid body after a success: something is registered, and the body is not quoted.
     world.fault(|_| Some(answer(201, &[], r#"{"encoded_jit_config":"MARKED"}"#)));
     let error = github.jit_config(&scope, "r", &["a".into()], 1).await.unwrap_err();
