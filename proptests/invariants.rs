@@ -78,7 +78,7 @@ fn the_cases_reach_every_rule() {
         ("Stop Surplus NeverStarted", 50),
         ("Stop Surplus GitHub", 50),
         ("Stop Unregistered Unregistered", 10),
-        ("Stop Unregistered GitHub", 10),
+        ("Stop Unregistered GitHub", 5),
         ("Stop MakeRoom GitHub", 5),
         ("Stop Yield NeverStarted", 1),
         ("Stop Spent GitHub", 20),

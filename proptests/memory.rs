@@ -38,7 +38,7 @@ fn after_luck(
             (0, Action::VerifyRegistration(_), _) => Outcome::Done(Done::Connected),
             (1, Action::VerifyRegistration(_), _) => Outcome::Done(Done::NotConnected),
             (0 | 1, ..) | (_, _, 0) => Outcome::Done(Done::Performed),
-            (_, Action::Start(_), 1) if at % 2 == 0 => Outcome::NotDone(NotDone::ReachesHost(why())),
+            (_, Action::Start(_), 1) if at.is_multiple_of(2) => Outcome::NotDone(NotDone::ReachesHost(why())),
             (_, _, 1) => Outcome::NotDone(NotDone::Rejected(why())),
             (_, _, 2) => Outcome::NotDone(NotDone::Held(why())),
             (_, _, 3) => Outcome::NotDone(NotDone::Failed(why())),

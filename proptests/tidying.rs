@@ -33,6 +33,7 @@ fn a_clients_clock_delays_nothing_for_long() {
             let mut case = case.clone();
             case.policy.purge_successfull_timeout = Some(secs(100));
             case.policy.purge_failure_timeout = Some(secs(100));
+            case.policy.rerun_lost = None;
             case.observation.memory.runner_backoff.clear();
             let runner = &mut case.observation.nomad.as_mut().unwrap().runners[at];
             runner.submitted_at = ago(submitted);
