@@ -48,6 +48,7 @@ fn after_luck(
                 Action::Start(_) | Action::IssueCredentials(_) | Action::CleanUp(_) | Action::Purge(_),
                 _,
             ) => Outcome::NotDone(NotDone::DryRun),
+            (_, Action::Rerun(_), 5) => Outcome::NotDone(NotDone::NotLost(why())),
             (_, _, 5) => Outcome::NotDone(NotDone::StillConnected),
             (..) => Outcome::NotDone(NotDone::NotListed),
         }

@@ -572,13 +572,13 @@ async fn a_lost_job_is_run_again_by_whoever_writes_so_first() {
 async fn a_job_is_run_again_only_if_it_is_as_it_was_and_nobody_stopped_its_runner() {
     let nothing = json!({});
     for (job, run, why) in [
-        (json!({ "conclusion": "success" }), nothing.clone(), "not what it was"),
-        (json!({ "conclusion": "cancelled" }), nothing.clone(), "not what it was"),
-        (json!({ "steps": [{ "conclusion": "failure" }] }), nothing.clone(), "not what it was"),
-        (json!({ "runner_name": "another" }), nothing.clone(), "not what it was"),
-        (json!({ "run_id": 7 }), nothing.clone(), "not what it was"),
+        (json!({ "conclusion": "success" }), nothing.clone(), "has changed"),
+        (json!({ "conclusion": "cancelled" }), nothing.clone(), "has changed"),
+        (json!({ "steps": [{ "conclusion": "failure" }] }), nothing.clone(), "has changed"),
+        (json!({ "runner_name": "another" }), nothing.clone(), "has changed"),
+        (json!({ "run_id": 7 }), nothing.clone(), "has changed"),
         (nothing.clone(), json!({ "run_attempt": 2 }), "run again since"),
-        (nothing.clone(), json!({ "status": "in_progress" }), "goes on"),
+        (nothing.clone(), json!({ "status": "in_progress" }), "still active"),
     ] {
         let github = github_with_job(&job, &run, 201);
         let (outcome, writes) =
@@ -588,7 +588,7 @@ async fn a_job_is_run_again_only_if_it_is_as_it_was_and_nobody_stopped_its_runne
     }
     let github = github_with_job(&nothing, &nothing, 201);
     let (outcome, writes) = perform(rerun(Loss::Drain), nomad_with_marks(200, "alloc-stop"), github).await;
-    assert!(outcome.error().is_some_and(|error| error.contains("by hand")), "{outcome}");
+    assert!(outcome.error().is_some_and(|error| error.contains("someone stopped")), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
 }
 

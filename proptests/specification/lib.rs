@@ -139,6 +139,7 @@ macro_rules! properties {
             what_is_planned_is_done_in_its_order_or_not_at_all,
             a_pass_that_sees_nothing_teaches_nothing,
             nothing_is_remembered_of_what_is_no_more,
+            what_was_not_lost_is_remembered,
             the_surplus_is_that_of_the_last_complete_listing,
             the_busy_are_remembered,
             absence_counts_from_its_first_sight_and_a_sign_of_life_ends_it,

@@ -111,18 +111,40 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
         refused,
         runner_backoff,
         issue_backoff,
+        not_lost,
     } = lesson.after;
     for name in
         presence.keys().chain(last_busy.keys()).chain(runner_backoff.keys()).chain(issue_backoff.keys())
     {
         prop_assert!(runners.contains(name.as_str()), "{} is no more", name);
     }
+    prop_assert!(not_lost.iter().all(|name| runners.contains(name.as_str())), "{:?}", not_lost);
     let failed = start_backoff.keys().chain(refused.keys()).map(|group| &group.repository);
     for id in surplus.keys().chain(last_start.keys()).chain(failed) {
         prop_assert!(lesson.observation.repositories.contains_key(id), "repository {} is no more", id);
     }
     for orphan in orphans.keys() {
         prop_assert!(lesson.plan.orphans.contains(orphan), "{:?} is none any more", orphan);
+    }
+    Ok(())
+}
+
+/// A re-run that can never be done is not planned again and again.
+pub fn what_was_not_lost_is_remembered(lesson: &Lesson) -> Checked {
+    let is_known = |name: &str| lesson.runners().any(|runner| runner.name == name);
+    for report in lesson.reports {
+        let name = report.action.runner();
+        let is_settled = matches!(report.action, Action::Rerun(_))
+            && matches!(report.outcome, Outcome::NotDone(NotDone::NotLost(_)));
+        if is_settled && is_known(name) && lesson.observation.nomad.is_some() {
+            prop_assert!(lesson.after.not_lost.contains(name), "{} is planned again", name);
+        }
+    }
+    let before = &lesson.before().not_lost;
+    for name in lesson.after.not_lost.difference(before) {
+        let is_it =
+            |report: &&Report| report.action.runner() == *name && matches!(report.action, Action::Rerun(_));
+        prop_assert!(lesson.reports.iter().any(|report| is_it(&report)), "{} out of nowhere", name);
     }
     Ok(())
 }

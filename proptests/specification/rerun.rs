@@ -32,6 +32,9 @@ fn counts(facts: &Facts, mark: &RerunMark) -> bool {
 
 /// The job that a dead runner was lost with, if GitHub says that it ended with it.
 fn lost_with<'a>(facts: &Facts<'a>, runner: &Runner, budget: RerunLost) -> Option<(&'a Ended, Loss)> {
+    if facts.memory().not_lost.contains(&runner.name) {
+        return None;
+    }
     let ended = facts.observation().ended.get(&runner.name)?;
     let lost = runner.lost?;
     let is_told = matches!(lost.loss, Loss::Drain | Loss::Preemption);
@@ -113,6 +116,9 @@ fn is_marked(facts: &Facts, runner: &Runner) -> bool {
 /// Whether its job may still be run again.
 pub fn is_undecided(facts: &Facts, runner: &Runner) -> bool {
     let Some(budget) = facts.policy().rerun_lost else { return false };
+    if facts.memory().not_lost.contains(&runner.name) {
+        return false;
+    }
     let is_ours = facts.ours(runner) && runner.registration() == Registration::Jit;
     let is_dead = runner.state == RunnerState::Dead && is_ours;
     let is_lost = runner.lost.is_some_and(|lost| facts.age(lost.at) < secs(DAY)) && is_dead;

@@ -18,9 +18,9 @@ impl Apply {
             match self.nomad.stopped_by_hand(&rerun.name).await.map_err(nomad_outcome)? {
                 Some(false) => {}
                 Some(true) => {
-                    return Err(NotDone::Held("somebody has stopped its allocation by hand".to_owned()));
+                    return Err(NotDone::NotLost("someone stopped its allocation".to_owned()));
                 }
-                None => return Err(NotDone::Held("Nomad does not tell any more who stopped it".to_owned())),
+                None => return Err(NotDone::NotLost("Nomad no longer says who stopped it".to_owned())),
             }
         }
         self.is_as_planned(rerun).await?;
@@ -59,14 +59,14 @@ impl Apply {
         });
         let run = self.github.run(repository, planned.run_id).await.map_err(github_outcome)?;
         let Some(run) = run.filter(|_| is_as_planned) else {
-            return Err(NotDone::Held("its job is not what it was, or GitHub shows it no more".to_owned()));
+            return Err(NotDone::NotLost("its job has changed, or no longer exists at GitHub".to_owned()));
         };
         if run.run_attempt.is_some_and(|attempt| attempt > planned.run_attempt) {
-            return Err(NotDone::Held(format!("run {} was run again since", planned.run_id)));
+            return Err(NotDone::NotLost(format!("run {} has been run again since", planned.run_id)));
         }
         if run.status != Some(JobStatus::Completed) {
             return Err(NotDone::Held(format!(
-                "run {} goes on: its jobs run again when it is over",
+                "run {} is still active: its jobs can be run again once it is over",
                 planned.run_id
             )));
         }

@@ -245,6 +245,7 @@ impl Daemon {
             ("refused", self.memory.refused.len()),
             ("runner backoff", self.memory.runner_backoff.len()),
             ("issue backoff", self.memory.issue_backoff.len()),
+            ("runners not lost", self.memory.not_lost.len()),
             ("orphans", self.memory.orphans.len()),
             ("repositories", self.github_side.len()),
             ("lost jobs", self.lost.len()),

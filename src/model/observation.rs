@@ -136,6 +136,8 @@ pub struct Memory {
     pub refused: BTreeMap<GroupKey, Refusal>,
     /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
+    /// Dead runners that were not lost with a job that may be run again, as an attempt to do so has shown.
+    pub not_lost: BTreeSet<String>,
     /// Runners that got no credentials, by name. They may still be stopped.
     pub issue_backoff: BTreeMap<String, Backoff>,
 }

@@ -66,6 +66,8 @@ pub enum NotDone {
     Rejected(String),
     /// The repository is public, and the job would give its tasks access to the host that they run on.
     ReachesHost(String),
+    /// The runner was not lost with a job that may be run again, and this will not change.
+    NotLost(String),
     /// Dry run: nothing was performed.
     DryRun,
 }
@@ -84,7 +86,7 @@ impl Outcome {
             Outcome::Done(Done::Already) => "already_done",
             Outcome::Done(Done::Connected) | Outcome::NotDone(NotDone::StillConnected) => "present",
             Outcome::Done(Done::NotConnected) | Outcome::NotDone(NotDone::NotListed) => "absent",
-            Outcome::NotDone(NotDone::Held(_)) => "held",
+            Outcome::NotDone(NotDone::Held(_) | NotDone::NotLost(_)) => "held",
             Outcome::NotDone(NotDone::Failed(_)) => "failed",
             Outcome::NotDone(NotDone::Rejected(_) | NotDone::ReachesHost(_)) => "rejected",
             Outcome::NotDone(NotDone::DryRun) => "dry_run",
@@ -106,6 +108,7 @@ impl Outcome {
         match self {
             Outcome::NotDone(
                 NotDone::Held(text)
+                | NotDone::NotLost(text)
                 | NotDone::Failed(text)
                 | NotDone::Rejected(text)
                 | NotDone::ReachesHost(text),
@@ -133,7 +136,7 @@ impl fmt::Display for NotDone {
         match self {
             NotDone::StillConnected => f.write_str("connected to GitHub"),
             NotDone::NotListed => f.write_str("not connected to GitHub"),
-            NotDone::Held(why) => write!(f, "skipped: {why}"),
+            NotDone::Held(why) | NotDone::NotLost(why) => write!(f, "skipped: {why}"),
             NotDone::Failed(error) => write!(f, "failed: {error}"),
             NotDone::Rejected(error) | NotDone::ReachesHost(error) => write!(f, "rejected: {error}"),
             NotDone::DryRun => f.write_str("dry run"),

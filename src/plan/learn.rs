@@ -105,6 +105,9 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         Action::RemoveOrphan(remove) => {
             memory.orphans.remove(&remove.orphan);
         }
+        Action::Rerun(_) if matches!(outcome, Outcome::NotDone(NotDone::NotLost(_))) => {
+            memory.not_lost.insert(name.to_owned());
+        }
         Action::IssueCredentials(_) => waits_after(&mut memory.issue_backoff, name, error, now),
         _ => waits_after(&mut memory.runner_backoff, name, error, now),
     }
@@ -133,6 +136,7 @@ fn longer(previous: Option<&Backoff>, first: Duration, error: &str, now: Moment)
 fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str>, now: Moment) {
     memory.presence.retain(|name, _| runners.contains(name.as_str()));
     memory.last_busy.retain(|name, _| runners.contains(name.as_str()));
+    memory.not_lost.retain(|name| runners.contains(name.as_str()));
     memory.runner_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.issue_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));

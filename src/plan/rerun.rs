@@ -41,6 +41,9 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
     let Some(budget) = survey.policy.rerun_lost else { return undecided };
     let mut lost: Vec<(&Runner, Lost, &Ended)> = Vec::new();
     for (runner, loss) in lost_runners(survey) {
+        if survey.memory.not_lost.contains(&runner.name) {
+            continue;
+        }
         match observation.ended.get(&runner.name) {
             _ if survey.is_busy(runner) => {
                 undecided.insert(runner.name.clone());

@@ -106,7 +106,7 @@ async fn what_fails_by_itself_or_is_stopped_by_somebody_is_not_run_again() {
         world.touch();
     }
     until(&site, "it fails", || site.status(stopped) == Status::Completed).await;
-    daemon.says("somebody has stopped its allocation by hand").await;
+    daemon.says("someone stopped its allocation").await;
     // A pass that has seen it, and another one.
     let third = site.queue(&["nomadtools"], 300);
     site.served(third).await;

@@ -247,7 +247,7 @@ async fn explain_knows_what_no_pass_lists() {
         ("https://github.com/acme/app/actions/runs/99999999", "has no run 99999999"),
         ("acme/nothing", "does not exist, or the token cannot see it"),
         ("NTGithubRunner-nonsense", "Nomad has no runner NTGithubRunner-nonsense"),
-        ("https://example.com/", "write the address"),
+        ("https://example.com/", "pass the URL"),
     ] {
         let said = site.call(&["explain", target]).await;
         assert!(
