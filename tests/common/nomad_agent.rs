@@ -95,34 +95,6 @@ pub struct Agent {
     /// The management token, with ACLs on.
     pub token: Option<String>,
     tls: Option<Tls>,
-    rpc: u16,
-}
-
-/// A separate client process of an agent's server. It is killed when dropped, like a machine that loses power.
-#[derive(Debug)]
-pub struct SecondNode {
-    process: Child,
-    directory: tempfile::TempDir,
-}
-
-impl Drop for SecondNode {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        // A killed client leaves its executors and loggers behind. Their command lines contain its directory.
-        let directory = self.directory.path().display().to_string();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let is_of_it = std::fs::read(entry.path().join("cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&directory));
-            let id = entry.file_name().to_string_lossy().into_owned();
-            if is_of_it && id.parse::<u32>().is_ok_and(|id| id != std::process::id()) {
-                let _ = Command::new("kill").args(["-KILL", &id]).status();
-            }
-        }
-        // The tmpfs of its tasks.
-        let script = "umount \"$1\"/*/*/*/secrets \"$1\"/*/*/*/private 2>/dev/null";
-        let _ = Command::new("sh").args(["-c", script, "umount", &directory]).status();
-    }
 }
 
 impl Agent {
@@ -195,7 +167,7 @@ impl Agent {
             .map_err(|error| error.to_string())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let address = format!("{scheme}://127.0.0.1:{http}");
-        let mut agent = Agent { watch, address, token: None, tls: options.tls, rpc };
+        let mut agent = Agent { watch, address, token: None, tls: options.tls };
         match agent.until_ready(options).await {
             Ok(()) => Ok(agent),
             Err(why) => Err(format!("{why}\n{}", log_of(&directory))),
@@ -229,14 +201,6 @@ impl Agent {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err(format!("it is not ready after {READY_WITHIN:?}: {last}"))
-    }
-
-    /// Whether a node takes jobs.
-    pub async fn set_eligible(&self, node: &str, eligible: bool) {
-        let word = if eligible { "eligible" } else { "ineligible" };
-        let body = serde_json::json!({ "NodeID": node, "Eligibility": word });
-        let request = Request::put(format!("/v1/node/{node}/eligibility")).json(&body);
-        self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
     }
 
     /// Drains a node: its allocations are stopped at once.

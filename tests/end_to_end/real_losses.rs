@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::common::nomad_agent::{Agent, AgentOptions};
 use crate::common::site::{NAMESPACE, Running, Site, until};
 
-/// Nomad notices a lost node after 20 to 30 s, and the simulated GitHub a lost runner after 30 s.
+/// Long enough for what Nomad and GitHub have to notice first.
 const MISSED_WITHIN: Duration = Duration::from_secs(150);
 
 /// A site on a real agent, with these lines in its configuration.
