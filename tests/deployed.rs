@@ -208,8 +208,9 @@ async fn check_names_each_right_that_a_policy_lacks() {
         );
     }
     for (index, (from, to, missing)) in REMOVALS.into_iter().enumerate() {
-        let less = policy.replacen(from, to, 1);
-        assert_ne!(less, policy, "{from}: the policy is another one now");
+        // The last one: what re-runs may do stands before what runners' variables need.
+        let at = policy.rfind(from).unwrap_or_else(|| panic!("{from}: the policy is another one now"));
+        let less = format!("{}{to}{}", &policy[..at], &policy[at + from.len()..]);
         let (code, lines) = check(&agent.create_token(&format!("less-{index}"), &less).await);
         assert_eq!(code, Some(1), "{from}: {lines}");
         let failures: Vec<&str> = lines.lines().filter(|line| line.starts_with("failure")).collect();
