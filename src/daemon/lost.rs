@@ -22,33 +22,37 @@ const ASKED_AT_ONCE: usize = 5;
 /// The maximum time for these requests in one pass.
 const ASKS_FOR: Duration = Duration::from_secs(5);
 
-/// By runner: its job, when it was listed, and how long ago it had ended then. Also the lost runners whose own jobs
-/// have been requested: jobs that ended before this process started are in no list.
+/// What is known of these jobs.
 #[derive(Default)]
-pub(super) struct LostJobs(BTreeMap<String, (Ended, Moment)>, BTreeSet<String>);
+pub(super) struct LostJobs {
+    /// By runner: its job, how long ago it had ended when it was listed, and when that was.
+    jobs: BTreeMap<String, (Ended, Moment)>,
+    /// The lost runners whose own jobs have been requested: jobs that ended before this process started are in no list.
+    requested: BTreeSet<String>,
+}
 
 impl LostJobs {
     /// The number of known jobs.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.jobs.len()
     }
 
     /// Stores the results of a pass. `now` is GitHub's clock, `at` ours.
     pub fn note(&mut self, jobs: &[EndedJob], now: Timestamp, at: Moment) {
         for job in jobs.iter().filter(|job| job.conclusion != Conclusion::Other) {
-            if self.0.len() >= AT_MOST {
+            if self.jobs.len() >= AT_MOST {
                 return;
             }
             let ended = Ended { job: job.clone(), ago: age(now, job.completed_at) };
-            self.0.insert(job.runner.clone(), (ended, at));
+            self.jobs.insert(job.runner.clone(), (ended, at));
         }
     }
 
     /// Forgets the jobs whose runner is gone.
     pub fn keep(&mut self, nomad: &NomadView) {
         let runners: BTreeSet<&str> = nomad.runners.iter().map(|runner| runner.name.as_str()).collect();
-        self.0.retain(|runner, _| runners.contains(runner.as_str()));
-        self.1.retain(|runner| runners.contains(runner.as_str()));
+        self.jobs.retain(|runner, _| runners.contains(runner.as_str()));
+        self.requested.retain(|runner| runners.contains(runner.as_str()));
     }
 
     /// All of them, with their ages now.
@@ -57,7 +61,7 @@ impl LostJobs {
             let ago = ended.ago + now.saturating_sub(*at);
             (name.clone(), Ended { job: ended.job.clone(), ago })
         };
-        self.0.iter().map(aged).collect()
+        self.jobs.iter().map(aged).collect()
     }
 }
 
@@ -73,12 +77,14 @@ impl Daemon {
             return;
         }
         let is_new = |runner: &&Runner| {
-            is_away(runner) && !self.lost.0.contains_key(&runner.name) && !self.lost.1.contains(&runner.name)
+            is_away(runner)
+                && !self.lost.jobs.contains_key(&runner.name)
+                && !self.lost.requested.contains(&runner.name)
         };
         let github = self.github.until(Instant::now() + ASKS_FOR);
         let new: Vec<&Runner> = nomad.runners.iter().filter(is_new).take(ASKED_AT_ONCE).collect();
         for runner in new {
-            self.lost.1.insert(runner.name.clone());
+            self.lost.requested.insert(runner.name.clone());
             let (Some(job), repository) = (runner.meta.job_id, runner.repository()) else { continue };
             if repository.owner.is_empty() {
                 continue;
@@ -87,7 +93,7 @@ impl Daemon {
                 Ok(Some(ended))
                     if ended.job.runner == runner.name && ended.job.conclusion != Conclusion::Other =>
                 {
-                    self.lost.0.insert(runner.name.clone(), (ended, self.epoch.elapsed()));
+                    self.lost.jobs.insert(runner.name.clone(), (ended, self.epoch.elapsed()));
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -44,13 +44,13 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
         if survey.memory.not_lost.contains(&runner.name) {
             continue;
         }
-        match observation.ended.get(&runner.name) {
-            _ if survey.is_busy(runner) => {
-                undecided.insert(runner.name.clone());
-                draft.hold_runner(&runner.name, HoldReason::LostJobRuns { loss: loss.loss });
-            }
-            Some(ended) if went_with(survey, loss, ended, budget) => lost.push((runner, loss, ended)),
-            Some(_) | None => {}
+        if survey.is_busy(runner) {
+            undecided.insert(runner.name.clone());
+            draft.hold_runner(&runner.name, HoldReason::LostJobRuns { loss: loss.loss });
+        } else if let Some(ended) = observation.ended.get(&runner.name)
+            && went_with(survey, loss, ended, budget)
+        {
+            lost.push((runner, loss, ended));
         }
     }
     lost.sort_by_key(|(_, _, ended)| (std::cmp::Reverse(ended.ago), ended.job.id));
