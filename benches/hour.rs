@@ -8,6 +8,8 @@
 //! repositories, where a job is queued every 2 s for ten minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,12 +22,9 @@ use githubrunner::github::{self as api, Auth};
 use githubrunner::http::{self, Client, Endpoint, Secret};
 use githubrunner::nomad::{self as agent, deployment_id};
 use githubrunner::render::Renderer;
-use githubrunner_sim::clock::Clock;
 use githubrunner_sim::fault::{Fault, Sender, Side, Verdict};
-use githubrunner_sim::github::{self, GitHub, JobSpec, Token};
-use githubrunner_sim::nomad::{self, Nomad};
 use githubrunner_sim::serve::serve_client;
-use githubrunner_sim::world::{self, Shared, World, drive, lock};
+use githubrunner_sim::world::{Shared, drive, lock};
 use hyper::{Request, Response};
 use jiff::Timestamp;
 use rand::rngs::StdRng;
@@ -33,7 +32,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-const TOKEN: &str = "ghp_of_the_benchmark";
+use common::{TOKEN, idle_organization, push, quantile};
 
 /// GitHub's latency.
 const LATENCY: Duration = Duration::from_millis(50);
@@ -42,9 +41,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The number of hours. The last one has jobs.
 const HOURS: usize = 3;
-
-/// One in this many repositories was pushed to today.
-const PUSHED_TODAY: usize = 10;
 
 fn main() {
     let count = std::env::var("BENCH_REPOSITORIES").ok().and_then(|text| text.parse().ok());
@@ -65,7 +61,9 @@ fn main() {
 fn in_virtual_time<W: Future<Output = ()>>(count: usize, watch: impl FnOnce(Watched) -> W) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async move {
-        let (world, repositories, counts) = world(count, "2026-01-05T12:00:00Z".parse().unwrap());
+        let (mut world, repositories) = idle_organization(count, "2026-01-05T12:00:00Z".parse().unwrap());
+        let counts = Arc::new(Counts::default());
+        world.fault = Box::new(Answers(Arc::clone(&counts)));
         let shared = world.shared();
         tokio::spawn(drive(Arc::clone(&shared), std::future::pending()));
         let (_alive, shutdown) = watch::channel(false);
@@ -119,7 +117,7 @@ impl Watched {
         let mut by_second = vec![points()];
         for second in 0..seconds {
             if every.is_some_and(|every| second % every == every / 2) {
-                let run = queue(
+                let run = push(
                     &self.shared,
                     self.repositories[self.random.random_range(0..self.repositories.len())],
                 );
@@ -150,10 +148,7 @@ impl Watched {
         };
         let mut waits: Vec<(Option<Duration>, u64)> = jobs.map(|job| (wait(job), job.id)).collect();
         waits.sort_by_key(|(wait, _)| wait.unwrap_or(Duration::MAX));
-        let quantile = |part: usize| match waits[(waits.len() * part / 100).min(waits.len() - 1)].0 {
-            Some(wait) => format!("{:.1} s", wait.as_secs_f64()),
-            None => "never".to_owned(),
-        };
+        let quantile = |part| quantile(waits.iter().map(|(wait, _)| *wait), part);
         let (half, most, all) = (quantile(50), quantile(95), quantile(100));
         println!("{} pushes, queued to taken: p50 {half}, p95 {most}, longest {all}", waits.len());
         if std::env::var_os("BENCH_SHOW").is_some() {
@@ -161,49 +156,6 @@ impl Watched {
             world.timeline().for_each(|(time, line)| println!("{time} {line}"));
         }
     }
-}
-
-/// A push to a repository, and its run of one job.
-fn queue(shared: &Shared, repository: u64) -> u64 {
-    let mut world = lock(shared);
-    let now = world.clock.now();
-    world.github.push(repository, now);
-    let job = JobSpec::new(&["nomadtools mem=100"], Duration::from_secs(5));
-    world.queue_run(repository, vec![job]).unwrap()
-}
-
-/// The world: each repository had a run a month ago, and some were pushed to today.
-fn world(count: usize, now: Timestamp) -> (World, Vec<u64>, Arc<Counts>) {
-    let ago = |time: Duration| now.checked_sub(time).unwrap();
-    let options = github::Options {
-        keep_runs: Duration::from_secs(90 * 24 * 3600),
-        pickup: (Duration::from_millis(100), Duration::from_millis(300)),
-        ..github::Options::default()
-    };
-    let long_ago = ago(Duration::from_secs(30 * 24 * 3600));
-    let mut github = GitHub::new(options, long_ago);
-    github.add_organization("acme", &["octocat"]);
-    github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org"]));
-    let repositories: Vec<u64> =
-        (0..count).map(|number| github.add_repository(&format!("acme/app-{number}"))).collect();
-    for repository in &repositories {
-        let jobs = vec![JobSpec::new(&["other"], Duration::from_secs(1))];
-        let run = github.queue_run(*repository, jobs, long_ago).unwrap();
-        github.cancel_run(run, long_ago);
-    }
-    for (minutes, repository) in (90..).step_by(10).zip(repositories.iter().skip(1).step_by(PUSHED_TODAY)) {
-        github.repository_mut(*repository).unwrap().pushed_at = Some(ago(MINUTE * minutes));
-    }
-    github.advance(now);
-    let options = nomad::Options { namespaces: vec!["github".to_owned()], ..Default::default() };
-    let quick = world::Options {
-        start_up: (Duration::from_millis(200), Duration::from_millis(500)),
-        ..world::Options::default()
-    };
-    let mut world = World::new(github, Nomad::new(options, now), Clock::starting_at(now), quick);
-    let counts = Arc::new(Counts::default());
-    world.fault = Box::new(Answers(Arc::clone(&counts)));
-    (world, repositories, counts)
 }
 
 fn daemon(shared: &Shared) -> Daemon {

@@ -7,6 +7,8 @@
 //! With `BENCH_NOMAD`, the address of a real agent, only GitHub is simulated, and *seen* is the same as *taken*.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,12 +19,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use githubrunner_sim::carrier::{carry, over_http};
-use githubrunner_sim::clock::Clock;
 use githubrunner_sim::fault::{Fault, Side, Verdict};
-use githubrunner_sim::github::{self, GitHub, HookPlace, JobSpec, Status, Token};
-use githubrunner_sim::nomad::{self, Nomad};
+use githubrunner_sim::github::{HookPlace, Status};
 use githubrunner_sim::serve::serve_tcp;
-use githubrunner_sim::world::{self, Shared, World, drive, lock};
+use githubrunner_sim::world::{Shared, drive, lock};
 use hyper::{Request, Response};
 use jiff::Timestamp;
 use rand::rngs::StdRng;
@@ -30,7 +30,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-const TOKEN: &str = "ghp_of_the_benchmark";
+use common::{TOKEN, idle_organization, push, quantile};
+
 const SECRET: &str = "of the benchmark";
 
 /// The number of jobs queued in each world, two seconds apart.
@@ -91,35 +92,7 @@ fn main() {
 
 async fn measure(case: &Case) {
     let now = Timestamp::now();
-    let ago = |time: Duration| now.checked_sub(time).unwrap();
-    // The stand-in runner is fast, because the daemon is being measured.
-    let options = github::Options {
-        keep_runs: Duration::from_secs(90 * 24 * 3600),
-        pickup: (Duration::from_millis(100), Duration::from_millis(300)),
-        ..github::Options::default()
-    };
-    let long_ago = ago(Duration::from_secs(30 * 24 * 3600));
-    let mut github = GitHub::new(options, long_ago);
-    let owner = github.add_organization("acme", &["octocat"]);
-    github.add_token(TOKEN, Token::classic("octocat", &["repo", "admin:org"]));
-    let repositories: Vec<u64> =
-        (0..case.repositories).map(|number| github.add_repository(&format!("acme/app-{number}"))).collect();
-    // An old run, so that none of them is unused. One in ten was pushed to today.
-    for repository in &repositories {
-        let jobs = vec![JobSpec::new(&["other"], Duration::from_secs(1))];
-        let run = github.queue_run(*repository, jobs, long_ago).unwrap();
-        github.cancel_run(run, long_ago);
-    }
-    for (minutes, repository) in (90..).step_by(10).zip(repositories.iter().skip(1).step_by(10)) {
-        github.repository_mut(*repository).unwrap().pushed_at = Some(ago(Duration::from_secs(minutes * 60)));
-    }
-    github.advance(now);
-    let options = nomad::Options { namespaces: vec!["github".to_owned()], ..Default::default() };
-    let quick = world::Options {
-        start_up: (Duration::from_millis(200), Duration::from_millis(500)),
-        ..world::Options::default()
-    };
-    let mut world = World::new(github, Nomad::new(options, now), Clock::starting_at(now), quick);
+    let (mut world, repositories) = idle_organization(case.repositories, now);
     let counts = Arc::new(Counts::default());
     world.fault = Box::new(Answers { sick: case.sick, counts: Arc::clone(&counts) });
     let shared = world.shared();
@@ -144,7 +117,10 @@ async fn measure(case: &Case) {
     let daemon = Daemon::start(&config, &agent, &log);
     if case.webhooks {
         let url = format!("http://127.0.0.1:{port}/webhook");
-        lock(&shared).github.make_hook(HookPlace::Organization(owner), &url, SECRET);
+        let mut world = lock(&shared);
+        let owner = world.github.repository(repositories[0]).unwrap().owner;
+        world.github.make_hook(HookPlace::Organization(owner), &url, SECRET);
+        drop(world);
         tokio::spawn(carry(Arc::clone(&shared), over_http, std::future::pending()));
     }
     let asked = || lock(&shared).requests().total(Side::GitHub);
@@ -160,14 +136,7 @@ async fn measure(case: &Case) {
     let mut jobs = Vec::new();
     for _ in 0..JOBS {
         let repository = repositories[random.random_range(2..repositories.len())];
-        let job = JobSpec::new(&["nomadtools mem=100"], Duration::from_secs(5));
-        {
-            let mut world = lock(&shared);
-            let now = world.clock.now();
-            world.github.push(repository, now);
-            let run = world.queue_run(repository, vec![job]).unwrap();
-            jobs.push((run, Instant::now(), None, None));
-        }
+        jobs.push((push(&shared, repository), Instant::now(), None, None));
         for _ in 0..20 {
             sleep(Duration::from_millis(100)).await;
             see(&shared, &mut jobs);
@@ -181,13 +150,6 @@ async fn measure(case: &Case) {
         see(&shared, &mut jobs);
     }
     let most = by_second.windows(61).map(|window| window[60] - window[0]).max().unwrap_or_else(points);
-    let quantile = |mut times: Vec<Option<Duration>>, part: usize| {
-        times.sort_by_key(|time| time.unwrap_or(Duration::MAX));
-        match times[(times.len() * part / 100).min(times.len() - 1)] {
-            Some(time) => format!("{:.1} s", time.as_secs_f64()),
-            None => "never".to_owned(),
-        }
-    };
     let seen: Vec<_> = jobs.iter().map(|(.., seen, _)| *seen).collect();
     let taken: Vec<_> = jobs.iter().map(|(.., taken)| *taken).collect();
     let refused = counts.refused.load(Relaxed);
