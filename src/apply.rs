@@ -233,7 +233,7 @@ impl Apply {
     }
 
     /// The job for a start, as text and as Nomad parses it, if it may be started.
-    async fn parsed(&self, start: &Start) -> Result<(String, serde_json::Value)> {
+    async fn parsed(&self, start: &Start) -> Result<(String, Value)> {
         let labels: Vec<String> = start.labels.shown().map(str::to_owned).collect();
         let kind = self.kinds.of(start.class.as_deref());
         let runs_on = kind.labels.check(&labels).map_err(rejected)?;

@@ -50,6 +50,9 @@ impl LostJobs {
 
     /// Forgets the jobs whose runner is gone.
     pub fn keep(&mut self, nomad: &NomadView) {
+        if self.jobs.is_empty() && self.requested.is_empty() {
+            return;
+        }
         let runners: BTreeSet<&str> = nomad.runners.iter().map(|runner| runner.name.as_str()).collect();
         self.jobs.retain(|runner, _| runners.contains(runner.as_str()));
         self.requested.retain(|runner| runners.contains(runner.as_str()));
