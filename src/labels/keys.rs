@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::glob_covers;
+
 /// The maximum length of a pattern, in characters: that of a label.
 const LONGEST: usize = super::LABEL_LENGTH_MAX;
 
@@ -27,31 +29,9 @@ impl ValueGlob {
         &self.0
     }
 
-    /// Whether a value matches. The number of steps is at most the product of both lengths.
+    /// Whether a value matches.
     pub fn covers(&self, value: &str) -> bool {
-        let pattern: Vec<char> = self.0.to_lowercase().chars().collect();
-        let value: Vec<char> = value.to_lowercase().chars().collect();
-        let (mut at, mut seen) = (0, 0);
-        // The position of the last star, and the end of the text that it covers.
-        let mut star: Option<(usize, usize)> = None;
-        while seen < value.len() {
-            match pattern.get(at) {
-                Some('*') => {
-                    star = Some((at, seen));
-                    at += 1;
-                }
-                Some(c) if *c == '?' || value.get(seen) == Some(c) => {
-                    at += 1;
-                    seen += 1;
-                }
-                _ => {
-                    let Some((place, reach)) = star else { return false };
-                    star = Some((place, reach + 1));
-                    (at, seen) = (place + 1, reach + 1);
-                }
-            }
-        }
-        pattern.iter().skip(at).all(|c| *c == '*')
+        glob_covers(&self.0, value)
     }
 }
 

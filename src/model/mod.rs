@@ -5,6 +5,7 @@
 
 mod action;
 mod entry;
+mod glob;
 mod job;
 mod labels;
 mod names;
@@ -24,6 +25,7 @@ pub use action::{
     VerifyRegistration, span,
 };
 pub use entry::RepoEntry;
+pub use glob::glob_covers;
 pub use jiff::Timestamp;
 pub use job::{
     JobFacts, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId, Visibility, WorkflowJob,

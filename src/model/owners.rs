@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::is_login;
+use super::{glob_covers, is_login};
 
 /// The maximum length of a pattern, in characters.
 const LONGEST: usize = 100;
@@ -36,18 +36,7 @@ impl OwnerPattern {
 
     /// Whether it matches this owner.
     pub fn covers(&self, login: &str) -> bool {
-        let (pattern, login) = (self.0.to_ascii_lowercase(), login.to_ascii_lowercase());
-        let mut parts = pattern.split('*');
-        let Some(mut rest) = login.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-        let mut parts: Vec<&str> = parts.collect();
-        let Some(last) = parts.pop() else { return rest.is_empty() };
-        for part in parts {
-            match rest.find(part) {
-                Some(at) => rest = &rest[at + part.len()..],
-                None => return false,
-            }
-        }
-        rest.ends_with(last)
+        glob_covers(&self.0, login)
     }
 }
 
