@@ -8,8 +8,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::api::{Caching, GitHub, Repeat};
-use super::auth::Which;
-use super::auth::{Auth, Authenticator, Credentials, Principal, hash};
+use super::auth::{Auth, Authenticator, Credentials, Principal, Which, hash};
 use super::error::Error;
 use super::jwt;
 use super::listed::Listed;

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::api::{Caching, GitHub, Repeat};
-use super::auth::Principal;
-use super::auth::Which;
+use super::auth::{Principal, Which};
 use super::error::Error;
 use super::listed::Listed;
 use super::wire::Page;

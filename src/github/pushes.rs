@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::api::GitHub;
-use super::auth::Principal;
-use super::auth::Which;
+use super::auth::{Principal, Which};
 use super::error::Error;
 use super::repositories::Account;
 use super::wire::{Owner, Page};

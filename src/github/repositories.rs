@@ -6,8 +6,7 @@ use std::sync::PoisonError;
 use tokio::task::JoinSet;
 
 use super::api::{Caching, GitHub};
-use super::auth::Principal;
-use super::auth::Which;
+use super::auth::{Principal, Which};
 use super::error::Error;
 use super::listed::{Gap, Listed};
 use super::remembered::Remembered;

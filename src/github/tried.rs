@@ -1,8 +1,7 @@
 //! Whether GitHub accepts each of the credentials.
 
 use super::api::GitHub;
-use super::auth::Principal;
-use super::auth::Which;
+use super::auth::{Principal, Which};
 use super::error::Error;
 use super::wire::Owner;
 
