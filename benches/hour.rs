@@ -10,29 +10,37 @@
 
 mod common;
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use githubrunner::config::Config;
-use githubrunner::daemon::{Daemon, Signals};
-use githubrunner::github::{self as api, Auth};
-use githubrunner::http::{self, Client, Endpoint, Secret};
-use githubrunner::nomad::{self as agent, deployment_id};
-use githubrunner::render::Renderer;
-use githubrunner_sim::fault::{Fault, Sender, Side, Verdict};
-use githubrunner_sim::serve::serve_client;
-use githubrunner_sim::world::{Shared, drive, lock};
+use common::{TOKEN, idle_organization, push, quantile};
+use githubrunner::{
+    config::Config,
+    daemon::{Daemon, Signals},
+    github::{self as api, Auth},
+    http::{self, Client, Endpoint, Secret},
+    nomad::{self as agent, deployment_id},
+    render::Renderer,
+};
+use githubrunner_sim::{
+    fault::{Fault, Sender, Side, Verdict},
+    serve::serve_client,
+    world::{Shared, drive, lock},
+};
 use hyper::{Request, Response};
 use jiff::Timestamp;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
-
-use common::{TOKEN, idle_organization, push, quantile};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 /// GitHub's latency.
 const LATENCY: Duration = Duration::from_millis(50);

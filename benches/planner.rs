@@ -2,15 +2,19 @@
 //! the others are started, or held at a cap. Prints the median of 41 plans; `scripts/bench` runs it.
 #![allow(clippy::unwrap_used)]
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
-
-use githubrunner::config::Config;
-use githubrunner::model::{
-    Allocation, JobId, JobStatus, Listing, NomadView, Observation, Ownership, Registration, Repository,
-    RepositoryId, RepositoryView, RunId, Runner, RunnerMeta, RunnerState, WorkflowJob, runner_name,
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
 };
-use githubrunner::plan::{Policy, plan};
+
+use githubrunner::{
+    config::Config,
+    model::{
+        Allocation, JobId, JobStatus, Listing, NomadView, Observation, Ownership, Registration, Repository,
+        RepositoryId, RepositoryView, RunId, Runner, RunnerMeta, RunnerState, WorkflowJob, runner_name,
+    },
+    plan::{Policy, plan},
+};
 use jiff::{SignedDuration, Timestamp};
 
 const REPOSITORIES: u64 = 1_000;

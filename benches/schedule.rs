@@ -9,28 +9,31 @@
 
 mod common;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use githubrunner_sim::carrier::{carry, over_http};
-use githubrunner_sim::fault::{Fault, Side, Verdict};
-use githubrunner_sim::github::{HookPlace, Status};
-use githubrunner_sim::serve::serve_tcp;
-use githubrunner_sim::world::{Shared, drive, lock};
+use common::{TOKEN, idle_organization, push, quantile};
+use githubrunner_sim::{
+    carrier::{carry, over_http},
+    fault::{Fault, Side, Verdict},
+    github::{HookPlace, Status},
+    serve::serve_tcp,
+    world::{Shared, drive, lock},
+};
 use hyper::{Request, Response};
 use jiff::Timestamp;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use tokio::net::TcpListener;
-use tokio::time::sleep;
-
-use common::{TOKEN, idle_organization, push, quantile};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{net::TcpListener, time::sleep};
 
 const SECRET: &str = "of the benchmark";
 

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use githubrunner::github::Gap;
-use githubrunner::github::pagination::{MAX_ITEMS, MAX_PAGES, Walk, next_link, on_same_host};
+use githubrunner::github::{
+    Gap,
+    pagination::{MAX_ITEMS, MAX_PAGES, Walk, next_link, on_same_host},
+};
 use proptest::prelude::*;
 use url::Url;
 

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     github::Auth,
-    http::tests::{Answer, Seen, answer, server},
-    http::{self, Client},
+    http::{
+        self, Client,
+        tests::{Answer, Seen, answer, server},
+    },
     model::{Conclusion, Consent, EndedJob, Loss, PurgeReason, RepositoryId, Rerun, StopReason},
     nomad::seal::sample,
 };

@@ -7,12 +7,16 @@
 //! the cold ones wait. Hot looks take what they need first, then warm ones, then cold ones. An unused repository waits
 //! at most an hour.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
-use crate::github::{Headroom, Look};
-use crate::model::{Moment, RepositoryId, Timestamp, doubled, span};
+use crate::{
+    github::{Headroom, Look},
+    model::{Moment, RepositoryId, Timestamp, doubled, span},
+};
 
 /// The time between two looks at a hot repository, if the budget allows it.
 const HOT: Duration = Duration::from_secs(2);

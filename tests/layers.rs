@@ -172,21 +172,30 @@ fn absolute(module: &[String], path: &str, modules: &BTreeSet<Vec<String>>) -> O
     Some(base)
 }
 
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+fn every_source(directory: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for path in entries {
-        let stem = path.file_stem().unwrap().to_str().unwrap();
-        if stem == "tests" || stem.ends_with("_tests") {
-            continue;
-        }
         if path.is_dir() {
-            sources(&path, found);
+            every_source(&path, found);
         } else if path.extension().is_some_and(|is| is == "rs") {
             found.push(path);
         }
     }
+}
+
+/// The sources of a folder without the tests.
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    let mut all = Vec::new();
+    every_source(directory, &mut all);
+    let is_test = |path: &Path| {
+        path.strip_prefix(directory).unwrap().iter().any(|part| {
+            let stem = Path::new(part).file_stem().unwrap().to_str().unwrap();
+            stem == "tests" || stem.ends_with("_tests")
+        })
+    };
+    found.extend(all.into_iter().filter(|path| !is_test(path)));
 }
 
 /// The files of a package, without its tests.
@@ -337,6 +346,70 @@ fn no_files_import_each_other() {
         for circle in circles(&package(directory)) {
             let paths: Vec<String> = circle.iter().map(|path| path.display().to_string()).collect();
             wrong.push(format!("import each other in a round:\n  {}", paths.join("\n  ")));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Where the imports at the top level of a file leave the one style: std, other packages, this package, and one `use` for each
+/// root. `cargo +nightly fmt -- --config imports_granularity=Crate,group_imports=StdExternalCrate` writes it.
+fn untidy(code: &str) -> Vec<String> {
+    let group = |root: &str| match root {
+        "std" => 0,
+        "crate" | "super" | "self" => 2,
+        _ => 1,
+    };
+    let mut found = Vec::new();
+    let (mut before, mut last, mut seen) = ("", 0, BTreeSet::new());
+    for (at, line) in code.lines().enumerate() {
+        let conditional = before.starts_with("#[cfg");
+        before = line;
+        let Some(path) = line.strip_prefix("use ").filter(|_| !conditional) else { continue };
+        let root = path.split([':', ';', ' ']).next().unwrap_or("");
+        if !seen.insert(root) {
+            found.push(format!("{}: a second import from {root}", at + 1));
+        }
+        if group(root) < last {
+            found.push(format!("{}: {root} comes after a later group", at + 1));
+        }
+        last = last.max(group(root));
+    }
+    found
+}
+
+#[test]
+fn imports_have_one_style() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for directory in ["src", "sim", "simulation", "proptests", "tests", "benches"] {
+        let mut files = Vec::new();
+        every_source(&root.join(directory), &mut files);
+        assert!(!files.is_empty(), "{directory}");
+        for path in files {
+            let text = fs::read_to_string(&path).unwrap();
+            let name = path.strip_prefix(root).unwrap().display();
+            wrong.extend(untidy(&code(&text)).into_iter().map(|what| format!("{name}:{what}")));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let text = "use a::B;\nuse std::fs;\n#[cfg(unix)]\nuse a::C;\nuse crate::d;\nuse crate::e;\n";
+    let expected = ["2: std comes after a later group", "6: a second import from crate"];
+    assert_eq!(untidy(text), expected);
+}
+
+#[test]
+fn long_unit_tests_have_a_file_of_their_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for directory in ["src", "sim/src", "simulation/src"] {
+        let mut files = Vec::new();
+        every_source(&root.join(directory), &mut files);
+        for path in files {
+            let text = fs::read_to_string(&path).unwrap();
+            let tests = text.lines().skip_while(|line| !line.starts_with("mod tests {")).count();
+            if tests >= 150 {
+                wrong.push(format!("{}: {tests} lines of tests", path.strip_prefix(root).unwrap().display()));
+            }
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));

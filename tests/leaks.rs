@@ -9,9 +9,11 @@ mod echo;
 #[path = "leaks/modes.rs"]
 mod modes;
 
-use std::os::unix::fs::PermissionsExt;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::fs::PermissionsExt,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use common::site::{Running, Site, until};
 use echo::{Echo, Kind, Known, What};

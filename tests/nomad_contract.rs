@@ -11,15 +11,14 @@ mod place;
 #[path = "nomad_contract/variables.rs"]
 mod variables;
 
-use std::future::Future;
-use std::pin::Pin;
+use std::{future::Future, pin::Pin};
 
-use common::nomad_agent::{Agent, AgentOptions};
-use common::sim_nomad::SimNomad;
-use githubrunner::http::Endpoint;
-use githubrunner::secret::Secret;
-use githubrunner_sim::clock::Clock;
-use githubrunner_sim::nomad as sim;
+use common::{
+    nomad_agent::{Agent, AgentOptions},
+    sim_nomad::SimNomad,
+};
+use githubrunner::{http::Endpoint, secret::Secret};
+use githubrunner_sim::{clock::Clock, nomad as sim};
 use place::{NAMESPACE, Place, WITHIN};
 use tokio::time::Instant;
 

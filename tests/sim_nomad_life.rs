@@ -3,8 +3,7 @@
 // Test helpers may panic; clippy's exception for tests covers only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use githubrunner_sim::nomad::{Exit, Node, Nomad, Options, TaskEvent};
@@ -738,8 +737,7 @@ fn a_run_is_determined_by_its_seed() {
 /// Whatever is done to a text or a job, the response has one of the known statuses and nothing crashes.
 #[test]
 fn mangled_texts_and_jobs_are_answered() {
-    use rand::rngs::StdRng;
-    use rand::{RngExt, SeedableRng};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
     let mut rng = StdRng::seed_from_u64(7);
     let mut world = World::new(Options::default());
     let text = runner("r-1", 100, PATIENT);

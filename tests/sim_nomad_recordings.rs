@@ -7,10 +7,12 @@
 // Test helpers may panic; clippy's exception for tests covers only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use githubrunner_sim::nomad::{

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use githubrunner_sim::clock::Clock;
-use githubrunner_sim::github::{self, GitHub, JobSpec, Token};
-use githubrunner_sim::nomad::{self, Nomad};
-use githubrunner_sim::world::{self, Shared, World, lock};
+use githubrunner_sim::{
+    clock::Clock,
+    github::{self, GitHub, JobSpec, Token},
+    nomad::{self, Nomad},
+    world::{self, Shared, World, lock},
+};
 use jiff::Timestamp;
 
 pub const TOKEN: &str = "ghp_of_the_benchmark";

@@ -12,14 +12,13 @@ pub mod turns;
 
 use std::time::Duration;
 
+pub use facts::Facts;
 use githubrunner::{
     model::{Moment, Observation, Plan},
     plan::Policy,
 };
-use proptest::test_runner::TestCaseError;
-
-pub use facts::Facts;
 pub use memory::{Lesson, learned, reports_of};
+use proptest::test_runner::TestCaseError;
 
 /// `Ok` if a property holds, or else why not.
 pub type Checked = Result<(), TestCaseError>;

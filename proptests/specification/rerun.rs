@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use githubrunner::config::RerunLost;
-use githubrunner::model::*;
+use githubrunner::{config::RerunLost, model::*};
 use proptest::prelude::*;
 
 use super::{

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use githubrunner::model::*;
 use proptest::prelude::*;
 
-use super::rerun::is_undecided;
 use super::{
     Checked,
     facts::{Facts, is_stopped, is_surplus, runner_holds},
+    rerun::is_undecided,
     secs,
 };
 

@@ -1,20 +1,21 @@
 //! Delivers GitHub's webhooks, over HTTP or to a program in the same process.
 
-use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
-use hyper::client::conn::http1;
+use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
-use super::github::Parcel;
-use super::world::{Shared, lock};
+use super::{
+    github::Parcel,
+    world::{Shared, lock},
+};
 
 /// GitHub's timeout for a response (contract github.md §5).
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);

@@ -1,25 +1,36 @@
 //! Puts either side of the [`World`](super::world::World) on a listener or on an in-memory stream.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+    header::{CONNECTION, HeaderValue},
+};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 
-use super::stream;
-use super::world::fault::{Arrived, Sender, Side, Verdict};
-use super::world::{Shared, lock};
+use super::{
+    stream,
+    world::{
+        Shared,
+        fault::{Arrived, Sender, Side, Verdict},
+        lock,
+    },
+};
 
 /// Longer request bodies get 413. This is more than any job or Submission (Nomad drops one over 1 MB).
 const LONGEST_BODY: usize = 8 << 20;

@@ -3,10 +3,7 @@
 //! A raw_exec task runs it in place of `run.sh`: it takes the same environment, speaks the simulated
 //! GitHub's `/_runner/` routes over plain HTTP on loopback, and prints what the real one prints (contract github.md §7).
 
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::io::Write;
-use std::time::Duration;
+use std::{collections::BTreeMap, future::Future, io::Write, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,8 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::github::jit_server;
-use super::process::Credentials;
+use super::{github::jit_server, process::Credentials};
 
 /// The poll interval.
 const POLL: Duration = Duration::from_millis(250);

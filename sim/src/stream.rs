@@ -1,15 +1,18 @@
 //! Nomad's event stream as a response that does not end (contract of Nomad, §6).
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
 
-use super::nomad::Topics;
-use super::world::{Shared, lock};
+use super::{
+    nomad::Topics,
+    world::{Shared, lock},
+};
 
 /// `{}` is sent at once and then at this interval.
 const HEARTBEAT: Duration = Duration::from_secs(30);

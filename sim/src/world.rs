@@ -10,27 +10,30 @@ mod reactions;
 mod requests;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use fault::{Fault, NoFault, Side};
 use hyper::{Request, Response};
 use jiff::{SignedDuration, Timestamp};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use tokio::sync::{Notify, watch as watched};
-
-use super::clock::{Clock, shift};
-use super::github::{GitHub, JobSpec, Parcel, Trigger};
-use super::nomad::Nomad;
-pub use super::process::Phase;
-use super::process::Process;
-use fault::{Fault, NoFault, Side};
+use rand::{SeedableRng, rngs::StdRng};
 pub use reactions::job_in;
 pub use requests::Requests;
+use tokio::sync::{Notify, watch as watched};
 pub use watch::Watch;
+
+pub use super::process::Phase;
+use super::{
+    clock::{Clock, shift},
+    github::{GitHub, JobSpec, Parcel, Trigger},
+    nomad::Nomad,
+    process::Process,
+};
 
 /// The maximum length of the timeline. The oldest lines are dropped.
 const LONGEST_TIMELINE: usize = 20_000;

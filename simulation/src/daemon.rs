@@ -1,40 +1,50 @@
 //! The real daemon, on in-memory connections to the simulated servers.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-
-use crate::faults::scenario::Scenario;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use githubrunner::config::{Config, RepoEntry, RerunLost};
-use githubrunner::daemon::{Daemon, Ended, Signals};
-use githubrunner::github::{self, Auth, CacheStore, GitHub, Key};
-use githubrunner::hints::Hints;
-use githubrunner::http::{self, Client, Endpoint, Secret};
-use githubrunner::nomad::{self, Nomad, deployment_id};
-use githubrunner::render::Renderer;
-use githubrunner_sim::fault::{Sender, Side};
-use githubrunner_sim::github::{Level, Reach, permissions};
-use githubrunner_sim::serve::serve_client;
-use githubrunner_sim::world::{Shared, lock};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use ring::signature::{KeyPair, RsaKeyPair};
-use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
-
-use super::specified::{self, Told};
-use super::webhooks::Inboxes;
-use crate::deployment::{
-    GITHUB_TOKEN, GROUP, MAX_BODY, META, NAMESPACE, NOMAD_TOKEN, PREFIX, WEBHOOK_SECRET,
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
 };
-use crate::faults::nemesis::Nemesis;
-use crate::faults::settings::{Access, Classes, Entries, Mode, Settings};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use githubrunner::{
+    config::{Config, RepoEntry, RerunLost},
+    daemon::{Daemon, Ended, Signals},
+    github::{self, Auth, CacheStore, GitHub, Key},
+    hints::Hints,
+    http::{self, Client, Endpoint, Secret},
+    nomad::{self, Nomad, deployment_id},
+    render::Renderer,
+};
+use githubrunner_sim::{
+    fault::{Sender, Side},
+    github::{Level, Reach, permissions},
+    serve::serve_client,
+    world::{Shared, lock},
+};
+use rand::{SeedableRng, rngs::StdRng};
+use ring::signature::{KeyPair, RsaKeyPair};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+};
+
+use super::{
+    specified::{self, Told},
+    webhooks::Inboxes,
+};
+use crate::{
+    deployment::{GITHUB_TOKEN, GROUP, MAX_BODY, META, NAMESPACE, NOMAD_TOKEN, PREFIX, WEBHOOK_SECRET},
+    faults::{
+        nemesis::Nemesis,
+        scenario::Scenario,
+        settings::{Access, Classes, Entries, Mode, Settings},
+    },
+};
 
 /// The App's key, which must not appear anywhere either.
 const KEY: &[u8] = include_bytes!("../../tests/fixtures/keys/app.pkcs8.der");

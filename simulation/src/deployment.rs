@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use githubrunner_sim::github::{Reach, Token};
-use githubrunner_sim::nomad;
+use githubrunner_sim::{
+    github::{Reach, Token},
+    nomad,
+};
 use serde_json::Value;
 
 /// The long-lived token, which must not appear anywhere.

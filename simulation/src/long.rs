@@ -1,19 +1,21 @@
 //! Long life: many days with churn, a large backlog, labels that fit nowhere, templates that fail.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::faults::mishap::Mishap;
-use crate::faults::scenario::{Happening, Scenario};
-use githubrunner_sim::fault::Side;
-use githubrunner_sim::github::{Conclusion, Job, JobSpec};
-use githubrunner_sim::nomad::Node;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use githubrunner_sim::{
+    fault::Side,
+    github::{Conclusion, Job, JobSpec},
+    nomad::Node,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::run::{How, Outcome, run};
-use crate::faults::settings::{Access, Classes, Mode, Settings};
-use crate::faults::trouble::{Episode, Trouble};
+use crate::faults::{
+    mishap::Mishap,
+    scenario::{Happening, Scenario},
+    settings::{Access, Classes, Mode, Settings},
+    trouble::{Episode, Trouble},
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

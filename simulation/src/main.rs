@@ -1,19 +1,22 @@
 //! Runs any number of seeds of the simulation on all cores: `scripts/simulate --seeds N [--seed FIRST]`.
 
-use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::{
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use clap::Parser;
-use githubrunner_simulation::faults::kind::FaultKind;
-use githubrunner_simulation::faults::scenario::Scenario;
-use githubrunner_simulation::faults::settings::Mode;
-
-use githubrunner_simulation::long::{self, Broken};
-use githubrunner_simulation::run::{How, Outcome, run};
-use githubrunner_simulation::shrink::{brief, story};
-use githubrunner_simulation::sweep;
+use githubrunner_simulation::{
+    faults::{kind::FaultKind, scenario::Scenario, settings::Mode},
+    long::{self, Broken},
+    run::{How, Outcome, run},
+    shrink::{brief, story},
+    sweep,
+};
 
 /// The system's allocator took a fifth of the time.
 #[global_allocator]

@@ -2,15 +2,15 @@
 //! specification. Real observations reach few of the corner cases in which the rules differ, and each run has thousands
 //! of passes.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use githubrunner::daemon::Pass;
-use githubrunner::model::*;
-use githubrunner::plan::{Policy, plan};
-use jiff::SignedDuration;
-
+use githubrunner::{
+    daemon::Pass,
+    model::*,
+    plan::{Policy, plan},
+};
 use githubrunner_specification::{Asks, Lesson, Seen, broken_by, learned, reports_of, wrongly_remembered};
+use jiff::SignedDuration;
 
 /// Times around the planner's limits, in seconds.
 const AGES: [u64; 16] = [0, 4, 29, 31, 59, 61, 119, 121, 240, 599, 601, 700, 3599, 3601, 86_399, 86_401];

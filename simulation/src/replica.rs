@@ -1,17 +1,23 @@
 //! A slot for a daemon in the run: it lives, dies, exits, is suspended, and returns.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
-use crate::faults::scenario::{DeathAt, ReplicaMishap};
 use tokio::time::Instant;
 
 use super::daemon::{Incarnation, Maker};
-use crate::faults::nemesis::{Cut, Nemesis};
+use crate::faults::{
+    nemesis::{Cut, Nemesis},
+    scenario::{DeathAt, ReplicaMishap},
+};
 
 /// One of the daemons.
 pub struct Replica {

@@ -1,38 +1,50 @@
 //! One run: a world, a daemon in it, what happens to both, and what must hold at the end.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::panic::AssertUnwindSafe;
-use std::task::Poll;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+    task::Poll,
+    time::Duration,
+};
 
-use crate::faults::Budget;
-use crate::faults::exchange::{Disconnect, Faults, REPLICAS};
-use crate::faults::mishap::Suffer;
-use crate::faults::scenario::{Happening, ReplicaMishap, Scenario};
 use bytes::Bytes;
-use githubrunner_sim::clock::Clock;
-use githubrunner_sim::fault::Side;
-use githubrunner_sim::github::{GitHub, Job, JobSpec, Registration};
-use githubrunner_sim::nomad::Nomad;
-use githubrunner_sim::world::{Shared, World, drive, lock};
+use githubrunner_sim::{
+    clock::Clock,
+    fault::Side,
+    github::{GitHub, Job, JobSpec, Registration},
+    nomad::Nomad,
+    world::{Shared, World, drive, lock},
+};
 use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::checker::replicas::{Leases, Takeover};
-use super::checker::sight::Sights;
-use super::checker::{Checker, left_over};
-use super::daemon::{self, Maker, Sizes};
-use super::replica::{End, Replica};
-use super::secrets::{Log, be_quiet};
-use super::specified;
-use super::webhooks::{self, DeliveryFaults, Inboxes};
-use crate::deployment::{GITHUB_TOKEN, GROUP, META, NAMESPACE, PREFIX, Place};
-use crate::faults::kind::FaultKind;
-use crate::faults::nemesis::{Nemesis, Told};
-use crate::faults::settings::Mode;
-use crate::findings::Findings;
+use super::{
+    checker::{
+        Checker, left_over,
+        replicas::{Leases, Takeover},
+        sight::Sights,
+    },
+    daemon::{self, Maker, Sizes},
+    replica::{End, Replica},
+    secrets::{Log, be_quiet},
+    specified,
+    webhooks::{self, DeliveryFaults, Inboxes},
+};
+use crate::{
+    deployment::{GITHUB_TOKEN, GROUP, META, NAMESPACE, PREFIX, Place},
+    faults::{
+        Budget,
+        exchange::{Disconnect, Faults, REPLICAS},
+        kind::FaultKind,
+        mishap::Suffer,
+        nemesis::{Nemesis, Told},
+        scenario::{Happening, ReplicaMishap, Scenario},
+        settings::Mode,
+    },
+    findings::Findings,
+};
 
 /// After all trouble is over, everything is done and cleaned up within this time: a silent rate limit may
 /// last two hours, and failed actions wait up to ten minutes.

@@ -1,15 +1,18 @@
 //! Searches log lines for secrets, at the finest level.
 
-use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+};
 
 use githubrunner::text::is_harmful;
 use githubrunner_sim::world::Shared;
-
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+    subscriber::Interest,
+};
 
 use crate::deployment::{GITHUB_TOKEN, JIT_MARK, NOMAD_TOKEN, WEBHOOK_SECRET};
 

@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::faults::scenario::Scenario;
-
 use super::run::{How, Outcome, run};
+use crate::faults::scenario::Scenario;
 
 /// At most this many lines of the timeline are shown. The last ones are the most useful.
 const SHOWN: usize = 400;

@@ -3,18 +3,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use githubrunner::daemon::{Pass, Witness};
-use githubrunner::model::{Memory, Observation, Plan, Report};
-use githubrunner::plan::Policy;
+use githubrunner::{
+    daemon::{Pass, Witness},
+    model::{Memory, Observation, Plan, Report},
+    plan::Policy,
+};
 use githubrunner_sim::world::{Shared, lock};
-
-use super::checker::sight::Sights;
-use super::metamorphic;
-use super::secrets::harm_in;
-use crate::deployment::Place;
-use crate::faults::labels::is_servable;
-use crate::findings::Findings;
 use githubrunner_specification::{Asks, Lesson, Seen, broken_by, wrongly_remembered};
+
+use super::{checker::sight::Sights, metamorphic, secrets::harm_in};
+use crate::{deployment::Place, faults::labels::is_servable, findings::Findings};
 
 /// Larger worlds are not checked in each pass.
 const LARGE: usize = 500;

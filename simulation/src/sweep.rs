@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use crate::faults::mishap::Mishap;
-use crate::faults::scenario::{DeathAt, Happening, Scenario};
-use githubrunner_sim::github::JobSpec;
-use githubrunner_sim::nomad::Node;
+use githubrunner_sim::{github::JobSpec, nomad::Node};
 
 use super::run::{How, Outcome, run};
-use crate::faults::settings::{Access, Classes, Mode};
+use crate::faults::{
+    mishap::Mishap,
+    scenario::{DeathAt, Happening, Scenario},
+    settings::{Access, Classes, Mode},
+};
 
 /// A world with every kind of action.
 fn scenario(mode: Mode, death: Option<(DeathAt, bool)>) -> Scenario {

@@ -1,19 +1,22 @@
 //! GitHub's webhooks in a run: they reach whichever daemon is alive, and are lost, delayed, duplicated and forged
 //! on the way.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use crate::deployment::WEBHOOK_SECRET;
-use crate::findings::Findings;
 use githubrunner::hints::{Hints, webhook};
-use githubrunner_sim::carrier::{carry, request};
-use githubrunner_sim::github::{GitHub, HookPlace, Parcel, sign};
-use githubrunner_sim::world::{Shared, lock};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use githubrunner_sim::{
+    carrier::{carry, request},
+    github::{GitHub, HookPlace, Parcel, sign},
+    world::{Shared, lock},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::task::JoinHandle;
+
+use crate::{deployment::WEBHOOK_SECRET, findings::Findings};
 
 /// The URL of the webhooks.
 const URL: &str = "http://daemon.test/webhook";

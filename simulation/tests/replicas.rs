@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use githubrunner_sim::github::JobSpec;
-use githubrunner_sim::nomad::Node;
-use githubrunner_simulation::faults::nemesis::Cut;
-use githubrunner_simulation::faults::scenario::{DeathAt, Happening, ReplicaMishap, Scenario};
-
-use githubrunner_simulation::run::{How, run};
+use githubrunner_sim::{github::JobSpec, nomad::Node};
+use githubrunner_simulation::{
+    faults::{
+        nemesis::Cut,
+        scenario::{DeathAt, Happening, ReplicaMishap, Scenario},
+    },
+    run::{How, run},
+};
 
 const AT: u64 = 20;
 

@@ -4,15 +4,18 @@
 
 mod replicas;
 
-use githubrunner_simulation::faults::scenario::{Happening, Scenario};
-use githubrunner_simulation::faults::settings::Mode;
-
 use std::time::Duration;
 
-use githubrunner_simulation::long::{self, Broken};
-use githubrunner_simulation::run::{How, run};
-use githubrunner_simulation::shrink::story;
-use githubrunner_simulation::sweep;
+use githubrunner_simulation::{
+    faults::{
+        scenario::{Happening, Scenario},
+        settings::Mode,
+    },
+    long::{self, Broken},
+    run::{How, run},
+    shrink::story,
+    sweep,
+};
 
 /// Runs seeds, half of them on another thread, and reports the first that fails.
 fn all_hold(seeds: std::ops::Range<u64>) {

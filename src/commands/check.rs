@@ -1,7 +1,9 @@
 //! `check`: tests everything that the first run needs, one line each.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use futures_util::{StreamExt, stream};
 

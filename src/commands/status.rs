@@ -8,6 +8,7 @@ mod view;
 use std::{collections::BTreeMap, io::Write, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
+use view::View;
 
 use super::{Exit, Style};
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
     secret::Secret,
     text::harmless_json,
 };
-use view::View;
 
 /// The path of the state.
 const PATH: &str = "/api/v1/state";

@@ -23,6 +23,14 @@ use std::{
     time::Duration,
 };
 
+use acts::Acts;
+use chores::{Chore, Chores};
+use looks::Looked;
+use marks::Marks;
+use news::News;
+use observe::GitHubSide;
+pub use pass::{Pass, Witness};
+use said::Said;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -46,14 +54,6 @@ use crate::{
     schedule::Schedule,
     status::Status,
 };
-use acts::Acts;
-use chores::{Chore, Chores};
-use looks::Looked;
-use marks::Marks;
-use news::News;
-use observe::GitHubSide;
-pub use pass::{Pass, Witness};
-use said::Said;
 
 /// After a Start, Nomad is observed again this soon (an allocation exists within 30 ms, contract nomad.md §8), and then
 /// at growing intervals while something waits for a place or for credentials. The last interval repeats.

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::Pass;
 use jiff::Timestamp;
 
+use super::Pass;
 use crate::{
     config::Config,
     github::{self, GitHub},

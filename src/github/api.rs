@@ -1,36 +1,45 @@
 //! The adapter's core: requests with credentials, rate limits, redirects, ETags and pages.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
-use hyper::Method;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{
+    Method,
+    header::{self, HeaderName, HeaderValue},
+};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use url::Url;
 
-use super::address::Web;
-use super::auth::{Auth, Authenticator, Credentials, Principal};
-use super::bodies::Mark;
-use super::cache::{Cache, CacheStore, Proof};
-use super::error::Error;
-use super::etags;
-use super::followed::Followed;
-use super::keyring::{Assigned, Keyring};
-use super::limits::{Claim, Headroom, Limits, READS, Rate};
-use super::listed::Gap;
-use super::pagination::{Walk, next_link, on_same_host, origin_of};
-use super::reading::{Pages, Reading};
-use super::remembered::Remembered;
-use super::sizes::{self, Sizes};
-use super::turns::Turn;
-use super::wire::Page;
-use crate::http::{self, Request, Response, RetryPolicy};
-use crate::labels::Interest;
-use crate::model::{RepositoryId, span};
+use super::{
+    address::Web,
+    auth::{Auth, Authenticator, Credentials, Principal},
+    bodies::Mark,
+    cache::{Cache, CacheStore, Proof},
+    error::Error,
+    etags,
+    followed::Followed,
+    keyring::{Assigned, Keyring},
+    limits::{Claim, Headroom, Limits, READS, Rate},
+    listed::Gap,
+    pagination::{Walk, next_link, on_same_host, origin_of},
+    reading::{Pages, Reading},
+    remembered::Remembered,
+    sizes::{self, Sizes},
+    turns::Turn,
+    wire::Page,
+};
+use crate::{
+    http::{self, Request, Response, RetryPolicy},
+    labels::Interest,
+    model::{RepositoryId, span},
+};
 
 /// The REST API version that we use (contract §4).
 const API_VERSION: (HeaderName, HeaderValue) =

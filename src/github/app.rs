@@ -1,19 +1,20 @@
 //! A GitHub App: its own token, its installations and their tokens (contract §3).
 
-use std::sync::PoisonError;
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use hyper::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::api::{Caching, GitHub, Repeat};
-use super::auth::{Auth, Authenticator, Credentials, Principal, Which, hash};
-use super::error::Error;
-use super::jwt;
-use super::listed::Listed;
-use super::secrets;
-use super::wire::{Installation, InstallationsPage};
+use super::{
+    api::{Caching, GitHub, Repeat},
+    auth::{Auth, Authenticator, Credentials, Principal, Which, hash},
+    error::Error,
+    jwt,
+    listed::Listed,
+    secrets,
+    wire::{Installation, InstallationsPage},
+};
 use crate::http::{Response, escape_segment};
 
 /// How long the App's own token is used. It is valid for 9 minutes.

@@ -1,9 +1,11 @@
 //! Authentication to GitHub: a token, a token in a file, or a GitHub App.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;

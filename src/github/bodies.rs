@@ -4,14 +4,15 @@
 //! In memory, they would take many times what is used of them: 20 runs have 250 kB, or 10 kB compressed. Each is
 //! identified by a hash of its content, so equal bodies are stored once. A broken or missing one only costs a request.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use miniz_oxide::deflate::compress_to_vec;
-use miniz_oxide::inflate::decompress_to_vec_with_limit;
+use miniz_oxide::{deflate::compress_to_vec, inflate::decompress_to_vec_with_limit};
 use ring::digest::{SHA256, digest};
 use rustix::fs::{Mode, OFlags};
 

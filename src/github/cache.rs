@@ -4,22 +4,28 @@
 //! read earlier is kept, reduced to what we use. The file only speeds up the first pass after a restart, so losing it
 //! is harmless. It contains no secret: a hash identifies the credentials of an ETag.
 
-use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufWriter, Read, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    io::{BufWriter, Read, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::bodies::{Bodies, Mark};
-use super::wire::Page;
+use super::{
+    bodies::{Bodies, Mark},
+    wire::Page,
+};
 
 /// The format version of the file. Other versions are ignored.
 const VERSION: u32 = 2;

@@ -1,15 +1,19 @@
 //! What one listing of a repository's jobs keeps for the next: the followed runs, and an unfinished listing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::listed::Listed;
-use super::reading::Reading;
-use super::turns::SHARE;
-use super::wire::{Job, Run};
+use super::{
+    listed::Listed,
+    reading::Reading,
+    turns::SHARE,
+    wire::{Job, Run},
+};
 use crate::model::{JobStatus, RunFacts, RunId, Timestamp};
 
 /// A run without a job of interest is read again after this time, or when it has changed.

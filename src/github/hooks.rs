@@ -6,14 +6,18 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::api::{Caching, GitHub, Repeat};
-use super::auth::{Principal, Which};
-use super::error::Error;
-use super::listed::Listed;
-use super::wire::Page;
-use crate::http::escape_segment;
-use crate::model::{RepoEntry, RepositoryId, Timestamp};
-use crate::secret::Secret;
+use super::{
+    api::{Caching, GitHub, Repeat},
+    auth::{Principal, Which},
+    error::Error,
+    listed::Listed,
+    wire::Page,
+};
+use crate::{
+    http::escape_segment,
+    model::{RepoEntry, RepositoryId, Timestamp},
+    secret::Secret,
+};
 
 /// The only event that our webhooks subscribe to.
 pub const HOOK_EVENT: &str = "workflow_job";

@@ -1,24 +1,28 @@
 //! The jobs of a repository: those of its active workflow runs (docs/architecture.md, "A pass").
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
-use super::api::{Caching, GitHub};
-use super::auth::Principal;
-use super::error::Error;
-use super::followed::{LISTS, Look, Mark, Unfinished};
-use super::reading::Reading;
-use super::turns::Turn;
-use super::wire::{Job, JobsPage, Page, Run, RunsPage};
-use crate::http::escape_segment;
-use crate::labels::Interest;
-use crate::model::{EndedJob, JobStatus, Repository, RepositoryId, RunFacts, RunId, Timestamp, WorkflowJob};
+use super::{
+    api::{Caching, GitHub},
+    auth::Principal,
+    error::Error,
+    followed::{LISTS, Look, Mark, Unfinished},
+    reading::Reading,
+    turns::Turn,
+    wire::{Job, JobsPage, Page, Run, RunsPage},
+};
+use crate::{
+    http::escape_segment,
+    labels::Interest,
+    model::{EndedJob, JobStatus, Repository, RepositoryId, RunFacts, RunId, Timestamp, WorkflowJob},
+};
 
 /// How many runs of a repository are followed by their ID. More make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;

@@ -1,7 +1,9 @@
 //! Which credentials are used for which owner. Each owner has exactly one, so that no limit is evaded.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::auth::{Auth, Authenticator, Principal, Which};
 use crate::model::OwnerPattern;

@@ -8,16 +8,19 @@
 //!
 //! A server whose responses have no rate-limit headers has no limits and no rate limiter.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::error::Error;
-use crate::http::Response;
-use crate::model::doubled;
+use crate::{http::Response, model::doubled};
 
 /// The wait if GitHub does not specify one; doubled each time in a row.
 const UNNAMED: Duration = Duration::from_secs(60);

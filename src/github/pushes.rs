@@ -2,13 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::api::GitHub;
-use super::auth::{Principal, Which};
-use super::error::Error;
-use super::repositories::Account;
-use super::wire::{Owner, Page};
-use crate::http::escape_segment;
-use crate::model::{RepositoryId, Timestamp, is_login, is_repository_name};
+use super::{
+    api::GitHub,
+    auth::{Principal, Which},
+    error::Error,
+    repositories::Account,
+    wire::{Owner, Page},
+};
+use crate::{
+    http::escape_segment,
+    model::{RepositoryId, Timestamp, is_login, is_repository_name},
+};
 
 /// At most this many repositories are listed at once, which is GitHub's maximum.
 pub const PUSHED_PAGE: usize = 100;

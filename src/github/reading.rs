@@ -1,7 +1,6 @@
 //! A list that is being read, page by page.
 
-use super::listed::Listed;
-use super::pagination::Walk;
+use super::{listed::Listed, pagination::Walk};
 use crate::model::Timestamp;
 
 /// A list from all its pages.

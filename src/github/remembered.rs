@@ -1,7 +1,6 @@
 //! What an entry of the configuration resolved to when it was last read.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 

@@ -1,18 +1,24 @@
 //! Which repositories the configuration's entries name.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+};
 
 use tokio::task::JoinSet;
 
-use super::api::{Caching, GitHub};
-use super::auth::{Principal, Which};
-use super::error::Error;
-use super::listed::{Gap, Listed};
-use super::remembered::Remembered;
-use super::wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown};
-use crate::http::escape_segment;
-use crate::model::{RepoEntry, Repository, RepositoryId, Timestamp, is_login};
+use super::{
+    api::{Caching, GitHub},
+    auth::{Principal, Which},
+    error::Error,
+    listed::{Gap, Listed},
+    remembered::Remembered,
+    wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown},
+};
+use crate::{
+    http::escape_segment,
+    model::{RepoEntry, Repository, RepositoryId, Timestamp, is_login},
+};
 
 /// What the entries resolve to.
 #[derive(Debug, Clone, Default)]

@@ -7,15 +7,19 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{Caching, GitHub, Repeat};
-use super::auth::Principal;
-use super::error::Error;
-use super::listed::{Listed, Sought};
-use super::secrets::{jit_configuration, token};
-use super::wire::{GroupsPage, RunnerRow, RunnersPage, runner_version};
-use crate::http::{Response, escape_segment};
-use crate::model::{Repository, RunnerId};
-use crate::secret::Secret;
+use super::{
+    api::{Caching, GitHub, Repeat},
+    auth::Principal,
+    error::Error,
+    listed::{Listed, Sought},
+    secrets::{jit_configuration, token},
+    wire::{GroupsPage, RunnerRow, RunnersPage, runner_version},
+};
+use crate::{
+    http::{Response, escape_segment},
+    model::{Repository, RunnerId},
+    secret::Secret,
+};
 
 /// The kind of requests that GitHub counts as runner registrations: 1,500 in 5 minutes.
 const REGISTRATION: &str = "registration";

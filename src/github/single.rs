@@ -3,13 +3,15 @@
 use hyper::Method;
 use serde::Deserialize;
 
-use super::api::{GitHub, Repeat};
-use super::auth::Principal;
-use super::error::Error;
-use super::wire::Job;
-use crate::http::escape_segment;
-use crate::model::{
-    Conclusion, Ended, EndedJob, JobId, JobStatus, Repository, RunId, Timestamp, WorkflowJob, age,
+use super::{
+    api::{GitHub, Repeat},
+    auth::Principal,
+    error::Error,
+    wire::Job,
+};
+use crate::{
+    http::escape_segment,
+    model::{Conclusion, Ended, EndedJob, JobId, JobStatus, Repository, RunId, Timestamp, WorkflowJob, age},
 };
 
 /// The kind of requests: GitHub does not count them separately.

@@ -1,9 +1,11 @@
 //! Page sizes. GitHub sometimes fails to return a hundred items at a time, but can return ten (contract §8: the jobs of
 //! a large run repeatedly get a 502 at 100 a page, but not at 30).
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 

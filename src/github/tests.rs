@@ -10,18 +10,24 @@ mod owners;
 mod repositories;
 mod runners;
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use githubrunner_sim::github as sim;
 use tokio::time::Instant;
 
 use super::*;
-use crate::http::Client;
-use crate::http::tests::{Answer, Seen, answer, server};
-use crate::model::{RepoEntry, Repository, RunId, RunnerId, Timestamp, WorkflowJob};
-use crate::secret::Secret;
-use githubrunner_sim::github as sim;
+use crate::{
+    http::{
+        Client,
+        tests::{Answer, Seen, answer, server},
+    },
+    model::{RepoEntry, Repository, RunId, RunnerId, Timestamp, WorkflowJob},
+    secret::Secret,
+};
 
 const TOKEN: &str = "ghp_MARKEDTOKEN";
 

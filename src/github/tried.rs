@@ -1,9 +1,11 @@
 //! Whether GitHub accepts each of the credentials.
 
-use super::api::GitHub;
-use super::auth::{Principal, Which};
-use super::error::Error;
-use super::wire::Owner;
+use super::{
+    api::GitHub,
+    auth::{Principal, Which},
+    error::Error,
+    wire::Owner,
+};
 
 /// The result for one of the credentials.
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 //! A listing that has used up its share lets the next repository go first, and continues when all others have had
 //! theirs. So a repository with a thousand runs does not slow down the others.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use tokio::sync::{Notify, Semaphore};
 

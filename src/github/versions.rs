@@ -4,10 +4,12 @@ use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::api::{GitHub, Repeat};
-use super::auth::Principal;
-use super::error::Error;
-use super::runners::Scope;
+use super::{
+    api::{GitHub, Repeat},
+    auth::Principal,
+    error::Error,
+    runners::Scope,
+};
 use crate::http::date_of;
 
 /// How long before its end a version causes a warning.

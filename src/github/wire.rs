@@ -3,18 +3,20 @@
 //! GitHub's own examples omit fields, and clients see nulls that the description does not allow, so everything
 //! that can be missing may be.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::sync::Arc;
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 
 use super::address::Web;
-use crate::labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX};
-use crate::model::{
-    Conclusion, EndedJob, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId, Timestamp,
-    Visibility, WorkflowJob, is_login, is_repository_name, job_key,
+use crate::{
+    labels::{LABEL_LENGTH_MAX, LABELS_LENGTH_MAX, LABELS_MAX},
+    model::{
+        Conclusion, EndedJob, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId,
+        Timestamp, Visibility, WorkflowJob, is_login, is_repository_name, job_key,
+    },
 };
 
 /// Names of jobs and workflows are free text, and are truncated to this many characters. A longer branch or login is

@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
+pub use delivery::{Guid, LONGEST_GUID};
+pub use pushes::WATCHED_FROM;
 use ring::hmac;
+pub use sources::follow;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -32,10 +35,6 @@ use crate::{
     secret::{self, Secret},
     status::{Counter, Status},
 };
-
-pub use delivery::{Guid, LONGEST_GUID};
-pub use pushes::WATCHED_FROM;
-pub use sources::follow;
 
 /// The shortest time between two looks that hints for one repository cause. Earlier hints wait and are not lost.
 pub const LOOKS_APART: Duration = Duration::from_secs(1);

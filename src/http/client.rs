@@ -1,31 +1,42 @@
 //! The client: exchanges with one host, within limits.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderValue};
-use hyper::{HeaderMap, Method, Uri};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use hyper::{
+    HeaderMap, Method, Uri,
+    body::{Body, Incoming},
+    header::{self, HeaderValue},
+};
+use hyper_util::{
+    client::{
+        legacy,
+        legacy::connect::{CaptureConnection, capture_connection},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
-use super::connect::{ConnectFailure, Connector, Endpoint, Proxy};
-use super::error::{Error, Exchange, shown_path};
-use super::lines::Lines;
-use super::message::{Request, Response};
-use super::retry::RetryPolicy;
-use super::secret;
-use super::tls::TlsOptions;
-use super::watch::{Observer, Watch};
+use super::{
+    connect::{ConnectFailure, Connector, Endpoint, Proxy},
+    error::{Error, Exchange, shown_path},
+    lines::Lines,
+    message::{Request, Response},
+    retry::RetryPolicy,
+    secret,
+    tls::TlsOptions,
+    watch::{Observer, Watch},
+};
 use crate::secret::Secret;
 
 /// Every body may be read up to this size, in bytes. Larger ones are read one at a time, so that all bodies together

@@ -1,27 +1,35 @@
 //! The endpoint of a client, and the connector for it.
 
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use hyper::Uri;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    client::{
+        legacy::connect::{Connected, Connection, HttpConnector, proxy::Tunnel},
+        proxy::matcher::{Intercept, Matcher},
+    },
+    rt::TokioIo,
+};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::UnixStream,
+};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
 
-use super::error::Error;
-use super::tls::{self, TlsOptions};
+use super::{
+    error::Error,
+    tls::{self, TlsOptions},
+};
 
 /// Creates one in-memory connection; an error is a refused connection.
 pub type MemoryConnect = Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>;

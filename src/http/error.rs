@@ -1,13 +1,13 @@
 //! Errors of an exchange, and what they mean for its effect.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use hyper::{HeaderMap, Method, StatusCode};
 
-use crate::secret::Secret;
-use crate::text::{LINE, shown};
+use crate::{
+    secret::Secret,
+    text::{LINE, shown},
+};
 
 /// How many bytes of a body an error shows.
 pub(super) const SHOWN_BODY: usize = 300;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::StatusCode;
-use hyper::body::Incoming;
+use hyper::{StatusCode, body::Incoming};
 
 use super::error::{Error, Exchange};
 

@@ -1,20 +1,21 @@
 //! Requests and responses.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::error::{Error, Exchange, start_of};
-use super::redact::redacted;
-use super::secret;
+use super::{
+    error::{Error, Exchange, start_of},
+    redact::redacted,
+    secret,
+};
 use crate::secret::Secret;
 
 /// The characters that are not escaped in a path segment or a query value (RFC 3986's unreserved characters).

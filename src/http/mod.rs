@@ -23,14 +23,14 @@ mod watch;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use crate::secret::Secret;
 pub use client::{Client, Options};
 pub use connect::{Endpoint, MemoryConnect, Proxy};
 pub use error::{Error, Exchange};
-pub use hyper::header;
-pub use hyper::{HeaderMap, Method, StatusCode};
+pub use hyper::{HeaderMap, Method, StatusCode, header};
 pub use lines::Lines;
 pub use message::{Request, Response, date_of, escape_segment};
 pub use retry::RetryPolicy;
 pub use tls::TlsOptions;
 pub use watch::{Exchanged, OTHER, Observer, route};
+
+pub use crate::secret::Secret;

@@ -1,8 +1,10 @@
 //! Observes a client's exchanges, and maps their paths to a fixed set of names.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use hyper::{Method, StatusCode};
 use tokio::time::Instant;

@@ -13,9 +13,8 @@ use std::{
     fmt,
 };
 
-use fancy_regex::{Regex, RegexBuilder};
-
 pub use characters::{AllowedCharacters, harmless};
+use fancy_regex::{Regex, RegexBuilder};
 use keys::Broken;
 pub use keys::{Keys, ValueGlob};
 pub use pattern::LabelPattern;

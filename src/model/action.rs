@@ -9,10 +9,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::naming::last_part;
 use super::{
     EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Registration, Repository,
-    RepositoryId, RerunLimit, RerunMark, RunId,
+    RepositoryId, RerunLimit, RerunMark, RunId, naming::last_part,
 };
 use crate::text::Escaped;
 

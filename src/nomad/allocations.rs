@@ -1,12 +1,11 @@
 //! Derives a runner's state from a job and its allocations. Pure. The order of the checks follows contract §10
 //! and §12.
 
-use crate::model::{
-    Allocation, Blocked, Finish, Loss, Lost, Ownership, Runner, RunnerMeta, RunnerState, Timestamp,
-};
-use crate::text::shown;
-
 use super::wire::{AllocationStub, Evaluation, JobStub, TaskEvent, TaskState, nanoseconds};
+use crate::{
+    model::{Allocation, Blocked, Finish, Loss, Lost, Ownership, Runner, RunnerMeta, RunnerState, Timestamp},
+    text::shown,
+};
 
 /// The DesiredDescription of an allocation whose node is down. It stays when the node comes back (contract §12).
 const LOST: &str = "alloc is lost since its node is down";

@@ -1,21 +1,28 @@
 //! The HTTP client: authenticates each request and interprets the responses.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::Engine;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::http::header::{AUTHORIZATION, HeaderName};
-use crate::http::{self, Client, Request, Response, RetryPolicy};
-use crate::secret::Secret;
-
-use super::error::{Error, Right, worth_again};
-use super::options::Options;
-use super::seal::Key;
+use super::{
+    error::{Error, Right, worth_again},
+    options::Options,
+    seal::Key,
+};
+use crate::{
+    http::{
+        self, Client, Request, Response, RetryPolicy,
+        header::{AUTHORIZATION, HeaderName},
+    },
+    secret::Secret,
+};
 
 /// The deadline for one exchange. A server without a leader takes up to 5 s to say so (contract §9).
 const DEADLINE: Duration = Duration::from_secs(20);

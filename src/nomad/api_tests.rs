@@ -1,18 +1,27 @@
 //! The client against a scripted Nomad: its requests, and how it handles bad responses.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use serde_json::{Value, json};
 
-use super::super::allocations::tests::recorded;
-use super::*;
-use crate::http::tests::{Answer, Seen, answer, server};
-use crate::http::{Endpoint, MemoryConnect};
-use crate::model::{ForeignReason, Registration, RunnerMeta, RunnerState};
-use crate::nomad::seal::sample::{self, NAME};
-use crate::nomad::{Registered, Written, prepare};
+use super::{super::allocations::tests::recorded, *};
+use crate::{
+    http::{
+        Endpoint, MemoryConnect,
+        tests::{Answer, Seen, answer, server},
+    },
+    model::{ForeignReason, Registration, RunnerMeta, RunnerState},
+    nomad::{
+        Registered, Written, prepare,
+        seal::sample::{self, NAME},
+    },
+};
 
 const DATE: (&str, &str) = ("date", "Tue, 24 Nov 2026 07:08:09 GMT");
 

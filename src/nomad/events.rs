@@ -1,16 +1,16 @@
 //! Nomad's event stream, as a hint that something of ours has changed. The lists remain the source of truth
 //! (contract §6).
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::Deserialize;
 
+use super::{
+    api::Nomad,
+    error::{Error, Right},
+    wire::nullable,
+};
 use crate::http::{self, Lines, Request, StatusCode};
-
-use super::api::Nomad;
-use super::error::{Error, Right};
-use super::wire::nullable;
 
 /// An accepted stream sends `{}` within milliseconds; a refused one may be silent (contract §6).
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(5);

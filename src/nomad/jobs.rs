@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::http::{Request, StatusCode, escape_segment};
-use crate::model::{Registration, RunnerMeta};
-use crate::text::shown;
-
-use super::allocations::blocked;
-use super::api::{KnownKey, Nomad, Retry};
-use super::error::{Error, Right};
-use super::prepare::PreparedJob;
-use super::seal::History;
-use super::wire::{AllocationMetric, Evaluation, nullable};
+use super::{
+    allocations::blocked,
+    api::{KnownKey, Nomad, Retry},
+    error::{Error, Right},
+    prepare::PreparedJob,
+    seal::History,
+    wire::{AllocationMetric, Evaluation, nullable},
+};
+use crate::{
+    http::{Request, StatusCode, escape_segment},
+    model::{Registration, RunnerMeta},
+    text::shown,
+};
 
 /// How many characters of a template line an error shows.
 const SHOWN_LINE: usize = 200;

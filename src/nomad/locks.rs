@@ -9,11 +9,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::{
+    api::{Nomad, Retry},
+    error::{Error, Right},
+    wire::Variable,
+};
 use crate::http::{Request, Response, StatusCode, escape_segment};
-
-use super::api::{Nomad, Retry};
-use super::error::{Error, Right};
-use super::wire::Variable;
 
 /// The variables with locks.
 const RIGHT: Right = Right::Variables { path: "githubrunner/*", capability: "write" };

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::{
+    api::Nomad,
+    error::{Error, Right},
+};
 use crate::http::{self, Lines, Request, StatusCode, escape_segment};
-
-use super::api::Nomad;
-use super::error::{Error, Right};
 
 /// A request to follow a log is answered only with the first bytes. That can take as long as a job, and no
 /// runner lives longer than this.

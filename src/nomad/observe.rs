@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 
-use crate::http::{self, Request};
-use crate::model::{Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, Timestamp};
-use crate::text::shown;
-
-use super::allocations::{blocked, classify};
-use super::api::{ListRead, Nomad, Retry};
-use super::error::{Error, Right};
-use super::prepare::NAME_MAX;
-use super::seal::{History, Key, has_its_name};
-use super::wire::{AllocationStub, Evaluation, JobStub};
+use super::{
+    allocations::{blocked, classify},
+    api::{ListRead, Nomad, Retry},
+    error::{Error, Right},
+    prepare::NAME_MAX,
+    seal::{History, Key, has_its_name},
+    wire::{AllocationStub, Evaluation, JobStub},
+};
+use crate::{
+    http::{self, Request},
+    model::{Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, Timestamp},
+    text::shown,
+};
 
 impl Nomad {
     /// Our runners and variables, in three requests: jobs, allocations, variables. Without a job of ours, the

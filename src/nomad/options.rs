@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::http::{self, Endpoint, TlsOptions};
-use crate::secret::Secret;
-
 use super::error::Error;
+use crate::{
+    http::{self, Endpoint, TlsOptions},
+    secret::Secret,
+};
 
 /// The largest response body. A page of [`PAGE`] allocations with all their events has about 5 MB. Anyone who may
 /// submit jobs can make some of them much larger; they are then requested a few at a time.

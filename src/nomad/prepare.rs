@@ -3,10 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::{error::Error, options::Options};
 use crate::model::{Asks, Registration, RunnerMeta};
-
-use super::error::Error;
-use super::options::Options;
 
 /// The maximum of CPU (MHz), cores, memory and disk (MB) that a job may request. Far more than any machine has, and
 /// far less than what overflows Nomad's scheduler, which then places such jobs anywhere.

@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use super::super::allocations::tests::recorded;
-use super::*;
+use super::{super::allocations::tests::recorded, *};
 use crate::{http::Endpoint, model::JobId};
 
 fn options() -> Options {

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::api::{Nomad, Retry};
-use super::error::{Error, Right};
-use super::seal::Key;
-use super::variables::Written;
-use super::wire::{VariableStub, nanoseconds};
-use crate::http::{Request, StatusCode, escape_segment};
-use crate::model::RerunMark;
+use super::{
+    api::{Nomad, Retry},
+    error::{Error, Right},
+    seal::Key,
+    variables::Written,
+    wire::{VariableStub, nanoseconds},
+};
+use crate::{
+    http::{Request, StatusCode, escape_segment},
+    model::RerunMark,
+};
 
 /// The trigger of an evaluation if someone stops an allocation manually.
 const STOPPED_BY_HAND: &str = "alloc-stop";

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::{
+    api::{Nomad, Retry},
+    error::{Error, Right},
+    prepare::PreparedJob,
+};
 use crate::{
     http::{Request, StatusCode, escape_segment},
     secret::Secret,
 };
-
-use super::api::{Nomad, Retry};
-use super::error::{Error, Right};
-use super::prepare::PreparedJob;
 
 /// A modify index that no variable has, so that a permitted write ends as a conflict.
 const NO_INDEX: &str = "9007199254740991";

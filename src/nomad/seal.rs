@@ -12,15 +12,20 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD as BASE64, URL_SAFE_NO_PAD as URL_SAFE};
-use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
-
-use crate::model::{ForeignReason, Registration, RunnerMeta, runner_name, whose_repository};
-use crate::secret::Secret;
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD as BASE64, URL_SAFE_NO_PAD as URL_SAFE},
+};
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
 
 use super::error::Error;
+use crate::{
+    model::{ForeignReason, Registration, RunnerMeta, runner_name, whose_repository},
+    secret::Secret,
+};
 
 /// The length of a key, in bytes: that of the hash.
 const KEY_LENGTH: usize = 32;

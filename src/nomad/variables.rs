@@ -1,20 +1,21 @@
 //! Nomad's variables: runners' credentials, the deployment ID, and the key of the seal (contract §8).
 
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
 
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::http::{Request, StatusCode, escape_segment};
-use crate::model::{RunnerMeta, Timestamp};
-use crate::secret::Secret;
-
-use super::api::{KnownDeployment, KnownKey, Nomad, Retry};
-use super::error::{Error, Right};
-use super::seal::Key;
-use super::wire::{Variable, VariableStub, nanoseconds};
+use super::{
+    api::{KnownDeployment, KnownKey, Nomad, Retry},
+    error::{Error, Right},
+    seal::Key,
+    wire::{Variable, VariableStub, nanoseconds},
+};
+use crate::{
+    http::{Request, StatusCode, escape_segment},
+    model::{RunnerMeta, Timestamp},
+    secret::Secret,
+};
 
 /// The items of a runner's variable, by key.
 pub type CredentialItems = BTreeMap<String, Secret>;

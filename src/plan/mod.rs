@@ -36,9 +36,9 @@ use std::collections::BTreeSet;
 pub use learn::learn;
 pub use policy::{ClassPolicy, Policy};
 pub use stop::LISTINGS_APART;
+use survey::Survey;
 
 use crate::model::{Action, Hold, HoldReason, Moment, Observation, Plan, Subject};
-use survey::Survey;
 
 /// What to do about `observation`, and what deliberately not to do. `now` is only compared with times in the
 /// observation's memory.

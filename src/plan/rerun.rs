@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::{Draft, survey::Survey};
-use crate::config::RerunLost;
-use crate::model::{
-    Action, Conclusion, Ended, HoldReason, JobStatus, Listing, Lost, Observation, Ownership, Registration,
-    Rerun, RerunLimit, RerunMark, RunId, Runner, RunnerState, age, last_part,
+use crate::{
+    config::RerunLost,
+    model::{
+        Action, Conclusion, Ended, HoldReason, JobStatus, Listing, Lost, Observation, Ownership,
+        Registration, Rerun, RerunLimit, RerunMark, RunId, Runner, RunnerState, age, last_part,
+    },
 };
 
 /// The maximum time to wait for GitHub to notice, or for a place in the budget.

@@ -7,13 +7,15 @@ use std::{
 };
 
 use super::{ClassPolicy, Policy};
-use crate::labels::{LabelRules, Match, Verdicts};
-use crate::model::{
-    Backoff, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing, Memory, Moment, NomadView,
-    Observation, Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState,
-    Subject, WorkflowJob, age,
+use crate::{
+    labels::{LabelRules, Match, Verdicts},
+    model::{
+        Backoff, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing, Memory, Moment, NomadView,
+        Observation, Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState,
+        Subject, WorkflowJob, age,
+    },
+    text,
 };
-use crate::text;
 
 /// Synchronized clocks differ by less than this.
 const CLOCKS_APART: Duration = Duration::from_secs(60);

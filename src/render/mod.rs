@@ -11,10 +11,9 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt};
 
-use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig, value::Serde};
-
 use bounded::Bounded;
 pub use credentials::{credential_items, variable_path};
+use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig, value::Serde};
 
 use crate::{
     config::{Config, Template, Tokens, settings},

@@ -1,7 +1,9 @@
 //! The last hour, with a point per minute, and the latest events.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::Serialize;

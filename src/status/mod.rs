@@ -19,11 +19,9 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-use tokio::{sync::watch, time::Instant};
-
 pub use access::Access;
 use history::{Events, History};
+use jiff::Timestamp;
 pub use metrics::{Counter, Exchange, Exposition};
 use metrics::{Metrics, STATES, Time};
 pub use server::serve;
@@ -31,6 +29,7 @@ use snapshot::Since;
 pub use snapshot::{Deed, Rate, Seen, Snapshot};
 pub use state::State;
 use state::{Health, Jobs, LastPass, List, Program, Repositories, Runners};
+use tokio::{sync::watch, time::Instant};
 use track::{BEGAN, Track};
 
 use crate::model::EndedJob;

@@ -1,10 +1,12 @@
 //! A real Nomad agent, started by the test that needs it, if `nomad` is on PATH.
 
-use std::io::Read;
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    io::Read,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use githubrunner::http::{self, Client, Endpoint, Request};
 use serde_json::Value;

@@ -1,21 +1,22 @@
 //! The simulated Nomad behind an in-memory endpoint, and the processes of its tasks.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use githubrunner::http::Endpoint;
-use githubrunner_sim::clock::Clock;
-use githubrunner_sim::nomad::{Exit, Nomad, TaskEvent};
+use githubrunner_sim::{
+    clock::Clock,
+    nomad::{Exit, Nomad, TaskEvent},
+};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 /// A running cluster. Ends when it is dropped.
 pub struct SimNomad {

@@ -1,25 +1,31 @@
 //! A simulated GitHub and a simulated Nomad on loopback, and the built program against them.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use githubrunner_sim::carrier::{carry, over_http};
-use githubrunner_sim::clock::Clock;
-use githubrunner_sim::fault::{Fault, Side, Verdict};
-use githubrunner_sim::github::{self, Conclusion, GitHub, JobSpec, Status, Token};
-use githubrunner_sim::nomad::{self, Nomad};
-use githubrunner_sim::serve::serve_tcp;
-use githubrunner_sim::world::{self, Shared, World, drive, lock};
+use githubrunner_sim::{
+    carrier::{carry, over_http},
+    clock::Clock,
+    fault::{Fault, Side, Verdict},
+    github::{self, Conclusion, GitHub, JobSpec, Status, Token},
+    nomad::{self, Nomad},
+    serve::serve_tcp,
+    world::{self, Shared, World, drive, lock},
+};
 use hyper::{Request, Response};
 use jiff::Timestamp;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpSocket;
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpSocket,
+    process::{Child, Command},
+};
 
 /// The longest wait for something that should happen soon, on a busy machine.
 pub const WITHIN: Duration = Duration::from_secs(30);

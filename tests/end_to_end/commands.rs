@@ -1,7 +1,9 @@
 //! The operators' commands: list, stop, purge, cache, render, demo.
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use githubrunner_sim::github::Status;
 use serde_json::Value;

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use githubrunner_sim::github::Conclusion;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::common::nomad_agent::{Agent, AgentOptions};
-use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN};
+use crate::common::{
+    nomad_agent::{Agent, AgentOptions},
+    site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN},
+};
 
 /// How often it is killed.
 const KILLS: usize = 12;

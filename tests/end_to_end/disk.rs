@@ -1,7 +1,6 @@
 //! A full disk costs only the cache and log lines, and an invalid cache only time.
 
-use std::collections::BTreeSet;
-use std::process::Stdio;
+use std::{collections::BTreeSet, process::Stdio};
 
 use tokio::process::Command;
 

@@ -1,13 +1,18 @@
 //! If GitHub or Nomad fails, the log has a line, the next pass retries, and nothing is scaled down.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use bytes::Bytes;
-use githubrunner_sim::fault::{Side, Verdict};
-use githubrunner_sim::github::Status;
-use githubrunner_sim::nomad;
+use githubrunner_sim::{
+    fault::{Side, Verdict},
+    github::Status,
+    nomad,
+};
 use hyper::Response;
 use jiff::Timestamp;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::site::{Site, until};
 

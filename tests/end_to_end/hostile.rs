@@ -1,16 +1,25 @@
 //! A GitHub, or something in its place, that returns half of its lists, invents names and issues invalid
 //! credentials: nothing stops, nothing foreign is run, and each problem is reported with what to do.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
 use bytes::Bytes;
-use githubrunner_sim::fault::Side;
-use githubrunner_sim::github::{JobSpec, Status};
-use githubrunner_sim::nomad;
-use hyper::header::{CONTENT_LENGTH, ETAG, HeaderValue, LINK};
-use hyper::{Method, Request, Response};
+use githubrunner_sim::{
+    fault::Side,
+    github::{JobSpec, Status},
+    nomad,
+};
+use hyper::{
+    Method, Request, Response,
+    header::{CONTENT_LENGTH, ETAG, HeaderValue, LINK},
+};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crate::common::site::{REPOSITORY, Site, until};
 

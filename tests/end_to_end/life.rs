@@ -1,9 +1,12 @@
 //! `run`, `once` and `plan` without faults.
 
-use githubrunner_sim::fault::{Side, Verdict};
-use githubrunner_sim::github::{JobSpec, Status};
-use githubrunner_sim::nomad;
 use std::time::Duration;
+
+use githubrunner_sim::{
+    fault::{Side, Verdict},
+    github::{JobSpec, Status},
+    nomad,
+};
 
 use crate::common::site::{Site, until};
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use githubrunner_sim::fault::{Side, Verdict};
-use githubrunner_sim::github::{Conclusion, JobSpec, Status};
-use githubrunner_sim::nomad::{self, Node};
+use githubrunner_sim::{
+    fault::{Side, Verdict},
+    github::{Conclusion, JobSpec, Status},
+    nomad::{self, Node},
+};
 
 use crate::common::site::{Site, until};
 

@@ -1,14 +1,17 @@
 //! The operators' questions: list, logs, explain. Against a real Nomad agent if Nomad's responses matter.
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use githubrunner_sim::github::Status;
-
-use crate::common::nomad_agent::{Agent, AgentOptions};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::common::site::{NAMESPACE, Site, TOKEN, WITHIN};
+use crate::common::{
+    nomad_agent::{Agent, AgentOptions},
+    site::{NAMESPACE, Site, TOKEN, WITHIN},
+};
 
 /// A site on a real agent whose runner begins with these lines of shell script, and its configuration. Dead runners
 /// stay.

@@ -1,7 +1,6 @@
 //! Organizations: their runners and runner groups; and one App for several owners.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use githubrunner_sim::github::{GitHub, Level, Reach, Token, permissions};
 use ring::signature::{KeyPair, RsaKeyPair};
 

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use githubrunner_sim::github::{Conclusion, Status};
 use serde_json::Value;
 
-use crate::common::nomad_agent::{Agent, AgentOptions};
-use crate::common::site::{NAMESPACE, Running, Site, until};
+use crate::common::{
+    nomad_agent::{Agent, AgentOptions},
+    site::{NAMESPACE, Running, Site, until},
+};
 
 /// Long enough for what Nomad and GitHub have to notice first.
 const MISSED_WITHIN: Duration = Duration::from_secs(150);

@@ -1,15 +1,19 @@
 //! The whole path on a real Nomad agent: only GitHub is simulated. The runners are real processes.
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use githubrunner::http::Request;
 use githubrunner_sim::github::{JobSpec, Status};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::common::nomad_agent::{Agent, AgentOptions};
-use crate::common::site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN, until};
+use crate::common::{
+    nomad_agent::{Agent, AgentOptions},
+    site::{NAMESPACE, REPOSITORY, Site, TOKEN, WITHIN, until},
+};
 
 /// The `loop` of the configuration.
 const LOOP: Duration = Duration::from_secs(2);

@@ -1,12 +1,16 @@
 //! Two replicas, of which the holder of the lock acts: on the simulated Nomad and on a real agent.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
-use crate::common::nomad_agent::{Agent, AgentOptions};
-use crate::common::site::{NAMESPACE, REPOSITORY, Running, Site, TOKEN};
+use crate::common::{
+    nomad_agent::{Agent, AgentOptions},
+    site::{NAMESPACE, REPOSITORY, Running, Site, TOKEN},
+};
 
 /// With a TTL of 10 s and a LockDelay of 1 s, the next holder gets the lock 21 s after the last one's last
 /// renewal (contract nomad.md §8). We promise 25 s; this allows for a busy machine.

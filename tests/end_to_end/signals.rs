@@ -1,10 +1,14 @@
 //! Signals: it ends within a second whatever is in progress, and reloads its configuration.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use githubrunner_sim::fault::{Side, Verdict};
-use githubrunner_sim::github::Status;
+use githubrunner_sim::{
+    fault::{Side, Verdict},
+    github::Status,
+};
 
 use crate::common::site::{Site, until};
 

@@ -1,8 +1,10 @@
 //! The program's status port: what it reports, and to whom.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use crate::common::site::{Running, Site, TOKEN, until};
 

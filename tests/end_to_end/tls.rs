@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::common::nomad_agent::{Agent, AgentOptions, Tls};
-use crate::common::site::{Finished, NAMESPACE, Site};
+use crate::common::{
+    nomad_agent::{Agent, AgentOptions, Tls},
+    site::{Finished, NAMESPACE, Site},
+};
 
 /// An authority with certificates for a server and a client, and one without.
 fn certificates() -> &'static Path {

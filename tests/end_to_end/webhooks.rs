@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use githubrunner_sim::fault::{Fault, Side};
-use githubrunner_sim::github::{Parcel, Status, Token, sign};
+use githubrunner_sim::{
+    fault::{Fault, Side},
+    github::{Parcel, Status, Token, sign},
+};
 use jiff::Timestamp;
 
 use crate::common::site::{Running, Site, TOKEN, until};

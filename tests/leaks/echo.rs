@@ -1,10 +1,11 @@
 //! Servers that echo what they know, and a record of all requests and responses.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use githubrunner_sim::fault::{Fault, Side, Verdict};
 use hyper::{Method, Request, Response};

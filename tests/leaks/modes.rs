@@ -1,11 +1,15 @@
 //! The kinds of authentication and credentials, each with its own secrets.
 
-use githubrunner_sim::github::{GitHub, Level, Reach, Token, permissions};
-use githubrunner_sim::nomad::{self, Policy, TokenKind};
+use githubrunner_sim::{
+    github::{GitHub, Level, Reach, Token, permissions},
+    nomad::{self, Policy, TokenKind},
+};
 use ring::signature::{KeyPair, RsaKeyPair};
 
-use crate::common::site::{NAMESPACE, REPOSITORY, Site};
-use crate::echo::pem;
+use crate::{
+    common::site::{NAMESPACE, REPOSITORY, Site},
+    echo::pem,
+};
 
 /// The daemon's token at Nomad.
 pub const NOMAD_TOKEN: &str = "5ec2e700-0000-4000-8000-marked-nomad0";

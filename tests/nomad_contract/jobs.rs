@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use githubrunner::http::Request;
-use githubrunner::model::{
-    Finish, ForeignReason, JobId, NomadView, Ownership, Registration, RepositoryId, RunnerMeta, RunnerState,
+use githubrunner::{
+    http::Request,
+    model::{
+        Finish, ForeignReason, JobId, NomadView, Ownership, Registration, RepositoryId, RunnerMeta,
+        RunnerState,
+    },
+    nomad::{Error, Nomad, Options, Registered, Written, job_from_json, prepare},
 };
-use githubrunner::nomad::{Error, Nomad, Options, Registered, Written, job_from_json, prepare};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -1,9 +1,11 @@
 //! Lists that are larger than the largest body: entries that neighbours and failures make large affect only
 //! themselves.
 
-use githubrunner::http::Request;
-use githubrunner::model::{Finish, ForeignReason, NomadView, Registration, RunnerState};
-use githubrunner::nomad::{Nomad, Options, prepare};
+use githubrunner::{
+    http::Request,
+    model::{Finish, ForeignReason, NomadView, Registration, RunnerState},
+    nomad::{Nomad, Options, prepare},
+};
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -1,15 +1,15 @@
 //! Where the cases run, and what they have in common.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use githubrunner::http::header::HeaderName;
-use githubrunner::http::{self, Client, Endpoint, Request};
-use githubrunner::model::{
-    JobId, Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
+use githubrunner::{
+    http::{self, Client, Endpoint, Request, header::HeaderName},
+    model::{
+        JobId, Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
+    },
+    nomad::{Nomad, Options, PreparedJob, Registered, prepare},
+    secret::Secret,
 };
-use githubrunner::nomad::{Nomad, Options, PreparedJob, Registered, prepare};
-use githubrunner::secret::Secret;
 use serde_json::Value;
 use tokio::time::Instant;
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use githubrunner::http::Request;
-use githubrunner::model::Registration;
-use githubrunner::nomad::{Acquired, Error, Kept, Nomad, Options, Written, prepare};
+use githubrunner::{
+    http::Request,
+    model::Registration,
+    nomad::{Acquired, Error, Kept, Nomad, Options, Written, prepare},
+};
 
 use crate::place::{ENDS, NAMESPACE, Place, WITHIN, items};
 

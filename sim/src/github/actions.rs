@@ -3,13 +3,14 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::GitHub;
-use super::data::number;
-use super::data::*;
-use super::http::Ask;
-use super::page::cut;
-use super::reply::Reply;
-use super::runners::JitRefused;
+use super::{
+    GitHub,
+    data::{number, *},
+    http::Ask,
+    page::cut,
+    reply::Reply,
+    runners::JitRefused,
+};
 
 /// Filtered lists of runs end after this many (contract §1).
 const MOST_RUNS: usize = 1000;

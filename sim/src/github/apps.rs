@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use super::reply::Reply;
-use super::token::{Kind, Level, Permissions, Reach, Token};
-use super::{GitHub, after};
+use super::{
+    GitHub, after,
+    reply::Reply,
+    token::{Kind, Level, Permissions, Reach, Token},
+};
 
 /// A JWT may end at most ten minutes from now.
 const LONGEST_JWT: i64 = 600;

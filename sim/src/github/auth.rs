@@ -1,9 +1,11 @@
 //! Authentication and authorization.
 
-use super::data::*;
-use super::reply::Reply;
-use super::token::{Kind, Level, Token};
-use super::{GitHub, apps};
+use super::{
+    GitHub, apps,
+    data::*,
+    reply::Reply,
+    token::{Kind, Level, Token},
+};
 
 /// The sender of a request.
 #[derive(Clone)]

@@ -11,13 +11,14 @@ use rand::RngExt;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use super::auth::Who;
-use super::data::number;
-use super::http::Ask;
-use super::reply::Reply;
-use super::reply::time;
-use super::token::Level;
-use super::{GitHub, after};
+use super::{
+    GitHub, after,
+    auth::Who,
+    data::number,
+    http::Ask,
+    reply::{Reply, time},
+    token::Level,
+};
 use crate::keep;
 
 /// The maximum number of deliveries in a webhook's log (GitHub: those of 3 days).

@@ -1,16 +1,15 @@
 //! From request to response: headers, limits, ETags.
 
 use bytes::Bytes;
-use hyper::header::{ACCEPT, AUTHORIZATION, HOST, IF_NONE_MATCH, USER_AGENT};
-use hyper::{Method, Request, Response};
+use hyper::{
+    Method, Request, Response,
+    header::{ACCEPT, AUTHORIZATION, HOST, IF_NONE_MATCH, USER_AGENT},
+};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::auth::Who;
-use super::limits::Standing;
-use super::reply::Reply;
-use super::{Etags, GitHub};
+use super::{Etags, GitHub, auth::Who, limits::Standing, reply::Reply};
 
 /// A parsed request.
 pub(super) struct Ask<'a> {

@@ -1,13 +1,11 @@
 //! The life of runs and jobs: they appear, are held, queued, offered to a runner, run, and end.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 
-use super::data::*;
-use super::{GitHub, Timer, after};
+use super::{GitHub, Timer, after, data::*};
 
 /// The maximum number of re-runs of a run (contract §8).
 const MOST_RERUNS: u32 = 50;

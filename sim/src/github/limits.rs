@@ -1,15 +1,16 @@
 //! Primary and secondary rate limits (contract §4).
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::auth::Who;
-use super::reply::Reply;
-use super::token::{Kind, Token};
-use super::{GitHub, Options, after};
+use super::{
+    GitHub, Options, after,
+    auth::Who,
+    reply::Reply,
+    token::{Kind, Token},
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -25,12 +25,10 @@ mod tests;
 mod token;
 mod webhook;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
-
-use jiff::Timestamp;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 pub use apps::{App, Installation};
 pub use data::{
@@ -38,7 +36,9 @@ pub use data::{
     RunnerGroup, Status, Trigger,
 };
 pub use hooks::{Hook, HookPlace, Parcel, sign};
+use jiff::Timestamp;
 pub use limits::Limited;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 pub(crate) use runners::jit_server;
 pub use runners::{Leave, Refused, Registration};
 pub use token::{Level, Permissions, Reach, Token, permissions};

@@ -1,7 +1,6 @@
 //! Pages and the Link header (contract §1).
 
-use super::http::Ask;
-use super::reply::Reply;
+use super::{http::Ask, reply::Reply};
 
 const DEFAULT: usize = 30;
 const MOST: usize = 100;

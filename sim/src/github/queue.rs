@@ -1,13 +1,17 @@
 //! Indexes of jobs that need a runner and of jobs that have changed recently, so that observers need not search all
 //! jobs. Also a cache of the jobs' JSON, because lists are requested much more often than jobs change.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::Timestamp;
 
-use super::GitHub;
-use super::data::{Job, Status};
+use super::{
+    GitHub,
+    data::{Job, Status},
+};
 
 /// Jobs of one repository with the same labels, by when they appeared.
 type Line = BTreeSet<(Timestamp, u64)>;

@@ -3,15 +3,16 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::auth::Who;
-use super::data::number;
-use super::data::*;
-use super::hooks::HookPlace;
-use super::http::Ask;
-use super::page::cut;
-use super::reply::Reply;
-use super::token::{Kind, Level};
-use super::{GitHub, auth};
+use super::{
+    GitHub, auth,
+    auth::Who,
+    data::{number, *},
+    hooks::HookPlace,
+    http::Ask,
+    page::cut,
+    reply::Reply,
+    token::{Kind, Level},
+};
 
 impl GitHub {
     pub(super) fn route(&mut self, ask: &Ask) -> Reply {

@@ -1,15 +1,15 @@
 //! The life of runners: registered with a JIT configuration or a registration token, online, busy, removed.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::data::*;
-use super::{GitHub, Timer, after, life};
+use super::{GitHub, Timer, after, data::*, life};
 
 /// The lifetime of registration tokens (contract §2: an hour).
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);

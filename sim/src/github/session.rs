@@ -3,17 +3,13 @@
 //! `POST /_runner/sessions` comes online, `GET /_runner/sessions/{id}/message` polls, `DELETE
 //! /_runner/sessions/{id}` disconnects. A session that is silent for too long is a vanished runner.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::data::*;
-use super::http::Ask;
-use super::reply::Reply;
-use super::{GitHub, Leave, Refused, Registration, Timer, after};
+use super::{GitHub, Leave, Refused, Registration, Timer, after, data::*, http::Ask, reply::Reply};
 
 /// Without a request for this long, a session is dead.
 const SILENCE: Duration = Duration::from_secs(30);

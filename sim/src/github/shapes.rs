@@ -1,13 +1,14 @@
 //! The JSON of GitHub's responses, complete enough for GitHub's own schemas.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::GitHub;
-use super::apps::{App, Installation, permissions_json};
-use super::data::*;
-use super::reply::time;
+use super::{
+    GitHub,
+    apps::{App, Installation, permissions_json},
+    data::*,
+    reply::time,
+};
 
 fn node_id(kind: &str, id: u64) -> String {
     STANDARD.encode(format!("0{}:{kind}{id}", kind.len()))

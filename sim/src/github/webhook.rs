@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::GitHub;
-use super::data::*;
-use super::reply::time;
-use super::shapes::extend;
+use super::{GitHub, data::*, reply::time, shapes::extend};
 
 impl GitHub {
     /// The body of the webhook for a job: `action` is queued, in_progress, completed or waiting. A held job's `queued`

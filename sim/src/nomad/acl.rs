@@ -1,9 +1,11 @@
 //! Access control (contract, section 7). Without ACLs, everything is allowed, except over the task API, which
 //! always needs an existing token.
 
-use super::options::{Policy, Token, TokenKind};
-use super::placement::glob;
-use super::{Nomad, TaskPhase};
+use super::{
+    Nomad, TaskPhase,
+    options::{Policy, Token, TokenKind},
+    placement::glob,
+};
 
 /// The permissions of a request.
 #[derive(Debug, Clone, Default)]

@@ -3,9 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::hcl::unset;
-use super::schema::{IDENTITY, JOB, Kind, RESOURCES, Type, UPDATE};
-use super::spec::text;
+use super::{
+    hcl::unset,
+    schema::{IDENTITY, JOB, Kind, RESOURCES, Type, UPDATE},
+    spec::text,
+};
 
 /// The target form of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

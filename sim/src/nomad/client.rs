@@ -1,15 +1,15 @@
 //! The clients: tasks are set up, wait for their templates and start (contract, section 10). The servers learn about
 //! it slightly later, from reports.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::events;
-use super::gotime::Nanos;
-use super::spec::TaskSpec;
-use super::state::{Allocation, Task, TaskPhase};
-use super::template::{self, Rendered};
-use super::{Due, Nomad, TaskEvent, gotime};
+use super::{
+    Due, Nomad, TaskEvent, events, gotime,
+    gotime::Nanos,
+    spec::TaskSpec,
+    state::{Allocation, Task, TaskPhase},
+    template::{self, Rendered},
+};
 
 impl Nomad {
     /// The client has received an allocation.

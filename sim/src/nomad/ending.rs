@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::gotime::Nanos;
-use super::spec::TaskSpec;
-use super::state::{Task, TaskPhase};
-use super::{Due, Exit, Nomad, TaskEvent, gotime};
+use super::{
+    Due, Exit, Nomad, TaskEvent, gotime,
+    gotime::Nanos,
+    spec::TaskSpec,
+    state::{Task, TaskPhase},
+};
 
 /// The reason if an allocation exceeded its maximum duration.
 pub const EXCEEDED: &str = "allocation exceeded max_run_duration";

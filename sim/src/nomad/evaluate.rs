@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reconcile::Outcome;
-use super::state::Evaluation;
-use super::{Due, Key, Nomad};
+use super::{Due, Key, Nomad, reconcile::Outcome, state::Evaluation};
 
 const RECONNECTED: &str = "alloc not needed due to disconnected client reconnect";
 /// A node that is down.

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Exit;
-use super::gotime;
-use super::gotime::Nanos;
-use super::state::Task;
+use super::{Exit, gotime, gotime::Nanos, state::Task};
 
 /// The maximum number of events of a task.
 const KEPT: usize = 10;

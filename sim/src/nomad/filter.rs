@@ -369,8 +369,9 @@ pub fn regexp_error(pattern: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn holds(filter: &str) -> Result<bool, String> {
         let datum = json!({

@@ -4,11 +4,16 @@ use bytes::Bytes;
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 
-use super::canonical::{self, Form};
-use super::request::{Exchange, Handled, Refusal, Reply};
-use super::spec::text;
-use super::variables::{self, Conflict, LockOperation};
-use super::{Key, Nomad, hcl, validate, view};
+use super::{
+    Key, Nomad,
+    canonical::{self, Form},
+    hcl,
+    request::{Exchange, Handled, Refusal, Reply},
+    spec::text,
+    validate,
+    variables::{self, Conflict, LockOperation},
+    view,
+};
 
 /// Handles a request.
 pub fn answer(nomad: &mut Nomad, request: &Request<Bytes>) -> Response<Bytes> {

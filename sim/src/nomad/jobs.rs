@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::canonical::{self, Form};
-use super::gotime::Nanos;
-use super::request::Refusal;
-use super::spec::{self, int, map, text};
-use super::state::Job;
-use super::{Due, Key, Nomad, validate};
+use super::{
+    Due, Key, Nomad,
+    canonical::{self, Form},
+    gotime::Nanos,
+    request::Refusal,
+    spec::{self, int, map, text},
+    state::Job,
+    validate,
+};
 
 /// A larger submission is dropped, in bytes (contract, section 2).
 const LARGEST_SUBMISSION: usize = 1_000_000;

@@ -1,14 +1,19 @@
 //! Lists: prefix, filter, pages, and a token's access (contract, sections 3 and 12).
 
-use std::cmp::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, PoisonError},
+};
 
 use serde_json::{Value, json};
 
-use super::filter::{self, Filter};
-use super::request::{Exchange, Handled, Refusal, Reply};
-use super::state::Namespace;
-use super::{Key, Nomad, variables, view};
+use super::{
+    Key, Nomad,
+    filter::{self, Filter},
+    request::{Exchange, Handled, Refusal, Reply},
+    state::Namespace,
+    variables, view,
+};
 
 /// The maximum number of cached lists.
 const MOST_LISTS: usize = 32;

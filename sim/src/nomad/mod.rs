@@ -37,24 +37,25 @@ mod validate;
 mod variables;
 mod view;
 
-pub use gotime::Nanos;
-pub use operator::StartFailure;
-pub use options::{Delays, Exit, LiveTask, Node, Options, TaskEvent};
-pub use options::{JobPolicy, NamespaceRules, Policy, Token, TokenKind, VariableRule};
-pub use state::{Allocation, Evaluation, Job, Lock, Task, TaskPhase, Variable};
-pub use stream::Topics;
-pub use view::allocation_stub;
-
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
+pub use gotime::Nanos;
 use jiff::Timestamp;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-
+pub use operator::StartFailure;
+pub use options::{
+    Delays, Exit, JobPolicy, LiveTask, NamespaceRules, Node, Options, Policy, TaskEvent, Token, TokenKind,
+    VariableRule,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+pub use state::{Allocation, Evaluation, Job, Lock, Task, TaskPhase, Variable};
 use state::{Namespace, NodeState};
+pub use stream::Topics;
+pub use view::allocation_stub;
 
 /// The index of a real `-dev` agent when it is ready.
 const FIRST_INDEX: u64 = 11;

@@ -1,19 +1,19 @@
 //! Actions of operators, and failures: hooks for tests and for fault simulation.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use hyper::Method;
 use jiff::Timestamp;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
-use super::gotime::Nanos;
-use super::listings::check_id;
-use super::request::{Exchange, Handled, Refusal, Reply};
-use super::state::{NodeState, TaskPhase};
-use super::{Due, Exit, Node, Nomad, TaskEvent, events, gotime};
+use super::{
+    Due, Exit, Node, Nomad, TaskEvent, events, gotime,
+    gotime::Nanos,
+    listings::check_id,
+    request::{Exchange, Handled, Refusal, Reply},
+    state::{NodeState, TaskPhase},
+};
 
 /// Why a process cannot be started.
 #[derive(Debug, Clone, PartialEq, Eq)]

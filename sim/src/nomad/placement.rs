@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::Nomad;
-use super::spec::{Constraint, Group};
-use super::state::NodeState;
+use super::{
+    Nomad,
+    spec::{Constraint, Group},
+    state::NodeState,
+};
 
 /// The resources that a task group needs, or that a node has left.
 #[derive(Debug, Clone, Copy, Default)]

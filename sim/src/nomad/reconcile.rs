@@ -1,11 +1,13 @@
 //! Compares the wanted and the actual allocations of a job: what to place, stop and replace.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::spec::Group;
-use super::state::{Allocation, Client, Counts, OfJob, Replacement, Reschedule, Task, TaskPhase};
-use super::{Due, Key, Nomad, view};
+use super::{
+    Due, Key, Nomad,
+    spec::Group,
+    state::{Allocation, Client, Counts, OfJob, Replacement, Reschedule, Task, TaskPhase},
+    view,
+};
 
 /// Why an allocation is no longer wanted, with Nomad's text.
 pub const NOT_NEEDED: &str = "alloc not needed due to job update";

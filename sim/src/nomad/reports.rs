@@ -1,10 +1,12 @@
 //! The clients' reports to the servers and their effects: ended allocations, reschedules, lost nodes.
 
-use super::ending::EXCEEDED;
-use super::evaluate::LOST;
-use super::gotime::Nanos;
-use super::state::{Allocation, TaskPhase};
-use super::{Due, Nomad};
+use super::{
+    Due, Nomad,
+    ending::EXCEEDED,
+    evaluate::LOST,
+    gotime::Nanos,
+    state::{Allocation, TaskPhase},
+};
 
 impl Nomad {
     /// The client will soon send a report to the servers.

@@ -1,13 +1,14 @@
 //! Parsing of requests, and responses.
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue},
+};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::acl::Access;
-use super::{Nomad, gotime};
+use super::{Nomad, acl::Access, gotime};
 
 /// The header that a server adds to a request from a task's `api.sock`.
 const TASK_API: &str = "x-sim-task-api";

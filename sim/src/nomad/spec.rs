@@ -1,7 +1,6 @@
 //! The parts of a job's specification that scheduling and running need.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 

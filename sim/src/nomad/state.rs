@@ -2,13 +2,14 @@
 //!
 //! Times are nanoseconds since the epoch. Indexes are Raft's, as in Nomad's own API.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
-use super::gotime::Nanos;
-use super::spec::Group;
+use super::{gotime::Nanos, spec::Group};
 
 /// How many allocations of a group were placed, stopped, and stopped with a replacement.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::gotemplate::Engine;
-use super::state::Allocation;
-use super::{Key, Nomad};
+use super::{Key, Nomad, gotemplate::Engine, state::Allocation};
 
 /// The result of rendering a task's templates.
 pub enum Rendered {

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::gotime;
-use super::spec::{int, list, text};
+use super::{
+    gotime,
+    spec::{int, list, text},
+};
 
 /// Formats nested errors.
 pub fn multierror(errors: &[String]) -> String {

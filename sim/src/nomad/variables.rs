@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::gotime::Nanos;
-use super::request::Refusal;
-use super::state::{Lock, Variable};
-use super::{Due, Key, Nomad, gotime};
+use super::{
+    Due, Key, Nomad, gotime,
+    gotime::Nanos,
+    request::Refusal,
+    state::{Lock, Variable},
+};
 
 const SECOND: Nanos = 1_000_000_000;
 const DEFAULT_TTL: Nanos = 15 * SECOND;

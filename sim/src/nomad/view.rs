@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::gotime;
-use super::spec::{Group, TaskSpec};
-use super::state::{Allocation, Counts, Evaluation, Job, Namespace, Task};
-use super::{Key, Nomad};
-
 pub use super::spec::text;
+use super::{
+    Key, Nomad, gotime,
+    spec::{Group, TaskSpec},
+    state::{Allocation, Counts, Evaluation, Job, Namespace, Task},
+};
 
 /// A complete job.
 pub fn job(job: &Job) -> Value {

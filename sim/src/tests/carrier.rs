@@ -1,19 +1,17 @@
 //! Webhooks on their way: over HTTP, and lost, late, twice and forged.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::{collections::VecDeque, sync::Mutex};
 
 use http_body_util::Full;
-use hyper::Response;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use hyper::{Response, body::Incoming, service::service_fn};
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
-use crate::carrier::{carry, over_http};
-use crate::fault::Fault;
-use crate::github::{HookPlace, JobSpec, Parcel, sign};
+use crate::{
+    carrier::{carry, over_http},
+    fault::Fault,
+    github::{HookPlace, JobSpec, Parcel, sign},
+};
 
 fn queue(shared: &Shared, repository: u64) {
     lock(shared).queue_run(repository, vec![JobSpec::new(&["x"], seconds(60))]).unwrap();

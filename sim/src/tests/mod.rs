@@ -5,23 +5,23 @@ mod serve;
 mod stand_in;
 mod world;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::SendRequest;
-use hyper::{Method, Request};
+use hyper::{Method, Request, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::clock::Clock;
-use super::fault::Side;
-use super::github::{self, GitHub, Token};
-use super::nomad::{self, Nomad};
-use super::serve::serve_connection;
-use super::world::{Options, Shared, World, lock};
+use super::{
+    clock::Clock,
+    fault::Side,
+    github::{self, GitHub, Token},
+    nomad::{self, Nomad},
+    serve::serve_connection,
+    world::{Options, Shared, World, lock},
+};
 
 const TOKEN: &str = "ghp_of_octocat";
 const REPOSITORY: &str = "octo-org/app";

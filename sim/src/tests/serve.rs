@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::fault::{Fault, Verdict};
-use crate::serve::serve_tcp;
+use crate::{
+    fault::{Fault, Verdict},
+    serve::serve_tcp,
+};
 
 /// Verdicts for the next exchanges: before, then after.
 #[derive(Default)]

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::*;
-use crate::github::{Conclusion, JobSpec, RegisteredAt};
-use crate::serve::serve_tcp;
-use crate::stand_in::run_with;
-use crate::world::drive;
+use crate::{
+    github::{Conclusion, JobSpec, RegisteredAt},
+    serve::serve_tcp,
+    stand_in::run_with,
+    world::drive,
+};
 
 /// A world whose GitHub is served on loopback; its address.
 async fn served() -> (Shared, u64, String) {

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::github::{Conclusion, JobSpec, RegisteredAt, Status};
-use crate::nomad::{Exit, TaskEvent};
-use crate::world::{Phase, drive};
+use crate::{
+    github::{Conclusion, JobSpec, RegisteredAt, Status},
+    nomad::{Exit, TaskEvent},
+    world::{Phase, drive},
+};
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()

@@ -5,12 +5,16 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 
-use super::super::clock::shift;
-use super::super::github::{Event, Leave, Removal};
-use super::super::keep;
-use super::super::nomad::{Exit, TaskEvent};
-use super::super::process::{Credentials, Phase, Process};
-use super::{LONGEST_TIMELINE, Step, Violation, World};
+use super::{
+    super::{
+        clock::shift,
+        github::{Event, Leave, Removal},
+        keep,
+        nomad::{Exit, TaskEvent},
+        process::{Credentials, Phase, Process},
+    },
+    LONGEST_TIMELINE, Step, Violation, World,
+};
 
 impl World {
     pub(super) fn github_event(&mut self, event: Event, now: Timestamp) {

@@ -4,8 +4,7 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use jiff::Timestamp;
 
-use super::fault::Side;
-use super::{LONGEST_TIMELINE, World};
+use super::{LONGEST_TIMELINE, World, fault::Side};
 use crate::keep;
 
 /// Sees everything when it happens, and cannot change anything.

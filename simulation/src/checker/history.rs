@@ -3,18 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use githubrunner::daemon::Pass;
-use githubrunner::model::{Action, Consent, Done, NotDone, Orphan, Outcome, Report, RunnerState};
-use githubrunner_sim::fault::Side;
-use githubrunner_sim::world::World;
+use githubrunner::{
+    daemon::Pass,
+    model::{Action, Consent, Done, NotDone, Orphan, Outcome, Report, RunnerState},
+};
+use githubrunner_sim::{fault::Side, world::World};
 use hyper::{Request, Response};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::lifecycle::has_variable;
-use crate::checker::look::Look;
-use crate::deployment::{Place, is_planted, meta_of_job};
-use crate::faults::subject::subject;
+use crate::{
+    checker::look::Look,
+    deployment::{Place, is_planted, meta_of_job},
+    faults::subject::subject,
+};
 
 /// The requests of one pass, and the true state when they were sent.
 #[derive(Default)]

@@ -1,16 +1,22 @@
 //! The true state of each of our runners.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+};
 
-use crate::deployment::{NAMESPACE, Place, meta_of_job};
-use crate::faults::labels::is_servable;
-use crate::faults::settings::Mode;
-use githubrunner_sim::github::Job;
-use githubrunner_sim::nomad::{self, TaskPhase};
-use githubrunner_sim::world::{LiveRunner, Phase, World};
+use githubrunner_sim::{
+    github::Job,
+    nomad::{self, TaskPhase},
+    world::{LiveRunner, Phase, World},
+};
 use jiff::Timestamp;
 use serde_json::Value;
+
+use crate::{
+    deployment::{NAMESPACE, Place, meta_of_job},
+    faults::{labels::is_servable, settings::Mode},
+};
 
 /// A repository's ID and the labels, lower-cased and sorted.
 pub type Group = (u64, String);

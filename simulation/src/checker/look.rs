@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use githubrunner::model::RunnerState;
-use githubrunner_sim::nomad::{self, Allocation, TaskPhase};
-use githubrunner_sim::world::World;
+use githubrunner_sim::{
+    nomad::{self, Allocation, TaskPhase},
+    world::World,
+};
 use serde_json::Value;
 
 use super::lifecycle::{Lifecycle, Lifecycles, allocations, has_variable, is_lost};

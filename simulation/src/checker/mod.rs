@@ -13,33 +13,39 @@ mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::faults::mishap::Suffer;
-use crate::faults::scenario::Scenario;
 use bytes::Bytes;
 use githubrunner::model::is_ours_by_name;
-use githubrunner_sim::fault::{Arrived, Sender, Side};
-use githubrunner_sim::github::{RegisteredAt, Status};
-use githubrunner_sim::keep;
-use githubrunner_sim::nomad::{self, TaskPhase};
-use githubrunner_sim::world::{LiveRunner, Phase, Watch, World};
+use githubrunner_sim::{
+    fault::{Arrived, Sender, Side},
+    github::{RegisteredAt, Status},
+    keep,
+    nomad::{self, TaskPhase},
+    world::{LiveRunner, Phase, Watch, World},
+};
 use hyper::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
-use percent_encoding::percent_decode_str;
-use serde_json::Value;
-
-use super::secrets::secret_in;
-use crate::deployment::{GITHUB_TOKEN, PREFIX, Place, is_planted, is_strange};
-use crate::faults::answers::HOSTILE;
-use crate::faults::kind::FaultKind;
-use crate::faults::labels::is_servable;
-use crate::faults::settings::{Mode, Settings};
-use crate::faults::subject::subject;
-use crate::faults::trouble::Trouble;
-use crate::findings::Findings;
 use lifecycle::Lifecycles;
+use percent_encoding::percent_decode_str;
 use replicas::Leases;
+use serde_json::Value;
 use sight::{List, Sights};
 use stops::Known;
+
+use super::secrets::secret_in;
+use crate::{
+    deployment::{GITHUB_TOKEN, PREFIX, Place, is_planted, is_strange},
+    faults::{
+        answers::HOSTILE,
+        kind::FaultKind,
+        labels::is_servable,
+        mishap::Suffer,
+        scenario::Scenario,
+        settings::{Mode, Settings},
+        subject::subject,
+        trouble::Trouble,
+    },
+    findings::Findings,
+};
 
 /// The state of the checks.
 pub struct Checker {

@@ -1,27 +1,32 @@
 //! What must be done soon, and in the right order. Only checked if nothing disturbs the daemon, so that it depends
 //! only on its own loop.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::faults::mishap::Mishap;
-use crate::faults::scenario::{Happening, Scenario};
 use bytes::Bytes;
 use githubrunner::plan::LISTINGS_APART;
-use githubrunner_sim::fault::Arrived;
-use githubrunner_sim::github::{Job, Status};
-use githubrunner_sim::nomad::TaskPhase;
-use githubrunner_sim::world::{Phase, World};
+use githubrunner_sim::{
+    fault::Arrived,
+    github::{Job, Status},
+    nomad::TaskPhase,
+    world::{Phase, World},
+};
+use githubrunner_specification::invariants::wait_after;
 use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Checker;
-use super::lifecycle::{Group, allocations, group_of_job, has_variable, is_live};
-use crate::faults::kind::FaultKind;
-use crate::faults::labels::{is_placeable, is_servable};
-use crate::faults::settings::Mode;
-use crate::faults::trouble::Trouble;
-use githubrunner_specification::invariants::wait_after;
+use super::{
+    Checker,
+    lifecycle::{Group, allocations, group_of_job, has_variable, is_live},
+};
+use crate::faults::{
+    kind::FaultKind,
+    labels::{is_placeable, is_servable},
+    mishap::Mishap,
+    scenario::{Happening, Scenario},
+    settings::Mode,
+    trouble::Trouble,
+};
 
 /// A placed runner gets its credentials within this time: Nomad alone is observed at least every 15 s.
 const SECRET_WITHIN: SignedDuration = SignedDuration::from_secs(20);

@@ -1,19 +1,24 @@
 //! Of two daemons, one acts: which of them truly holds the lock, and when the other must hold it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use crate::faults::scenario::Scenario;
 use bytes::Bytes;
-use githubrunner_sim::fault::{Arrived, Sender, Side};
-use githubrunner_sim::world::World;
+use githubrunner_sim::{
+    fault::{Arrived, Sender, Side},
+    world::World,
+};
 use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::super::replica::Replica;
-use crate::deployment::PREFIX;
-use crate::faults::kind::FaultKind;
+use crate::{
+    deployment::PREFIX,
+    faults::{kind::FaultKind, scenario::Scenario},
+};
 
 /// A holder acts for one TTL after it sent its last successful request for the lock.
 const TTL: SignedDuration = SignedDuration::from_secs(10);

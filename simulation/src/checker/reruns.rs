@@ -1,18 +1,22 @@
 //! The rules for running a job again: it was lost with its runner, once for each loss, within the budgets.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use githubrunner_sim::github::{Conclusion, Job};
-use githubrunner_sim::nomad;
-use githubrunner_sim::world::World;
+use githubrunner_sim::{
+    github::{Conclusion, Job},
+    nomad,
+    world::World,
+};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Checker;
-use super::lifecycle::{allocations, is_lost};
-use crate::deployment::PREFIX;
-use crate::faults::kind::FaultKind;
+use super::{
+    Checker,
+    lifecycle::{allocations, is_lost},
+};
+use crate::{deployment::PREFIX, faults::kind::FaultKind};
 
 /// Budgets count from the time of the variable, which is written before the request to GitHub. Requests may
 /// take long.

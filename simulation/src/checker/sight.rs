@@ -1,34 +1,46 @@
 //! Compares what a daemon says it saw with the true state when it observed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use crate::faults::mishap::Mishap;
-use crate::faults::scenario::{Happening, Scenario};
-use bytes::Bytes;
-use githubrunner::daemon::Pass;
-use githubrunner::model::{
-    Action, ForeignReason, Listing, NomadView, Ownership, RepositoryId, RepositoryView, RunnerState,
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use githubrunner_sim::fault::{Arrived, Side};
-use githubrunner_sim::github::Status;
-use githubrunner_sim::nomad;
-use githubrunner_sim::world::World;
+
+use bytes::Bytes;
+use githubrunner::{
+    daemon::Pass,
+    model::{
+        Action, ForeignReason, Listing, NomadView, Ownership, RepositoryId, RepositoryView, RunnerState,
+    },
+};
+use githubrunner_sim::{
+    fault::{Arrived, Side},
+    github::Status,
+    nomad,
+    world::World,
+};
 use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::history::{Answers, History};
-use super::lifecycle::Lifecycles;
-use super::prompt::signed;
-use super::sender;
-use crate::checker::look::{Look, look, looks};
-use crate::deployment::{NAMESPACE, PREFIX, Place, is_planted, meta_of_job};
-use crate::faults::kind::FaultKind;
-use crate::faults::settings::Entries;
-use crate::faults::subject::subject;
-use crate::faults::trouble::Trouble;
+use super::{
+    history::{Answers, History},
+    lifecycle::Lifecycles,
+    prompt::signed,
+    sender,
+};
+use crate::{
+    checker::look::{Look, look, looks},
+    deployment::{NAMESPACE, PREFIX, Place, is_planted, meta_of_job},
+    faults::{
+        kind::FaultKind,
+        mishap::Mishap,
+        scenario::{Happening, Scenario},
+        settings::Entries,
+        subject::subject,
+        trouble::Trouble,
+    },
+};
 
 /// What each daemon was shown in its pass.
 #[derive(Clone)]

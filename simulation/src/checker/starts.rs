@@ -2,27 +2,36 @@
 
 use std::time::Duration;
 
-use crate::faults::scenario::{Happening, Scenario};
 use bytes::Bytes;
-use githubrunner_sim::fault::Arrived;
-use githubrunner_sim::github::{Job, Status};
-use githubrunner_sim::nomad;
-use githubrunner_sim::world::World;
+use githubrunner_sim::{
+    fault::Arrived,
+    github::{Job, Status},
+    nomad,
+    world::World,
+};
+use githubrunner_specification::invariants::wait_after;
 use hyper::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::lifecycle::{
-    Group, Lifecycle, allocations, group_of, group_of_job, group_of_labels, is_live, is_lost,
-    was_replaced_since,
+use super::{
+    Checker,
+    lifecycle::{
+        Group, Lifecycle, allocations, group_of, group_of_job, group_of_labels, is_live, is_lost,
+        was_replaced_since,
+    },
+    sender,
 };
-use super::{Checker, sender};
-use crate::deployment::{META, meta_of};
-use crate::faults::kind::FaultKind;
-use crate::faults::labels::is_servable;
-use crate::faults::settings::Mode;
-use crate::faults::trouble::Trouble;
-use githubrunner_specification::invariants::wait_after;
+use crate::{
+    deployment::{META, meta_of},
+    faults::{
+        kind::FaultKind,
+        labels::is_servable,
+        scenario::{Happening, Scenario},
+        settings::Mode,
+        trouble::Trouble,
+    },
+};
 
 impl Checker {
     /// A runner is about to be registered.

@@ -2,22 +2,30 @@
 
 use std::time::Duration;
 
-use githubrunner_sim::github::{Job, RegisteredAt, Status};
-use githubrunner_sim::nomad;
-use githubrunner_sim::world::{LiveRunner, Phase, World};
+use githubrunner_sim::{
+    github::{Job, RegisteredAt, Status},
+    nomad,
+    world::{LiveRunner, Phase, World},
+};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Checker;
-use super::lifecycle::{
-    Group, Lifecycle, allocation_of, allocations, group_of_job, has_job, has_variable, is_live,
-    name_of_repository, processes, was_replaced_since,
+use super::{
+    Checker,
+    lifecycle::{
+        Group, Lifecycle, allocation_of, allocations, group_of_job, has_job, has_variable, is_live,
+        name_of_repository, processes, was_replaced_since,
+    },
+    prompt::signed,
 };
-use super::prompt::signed;
-use crate::deployment::META;
-use crate::faults::kind::FaultKind;
-use crate::faults::labels::{is_placeable, is_servable};
-use crate::faults::settings::Mode;
-use crate::faults::trouble::Trouble;
+use crate::{
+    deployment::META,
+    faults::{
+        kind::FaultKind,
+        labels::{is_placeable, is_servable},
+        settings::Mode,
+        trouble::Trouble,
+    },
+};
 
 /// What the daemon knew when it ended a runner.
 #[derive(Clone, Copy)]

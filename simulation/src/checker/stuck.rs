@@ -2,17 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::faults::mishap::Mishap;
-use crate::faults::scenario::{Happening, Scenario};
-use githubrunner_sim::github::{Job, Status};
-use githubrunner_sim::world::World;
+use githubrunner_sim::{
+    github::{Job, Status},
+    world::World,
+};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Checker;
-use super::lifecycle::{group_of_job, is_live};
-use crate::deployment::Place;
-use crate::faults::kind::FaultKind;
-use crate::faults::labels::{is_placeable, is_servable};
+use super::{
+    Checker,
+    lifecycle::{group_of_job, is_live},
+};
+use crate::{
+    deployment::Place,
+    faults::{
+        kind::FaultKind,
+        labels::{is_placeable, is_servable},
+        mishap::Mishap,
+        scenario::{Happening, Scenario},
+    },
+};
 
 /// A refused registration is retried within this time after the last refusal.
 const TRIED_AGAIN_WITHIN: SignedDuration = SignedDuration::from_secs(660);

@@ -1,16 +1,20 @@
 //! Wrong responses: old, shifted, miscounted, damaged.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_NONE_MATCH, LINK};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use githubrunner_sim::fault::Side;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_NONE_MATCH, LINK},
+};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::deployment::{GITHUB_TOKEN, JIT_MARK, NOMAD_TOKEN};
-use githubrunner_sim::fault::Side;
 
 /// How much of the past is kept.
 const KEPT: SignedDuration = SignedDuration::from_secs(240);

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
-use rand::rngs::StdRng;
+use rand::{RngExt, rngs::StdRng};
 
 /// A random number of seconds in a range, small ones more often.
 pub fn seconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {

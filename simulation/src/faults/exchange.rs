@@ -1,27 +1,33 @@
 //! Faults of individual exchanges.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
+use githubrunner_sim::{
+    fault::{Fault, Sender, Side, Verdict},
+    github::Parcel,
+    keep,
+    world::World,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::Budget;
-use super::answers::{self, Past};
-use super::races::{HELD_FOR, Held};
-use crate::deployment::Place;
-use crate::faults::nemesis::Nemesis;
-use crate::faults::races::{Interfere, Race};
-use crate::faults::subject::subject;
-use crate::faults::trouble::{Episode, Trouble};
-use crate::webhooks::DeliveryFaults;
-use githubrunner_sim::fault::{Fault, Sender, Side, Verdict};
-use githubrunner_sim::github::Parcel;
-use githubrunner_sim::keep;
-use githubrunner_sim::world::World;
+use super::{
+    Budget,
+    answers::{self, Past},
+    races::{HELD_FOR, Held},
+};
+use crate::{
+    deployment::Place,
+    faults::{
+        nemesis::Nemesis,
+        races::{Interfere, Race},
+        subject::subject,
+        trouble::{Episode, Trouble},
+    },
+    webhooks::DeliveryFaults,
+};
 
 /// An abandoned request takes effect within this many milliseconds: servers delay requests for some seconds while
 /// they have no leader.

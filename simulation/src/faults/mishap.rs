@@ -1,22 +1,23 @@
 //! Changes to the world behind the daemon's back.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use jiff::Timestamp;
-
-use super::namesake::Rename;
-use crate::deployment::{MARK, MAX_BODY, META, PLANTED, PREFIX, Place, STRANGER, is_planted, meta_of_job};
-use crate::faults::answers::FORGED;
-use crate::faults::labels::is_placeable;
-use crate::faults::races::Interfere;
 use bytes::Bytes;
 use githubrunner::model::{JobId, Repository, RepositoryId, runner_name};
-use githubrunner_sim::github::{JobSpec, Leave, Reach, RegisteredAt, Registration, Status};
-use githubrunner_sim::nomad::{Exit, StartFailure};
-use githubrunner_sim::world::{Phase, World};
+use githubrunner_sim::{
+    github::{JobSpec, Leave, Reach, RegisteredAt, Registration, Status},
+    nomad::{Exit, StartFailure},
+    world::{Phase, World},
+};
 use hyper::{Method, Request};
+use jiff::Timestamp;
 use serde_json::{Value, json};
+
+use super::namesake::Rename;
+use crate::{
+    deployment::{MARK, MAX_BODY, META, PLANTED, PREFIX, Place, STRANGER, is_planted, meta_of_job},
+    faults::{answers::FORGED, labels::is_placeable, races::Interfere},
+};
 
 /// A change. If it does not name its target, `pick` chooses one of those that exist then.
 #[derive(Clone, Debug)]

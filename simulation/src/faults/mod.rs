@@ -21,8 +21,10 @@ pub mod settings;
 pub mod subject;
 pub mod trouble;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// How many more faults may happen in a run.
 #[derive(Clone, Debug)]

@@ -1,9 +1,7 @@
 //! A repository is renamed, and another one takes its name; later the first one has it back.
 
+use githubrunner_sim::{github::JobSpec, world::World};
 use jiff::Timestamp;
-
-use githubrunner_sim::github::JobSpec;
-use githubrunner_sim::world::World;
 
 /// The suffix of a repository's name while another one has its name.
 const OLD: &str = "-old";

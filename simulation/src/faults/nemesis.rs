@@ -1,13 +1,14 @@
 //! The nemesis of one daemon among several: it kills or suspends it at a request, or cuts it off from Nomad.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use githubrunner_sim::fault::{Side, Verdict};
 use hyper::{Method, Request};
 use tokio::sync::Notify;
-
-use githubrunner_sim::fault::{Side, Verdict};
 
 /// Controls one daemon; shared between the faults and the daemon's slot.
 #[derive(Clone, Debug, Default)]

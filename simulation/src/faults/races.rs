@@ -4,19 +4,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use githubrunner_sim::{
+    fault::Side,
+    github::Status,
+    nomad::Job,
+    world::{World, job_in},
+};
 use hyper::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::deployment::Place;
-use crate::faults::kind::FaultKind;
-use crate::faults::subject::subject;
-use githubrunner_sim::fault::Side;
-use githubrunner_sim::github::Status;
-use githubrunner_sim::nomad::Job;
-use githubrunner_sim::world::{World, job_in};
+use crate::{
+    deployment::Place,
+    faults::{kind::FaultKind, subject::subject},
+};
 
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,25 +1,26 @@
 //! What a seed determines: the world, its jobs, and what fails.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use githubrunner_sim::{
+    fault::Side,
+    github::{self, Conclusion, JobSpec, Status},
+    nomad::{self, Delays, Node},
+    world,
+};
 use jiff::{SignedDuration, Timestamp};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::mishap::Mishap;
-use super::settings::settings;
-use crate::faults::draw::seconds;
-use crate::faults::kind::FaultKind;
-use crate::faults::labels::{LABELS, UNPLACEABLE};
-use crate::faults::nemesis::Cut;
-use crate::faults::races::{Race, Turn};
-use crate::faults::settings::{Entries, Settings};
-use crate::faults::trouble::{Episode, Trouble};
-use githubrunner_sim::fault::Side;
-use githubrunner_sim::github::{self, Conclusion, JobSpec, Status};
-use githubrunner_sim::nomad::{self, Delays, Node};
-use githubrunner_sim::world;
+use super::{mishap::Mishap, settings::settings};
+use crate::faults::{
+    draw::seconds,
+    kind::FaultKind,
+    labels::{LABELS, UNPLACEABLE},
+    nemesis::Cut,
+    races::{Race, Turn},
+    settings::{Entries, Settings},
+    trouble::{Episode, Trouble},
+};
 
 /// When a daemon dies.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use rand::{RngExt, rngs::StdRng};
+
 use crate::faults::draw::seconds;
-use rand::RngExt;
-use rand::rngs::StdRng;
 
 /// The kind of credentials in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,8 +1,7 @@
 //! The runner that a request is about.
 
 use bytes::Bytes;
-use githubrunner_sim::fault::Side;
-use githubrunner_sim::world::World;
+use githubrunner_sim::{fault::Side, world::World};
 use hyper::{Method, Request};
 use serde_json::Value;
 

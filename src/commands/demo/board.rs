@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::model::{Finish, NomadView, RunnerState};
 use githubrunner_sim::{
     github::{Conclusion, Job, Status},
     world::World,
 };
+
+use crate::model::{Finish, NomadView, RunnerState};
 
 /// How many characters of a runner's name the table shows.
 const SHORT_NAME: usize = 6;

@@ -7,18 +7,18 @@
 use std::{collections::BTreeMap, fs, io::Write, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
-use jiff::Timestamp;
-use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
-
-use super::{TICK, bring_to_life, listen, scene, seed, stand_in_for_the_runner};
-use crate::cli::SimulatedGithub;
 use githubrunner_sim::{
     fault::Side,
     github::{Conclusion, JobSpec, Status},
     nomad,
     world::{World, lock},
 };
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{TICK, bring_to_life, listen, scene, seed, stand_in_for_the_runner};
+use crate::cli::SimulatedGithub;
 
 /// The configuration. It is written last, when everything is ready.
 const CONFIGURATION: &str = "config.yml";

@@ -12,7 +12,20 @@ mod screen;
 use std::{io::Write, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use board::Board;
+use cluster::Cluster;
+pub use github_only::run as github_only;
+use githubrunner_sim::{
+    clock::Clock,
+    fault::Side,
+    github::{Conclusion, GitHub, Status},
+    nomad as sim_nomad,
+    serve::serve_tcp,
+    world::{self, Shared, World, drive, lock},
+};
 use jiff::Timestamp;
+use screen::Shown;
+pub use screen::{LogPane, Screen};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -26,19 +39,6 @@ use super::{
     setup::{Environment, seed},
 };
 use crate::{config::Config, daemon::Signals, nomad::Nomad, status};
-use board::Board;
-use cluster::Cluster;
-pub use github_only::run as github_only;
-use githubrunner_sim::{
-    clock::Clock,
-    fault::Side,
-    github::{Conclusion, GitHub, Status},
-    nomad as sim_nomad,
-    serve::serve_tcp,
-    world::{self, Shared, World, drive, lock},
-};
-use screen::Shown;
-pub use screen::{LogPane, Screen};
 
 /// How often the table is updated.
 const TICK: Duration = Duration::from_millis(100);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::model::RunnerState;
 use githubrunner_sim::{
     github::{self, GitHub, Job, JobSpec, Status, Token},
     world::World,
 };
+
+use crate::model::RunnerState;
 
 /// The token of the demo's GitHub. It only works for the simulation.
 pub(super) const TOKEN: &str = "token-of-the-demo";

@@ -10,6 +10,9 @@ mod way;
 use std::{collections::BTreeMap, io::Write};
 
 use anyhow::anyhow;
+pub use reason::{Mark, Meaning, Step, meaning};
+pub use target::Target;
+pub use way::{Entry, Explanation, Seen, Verdict, World};
 
 use super::{Exit, Setup, Style};
 use crate::{
@@ -19,9 +22,6 @@ use crate::{
     plan::Policy,
     text::shown,
 };
-pub use reason::{Mark, Meaning, Step, meaning};
-pub use target::Target;
-pub use way::{Entry, Explanation, Seen, Verdict, World};
 
 /// At most this many jobs and runners are shown individually.
 const TOLD: usize = 20;

@@ -1,12 +1,8 @@
-use std::path::Path;
-use std::process::Command;
-use std::sync::OnceLock;
+use std::{path::Path, process::Command, sync::OnceLock};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::super::jwt;
-use super::*;
+use super::{super::jwt, *};
 
 /// A key pair from openssl in both of its formats, or nothing without openssl.
 struct Keys {

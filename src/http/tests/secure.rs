@@ -1,16 +1,16 @@
 //! TLS, mutual TLS and proxies, with certificates generated here.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
 
-use super::super::*;
-use super::read_head;
+use super::{super::*, read_head};
 
 /// A certificate authority, a server with its certificate, and a client's certificate, as files.
 struct World {

@@ -1,7 +1,6 @@
 //! GitHub Apps.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 
 use super::*;

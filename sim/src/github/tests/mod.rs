@@ -8,8 +8,7 @@ mod listings;
 mod runners;
 mod schemas;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use hyper::{Method, Request};

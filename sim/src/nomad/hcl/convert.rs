@@ -2,9 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::gotime;
-use super::super::schema::{Field, Kind, Type};
-use super::functions;
+use super::{
+    super::{
+        gotime,
+        schema::{Field, Kind, Type},
+    },
+    functions,
+};
 
 /// Whether a block of this name is permitted there.
 pub fn block_exists(ty: &Type, block: &str, name: &str) -> bool {

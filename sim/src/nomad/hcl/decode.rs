@@ -1,18 +1,21 @@
 //! Decodes blocks into the API's JSON, following the schema.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
-use hcl::edit::expr::Expression;
-use hcl::edit::structure::{Attribute, Block, Body, Structure};
-use hcl::edit::{Decorated, Ident, Span};
+use hcl::edit::{
+    Decorated, Ident, Span,
+    expr::Expression,
+    structure::{Attribute, Block, Body, Structure},
+};
 use serde_json::{Map, Value, json};
 
-use super::super::schema::{Field, IDENTITY, JOB, Kind, PORT, Type, Unset};
-use super::convert::{attribute_field, block_exists, convert, is_block, short_form, string_item, suggestion};
-use super::eval::Scope;
-use super::functions;
-use super::source::{Diagnostics, Source};
+use super::{
+    super::schema::{Field, IDENTITY, JOB, Kind, PORT, Type, Unset},
+    convert::{attribute_field, block_exists, convert, is_block, short_form, string_item, suggestion},
+    eval::Scope,
+    functions,
+    source::{Diagnostics, Source},
+};
 
 /// The position of a name.
 pub fn place(name: &Decorated<Ident>) -> Range<usize> {

@@ -1,19 +1,22 @@
 //! Evaluates HCL expressions like Nomad's parser: `var` and `local` are known, and any other name, such as
 //! `${NOMAD_ALLOC_ID}`, is kept for the client to replace (contract, section 1).
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
-use hcl::edit::Span;
-use hcl::edit::expr::{
-    BinaryOperator, Conditional, Expression, ForExpr, FuncCall, Object, ObjectKey, TraversalOperator,
-    UnaryOp, UnaryOperator,
+use hcl::edit::{
+    Span,
+    expr::{
+        BinaryOperator, Conditional, Expression, ForExpr, FuncCall, Object, ObjectKey, TraversalOperator,
+        UnaryOp, UnaryOperator,
+    },
+    template::{Directive, Element, Strip},
 };
-use hcl::edit::template::{Directive, Element, Strip};
 use serde_json::{Map, Value};
 
-use super::functions;
-use super::source::{Diagnostics, Source, span};
+use super::{
+    functions,
+    source::{Diagnostics, Source, span},
+};
 
 /// The known names.
 #[derive(Debug, Clone)]

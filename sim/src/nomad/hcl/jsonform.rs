@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::super::schema::{JOB, Kind, PORT, Type};
-use super::convert::{attribute_field, block_exists, short_form, suggestion};
+use super::{
+    super::schema::{JOB, Kind, PORT, Type},
+    convert::{attribute_field, block_exists, short_form, suggestion},
+};
 
 /// The same job in native syntax. Positions in later errors are those of the converted text.
 ///

@@ -13,13 +13,14 @@ mod syntax;
 
 use std::collections::BTreeMap;
 
-use hcl::edit::expr::Expression;
-use hcl::edit::structure::{Block, Body, Structure};
-use serde_json::{Map, Value, json};
-
 use decode::Decoder;
 pub use decode::unset;
 use eval::Scope;
+use hcl::edit::{
+    expr::Expression,
+    structure::{Block, Body, Structure},
+};
+use serde_json::{Map, Value, json};
 use source::{Diagnostics, Source, span};
 
 /// Parses a job. `variables` is the content of a variable file.

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use hcl::edit::Span;
-use hcl::edit::expr::Expression;
+use hcl::edit::{Span, expr::Expression};
 
 /// The errors, each with its position.
 pub type Diagnostics = Vec<String>;

@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use hcl::edit::expr::{Expression, ObjectKey};
-use hcl::edit::structure::{Block, Body};
-use hcl::edit::template::{Element, StringTemplate};
-use hcl::edit::visit::{Visit, visit_block, visit_expr, visit_object_key, visit_string_template};
-use hcl::edit::{Span, parser};
+use hcl::edit::{
+    Span,
+    expr::{Expression, ObjectKey},
+    parser,
+    structure::{Block, Body},
+    template::{Element, StringTemplate},
+    visit::{Visit, visit_block, visit_expr, visit_object_key, visit_string_template},
+};
 
 use super::source::Source;
 
