@@ -116,7 +116,7 @@ impl<'a> Facts<'a> {
 
     /// How long ago this was, by our own clock.
     pub fn since(&self, moment: Moment) -> Duration {
-        self.seen.now.saturating_sub(moment)
+        self.seen.now.since(moment)
     }
 
     pub fn now(&self) -> Moment {
@@ -170,7 +170,7 @@ impl<'a> Facts<'a> {
     /// The name of a job's runner.
     pub fn name(&self, repository: &Repository, job_id: JobId, attempt: u32) -> String {
         let deployment = self.nomad().map_or("", |nomad| &nomad.deployment);
-        runner_name(&self.policy().prefix, deployment, repository, job_id, attempt)
+        runner_name(&self.policy().prefix, deployment, &repository.full_name(), job_id, attempt)
     }
 
     pub fn runner(&self, name: &str) -> Option<&'a Runner> {
@@ -249,7 +249,7 @@ impl<'a> Facts<'a> {
     /// Whether verifications did not find it for ten minutes, from the first to the last.
     pub fn is_unregistered(&self, runner: &Runner) -> bool {
         let Some(presence) = self.memory().presence.get(&runner.name) else { return false };
-        presence.absent_since.is_some_and(|since| presence.checked_at.saturating_sub(since) >= secs(600))
+        presence.absent_since.is_some_and(|since| presence.checked_at.since(since) >= secs(600))
     }
 
     /// Whether no job can reach it. A runner that registers itself may have another name at GitHub, and counts

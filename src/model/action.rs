@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Registration, Repository,
-    RepositoryId, RerunLimit, RerunMark, RunId, naming::last_part,
+    RepositoryId, RepositoryRef, RerunLimit, RerunMark, RunId, naming::last_part,
 };
 use crate::text::Escaped;
 
@@ -98,7 +98,8 @@ pub struct IssueCredentials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
     pub name: String,
-    pub repository: Repository,
+    /// `None` if its Meta names none: then it is not stopped.
+    pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     /// Whose consent it takes.
@@ -189,7 +190,7 @@ pub struct VerifyRegistration {
 pub struct CleanUp {
     pub name: String,
     /// Where it was registered; `None` if the repository is no longer known.
-    pub repository: Option<Repository>,
+    pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     /// How it ended, for display.
@@ -202,7 +203,7 @@ pub struct Purge {
     pub name: String,
     /// Where a registration may be left. Only for runners without a variable (access_token), because a
     /// clean-up handles the others.
-    pub repository: Option<Repository>,
+    pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     pub reason: PurgeReason,
@@ -558,16 +559,17 @@ impl Action {
     }
 
     /// `None` if it is not known.
-    pub fn repository(&self) -> Option<&Repository> {
+    pub fn repository(&self) -> Option<String> {
+        let named = |repository: &Repository| Some(repository.full_name());
         match self {
-            Action::Start(action) => Some(&action.repository),
-            Action::IssueCredentials(action) => Some(&action.repository),
-            Action::Stop(action) => Some(&action.repository),
-            Action::VerifyRegistration(action) => Some(&action.repository),
-            Action::CleanUp(action) => action.repository.as_ref(),
-            Action::Purge(action) => action.repository.as_ref(),
-            Action::RemoveOrphan(action) => action.repository.as_ref(),
-            Action::Rerun(action) => Some(&action.repository),
+            Action::Start(action) => named(&action.repository),
+            Action::IssueCredentials(action) => named(&action.repository),
+            Action::Stop(action) => Some(action.repository.as_ref()?.full_name()),
+            Action::VerifyRegistration(action) => named(&action.repository),
+            Action::CleanUp(action) => Some(action.repository.as_ref()?.full_name()),
+            Action::Purge(action) => Some(action.repository.as_ref()?.full_name()),
+            Action::RemoveOrphan(action) => named(action.repository.as_ref()?),
+            Action::Rerun(action) => named(&action.repository),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::{JobId, Repository};
+use super::JobId;
 
 /// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
@@ -18,18 +18,12 @@ const DEPLOYMENT_LENGTH: usize = 5;
 /// 50 bits that distinguish the jobs and attempts of one deployment.
 const ATTEMPT_LENGTH: usize = 10;
 
-/// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
+/// `PREFIX-owner-repo-SUFFIX` for a repository `owner/repo`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
 /// deployment ID followed by a hash of deployment ID, GitHub job and attempt.
-pub fn runner_name(
-    prefix: &str,
-    deployment: &str,
-    repository: &Repository,
-    job: JobId,
-    attempt: u32,
-) -> String {
+pub fn runner_name(prefix: &str, deployment: &str, full_name: &str, job: JobId, attempt: u32) -> String {
     let job_id = hash(&format!("{deployment}\n{job}\n{attempt}"), ATTEMPT_LENGTH);
     let suffix = format!("{}{job_id}", hash(deployment, DEPLOYMENT_LENGTH));
-    let readable: String = format!("{}-{}", repository.owner, repository.name)
+    let readable: String = full_name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
         .collect();

@@ -23,7 +23,7 @@ use ring::{
 
 use super::error::Error;
 use crate::{
-    model::{ForeignReason, Registration, RunnerMeta, runner_name, whose_repository},
+    model::{ForeignReason, Registration, RunnerMeta, runner_name},
     secret::Secret,
 };
 
@@ -171,7 +171,8 @@ pub(super) fn has_its_name(prefix: &str, name: &str, meta: &RunnerMeta) -> bool 
     else {
         return false;
     };
-    name == runner_name(prefix, deployment, &whose_repository(meta), *job, *attempt)
+    let repository = meta.repository();
+    repository.is_some_and(|own| name == runner_name(prefix, deployment, &own.full_name(), *job, *attempt))
 }
 
 /// A sealed Meta for tests with scripted Nomads.
@@ -208,7 +209,7 @@ pub(crate) mod sample {
             attempt: Some(1),
             ..RunnerMeta::default()
         };
-        let name = runner_name("ghr", deployment, &whose_repository(&meta), JobId(7), 1);
+        let name = runner_name("ghr", deployment, "o/r", JobId(7), 1);
         let key = Key::new(KEY, None, 10).expect("it is one");
         RunnerMeta { mac: Some(key.seal(&name, &meta)), ..meta }
     }
@@ -326,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_job_has_the_name_derived_from_its_meta() {
-        let name = runner_name("ghr", "i", &whose_repository(&meta()), JobId(7), 1);
+        let name = runner_name("ghr", "i", "o/r", JobId(7), 1);
         assert!(has_its_name("ghr", &name, &meta()));
         assert!(!has_its_name("ghr", "ghr-o-r-another", &meta()));
         assert!(!has_its_name("ghr", &name, &RunnerMeta { attempt: None, ..meta() }));

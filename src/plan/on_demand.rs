@@ -21,7 +21,7 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
     runner.variable.as_ref()?;
     Some(Action::CleanUp(CleanUp {
         name: runner.name.clone(),
-        repository: Some(runner.repository()),
+        repository: runner.repository(),
         class: runner.class().map(str::to_owned),
         finish: runner.how_it_ended(),
     }))
@@ -31,7 +31,7 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
 /// exist.
 pub fn purge(runner: &Runner) -> Action {
     let may_be_registered = runner.registration() == Registration::AccessToken && runner.started;
-    let repository = may_be_registered.then(|| runner.repository());
+    let repository = runner.repository().filter(|_| may_be_registered);
     let class = runner.class().map(str::to_owned);
     Action::Purge(Purge { name: runner.name.clone(), repository, class, reason: PurgeReason::Asked })
 }

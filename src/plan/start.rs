@@ -286,7 +286,13 @@ fn start(
     // Meta is external text and can contain any number.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
     let name = |attempt: u32| {
-        runner_name(&survey.policy.prefix, &survey.nomad.deployment, &view.repository, job.id, attempt)
+        runner_name(
+            &survey.policy.prefix,
+            &survey.nomad.deployment,
+            &view.repository.full_name(),
+            job.id,
+            attempt,
+        )
     };
     // Someone has purged the job of a runner whose variable still exists and would be used for the next one. Or someone
     // else's job has the name, so nothing can be started under it. An unreadable job may be ours.
@@ -325,7 +331,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     for (id, view) in survey.repositories {
         let github_now = match view.listing {
             Listing::Fresh { now, .. } => Some(now),
-            Listing::Earlier { ended, .. } if survey.now.saturating_sub(ended) <= CLAIMS_FOR => None,
+            Listing::Earlier { ended, .. } if survey.now.since(ended) <= CLAIMS_FOR => None,
             _ => continue,
         };
         turns.open.insert(*id, Open { view, github_now });
@@ -393,7 +399,7 @@ fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) ->
         return Some(HoldReason::ReachesHost { why: refusal.why.clone() });
     }
     let backoff = survey.memory.start_backoff.get(key)?;
-    let wait = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())?;
+    let wait = Some(backoff.until.since(survey.now)).filter(|wait| !wait.is_zero())?;
     Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
 }
 
