@@ -9,8 +9,13 @@ use crate::{
         self, Client,
         tests::{Answer, Seen, answer, server},
     },
-    model::{Conclusion, Consent, EndedJob, Loss, PurgeReason, Repository, RepositoryId, Rerun, StopReason},
+    model::{
+        CleanUp, IssueCredentials, Purge, RemoveOrphan, Stop, VerifyRegistration,
+        Conclusion, Consent, Done, EndedJob, Loss, Orphan, PurgeReason, Registration, Repository,
+        RepositoryId, RepositoryRef, Rerun, RunnerMeta, StopReason,
+    },
     nomad::seal::sample,
+    secret::Secret,
 };
 
 const DATE: (&str, &str) = ("date", "Tue, 24 Nov 2026 07:08:09 GMT");

@@ -291,18 +291,7 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     let name = text_of(node, "name").filter(|name| is_class(name));
     let path = format!("classes.{}", name.unwrap_or_default());
     let section = Section::new(problems, path.trim_end_matches('.'), Some(node), node.place);
-    let written = section.text("name");
-    let Some(name) = name.filter(|_| written.is_some()) else {
-        let help = "write 1 to 32 of a-z, A-Z, 0-9, _ and -";
-        match written {
-            Some(name) => {
-                section.problem("name", format!("\"{}\" is not a valid name", harmless(name)), help)
-            }
-            None if section.get("name").is_some() => {}
-            None => section.problem("name", "a class needs a name", help),
-        }
-        return None;
-    };
+    let name = valid_name(&section, name)?;
     let mut class = Class { name: name.to_owned(), matches: matches(&section), ..Class::default() };
     class.deny = section.text("deny").map(harmless);
     if let Some(deny) = class.deny.as_ref().filter(|deny| deny.chars().count() > DENY_MAX) {
@@ -319,6 +308,39 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
         }
     });
     free(&section, "template_settings", &mut class.settings);
+    class.labels = own_label_rules(&section, problems, &class, top);
+    class.nomad = nomad(&section, top);
+    scheduling(&section, &mut class);
+    github(&section, &mut class, top);
+    if class.deny.is_some()
+        && let Some(key) = section.others(&["name", "match", "deny"])
+    {
+        section.problem(
+            "deny",
+            format!("jobs of this class get no runner, so {key} has no effect"),
+            "remove one of them",
+        );
+    }
+    section.finish();
+    Some(class)
+}
+
+/// The class's name, or a problem.
+fn valid_name<'a>(section: &Section, name: Option<&'a str>) -> Option<&'a str> {
+    let written = section.text("name");
+    let valid = name.filter(|_| written.is_some());
+    let help = "write 1 to 32 of a-z, A-Z, 0-9, _ and -";
+    match written {
+        _ if valid.is_some() => {}
+        Some(name) => section.problem("name", format!("\"{}\" is not a valid name", harmless(name)), help),
+        None if section.get("name").is_some() => {}
+        None => section.problem("name", "a class needs a name", help),
+    }
+    valid
+}
+
+/// The top level's label rules with the class's own; `None` if it has none.
+fn own_label_rules(section: &Section, problems: &Problems, class: &Class, top: &Top) -> Option<LabelRules> {
     let says_of_labels =
         ["runson_allowed", "runson_max_length", "runson_limits", "runson_numbers", "allow_keys", "deny_keys"]
             .map(|key| section.get(key).is_some())
@@ -326,9 +348,11 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     let template = class.template.as_ref().or(top.template);
     // If the top level's rules are invalid, the class's are read anyway, to report their problems.
     let rules = top.labels.cloned().or_else(|| LabelRules::new("").ok());
-    let rules = rules.and_then(|rules| label_rules(&section, problems, rules, template));
-    class.labels = rules.filter(|_| says_of_labels);
-    class.nomad = nomad(&section, top);
+    rules.and_then(|rules| label_rules(section, problems, rules, template)).filter(|_| says_of_labels)
+}
+
+/// The class's caps and times.
+fn scheduling(section: &Section, class: &mut Class) {
     let cap = |key| section.count(key).filter(|count| *count > 0);
     class.max_runners = cap("max_runners");
     class.max_runners_per_repository = cap("max_runners_per_repository");
@@ -353,20 +377,8 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     class.starting_timeout = limit("starting_timeout");
     class.connect_timeout = limit("connect_timeout");
     class.unassigned_timeout = limit("unassigned_timeout");
-    let longest = max_run_duration(&section);
+    let longest = max_run_duration(section);
     class.max_run_duration = section.has("max_run_duration").then_some(longest);
-    github(&section, &mut class, top);
-    if class.deny.is_some()
-        && let Some(key) = section.others(&["name", "match", "deny"])
-    {
-        section.problem(
-            "deny",
-            format!("jobs of this class get no runner, so {key} has no effect"),
-            "remove one of them",
-        );
-    }
-    section.finish();
-    Some(class)
 }
 
 /// The minimum `max_run_duration`. A shorter one is a mistake, because no job could finish.

@@ -98,30 +98,13 @@ fn build(
     let github = github::parse(&top, problems, env);
     let repos = repos(&top, problems);
     let loop_interval = loop_interval(&top);
-    let parallel = match top.count("parallel") {
-        Some(0) => {
-            top.problem("parallel", "nothing could run", "write 1 or more");
-            DEFAULT_PARALLEL
-        }
-        Some(number) => number.min(PARALLEL_MAX),
-        None => DEFAULT_PARALLEL,
-    };
-    let template = match Template::find(top.text("template").unwrap_or(DEFAULT_TEMPLATE), directory) {
-        Ok(template) => {
-            let source = if source.is_empty() { "the configuration" } else { source };
-            Some(template.placed(source, top.place("template").0))
-        }
-        Err((message, help)) => {
-            top.problem("template", message, help);
-            None
-        }
-    };
+    let parallel = parallel(&top);
+    let source = if source.is_empty() { "the configuration" } else { source };
+    let template = template(&top, source, directory);
     let labels = labels(&top, problems, template.as_ref());
     let settings = settings(&top);
     let scheduler = scheduler(&top);
-    let ha = top.section("ha");
-    let ha_enabled = ha.boolean("enabled", false);
-    ha.finish();
+    let ha = ha(&top);
     let in_settings =
         settings.get("access_token").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
     let has_access_token = in_settings || github.as_ref().is_some_and(|github| github.access_token.is_some());
@@ -132,7 +115,7 @@ fn build(
         registration: github.as_ref().map_or(RegistrationSetting::Auto, |github| github.registration),
         has_access_token,
         namespace: &nomad.namespace,
-        source: if source.is_empty() { "the configuration" } else { source },
+        source,
         directory,
     };
     let (classes, classes_only) = classes::parse(&top, problems, &over);
@@ -156,6 +139,66 @@ fn build(
     warnings.extend(github::token_of_another_host(&github, env));
     warnings.extend(status.warnings());
     warnings.extend(classes::shadowed(&classes));
+    warnings.extend(without_effect_or_unsafe(rerun_lost, registration, &labels, &webhook));
+    Some(Config {
+        nomad,
+        github,
+        repos,
+        labels,
+        loop_interval,
+        template,
+        settings,
+        scheduler,
+        classes,
+        classes_only,
+        public,
+        rerun_lost,
+        status,
+        webhook,
+        ha,
+        parallel,
+        registration,
+        warnings,
+    })
+}
+
+/// The number of concurrent actions.
+fn parallel(top: &Section) -> usize {
+    match top.count("parallel") {
+        Some(0) => {
+            top.problem("parallel", "nothing could run", "write 1 or more");
+            DEFAULT_PARALLEL
+        }
+        Some(number) => number.min(PARALLEL_MAX),
+        None => DEFAULT_PARALLEL,
+    }
+}
+
+fn template(top: &Section, source: &str, directory: Option<&Path>) -> Option<Template> {
+    match Template::find(top.text("template").unwrap_or(DEFAULT_TEMPLATE), directory) {
+        Ok(template) => Some(template.placed(source, top.place("template").0)),
+        Err((message, help)) => {
+            top.problem("template", message, help);
+            None
+        }
+    }
+}
+
+fn ha(top: &Section) -> bool {
+    let section = top.section("ha");
+    let enabled = section.boolean("enabled", false);
+    section.finish();
+    enabled
+}
+
+/// Warnings about settings that have no effect, take long, or can be guessed.
+fn without_effect_or_unsafe(
+    rerun_lost: Option<RerunLost>,
+    registration: Registration,
+    labels: &LabelRules,
+    webhook: &WebhookConfig,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
     if rerun_lost.is_some() && registration != Registration::Jit {
         warnings.push(format!(
             "rerun_lost runs only jobs of just-in-time runners again, and runners register by {registration} (github.registration)"
@@ -175,26 +218,7 @@ fn build(
             webhook::SHORT_SECRET
         ));
     }
-    Some(Config {
-        nomad,
-        github,
-        repos,
-        labels,
-        loop_interval,
-        template,
-        settings,
-        scheduler,
-        classes,
-        classes_only,
-        public,
-        rerun_lost,
-        status,
-        webhook,
-        ha: ha_enabled,
-        parallel,
-        registration,
-        warnings,
-    })
+    warnings
 }
 
 fn nomad(top: &Section) -> NomadConfig {

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    Backoff, Ended, Foreign, GroupKey, Moment, Orphan, Refusal, Repository, RepositoryId, RerunMark, Runner,
-    WorkflowJob,
+    Ended, Foreign, GroupKey, Moment, Orphan, Repository, RepositoryId, RerunMark, Runner, WorkflowJob,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,4 +148,23 @@ pub struct Presence {
     pub checked_at: Moment,
     /// Since when it has been absent; `None` if it is present.
     pub absent_since: Option<Moment>,
+}
+
+/// A start that is not permitted for its rendered job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Until when. Then it is judged again.
+    pub until: Moment,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// A failure that is not to be repeated at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// How many times in a row.
+    pub failures: u32,
+    /// Do not retry before this.
+    pub until: Moment,
+    pub error: String,
 }

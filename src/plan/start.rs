@@ -327,6 +327,24 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         .iter()
         .filter_map(|name| survey.group_of(survey.runners.get(name.as_str())?))
         .collect();
+    let mut turns = open_turns(survey);
+    count_runners(survey, &mut turns);
+    for (key, group) in &survey.groups {
+        group_candidates(survey, draft, &mut turns, key, group, &stopping);
+    }
+    for candidates in turns.candidates.values_mut() {
+        candidates.make_contiguous().sort_by_key(|c| (c.late, oldest_first(c.job)));
+    }
+    turns.queues = turns.candidates.keys().map(|(class, _)| (*class, BTreeSet::new())).collect();
+    let waiting: BTreeSet<RepositoryId> = turns.candidates.keys().map(|(_, id)| *id).collect();
+    for id in waiting {
+        turns.queue(id);
+    }
+    turns
+}
+
+/// The repositories that may have candidates: those listed freshly, or a moment ago.
+fn open_turns<'a>(survey: &'a Survey<'a>) -> Turns<'a> {
     let mut turns = Turns::default();
     for (id, view) in survey.repositories {
         let github_now = match view.listing {
@@ -338,6 +356,11 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         let last_start = survey.memory.last_start.get(id).copied();
         turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
     }
+    turns
+}
+
+/// Counts the runners of each repository, class and part.
+fn count_runners<'a>(survey: &'a Survey<'a>, turns: &mut Turns<'a>) {
     for runner in survey.runners.values() {
         // A runner of a class that is no longer configured counts towards the top level.
         let class = survey.class_of(runner).name();
@@ -348,46 +371,46 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
             turns.parts.entry((class, id)).or_default().count(runner);
         }
     }
-    for (key, group) in &survey.groups {
-        let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { continue };
-        let mut hold = |job, reason| {
-            if github_now.is_some() {
-                draft.holds.push(Hold { subject: subject(view, job), reason });
-            }
-        };
-        let missing = group.demand.len().saturating_sub(group.supply.len());
-        let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
-        let group_hold = group_hold(survey, key, &stopping);
-        let late = gave_up_its_place_lately(survey, group);
-        // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
-        let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
-        let mut taken = 0;
-        for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
-            if taken == missing {
-                let Some(runner) = foreign.next() else { break };
-                let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
-                hold(job, reason);
-                continue;
-            }
-            match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
-                Some(reason) => hold(job, reason),
-                None => {
-                    taken += 1;
-                    let candidates = turns.candidates.entry((group.class, key.repository)).or_default();
-                    candidates.push_back(Candidate { job, key, group, late });
-                }
+}
+
+/// Adds a group's candidates, or holds their jobs.
+fn group_candidates<'a>(
+    survey: &'a Survey<'a>,
+    draft: &mut Draft,
+    turns: &mut Turns<'a>,
+    key: &'a GroupKey,
+    group: &'a Group<'a>,
+    stopping: &BTreeSet<GroupKey>,
+) {
+    let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { return };
+    let mut hold = |job, reason| {
+        if github_now.is_some() {
+            draft.holds.push(Hold { subject: subject(view, job), reason });
+        }
+    };
+    let missing = group.demand.len().saturating_sub(group.supply.len());
+    let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
+    let group_hold = group_hold(survey, key, stopping);
+    let late = gave_up_its_place_lately(survey, group);
+    // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
+    let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
+    let mut taken = 0;
+    for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
+        if taken == missing {
+            let Some(runner) = foreign.next() else { break };
+            let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
+            hold(job, reason);
+            continue;
+        }
+        match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
+            Some(reason) => hold(job, reason),
+            None => {
+                taken += 1;
+                let candidates = turns.candidates.entry((group.class, key.repository)).or_default();
+                candidates.push_back(Candidate { job, key, group, late });
             }
         }
     }
-    for candidates in turns.candidates.values_mut() {
-        candidates.make_contiguous().sort_by_key(|c| (c.late, oldest_first(c.job)));
-    }
-    turns.queues = turns.candidates.keys().map(|(class, _)| (*class, BTreeSet::new())).collect();
-    let waiting: BTreeSet<RepositoryId> = turns.candidates.keys().map(|(_, id)| *id).collect();
-    for id in waiting {
-        turns.queue(id);
-    }
-    turns
 }
 
 /// Why nothing in this group starts now.

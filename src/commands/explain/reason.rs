@@ -84,6 +84,7 @@ pub struct Meaning {
 }
 
 /// What a reason means. `state` is the state of the runner that it is about, if any.
+#[allow(clippy::too_many_lines)] // A table: one row for each reason.
 pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
     use Mark::{Held, Note, Now};
     let (step, mark, advice) = match reason {
