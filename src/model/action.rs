@@ -372,6 +372,8 @@ pub enum HoldReason {
         attempt: u32,
         /// How long it still has to wait.
         wait: Duration,
+        /// How the previous attempt ended; `None` if it is alive.
+        ended: Option<String>,
     },
     /// The group's last start failed.
     StartFailed {
@@ -811,8 +813,9 @@ impl fmt::Display for HoldReason {
                     "{count} attempts are alive and none takes it; the next one starts after one of them ends"
                 )
             }
-            HoldReason::Attempts { attempt, wait } => {
-                write!(f, "attempt {attempt} starts in {}", span(*wait))
+            HoldReason::Attempts { attempt, wait, ended } => {
+                write!(f, "attempt {attempt} starts in {}", span(*wait))?;
+                ended.iter().try_for_each(|ended| write!(f, "; the last one ended: {ended}"))
             }
             HoldReason::StartFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waiting for a place: {cap} is {limit}"),
