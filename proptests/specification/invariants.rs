@@ -274,12 +274,14 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
     }
     // There is no longer wait either.
     for hold in &plan.holds {
-        let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait }) = (&hold.subject, &hold.reason)
+        let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait, ended }) =
+            (&hold.subject, &hold.reason)
         else {
             continue;
         };
         let last = facts.newest(*id);
         let last = last.ok_or_else(|| TestCaseError::fail(format!("the first attempt waits: {hold}")))?;
+        prop_assert_eq!(ended, &last.finish.as_ref().map(ToString::to_string), "{}", hold);
         prop_assert_eq!(*attempt, last.meta.attempt.unwrap_or(1).saturating_add(1));
         let rule = wait_after(last.meta.attempt.unwrap_or(1).into());
         prop_assert_eq!(*wait + over_for(facts, last), rule, "{}", hold);

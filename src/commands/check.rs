@@ -279,7 +279,9 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         }
         return Ok(());
     }
-    let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
+    let count = found.repositories.len();
+    let noun = if count == 1 { "repository" } else { "repositories" };
+    let seen = format!("GitHub responds and lists {count} {noun}");
     report.line(Verdict::Ok, &seen, "")?;
     let progress = Progress::of("checking repositories", found.repositories.len());
     // Many at once, reported in order.

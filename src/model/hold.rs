@@ -85,6 +85,8 @@ pub enum HoldReason {
         attempt: u32,
         /// How long it still has to wait.
         wait: Duration,
+        /// How the previous attempt ended; `None` if it is alive.
+        ended: Option<String>,
     },
     /// The group's last start failed.
     StartFailed {
@@ -315,6 +317,7 @@ impl HoldReason {
 }
 
 impl fmt::Display for HoldReason {
+    #[allow(clippy::too_many_lines)] // A table: one row for each reason.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
@@ -339,8 +342,9 @@ impl fmt::Display for HoldReason {
                     "{count} attempts are alive and none takes it; the next one starts after one of them ends"
                 )
             }
-            HoldReason::Attempts { attempt, wait } => {
-                write!(f, "attempt {attempt} starts in {}", span(*wait))
+            HoldReason::Attempts { attempt, wait, ended } => {
+                write!(f, "attempt {attempt} starts in {}", span(*wait))?;
+                ended.iter().try_for_each(|ended| write!(f, "; the last one ended: {ended}"))
             }
             HoldReason::StartFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waiting for a place: {cap} is {limit}"),

@@ -444,15 +444,15 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
         return Some(HoldReason::LiveAttempts { count });
     }
     let newest: &Runner = survey.newest.get(&job.id)?;
-    let since = match newest.state {
-        RunnerState::Dead => survey.dead_for(newest),
+    let (since, ended) = match newest.state {
+        RunnerState::Dead => (survey.dead_for(newest), newest.finish.as_ref().map(ToString::to_string)),
         // It has taken another job.
         _ if survey.is_busy(newest) => return None,
-        _ => age(survey.nomad.now, newest.submitted_at),
+        _ => (age(survey.nomad.now, newest.submitted_at), None),
     };
     let attempt = newest.meta.attempt.unwrap_or(1);
     let wait = wait_after(attempt).checked_sub(since).filter(|wait| !wait.is_zero())?;
-    Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait })
+    Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait, ended })
 }
 
 /// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).

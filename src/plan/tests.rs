@@ -251,7 +251,10 @@ fn a_busy_runner_is_no_supply_whichever_group_its_job_is_in() {
 fn the_next_attempt_waits_after_the_last_ones_death() {
     let mut dead = runner(1, 2, RunnerState::Dead);
     dead.ended_at = Some(ago(59));
-    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["attempt 3 starts in 1s"]);
+    dead.finish = Some(Finish::Failure { exit_code: Some(7) });
+    let held = "attempt 3 starts in 1s; the last one ended: failure, exit code 7: the runner's version is deprecated";
+    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &[held]);
+    dead.finish = Some(Finish::Success);
     dead.ended_at = Some(ago(60));
     assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["start … attempt 3"]);
     dead.ended_at = Some(ago(3600));
