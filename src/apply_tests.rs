@@ -10,9 +10,9 @@ use crate::{
         tests::{Answer, Seen, answer, server},
     },
     model::{
-        CleanUp, IssueCredentials, Purge, RemoveOrphan, Stop, VerifyRegistration,
-        Conclusion, Consent, Done, EndedJob, Loss, Orphan, PurgeReason, Registration, Repository,
-        RepositoryId, RepositoryRef, Rerun, RunnerMeta, StopReason,
+        CleanUp, Conclusion, Consent, Done, EndedJob, IssueCredentials, Loss, Orphan, Purge, PurgeReason,
+        Registration, RemoveOrphan, Repository, RepositoryId, RepositoryRef, Rerun, RunnerMeta, Stop,
+        StopReason, VerifyRegistration,
     },
     nomad::seal::sample,
     secret::Secret,

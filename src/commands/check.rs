@@ -283,9 +283,36 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     let noun = if count == 1 { "repository" } else { "repositories" };
     let seen = format!("GitHub responds and lists {count} {noun}");
     report.line(Verdict::Ok, &seen, "")?;
-    let progress = Progress::of("checking repositories", found.repositories.len());
+    listings(setup, &found.repositories, report).await?;
+    forecast(setup, &found.repositories, report)?;
+    let ways = ways(&setup.config, &found.repositories);
+    let mut scopes: Vec<Scope> = Vec::new();
+    for way in &ways {
+        if !scopes.contains(&way.scope) {
+            scopes.push(way.scope.clone());
+        }
+    }
+    versions(github, &scopes, report).await?;
+    for way in &ways {
+        registers(setup, way, report).await?;
+    }
+    if setup.config.rerun_lost.is_some() && !setup.mode.is_dry_run() {
+        reruns(github, &found.repositories, report).await?;
+    }
+    for ((who, resource), rate) in github.rates() {
+        let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
+        let what = format!("GitHub's rate limit {resource} for {who}");
+        report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
+    }
+    Ok(())
+}
+
+/// Lists the jobs of each repository.
+async fn listings(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
+    let github = &setup.github;
+    let progress = Progress::of("checking repositories", repositories.len());
     // Many at once, reported in order.
-    let mut listings = stream::iter(&found.repositories)
+    let mut listings = stream::iter(repositories)
         .map(|repository| async move {
             let is_asleep = repository.archived || repository.disabled;
             let listing =
@@ -314,32 +341,17 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         }
     }
     drop(progress);
-    forecast(setup, &found.repositories, report)?;
-    let ways = ways(&setup.config, &found.repositories);
-    let mut scopes: Vec<Scope> = Vec::new();
-    for way in &ways {
-        if !scopes.contains(&way.scope) {
-            scopes.push(way.scope.clone());
-        }
-    }
-    versions(github, &scopes, report).await?;
-    for way in &ways {
-        registers(setup, way, report).await?;
-    }
-    if setup.config.rerun_lost.is_some() && !setup.mode.is_dry_run() {
-        for repository in
-            found.repositories.iter().filter(|r| !r.archived && !r.disabled).take(REPOSITORIES_TRIED)
-        {
-            let tried = github.may_rerun(repository).await;
-            let tried =
-                tried.map_err(|error| format!("{error}; rerun_lost needs actions: write (classic: repo)"));
-            report.result(&format!("{}: jobs can be run again", repository.full_name()), tried)?;
-        }
-    }
-    for ((who, resource), rate) in github.rates() {
-        let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
-        let what = format!("GitHub's rate limit {resource} for {who}");
-        report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
+    Ok(())
+}
+
+/// Tries to run a job again in some repositories.
+async fn reruns(github: &GitHub, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
+    let awake = repositories.iter().filter(|repository| !repository.archived && !repository.disabled);
+    for repository in awake.take(REPOSITORIES_TRIED) {
+        let tried = github.may_rerun(repository).await;
+        let tried =
+            tried.map_err(|error| format!("{error}; rerun_lost needs actions: write (classic: repo)"));
+        report.result(&format!("{}: jobs can be run again", repository.full_name()), tried)?;
     }
     Ok(())
 }

@@ -219,26 +219,7 @@ repos:
     for repo in &answers.repos {
         text.push_str(&format!("  - {}\n", quoted(repo)));
     }
-    let mut github = Vec::new();
-    if let Some(url) = &answers.url {
-        github.push(format!("  url: {}", quoted(url)));
-    }
-    match &answers.credentials {
-        Credentials::Environment => {}
-        Credentials::TokenFile(path) => {
-            github.push("  # Reread when it changes. Nobody else should be able to read it.".to_owned());
-            github.push(format!("  token_file: {}", quoted(path)));
-        }
-        Credentials::App { client_id, key_file } => {
-            github.push("  app:".to_owned());
-            github.push(format!("    client_id: {}", quoted(client_id)));
-            github.push(format!("    private_key_file: {}", quoted(key_file)));
-        }
-    }
-    if answers.organization {
-        github.push("  # Runners belong to the organization; all its repositories may use them.".to_owned());
-        github.push("  scope: organization".to_owned());
-    }
+    let github = github_lines(answers);
     if answers.credentials == Credentials::Environment {
         text.push_str("\n# The token comes from the environment: GH_TOKEN, or GH_ENTERPRISE_TOKEN for an Enterprise Server.\n");
     } else {
@@ -270,6 +251,31 @@ template: {}
         quoted(&answers.template)
     ));
     text
+}
+
+/// The lines of the section `github`.
+fn github_lines(answers: &Answers) -> Vec<String> {
+    let mut github = Vec::new();
+    if let Some(url) = &answers.url {
+        github.push(format!("  url: {}", quoted(url)));
+    }
+    match &answers.credentials {
+        Credentials::Environment => {}
+        Credentials::TokenFile(path) => {
+            github.push("  # Reread when it changes. Nobody else should be able to read it.".to_owned());
+            github.push(format!("  token_file: {}", quoted(path)));
+        }
+        Credentials::App { client_id, key_file } => {
+            github.push("  app:".to_owned());
+            github.push(format!("    client_id: {}", quoted(client_id)));
+            github.push(format!("    private_key_file: {}", quoted(key_file)));
+        }
+    }
+    if answers.organization {
+        github.push("  # Runners belong to the organization; all its repositories may use them.".to_owned());
+        github.push("  scope: organization".to_owned());
+    }
+    github
 }
 
 /// Writes a new file, or with `force` replaces it.

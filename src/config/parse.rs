@@ -14,6 +14,7 @@ use super::{
     yaml::{self, Data, Node},
 };
 use crate::{
+    config::{RerunLost, WebhookConfig},
     labels::{LabelRules, harmless},
     model::Registration,
 };

@@ -429,29 +429,34 @@ impl GitHub {
             if !follows {
                 return Ok(response);
             }
-            let location = response.header(header::LOCATION).unwrap_or_default();
-            let Some(target) = on_same_host(&self.0.api, request.path(), location) else {
-                let advice = match origin_of(&self.0.api, request.path(), location) {
-                    Some(origin) => format!("; if {origin} is the same server, set github.url to {origin}"),
-                    None => String::new(),
-                };
-                return Err(Error::Unexpected(format!(
-                    "{}: redirected away from the API's host, which is not followed{advice}",
-                    response.exchange
-                )));
-            };
-            // A proxy may serve the API below a path, and something else next to it that must not get the
-            // token.
-            let prefix = self.path("/");
-            if !target.starts_with(&prefix) {
-                return Err(Error::Unexpected(format!(
-                    "{}: redirected to a path outside of github.url's own, {prefix}, which is not followed",
-                    response.exchange
-                )));
-            }
+            let target = self.redirected(&request, &response)?;
             request = request.with_path(target);
         }
         Err(Error::Unexpected(format!("{} {}: too many redirects", request.method(), request.path())))
+    }
+
+    /// The path of a redirect that may be followed.
+    fn redirected(&self, request: &Request, response: &Response) -> Result<String, Error> {
+        let location = response.header(header::LOCATION).unwrap_or_default();
+        let Some(target) = on_same_host(&self.0.api, request.path(), location) else {
+            let advice = match origin_of(&self.0.api, request.path(), location) {
+                Some(origin) => format!("; if {origin} is the same server, set github.url to {origin}"),
+                None => String::new(),
+            };
+            return Err(Error::Unexpected(format!(
+                "{}: redirected away from the API's host, which is not followed{advice}",
+                response.exchange
+            )));
+        };
+        // A proxy may serve the API below a path, and something else next to it that must not get the token.
+        let prefix = self.path("/");
+        if !target.starts_with(&prefix) {
+            return Err(Error::Unexpected(format!(
+                "{}: redirected to a path outside of github.url's own, {prefix}, which is not followed",
+                response.exchange
+            )));
+        }
+        Ok(target)
     }
 
     /// How many requests this turn has made.

@@ -13,6 +13,7 @@ mod cache;
 mod error;
 mod etags;
 mod followed;
+mod gathered;
 mod hooks;
 mod jobs;
 mod jwt;

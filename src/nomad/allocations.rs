@@ -67,9 +67,7 @@ pub fn classify(
         (!allocation.is_told_to_stop(), allocation.client_status == "running", allocation.create_index)
     });
     if let Some(allocation) = live.or(newest) {
-        let of_tasks = || allocation.tasks().filter_map(|task| task.started_at).max();
-        let started_at = allocation.main(main).map_or_else(of_tasks, |task| task.started_at);
-        runner.started_at = started_at.map(|at| allocation.by_the_servers(at));
+        runner.started_at = allocation.started_at(main);
         runner.allocation = Some(Allocation {
             id: allocation.id.clone(),
             node: allocation.node_name.clone(),
@@ -187,6 +185,13 @@ impl AllocationStub {
         let event = task.events.last()?;
         let text = if event.display_message.is_empty() { &event.kind } else { &event.display_message };
         Some(shown(text, SHOWN_EVENT).to_string())
+    }
+
+    /// When its main task started, or else the last of its tasks.
+    fn started_at(&self, main: Option<&str>) -> Option<Timestamp> {
+        let of_tasks = || self.tasks().filter_map(|task| task.started_at).max();
+        let started_at = self.main(main).map_or_else(of_tasks, |task| task.started_at);
+        started_at.map(|at| self.by_the_servers(at))
     }
 
     /// The state of an allocation that is not terminal.
