@@ -247,13 +247,15 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         );
     }
     let runners: Vec<Runner> = runners.into_values().collect();
-    let variables = runners.iter().filter(|r| r.variable.is_some()).map(|r| r.name.clone()).collect();
+    let variable = |runner: &Runner| RunnerVariable { namespace: None, name: runner.name.clone() };
+    let variables = runners.iter().filter(|r| r.variable.is_some()).map(variable).collect();
     let nomad = NomadView {
         now: server_now(),
         deployment: DEPLOYMENT.to_owned(),
         runners,
         foreign: Vec::new(),
         variables,
+        unseen: BTreeMap::new(),
     };
     Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), ended, reruns, memory }
 }
@@ -353,7 +355,9 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     };
     let repository = repository(index % repositories);
     let name = match (theirs, id) {
-        (false, Some(id)) => runner_name(PREFIX, DEPLOYMENT, &repository, id, spec.attempt.unwrap_or(1)),
+        (false, Some(id)) => {
+            runner_name(PREFIX, DEPLOYMENT, None, &repository, id, spec.attempt.unwrap_or(1))
+        }
         _ => format!("{PREFIX}-other-{at}"),
     };
     let placed = state != Pending && !(state == Dead && started);
@@ -366,6 +370,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     let needs_variable = theirs || spec.registration.needs_variable();
     Runner {
         name,
+        namespace: None,
         ownership: if theirs { Ownership::Nomadtools } else { Ownership::Ours },
         meta: RunnerMeta {
             labelsstr: Labels::new(spell(labels.0, labels.1)).joined(),

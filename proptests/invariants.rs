@@ -91,6 +91,7 @@ fn the_cases_reach_every_rule() {
         ("Hold ClassRepository", 3),
         ("Hold Denied", 10),
         ("Hold NoClass", 10),
+        ("Hold NamespaceUnseen", 50),
         ("Hold Attempts", 40),
         ("Hold LiveAttempts", 20),
         ("Hold StartFailed", 12),

@@ -26,9 +26,9 @@ use crate::{
     labels::LabelRules,
     leadership::Leadership,
     model::{
-        Action, CleanUp, Consent, Done, IssueCredentials, NotDone, Orphan, Outcome, Plan, Purge,
-        Registration, RemoveOrphan, Report, Repository, RunnerId, RunnerMeta, RunnerState, Start, Stop,
-        StopReason, VerifyRegistration, Visibility,
+        Action, CleanUp, Consent, Done, IssueCredentials, Namespace, NotDone, Orphan, Outcome, Plan, Purge,
+        Registration, RemoveOrphan, Report, Repository, Runner, RunnerId, RunnerMeta, RunnerState, Start,
+        Stop, StopReason, VerifyRegistration, Visibility,
     },
     nomad::{
         self, CredentialItems, Nomad, Placement, Registered, Written, asks, job_from_json, main_task,
@@ -83,7 +83,7 @@ struct Kind {
 
 /// The placement of a class's runners.
 pub fn placement(class: &Class) -> Placement {
-    let ClassNomad { datacenters, node_pool, priority } = class.nomad.clone();
+    let ClassNomad { namespace: _, datacenters, node_pool, priority } = class.nomad.clone();
     Placement { datacenters, node_pool, priority }
 }
 
@@ -204,7 +204,8 @@ impl Apply {
             true => tokio::time::timeout(BEGINS_WITHIN, turn).await.ok()?,
             false => turn.await,
         };
-        let apply = Apply { github: self.github.until(Instant::now() + ENDS_WITHIN), ..self.clone() };
+        let github = self.github.until(Instant::now() + ENDS_WITHIN);
+        let apply = Apply { github, ..self.at(action.namespace()) };
         let began = Instant::now();
         let report = Report { outcome: apply.perform(&action).await, action };
         if let Some(tell) = self.told {
@@ -261,6 +262,11 @@ impl Apply {
         Ok((hcl, parsed))
     }
 
+    /// The same for another namespace.
+    fn at(&self, namespace: Option<&Namespace>) -> Self {
+        Apply { nomad: self.nomad.at(namespace), ..self.clone() }
+    }
+
     /// Whether a job that reaches its host may not be started for this one.
     fn guards(&self, start: &Start) -> bool {
         let kind = self.kinds.of(start.class.as_deref());
@@ -278,7 +284,8 @@ impl Apply {
         for start in starts {
             if judged.len() < JUDGED_AT_MOST
                 && judged.insert(start.group())
-                && let Err(why @ NotDone::ReachesHost(_)) = self.parsed(start).await
+                && let Err(why @ NotDone::ReachesHost(_)) =
+                    self.at(start.namespace.as_ref()).parsed(start).await
             {
                 let action = Action::Start(start.clone());
                 refused.push(Report { action, outcome: Outcome::NotDone(why) });
@@ -430,7 +437,7 @@ impl Apply {
         match stop.consent {
             Consent::NeverStarted => {
                 let removed = self.remove_idle_registration(&scope, &stop.name).await;
-                let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
+                let Some(runner) = self.read(&stop.name).await? else {
                     return Ok(Done::Already);
                 };
                 if runner.state == RunnerState::Dead {
@@ -480,7 +487,7 @@ impl Apply {
         if self.kinds.of(stop.class.as_deref()).max_run_duration != Some(limit) {
             return Err(NotDone::Held("max_run_duration has changed".to_owned()));
         }
-        let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
+        let Some(runner) = self.read(&stop.name).await? else {
             return Ok(false);
         };
         match runner.state {
@@ -515,7 +522,7 @@ impl Apply {
     /// Purges a dead runner's job, after reading it once more. A purge ends whatever is running, and Nomad may have
     /// replaced the lost allocation in the meantime.
     async fn purge(&self, purge: &Purge) -> Result<Done> {
-        let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
+        let runner = self.read(&purge.name).await?;
         if runner.is_some_and(|runner| runner.is_live()) {
             return Err(NotDone::Held("it is no longer dead".to_owned()));
         }
@@ -529,15 +536,12 @@ impl Apply {
     /// Removes an orphan, after checking once more that it is one.
     async fn remove_orphan(&self, remove: &RemoveOrphan) -> Result<Done> {
         let name = remove.orphan.name();
-        let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
         match (&remove.orphan, &remove.repository) {
-            (Orphan::Variable { .. }, _) if runner.is_none() => {
+            (Orphan::Variable(_), _) if self.read(name).await?.is_none() => {
                 self.nomad.delete_variable(name).await.map_err(nomad_outcome)?;
                 Ok(Done::Performed)
             }
-            (Orphan::Registration { .. }, Some(repository))
-                if runner.is_none_or(|runner| !runner.is_live()) =>
-            {
+            (Orphan::Registration { .. }, Some(repository)) if !self.is_live_anywhere(name).await? => {
                 // Its class is no longer known.
                 for organization in self.kinds.organizations() {
                     let scope = Scope::of(repository, organization);
@@ -553,6 +557,21 @@ impl Apply {
             }
             _ => Ok(Done::Already),
         }
+    }
+
+    /// Whether a runner is alive in any namespace.
+    async fn is_live_anywhere(&self, name: &str) -> Result<bool> {
+        for nomad in self.nomad.everywhere() {
+            let runner = nomad.read_runner(name).await.map_err(nomad_outcome)?;
+            if runner.is_some_and(|runner| runner.is_live()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<Runner>> {
+        self.nomad.read_runner(name).await.map_err(nomad_outcome)
     }
 
     /// Removes what a dead runner left at GitHub. If its repository is gone, so is everything in it.
@@ -582,8 +601,7 @@ impl Apply {
 
     /// Whether a task of this runner has ever started.
     async fn has_started(&self, name: &str) -> Result<bool> {
-        let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
-        Ok(runner.is_some_and(|runner| runner.started))
+        Ok(self.read(name).await?.is_some_and(|runner| runner.started))
     }
 
     /// Removes a registration by the runner's name, if it exists and is not busy.

@@ -104,7 +104,7 @@ impl World {
             Action::Rerun(_) => held("it was not lost"),
             Action::RemoveOrphan(remove) => {
                 match remove.orphan {
-                    Orphan::Variable { .. } => self.variables.remove(&name),
+                    Orphan::Variable(_) => self.variables.remove(&name),
                     Orphan::Registration { .. } if busy => return held("422"),
                     Orphan::Registration { .. } => self.registrations.remove(&name).is_some(),
                 };

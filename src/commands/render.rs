@@ -60,7 +60,7 @@ pub fn text(
     let runs_on = config.labels.check(labels).context("these labels would get no runner")?;
     let repository = repository(config, repo)?;
     let (deployment, job, attempt) = EXAMPLE;
-    let name = runner_name(&config.nomad.jobprefix, deployment, &repository, job, attempt);
+    let name = runner_name(&config.nomad.jobprefix, deployment, None, &repository, job, attempt);
     let facts = example_facts(job);
     let run = RunContext {
         class,

@@ -199,26 +199,21 @@ fn build(
 
 fn nomad(top: &Section) -> NomadConfig {
     let section = top.section("nomad");
-    // Each with its allowed characters: for Nomad's namespaces, GitHub's runner names, and a Meta key used in
-    // filter expressions.
+    // Each with its allowed characters: for GitHub's runner names, and a Meta key used in filter expressions.
     let word = |key, default: &str, more: &str, max: usize| {
         let value = section.text(key).unwrap_or(default);
         let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
         if value.len() > max || !value.chars().all(fits) {
-            let help = if key == "namespace" && value == "*" {
-                "jobs run in a single namespace: write its name".to_owned()
-            } else {
-                format!(
-                    "write 1 to {max} of a-z, A-Z, 0-9 and {}",
-                    more.chars().map(String::from).collect::<Vec<_>>().join(" ")
-                )
-            };
+            let help = format!(
+                "write 1 to {max} of a-z, A-Z, 0-9 and {}",
+                more.chars().map(String::from).collect::<Vec<_>>().join(" ")
+            );
             section.problem(key, format!("\"{}\" is not valid", harmless(value)), help);
         }
         value.to_owned()
     };
     let nomad = NomadConfig {
-        namespace: word("namespace", "github", "-", 128),
+        namespace: classes::namespace_word(&section, section.text("namespace").unwrap_or("github")),
         jobprefix: word("jobprefix", "NTGithubRunner", "_-", JOBPREFIX_MAX),
         meta: word("meta", "NOMADTOOLS", "_.-", 128),
     };

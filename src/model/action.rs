@@ -10,8 +10,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Registration, Repository,
-    RepositoryId, RerunLimit, RerunMark, RunId, naming::last_part,
+    EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Namespace, Registration,
+    Repository, RepositoryId, RerunLimit, RerunMark, RunId, RunnerVariable, naming::last_part,
 };
 use crate::text::Escaped;
 
@@ -57,6 +57,8 @@ pub struct Start {
     pub repository: Repository,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     pub labels: Labels,
     pub job_id: JobId,
     /// GitHub's facts about that job, for the template.
@@ -85,6 +87,8 @@ pub enum StartReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssueCredentials {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     pub repository: Repository,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
@@ -98,6 +102,8 @@ pub struct IssueCredentials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     pub repository: Repository,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
@@ -188,6 +194,8 @@ pub struct VerifyRegistration {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CleanUp {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     /// Where it was registered; `None` if the repository is no longer known.
     pub repository: Option<Repository>,
     /// `None`: the top level of the configuration.
@@ -200,6 +208,8 @@ pub struct CleanUp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     /// Where a registration may be left. Only for runners without a variable (access_token), because a
     /// clean-up handles the others.
     pub repository: Option<Repository>,
@@ -237,6 +247,8 @@ pub struct RemoveOrphan {
 pub struct Rerun {
     /// The dead runner that had it.
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     /// The repository.
     pub repository: Repository,
     /// The runner's class; `None`: the top level of the configuration.
@@ -261,7 +273,7 @@ impl Rerun {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Orphan {
     /// A variable `nomad/jobs/NAME` without a job.
-    Variable { name: String },
+    Variable(RunnerVariable),
     /// An offline registration at GitHub without a live runner.
     Registration { name: String },
 }
@@ -270,7 +282,7 @@ impl Orphan {
     /// The name of the runner it belonged to.
     pub fn name(&self) -> &str {
         match self {
-            Orphan::Variable { name } | Orphan::Registration { name } => name,
+            Orphan::Variable(RunnerVariable { name, .. }) | Orphan::Registration { name } => name,
         }
     }
 }
@@ -327,6 +339,13 @@ pub enum Subject {
 pub enum HoldReason {
     /// Nomad, its namespace or the deployment ID could not be read.
     NomadUnseen,
+    /// The namespace of its class or runner could not be read, but others could.
+    NamespaceUnseen {
+        /// For display.
+        namespace: String,
+        /// What Nomad answered.
+        why: String,
+    },
     /// The repository could not be listed in this pass.
     NotListed { why: String },
     /// GitHub answers 404.
@@ -537,7 +556,7 @@ impl Action {
                 PurgeReason::Asked => "asked",
             },
             Action::RemoveOrphan(action) => match action.orphan {
-                Orphan::Variable { .. } => "variable",
+                Orphan::Variable(_) => "variable",
                 Orphan::Registration { .. } => "registration",
             },
             Action::Rerun(action) => action.loss.word(),
@@ -571,6 +590,24 @@ impl Action {
         }
     }
 
+    /// Where its requests to Nomad go; `None`: the daemon's own.
+    pub fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Action::Start(action) => action.namespace.as_ref(),
+            Action::IssueCredentials(action) => action.namespace.as_ref(),
+            Action::Stop(action) => action.namespace.as_ref(),
+            Action::VerifyRegistration(_) => None,
+            Action::CleanUp(action) => action.namespace.as_ref(),
+            Action::Purge(action) => action.namespace.as_ref(),
+            Action::RemoveOrphan(action) => match &action.orphan {
+                Orphan::Variable(variable) => variable.namespace.as_ref(),
+                Orphan::Registration { .. } => None,
+            },
+            Action::Rerun(action) => action.namespace.as_ref(),
+        }
+    }
+
+    /// The name of the runner that it is about.
     pub fn runner(&self) -> &str {
         match self {
             Action::Start(action) => &action.name,
@@ -616,7 +653,7 @@ impl fmt::Display for Action {
             Action::Purge(Purge { name, reason, .. }) => write!(f, "purge    {name}  {reason}"),
             Action::RemoveOrphan(RemoveOrphan { orphan, seen, .. }) => {
                 let (what, lacks) = match orphan {
-                    Orphan::Variable { .. } => ("variable", "a job"),
+                    Orphan::Variable(_) => ("variable", "a job"),
                     Orphan::Registration { .. } => ("offline registration", "a live runner"),
                 };
                 write!(f, "remove   {}  {what} without {lacks} for {}", orphan.name(), span(*seen))
@@ -714,6 +751,7 @@ impl HoldReason {
     pub fn word(&self) -> &'static str {
         match self {
             HoldReason::NomadUnseen => "nomad_unseen",
+            HoldReason::NamespaceUnseen { .. } => "namespace_unseen",
             HoldReason::NotListed { .. } => "not_listed",
             HoldReason::RepositoryGone { .. } => "repository_gone",
             HoldReason::Archived => "archived",
@@ -764,10 +802,13 @@ impl HoldReason {
 
     /// Whether an operator should look at it: it lasts and does not resolve itself.
     pub fn is_warning(&self) -> bool {
-        use HoldReason::{MaxRunDuration, NoCredentials, NotStarting, RerunLimit, Unassigned, Unregistered};
+        use HoldReason::{
+            MaxRunDuration, NamespaceUnseen, NoCredentials, NotStarting, RerunLimit, Unassigned, Unregistered,
+        };
         matches!(
             self,
-            NoCredentials { .. }
+            NamespaceUnseen { .. }
+                | NoCredentials { .. }
                 | NotStarting { .. }
                 | Unassigned { .. }
                 | Unregistered { .. }
@@ -789,6 +830,12 @@ impl fmt::Display for HoldReason {
         let f = &mut Escaped::line(f);
         match self {
             HoldReason::NomadUnseen => f.write_str("Nomad unreachable: skipping this pass"),
+            HoldReason::NamespaceUnseen { namespace, why } => {
+                write!(
+                    f,
+                    "the Nomad namespace {namespace} could not be read, so nothing starts or stops there: {why}"
+                )
+            }
             HoldReason::NotListed { why } => {
                 write!(f, "could not be listed, so nothing starts or stops: {why}")
             }

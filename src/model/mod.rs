@@ -9,6 +9,7 @@ mod glob;
 mod job;
 mod labels;
 mod names;
+mod namespace;
 mod naming;
 mod observation;
 mod owners;
@@ -32,8 +33,12 @@ pub use job::{
 };
 pub use labels::Labels;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
+pub use namespace::Namespace;
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, job_key, last_part, runner_name};
-pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
+pub use observation::{
+    Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView, RunnerVariable,
+    Unseen,
+};
 pub use owners::OwnerPattern;
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};
 pub use rerun::{Conclusion, Ended, EndedJob, Loss, Lost, RerunLimit, RerunMark};

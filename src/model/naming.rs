@@ -2,7 +2,7 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::{JobId, Repository};
+use super::{JobId, Namespace, Repository};
 
 /// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
@@ -19,16 +19,22 @@ const DEPLOYMENT_LENGTH: usize = 5;
 const ATTEMPT_LENGTH: usize = 10;
 
 /// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
-/// deployment ID followed by a hash of deployment ID, GitHub job and attempt.
+/// deployment ID followed by a hash of deployment ID, GitHub job, attempt, and the namespace if it is not the
+/// daemon's own. So a name is used in one namespace only, and a copy of a runner's job in another one has the wrong
+/// name.
 pub fn runner_name(
     prefix: &str,
     deployment: &str,
+    namespace: Option<&Namespace>,
     repository: &Repository,
     job: JobId,
     attempt: u32,
 ) -> String {
-    let job_id = hash(&format!("{deployment}\n{job}\n{attempt}"), ATTEMPT_LENGTH);
-    let suffix = format!("{}{job_id}", hash(deployment, DEPLOYMENT_LENGTH));
+    let mut start = format!("{deployment}\n{job}\n{attempt}");
+    if let Some(Namespace { name, region }) = namespace {
+        start.push_str(&format!("\n{name}\n{}", region.as_deref().unwrap_or_default()));
+    }
+    let suffix = hash(deployment, DEPLOYMENT_LENGTH) + &hash(&start, ATTEMPT_LENGTH);
     let readable: String = format!("{}-{}", repository.owner, repository.name)
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })

@@ -44,6 +44,7 @@ pub fn classify(
 ) -> Runner {
     let mut runner = Runner {
         name: job.id.clone(),
+        namespace: None,
         ownership,
         meta,
         state: RunnerState::Pending,

@@ -81,7 +81,7 @@ impl Place {
     /// The name of attempt 1 for this job, in the deployment of [`Place::nomad`].
     pub fn name(&self, number: u64) -> String {
         let meta = RunnerMeta { repo_url: "https://github.com/o/r".into(), ..RunnerMeta::default() };
-        runner_name(&self.prefix, &self.deployment(), &whose_repository(&meta), JobId(number), 1)
+        runner_name(&self.prefix, &self.deployment(), None, &whose_repository(&meta), JobId(number), 1)
     }
 
     /// A parsed job of one raw_exec task.

@@ -101,7 +101,7 @@ impl History {
     /// A registration is removed, if it exists and is not busy.
     pub fn removes_registration(&mut self, world: &World, place: &Place, id: u64) {
         let Some(runner) = world.github.runner(id).filter(|runner| runner.job.is_none()) else { return };
-        let variable = world.nomad.variable(&place.namespace, &format!("nomad/jobs/{}", runner.name));
+        let variable = place.variable(world, &runner.name);
         let carries = |(made, configuration): &(u64, String)| {
             *made != id
                 || variable.is_some_and(|variable| variable.items.values().any(|item| item == configuration))
@@ -277,7 +277,7 @@ impl History {
     ) -> Option<&'static str> {
         let name = report.action.runner();
         let removals = || self.registrations.iter().filter(|removal| removal.name == name);
-        let job = world.nomad.job(&place.namespace, name);
+        let job = place.job(world, name);
         let is_alive = |look: &Look| look.state != RunnerState::Dead;
         let read = self.read(name).filter(|_| how.are_so);
         match (&report.action, &report.outcome) {
@@ -336,7 +336,7 @@ impl History {
                 if alive { Some("and it was alive") } else { is_there.then_some("and it is there") }
             }
             (Action::RemoveOrphan(remove), Outcome::Done(Done::Performed)) => match remove.orphan {
-                Orphan::Variable { .. } => read.is_some().then_some("and its runner is there"),
+                Orphan::Variable(_) => read.is_some().then_some("and its runner is there"),
                 Orphan::Registration { .. } => read.is_some_and(is_alive).then_some("and its runner lives"),
             },
             _ => None,

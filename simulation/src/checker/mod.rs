@@ -1,5 +1,6 @@
 //! Checks the invariants of docs/architecture.md against the world's true state, at every step and request.
 
+mod elsewhere;
 mod history;
 mod lifecycle;
 mod look;
@@ -33,7 +34,7 @@ use stops::Known;
 
 use super::secrets::secret_in;
 use crate::{
-    deployment::{GITHUB_TOKEN, PREFIX, Place, is_planted, is_strange},
+    deployment::{GITHUB_TOKEN, PREFIX, Place, is_elsewhere, is_planted, is_strange},
     faults::{
         answers::HOSTILE,
         kind::FaultKind,
@@ -71,6 +72,8 @@ pub struct Checker {
     quiet: bool,
     /// Only GitHub's lists are slow, so the Nomad side must be prompt.
     slow: bool,
+    /// Only the namespace of one class's runners fails, so the others must be served.
+    only_elsewhere_fails: bool,
     /// Responses are correct, and one daemon acts all the time.
     steady: bool,
     looked_up: BTreeMap<String, Timestamp>,
@@ -123,6 +126,7 @@ impl Checker {
             told: scenario.settings.hints && scenario.nomad.event_buffer > 0,
             quiet: prompt::is_quiet(scenario),
             slow: prompt::is_slow(scenario),
+            only_elsewhere_fails: prompt::fails_elsewhere(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),
             asked_for: BTreeMap::new(),
@@ -218,7 +222,7 @@ fn sender(request: &Request<Bytes>) -> usize {
 fn slack(scenario: &Scenario) -> SignedDuration {
     use Trouble::{Lag, Stall};
     let slow = scenario.faults.iter().any(|fault| match fault {
-        FaultKind::Exchange(_) | FaultKind::Leaderless | FaultKind::Deaths => true,
+        FaultKind::Exchange(_) | FaultKind::Leaderless | FaultKind::Deaths | FaultKind::Namespaces => true,
         fault if fault.is_of_replicas() => true,
         // A run that is not listed yet is not followed yet.
         FaultKind::RunLag => true,
@@ -255,7 +259,8 @@ impl Watch for Checker {
         if request.method() == Method::GET {
             let who = sender(request);
             match list(request) {
-                // A further page starts nothing.
+                // A further page starts nothing, and the other namespace is read together with the own.
+                Some(List::Jobs) if is_elsewhere(request) => {}
                 Some(List::Jobs)
                     if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
                 Some(List::Jobs) => {
@@ -282,7 +287,7 @@ impl Watch for Checker {
         // Something that belongs to an earlier runner of the name may still be removed.
         let is_planted = |name: &str| {
             let gives = request.method() != Method::DELETE && request.uri().path() != "/v1/jobs";
-            gives && world.nomad.job(&self.place.namespace, name).is_some_and(is_planted)
+            gives && self.place.job(world, name).is_some_and(is_planted)
         };
         if about.is_some_and(|name| is_strange(&name) || is_planted(&name)) {
             self.wrong(
@@ -404,6 +409,7 @@ impl Watch for Checker {
         self.note_archived(world, now);
         self.stuck.look(world, now);
         self.is_prompt(world, now);
+        self.serves_the_others(world, now);
         self.is_passed_over(world, now);
     }
 }
@@ -443,11 +449,11 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     // A runner that someone registered again with the seal of a key that the agent has forgotten since belongs to
     // nobody. Alive, it takes up room; dead, it is just left alone, together with anything that has its name.
     let is_nobodys = |name: &str| {
-        let job = world.nomad.job(&place.namespace, name);
+        let job = place.job(world, name);
         job.is_some_and(|job| sights.is_of_a_forgotten_key(world, job))
     };
     let takes_room = |name: &str| {
-        let job = world.nomad.job(&place.namespace, name);
+        let job = place.job(world, name);
         job.is_some_and(|job| lifecycle::is_live(world, place, job))
     };
     let waiting_again = world.nomad.allocations().filter(waits_again);
@@ -484,7 +490,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
     let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
     let is_kept = |name: &String| {
-        let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
+        let Some(job) = place.job(world, name) else { return false };
         // A runner that has had a process and waits for credentials again was started by hand.
         let was_started = lifecycle::had_process(world, place, name);
         let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
