@@ -28,7 +28,7 @@ pub const PREFIX: &str = "ghr";
 pub const DEPLOYMENT: &str = "instance";
 
 /// Our own clock at the time of the plan.
-pub const NOW: Moment = Duration::from_secs(100_000);
+pub const NOW: Moment = Moment::after_start(Duration::from_secs(100_000));
 
 /// Ages around the planner's limits, in seconds.
 pub const AGES: [u64; 20] =
@@ -225,7 +225,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                 unassigned_timeout: limits.3,
                 max_run_duration: longest,
                 rerun_lost: rerun,
-                organization: false,
+                level: RunnerLevel::Repository,
                 classes: Vec::new(),
                 classes_only: false,
             }

@@ -164,7 +164,7 @@ impl Story {
             unassigned_timeout: secs(300),
             max_run_duration: None,
             rerun_lost: None,
-            organization: false,
+            level: RunnerLevel::Repository,
             classes: Vec::new(),
             classes_only: false,
         }

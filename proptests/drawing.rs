@@ -175,7 +175,11 @@ pub fn repository_spec() -> impl Strategy<Value = RepositorySpec> {
 }
 
 pub fn backoff(until: i64) -> Backoff {
-    Backoff { failures: 1, until: secs((NOW.as_secs() as i64 + until) as u64), error: "500".to_owned() }
+    Backoff {
+        failures: 1,
+        until: Moment::after_start(secs((NOW.since_start().as_secs() as i64 + until) as u64)),
+        error: "500".to_owned(),
+    }
 }
 
 /// The labels spelled differently: in upper case, in another order, twice.
@@ -356,7 +360,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     let repository = repository(index % repositories);
     let name = match (theirs, id) {
         (false, Some(id)) => {
-            runner_name(PREFIX, DEPLOYMENT, None, &repository, id, spec.attempt.unwrap_or(1))
+            runner_name(PREFIX, DEPLOYMENT, None, &repository.full_name(), id, spec.attempt.unwrap_or(1))
         }
         _ => format!("{PREFIX}-other-{at}"),
     };

@@ -27,8 +27,8 @@ use crate::{
     leadership::Leadership,
     model::{
         Action, CleanUp, Consent, Done, IssueCredentials, Namespace, NotDone, Orphan, Outcome, Plan, Purge,
-        Registration, RemoveOrphan, Report, Repository, Runner, RunnerId, RunnerMeta, RunnerState, Start,
-        Stop, StopReason, VerifyRegistration, Visibility,
+        Registration, RemoveOrphan, Report, RepositoryRef, Runner, RunnerId, RunnerLevel, RunnerMeta,
+        RunnerState, Start, Stop, StopReason, VerifyRegistration, Visibility,
     },
     nomad::{
         self, CredentialItems, Nomad, Placement, Registered, Written, asks, job_from_json, main_task,
@@ -37,6 +37,26 @@ use crate::{
     render::{Renderer, RunContext, credential_items},
     secret::Secret,
 };
+
+/// Whether anything is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyMode {
+    /// Actions are performed.
+    Perform,
+    /// Nothing is changed.
+    DryRun,
+}
+
+impl ApplyMode {
+    /// For the option `--dry-run`.
+    pub fn of_option(dry_run: bool) -> Self {
+        if dry_run { ApplyMode::DryRun } else { ApplyMode::Perform }
+    }
+
+    pub fn is_dry_run(self) -> bool {
+        self == ApplyMode::DryRun
+    }
+}
 
 /// Carries out plans. Clones share everything but GitHub's deadline.
 #[derive(Clone)]
@@ -48,8 +68,7 @@ pub struct Apply {
     kinds: Arc<Kinds>,
     /// The deployment ID of new runners.
     deployment: Arc<str>,
-    /// Change nothing.
-    dry_run: bool,
+    mode: ApplyMode,
     /// Whether this replica may act.
     leadership: Leadership,
     /// Limits the concurrent actions that need GitHub.
@@ -69,8 +88,8 @@ struct Kind {
     labels: LabelRules,
     /// The kind of credentials.
     registration: Registration,
-    /// Register at the repository's organization rather than at the repository.
-    organization: bool,
+    /// Where they register.
+    level: RunnerLevel,
     /// The runner group's name at an organization; the default group if `None`.
     runner_group: Option<String>,
     /// Overrides the template's placement.
@@ -100,7 +119,7 @@ impl Kind {
             max_run_duration: config.scheduler.max_run_duration,
             labels: config.labels.clone(),
             registration: config.registration(),
-            organization: config.organization(),
+            level: config.github.scope,
             runner_group: config.github.runner_group.clone(),
             placement,
         }
@@ -125,9 +144,9 @@ impl Kinds {
         class.and_then(|class| self.classes.get(class)).unwrap_or(&self.top)
     }
 
-    /// Whether runners register at organizations, at repositories, or both.
-    fn organizations(&self) -> BTreeSet<bool> {
-        self.classes.values().chain([&self.top]).map(|kind| kind.organization).collect()
+    /// Where runners register.
+    fn levels(&self) -> BTreeSet<RunnerLevel> {
+        self.classes.values().chain([&self.top]).map(|kind| kind.level).collect()
     }
 }
 
@@ -156,7 +175,7 @@ impl Apply {
         renderer: Arc<Renderer>,
         deployment: &str,
         leadership: Leadership,
-        dry_run: bool,
+        mode: ApplyMode,
     ) -> Self {
         let side_by_side = || Arc::new(Semaphore::new(config.parallel.max(1)));
         Apply {
@@ -165,7 +184,7 @@ impl Apply {
             renderer,
             kinds: Arc::new(Kinds::new(config)),
             deployment: deployment.into(),
-            dry_run,
+            mode,
             leadership,
             at_github: side_by_side(),
             at_nomad: side_by_side(),
@@ -194,7 +213,7 @@ impl Apply {
 
     /// Carries out one action when it is its turn; `None` if that was too late.
     pub async fn act(&self, action: Action) -> Option<Report> {
-        if self.dry_run {
+        if self.mode.is_dry_run() {
             return Some(Report { action, outcome: Outcome::NotDone(NotDone::DryRun) });
         }
         let needs_github = action.needs_github();
@@ -358,7 +377,7 @@ impl Apply {
     /// Registers the runner at GitHub, then writes the variable, which releases the waiting task. This also
     /// repairs the result of a crash between the two steps: GitHub then answers 409.
     async fn issue_credentials(&self, issue: &IssueCredentials) -> Result<Done> {
-        let scope = self.scope(&issue.repository, issue.class.as_deref());
+        let scope = self.scope(&RepositoryRef::from(&issue.repository), issue.class.as_deref());
         match issue.registration {
             Registration::AccessToken => Ok(Done::Already),
             Registration::Token => {
@@ -433,35 +452,20 @@ impl Apply {
     /// Stops a runner with the consent that the plan requires. If anything is unclear, the runner keeps
     /// running.
     async fn stop(&self, stop: &Stop) -> Result<Done> {
-        let scope = self.scope(&stop.repository, stop.class.as_deref());
-        match stop.consent {
-            Consent::NeverStarted => {
-                let removed = self.remove_idle_registration(&scope, &stop.name).await;
-                let Some(runner) = self.read(&stop.name).await? else {
-                    return Ok(Done::Already);
-                };
-                if runner.state == RunnerState::Dead {
-                    return Ok(Done::Already);
-                }
-                if runner.may_have_process() {
-                    return Err(NotDone::Held("its task has started in the meantime".to_owned()));
-                }
-                // Without credentials it cannot take a job; with them, only after its registration is
-                // removed.
-                match removed {
-                    Ok(_) => {}
-                    Err(outcome) if runner.variable.is_some() => return Err(outcome),
-                    Err(outcome) => tracing::debug!(runner = stop.name, %outcome, "registration not removed"),
-                }
-            }
-            Consent::GitHub => match self.remove_registration(&scope, &stop.name).await? {
-                Removed::Yes => {}
+        let may_stop = match stop.consent {
+            Consent::NeverStarted => self.has_never_started(stop).await?,
+            Consent::GitHub => match self.remove_registration(stop).await? {
+                Removed::Yes => true,
                 // Used credentials cannot register again, so this process can get no job.
                 Removed::WasAbsent
-                    if stop.reason == StopReason::Spent && stop.registration == Registration::Jit => {}
+                    if stop.reason == StopReason::Spent && stop.registration == Registration::Jit =>
+                {
+                    true
+                }
                 Removed::WasAbsent => return Err(NotDone::NotListed),
             },
             Consent::Unregistered => {
+                let scope = self.scope_of_stop(stop)?;
                 match self.registered(&scope, &stop.name).await? {
                     Some(found) if found.is_connected() => return Err(NotDone::StillConnected),
                     // It never connected, or lost the connection: GitHub decides whether it may be stopped.
@@ -470,15 +474,37 @@ impl Apply {
                     }
                     None => {}
                 }
+                true
             }
-            Consent::OutOfTime { limit } => {
-                if !self.may_end(stop, limit).await? {
-                    return Ok(Done::Already);
-                }
-            }
+            Consent::OutOfTime { limit } => self.may_end(stop, limit).await?,
+        };
+        if !may_stop {
+            return Ok(Done::Already);
         }
         self.nomad.stop(&stop.name).await.map_err(nomad_outcome)?;
         Ok(Done::Performed)
+    }
+
+    /// Removes the registration of a runner that has not started, and reads it once more. Returns whether it is still to
+    /// be stopped.
+    async fn has_never_started(&self, stop: &Stop) -> Result<bool> {
+        let removed = self.remove_idle_registration(stop).await;
+        let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
+            return Ok(false);
+        };
+        if runner.state == RunnerState::Dead {
+            return Ok(false);
+        }
+        if runner.may_have_process() {
+            return Err(NotDone::Held("its task has started in the meantime".to_owned()));
+        }
+        // Without credentials it cannot take a job; with them, only after its registration is removed.
+        match removed {
+            Ok(_) => {}
+            Err(outcome) if runner.variable.is_some() => return Err(outcome),
+            Err(outcome) => tracing::debug!(runner = stop.name, %outcome, "registration not removed"),
+        }
+        Ok(true)
     }
 
     /// A Stop without consent: only for a runner that is still running, and only while its class has this limit. Its
@@ -495,15 +521,17 @@ impl Apply {
             RunnerState::Dead | RunnerState::Stopping => return Ok(false),
             state => return Err(NotDone::Held(format!("it is {state} by now"))),
         }
-        let scope = self.scope(&stop.repository, stop.class.as_deref());
-        if let Err(outcome) = self.remove_registration(&scope, &stop.name).await {
+        if let Err(outcome) = self.remove_registration(stop).await {
             tracing::debug!(runner = stop.name, %outcome, "registration not removed");
         }
         Ok(true)
     }
 
     async fn verify_registration(&self, verify_registration: &VerifyRegistration) -> Result<Done> {
-        let scope = self.scope(&verify_registration.repository, verify_registration.class.as_deref());
+        let scope = self.scope(
+            &RepositoryRef::from(&verify_registration.repository),
+            verify_registration.class.as_deref(),
+        );
         match self.registered(&scope, &verify_registration.name).await? {
             Some(found) if found.is_connected() => Ok(Done::Connected),
             // No job can reach a runner that hangs before it connects, or whose node cannot reach GitHub.
@@ -543,8 +571,8 @@ impl Apply {
             }
             (Orphan::Registration { .. }, Some(repository)) if !self.is_live_anywhere(name).await? => {
                 // Its class is no longer known.
-                for organization in self.kinds.organizations() {
-                    let scope = Scope::of(repository, organization);
+                for level in self.kinds.levels() {
+                    let scope = Scope::of(&RepositoryRef::from(repository), level);
                     match self.registered(&scope, name).await? {
                         Some(found) if found.is_connected() => return Err(NotDone::StillConnected),
                         Some(found) => {
@@ -577,15 +605,11 @@ impl Apply {
     /// Removes what a dead runner left at GitHub. If its repository is gone, so is everything in it.
     async fn remove_registration_if_any(
         &self,
-        repository: &Repository,
+        repository: &RepositoryRef,
         class: Option<&str>,
         name: &str,
     ) -> Result<()> {
         let scope = self.scope(repository, class);
-        // A Meta that names no repository provides no list to read.
-        if !scope.is_named() {
-            return Ok(());
-        }
         let found = match self.github.find_runner(&scope, name).await {
             Err(github::Error::NotFound { .. }) => return Ok(()),
             result => seen(result.map_err(github_outcome)?)?,
@@ -605,34 +629,41 @@ impl Apply {
     }
 
     /// Removes a registration by the runner's name, if it exists and is not busy.
-    async fn remove_registration(&self, scope: &Scope, name: &str) -> Result<Removed> {
-        match self.registered(scope, name).await? {
-            Some(runner) => self.delete_registration(scope, runner.id).await,
+    async fn remove_registration(&self, stop: &Stop) -> Result<Removed> {
+        let scope = self.scope_of_stop(stop)?;
+        match self.registered(&scope, &stop.name).await? {
+            Some(runner) => self.delete_registration(&scope, runner.id).await,
             None => Ok(Removed::WasAbsent),
         }
     }
 
     /// The registration of that name; `None` only if GitHub returned the complete list without it.
     async fn registered(&self, scope: &Scope, name: &str) -> Result<Option<RegisteredRunner>> {
-        if !scope.is_named() {
-            return Err(NotDone::Held("its Meta does not name a repository of GitHub".to_owned()));
-        }
         seen(self.github.find_runner(scope, name).await.map_err(github_outcome)?)
     }
 
     /// Removes the registration of a runner that never started, by its name. A runner that is online under this name
     /// is another one, or has started in the meantime.
-    async fn remove_idle_registration(&self, scope: &Scope, name: &str) -> Result<Removed> {
-        match self.registered(scope, name).await? {
+    async fn remove_idle_registration(&self, stop: &Stop) -> Result<Removed> {
+        let scope = self.scope_of_stop(stop)?;
+        match self.registered(&scope, &stop.name).await? {
             Some(runner) if runner.is_connected() => Err(online_already()),
-            Some(runner) => self.delete_registration(scope, runner.id).await,
+            Some(runner) => self.delete_registration(&scope, runner.id).await,
             None => Ok(Removed::WasAbsent),
         }
     }
 
     /// Where a class's runners for a repository register.
-    fn scope(&self, repository: &Repository, class: Option<&str>) -> Scope {
-        Scope::of(repository, self.kinds.of(class).organization)
+    fn scope(&self, repository: &RepositoryRef, class: Option<&str>) -> Scope {
+        Scope::of(repository, self.kinds.of(class).level)
+    }
+
+    /// Where a runner that is to be stopped is registered. Anyone with submit-job can write a Meta that names no
+    /// repository.
+    fn scope_of_stop(&self, stop: &Stop) -> Result<Scope> {
+        let unnamed = || NotDone::Held("its Meta does not name a repository of GitHub".to_owned());
+        let repository = stop.repository.as_ref().ok_or_else(unnamed)?;
+        Ok(self.scope(repository, stop.class.as_deref()))
     }
 
     /// The ID of the runner group that runners join. A repository has only the first one (contract github.md

@@ -10,7 +10,8 @@ use crate::{
         tests::{Answer, Seen, answer, server},
     },
     model::{
-        Conclusion, Consent, EndedJob, Loss, PurgeReason, RepositoryId, Rerun, RunnerVariable, StopReason,
+        Conclusion, Consent, EndedJob, Loss, PurgeReason, Repository, RepositoryId, Rerun, RunnerVariable,
+        StopReason,
     },
     nomad::seal::sample,
 };
@@ -71,7 +72,8 @@ async fn perform_with(
     let options = github::Options::new(url::Url::parse("http://api.github.test").unwrap());
     let github = GitHub::new(client, Auth::Token(Secret::new("a-token")), options);
     let renderer = Renderer::new(&config).unwrap();
-    let apply = Apply::new(&config, github, nomad, renderer.into(), "i", Leadership::always(), false);
+    let apply =
+        Apply::new(&config, github, nomad, renderer.into(), "i", Leadership::always(), ApplyMode::Perform);
     let mut reports = apply.apply(&Plan { actions: vec![action], ..Plan::default() }).await;
     let writes = [seen, asked].into_iter().flat_map(|seen| seen.lock().unwrap().clone());
     let writes = writes
@@ -93,8 +95,23 @@ fn repository() -> Repository {
     }
 }
 
-fn listed(online: bool, busy: bool) -> Option<Value> {
-    let status = if online { "online" } else { "offline" };
+/// A runner's state in GitHub's list.
+#[derive(Clone, Copy)]
+enum AtGitHub {
+    Offline,
+    Idle,
+    Busy,
+    /// It runs a job and has lost its connection.
+    BusyOffline,
+}
+
+fn listed(state: AtGitHub) -> Option<Value> {
+    let (status, busy) = match state {
+        AtGitHub::Offline => ("offline", false),
+        AtGitHub::Idle => ("online", false),
+        AtGitHub::Busy => ("online", true),
+        AtGitHub::BusyOffline => ("offline", true),
+    };
     Some(
         json!({ "id": 5, "name": "ghr-o-r-653s2utuoiw6qcj", "os": "linux", "status": status, "busy": busy, "labels": [] }),
     )
@@ -124,9 +141,9 @@ async fn a_runner_that_is_alive_again_is_not_purged() {
 async fn only_a_connected_runner_is_present() {
     for (runner, is_present) in [
         (None, false),
-        (listed(false, false), false),
-        (listed(true, false), true),
-        (listed(false, true), true),
+        (listed(AtGitHub::Offline), false),
+        (listed(AtGitHub::Idle), true),
+        (listed(AtGitHub::BusyOffline), true),
     ] {
         let verify_registration = Action::VerifyRegistration(VerifyRegistration {
             name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
@@ -157,18 +174,18 @@ async fn a_runner_that_never_started_does_not_remove_an_online_registration() {
     let unplaced = || but(nomad_with("pending", "pending"), "GET", "/v1/allocations", || ok(&json!([])));
     let delete = format!("DELETE /v1/job/{}", sample::NAME);
     let (outcome, writes) =
-        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(true, false))).await;
+        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     assert_eq!(writes, [delete.as_str()]);
     // With credentials, it may be the same one.
     let waits = || ok(&json!([{ "Path": format!("nomad/jobs/{}", sample::NAME) }]));
     let nomad = but(unplaced(), "GET", "/v1/vars", waits);
     let (outcome, writes) =
-        perform(stop(Consent::NeverStarted), nomad, github_with(listed(true, false))).await;
+        perform(stop(Consent::NeverStarted), nomad, github_with(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
     let (_, writes) =
-        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(false, false))).await;
+        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(AtGitHub::Offline))).await;
     assert_eq!(writes, [delete.as_str(), "DELETE /repos/o/r/actions/runners/5"]);
     // The clean-up of a dead runner does not remove it either.
     let clean_up = || {
@@ -176,12 +193,12 @@ async fn a_runner_that_never_started_does_not_remove_an_online_registration() {
             namespace: None,
             class: None,
             name: sample::NAME.to_owned(),
-            repository: Some(repository()),
+            repository: Some(RepositoryRef::from(&repository())),
             finish: String::new(),
         })
     };
     let never_ran = || nomad_with("dead", "failed");
-    let (outcome, writes) = perform(clean_up(), never_ran(), github_with(listed(true, false))).await;
+    let (outcome, writes) = perform(clean_up(), never_ran(), github_with(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
 }
@@ -235,7 +252,7 @@ async fn an_invalid_configuration_is_not_passed_on() {
             answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": config }).to_string())
         };
         let github =
-            but(github_with(listed(false, false)), "POST", "/repos/o/r/actions/runners/generate", made);
+            but(github_with(listed(AtGitHub::Offline)), "POST", "/repos/o/r/actions/runners/generate", made);
         let (outcome, writes) = perform(issue_credentials(), nomad_with("running", "pending"), github).await;
         let Outcome::NotDone(NotDone::Failed(error)) = outcome else {
             panic!("{name} {config:?}: {outcome}")
@@ -286,14 +303,14 @@ async fn an_incomplete_list_does_not_prove_absence() {
             namespace: None,
             class: None,
             name: name.clone(),
-            repository: Some(repository.clone()),
+            repository: Some(RepositoryRef::from(&repository)),
             finish: String::new(),
         }),
         Action::Purge(Purge {
             namespace: None,
             class: None,
             name: name.clone(),
-            repository: Some(repository.clone()),
+            repository: Some(RepositoryRef::from(&repository)),
             reason: PurgeReason::Asked,
         }),
         Action::RemoveOrphan(RemoveOrphan {
@@ -348,8 +365,8 @@ async fn a_meta_that_names_no_repository_causes_no_request() {
         ["https://github.com/../x", "https://github.com/o/r\"", "x", "", "https://e.example/a b/c"]
     {
         let meta = RunnerMeta { repo_url: repo_url.to_owned(), ..RunnerMeta::default() };
-        let repository = unnamed(meta);
-        assert_eq!((repository.owner.as_str(), repository.html_url.as_str()), ("", ""), "{repo_url}");
+        assert_eq!(meta.repository(), None, "{repo_url}");
+        let repository = None;
         let Action::Stop(asked) = stop(Consent::GitHub) else { unreachable!() };
         let action = Action::Stop(Stop { repository, ..asked });
         let github = |seen: &Seen| panic!("asked for {}", seen.path);
@@ -359,31 +376,6 @@ async fn a_meta_that_names_no_repository_causes_no_request() {
     }
 }
 
-/// The repository of a runner with this Meta.
-fn unnamed(meta: RunnerMeta) -> Repository {
-    let epoch = crate::model::Timestamp::UNIX_EPOCH;
-    let runner = crate::model::Runner {
-        name: sample::NAME.to_owned(),
-        namespace: None,
-        ownership: crate::model::Ownership::Ours,
-        meta,
-        state: RunnerState::Running,
-        finish: None,
-        started: true,
-        spent: false,
-        ending: false,
-        lost: None,
-        variable: Some(jiff::Timestamp::UNIX_EPOCH),
-        submitted_at: epoch,
-        allocation: None,
-        started_at: None,
-        ended_at: None,
-        blocked: None,
-        last_event: None,
-    };
-    runner.repository()
-}
-
 /// If a name is taken, a connected runner stays, and so does a registration whose credentials are waiting for
 /// their task.
 #[tokio::test(start_paused = true)]
@@ -391,12 +383,12 @@ async fn a_registration_in_use_is_not_replaced() {
     let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
     let github = |runner| but(github_with(runner), "POST", "/repos/o/r/actions/runners/generate", taken);
     let (outcome, writes) =
-        perform(issue_credentials(), nomad_with("running", "pending"), github(listed(true, false))).await;
+        perform(issue_credentials(), nomad_with("running", "pending"), github(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
     let waits = || ok(&json!([{ "Path": "nomad/jobs/ghr-o-r-653s2utuoiw6qcj" }]));
     let nomad = but(nomad_with("running", "pending"), "GET", "/v1/vars", waits);
-    let (outcome, writes) = perform(issue_credentials(), nomad, github(listed(false, false))).await;
+    let (outcome, writes) = perform(issue_credentials(), nomad, github(listed(AtGitHub::Offline))).await;
     assert!(matches!(outcome, Outcome::Done(Done::Already)), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
 }
@@ -419,7 +411,7 @@ async fn only_an_unused_registration_is_removed_again() {
 
 fn stop(consent: Consent) -> Action {
     let (name, repository, registration) =
-        ("ghr-o-r-653s2utuoiw6qcj".to_owned(), repository(), Registration::Jit);
+        ("ghr-o-r-653s2utuoiw6qcj".to_owned(), Some(RepositoryRef::from(&repository())), Registration::Jit);
     let (namespace, class, reason) = (None, None, StopReason::Spent);
     Action::Stop(Stop { name, namespace, repository, class, consent, registration, reason })
 }
@@ -447,7 +439,8 @@ async fn a_deletion_with_a_lost_response_is_verified() {
         0 => answer(502, &[DATE], "lost"),
         _ => answer(404, &[DATE], json!({ "message": "Not Found" }).to_string()),
     };
-    let github = but(github_with(listed(true, false)), "DELETE", "/repos/o/r/actions/runners/5", lost_once);
+    let github =
+        but(github_with(listed(AtGitHub::Idle)), "DELETE", "/repos/o/r/actions/runners/5", lost_once);
     let (outcome, writes) = perform(stop(Consent::GitHub), nomad_with("running", "running"), github).await;
     assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     let removal = "DELETE /repos/o/r/actions/runners/5";
@@ -486,9 +479,9 @@ async fn something_with_a_runner_again_is_no_orphan() {
     for (orphan, runner, is_alone, removed) in [
         (&variable, None, true, Some("DELETE /v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj")),
         (&variable, None, false, None),
-        (&registration, listed(false, false), true, Some("DELETE /repos/o/r/actions/runners/5")),
-        (&registration, listed(false, false), false, None),
-        (&registration, listed(true, false), true, None),
+        (&registration, listed(AtGitHub::Offline), true, Some("DELETE /repos/o/r/actions/runners/5")),
+        (&registration, listed(AtGitHub::Offline), false, None),
+        (&registration, listed(AtGitHub::Idle), true, None),
     ] {
         let (_, writes) = match is_alone {
             true => {
@@ -623,7 +616,7 @@ fn nomad_with_task() -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
 #[tokio::test(start_paused = true)]
 async fn a_runner_that_is_out_of_time_is_stopped_busy_or_not_and_only_under_its_own_limit() {
     let out_of_time = |limit| stop(Consent::OutOfTime { limit: Duration::from_secs(limit) });
-    let busy = || but(github_with(listed(true, true)), "DELETE", "/repos", || answer(422, &[DATE], "{}"));
+    let busy = || but(github_with(listed(AtGitHub::Busy)), "DELETE", "/repos", || answer(422, &[DATE], "{}"));
     let (outcome, writes) =
         perform_with("scheduler: {max_run_duration: 1h}\n", out_of_time(3600), nomad_with_task(), busy())
             .await;

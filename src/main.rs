@@ -8,6 +8,7 @@ use std::{
 
 use clap::Parser;
 use githubrunner::{
+    apply::ApplyMode,
     cli::{Cli, Configured, Global, LogFormat, Need, Standalone, Status},
     commands::{
         self, Exit, Setup, Style,
@@ -147,15 +148,15 @@ impl std::error::Error for Unusable {}
 async fn perform(global: &Global, config: Config, command: Configured) -> anyhow::Result<Exit> {
     let out = &mut io::stdout();
     let style = style();
-    let made = |config, dry_run| -> Result<Setup, Unusable> {
-        let setup = Setup::new(config, &environment, dry_run).map_err(Unusable)?;
+    let made = |config, mode| -> Result<Setup, Unusable> {
+        let setup = Setup::new(config, &environment, mode).map_err(Unusable)?;
         for warning in &setup.warnings {
             tracing::warn!("{warning}");
         }
         Ok(setup)
     };
-    let setup = |config| made(config, global.dry_run);
-    let look = |config| made(config, true);
+    let setup = |config| made(config, ApplyMode::of_option(global.dry_run));
+    let look = |config| made(config, ApplyMode::DryRun);
     let well = match command {
         Configured::Run => {
             let reload = || Ok(setup(load(global).map_err(anyhow::Error::msg)?)?);
@@ -217,8 +218,8 @@ async fn perform(global: &Global, config: Config, command: Configured) -> anyhow
             commands::stop::purge(&setup(config)?, selection, args.yes, out).await
         }
         Configured::Webhook(args) => {
-            let Setup { config, github, dry_run, .. } = setup(config)?;
-            commands::webhook::run(&config, &github, args.action, &args.places, dry_run, out).await
+            let Setup { config, github, mode, .. } = setup(config)?;
+            commands::webhook::run(&config, &github, args.action, &args.places, mode, out).await
         }
         Configured::Dumpconfig(args) => commands::dumpconfig::run(&config, args.json, out).map(|()| true),
         Configured::Cache(args) => {

@@ -11,9 +11,9 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Asks, Cap, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
-        Ownership, Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, RunnerVariable,
-        Subject, Timestamp,
+        Action, Asks, Cap, Done, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
+        Outcome, Ownership, Plan, RemoveOrphan, Report, RepositoryId, Runner, RunnerMeta, RunnerState,
+        RunnerVariable, Subject, Timestamp,
     },
     status::{Counter, Deed, Exchange, Exposition, Rate, Seen, Status},
 };
@@ -53,7 +53,8 @@ fn status() -> Status {
         repository: None,
         seen: Duration::ZERO,
     };
-    let deed = Deed::new(&Action::RemoveOrphan(remove), "done", "done", false);
+    let outcome = Outcome::Done(Done::Performed);
+    let deed = Deed::new(&Report { action: Action::RemoveOrphan(remove), outcome });
     let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(1), labels: String::new() };
     let hold = Hold { subject, reason: HoldReason::Cap { cap: Cap::All, limit: 1 } };
     let group = GroupKey { repository: RepositoryId(1), labels: Labels::new(["nomadtools"]) };

@@ -127,7 +127,7 @@ impl<'a> Facts<'a> {
 
     /// How long ago this was, by our own clock.
     pub fn since(&self, moment: Moment) -> Duration {
-        self.seen.now.saturating_sub(moment)
+        self.seen.now.since(moment)
     }
 
     pub fn now(&self) -> Moment {
@@ -207,7 +207,8 @@ impl<'a> Facts<'a> {
     pub fn name(&self, start: &Start, attempt: u32) -> String {
         let deployment = self.nomad().map_or("", |nomad| &nomad.deployment);
         let namespace = self.namespace_of(start.class.as_deref());
-        runner_name(&self.policy().prefix, deployment, namespace, &start.repository, start.job_id, attempt)
+        let repository = start.repository.full_name();
+        runner_name(&self.policy().prefix, deployment, namespace, &repository, start.job_id, attempt)
     }
 
     pub fn runner(&self, name: &str) -> Option<&'a Runner> {
@@ -286,7 +287,7 @@ impl<'a> Facts<'a> {
     /// Whether verifications did not find it for ten minutes, from the first to the last.
     pub fn is_unregistered(&self, runner: &Runner) -> bool {
         let Some(presence) = self.memory().presence.get(&runner.name) else { return false };
-        presence.absent_since.is_some_and(|since| presence.checked_at.saturating_sub(since) >= secs(600))
+        presence.absent_since.is_some_and(|since| presence.checked_at.since(since) >= secs(600))
     }
 
     /// Whether no job can reach it. A runner that registers itself may have another name at GitHub, and counts

@@ -137,7 +137,8 @@ pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
         }
         prop_assert_eq!(stop.registration, runner.registration());
         let repository = facts.view(runner).map(|view| view.repository.id);
-        prop_assert_eq!(Some(stop.repository.id), repository);
+        prop_assert!(repository.is_some());
+        prop_assert_eq!(stop.repository.as_ref().and_then(|named| named.id), repository);
     }
     Ok(())
 }
@@ -154,6 +155,12 @@ pub fn what_is_not_ours_is_touched_only_when_dead(facts: &Facts, plan: &Plan) ->
     Ok(())
 }
 
+/// The listing of the repository in which a Stop's runner is registered.
+fn listing_of<'a>(facts: &Facts<'a>, stop: &Stop) -> Option<&'a Listing> {
+    let id = stop.repository.as_ref()?.id?;
+    facts.observation().repositories.get(&id).map(|view| &view.listing)
+}
+
 pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, plan: &Plan) -> Checked {
     let views = &facts.observation().repositories;
     for start in starts(plan) {
@@ -165,7 +172,7 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
     }
     for stop in stops(plan) {
         let runner = facts.runner_of(&stop.name)?;
-        match (views.get(&stop.repository.id).map(|view| &view.listing), &stop.reason) {
+        match (listing_of(facts, stop), &stop.reason) {
             (Some(Listing::Fresh { complete: true, .. }), _) => {}
             // Neither depends on what a listing lacks.
             (
@@ -177,7 +184,8 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
             ) => {}
             (Some(Listing::Gone { since }), StopReason::RepositoryGone) => {
                 // An organization can say whether it is busy.
-                let asked = facts.policy().organization && stop.consent == Consent::GitHub;
+                let asked =
+                    facts.policy().level == RunnerLevel::Organization && stop.consent == Consent::GitHub;
                 let over = runner.spent && !runner.ending;
                 prop_assert!(!runner.started || over || asked, "{} has started", stop.name);
                 prop_assert!(facts.since(*since) >= secs(3600), "{} so soon", stop.name);
@@ -310,12 +318,14 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
     }
     // There is no longer wait either.
     for hold in &plan.holds {
-        let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait }) = (&hold.subject, &hold.reason)
+        let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait, ended }) =
+            (&hold.subject, &hold.reason)
         else {
             continue;
         };
         let last = facts.newest(*id);
         let last = last.ok_or_else(|| TestCaseError::fail(format!("the first attempt waits: {hold}")))?;
+        prop_assert_eq!(ended, &last.finish.as_ref().map(ToString::to_string), "{}", hold);
         prop_assert_eq!(*attempt, last.meta.attempt.unwrap_or(1).saturating_add(1));
         let rule = wait_after(last.meta.attempt.unwrap_or(1).into());
         prop_assert_eq!(*wait + over_for(facts, last), rule, "{}", hold);

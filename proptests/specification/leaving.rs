@@ -228,7 +228,7 @@ pub fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started(
         let unstarted = matches!(runner.state, Pending | Waiting | Starting)
             && (!runner.started || runner.spent && !runner.ending);
         // An organization can say whether it is busy.
-        let asked = facts.policy().organization && runner.state == Running;
+        let asked = facts.policy().level == RunnerLevel::Organization && runner.state == Running;
         let due = (unstarted || asked)
             && !facts.is_busy(runner)
             && facts.since(*since) >= secs(3600)

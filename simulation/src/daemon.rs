@@ -12,6 +12,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use githubrunner::{
+    apply::ApplyMode,
     config::{Config, RepoEntry, RerunLost},
     daemon::{Daemon, Ended, Signals},
     github::{self, Auth, CacheStore, GitHub, Key},
@@ -312,7 +313,7 @@ impl Maker {
             Arc::clone(&self.left_out),
         );
         let Parts { github, nomad, renderer } = parts;
-        let daemon = Daemon::new(config, github, nomad, renderer, false).witnessed_by(witness);
+        let daemon = Daemon::new(config, github, nomad, renderer, ApplyMode::Perform).witnessed_by(witness);
         let inbox = Inbox::open(&self.inboxes, self.sender.0, daemon.hints());
         let life = async move {
             let (mut daemon, mut again, _inbox) = (daemon, again, inbox);

@@ -48,7 +48,7 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
     if pass.observation.nomad.is_none() {
         return Vec::new();
     }
-    let seed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ pass.planned_at.as_nanos() as u64;
+    let seed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ pass.planned_at.since_start().as_nanos() as u64;
     let mut other = Variant {
         observation: pass.observation.clone(),
         policy: policy.clone(),
@@ -109,7 +109,8 @@ impl Variant {
 
     /// This many seconds ago, by our own clock.
     fn moment(&mut self) -> Moment {
-        self.now.saturating_sub(Duration::from_secs(self.seconds()))
+        let earlier = Duration::from_secs(self.seconds());
+        self.now - earlier
     }
 
     /// This many seconds ago, by Nomad's clock.
@@ -249,12 +250,10 @@ impl Variant {
                     runner.blocked = Some(blocked);
                 }
                 _ => {
-                    let id = runner.meta.repo_id.unwrap_or(RepositoryId(0));
-                    memory
-                        .surplus
-                        .entry(id)
-                        .or_default()
-                        .insert(runner.name.clone(), server_now - SignedDuration::from_mins(1));
+                    let since = server_now - SignedDuration::from_mins(1);
+                    if let Some(id) = runner.meta.repo_id {
+                        memory.surplus.entry(id).or_default().insert(runner.name.clone(), since);
+                    }
                 }
             }
         }
@@ -349,12 +348,11 @@ impl Variant {
         let until = if self.random.below(2) == 0 { self.now + Duration::from_secs(1) } else { then };
         let backoff = Backoff { failures: 1, until, error: "500".to_owned() };
         let (kind, ago, name) = (self.random.below(9), self.ago(), self.name());
-        let runners: Vec<(Option<RepositoryId>, String, GroupKey)> = self
+        let runners: Vec<(String, GroupKey)> = self
             .runners()
             .iter()
-            .map(|r| {
-                let repository = r.meta.repo_id.unwrap_or(RepositoryId(0));
-                (r.meta.repo_id, r.name.clone(), GroupKey { repository, labels: r.labels() })
+            .filter_map(|r| {
+                Some((r.name.clone(), GroupKey { repository: r.meta.repo_id?, labels: r.labels() }))
             })
             .collect();
         let first = self.observation.repositories.keys().next().copied();
@@ -362,8 +360,8 @@ impl Variant {
         let memory = &mut self.observation.memory;
         match (kind, name) {
             (0..3, _) => {
-                for (id, name, _) in runners {
-                    memory.surplus.entry(id.unwrap_or(RepositoryId(0))).or_default().insert(name, before);
+                for (name, group) in runners {
+                    memory.surplus.entry(group.repository).or_default().insert(name, before);
                 }
             }
             (3 | 4, Some(name)) => {
@@ -378,7 +376,7 @@ impl Variant {
                 memory.runner_backoff.insert(name, backoff);
             }
             (7, _) => {
-                let groups: BTreeSet<GroupKey> = runners.into_iter().map(|(.., group)| group).collect();
+                let groups: BTreeSet<GroupKey> = runners.into_iter().map(|(_, group)| group).collect();
                 memory.start_backoff.extend(groups.into_iter().map(|group| (group, backoff.clone())));
             }
             _ => memory.last_start.extend(first.map(|id| (id, ago))),

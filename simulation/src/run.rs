@@ -502,10 +502,13 @@ impl Run<'_> {
         lock(&self.shared).github.begin_minute();
     }
 
-    /// The leader, or the other one.
-    fn who(&self, standby: bool) -> usize {
-        let leader = self.leases.leader().unwrap_or(0);
-        (leader + usize::from(standby)) % self.replicas.len()
+    fn leader(&self) -> usize {
+        self.leases.leader().unwrap_or(0)
+    }
+
+    /// The replica after the leader.
+    fn standby(&self) -> usize {
+        (self.leader() + 1) % self.replicas.len()
     }
 
     fn happen(&mut self, happening: &Happening) {
@@ -523,7 +526,7 @@ impl Run<'_> {
                 lock(&self.shared).suffer(mishap, &self.place);
             }
             Happening::Death { at, cut, down } => {
-                let who = self.who(false);
+                let who = self.leader();
                 self.replicas[who].doom(*at, *cut, *down);
             }
             Happening::LeaveOut(repository) => {
@@ -531,7 +534,8 @@ impl Run<'_> {
             }
             Happening::Hangup => self.replicas.iter().for_each(Replica::hang_up),
             Happening::Replica { standby, what } => {
-                let (who, what) = (self.who(*standby), *what);
+                let who = if *standby { self.standby() } else { self.leader() };
+                let what = *what;
                 if let ReplicaMishap::Pause { at: Some((_, effect)), .. } = what {
                     self.takeover.wire(effect);
                 }

@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     github::{Error as GitHubError, GitHub, Look, Refresh, Scope, Sought, Tried},
     hints::WATCHED_FROM,
-    model::{Namespace, Registration, RepoEntry, Repository, RunnerMeta},
+    model::{Namespace, Registration, RepoEntry, Repository, RepositoryRef, RunnerMeta},
     nomad::{Nomad, Placement, PreparedJob, job_from_json, prepare, reaches_host},
     schedule::{Budget, Schedule},
     text::{LINE, shown},
@@ -307,7 +307,9 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         }
         return Ok(());
     }
-    let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
+    let count = found.repositories.len();
+    let noun = if count == 1 { "repository" } else { "repositories" };
+    let seen = format!("GitHub responds and lists {count} {noun}");
     report.line(Verdict::Ok, &seen, "")?;
     let progress = Progress::of("checking repositories", found.repositories.len());
     // Many at once, reported in order.
@@ -352,7 +354,7 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
     for way in &ways {
         registers(setup, way, report).await?;
     }
-    if setup.config.rerun_lost.is_some() && !setup.dry_run {
+    if setup.config.rerun_lost.is_some() && !setup.mode.is_dry_run() {
         for repository in
             found.repositories.iter().filter(|r| !r.archived && !r.disabled).take(REPOSITORIES_TRIED)
         {
@@ -401,7 +403,7 @@ fn ways(config: &Config, repositories: &[Repository]) -> Vec<Way> {
         let served = awake.filter(|repository| class.is_none_or(|class| class.matches.may_cover(repository)));
         let mut scopes: Vec<Scope> = Vec::new();
         for repository in served {
-            let scope = Scope::of(repository, config.organization());
+            let scope = Scope::of(&RepositoryRef::from(repository), config.github.scope);
             if scopes.contains(&scope) || scopes.len() == REPOSITORIES_TRIED {
                 continue;
             }
@@ -438,7 +440,7 @@ async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Res
         group = report.result(&format!("{what}: the runner group \"{name}\" exists"), found)?;
     }
     let tried = match group {
-        Some(group) if way.registration == Registration::Jit && !setup.dry_run => {
+        Some(group) if way.registration == Registration::Jit && !setup.mode.is_dry_run() => {
             just_in_time(setup, scope, group).await
         }
         _ => match github.registration_token(scope).await {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     cli::Init,
     config::{BUILTIN_TEMPLATES, Config},
-    model::{is_login, is_repository_name},
+    model::{RunnerLevel, is_login, is_repository_name},
     secret::without_tokens,
     text::shown,
 };
@@ -294,23 +294,25 @@ fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
 }
 
 /// The permissions that an App needs, with their names in GitHub's manifest and URLs.
-fn permissions(organization: bool) -> Vec<(&'static str, &'static str)> {
-    match organization {
-        true => {
+fn permissions(level: RunnerLevel) -> Vec<(&'static str, &'static str)> {
+    match level {
+        RunnerLevel::Organization => {
             vec![("actions", "read"), ("metadata", "read"), ("organization_self_hosted_runners", "write")]
         }
-        false => vec![("actions", "read"), ("administration", "write"), ("metadata", "read")],
+        RunnerLevel::Repository => {
+            vec![("actions", "read"), ("administration", "write"), ("metadata", "read")]
+        }
     }
 }
 
 /// The URL for creating an App, with everything that this one needs filled in.
-fn new_app(web: &str, owner: Option<&str>, organization: bool) -> String {
+fn new_app(web: &str, owner: Option<&str>, level: RunnerLevel) -> String {
     let place = match owner {
         Some(owner) => format!("{web}/organizations/{owner}/settings/apps/new"),
         None => format!("{web}/settings/apps/new"),
     };
     let rights: Vec<String> =
-        permissions(organization).into_iter().map(|(right, how)| format!("{right}={how}")).collect();
+        permissions(level).into_iter().map(|(right, how)| format!("{right}={how}")).collect();
     format!("{place}?name=githubrunner&public=false&webhook_active=false&{}", rights.join("&"))
 }
 
@@ -322,11 +324,12 @@ fn explain_app(args: &Init, repos: &[String], output: &Path, out: &mut dyn Write
         .collect();
     let owner = owners.first().copied();
     let web = web(args.github_url.as_deref());
+    let level = if args.organization { RunnerLevel::Organization } else { RunnerLevel::Repository };
     let manifest = json!({
         "name": "githubrunner",
         "url": web,
         "public": false,
-        "default_permissions": permissions(args.organization).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "default_permissions": permissions(level).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         "default_events": ["workflow_job"],
     });
     let path: PathBuf = output.with_file_name(MANIFEST);
@@ -350,9 +353,9 @@ A GitHub App has its own rate limit, belongs to no user, and can be installed fo
 
 The same as a manifest, for who makes Apps by a program: {manifest}
 ",
-        personal = new_app(&web, None, false),
-        address = new_app(&web, owner, args.organization),
-        rights = permissions(args.organization)
+        personal = new_app(&web, None, RunnerLevel::Repository),
+        address = new_app(&web, owner, level),
+        rights = permissions(level)
             .into_iter()
             .map(|(right, how)| format!("   - {}: {how}\n", in_words(right)))
             .collect::<String>(),
@@ -480,7 +483,7 @@ mod tests {
         );
         let config = load(&directory);
         assert_eq!(config.github.app.as_ref().unwrap().issuer, "Iv23liAbCdEfGh");
-        assert!(config.organization());
+        assert_eq!(config.github.scope, RunnerLevel::Organization);
         assert_eq!(web(Some("https://ghes.example.com/api/v3")), "https://ghes.example.com");
         assert_eq!(web(Some("api.acme.ghe.com")), "https://acme.ghe.com");
     }

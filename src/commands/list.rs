@@ -239,9 +239,8 @@ fn row<'a>(view: &NomadView, holds: &Holds, runner: &'a Runner) -> Row<'a> {
 /// The URL of the job that the runner was started for. GitHub redirects from it to the run's page, whose ID is not
 /// known here.
 pub(super) fn job_url(runner: &Runner) -> Option<String> {
-    let page = runner.repository().html_url;
-    let job = runner.meta.job_id.filter(|_| !page.is_empty())?;
-    Some(format!("{page}/runs/{job}"))
+    let (repository, job) = (runner.repository()?, runner.meta.job_id?);
+    Some(format!("{}/runs/{job}", repository.html_url))
 }
 
 /// What it is waiting for, in the daemon's words if it has any, or how it ended.

@@ -94,7 +94,7 @@ pub async fn purge(
     confirm("purge", selected.len(), yes)?;
     let names: Vec<String> = selected.iter().map(|runner| runner.name.clone()).collect();
     let stopped = stop_all(setup, &view, &alive(selected), out).await?;
-    if setup.dry_run {
+    if setup.mode.is_dry_run() {
         return Ok(stopped);
     }
 

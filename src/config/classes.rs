@@ -7,7 +7,7 @@ use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Config, RegistrationSetting, Scheduler, ScopeSetting, Template, Tokens, duration,
+    Config, RegistrationSetting, RunnerLevel, Scheduler, Template, Tokens, duration,
     github::{REGISTRATIONS, SCOPES},
     reader::{Problems, Section, Shape},
     rules::{free, keys_tree, label_rules},
@@ -75,7 +75,7 @@ pub struct Class {
     /// `max_run_duration`; `Some(None)`: no limit.
     pub max_run_duration: Option<Option<Duration>>,
     /// `github.scope`
-    pub scope: Option<ScopeSetting>,
+    pub scope: Option<RunnerLevel>,
     /// `github.runner_group`
     pub runner_group: Option<String>,
     /// `github.registration`, as written.
@@ -226,7 +226,7 @@ impl Config {
         }
         if let Some(group) = &class.runner_group {
             config.github.runner_group = Some(group.clone());
-        } else if config.github.scope == ScopeSetting::Repository {
+        } else if config.github.scope == RunnerLevel::Repository {
             config.github.runner_group = None;
         }
         if let Some(setting) = class.registration_setting {
@@ -266,7 +266,7 @@ impl Config {
 pub(super) struct Top<'a> {
     pub(super) labels: Option<&'a LabelRules>,
     pub(super) template: Option<&'a Template>,
-    pub(super) scope: ScopeSetting,
+    pub(super) scope: RunnerLevel,
     pub(super) registration: RegistrationSetting,
     pub(super) has_access_token: bool,
     pub(super) namespace: &'a str,
@@ -529,7 +529,7 @@ fn github(section: &Section, class: &mut Class, top: &Top) {
     let scope = github.choice("scope", &SCOPES, top.scope);
     class.scope = github.get("scope").map(|_| scope);
     class.runner_group = github.text("runner_group").map(str::to_owned);
-    if class.runner_group.is_some() && scope == ScopeSetting::Repository {
+    if class.runner_group.is_some() && scope == RunnerLevel::Repository {
         github.problem(
             "runner_group",
             "only organizations have runner groups",
@@ -603,7 +603,7 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
         "unassigned_timeout": time(class.unassigned_timeout),
         "max_run_duration": class.max_run_duration.map(duration::format),
         "github": {
-            "scope": class.scope.map(ScopeSetting::as_str),
+            "scope": class.scope.map(RunnerLevel::as_str),
             "runner_group": class.runner_group,
             "registration": class.registration_setting.map(RegistrationSetting::as_str),
         },

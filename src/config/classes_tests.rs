@@ -58,7 +58,7 @@ fn a_class_is_merged_over_the_top_level() {
     assert_eq!(gpu.scheduler.starting_timeout, minutes(15));
     assert_eq!(gpu.scheduler.runner_inactivity_timeout, Some(minutes(10)));
     assert_eq!(gpu.github.runner_group.as_deref(), Some("gpu"));
-    assert!(gpu.organization() && !config.organization());
+    assert_eq!((gpu.github.scope, config.github.scope), (RunnerLevel::Organization, RunnerLevel::Repository));
     assert_eq!(class.nomad.node_pool.as_deref(), Some("gpu"));
     let rest = config.of_class(config.class("rest").unwrap());
     assert_eq!(rest.settings["image"], "one");

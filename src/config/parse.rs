@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
-    NomadConfig, RegistrationSetting, RepoEntry, Scheduler, ScopeSetting, Template, classes, github,
+    NomadConfig, RegistrationSetting, RepoEntry, RunnerLevel, Scheduler, Template, classes, github,
     reader::{Problems, Section, Shape},
     rerun,
     rules::{free, label_rules},
@@ -128,7 +128,7 @@ fn build(
     let over = classes::Top {
         labels: labels.as_ref(),
         template: template.as_ref(),
-        scope: github.as_ref().map_or(ScopeSetting::Repository, |github| github.scope),
+        scope: github.as_ref().map_or(RunnerLevel::Repository, |github| github.scope),
         registration: github.as_ref().map_or(RegistrationSetting::Auto, |github| github.registration),
         has_access_token,
         namespace: &nomad.namespace,

@@ -112,7 +112,7 @@ impl Acts {
     pub fn change(&self, repository: RepositoryId) -> bool {
         self.under_way.values().any(|(_, action)| match action {
             Action::Start(start) => start.repository.id == repository,
-            Action::Stop(stop) => stop.repository.id == repository,
+            Action::Stop(stop) => stop.repository.as_ref().is_some_and(|own| own.id == Some(repository)),
             _ => false,
         })
     }

@@ -38,9 +38,9 @@ use tokio::{
 };
 
 use crate::{
-    apply::Apply,
+    apply::{Apply, ApplyMode},
     config::Config,
-    github::GitHub,
+    github::{GitHub, Role},
     hints::{Hints, follow},
     labels::Interest,
     leadership::{Leader, Leadership},
@@ -112,7 +112,7 @@ pub struct Daemon {
     nomad: Nomad,
     renderer: Arc<Renderer>,
     interest: Interest,
-    dry_run: bool,
+    mode: ApplyMode,
     epoch: Instant,
     leader: Option<Leader>,
     leadership: Leadership,
@@ -147,9 +147,9 @@ impl Daemon {
         github: GitHub,
         nomad: Nomad,
         renderer: impl Into<Arc<Renderer>>,
-        dry_run: bool,
+        mode: ApplyMode,
     ) -> Self {
-        let leader = (config.ha && !dry_run).then(|| Leader::new(nomad.clone(), holder()));
+        let leader = (config.ha && !mode.is_dry_run()).then(|| Leader::new(nomad.clone(), holder()));
         let leadership = leader.as_ref().map_or_else(Leadership::always, Leader::leadership);
         let status = Status::new(config.loop_interval);
         let hints = Hints::new(status.clone());
@@ -167,7 +167,7 @@ impl Daemon {
             github,
             nomad,
             renderer: renderer.into(),
-            dry_run,
+            mode,
             epoch: Instant::now(),
             memory: Memory::default(),
             github_side: GitHubSide::default(),
@@ -206,7 +206,7 @@ impl Daemon {
             (Some(leader), false) => leader.release().await,
             (None, _) => {}
         }
-        let fresh = Daemon::new(config, github, nomad, renderer, self.dry_run);
+        let fresh = Daemon::new(config, github, nomad, renderer, self.mode);
         let (leader, leadership) = match self.leader {
             Some(leader) if fresh.config.ha => (Some(leader), self.leadership),
             _ => (fresh.leader, fresh.leadership),
@@ -303,11 +303,12 @@ impl Daemon {
         let mut next = Instant::now();
         let mut earliest = next;
         let mut led = None;
-        self.github.stand_by(!self.leadership.holds());
+        let role = |leads| if leads { Role::Leader } else { Role::Standby };
+        self.github.set_role(role(self.leadership.holds()));
         loop {
             if self.leadership.term() != led {
                 led = self.leadership.term();
-                self.github.stand_by(led.is_none());
+                self.github.set_role(role(led.is_some()));
                 self.schedule.begin_anew(self.now());
                 self.looks_due = Instant::now();
                 next = earliest;
@@ -318,7 +319,7 @@ impl Daemon {
                 let pass = self.pass().await;
                 let ended = Instant::now();
                 step = if pass.starts() > 0 { 0 } else { step + 1 };
-                let unsettled = pass.is_unsettled() && !self.dry_run;
+                let unsettled = pass.is_unsettled() && !self.mode.is_dry_run();
                 let has_runners = pass
                     .observation
                     .nomad
@@ -327,7 +328,7 @@ impl Daemon {
                 let has_work = has_runners || self.github_side.has_demand();
                 let wait = if unsettled {
                     FOLLOW_UPS[FOLLOW_UPS.len().min(step + 1) - 1]
-                } else if has_work && !self.dry_run {
+                } else if has_work && !self.mode.is_dry_run() {
                     WITH_WORK
                 } else {
                     self.config.loop_interval
@@ -337,7 +338,7 @@ impl Daemon {
                 continue;
             }
             // A dry run reports the same in each pass.
-            let dry_run = self.dry_run;
+            let dry_run = self.mode.is_dry_run();
             let soon = move |next: &mut Instant| {
                 if !dry_run {
                     *next = (*next).min(earliest.max(Instant::now() + TOGETHER));
@@ -396,7 +397,7 @@ impl Daemon {
         let mut first = self.pass().await;
         self.github.end_pass().await;
         let deadline = Instant::now() + SETTLE_DEADLINE;
-        let mut unsettled = !self.dry_run && (first.is_unsettled() || self.acts.len() > 0);
+        let mut unsettled = !self.mode.is_dry_run() && (first.is_unsettled() || self.acts.len() > 0);
         for wait in FOLLOW_UPS.iter().chain(std::iter::repeat(&Duration::from_secs(2))) {
             if !unsettled || Instant::now() + *wait > deadline {
                 break;
@@ -413,7 +414,7 @@ impl Daemon {
     /// What a pass would do now. Nothing is changed, not even the memory, and nothing is logged: the caller prints
     /// it.
     pub async fn preview(&mut self) -> Pass {
-        self.dry_run = true;
+        self.mode = ApplyMode::DryRun;
         self.look_at_everything().await;
         let mut pass = self.look_and_act().await;
         // A running daemon learns of these when it tries to start them.
@@ -455,7 +456,7 @@ impl Daemon {
                 let (apply, leadership) = (self.apply(nomad), self.leadership.clone());
                 self.acts.begin(due, apply, leadership, term).await
             }
-            (Some(nomad), None) if self.dry_run => {
+            (Some(nomad), None) if self.mode.is_dry_run() => {
                 self.apply(nomad).apply(&Plan { actions: due, ..Plan::default() }).await
             }
             _ => Vec::new(),
@@ -492,7 +493,7 @@ impl Daemon {
 
     /// Looks at all repositories whose runners could make room, at the same time.
     fn make_room(&mut self, observation: &Observation, plan: &Plan, now: Moment) {
-        let is_time = self.room_at.is_none_or(|at| now.saturating_sub(at) >= ROOM_EVERY);
+        let is_time = self.room_at.is_none_or(|at| now.since(at) >= ROOM_EVERY);
         let is_held = || {
             let waits =
                 |reason: &HoldReason| matches!(reason, HoldReason::Cap { .. } | HoldReason::Turn { .. });
@@ -601,7 +602,7 @@ impl Daemon {
         let (github, nomads, renderer) = (self.github.clone(), self.nomad.clone(), self.renderer.clone());
         let leadership = self.leadership.clone();
         let apply =
-            Apply::new(&self.config, github, nomads, renderer, &nomad.deployment, leadership, self.dry_run)
+            Apply::new(&self.config, github, nomads, renderer, &nomad.deployment, leadership, self.mode)
                 .telling(ended::say);
         self.apply = Some(apply.clone());
         apply
@@ -610,7 +611,7 @@ impl Daemon {
     /// Starts a due chore.
     fn begin_chores(&mut self) {
         let (now, pass) = (self.now(), self.config.loop_interval);
-        let scopes = || self.github_side.scopes(&self.policy.organizations());
+        let scopes = || self.github_side.scopes(&self.policy.levels());
         self.chores.begin(&self.github, &self.config.repos, scopes, now, pass);
     }
 
@@ -627,7 +628,7 @@ impl Daemon {
     }
 
     fn now(&self) -> Moment {
-        self.epoch.elapsed()
+        Moment::after_start(self.epoch.elapsed())
     }
 }
 

@@ -74,8 +74,8 @@ fn side(nomad: &NomadView) -> GitHubSide {
 fn looked(id: u64, error: Error) -> Looked {
     Looked {
         repository: RepositoryId(id),
-        began: Moment::ZERO,
-        ended: Moment::ZERO,
+        began: Moment::START,
+        ended: Moment::START,
         marks: OfOne::default(),
         look: Look::Newest,
         asked: false,

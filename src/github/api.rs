@@ -36,6 +36,7 @@ use super::{
     wire::Page,
 };
 use crate::{
+    github::{Role, sizes::PageFailure},
     http::{self, Request, Response, RetryPolicy},
     labels::Interest,
     model::{RepositoryId, span},
@@ -242,9 +243,9 @@ impl GitHub {
         ])
     }
 
-    /// Whether another replica leads and uses the same limits.
-    pub fn stand_by(&self, stands_by: bool) {
-        self.0.limits.stand_by(stands_by);
+    /// Sets whether this replica is the leader. A standby uses only a part of the limits.
+    pub fn set_role(&self, role: Role) {
+        self.0.limits.set_role(role);
     }
 
     /// Counts what another client has used of the limits.
@@ -613,7 +614,7 @@ impl GitHub {
                 Err(error) => return Err(error),
             };
             reading.now = None;
-            if let Some(smaller) = self.0.sizes.smaller(first, &path, error.is_timeout()) {
+            if let Some(smaller) = self.0.sizes.smaller(first, &path, PageFailure::of(&error)) {
                 walk.instead(smaller);
                 continue;
             }

@@ -46,7 +46,7 @@ pub use followed::Look;
 pub use hooks::{HOOK_EVENT, Hook, HookConfig, HookDelivery, HookPlace};
 pub use jobs::JobListing;
 pub use keyring::Assigned;
-pub use limits::{Headroom, Rate};
+pub use limits::{Headroom, Rate, Role};
 pub use listed::{Gap, Listed, Sought};
 pub use pushes::{PUSHED_PAGE, Pushed, PushedList};
 pub use repositories::{Refresh, Resolution};

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Namespace, Registration,
-    Repository, RepositoryId, RerunLimit, RerunMark, RunId, RunnerVariable, naming::last_part,
+    Repository, RepositoryId, RepositoryRef, RerunLimit, RerunMark, RunId, RunnerVariable, naming::last_part,
 };
 use crate::text::Escaped;
 
@@ -104,7 +104,8 @@ pub struct Stop {
     pub name: String,
     /// `None`: the daemon's own.
     pub namespace: Option<Namespace>,
-    pub repository: Repository,
+    /// `None` if its Meta names none: then it is not stopped.
+    pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     /// Whose consent it takes.
@@ -197,7 +198,7 @@ pub struct CleanUp {
     /// `None`: the daemon's own.
     pub namespace: Option<Namespace>,
     /// Where it was registered; `None` if the repository is no longer known.
-    pub repository: Option<Repository>,
+    pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     /// How it ended, for display.
@@ -212,7 +213,7 @@ pub struct Purge {
     pub namespace: Option<Namespace>,
     /// Where a registration may be left. Only for runners without a variable (access_token), because a
     /// clean-up handles the others.
-    pub repository: Option<Repository>,
+    pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     pub reason: PurgeReason,
@@ -390,6 +391,8 @@ pub enum HoldReason {
         attempt: u32,
         /// How long it still has to wait.
         wait: Duration,
+        /// How the previous attempt ended; `None` if it is alive.
+        ended: Option<String>,
     },
     /// The group's last start failed.
     StartFailed {
@@ -577,16 +580,17 @@ impl Action {
     }
 
     /// `None` if it is not known.
-    pub fn repository(&self) -> Option<&Repository> {
+    pub fn repository(&self) -> Option<String> {
+        let named = |repository: &Repository| Some(repository.full_name());
         match self {
-            Action::Start(action) => Some(&action.repository),
-            Action::IssueCredentials(action) => Some(&action.repository),
-            Action::Stop(action) => Some(&action.repository),
-            Action::VerifyRegistration(action) => Some(&action.repository),
-            Action::CleanUp(action) => action.repository.as_ref(),
-            Action::Purge(action) => action.repository.as_ref(),
-            Action::RemoveOrphan(action) => action.repository.as_ref(),
-            Action::Rerun(action) => Some(&action.repository),
+            Action::Start(action) => named(&action.repository),
+            Action::IssueCredentials(action) => named(&action.repository),
+            Action::Stop(action) => Some(action.repository.as_ref()?.full_name()),
+            Action::VerifyRegistration(action) => named(&action.repository),
+            Action::CleanUp(action) => Some(action.repository.as_ref()?.full_name()),
+            Action::Purge(action) => Some(action.repository.as_ref()?.full_name()),
+            Action::RemoveOrphan(action) => named(action.repository.as_ref()?),
+            Action::Rerun(action) => named(&action.repository),
         }
     }
 
@@ -856,8 +860,9 @@ impl fmt::Display for HoldReason {
                     "{count} attempts are alive and none takes it; the next one starts after one of them ends"
                 )
             }
-            HoldReason::Attempts { attempt, wait } => {
-                write!(f, "attempt {attempt} starts in {}", span(*wait))
+            HoldReason::Attempts { attempt, wait, ended } => {
+                write!(f, "attempt {attempt} starts in {}", span(*wait))?;
+                ended.iter().try_for_each(|ended| write!(f, "; the last one ended: {ended}"))
             }
             HoldReason::StartFailed { error, wait } => write!(f, "retrying in {}: {error}", span(*wait)),
             HoldReason::Cap { cap, limit } => write!(f, "waiting for a place: {cap} is {limit}"),

@@ -8,6 +8,7 @@ mod entry;
 mod glob;
 mod job;
 mod labels;
+mod moment;
 mod names;
 mod namespace;
 mod naming;
@@ -29,9 +30,11 @@ pub use entry::RepoEntry;
 pub use glob::glob_covers;
 pub use jiff::Timestamp;
 pub use job::{
-    JobFacts, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId, Visibility, WorkflowJob,
+    JobFacts, JobId, JobStatus, Repository, RepositoryId, RepositoryRef, RunFacts, RunId, RunnerId,
+    RunnerLevel, Visibility, WorkflowJob,
 };
 pub use labels::Labels;
+pub use moment::Moment;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
 pub use namespace::Namespace;
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, job_key, last_part, runner_name};
@@ -44,11 +47,8 @@ pub use report::{Done, NotDone, Outcome, Report, Unobserved};
 pub use rerun::{Conclusion, Ended, EndedJob, Loss, Lost, RerunLimit, RerunMark};
 pub use runner::{
     Allocation, Asks, Blocked, Finish, Foreign, ForeignReason, GroupKey, Ownership, Registration, Runner,
-    RunnerMeta, RunnerState, whose_repository,
+    RunnerMeta, RunnerState,
 };
-
-/// A monotonic time, as the duration since the start of this process.
-pub type Moment = Duration;
 
 /// How much later `now` is than `then`; zero if it is earlier.
 pub fn age(now: Timestamp, then: Timestamp) -> Duration {

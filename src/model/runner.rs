@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    JobId, Labels, Lost, Namespace, Repository, RepositoryId, Visibility, host_of_page, is_class, is_login,
+    JobId, Labels, Lost, Namespace, RepositoryId, RepositoryRef, host_of_page, is_class, is_login,
     is_repository_name,
 };
 use crate::text::Escaped;
@@ -101,24 +101,20 @@ pub struct RunnerMeta {
     pub mac: Option<String>,
 }
 
-/// The repository that a Meta names, as far as it says: ID 0 if there is none (nomadtools), an empty owner or name if
-/// the URL has none, and neither archived nor disabled.
-pub fn whose_repository(meta: &RunnerMeta) -> Repository {
-    let html_url = meta.repo_url.trim_end_matches('/');
-    let mut path = html_url.rsplit('/');
-    let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
-    // Anyone with submit-job can write a Meta.
-    let is_page =
-        is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
-    let checked = |text: &str| if is_page { text.to_owned() } else { String::new() };
-    Repository {
-        id: meta.repo_id.unwrap_or(RepositoryId(0)),
-        owner: checked(owner),
-        name: checked(name),
-        html_url: checked(html_url),
-        archived: false,
-        disabled: false,
-        visibility: Visibility::default(),
+impl RunnerMeta {
+    /// The repository that it names; `None` if its URL is not the page of one. Anyone with submit-job can write a Meta.
+    pub fn repository(&self) -> Option<RepositoryRef> {
+        let html_url = self.repo_url.trim_end_matches('/');
+        let mut path = html_url.rsplit('/');
+        let (name, owner) = (path.next()?, path.next()?);
+        let is_page =
+            is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
+        is_page.then(|| RepositoryRef {
+            id: self.repo_id,
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            html_url: html_url.to_owned(),
+        })
     }
 }
 
@@ -363,9 +359,14 @@ impl Runner {
         class.filter(|class| is_class(class))
     }
 
-    /// Its repository, as far as its Meta says: see [`whose_repository`].
-    pub fn repository(&self) -> Repository {
-        whose_repository(&self.meta)
+    /// The repository that its Meta names.
+    pub fn repository(&self) -> Option<RepositoryRef> {
+        self.meta.repository()
+    }
+
+    /// Whether its Meta names this repository (`owner/name`).
+    pub fn is_of(&self, full_name: &str) -> bool {
+        self.repository().is_some_and(|own| own.full_name().eq_ignore_ascii_case(full_name))
     }
 
     /// Whether a Stop may end a process. Nomad itself ends the process of a lost allocation once it can reach the node

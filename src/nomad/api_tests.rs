@@ -18,7 +18,7 @@ use crate::{
     },
     model::{ForeignReason, Registration, RunnerMeta, RunnerState},
     nomad::{
-        Registered, Written, prepare,
+        PreparedJob, Registered, Written, prepare,
         seal::sample::{self, NAME},
     },
 };
@@ -228,8 +228,6 @@ async fn basic_authentication_and_the_region_are_sent() {
 fn prepared(nomad: &Nomad, registration: Registration) -> PreparedJob {
     prepare(recorded("parse-ok"), nomad.options(), meta("i"), NAME, registration).unwrap()
 }
-
-use crate::nomad::PreparedJob;
 
 #[tokio::test(start_paused = true)]
 async fn a_registration_with_a_lost_response_is_recognized_by_its_meta() {

@@ -23,7 +23,7 @@ use ring::{
 
 use super::error::Error;
 use crate::{
-    model::{ForeignReason, Namespace, Registration, RunnerMeta, runner_name, whose_repository},
+    model::{ForeignReason, Namespace, Registration, RunnerMeta, runner_name},
     secret::Secret,
 };
 
@@ -178,7 +178,10 @@ pub(super) fn has_its_name(
     else {
         return false;
     };
-    name == runner_name(prefix, deployment, namespace, &whose_repository(meta), *job, *attempt)
+    let repository = meta.repository();
+    repository.is_some_and(|own| {
+        name == runner_name(prefix, deployment, namespace, &own.full_name(), *job, *attempt)
+    })
 }
 
 /// A sealed Meta for tests with scripted Nomads.
@@ -220,7 +223,7 @@ pub(crate) mod sample {
             attempt: Some(1),
             ..RunnerMeta::default()
         };
-        let name = runner_name("ghr", deployment, namespace, &whose_repository(&meta), JobId(7), 1);
+        let name = runner_name("ghr", deployment, namespace, "o/r", JobId(7), 1);
         let key = Key::new(KEY, None, 10).expect("it is one");
         let mac = Some(key.seal(&name, &meta));
         (name, RunnerMeta { mac, ..meta })
@@ -341,9 +344,7 @@ mod tests {
 
     #[test]
     fn a_job_has_the_name_derived_from_its_meta() {
-        let name = |namespace: Option<&Namespace>| {
-            runner_name("ghr", "i", namespace, &whose_repository(&meta()), JobId(7), 1)
-        };
+        let name = |namespace: Option<&Namespace>| runner_name("ghr", "i", namespace, "o/r", JobId(7), 1);
         let own = name(None);
         assert!(has_its_name("ghr", None, &own, &meta()));
         assert!(!has_its_name("ghr", None, "ghr-o-r-another", &meta()));

@@ -22,7 +22,7 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
     Some(Action::CleanUp(CleanUp {
         name: runner.name.clone(),
         namespace: runner.namespace.clone(),
-        repository: Some(runner.repository()),
+        repository: runner.repository(),
         class: runner.class().map(str::to_owned),
         finish: runner.how_it_ended(),
     }))
@@ -32,7 +32,7 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
 /// exist.
 pub fn purge(runner: &Runner) -> Action {
     let may_be_registered = runner.registration() == Registration::AccessToken && runner.started;
-    let repository = may_be_registered.then(|| runner.repository());
+    let repository = runner.repository().filter(|_| may_be_registered);
     let class = runner.class().map(str::to_owned);
     let (name, namespace) = (runner.name.clone(), runner.namespace.clone());
     Action::Purge(Purge { name, namespace, repository, class, reason: PurgeReason::Asked })

@@ -40,7 +40,7 @@ pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Dra
         variables.chain(registrations).filter(|(orphan, _)| ours(orphan.name())).collect();
     for (orphan, repository) in &alone {
         let Some(since) = survey.memory.orphans.get(orphan) else { continue };
-        let seen = survey.now.saturating_sub(*since);
+        let seen = survey.now.since(*since);
         let at_least = match orphan {
             Orphan::Variable(_) => VARIABLE_AT_LEAST,
             Orphan::Registration { .. } => REGISTRATION_AT_LEAST,

@@ -287,8 +287,14 @@ fn start(
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
     let namespace = survey.policy.class_named(group.class).namespace();
     let name = |attempt: u32| {
-        let (prefix, deployment) = (&survey.policy.prefix, &survey.nomad.deployment);
-        runner_name(prefix, deployment, namespace, &view.repository, job.id, attempt)
+        runner_name(
+            &survey.policy.prefix,
+            &survey.nomad.deployment,
+            namespace,
+            &view.repository.full_name(),
+            job.id,
+            attempt,
+        )
     };
     // Someone has purged the job of a runner whose variable still exists and would be used for the next one. Or someone
     // else's job has the name, so nothing can be started under it. An unreadable job may be ours.
@@ -328,7 +334,7 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     for (id, view) in survey.repositories {
         let github_now = match view.listing {
             Listing::Fresh { now, .. } => Some(now),
-            Listing::Earlier { ended, .. } if survey.now.saturating_sub(ended) <= CLAIMS_FOR => None,
+            Listing::Earlier { ended, .. } if survey.now.since(ended) <= CLAIMS_FOR => None,
             _ => continue,
         };
         turns.open.insert(*id, Open { view, github_now });
@@ -404,7 +410,7 @@ fn group_hold(
         return Some(HoldReason::ReachesHost { why: refusal.why.clone() });
     }
     let backoff = survey.memory.start_backoff.get(key)?;
-    let wait = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())?;
+    let wait = Some(backoff.until.since(survey.now)).filter(|wait| !wait.is_zero())?;
     Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
 }
 
@@ -426,15 +432,15 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
         return Some(HoldReason::LiveAttempts { count });
     }
     let newest: &Runner = survey.newest.get(&job.id)?;
-    let since = match newest.state {
-        RunnerState::Dead => survey.dead_for(newest),
+    let (since, ended) = match newest.state {
+        RunnerState::Dead => (survey.dead_for(newest), newest.finish.as_ref().map(ToString::to_string)),
         // It has taken another job.
         _ if survey.is_busy(newest) => return None,
-        _ => age(survey.nomad.now, newest.submitted_at),
+        _ => (age(survey.nomad.now, newest.submitted_at), None),
     };
     let attempt = newest.meta.attempt.unwrap_or(1);
     let wait = wait_after(attempt).checked_sub(since).filter(|wait| !wait.is_zero())?;
-    Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait })
+    Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait, ended })
 }
 
 /// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).

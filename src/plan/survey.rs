@@ -196,9 +196,7 @@ impl<'a> Survey<'a> {
             Listing::Stale { reason, .. } | Listing::Unseen { reason } => {
                 Some(HoldReason::NotListed { why: reason.clone() })
             }
-            Listing::Gone { since } => {
-                Some(HoldReason::RepositoryGone { since: self.now.saturating_sub(*since) })
-            }
+            Listing::Gone { since } => Some(HoldReason::RepositoryGone { since: self.now.since(*since) }),
         }
     }
 
@@ -354,14 +352,14 @@ impl<'a> Survey<'a> {
     /// How long GitHub has not listed it; `None` if it is listed, or was never verified.
     pub fn absent(&self, runner: &Runner) -> Option<Duration> {
         let since = self.memory.presence.get(&runner.name)?.absent_since?;
-        Some(self.now.saturating_sub(since))
+        Some(self.now.since(since))
     }
 
     /// How long verifications have found it absent, from the first to the last. The time since the last one
     /// proves nothing.
     pub fn absence_confirmed(&self, runner: &Runner) -> Option<Duration> {
         let presence = self.memory.presence.get(&runner.name)?;
-        Some(presence.checked_at.saturating_sub(presence.absent_since?))
+        Some(presence.checked_at.since(presence.absent_since?))
     }
 
     /// Whether it can take a job of its group, now or soon.
@@ -400,7 +398,7 @@ impl<'a> Survey<'a> {
             return None;
         }
         let running = self.running_for(runner)?;
-        let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.saturating_sub(*at));
+        let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.since(*at));
         Some(busy.map_or(running, |busy| busy.min(running)))
     }
 
@@ -455,7 +453,7 @@ impl<'a> Survey<'a> {
     }
 
     fn still_waits(&self, backoff: &Backoff) -> Option<HoldReason> {
-        let wait = backoff.until.checked_sub(self.now).filter(|wait| !wait.is_zero())?;
+        let wait = Some(backoff.until.since(self.now)).filter(|wait| !wait.is_zero())?;
         Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
     }
 }

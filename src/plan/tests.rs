@@ -18,6 +18,10 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn at(seconds: u64) -> Moment {
+    Moment::after_start(Duration::from_secs(seconds))
+}
+
 fn ago(seconds: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000) - SignedDuration::from_secs(seconds)
 }
@@ -40,7 +44,7 @@ fn policy() -> Policy {
         unassigned_timeout: seconds(300),
         max_run_duration: None,
         rerun_lost: None,
-        organization: false,
+        level: RunnerLevel::Repository,
         classes: Vec::new(),
         classes_only: false,
     }
@@ -85,7 +89,14 @@ fn queued(id: u64) -> WorkflowJob {
 fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY), JobId(job_id), attempt),
+        name: runner_name(
+            "ghr",
+            DEPLOYMENT,
+            None,
+            &repository(REPOSITORY).full_name(),
+            JobId(job_id),
+            attempt,
+        ),
         namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
@@ -129,7 +140,7 @@ fn a_runner_started_within_the_servers_current_second_is_not_idle_since_its_plac
         placed(&mut runner, 1000);
         runner.started_at = Some(ago(0) + SignedDuration::from_millis(ahead));
         let world = world(vec![queued(1)], vec![runner]);
-        let actions = plan(&world.0, &policy(), seconds(0)).actions;
+        let actions = plan(&world.0, &policy(), at(0)).actions;
         let is_verification = |action: &Action| matches!(action, Action::VerifyRegistration(_));
         assert_eq!(actions.iter().any(is_verification), is_asked_for, "{ahead} ms ahead: {actions:?}");
     }
@@ -168,7 +179,7 @@ impl World {
 
     /// As if the previous listing had found the same surplus.
     fn seen_twice(mut self) -> Self {
-        let surplus = plan(&self.0, &policy(), seconds(1000)).surplus;
+        let surplus = plan(&self.0, &policy(), at(1000)).surplus;
         let before = ago(5);
         self.0.memory.surplus = surplus
             .into_iter()
@@ -182,7 +193,7 @@ impl World {
     }
 
     fn plan_with(&self, policy: &Policy) -> String {
-        let plan = plan(&self.0, policy, seconds(1000));
+        let plan = plan(&self.0, policy, at(1000));
         let mut text = plan.to_string();
         for (name, job_id) in
             self.0.nomad.iter().flat_map(|nomad| &nomad.runners).map(|r| (&r.name, r.meta.job_id))
@@ -253,7 +264,10 @@ fn a_busy_runner_is_no_supply_whichever_group_its_job_is_in() {
 fn the_next_attempt_waits_after_the_last_ones_death() {
     let mut dead = runner(1, 2, RunnerState::Dead);
     dead.ended_at = Some(ago(59));
-    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["attempt 3 starts in 1s"]);
+    dead.finish = Some(Finish::Failure { exit_code: Some(7) });
+    let held = "attempt 3 starts in 1s; the last one ended: failure, exit code 7: the runner's version is deprecated";
+    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &[held]);
+    dead.finish = Some(Finish::Success);
     dead.ended_at = Some(ago(60));
     assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["start … attempt 3"]);
     dead.ended_at = Some(ago(3600));
@@ -282,9 +296,9 @@ fn surplus_runners_stop_when_seen_twice_and_idle_ones_only_after_their_timeout()
 #[test]
 fn started_runners_of_a_gone_repository_stop_only_if_the_organization_can_be_asked() {
     let runners = vec![runner(1, 1, RunnerState::Running)];
-    let gone = world(vec![], runners).listing(|_| Listing::Gone { since: seconds(1000) });
-    let organization = Policy { organization: true, ..policy() };
-    let after = |policy: &Policy, gone_for: u64| plan(&gone.0, policy, seconds(1000 + gone_for)).to_string();
+    let gone = world(vec![], runners).listing(|_| Listing::Gone { since: at(1000) });
+    let organization = Policy { level: RunnerLevel::Organization, ..policy() };
+    let after = |policy: &Policy, gone_for: u64| plan(&gone.0, policy, at(1000 + gone_for)).to_string();
     assert!(!after(&policy(), 3600).contains("stop "), "{}", after(&policy(), 3600));
     assert!(!after(&organization, 3599).contains("stop "), "{}", after(&organization, 3599));
     let text = after(&organization, 3600);
@@ -327,7 +341,7 @@ fn unseen_is_not_zero() {
     incomplete.0.repositories.values_mut().for_each(|view| view.missing = Some("run 3: 502".to_owned()));
     assert_plan(incomplete.plan(), &["o/r7  the listing is incomplete, so nothing stops: run 3: 502"]);
     let blind = Observation { nomad: None, ..stale.0 };
-    assert_plan(plan(&blind, &policy(), seconds(0)).to_string(), &["everything  Nomad unreachable"]);
+    assert_plan(plan(&blind, &policy(), at(0)).to_string(), &["everything  Nomad unreachable"]);
 }
 
 #[test]
@@ -362,8 +376,7 @@ fn an_unregistered_runner_is_verified_then_replaced_then_stopped() {
     let idle = runner(1, 1, RunnerState::Running);
     let mut world = world(vec![queued(1)], vec![idle.clone()]);
     assert_plan(world.plan(), &["verify   runner1"]);
-    let absent =
-        |since, checked| Presence { checked_at: seconds(checked), absent_since: Some(seconds(since)) };
+    let absent = |since, checked| Presence { checked_at: at(checked), absent_since: Some(at(since)) };
     world.0.memory.presence.insert(idle.name.clone(), absent(900, 990));
     assert_plan(world.plan(), &["start … attempt 2", "runner1  not connected to GitHub for 1m40s"]);
     world.0.memory.presence.insert(idle.name, absent(400, 1000));
@@ -424,7 +437,7 @@ fn a_runner_that_github_refuses_yields_its_place() {
         world.plan_with(&one_place()),
         &["issue    runner1", "job 50 … waiting for a place", "runner1  no credentials for 15m"],
     );
-    let refused = |until| Backoff { failures: 9, until: seconds(until), error: "403: disabled".to_owned() };
+    let refused = |until| Backoff { failures: 9, until: at(until), error: "403: disabled".to_owned() };
     for until in [900, 1600] {
         world.0.memory.issue_backoff = [(waiting.name.clone(), refused(until))].into();
         assert_plan(
@@ -446,7 +459,7 @@ fn a_runner_that_github_refuses_yields_its_place() {
 fn refused() -> (Runner, BTreeMap<String, Backoff>) {
     let mut waiting = runner(1, 1, RunnerState::Waiting);
     placed(&mut waiting, 900);
-    let backoff = Backoff { failures: 9, until: seconds(900), error: "403: disabled".to_owned() };
+    let backoff = Backoff { failures: 9, until: at(900), error: "403: disabled".to_owned() };
     let failed = [(waiting.name.clone(), backoff)].into();
     (waiting, failed)
 }
@@ -502,7 +515,7 @@ fn a_runner_that_gets_no_job_yields_its_place() {
     let mut old = queued(1);
     old.created_at = Some(ago(400));
     let mut world = world(vec![old], vec![idle.clone()]);
-    let presence = Presence { checked_at: seconds(990), absent_since: None };
+    let presence = Presence { checked_at: at(990), absent_since: None };
     world.0.memory.presence.insert(idle.name.clone(), presence);
     assert_plan(
         world.plan_with(&one_place()),
@@ -572,9 +585,7 @@ fn at_most_two_attempts_of_a_job_are_alive() {
         let mut world = world(vec![queued(1)], runners.clone());
         world.0.memory.presence = runners
             .iter()
-            .map(|r| {
-                (r.name.clone(), Presence { checked_at: seconds(990), absent_since: Some(seconds(900)) })
-            })
+            .map(|r| (r.name.clone(), Presence { checked_at: at(990), absent_since: Some(at(900)) }))
             .collect();
         world.plan()
     };
@@ -627,7 +638,7 @@ fn a_url_that_two_repositories_had_means_the_configured_one() {
     for other in [REPOSITORY.0 - 1, REPOSITORY.0 + 1].map(RepositoryId) {
         let mut world = world(vec![queued(1)], vec![theirs.clone()]);
         let repository = Repository { id: other, ..repository(REPOSITORY) };
-        let listing = Listing::Gone { since: seconds(1000) };
+        let listing = Listing::Gone { since: at(1000) };
         let former = RepositoryView { repository, configured: false, listing, missing: None };
         world.0.repositories.insert(other, former);
         let plan = world.plan();
@@ -638,9 +649,11 @@ fn a_url_that_two_repositories_had_means_the_configured_one() {
 #[test]
 fn a_start_does_not_use_a_name_whose_variable_still_exists() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY), JobId(1), attempt);
+    let name = |attempt| {
+        runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), attempt)
+    };
     world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].map(variable).into();
-    let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
+    let Some(Action::Start(start)) = plan(&world.0, &policy(), at(0)).actions.pop() else {
         panic!("no start")
     };
     assert_eq!((start.attempt, start.name), (3, name(3)));
@@ -649,10 +662,12 @@ fn a_start_does_not_use_a_name_whose_variable_still_exists() {
 #[test]
 fn a_start_does_not_use_the_name_of_a_foreign_job() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY), JobId(1), attempt);
+    let name = |attempt| {
+        runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), attempt)
+    };
     world.0.nomad.as_mut().unwrap().foreign =
         vec![Foreign { name: name(1), reason: ForeignReason::WrongSeal }];
-    let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
+    let Some(Action::Start(start)) = plan(&world.0, &policy(), at(0)).actions.pop() else {
         panic!("no start")
     };
     assert_eq!((start.attempt, start.name), (2, name(2)));
@@ -660,12 +675,12 @@ fn a_start_does_not_use_the_name_of_a_foreign_job() {
 
 #[test]
 fn a_planted_job_is_held_and_variables_with_its_name_stay() {
-    let name = runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY), JobId(1), 1);
+    let name = runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), 1);
     let mut world = world(vec![queued(2)], vec![]);
     let nomad = world.0.nomad.as_mut().unwrap();
     nomad.foreign = vec![Foreign { name: name.clone(), reason: ForeignReason::Unsealed }];
     nomad.variables = [variable(name.clone())].into();
-    let plan = plan(&world.0, &policy(), seconds(0));
+    let plan = plan(&world.0, &policy(), at(0));
     assert_eq!(plan.orphans, Default::default());
     assert_eq!(plan.actions.len(), 1, "it is no supply: {plan}");
     let hold = format!("hold     {name}  a foreign job, left alone: its Meta has no MAC");
@@ -674,7 +689,9 @@ fn a_planted_job_is_held_and_variables_with_its_name_stay() {
 
 #[test]
 fn orphans_are_removed_and_foreign_things_stay() {
-    let name = |deployment, job_id| runner_name("ghr", deployment, None, &repository(REPOSITORY), job_id, 1);
+    let name = |deployment, job_id| {
+        runner_name("ghr", deployment, None, &repository(REPOSITORY).full_name(), job_id, 1)
+    };
     let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);
     let variables = [
         name(DEPLOYMENT, JobId(1)),
@@ -690,19 +707,19 @@ fn orphans_are_removed_and_foreign_things_stay() {
         registration(name(DEPLOYMENT, JobId(5)), true),
         registration(name("other", JobId(6)), false),
     ];
-    let orphans = plan(&world.0, &policy(), seconds(0)).orphans;
+    let orphans = plan(&world.0, &policy(), at(0)).orphans;
     let expected = [
         Orphan::Variable(variable(name(DEPLOYMENT, JobId(2)))),
         Orphan::Registration { name: name(DEPLOYMENT, JobId(4)) },
     ];
     assert_eq!(orphans, expected.clone().into());
-    world.0.memory.orphans = expected.map(|orphan| (orphan, seconds(401))).into();
+    world.0.memory.orphans = expected.map(|orphan| (orphan, at(401))).into();
     let removed = |world: &World| {
-        let actions = plan(&world.0, &policy(), seconds(1000)).actions;
+        let actions = plan(&world.0, &policy(), at(1000)).actions;
         actions.iter().map(|action| action.runner().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(removed(&world), [name(DEPLOYMENT, JobId(2))]);
-    world.0.memory.orphans.values_mut().for_each(|since| *since = seconds(400));
+    world.0.memory.orphans.values_mut().for_each(|since| *since = at(400));
     assert_eq!(removed(&world), [name(DEPLOYMENT, JobId(2)), name(DEPLOYMENT, JobId(4))]);
 }
 
@@ -825,7 +842,7 @@ fn a_runner_with_the_label_of_one_run_is_no_supply_for_another() {
     ] {
         let mut idle = runner(1, 1, RunnerState::Running);
         idle.meta.labelsstr = "nomadtools run=1".to_owned();
-        let plan = plan(&world(jobs, vec![idle]).0, &policy(), seconds(0));
+        let plan = plan(&world(jobs, vec![idle]).0, &policy(), at(0));
         labels.extend(plan.actions.iter().filter_map(|action| match action {
             Action::Start(start) => Some(start.labels.joined()),
             _ => None,

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Draft, stop::Spare, stuck, survey::Survey};
 use crate::model::{
-    Action, CleanUp, HoldReason, IssueCredentials, JobStatus, Listing, Ownership, Purge, PurgeReason, Runner,
-    RunnerState, VerifyRegistration,
+    Action, CleanUp, HoldReason, IssueCredentials, JobStatus, Listing, Ownership, Purge, PurgeReason,
+    RepositoryRef, Runner, RunnerState, VerifyRegistration,
 };
 
 /// How long a runner may take to come online before it is verified.
@@ -35,7 +35,7 @@ pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
             None => Some(HoldReason::NotListed { why: "its repository is unknown".to_owned() }),
             Some(view) => match view.listing {
                 Listing::Gone { since } => {
-                    Some(HoldReason::RepositoryGone { since: survey.now.saturating_sub(since) })
+                    Some(HoldReason::RepositoryGone { since: survey.now.since(since) })
                 }
                 _ if !view.configured => Some(HoldReason::NotConfigured),
                 _ if view.repository.archived || view.repository.disabled => Some(HoldReason::Archived),
@@ -71,7 +71,7 @@ pub(super) fn verifications(survey: &Survey, draft: &mut Draft) {
             .memory
             .presence
             .get(&runner.name)
-            .is_none_or(|presence| survey.now.saturating_sub(presence.checked_at) >= LOOK_UP_INTERVAL);
+            .is_none_or(|presence| survey.now.since(presence.checked_at) >= LOOK_UP_INTERVAL);
         let ours = runner.ownership == Ownership::Ours && !draft.stopping.contains(&runner.name);
         let may = ours && due && survey.backoff(runner).is_none();
         if may && (suspicious || survey.absent(runner).is_some()) {
@@ -94,7 +94,7 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
             None => draft.actions.push(Action::CleanUp(CleanUp {
                 name: runner.name.clone(),
                 namespace: runner.namespace.clone(),
-                repository: survey.view_of(runner).map(|view| view.repository.clone()),
+                repository: survey.view_of(runner).map(|view| RepositoryRef::from(&view.repository)),
                 class: runner.class().map(str::to_owned),
                 finish: runner.how_it_ended(),
             })),
@@ -131,7 +131,7 @@ pub(super) fn purges(survey: &Survey, undecided: &BTreeSet<String>, draft: &mut 
         draft.actions.push(Action::Purge(Purge {
             name: runner.name.clone(),
             namespace: runner.namespace.clone(),
-            repository: view.filter(|_| may_be_registered).map(|view| view.repository.clone()),
+            repository: view.filter(|_| may_be_registered).map(|view| RepositoryRef::from(&view.repository)),
             class: runner.class().map(str::to_owned),
             reason: PurgeReason::Expired { finish, dead },
         }));

@@ -7,9 +7,10 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
-        NomadView, Observation, Ownership, Plan, Repository, RepositoryId, RepositoryView, RunId, Runner,
-        RunnerMeta, RunnerState, Start, StartReason, Subject, Timestamp, Unobserved, WorkflowJob,
+        Action, Allocation, Cap, Done, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+        NomadView, NotDone, Observation, Outcome, Ownership, Plan, Report, Repository, RepositoryId,
+        RepositoryView, RunId, Runner, RunnerMeta, RunnerState, Start, StartReason, Subject, Timestamp,
+        Unobserved, WorkflowJob,
     },
     status::{Deed, Rate, Seen, Status},
 };
@@ -199,7 +200,10 @@ pub fn hostile() -> World {
         let subject = Subject::Runner { name: format!("{text}{number}") };
         holds.push(hold(subject, HoldReason::Unplaced { why: (*text).to_owned() }));
         actions.push(start(text, text, id));
-        deeds.push(Deed::new(&start(text, text, id), "failed", text, true));
+        deeds.push(Deed::new(&Report {
+            action: start(text, text, id),
+            outcome: Outcome::NotDone(NotDone::Failed((*text).to_owned())),
+        }));
     }
     let hostile = HOSTILE.join(" ");
     let mut world = world(repository(&hostile, &hostile), now, jobs, runners);
@@ -220,6 +224,10 @@ pub fn hostile() -> World {
     world.plan.classes = (0..200).map(|id| (JobId(id), "gpu".into())).collect();
     (world.plan.holds, world.plan.actions, world.deeds) = (holds, actions, deeds);
     world
+}
+
+fn done(action: Action) -> Deed {
+    Deed::new(&Report { action, outcome: Outcome::Done(Done::Performed) })
 }
 
 /// A working day, with the hour before it.
@@ -273,10 +281,8 @@ pub fn working_day(status: &Status) {
         hold(job_of(JobId(22)), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
         hold(Subject::Runner { name: name(20) }, unplaced),
     ];
-    world.deeds = vec![
-        Deed::new(&start(&name(20), "nomadtools mem=16000", 20), "done", "done", false),
-        Deed::new(&start(&name(23), "nomadtools", 23), "done", "done", false),
-    ];
+    world.deeds =
+        vec![done(start(&name(20), "nomadtools mem=16000", 20)), done(start(&name(23), "nomadtools", 23))];
     let rate = |bucket: &str, limit, remaining| Rate {
         credential: "installation-4711".to_owned(),
         bucket: bucket.to_owned(),

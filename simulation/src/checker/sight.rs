@@ -299,7 +299,7 @@ impl Sights {
                 }
             }
         }
-        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        let since_planned = pass.applied_at.since(pass.planned_at);
         for (id, view) in observation.repositories.iter().filter(|(_, view)| fresh(view)) {
             let Some(ago) = pass.fresh.get(id) else {
                 wrong.push(format!("nobody knows when {id} was listed"));
@@ -341,7 +341,7 @@ impl Sights {
                 (before, now) => before != now,
             })
         };
-        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        let since_planned = pass.applied_at.since(pass.planned_at);
         let mut wrong = Vec::new();
         for (id, ago) in &pass.fresh {
             let began = now - signed(*ago + since_planned);

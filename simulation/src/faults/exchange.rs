@@ -21,7 +21,7 @@ use super::{
 use crate::{
     deployment::{Place, is_elsewhere},
     faults::{
-        nemesis::Nemesis,
+        nemesis::{DeathWhen, Nemesis},
         races::{Interfere, Race},
         subject::subject,
         trouble::{Episode, Trouble},
@@ -571,7 +571,7 @@ impl Fault for Faults {
         {
             keep(&mut self.registered, MOST_KEPT, (name, request.body().clone()));
         }
-        if self.nemesis(request).dies_at(request, true) {
+        if self.nemesis(request).dies_at(request, DeathWhen::AfterEffect) {
             self.say("is the last of a daemon, with effect");
             return Verdict::Stall;
         }

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use githubrunner::model::{JobId, Repository, RepositoryId, runner_name};
+use githubrunner::model::{JobId, runner_name};
 use githubrunner_sim::{
     github::{JobSpec, Leave, Reach, RegisteredAt, Registration, Status},
-    nomad::{Exit, StartFailure},
+    nomad::{Exit, Processes, StartFailure},
     world::{Phase, World},
 };
 use hyper::{Method, Request};
@@ -37,7 +37,7 @@ pub enum Mishap {
     /// The agent restarts without its state.
     RestartEmpty {
         /// It was killed: the processes continue, and nobody knows about them.
-        orphans: bool,
+        processes: Processes,
     },
     /// `nomad system gc`.
     Collect,
@@ -148,17 +148,8 @@ pub enum Mishap {
 /// The name and the Meta of the next attempt, with this one's seal.
 fn next_attempt(own: &Value) -> Option<(String, Value)> {
     let (job, attempt) = (own["job_id"].as_u64()?, u32::try_from(own["attempt"].as_u64()?).ok()? + 1);
-    let (owner, name) = own["repo_url"].as_str()?.strip_prefix("https://github.com/")?.split_once('/')?;
-    let repository = Repository {
-        id: RepositoryId(own["repo_id"].as_u64()?),
-        owner: owner.to_owned(),
-        name: name.to_owned(),
-        html_url: String::new(),
-        archived: false,
-        disabled: false,
-        visibility: githubrunner::model::Visibility::default(),
-    };
-    let name = runner_name(PREFIX, own["instance"].as_str()?, None, &repository, JobId(job), attempt);
+    let repository = own["repo_url"].as_str()?.strip_prefix("https://github.com/")?;
+    let name = runner_name(PREFIX, own["instance"].as_str()?, None, repository, JobId(job), attempt);
     let mut meta = own.clone();
     (meta["attempt"], meta[MARK]) = (json!(attempt), json!(true));
     Some((name, meta))
@@ -237,9 +228,12 @@ fn nodes_suffer(world: &mut World, mishap: &Mishap, now: Timestamp) -> Option<St
             world.nomad.drain(&node, *deadline, at_nomad);
             Some(format!("node {node} is drained within {deadline:?}"))
         }
-        Mishap::RestartEmpty { orphans } => {
-            world.nomad.restart_empty(*orphans, at_nomad);
-            let what = if *orphans { "is killed; its processes go on, and it" } else { "restarts and" };
+        Mishap::RestartEmpty { processes } => {
+            world.nomad.restart_empty(*processes, at_nomad);
+            let what = match processes {
+                Processes::Continue => "is killed; its processes go on, and it",
+                Processes::End => "restarts and",
+            };
             Some(format!("the agent {what} has forgotten everything"))
         }
         Mishap::Collect => {
@@ -247,11 +241,11 @@ fn nodes_suffer(world: &mut World, mishap: &Mishap, now: Timestamp) -> Option<St
             Some("nomad system gc".into())
         }
         Mishap::LeaderLost => {
-            world.nomad.set_leader(false, at_nomad);
+            world.nomad.lose_leader(at_nomad);
             Some("the servers have no leader".into())
         }
         Mishap::LeaderBack => {
-            world.nomad.set_leader(true, at_nomad);
+            world.nomad.elect_leader(at_nomad);
             Some("the servers have a leader".into())
         }
         _ => None,

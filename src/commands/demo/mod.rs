@@ -38,7 +38,7 @@ use super::{
     run::{beside, listen, listener},
     setup::{Environment, seed},
 };
-use crate::{config::Config, daemon::Signals, nomad::Nomad, status};
+use crate::{apply::ApplyMode, config::Config, daemon::Signals, nomad::Nomad, status};
 
 /// How often the table is updated.
 const TICK: Duration = Duration::from_millis(100);
@@ -138,12 +138,12 @@ impl Stage {
             Some(cluster) => {
                 let runner = self.directory.path().join("runner");
                 stand_in_for_the_runner(&runner)?;
-                Setup::new(self.config(&cluster.namespace, &cluster.prefix, page)?, env, false)?
+                Setup::new(self.config(&cluster.namespace, &cluster.prefix, page)?, env, ApplyMode::Perform)?
             }
             None => {
                 let address = serve(&self.shared, Side::Nomad).await?;
                 let env = move |name: &str| (name == "NOMAD_ADDR").then(|| address.clone());
-                Setup::new(self.config(SIMULATED_NAMESPACE, "demo", page)?, &env, false)?
+                Setup::new(self.config(SIMULATED_NAMESPACE, "demo", page)?, &env, ApplyMode::Perform)?
             }
         };
         let which = match cluster {

@@ -19,7 +19,7 @@ use crate::{
 
 const REPOSITORY: RepositoryId = RepositoryId(7);
 const DEPLOYMENT: &str = "instance";
-const NOW: Moment = Duration::from_secs(10_000);
+const NOW: Moment = Moment::after_start(Duration::from_secs(10_000));
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -61,7 +61,7 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
 fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", DEPLOYMENT, None, &repository(), JobId(job_id), attempt),
+        name: runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), JobId(job_id), attempt),
         namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
@@ -142,7 +142,7 @@ impl Case {
             unassigned_timeout: seconds(300),
             max_run_duration: None,
             rerun_lost: None,
-            organization: false,
+            level: RunnerLevel::Repository,
             classes: Vec::new(),
             classes_only: false,
         };
@@ -220,7 +220,8 @@ impl Case {
                 world.job(view, listed.unwrap_or(&asked), None)
             }
             About::Runner(job_id, attempt) => {
-                let name = runner_name("ghr", DEPLOYMENT, None, &repository(), JobId(job_id), attempt);
+                let name =
+                    runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), JobId(job_id), attempt);
                 let runners = &self.observation.nomad.as_ref().unwrap().runners;
                 world.runner(runners.iter().find(|runner| runner.name == name).unwrap())
             }
@@ -277,7 +278,8 @@ fn lost(status: JobStatus, reruns: usize) -> Case {
 
 /// A world for each reason.
 fn cases() -> Vec<Case> {
-    let name = |job_id, attempt| runner_name("ghr", DEPLOYMENT, None, &repository(), job_id, attempt);
+    let name =
+        |job_id, attempt| runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), job_id, attempt);
     let mut nowhere = Case::new(About::Everything, Vec::new(), Vec::new());
     nowhere.observation.nomad = None;
     let mut planted = Case::new(About::Foreign, Vec::new(), Vec::new());
@@ -508,7 +510,7 @@ fn a_job_on_its_way_is_explained_step_by_step() {
 
     let mut idle = Case::with_runner(RunnerState::Running, |_| {});
     idle.policy.unassigned_timeout = seconds(100_000);
-    let name = runner_name("ghr", DEPLOYMENT, None, &repository(), JobId(1), 1);
+    let name = runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), JobId(1), 1);
     let connected = idle.explain_seen([(name, Seen::Connected)].into());
     assert_eq!(at(&connected, Step::Connection)[0].0, Mark::Now);
     assert_eq!(connected.verdict, Verdict::OnItsWay);
