@@ -11,8 +11,8 @@ use githubrunner::{
     config::Config,
     model::{
         Allocation, JobId, JobStatus, Listing, Moment, NomadView, Observation, Ownership, Registration,
-        Repository, RepositoryId, RepositoryView, RunId, Runner, RunnerMeta, RunnerState, WorkflowJob,
-        runner_name,
+        Repository, RepositoryId, RepositoryView, RunId, Runner, RunnerMeta, RunnerState, RunnerVariable,
+        WorkflowJob, runner_name,
     },
     plan::{Policy, plan},
 };
@@ -93,15 +93,18 @@ fn observation(prefix: &str) -> Observation {
         (repository.id, RepositoryView { repository, configured: true, listing, missing: None })
     });
     let repositories = views.collect();
-    let variables = runners.iter().map(|runner: &Runner| runner.name.clone()).collect();
-    let nomad = NomadView { now, deployment: DEPLOYMENT.to_owned(), runners, foreign: Vec::new(), variables };
+    let variable = |runner: &Runner| RunnerVariable { namespace: None, name: runner.name.clone() };
+    let (variables, unseen) = (runners.iter().map(variable).collect(), Default::default());
+    let deployment = DEPLOYMENT.to_owned();
+    let nomad = NomadView { now, deployment, runners, foreign: Vec::new(), variables, unseen };
     Observation { nomad: Some(nomad), repositories, ..Observation::default() }
 }
 
 /// A busy runner.
 fn runner(prefix: &str, repository: &Repository, job_id: JobId, since: Timestamp) -> Runner {
     Runner {
-        name: runner_name(prefix, DEPLOYMENT, &repository.full_name(), job_id, 1),
+        name: runner_name(prefix, DEPLOYMENT, None, &repository.full_name(), job_id, 1),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: LABELS.join(","),

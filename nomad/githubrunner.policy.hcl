@@ -24,3 +24,15 @@ namespace "github" {
     }
   }
 }
+
+# For each further namespace that a class names (`classes.nomad.namespace`), add a block like this:
+#
+# namespace "gpu" {
+#   capabilities = ["list-jobs", "read-job", "submit-job"]
+#
+#   variables {
+#     path "nomad/jobs/NTGithubRunner-*" {
+#       capabilities = ["list", "read", "write", "destroy"]
+#     }
+#   }
+# }

@@ -232,12 +232,33 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         runner.lost.is_some() && runner.name.bytes().map(usize::from).sum::<usize>() % 7 == 3
     };
     memory.not_lost.extend(runners.values().filter(is_settled).map(|runner| runner.name.clone()));
+    let views = views(repositories, jobs, &names);
+    let runners: Vec<Runner> = runners.into_values().collect();
+    let variable = |runner: &Runner| RunnerVariable { namespace: None, name: runner.name.clone() };
+    let variables = runners.iter().filter(|r| r.variable.is_some()).map(variable).collect();
+    let nomad = NomadView {
+        now: server_now(),
+        deployment: DEPLOYMENT.to_owned(),
+        runners,
+        foreign: Vec::new(),
+        variables,
+        unseen: BTreeMap::new(),
+    };
+    Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), ended, reruns, memory }
+}
+
+/// The views of the drawn repositories.
+fn views(
+    repositories: &[RepositorySpec],
+    jobs: &[JobSpec],
+    names: &[String],
+) -> BTreeMap<RepositoryId, RepositoryView> {
     let mut views = BTreeMap::new();
     for (at, &(oddity, kind, complete, since)) in repositories.iter().enumerate() {
         let mut repository = repository(at);
         repository.archived = oddity == 1;
         repository.disabled = oddity == 2;
-        let jobs = listed(at, repositories.len(), jobs, &names);
+        let jobs = listed(at, repositories.len(), jobs, names);
         let listing = match kind {
             0 => Listing::Fresh { now: server_now(), jobs, complete },
             1 => Listing::Stale { jobs, complete, reason: "503".to_owned() },
@@ -250,16 +271,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
             RepositoryView { repository, configured: oddity != 3, listing, missing: None },
         );
     }
-    let runners: Vec<Runner> = runners.into_values().collect();
-    let variables = runners.iter().filter(|r| r.variable.is_some()).map(|r| r.name.clone()).collect();
-    let nomad = NomadView {
-        now: server_now(),
-        deployment: DEPLOYMENT.to_owned(),
-        runners,
-        foreign: Vec::new(),
-        variables,
-    };
-    Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), ended, reruns, memory }
+    views
 }
 
 /// The losses of runners, the ends of their jobs, and their re-runs, all derived from what has been drawn.
@@ -343,6 +355,32 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
     list
 }
 
+/// The Meta of a drawn runner of ours, or of nomadtools.
+fn meta_of(
+    spec: &RunnerSpec,
+    repository: &Repository,
+    job_id: Option<JobId>,
+    labels: (usize, u8),
+) -> RunnerMeta {
+    let of_nomadtools = RunnerMeta {
+        labelsstr: Labels::new(spell(labels.0, labels.1)).joined(),
+        repo_url: repository.html_url.clone(),
+        version: "1".to_owned(),
+        ..RunnerMeta::default()
+    };
+    if spec.flags.0 {
+        return of_nomadtools;
+    }
+    RunnerMeta {
+        deployment: Some(DEPLOYMENT.to_owned()),
+        repo_id: Some(repository.id),
+        job_id,
+        attempt: spec.attempt,
+        registration: Some(spec.registration),
+        ..of_nomadtools
+    }
+}
+
 fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]) -> Runner {
     use RunnerState::*;
     let (theirs, lost, started, variable) = spec.flags;
@@ -358,7 +396,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     let repository = repository(index % repositories);
     let name = match (theirs, id) {
         (false, Some(id)) => {
-            runner_name(PREFIX, DEPLOYMENT, &repository.full_name(), id, spec.attempt.unwrap_or(1))
+            runner_name(PREFIX, DEPLOYMENT, None, &repository.full_name(), id, spec.attempt.unwrap_or(1))
         }
         _ => format!("{PREFIX}-other-{at}"),
     };
@@ -372,21 +410,9 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     let needs_variable = theirs || spec.registration.needs_variable();
     Runner {
         name,
+        namespace: None,
         ownership: if theirs { Ownership::Nomadtools } else { Ownership::Ours },
-        meta: RunnerMeta {
-            labelsstr: Labels::new(spell(labels.0, labels.1)).joined(),
-            repo_url: repository.html_url,
-            version: "1".to_owned(),
-            deployment: (!theirs).then(|| DEPLOYMENT.to_owned()),
-            repo_id: (!theirs).then_some(repository.id),
-            job_id: id.filter(|_| !theirs),
-            attempt: spec.attempt.filter(|_| !theirs),
-            registration: (!theirs).then_some(spec.registration),
-            task: None,
-            asks: None,
-            class: None,
-            mac: None,
-        },
+        meta: meta_of(spec, &repository, id, labels),
         state,
         finish: (state == Dead).then(|| spec.finish.clone()),
         started,

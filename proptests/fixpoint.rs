@@ -28,6 +28,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
         match (action, runner) {
             (Action::Start(start), None) => nomad.runners.push(Runner {
                 name: start.name.clone(),
+                namespace: start.namespace.clone(),
                 ownership: Ownership::Ours,
                 meta: RunnerMeta {
                     labelsstr: start.labels.joined(),

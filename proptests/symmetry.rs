@@ -107,6 +107,7 @@ fn repositories_are_planned_independently() {
         case.policy.pending_to_kill_listening = None;
         for limit in [
             &mut case.policy.waiting_timeout,
+            &mut case.policy.starting_timeout,
             &mut case.policy.connect_timeout,
             &mut case.policy.unassigned_timeout,
         ] {

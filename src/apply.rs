@@ -28,7 +28,7 @@ use crate::{
     config::Config,
     github::{self, GitHub},
     leadership::Leadership,
-    model::{Action, NotDone, Outcome, Plan, Report},
+    model::{Action, Namespace, NotDone, Outcome, Plan, Report, Runner},
     nomad::{self, Nomad},
     render::Renderer,
 };
@@ -150,13 +150,23 @@ impl Apply {
             true => tokio::time::timeout(BEGINS_WITHIN, turn).await.ok()?,
             false => turn.await,
         };
-        let apply = Apply { github: self.github.until(Instant::now() + ENDS_WITHIN), ..self.clone() };
+        let github = self.github.until(Instant::now() + ENDS_WITHIN);
+        let apply = Apply { github, ..self.at(action.namespace()) };
         let began = Instant::now();
         let report = Report { outcome: apply.perform(&action).await, action };
         if let Some(tell) = self.told {
             tell(&report, began.elapsed());
         }
         Some(report)
+    }
+
+    /// The same for another namespace.
+    fn at(&self, namespace: Option<&Namespace>) -> Self {
+        Apply { nomad: self.nomad.at(namespace), ..self.clone() }
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<Runner>> {
+        self.nomad.read_runner(name).await.map_err(nomad_outcome)
     }
 
     async fn perform(&self, action: &Action) -> Outcome {
@@ -189,7 +199,8 @@ impl Apply {
         for start in starts {
             if judged.len() < JUDGED_AT_MOST
                 && judged.insert(start.group())
-                && let Err(why @ NotDone::ReachesHost(_)) = self.parsed(start).await
+                && let Err(why @ NotDone::ReachesHost(_)) =
+                    self.at(start.namespace.as_ref()).parsed(start).await
             {
                 let action = Action::Start(start.clone());
                 refused.push(Report { action, outcome: Outcome::NotDone(why) });

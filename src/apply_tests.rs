@@ -11,8 +11,8 @@ use crate::{
     },
     model::{
         CleanUp, Conclusion, Consent, Done, EndedJob, IssueCredentials, Loss, Orphan, Purge, PurgeReason,
-        Registration, RemoveOrphan, Repository, RepositoryId, RepositoryRef, Rerun, RunnerMeta, Stop,
-        StopReason, VerifyRegistration,
+        Registration, RemoveOrphan, Repository, RepositoryId, RepositoryRef, Rerun, RunnerMeta,
+        RunnerVariable, Stop, StopReason, VerifyRegistration,
     },
     nomad::seal::sample,
     secret::Secret,
@@ -123,7 +123,13 @@ fn listed(state: AtGitHub) -> Option<Value> {
 async fn a_runner_that_is_alive_again_is_not_purged() {
     let purge = || {
         let name = "ghr-o-r-653s2utuoiw6qcj".to_owned();
-        Action::Purge(Purge { name, repository: None, class: None, reason: PurgeReason::Asked })
+        Action::Purge(Purge {
+            name,
+            namespace: None,
+            repository: None,
+            class: None,
+            reason: PurgeReason::Asked,
+        })
     };
     let (outcome, writes) = perform(purge(), nomad_with("running", "running"), github_with(None)).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
@@ -186,6 +192,7 @@ async fn a_runner_that_never_started_does_not_remove_an_online_registration() {
     // The clean-up of a dead runner does not remove it either.
     let clean_up = || {
         Action::CleanUp(CleanUp {
+            namespace: None,
             class: None,
             name: sample::NAME.to_owned(),
             repository: Some(RepositoryRef::from(&repository())),
@@ -215,6 +222,7 @@ const VARIABLE: &str = "/v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj";
 
 fn issue_credentials() -> Action {
     Action::IssueCredentials(IssueCredentials {
+        namespace: None,
         class: None,
         name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
         repository: repository(),
@@ -294,12 +302,14 @@ async fn an_incomplete_list_does_not_prove_absence() {
             class: None,
         }),
         Action::CleanUp(CleanUp {
+            namespace: None,
             class: None,
             name: name.clone(),
             repository: Some(RepositoryRef::from(&repository)),
             finish: String::new(),
         }),
         Action::Purge(Purge {
+            namespace: None,
             class: None,
             name: name.clone(),
             repository: Some(RepositoryRef::from(&repository)),
@@ -404,7 +414,8 @@ async fn only_an_unused_registration_is_removed_again() {
 fn stop(consent: Consent) -> Action {
     let (name, repository, registration) =
         ("ghr-o-r-653s2utuoiw6qcj".to_owned(), Some(RepositoryRef::from(&repository())), Registration::Jit);
-    Action::Stop(Stop { name, repository, class: None, consent, registration, reason: StopReason::Spent })
+    let (namespace, class, reason) = (None, None, StopReason::Spent);
+    Action::Stop(Stop { name, namespace, repository, class, consent, registration, reason })
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,7 +466,8 @@ async fn a_runner_that_github_does_not_list_is_stopped_only_if_its_credentials_a
 /// Orphans are checked once more.
 #[tokio::test(start_paused = true)]
 async fn something_with_a_runner_again_is_no_orphan() {
-    let variable = Orphan::Variable { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
+    let variable =
+        Orphan::Variable(RunnerVariable { namespace: None, name: "ghr-o-r-653s2utuoiw6qcj".to_owned() });
     let registration = Orphan::Registration { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
     let remove = |orphan: &Orphan| {
         let repository = matches!(orphan, Orphan::Registration { .. }).then(repository);
@@ -502,7 +514,8 @@ fn rerun(loss: Loss) -> Action {
         completed_at: at,
     };
     let name = sample::NAME.to_owned();
-    Action::Rerun(Rerun { name, repository: repository(), class: None, job, loss, forgets: Vec::new() })
+    let (namespace, repository, class, forgets) = (None, repository(), None, Vec::new());
+    Action::Rerun(Rerun { name, namespace, repository, class, job, loss, forgets })
 }
 
 /// A GitHub with the job and its run, both changed as given, that answers a re-run with this status.

@@ -13,7 +13,7 @@ use githubrunner::{
     model::{
         Action, Asks, Cap, Done, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
         Outcome, Ownership, Plan, RemoveOrphan, Report, RepositoryId, Runner, RunnerMeta, RunnerState,
-        Subject, Timestamp,
+        RunnerVariable, Subject, Timestamp,
     },
     status::{Counter, Deed, Exchange, Exposition, Rate, Seen, Status},
 };
@@ -26,6 +26,7 @@ fn waiting() -> Runner {
     let asks = Asks { cpu: 500, cores: 1, memory: 2, node_pool: "gpu".to_owned() };
     Runner {
         name: "r".to_owned(),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta { asks: Some(asks), ..RunnerMeta::default() },
         state: RunnerState::Pending,
@@ -48,7 +49,7 @@ fn waiting() -> Runner {
 fn status() -> Status {
     let status = Status::new(Duration::from_secs(60));
     let remove = RemoveOrphan {
-        orphan: Orphan::Variable { name: "r".to_owned() },
+        orphan: Orphan::Variable(RunnerVariable { namespace: None, name: "r".to_owned() }),
         repository: None,
         seen: Duration::ZERO,
     };
@@ -70,6 +71,7 @@ fn status() -> Status {
         runners: vec![waiting()],
         foreign: Vec::new(),
         variables: BTreeSet::new(),
+        unseen: std::collections::BTreeMap::new(),
     };
     let rate = Rate {
         credential: "token".to_owned(),

@@ -41,7 +41,10 @@ pub struct Facts<'a> {
     /// The last sighting of each job, by ID, with its repository.
     pub jobs: BTreeMap<JobId, (&'a RepositoryView, &'a WorkflowJob)>,
     pub busy: BTreeSet<&'a str>,
+    /// Those in a namespace that was read.
     runners: BTreeMap<&'a str, (&'a Runner, Option<usize>)>,
+    /// Those in a namespace that could not be read, as they were last seen.
+    unseen: Vec<&'a Runner>,
     groups: Vec<(Group, Known<'a>)>,
 }
 
@@ -58,6 +61,7 @@ impl<'a> Facts<'a> {
             jobs: BTreeMap::new(),
             busy: BTreeSet::new(),
             runners: BTreeMap::new(),
+            unseen: Vec::new(),
             groups: Vec::new(),
         };
         for view in seen.observation.repositories.values() {
@@ -88,9 +92,16 @@ impl<'a> Facts<'a> {
             let labels = runner.meta.labelsstr.split(',');
             let group = facts.view(runner).map(|view| (view.repository.id, key(labels)));
             let at = group.map(|group| number(&mut facts.groups, group));
-            facts.runners.insert(&runner.name, (runner, at));
+            let is_unseen = facts.is_unseen(runner.namespace.as_ref());
+            match is_unseen {
+                true => facts.unseen.push(runner),
+                false => drop(facts.runners.insert(&runner.name, (runner, at))),
+            }
             let Some(at) = at else { continue };
             facts.groups[at].1.live += usize::from(runner.state != RunnerState::Dead);
+            if is_unseen {
+                continue;
+            }
             if facts.supplies(runner) {
                 facts.groups[at].1.supply.push(runner);
             }
@@ -149,28 +160,55 @@ impl<'a> Facts<'a> {
         self.groups.iter().find(|(other, _)| other == group).map(|(_, known)| known)
     }
 
+    /// The runners in the namespaces that were read.
     pub fn runners(&self) -> impl Iterator<Item = &'a Runner> {
         self.runners.values().map(|(runner, _)| *runner)
     }
 
-    /// Whether a variable has this name.
-    pub fn has_variable(&self, name: &str) -> bool {
-        self.nomad().is_some_and(|nomad| nomad.variables.contains(name))
+    /// The runners in the namespaces that could not be read, as they were last seen.
+    pub fn unseen(&self) -> impl Iterator<Item = &'a Runner> {
+        self.unseen.iter().copied()
     }
 
-    /// Whether a variable or a foreign job has this name.
-    pub fn is_taken(&self, name: &str) -> bool {
+    /// All runners that count against the caps, if they live.
+    pub fn counted(&self) -> impl Iterator<Item = &'a Runner> {
+        self.runners().chain(self.unseen())
+    }
+
+    /// Whether a namespace could not be read.
+    pub fn is_unseen(&self, namespace: Option<&Namespace>) -> bool {
+        self.nomad().is_some_and(|nomad| nomad.unseen.keys().any(|unseen| unseen.as_ref() == namespace))
+    }
+
+    /// The namespace of a class's runners.
+    pub fn namespace_of(&self, class: Option<&str>) -> Option<&'a Namespace> {
+        self.class_named(class?)?.nomad.namespace.as_ref()
+    }
+
+    /// Whether nothing starts for a job because its class's namespace could not be read.
+    pub fn is_held_by_its_namespace(&self, view: &RepositoryView, job: &WorkflowJob) -> bool {
+        let class = self.class_of_job(view, job);
+        self.is_unseen(class.and_then(|class| class.nomad.namespace.as_ref()))
+    }
+
+    /// Whether a variable in this namespace, or a foreign job, has this name.
+    pub fn is_taken(&self, namespace: Option<&Namespace>, name: &str) -> bool {
         let is_foreign = |nomad: &NomadView| {
             let is_known = |foreign: &&Foreign| foreign.reason != ForeignReason::Unreadable;
             nomad.foreign.iter().filter(is_known).any(|foreign| foreign.name == name)
         };
-        self.has_variable(name) || self.nomad().is_some_and(is_foreign)
+        let has_variable = |nomad: &NomadView| {
+            nomad.variables.iter().any(|one| one.name == name && one.namespace.as_ref() == namespace)
+        };
+        self.nomad().is_some_and(|nomad| has_variable(nomad) || is_foreign(nomad))
     }
 
-    /// The name of a job's runner.
-    pub fn name(&self, repository: &Repository, job_id: JobId, attempt: u32) -> String {
+    /// The name of the same start with another number.
+    pub fn name(&self, start: &Start, attempt: u32) -> String {
         let deployment = self.nomad().map_or("", |nomad| &nomad.deployment);
-        runner_name(&self.policy().prefix, deployment, &repository.full_name(), job_id, attempt)
+        let namespace = self.namespace_of(start.class.as_deref());
+        let repository = start.repository.full_name();
+        runner_name(&self.policy().prefix, deployment, namespace, &repository, start.job_id, attempt)
     }
 
     pub fn runner(&self, name: &str) -> Option<&'a Runner> {
@@ -223,7 +261,7 @@ impl<'a> Facts<'a> {
 
     /// How many runners are not dead.
     pub fn live(&self) -> usize {
-        self.runners().filter(|runner| runner.state != RunnerState::Dead).count()
+        self.counted().filter(|runner| runner.state != RunnerState::Dead).count()
     }
 
     /// How many of a repository's runners are not dead.
@@ -308,9 +346,10 @@ impl<'a> Facts<'a> {
     /// How many runners of a class are not dead: in one repository, or in all.
     pub fn live_of_class(&self, class: Option<&str>, within: Option<RepositoryId>) -> usize {
         let of_class = |runner: &&Runner| self.class_of(runner).map(|class| class.name.as_str()) == class;
-        let live = self.runners().filter(|runner| runner.state != RunnerState::Dead).filter(of_class);
-        let is_within =
-            |runner: &&Runner| within.is_none_or(|id| self.group(runner).is_some_and(|group| group.0 == id));
+        let live = self.counted().filter(|runner| runner.state != RunnerState::Dead).filter(of_class);
+        let is_within = |runner: &&Runner| {
+            within.is_none_or(|id| self.view(runner).is_some_and(|view| view.repository.id == id))
+        };
         live.filter(is_within).count()
     }
 
@@ -357,7 +396,7 @@ impl<'a> Facts<'a> {
 
     /// The newest attempt of a job.
     pub fn newest(&self, job_id: JobId) -> Option<&'a Runner> {
-        self.runners()
+        self.counted()
             .filter(|runner| runner.meta.job_id == Some(job_id))
             .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)))
     }

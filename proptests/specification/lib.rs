@@ -72,6 +72,7 @@ macro_rules! properties {
             what_is_not_ours_is_touched_only_when_dead,
             what_was_not_seen_in_this_pass_neither_starts_nor_stops,
             nothing_is_done_while_nomad_is_unseen,
+            an_unseen_namespace_costs_only_its_classes,
             a_group_never_starts_and_stops_in_one_plan,
             each_job_starts_one_runner_under_the_next_number,
             names_are_unique_valid_and_always_the_same,

@@ -383,6 +383,7 @@ impl Maker {
             token: Some(Secret::new(NOMAD_TOKEN)),
             max_body: MAX_BODY,
             seed,
+            elsewhere: self.config.elsewhere(),
             ..nomad::Options::new(endpoint_of(Side::Nomad, "nomad.test"), NAMESPACE, PREFIX, META)
         };
         let nomad = Nomad::new(options, deployment_id(&mut StdRng::seed_from_u64(seed))).unwrap();

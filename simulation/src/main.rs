@@ -74,13 +74,23 @@ fn main() -> ExitCode {
         return deaths();
     }
     if arguments.show {
-        let scenario = scenario(arguments.seed, &arguments.faults);
-        let outcome = run(&scenario, How { record: true, ..How::quietly() });
-        println!("{:?}\n{:?}", scenario.faults, scenario.settings);
-        outcome.timeline.iter().for_each(|line| println!("{line}"));
-        outcome.findings.iter().for_each(|finding| println!("FAILED {finding}"));
-        return if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return show(&arguments);
     }
+    search(&arguments)
+}
+
+/// Prints the timeline of one seed.
+fn show(arguments: &Arguments) -> ExitCode {
+    let scenario = scenario(arguments.seed, &arguments.faults);
+    let outcome = run(&scenario, How { record: true, ..How::quietly() });
+    println!("{:?}\n{:?}", scenario.faults, scenario.settings);
+    outcome.timeline.iter().for_each(|line| println!("{line}"));
+    outcome.findings.iter().for_each(|finding| println!("FAILED {finding}"));
+    if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs many seeds, and prints those that fail.
+fn search(arguments: &Arguments) -> ExitCode {
     let threads = arguments
         .threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));

@@ -133,8 +133,9 @@ impl Variant {
 
     /// Changes one thing, and says what.
     fn change(&mut self) -> &'static str {
-        match self.random.below(22) {
+        match self.random.below(23) {
             20 | 21 => self.crowded(),
+            22 => self.unseen_namespace(),
             0 => self.later(),
             1..4 => self.listed(),
             4 | 5 => self.capped(),
@@ -145,6 +146,26 @@ impl Variant {
             18 => self.left_over(),
             _ => self.vary_repository(),
         }
+    }
+
+    /// One of the namespaces could not be read, or its runners are in another one.
+    fn unseen_namespace(&mut self) -> &'static str {
+        let namespace = self.policy.classes.iter().find_map(|class| class.nomad.namespace.clone());
+        let (is_own, moves) = (self.random.below(2) == 0, self.random.below(3) == 0);
+        let namespace = namespace.filter(|_| !is_own);
+        if moves {
+            let (at, count) = (namespace.clone(), self.runners().len());
+            let which = self.random.below(count);
+            if let Some(runner) = self.runners().get_mut(which) {
+                runner.namespace = at;
+            }
+        }
+        let unseen = Unseen { namespace: "a namespace".to_owned(), kind: "denied", why: "403".to_owned() };
+        if let Some(nomad) = &mut self.observation.nomad {
+            nomad.variables.retain(|variable| variable.namespace != namespace);
+            nomad.unseen.insert(namespace, unseen);
+        }
+        "a namespace unseen"
     }
 
     fn later(&mut self) -> &'static str {
@@ -427,8 +448,12 @@ impl Variant {
                 Orphan::Registration { name: name.clone() }
             }
             _ => {
-                self.observation.nomad.iter_mut().for_each(|nomad| _ = nomad.variables.insert(name.clone()));
-                Orphan::Variable { name: name.clone() }
+                let variable = RunnerVariable { namespace: None, name: name.clone() };
+                self.observation
+                    .nomad
+                    .iter_mut()
+                    .for_each(|nomad| _ = nomad.variables.insert(variable.clone()));
+                Orphan::Variable(variable)
             }
         };
         if kind % 2 == 0 {

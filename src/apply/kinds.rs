@@ -32,7 +32,7 @@ pub(super) struct Kind {
 
 /// The placement of a class's runners.
 pub fn placement(class: &Class) -> Placement {
-    let ClassNomad { datacenters, node_pool, priority } = class.nomad.clone();
+    let ClassNomad { namespace: _, datacenters, node_pool, priority } = class.nomad.clone();
     Placement { datacenters, node_pool, priority }
 }
 

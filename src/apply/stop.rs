@@ -52,7 +52,7 @@ impl Apply {
     /// be stopped.
     async fn has_never_started(&self, stop: &Stop) -> Result<bool> {
         let removed = self.remove_idle_registration(stop).await;
-        let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
+        let Some(runner) = self.read(&stop.name).await? else {
             return Ok(false);
         };
         if runner.state == RunnerState::Dead {
@@ -76,7 +76,7 @@ impl Apply {
         if self.kinds.of(stop.class.as_deref()).max_run_duration != Some(limit) {
             return Err(NotDone::Held("max_run_duration has changed".to_owned()));
         }
-        let Some(runner) = self.nomad.read_runner(&stop.name).await.map_err(nomad_outcome)? else {
+        let Some(runner) = self.read(&stop.name).await? else {
             return Ok(false);
         };
         match runner.state {

@@ -22,7 +22,7 @@ impl Apply {
     /// Purges a dead runner's job, after reading it once more. A purge ends whatever is running, and Nomad may have
     /// replaced the lost allocation in the meantime.
     pub(super) async fn purge(&self, purge: &Purge) -> Result<Done> {
-        let runner = self.nomad.read_runner(&purge.name).await.map_err(nomad_outcome)?;
+        let runner = self.read(&purge.name).await?;
         if runner.is_some_and(|runner| runner.is_live()) {
             return Err(NotDone::Held("it is no longer dead".to_owned()));
         }
@@ -36,15 +36,12 @@ impl Apply {
     /// Removes an orphan, after checking once more that it is one.
     pub(super) async fn remove_orphan(&self, remove: &RemoveOrphan) -> Result<Done> {
         let name = remove.orphan.name();
-        let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
         match (&remove.orphan, &remove.repository) {
-            (Orphan::Variable { .. }, _) if runner.is_none() => {
+            (Orphan::Variable(_), _) if self.read(name).await?.is_none() => {
                 self.nomad.delete_variable(name).await.map_err(nomad_outcome)?;
                 Ok(Done::Performed)
             }
-            (Orphan::Registration { .. }, Some(repository))
-                if runner.is_none_or(|runner| !runner.is_live()) =>
-            {
+            (Orphan::Registration { .. }, Some(repository)) if !self.is_live_anywhere(name).await? => {
                 // Its class is no longer known.
                 for level in self.kinds.levels() {
                     let scope = Scope::of(&RepositoryRef::from(repository), level);
@@ -60,6 +57,17 @@ impl Apply {
             }
             _ => Ok(Done::Already),
         }
+    }
+
+    /// Whether a runner is alive in any namespace.
+    async fn is_live_anywhere(&self, name: &str) -> Result<bool> {
+        for nomad in self.nomad.everywhere() {
+            let runner = nomad.read_runner(name).await.map_err(nomad_outcome)?;
+            if runner.is_some_and(|runner| runner.is_live()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes what a dead runner left at GitHub. If its repository is gone, so is everything in it.
@@ -85,7 +93,6 @@ impl Apply {
 
     /// Whether a task of this runner has ever started.
     async fn has_started(&self, name: &str) -> Result<bool> {
-        let runner = self.nomad.read_runner(name).await.map_err(nomad_outcome)?;
-        Ok(runner.is_some_and(|runner| runner.started))
+        Ok(self.read(name).await?.is_some_and(|runner| runner.started))
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     config::Config,
     github::{Error as GitHubError, GitHub, Look, Refresh, Scope, Sought, Tried},
     hints::WATCHED_FROM,
-    model::{Registration, RepoEntry, Repository, RepositoryRef, RunnerMeta},
-    nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
+    model::{Namespace, Registration, RepoEntry, Repository, RepositoryRef, RunnerMeta},
+    nomad::{Nomad, Placement, PreparedJob, job_from_json, prepare, reaches_host},
     schedule::{Budget, Schedule},
     text::{LINE, shown},
 };
@@ -104,6 +104,8 @@ struct Rendered {
     text: String,
     registration: Registration,
     placement: Placement,
+    /// Where its jobs are; `None`: the daemon's own.
+    namespace: Option<Namespace>,
     /// Jobs that can reach their host serve no public repository.
     guards_public: bool,
     /// ` of class gpu`; empty for the top level.
@@ -127,9 +129,18 @@ fn template(config: &Config, report: &mut Report) -> io::Result<Vec<Rendered>> {
             if let Some(text) = report.result(&what, text.map_err(|error| format!("{error:#}")))? {
                 let registration = config.registration();
                 let placement = class.map(placement).unwrap_or_default();
+                let namespace = class.and_then(|class| class.nomad.namespace.clone());
                 let guards_public = has_classes && !config.public;
                 let of_class = of_class.clone();
-                rendered.push(Rendered { label, text, registration, placement, guards_public, of_class });
+                rendered.push(Rendered {
+                    label,
+                    text,
+                    registration,
+                    placement,
+                    namespace,
+                    guards_public,
+                    of_class,
+                });
             }
         }
     }
@@ -141,15 +152,26 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
     if report.result("Nomad answers and has a leader", nomad.check_leader().await)?.is_none() {
         return Ok(());
     }
-    let namespace = &nomad.options().namespace;
+    for nomad in nomad.everywhere() {
+        namespace(&nomad, rendered, report).await?;
+    }
+    Ok(())
+}
+
+/// Checks a namespace, and what is rendered for it.
+async fn namespace(nomad: &Nomad, rendered: &[Rendered], report: &mut Report<'_>) -> io::Result<()> {
+    let shown = nomad.namespace().map_or_else(|| nomad.options().namespace.clone(), ToString::to_string);
     let exists = nomad.check_namespace().await;
-    if report.result(&format!("the Nomad namespace {namespace} exists"), exists)?.is_none() {
+    if report.result(&format!("the Nomad namespace {shown} exists"), exists)?.is_none() {
         return Ok(());
     }
+    let elsewhere =
+        nomad.namespace().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
     let probe = format!("{}-check-{}", nomad.options().prefix, std::process::id());
     let mut job: Option<PreparedJob> = None;
     let mut told: Option<&str> = None;
-    for Rendered { label, text, registration, placement, guards_public, of_class } in rendered {
+    let here = rendered.iter().filter(|one| one.namespace.as_ref() == nomad.namespace());
+    for Rendered { label, text, registration, placement, guards_public, of_class, .. } in here {
         let registration = *registration;
         let parsed = match job_from_json(text) {
             Ok(Some(job)) => Ok(job),
@@ -179,15 +201,21 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
             job.get_or_insert(fit);
         }
     }
-    let Some(job) = job else { return Ok(()) };
-    for (right, result) in nomad.try_rights(&job, &probe).await {
-        report.result(&format!("the Nomad token has {right}"), result)?;
+    let tried = match &job {
+        Some(job) => nomad.try_rights(job, &probe).await,
+        // All classes have their own namespaces.
+        None if nomad.namespace().is_none() && !rendered.is_empty() => nomad.try_own_variables().await,
+        None => Vec::new(),
+    };
+    for (right, result) in tried {
+        report.result(&format!("the Nomad token has {right}{elsewhere}"), result)?;
     }
+    let Some(job) = job else { return Ok(()) };
     if let Ok(answer) = nomad.plan_job(&job).await {
-        let what = "Nomad can place such a job now";
+        let what = format!("Nomad can place such a job now{elsewhere}");
         match answer.blocked() {
-            None => report.line(Verdict::Ok, what, "")?,
-            Some(blocked) => report.line(Verdict::Warning, what, &blocked.reason)?,
+            None => report.line(Verdict::Ok, &what, "")?,
+            Some(blocked) => report.line(Verdict::Warning, &what, &blocked.reason)?,
         }
     }
     Ok(())

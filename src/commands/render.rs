@@ -63,7 +63,7 @@ pub fn text(
     let runs_on = config.labels.check(labels).context("these labels would get no runner")?;
     let repository = repository(config, repo)?;
     let (deployment, job, attempt) = EXAMPLE;
-    let name = runner_name(&config.nomad.jobprefix, deployment, &repository.full_name(), job, attempt);
+    let name = runner_name(&config.nomad.jobprefix, deployment, None, &repository.full_name(), job, attempt);
     let facts = example_facts(job);
     let run = RunContext {
         class,

@@ -47,6 +47,8 @@ impl Setup {
     /// # Errors
     /// An address, certificate, key or template is invalid.
     pub fn new(config: Config, env: Environment, mode: ApplyMode) -> anyhow::Result<Self> {
+        let region = env("NOMAD_REGION").filter(|region| !region.is_empty());
+        let config = config.in_region(region.as_deref()).map_err(|error| anyhow!(error))?;
         let (github, nomad) = (github(&config, mode)?, nomad(&config, env, mode)?);
         let mut warnings = Vec::new();
         let exposed = |what: &str, address: &str| {
@@ -136,7 +138,9 @@ fn nomad(config: &Config, env: Environment, mode: ApplyMode) -> anyhow::Result<N
     let seed = seed()?;
     let new_deployment = deployment_id(&mut StdRng::seed_from_u64(seed));
     // The first start writes the deployment ID. Commands that only read do not.
-    Ok(Nomad::new(nomad::Options { seed, create_deployment: !mode.is_dry_run(), ..options }, new_deployment)?)
+    let elsewhere = config.elsewhere();
+    let options = nomad::Options { seed, elsewhere, create_deployment: !mode.is_dry_run(), ..options };
+    Ok(Nomad::new(options, new_deployment)?)
 }
 
 pub(super) fn seed() -> anyhow::Result<u64> {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     labels::{LabelPattern, LabelRules, harmless},
-    model::{Registration, Repository, Visibility, is_class},
+    model::{Namespace, Registration, Repository, Visibility, is_class},
 };
 
 /// More classes are probably a mistake, and each job is matched against all of them.
@@ -24,6 +24,12 @@ const CLASSES_MAX: usize = 100;
 
 /// The longest reason of `deny`, in characters.
 const DENY_MAX: usize = 200;
+
+/// The longest name of a namespace, Nomad's own limit.
+const NAMESPACE_MAX: usize = 128;
+
+/// The most namespaces besides the daemon's own. Each is listed in every pass, and has its own event stream.
+const NAMESPACES_MAX: usize = 20;
 
 /// Nomad's own limits for `priority` (contract nomad.md §2).
 const PRIORITIES: std::ops::RangeInclusive<usize> = 1..=100;
@@ -92,6 +98,8 @@ pub struct ClassMatch {
 /// Settings of a class that override a runner's job template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClassNomad {
+    /// `namespace` and `region`; `None`: the top level's.
+    pub namespace: Option<Namespace>,
     /// `datacenters`; empty: the template's.
     pub datacenters: Vec<String>,
     /// `node_pool`
@@ -158,7 +166,41 @@ impl ClassMatch {
     }
 }
 
+/// The namespaces of these classes other than the daemon's own, each once.
+fn namespaces(classes: &[Class]) -> BTreeSet<&Namespace> {
+    classes.iter().filter_map(|class| class.nomad.namespace.as_ref()).collect()
+}
+
 impl Config {
+    /// The namespaces of classes other than the daemon's own, each once.
+    pub fn elsewhere(&self) -> Vec<Namespace> {
+        namespaces(&self.classes).into_iter().cloned().collect()
+    }
+
+    /// The same with the name of the daemon's own region, which the environment provides.
+    ///
+    /// # Errors
+    /// A class names a region, and the own one has no name. It could be the same one.
+    pub fn in_region(mut self, own: Option<&str>) -> Result<Self, String> {
+        for class in &mut self.classes {
+            let Some(namespace) = &mut class.nomad.namespace else { continue };
+            let Some(region) = &namespace.region else { continue };
+            let Some(own) = own else {
+                return Err(format!(
+                    "classes.{}.nomad.region: the name of the daemon's own region is unknown; set NOMAD_REGION",
+                    class.name
+                ));
+            };
+            if region == own {
+                namespace.region = None;
+                if namespace.name == self.nomad.namespace {
+                    class.nomad.namespace = None;
+                }
+            }
+        }
+        Ok(self)
+    }
+
     /// The class with this name.
     pub fn class(&self, name: &str) -> Option<&Class> {
         self.classes.iter().find(|class| class.name == name)
@@ -169,6 +211,9 @@ impl Config {
     pub fn of_class(&self, class: &Class) -> Config {
         let mut config = Config { classes: Vec::new(), classes_only: false, ..self.clone() };
         config.public = class.public.unwrap_or(self.public);
+        if let Some(namespace) = &class.nomad.namespace {
+            config.nomad.namespace.clone_from(&namespace.name);
+        }
         if let Some(template) = &class.template {
             config.template = template.clone();
         }
@@ -268,6 +313,11 @@ pub(super) fn parse(section: &Section, problems: &Problems, top: &Top) -> (Vec<C
             format!("write at most {CLASSES_MAX}"),
         );
         classes.truncate(CLASSES_MAX);
+    }
+    let others = namespaces(&classes).len();
+    if others > NAMESPACES_MAX {
+        let message = format!("they name {others} Nomad namespaces besides nomad.namespace");
+        section.problem("classes", message, format!("use at most {NAMESPACES_MAX}, or several daemons"));
     }
     if only && classes.is_empty() && items.is_empty() {
         section.problem("classes_only", "there are no classes, so no job would get a runner", "add classes");
@@ -442,6 +492,19 @@ fn matches(class: &Section) -> ClassMatch {
     ClassMatch { labels, repos, visibility }
 }
 
+/// Checks the name of a namespace.
+pub(super) fn namespace_word(section: &Section, text: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if text.is_empty() || text.len() > NAMESPACE_MAX || !text.chars().all(fits) {
+        let help = match text {
+            "*" => "jobs run in a single namespace: write its name".to_owned(),
+            _ => format!("write 1 to {NAMESPACE_MAX} of a-z, A-Z, 0-9 and -"),
+        };
+        section.problem("namespace", format!("\"{}\" is not valid", harmless(text)), help);
+    }
+    text.to_owned()
+}
+
 fn nomad(class: &Section, top: &Top) -> ClassNomad {
     let section = class.section("nomad");
     let word = |key, text: &str| {
@@ -455,25 +518,16 @@ fn nomad(class: &Section, top: &Top) -> ClassNomad {
         }
         text.to_owned()
     };
-    if section.text("namespace").is_some_and(|namespace| namespace != top.namespace) {
-        section.problem(
-            "namespace",
-            "all runners of a daemon run in one namespace",
-            format!("remove it, or write {}: another namespace needs its own daemon", top.namespace),
-        );
-    }
-    if section.text("region").is_some() {
-        section.problem(
-            "region",
-            "all runners of a daemon run in one region",
-            "remove it and set NOMAD_REGION: another region needs its own daemon",
-        );
-    }
+    let namespace = section.text("namespace").map(|text| namespace_word(&section, text));
+    let region = section.text("region").map(|text| word("region", text));
     let priority = section.count("priority");
     if let Some(priority) = priority.filter(|priority| !PRIORITIES.contains(priority)) {
         section.problem("priority", format!("{priority}"), "write 1 to 100, as in a Nomad job");
     }
+    let namespace = Namespace { name: namespace.unwrap_or_else(|| top.namespace.to_owned()), region };
+    let is_own = namespace.region.is_none() && namespace.name == top.namespace;
     let nomad = ClassNomad {
+        namespace: (!is_own).then_some(namespace),
         datacenters: section.texts("datacenters").into_iter().map(|text| word("datacenters", text)).collect(),
         node_pool: section.text("node_pool").map(|text| word("node_pool", text)),
         priority,
@@ -521,6 +575,7 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
     let time = |time: Option<Duration>| time.map(|time| duration::format(Some(time)));
     let some = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     let ClassMatch { labels, repos, visibility } = &class.matches;
+    let namespace = class.nomad.namespace.as_ref();
     let labels_tree = class.labels.as_ref().map(|rules| {
         json!({
             "runson_allowed": rules.allowed(),
@@ -543,6 +598,8 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
         "template": class.template.as_ref().map(|template| template.shown(tokens)),
         "template_settings": Some(shown(&class.settings, tokens)).filter(|settings| !settings.is_empty()),
         "nomad": {
+            "namespace": namespace.map(|namespace| &namespace.name),
+            "region": namespace.and_then(|namespace| namespace.region.as_ref()),
             "datacenters": some(class.nomad.datacenters.clone()),
             "node_pool": class.nomad.node_pool,
             "priority": class.nomad.priority,

@@ -106,9 +106,7 @@ fn build(
     let settings = settings(&top);
     let scheduler = scheduler(&top);
     let ha = ha(&top);
-    let in_settings =
-        settings.get("access_token").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    let has_access_token = in_settings || github.as_ref().is_some_and(|github| github.access_token.is_some());
+    let has_access_token = has_access_token(&settings, github.as_ref());
     let over = classes::Top {
         labels: labels.as_ref(),
         template: template.as_ref(),
@@ -127,8 +125,7 @@ fn build(
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
-    let setting = github.registration;
-    let registration = match template::registration(setting, &template, has_access_token) {
+    let registration = match template::registration(github.registration, &template, has_access_token) {
         Ok(registration) => registration,
         Err((message, help)) => {
             let place = root.key_place(&["github", "registration"]);
@@ -136,11 +133,14 @@ fn build(
             return None;
         }
     };
-    let mut warnings = warnings(&github, registration, &template, has_access_token);
-    warnings.extend(github::token_of_another_host(&github, env));
-    warnings.extend(status.warnings());
-    warnings.extend(classes::shadowed(&classes));
-    warnings.extend(without_effect_or_unsafe(rerun_lost, registration, &labels, &webhook));
+    let warnings = [
+        warnings(&github, registration, &template, has_access_token),
+        github::token_of_another_host(&github, env).into_iter().collect(),
+        status.warnings(),
+        classes::shadowed(&classes),
+        without_effect_or_unsafe(rerun_lost, registration, &labels, &webhook),
+    ]
+    .concat();
     Some(Config {
         nomad,
         github,
@@ -161,6 +161,13 @@ fn build(
         registration,
         warnings,
     })
+}
+
+/// Whether jobs contain a long-lived token.
+fn has_access_token(settings: &Map<String, Value>, github: Option<&GitHubConfig>) -> bool {
+    let in_settings = settings.get("access_token").and_then(Value::as_str);
+    in_settings.is_some_and(|text| !text.is_empty())
+        || github.is_some_and(|github| github.access_token.is_some())
 }
 
 /// The number of concurrent actions.
@@ -224,26 +231,21 @@ fn without_effect_or_unsafe(
 
 fn nomad(top: &Section) -> NomadConfig {
     let section = top.section("nomad");
-    // Each with its allowed characters: for Nomad's namespaces, GitHub's runner names, and a Meta key used in
-    // filter expressions.
+    // Each with its allowed characters: for GitHub's runner names, and a Meta key used in filter expressions.
     let word = |key, default: &str, more: &str, max: usize| {
         let value = section.text(key).unwrap_or(default);
         let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
         if value.len() > max || !value.chars().all(fits) {
-            let help = if key == "namespace" && value == "*" {
-                "jobs run in a single namespace: write its name".to_owned()
-            } else {
-                format!(
-                    "write 1 to {max} of a-z, A-Z, 0-9 and {}",
-                    more.chars().map(String::from).collect::<Vec<_>>().join(" ")
-                )
-            };
+            let help = format!(
+                "write 1 to {max} of a-z, A-Z, 0-9 and {}",
+                more.chars().map(String::from).collect::<Vec<_>>().join(" ")
+            );
             section.problem(key, format!("\"{}\" is not valid", harmless(value)), help);
         }
         value.to_owned()
     };
     let nomad = NomadConfig {
-        namespace: word("namespace", "github", "-", 128),
+        namespace: classes::namespace_word(&section, section.text("namespace").unwrap_or("github")),
         jobprefix: word("jobprefix", "NTGithubRunner", "_-", JOBPREFIX_MAX),
         meta: word("meta", "NOMADTOOLS", "_.-", 128),
     };

@@ -145,6 +145,11 @@ impl Daemon {
         self.ask_for_lost_jobs(&nomad).await;
         let ended = self.lost.seen(now);
         let mut errors = self.github_side.trouble();
+        errors.extend(nomad.unseen.values().map(|unseen| Unobserved {
+            subject: format!("Nomad namespace {}", unseen.namespace),
+            kind: unseen.kind,
+            text: unseen.to_string(),
+        }));
         let reruns = self.reruns(&nomad, &ended, &mut errors).await;
         let nomad = Some(nomad);
         let observation = Observation { nomad, repositories, registrations, ended, reruns, memory };

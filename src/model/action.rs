@@ -8,8 +8,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Consent, EndedJob, GroupKey, JobFacts, JobId, Labels, Loss, PurgeReason, Registration, Repository,
-    RepositoryRef, RerunMark, StartReason, StopReason, naming::last_part, span,
+    Consent, EndedJob, GroupKey, JobFacts, JobId, Labels, Loss, Namespace, PurgeReason, Registration,
+    Repository, RepositoryRef, RerunMark, RunnerVariable, StartReason, StopReason, naming::last_part, span,
 };
 use crate::text::Escaped;
 
@@ -38,6 +38,8 @@ pub struct Start {
     pub repository: Repository,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     pub labels: Labels,
     pub job_id: JobId,
     /// GitHub's facts about that job, for the template.
@@ -55,6 +57,8 @@ pub struct Start {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssueCredentials {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     pub repository: Repository,
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
@@ -68,6 +72,8 @@ pub struct IssueCredentials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     /// `None` if its Meta names none: then it is not stopped.
     pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
@@ -91,6 +97,8 @@ pub struct VerifyRegistration {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CleanUp {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     /// Where it was registered; `None` if the repository is no longer known.
     pub repository: Option<RepositoryRef>,
     /// `None`: the top level of the configuration.
@@ -103,6 +111,8 @@ pub struct CleanUp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     /// Where a registration may be left. Only for runners without a variable (access_token), because a
     /// clean-up handles the others.
     pub repository: Option<RepositoryRef>,
@@ -127,6 +137,8 @@ pub struct RemoveOrphan {
 pub struct Rerun {
     /// The dead runner that had it.
     pub name: String,
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
     /// The repository.
     pub repository: Repository,
     /// The runner's class; `None`: the top level of the configuration.
@@ -151,7 +163,7 @@ impl Rerun {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Orphan {
     /// A variable `nomad/jobs/NAME` without a job.
-    Variable { name: String },
+    Variable(RunnerVariable),
     /// An offline registration at GitHub without a live runner.
     Registration { name: String },
 }
@@ -160,7 +172,7 @@ impl Orphan {
     /// The name of the runner it belonged to.
     pub fn name(&self) -> &str {
         match self {
-            Orphan::Variable { name } | Orphan::Registration { name } => name,
+            Orphan::Variable(RunnerVariable { name, .. }) | Orphan::Registration { name } => name,
         }
     }
 }
@@ -207,7 +219,7 @@ impl Action {
                 PurgeReason::Asked => "asked",
             },
             Action::RemoveOrphan(action) => match action.orphan {
-                Orphan::Variable { .. } => "variable",
+                Orphan::Variable(_) => "variable",
                 Orphan::Registration { .. } => "registration",
             },
             Action::Rerun(action) => action.loss.word(),
@@ -242,6 +254,24 @@ impl Action {
         }
     }
 
+    /// Where its requests to Nomad go; `None`: the daemon's own.
+    pub fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Action::Start(action) => action.namespace.as_ref(),
+            Action::IssueCredentials(action) => action.namespace.as_ref(),
+            Action::Stop(action) => action.namespace.as_ref(),
+            Action::VerifyRegistration(_) => None,
+            Action::CleanUp(action) => action.namespace.as_ref(),
+            Action::Purge(action) => action.namespace.as_ref(),
+            Action::RemoveOrphan(action) => match &action.orphan {
+                Orphan::Variable(variable) => variable.namespace.as_ref(),
+                Orphan::Registration { .. } => None,
+            },
+            Action::Rerun(action) => action.namespace.as_ref(),
+        }
+    }
+
+    /// The name of the runner that it is about.
     pub fn runner(&self) -> &str {
         match self {
             Action::Start(action) => &action.name,
@@ -287,7 +317,7 @@ impl fmt::Display for Action {
             Action::Purge(Purge { name, reason, .. }) => write!(f, "purge    {name}  {reason}"),
             Action::RemoveOrphan(RemoveOrphan { orphan, seen, .. }) => {
                 let (what, lacks) = match orphan {
-                    Orphan::Variable { .. } => ("variable", "a job"),
+                    Orphan::Variable(_) => ("variable", "a job"),
                     Orphan::Registration { .. } => ("offline registration", "a live runner"),
                 };
                 write!(f, "remove   {}  {what} without {lacks} for {}", orphan.name(), span(*seen))

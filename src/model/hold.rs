@@ -41,6 +41,13 @@ pub enum Subject {
 pub enum HoldReason {
     /// Nomad, its namespace or the deployment ID could not be read.
     NomadUnseen,
+    /// The namespace of its class or runner could not be read, but others could.
+    NamespaceUnseen {
+        /// For display.
+        namespace: String,
+        /// What Nomad answered.
+        why: String,
+    },
     /// The repository could not be listed in this pass.
     NotListed { why: String },
     /// GitHub answers 404.
@@ -246,6 +253,7 @@ impl HoldReason {
     pub fn word(&self) -> &'static str {
         match self {
             HoldReason::NomadUnseen => "nomad_unseen",
+            HoldReason::NamespaceUnseen { .. } => "namespace_unseen",
             HoldReason::NotListed { .. } => "not_listed",
             HoldReason::RepositoryGone { .. } => "repository_gone",
             HoldReason::Archived => "archived",
@@ -296,10 +304,13 @@ impl HoldReason {
 
     /// Whether an operator should look at it: it lasts and does not resolve itself.
     pub fn is_warning(&self) -> bool {
-        use HoldReason::{MaxRunDuration, NoCredentials, NotStarting, RerunLimit, Unassigned, Unregistered};
+        use HoldReason::{
+            MaxRunDuration, NamespaceUnseen, NoCredentials, NotStarting, RerunLimit, Unassigned, Unregistered,
+        };
         matches!(
             self,
-            NoCredentials { .. }
+            NamespaceUnseen { .. }
+                | NoCredentials { .. }
                 | NotStarting { .. }
                 | Unassigned { .. }
                 | Unregistered { .. }
@@ -322,6 +333,12 @@ impl fmt::Display for HoldReason {
         let f = &mut Escaped::line(f);
         match self {
             HoldReason::NomadUnseen => f.write_str("Nomad unreachable: skipping this pass"),
+            HoldReason::NamespaceUnseen { namespace, why } => {
+                write!(
+                    f,
+                    "the Nomad namespace {namespace} could not be read, so nothing starts or stops there: {why}"
+                )
+            }
             HoldReason::NotListed { why } => {
                 write!(f, "could not be listed, so nothing starts or stops: {why}")
             }

@@ -11,6 +11,7 @@ mod job;
 mod labels;
 mod moment;
 mod names;
+mod namespace;
 mod naming;
 mod observation;
 mod owners;
@@ -38,9 +39,11 @@ pub use job::{
 pub use labels::Labels;
 pub use moment::Moment;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
+pub use namespace::Namespace;
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, job_key, last_part, runner_name};
 pub use observation::{
     Backoff, Listing, Memory, NomadView, Observation, OwnRegistration, Presence, Refusal, RepositoryView,
+    RunnerVariable, Unseen,
 };
 pub use owners::OwnerPattern;
 pub use plan::Plan;

@@ -2,7 +2,7 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::JobId;
+use super::{JobId, Namespace};
 
 /// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
@@ -19,10 +19,22 @@ const DEPLOYMENT_LENGTH: usize = 5;
 const ATTEMPT_LENGTH: usize = 10;
 
 /// `PREFIX-owner-repo-SUFFIX` for a repository `owner/repo`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
-/// deployment ID followed by a hash of deployment ID, GitHub job and attempt.
-pub fn runner_name(prefix: &str, deployment: &str, full_name: &str, job: JobId, attempt: u32) -> String {
-    let job_id = hash(&format!("{deployment}\n{job}\n{attempt}"), ATTEMPT_LENGTH);
-    let suffix = format!("{}{job_id}", hash(deployment, DEPLOYMENT_LENGTH));
+/// deployment ID followed by a hash of deployment ID, GitHub job, attempt, and the namespace if it is not the
+/// daemon's own. So a name is used in one namespace only, and a copy of a runner's job in another one has the wrong
+/// name.
+pub fn runner_name(
+    prefix: &str,
+    deployment: &str,
+    namespace: Option<&Namespace>,
+    full_name: &str,
+    job: JobId,
+    attempt: u32,
+) -> String {
+    let mut start = format!("{deployment}\n{job}\n{attempt}");
+    if let Some(Namespace { name, region }) = namespace {
+        start.push_str(&format!("\n{name}\n{}", region.as_deref().unwrap_or_default()));
+    }
+    let suffix = hash(deployment, DEPLOYMENT_LENGTH) + &hash(&start, ATTEMPT_LENGTH);
     let readable: String = full_name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })

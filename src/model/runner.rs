@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    JobId, Labels, Lost, RepositoryId, RepositoryRef, host_of_page, is_class, is_login, is_repository_name,
+    JobId, Labels, Lost, Namespace, RepositoryId, RepositoryRef, host_of_page, is_class, is_login,
+    is_repository_name,
 };
 use crate::text::Escaped;
 
@@ -312,6 +313,8 @@ pub struct Allocation {
 pub struct Runner {
     /// The Nomad job's ID, which is also the runner's name at GitHub.
     pub name: String,
+    /// Where its job is; `None`: the daemon's own namespace.
+    pub namespace: Option<Namespace>,
     pub ownership: Ownership,
     /// The parsed Meta.
     pub meta: RunnerMeta,

@@ -44,6 +44,7 @@ pub fn classify(
 ) -> Runner {
     let mut runner = Runner {
         name: job.id.clone(),
+        namespace: None,
         ownership,
         meta,
         state: RunnerState::Pending,
@@ -81,12 +82,7 @@ pub fn classify(
     runner.spent = is_lost || started().any(|allocation| !is_live(allocation));
     // A later allocation proves nothing: it never had a job.
     runner.lost = started().find_map(|allocation| allocation.lost(main));
-    runner.ending = started().any(|allocation| {
-        !is_live(allocation)
-            && !allocation.is_terminal()
-            && !allocation.is_lost()
-            && !allocation.is_over(main)
-    });
+    runner.ending = started().any(|allocation| !is_live(allocation) && allocation.is_ending(main));
     let needs_variable = runner.registration().needs_variable();
     // Nomad itself replaces lost allocations, and anything that nomadtools started, because its jobs keep
     // Nomad's defaults.
@@ -185,6 +181,11 @@ impl AllocationStub {
         let event = task.events.last()?;
         let text = if event.display_message.is_empty() { &event.kind } else { &event.display_message };
         Some(shown(text, SHOWN_EVENT).to_string())
+    }
+
+    /// Whether it still runs the main task, if it was told to stop.
+    fn is_ending(&self, main: Option<&str>) -> bool {
+        !self.is_terminal() && !self.is_lost() && !self.is_over(main)
     }
 
     /// When its main task started, or else the last of its tasks.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     config::{Class, Config, RerunLost},
     labels::LabelRules,
-    model::{Repository, RunnerLevel},
+    model::{Namespace, Repository, RunnerLevel},
 };
 
 /// The part of the configuration that the planner follows.
@@ -92,6 +92,11 @@ impl<'a> ClassPolicy<'a> {
     /// Why its jobs get no runner, if it denies them.
     pub fn deny(self) -> Option<&'a str> {
         self.class?.deny.as_deref()
+    }
+
+    /// Where its runners' jobs are; `None`: the daemon's own namespace.
+    pub fn namespace(self) -> Option<&'a Namespace> {
+        self.class?.nomad.namespace.as_ref()
     }
 
     pub fn labels(self) -> &'a LabelRules {

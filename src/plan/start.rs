@@ -285,10 +285,12 @@ fn start(
 ) -> Start {
     // Meta is external text and can contain any number.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
+    let namespace = survey.policy.class_named(group.class).namespace();
     let name = |attempt: u32| {
         runner_name(
             &survey.policy.prefix,
             &survey.nomad.deployment,
+            namespace,
             &view.repository.full_name(),
             job.id,
             attempt,
@@ -298,7 +300,7 @@ fn start(
     // else's job has the name, so nothing can be started under it. An unreadable job may be ours.
     let (variables, foreign) = (&survey.nomad.variables, &survey.nomad.foreign);
     let is_taken = |name: &String| {
-        variables.contains(name)
+        survey.nomad.has_variable(namespace, name)
             || foreign
                 .iter()
                 .any(|foreign| foreign.name == *name && foreign.reason != ForeignReason::Unreadable)
@@ -310,6 +312,7 @@ fn start(
     Start {
         repository: view.repository.clone(),
         class: group.class.map(str::to_owned),
+        namespace: namespace.cloned(),
         labels: labels.clone(),
         job_id: job.id,
         facts: job.facts(),
@@ -361,7 +364,7 @@ fn open_turns<'a>(survey: &'a Survey<'a>) -> Turns<'a> {
 
 /// Counts the runners of each repository, class and part.
 fn count_runners<'a>(survey: &'a Survey<'a>, turns: &mut Turns<'a>) {
-    for runner in survey.runners.values() {
+    for runner in survey.runners.values().chain(&survey.unseen) {
         // A runner of a class that is no longer configured counts towards the top level.
         let class = survey.class_of(runner).name();
         turns.all.count(runner);
@@ -390,7 +393,7 @@ fn group_candidates<'a>(
     };
     let missing = group.demand.len().saturating_sub(group.supply.len());
     let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
-    let group_hold = group_hold(survey, key, stopping);
+    let group_hold = group_hold(survey, key, group, stopping);
     let late = gave_up_its_place_lately(survey, group);
     // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
     let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
@@ -414,7 +417,15 @@ fn group_candidates<'a>(
 }
 
 /// Why nothing in this group starts now.
-fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) -> Option<HoldReason> {
+fn group_hold(
+    survey: &Survey,
+    key: &GroupKey,
+    group: &Group,
+    stopping: &BTreeSet<GroupKey>,
+) -> Option<HoldReason> {
+    if let Some(reason) = survey.why_unseen(survey.policy.class_named(group.class).namespace()) {
+        return Some(reason);
+    }
     if stopping.contains(key) {
         return Some(HoldReason::GroupStops);
     }

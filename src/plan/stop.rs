@@ -192,6 +192,7 @@ pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: 
     draft.stopping.insert(runner.name.clone());
     draft.actions.push(Action::Stop(Stop {
         name: runner.name.clone(),
+        namespace: runner.namespace.clone(),
         repository: Some(RepositoryRef::from(&view.repository)),
         class: runner.class().map(str::to_owned),
         consent,

@@ -78,6 +78,10 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
     }
 }
 
+fn variable(name: String) -> RunnerVariable {
+    RunnerVariable { namespace: None, name }
+}
+
 fn queued(id: u64) -> WorkflowJob {
     job(id, JobStatus::Queued)
 }
@@ -85,7 +89,15 @@ fn queued(id: u64) -> WorkflowJob {
 fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY).full_name(), JobId(job_id), attempt),
+        name: runner_name(
+            "ghr",
+            DEPLOYMENT,
+            None,
+            &repository(REPOSITORY).full_name(),
+            JobId(job_id),
+            attempt,
+        ),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
@@ -151,6 +163,7 @@ fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
             runners,
             foreign: Vec::new(),
             variables: Default::default(),
+            unseen: std::collections::BTreeMap::new(),
         }),
         repositories: [(REPOSITORY, view)].into(),
         ..Observation::default()
@@ -636,9 +649,10 @@ fn a_url_that_two_repositories_had_means_the_configured_one() {
 #[test]
 fn a_start_does_not_use_a_name_whose_variable_still_exists() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name =
-        |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY).full_name(), JobId(1), attempt);
-    world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].into();
+    let name = |attempt| {
+        runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), attempt)
+    };
+    world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].map(variable).into();
     let Some(Action::Start(start)) = plan(&world.0, &policy(), at(0)).actions.pop() else {
         panic!("no start")
     };
@@ -648,8 +662,9 @@ fn a_start_does_not_use_a_name_whose_variable_still_exists() {
 #[test]
 fn a_start_does_not_use_the_name_of_a_foreign_job() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name =
-        |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY).full_name(), JobId(1), attempt);
+    let name = |attempt| {
+        runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), attempt)
+    };
     world.0.nomad.as_mut().unwrap().foreign =
         vec![Foreign { name: name(1), reason: ForeignReason::WrongSeal }];
     let Some(Action::Start(start)) = plan(&world.0, &policy(), at(0)).actions.pop() else {
@@ -660,11 +675,11 @@ fn a_start_does_not_use_the_name_of_a_foreign_job() {
 
 #[test]
 fn a_planted_job_is_held_and_variables_with_its_name_stay() {
-    let name = runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY).full_name(), JobId(1), 1);
+    let name = runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), 1);
     let mut world = world(vec![queued(2)], vec![]);
     let nomad = world.0.nomad.as_mut().unwrap();
     nomad.foreign = vec![Foreign { name: name.clone(), reason: ForeignReason::Unsealed }];
-    nomad.variables = [name.clone()].into();
+    nomad.variables = [variable(name.clone())].into();
     let plan = plan(&world.0, &policy(), at(0));
     assert_eq!(plan.orphans, Default::default());
     assert_eq!(plan.actions.len(), 1, "it is no supply: {plan}");
@@ -674,8 +689,9 @@ fn a_planted_job_is_held_and_variables_with_its_name_stay() {
 
 #[test]
 fn orphans_are_removed_and_foreign_things_stay() {
-    let name =
-        |deployment, job_id| runner_name("ghr", deployment, &repository(REPOSITORY).full_name(), job_id, 1);
+    let name = |deployment, job_id| {
+        runner_name("ghr", deployment, None, &repository(REPOSITORY).full_name(), job_id, 1)
+    };
     let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);
     let variables = [
         name(DEPLOYMENT, JobId(1)),
@@ -683,7 +699,7 @@ fn orphans_are_removed_and_foreign_things_stay() {
         name("other", JobId(3)),
         "ghr-by-hand".to_owned(),
     ];
-    world.0.nomad.as_mut().unwrap().variables = variables.into();
+    world.0.nomad.as_mut().unwrap().variables = variables.map(variable).into();
     let registration = |name, online| OwnRegistration { name, online, repository: REPOSITORY };
     world.0.registrations = vec![
         registration(name(DEPLOYMENT, JobId(1)), false),
@@ -693,7 +709,7 @@ fn orphans_are_removed_and_foreign_things_stay() {
     ];
     let orphans = plan(&world.0, &policy(), at(0)).orphans;
     let expected = [
-        Orphan::Variable { name: name(DEPLOYMENT, JobId(2)) },
+        Orphan::Variable(variable(name(DEPLOYMENT, JobId(2)))),
         Orphan::Registration { name: name(DEPLOYMENT, JobId(4)) },
     ];
     assert_eq!(orphans, expected.clone().into());

@@ -45,6 +45,7 @@ pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
         match (hold, survey.view_of(runner)) {
             (None, Some(view)) => draft.actions.push(Action::IssueCredentials(IssueCredentials {
                 name: runner.name.clone(),
+                namespace: runner.namespace.clone(),
                 repository: view.repository.clone(),
                 class: runner.class().map(str::to_owned),
                 labels: runner.labels(),
@@ -92,6 +93,7 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
             Some(reason) => draft.hold_runner(&runner.name, reason),
             None => draft.actions.push(Action::CleanUp(CleanUp {
                 name: runner.name.clone(),
+                namespace: runner.namespace.clone(),
                 repository: survey.view_of(runner).map(|view| RepositoryRef::from(&view.repository)),
                 class: runner.class().map(str::to_owned),
                 finish: runner.how_it_ended(),
@@ -128,6 +130,7 @@ pub(super) fn purges(survey: &Survey, undecided: &BTreeSet<String>, draft: &mut 
         let finish = runner.how_it_ended();
         draft.actions.push(Action::Purge(Purge {
             name: runner.name.clone(),
+            namespace: runner.namespace.clone(),
             repository: view.filter(|_| may_be_registered).map(|view| RepositoryRef::from(&view.repository)),
             class: runner.class().map(str::to_owned),
             reason: PurgeReason::Expired { finish, dead },
@@ -159,6 +162,11 @@ fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
 pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
     for foreign in &survey.nomad.foreign {
         draft.hold_runner(&foreign.name, HoldReason::Foreign { reason: foreign.reason });
+    }
+    for runner in &survey.unseen {
+        if let Some(reason) = survey.why_unseen(runner.namespace.as_ref()) {
+            draft.hold_runner(&runner.name, reason);
+        }
     }
     for runner in survey.runners.values() {
         match (&runner.state, &runner.blocked) {

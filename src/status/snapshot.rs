@@ -277,6 +277,9 @@ pub struct RunnerRow {
     /// The class it was started as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<Arc<str>>,
+    /// The namespace of its job, if it is not the daemon's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Its state.
     pub state: RunnerState,
     /// Whether a job is running on it.
@@ -592,6 +595,7 @@ impl<'a> World<'a> {
             repository: repository_of(runner),
             labels: safe(&runner.labels().joined()),
             class: runner.class().map(Arc::from),
+            namespace: runner.namespace.as_ref().map(ToString::to_string),
             state: runner.state,
             busy: busy.is_some(),
             submitted_at: runner.submitted_at,

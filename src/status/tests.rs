@@ -61,6 +61,7 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
     };
     Runner {
         name: name.to_owned(),
+        namespace: None,
         ownership: Ownership::Ours,
         meta,
         state,
@@ -94,6 +95,7 @@ fn seen_at(second: i64, jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Observa
             runners,
             foreign: Vec::new(),
             variables: BTreeSet::new(),
+            unseen: std::collections::BTreeMap::new(),
         }),
         repositories: BTreeMap::from([(RepositoryId(7), view)]),
         ..Observation::default()
@@ -108,6 +110,7 @@ fn wants(jobs: &[u64]) -> Plan {
 
 fn start(job_id: u64, name: &str) -> Action {
     Action::Start(Start {
+        namespace: None,
         class: None,
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
@@ -288,6 +291,7 @@ async fn a_stuck_loop_is_not_healthy() {
 async fn actions_add_up() {
     let status = Status::new(Duration::from_secs(60));
     let purge = Action::Purge(Purge {
+        namespace: None,
         name: "r".to_owned(),
         repository: None,
         class: None,

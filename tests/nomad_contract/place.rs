@@ -78,7 +78,7 @@ impl Place {
 
     /// The name of attempt 1 for this job, in the deployment of [`Place::nomad`].
     pub fn name(&self, number: u64) -> String {
-        runner_name(&self.prefix, &self.deployment(), "o/r", JobId(number), 1)
+        runner_name(&self.prefix, &self.deployment(), None, "o/r", JobId(number), 1)
     }
 
     /// A parsed job of one raw_exec task.

@@ -98,6 +98,7 @@ fn on(job: WorkflowJob, runner: &str, now: Timestamp, seconds: i64) -> WorkflowJ
 fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timestamp, seconds: i64) -> Runner {
     Runner {
         name: name.to_owned(),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: labels.to_owned(),
@@ -138,6 +139,7 @@ fn world(repository: Repository, now: Timestamp, jobs: Vec<WorkflowJob>, runners
         runners,
         foreign: Vec::new(),
         variables: BTreeSet::new(),
+        unseen: std::collections::BTreeMap::new(),
     };
     World {
         observation: Observation {
@@ -158,6 +160,7 @@ fn hold(subject: Subject, reason: HoldReason) -> Hold {
 
 fn start(name: &str, label: &str, job_id: u64) -> Action {
     Action::Start(Start {
+        namespace: None,
         class: None,
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),

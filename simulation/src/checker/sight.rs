@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     checker::look::{Look, look, looks},
-    deployment::{NAMESPACE, PREFIX, Place, is_planted, meta_of_job},
+    deployment::{ELSEWHERE, NAMESPACE, PREFIX, Place, is_planted, meta_of_job},
     faults::{
         kind::FaultKind,
         mishap::Mishap,
@@ -230,7 +230,7 @@ impl Sights {
         let Some(name) = subject(Some(world), Side::Nomad, request) else { return };
         match path {
             "/v1/jobs" | "/v1/allocations" => {
-                let job = world.nomad.job(&place.namespace, &name);
+                let job = place.job(world, &name);
                 let look = job.map(|job| look(world, place, job, false));
                 self.does(request, |history| history.reads(&name, path == "/v1/jobs", look));
             }
@@ -283,11 +283,12 @@ impl Sights {
         }
         let Some(nomad) = &observation.nomad else { return wrong };
         let is_nobodys = |name: &str| {
-            let job = world.nomad.job(&place.namespace, name);
+            let job = place.job(world, name);
             job.is_none_or(|job| is_planted(job) || self.is_of_a_forgotten_key(world, job))
         };
         let is_changing = |name: &str| pass.under_way.iter().any(|action| action.runner() == name);
-        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys, is_changing));
+        let is_elsewhere = |name: &str| place.namespace_of(world, name) == ELSEWHERE;
+        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys, is_changing, is_elsewhere));
         let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
         if observation.repositories.values().any(|view| fresh(&view)) {
             for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
@@ -474,6 +475,7 @@ fn runners_seen_wrongly(
     shown: &BTreeMap<List, BTreeMap<String, Look>>,
     is_nobodys: impl Fn(&str) -> bool,
     is_changing: impl Fn(&str) -> bool,
+    is_elsewhere: impl Fn(&str) -> bool,
 ) -> Vec<String> {
     let (Some(jobs), Some(allocations), Some(variables)) =
         (shown.get(&List::Jobs), shown.get(&List::Allocations), shown.get(&List::Variables))
@@ -482,7 +484,10 @@ fn runners_seen_wrongly(
     };
     let mut wrong = Vec::new();
     let is_ours = |look: &Look| look.deployment == nomad.deployment.as_str();
-    for (name, look) in jobs.iter().filter(|(name, look)| is_ours(look) && !is_changing(name)) {
+    // Nobody has seen what is in such a namespace.
+    let is_unseen = |name: &str| !nomad.unseen.is_empty() && is_elsewhere(name);
+    let are_seen = |(name, look): &(&String, &Look)| is_ours(look) && !is_changing(name) && !is_unseen(name);
+    for (name, look) in jobs.iter().filter(are_seen) {
         if allocations.get(name) != Some(look) || variables.get(name) != Some(look) {
             continue;
         }

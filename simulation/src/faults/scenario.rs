@@ -12,14 +12,17 @@ use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{mishap::Mishap, settings::settings};
-use crate::faults::{
-    draw::seconds,
-    kind::FaultKind,
-    labels::{LABELS, UNPLACEABLE},
-    nemesis::{Cut, DeathWhen},
-    races::{Race, Turn},
-    settings::{Entries, Settings},
-    trouble::{Episode, Trouble},
+use crate::{
+    deployment::{ELSEWHERE, NAMESPACE},
+    faults::{
+        draw::seconds,
+        kind::FaultKind,
+        labels::{LABELS, UNPLACEABLE},
+        nemesis::{Cut, DeathWhen},
+        races::{Race, Turn},
+        settings::{Entries, Settings},
+        trouble::{Episode, Trouble},
+    },
 };
 
 /// When a daemon dies.
@@ -286,6 +289,10 @@ impl Scenario {
         let pick = rng.random_range(0..64usize);
         match fault {
             FaultKind::Exchange(trouble) => self.trouble(trouble, rng),
+            FaultKind::Namespaces => {
+                (self.settings.classes.on, self.settings.classes.elsewhere) = (true, true);
+                self.trouble(Trouble::Namespace, rng);
+            }
             FaultKind::Flood => {
                 let at = self.times(rng)[0];
                 let repository = self.repositories.len() - 1;
@@ -611,7 +618,7 @@ fn cluster(rng: &mut StdRng, seed: u64) -> nomad::Options {
         seed,
         nodes,
         delays,
-        namespaces: vec!["runners".into()],
+        namespaces: vec![NAMESPACE.into(), ELSEWHERE.into()],
         lean: true,
         ..nomad::Options::default()
     }

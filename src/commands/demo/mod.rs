@@ -290,7 +290,9 @@ impl Director {
                 Ok(view) => {
                     self.board.learn(&view);
                     self.left = view.runners.iter().map(|runner| format!("job {}", runner.name)).collect();
-                    self.left.extend(view.variables.iter().map(|name| format!("variable nomad/jobs/{name}")));
+                    let variables = view.variables.iter();
+                    self.left
+                        .extend(variables.map(|variable| format!("variable nomad/jobs/{}", variable.name)));
                     self.trouble = None;
                 }
                 Err(error) => self.trouble = Some(error.to_string()),

@@ -93,6 +93,13 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             Held,
             "check NOMAD_ADDR, NOMAD_TOKEN and `nomad server members`; `githubrunner check` tests each right".to_owned(),
         ),
+        HoldReason::NamespaceUnseen { namespace, .. } => (
+            Step::Nomad,
+            Held,
+            format!(
+                "`githubrunner check` tests each right in the namespace {namespace}; other namespaces go on without it"
+            ),
+        ),
         HoldReason::NotListed { .. } => (
             Step::Repository,
             Held,

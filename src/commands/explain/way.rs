@@ -416,7 +416,9 @@ impl World<'_> {
         {
             way.hold(reason, state);
         }
-        let text = format!("{}, registers by {}", named(runner), runner.registration());
+        let namespace = runner.namespace.as_ref().map(|namespace| format!(" in namespace {namespace}"));
+        let namespace = namespace.unwrap_or_default();
+        let text = format!("{}{namespace}, registers by {}", named(runner), runner.registration());
         way.push(Step::Registration, Mark::Done, Some(runner.submitted_at), text);
         match (&runner.allocation, &runner.blocked) {
             (Some(allocation), _) => {
