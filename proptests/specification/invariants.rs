@@ -180,6 +180,7 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
                 StopReason::Spent
                 | StopReason::Yield { .. }
                 | StopReason::NotStarting { .. }
+                | StopReason::NodeDrains { .. }
                 | StopReason::MaxRunDuration { .. },
             ) => {}
             (Some(Listing::Gone { since }), StopReason::RepositoryGone) => {

@@ -3,7 +3,7 @@
 //! The rules, one file each:
 //!
 //! - `survey`: demand and supply of each group, busy and idle runners.
-//! - `stop`: surplus, unregistered, spent and gone runners, and runners that do not start.
+//! - `stop`: surplus, unregistered, spent and gone runners, runners that do not start, and those on draining nodes.
 //! - `lifetime`: runners that run for longer than they may.
 //! - `stuck`: runners that make no progress.
 //! - `room`: which runner gives up its place for whatever is waiting for one.
@@ -54,6 +54,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     let surplus = stop::surplus(&survey, &spare, &mut draft);
     stop::spent(&survey, &mut draft);
     stop::not_starting(&survey, &mut draft);
+    stop::on_draining_nodes(&survey, &mut draft);
     stop::unregistered(&survey, &mut draft);
     stop::gone(&survey, &mut draft);
     lifetime::out_of_time(&survey, &mut draft);
