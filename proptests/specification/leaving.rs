@@ -196,7 +196,7 @@ pub fn what_does_not_start_in_time_is_stopped(facts: &Facts, plan: &Plan) -> Che
     Ok(())
 }
 
-/// A node that is being drained is left by every runner without a job, and by no other.
+/// A node that is being drained is left by every runner without a job that GitHub may list, and by no other.
 pub fn draining_nodes_are_left_by_runners_without_a_job(facts: &Facts, plan: &Plan) -> Checked {
     use RunnerState::{Running, Starting, Waiting};
     for runner in facts.runners() {
@@ -205,6 +205,7 @@ pub fn draining_nodes_are_left_by_runners_without_a_job(facts: &Facts, plan: &Pl
             && matches!(runner.state, Waiting | Starting | Running)
             && facts.ours(runner)
             && !facts.is_busy(runner)
+            && !facts.absent(runner)
             && facts.fresh(runner).is_some()
             && !facts.waits_after_failure(&runner.name);
         prop_assert!(!due || is_stopped(plan, &runner.name), "{} stays on a draining node", runner.name);

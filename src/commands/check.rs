@@ -159,7 +159,8 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
     match nomad.read_draining().await {
         Ok(_) => report.line(Verdict::Ok, what, ""),
         Err(error) => {
-            let detail = format!("{error}; without it, idle runners stay on a draining node until its deadline");
+            let detail =
+                format!("{error}; without it, idle runners stay on a draining node until its deadline");
             report.line(Verdict::Warning, what, &detail)
         }
     }

@@ -102,3 +102,78 @@ impl Nomad {
         Ok(nodes.into_iter().filter(|node| node.drain).map(|node| node.id).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        http::tests::{Answer, Seen, answer, server},
+        nomad::{
+            Options,
+            seal::sample::{self, NAME},
+        },
+    };
+
+    fn ok(body: &Value) -> Answer {
+        answer(200, &[("date", "Tue, 24 Nov 2026 07:08:09 GMT")], body.to_string())
+    }
+
+    /// A Nomad with a runner on node `n1`, of whose two ineligible nodes that one is being drained.
+    fn nomad(may_read_nodes: bool) -> (Nomad, Arc<Mutex<Vec<Seen>>>, Arc<AtomicBool>) {
+        let drains = Arc::new(AtomicBool::new(true));
+        let draining = drains.clone();
+        let (endpoint, seen) = server(move |seen: &Seen| match seen.path.split('?').next().unwrap() {
+            "/v1/nodes" if !may_read_nodes => answer(403, &[], "Permission denied".to_owned()),
+            "/v1/nodes" => ok(&json!([
+                { "ID": "n1", "Drain": draining.load(Ordering::Relaxed) },
+                { "ID": "n2", "Drain": false },
+            ])),
+            "/v1/jobs" => ok(&json!([sample::stub(NAME, "running", &sample::meta("i"))])),
+            "/v1/allocations" => {
+                ok(&json!([{ "ID": "a", "JobID": NAME, "NodeID": "n1", "ClientStatus": "running" }]))
+            }
+            "/v1/vars" => ok(&json!([])),
+            "/v1/var/githubrunner/ghr/instance" => ok(&json!({ "Items": { "id": "i" } })),
+            "/v1/var/githubrunner/ghr/key" => ok(&sample::key_variable()),
+            path => answer(404, &[], path.to_owned()),
+        });
+        (Nomad::new(Options::new(endpoint, "github", "ghr", "runner"), "i").unwrap(), seen, drains)
+    }
+
+    async fn is_draining(nomad: &Nomad) -> bool {
+        nomad.observe().await.unwrap().runners[0].allocation.as_ref().unwrap().draining
+    }
+
+    fn asked(seen: &Mutex<Vec<Seen>>) -> usize {
+        seen.lock().unwrap().iter().filter(|seen| seen.path.starts_with("/v1/nodes")).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_is_seen_and_the_nodes_are_not_read_in_every_pass() {
+        let (nomad, seen, drains) = nomad(true);
+        assert!(is_draining(&nomad).await);
+        drains.store(false, Ordering::Relaxed);
+        assert!(is_draining(&nomad).await, "known for 10 s");
+        assert_eq!(asked(&seen), 1);
+        tokio::time::advance(KNOWN_FOR).await;
+        assert!(!is_draining(&nomad).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_right_no_drain_is_seen_and_the_pass_goes_on() {
+        let (nomad, seen, _) = nomad(false);
+        assert!(!is_draining(&nomad).await);
+        tokio::time::advance(KNOWN_FOR).await;
+        assert!(!is_draining(&nomad).await);
+        assert_eq!(asked(&seen), 1);
+        let error = nomad.read_draining().await.unwrap_err().to_string();
+        assert!(error.contains("needs node { policy = \"read\" }"), "{error}");
+    }
+}

@@ -54,10 +54,10 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     let surplus = stop::surplus(&survey, &spare, &mut draft);
     stop::spent(&survey, &mut draft);
     stop::not_starting(&survey, &mut draft);
-    stop::on_draining_nodes(&survey, &mut draft);
     stop::unregistered(&survey, &mut draft);
     stop::gone(&survey, &mut draft);
     lifetime::out_of_time(&survey, &mut draft);
+    stop::on_draining_nodes(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     room::make_room(&survey, &surplus, &held, &mut draft);
     tidy::credentials(&survey, &spare, &mut draft);

@@ -534,6 +534,22 @@ fn a_runner_that_gets_no_job_yields_its_place() {
 }
 
 #[test]
+fn runners_without_a_job_leave_a_draining_node() {
+    let on_draining = |state| {
+        let mut runner = runner(1, 1, state);
+        runner.allocation.as_mut().unwrap().draining = true;
+        runner
+    };
+    let idle = on_draining(RunnerState::Running);
+    assert_plan(world(vec![queued(1)], vec![idle.clone()]).plan(), &["stop … its node n is being drained"]);
+    let starting = on_draining(RunnerState::Starting);
+    assert_plan(world(vec![queued(1)], vec![starting]).plan(), &["stop … its node n is being drained"]);
+    let mut busy = queued(1);
+    (busy.status, busy.runner_name) = (JobStatus::InProgress, Some(idle.name.clone()));
+    assert_plan(world(vec![busy], vec![idle]).plan(), &[]);
+}
+
+#[test]
 fn a_runner_that_does_not_start_is_reported_and_then_replaced() {
     let mut starting = runner(1, 1, RunnerState::Starting);
     placed(&mut starting, 900);
