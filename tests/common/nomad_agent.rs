@@ -289,6 +289,11 @@ fn second(directory: &Path, pool: &str, server: u16) -> String {
         bind_addr = "127.0.0.1"
         disable_update_check = true
         leave_on_terminate = true
+        advertise {{
+          http = "127.0.0.1"
+          rpc = "127.0.0.1"
+          serf = "127.0.0.1"
+        }}
         ports {{
           http = {http}
           rpc = {rpc}
