@@ -22,6 +22,7 @@ use crate::{
     drawing::{Pair, backoff, build, job, labels, pair, repository_spec, runner_spec, spell},
     specification::{Asks, Checked, Facts, Seen},
     strays::{add_stray, stray},
+    warming::warming,
 };
 
 pub const PREFIX: &str = "ghr";
@@ -228,6 +229,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                 organization: false,
                 classes: Vec::new(),
                 classes_only: false,
+                warm: Vec::new(),
             }
         },
     )
@@ -300,11 +302,11 @@ pub fn case() -> impl Strategy<Value = Case> {
         groups_failed,
         started,
         strays,
-        (proptest::bool::weighted(0.02), classes()),
+        (proptest::bool::weighted(0.02), classes(), warming()),
     )
         .prop_map(
             |(repositories, jobs, (mut runners, pair), mut policy, failed, started, strays, more)| {
-                let (blind, (classes, classes_only, started_as)) = more;
+                let (blind, (classes, classes_only, started_as), warming) = more;
                 (policy.classes, policy.classes_only) = (classes, classes_only);
                 runners.extend(pair.iter().flat_map(Pair::specs));
                 let mut observation = build(&repositories, &jobs, &runners);
@@ -329,6 +331,7 @@ pub fn case() -> impl Strategy<Value = Case> {
                     observation.memory.last_start.insert(repository(at).id, ago(age));
                 }
                 strays.iter().for_each(|stray| add_stray(&mut observation, stray));
+                warming.put(&mut observation, &mut policy);
                 if blind {
                     observation.nomad = None;
                 }

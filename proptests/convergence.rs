@@ -167,6 +167,7 @@ impl Story {
             organization: false,
             classes: Vec::new(),
             classes_only: false,
+            warm: Vec::new(),
         }
     }
 

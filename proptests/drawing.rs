@@ -373,7 +373,7 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
             version: "1".to_owned(),
             deployment: (!theirs).then(|| DEPLOYMENT.to_owned()),
             repo_id: (!theirs).then_some(repository.id),
-            job_id: id.filter(|_| !theirs),
+            purpose: id.filter(|_| !theirs).map(Purpose::Job),
             attempt: spec.attempt.filter(|_| !theirs),
             registration: (!theirs).then_some(spec.registration),
             task: None,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{Case, for_all, server_now},
-    specification::facts::{group_of_start, job_holds, starts, stops},
+    specification::facts::{group_of_start, starts, stops},
 };
 
 /// How a stopped runner is seen right afterwards.
@@ -35,7 +35,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                     version: "1".to_owned(),
                     deployment: Some(nomad.deployment.clone()),
                     repo_id: Some(start.repository.id),
-                    job_id: Some(start.job_id),
+                    purpose: Some(start.purpose.clone()),
                     attempt: Some(start.attempt),
                     registration: Some(Registration::Jit),
                     task: None,
@@ -102,7 +102,12 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
             // which the first plan announced it, or whose runner has yielded its place.
             let facts = case.facts();
             for start in starts(&second) {
-                let said = job_holds(plan, start.job_id).any(|reason| {
+                let holds = plan.holds.iter().filter(|hold| match (&start.purpose, &hold.subject) {
+                    (Purpose::Job(job), Subject::Job { id, .. }) => job == id,
+                    (Purpose::Warm(_), Subject::Warm { labels, .. }) => *labels == start.labels.joined(),
+                    _ => false,
+                });
+                let said = holds.map(|hold| &hold.reason).any(|reason| {
                     matches!(
                         reason,
                         HoldReason::GroupStops | HoldReason::Cap { .. } | HoldReason::Turn { .. }
@@ -115,9 +120,11 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                         StopReason::Yield { .. }
                             | StopReason::NotStarting { .. }
                             | StopReason::MaxRunDuration { .. }
+                            | StopReason::Warm(_)
+                            | StopReason::MakeRoom { .. }
                     ) && group == Some(&group_of_start(start))
                 });
-                prop_assert!(said || yielded, "job {} comes out of nowhere\nAFTER {after:?}", start.job_id);
+                prop_assert!(said || yielded, "{} comes out of nowhere\nAFTER {after:?}", start.name);
             }
         }
         Ok(())

@@ -19,7 +19,8 @@ fn no_number_in_a_jobs_meta_is_too_large() {
         let mut case = case.clone();
         for runner in case.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners) {
             runner.meta.attempt = Some(u32::MAX);
-            runner.meta.job_id = runner.meta.job_id.map(|id| if id.0 > 100 { JobId(u64::MAX) } else { id });
+            let job_id = runner.meta.job_id().map(|id| if id.0 > 100 { JobId(u64::MAX) } else { id });
+            runner.meta.purpose = job_id.map(Purpose::Job);
         }
         // A name whose variable exists is skipped.
         case.observation.nomad.iter_mut().for_each(|nomad| nomad.variables.clear());

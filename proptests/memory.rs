@@ -15,9 +15,14 @@ macro_rules! tested_whatever_comes {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
         fn $name() {
-            for_all(|case, plan| (0..6).try_for_each(|luck| after_luck(case, plan, luck, $module::$name)));
+            for_all_lucks($module::$name);
         })*
     };
+}
+
+/// A property over the shared cases, whatever the outcomes of their plans.
+pub fn for_all_lucks(property: fn(&Lesson) -> githubrunner_specification::Checked) {
+    for_all(|case, plan| (0..6).try_for_each(|luck| after_luck(case, plan, luck, property)));
 }
 
 githubrunner_specification::properties!(memory, tested_whatever_comes);

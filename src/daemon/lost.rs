@@ -88,7 +88,7 @@ impl Daemon {
         let new: Vec<&Runner> = nomad.runners.iter().filter(is_new).take(ASKED_AT_ONCE).collect();
         for runner in new {
             self.lost.requested.insert(runner.name.clone());
-            let (Some(job), repository) = (runner.meta.job_id, runner.repository()) else { continue };
+            let (Some(job), repository) = (runner.meta.job_id(), runner.repository()) else { continue };
             if repository.owner.is_empty() {
                 continue;
             }

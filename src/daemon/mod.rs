@@ -243,6 +243,8 @@ impl Daemon {
             ("last start", self.memory.last_start.len()),
             ("start backoff", self.memory.start_backoff.len()),
             ("refused", self.memory.refused.len()),
+            ("warm backoff", self.memory.warm_backoff.len()),
+            ("left to warm runners", self.memory.left.len()),
             ("runner backoff", self.memory.runner_backoff.len()),
             ("issue backoff", self.memory.issue_backoff.len()),
             ("runners not lost", self.memory.not_lost.len()),
@@ -466,6 +468,7 @@ impl Daemon {
         learn(&mut self.memory, &observation, &plan, &done, now);
         self.make_room(&observation, &plan, now);
         self.ask_in_full(&observation, &plan, now);
+        self.ask_for_warm(&observation, &plan);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
@@ -523,6 +526,18 @@ impl Daemon {
                 && self.github_side.asks_in_full(id, now, self.active_every())
             {
                 self.schedule.again(id);
+            }
+        }
+    }
+
+    /// A warm runner starts with a fresh listing of its repository, where nothing else may happen.
+    fn ask_for_warm(&mut self, observation: &Observation, plan: &Plan) {
+        for hold in &plan.holds {
+            let HoldReason::Unpolled { repository } = &hold.reason else { continue };
+            let mut views = observation.repositories.values();
+            if let Some(view) = views.find(|view| view.repository.full_name() == *repository) {
+                self.github_side.awaits(view.repository.id);
+                self.schedule.again(view.repository.id);
             }
         }
     }

@@ -10,8 +10,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Registration, Repository,
-    RepositoryId, RerunLimit, RerunMark, RunId, naming::last_part,
+    EndedJob, ForeignReason, GroupKey, JobFacts, JobId, Labels, Loss, Moment, Purpose, Registration,
+    Repository, RepositoryId, RerunLimit, RerunMark, RunId, naming::last_part,
 };
 use crate::text::Escaped;
 
@@ -28,6 +28,8 @@ pub struct Plan {
     pub orphans: BTreeSet<Orphan>,
     /// The IDs of the queued jobs that may have one of our runners, oldest first.
     pub demand: BTreeMap<GroupKey, Vec<JobId>>,
+    /// The jobs that are left to warm runners, for [`super::Memory::left`].
+    pub left: BTreeSet<JobId>,
     /// The class of each job that is in demand, or held after it matched one, by the job's ID.
     pub classes: BTreeMap<JobId, Arc<str>>,
 }
@@ -58,10 +60,10 @@ pub struct Start {
     /// `None`: the top level of the configuration.
     pub class: Option<String>,
     pub labels: Labels,
-    pub job_id: JobId,
-    /// GitHub's facts about that job, for the template.
+    pub purpose: Purpose,
+    /// GitHub's facts about the job, for the template.
     pub facts: JobFacts,
-    /// 1, 2, … for the job.
+    /// 1, 2, … for the job; another increasing number for a warm runner.
     pub attempt: u32,
     /// The Nomad job's ID and the runner's name.
     pub name: String,
@@ -78,6 +80,13 @@ pub enum StartReason {
         demand: usize,
         /// Runners that can take them.
         supply: usize,
+    },
+    /// Fewer warm runners are ready than their entry asks for.
+    Warm {
+        /// How many it asks for.
+        count: usize,
+        /// How many are ready, or soon will be.
+        ready: usize,
     },
 }
 
@@ -153,6 +162,8 @@ pub enum StopReason {
         /// Why it makes no progress, for display.
         but: &'static str,
     },
+    /// A warm runner that is no longer wanted.
+    Warm(WarmEnd),
     /// An earlier allocation has used its credentials, so no other allocation can register.
     Spent,
     /// Its task did not start within `scheduler.starting_timeout`. Another node may do better.
@@ -173,6 +184,34 @@ pub enum StopReason {
     },
     /// Requested on the command line.
     Asked,
+}
+
+/// Why a warm runner is stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WarmEnd {
+    /// There are more than its entry asks for.
+    Excess {
+        /// How many it asks for.
+        count: usize,
+        /// How many are ready, or soon will be.
+        ready: usize,
+    },
+    /// The schedule of its entry is over.
+    Closed,
+    /// The configuration no longer has its entry.
+    Removed,
+    /// It is older than a day: its image may be outdated.
+    Old {
+        /// How old it is.
+        age: Duration,
+    },
+    /// The settings with which it was started have changed.
+    Settings,
+    /// It has made no progress for too long.
+    Fails {
+        /// Why, for display.
+        why: &'static str,
+    },
 }
 
 /// Ask GitHub for a runner by name.
@@ -320,6 +359,13 @@ pub enum Subject {
     Runner {
         name: String,
     },
+    /// An entry of `warm`.
+    Warm {
+        /// Its owner, or `owner/name`.
+        place: String,
+        /// Its labels.
+        labels: String,
+    },
 }
 
 /// Why something is not done.
@@ -383,6 +429,29 @@ pub enum HoldReason {
         cap: Cap,
         /// How many are allowed.
         limit: usize,
+    },
+    /// An idle warm runner is expected to take the job within a short time.
+    LeftToWarm { runner: String },
+    /// The next listing of the repository of a warm entry is needed.
+    Unpolled { repository: String },
+    /// None of the repositories of a warm entry is known.
+    NoRepository,
+    /// The schedule of a warm entry is over.
+    Closed {
+        /// When it opens again.
+        opens: Option<Timestamp>,
+    },
+    /// The last runners of a warm entry failed.
+    WarmFailed {
+        /// How many in a row.
+        failed: u32,
+        /// How long the next one still has to wait.
+        wait: Duration,
+    },
+    /// No warm runner competes with a runner that waits for room in the same node pool.
+    WarmYields {
+        /// The runner that waits.
+        to: String,
     },
     /// A runner of nomadtools is expected to take the job.
     LeftToNomadtools { runner: String },
@@ -474,6 +543,8 @@ pub enum HoldReason {
     },
     /// Dead, but it is the newest attempt at a job that is still queued.
     CountsAttempts,
+    /// Dead, but it counts the failures of its warm entry.
+    CountsFailures,
     /// Dead, but its repository has not been listed since: its job may still be queued.
     JobUnknown,
     /// Its variable must be removed first.
@@ -514,16 +585,18 @@ impl Action {
     pub fn reason(&self) -> &'static str {
         match self {
             Action::Start(Start { reason: StartReason::Missing { .. }, .. }) => "missing",
+            Action::Start(Start { reason: StartReason::Warm { .. }, .. }) => "warm",
             Action::IssueCredentials(action) => match action.registration {
                 Registration::Jit => "jit",
                 Registration::Token => "token",
                 Registration::AccessToken => "access_token",
             },
-            Action::Stop(action) => match action.reason {
+            Action::Stop(action) => match &action.reason {
                 StopReason::Surplus { .. } => "surplus",
                 StopReason::Unregistered { .. } => "unregistered",
                 StopReason::MakeRoom { .. } => "make_room",
                 StopReason::Yield { .. } => "yield",
+                StopReason::Warm(end) => end.word(),
                 StopReason::Spent => "spent",
                 StopReason::NotStarting { .. } => "not_starting",
                 StopReason::RepositoryGone => "repository_gone",
@@ -595,9 +668,13 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
-            Action::Start(Start { repository, class, labels, job_id, attempt, name, reason, .. }) => {
+            Action::Start(Start { repository, class, labels, purpose, attempt, name, reason, .. }) => {
                 let repository = repository.full_name();
-                write!(f, "start    {name}  {repository} [{labels}] for job {job_id}, attempt {attempt}")?;
+                write!(f, "start    {name}  {repository} [{labels}] ")?;
+                match purpose {
+                    Purpose::Job(job_id) => write!(f, "for job {job_id}, attempt {attempt}")?,
+                    Purpose::Warm(_) => write!(f, "as a warm runner")?,
+                }
                 class.as_ref().map_or(Ok(()), |class| write!(f, ", class {class}"))?;
                 write!(f, ": {reason}")
             }
@@ -633,6 +710,7 @@ impl fmt::Display for StartReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartReason::Missing { demand, supply } => write!(f, "{demand} queued, {supply} available"),
+            StartReason::Warm { count, ready } => write!(f, "{ready} of {count} ready"),
         }
     }
 }
@@ -658,6 +736,7 @@ impl fmt::Display for StopReason {
             StopReason::Unregistered { absent } => write!(f, "not connected to GitHub for {}", span(*absent)),
             StopReason::MakeRoom { waits } => write!(f, "idle and not needed, making room for {waits}"),
             StopReason::Yield { waits, but } => write!(f, "{but}, yielding to {waits}"),
+            StopReason::Warm(end) => write!(f, "{end}"),
             StopReason::Spent => f.write_str("an earlier allocation used its credentials"),
             StopReason::NotStarting { starting, event } => not_started(f, *starting, event.as_deref()),
             StopReason::RepositoryGone => f.write_str("its repository is gone"),
@@ -665,6 +744,33 @@ impl fmt::Display for StopReason {
                 write!(f, "has run for {}, longer than max_run_duration ({})", span(*ran), span(*limit))
             }
             StopReason::Asked => f.write_str("requested on the command line"),
+        }
+    }
+}
+
+impl WarmEnd {
+    /// The reason as a metric label.
+    fn word(&self) -> &'static str {
+        match self {
+            WarmEnd::Excess { .. } => "warm_excess",
+            WarmEnd::Closed => "warm_closed",
+            WarmEnd::Removed => "warm_removed",
+            WarmEnd::Old { .. } => "warm_old",
+            WarmEnd::Settings => "warm_settings",
+            WarmEnd::Fails { .. } => "warm_fails",
+        }
+    }
+}
+
+impl fmt::Display for WarmEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WarmEnd::Excess { count, ready } => write!(f, "{ready} warm runners, {count} configured"),
+            WarmEnd::Closed => f.write_str("warm, and its schedule is over"),
+            WarmEnd::Removed => f.write_str("warm, and its entry is no longer configured"),
+            WarmEnd::Old { age } => write!(f, "warm, and {} old: a new one replaces it", span(*age)),
+            WarmEnd::Settings => f.write_str("warm, and its settings have changed: a new one replaces it"),
+            WarmEnd::Fails { why } => write!(f, "warm, and {why}"),
         }
     }
 }
@@ -693,6 +799,7 @@ impl fmt::Display for Subject {
             Subject::Nomad => f.write_str("everything"),
             Subject::Repository { name } => f.write_str(name),
             Subject::Job { repository, id, labels } => write!(f, "{repository} job {id} [{labels}]"),
+            Subject::Warm { place, labels } => write!(f, "warm {place} [{labels}]"),
             Subject::Runner { name } => f.write_str(name),
         }
     }
@@ -705,6 +812,7 @@ impl Subject {
             Subject::Repository { .. } => "repository",
             Subject::Job { .. } => "job",
             Subject::Runner { .. } => "runner",
+            Subject::Warm { .. } => "warm",
         }
     }
 }
@@ -734,6 +842,13 @@ impl HoldReason {
                 Cap::Class => "cap_class",
                 Cap::ClassRepository => "cap_class_repository",
             },
+            HoldReason::LeftToWarm { .. } => "left_to_warm",
+            HoldReason::Unpolled { .. } => "unpolled",
+            HoldReason::NoRepository => "no_repository",
+            HoldReason::Closed { .. } => "closed",
+            HoldReason::WarmFailed { .. } => "warm_failed",
+            HoldReason::WarmYields { .. } => "warm_yields",
+            HoldReason::CountsFailures => "counts_failures",
             HoldReason::LeftToNomadtools { .. } => "left_to_nomadtools",
             HoldReason::Turn { .. } => "turn",
             HoldReason::GroupStops => "group_stops",
@@ -779,8 +894,14 @@ impl HoldReason {
     /// Whether nearly every runner is held for this reason for a moment. Such holds are shown in a plan but
     /// not logged.
     pub fn is_routine(&self) -> bool {
-        use HoldReason::{JobUnknown, NoCredentials, SurplusOnce, VariableFirst};
-        matches!(self, SurplusOnce | VariableFirst | JobUnknown | NoCredentials { error: None, .. })
+        use HoldReason::{
+            CountsFailures, JobUnknown, LeftToWarm, NoCredentials, SurplusOnce, Unpolled, VariableFirst,
+        };
+        let is_of_all = matches!(
+            self,
+            Unpolled { .. } | SurplusOnce | VariableFirst | JobUnknown | CountsFailures | LeftToWarm { .. }
+        );
+        is_of_all || matches!(self, NoCredentials { error: None, .. })
     }
 }
 
@@ -817,6 +938,26 @@ impl fmt::Display for HoldReason {
             HoldReason::Turn { cap, limit, before } => {
                 write!(f, "waiting for a place: {cap} is {limit}, and {before} is next")
             }
+            HoldReason::LeftToWarm { runner } => {
+                write!(f, "left to {runner}, a warm runner that is idle")
+            }
+            HoldReason::Unpolled { repository } => write!(f, "starts after the next poll of {repository}"),
+            HoldReason::NoRepository => f.write_str(
+                "none of its repositories is known: the token cannot see them, or they are archived",
+            ),
+            HoldReason::Closed { opens: Some(opens) } => {
+                write!(f, "outside its schedule, which opens at {opens}")
+            }
+            HoldReason::Closed { opens: None } => f.write_str("outside its schedule"),
+            HoldReason::WarmFailed { failed, wait } => {
+                write!(
+                    f,
+                    "its last runner failed ({failed} in a row); the next one starts in {}",
+                    span(*wait)
+                )
+            }
+            HoldReason::WarmYields { to } => write!(f, "{to} waits for room in its node pool"),
+            HoldReason::CountsFailures => f.write_str("dead, kept: it counts the failures of its warm entry"),
             HoldReason::LeftToNomadtools { runner } => {
                 write!(f, "left to {runner}, a nomadtools job; stop that job if it never takes one")
             }

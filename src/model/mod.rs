@@ -12,6 +12,7 @@ mod names;
 mod naming;
 mod observation;
 mod owners;
+mod purpose;
 mod report;
 mod rerun;
 mod runner;
@@ -22,7 +23,7 @@ use std::time::Duration;
 pub use action::{
     Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, IssueCredentials, Orphan, Plan, Purge,
     PurgeReason, Refusal, RemoveOrphan, Rerun, Start, StartReason, Stop, StopReason, Subject,
-    VerifyRegistration, span,
+    VerifyRegistration, WarmEnd, span,
 };
 pub use entry::RepoEntry;
 pub use glob::glob_covers;
@@ -32,9 +33,10 @@ pub use job::{
 };
 pub use labels::Labels;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
-pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, job_key, last_part, runner_name};
+pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, digest, is_ours_by_name, job_key, last_part, runner_name};
 pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
 pub use owners::OwnerPattern;
+pub use purpose::{Purpose, Warm};
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};
 pub use rerun::{Conclusion, Ended, EndedJob, Loss, Lost, RerunLimit, RerunMark};
 pub use runner::{

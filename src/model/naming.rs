@@ -1,8 +1,8 @@
 //! Names of runners: valid at GitHub and in Nomad, unique, and deterministic.
 
-use ring::digest::{SHA256, digest};
+use ring::digest::SHA256;
 
-use super::{JobId, Repository};
+use super::{Purpose, Repository};
 
 /// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
@@ -19,16 +19,17 @@ const DEPLOYMENT_LENGTH: usize = 5;
 const ATTEMPT_LENGTH: usize = 10;
 
 /// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
-/// deployment ID followed by a hash of deployment ID, GitHub job and attempt.
+/// deployment ID followed by a hash of deployment ID, purpose (the GitHub job) and attempt.
 pub fn runner_name(
     prefix: &str,
     deployment: &str,
     repository: &Repository,
-    job: JobId,
+    purpose: impl Into<Purpose>,
     attempt: u32,
 ) -> String {
-    let job_id = hash(&format!("{deployment}\n{job}\n{attempt}"), ATTEMPT_LENGTH);
-    let suffix = format!("{}{job_id}", hash(deployment, DEPLOYMENT_LENGTH));
+    let purpose = purpose.into();
+    let start = hash(&format!("{deployment}\n{purpose}\n{attempt}"), ATTEMPT_LENGTH);
+    let suffix = format!("{}{start}", hash(deployment, DEPLOYMENT_LENGTH));
     let readable: String = format!("{}-{}", repository.owner, repository.name)
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
@@ -41,6 +42,11 @@ pub fn runner_name(
 /// The last part of a runner's name, which is unique.
 pub fn last_part(name: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
+}
+
+/// Identifies a text.
+pub fn digest(text: &str) -> String {
+    hash(text, ATTEMPT_LENGTH)
 }
 
 /// Identifies a job within its run across attempts: its ID changes with each re-run, its name does not. A hash, because
@@ -59,7 +65,7 @@ pub fn is_ours_by_name(prefix: &str, deployment: &str, name: &str) -> bool {
 /// The first `length` characters of the text's SHA-256 in base 32.
 fn hash(text: &str, length: usize) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    digest(&SHA256, text.as_bytes())
+    ring::digest::digest(&SHA256, text.as_bytes())
         .as_ref()
         .iter()
         .take(length)

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    Backoff, Ended, Foreign, GroupKey, Moment, Orphan, Refusal, Repository, RepositoryId, RerunMark, Runner,
-    WorkflowJob,
+    Backoff, Ended, Foreign, GroupKey, JobId, Moment, Orphan, Refusal, Repository, RepositoryId, RerunMark,
+    Runner, WorkflowJob,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,6 +134,10 @@ pub struct Memory {
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
     /// The label sets of public repositories whose runners would give their tasks access to the host.
     pub refused: BTreeMap<GroupKey, Refusal>,
+    /// Warm entries whose last start failed or was not permitted, by ID.
+    pub warm_backoff: BTreeMap<String, Backoff>,
+    /// Since when each queued job has been left to warm runners.
+    pub left: BTreeMap<JobId, Moment>,
     /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
     /// Dead runners that were not lost with a job that may be run again, as an attempt to do so has shown.

@@ -92,7 +92,7 @@ fn order_of_leaving<'a>(
     runner: &'a Runner,
 ) -> (RunnerState, bool, std::cmp::Reverse<Option<Duration>>, &'a str) {
     let waited_for =
-        runner.meta.job_id.is_some_and(|job_id| survey.statuses.get(&job_id) == Some(&JobStatus::Queued));
+        runner.meta.job_id().is_some_and(|job_id| survey.statuses.get(&job_id) == Some(&JobStatus::Queued));
     (
         runner.state,
         waited_for && runner.state != RunnerState::Running,

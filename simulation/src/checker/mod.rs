@@ -10,6 +10,7 @@ pub mod sight;
 mod starts;
 mod stops;
 mod stuck;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -82,6 +83,7 @@ pub struct Checker {
     looked_at: Timestamp,
     stuck: stuck::Stuck,
     rerun: reruns::Rerun,
+    warm: warm::Warmth,
     /// When a daemon last sent Nomad any request.
     asked_nomad_at: Timestamp,
     /// When it last acted, or asked GitHub about a runner.
@@ -131,6 +133,7 @@ impl Checker {
             looked_at: Timestamp::UNIX_EPOCH,
             stuck: stuck::Stuck::new(scenario, &place),
             rerun: reruns::Rerun::default(),
+            warm: warm::Warmth::new(scenario),
             asked_nomad_at: Timestamp::UNIX_EPOCH,
             acted_at: Timestamp::UNIX_EPOCH,
             place,
@@ -404,6 +407,7 @@ impl Watch for Checker {
         self.note_archived(world, now);
         self.stuck.look(world, now);
         self.is_prompt(world, now);
+        self.is_warm(world, now);
         self.is_passed_over(world, now);
     }
 }
