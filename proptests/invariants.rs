@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{for_all, tested},
-    specification::facts::starts,
+    specification::facts::job_starts,
 };
 
 githubrunner_specification::properties!(invariants, tested);
@@ -25,7 +25,7 @@ fn no_number_in_a_jobs_meta_is_too_large() {
         // A name whose variable exists is skipped.
         case.observation.nomad.iter_mut().for_each(|nomad| nomad.variables.clear());
         let plan = case.plan();
-        prop_assert!(starts(&plan).all(|start| start.attempt == 1 || start.attempt == u32::MAX));
+        prop_assert!(job_starts(&plan).all(|(_, start)| start.attempt == 1 || start.attempt == u32::MAX));
         Ok(())
     });
 }

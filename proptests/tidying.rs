@@ -46,8 +46,12 @@ fn a_clients_clock_delays_nothing_for_long() {
                 own && matches!(hold.reason, HoldReason::Attempts { .. })
             });
             let purged = plan.actions.iter().any(|a| matches!(a, Action::Purge(purge) if purge.name == name));
-            let kept = runner_holds(&plan, &name)
-                .any(|reason| matches!(reason, HoldReason::CountsAttempts | HoldReason::JobUnknown));
+            let kept = runner_holds(&plan, &name).any(|reason| {
+                matches!(
+                    reason,
+                    HoldReason::CountsAttempts | HoldReason::CountsFailures | HoldReason::JobUnknown
+                )
+            });
             if just_now {
                 prop_assert!(!purged, "{name} has died just now");
             } else {

@@ -1,5 +1,7 @@
 //! Generates warm entries and their runners, and tests the rules for them.
 
+use std::collections::BTreeMap;
+
 use githubrunner::{
     config::{Hours, WarmEntry},
     model::*,
@@ -104,6 +106,7 @@ impl Warming {
         policy.warm.retain(|entry| {
             entry.class.as_ref().is_none_or(|name| policy.classes.iter().any(|class| class.name == *name))
         });
+        let mut names = Vec::new();
         let runners = observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners);
         let ours = runners.filter(|runner| runner.ownership == Ownership::Ours);
         for ((runner, warm), pool) in ours.zip(self.runners).zip(self.pools) {
@@ -115,7 +118,10 @@ impl Warming {
                 runner.meta.labelsstr = entry.entry.labels.joined();
                 runner.meta.class.clone_from(&entry.class);
             }
+            names.push((runner.name.clone(), format!("{}-warm{}", runner.name, names.len())));
+            runner.name = names[names.len() - 1].1.clone();
         }
+        names.iter().for_each(|(old, new)| rename(observation, old, new));
         for (at, left) in self.left.into_iter().enumerate() {
             let since = left.map(|seconds| (JobId(at as u64 + 1), NOW - secs(seconds.min(90_000))));
             observation.memory.left.extend(since);
@@ -123,6 +129,40 @@ impl Warming {
         for (at, until) in self.failed.into_iter().enumerate() {
             observation.memory.warm_backoff.extend(until.map(|until| (format!("entry{at}"), backoff(until))));
         }
+    }
+}
+
+/// A warm runner does not have the name of a job's runner.
+fn rename(observation: &mut Observation, old: &str, new: &str) {
+    let Observation { nomad, repositories, ended, memory, .. } = observation;
+    if let Some(nomad) = nomad {
+        if nomad.variables.remove(old) {
+            nomad.variables.insert(new.to_owned());
+        }
+    }
+    for view in repositories.values_mut() {
+        if let Listing::Fresh { jobs, .. } | Listing::Earlier { jobs, .. } | Listing::Stale { jobs, .. } =
+            &mut view.listing
+        {
+            let named = jobs.iter_mut().filter(|job| job.runner_name.as_deref() == Some(old));
+            named.for_each(|job| job.runner_name = Some(new.to_owned()));
+        }
+    }
+    for names in memory.surplus.values_mut() {
+        let since = names.remove(old);
+        names.extend(since.map(|since| (new.to_owned(), since)));
+    }
+    fn moved<T>(map: &mut BTreeMap<String, T>, old: &str, new: &str) {
+        let value = map.remove(old);
+        map.extend(value.map(|value| (new.to_owned(), value)));
+    }
+    moved(ended, old, new);
+    moved(&mut memory.presence, old, new);
+    moved(&mut memory.last_busy, old, new);
+    moved(&mut memory.runner_backoff, old, new);
+    moved(&mut memory.issue_backoff, old, new);
+    if memory.not_lost.remove(old) {
+        memory.not_lost.insert(new.to_owned());
     }
 }
 
@@ -135,7 +175,6 @@ fn the_schedules_of_the_cases_are_open_and_closed() {
 /// The cases reach the rules.
 #[test]
 fn warm_cases_reach_every_rule() {
-    use std::collections::BTreeMap;
     let seen = std::cell::RefCell::new(BTreeMap::<String, usize>::new());
     for_all_crowded(|_, plan| {
         let mut seen = seen.borrow_mut();

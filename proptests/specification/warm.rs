@@ -200,6 +200,14 @@ pub fn failures_of_an_entry_make_it_wait_and_no_other(facts: &Facts, plan: &Plan
             "{} was rejected",
             start.name
         );
+        let stops =
+            of_entry(facts, &warm.entry).into_iter().find(|runner| runner.state == RunnerState::Stopping);
+        prop_assert!(
+            stops.is_none(),
+            "{} starts while {:?} stops",
+            start.name,
+            stops.map(|runner| &runner.name)
+        );
         prop_assert!(!waits_for_room(facts, &warm.entry), "{} competes with a job's runner", start.name);
     }
     Ok(())

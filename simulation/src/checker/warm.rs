@@ -15,7 +15,6 @@ use crate::faults::{
     labels::is_servable,
     scenario::Scenario,
     settings::{Mode, Warm},
-    trouble::Trouble,
 };
 
 /// A job is left to a warm runner for this long.
