@@ -113,17 +113,25 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                         HoldReason::GroupStops | HoldReason::Cap { .. } | HoldReason::Turn { .. }
                     )
                 });
-                let yielded = stops(plan).any(|stop| {
-                    let group = facts.group(facts.runner(&stop.name).unwrap());
-                    matches!(
-                        stop.reason,
-                        StopReason::Yield { .. }
-                            | StopReason::NotStarting { .. }
-                            | StopReason::MaxRunDuration { .. }
-                            | StopReason::Warm(_)
-                            | StopReason::MakeRoom { .. }
-                    ) && group == Some(&group_of_start(start))
-                });
+                let entry = |runner: &Runner| runner.meta.purpose.as_ref().and_then(Purpose::warm).cloned();
+                let is_replaced = |stop: &Stop| {
+                    let stopped = facts.runner(&stop.name).and_then(entry);
+                    let starts = start.purpose.warm();
+                    starts.is_some()
+                        && stopped.map(|warm| warm.entry) == starts.map(|warm| warm.entry.clone())
+                };
+                let yielded = stops(plan).any(is_replaced)
+                    || stops(plan).any(|stop| {
+                        let group = facts.group(facts.runner(&stop.name).unwrap());
+                        matches!(
+                            stop.reason,
+                            StopReason::Yield { .. }
+                                | StopReason::NotStarting { .. }
+                                | StopReason::MaxRunDuration { .. }
+                                | StopReason::Warm(_)
+                                | StopReason::MakeRoom { .. }
+                        ) && group == Some(&group_of_start(start))
+                    });
                 prop_assert!(said || yielded, "{} comes out of nowhere\nAFTER {after:?}", start.name);
             }
         }

@@ -302,7 +302,8 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
         }
         turns.queue(id);
     }
-    warm::starts(survey, &mut turns, live, draft);
+    let placed = placed.into_iter().map(|(key, count)| (key.clone(), count)).collect();
+    warm::starts(survey, &mut turns, placed, live, draft);
     held
 }
 

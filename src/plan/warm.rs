@@ -277,8 +277,15 @@ struct Lacking<'a> {
     last_start: Option<Timestamp>,
 }
 
-/// Starts the missing warm runners in the places that no job needs: first those of the entries with the fewest.
-pub(super) fn starts<'a>(survey: &'a Survey<'a>, turns: &mut Turns<'a>, live: usize, draft: &mut Draft) {
+/// Starts the missing warm runners in the places that no job needs: first those of the entries with the fewest. `placed`
+/// counts the places that this plan has given to each group.
+pub(super) fn starts<'a>(
+    survey: &'a Survey<'a>,
+    turns: &mut Turns<'a>,
+    mut placed: BTreeMap<GroupKey, usize>,
+    live: usize,
+    draft: &mut Draft,
+) {
     let mut live = live;
     let mut lacking: Vec<Lacking> = Vec::new();
     for policy in &survey.policy.warm {
@@ -288,7 +295,6 @@ pub(super) fn starts<'a>(survey: &'a Survey<'a>, turns: &mut Turns<'a>, live: us
         }
     }
     lacking.sort_by_key(|lacking| (lacking.ready, lacking.last_start, lacking.policy.entry.id.as_str()));
-    let mut placed: BTreeMap<GroupKey, usize> = BTreeMap::new();
     while !lacking.is_empty() {
         lacking.retain_mut(|lacking| {
             let Lacking { policy, view, key, .. } = lacking;
