@@ -39,10 +39,6 @@ const ROTATES_AFTER: Duration = Duration::from_secs(600);
 /// A runner that ran for this long has not failed, however it ended.
 const RAN_WELL: Duration = Duration::from_secs(600);
 
-/// The minutes since the epoch, times this, is the first number of an entry without runners. So no number is used
-/// twice, even after all its runners were purged.
-const NUMBERS_A_MINUTE: i64 = 16;
-
 /// A counted failure is kept, unpurged, for at most this long. The next runner has started by then, or something else
 /// prevents it.
 const KEPT: Duration = Duration::from_secs(1800);
@@ -445,7 +441,8 @@ fn start(survey: &Survey, lacking: &mut Lacking, class: Option<&str>, live: usiz
     let Lacking { policy, view, ready, failed, last, .. } = lacking;
     let entry = &policy.entry;
     let warm = Warm { entry: entry.id.clone(), settings: policy.settings.clone(), failed: *failed };
-    let first = u32::try_from(survey.nomad.now.as_second() / 60 * NUMBERS_A_MINUTE).unwrap_or(0);
+    // So no number is used again, even after all runners of the entry were purged.
+    let first = u32::try_from(survey.nomad.now.as_second()).unwrap_or(0);
     let next = last.map_or(first, |last| last.saturating_add(1));
     let purpose = Purpose::Warm(warm);
     let (attempt, name) = free_attempt(survey, &view.repository, &purpose, next);
