@@ -112,7 +112,7 @@ fn runner(prefix: &str, repository: &Repository, job_id: JobId, since: Timestamp
             version: "0".to_owned(),
             deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(repository.id),
-            job_id: Some(job_id),
+            purpose: Some(job_id.into()),
             attempt: Some(1),
             registration: Some(Registration::Jit),
             task: None,

@@ -22,6 +22,7 @@ use crate::{
     drawing::{Pair, backoff, build, job, labels, pair, repository_spec, runner_spec, spell},
     specification::{Asks, Checked, Facts, Seen},
     strays::{add_stray, stray},
+    warming::warming,
 };
 
 pub const PREFIX: &str = "ghr";
@@ -228,6 +229,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                 level: RunnerLevel::Repository,
                 classes: Vec::new(),
                 classes_only: false,
+                warm: Vec::new(),
             }
         },
     )
@@ -329,11 +331,11 @@ pub fn case() -> impl Strategy<Value = Case> {
         groups_failed,
         started,
         strays,
-        (proptest::bool::weighted(0.02), classes(), moved, unseen),
+        (proptest::bool::weighted(0.02), classes(), moved, unseen, warming()),
     )
         .prop_map(
             |(repositories, jobs, (mut runners, pair), mut policy, failed, started, strays, more)| {
-                let (blind, (classes, classes_only, started_as), moved, unseen) = more;
+                let (blind, (classes, classes_only, started_as), moved, unseen, warming) = more;
                 (policy.classes, policy.classes_only) = (classes, classes_only);
                 runners.extend(pair.iter().flat_map(Pair::specs));
                 let mut observation = build(&repositories, &jobs, &runners);
@@ -361,6 +363,7 @@ pub fn case() -> impl Strategy<Value = Case> {
                     observation.memory.last_start.insert(repository(at).id, ago(age));
                 }
                 strays.iter().for_each(|stray| add_stray(&mut observation, stray));
+                warming.put(&mut observation, &mut policy);
                 if let Some(nomad) = &mut observation.nomad {
                     let unseen = &nomad.unseen;
                     nomad.variables.retain(|variable| !unseen.contains_key(&variable.namespace));

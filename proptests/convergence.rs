@@ -182,6 +182,7 @@ impl Story {
             level: RunnerLevel::Repository,
             classes: Vec::new(),
             classes_only: false,
+            warm: Vec::new(),
         }
     }
 

@@ -375,7 +375,7 @@ fn meta_of(
     RunnerMeta {
         deployment: Some(DEPLOYMENT.to_owned()),
         repo_id: Some(repository.id),
-        job_id,
+        purpose: job_id.map(Purpose::Job),
         attempt: spec.attempt,
         registration: Some(spec.registration),
         ..of_nomadtools

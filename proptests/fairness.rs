@@ -72,6 +72,7 @@ fn policy(cap: usize, purge: u64) -> Policy {
         level: RunnerLevel::Repository,
         classes: Vec::new(),
         classes_only: false,
+        warm: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{Case, for_all, server_now},
-    specification::facts::{group_of_start, job_holds, starts, stops},
+    specification::facts::{group_of_start, starts, stops},
 };
 
 /// How a stopped runner is seen right afterwards.
@@ -36,7 +36,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
                     version: "1".to_owned(),
                     deployment: Some(nomad.deployment.clone()),
                     repo_id: Some(start.repository.id),
-                    job_id: Some(start.job_id),
+                    purpose: Some(start.purpose.clone()),
                     attempt: Some(start.attempt),
                     registration: Some(Registration::Jit),
                     task: None,
@@ -103,23 +103,36 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
             // which the first plan announced it, or whose runner has yielded its place.
             let facts = case.facts();
             for start in starts(&second) {
-                let said = job_holds(plan, start.job_id).any(|reason| {
+                let holds = plan.holds.iter().filter(|hold| match (&start.purpose, &hold.subject) {
+                    (Purpose::Job(job), Subject::Job { id, .. }) => job == id,
+                    (Purpose::Warm(_), Subject::Warm { labels, .. }) => *labels == start.labels.joined(),
+                    _ => false,
+                });
+                let said = holds.map(|hold| &hold.reason).any(|reason| {
                     matches!(
                         reason,
                         HoldReason::GroupStops | HoldReason::Cap { .. } | HoldReason::Turn { .. }
                     )
                 });
                 let yielded = stops(plan).any(|stop| {
-                    let group = facts.group(facts.runner(&stop.name).unwrap());
-                    matches!(
+                    let stopped = facts.runner(&stop.name).unwrap();
+                    let entry = |purpose: Option<&Purpose>| {
+                        purpose.and_then(Purpose::warm).map(|warm| warm.entry.clone())
+                    };
+                    let is_replaced = entry(Some(&start.purpose))
+                        .is_some_and(|own| entry(stopped.meta.purpose.as_ref()) == Some(own));
+                    let made_room = matches!(
                         stop.reason,
                         StopReason::Yield { .. }
                             | StopReason::NotStarting { .. }
                             | StopReason::NodeDrains { .. }
                             | StopReason::MaxRunDuration { .. }
-                    ) && group == Some(&group_of_start(start))
+                            | StopReason::Warm(_)
+                            | StopReason::MakeRoom { .. }
+                    );
+                    is_replaced || made_room && facts.group(stopped) == Some(&group_of_start(start))
                 });
-                prop_assert!(said || yielded, "job {} comes out of nowhere\nAFTER {after:?}", start.job_id);
+                prop_assert!(said || yielded, "{} comes out of nowhere\nAFTER {after:?}", start.name);
             }
         }
         Ok(())

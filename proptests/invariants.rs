@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases::{for_all, tested},
-    specification::facts::starts,
+    specification::facts::job_starts,
 };
 
 githubrunner_specification::properties!(invariants, tested);
@@ -19,12 +19,13 @@ fn no_number_in_a_jobs_meta_is_too_large() {
         let mut case = case.clone();
         for runner in case.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners) {
             runner.meta.attempt = Some(u32::MAX);
-            runner.meta.job_id = runner.meta.job_id.map(|id| if id.0 > 100 { JobId(u64::MAX) } else { id });
+            let job_id = runner.meta.job_id().map(|id| if id.0 > 100 { JobId(u64::MAX) } else { id });
+            runner.meta.purpose = job_id.map(Purpose::Job);
         }
         // A name whose variable exists is skipped.
         case.observation.nomad.iter_mut().for_each(|nomad| nomad.variables.clear());
         let plan = case.plan();
-        prop_assert!(starts(&plan).all(|start| start.attempt == 1 || start.attempt == u32::MAX));
+        prop_assert!(job_starts(&plan).all(|(_, start)| start.attempt == 1 || start.attempt == u32::MAX));
         Ok(())
     });
 }

@@ -21,5 +21,6 @@ mod symmetry;
 mod templates;
 mod tidying;
 mod turns;
+mod warming;
 
 use githubrunner_specification as specification;

@@ -15,9 +15,14 @@ macro_rules! tested_whatever_comes {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
         fn $name() {
-            for_all(|case, plan| (0..6).try_for_each(|luck| after_luck(case, plan, luck, $module::$name)));
+            for_all_lucks($module::$name);
         })*
     };
+}
+
+/// A property over the shared cases, whatever the outcomes of their plans.
+pub fn for_all_lucks(property: fn(&Lesson) -> githubrunner_specification::Checked) {
+    for_all(|case, plan| (0..6).try_for_each(|luck| after_luck(case, plan, luck, property)));
 }
 
 githubrunner_specification::properties!(memory, tested_whatever_comes);
@@ -125,6 +130,14 @@ fn a_wait_without_a_retry_is_forgotten() {
     });
 }
 
+/// How long the next start of its group, or of its warm entry, waits.
+fn start_backoff<'a>(memory: &'a Memory, start: &Start) -> Option<&'a Backoff> {
+    match start.purpose.warm() {
+        Some(warm) => memory.warm_backoff.get(&warm.entry),
+        None => memory.start_backoff.get(&start.group()),
+    }
+}
+
 #[test]
 fn the_wait_doubles_with_each_failure_and_ends_with_a_success() {
     for_all(|case, plan| {
@@ -139,9 +152,7 @@ fn the_wait_doubles_with_each_failure_and_ends_with_a_success() {
             for action in &plan.actions {
                 let (backoff, first) = match action {
                     Action::RemoveOrphan(_) => continue,
-                    Action::Start(start) => {
-                        (case.observation.memory.start_backoff.get(&start.group()), 30_u64)
-                    }
+                    Action::Start(start) => (start_backoff(&case.observation.memory, start), 30_u64),
                     Action::IssueCredentials(issue) => {
                         (case.observation.memory.issue_backoff.get(&issue.name), 5)
                     }
@@ -164,7 +175,7 @@ fn the_wait_doubles_with_each_failure_and_ends_with_a_success() {
         for action in &plan.actions {
             match action {
                 Action::RemoveOrphan(_) => {}
-                Action::Start(start) => prop_assert!(!memory.start_backoff.contains_key(&start.group())),
+                Action::Start(start) => prop_assert!(start_backoff(memory, start).is_none()),
                 Action::IssueCredentials(issue) => {
                     prop_assert!(!memory.issue_backoff.contains_key(&issue.name))
                 }

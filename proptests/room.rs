@@ -59,7 +59,7 @@ fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
     let pending = case.runners().iter().find(|runner| runner.state == RunnerState::Pending).cloned();
     let nomad = case.observation.nomad.as_mut().filter(|_| crowd == Crowd::Full);
     if let (Some(nomad), Some(pending)) = (nomad, pending) {
-        let meta = RunnerMeta { deployment: None, repo_id: None, job_id: None, ..pending.meta.clone() };
+        let meta = RunnerMeta { deployment: None, repo_id: None, purpose: None, ..pending.meta.clone() };
         nomad.runners.push(Runner {
             name: "ghr-theirs".to_owned(),
             namespace: None,
@@ -87,7 +87,7 @@ fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
     case
 }
 
-fn for_all_crowded(property: impl Fn(&Case, &Plan) -> Checked) {
+pub fn for_all_crowded(property: impl Fn(&Case, &Plan) -> Checked) {
     static CROWDED: OnceLock<Vec<(Case, Plan)>> = OnceLock::new();
     let cases = CROWDED.get_or_init(|| {
         let mut runner = runner(CASES);

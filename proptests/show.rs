@@ -81,7 +81,7 @@ impl Case {
                 r.ownership,
                 r.meta.repo_id.map(|id| id.0),
                 r.meta.labelsstr,
-                r.meta.job_id,
+                r.meta.job_id(),
                 r.meta.attempt,
                 r.registration(),
                 r.started,

@@ -105,6 +105,11 @@ fn repositories_are_planned_independently() {
         case.policy.max_runners = None;
         case.policy.classes.clear();
         case.policy.pending_to_kill_listening = None;
+        // So do warm runners.
+        case.policy.warm.clear();
+        for runner in case.observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners) {
+            runner.meta.purpose = runner.meta.job_id().map(Purpose::Job);
+        }
         for limit in [
             &mut case.policy.waiting_timeout,
             &mut case.policy.starting_timeout,

@@ -53,7 +53,7 @@ fn render(renderer: &Renderer, labels: &Labels, runs_on: &RunsOn) -> String {
         labels,
         runs_on,
         info: "queued=1",
-        job: JobId(42),
+        job: Some(JobId(42)),
         facts: &Default::default(),
         attempt: 1,
         nomad_limits: true,

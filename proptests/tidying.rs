@@ -20,7 +20,7 @@ fn a_clients_clock_delays_nothing_for_long() {
             let highest = case
                 .runners()
                 .iter()
-                .filter(|other| other.meta.job_id == runner.meta.job_id)
+                .filter(|other| other.meta.job_id() == runner.meta.job_id())
                 .filter_map(|other| other.meta.attempt)
                 .max();
             runner.state == RunnerState::Dead && runner.meta.attempt == highest && runner.ended_at.is_some()
@@ -43,12 +43,16 @@ fn a_clients_clock_delays_nothing_for_long() {
             let name = runner.name.clone();
             let plan = case.plan();
             let waits = plan.holds.iter().any(|hold| {
-                let own = matches!(hold.subject, Subject::Job { id, .. } if Some(id) == case.runners()[at].meta.job_id);
+                let own = matches!(hold.subject, Subject::Job { id, .. } if Some(id) == case.runners()[at].meta.job_id());
                 own && matches!(hold.reason, HoldReason::Attempts { .. })
             });
             let purged = plan.actions.iter().any(|a| matches!(a, Action::Purge(purge) if purge.name == name));
-            let kept = runner_holds(&plan, &name)
-                .any(|reason| matches!(reason, HoldReason::CountsAttempts | HoldReason::JobUnknown));
+            let kept = runner_holds(&plan, &name).any(|reason| {
+                matches!(
+                    reason,
+                    HoldReason::CountsAttempts | HoldReason::CountsFailures | HoldReason::JobUnknown
+                )
+            });
             if just_now {
                 prop_assert!(!purged, "{name} has died just now");
             } else {

@@ -40,5 +40,7 @@ mod signals;
 mod status;
 #[path = "end_to_end/tls.rs"]
 mod tls;
+#[path = "end_to_end/warm.rs"]
+mod warm;
 #[path = "end_to_end/webhooks.rs"]
 mod webhooks;

@@ -72,7 +72,7 @@ impl World {
             version: "1".to_owned(),
             deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(start.repository.id),
-            job_id: Some(start.job_id),
+            purpose: Some(start.purpose.clone()),
             attempt: Some(start.attempt),
             registration: Some(self.settings.mode),
             class: start.class.clone(),

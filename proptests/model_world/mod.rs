@@ -308,7 +308,7 @@ impl World {
         for (name, task) in &self.tasks {
             let busy = self.registrations.get(name).is_some_and(|listed| listed.job.is_some());
             if !busy && !matches!(task.phase, Phase::Dead { .. }) {
-                *attempts.entry(task.meta.job_id.unwrap()).or_default() += 1;
+                *attempts.entry(task.meta.job_id().unwrap()).or_default() += 1;
             }
         }
         attempts
@@ -325,7 +325,7 @@ impl World {
                 Phase::Stopping { .. } | Phase::Dead { .. } => false,
             };
             if idle {
-                at_hand.entry(task.meta.job_id.unwrap()).or_default().push(name);
+                at_hand.entry(task.meta.job_id().unwrap()).or_default().push(name);
             }
         }
         at_hand

@@ -97,12 +97,12 @@ impl<'a> Facts<'a> {
                 true => facts.unseen.push(runner),
                 false => drop(facts.runners.insert(&runner.name, (runner, at))),
             }
-            let Some(at) = at else { continue };
+            let Some(at) = at.filter(|_| !facts.is_shared(runner)) else { continue };
             facts.groups[at].1.live += usize::from(runner.state != RunnerState::Dead);
             if is_unseen {
                 continue;
             }
-            if facts.supplies(runner) {
+            if facts.supplies(runner) && facts.warm(runner).is_none() {
                 facts.groups[at].1.supply.push(runner);
             }
         }
@@ -208,7 +208,7 @@ impl<'a> Facts<'a> {
         let deployment = self.nomad().map_or("", |nomad| &nomad.deployment);
         let namespace = self.namespace_of(start.class.as_deref());
         let repository = start.repository.full_name();
-        runner_name(&self.policy().prefix, deployment, namespace, &repository, start.job_id, attempt)
+        runner_name(&self.policy().prefix, deployment, namespace, &repository, start.purpose.clone(), attempt)
     }
 
     pub fn runner(&self, name: &str) -> Option<&'a Runner> {
@@ -262,6 +262,31 @@ impl<'a> Facts<'a> {
     /// How many runners are not dead.
     pub fn live(&self) -> usize {
         self.counted().filter(|runner| runner.state != RunnerState::Dead).count()
+    }
+
+    /// What it was started as, if it is a warm runner.
+    pub fn warm(&self, runner: &'a Runner) -> Option<&'a Warm> {
+        match &runner.meta.purpose {
+            Some(Purpose::Warm(warm)) if self.ours(runner) => Some(warm),
+            _ => None,
+        }
+    }
+
+    /// Whether runners of this class register at organizations.
+    pub fn is_of_organization(&self, class: Option<&Class>) -> bool {
+        let scope = class.and_then(|class| class.scope);
+        scope.unwrap_or(self.policy().level) == RunnerLevel::Organization
+    }
+
+    /// Whether it is a warm runner of an organization, which belongs to none of its repositories.
+    pub fn is_shared(&self, runner: &'a Runner) -> bool {
+        self.warm(runner).is_some() && self.is_of_organization(self.class_of(runner))
+    }
+
+    /// Whether this starts one.
+    pub fn starts_shared(&self, start: &Start) -> bool {
+        let class = start.class.as_deref().and_then(|name| self.class_named(name));
+        matches!(start.purpose, Purpose::Warm(_)) && self.is_of_organization(class)
     }
 
     /// How many of a repository's runners are not dead.
@@ -348,7 +373,8 @@ impl<'a> Facts<'a> {
         let of_class = |runner: &&Runner| self.class_of(runner).map(|class| class.name.as_str()) == class;
         let live = self.counted().filter(|runner| runner.state != RunnerState::Dead).filter(of_class);
         let is_within = |runner: &&Runner| {
-            within.is_none_or(|id| self.view(runner).is_some_and(|view| view.repository.id == id))
+            let is_of = |id| self.view(runner).is_some_and(|view| view.repository.id == id);
+            within.is_none_or(|id| is_of(id) && !self.is_shared(runner))
         };
         live.filter(is_within).count()
     }
@@ -397,7 +423,7 @@ impl<'a> Facts<'a> {
     /// The newest attempt of a job.
     pub fn newest(&self, job_id: JobId) -> Option<&'a Runner> {
         self.counted()
-            .filter(|runner| runner.meta.job_id == Some(job_id))
+            .filter(|runner| runner.meta.job_id() == Some(job_id))
             .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)))
     }
 
@@ -415,6 +441,24 @@ impl<'a> Facts<'a> {
         let known = |at: &Timestamp| age(*at, nomad.now) <= secs(60);
         let started = runner.started_at.filter(known).unwrap_or(placed).max(placed);
         Some(age(nomad.now, started))
+    }
+
+    /// How long it has run, for its limit: a warm one since it took its job, by GitHub's clock.
+    pub fn in_use_for(&self, runner: &'a Runner) -> Option<Duration> {
+        let running = self.running_for(runner)?;
+        if self.warm(runner).is_none() {
+            return Some(running);
+        }
+        let views = self.observation().repositories.values();
+        let jobs = views.flat_map(|view| view.listing.jobs().iter().map(move |job| (view, job)));
+        let is_its = |(_, job): &(&RepositoryView, &WorkflowJob)| {
+            job.status == JobStatus::InProgress && job.runner_name.as_deref() == Some(&runner.name)
+        };
+        let (view, job) = jobs.filter(is_its).last()?;
+        match view.listing {
+            Listing::Fresh { now, .. } => Some(age(now, job.started_at?).min(running)),
+            _ => None,
+        }
     }
 
     /// How long it may run.
@@ -443,7 +487,7 @@ impl<'a> Facts<'a> {
 
     /// How many attempts of a job are alive, not counting those that have taken another job.
     pub fn live_attempts(&self, job_id: JobId) -> usize {
-        let of_job = |runner: &&Runner| runner.meta.job_id == Some(job_id);
+        let of_job = |runner: &&Runner| runner.meta.job_id() == Some(job_id);
         let alive = |runner: &&Runner| runner.state != RunnerState::Dead && !self.is_busy(runner);
         self.runners().filter(of_job).filter(alive).count()
     }
@@ -464,17 +508,29 @@ impl<'a> Facts<'a> {
             })
     }
 
+    /// Whether it has been placed without credentials for too long.
+    pub fn is_not_issued(&self, runner: &Runner) -> bool {
+        let limit = self.limit(runner, |class| class.waiting_timeout, self.policy().waiting_timeout);
+        runner.state == RunnerState::Waiting && self.placed_for(runner).is_some_and(|placed| placed >= limit)
+    }
+
+    /// Whether it has been running without a connection to GitHub for too long. One that GitHub has not known for ten
+    /// minutes is stopped as unregistered.
+    pub fn is_not_connected(&self, runner: &Runner) -> bool {
+        let limit = self.limit(runner, |class| class.connect_timeout, self.policy().connect_timeout);
+        runner.registration() == Registration::Jit
+            && self.absent(runner)
+            && !self.is_unregistered(runner)
+            && self.idle(runner).is_some_and(|idle| idle >= limit)
+    }
+
     /// Whether it has been without credentials for too long, and not just because nobody has tried.
     pub fn is_refused(&self, runner: &Runner) -> bool {
-        runner.state == RunnerState::Waiting
-            && self.memory().issue_backoff.contains_key(&runner.name)
-            && self.placed_for(runner).is_some_and(|placed| {
-                placed >= self.limit(runner, |class| class.waiting_timeout, self.policy().waiting_timeout)
-            })
+        self.is_not_issued(runner) && self.memory().issue_backoff.contains_key(&runner.name)
     }
 
     /// Whether GitHub has given it no job for too long, although one of its group has been waiting as long.
-    pub fn is_unassigned(&self, runner: &Runner) -> bool {
+    pub fn is_unassigned(&self, runner: &'a Runner) -> bool {
         let limit = self.limit(runner, |class| class.unassigned_timeout, self.policy().unassigned_timeout);
         let waits = |group: &Group| {
             let known = self.known(group);
@@ -485,24 +541,21 @@ impl<'a> Facts<'a> {
                 })
             })
         };
-        self.supplies(runner)
+        self.warm(runner).is_none()
+            && self.supplies(runner)
             && self.idle(runner).is_some_and(|idle| idle >= limit)
             && self.group(runner).is_some_and(waits)
     }
 
     /// Whether it has made no progress for so long that others get its place. A runner that GitHub has not known for
     /// ten minutes is not verified again: it is stopped as unregistered.
-    pub fn is_stuck(&self, runner: &Runner) -> bool {
-        let idle = |limit| self.idle(runner).is_some_and(|idle| idle >= limit);
-        let is_not_connected = runner.registration() == Registration::Jit
-            && self.absent(runner)
-            && !self.is_unregistered(runner)
-            && idle(self.limit(runner, |class| class.connect_timeout, self.policy().connect_timeout));
-        self.ours(runner) && (self.is_refused(runner) || is_not_connected || self.is_unassigned(runner))
+    pub fn is_stuck(&self, runner: &'a Runner) -> bool {
+        let stuck = self.is_refused(runner) || self.is_not_connected(runner) || self.is_unassigned(runner);
+        self.ours(runner) && stuck
     }
 
     /// Whether the other runners of its group would fare no better.
-    pub fn is_stuck_with_its_group(&self, runner: &Runner) -> bool {
+    pub fn is_stuck_with_its_group(&self, runner: &'a Runner) -> bool {
         self.ours(runner)
             && (self.is_refused(runner) || self.is_unassigned(runner) || self.is_not_starting(runner))
     }
@@ -510,7 +563,8 @@ impl<'a> Facts<'a> {
     /// Whether the group's last runner was stopped recently although its job is still waiting: for ten minutes after a
     /// first attempt, doubling with each attempt, at most four hours.
     pub fn gave_up_its_place(&self, group: &Group) -> bool {
-        let of_group = self.runners().filter(|runner| self.group(runner) == Some(group));
+        let of_group =
+            self.runners().filter(|runner| self.group(runner) == Some(group) && self.warm(runner).is_none());
         let last = of_group.max_by(|a, b| (a.submitted_at, &a.name).cmp(&(b.submitted_at, &b.name)));
         last.is_some_and(|last| {
             let attempt = last.meta.attempt.unwrap_or(1);
@@ -519,7 +573,7 @@ impl<'a> Facts<'a> {
             last.state == RunnerState::Dead
                 && stopped
                 && self.dead_for(last) < lateness
-                && self.is_queued(last.meta.job_id)
+                && self.is_queued(last.meta.job_id())
         })
     }
 
@@ -545,6 +599,22 @@ pub fn starts(plan: &Plan) -> impl Iterator<Item = &Start> {
     plan.actions.iter().filter_map(|action| match action {
         Action::Start(start) => Some(start),
         _ => None,
+    })
+}
+
+/// The starts for jobs.
+pub fn job_starts(plan: &Plan) -> impl Iterator<Item = (JobId, &Start)> {
+    starts(plan).filter_map(|start| match start.purpose {
+        Purpose::Job(job_id) => Some((job_id, start)),
+        Purpose::Warm(_) => None,
+    })
+}
+
+/// The starts of warm runners.
+pub fn warm_starts(plan: &Plan) -> impl Iterator<Item = (&Warm, &Start)> {
+    starts(plan).filter_map(|start| match &start.purpose {
+        Purpose::Job(_) => None,
+        Purpose::Warm(warm) => Some((warm, start)),
     })
 }
 

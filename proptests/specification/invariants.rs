@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use super::{
     Asks, Checked,
     facts::{
-        Facts, Group, group_of_job, group_of_start, job_holds, key, repository_holds, runner_holds, starts,
-        stops,
+        Facts, Group, group_of_job, group_of_start, job_holds, job_starts, key, repository_holds,
+        runner_holds, starts, stops,
     },
     secs,
 };
@@ -27,7 +27,7 @@ pub fn no_plan_exceeds_a_cap(facts: &Facts, plan: &Plan) -> Checked {
     prop_assert!(within(facts.policy().max_runners, facts.live(), starts(plan).count()), "all");
     let mut repositories: BTreeMap<RepositoryId, usize> = BTreeMap::new();
     let mut groups: BTreeMap<Group, usize> = BTreeMap::new();
-    for start in starts(plan) {
+    for start in starts(plan).filter(|start| !facts.starts_shared(start)) {
         *repositories.entry(start.repository.id).or_default() += 1;
         *groups.entry(group_of_start(start)).or_default() += 1;
     }
@@ -51,6 +51,9 @@ pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
     for start in starts(plan) {
         let Some(class) = start.class.as_deref() else { continue };
         *classes.entry((class, None)).or_default() += 1;
+        if facts.starts_shared(start) {
+            continue;
+        }
         *classes.entry((class, Some(start.repository.id))).or_default() += 1;
     }
     for ((name, within), started) in classes {
@@ -66,10 +69,10 @@ pub fn no_plan_exceeds_a_cap_of_a_class(facts: &Facts, plan: &Plan) -> Checked {
 /// and only classes may have runners, the job is held and no runner starts. The same applies if the class denies a key
 /// of its labels.
 pub fn each_start_is_of_the_class_of_its_job(facts: &Facts, plan: &Plan) -> Checked {
-    for start in starts(plan) {
-        let (view, job) = facts.jobs[&start.job_id];
+    for (job_id, start) in job_starts(plan) {
+        let (view, job) = facts.jobs[&job_id];
         let class = facts.class_of_job(view, job).map(|class| class.name.as_str());
-        prop_assert_eq!(start.class.as_deref(), class, "job {}", start.job_id);
+        prop_assert_eq!(start.class.as_deref(), class, "job {}", job_id);
     }
     for (view, job) in facts.jobs.values() {
         let asks = job.status == JobStatus::Queued && facts.asks(&job.labels) == Asks::Runner;
@@ -131,7 +134,7 @@ pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
                 );
                 prop_assert!(matches!(stop.reason, StopReason::MaxRunDuration { .. }), "wrong consent");
                 prop_assert_eq!(runner.state, RunnerState::Running);
-                let ran = facts.running_for(runner);
+                let ran = facts.in_use_for(runner);
                 prop_assert!(ran.is_some_and(|ran| ran >= limit), "{} ran for {:?} only", stop.name, ran);
             }
         }
@@ -181,8 +184,10 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
                 | StopReason::Yield { .. }
                 | StopReason::NotStarting { .. }
                 | StopReason::NodeDrains { .. }
+                | StopReason::Warm(WarmEnd::Fails { .. })
                 | StopReason::MaxRunDuration { .. },
             ) => {}
+            (Some(Listing::Fresh { .. }), StopReason::MakeRoom { .. }) if facts.warm(runner).is_some() => {}
             (Some(Listing::Gone { since }), StopReason::RepositoryGone) => {
                 // An organization can say whether it is busy.
                 let asked =
@@ -241,7 +246,7 @@ pub fn an_unseen_namespace_costs_only_its_classes(facts: &Facts, plan: &Plan) ->
         for job in jobs {
             let held = facts.is_held_by_its_namespace(view, job);
             let told = job_holds(plan, job.id).any(unseen);
-            let served = supply.iter().any(|runner| runner.meta.job_id == Some(job.id));
+            let served = supply.iter().any(|runner| runner.meta.job_id() == Some(job.id));
             prop_assert!(held || !told, "job {} waits for another class's namespace", job.id);
             let missing = jobs.len() > supply.len() && !served;
             prop_assert!(told || !held || !fresh || !missing, "nobody says why job {} waits", job.id);
@@ -264,9 +269,9 @@ pub fn a_group_never_starts_and_stops_in_one_plan(facts: &Facts, plan: &Plan) ->
 
 pub fn each_job_starts_one_runner_under_the_next_number(facts: &Facts, plan: &Plan) -> Checked {
     let mut job_ids = BTreeSet::new();
-    for start in starts(plan) {
-        prop_assert!(job_ids.insert(start.job_id), "job {} twice", start.job_id);
-        let attempts = facts.counted().filter(|runner| runner.meta.job_id == Some(start.job_id));
+    for (job_id, start) in job_starts(plan) {
+        prop_assert!(job_ids.insert(job_id), "job {} twice", job_id);
+        let attempts = facts.counted().filter(|runner| runner.meta.job_id() == Some(job_id));
         let highest = attempts.map(|runner| runner.meta.attempt.unwrap_or(1)).max().unwrap_or(0);
         // A name is skipped if its variable still exists, or a foreign job has it.
         let namespace = facts.namespace_of(start.class.as_deref());
@@ -275,13 +280,13 @@ pub fn each_job_starts_one_runner_under_the_next_number(facts: &Facts, plan: &Pl
         prop_assert!(start.attempt > highest || highest == u32::MAX, "{}", start.name);
         prop_assert!((highest.saturating_add(1)..start.attempt).all(is_taken), "{}", start.name);
         prop_assert!(!is_taken(start.attempt) || start.attempt == u32::MAX, "{}", start.name);
-        let job = facts.jobs.get(&start.job_id);
-        let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("no job {}", start.job_id)))?;
+        let job = facts.jobs.get(&job_id);
+        let (view, job) = job.ok_or_else(|| TestCaseError::fail(format!("no job {job_id}")))?;
         prop_assert!(facts.wants_runner(view, job), "job {} wants none", job.id);
         prop_assert_eq!(view.repository.id, start.repository.id);
         prop_assert_eq!(key(start.labels.key()), group_of_job(view, job).1);
         let own = facts.supply(&group_of_start(start));
-        let own = own.iter().any(|runner| runner.meta.job_id == Some(start.job_id));
+        let own = own.iter().any(|runner| runner.meta.job_id() == Some(job_id));
         prop_assert!(!own, "job {} has a runner of its own", job.id);
     }
     Ok(())
@@ -332,14 +337,14 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
         let rule = wait_after(last.meta.attempt.unwrap_or(1).into());
         prop_assert_eq!(*wait + over_for(facts, last), rule, "{}", hold);
     }
-    for start in starts(plan) {
+    for (job_id, start) in job_starts(plan) {
         let backoff = facts.memory().start_backoff.get(&start.group());
         let rejected = backoff.is_some_and(|backoff| backoff.until > facts.now());
         prop_assert!(!rejected, "{} was rejected", start.name);
         let refused = facts.memory().refused.get(&start.group());
         let refused = refused.is_some_and(|refusal| refusal.until > facts.now());
         prop_assert!(!refused, "{} is not permitted", start.name);
-        let Some(last) = facts.newest(start.job_id) else { continue };
+        let Some(last) = facts.newest(job_id) else { continue };
         let wait = wait_after(last.meta.attempt.unwrap_or(1).into());
         let over = over_for(facts, last);
         let early = !facts.is_busy(last) && over < wait;
@@ -354,9 +359,9 @@ pub fn over_for(facts: &Facts, last: &Runner) -> Duration {
 }
 
 pub fn no_more_than_two_attempts_of_a_job_are_alive(facts: &Facts, plan: &Plan) -> Checked {
-    for start in starts(plan) {
-        let alive = facts.live_attempts(start.job_id);
-        prop_assert!(alive < 2, "job {} has {} live attempts already", start.job_id, alive);
+    for (job_id, _) in job_starts(plan) {
+        let alive = facts.live_attempts(job_id);
+        prop_assert!(alive < 2, "job {} has {} live attempts already", job_id, alive);
     }
     for hold in &plan.holds {
         let (Subject::Job { id, .. }, HoldReason::LiveAttempts { count }) = (&hold.subject, &hold.reason)
@@ -384,7 +389,7 @@ pub fn every_queued_job_has_a_runner_to_spare_a_start_or_a_hold(facts: &Facts, p
     if facts.nomad().is_none() {
         return Ok(());
     }
-    let started: BTreeSet<JobId> = starts(plan).map(|start| start.job_id).collect();
+    let started: BTreeSet<JobId> = job_starts(plan).map(|(job_id, _)| job_id).collect();
     let held: BTreeSet<JobId> = plan
         .holds
         .iter()
@@ -428,7 +433,7 @@ pub fn the_oldest_job_goes_first(facts: &Facts, plan: &Plan) -> Checked {
     if starts(plan).next().is_none() {
         return Ok(());
     }
-    let started: BTreeSet<JobId> = starts(plan).map(|start| start.job_id).collect();
+    let started: BTreeSet<JobId> = job_starts(plan).map(|(job_id, _)| job_id).collect();
     for (group, jobs) in facts.demand() {
         let order = |job: &WorkflowJob| (job.created_at, job.id);
         let Some(youngest) = jobs.iter().filter(|job| started.contains(&job.id)).max_by_key(|job| order(job))
@@ -439,9 +444,15 @@ pub fn the_oldest_job_goes_first(facts: &Facts, plan: &Plan) -> Checked {
             if started.contains(&other.id) || order(other) > order(youngest) {
                 continue;
             }
-            let served = facts.supply(group).iter().any(|runner| runner.meta.job_id == Some(other.id));
-            let waits = job_holds(plan, other.id)
-                .any(|r| matches!(r, HoldReason::Attempts { .. } | HoldReason::LiveAttempts { .. }));
+            let served = facts.supply(group).iter().any(|runner| runner.meta.job_id() == Some(other.id));
+            let waits = job_holds(plan, other.id).any(|r| {
+                matches!(
+                    r,
+                    HoldReason::Attempts { .. }
+                        | HoldReason::LiveAttempts { .. }
+                        | HoldReason::LeftToWarm { .. }
+                )
+            });
             prop_assert!(served || waits, "job {} before {}", youngest.id, other.id);
         }
     }
@@ -449,7 +460,9 @@ pub fn the_oldest_job_goes_first(facts: &Facts, plan: &Plan) -> Checked {
 }
 
 pub fn caps_are_the_reason_where_they_are_given_as_one(facts: &Facts, plan: &Plan) -> Checked {
-    for hold in &plan.holds {
+    let of_jobs = plan.holds.iter().filter(|hold| !matches!(hold.subject, Subject::Warm { .. }));
+    let within = |start: &&Start, id| start.repository.id == id && !facts.starts_shared(start);
+    for hold in of_jobs {
         let HoldReason::Cap { cap, limit } = hold.reason else { continue };
         let job = match &hold.subject {
             Subject::Job { id, .. } => facts.jobs.get(id),
@@ -461,24 +474,27 @@ pub fn caps_are_the_reason_where_they_are_given_as_one(facts: &Facts, plan: &Pla
             Cap::All => (facts.policy().max_runners, facts.live() + starts(plan).count()),
             Cap::Repository => (
                 facts.policy().max_runners_per_repository,
-                facts.live_in(group.0) + starts(plan).filter(|start| start.repository.id == group.0).count(),
+                facts.live_in(group.0) + starts(plan).filter(|start| within(start, group.0)).count(),
             ),
             Cap::Class | Cap::ClassRepository => {
                 let class = facts.class_of_job(view, job);
-                let within = (cap == Cap::ClassRepository).then_some(group.0);
-                let limit = class.and_then(|class| match within {
+                let only = (cap == Cap::ClassRepository).then_some(group.0);
+                let limit = class.and_then(|class| match only {
                     Some(_) => class.max_runners_per_repository,
                     None => class.max_runners,
                 });
                 let name = class.map(|class| class.name.as_str());
                 let counts = |start: &&Start| {
-                    start.class.as_deref() == name && within.is_none_or(|id| start.repository.id == id)
+                    start.class.as_deref() == name && only.is_none_or(|id| within(start, id))
                 };
-                (limit, facts.live_of_class(name, within) + starts(plan).filter(counts).count())
+                (limit, facts.live_of_class(name, only) + starts(plan).filter(counts).count())
             }
             Cap::Group => (
                 facts.group_cap(facts.class_of_job(view, job)),
-                facts.live_of(&group) + starts(plan).filter(|start| group_of_start(start) == group).count(),
+                facts.live_of(&group)
+                    + starts(plan)
+                        .filter(|start| group_of_start(start) == group && within(start, group.0))
+                        .count(),
             ),
         };
         prop_assert_eq!(allowed, Some(limit));

@@ -9,6 +9,7 @@ use super::{
     Checked,
     facts::{Facts, Group, is_stopped, runner_holds, stops},
     secs,
+    warm::takes,
 };
 
 /// Whether an idle surplus runner may be stopped without waiting longer.
@@ -55,7 +56,7 @@ pub fn surplus_that_may_go_goes(facts: &Facts, plan: &Plan) -> Checked {
         let mut groups: BTreeMap<&Group, usize> = BTreeMap::new();
         for name in names {
             let runner = facts.runner_of(name)?;
-            let Some(group) = facts.group(runner) else { continue };
+            let Some(group) = facts.group(runner).filter(|_| facts.warm(runner).is_none()) else { continue };
             prop_assert_eq!(group.0, *id);
             *groups.entry(group).or_default() += 1;
             let goes = is_due(facts, runner) && facts.was_surplus(runner) && !facts.waits_after_failure(name);
@@ -80,12 +81,14 @@ pub fn surplus_that_may_go_goes(facts: &Facts, plan: &Plan) -> Checked {
 pub fn the_oldest_idle_runner_leaves_first(facts: &Facts, plan: &Plan) -> Checked {
     let order = |runner: &Runner| {
         let is_idle = runner.state == RunnerState::Running;
-        let waited_for = !is_idle && facts.is_queued(runner.meta.job_id);
+        let waited_for = !is_idle && facts.is_queued(runner.meta.job_id());
         (runner.state, waited_for, std::cmp::Reverse(facts.idle(runner)))
     };
     for names in plan.surplus.values().filter(|names| !names.is_empty()) {
         for leaving in names.iter().filter_map(|name| facts.runner(name)) {
-            let Some(group) = facts.group(leaving) else { continue };
+            let Some(group) = facts.group(leaving).filter(|_| facts.warm(leaving).is_none()) else {
+                continue;
+            };
             for staying in facts.supply(group) {
                 if names.contains(&staying.name) || !facts.ours(staying) {
                     continue;
@@ -105,14 +108,21 @@ pub fn verifications_ask_only_for_idle_runners_and_not_too_often(facts: &Facts, 
             .iter()
             .any(|action| matches!(action, Action::VerifyRegistration(verify_registration) if verify_registration.name == runner.name));
         let idle = facts.idle(runner);
-        let demand = || facts.group(runner).is_some_and(|group| facts.demand_of(group) > 0);
-        let suspicious = || idle.is_some_and(|idle| idle > secs(120)) && demand();
+        let is_warm = facts.warm(runner).is_some();
+        let demand = || match is_warm {
+            true => facts.demand().any(|(group, _)| takes(facts, runner, group)),
+            false => facts.group(runner).is_some_and(|group| facts.demand_of(group) > 0),
+        };
+        // A warm runner is to be connected before there is a job for it.
+        let suspicious = || idle.is_some_and(|idle| idle > secs(120)) && (is_warm || demand());
         let wanted = facts.ours(runner)
             && idle.is_some()
             && facts.fresh(runner).is_some()
             && (facts.absent(runner) || suspicious());
         let presence = facts.memory().presence.get(&runner.name);
-        let due = presence.is_none_or(|presence| facts.since(presence.checked_at) >= secs(120));
+        let calm = is_warm && !demand() && !facts.absent(runner);
+        let every = if calm { secs(900) } else { secs(120) };
+        let due = presence.is_none_or(|presence| facts.since(presence.checked_at) >= every);
         let free = !facts.waits_after_failure(&runner.name) && !is_stopped(plan, &runner.name);
         prop_assert_eq!(asked, wanted && due && free, "{} asked for", runner.name);
     }
@@ -138,6 +148,10 @@ pub fn an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications(
         }
         let stopped = is_stopped(plan, &runner.name);
         let may = confirmed && facts.fresh(runner) == Some(true);
+        // A warm runner that is not connected is stopped as one that fails.
+        if facts.warm(runner).is_some() && stopped {
+            continue;
+        }
         // It may have yielded its place before.
         let yields = stops(plan)
             .any(|stop| stop.name == runner.name && matches!(stop.reason, StopReason::Yield { .. }));
@@ -221,7 +235,7 @@ pub fn draining_nodes_are_left_by_runners_without_a_job(facts: &Facts, plan: &Pl
 pub fn what_runs_for_too_long_is_announced_and_then_stopped(facts: &Facts, plan: &Plan) -> Checked {
     for runner in facts.runners() {
         let for_this = is_out_of_time(plan, runner);
-        let time = facts.max_run_duration(runner).zip(facts.running_for(runner));
+        let time = facts.max_run_duration(runner).zip(facts.in_use_for(runner));
         let Some((limit, ran)) = time.filter(|_| facts.ours(runner)) else {
             prop_assert!(!for_this, "{} has no limit, or does not run", runner.name);
             continue;

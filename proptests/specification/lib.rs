@@ -9,6 +9,7 @@ pub mod rerun;
 pub mod room;
 pub mod tidying;
 pub mod turns;
+pub mod warm;
 
 use std::time::Duration;
 
@@ -135,6 +136,25 @@ macro_rules! properties {
             what_says_of_a_rerun_is_forgotten_after_a_week,
         }
     };
+    (warm, $what:ident) => {
+        $what! { warm:
+            an_entry_gets_no_more_than_it_asks_for_and_none_outside_its_schedule,
+            failures_of_an_entry_make_it_wait_and_no_other,
+            an_entry_has_its_runners_or_a_hold,
+            no_warm_runner_takes_a_place_from_a_job,
+            warm_runners_leave_when_they_are_not_wanted,
+            a_job_is_left_to_an_idle_warm_runner_for_a_minute,
+            a_warm_runner_that_is_passed_over_is_told,
+            warm_runners_make_room_for_what_waits,
+            no_idle_warm_runner_stays_at_the_cap_while_a_job_waits,
+        }
+    };
+    (memory_of_warm, $what:ident) => {
+        $what! { warm:
+            since_when_a_job_is_left_is_remembered,
+            rejected_warm_starts_wait,
+        }
+    };
     (memory, $what:ident) => {
         $what! { memory:
             what_is_planned_is_done_in_its_order_or_not_at_all,
@@ -158,17 +178,19 @@ macro_rules! listed {
 }
 
 /// Every property of a single plan.
-pub const PROPERTIES: [&[Property]; 6] = [
+pub const PROPERTIES: [&[Property]; 7] = [
     properties!(invariants, listed),
     properties!(turns, listed),
     properties!(leaving, listed),
     properties!(room, listed),
     properties!(tidying, listed),
     properties!(rerun, listed),
+    properties!(warm, listed),
 ];
 
 /// Every property of what a pass leaves for the next.
-pub const OF_MEMORY: &[MemoryProperty] = properties!(memory, listed);
+pub const OF_MEMORY: [&[MemoryProperty]; 2] =
+    [properties!(memory, listed), properties!(memory_of_warm, listed)];
 
 /// Which properties of a single plan do not hold, and why.
 pub fn broken_by(seen: Seen, plan: &Plan) -> Vec<String> {
@@ -180,7 +202,7 @@ pub fn broken_by(seen: Seen, plan: &Plan) -> Vec<String> {
 /// Which properties of memory do not hold, and why.
 pub fn wrongly_remembered(lesson: &Lesson) -> Vec<String> {
     let broken = |(name, property): &MemoryProperty| Some(format!("{name}: {}", why(property(lesson))?));
-    OF_MEMORY.iter().filter_map(broken).collect()
+    OF_MEMORY.iter().copied().flatten().filter_map(broken).collect()
 }
 
 /// Why a property does not hold, in one line. The position in the file does not help users of the simulation.

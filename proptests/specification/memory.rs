@@ -109,6 +109,8 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
         orphans,
         start_backoff,
         refused,
+        warm_backoff,
+        left,
         runner_backoff,
         issue_backoff,
         not_lost,
@@ -123,6 +125,12 @@ pub fn nothing_is_remembered_of_what_is_no_more(lesson: &Lesson) -> Checked {
     for id in surplus.keys().chain(last_start.keys()).chain(failed) {
         prop_assert!(lesson.observation.repositories.contains_key(id), "repository {} is no more", id);
     }
+    let recent = |backoff: &Backoff| lesson.now < backoff.until + secs(600);
+    prop_assert!(warm_backoff.values().all(recent), "{:?}", warm_backoff);
+    let jobs = lesson.observation.repositories.values().flat_map(|view| view.listing.jobs());
+    let queued: BTreeSet<JobId> =
+        jobs.filter(|job| job.status == JobStatus::Queued).map(|job| job.id).collect();
+    prop_assert!(left.keys().all(|job| queued.contains(job)), "{:?}", left);
     for orphan in orphans.keys() {
         prop_assert!(lesson.plan.orphans.contains(orphan), "{:?} is none any more", orphan);
     }
@@ -208,7 +216,10 @@ pub fn the_last_start_of_each_repository_is_remembered(lesson: &Lesson) -> Check
         return Ok(());
     }
     for id in lesson.observation.repositories.keys() {
-        let seen = lesson.runners().filter(|r| r.meta.repo_id == Some(*id)).map(|r| r.submitted_at).max();
+        let is_warm =
+            |r: &Runner| matches!(r.meta.purpose, Some(Purpose::Warm(_))) && r.ownership == Ownership::Ours;
+        let of_jobs = lesson.runners().filter(|r| r.meta.repo_id == Some(*id) && !is_warm(r));
+        let seen = of_jobs.map(|r| r.submitted_at).max();
         let last = lesson.before().last_start.get(id).copied().max(seen);
         prop_assert_eq!(lesson.after.last_start.get(id).copied(), last, "repository {}", id);
     }
@@ -293,6 +304,7 @@ pub fn refused_starts_are_held_for_ten_minutes(lesson: &Lesson) -> Checked {
         lesson.before().refused.iter().map(|(group, refusal)| (group.clone(), refusal.until)).collect();
     for report in lesson.reports {
         match (&report.action, &report.outcome) {
+            (Action::Start(Start { purpose: Purpose::Warm(_), .. }), _) => {}
             (Action::Start(start), Outcome::NotDone(NotDone::ReachesHost(_))) => {
                 expected.insert(start.group(), lesson.now + secs(600));
             }
@@ -315,7 +327,7 @@ pub fn rejected_starts_wait_longer_each_time_and_success_ends_that(lesson: &Less
     }
     let (before, after) = (&lesson.before().start_backoff, &lesson.after.start_backoff);
     let started = lesson.reports.iter().filter_map(|report| match &report.action {
-        Action::Start(start) => Some((start.group(), &report.outcome)),
+        Action::Start(start) if start.purpose.job_id().is_some() => Some((start.group(), &report.outcome)),
         _ => None,
     });
     let started: Vec<(GroupKey, &Outcome)> = started.collect();

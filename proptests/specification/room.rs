@@ -37,11 +37,27 @@ struct Waiting<'a> {
 
 fn waiting<'a>(facts: &Facts<'a>, plan: &Plan) -> Waiting<'a> {
     let Some(patience) = patience(facts) else { return Waiting { unplaced: vec![], held: vec![] } };
+    waiting_for(facts, plan, patience)
+}
+
+/// How many items have waited for long enough for a warm runner to leave, which it does in any case.
+pub fn waiting_for_warm(facts: &Facts, plan: &Plan) -> usize {
+    let Waiting { unplaced, held } = waiting_for(facts, plan, patience(facts).unwrap_or(secs(60)));
+    unplaced.len() + held.len()
+}
+
+/// The groups of the jobs among them that wait at a cap.
+pub fn held_for_warm(facts: &Facts, plan: &Plan) -> Vec<Group> {
+    waiting_for(facts, plan, patience(facts).unwrap_or(secs(60))).held
+}
+
+fn waiting_for<'a>(facts: &Facts<'a>, plan: &Plan, patience: Duration) -> Waiting<'a> {
     let unplaced = facts
         .runners()
         .filter(|runner| is_unplaced(facts, runner, patience))
         .filter(|runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted))
         .filter(|runner| !is_surplus(plan, runner) && !stops_for_itself(plan, runner))
+        .filter(|runner| facts.warm(runner).is_none())
         .collect();
     let held = plan
         .holds
@@ -66,7 +82,7 @@ fn stops_for_itself(plan: &Plan, runner: &Runner) -> bool {
 }
 
 /// Whether room is already being made: a runner is leaving.
-fn somebody_leaves(facts: &Facts, plan: &Plan) -> bool {
+pub fn somebody_leaves(facts: &Facts, plan: &Plan) -> bool {
     facts.runners().any(|runner| runner.state == RunnerState::Stopping) || stops(plan).next().is_some()
 }
 
@@ -83,6 +99,10 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
     for stop in stops(plan).filter(makes) {
         let runner = facts.runner_of(&stop.name)?;
         let own = facts.group(runner);
+        // See `warm`.
+        if facts.warm(runner).is_some() {
+            continue;
+        }
         if let StopReason::Yield { .. } = stop.reason
             && facts.is_stuck(runner)
         {
@@ -111,7 +131,7 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
         prop_assert!(facts.idle(runner).is_some(), "{} is not idle", stop.name);
         prop_assert!(facts.was_surplus(runner), "{} was needed before", stop.name);
         prop_assert!(is_surplus(plan, runner), "{} is needed", stop.name);
-        for other in facts.runners().filter(|other| is_surplus(plan, other)) {
+        for other in facts.runners().filter(|other| is_surplus(plan, other) && facts.warm(other).is_none()) {
             // If a repository has its own cap, only runners of the same repository would help there.
             let same_repository = facts.group(other).map(|group| group.0) == own.map(|group| group.0);
             let name = |runner| facts.class_of(runner).map(|class| class.name.as_str());
@@ -144,7 +164,8 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
     }
     let leaving = facts.runners().filter(|runner| runner.state == RunnerState::Stopping).count()
         + stops(plan).filter(|stop| !follows(stop)).count();
-    let waits = unplaced.len() + held.len() + waiting_for_the_stuck(facts, plan).len();
+    let for_warm = waiting_for_warm(facts, plan);
+    let waits = unplaced.len() + held.len() + waiting_for_the_stuck(facts, plan).len() + for_warm;
     prop_assert!(leaving <= waits, "{} leave for {}", leaving, waits);
     Ok(())
 }
@@ -157,6 +178,7 @@ pub fn the_idle_do_not_stay_while_something_waits_for_room(facts: &Facts, plan: 
     let idle = |within: Option<RepositoryId>| {
         facts.runners().find(|runner| {
             is_surplus(plan, runner)
+                && facts.warm(runner).is_none()
                 && within.is_none_or(|id| facts.group(runner).is_some_and(|group| group.0 == id))
                 && facts.idle(runner).is_some()
                 && facts.was_surplus(runner)
@@ -188,7 +210,8 @@ pub fn the_unplaced_yield_to_another_groups_start(facts: &Facts, plan: &Plan) ->
         return Ok(());
     }
     let started: Vec<Group> = starts(plan).map(group_of_start).collect();
-    for runner in facts.runners().filter(|runner| facts.ours(runner)) {
+    let for_jobs = facts.runners().filter(|runner| facts.ours(runner) && facts.warm(runner).is_none());
+    for runner in for_jobs {
         let unplaced = is_unplaced(facts, runner, patience)
             && facts.fresh(runner).is_some()
             && !facts.is_busy(runner)
@@ -208,6 +231,7 @@ fn waiting_for_the_stuck(facts: &Facts, plan: &Plan) -> Vec<Group> {
         .runners()
         .filter(|runner| runner.state == RunnerState::Pending && !is_surplus(plan, runner))
         .filter(|runner| exhausted(runner) && !stops_for_itself(plan, runner))
+        .filter(|runner| facts.warm(runner).is_none())
         .filter_map(|runner| facts.group(runner).cloned());
     let held =
         plan.holds.iter().filter(|hold| is_at_cap(&hold.reason)).filter_map(|hold| match hold.subject {
@@ -269,6 +293,7 @@ pub fn room_is_made_only_where_it_helps(facts: &Facts, plan: &Plan) -> Checked {
         let in_group = full(facts.group_cap(class), facts.live_of(&group));
         prop_assert!(!in_group, "{}: its group is full", waits);
         let within = full(facts.policy().max_runners_per_repository, facts.live_in(group.0));
+        let own = own.filter(|_| facts.runner(&stop.name).is_some_and(|runner| !facts.is_shared(runner)));
         prop_assert!(!within || own == Some(group.0), "{}: its repository is full", waits);
         let of_class = full(class.and_then(|class| class.max_runners), facts.live_of_class(name, None));
         let leaves = facts.class_of(facts.runner_of(&stop.name)?).map(|class| class.name.as_str());

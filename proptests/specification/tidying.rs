@@ -10,6 +10,7 @@ use super::{
     facts::{Facts, is_stopped, is_surplus, runner_holds},
     rerun::is_undecided,
     secs,
+    warm::{counts_failures, is_unwanted},
 };
 
 pub fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else(facts: &Facts, plan: &Plan) -> Checked {
@@ -54,6 +55,7 @@ pub fn whoever_is_placed_and_waits_gets_its_secret_and_nobody_else(facts: &Facts
                     }
                     _ => true,
                 };
+                let needed = if facts.warm(runner).is_some() { !is_unwanted(facts, runner) } else { needed };
                 prop_assert!(!(may && needed) || leaves, "{} waits in vain", runner.name);
             }
         }
@@ -93,10 +95,12 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
             _ => facts.policy().purge_failure_timeout,
         };
         let expired = timeout.is_some_and(|timeout| facts.dead_for(runner) >= timeout);
-        let job_id = runner.meta.job_id;
+        let job_id = runner.meta.job_id();
         let newest = job_id.and_then(|job_id| facts.newest(job_id)).is_some_and(|r| r.name == runner.name);
         let variable = facts.ours(runner) && runner.variable.is_some();
+        let counts_failures = counts_failures(facts, runner);
         if let Some(purge) = purge {
+            prop_assert!(!counts_failures, "{}: it counts failures", purge);
             prop_assert!(dead, "{}: it lives", purge);
             prop_assert!(expired, "{}: too early", purge);
             // If its repository is gone, so is its job.
@@ -116,7 +120,7 @@ pub fn the_dead_are_purged_after_their_timeout_and_not_while_they_count(
         if expired && purge.is_none() && !is_undecided(facts, runner) {
             let word = is_cleaned(plan, runner) || runner_holds(plan, &runner.name).next().is_some();
             prop_assert!(word, "{} stays without a word", runner.name);
-            let held = variable || facts.waits_after_failure(&runner.name);
+            let held = variable || counts_failures || facts.waits_after_failure(&runner.name);
             prop_assert!(held || newest, "{} stays without a reason", runner.name);
             let job = job_id.and_then(|job_id| facts.jobs.get(&job_id));
             let over = job

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{
     Checked,
-    facts::{Facts, Group, group_of_job, key, starts, stops},
+    facts::{Facts, Group, group_of_job, job_starts, key, starts, stops, warm_starts},
     invariants::{over_for, wait_after},
     secs,
 };
@@ -28,7 +28,7 @@ impl<'a> Shares<'a> {
         for id in facts.observation().repositories.keys() {
             has.repositories.entry(*id).or_default().1 = facts.memory().last_start.get(id).copied();
         }
-        for runner in facts.counted() {
+        for runner in facts.counted().filter(|runner| facts.warm(runner).is_none()) {
             let class = facts.class_of(runner).map(|class| class.name.as_str());
             let repository = facts.view(runner).map(|view| view.repository.id);
             let of_repository = repository.map(|id| has.repositories.entry(id).or_default());
@@ -65,7 +65,7 @@ fn turn(facts: &Facts, has: &Shares, id: JobId) -> Option<Turn> {
 /// No job gets a place while another job, held at the cap on all runners, has its turn before it. Within the plan,
 /// each start counts for the next.
 pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
-    if starts(plan).next().is_none() {
+    if job_starts(plan).next().is_none() {
         return Ok(());
     }
     let held: Vec<JobId> = plan
@@ -81,11 +81,11 @@ pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
         return Ok(());
     }
     let mut has = Shares::of(facts);
-    for start in starts(plan) {
-        let gets = turn(facts, &has, start.job_id);
+    for (job_id, start) in job_starts(plan) {
+        let gets = turn(facts, &has, job_id);
         for other in &held {
             let waits = turn(facts, &has, *other);
-            prop_assert!(gets <= waits, "job {} before {}: {:?}, {:?}", start.job_id, other, gets, waits);
+            prop_assert!(gets <= waits, "job {} before {}: {:?}, {:?}", job_id, other, gets, waits);
         }
         has.adds(start.class.as_deref(), start.repository.id);
     }
@@ -115,12 +115,12 @@ fn claims(facts: &Facts, plan: &Plan) -> Vec<JobId> {
         let mut jobs: Vec<&WorkflowJob> = jobs
             .iter()
             .copied()
-            .filter(|job| !supply.iter().any(|runner| runner.meta.job_id == Some(job.id)))
+            .filter(|job| !supply.iter().any(|runner| runner.meta.job_id() == Some(job.id)))
             .filter(|job| facts.live_attempts(job.id) < 2 && !next_attempt_waits(facts, job.id))
             .filter(|job| !facts.is_held_by_its_namespace(view, job))
             .collect();
         jobs.sort_by_key(|job| (job.created_at, job.id));
-        claims.extend(jobs.iter().take(missing).map(|job| job.id));
+        claims.extend(jobs.iter().take(missing).map(|job| job.id).filter(|id| !plan.left.contains(id)));
     }
     claims
 }
@@ -134,7 +134,7 @@ pub fn places_are_kept_for_those_whose_turn_is_sooner(facts: &Facts, plan: &Plan
         return Ok(());
     };
     let mut waiting: Vec<JobId> = claims(facts, plan);
-    let mut starting: Vec<JobId> = starts(plan).map(|start| start.job_id).collect();
+    let mut starting: Vec<JobId> = job_starts(plan).map(|(job_id, _)| job_id).collect();
     if waiting.is_empty() {
         return Ok(());
     }
@@ -150,6 +150,14 @@ pub fn places_are_kept_for_those_whose_turn_is_sooner(facts: &Facts, plan: &Plan
         has.adds(facts.class_of_job(view, job).map(|class| class.name.as_str()), view.repository.id);
         places -= 1;
     }
+    // Warm runners come after all jobs.
+    let warm = warm_starts(plan).count();
+    prop_assert!(
+        warm == 0 || warm + waiting.len() <= places,
+        "{} warm starts take the places of {:?}",
+        warm,
+        waiting
+    );
     Ok(())
 }
 

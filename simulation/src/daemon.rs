@@ -6,18 +6,22 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use githubrunner::{
     apply::ApplyMode,
-    config::{Config, RepoEntry, RerunLost},
+    config::{Config, Hours, RepoEntry, RerunLost, WarmEntry},
     daemon::{Daemon, Ended, Signals},
     github::{self, Auth, CacheStore, GitHub, Key},
     hints::Hints,
     http::{self, Client, Endpoint, Secret},
+    model::Labels,
     nomad::{self, Nomad, deployment_id},
     render::Renderer,
 };
@@ -43,7 +47,7 @@ use crate::{
     faults::{
         nemesis::Nemesis,
         scenario::Scenario,
-        settings::{Access, Classes, Entries, Mode, Settings},
+        settings::{Access, Classes, Entries, Mode, Settings, Warm},
     },
 };
 
@@ -110,6 +114,7 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
             .collect(),
     };
     config.loop_interval = settings.loop_interval;
+    config.warm = settings.warm.iter().enumerate().map(warm_entry).collect();
     if settings.webhooks {
         config.webhook.secret = Some(Secret::new(WEBHOOK_SECRET));
     }
@@ -126,6 +131,24 @@ pub fn config(settings: &Settings, repositories: &[String]) -> Config {
     scheduler.purge_failure_timeout = Some(settings.purge[1]);
     scheduler.pending_to_kill_listening = settings.make_room;
     config
+}
+
+fn warm_entry((at, warm): (usize, &Warm)) -> WarmEntry {
+    let place = match warm.place.split_once('/') {
+        Some((owner, name)) => RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() },
+        None => RepoEntry::Owner(warm.place.clone()),
+    };
+    let schedule = warm
+        .hours
+        .as_ref()
+        .map(|(text, ..)| Hours::parse(text).unwrap_or_else(|why| panic!("the schedule {text}: {why}")));
+    WarmEntry {
+        id: format!("entry{at}"),
+        labels: Labels::new(warm.labels.iter().copied()),
+        place,
+        count: warm.count,
+        schedule,
+    }
 }
 
 fn load(settings: &Settings) -> Config {
@@ -242,6 +265,8 @@ pub struct Maker {
     nemesis: Nemesis,
     /// The repository that the configuration does not name, by its position.
     pub left_out: Arc<Mutex<Option<usize>>>,
+    /// The configuration has no warm runners any more.
+    pub is_cool: Arc<AtomicBool>,
     /// The sizes of the daemon's memory at each SIGHUP.
     pub sizes: Sizes,
     /// Where violations of its passes are reported.
@@ -291,6 +316,7 @@ impl Maker {
             cache: if scenario.settings.cache { CacheStore::memory() } else { CacheStore::None },
             made: 0,
             left_out: Arc::default(),
+            is_cool: Arc::default(),
             sizes: sizes.clone(),
             told,
             inboxes,
@@ -334,6 +360,9 @@ impl Maker {
         if let Some(at) = left_out.filter(|at| *at < config.repos.len()) {
             config.repos.remove(at);
         }
+        if self.is_cool.load(Ordering::Relaxed) {
+            config.warm.clear();
+        }
         config
     }
 
@@ -348,6 +377,7 @@ impl Maker {
             app: self.app,
             nemesis: self.nemesis.clone(),
             left_out: Arc::clone(&self.left_out),
+            is_cool: Arc::clone(&self.is_cool),
             sizes: self.sizes.clone(),
             told: self.told.clone(),
             inboxes: self.inboxes.clone(),

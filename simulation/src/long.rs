@@ -27,6 +27,7 @@ fn settings(loop_interval: Duration) -> Settings {
         loop_interval,
         caps: [None; 3],
         classes: Classes::default(),
+        warm: Vec::new(),
         inactivity: Duration::from_secs(120),
         strict: false,
         purge: [Duration::from_secs(60), Duration::from_secs(300)],

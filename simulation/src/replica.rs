@@ -183,6 +183,12 @@ impl Replica {
         self.hang_up();
     }
 
+    /// SIGHUP with a configuration without warm runners.
+    pub fn cool(&self) {
+        self.maker.is_cool.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.hang_up();
+    }
+
     /// Reloads its configuration.
     pub fn hang_up(&self) {
         if let Some(daemon) = &self.daemon {

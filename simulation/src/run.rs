@@ -541,6 +541,7 @@ impl Run<'_> {
             Happening::LeaveOut(repository) => {
                 self.replicas.iter().for_each(|replica| replica.leave_out(*repository));
             }
+            Happening::Cool => self.replicas.iter().for_each(Replica::cool),
             Happening::Hangup => self.replicas.iter().for_each(Replica::hang_up),
             Happening::Replica { standby, what } => {
                 let who = if *standby { self.standby() } else { self.leader() };

@@ -24,10 +24,12 @@ impl Apply {
             labels: &start.labels,
             runs_on: &runs_on,
             info: &start.info,
-            job: start.job_id,
+            job: start.purpose.job_id(),
             facts: &start.facts,
             attempt: start.attempt,
-            nomad_limits: !self.nomad_is_old.load(Ordering::Relaxed),
+            // Nomad counts from the allocation. A warm runner has that time for a job, however long it was idle, so the
+            // planner alone ends it.
+            nomad_limits: start.purpose.job_id().is_some() && !self.nomad_is_old.load(Ordering::Relaxed),
         };
         let (hcl, parsed) = self.rendered(context, kind).await?;
         if let Some(how) = reaches_host(&parsed)
@@ -57,7 +59,7 @@ impl Apply {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             deployment: Some(self.deployment.to_string()),
             repo_id: Some(start.repository.id),
-            job_id: Some(start.job_id),
+            purpose: Some(start.purpose.clone()),
             attempt: Some(start.attempt),
             registration: Some(kind.registration),
             task: main_task(&parsed),

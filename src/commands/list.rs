@@ -43,6 +43,9 @@ struct Row<'a> {
     allocation: Option<&'a str>,
     github_job: Option<JobId>,
     github_job_url: Option<String>,
+    /// A warm runner, which was started for no job.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warm: bool,
     attempt: Option<u32>,
     registration: Option<String>,
     owner: &'static str,
@@ -189,7 +192,8 @@ fn table(view: &NomadView, args: &List, rows: &[Row]) -> Vec<String> {
     for row in rows {
         let age = row.age_seconds.map(|age| span(Duration::from_secs(age))).unwrap_or_default();
         let number = row.github_job.map(|job| job.to_string());
-        let job = row.github_job_url.clone().or(number).unwrap_or_default();
+        let warm = || if row.warm { "warm".to_owned() } else { String::new() };
+        let job = row.github_job_url.clone().or(number).unwrap_or_else(warm);
         let class = row.class.map(|class| format!("class {class}"));
         let namespace = row.namespace.as_ref().map(|namespace| format!("namespace {namespace}"));
         let note: Vec<&str> =
@@ -224,8 +228,9 @@ fn row<'a>(view: &NomadView, holds: &Holds, runner: &'a Runner) -> Row<'a> {
         submitted_at: Some(runner.submitted_at.to_string()),
         node: runner.allocation.as_ref().map(|allocation| allocation.node.as_str()),
         allocation: runner.allocation.as_ref().map(|allocation| allocation.id.as_str()),
-        github_job: runner.meta.job_id,
+        github_job: runner.meta.job_id(),
         github_job_url: job_url(runner),
+        warm: runner.warm().is_some(),
         attempt: runner.meta.attempt,
         registration: Some(runner.registration().to_string()),
         owner: match runner.ownership {
@@ -239,7 +244,7 @@ fn row<'a>(view: &NomadView, holds: &Holds, runner: &'a Runner) -> Row<'a> {
 /// The URL of the job that the runner was started for. GitHub redirects from it to the run's page, whose ID is not
 /// known here.
 pub(super) fn job_url(runner: &Runner) -> Option<String> {
-    let (repository, job) = (runner.repository()?, runner.meta.job_id?);
+    let (repository, job) = (runner.repository()?, runner.meta.job_id()?);
     Some(format!("{}/runs/{job}", repository.html_url))
 }
 
@@ -282,6 +287,7 @@ fn foreign_row(foreign: &Foreign) -> Row<'_> {
         allocation: None,
         github_job: None,
         github_job_url: None,
+        warm: false,
         attempt: None,
         registration: None,
         owner: "foreign",

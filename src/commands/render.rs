@@ -72,7 +72,7 @@ pub fn text(
         labels: &Labels::new(labels.iter().cloned()),
         runs_on: &runs_on,
         info: "rendered on the command line",
-        job,
+        job: Some(job),
         facts: &facts,
         attempt,
         nomad_limits: true,

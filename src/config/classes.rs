@@ -7,11 +7,11 @@ use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Config, RegistrationSetting, RunnerLevel, Scheduler, Template, Tokens, duration,
+    Config, RegistrationSetting, RepoEntry, RunnerLevel, Scheduler, Template, Tokens, WarmEntry, duration,
     github::{REGISTRATIONS, SCOPES},
     reader::{Problems, Section, Shape},
     rules::{free, keys_tree, label_rules},
-    template,
+    template, warm,
     yaml::{Data, Node},
 };
 use crate::{
@@ -82,6 +82,8 @@ pub struct Class {
     pub registration_setting: Option<RegistrationSetting>,
     /// The resolved kind of credentials; `None`: the top level's.
     pub registration: Option<Registration>,
+    /// `warm`: its runners that are started before there are jobs for them.
+    pub warm: Vec<WarmEntry>,
 }
 
 /// The jobs of a class.
@@ -209,7 +211,8 @@ impl Config {
     /// The effective configuration of a class: its values merged over the top level's. It has no classes
     /// itself.
     pub fn of_class(&self, class: &Class) -> Config {
-        let mut config = Config { classes: Vec::new(), classes_only: false, ..self.clone() };
+        let mut config =
+            Config { classes: Vec::new(), classes_only: false, warm: class.warm.clone(), ..self.clone() };
         config.public = class.public.unwrap_or(self.public);
         if let Some(namespace) = &class.nomad.namespace {
             config.nomad.namespace.clone_from(&namespace.name);
@@ -273,6 +276,7 @@ pub(super) struct Top<'a> {
     /// The file's name, for templates in it, and its directory.
     pub(super) source: &'a str,
     pub(super) directory: Option<&'a Path>,
+    pub(super) repos: &'a [RepoEntry],
 }
 
 /// The values of `public`.
@@ -362,6 +366,15 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     class.nomad = nomad(&section, top);
     scheduling(&section, &mut class);
     github(&section, &mut class, top);
+    let around = warm::Around {
+        class: Some(name),
+        matches: Some(&class.matches),
+        labels: class.labels.as_ref().or(top.labels),
+        scope: class.scope.unwrap_or(top.scope),
+        repos: top.repos,
+        classes_only: false,
+    };
+    class.warm = warm::parse(&section, problems, &around);
     if class.deny.is_some()
         && let Some(key) = section.others(&["name", "match", "deny"])
     {
@@ -575,7 +588,6 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
     let time = |time: Option<Duration>| time.map(|time| duration::format(Some(time)));
     let some = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     let ClassMatch { labels, repos, visibility } = &class.matches;
-    let namespace = class.nomad.namespace.as_ref();
     let labels_tree = class.labels.as_ref().map(|rules| {
         json!({
             "runson_allowed": rules.allowed(),
@@ -597,13 +609,7 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
         "public": class.public.map(word_of_public),
         "template": class.template.as_ref().map(|template| template.shown(tokens)),
         "template_settings": Some(shown(&class.settings, tokens)).filter(|settings| !settings.is_empty()),
-        "nomad": {
-            "namespace": namespace.map(|namespace| &namespace.name),
-            "region": namespace.and_then(|namespace| namespace.region.as_ref()),
-            "datacenters": some(class.nomad.datacenters.clone()),
-            "node_pool": class.nomad.node_pool,
-            "priority": class.nomad.priority,
-        },
+        "nomad": placement_tree(class),
         "max_runners": class.max_runners,
         "max_runners_per_repository": class.max_runners_per_repository,
         "max_runners_per_group": class.max_runners_per_group.map(|cap| cap.unwrap_or(0)),
@@ -623,7 +629,34 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
     if let (Value::Object(tree), Some(Value::Object(labels))) = (&mut tree, labels_tree) {
         tree.extend(labels);
     }
+    if !class.warm.is_empty() {
+        tree["warm"] = warm::tree(&class.warm);
+    }
     without_nothing(tree)
+}
+
+/// `nomad` of a class.
+fn placement_tree(class: &Class) -> Value {
+    let datacenters = Some(&class.nomad.datacenters).filter(|list| !list.is_empty());
+    let namespace = class.nomad.namespace.as_ref();
+    json!({
+        "namespace": namespace.map(|namespace| &namespace.name),
+        "region": namespace.and_then(|namespace| namespace.region.as_ref()),
+        "datacenters": datacenters,
+        "node_pool": class.nomad.node_pool,
+        "priority": class.nomad.priority,
+    })
+}
+
+/// A class's warm entries and what identifies its settings; those of the top level without a class.
+pub(super) fn warm_of(config: &Config, class: Option<&Class>) -> (Vec<WarmEntry>, String) {
+    match class {
+        None => (config.warm.clone(), warm::settings_of(config, &Value::Null)),
+        Some(class) => {
+            let settings = warm::settings_of(&config.of_class(class), &placement_tree(class));
+            (class.warm.clone(), settings)
+        }
+    }
 }
 
 /// Without empty values.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, Tokens, classes, credentials, duration, rules};
+use super::{Config, Tokens, classes, credentials, duration, rules, warm};
 use crate::{
     secret::{self, HIDDEN, Secret, without_assigned},
     text::harmless_json,
@@ -76,6 +76,9 @@ impl Config {
             tree["classes"] = classes::tree(&self.classes, tokens, self::settings);
             tree["classes_only"] = json!(self.classes_only);
             tree["public"] = json!(classes::word_of_public(self.public));
+        }
+        if !self.warm.is_empty() {
+            tree["warm"] = warm::tree(&self.warm);
         }
         tree
     }

@@ -8,6 +8,7 @@ mod duration;
 mod effective;
 mod error;
 mod github;
+mod hours;
 mod parse;
 mod reader;
 mod rerun;
@@ -18,6 +19,7 @@ mod status;
 mod template;
 #[cfg(test)]
 mod tests;
+mod warm;
 mod webhook;
 mod yaml;
 
@@ -28,10 +30,12 @@ pub use credentials::{CredentialConfig, CredentialSource};
 pub use effective::Format;
 pub(crate) use effective::settings;
 pub use error::{ConfigError, ConfigErrors};
+pub use hours::Hours;
 pub use rerun::RerunLost;
 pub use schema::schema;
 pub use status::StatusConfig;
 pub use template::{BUILTIN_TEMPLATES, BuiltinTemplate, DEFAULT_TEMPLATE, Template};
+pub use warm::WarmEntry;
 pub use webhook::WebhookConfig;
 
 pub use crate::model::RepoEntry;
@@ -73,6 +77,8 @@ pub struct Config {
     pub public: bool,
     /// `classes_only`: jobs that no class matches get no runner.
     pub classes_only: bool,
+    /// `warm`: runners of the top level that are started before there are jobs for them.
+    pub warm: Vec<WarmEntry>,
     /// `rerun_lost`: runs jobs again that were lost with their runners; `None`: off.
     pub rerun_lost: Option<RerunLost>,
     /// `status` and `metrics`
@@ -219,6 +225,18 @@ impl Config {
     /// Which jobs are of interest to this deployment.
     pub fn interest(&self) -> Interest {
         Interest::new(&self.labels, &self.nomad.jobprefix)
+    }
+
+    /// The warm entries of the top level and of the classes: each with its class, and what identifies the settings of
+    /// their runners.
+    pub fn warm_entries(&self) -> Vec<(Option<String>, String, WarmEntry)> {
+        let classes = [None].into_iter().chain(self.classes.iter().map(Some));
+        let of_class = |class: Option<&Class>| {
+            let (entries, settings) = classes::warm_of(self, class);
+            let class = class.map(|class| class.name.clone());
+            entries.into_iter().map(move |entry| (class.clone(), settings.clone(), entry))
+        };
+        classes.flat_map(of_class).collect()
     }
 
     /// Warnings about valid but problematic settings, each with what to change.

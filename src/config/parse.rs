@@ -10,7 +10,7 @@ use super::{
     reader::{Problems, Section, Shape},
     rerun,
     rules::{free, label_rules},
-    status, template, webhook,
+    status, template, warm, webhook,
     yaml::{self, Data, Node},
 };
 use crate::{
@@ -116,9 +116,19 @@ fn build(
         namespace: &nomad.namespace,
         source,
         directory,
+        repos: &repos,
     };
     let (classes, classes_only) = classes::parse(&top, problems, &over);
     let public = top.choice("public", &classes::PUBLIC, false);
+    let around = warm::Around {
+        class: None,
+        matches: None,
+        labels: labels.as_ref(),
+        scope: over.scope,
+        repos: &repos,
+        classes_only,
+    };
+    let warm = warm::parse(&top, problems, &around);
     let rerun_lost = rerun::parse(&top);
     let status = status::parse(&top, env);
     let webhook = webhook::parse(&top, env, github.as_ref(), &repos);
@@ -153,6 +163,7 @@ fn build(
         classes,
         classes_only,
         public,
+        warm,
         rerun_lost,
         status,
         webhook,
@@ -298,7 +309,7 @@ fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
     repos
 }
 
-fn repo_entry(text: &str) -> Option<RepoEntry> {
+pub(super) fn repo_entry(text: &str) -> Option<RepoEntry> {
     let word = |text: &str, more: &str| {
         !text.is_empty()
             && text.len() <= 100

@@ -8,13 +8,16 @@ use serde_json::{Map, Value, json};
 use super::{parse, reader::Shape};
 
 /// A configuration with every section that is read only if it is present. Each list has one element.
-const PROBE: &str = "classes: [{name: probe, match: {labels: probe}}]
+const PROBE: &str = "classes: [{name: probe, match: {labels: probe}, warm: [{labels: [probe]}]}]
+warm: [{labels: [probe]}]
 github: {tokens: [{name: probe, owners: [a], token: a}], apps: [{name: probe, owners: [b], client_id: a, private_key: a}]}
 ";
 
 /// The lists of mappings, and how the path of their only element in the probe ends.
-const LISTS: [(&str, &str); 3] = [
+const LISTS: [(&str, &str); 5] = [
     ("classes", "classes.probe"),
+    ("classes.probe.warm", "classes.probe.warm"),
+    ("warm", "warm"),
     ("github.tokens", "github.tokens.probe"),
     ("github.apps", "github.apps.probe"),
 ];
@@ -187,12 +190,12 @@ mod tests {
     #[test]
     fn each_key_of_the_reader_is_in_the_schema_with_its_type() {
         let found = all();
-        for (path, shape) in parse::shapes(PROBE) {
-            let path = LISTS.iter().fold(path, |path, (list, element)| match path.strip_prefix(element) {
+        for (key, shape) in parse::shapes(PROBE) {
+            let is_list = LISTS.iter().any(|(list, _)| *list == key);
+            let path = LISTS.iter().fold(key, |path, (list, element)| match path.strip_prefix(element) {
                 Some(rest) => format!("{list}{rest}"),
                 None => path,
             });
-            let is_list = LISTS.iter().any(|(list, _)| *list == path);
             if LISTS.iter().any(|(list, element)| path == *element || path == *list) && !is_list {
                 continue;
             }

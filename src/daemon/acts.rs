@@ -15,7 +15,7 @@ use crate::{
     apply::Apply,
     leadership::{Leadership, Term},
     model::{
-        Action, JobId, Labels, NomadView, Observation, Ownership, Report, RepositoryId, Runner, RunnerMeta,
+        Action, Labels, NomadView, Observation, Ownership, Purpose, Report, RepositoryId, Runner, RunnerMeta,
         RunnerState, Start,
     },
 };
@@ -157,16 +157,16 @@ impl Acts {
 /// may fail, the previous one is not purged.
 pub(super) fn due(planned: &[Action], under_way: &[Action], observation: &Observation) -> Vec<Action> {
     let busy: BTreeSet<&str> = under_way.iter().map(Action::runner).collect();
-    let starting: BTreeSet<JobId> = under_way
+    let starting: BTreeSet<&Purpose> = under_way
         .iter()
         .filter_map(|action| match action {
-            Action::Start(start) => Some(start.job_id),
+            Action::Start(start) => Some(&start.purpose),
             _ => None,
         })
         .collect();
     let runners = observation.nomad.iter().flat_map(|nomad| &nomad.runners);
     let earlier: BTreeSet<&str> = runners
-        .filter(|runner| runner.meta.job_id.is_some_and(|job| starting.contains(&job)))
+        .filter(|runner| runner.meta.purpose.as_ref().is_some_and(|purpose| starting.contains(purpose)))
         .map(|runner| runner.name.as_str())
         .collect();
     let waits = |action: &Action| {
@@ -188,7 +188,7 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             deployment: Some(nomad.deployment.clone()),
             repo_id: Some(start.repository.id),
-            job_id: Some(start.job_id),
+            purpose: Some(start.purpose.clone()),
             attempt: Some(start.attempt),
             registration: None,
             task: None,
@@ -215,7 +215,7 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Purge, PurgeReason, Repository, StartReason};
+    use crate::model::{JobId, Purge, PurgeReason, Repository, StartReason};
 
     fn start(job_id: u64, attempt: u32) -> Start {
         Start {
@@ -231,7 +231,7 @@ mod tests {
             class: None,
             namespace: None,
             labels: Labels::new(["nomadtools"]),
-            job_id: JobId(job_id),
+            purpose: JobId(job_id).into(),
             facts: Default::default(),
             attempt,
             name: format!("r-{job_id}-{attempt}"),

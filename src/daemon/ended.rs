@@ -10,7 +10,7 @@ pub(super) fn say(report: &Report, took: Duration) {
     let (kind, runner, result) = (action.kind(), action.runner(), outcome.kind());
     let repository = action.repository();
     let (job, attempt) = match action {
-        Action::Start(start) => (Some(start.job_id.0), Some(start.attempt)),
+        Action::Start(start) => (start.purpose.job_id().map(|id| id.0), Some(start.attempt)),
         _ => (None, None),
     };
     let error = outcome.error();

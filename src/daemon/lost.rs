@@ -89,7 +89,7 @@ impl Daemon {
         for runner in new {
             self.lost.requested.insert(runner.name.clone());
             let repository = runner.repository().and_then(RepositoryRef::into_repository);
-            let (Some(job), Some(repository)) = (runner.meta.job_id, repository) else { continue };
+            let (Some(job), Some(repository)) = (runner.meta.job_id(), repository) else { continue };
             match github.ended_job(&repository, job).await {
                 Ok(Some(ended))
                     if ended.job.runner == runner.name && ended.job.conclusion != Conclusion::Other =>

@@ -229,6 +229,8 @@ impl Daemon {
             ("last start", self.memory.last_start.len()),
             ("start backoff", self.memory.start_backoff.len()),
             ("refused", self.memory.refused.len()),
+            ("warm backoff", self.memory.warm_backoff.len()),
+            ("left to warm runners", self.memory.left.len()),
             ("runner backoff", self.memory.runner_backoff.len()),
             ("issue backoff", self.memory.issue_backoff.len()),
             ("runners not lost", self.memory.not_lost.len()),

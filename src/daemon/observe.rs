@@ -41,6 +41,8 @@ pub(super) struct GitHubSide {
     is_news: bool,
     /// Repositories with more runners than jobs in some group.
     spare: BTreeSet<RepositoryId>,
+    /// Repositories for whose next listing a pass waits.
+    awaited: BTreeSet<RepositoryId>,
     fresh_for: Duration,
 }
 
@@ -51,6 +53,7 @@ impl Default for GitHubSide {
             found: None,
             is_news: true,
             spare: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             fresh_for: FRESH_FOR,
         }
     }
@@ -140,6 +143,7 @@ impl GitHubSide {
         });
         let before = self.known.len();
         self.known.retain(|id, _| wanted.contains_key(id));
+        self.awaited.retain(|id| wanted.contains_key(id));
         self.is_news |= self.known.len() < before;
         for (id, (repository, configured)) in wanted {
             let unconfirmed = found.unconfirmed.contains(&id);
@@ -204,7 +208,9 @@ impl GitHubSide {
         let in_progress = jobs().filter(|job| job.status == JobStatus::InProgress);
         let busy: BTreeSet<&str> = in_progress.filter_map(|job| job.runner_name.as_deref()).collect();
         let mut over: BTreeMap<GroupKey, isize> = BTreeMap::new();
-        for runner in nomad.runners.iter().filter(|r| r.is_live() && !busy.contains(r.name.as_str())) {
+        // A warm runner is idle for hours, so a complete listing each minute is enough for it.
+        let counts = |r: &&Runner| r.is_live() && !busy.contains(r.name.as_str()) && r.warm().is_none();
+        for runner in nomad.runners.iter().filter(counts) {
             if let Some(repository) = runner.meta.repo_id {
                 *over.entry(GroupKey { repository, labels: runner.labels() }).or_default() += 1;
             }
@@ -218,6 +224,11 @@ impl GitHubSide {
         }
         let spare = over.into_iter().filter(|(_, count)| *count > 0).map(|(group, _)| group.repository);
         self.spare = spare.collect();
+    }
+
+    /// The next successful look at a repository is news.
+    pub fn awaits(&mut self, id: RepositoryId) {
+        self.awaited.insert(id);
     }
 
     /// Whether a job waits for a runner of ours, according to the last listings.
@@ -259,6 +270,7 @@ impl GitHubSide {
     /// Records the result of a look. A failure affects only its own repository. Returns whether it is news, and whether
     /// there are jobs of ours.
     pub fn learn(&mut self, looked: Looked, interest: &Interest) -> (News, bool) {
+        let is_awaited = looked.result.is_ok() && self.awaited.remove(&looked.repository);
         let Some(known) = self.known.get_mut(&looked.repository) else { return (News::No, false) };
         let is_first = matches!(known.last, Last::Never);
         let was_well = matches!(known.last, Last::Listed { .. });
@@ -284,7 +296,8 @@ impl GitHubSide {
                     missing: listing.missing,
                 };
                 let is_well_again = !was_well && !is_first && has_changed;
-                let is_now = concerns_us && (looked.asked || has_changed) || is_well_again || is_full;
+                let is_now =
+                    concerns_us && (looked.asked || has_changed) || is_well_again || is_full || is_awaited;
                 let news = if is_first && !is_now { News::Later } else { News::now_if(is_now) };
                 (news, known.wanted > 0)
             }

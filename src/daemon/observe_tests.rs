@@ -28,7 +28,7 @@ fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) 
             version: String::new(),
             deployment: None,
             repo_id: repo_id.map(RepositoryId),
-            job_id: None,
+            purpose: None,
             attempt: None,
             registration: None,
             task: None,

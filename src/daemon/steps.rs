@@ -76,6 +76,7 @@ impl Daemon {
         learn(&mut self.memory, &observation, &plan, &done, now);
         self.make_room(&observation, &plan, now);
         self.ask_in_full(&observation, &plan, now);
+        self.ask_for_warm(&observation, &plan);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
@@ -98,6 +99,18 @@ impl Daemon {
             witness(&pass, &self.policy, &self.memory);
         }
         pass
+    }
+
+    /// A warm runner starts with a fresh listing of its repository, where nothing else may happen.
+    fn ask_for_warm(&mut self, observation: &Observation, plan: &Plan) {
+        for hold in &plan.holds {
+            let HoldReason::Unpolled { repository } = &hold.reason else { continue };
+            let mut views = observation.repositories.values();
+            if let Some(view) = views.find(|view| view.repository.full_name() == *repository) {
+                self.github_side.awaits(view.repository.id);
+                self.schedule.again(view.repository.id);
+            }
+        }
     }
 
     /// The current view of Nomad, the results of looks, and what could not be observed.

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Consent, EndedJob, GroupKey, JobFacts, JobId, Labels, Loss, Namespace, PurgeReason, Registration,
+    Consent, EndedJob, GroupKey, JobFacts, Labels, Loss, Namespace, PurgeReason, Purpose, Registration,
     Repository, RepositoryRef, RerunMark, RunnerVariable, StartReason, StopReason, naming::last_part, span,
 };
 use crate::text::Escaped;
@@ -41,10 +41,10 @@ pub struct Start {
     /// `None`: the daemon's own.
     pub namespace: Option<Namespace>,
     pub labels: Labels,
-    pub job_id: JobId,
-    /// GitHub's facts about that job, for the template.
+    pub purpose: Purpose,
+    /// GitHub's facts about the job, for the template.
     pub facts: JobFacts,
-    /// 1, 2, … for the job.
+    /// 1, 2, … for the job; another increasing number for a warm runner.
     pub attempt: u32,
     /// The Nomad job's ID and the runner's name.
     pub name: String,
@@ -196,16 +196,18 @@ impl Action {
     pub fn reason(&self) -> &'static str {
         match self {
             Action::Start(Start { reason: StartReason::Missing { .. }, .. }) => "missing",
+            Action::Start(Start { reason: StartReason::Warm { .. }, .. }) => "warm",
             Action::IssueCredentials(action) => match action.registration {
                 Registration::Jit => "jit",
                 Registration::Token => "token",
                 Registration::AccessToken => "access_token",
             },
-            Action::Stop(action) => match action.reason {
+            Action::Stop(action) => match &action.reason {
                 StopReason::Surplus { .. } => "surplus",
                 StopReason::Unregistered { .. } => "unregistered",
                 StopReason::MakeRoom { .. } => "make_room",
                 StopReason::Yield { .. } => "yield",
+                StopReason::Warm(end) => end.word(),
                 StopReason::Spent => "spent",
                 StopReason::NotStarting { .. } => "not_starting",
                 StopReason::NodeDrains { .. } => "node_drains",
@@ -297,9 +299,13 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut Escaped::line(f);
         match self {
-            Action::Start(Start { repository, class, labels, job_id, attempt, name, reason, .. }) => {
+            Action::Start(Start { repository, class, labels, purpose, attempt, name, reason, .. }) => {
                 let repository = repository.full_name();
-                write!(f, "start    {name}  {repository} [{labels}] for job {job_id}, attempt {attempt}")?;
+                write!(f, "start    {name}  {repository} [{labels}] ")?;
+                match purpose {
+                    Purpose::Job(job_id) => write!(f, "for job {job_id}, attempt {attempt}")?,
+                    Purpose::Warm(_) => write!(f, "as a warm runner")?,
+                }
                 class.as_ref().map_or(Ok(()), |class| write!(f, ", class {class}"))?;
                 write!(f, ": {reason}")
             }

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::{ForeignReason, JobId, Loss, RerunLimit, RunId, reason::not_started, span};
 use crate::text::Escaped;
 
@@ -33,6 +35,13 @@ pub enum Subject {
     },
     Runner {
         name: String,
+    },
+    /// An entry of `warm`.
+    Warm {
+        /// Its owner, or `owner/name`.
+        place: String,
+        /// Its labels.
+        labels: String,
     },
 }
 
@@ -106,6 +115,29 @@ pub enum HoldReason {
         cap: Cap,
         /// How many are allowed.
         limit: usize,
+    },
+    /// An idle warm runner is expected to take the job within a short time.
+    LeftToWarm { runner: String },
+    /// The next listing of the repository of a warm entry is needed.
+    Unpolled { repository: String },
+    /// None of the repositories of a warm entry is known.
+    NoRepository,
+    /// The schedule of a warm entry is over.
+    Closed {
+        /// When it opens again.
+        opens: Option<Timestamp>,
+    },
+    /// The last runners of a warm entry failed.
+    WarmFailed {
+        /// How many in a row.
+        failed: u32,
+        /// How long the next one still has to wait.
+        wait: Duration,
+    },
+    /// No warm runner competes with a runner that waits for room in the same node pool.
+    WarmYields {
+        /// The runner that waits.
+        to: String,
     },
     /// A runner of nomadtools is expected to take the job.
     LeftToNomadtools { runner: String },
@@ -197,6 +229,8 @@ pub enum HoldReason {
     },
     /// Dead, but it is the newest attempt at a job that is still queued.
     CountsAttempts,
+    /// Dead, but it counts the failures of its warm entry.
+    CountsFailures,
     /// Dead, but its repository has not been listed since: its job may still be queued.
     JobUnknown,
     /// Its variable must be removed first.
@@ -232,6 +266,7 @@ impl fmt::Display for Subject {
             Subject::Nomad => f.write_str("everything"),
             Subject::Repository { name } => f.write_str(name),
             Subject::Job { repository, id, labels } => write!(f, "{repository} job {id} [{labels}]"),
+            Subject::Warm { place, labels } => write!(f, "warm {place} [{labels}]"),
             Subject::Runner { name } => f.write_str(name),
         }
     }
@@ -244,6 +279,7 @@ impl Subject {
             Subject::Repository { .. } => "repository",
             Subject::Job { .. } => "job",
             Subject::Runner { .. } => "runner",
+            Subject::Warm { .. } => "warm",
         }
     }
 }
@@ -274,6 +310,13 @@ impl HoldReason {
                 Cap::Class => "cap_class",
                 Cap::ClassRepository => "cap_class_repository",
             },
+            HoldReason::LeftToWarm { .. } => "left_to_warm",
+            HoldReason::Unpolled { .. } => "unpolled",
+            HoldReason::NoRepository => "no_repository",
+            HoldReason::Closed { .. } => "closed",
+            HoldReason::WarmFailed { .. } => "warm_failed",
+            HoldReason::WarmYields { .. } => "warm_yields",
+            HoldReason::CountsFailures => "counts_failures",
             HoldReason::LeftToNomadtools { .. } => "left_to_nomadtools",
             HoldReason::Turn { .. } => "turn",
             HoldReason::GroupStops => "group_stops",
@@ -322,8 +365,14 @@ impl HoldReason {
     /// Whether nearly every runner is held for this reason for a moment. Such holds are shown in a plan but
     /// not logged.
     pub fn is_routine(&self) -> bool {
-        use HoldReason::{JobUnknown, NoCredentials, SurplusOnce, VariableFirst};
-        matches!(self, SurplusOnce | VariableFirst | JobUnknown | NoCredentials { error: None, .. })
+        use HoldReason::{
+            CountsFailures, JobUnknown, LeftToWarm, NoCredentials, SurplusOnce, Unpolled, VariableFirst,
+        };
+        let is_of_all = matches!(
+            self,
+            Unpolled { .. } | SurplusOnce | VariableFirst | JobUnknown | CountsFailures | LeftToWarm { .. }
+        );
+        is_of_all || matches!(self, NoCredentials { error: None, .. })
     }
 }
 
@@ -368,6 +417,26 @@ impl fmt::Display for HoldReason {
             HoldReason::Turn { cap, limit, before } => {
                 write!(f, "waiting for a place: {cap} is {limit}, and {before} is next")
             }
+            HoldReason::LeftToWarm { runner } => {
+                write!(f, "left to {runner}, a warm runner that is idle")
+            }
+            HoldReason::Unpolled { repository } => write!(f, "starts after the next poll of {repository}"),
+            HoldReason::NoRepository => f.write_str(
+                "none of its repositories is known: the token cannot see them, or they are archived",
+            ),
+            HoldReason::Closed { opens: Some(opens) } => {
+                write!(f, "outside its schedule, which opens at {opens}")
+            }
+            HoldReason::Closed { opens: None } => f.write_str("outside its schedule"),
+            HoldReason::WarmFailed { failed, wait } => {
+                write!(
+                    f,
+                    "its last runner failed ({failed} in a row); the next one starts in {}",
+                    span(*wait)
+                )
+            }
+            HoldReason::WarmYields { to } => write!(f, "{to} waits for room in its node pool"),
+            HoldReason::CountsFailures => f.write_str("dead, kept: it counts the failures of its warm entry"),
             HoldReason::LeftToNomadtools { runner } => {
                 write!(f, "left to {runner}, a nomadtools job; stop that job if it never takes one")
             }

@@ -79,6 +79,11 @@ impl Labels {
         labels.join(",")
     }
 
+    /// Whether all of them are among the others, whatever their case.
+    pub fn is_subset(&self, of: &Labels) -> bool {
+        self.spelling.keys().all(|label| of.spelling.contains_key(label))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.spelling.is_empty()
     }

@@ -16,6 +16,7 @@ mod naming;
 mod observation;
 mod owners;
 mod plan;
+mod purpose;
 mod reason;
 mod report;
 mod rerun;
@@ -40,14 +41,15 @@ pub use labels::Labels;
 pub use moment::Moment;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
 pub use namespace::Namespace;
-pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, is_ours_by_name, job_key, last_part, runner_name};
+pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, digest, is_ours_by_name, job_key, last_part, runner_name};
 pub use observation::{
     Backoff, Listing, Memory, NomadView, Observation, OwnRegistration, Presence, Refusal, RepositoryView,
     RunnerVariable, Unseen,
 };
 pub use owners::OwnerPattern;
 pub use plan::Plan;
-pub use reason::{Consent, PurgeReason, StartReason, StopReason};
+pub use purpose::{Purpose, Warm};
+pub use reason::{Consent, PurgeReason, StartReason, StopReason, WarmEnd};
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};
 pub use rerun::{Conclusion, Ended, EndedJob, Loss, Lost, RerunLimit, RerunMark};
 pub use runner::{

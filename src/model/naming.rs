@@ -1,8 +1,8 @@
 //! Names of runners: valid at GitHub and in Nomad, unique, and deterministic.
 
-use ring::digest::{SHA256, digest};
+use ring::digest::SHA256;
 
-use super::{JobId, Namespace};
+use super::{Namespace, Purpose};
 
 /// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
@@ -18,19 +18,19 @@ const DEPLOYMENT_LENGTH: usize = 5;
 /// 50 bits that distinguish the jobs and attempts of one deployment.
 const ATTEMPT_LENGTH: usize = 10;
 
-/// `PREFIX-owner-repo-SUFFIX` for a repository `owner/repo`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
-/// deployment ID followed by a hash of deployment ID, GitHub job, attempt, and the namespace if it is not the
-/// daemon's own. So a name is used in one namespace only, and a copy of a runner's job in another one has the wrong
+/// `PREFIX-owner-repo-SUFFIX` for a repository `owner/repo`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix
+/// is a hash of the deployment ID followed by a hash of deployment ID, purpose (the GitHub job), attempt, and the
+/// namespace if it is not the daemon's own. So a name is used in one namespace only, and a copy of a runner's job in another one has the wrong
 /// name.
 pub fn runner_name(
     prefix: &str,
     deployment: &str,
     namespace: Option<&Namespace>,
     full_name: &str,
-    job: JobId,
+    purpose: impl Into<Purpose>,
     attempt: u32,
 ) -> String {
-    let mut start = format!("{deployment}\n{job}\n{attempt}");
+    let mut start = format!("{deployment}\n{}\n{attempt}", purpose.into());
     if let Some(Namespace { name, region }) = namespace {
         start.push_str(&format!("\n{name}\n{}", region.as_deref().unwrap_or_default()));
     }
@@ -49,6 +49,11 @@ pub fn last_part(name: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
 }
 
+/// Identifies a text.
+pub fn digest(text: &str) -> String {
+    hash(text, ATTEMPT_LENGTH)
+}
+
 /// Identifies a job within its run across attempts: its ID changes with each re-run, its name does not. A hash, because
 /// names are external text.
 pub fn job_key(name: &str) -> String {
@@ -65,7 +70,7 @@ pub fn is_ours_by_name(prefix: &str, deployment: &str, name: &str) -> bool {
 /// The first `length` characters of the text's SHA-256 in base 32.
 fn hash(text: &str, length: usize) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    digest(&SHA256, text.as_bytes())
+    ring::digest::digest(&SHA256, text.as_bytes())
         .as_ref()
         .iter()
         .take(length)

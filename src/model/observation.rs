@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Ended, Foreign, GroupKey, Moment, Namespace, Orphan, Repository, RepositoryId, RerunMark, Runner,
+    Ended, Foreign, GroupKey, JobId, Moment, Namespace, Orphan, Repository, RepositoryId, RerunMark, Runner,
     WorkflowJob,
 };
 
@@ -181,6 +181,10 @@ pub struct Memory {
     pub start_backoff: BTreeMap<GroupKey, Backoff>,
     /// The label sets of public repositories whose runners would give their tasks access to the host.
     pub refused: BTreeMap<GroupKey, Refusal>,
+    /// Warm entries whose last start failed or was not permitted, by ID.
+    pub warm_backoff: BTreeMap<String, Backoff>,
+    /// Since when each queued job has been left to warm runners.
+    pub left: BTreeMap<JobId, Moment>,
     /// Runners for which an action failed (Stop, verification, clean-up, purge), by name.
     pub runner_backoff: BTreeMap<String, Backoff>,
     /// Dead runners that were not lost with a job that may be run again, as an attempt to do so has shown.

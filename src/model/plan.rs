@@ -20,6 +20,8 @@ pub struct Plan {
     pub orphans: BTreeSet<Orphan>,
     /// The IDs of the queued jobs that may have one of our runners, oldest first.
     pub demand: BTreeMap<GroupKey, Vec<JobId>>,
+    /// The jobs that are left to warm runners, for [`super::Memory::left`].
+    pub left: BTreeSet<JobId>,
     /// The class of each job that is in demand, or held after it matched one, by the job's ID.
     pub classes: BTreeMap<JobId, Arc<str>>,
 }

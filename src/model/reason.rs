@@ -17,6 +17,13 @@ pub enum StartReason {
         /// Runners that can take them.
         supply: usize,
     },
+    /// Fewer warm runners are ready than their entry asks for.
+    Warm {
+        /// How many it asks for.
+        count: usize,
+        /// How many are ready, or soon will be.
+        ready: usize,
+    },
 }
 
 /// Whose consent a Stop needs.
@@ -65,6 +72,8 @@ pub enum StopReason {
         /// Why it makes no progress, for display.
         but: &'static str,
     },
+    /// A warm runner that is no longer wanted.
+    Warm(WarmEnd),
     /// An earlier allocation has used its credentials, so no other allocation can register.
     Spent,
     /// Its task did not start within `scheduler.starting_timeout`. Another node may do better.
@@ -92,6 +101,34 @@ pub enum StopReason {
     Asked,
 }
 
+/// Why a warm runner is stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WarmEnd {
+    /// There are more than its entry asks for.
+    Excess {
+        /// How many it asks for.
+        count: usize,
+        /// How many are ready, or soon will be.
+        ready: usize,
+    },
+    /// The schedule of its entry is over.
+    Closed,
+    /// The configuration no longer has its entry.
+    Removed,
+    /// It is older than a day: its image may be outdated.
+    Old {
+        /// How old it is.
+        age: Duration,
+    },
+    /// The settings with which it was started have changed.
+    Settings,
+    /// It has made no progress for too long.
+    Fails {
+        /// Why, for display.
+        why: &'static str,
+    },
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeReason {
     /// Dead for longer than its timeout.
@@ -109,6 +146,7 @@ impl fmt::Display for StartReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartReason::Missing { demand, supply } => write!(f, "{demand} queued, {supply} available"),
+            StartReason::Warm { count, ready } => write!(f, "{ready} of {count} ready"),
         }
     }
 }
@@ -134,6 +172,7 @@ impl fmt::Display for StopReason {
             StopReason::Unregistered { absent } => write!(f, "not connected to GitHub for {}", span(*absent)),
             StopReason::MakeRoom { waits } => write!(f, "idle and not needed, making room for {waits}"),
             StopReason::Yield { waits, but } => write!(f, "{but}, yielding to {waits}"),
+            StopReason::Warm(end) => write!(f, "{end}"),
             StopReason::Spent => f.write_str("an earlier allocation used its credentials"),
             StopReason::NotStarting { starting, event } => not_started(f, *starting, event.as_deref()),
             StopReason::NodeDrains { node } => write!(f, "its node {node} is being drained"),
@@ -142,6 +181,33 @@ impl fmt::Display for StopReason {
                 write!(f, "has run for {}, longer than max_run_duration ({})", span(*ran), span(*limit))
             }
             StopReason::Asked => f.write_str("requested on the command line"),
+        }
+    }
+}
+
+impl WarmEnd {
+    /// The reason as a metric label.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            WarmEnd::Excess { .. } => "warm_excess",
+            WarmEnd::Closed => "warm_closed",
+            WarmEnd::Removed => "warm_removed",
+            WarmEnd::Old { .. } => "warm_old",
+            WarmEnd::Settings => "warm_settings",
+            WarmEnd::Fails { .. } => "warm_fails",
+        }
+    }
+}
+
+impl fmt::Display for WarmEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WarmEnd::Excess { count, ready } => write!(f, "{ready} warm runners, {count} configured"),
+            WarmEnd::Closed => f.write_str("warm, and its schedule is over"),
+            WarmEnd::Removed => f.write_str("warm, and its entry is no longer configured"),
+            WarmEnd::Old { age } => write!(f, "warm, and {} old: a new one replaces it", span(*age)),
+            WarmEnd::Settings => f.write_str("warm, and its settings have changed: a new one replaces it"),
+            WarmEnd::Fails { why } => write!(f, "warm, and {why}"),
         }
     }
 }

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    JobId, Labels, Lost, Namespace, RepositoryId, RepositoryRef, host_of_page, is_class, is_login,
-    is_repository_name,
+    JobId, Labels, Lost, Namespace, Purpose, RepositoryId, RepositoryRef, Warm, host_of_page, is_class,
+    is_login, is_repository_name,
 };
 use crate::text::Escaped;
 
@@ -77,10 +77,10 @@ pub struct RunnerMeta {
     pub deployment: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_id: Option<RepositoryId>,
-    /// The GitHub job that the runner was started for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job_id: Option<JobId>,
-    /// Counted from 1 for each job.
+    /// What the runner was started for: the fields `job_id` or `warm`.
+    #[serde(flatten, with = "super::purpose")]
+    pub purpose: Option<Purpose>,
+    /// The number of the start. Counted from 1 for each job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     /// The kind of credentials. A later change of the configuration does not affect existing jobs.
@@ -99,6 +99,13 @@ pub struct RunnerMeta {
     /// The MAC with the deployment's key over the job's ID and the rest. Without it, nothing here is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+}
+
+impl RunnerMeta {
+    /// The GitHub job that the runner was started for.
+    pub fn job_id(&self) -> Option<JobId> {
+        self.purpose.as_ref()?.job_id()
+    }
 }
 
 impl RunnerMeta {
@@ -363,6 +370,11 @@ impl Runner {
         class.filter(|class| is_class(class))
     }
 
+    /// What it was started as, if it is a warm runner. A nomadtools job is none.
+    pub fn warm(&self) -> Option<&Warm> {
+        self.meta.purpose.as_ref().filter(|_| self.ownership == Ownership::Ours)?.warm()
+    }
+
     /// The repository that its Meta names.
     pub fn repository(&self) -> Option<RepositoryRef> {
         self.meta.repository()
@@ -406,6 +418,25 @@ impl Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_meta_is_written_as_it_always_was_and_is_for_a_job_or_warm() {
+        let text = r#"{"labelsstr":"a","repo_url":"u","version":"1","job_id":7,"attempt":2}"#;
+        let meta: RunnerMeta = serde_json::from_str(text).unwrap();
+        assert_eq!((meta.job_id(), meta.attempt), (Some(JobId(7)), Some(2)));
+        assert_eq!(serde_json::to_string(&meta).unwrap(), text);
+        let warm = r#"{"labelsstr":"a","repo_url":"u","version":"1","warm":{"entry":"e","settings":"s"},"attempt":2}"#;
+        let meta: RunnerMeta = serde_json::from_str(warm).unwrap();
+        let Some(Purpose::Warm(is)) = &meta.purpose else { panic!("{meta:?}") };
+        assert_eq!((is.entry.as_str(), is.settings.as_str(), is.failed, meta.job_id()), ("e", "s", 0, None));
+        assert_eq!(serde_json::to_string(&meta).unwrap(), warm);
+        for wrong in
+            [r#""job_id":"7""#, r#""job_id":-1"#, r#""job_id":7,"warm":{"entry":"e"}"#, r#""warm":"e""#]
+        {
+            let text = format!(r#"{{"labelsstr":"a","repo_url":"u",{wrong}}}"#);
+            assert!(serde_json::from_str::<RunnerMeta>(&text).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_runners_own_exit_codes_have_words() {

@@ -57,6 +57,7 @@ fn kind(hold: &Hold) -> Kind<'_> {
         Subject::Repository { .. } => ("repository", "", reason),
         Subject::Job { repository, .. } => ("job", repository, reason),
         Subject::Runner { .. } => ("runner", "", reason),
+        Subject::Warm { .. } => ("warm", "", reason),
     }
 }
 
@@ -102,6 +103,7 @@ impl fmt::Display for HoldLine<'_> {
             Subject::Repository { .. } => ("repositories", ""),
             Subject::Job { repository, .. } => ("jobs of ", repository.as_str()),
             Subject::Runner { .. } => ("runners", ""),
+            Subject::Warm { .. } => ("warm entries", ""),
         };
         write!(f, "hold     {count} more {what}{of}  for example: {}", example.reason)
     }

@@ -242,7 +242,7 @@ fn is_same_runner(a: &RunnerMeta, b: &RunnerMeta) -> bool {
     a.deployment.is_some()
         && a.deployment == b.deployment
         && a.repo_id == b.repo_id
-        && a.job_id == b.job_id
+        && a.purpose == b.purpose
         && a.attempt == b.attempt
 }
 
@@ -272,7 +272,7 @@ mod tests {
     fn one_runner_has_one_job_and_attempt() {
         let meta = RunnerMeta {
             deployment: Some("i".into()),
-            job_id: Some(JobId(1)),
+            purpose: Some(JobId(1).into()),
             attempt: Some(1),
             ..Default::default()
         };

@@ -13,7 +13,7 @@ fn meta() -> RunnerMeta {
     RunnerMeta {
         labelsstr: "a,b".into(),
         deployment: Some("i".into()),
-        job_id: Some(JobId(7)),
+        purpose: Some(JobId(7).into()),
         ..Default::default()
     }
 }

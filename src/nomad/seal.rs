@@ -23,7 +23,7 @@ use ring::{
 
 use super::error::Error;
 use crate::{
-    model::{ForeignReason, Namespace, Registration, RunnerMeta, runner_name},
+    model::{ForeignReason, Namespace, Purpose, Registration, RunnerMeta, runner_name},
     secret::Secret,
 };
 
@@ -136,7 +136,7 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         version: _,
         deployment,
         repo_id,
-        job_id,
+        purpose,
         attempt,
         registration,
         task,
@@ -151,7 +151,8 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
         ("repository", Some(repo_url.clone())),
         ("instance", deployment.clone()),
         ("repository ID", repo_id.map(|id| id.0.to_string())),
-        ("job", job_id.map(|id| id.to_string())),
+        ("job", purpose.as_ref().and_then(Purpose::job_id).map(|id| id.to_string())),
+        ("warm", purpose.as_ref().and_then(Purpose::warm).map(|warm| serde_json::json!(warm).to_string())),
         ("attempt", attempt.map(|attempt| attempt.to_string())),
         ("registration", registration.as_ref().map(Registration::to_string)),
         ("task", task.clone()),
@@ -174,13 +175,14 @@ pub(super) fn has_its_name(
     name: &str,
     meta: &RunnerMeta,
 ) -> bool {
-    let RunnerMeta { deployment: Some(deployment), job_id: Some(job), attempt: Some(attempt), .. } = meta
+    let RunnerMeta { deployment: Some(deployment), purpose: Some(purpose), attempt: Some(attempt), .. } =
+        meta
     else {
         return false;
     };
     let repository = meta.repository();
     repository.is_some_and(|own| {
-        name == runner_name(prefix, deployment, namespace, &own.full_name(), *job, *attempt)
+        name == runner_name(prefix, deployment, namespace, &own.full_name(), purpose.clone(), *attempt)
     })
 }
 
@@ -219,7 +221,7 @@ pub(crate) mod sample {
             repo_url: "https://github.com/o/r".to_owned(),
             deployment: Some(deployment.to_owned()),
             repo_id: Some(RepositoryId(1)),
-            job_id: Some(JobId(7)),
+            purpose: Some(JobId(7).into()),
             attempt: Some(1),
             ..RunnerMeta::default()
         };
@@ -242,7 +244,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Asks, JobId, RepositoryId};
+    use crate::model::{Asks, JobId, RepositoryId, Warm};
 
     const TEXT: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     const OTHER: &str = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -254,7 +256,7 @@ mod tests {
             version: "1".to_owned(),
             deployment: Some("i".to_owned()),
             repo_id: Some(RepositoryId(1)),
-            job_id: Some(JobId(7)),
+            purpose: Some(JobId(7).into()),
             attempt: Some(1),
             registration: Some(Registration::Jit),
             task: None,
@@ -279,12 +281,13 @@ mod tests {
         let good = sealed_by(&key, "n", meta());
         assert_eq!(key.check("n", &good, NEW), Ok(()));
         assert_eq!(key.check("other", &good, NEW), Err(ForeignReason::WrongSeal));
-        let changes: [fn(&mut RunnerMeta); 8] = [
+        let changes: [fn(&mut RunnerMeta); 9] = [
             |meta| meta.labelsstr = "a".to_owned(),
             |meta| meta.repo_url = "https://github.com/o/other".to_owned(),
             |meta| meta.deployment = Some("j".to_owned()),
             |meta| meta.repo_id = Some(RepositoryId(2)),
-            |meta| meta.job_id = Some(JobId(8)),
+            |meta| meta.purpose = Some(JobId(8).into()),
+            |meta| meta.purpose = Some(Purpose::Warm(Warm::default())),
             |meta| meta.attempt = Some(2),
             |meta| meta.registration = None,
             |meta| meta.asks = Some(Asks::default()),

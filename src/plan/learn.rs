@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::model::{
-    Action, Backoff, Done, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan, Presence,
-    Refusal, Report, doubled,
+    Action, Backoff, Done, JobId, JobStatus, Listing, Memory, Moment, NotDone, Observation, Outcome, Plan,
+    Presence, Purpose, Refusal, Report, Start, doubled,
 };
 
 /// The wait after an action's first failure. It doubles with each further failure.
@@ -51,7 +51,13 @@ pub fn learn(memory: &mut Memory, observation: &Observation, plan: &Plan, report
             }
         }
     }
+    for job in &plan.left {
+        memory.left.entry(*job).or_insert(now);
+    }
     for runner in observation.nomad.iter().flat_map(|nomad| &nomad.runners) {
+        if runner.warm().is_some() {
+            continue;
+        }
         let Some(repository) = runner.meta.repo_id else { continue };
         let last = memory.last_start.entry(repository).or_insert(runner.submitted_at);
         *last = runner.submitted_at.max(*last);
@@ -85,6 +91,9 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
     };
     match action {
         _ if outcome.is_dry_run() => {}
+        Action::Start(Start { purpose: Purpose::Warm(warm), .. }) => {
+            learn_warm(&mut memory.warm_backoff, &warm.entry, outcome, now);
+        }
         Action::Start(start) => match outcome {
             Outcome::NotDone(NotDone::Rejected(error)) => {
                 let previous = memory.start_backoff.get(&start.group());
@@ -114,6 +123,24 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
     }
 }
 
+/// Makes the next start of a warm entry wait after a failure that does not resolve itself.
+fn learn_warm(waits: &mut BTreeMap<String, Backoff>, entry: &str, outcome: &Outcome, now: Moment) {
+    let backoff = match outcome {
+        Outcome::NotDone(NotDone::Rejected(error)) => {
+            longer(waits.get(entry), FIRST_WAIT_REJECTED, error, now)
+        }
+        Outcome::NotDone(NotDone::ReachesHost(why)) => {
+            Backoff { failures: 1, until: now + JUDGED_AGAIN, error: why.clone() }
+        }
+        Outcome::Done(_) => {
+            waits.remove(entry);
+            return;
+        }
+        Outcome::NotDone(_) => return,
+    };
+    waits.insert(entry.to_owned(), backoff);
+}
+
 /// Makes actions on this runner wait after an error, and no longer after a success.
 fn waits_after(waits: &mut BTreeMap<String, Backoff>, name: &str, error: Option<&str>, now: Moment) {
     match error {
@@ -140,6 +167,13 @@ fn forget(memory: &mut Memory, observation: &Observation, runners: BTreeSet<&str
     memory.not_lost.retain(|name| runners.contains(name.as_str()));
     memory.runner_backoff.retain(|name, _| runners.contains(name.as_str()));
     memory.issue_backoff.retain(|name, _| runners.contains(name.as_str()));
+    memory.warm_backoff.retain(|_, backoff| now < backoff.until + LONGEST_WAIT);
+    if !memory.left.is_empty() {
+        let jobs = observation.repositories.values().flat_map(|view| view.listing.jobs());
+        let queued = jobs.filter(|job| job.status == JobStatus::Queued).map(|job| job.id);
+        let queued: BTreeSet<JobId> = queued.collect();
+        memory.left.retain(|job, _| queued.contains(job));
+    }
     memory.surplus.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.last_start.retain(|repository, _| observation.repositories.contains_key(repository));
     memory.refused.retain(|group, refusal| {

@@ -17,7 +17,7 @@ const ANNOUNCED: Duration = Duration::from_secs(900);
 pub(super) fn out_of_time(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values().filter(|runner| runner.ownership == Ownership::Ours) {
         let Some(limit) = survey.class_of(runner).max_run_duration() else { continue };
-        let Some(ran) = survey.running_for(runner) else { continue };
+        let Some(ran) = survey.in_use_for(runner) else { continue };
         if ran >= limit + GRACE && survey.listed(runner).is_some() {
             stop(survey, draft, runner, StopReason::MaxRunDuration { ran, limit });
         }

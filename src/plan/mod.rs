@@ -8,6 +8,7 @@
 //! - `stuck`: runners that make no progress.
 //! - `room`: which runner gives up its place for whatever is waiting for one.
 //! - `start`: missing runners, turns, caps, attempts.
+//! - `warm`: runners that are ready before there are jobs for them.
 //! - `tidy`: credentials, verifications, and what dead runners leave behind.
 //! - `rerun`: jobs that were lost with their runners.
 //! - `orphans`: what no longer belongs to a runner.
@@ -30,15 +31,17 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod tidy;
+mod warm;
 
 use std::collections::BTreeSet;
 
 pub use learn::learn;
-pub use policy::{ClassPolicy, Policy};
+pub use policy::{ClassPolicy, Policy, WarmPolicy};
 pub use stop::LISTINGS_APART;
 use survey::Survey;
+pub use warm::LEFT_AT_MOST;
 
-use crate::model::{Action, Hold, HoldReason, Moment, Observation, Plan, Subject};
+use crate::model::{Action, Hold, HoldReason, JobId, Moment, Observation, Plan, Subject};
 
 /// What to do about `observation`, and what deliberately not to do. `now` is only compared with times in the
 /// observation's memory.
@@ -51,7 +54,9 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     let mut draft = Draft { holds: survey.holds.clone(), ..Draft::default() };
 
     let spare = stop::spare(&survey);
-    let surplus = stop::surplus(&survey, &spare, &mut draft);
+    let mut surplus = stop::surplus(&survey, &spare, &mut draft);
+    let unwanted = warm::unwanted(&survey);
+    warm::stops(&survey, &unwanted, &mut surplus, &mut draft);
     stop::spent(&survey, &mut draft);
     stop::not_starting(&survey, &mut draft);
     stop::unregistered(&survey, &mut draft);
@@ -60,7 +65,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     stop::on_draining_nodes(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     room::make_room(&survey, &surplus, &held, &mut draft);
-    tidy::credentials(&survey, &spare, &mut draft);
+    tidy::credentials(&survey, &spare, &unwanted, &mut draft);
     tidy::verifications(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);
     let undecided = rerun::reruns(&survey, observation, &mut draft);
@@ -81,6 +86,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
         surplus,
         orphans,
         demand: survey.demand(),
+        left: draft.left,
         classes: survey.classes,
     }
 }
@@ -92,6 +98,9 @@ struct Draft {
     holds: Vec<Hold>,
     /// The runners that it stops.
     stopping: BTreeSet<String>,
+    /// The jobs that are left to warm runners, and these runners.
+    left: BTreeSet<JobId>,
+    left_to: BTreeSet<String>,
 }
 
 impl Draft {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    config::{Class, Config, RerunLost},
+    config::{Class, Config, RerunLost, WarmEntry},
     labels::LabelRules,
     model::{Namespace, Repository, RunnerLevel},
 };
@@ -50,6 +50,19 @@ pub struct Policy {
     pub classes: Vec<Class>,
     /// Jobs that no class covers are held.
     pub classes_only: bool,
+    /// Runners that are ready before there are jobs for them.
+    pub warm: Vec<WarmPolicy>,
+}
+
+/// A warm entry of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmPolicy {
+    /// The class of its runners; `None`: the top level.
+    pub class: Option<String>,
+    /// Identifies the settings of its runners. Those that were started with others are outdated.
+    pub settings: String,
+    /// What it asks for.
+    pub entry: WarmEntry,
 }
 
 /// A class, with the policy's values for what the class does not set. Each value is resolved when it is read. The top
@@ -182,6 +195,11 @@ impl From<&Config> for Policy {
             level: config.github.scope,
             classes: config.classes.clone(),
             classes_only: config.classes_only,
+            warm: config
+                .warm_entries()
+                .into_iter()
+                .map(|(class, settings, entry)| WarmPolicy { class, settings, entry })
+                .collect(),
         }
     }
 }

@@ -17,12 +17,17 @@ use super::{
     stop::{stop, was_surplus},
     stuck::{self, Stuck},
     survey::Survey,
+    warm,
 };
 use crate::model::{Action, GroupKey, Ownership, RepositoryId, Runner, RunnerState, StopReason, age};
 
 /// Nothing counts as waiting for room before this time. Nomad places a job up to 4 s after there is room (contract
 /// nomad.md §12), and with no patience at all, places would be yielded back and forth.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// After this time, warm runners make room even if `pending_to_kill_listening` is off. Otherwise they could keep all
+/// places for ever.
+const WARM_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Something that waits for room.
 struct Waiting<'a> {
@@ -38,12 +43,16 @@ struct Waiting<'a> {
     start: Option<&'a Held>,
     /// It has waited for `pending_to_kill_listening`.
     long: bool,
+    /// It has waited for long enough for a warm runner to leave.
+    waits_for_warm: bool,
 }
 
 /// The runners that may leave, each kind in its order.
 struct Leaving<'a> {
     /// Idle runners that no job needs, the longest idle first.
     idle: Vec<(&'a Runner, RepositoryId)>,
+    /// Idle warm runners to which no job is left.
+    warm: Vec<&'a Runner>,
     /// Runners that make no progress, and why.
     stuck: Vec<(&'a Runner, Stuck)>,
     /// Runners that have not been placed for `pending_to_kill_listening`.
@@ -111,18 +120,23 @@ fn waiting<'a>(
     draft: &Draft,
 ) -> Vec<Waiting<'a>> {
     let patience = patience(survey);
+    let warm_patience = patience.unwrap_or(WARM_PATIENCE);
     let leaves = |runner: &Runner| {
         surplus.values().any(|names| names.contains(&runner.name)) || draft.stopping.contains(&runner.name)
     };
     let exhausted = |runner: &Runner| runner.blocked.as_ref().is_some_and(|blocked| blocked.exhausted);
-    let runners =
-        unplaced(survey).filter(|runner| exhausted(runner) && !leaves(runner)).map(|runner| Waiting {
+    // Nobody makes room for a warm runner.
+    let is_for_a_job = |runner: &Runner| runner.warm().is_none();
+    let runners = unplaced(survey)
+        .filter(|runner| exhausted(runner) && !leaves(runner) && is_for_a_job(runner))
+        .map(|runner| Waiting {
             who: runner.name.clone(),
             group: survey.group_of(runner),
             within: None,
             of_class: None,
             start: None,
             long: waits_long(survey, runner),
+            waits_for_warm: age(survey.nomad.now, runner.submitted_at) >= warm_patience,
         });
     let starts = held.iter().map(|held| Waiting {
         who: held.job.clone(),
@@ -131,10 +145,13 @@ fn waiting<'a>(
         of_class: held.of_class.as_deref(),
         start: Some(held),
         long: patience.is_some_and(|patience| held.age >= patience),
+        waits_for_warm: held.age >= warm_patience,
     });
     // An item that has waited long enough may have any place; any other only that of a runner that makes no
     // progress.
-    let usable = |waiting: &Waiting| waiting.long || waiting.start.is_none_or(|held| !held.late);
+    let usable = |waiting: &Waiting| {
+        waiting.long || waiting.waits_for_warm || waiting.start.is_none_or(|held| !held.late)
+    };
     runners.chain(starts).filter(usable).collect()
 }
 
@@ -171,8 +188,10 @@ impl<'a> Leaving<'a> {
             .collect();
         idle.sort_by_key(|(runner, _)| (Reverse(survey.idle(runner)), runner.name.as_str()));
         let first = |runner: &&Runner| (runner.submitted_at, runner.name.clone());
-        let mut waited: Vec<&Runner> =
-            unplaced(survey).filter(|runner| waits_long(survey, runner)).filter(may_yield).collect();
+        let mut waited: Vec<&Runner> = unplaced(survey)
+            .filter(|runner| waits_long(survey, runner) && runner.warm().is_none())
+            .filter(may_yield)
+            .collect();
         waited.sort_by_key(first);
         let mut stuck: Vec<(&Runner, Stuck)> = survey
             .runners
@@ -183,12 +202,15 @@ impl<'a> Leaving<'a> {
             .collect();
         stuck.sort_by_key(|(runner, _)| first(runner));
         let pending = unplaced(survey).filter(may_yield).collect();
-        Leaving { idle, stuck, unplaced: waited, pending }
+        let is_known = |runner: &&Runner| surplus.values().any(|names| names.contains(&runner.name));
+        let mut warm = warm::may_leave(survey, &draft.left_to);
+        warm.retain(|runner| may_yield(runner) && !is_known(runner));
+        Leaving { idle, warm, stuck, unplaced: waited, pending }
     }
 
     /// Which runner leaves for it, and why.
     fn next_for(&mut self, survey: &Survey, waiting: &Waiting) -> Option<(&'a Runner, StopReason)> {
-        let Waiting { who, group, within, of_class, start, long } = waiting;
+        let Waiting { who, group, within, of_class, start, long, waits_for_warm } = waiting;
         let (who, within, long) = (who.clone(), *within, *long);
         let helps = |runner: &Runner, id: RepositoryId| {
             within.is_none_or(|within| within == id)
@@ -214,9 +236,32 @@ impl<'a> Leaving<'a> {
             self.unplaced.retain(|runner| runner.name != who);
             return Some((runner, StopReason::Yield { waits: who, but: stuck.words() }));
         }
+        if let Some(runner) = self.warm_for(survey, waiting).filter(|_| *waits_for_warm) {
+            return Some((runner, StopReason::MakeRoom { waits: who }));
+        }
         let at = self.unplaced.iter().position(|runner| long && start.is_some() && yields(runner))?;
         let runner = self.unplaced.remove(at);
         Some((runner, StopReason::Yield { waits: who, but: "unplaced for too long" }))
+    }
+}
+
+impl<'a> Leaving<'a> {
+    /// Which warm runner leaves for it: one whose place it can use.
+    fn warm_for(&mut self, survey: &Survey, waiting: &Waiting) -> Option<&'a Runner> {
+        let waits = survey.runners.get(waiting.who.as_str()).filter(|_| waiting.start.is_none());
+        let helps = |runner: &Runner| {
+            let repository = survey.repository_id(runner).filter(|_| !survey.is_shared(runner));
+            waiting.within.is_none_or(|within| Some(within) == repository)
+                && waiting.of_class.is_none_or(|class| survey.class_of(runner).name() == Some(class))
+                // An unplaced one occupies no node.
+                && waits.is_none_or(|waits| {
+                    runner.state != RunnerState::Pending && warm::share_a_pool(runner, waits)
+                })
+        };
+        let at = self.warm.iter().position(|runner| helps(runner))?;
+        let runner = self.warm.remove(at);
+        self.unplaced.retain(|unplaced| unplaced.name != runner.name && unplaced.name != waiting.who);
+        Some(runner)
     }
 }
 

@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use super::{
     Draft, Policy,
     survey::{Group, Survey, oldest_first},
+    warm,
 };
 use crate::model::{
     Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
-    Ownership, RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, Subject, WorkflowJob,
-    age, doubled, runner_name,
+    Namespace, Ownership, Purpose, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Start,
+    StartReason, Subject, WorkflowJob, age, doubled, runner_name,
 };
 
 /// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
@@ -65,9 +66,11 @@ type ClassName<'a> = Option<&'a str>;
 
 /// Something that takes turns: a class, a repository, or a class's share in a repository.
 #[derive(Clone, Copy, Default)]
-struct Turn {
+pub(super) struct Turn {
     live: usize,
     last_start: Option<Timestamp>,
+    /// How many of the live ones are warm runners. They do not count when turns are decided.
+    warm: usize,
     /// Starts held by caps that would not take the place of one that is counted here.
     held: usize,
     /// How many of the live ones are places kept for repositories that are polled next.
@@ -79,7 +82,16 @@ struct Turn {
 impl Turn {
     fn count(&mut self, runner: &Runner) {
         self.live += usize::from(runner.is_live());
-        self.last_start = self.last_start.max(Some(runner.submitted_at));
+        if runner.warm().is_some() {
+            self.warm += usize::from(runner.is_live());
+        } else {
+            self.last_start = self.last_start.max(Some(runner.submitted_at));
+        }
+    }
+
+    pub(super) fn starts_warm(&mut self) {
+        self.live += 1;
+        self.warm += 1;
     }
 
     fn starts(&mut self) {
@@ -114,7 +126,7 @@ type Order = (bool, (usize, Option<Timestamp>), (Option<Timestamp>, JobId));
 
 /// The candidates that are waiting for places, and whose turn is next.
 #[derive(Default)]
-struct Turns<'a> {
+pub(super) struct Turns<'a> {
     open: BTreeMap<RepositoryId, Open<'a>>,
     all: Turn,
     classes: BTreeMap<ClassName<'a>, Turn>,
@@ -140,17 +152,29 @@ impl<'a> Turns<'a> {
         self.candidates.get_mut(&key)?.pop_front()
     }
 
-    /// Whether there is a place for a candidate whose group has this many runners.
-    fn place(&self, policy: &Policy, candidate: &Candidate, in_group: usize) -> Place {
-        let (name, id) = (candidate.group.class, candidate.key.repository);
+    /// Whether there is a place for a runner of this class, and of this repository unless it is shared, whose group has
+    /// this many runners.
+    pub(super) fn place(
+        &self,
+        policy: &Policy,
+        name: ClassName,
+        id: Option<RepositoryId>,
+        in_group: usize,
+    ) -> Place {
         let class = policy.class_named(name);
         let of = |turn: Option<&Turn>| turn.copied().unwrap_or_default();
+        let of_repository = id.and_then(|id| self.repositories.get(&id));
+        let of_part = id.and_then(|id| self.parts.get(&(name, id)));
         let caps = [
             (Cap::All, policy.max_runners, self.all),
             (Cap::Class, class.max_runners(), of(self.classes.get(&name))),
-            (Cap::Repository, policy.max_runners_per_repository, of(self.repositories.get(&id))),
-            (Cap::ClassRepository, class.max_runners_per_repository(), of(self.parts.get(&(name, id)))),
-            (Cap::Group, class.max_runners_per_group(), Turn { live: in_group, ..Turn::default() }),
+            (Cap::Repository, policy.max_runners_per_repository.filter(|_| id.is_some()), of(of_repository)),
+            (Cap::ClassRepository, class.max_runners_per_repository().filter(|_| id.is_some()), of(of_part)),
+            (
+                Cap::Group,
+                class.max_runners_per_group().filter(|_| id.is_some()),
+                Turn { live: in_group, ..Turn::default() },
+            ),
         ];
         let reached = |(cap, limit, turn): (Cap, Option<usize>, Turn)| {
             let limit = limit.filter(|limit| turn.live >= *limit)?;
@@ -162,14 +186,19 @@ impl<'a> Turns<'a> {
         caps.into_iter().find_map(reached).unwrap_or(Place::Free)
     }
 
-    /// Everything that a runner of this class and repository counts towards.
-    fn counted(&mut self, class: ClassName<'a>, id: RepositoryId) -> [&mut Turn; 4] {
-        [
-            &mut self.all,
-            self.classes.entry(class).or_default(),
-            self.repositories.entry(id).or_default(),
-            self.parts.entry((class, id)).or_default(),
-        ]
+    /// Everything that a runner of this class counts towards, and of this repository unless it is shared.
+    pub(super) fn counted(&mut self, class: ClassName<'a>, id: Option<RepositoryId>) -> Vec<&mut Turn> {
+        let mut counted = vec![&mut self.all, self.classes.entry(class).or_default()];
+        if let Some(id) = id {
+            counted.push(self.repositories.entry(id).or_default());
+            counted.push(self.parts.entry((class, id)).or_default());
+        }
+        counted
+    }
+
+    /// The name of a repository whose jobs take turns.
+    pub(super) fn name_of(&self, id: RepositoryId) -> String {
+        self.open.get(&id).map(|open| open.view.repository.full_name()).unwrap_or_default()
     }
 
     /// A candidate that is held by a cap, and for which room could be made.
@@ -182,7 +211,9 @@ impl<'a> Turns<'a> {
     ) -> Held {
         let Candidate { job, key, group, late } = candidate;
         let class = policy.class_named(group.class);
-        let [_, of_class, of_repository, of_part] = self.counted(group.class, key.repository);
+        let of_class = self.classes.entry(group.class).or_default();
+        let of_repository = self.repositories.entry(key.repository).or_default();
+        let of_part = self.parts.entry((group.class, key.repository)).or_default();
         let part_is_full = of_part.is_full(class.max_runners_per_repository());
         let within = part_is_full || of_repository.is_full(policy.max_runners_per_repository);
         let of_its_class = part_is_full || of_class.is_full(class.max_runners());
@@ -217,11 +248,11 @@ impl<'a> Turns<'a> {
 }
 
 fn turn_of(turn: Option<&Turn>) -> (usize, Option<Timestamp>) {
-    turn.map(|turn| (turn.live, turn.last_start)).unwrap_or_default()
+    turn.map(|turn| (turn.live - turn.warm, turn.last_start)).unwrap_or_default()
 }
 
-/// Whether there is a place for a job.
-enum Place {
+/// Whether there is a place for a runner.
+pub(super) enum Place {
     /// There is a place.
     Free,
     /// A cap is reached.
@@ -243,16 +274,16 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
         let placed_here = placed.entry(key).or_default();
         let in_group = group.live + *placed_here;
         let hold = |reason| Hold { subject: subject(view, job), reason };
-        match (turns.place(survey.policy, &candidate, in_group), github_now) {
+        match (turns.place(survey.policy, group.class, Some(id), in_group), github_now) {
             (Place::Free, Some(_)) => {
                 draft.actions.push(Action::Start(start(survey, view, job, &group.labels, group, live)));
                 *placed_here += 1;
                 live += 1;
-                turns.counted(group.class, id).into_iter().for_each(Turn::starts);
+                turns.counted(group.class, Some(id)).into_iter().for_each(Turn::starts);
             }
             (Place::Free, None) => {
                 *placed_here += 1;
-                turns.counted(group.class, id).into_iter().for_each(|turn| turn.keeps(id));
+                turns.counted(group.class, Some(id)).into_iter().for_each(|turn| turn.keeps(id));
             }
             (_, None) => {}
             (Place::Full { cap, limit }, Some(now)) => {
@@ -265,13 +296,14 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
                 }
             }
             (Place::Kept { cap, limit, before }, Some(_)) => {
-                let before = turns.open.get(&before).map(|open| open.view.repository.full_name());
-                let before = before.unwrap_or_default();
+                let before = turns.name_of(before);
                 draft.holds.push(hold(HoldReason::Turn { cap, limit, before }));
             }
         }
         turns.queue(id);
     }
+    let placed = placed.into_iter().map(|(key, count)| (key.clone(), count)).collect();
+    warm::starts(survey, &mut turns, placed, live, draft);
     held
 }
 
@@ -286,15 +318,35 @@ fn start(
     // Meta is external text and can contain any number.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
     let namespace = survey.policy.class_named(group.class).namespace();
+    let purpose = Purpose::Job(job.id);
+    let (attempt, name) = free_attempt(survey, namespace, &view.repository, &purpose, last.saturating_add(1));
+    let (demand, supply) = (group.demand.len(), group.supply.len());
+    Start {
+        repository: view.repository.clone(),
+        class: group.class.map(str::to_owned),
+        namespace: namespace.cloned(),
+        labels: labels.clone(),
+        purpose,
+        facts: job.facts(),
+        attempt,
+        name,
+        info: format!("queued={demand} at_hand={supply} live={live} attempt={attempt}"),
+        reason: StartReason::Missing { demand, supply },
+    }
+}
+
+/// The first number, from this one on, that is free, and the name of that start.
+pub(super) fn free_attempt(
+    survey: &Survey,
+    namespace: Option<&Namespace>,
+    repository: &Repository,
+    purpose: &Purpose,
+    next: u32,
+) -> (u32, String) {
+    let repository = repository.full_name();
     let name = |attempt: u32| {
-        runner_name(
-            &survey.policy.prefix,
-            &survey.nomad.deployment,
-            namespace,
-            &view.repository.full_name(),
-            job.id,
-            attempt,
-        )
+        let (prefix, deployment) = (&survey.policy.prefix, &survey.nomad.deployment);
+        runner_name(prefix, deployment, namespace, &repository, purpose.clone(), attempt)
     };
     // Someone has purged the job of a runner whose variable still exists and would be used for the next one. Or someone
     // else's job has the name, so nothing can be started under it. An unreadable job may be ours.
@@ -305,22 +357,9 @@ fn start(
                 .iter()
                 .any(|foreign| foreign.name == *name && foreign.reason != ForeignReason::Unreadable)
     };
-    let next = last.saturating_add(1);
     let mut attempts = (next..=u32::MAX).take(variables.len() + foreign.len() + 1);
     let attempt = attempts.find(|attempt| !is_taken(&name(*attempt))).unwrap_or(next);
-    let (demand, supply) = (group.demand.len(), group.supply.len());
-    Start {
-        repository: view.repository.clone(),
-        class: group.class.map(str::to_owned),
-        namespace: namespace.cloned(),
-        labels: labels.clone(),
-        job_id: job.id,
-        facts: job.facts(),
-        attempt,
-        name: name(attempt),
-        info: format!("queued={demand} at_hand={supply} live={live} attempt={attempt}"),
-        reason: StartReason::Missing { demand, supply },
-    }
+    (attempt, name(attempt))
 }
 
 /// The candidates of each repository that is listed freshly, or was a moment ago, oldest first, as many as are missing in their groups.
@@ -332,8 +371,14 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         .collect();
     let mut turns = open_turns(survey);
     count_runners(survey, &mut turns);
+    let mut candidates = Vec::new();
     for (key, group) in &survey.groups {
-        group_candidates(survey, draft, &mut turns, key, group, &stopping);
+        candidates.extend(group_candidates(survey, draft, &turns, key, group, &stopping));
+    }
+    leave_to_warm(survey, &turns, &mut candidates, draft);
+    for candidate in candidates {
+        let place = (candidate.group.class, candidate.key.repository);
+        turns.candidates.entry(place).or_default().push_back(candidate);
     }
     for candidates in turns.candidates.values_mut() {
         candidates.make_contiguous().sort_by_key(|c| (c.late, oldest_first(c.job)));
@@ -369,37 +414,37 @@ fn count_runners<'a>(survey: &'a Survey<'a>, turns: &mut Turns<'a>) {
         let class = survey.class_of(runner).name();
         turns.all.count(runner);
         turns.classes.entry(class).or_default().count(runner);
-        if let Some(id) = survey.repository_id(runner) {
+        if let Some(id) = survey.repository_id(runner).filter(|_| !survey.is_shared(runner)) {
             turns.repositories.entry(id).or_default().count(runner);
             turns.parts.entry((class, id)).or_default().count(runner);
         }
     }
 }
 
-/// Adds a group's candidates, or holds their jobs.
+/// The jobs of a group that need their own runner now, as many as it lacks. The others are held, or have one.
 fn group_candidates<'a>(
     survey: &'a Survey<'a>,
     draft: &mut Draft,
-    turns: &mut Turns<'a>,
+    turns: &Turns<'a>,
     key: &'a GroupKey,
     group: &'a Group<'a>,
     stopping: &BTreeSet<GroupKey>,
-) {
-    let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { return };
+) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { return candidates };
     let mut hold = |job, reason| {
         if github_now.is_some() {
             draft.holds.push(Hold { subject: subject(view, job), reason });
         }
     };
     let missing = group.demand.len().saturating_sub(group.supply.len());
-    let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id).collect();
+    let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id()).collect();
     let group_hold = group_hold(survey, key, group, stopping);
     let late = gave_up_its_place_lately(survey, group);
     // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
     let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
-    let mut taken = 0;
     for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
-        if taken == missing {
+        if candidates.len() == missing {
             let Some(runner) = foreign.next() else { break };
             let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
             hold(job, reason);
@@ -407,13 +452,30 @@ fn group_candidates<'a>(
         }
         match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
             Some(reason) => hold(job, reason),
-            None => {
-                taken += 1;
-                let candidates = turns.candidates.entry((group.class, key.repository)).or_default();
-                candidates.push_back(Candidate { job, key, group, late });
-            }
+            None => candidates.push(Candidate { job, key, group, late }),
         }
     }
+    candidates
+}
+
+/// Removes the jobs that are left to warm runners.
+fn leave_to_warm(survey: &Survey, turns: &Turns, candidates: &mut Vec<Candidate>, draft: &mut Draft) {
+    if survey.warm.is_empty() {
+        return;
+    }
+    candidates.sort_by_key(|candidate| oldest_first(candidate.job));
+    let jobs = candidates.iter().map(|candidate| (candidate.job.id, candidate.key));
+    let left = warm::left(survey, jobs, draft);
+    candidates.retain(|Candidate { job, key, .. }| {
+        let Some(runner) = left.get(&job.id) else { return true };
+        if let Some(Open { view, github_now: Some(_) }) = turns.open.get(&key.repository) {
+            let reason = HoldReason::LeftToWarm { runner: runner.name.clone() };
+            draft.holds.push(Hold { subject: subject(view, job), reason });
+        }
+        false
+    });
+    draft.left_to.extend(left.values().map(|runner| runner.name.clone()));
+    draft.left.extend(left.into_keys());
 }
 
 /// Why nothing in this group starts now.
@@ -444,7 +506,7 @@ fn gave_up_its_place_lately(survey: &Survey, group: &Group) -> bool {
     let stopped = last.allocation.is_none() || last.finish == Some(Finish::Stopped);
     stopped
         && survey.dead_for(last) < lateness(last.meta.attempt.unwrap_or(1))
-        && last.meta.job_id.and_then(|job_id| survey.statuses.get(&job_id)) == Some(&JobStatus::Queued)
+        && last.meta.job_id().and_then(|job_id| survey.statuses.get(&job_id)) == Some(&JobStatus::Queued)
 }
 
 /// Why this job gets no further attempt now: enough attempts are alive, or the last one died or was started recently,
@@ -467,7 +529,7 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
 }
 
 /// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).
-fn wait_after(attempt: u32) -> Duration {
+pub(super) fn wait_after(attempt: u32) -> Duration {
     doubled(FIRST_WAIT, attempt.saturating_sub(1)).min(LONGEST_WAIT)
 }
 

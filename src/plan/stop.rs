@@ -92,7 +92,7 @@ fn order_of_leaving<'a>(
     runner: &'a Runner,
 ) -> (RunnerState, bool, std::cmp::Reverse<Option<Duration>>, &'a str) {
     let waited_for =
-        runner.meta.job_id.is_some_and(|job_id| survey.statuses.get(&job_id) == Some(&JobStatus::Queued));
+        runner.meta.job_id().is_some_and(|job_id| survey.statuses.get(&job_id) == Some(&JobStatus::Queued));
     (
         runner.state,
         waited_for && runner.state != RunnerState::Running,
@@ -169,7 +169,8 @@ pub(super) fn on_draining_nodes(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let draining = runner.allocation.as_ref().filter(|allocation| allocation.draining);
         let Some(allocation) = draining else { continue };
-        let may_leave = matches!(runner.state, Waiting | Starting | Running) && survey.absent(runner).is_none();
+        let may_leave =
+            matches!(runner.state, Waiting | Starting | Running) && survey.absent(runner).is_none();
         if may_leave && survey.listed(runner).is_some() {
             stop(survey, draft, runner, StopReason::NodeDrains { node: allocation.node.clone() });
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{
     Draft,
     survey::{ABSENT_AT_LEAST, Survey},
+    warm,
 };
 use crate::model::{HoldReason, Listing, Ownership, Registration, Runner, RunnerState, age};
 
@@ -67,7 +68,7 @@ pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
             let event = runner.last_event.clone();
             draft.hold_runner(&runner.name, HoldReason::NotStarting { starting, event });
         }
-        if let Some(idle) = unassigned(survey, runner) {
+        if let Some(idle) = unassigned(survey, runner).or_else(|| warm::passed_over(survey, runner)) {
             let presence = survey.memory.presence.get(&runner.name);
             let online = presence.is_some_and(|presence| presence.absent_since.is_none());
             draft.hold_runner(&runner.name, HoldReason::Unassigned { idle, online });
@@ -85,7 +86,7 @@ pub(super) fn no_credentials(survey: &Survey, runner: &Runner) -> Option<Duratio
 /// Whether GitHub has not listed it as connected for too long. A runner that registers itself may have another name
 /// there. A runner that has been absent for [`ABSENT_AT_LEAST`] is stopped as unregistered instead: asking GitHub once
 /// more for its consent would fail, and the wait after that would keep it in its place.
-fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
+pub(super) fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
     runner.registration() == Registration::Jit
         && survey.absent(runner).is_some()
         && survey.absence_confirmed(runner).is_none_or(|confirmed| confirmed < ABSENT_AT_LEAST)
@@ -94,6 +95,10 @@ fn is_not_connected(survey: &Survey, runner: &Runner) -> bool {
 
 /// How long it has been idle, if that is too long for a runner whose group has had a job queued for as long.
 fn unassigned(survey: &Survey, runner: &Runner) -> Option<Duration> {
+    // A warm runner yields without having been given a job, and has no group.
+    if runner.warm().is_some() {
+        return None;
+    }
     let limit = survey.class_of(runner).unassigned_timeout();
     let idle = survey.idle(runner).filter(|idle| *idle >= limit && survey.supplies(runner))?;
     let Listing::Fresh { now, .. } = survey.view_of(runner)?.listing else { return None };

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +13,7 @@ use crate::{
     model::{
         Backoff, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing, Memory, Moment, Namespace,
         NomadView, Observation, Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner,
-        RunnerState, Subject, Unseen, WorkflowJob, age,
+        RunnerLevel, RunnerState, Subject, Unseen, WorkflowJob, age,
     },
     text,
 };
@@ -66,11 +66,14 @@ pub(super) struct Survey<'a> {
     pub newest: BTreeMap<JobId, &'a Runner>,
     /// How many attempts of each job are alive and not busy.
     pub attempts: BTreeMap<JobId, usize>,
+    /// The warm runners, dead or alive, by entry.
+    pub warm: BTreeMap<&'a str, Vec<&'a Runner>>,
     /// Holds found while counting.
     pub holds: Vec<Hold>,
     /// The class of each job that should get a runner or is held.
     pub classes: BTreeMap<JobId, Arc<str>>,
-    busy: BTreeSet<&'a str>,
+    /// The runners that a job in progress names, with one of these jobs.
+    busy: BTreeMap<&'a str, (&'a RepositoryView, &'a WorkflowJob)>,
     by_url: BTreeMap<String, RepositoryId>,
     /// The labels in the runners' Meta, each text parsed once.
     joined: HashMap<&'a str, Labels>,
@@ -111,9 +114,10 @@ impl<'a> Survey<'a> {
             statuses: BTreeMap::new(),
             newest: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            warm: BTreeMap::new(),
             holds: Vec::new(),
             classes: BTreeMap::new(),
-            busy: BTreeSet::new(),
+            busy: BTreeMap::new(),
             by_url: BTreeMap::new(),
             joined: HashMap::new(),
         };
@@ -157,7 +161,7 @@ impl<'a> Survey<'a> {
         let mut latest: BTreeMap<JobId, &'a WorkflowJob> = BTreeMap::new();
         for job in view.listing.jobs() {
             if job.status == JobStatus::InProgress {
-                self.busy.extend(job.runner_name.as_deref());
+                self.busy.extend(job.runner_name.as_deref().map(|name| (name, (view, job))));
             }
             let seen = latest.entry(job.id).or_insert(job);
             if progress(job) > progress(seen) {
@@ -268,23 +272,29 @@ impl<'a> Survey<'a> {
     fn count_runners(&mut self) {
         for runner in self.unseen.clone() {
             self.count_attempt(runner);
-            if let Some(key) = self.group_of(runner) {
+            if let Some(key) = self.group_of(runner).filter(|_| !self.is_shared(runner)) {
                 self.groups.entry(key).or_default().live += usize::from(runner.is_live());
             }
         }
         let runners: Vec<&'a Runner> = self.runners.values().copied().collect();
         for runner in runners {
             self.count_attempt(runner);
-            if let Some(job_id) = runner.meta.job_id {
+            if let Some(job_id) = runner.meta.job_id() {
                 // A busy runner has taken another job, and is no longer an attempt at its own.
                 if runner.is_live() && !self.is_busy(runner) {
                     *self.attempts.entry(job_id).or_default() += 1;
                 }
             }
-            let Some(key) = self.group_of(runner) else { continue };
+            if let Some(warm) = runner.warm() {
+                self.warm.entry(&warm.entry).or_default().push(runner);
+            }
+            let Some(key) = self.group_of(runner).filter(|_| !self.is_shared(runner)) else { continue };
             let supplies = self.supplies(runner);
             let group = self.groups.entry(key).or_default();
             group.live += usize::from(runner.is_live());
+            if runner.warm().is_some() {
+                continue;
+            }
             if group.last.is_none_or(|last| last.submitted_at <= runner.submitted_at) {
                 group.last = Some(runner);
             }
@@ -295,7 +305,7 @@ impl<'a> Survey<'a> {
     }
 
     fn count_attempt(&mut self, runner: &'a Runner) {
-        let Some(job_id) = runner.meta.job_id else { return };
+        let Some(job_id) = runner.meta.job_id() else { return };
         let order = |runner: &'a Runner| (runner.meta.attempt, Reverse(runner.name.as_str()));
         let newest = self.newest.entry(job_id).or_insert(runner);
         if order(newest) < order(runner) {
@@ -317,9 +327,7 @@ impl<'a> Survey<'a> {
 
     /// The group of a runner; `None` if its repository is unknown.
     pub fn group_of(&self, runner: &Runner) -> Option<GroupKey> {
-        let known = self.joined.get(runner.meta.labelsstr.as_str()).cloned();
-        let labels = known.unwrap_or_else(|| runner.labels());
-        Some(GroupKey { repository: self.repository_id(runner)?, labels })
+        Some(GroupKey { repository: self.repository_id(runner)?, labels: self.labels_of(runner) })
     }
 
     /// The repository of a runner, by its ID or else by the URL that nomadtools wrote.
@@ -346,7 +354,7 @@ impl<'a> Survey<'a> {
 
     /// Whether a job in progress, in any group, names it.
     pub fn is_busy(&self, runner: &Runner) -> bool {
-        self.busy.contains(runner.name.as_str())
+        self.busy.contains_key(runner.name.as_str())
     }
 
     /// How long GitHub has not listed it; `None` if it is listed, or was never verified.
@@ -387,6 +395,17 @@ impl<'a> Survey<'a> {
         runner.spent && runner.ownership == Ownership::Ours && runner.registration().needs_variable()
     }
 
+    /// Its labels, parsed once.
+    pub fn labels_of(&self, runner: &Runner) -> Labels {
+        let known = self.joined.get(runner.meta.labelsstr.as_str()).cloned();
+        known.unwrap_or_else(|| runner.labels())
+    }
+
+    /// Whether it is a warm runner of an organization. It belongs to none of its repositories.
+    pub fn is_shared(&self, runner: &Runner) -> bool {
+        runner.warm().is_some() && self.class_of(runner).level() == RunnerLevel::Organization
+    }
+
     /// The policy for a runner: that of the class it was started as.
     pub fn class_of(&self, runner: &Runner) -> ClassPolicy<'a> {
         self.policy.class_named(runner.class())
@@ -413,6 +432,18 @@ impl<'a> Survey<'a> {
         let known = |at: &crate::model::Timestamp| age(*at, self.nomad.now) <= CLOCKS_APART;
         let started = runner.started_at.filter(known).map_or(placed, |at| at.max(placed));
         Some(age(self.nomad.now, started))
+    }
+
+    /// How long a runner has run, for its limit. A warm one does not run out of time while it is idle: it has run since it
+    /// took its job, by GitHub's clock.
+    pub fn in_use_for(&self, runner: &Runner) -> Option<Duration> {
+        let running = self.running_for(runner)?;
+        if runner.warm().is_none() {
+            return Some(running);
+        }
+        let (view, job) = self.busy.get(runner.name.as_str())?;
+        let Listing::Fresh { now, .. } = view.listing else { return None };
+        Some(age(now, job.started_at?).min(running))
     }
 
     /// How long a dead runner has been dead, by the servers' clock.

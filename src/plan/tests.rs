@@ -11,10 +11,10 @@ use crate::{
     model::*,
 };
 
-const REPOSITORY: RepositoryId = RepositoryId(7);
-const DEPLOYMENT: &str = "instance";
+pub(super) const REPOSITORY: RepositoryId = RepositoryId(7);
+pub(super) const DEPLOYMENT: &str = "instance";
 
-fn seconds(seconds: u64) -> Duration {
+pub(super) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -22,11 +22,11 @@ fn at(seconds: u64) -> Moment {
     Moment::after_start(Duration::from_secs(seconds))
 }
 
-fn ago(seconds: i64) -> Timestamp {
+pub(super) fn ago(seconds: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000) - SignedDuration::from_secs(seconds)
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy {
         prefix: "ghr".to_owned(),
         labels: LabelRules::new("nomadtools *(.*)").unwrap(),
@@ -47,10 +47,11 @@ fn policy() -> Policy {
         level: RunnerLevel::Repository,
         classes: Vec::new(),
         classes_only: false,
+        warm: Vec::new(),
     }
 }
 
-fn repository(id: RepositoryId) -> Repository {
+pub(super) fn repository(id: RepositoryId) -> Repository {
     Repository {
         id,
         owner: "o".to_owned(),
@@ -62,7 +63,7 @@ fn repository(id: RepositoryId) -> Repository {
     }
 }
 
-fn job(id: u64, status: JobStatus) -> WorkflowJob {
+pub(super) fn job(id: u64, status: JobStatus) -> WorkflowJob {
     WorkflowJob {
         id: JobId(id),
         run_id: RunId(id),
@@ -82,11 +83,11 @@ fn variable(name: String) -> RunnerVariable {
     RunnerVariable { namespace: None, name }
 }
 
-fn queued(id: u64) -> WorkflowJob {
+pub(super) fn queued(id: u64) -> WorkflowJob {
     job(id, JobStatus::Queued)
 }
 
-fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
+pub(super) fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
         name: runner_name(
@@ -105,7 +106,7 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
             version: "0".to_owned(),
             deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(REPOSITORY),
-            job_id: Some(JobId(job_id)),
+            purpose: Some(JobId(job_id).into()),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
             task: None,
@@ -152,9 +153,9 @@ fn placed(runner: &mut Runner, seconds: i64) {
     runner.allocation.as_mut().unwrap().created_at = ago(seconds);
 }
 
-struct World(Observation);
+pub(super) struct World(pub(super) Observation);
 
-fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
+pub(super) fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
     let listing = Listing::Fresh { now: ago(0), jobs, complete: true };
     let view =
         RepositoryView { repository: repository(REPOSITORY), configured: true, listing, missing: None };
@@ -198,7 +199,7 @@ impl World {
         let plan = plan(&self.0, policy, at(1000));
         let mut text = plan.to_string();
         for (name, job_id) in
-            self.0.nomad.iter().flat_map(|nomad| &nomad.runners).map(|r| (&r.name, r.meta.job_id))
+            self.0.nomad.iter().flat_map(|nomad| &nomad.runners).map(|r| (&r.name, r.meta.job_id()))
         {
             text = text.replace(name.as_str(), &format!("runner{}", job_id.unwrap()));
         }
@@ -487,7 +488,7 @@ fn on_full_nodes_unplaced_runners_leave_with_the_stuck_runner_of_their_group() {
     assert!(!text.contains("stop     runner3"), "{text}");
     // A runner that came later is in nobody's way.
     let nomad = world.0.nomad.as_mut().unwrap();
-    let behind = nomad.runners.iter_mut().find(|runner| runner.meta.job_id == Some(JobId(2))).unwrap();
+    let behind = nomad.runners.iter_mut().find(|runner| runner.meta.job_id() == Some(JobId(2))).unwrap();
     behind.submitted_at += Duration::from_secs(2);
     let text = world.plan();
     assert!(text.contains("stop     runner1") && !text.contains("stop     runner2"), "{text}");
@@ -639,7 +640,7 @@ fn nomadtools_runners_are_supply_and_never_stopped_alive() {
     assert_plan(world(vec![queued(1)], vec![theirs.clone()]).plan(), &[]);
     // A runner that names no job: the hold of a waiting job says where to look.
     let mut nameless = theirs.clone();
-    nameless.meta.job_id = Some(JobId(99));
+    nameless.meta.purpose = Some(JobId(99).into());
     assert_plan(world(vec![queued(1)], vec![nameless]).plan(), &["job 1 … left to runner"]);
     assert_plan(world(vec![], vec![theirs.clone()]).seen_twice().plan_with(&strict), &[]);
     theirs.state = RunnerState::Dead;

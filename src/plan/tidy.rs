@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Draft, stop::Spare, stuck, survey::Survey};
+use super::{
+    Draft,
+    stop::Spare,
+    stuck,
+    survey::Survey,
+    warm::{self, Unwanted},
+};
 use crate::model::{
     Action, CleanUp, HoldReason, IssueCredentials, JobStatus, Listing, Ownership, Purge, PurgeReason,
     RepositoryRef, Runner, RunnerState, VerifyRegistration,
@@ -14,10 +20,14 @@ const IDLE_BEFORE_LOOK_UP: Duration = Duration::from_secs(120);
 /// The shortest time between two verifications of one runner.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(120);
 
+/// How often a warm runner is verified while no job needs it.
+const WARM_LOOK_UP_INTERVAL: Duration = Duration::from_secs(900);
+
 /// Credentials for each placed runner that has none, unless no job needs it, because then it is about to be stopped. A
 /// runner that this plan stops is not needed by a job, or its repository is gone.
-pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
-    let spare: BTreeSet<&str> = spare.values().flatten().map(|runner| runner.name.as_str()).collect();
+pub(super) fn credentials(survey: &Survey, spare: &Spare, unwanted: &Unwanted, draft: &mut Draft) {
+    let spare = spare.values().flatten().map(|runner| runner.name.as_str());
+    let spare: BTreeSet<&str> = spare.chain(unwanted.keys().copied()).collect();
     for runner in survey.runners.values() {
         let waits = runner.state == RunnerState::Waiting
             && runner.ownership == Ownership::Ours
@@ -60,18 +70,24 @@ pub(super) fn credentials(survey: &Survey, spare: &Spare, draft: &mut Draft) {
     }
 }
 
-/// A verification of each runner that is idle although its group has demand, and of each that was absent.
+/// A verification of each runner that is idle although its group has demand, of each warm one, and of each that was absent.
 pub(super) fn verifications(survey: &Survey, draft: &mut Draft) {
     for runner in survey.runners.values() {
         let (Some(idle), Some(key)) = (survey.idle(runner), survey.group_of(runner)) else { continue };
         let Some(repository) = survey.listed(runner) else { continue };
-        let suspicious = idle > IDLE_BEFORE_LOOK_UP
-            && survey.groups.get(&key).is_some_and(|group| !group.demand.is_empty());
+        let is_warm = runner.warm().is_some();
+        let has_demand = match is_warm {
+            true => warm::has_demand(survey, runner),
+            false => survey.groups.get(&key).is_some_and(|group| !group.demand.is_empty()),
+        };
+        let suspicious = idle > IDLE_BEFORE_LOOK_UP && (has_demand || is_warm);
+        let is_calm = is_warm && !has_demand && survey.absent(runner).is_none();
+        let interval = if is_calm { WARM_LOOK_UP_INTERVAL } else { LOOK_UP_INTERVAL };
         let due = survey
             .memory
             .presence
             .get(&runner.name)
-            .is_none_or(|presence| survey.now.since(presence.checked_at) >= LOOK_UP_INTERVAL);
+            .is_none_or(|presence| survey.now.since(presence.checked_at) >= interval);
         let ours = runner.ownership == Ownership::Ours && !draft.stopping.contains(&runner.name);
         let may = ours && due && survey.backoff(runner).is_none();
         if may && (suspicious || survey.absent(runner).is_some()) {
@@ -140,7 +156,10 @@ pub(super) fn purges(survey: &Survey, undecided: &BTreeSet<String>, draft: &mut 
 
 /// Why a dead runner's job must stay although it has expired: it determines the number of the next attempt.
 fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
-    let job_id = runner.meta.job_id?;
+    if warm::counts_failures(survey, runner) {
+        return Some(HoldReason::CountsFailures);
+    }
+    let job_id = runner.meta.job_id()?;
     if survey.newest.get(&job_id).is_some_and(|newest| newest.name != runner.name) {
         return None;
     }

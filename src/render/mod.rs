@@ -70,8 +70,8 @@ pub struct RunContext<'a> {
     pub runs_on: &'a RunsOn,
     /// A line on the scheduler's state.
     pub info: &'a str,
-    /// The GitHub ID of the job that it is started for.
-    pub job: JobId,
+    /// The GitHub ID of the job that it is started for; `None` for a warm runner.
+    pub job: Option<JobId>,
     /// GitHub's facts about that job.
     pub facts: &'a JobFacts,
     /// 1, 2, … for that job.
@@ -199,7 +199,7 @@ impl Renderer {
                 REPO_NAME => &run.repository.name,
                 LABELS => run.labels.joined().replace('"', "\\\""),
                 INFO => run.info,
-                JOB_ID => run.job.0,
+                JOB_ID => run.job.map_or(Value::from(""), |job| Value::from(job.0)),
                 JOB_URL => job_url(run),
                 JOB_NAME => said::free(&run.facts.name),
                 WORKFLOW => said::free(&run.facts.run.workflow),
@@ -237,9 +237,9 @@ impl Renderer {
 
 /// The URL of the job, built from trusted parts only; empty if its run is unknown.
 fn job_url(run: &RunContext) -> String {
-    match run.facts.run_id {
+    match run.facts.run_id.zip(run.job) {
         None => String::new(),
-        Some(run_id) => format!("{}/actions/runs/{run_id}/job/{}", run.repository.html_url, run.job),
+        Some((run_id, job)) => format!("{}/actions/runs/{run_id}/job/{job}", run.repository.html_url),
     }
 }
 

@@ -40,7 +40,7 @@ fn render_for(config: &Config, labels: &[&str], facts: &JobFacts) -> Result<Stri
         labels: &Labels::new(labels.iter().copied()),
         runs_on: &runs_on,
         info: "1 queued",
-        job: JobId(42),
+        job: Some(JobId(42)),
         facts,
         attempt: 1,
         nomad_limits: true,

@@ -81,7 +81,7 @@ impl Deed {
     /// An action that has ended.
     pub fn new(Report { action, outcome }: &Report) -> Deed {
         let job_id = match action {
-            Action::Start(start) => Some((start.job_id, start.attempt)),
+            Action::Start(start) => start.purpose.job_id().map(|job_id| (job_id, start.attempt)),
             _ => None,
         };
         Deed {
@@ -480,7 +480,7 @@ impl<'a> World<'a> {
         }
         let mut started: BTreeMap<JobId, &Runner> = BTreeMap::new();
         for runner in nomad.iter().flat_map(|nomad| &nomad.runners) {
-            if let Some(job_id) = runner.meta.job_id.filter(|_| runner.is_live()) {
+            if let Some(job_id) = runner.meta.job_id().filter(|_| runner.is_live()) {
                 let newest = started.entry(job_id).or_insert(runner);
                 if newest.meta.attempt < runner.meta.attempt {
                     *newest = runner;
@@ -492,7 +492,7 @@ impl<'a> World<'a> {
             match &hold.subject {
                 Subject::Job { id, .. } => drop(held.insert(*id, *reason)),
                 Subject::Runner { name } => drop(noted.insert(name.as_str(), *reason)),
-                Subject::Nomad | Subject::Repository { .. } => {}
+                Subject::Nomad | Subject::Repository { .. } | Subject::Warm { .. } => {}
             }
         }
         let waiting: BTreeSet<JobId> = plan.demand.values().flatten().chain(held.keys()).copied().collect();
@@ -551,7 +551,7 @@ impl<'a> World<'a> {
         let (job, view) = self.jobs.get(&id)?;
         let runner = self.started.get(&id);
         let starts = self.plan.actions.iter().find_map(|action| match action {
-            Action::Start(start) if start.job_id == id => Some(start.name.as_str()),
+            Action::Start(start) if start.purpose.job_id() == Some(id) => Some(start.name.as_str()),
             _ => None,
         });
         let reason = self.held.get(&id).or_else(|| self.noted.get(runner?.name.as_str()));
@@ -601,11 +601,11 @@ impl<'a> World<'a> {
             submitted_at: runner.submitted_at,
             age_seconds: self.nomad.map_or(0, |nomad| age(nomad.now, runner.submitted_at).as_secs()),
             node: runner.allocation.as_ref().map(|allocation| safe(&allocation.node)),
-            job: busy.or(runner.meta.job_id).map(|id| JobRef {
+            job: busy.or(runner.meta.job_id()).map(|id| JobRef {
                 id,
                 url: self.jobs.get(&id).and_then(|(job, _)| web_page(job.html_url.as_deref()?)),
             }),
-            note: ended.or(noted).or(event),
+            note: ended.or(noted).or(event).or_else(|| runner.warm().map(|_| "warm".to_owned())),
             nomadtools: runner.ownership == Ownership::Nomadtools,
         }
     }

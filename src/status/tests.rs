@@ -55,7 +55,7 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
         labelsstr: "nomadtools".to_owned(),
         repo_url: "https://github.com/acme/widgets".to_owned(),
         repo_id: Some(RepositoryId(7)),
-        job_id: Some(JobId(job_id)),
+        purpose: Some(JobId(job_id).into()),
         attempt: Some(1),
         ..RunnerMeta::default()
     };
@@ -116,7 +116,7 @@ fn start(job_id: u64, name: &str) -> Action {
         class: None,
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
-        job_id: JobId(job_id),
+        purpose: JobId(job_id).into(),
         facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),

@@ -324,7 +324,7 @@ async fn the_demo_on_a_real_agent_leaves_nothing_there() {
     let output = tokio::time::timeout(4 * WITHIN, program.output()).await.expect("it ends").unwrap();
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{out}\n{err}");
-    assert!(out.contains("Nothing is left: no job and no variable in Nomad"), "{out}");
+    assert!(out.contains("Nothing is left but the warm runner"), "{out}");
     nothing_is_in(&agent).await;
 
     // Also when it is interrupted.

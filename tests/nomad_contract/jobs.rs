@@ -193,7 +193,7 @@ pub async fn says_why_a_job_is_not_placed(place: Place) {
     let blocked = loop {
         let mut view = nomad.observe().await.unwrap();
         assert!(view.runners.iter().all(|runner| runner.state == RunnerState::Pending));
-        view.runners.sort_by_key(|runner| runner.meta.job_id);
+        view.runners.sort_by_key(|runner| runner.meta.job_id());
         let blocked: Option<Vec<_>> = view.runners.into_iter().map(|runner| runner.blocked).collect();
         match blocked {
             Some(blocked) if blocked.len() == 2 => break blocked,
@@ -280,13 +280,13 @@ pub async fn takes_over_once(place: Place) {
     let looking = Nomad::new(Options { create_deployment: false, ..place.options() }, "none").unwrap();
     let nomad = place.nomad();
     let deployment = nomad.deployment().await.unwrap();
-    let meta = |number| RunnerMeta {
+    let meta = |number: JobId| RunnerMeta {
         labelsstr: "a".into(),
         repo_url: "https://github.com/o/r".into(),
         version: "0".into(),
         deployment: Some(deployment.clone()),
         repo_id: Some(RepositoryId(1)),
-        job_id: Some(number),
+        purpose: Some(number.into()),
         attempt: Some(1),
         registration: Some(Registration::Jit),
         task: None,

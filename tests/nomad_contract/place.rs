@@ -109,7 +109,7 @@ impl Place {
             version: "0".into(),
             deployment: Some(nomad.deployment().await.unwrap()),
             repo_id: Some(RepositoryId(1)),
-            job_id: Some(JobId(number)),
+            purpose: Some(JobId(number).into()),
             attempt: Some(1),
             registration: Some(registration),
             task: None,

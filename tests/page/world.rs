@@ -104,7 +104,7 @@ fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timest
             labelsstr: labels.to_owned(),
             repo_url: "https://github.com/acme/widgets".to_owned(),
             repo_id: Some(REPOSITORY),
-            job_id: Some(JobId(job_id)),
+            purpose: Some(JobId(job_id).into()),
             attempt: Some(1),
             ..RunnerMeta::default()
         },
@@ -166,7 +166,7 @@ fn start(name: &str, label: &str, job_id: u64) -> Action {
         class: None,
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),
-        job_id: JobId(job_id),
+        purpose: JobId(job_id).into(),
         facts: Default::default(),
         attempt: 1,
         name: name.to_owned(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use githubrunner::{
     daemon::Pass,
-    model::{Action, Consent, Done, NotDone, Orphan, Outcome, Report, RunnerState},
+    model::{Action, Consent, Done, NotDone, Orphan, Outcome, Purpose, Report, RunnerState},
 };
 use githubrunner_sim::{fault::Side, world::World};
 use hyper::{Request, Response};
@@ -284,7 +284,10 @@ impl History {
             (Action::Start(start), Outcome::NotDone(NotDone::Rejected(_))) if how.are_legible => {
                 let meta = meta_of_job(job?);
                 let is_nobodys = self.is_of_a_forgotten_key(world, name, &meta) || is_planted(job?);
-                let is_own = meta["job_id"] == start.job_id.0 && !is_nobodys;
+                let is_own = match &start.purpose {
+                    Purpose::Job(job_id) => meta["job_id"] == job_id.0,
+                    Purpose::Warm(warm) => meta["warm"]["entry"] == warm.entry.as_str(),
+                } && !is_nobodys;
                 is_own.then_some("and it is there")
             }
             (Action::IssueCredentials(_), Outcome::Done(Done::Already)) if how.are_legible => {

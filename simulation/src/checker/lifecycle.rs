@@ -23,8 +23,10 @@ pub type Group = (u64, String);
 
 /// One of our runners, by its Nomad job.
 pub struct Lifecycle {
-    /// The GitHub job it was started for.
+    /// The GitHub job it was started for; 0 for a warm runner.
     pub job_id: u64,
+    /// The entry, if it is a warm runner.
+    pub warm: Option<String>,
     /// The number of the attempt.
     pub attempt: u64,
     /// Its group.
@@ -70,6 +72,7 @@ impl Lifecycle {
     pub fn new(meta: &Value, now: Timestamp) -> Lifecycle {
         Lifecycle {
             job_id: meta["job_id"].as_u64().unwrap_or_default(),
+            warm: meta["warm"]["entry"].as_str().map(str::to_owned),
             attempt: meta["attempt"].as_u64().unwrap_or_default(),
             group: group_of(meta),
             deployment: meta["instance"].clone(),
@@ -255,7 +258,7 @@ impl Lifecycles {
             let Some(lifecycle) = self.all.get_mut(name) else { continue };
             let process = live.get(name);
             lifecycle.look(world, place, mode, name, process, now);
-            if lifecycle.supplies {
+            if lifecycle.supplies && lifecycle.warm.is_none() {
                 *supply.entry(lifecycle.group.clone()).or_default() += 1;
             }
             if lifecycle.gone_since.is_some() && process.is_none() {
@@ -267,7 +270,7 @@ impl Lifecycles {
             let Some(lifecycle) = self.all.get_mut(name) else { continue };
             let of = |counts: &BTreeMap<Group, usize>| counts.get(&lifecycle.group).copied().unwrap_or(0);
             lifecycle.spare = of(&supply).saturating_sub(of(&demand));
-            let surplus = lifecycle.available && lifecycle.spare > 0;
+            let surplus = lifecycle.available && lifecycle.spare > 0 && lifecycle.warm.is_none();
             if !surplus && lifecycle.surplus_since.is_some() {
                 lifecycle.surplus_ended = Some(now);
             }

@@ -11,6 +11,7 @@ pub mod sight;
 mod starts;
 mod stops;
 mod stuck;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -85,6 +86,7 @@ pub struct Checker {
     looked_at: Timestamp,
     stuck: stuck::Stuck,
     rerun: reruns::Rerun,
+    warm: warm::Warmth,
     /// When a daemon last sent Nomad any request.
     asked_nomad_at: Timestamp,
     /// When it last acted, or asked GitHub about a runner.
@@ -135,6 +137,7 @@ impl Checker {
             looked_at: Timestamp::UNIX_EPOCH,
             stuck: stuck::Stuck::new(scenario, &place),
             rerun: reruns::Rerun::default(),
+            warm: warm::Warmth::new(scenario),
             asked_nomad_at: Timestamp::UNIX_EPOCH,
             acted_at: Timestamp::UNIX_EPOCH,
             place,
@@ -434,6 +437,7 @@ impl Watch for Checker {
         self.note_archived(world, now);
         self.stuck.look(world, now);
         self.is_prompt(world, now);
+        self.is_warm(world, now);
         self.serves_the_others(world, now);
         self.is_passed_over(world, now);
     }

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Checker,
-    lifecycle::{Group, allocations, group_of_job, has_variable, is_live},
+    lifecycle::{Group, Lifecycle, allocations, group_of_job, has_variable, is_live},
 };
 use crate::faults::{
     kind::FaultKind,
@@ -124,6 +124,7 @@ fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
                     | Mishap::RefuseRunners { .. }
                     | Mishap::SlowImagesOf { .. }
             ),
+            Happening::Cool => true,
             _ => false,
         })
 }
@@ -206,7 +207,7 @@ impl Checker {
             let counts = world.github.job(lifecycle.job_id).is_some_and(|job| job.status == Status::Queued);
             let lasted = lasts(&mut waits.useless, name, job.is_some() && !live && !counts, now);
             let most = signed(self.settings.purge[0].max(self.settings.purge[1])) + PURGED_WHILE_SLOW;
-            let most = most + self.listed_later(lifecycle.group.0);
+            let most = most + self.listed_later(lifecycle.group.0) + self.kept_for_failures(lifecycle);
             if lasted > most {
                 late.push(format!("{name} is dead and not purged for {lasted} while GitHub is slow"));
             }
@@ -288,6 +289,7 @@ impl Checker {
                         .values()
                         .any(|f| f.job_id == lifecycle.job_id && f.attempt > lifecycle.attempt)
             };
+            let most = most + self.kept_for_failures(lifecycle);
             let lasted = lasts(&mut waits.useless, name, dead && !counts(), now);
             if lasted > most {
                 late.push(format!("{name} is dead and not purged for {lasted}"));
@@ -308,7 +310,8 @@ impl Checker {
                 *of_repository.entry(lifecycle.group.0).or_insert(0) += 1;
                 *of_group.entry(&lifecycle.group).or_insert(0) += 1;
             }
-            *supply.entry(&lifecycle.group).or_default() += usize::from(lifecycle.supplies);
+            let supplies = lifecycle.supplies && lifecycle.warm.is_none();
+            *supply.entry(&lifecycle.group).or_default() += usize::from(supplies);
         }
         let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
         // New jobs arrive all the time; one that has existed for two passes must have a runner.
@@ -332,7 +335,7 @@ impl Checker {
                 || self.caps.iter().zip(counts).any(|(cap, count)| cap.is_some_and(|cap| count >= cap));
             let at_hand = supply.get(&group).copied().unwrap_or(0);
             let lasted = lasts(&mut waits.groups, &group, !full && wanted > at_hand, now);
-            if lasted > soon {
+            if lasted > soon + self.left_to_warm() {
                 late.push(format!(
                     "{wanted} jobs of {group:?} have {at_hand} available runners for {lasted}"
                 ));
@@ -381,7 +384,9 @@ impl Checker {
         let idle = if self.settings.strict { SignedDuration::ZERO } else { signed(self.settings.inactivity) };
         let mut groups: BTreeMap<&Group, Vec<SignedDuration>> = BTreeMap::new();
         let live = world.live_runners();
-        for (name, lifecycle) in self.lifecycles.iter().filter(|(_, lifecycle)| lifecycle.available) {
+        let of_jobs =
+            |(_, lifecycle): &(&String, &Lifecycle)| lifecycle.available && lifecycle.warm.is_none();
+        for (name, lifecycle) in self.lifecycles.iter().filter(of_jobs) {
             let is_there = live.iter().any(|live| live.nomad_job == *name && live.phase != Phase::Ending);
             let most = if is_there { idle } else { SignedDuration::ZERO };
             let lasted = match (lifecycle.surplus_since, lifecycle.idle_since) {
@@ -417,6 +422,7 @@ impl Checker {
             let job = self.place.job(world, name);
             !lifecycle.placed
                 && lifecycle.surplus_since.is_none()
+                && lifecycle.warm.is_none()
                 && is_placeable(&lifecycle.group.1)
                 && since(Some(lifecycle.registered_at), patience + long)
                 && job.is_some_and(|job| !job.stop && is_live(world, &self.place, job))
@@ -430,6 +436,10 @@ impl Checker {
         // A persistent runner may have had a job between two listings that showed it as idle.
         let may = self.quiet && self.mode != Mode::Persistent;
         let Some(lifecycle) = self.lifecycles.get(name).filter(|_| may) else { return };
+        // A warm runner is to be connected before there is a job for it.
+        if lifecycle.warm.is_some() {
+            return;
+        }
         let Some(idle) = lifecycle.idle_since.map(|since| now.duration_since(since)) else { return };
         let surplus = lifecycle.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
         let twice = surplus >= self.listings_apart();
@@ -447,7 +457,8 @@ impl Checker {
 
     /// The oldest job goes first, within its group and within its repository.
     pub(super) fn overtakes(&mut self, world: &World, name: &str, started_for: &Job, now: Timestamp) {
-        if !self.quiet {
+        // A job that is left to a warm runner is overtaken for a while.
+        if !self.quiet || !self.settings.warm.is_empty() {
             return;
         }
         let known = world.github_time(now) - self.soon();

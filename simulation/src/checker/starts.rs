@@ -49,6 +49,9 @@ impl Checker {
         }
         let meta = meta_of(body["Job"]["Meta"][META].as_str());
         self.sights.does(request, |history| history.asks_for(name, &meta));
+        if meta["warm"].is_object() {
+            return self.registers_warm(world, name, &meta, now);
+        }
         let Some(job_id) = meta["job_id"].as_u64() else {
             return self.wrong(now, format!("{name} has no job_id in its Meta: {meta}"));
         };
@@ -90,6 +93,7 @@ impl Checker {
             }
         }
         self.is_missing(world, name, &meta, now);
+        self.has_no_warm_one(world, name, job_id, now);
         self.has_waited(world, name, job_id, meta["attempt"].as_u64().unwrap_or_default(), looked, now);
     }
 
@@ -138,6 +142,7 @@ impl Checker {
             let job = self.place.job(world, name);
             // GitHub may no longer know a runner that someone restored.
             lifecycle.group == group
+                && lifecycle.warm.is_none()
                 && !job.is_some_and(|job| self.sights.is_of_a_forgotten_key(world, job))
                 && lifecycle.available
                 && settled
@@ -156,7 +161,7 @@ impl Checker {
 
     /// Whether it has been idle under another name for so long that verifications have not found it for ten minutes.
     /// Then it no longer counts, and its job may have another attempt.
-    fn is_unknown_for_long(&self, lifecycle: &Lifecycle, now: Timestamp) -> bool {
+    pub(super) fn is_unknown_for_long(&self, lifecycle: &Lifecycle, now: Timestamp) -> bool {
         let long = SignedDuration::from_secs(600);
         self.mode == Mode::Renamed
             && lifecycle.idle_since.is_some_and(|since| now.duration_since(since) >= long)
@@ -304,14 +309,18 @@ impl Checker {
             |name: &str| self.has(FaultKind::Namespaces) && self.place.namespace_of(world, name) == ELSEWHERE;
         let live = of_deployment
             .filter(|(name, lifecycle)| is_live(name) && !unseen(name, lifecycle) && !uncounted(name));
-        let live: Vec<&Group> = live.map(|(_, lifecycle)| &lifecycle.group).collect();
-        let counts = [
-            live.len(),
-            live.iter().filter(|other| other.0 == own.group.0).count(),
-            live.iter().filter(|other| ***other == own.group).count(),
-        ];
+        // An organization's warm runner belongs to none of its repositories.
+        let is_shared = |lifecycle: &Lifecycle| lifecycle.warm.is_some() && self.settings.access.organization;
+        let live: Vec<(&Group, bool)> =
+            live.map(|(_, lifecycle)| (&lifecycle.group, is_shared(lifecycle))).collect();
+        let own_is_shared = is_shared(own);
+        let within = |counts: &dyn Fn(&Group) -> bool| {
+            live.iter().filter(|(other, shared)| !own_is_shared && !shared && counts(other)).count()
+        };
+        let counts =
+            [live.len(), within(&|other| other.0 == own.group.0), within(&|other| *other == own.group)];
         let classes = self.settings.classes;
-        let of_class = live.iter().filter(|other| classes.has_cap(&other.1)).count();
+        let of_class = live.iter().filter(|(other, _)| classes.has_cap(&other.1)).count();
         let class_cap = classes.cap.filter(|_| classes.has_cap(&own.group.1));
         let caps = self.caps.iter().copied().zip(counts).chain([(class_cap, of_class)]);
         for ((cap, count), what) in caps.zip(["", " of its repository", " of its group", " of its class"]) {

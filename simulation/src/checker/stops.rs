@@ -85,7 +85,11 @@ impl Checker {
             }
             self.has_stayed(world, name, lifecycle, known.looked, now);
         } else {
-            self.was_not_needed(world, name, lifecycle, known, now);
+            if lifecycle.warm.is_some() {
+                self.was_not_wanted(world, name, lifecycle, now);
+            } else {
+                self.was_not_needed(world, name, lifecycle, known, now);
+            }
             // A registration that appears after the removal comes from an earlier request that takes effect late. Its
             // configuration is lost.
             if !known.removed {
@@ -161,13 +165,20 @@ impl Checker {
     /// Runners that never started go first, then the longest idle; earlier only if something is waiting for
     /// room.
     fn is_next_to_go(&self, world: &World, name: &str, lifecycle: &Lifecycle, now: Timestamp) {
-        if !self.quiet || !lifecycle.available || self.may_yield(world, name, lifecycle, now) {
+        if !self.quiet
+            || !lifecycle.available
+            || lifecycle.warm.is_some()
+            || self.may_yield(world, name, lifecycle, now)
+        {
             return;
         }
         let soon = self.soon();
         let long = |since: Option<Timestamp>| since.is_some_and(|since| now.duration_since(since) > soon);
-        let others =
-            || self.lifecycles.iter().filter(|(other, lifecycle)| *other != name && lifecycle.available);
+        let others = || {
+            self.lifecycles.iter().filter(|(other, lifecycle)| {
+                *other != name && lifecycle.available && lifecycle.warm.is_none()
+            })
+        };
         let Some(idle_since) = lifecycle.idle_since else {
             let surplus =
                 lifecycle.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
@@ -276,7 +287,7 @@ impl Checker {
     }
 
     /// Jobs that have waited this long without a runner of their own, if there are caps.
-    fn held<'a>(
+    pub(super) fn held<'a>(
         &'a self,
         world: &'a World,
         patience: SignedDuration,

@@ -20,7 +20,7 @@ use crate::{
         labels::{LABELS, UNPLACEABLE},
         nemesis::{Cut, DeathWhen},
         races::{Race, Turn},
-        settings::{Entries, Settings},
+        settings::{Entries, Settings, Warm},
         trouble::{Episode, Trouble},
     },
 };
@@ -60,6 +60,8 @@ pub enum Happening {
     },
     /// SIGHUP.
     Hangup,
+    /// SIGHUP with a configuration without warm runners.
+    Cool,
     /// SIGHUP with a configuration that no longer names this repository, by its position; `None`: it names all
     /// again.
     LeaveOut(Option<usize>),
@@ -205,6 +207,11 @@ impl Scenario {
         scenario.arrive(&mut rng);
         for fault in BTreeSet::from_iter(scenario.faults.clone()) {
             scenario.add(fault, &mut rng);
+        }
+        let nomads_clock = base.checked_add(scenario.world.nomad_skew).unwrap_or(base);
+        scenario.settings.warm = Warm::of(seed, &scenario.settings, &scenario.repositories, nomads_clock);
+        if !scenario.settings.warm.is_empty() {
+            scenario.happenings.push((scenario.over, Happening::Cool));
         }
         scenario.happenings.sort_by_key(|(at, _)| *at);
         scenario

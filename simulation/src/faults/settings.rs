@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, rngs::StdRng};
 
 use crate::{deployment::ELSEWHERE, faults::draw::seconds};
@@ -92,6 +93,60 @@ fn is_big(mut labels: impl Iterator<Item = String>) -> bool {
     labels.any(|label| label.starts_with("big"))
 }
 
+/// An entry of `warm`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warm {
+    /// `labels`.
+    pub labels: &'static [&'static str],
+    /// `owner` or `repository`.
+    pub place: String,
+    /// `count`.
+    pub count: usize,
+    /// `schedule`, and the window that it means, by Nomad's clock; `None`: always.
+    pub hours: Option<(String, Timestamp, Timestamp)>,
+}
+
+/// The labels of warm runners. Some of them take jobs of several groups.
+const WARM_LABELS: [&[&str]; 3] = [&["sim"], &["sim", "linux"], &["SIM", "linux", "spare"]];
+
+impl Warm {
+    /// The entries of a seed, in a fifth of all seeds. `now` is Nomad's clock at the start.
+    pub(super) fn of(seed: u64, settings: &Settings, repositories: &[String], now: Timestamp) -> Vec<Warm> {
+        let drawn = seed / 4;
+        if !drawn.is_multiple_of(5) {
+            return Vec::new();
+        }
+        let drawn = drawn / 5;
+        let entry = |at: u64| {
+            let drawn = usize::try_from(drawn / 7 + at).unwrap_or_default();
+            let repository = &repositories[drawn % repositories.len()];
+            let owner = repository.split('/').next().unwrap_or_default();
+            let place = if settings.access.organization { owner } else { repository };
+            let minutes = |minutes: usize| SignedDuration::from_mins(i64::try_from(minutes).unwrap_or(0));
+            let hours = (drawn % 2 == 0).then(|| {
+                // A schedule has whole minutes.
+                let second = now.as_second();
+                let from = Timestamp::from_second(second - second.rem_euclid(60)).unwrap_or(now);
+                let from = from + minutes(drawn / 2 % 3);
+                let until = from + minutes(2 + drawn / 6 % 5);
+                (format!("{}-{} UTC", from.strftime("%H:%M"), until.strftime("%H:%M")), from, until)
+            });
+            Warm {
+                labels: WARM_LABELS[drawn % WARM_LABELS.len()],
+                place: place.to_owned(),
+                count: 1 + drawn / 3 % 2,
+                hours,
+            }
+        };
+        (0..=drawn % 2).map(entry).collect()
+    }
+
+    /// Whether its window has been open, or closed, for this long.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.hours.as_ref().is_none_or(|(_, from, until)| *from <= now && now < *until)
+    }
+}
+
 /// The configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -101,6 +156,8 @@ pub struct Settings {
     pub caps: [Option<usize>; 3],
     /// `classes`.
     pub classes: Classes,
+    /// `warm`, until all trouble is over.
+    pub warm: Vec<Warm>,
     /// `max_run_duration`, which the template leaves out: servers and daemon both know older ones.
     pub max_run_duration: Option<Duration>,
     /// `rerun_lost`: `per_job` and `per_hour`.
@@ -146,6 +203,7 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
         loop_interval: Duration::from_secs(rng.random_range(10..=60)),
         caps: [cap(rng, 4), cap(rng, 3), cap(rng, 2)],
         classes: Classes::default(),
+        warm: Vec::new(),
         max_run_duration: None,
         rerun_lost: None,
         inactivity: seconds(rng, 20, 120),

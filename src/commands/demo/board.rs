@@ -62,6 +62,7 @@ pub(super) struct Row {
 /// A runner as last seen.
 struct Seen {
     job_id: Option<u64>,
+    warm: bool,
     state: RunnerState,
     finish: Option<Finish>,
     blocked: Option<String>,
@@ -83,7 +84,8 @@ impl Board {
         }
         for runner in &view.runners {
             let seen = Seen {
-                job_id: runner.meta.job_id.map(|id| id.0),
+                job_id: runner.meta.job_id().map(|id| id.0),
+                warm: runner.warm().is_some(),
                 state: runner.state,
                 finish: runner.finish.clone(),
                 blocked: runner.blocked.as_ref().map(|blocked| blocked.reason.clone()),
@@ -99,6 +101,11 @@ impl Board {
     pub fn runner_of(&self, job_id: u64) -> Option<RunnerState> {
         let of_job = self.order.iter().rev().filter_map(|name| self.runners.get(name));
         of_job.filter(|seen| seen.job_id == Some(job_id) && !seen.gone).map(|seen| seen.state).next()
+    }
+
+    /// Whether this is a live warm runner.
+    pub fn is_warm(&self, name: &str) -> bool {
+        self.runners.get(name).is_some_and(|seen| seen.warm && !seen.gone && seen.state != RunnerState::Dead)
     }
 
     /// How many runners were started, and how many of them were purged.
@@ -136,6 +143,17 @@ impl Board {
                 });
             }
         }
+        // Those that have no job yet.
+        let idle = self.order.iter().filter(|name| self.is_warm(name) && !taken.contains(&name.as_str()));
+        rows.extend(idle.enumerate().map(|(index, name)| Row {
+            repository: String::new(),
+            job: String::new(),
+            labels: String::new(),
+            doing: cell(Mood::Plain, "warm"),
+            runner: short(name),
+            state: self.state_of(name, world),
+            key: (u64::MAX, index),
+        }));
         rows
     }
 
@@ -144,8 +162,22 @@ impl Board {
     }
 
     fn state(&self, name: &str, job: &Job, world: &World) -> Cell {
+        let mut state = self.state_of(name, world);
+        let Some(seen) = self.runners.get(name) else { return state };
+        let other =
+            seen.job_id.filter(|job_id| *job_id != job.id).and_then(|job_id| world.github.job(job_id));
+        if let Some(other) = other {
+            state.text.push_str(&format!(" (started for {})", other.name));
+        }
+        if seen.warm {
+            state.text.push_str(" (warm)");
+        }
+        state
+    }
+
+    fn state_of(&self, name: &str, world: &World) -> Cell {
         let Some(seen) = self.runners.get(name) else { return cell(Mood::Plain, "not seen") };
-        let mut state = if seen.gone {
+        if seen.gone {
             cell(Mood::Past, "purged")
         } else {
             let works = world.github.jobs().any(|job| works_on(job, name));
@@ -171,13 +203,7 @@ impl Board {
                     _ => cell(Mood::Past, "done"),
                 },
             }
-        };
-        let other =
-            seen.job_id.filter(|job_id| *job_id != job.id).and_then(|job_id| world.github.job(job_id));
-        if let Some(other) = other {
-            state.text.push_str(&format!(" (started for {})", other.name));
         }
-        state
     }
 }
 

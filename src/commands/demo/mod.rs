@@ -193,7 +193,11 @@ impl Stage {
             "public": "allow",
             "classes": [
                 { "name": "large", "match": { "labels": "nomad mem=" }, "max_runners": 2 },
-                { "name": "gpu", "match": { "labels": "gpu" } },
+                {
+                    "name": "gpu",
+                    "match": { "labels": "gpu" },
+                    "warm": [{ "labels": ["nomad", "gpu"], "repository": scene::WEBSITE }],
+                },
             ],
             "scheduler": {
                 "runner_inactivity_timeout": "3s",
@@ -289,10 +293,11 @@ impl Director {
             match nomad.observe().await {
                 Ok(view) => {
                     self.board.learn(&view);
-                    self.left = view.runners.iter().map(|runner| format!("job {}", runner.name)).collect();
-                    let variables = view.variables.iter();
-                    self.left
-                        .extend(variables.map(|variable| format!("variable nomad/jobs/{}", variable.name)));
+                    // A warm runner stays.
+                    let others = view.runners.iter().filter(|runner| !self.board.is_warm(&runner.name));
+                    self.left = others.map(|runner| format!("job {}", runner.name)).collect();
+                    let others = view.variables.iter().filter(|variable| !self.board.is_warm(&variable.name));
+                    self.left.extend(others.map(|variable| format!("variable nomad/jobs/{}", variable.name)));
                     self.trouble = None;
                 }
                 Err(error) => self.trouble = Some(error.to_string()),
@@ -303,7 +308,9 @@ impl Director {
                 self.scene.advance(&mut world, elapsed, |job| self.board.runner_of(job));
                 let jobs_over = world.github.jobs().all(|job| job.status == Status::Completed)
                     && world.github.runs().all(|run| run.status == Status::Completed);
-                let nothing_left = self.left.is_empty() && world.github.runners().next().is_none();
+                let mut registered =
+                    world.github.runners().filter(|runner| !self.board.is_warm(&runner.name));
+                let nothing_left = self.left.is_empty() && registered.next().is_none();
                 let over = self.scene.is_over() && jobs_over && nothing_left && self.trouble.is_none();
                 (self.board.rows(&world), self.status(&world), over)
             };
@@ -362,10 +369,14 @@ impl Director {
             false => writeln!(out, "; {killed} killed while busy.")?,
         }
         let mut left = self.left.clone();
-        left.extend(world.github.runners().map(|runner| format!("runner {} at GitHub", runner.name)));
+        let registered = world.github.runners().filter(|runner| !self.board.is_warm(&runner.name));
+        left.extend(registered.map(|runner| format!("runner {} at GitHub", runner.name)));
         if left.is_empty() {
             let nomad = if self.real_nomad { "Nomad" } else { "the simulated Nomad" };
-            writeln!(out, "Nothing is left: no job and no variable in {nomad}, no runner at GitHub.")?;
+            writeln!(
+                out,
+                "Nothing is left but the warm runner: no other job or variable in {nomad}, no other runner at GitHub."
+            )?;
         } else if !matches!(ending, Ending::Interrupted) {
             writeln!(out, "Left over: {}.", left.join(", "))?;
         }

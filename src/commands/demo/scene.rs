@@ -12,7 +12,7 @@ use crate::model::RunnerState;
 /// The token of the demo's GitHub. It only works for the simulation.
 pub(super) const TOKEN: &str = "token-of-the-demo";
 
-const WEBSITE: &str = "acme/website";
+pub(super) const WEBSITE: &str = "acme/website";
 const API: &str = "acme/api";
 const TOOLS: &str = "acme/tools";
 
@@ -91,6 +91,8 @@ impl Scene {
             (When::AtOnce, Step::Run(TOOLS, vec![job("docs", &["nomad"], 30)])),
             (after(65), Step::Run(API, vec![job(SURPLUS, &["nomad", "fast"], 30)])),
             (When::RunnerFor(SURPLUS), Step::Cancel(SURPLUS)),
+            // A warm runner takes it at once, and is replaced.
+            (after(80), Step::Run(WEBSITE, vec![job("hotfix", &["nomad"], 20)])),
             (after(90), Step::Run(WEBSITE, vec![job("nightly", &["nomad cpu=200"], 20)])),
         ];
         let mut steps = steps.into_iter();

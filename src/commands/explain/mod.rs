@@ -160,7 +160,7 @@ fn whole(world: &World<'_>, view: &RepositoryView) -> Answer {
     let mut jobs: Vec<&WorkflowJob> = listed.iter().filter(|job| is_ours(world, job)).collect();
     jobs.sort_by_key(|job| (job.status != JobStatus::Queued, job.created_at, job.id));
     let is_of = |runner: &&Runner| {
-        let is_told = runner.meta.job_id.is_some_and(|job| listed.iter().any(|listed| listed.id == job));
+        let is_told = runner.meta.job_id().is_some_and(|job| listed.iter().any(|listed| listed.id == job));
         runner.is_live() && !is_told && runner.is_of(&name)
     };
     let runners: Vec<&Runner> =
@@ -168,6 +168,7 @@ fn whole(world: &World<'_>, view: &RepositoryView) -> Answer {
     let all = jobs.len() + runners.len();
     let jobs = jobs.into_iter().map(|job| world.job(view, job, None));
     let things = jobs.chain(runners.into_iter().map(|runner| world.runner(runner))).take(TOLD);
+    let things = world.warm(&view.repository).into_iter().chain(things);
     let explanations: Vec<Explanation> = std::iter::once(world.repository(view)).chain(things).collect();
     Answer { explanations, more: all.saturating_sub(TOLD), not_found: None }
 }
@@ -232,7 +233,7 @@ async fn seen(github: &GitHub, policy: &Policy, pass: &Pass, target: &Target) ->
     let runners = pass.observation.nomad.iter().flat_map(|nomad| &nomad.runners);
     let is_meant = |runner: &&Runner| match target {
         Target::Runner(id) => runner.name == *id,
-        Target::Job { id, .. } => runner.meta.job_id == Some(*id),
+        Target::Job { id, .. } => runner.meta.job_id() == Some(*id),
         Target::Run { owner, name, .. } | Target::Repository { owner, name } => {
             runner.is_of(&format!("{owner}/{name}"))
         }

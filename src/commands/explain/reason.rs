@@ -195,6 +195,29 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             Held,
             format!("if that runner takes no jobs: nomad job stop {runner}. The job then gets its own runner"),
         ),
+        HoldReason::LeftToWarm { .. } => (
+            Step::Connection,
+            Now,
+            "nothing: GitHub gives a job to an idle runner within seconds; after a minute, the job gets its own runner".to_owned(),
+        ),
+        HoldReason::Unpolled { .. } => (Step::Repository, Now, "nothing: it is being polled".to_owned()),
+        HoldReason::NoRepository => (
+            Step::Repository,
+            Held,
+            "add a repository of its owner to `repos`, and give the token or the App's installation access to it".to_owned(),
+        ),
+        HoldReason::Closed { .. } => (Step::Status, Held, "nothing: `schedule` says when it has runners".to_owned()),
+        HoldReason::WarmFailed { .. } => (
+            Step::Attempts,
+            Held,
+            "the next one starts automatically; `githubrunner list -a` and `githubrunner logs ID` say why the last one ended"
+                .to_owned(),
+        ),
+        HoldReason::WarmYields { .. } => (
+            Step::Evaluation,
+            Held,
+            "add nodes; runners for jobs go first".to_owned(),
+        ),
         HoldReason::GroupStops => {
             (Step::Attempts, Now, "nothing: the next pass starts one".to_owned())
         }
@@ -284,6 +307,11 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             Step::End,
             Note,
             "nothing: it is kept to count attempts, and is purged when its job is over".to_owned(),
+        ),
+        HoldReason::CountsFailures => (
+            Step::End,
+            Note,
+            "nothing: it is kept to count the failures of its warm entry, and is purged within half an hour".to_owned(),
         ),
         HoldReason::VariableFirst => (Step::End, Note, "nothing: the next pass removes its variable".to_owned()),
     };

@@ -11,10 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Answer, Explanation, Mark, Seen, Step, Verdict, World, meaning, print, whole};
 use crate::{
     commands::{Exit, Style},
-    config::{Class, ClassNomad},
+    config::{Class, ClassNomad, Hours, WarmEntry},
     labels::LabelRules,
     model::*,
-    plan::{Policy, plan},
+    plan::{Policy, WarmPolicy, plan},
 };
 
 const REPOSITORY: RepositoryId = RepositoryId(7);
@@ -69,7 +69,7 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
             repo_url: repository().html_url,
             deployment: Some(DEPLOYMENT.to_owned()),
             repo_id: Some(REPOSITORY),
-            job_id: Some(JobId(job_id)),
+            purpose: Some(JobId(job_id).into()),
             attempt: Some(attempt),
             registration: Some(Registration::Jit),
             ..RunnerMeta::default()
@@ -102,6 +102,8 @@ enum About {
     Runner(u64, u32),
     Foreign,
     Everything,
+    /// The warm entry.
+    Warm,
 }
 
 /// A world, and the target in it.
@@ -147,6 +149,7 @@ impl Case {
             level: RunnerLevel::Repository,
             classes: Vec::new(),
             classes_only: false,
+            warm: Vec::new(),
         };
         Case { observation, policy, about }
     }
@@ -213,6 +216,7 @@ impl Case {
         let view = self.observation.repositories.get(&REPOSITORY);
         match self.about {
             About::Everything => world.everything(&[unreachable()]).unwrap(),
+            About::Warm => world.warm(&repository()).remove(0),
             About::Foreign => world.foreign("ghr-planted").unwrap(),
             About::Job(id) => {
                 let view = view.unwrap();
@@ -278,6 +282,51 @@ fn lost(status: JobStatus, reruns: usize) -> Case {
     case
 }
 
+/// A warm runner of the entry of [`warm_case`].
+fn warm(number: u32, state: RunnerState) -> Runner {
+    let mut warm = runner(1, number, state);
+    warm.meta.purpose = Some(Purpose::Warm(Warm { entry: "e".to_owned(), ..Warm::default() }));
+    warm
+}
+
+/// A world with an entry of one warm runner.
+fn warm_case(about: About, jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Case {
+    let entry = WarmEntry {
+        id: "e".to_owned(),
+        labels: Labels::new(["nomadtools"]),
+        place: RepoEntry::Repository { owner: "acme".to_owned(), name: "app".to_owned() },
+        count: 1,
+        schedule: None,
+    };
+    let warm = WarmPolicy { class: None, settings: String::new(), entry };
+    Case::new(about, jobs, runners).policy(|policy| policy.warm = vec![warm])
+}
+
+/// The worlds of warm runners.
+fn warm_cases() -> Vec<Case> {
+    let schedule = || Some(Hours::parse("08:30-08:00").unwrap());
+    let mut failed = warm(1, RunnerState::Dead);
+    failed.finish = Some(Finish::Failure { exit_code: Some(1) });
+    let mut at_once = failed.clone();
+    at_once.started_at = at_once.ended_at;
+    let mut waiting = runner(2, 1, RunnerState::Pending);
+    waiting.blocked = Some(Blocked { exhausted: true, reason: "memory exhausted on 2 nodes".to_owned() });
+    let mut well = warm(1, RunnerState::Dead);
+    well.ended_at = Some(ago(1));
+    let queued = || vec![job(1, JobStatus::Queued)];
+    vec![
+        warm_case(About::Job(1), queued(), vec![warm(1, RunnerState::Running)]),
+        warm_case(About::Warm, vec![], vec![]).view(|view| {
+            view.listing = Listing::Earlier { ended: NOW - seconds(5), jobs: vec![], complete: true };
+        }),
+        warm_case(About::Warm, vec![], vec![]).view(|view| view.configured = false),
+        warm_case(About::Warm, vec![], vec![]).policy(|policy| policy.warm[0].entry.schedule = schedule()),
+        warm_case(About::Warm, vec![], vec![at_once.clone()]),
+        warm_case(About::Warm, queued(), vec![waiting, well]),
+        warm_case(About::Runner(1, 1), vec![], vec![at_once]),
+    ]
+}
+
 /// A world for each reason.
 #[allow(clippy::too_many_lines)] // A table: one row for each reason.
 fn cases() -> Vec<Case> {
@@ -294,7 +343,7 @@ fn cases() -> Vec<Case> {
     let mut nomadtools = runner(1, 1, RunnerState::Running);
     nomadtools.name = "ghr-of-nomadtools".to_owned();
     nomadtools.ownership = Ownership::Nomadtools;
-    nomadtools.meta = RunnerMeta { repo_id: None, deployment: None, job_id: None, ..nomadtools.meta };
+    nomadtools.meta = RunnerMeta { repo_id: None, deployment: None, purpose: None, ..nomadtools.meta };
     let mut busy_job = job(2, JobStatus::InProgress);
     let busy = runner(2, 1, RunnerState::Running);
     busy_job.runner_name = Some(busy.name.clone());
@@ -306,7 +355,8 @@ fn cases() -> Vec<Case> {
         case.about = About::Runner(1, 1);
         case
     };
-    vec![
+    let mut cases = warm_cases();
+    cases.extend([
         nowhere,
         planted,
         Case::in_unseen_namespace(),
@@ -379,7 +429,8 @@ fn cases() -> Vec<Case> {
         dead(|_| {}),
         dead(|_| {}).view(|view| view.listing = Listing::Unseen { reason: "GitHub answered 502".to_owned() }),
         dead(|runner| runner.variable = Some(ago(100))),
-    ]
+    ]);
+    cases
 }
 
 /// The step of a reason, whether it holds, and a word of its advice. A new reason does not compile without an entry
@@ -405,6 +456,13 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
         HoldReason::Cap { .. } => (Step::Caps, Held, "raise scheduler.max_runners"),
         HoldReason::Turn { .. } => (Step::Caps, Now, "fewest runners"),
         HoldReason::LeftToNomadtools { .. } => (Step::Attempts, Held, "nomad job stop ghr-of-nomadtools"),
+        HoldReason::LeftToWarm { .. } => (Step::Connection, Now, "after a minute"),
+        HoldReason::Unpolled { .. } => (Step::Repository, Now, "being polled"),
+        HoldReason::NoRepository => (Step::Repository, Held, "`repos`"),
+        HoldReason::Closed { .. } => (Step::Status, Held, "`schedule`"),
+        HoldReason::WarmFailed { .. } => (Step::Attempts, Held, "automatically"),
+        HoldReason::WarmYields { .. } => (Step::Evaluation, Held, "add nodes"),
+        HoldReason::CountsFailures => (Step::End, Note, "failures"),
         HoldReason::GroupStops => (Step::Attempts, Now, "next pass"),
         HoldReason::Unplaced { .. } => (Step::Evaluation, Held, "add nodes"),
         HoldReason::Disconnected => (Step::Task, Held, "nomad node status"),

@@ -12,8 +12,8 @@ use crate::{
     labels::Match,
     model::{
         Action, Hold, HoldReason, JobId, JobStatus, Labels, Listing, NomadView, Observation, Plan,
-        Report as Performed, RepositoryView, Runner, RunnerState, Start, Subject, Unobserved, WorkflowJob,
-        age, span,
+        Report as Performed, Repository, RepositoryView, Runner, RunnerState, Start, Subject, Unobserved,
+        WorkflowJob, age, span,
     },
     plan::Policy,
 };
@@ -164,6 +164,23 @@ impl World<'_> {
         way.end(view.repository.full_name(), Some(view.repository.html_url.clone()), Verdict::Served)
     }
 
+    /// The warm entries of a repository and of its owner for which nothing is started, and why.
+    pub fn warm(&self, repository: &Repository) -> Vec<Explanation> {
+        let name = repository.full_name();
+        let is_of = |of: &str| of.eq_ignore_ascii_case(&name) || of.eq_ignore_ascii_case(&repository.owner);
+        let holds = self
+            .plan
+            .holds
+            .iter()
+            .filter(|hold| matches!(&hold.subject, Subject::Warm { place, .. } if is_of(place)));
+        let explained = holds.map(|hold| {
+            let mut way = Way::default();
+            way.hold(&hold.reason, None);
+            way.end(hold.subject.to_string(), None, Verdict::OnItsWay)
+        });
+        explained.collect()
+    }
+
     /// A repository that no pass lists, for one of the planner's reasons.
     pub fn unlisted(&self, name: &str, url: Option<String>, reason: &HoldReason) -> Explanation {
         let mut way = Way::default();
@@ -284,7 +301,7 @@ impl World<'_> {
     /// A job that needs a runner.
     fn queued(&self, view: &RepositoryView, job: &WorkflowJob, way: &mut Way) {
         let start = self.plan.actions.iter().find_map(|action| match action {
-            Action::Start(start) if start.job_id == job.id => Some(start),
+            Action::Start(start) if start.purpose.job_id() == Some(job.id) => Some(start),
             _ => None,
         });
         if let Some(start) = start {
@@ -361,7 +378,7 @@ impl World<'_> {
         };
         match self.runners().iter().find(|runner| runner.name == *name) {
             Some(runner) => {
-                let whose = match runner.meta.job_id {
+                let whose = match runner.meta.job_id() {
                     Some(job_id) if job_id != job.id => format!(", which was started for job {job_id}"),
                     _ => String::new(),
                 };
@@ -388,11 +405,19 @@ impl World<'_> {
     /// The steps of a runner, and what happens to it next.
     pub fn runner(&self, runner: &Runner) -> Explanation {
         let mut way = Way::default();
-        if let Some(job_id) = runner.meta.job_id {
+        if let Some(job_id) = runner.meta.job_id() {
             let listed = self.observation.repositories.values().flat_map(|view| view.listing.jobs());
             let status = listed.into_iter().find(|job| job.id == job_id).map(|job| job.status.as_str());
             let status = status.unwrap_or("not in the listing: over, or not seen");
             way.push(Step::Status, Mark::Note, None, format!("started for job {job_id}: {status}"));
+        }
+        if runner.warm().is_some() {
+            way.push(
+                Step::Status,
+                Mark::Note,
+                None,
+                "a warm runner: it takes any job that has some of its labels",
+            );
         }
         self.runner_steps(runner, &mut way);
         let repository = runner.repository().map_or_else(|| "/".to_owned(), |named| named.full_name());
@@ -482,7 +507,7 @@ impl World<'_> {
             return;
         }
         if let Some(job) = self.job_of(&runner.name) {
-            let text = match runner.meta.job_id {
+            let text = match runner.meta.job_id() {
                 Some(job_id) if job_id != job.id => format!("taken by another job: {}", job.id),
                 _ => format!("has job {}", job.id),
             };
@@ -541,7 +566,7 @@ impl World<'_> {
 
     /// The runners that were started for a job.
     fn attempts(&self, job: JobId) -> impl Iterator<Item = &Runner> {
-        self.runners().iter().filter(move |runner| runner.meta.job_id == Some(job))
+        self.runners().iter().filter(move |runner| runner.meta.job_id() == Some(job))
     }
 
     /// The job that a runner is running.
