@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::{
     error::{Error, Right, worth_again},
-    observe::Remembered,
     options::Options,
+    remembered::Remembered,
     seal::Key,
 };
 use crate::{

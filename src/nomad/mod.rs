@@ -15,6 +15,7 @@ mod logs;
 mod observe;
 mod options;
 mod prepare;
+mod remembered;
 mod reruns;
 mod rights;
 mod routes;
