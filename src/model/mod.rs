@@ -40,11 +40,11 @@ pub use job::{
 pub use labels::Labels;
 pub use moment::Moment;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, RunnerVariable};
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, digest, is_ours_by_name, job_key, last_part, runner_name};
 pub use observation::{
     Backoff, Listing, Memory, NomadView, Observation, OwnRegistration, Presence, Refusal, RepositoryView,
-    RunnerVariable, Unseen,
+    Unseen,
 };
 pub use owners::OwnerPattern;
 pub use plan::Plan;

@@ -1,4 +1,4 @@
-//! Namespaces of Nomad.
+//! Namespaces of Nomad, and what is in them.
 
 use std::fmt;
 
@@ -9,6 +9,15 @@ pub struct Namespace {
     pub name: String,
     /// `None`: the daemon's region.
     pub region: Option<String>,
+}
+
+/// A variable `nomad/jobs/NAME`, named after a runner.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunnerVariable {
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
+    /// The job's ID.
+    pub name: String,
 }
 
 impl fmt::Display for Namespace {

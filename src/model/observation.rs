@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     Ended, Foreign, GroupKey, JobId, Moment, Namespace, Orphan, Repository, RepositoryId, RerunMark, Runner,
-    WorkflowJob,
+    RunnerVariable, WorkflowJob,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,15 +60,6 @@ impl NomadView {
         let variable = RunnerVariable { namespace: namespace.cloned(), name: name.to_owned() };
         self.variables.contains(&variable)
     }
-}
-
-/// A variable `nomad/jobs/NAME`, named after a runner.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RunnerVariable {
-    /// `None`: the daemon's own.
-    pub namespace: Option<Namespace>,
-    /// The job's ID.
-    pub name: String,
 }
 
 /// A namespace that could not be read.

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::{
     error::{Error, Right, worth_again},
     nodes::Drains,
-    observe::Remembered,
     options::Options,
+    remembered::Remembered,
     seal::Key,
 };
 use crate::{

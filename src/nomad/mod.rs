@@ -16,6 +16,7 @@ mod nodes;
 mod observe;
 mod options;
 mod prepare;
+mod remembered;
 mod reruns;
 mod rights;
 mod routes;

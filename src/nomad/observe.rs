@@ -8,13 +8,14 @@ use std::{
 
 use futures_util::future::join_all;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{
     allocations::{blocked, classify},
     api::{ListRead, Nomad, Retry},
     error::{Error, Right},
     prepare::NAME_MAX,
+    remembered::Remembered,
     seal::{History, Key, has_its_name},
     wire::{AllocationStub, Evaluation, JobStub},
 };
@@ -29,31 +30,6 @@ use crate::{
 
 /// A namespace other than the daemon's own must be read within this time: the others wait for it.
 const READ_WITHIN: Duration = Duration::from_secs(20);
-
-/// How soon such a namespace is requested again after a failure. The wait doubles while that fails. The daemon's own is
-/// requested in every pass.
-const FIRST_REST: Duration = Duration::from_secs(5);
-
-/// The longest wait.
-const LONGEST_REST: Duration = Duration::from_secs(60);
-
-/// What is remembered of a namespace if there are several.
-#[derive(Clone, Default)]
-pub(super) struct Remembered {
-    /// The runners, as they were last seen.
-    runners: Vec<Runner>,
-    /// The last failure, if it was not read since.
-    failure: Option<Failure>,
-}
-
-/// A namespace could not be read.
-#[derive(Clone)]
-struct Failure {
-    error: Error,
-    /// It is not requested again before this time.
-    until: Instant,
-    rest: Duration,
-}
 
 impl Nomad {
     /// Our runners and variables in all namespaces, each requested once. Those that cannot be read are unseen, and
@@ -82,8 +58,7 @@ impl Nomad {
             let remembered = remembered.entry(nomad.namespace().cloned()).or_default();
             match seen {
                 Ok(view) => {
-                    remembered.runners.clone_from(&view.runners);
-                    remembered.failure = None;
+                    remembered.sees(&view.runners);
                     whole = Some(match whole {
                         Some(whole) => joined(whole, view),
                         None => view,
@@ -102,7 +77,7 @@ impl Nomad {
             (None, None) => return Err(no_date()),
         };
         for namespace in unseen.keys() {
-            let last = remembered.get(namespace).into_iter().flat_map(|last| &last.runners);
+            let last = remembered.get(namespace).into_iter().flat_map(Remembered::runners);
             whole.runners.extend(last.cloned());
         }
         Ok(NomadView { unseen, ..whole })
@@ -113,12 +88,12 @@ impl Nomad {
         if self.namespace().is_none() {
             return self.observe_one().await;
         }
-        let failure = {
+        let rests = {
             let remembered = self.inner.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-            remembered.get(&self.namespace().cloned()).and_then(|remembered| remembered.failure.clone())
+            remembered.get(&self.namespace().cloned()).and_then(Remembered::rests)
         };
-        if let Some(failure) = failure.filter(|failure| Instant::now() < failure.until) {
-            return Err(failure.error);
+        if let Some(error) = rests {
+            return Err(error);
         }
         match timeout(READ_WITHIN, self.observe_one()).await {
             Ok(seen) => seen,
@@ -439,22 +414,6 @@ fn escape_pattern(text: &str) -> String {
         }
     }
     pattern
-}
-
-impl Remembered {
-    /// Whether it had runners when it was last seen.
-    pub(super) fn has_runners(&self) -> bool {
-        !self.runners.is_empty()
-    }
-
-    fn fails(&mut self, error: &Error) {
-        let earlier = self.failure.as_ref();
-        if earlier.is_some_and(|failure| Instant::now() < failure.until) {
-            return;
-        }
-        let rest = earlier.map_or(FIRST_REST, |failure| (failure.rest * 2).min(LONGEST_REST));
-        self.failure = Some(Failure { error: error.clone(), until: Instant::now() + rest, rest });
-    }
 }
 
 /// Two views of the same deployment as one. The earlier clock makes everything younger, so nothing is done too soon.

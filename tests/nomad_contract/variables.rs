@@ -18,7 +18,7 @@ pub async fn writes_a_variable_once(place: Place) {
     assert_eq!(nomad.put_variable(&name, &items("one")).await.unwrap(), Written::Written, "a lost answer");
     let view = nomad.observe().await.unwrap();
     let variables: Vec<String> = view.variables.into_iter().map(|variable| variable.name).collect();
-    assert_eq!(variables, [name.clone()], "without its job");
+    assert_eq!(variables, std::slice::from_ref(&name), "without its job");
     nomad.delete_variable(&name).await.unwrap();
     assert!(nomad.observe().await.unwrap().variables.is_empty());
     assert_eq!(nomad.put_variable(&name, &items("two")).await.unwrap(), Written::Written);
