@@ -145,7 +145,8 @@ async fn a_namespace_that_refuses_is_unseen_and_the_others_are_seen() {
     assert_eq!((unseen.namespace.as_str(), unseen.kind), ("gpu", "denied"));
     assert!(unseen.why.contains("list-jobs in namespace \"gpu\""), "{}", unseen.why);
     assert_eq!(places(&view), places(&before), "its runners are as they were last seen");
-    assert!(view.runners.iter().all(|runner| runner.state == RunnerState::Running));
+    let states: Vec<RunnerState> = view.runners.iter().map(|runner| runner.state).collect();
+    assert_eq!(states, [RunnerState::Running; 2]);
     assert!(view.variables.iter().all(|variable| variable.namespace.is_none()));
     // It rests for a while.
     denies.store(false, Ordering::Relaxed);

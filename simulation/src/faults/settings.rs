@@ -169,7 +169,7 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
     let drawn = settings.inactivity.as_millis();
     let on = drawn % 10 < 3;
     let cap = usize::try_from(drawn / 10 % 4).ok().filter(|cap| on && *cap > 0);
-    settings.classes = Classes { on, cap, elsewhere: on && drawn / 40 % 2 == 0 };
+    settings.classes = Classes { on, cap, elsewhere: on && (drawn / 40).is_multiple_of(2) };
     let drawn = usize::try_from(drawn / 100).unwrap_or_default();
     settings.max_run_duration = (drawn % 8 == 0).then(|| Duration::from_secs(120 + drawn as u64 % 7 * 60));
     settings.rerun_lost = (drawn / 8 % 3 > 0).then(|| [1 + drawn % 2, 1 + drawn / 2 % 4]);
