@@ -1,4 +1,4 @@
-# The daemon's rights: only its own namespace, and there only its own and its runners' variables.
+# The daemon's rights: only its own namespace, and there only its own and its runners' variables. And reading nodes.
 # NTGithubRunner is `nomad.jobprefix`; if the configuration changes it, change it here too.
 #
 #   nomad acl policy apply -namespace github -job githubrunner githubrunner nomad/githubrunner.policy.hcl
@@ -23,6 +23,11 @@ namespace "github" {
       capabilities = ["list", "read", "write", "destroy"]
     }
   }
+}
+
+# Optional: with it, idle runners leave a node that is being drained at once, instead of at the drain's deadline.
+node {
+  policy = "read"
 }
 
 # For each further namespace that a class names (`classes.nomad.namespace`), add a block like this:

@@ -27,8 +27,9 @@ pub struct RunnerSpec {
     attempt: Option<u32>,
     labels: (usize, u8),
     state: RunnerState,
-    /// nomadtools' own, lost, started although that is optional, with a variable if either is possible.
-    flags: (bool, bool, bool, bool),
+    /// nomadtools' own, lost, started although that is optional, with a variable if either is possible, on a draining
+    /// node.
+    flags: (bool, bool, bool, bool, bool),
     registration: Registration,
     /// Seconds since it was submitted, and from there to placement, start and end.
     times: (u64, u64, u64, u64),
@@ -96,7 +97,7 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         attempt,
         labels(true),
         state,
-        (flag(0.12), flag(0.1), flag(0.1), flag(0.5)),
+        (flag(0.12), flag(0.1), flag(0.1), flag(0.5), flag(0.06)),
         registration,
         times,
         finish,
@@ -147,7 +148,7 @@ impl Pair {
                 job_id: Some((true, self.job)),
                 attempt: Some(attempt),
                 state: if idle { RunnerState::Running } else { RunnerState::Disconnected },
-                flags: (false, false, spec.flags.2, true),
+                flags: (false, false, spec.flags.2, true, false),
                 registration: Registration::Jit,
                 memory: (*surplus, Some(absent), *busy, *failed),
                 ..spec.clone()
@@ -383,7 +384,7 @@ fn meta_of(
 
 fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]) -> Runner {
     use RunnerState::*;
-    let (theirs, lost, started, variable) = spec.flags;
+    let (theirs, lost, started, variable, draining) = spec.flags;
     let state = spec.state;
     let (id, index, labels) = match spec.job_id {
         Some((true, index)) => {
@@ -429,6 +430,8 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
         allocation: placed.then(|| Allocation {
             id: "a".to_owned(),
             node: "n".to_owned(),
+            node_id: "n".to_owned(),
+            draining,
             created_at: later(place),
         }),
         started_at: (started && placed)

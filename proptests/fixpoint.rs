@@ -115,6 +115,7 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                         stop.reason,
                         StopReason::Yield { .. }
                             | StopReason::NotStarting { .. }
+                            | StopReason::NodeDrains { .. }
                             | StopReason::MaxRunDuration { .. }
                     ) && group == Some(&group_of_start(start))
                 });

@@ -57,6 +57,8 @@ const REACHED: &[(&str, usize)] = &[
     ("Stop Yield NeverStarted", 1),
     ("Stop Spent GitHub", 20),
     ("Stop NotStarting NeverStarted", 10),
+    ("Stop NodeDrains NeverStarted", 10),
+    ("Stop NodeDrains GitHub", 10),
     ("Stop RepositoryGone NeverStarted", 10),
     ("Hold All", 50),
     ("Hold Repository", 50),

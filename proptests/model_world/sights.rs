@@ -89,6 +89,8 @@ impl World {
             allocation: task.placed.map(|placed| Allocation {
                 id: "a".to_owned(),
                 node: "n".to_owned(),
+                node_id: "n".to_owned(),
+                draining: false,
                 created_at: at(placed),
             }),
             started_at: task.started.map(at),

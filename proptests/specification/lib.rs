@@ -102,6 +102,7 @@ macro_rules! properties {
             an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications,
             what_is_spent_goes_and_is_never_issued_again,
             what_does_not_start_in_time_is_stopped,
+            draining_nodes_are_left_by_runners_without_a_job,
             what_runs_for_too_long_is_announced_and_then_stopped,
             runners_of_a_repository_gone_for_an_hour_go_if_they_never_started,
         }

@@ -164,7 +164,8 @@ pub fn orphans_go_after_a_while_and_nothing_else(facts: &Facts, plan: &Plan) -> 
     let foreign = |name: &str| nomad.foreign.iter().any(|foreign| foreign.name == name);
     for variable in &nomad.variables {
         let name = &variable.name;
-        if facts.runner(name).is_none() && ours(name) && !foreign(name) {
+        let has_job = facts.counted().any(|runner| runner.name == *name);
+        if !has_job && ours(name) && !foreign(name) {
             alone.insert(Orphan::Variable(variable.clone()));
         }
     }

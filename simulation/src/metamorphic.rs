@@ -449,10 +449,9 @@ impl Variant {
             }
             _ => {
                 let variable = RunnerVariable { namespace: None, name: name.clone() };
-                self.observation
-                    .nomad
-                    .iter_mut()
-                    .for_each(|nomad| _ = nomad.variables.insert(variable.clone()));
+                // Nothing is known of what is in an unseen namespace.
+                let nomad = self.observation.nomad.iter_mut().filter(|nomad| nomad.unseen(None).is_none());
+                nomad.for_each(|nomad| _ = nomad.variables.insert(variable.clone()));
                 Orphan::Variable(variable)
             }
         };

@@ -155,7 +155,15 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
     for nomad in nomad.everywhere() {
         namespace(&nomad, rendered, report).await?;
     }
-    Ok(())
+    let what = "the Nomad token can read nodes";
+    match nomad.read_draining().await {
+        Ok(_) => report.line(Verdict::Ok, what, ""),
+        Err(error) => {
+            let detail =
+                format!("{error}; without it, idle runners stay on a draining node until its deadline");
+            report.line(Verdict::Warning, what, &detail)
+        }
+    }
 }
 
 /// Checks a namespace, and what is rendered for it.

@@ -208,6 +208,7 @@ impl Action {
                 StopReason::Yield { .. } => "yield",
                 StopReason::Spent => "spent",
                 StopReason::NotStarting { .. } => "not_starting",
+                StopReason::NodeDrains { .. } => "node_drains",
                 StopReason::RepositoryGone => "repository_gone",
                 StopReason::MaxRunDuration { .. } => "max_run_duration",
                 StopReason::Asked => "asked",

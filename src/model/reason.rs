@@ -74,6 +74,11 @@ pub enum StopReason {
         /// Nomad's last event for its task.
         event: Option<String>,
     },
+    /// It has no job, and its node is being drained.
+    NodeDrains {
+        /// The node's name.
+        node: String,
+    },
     /// Its repository is gone, and either it never started, or its organization can say whether it is busy.
     RepositoryGone,
     /// It has run for longer than `max_run_duration`. This is the only reason that ends a busy runner.
@@ -131,6 +136,7 @@ impl fmt::Display for StopReason {
             StopReason::Yield { waits, but } => write!(f, "{but}, yielding to {waits}"),
             StopReason::Spent => f.write_str("an earlier allocation used its credentials"),
             StopReason::NotStarting { starting, event } => not_started(f, *starting, event.as_deref()),
+            StopReason::NodeDrains { node } => write!(f, "its node {node} is being drained"),
             StopReason::RepositoryGone => f.write_str("its repository is gone"),
             StopReason::MaxRunDuration { ran, limit } => {
                 write!(f, "has run for {}, longer than max_run_duration ({})", span(*ran), span(*limit))

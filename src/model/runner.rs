@@ -303,7 +303,11 @@ pub struct Blocked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     pub id: String,
+    /// The node's name.
     pub node: String,
+    pub node_id: String,
+    /// The node is being drained: Nomad stops what runs there at the drain's deadline.
+    pub draining: bool,
     /// When it was created, by the servers' clock.
     pub created_at: Timestamp,
 }

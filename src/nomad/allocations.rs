@@ -72,6 +72,8 @@ pub fn classify(
         runner.allocation = Some(Allocation {
             id: allocation.id.clone(),
             node: allocation.node_name.clone(),
+            node_id: allocation.node_id.clone(),
+            draining: false,
             created_at: nanoseconds(allocation.create_time),
         });
     }

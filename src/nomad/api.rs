@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     error::{Error, Right, worth_again},
+    nodes::Drains,
     observe::Remembered,
     options::Options,
     seal::Key,
@@ -77,6 +78,8 @@ pub(super) struct Inner {
     pub(super) key: Mutex<Option<KnownKey>>,
     /// What is remembered of each namespace, if there are several.
     pub(super) remembered: Mutex<BTreeMap<Option<Namespace>, Remembered>>,
+    /// The nodes that are being drained.
+    pub(super) drains: Mutex<Drains>,
     token: Mutex<Option<Secret>>,
     /// The current page size of lists that need a small one, by the list's path, and since when.
     sizes: Mutex<BTreeMap<String, (usize, Instant)>>,
@@ -138,6 +141,7 @@ impl Nomad {
             deployment: Mutex::new(None),
             key: Mutex::new(None),
             remembered: Mutex::default(),
+            drains: Mutex::default(),
             token: Mutex::new(options.first_token()),
             sizes: Mutex::default(),
             http_auth,

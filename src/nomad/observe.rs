@@ -62,6 +62,12 @@ impl Nomad {
     /// # Errors
     /// [`Error`]; then nothing is known of any runner. If some namespace can be read, it is not an error.
     pub async fn observe(&self) -> Result<NomadView, Error> {
+        let mut view = self.observe_all().await?;
+        self.mark_draining(&mut view.runners).await;
+        Ok(view)
+    }
+
+    async fn observe_all(&self) -> Result<NomadView, Error> {
         if self.options().elsewhere.is_empty() {
             return self.observe_one().await;
         }

@@ -18,7 +18,9 @@ const REGISTRATION_AT_LEAST: Duration = Duration::from_secs(600);
 pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Draft) -> BTreeSet<Orphan> {
     let ours = |name: &str| is_ours_by_name(&survey.policy.prefix, &survey.nomad.deployment, name);
     let foreign: BTreeSet<&str> = survey.nomad.foreign.iter().map(|foreign| foreign.name.as_str()).collect();
-    let has_job = |name: &str| survey.runners.contains_key(name) || foreign.contains(name);
+    let unseen: BTreeSet<&str> = survey.unseen.iter().map(|runner| runner.name.as_str()).collect();
+    let has_job =
+        |name: &str| survey.runners.contains_key(name) || foreign.contains(name) || unseen.contains(name);
     let variables = survey.nomad.variables.iter().filter(|variable| !has_job(&variable.name));
     let variables = variables.map(|variable| (Orphan::Variable(variable.clone()), None));
     // An organization's registration appears in the list of each of its repositories.

@@ -162,6 +162,20 @@ pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
     }
 }
 
+/// Runners on a draining node that have no job: Nomad would keep them until the drain's deadline, and what they register
+/// for is better served elsewhere. GitHub gives no consent for one that it does not list; that one is stopped as unregistered.
+pub(super) fn on_draining_nodes(survey: &Survey, draft: &mut Draft) {
+    use RunnerState::{Running, Starting, Waiting};
+    for runner in survey.runners.values() {
+        let draining = runner.allocation.as_ref().filter(|allocation| allocation.draining);
+        let Some(allocation) = draining else { continue };
+        let may_leave = matches!(runner.state, Waiting | Starting | Running) && survey.absent(runner).is_none();
+        if may_leave && survey.listed(runner).is_some() {
+            stop(survey, draft, runner, StopReason::NodeDrains { node: allocation.node.clone() });
+        }
+    }
+}
+
 /// Adds the Stop, unless the runner belongs to nomadtools, is busy, is already being stopped, or failed
 /// recently. A runner that has run for too long is stopped even if it is busy.
 pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: StopReason) {

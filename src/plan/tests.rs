@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Policy, plan};
 use crate::{
-    config::{Class, ClassMatch},
+    config::{Class, ClassMatch, ClassNomad},
     labels::{LabelPattern, LabelRules, unread},
     model::*,
 };
@@ -124,6 +124,8 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
         allocation: (state != RunnerState::Pending).then(|| Allocation {
             id: "a".to_owned(),
             node: "n".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: ago(if started { 1000 } else { 60 }),
         }),
         started_at: started.then(|| ago(900)),
@@ -532,6 +534,22 @@ fn a_runner_that_gets_no_job_yields_its_place() {
 }
 
 #[test]
+fn runners_without_a_job_leave_a_draining_node() {
+    let on_draining = |state| {
+        let mut runner = runner(1, 1, state);
+        runner.allocation.as_mut().unwrap().draining = true;
+        runner
+    };
+    let idle = on_draining(RunnerState::Running);
+    assert_plan(world(vec![queued(1)], vec![idle.clone()]).plan(), &["stop … its node n is being drained"]);
+    let starting = on_draining(RunnerState::Starting);
+    assert_plan(world(vec![queued(1)], vec![starting]).plan(), &["stop … its node n is being drained"]);
+    let mut busy = queued(1);
+    (busy.status, busy.runner_name) = (JobStatus::InProgress, Some(idle.name.clone()));
+    assert_plan(world(vec![busy], vec![idle]).plan(), &[]);
+}
+
+#[test]
 fn a_runner_that_does_not_start_is_reported_and_then_replaced() {
     let mut starting = runner(1, 1, RunnerState::Starting);
     placed(&mut starting, 900);
@@ -853,4 +871,71 @@ fn a_runner_with_the_label_of_one_run_is_no_supply_for_another() {
     let notes =
         |label: &str| unread(&keys, &LabelRules::new("nomadtools").unwrap().check(&[label]).unwrap()).len();
     assert_eq!((notes("nomadtools run=1"), notes("nomadtools rum=1")), (0, 1));
+}
+
+fn gpu_namespace() -> Namespace {
+    Namespace { name: "gpu".to_owned(), region: None }
+}
+
+/// The class `gpu` in its own namespace.
+fn policy_elsewhere() -> Policy {
+    let nomad = ClassNomad { namespace: Some(gpu_namespace()), ..ClassNomad::default() };
+    Policy { classes: vec![Class { nomad, ..class("gpu", "nomadtools gpu") }], ..policy() }
+}
+
+impl World {
+    /// The namespace `gpu` could not be read.
+    fn gpu_unseen(mut self) -> Self {
+        let (namespace, kind, why) = ("gpu".to_owned(), "denied", "403 Permission denied".to_owned());
+        let unseen = [(Some(gpu_namespace()), Unseen { namespace, kind, why })].into();
+        self.0.nomad.as_mut().unwrap().unseen = unseen;
+        self
+    }
+}
+
+#[test]
+fn a_namespace_that_could_not_be_read_holds_its_class_and_nobody_else() {
+    let jobs = vec![labelled(1, "nomadtools gpu"), labelled(2, "nomadtools")];
+    let seen = plan(&world(jobs.clone(), vec![]).0, &policy_elsewhere(), at(0)).actions;
+    let of = |action: &Action| (action.runner().to_owned(), action.namespace().cloned());
+    let name = |namespace: Option<&Namespace>, job| {
+        runner_name("ghr", DEPLOYMENT, namespace, &repository(REPOSITORY).full_name(), JobId(job), 1)
+    };
+    let gpu = gpu_namespace();
+    let both = [(name(Some(&gpu), 1), Some(gpu)), (name(None, 2), None)];
+    assert!(seen.iter().map(of).all(|start| both.contains(&start)) && seen.len() == 2, "{seen:?}");
+
+    let dead = Runner { namespace: Some(gpu_namespace()), ..runner(9, 1, RunnerState::Dead) };
+    let left = dead.name.clone();
+    let unseen = world(jobs.clone(), vec![dead]).gpu_unseen();
+    let shown = plan(&unseen.0, &policy_elsewhere(), at(10_000));
+    assert_eq!(shown.actions.iter().map(of).collect::<Vec<_>>(), [both[1].clone()], "{shown}");
+    let why = "the Nomad namespace gpu could not be read, so nothing starts or stops there: 403";
+    for subject in [format!("job 1 [nomadtools gpu]  {why}"), format!("{left}  {why}")] {
+        assert!(shown.to_string().contains(&subject), "{shown}");
+    }
+    // What was last seen there counts.
+    let alive = Runner { namespace: Some(gpu_namespace()), ..runner(9, 1, RunnerState::Running) };
+    let capped = Policy { max_runners: Some(1), ..policy_elsewhere() };
+    let shown = plan(&world(jobs, vec![alive]).gpu_unseen().0, &capped, at(0));
+    assert!(shown.actions.is_empty() && shown.to_string().contains("max_runners is 1"), "{shown}");
+}
+
+#[test]
+fn attempts_count_across_namespaces() {
+    // The class was in the daemon's own namespace before.
+    let first = of_class(Some("gpu"), runner(1, 1, RunnerState::Dead));
+    let mut labelled_first = first.clone();
+    labelled_first.meta.labelsstr = "nomadtools gpu".to_owned();
+    labelled_first.ended_at = Some(ago(60));
+    let world = world(vec![labelled(1, "nomadtools gpu")], vec![labelled_first]);
+    let starts: Vec<(u32, Option<Namespace>)> = plan(&world.0, &policy_elsewhere(), at(0))
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Start(start) => Some((start.attempt, start.namespace.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(starts, [(2, Some(gpu_namespace()))]);
 }

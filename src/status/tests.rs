@@ -75,6 +75,8 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
         allocation: Some(Allocation {
             id: "a".to_owned(),
             node: "node-1".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: at(submitted),
         }),
         started_at: None,

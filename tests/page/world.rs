@@ -119,6 +119,8 @@ fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timest
         allocation: Some(Allocation {
             id: "a".to_owned(),
             node: "client-2".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: ago(now, seconds),
         }),
         started_at: None,

@@ -242,7 +242,7 @@ impl Checker {
         let who = sender(request);
         match list(request) {
             // A further page starts nothing, and the other namespace is read together with the own.
-            Some(List::Jobs) if is_elsewhere(request) => {}
+            Some(List::Jobs) if is_elsewhere(request) => self.sights.begins_elsewhere(who),
             Some(List::Jobs) if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
             Some(List::Jobs) => {
                 self.looked[who].jobs = Some(now);
@@ -389,7 +389,7 @@ impl Watch for Checker {
             && let Some(list) = list(request)
             && !is_large(world)
         {
-            self.sights.answers(sender(request), list, world, &self.place, &self.lifecycles);
+            self.sights.answers(request, list, world, &self.place, &self.lifecycles);
         }
         if side == Side::Nomad
             && request.method() == Method::DELETE

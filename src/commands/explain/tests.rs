@@ -85,6 +85,8 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
         allocation: (state != RunnerState::Pending).then(|| Allocation {
             id: "a".to_owned(),
             node: "n".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: ago(if started { 1000 } else { 60 }),
         }),
         started_at: started.then(|| ago(900)),
