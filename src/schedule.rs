@@ -7,28 +7,22 @@
 //! the cold ones wait. Hot looks take what they need first, then warm ones, then cold ones. An unused repository waits
 //! at most an hour.
 
+mod forecast;
+mod pace;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     time::Duration,
 };
 
+pub use forecast::{Forecast, HintSources};
+use pace::HOT;
+pub use pace::{Budget, Heat, Load, Pace};
+
 use crate::{
-    github::{Headroom, Look},
-    model::{Moment, RepositoryId, Timestamp, doubled, span},
+    github::Look,
+    model::{Moment, RepositoryId, Timestamp, doubled},
 };
-
-/// The time between two looks at a hot repository, if the budget allows it.
-const HOT: Duration = Duration::from_secs(2);
-
-/// The shortest time between two looks at any other repository.
-const OTHERS: Duration = Duration::from_secs(3);
-
-/// The time between two looks at a repository that has never had a run, if that is longer than for a cold one.
-const UNUSED: Duration = Duration::from_secs(3600);
-
-/// With fewer repositories than this, unused ones are polled as often as cold ones.
-const FEW: usize = 50;
 
 /// A repository stays hot for this long after a push: most jobs follow within seconds.
 pub const AFTER_PUSH: Duration = Duration::from_secs(30);
@@ -36,13 +30,6 @@ pub const AFTER_PUSH: Duration = Duration::from_secs(30);
 /// A repository stays hot for this long after a webhook: lists lag slightly, and the next change is delivered
 /// too.
 pub const AFTER_WEBHOOK: Duration = Duration::from_secs(15);
-
-/// The share of a credential's requests a minute for scheduled looks. The rest is for requested looks, for the sources
-/// of hints, for runners, and for other users of the same credential.
-const FOR_LOOKS: f64 = 0.7;
-
-/// Cold repositories take at most this share of that, so that there is room for more urgent looks.
-const FOR_COLD: f64 = 0.6;
 
 /// The second look at a cold repository comes no sooner than this: at a start nothing is cached, so everything counts
 /// against the primary limit.
@@ -54,19 +41,6 @@ const OFTEN: Duration = Duration::from_secs(60);
 /// First looks may exceed that share by this factor: after a start, everything should be seen soon.
 const FOR_FIRST_LOOKS: f64 = 1.3;
 
-/// Hot repositories take at most this share of the looks while others need them.
-const FOR_HOT: f64 = 0.7;
-
-/// Warm ones take at most this share of the rest while cold ones need it.
-const FOR_WARM: f64 = 0.5;
-
-/// A standby replica uses this share of the pace, because the leader uses the same credentials.
-const STANDING_BY: f64 = 0.25;
-
-/// If the primary limit is used faster than it refills, repositories that are not hot wait this many times
-/// longer.
-const BEHIND: f64 = 4.0;
-
 /// The pause after a look, as a multiple of its duration, so that a slow repository does not slow down the
 /// others.
 const REST: u32 = 3;
@@ -76,160 +50,6 @@ const LONGEST_AFTER_FAILURE: Duration = Duration::from_secs(300);
 
 /// How much can be due at once, in seconds of the pace. This spreads looks instead of making bursts.
 const BURST: f64 = 2.0;
-
-/// How urgently a repository is polled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Heat {
-    /// It has jobs or runners of ours, or will soon.
-    Hot,
-    /// It had a run within the last hour.
-    Warm,
-    /// It had no run within the last hour.
-    Cold,
-    /// It has never had a run.
-    Unused,
-}
-
-/// The requests that some repositories' credentials may make.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Budget {
-    /// What their rate limiter allows.
-    pub headroom: Headroom,
-    /// Whether this replica is the leader.
-    pub leads: bool,
-    /// The longest interval for a hot repository, if the budget allows it.
-    pub longest_hot: Duration,
-}
-
-/// How many repositories of each kind there are, and how many requests one look at all of them costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Load {
-    counts: [usize; 4],
-    costs: [f64; 4],
-}
-
-impl Load {
-    /// The same with one more repository, a look at which costs this many requests.
-    #[must_use]
-    pub fn with(mut self, heat: Heat, cost: f64) -> Self {
-        self.counts[heat as usize] += 1;
-        self.costs[heat as usize] += cost;
-        self
-    }
-
-    fn all(&self) -> usize {
-        self.counts.iter().sum()
-    }
-}
-
-/// How often each kind is polled.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pace {
-    intervals: [Duration; 4],
-    /// The total pace of looks, in requests per second.
-    a_second: f64,
-}
-
-impl Pace {
-    /// The pace for a load within a budget.
-    pub fn new(load: &Load, budget: &Budget) -> Pace {
-        let Headroom { a_minute, for_pace, ahead } = budget.headroom;
-        let part = if budget.leads { 1.0 } else { STANDING_BY };
-        let all = (a_minute * FOR_LOOKS * part).min(for_pace).max(1.0);
-        let behind = if ahead { 1.0 } else { BEHIND };
-        let within = |cost: f64, a_minute: f64, least: Duration| {
-            let seconds = cost * 60.0 / a_minute.max(0.1);
-            Duration::from_secs_f64(seconds.max(least.as_secs_f64()).min(UNUSED.as_secs_f64()))
-        };
-        let [hot, warm, cold, unused] = load.costs;
-        let few = load.all() < FEW;
-        let (warm, cold) = (warm * behind, (if few { cold + unused } else { cold }) * behind);
-        let least = if budget.leads && ahead { HOT.min(budget.longest_hot) } else { budget.longest_hot };
-        // The most that each kind would use. What one does not need goes to the others.
-        let need = |cost: f64, every: Duration| cost * 60.0 / every.as_secs_f64();
-        let (needs_hot, needs_warm, needs_cold) = (need(hot, least), need(warm, OTHERS), need(cold, OTHERS));
-        let for_hot = needs_hot.min((all * FOR_HOT).max(all - needs_warm - needs_cold));
-        let rest = all - for_hot;
-        let for_warm = needs_warm.min((rest * FOR_WARM).max(rest - needs_cold));
-        let for_cold = (rest - for_warm).min(a_minute * FOR_COLD * part);
-        let hot_every = within(hot, for_hot, least);
-        let warm_every = within(warm, for_warm, OTHERS);
-        let cold_every = within(cold, for_cold, OTHERS);
-        let unused_every = if few { cold_every } else { UNUSED };
-        Pace {
-            intervals: [hot_every, warm_every, cold_every.max(warm_every), unused_every],
-            a_second: all / 60.0,
-        }
-    }
-
-    /// How often a kind is polled.
-    pub fn every(&self, heat: Heat) -> Duration {
-        self.intervals[heat as usize]
-    }
-}
-
-/// A forecast for the repositories that one payer's credentials look at, while nothing happens in them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Forecast {
-    pub repositories: usize,
-    /// How often each of them is polled.
-    pub every: Duration,
-    /// How many requests a minute that takes.
-    pub a_minute: f64,
-    /// How soon a push is noticed, if pushes are watched.
-    pub push: Option<Duration>,
-    /// Whether webhooks are received.
-    pub webhook: bool,
-}
-
-/// A push is noticed within this time: owners are polled every 5 s, and the response takes a while.
-const PUSH_NOTICED: Duration = Duration::from_secs(8);
-
-/// What besides the schedule causes looks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HintSources {
-    /// Pushes are watched.
-    pub pushes: bool,
-    /// Webhooks are received.
-    pub webhook: bool,
-}
-
-impl Forecast {
-    /// For this many repositories within a budget.
-    pub fn new(repositories: usize, budget: &Budget, sources: HintSources) -> Forecast {
-        let HintSources { pushes, webhook } = sources;
-        let load = (0..repositories).fold(Load::default(), |load, _| load.with(Heat::Cold, 1.0));
-        let every = Pace::new(&load, budget).every(Heat::Cold);
-        Forecast {
-            repositories,
-            every,
-            a_minute: repositories as f64 * 60.0 / every.as_secs_f64(),
-            push: pushes.then_some(PUSH_NOTICED.min(every)),
-            webhook,
-        }
-    }
-}
-
-impl fmt::Display for Forecast {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Forecast { repositories, every, a_minute, push, webhook } = self;
-        let (noun, each) =
-            if *repositories == 1 { ("repository", "it is") } else { ("repositories", "each is") };
-        write!(
-            f,
-            "{repositories} {noun} on one credential: {each} polled every {}, with about {a_minute:.0} requests a minute, which \
-             do not count against the hourly limit while nothing changes; a queued job is seen ",
-            span(*every)
-        )?;
-        if *webhook {
-            f.write_str("within 2s of its webhook, ")?;
-        }
-        if let Some(push) = push.filter(|push| push < every) {
-            write!(f, "within {} of a push, ", span(push))?;
-        }
-        write!(f, "within {} in any case", span(*every))
-    }
-}
 
 /// How many looks may start.
 #[derive(Clone, Copy, Debug)]

@@ -86,6 +86,26 @@ pub fn somebody_leaves(facts: &Facts, plan: &Plan) -> bool {
     facts.runners().any(|runner| runner.state == RunnerState::Stopping) || stops(plan).next().is_some()
 }
 
+/// Whether its group's stuck runner leaves too.
+fn leaves_with_its_group(facts: &Facts, plan: &Plan, runner: &Runner) -> bool {
+    let own = facts.group(runner);
+    stops(plan)
+        .filter_map(|other| facts.runner(&other.name))
+        .any(|other| facts.is_stuck_with_its_group(other) && facts.group(other) == own)
+}
+
+/// Whether a runner that was never placed leaves together with its group's stuck runner, because it is in the way of
+/// another group.
+fn follows_its_group(facts: &Facts, plan: &Plan, runner: &Runner) -> bool {
+    let own = facts.group(runner);
+    // Nomad would place it first only if it was there first.
+    let mut later = facts
+        .runners()
+        .filter(|other| other.state == RunnerState::Pending && other.submitted_at > runner.submitted_at);
+    let is_in_the_way = later.any(|other| facts.group(other) != own);
+    runner.state == RunnerState::Pending && is_in_the_way && leaves_with_its_group(facts, plan, runner)
+}
+
 pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits(
     facts: &Facts,
     plan: &Plan,
@@ -111,15 +131,7 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
             continue;
         }
         if let StopReason::Yield { .. } = stop.reason {
-            let with_its_group = stops(plan)
-                .filter_map(|other| facts.runner(&other.name))
-                .any(|other| facts.is_stuck_with_its_group(other) && facts.group(other) == own);
-            // Nomad would place it first only if it was there first.
-            let mut later = facts.runners().filter(|other| {
-                other.state == RunnerState::Pending && other.submitted_at > runner.submitted_at
-            });
-            let is_in_the_way = later.any(|other| facts.group(other) != own);
-            if runner.state == RunnerState::Pending && with_its_group && is_in_the_way {
+            if follows_its_group(facts, plan, runner) {
                 continue;
             }
             // Or it has itself been unplaced for long.
@@ -143,21 +155,11 @@ pub fn room_is_made_by_idle_runners_that_no_job_needs_and_for_no_more_than_waits
             prop_assert!(!(stays && longer), "{} has been idle for longer than {}", other.name, stop.name);
         }
     }
-    // A runner that was never placed and leaves together with its group's stuck runner makes no room on a
-    // node.
+    // It makes no room on a node.
     let follows = |stop: &&Stop| {
-        let own = facts.runner(&stop.name);
-        let is_stuck = |other: &Stop| {
-            facts.runner(&other.name).is_some_and(|other| facts.is_stuck_with_its_group(other))
-        };
+        let own = facts.runner(&stop.name).filter(|own| own.state == RunnerState::Pending);
         matches!(stop.reason, StopReason::Yield { .. })
-            && own.is_some_and(|own| {
-                own.state == RunnerState::Pending
-                    && stops(plan).any(|other| {
-                        is_stuck(other)
-                            && facts.runner(&other.name).and_then(|o| facts.group(o)) == facts.group(own)
-                    })
-            })
+            && own.is_some_and(|own| leaves_with_its_group(facts, plan, own))
     };
     if !stops(plan).any(|stop| makes(&stop) && !follows(&stop)) {
         return Ok(());

@@ -135,22 +135,15 @@ fn build(
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
-    let registration = match template::registration(github.registration, &template, has_access_token) {
-        Ok(registration) => registration,
-        Err((message, help)) => {
-            let place = root.key_place(&["github", "registration"]);
-            problems.add("github.registration", place, message, help);
-            return None;
-        }
-    };
-    let warnings = [
-        warnings(&github, registration, &template, has_access_token),
-        github::token_of_another_host(&github, env).into_iter().collect(),
-        status.warnings(),
-        classes::shadowed(&classes),
-        without_effect_or_unsafe(rerun_lost, registration, &labels, &webhook),
-    ]
-    .concat();
+    let registration = template::registration(github.registration, &template, has_access_token);
+    let registration = registration.map_err(|(message, help)| {
+        problems.add("github.registration", root.key_place(&["github", "registration"]), message, help);
+    });
+    let registration = registration.ok()?;
+    let mut warnings = warnings(&github, registration, &template, has_access_token);
+    warnings.extend(github::token_of_another_host(&github, env));
+    warnings.extend([status.warnings(), classes::shadowed(&classes)].concat());
+    warnings.extend(without_effect_or_unsafe(rerun_lost, registration, &labels, &webhook));
     Some(Config {
         nomad,
         github,

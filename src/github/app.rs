@@ -7,11 +7,12 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
-    api::{Caching, GitHub, Repeat},
+    api::{GitHub, Repeat},
     auth::{Auth, Authenticator, Credentials, Principal, Which, hash},
     error::Error,
     jwt,
     listed::Listed,
+    pages::Caching,
     secrets,
     wire::{Installation, InstallationsPage},
 };

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    api::{Caching, GitHub, Repeat},
+    api::{GitHub, Repeat},
     auth::{Principal, Which},
     error::Error,
     listed::Listed,
+    pages::Caching,
     wire::Page,
 };
 use crate::{

@@ -10,11 +10,12 @@ use futures_util::{StreamExt, stream};
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
-    api::{Caching, GitHub},
+    api::GitHub,
     auth::Principal,
     error::Error,
     followed::{LISTS, Look, Mark, Missing, Unfinished},
     gathered::Gathered,
+    pages::Caching,
     reading::Reading,
     turns::Turn,
     wire::{Job, JobsPage, Page, Run, RunsPage},

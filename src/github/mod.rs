@@ -20,6 +20,7 @@ mod jwt;
 mod keyring;
 mod limits;
 mod listed;
+mod pages;
 pub mod pagination;
 mod pushes;
 mod reading;

@@ -8,10 +8,11 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    api::{Caching, GitHub},
+    api::GitHub,
     auth::{Principal, Which},
     error::Error,
     listed::{Gap, Listed},
+    pages::Caching,
     remembered::Remembered,
     wire::{InstallationRepositoriesPage, Owner, Page, RepositoriesPage, RepositoryRow, shown},
 };

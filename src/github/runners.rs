@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    api::{Caching, GitHub, Repeat},
+    api::{GitHub, Repeat},
     auth::Principal,
     error::Error,
     listed::{Listed, Sought},
+    pages::Caching,
     secrets::{jit_configuration, token},
     wire::{GroupsPage, RunnerRow, RunnersPage, runner_version},
 };

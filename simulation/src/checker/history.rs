@@ -299,9 +299,9 @@ impl History {
             }
             // The registration may have disappeared just before its removal was requested.
             (Action::Stop(_), Outcome::NotDone(NotDone::NotListed)) if how.are_so && how.of_all => {
-                let was_there = !matches!(self.listed.get(name), None | Some(Listed::Not));
-                let asked = self.registered_as.get(name).is_some_and(|id| self.sent.contains_key(id));
-                (was_there && !asked).then_some("and GitHub lists it")
+                let is_gone = matches!(self.listed.get(name), None | Some(Listed::Not));
+                let asked = || self.registered_as.get(name).is_some_and(|id| self.sent.contains_key(id));
+                (!is_gone && !asked()).then_some("and GitHub lists it")
             }
             (Action::Stop(_), Outcome::NotDone(NotDone::Failed(error))) if is_lost_removal(error) => {
                 let once = |removal: &Removal| self.sent.get(&removal.id) == Some(&1);
@@ -329,10 +329,11 @@ impl History {
                 let is_sure = clean_up.repository.is_some() && how.are_so && how.of_all;
                 (is_sure && self.has_stayed(world, name)).then_some("and its registration has stayed")
             }
+            (Action::Purge(_), Outcome::Done(Done::Performed)) if read.is_some_and(is_alive) => {
+                Some("and it was alive")
+            }
             (Action::Purge(_), Outcome::Done(Done::Performed)) => {
-                let alive = read.is_some_and(is_alive);
-                let is_there = job.is_some() && !self.ended.contains(name);
-                if alive { Some("and it was alive") } else { is_there.then_some("and it is there") }
+                (job.is_some() && !self.ended.contains(name)).then_some("and it is there")
             }
             (Action::RemoveOrphan(remove), Outcome::Done(Done::Performed)) => match remove.orphan {
                 Orphan::Variable(_) => read.is_some().then_some("and its runner is there"),

@@ -521,21 +521,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
-    // While an entry of the configuration cannot be resolved, it is unknown whether a repository that it may name still
-    // has its jobs. Dead runners of a repository that had another's name for a while and was deleted stay until Nomad
-    // collects them.
-    let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
-    let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
-    let is_kept = |name: &String| {
-        let Some(job) = place.job(world, name) else { return false };
-        // A runner that has had a process and waits for credentials again was started by hand.
-        let was_started = lifecycle::had_process(world, place, name);
-        let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
-        let is_over = is_unsure && !lifecycle::is_live(world, place, job) || was_started && is_idle;
-        let of = lifecycle::repository_of(job);
-        is_over && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
-    };
-    let jobs = jobs.filter(|name| !is_kept(name) && !is_nobodys(name));
+    let jobs = jobs.filter(|name| !is_kept(world, place, name) && !is_nobodys(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
     let Some(deployment) = deployment else { return left };
     let ours =
@@ -547,6 +533,21 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     }
     left.extend(registrations_left(world, place, ours));
     left
+}
+
+/// Whether a runner's job stays. While an entry of the configuration cannot be resolved, it is unknown whether a
+/// repository that it may name still has its jobs. Dead runners of a repository that had another's name for a while and
+/// was deleted stay until Nomad collects them.
+fn is_kept(world: &World, place: &Place, name: &str) -> bool {
+    let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
+    let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
+    let Some(job) = place.job(world, name) else { return false };
+    // A runner that has had a process and waits for credentials again was started by hand.
+    let was_started = lifecycle::had_process(world, place, name);
+    let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
+    let is_over = is_unsure && !lifecycle::is_live(world, place, job) || was_started && is_idle;
+    let of = lifecycle::repository_of(job);
+    is_over && of.is_some_and(|id| is_deleted(id) && !place.repositories.contains(&id))
 }
 
 /// The registrations that should be gone.
