@@ -70,7 +70,7 @@ const REACHED: &[(&str, usize)] = &[
     ("Hold NoClass", 10),
     ("Hold NamespaceUnseen", 50),
     ("Hold Attempts", 40),
-    ("Hold LiveAttempts", 20),
+    ("Hold LiveAttempts", 10),
     ("Hold StartFailed", 12),
     ("Hold ReachesHost", 3),
     ("Hold GroupStops", 20),

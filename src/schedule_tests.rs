@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::github::Headroom;
 
 const BUDGET: Budget = Budget {
     headroom: Headroom { a_minute: 630.0, for_pace: 560.0, ahead: true },

@@ -33,16 +33,9 @@ const SHOWN_EVENT: usize = 300;
 const NEVER_RAN: &[&str] =
     &["Driver Failure", "Setup Failure", "Failed Artifact Download", "Task hook failed", "Failed Validation"];
 
-/// A runner, from a job's stub and all its allocations.
-pub fn classify(
-    job: &JobStub,
-    ownership: Ownership,
-    meta: RunnerMeta,
-    allocations: &[&AllocationStub],
-    variable: Option<Timestamp>,
-    blocked: Option<Blocked>,
-) -> Runner {
-    let mut runner = Runner {
+/// A runner without an allocation.
+fn pending(job: &JobStub, ownership: Ownership, meta: RunnerMeta, variable: Option<Timestamp>) -> Runner {
+    Runner {
         name: job.id.clone(),
         namespace: None,
         ownership,
@@ -60,7 +53,19 @@ pub fn classify(
         ended_at: None,
         blocked: None,
         last_event: None,
-    };
+    }
+}
+
+/// A runner, from a job's stub and all its allocations.
+pub fn classify(
+    job: &JobStub,
+    ownership: Ownership,
+    meta: RunnerMeta,
+    allocations: &[&AllocationStub],
+    variable: Option<Timestamp>,
+    blocked: Option<Blocked>,
+) -> Runner {
+    let mut runner = pending(job, ownership, meta, variable);
     let main = runner.meta.task.clone();
     let main = main.as_deref();
     let newest = allocations.iter().max_by_key(|allocation| allocation.create_index);

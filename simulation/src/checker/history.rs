@@ -268,6 +268,17 @@ impl History {
         Some(format!("the registration of {name} went, {what}"))
     }
 
+    fn is_stopped_wrongly(&self, stop: &Stop, read: Option<&Look>, how: Answers) -> Option<&'static str> {
+        let is_alive = |look: &Look| look.state != RunnerState::Dead;
+        let started = read.is_some_and(|look| look.started && !look.spent && is_alive(look));
+        let present = how.are_so && self.listed.get(&stop.name) == Some(&Listed::Connected);
+        match stop.consent {
+            Consent::NeverStarted if started => Some("and it had started"),
+            Consent::Unregistered if present => Some("and it was connected"),
+            _ => None,
+        }
+    }
+
     fn is_wrongly_told(
         &self,
         report: &Report,
@@ -309,13 +320,10 @@ impl History {
             }
             (Action::Stop(stop), Outcome::Done(Done::Performed)) => {
                 let is_told = self.ended.contains(name) || job.is_none_or(|job| job.stop);
-                let started = read.is_some_and(|look| look.started && !look.spent && is_alive(look));
-                let present = how.are_so && self.listed.get(name) == Some(&Listed::Connected);
-                match stop.consent {
-                    _ if !is_told => Some("and it is not told to stop"),
-                    Consent::NeverStarted if started => Some("and it had started"),
-                    Consent::Unregistered if present => Some("and it was connected"),
-                    _ => None,
+                if is_told {
+                    self.is_stopped_wrongly(stop, read, how)
+                } else {
+                    Some("and it is not told to stop")
                 }
             }
             (Action::VerifyRegistration(_), Outcome::Done(Done::Connected | Done::NotConnected))
