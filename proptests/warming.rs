@@ -135,10 +135,10 @@ impl Warming {
 /// A warm runner does not have the name of a job's runner.
 fn rename(observation: &mut Observation, old: &str, new: &str) {
     let Observation { nomad, repositories, ended, memory, .. } = observation;
-    if let Some(nomad) = nomad {
-        if nomad.variables.remove(old) {
-            nomad.variables.insert(new.to_owned());
-        }
+    if let Some(nomad) = nomad
+        && nomad.variables.remove(old)
+    {
+        nomad.variables.insert(new.to_owned());
     }
     for view in repositories.values_mut() {
         if let Listing::Fresh { jobs, .. } | Listing::Earlier { jobs, .. } | Listing::Stale { jobs, .. } =
